@@ -12,7 +12,7 @@ import numpy.typing as npt
 from engines.engine import Outputs
 from engines.exceptions import InferenceFailed
 from engines.repository.manifest import Manifest
-from ingest.contract.records import Box, Detection, Region
+from ingest.contract.records import Box, Detection, Fit, Inner, Region
 
 
 class FrameRegion(NamedTuple):
@@ -21,6 +21,12 @@ class FrameRegion(NamedTuple):
     region: Region
     frame_width: int
     frame_height: int
+
+    @classmethod
+    def whole(cls, width: int, height: int) -> FrameRegion:
+        """Return the region of a frame that has the size of a model's input in px, and fills it."""
+        size = (width, height)
+        return cls(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, only_output
 from engines.decoders.boxes import Floats, Indices, kept_boxes, likely_cells
+from engines.decoders.checks import not_scores
 from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
 from ingest.contract.records import Detection
@@ -17,9 +18,6 @@ STRIDES = (8, 16, 32)
 _FAR_CELLS, _LARGEST_LOG = 1e6, 14.0
 """Maximum offset of a box's centre in cells, and maximum logarithm of a box's size. Both values lie beyond any image
 and prevent overflow."""
-
-_OVER = 1e-3
-"""Maximum distance of a score outside of 0 to 1, which comes from rounding in half precision."""
 
 
 class YoloxDecoder:
@@ -38,13 +36,9 @@ class YoloxDecoder:
     def misfit(self, outputs: Outputs) -> str:
         """Return why the outputs are not a raw grid: scores without a sigmoid, or boxes decoded by the model."""
         raw = next(iter(outputs.values()))
-        scores = raw[..., 4:]
-        if scores.min() < -_OVER or scores.max() > 1.0 + _OVER:
-            low, high = float(scores.min()), float(scores.max())
-            return (
-                f"objectness and class scores lie between {low:.3g} and {high:.3g}: expected 0 to 1. "
-                "Export the model with its sigmoids"
-            )
+        reason = not_scores(raw[..., 4:], "Export the model with its sigmoids")
+        if reason:
+            return reason
         as_offset = np.median(np.abs(raw[..., :2]))
         as_pixels = np.median(np.abs(raw[..., :2] / self._stride[:, None] - self._grid))
         if as_pixels < as_offset:  # decoded centres lie near their own cells, raw offsets near zero

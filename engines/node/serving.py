@@ -14,7 +14,7 @@ from engines.node.jobs import ItemTask
 from engines.node.scheduler import MergedBatch
 from engines.repository.manifest import Manifest, Model
 from engines.repository.store import Repository
-from ingest.contract.records import Box, Canvas, Detection, Fit, Inner, Region, pad_into
+from ingest.contract.records import Canvas, Detection, pad_into
 from ingest.site import PipelineConfig
 
 
@@ -79,11 +79,8 @@ class ServedModel:
         Otherwise every frame would become a dead letter.
         """
         height, width, _ = self._canvas
-        row = FrameRegion(
-            Region(Box(0, 0, width, height), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, width, height)), width, height
-        )
         outputs = self._engine.infer(np.full((1, *self._canvas), self._pad, np.uint8))
-        reason = decoders.refusal(self._decoder, outputs, [row])
+        reason = decoders.refusal(self._decoder, outputs, [FrameRegion.whole(width, height)])
         if reason:
             manifest = self.model.manifest
             raise ModelLoadFailed(f"model {manifest.id}, decoder {manifest.decoder}: {reason}. Add the model again")

@@ -35,7 +35,6 @@ from engines.repository.wrap import (
     with_free_batch,
     with_pixels,
 )
-from ingest.contract.records import Box, Fit, Inner, Region
 
 _FILE = "model.onnx"
 _TOLERANCE = 1e-3
@@ -157,7 +156,7 @@ def outputs_on_noise(
 def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:
     """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if it can."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
-    return decoders.refusal(decoder, outputs, [_whole(given)] * _PROBES)
+    return decoders.refusal(decoder, outputs, _regions(given))
 
 
 def unproven_settings(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> dict[str, Any]:
@@ -169,17 +168,16 @@ def unproven_settings(outputs: Outputs, given: ForeignInput, options: AdoptOptio
 def finds_objects(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> bool:
     """Return whether the decoder finds an object in readable outputs of ``outputs_on_noise``, with a faint score."""
     decoder = decoders.make(options.decoder, replace(_decoder_options(given, options), min_score=_FAINT))
-    return any(decoder.decode(outputs, [_whole(given)] * _PROBES))
+    return any(decoder.decode(outputs, _regions(given)))
 
 
 def _decoder_options(given: ForeignInput, options: AdoptOptions) -> DecoderOptions:
     return DecoderOptions(options.labels, given.width, given.height, settings=options.decoding.settings)
 
 
-def _whole(given: ForeignInput) -> FrameRegion:
-    """Return the region of a frame that has the size of the input."""
-    size = (given.width, given.height)
-    return FrameRegion(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
+def _regions(given: ForeignInput) -> list[FrameRegion]:
+    """Return the regions of the images of noise."""
+    return [FrameRegion.whole(given.width, given.height)] * _PROBES
 
 
 def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: AdoptOptions, batch: int) -> None:
@@ -193,7 +191,7 @@ def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: A
         reason = unreadable(found, given, options)
     if reason:
         decoder_options = _decoder_options(given, options)
-        others = decoders.readable(found, [_whole(given)] * _PROBES, decoder_options)
+        others = decoders.readable(found, _regions(given), decoder_options)
         shapes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in found.items())
         raise AdoptFailed(
             f"model file {file} with {len(options.labels)} labels, outputs {shapes} per image, "
