@@ -106,7 +106,6 @@ class GpuThread:
             device.close()
 
     def _settle(self, future: Future[T], work: Callable[[], T]) -> None:
-        failure: BaseException
         try:
             if self._lost:
                 raise DeviceLost(self._lost)
@@ -117,8 +116,7 @@ class GpuThread:
         except Exception as error:
             future.set_exception(_without_frames(error))
             return
-        failure = self._sorted(text)
-        future.set_exception(failure)
+        future.set_exception(self._sorted(text))
 
     def _sorted(self, text: str) -> EngineError:
         """Return DeviceLost if the context fails from now on, InferenceFailed otherwise.

@@ -102,6 +102,8 @@ class PlanCache:
         make_folder(self.folder)
         with (self.folder / f"{key.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            for part in self.folder.glob(f"{self.path(key).name}.*.part"):  # of a process that was killed
+                part.unlink(missing_ok=True)
             yield
 
     def _timings_path(self, key: PlanKey) -> Path:
