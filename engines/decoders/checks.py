@@ -32,7 +32,7 @@ def are_scores(values: Floats) -> bool:
 
 
 def not_pixels(boxes: Floats, cure: str) -> str:
-    """Return why boxes are not in px of the input. Black rows of a padded output are no boxes."""
+    """Return why boxes are not in px of the input. Rows of zeros are padding, not boxes."""
     if boxes.size and boxes.any() and np.abs(boxes).max() <= _SHARES:
         return f"no box coordinate exceeds {float(boxes.max()):.3g}: expected px of the input. {cure}"
     return ""

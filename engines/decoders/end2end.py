@@ -34,8 +34,9 @@ class _Found(NamedTuple):
 class EndToEndDecoder:
     """Decoder of rows ``(N, K, 6)``, which are left, top, right, bottom, score, class.
 
-    Or of several outputs: boxes ``(N, K, 4)``, scores ``(N, K)``, classes ``(N, K)``, and optionally the number of
-    rows that count, ``(N,)`` or ``(N, 1)``. Scores come before classes, unless a name contains "class" or "label".
+    A model may have several outputs instead: boxes ``(N, K, 4)``, scores ``(N, K)``, classes ``(N, K)``, and
+    optionally the number of rows that count, ``(N,)`` or ``(N, 1)``.
+    Scores come before classes, unless a name contains "class" or "label".
     """
 
     def __init__(self, options: DecoderOptions) -> None:

@@ -26,9 +26,11 @@ GROUP = "engines"
 MAX_COMMIT_JOBS = 64
 """Maximum number of jobs per transaction, so that a transaction commits in tens of milliseconds."""
 REPEATS_S = 600.0
-"""Results of this last time, in s, are all read back for the marks. It covers the frames that the prepare stage
-repeats after a crash, less than a second of frames, and the frames in flight that an agent repeats after an outage of
-its link."""
+"""Time in s before a take-over of which all results are read back for the marks.
+
+It covers the frames that the prepare stage repeats after a crash, which are less than a second of frames. It also
+covers the frames in flight that an agent repeats after an outage of its link.
+"""
 RESULTS_TAIL = 20_000
 """Minimum number of results that are read back per partition, for a partition that was idle. Reading them takes less
 than a second."""
