@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
@@ -30,6 +31,7 @@ from ingest.runtime.clock import Deadline, ManualClock
 from ingest.site import DiskConfig, LinkConfig
 
 S = 1_000_000_000
+T = TypeVar("T")
 
 
 class FakeLink:
@@ -96,8 +98,17 @@ class SenderRig:
 
     def keep(self, *names: str, age_s: float = 0.0, size: int = 10) -> None:
         captured_ns = self.clock.now_ns() - round(age_s * S)
-        self.store.keep([Row("frame", n[0], 5, int(n[1:]), captured_ns, n.encode().ljust(size)) for n in names])
+        rows = [Row("frame", n[0], 5, int(n[1:]), captured_ns, n.encode().ljust(size)) for n in names]
+        self.on_store(lambda: self.store.keep(rows))
         self.sender.wake()
+
+    def on_store(self, call: Callable[[], T]) -> T:
+        """Return the result of a call in the spool's thread: a store may be used from one thread only."""
+        return self.spool._thread.submit(call).result()
+
+    @property
+    def empty(self) -> bool:
+        return self.on_store(lambda: self.store.empty)
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[FakeLink]:
@@ -106,8 +117,10 @@ class SenderRig:
             yield self.link
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
             await self.spool.close()
+        if isinstance(outcome, Exception):
+            raise outcome
 
     def names(self) -> list[str]:
         return [p.value.decode().strip() for p in self.link.sent if p.topic.startswith("frames")]
@@ -125,7 +138,7 @@ async def test_live_frames_are_sent_before_the_backlog_each_on_its_topic(tmp_pat
     rig.keep("a0", "a1", age_s=60.0)
     rig.keep("a2", "b0")
     async with rig.sending() as link:
-        await until(lambda: rig.store.empty)
+        await until(lambda: rig.empty)
         assert [(p.topic, p.key, p.value.decode().strip(), p.late) for p in link.sent] == [
             ("frames", "a", "a2", False),
             ("frames", "b", "b0", False),
@@ -147,7 +160,7 @@ async def test_rows_with_an_unknown_result_are_sent_again_on_the_same_lane_befor
         await until(lambda: not rig.sender.connected)
         link.sent.clear()
         link.gone = link.holds = False
-        await until(lambda: rig.store.empty)
+        await until(lambda: rig.empty)
         lanes = {late: [p.value.decode().strip() for p in link.sent if p.late == late] for late in (False, True)}
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
 
@@ -157,11 +170,11 @@ async def test_refused_rows_are_parked_and_reported_and_the_other_rows_are_sent(
     rig.link.refuses = {b"a1".ljust(10)}
     rig.keep("a0", "a1", "a2")
     async with rig.sending() as link:
-        await until(lambda: rig.store.empty)
+        await until(lambda: rig.empty)
         assert rig.names() == ["a0", "a1", "a2"]
         (beat,) = [decode(Heartbeat, p.value) for p in link.sent if p.topic == "status"]
         assert beat.reason == "refused records that stay in the spool: 1 (frame a/5/1): not this one"
-        (depth,) = rig.store.depth()
+        (depth,) = rig.on_store(rig.store.depth)
         assert (depth.first, depth.last, depth.frames) == (1, 1, 1)  # the ledger counts the parked row as waiting
         assert link.opened == 1
 
@@ -185,9 +198,9 @@ async def test_rows_acknowledged_or_refused_before_the_link_was_lost_are_not_sen
         await until(lambda: link.gone and not rig.sender.connected)
         link.sent.clear()
         link.gone = link.holds = False
-        await until(lambda: rig.store.empty)
+        await until(lambda: rig.empty)
         assert rig.names() == ["a2", "a3"]
-        (depth,) = rig.store.depth()
+        (depth,) = rig.on_store(rig.store.depth)
         assert (depth.first, depth.last) == (1, 1)  # the parked row can only expire
 
 
@@ -199,7 +212,7 @@ async def test_a_row_whose_send_the_link_cancelled_is_sent_again(tmp_path: Path)
         await until(lambda: len(link.sent) == 1)
         link.holds = False
         link._held[0].cancel()
-        await until(lambda: rig.store.empty)
+        await until(lambda: rig.empty)
         assert rig.names() == ["a0", "a0"]
 
 
@@ -226,7 +239,7 @@ async def test_reconnect_pauses_grow_for_a_link_that_opens_and_then_fails(
     rig.keep("a0", size=100_000)
     monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
-    while not rig.store.empty or rig.sender._backoff.out:
+    while not rig.empty or rig.sender._backoff.out:
         await sleep(0.005)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -253,7 +266,7 @@ async def test_the_acknowledgement_timeout_grows_with_each_failed_try(tmp_path: 
         await until(lambda: "b0" in rig.names())
         for done in link._held[2:]:
             done.set_result(None)
-        await until(lambda: rig.store.empty)
+        await until(lambda: rig.empty)
         assert link.opened == 3
 
 
@@ -302,7 +315,7 @@ async def test_the_sender_pauses_as_long_as_the_link_asks(tmp_path: Path, monkey
     monkeypatch.setattr(sender_module.asyncio, "sleep", slept)
     rig.keep("a0")
     task = asyncio.create_task(rig.sender.run(lambda: 0.0))
-    while not rig.store.empty:
+    while not rig.empty:
         await sleep(0.005)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -339,7 +352,7 @@ async def test_the_backlog_stays_within_its_byte_rate_while_live_frames_are_sent
         assert len(rig.names()) - burst <= 1 + 8
         rig.clock.advance(LIVE_RECENT_S + 0.1)  # no live frames any more
         rig.sender.wake()
-        await until(lambda: rig.store.empty)
+        await until(lambda: rig.empty)
 
 
 @pytest.mark.parametrize("steps", range(5))
