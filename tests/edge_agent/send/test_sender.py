@@ -119,8 +119,8 @@ class SenderRig:
             task.cancel()
             (outcome,) = await asyncio.gather(task, return_exceptions=True)
             await self.spool.close()
-        if isinstance(outcome, Exception):
-            raise outcome
+            if isinstance(outcome, Exception):  # also after a failed wait, whose cause it is
+                raise outcome
 
     def names(self) -> list[str]:
         return [p.value.decode().strip() for p in self.link.sent if p.topic.startswith("frames")]
