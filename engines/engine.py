@@ -7,7 +7,9 @@ A batch passes through a slot: ``acquire`` a free slot, write the images into it
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -49,7 +51,40 @@ class Slot:
         self.pixels = pixels
         self.rows = 0
         """Number of images in the submitted batch."""
+        self.compute_s = 0.0
+        """Time in s for which the last collected batch was computed, without its wait for earlier batches."""
         self.state: Literal["free", "acquired", "submitted", "collected"] = "free"
+
+
+class ComputeClock:
+    """Measures the time for which a device computes each batch, without the wait for batches submitted before.
+
+    ``parallel`` batches are computed at once, in the order of submission. A batch starts once fewer than ``parallel``
+    of the earlier batches are unfinished. Thread-safe. Times are monotonic, in s.
+    """
+
+    def __init__(self, parallel: int) -> None:
+        self._parallel = parallel
+        self._running: dict[object, tuple[float, int, list[float]]] = {}
+        """By batch: its time of submission, the number of unfinished batches then, and the times at which those
+        finished."""
+        self._lock = threading.Lock()
+
+    def submitted(self, batch: object, now_s: float) -> None:
+        """Note that a batch was submitted."""
+        with self._lock:
+            self._running.pop(batch, None)
+            self._running[batch] = now_s, len(self._running), []
+
+    def finished(self, batch: object, now_s: float) -> float:
+        """Return the time in s for which a batch was computed."""
+        with self._lock:
+            earlier = len(list(itertools.takewhile(lambda other: other is not batch, self._running)))
+            submitted_s, before, ends = self._running.pop(batch)
+            for _, _, later_ends in list(self._running.values())[earlier:]:
+                later_ends.append(now_s)
+        turn = before - self._parallel  # index of the batch whose end let this one start; negative: it did not wait
+        return now_s - (ends[min(turn, len(ends) - 1)] if turn >= 0 and ends else submitted_s)
 
 
 class Engine(ABC):
@@ -64,8 +99,16 @@ class Engine(ABC):
         self._slot_count = slots
         self._model: Model | None = None
         self._batch_size = 1
+        self.warm_up_s: Mapping[int, float] = {}
+        """Shortest time of a batch in s that warm-up measured, by batch size."""
         self._slots: list[Slot] = []
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._compute_clock = ComputeClock(self.parallel)
+
+    @property
+    def parallel(self) -> int:
+        """Number of batches that are computed at the same time. The others in flight wait for them."""
+        return 1
 
     @property
     def slot_count(self) -> int:
@@ -118,6 +161,7 @@ class Engine(ABC):
             if seconds_per_image[size] > HOPELESS * min(seconds_per_image.values()):
                 break
         self._batch_size = best_batch_size(seconds_per_image)
+        self.warm_up_s = {size: took_s * size for size, took_s in seconds_per_image.items()}
         for size in range(self._batch_size, 0, -1):
             self._run_black(size)
         self._trim_impl()
@@ -139,6 +183,7 @@ class Engine(ABC):
         if not 0 < rows <= len(slot.pixels):
             raise BadBatch(f"batch for {self.model.manifest.id} has {rows} rows: expected 1 to {len(slot.pixels)}")
         slot.rows, slot.state = rows, "submitted"
+        self._compute_clock.submitted(slot, time.perf_counter())
         self._submit_impl(slot)
 
     def collect(self, slot: Slot) -> Outputs:
@@ -148,7 +193,10 @@ class Engine(ABC):
         """
         self._require(slot, "submitted")
         slot.state = "collected"
-        return self._collect_impl(slot)
+        try:
+            return self._collect_impl(slot)
+        finally:
+            slot.compute_s = self._compute_clock.finished(slot, time.perf_counter())
 
     def release(self, slot: Slot) -> None:
         """Give a slot back. Raise EngineStateError while its batch is in flight."""

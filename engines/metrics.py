@@ -6,7 +6,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.metrics import GroupMetrics
 
-_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_STAGES = {
+    "queue": "Wait of one batch record for an engine",
+    "copy": "Copy of the pixels of one engine call into its slot",
+    "compute": "Computation of one engine call, without its wait for earlier calls",
+    "decode": "Decoding of the outputs of one engine call",
+}
+_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class NodeMetrics(GroupMetrics):
@@ -25,6 +31,18 @@ class NodeMetrics(GroupMetrics):
             ["camera"],
             registry=registry,
         )
+        self.shed = Counter(
+            "sightline_engine_shed_total",
+            "Frames shed by the overload policy of their pipeline",
+            ["pipeline", "reason"],
+            registry=registry,
+        )
+        self.overload = Gauge(
+            "sightline_engine_overload_degree",
+            "1 without overload; n of every-nth, or 2 while the lighter model classifies",
+            ["pipeline"],
+            registry=registry,
+        )
         self.refused_models = Gauge(
             "sightline_engine_refused_models",
             "Pipelines whose wanted model version cannot be served; they keep their present version",
@@ -37,6 +55,16 @@ class NodeMetrics(GroupMetrics):
             buckets=_SECONDS,
             registry=registry,
         )
+        self._stages = {
+            stage: Histogram(
+                f"sightline_engine_{stage}_seconds", text, ["pipeline", "model"], buckets=_SECONDS, registry=registry
+            )
+            for stage, text in _STAGES.items()
+        }
         self.transaction = Histogram(
             "sightline_engine_transaction_seconds", "Duration of one transaction", buckets=_SECONDS, registry=registry
         )
+
+    def observe(self, stage: str, pipeline: str, model: str, seconds: float) -> None:
+        """Add one measured time of a stage: ``queue``, ``copy``, ``compute`` or ``decode``."""
+        self._stages[stage].labels(pipeline, model).observe(seconds)

@@ -16,10 +16,15 @@ class BlockingEngine(Engine):
     """
 
     def __init__(self, workers: int = 1) -> None:
-        super().__init__(slots=workers + 1)
         self._workers = workers
+        super().__init__(slots=workers + 1)
         self._pool: ThreadPoolExecutor | None = None
         self._running: dict[Slot, Future[Outputs]] = {}
+
+    @property
+    def parallel(self) -> int:
+        """Number of batches that are computed at the same time."""
+        return self._workers
 
     def load(self, model: Model) -> None:
         """Load a model, and start the workers. Raise EngineStateError or ModelLoadFailed."""

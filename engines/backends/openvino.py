@@ -52,10 +52,15 @@ class OpenVinoEngine(Engine):
     """
 
     def __init__(self, workers: int = 1) -> None:
-        super().__init__(slots=workers + 1)
         self._workers = workers
+        super().__init__(slots=workers + 1)
         self._compiled: openvino.CompiledModel | None = None
         self._names: list[str] = []
+
+    @property
+    def parallel(self) -> int:
+        """Number of batches that are computed at the same time."""
+        return self._workers
 
     @property
     def inference_precision(self) -> str:

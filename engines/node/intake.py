@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from aiokafka import ConsumerRebalanceListener
@@ -47,29 +47,34 @@ class LaneLoad(NamedTuple):
 
 
 class LaneThrottle:
-    """Limits of one lane, with hysteresis: a full lane continues once rows, jobs and bytes are each at most half of
-    their limits.
+    """Chooses the partitions of one lane to pause, with hysteresis: a limit applies until its figure has halved.
 
-    Pure. Each lane has limits of its own, so a late backlog never stops the reading of live batches. The scheduler
-    makes live batches go first.
+    Too many jobs or bytes pause all partitions. Too many waiting rows pause the partitions that most of them come
+    from, so that the others are not delayed. Pure. Each lane has limits of its own, so a late backlog never stops the
+    reading of live batches. The scheduler makes live batches go first.
     """
 
     def __init__(self, instances: int, *, late: bool) -> None:
         share = LATE_SHARE if late else 1
         self._limits = LaneLoad(LIVE_ROWS_PER_INSTANCE * instances // share, LIVE_JOBS // share, LIVE_BYTES // share)
-        self._full = False
+        self._full = self._busy = False
 
-    def full(self, load: LaneLoad) -> bool:
-        """Return whether the lane must pause at this load."""
+    def paused(self, load: LaneLoad, waiting: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+        """Return the partitions to pause. ``waiting`` has the waiting rows of each partition that could be read."""
+        jobs, size = self._limits.jobs, self._limits.bytes
         divisor = 2 if self._full else 1
-        self._full = any(figure > limit // divisor for figure, limit in zip(load, self._limits, strict=True))
-        return self._full
+        self._full = load.jobs > jobs // divisor or load.bytes > size // divisor
+        self._busy = load.rows > self._limits.rows // (2 if self._busy else 1)
+        if self._full:
+            return set(waiting)
+        share = self._limits.rows // (2 * len(waiting)) if waiting else 0
+        return {tp for tp, rows in waiting.items() if self._busy and rows > share}
 
 
 class BatchIntake:
     """A consumer of ``batches`` and ``batches.late`` in the group ``engines``.
 
-    A partition yields no records between ``hold`` and ``begin``, and none while its lane is full.
+    A partition yields no records between ``hold`` and ``begin``, and none while ``LaneThrottle`` pauses it.
     """
 
     def __init__(self, settings: KafkaSettings, client_id: str, instances: int, session_timeout_ms: int) -> None:
@@ -113,11 +118,13 @@ class BatchIntake:
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:
-        """Pause the partitions of full lanes, those on hold and those that wait for a model. Resume all others."""
+        """Pause the partitions over the limits of their lane, on hold or waiting for a model. Resume all others."""
         blocked = scheduler.blocked()
-        full = {topic for topic, lane in self._lanes.items() if lane.full(_load(topic, owned, scheduler))}
         assigned = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}
-        wanted = {tp for tp in assigned if tp.topic in full or tp in self._held or tp in blocked}
+        wanted = assigned & (self._held | blocked)
+        for topic, lane in self._lanes.items():
+            waiting = {tp: scheduler.rows_of(tp) for tp in assigned - wanted if tp.topic == topic}
+            wanted |= lane.paused(_load(topic, owned, scheduler), waiting)
         paused = {self.tp(kafka_tp) for kafka_tp in self._consumer.paused()}
         self._consumer.pause(*map(self._kafka_partition, wanted - paused))
         self._consumer.resume(*map(self._kafka_partition, (paused - wanted) & assigned))

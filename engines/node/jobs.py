@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from engines.decoders import FrameRegion
 from engines.exceptions import EngineError, PipelineUnknown
@@ -28,6 +27,12 @@ STAGE = "engine"
 OUT_OF_ORDER = "out_of_order"
 """Ledger reason for a frame that arrived after a later frame of its epoch. Only a foreign producer writes frames out
 of order."""
+STALE = "stale"
+"""Ledger reason for a live frame that can no longer be classified before it is older than ``freshness_s``."""
+EVERY_NTH = "every_nth"
+"""Ledger reason for a live frame that was dropped because only each n-th frame is kept under overload."""
+LIGHTER = "lighter"
+"""Reason on a result of the pipeline's lighter model, which classifies under overload."""
 EPOCHS_KEPT = 1024
 """Maximum number of epochs remembered per camera, lane and pipeline. The epoch that was advanced least recently is
 forgotten first.
@@ -106,7 +111,8 @@ class HighWaterMarks:
             self.advance(frame, lane, pipeline, floor=frame.seq - 1)
 
 
-_SHED: Mapping[str, Any] = {"outcome": "shed", "reason": OUT_OF_ORDER, "regions": ()}
+def _shed(item: BatchItem, reason: str) -> BatchItem:
+    return item.model_copy(update={"outcome": "shed", "reason": reason, "regions": ()})
 
 
 @dataclass(slots=True)
@@ -147,6 +153,14 @@ class Job:
     tasks: dict[int, ItemTask] = field(default_factory=dict)
     refused: list[Outgoing] = field(default_factory=list)
     model: str = ""
+    reason: str = ""
+    """Reason on the results of classified frames: why another model than usual has classified them."""
+    queued_ns: int = 0
+    """Unix time at which the job began to wait for an engine."""
+    captured_ns: int = 0
+    """Earliest capture time of its frames that wait for an engine."""
+    deadline_ns: int = 0
+    """Unix time at which the results of the job are due."""
     out_of_order: list[FrameId] = field(default_factory=list)
     """Frames that are shed because a later frame of the same epoch arrived before."""
 
@@ -159,6 +173,16 @@ class Job:
     def rows(self) -> int:
         """Number of rows that are not classified yet. Each region is one row."""
         return sum(len(task.images) for task in self.tasks.values() if not task.settled)
+
+    def shed(self, reason: str, chosen: Callable[[BatchItem], bool]) -> int:
+        """Shed the items that ``chosen`` returns true for and that are not settled. Return their number.
+
+        Each of them gets a result with the reason.
+        """
+        found = [index for index, task in self.tasks.items() if not task.settled and chosen(task.item)]
+        for index in found:
+            self.items[index] = _shed(self.tasks.pop(index).item, reason)
+        return len(found)
 
 
 def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) -> Job:
@@ -184,7 +208,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
             continue
         if marks.is_out_of_order(item.id, item.lane, batch.pipeline):
             job.out_of_order.append(item.id)
-            item_images, item = [], item.model_copy(update=_SHED)
+            item_images, item = [], _shed(item, OUT_OF_ORDER)
         marks.advance(item.id, item.lane, batch.pipeline)
         if item_images:
             job.tasks[len(job.items)] = ItemTask(item, batch.canvas, item_images)
@@ -226,8 +250,11 @@ def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
 
 
 def _result(job: Job, item: BatchItem, detections: Sequence[Detection], finished_ns: int) -> Outgoing:
+    fields = item.fields_of(RoutedFrame)
+    if item.outcome == "classify" and job.reason:
+        fields["reason"] = job.reason
     result = Result(
-        **item.fields_of(RoutedFrame),
+        **fields,
         pipeline=job.pipeline,
         finished_ns=finished_ns,
         outcome="classified" if item.outcome == "classify" else item.outcome,

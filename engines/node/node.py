@@ -7,6 +7,7 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
@@ -14,6 +15,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from engines.exceptions import PipelineUnknown
 from engines.metrics import NodeMetrics
 from engines.node.intake import BatchIntake
+from engines.node.jobs import LIGHTER
 from engines.node.pipelines import LiveModels
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.takeover import GROUP, OwnedPartition, take_over
@@ -82,9 +84,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._clock = clock or SystemClock()
         self._open_partitions = take_over
         self._refresh = refresh
-        self._scheduler = Scheduler(models.max_rows, models.is_loading)
+        self._scheduler = Scheduler(models)
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._takeover: asyncio.Task[None] | None = None
+        self._joined = False
         self._classifying: set[asyncio.Task[None]] = set()
         self._writing: dict[TopicPartition, asyncio.Task[None]] = {}
         self._disordered: set[str] = set()
@@ -120,6 +123,17 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             "partitions": float(len(self._owned)),
         }
 
+    def unready_reason(self) -> str:
+        """Return why the node is not ready.
+
+        The text is empty once models are loaded, the group is joined, and all assigned partitions are taken over.
+        """
+        if not self._joined:
+            return f"the consumer group {GROUP} has not been joined"
+        if self._takeover and not self._takeover.done():
+            return "partitions are being taken over"
+        return self._models.unready_reason()
+
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         """Start the take-over of partitions, which yield no records until it is done.
 
@@ -127,6 +141,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         tps = [self._intake.tp(kafka_tp) for kafka_tp in assigned]
         self._intake.hold(tps)
+        self._joined = True
         if tps:
             self._takeover = asyncio.create_task(self._take_over(tps))
             self._takeover.add_done_callback(self._on_done)
@@ -208,7 +223,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         for frame in job.out_of_order:
             self._note_out_of_order(frame, job.pipeline)
         if not job.settled:
-            self._scheduler.add(owned.tp, job)
+            self._scheduler.add(owned.tp, job, self._clock.now_ns())
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
@@ -234,7 +249,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Return the time in seconds until the next transaction is due; None if no job waits for a transaction.
         """
-        while len(self._classifying) < self._concurrency and (merged := self._scheduler.next()):
+        while len(self._classifying) < self._concurrency and (merged := self._scheduler.next(self._clock.now_ns())):
             classifying = asyncio.create_task(self._classify(merged))
             self._classifying.add(classifying)
             classifying.add_done_callback(self._classifying.discard)
@@ -248,7 +263,17 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             elif due_s is not None:
                 pauses_s.append(due_s - now_s)
         self._metrics.waiting.set(self._scheduler.waiting)
+        self._note_overload()
         return min(pauses_s, default=None)
+
+    def _note_overload(self) -> None:
+        for control in self._scheduler.changed_controls():
+            _log.info(
+                "overload_policy_changed", pipeline=control.pipeline, policy=control.policy, degree=control.degree
+            )
+            self._metrics.overload.labels(control.pipeline).set(control.degree)
+        for (pipeline, reason), count in self._scheduler.taken_shed().items():
+            self._metrics.shed.labels(pipeline, reason).inc(count)
 
     @property
     def _patience_s(self) -> float:
@@ -261,18 +286,32 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return min(MAX_PATIENCE_S, queue_s / 2)
 
     async def _classify(self, merged: MergedBatch) -> None:
-        started_s = self._clock.monotonic()
-        loop = asyncio.get_running_loop()
+        started_s, started_ns = self._clock.monotonic(), self._clock.now_ns()
+        loop, rows = asyncio.get_running_loop(), merged.rows
         try:
-            async with self._models.use(merged.pipeline) as model:
+            lighter = merged.lighter and self._models.has_lighter(merged.pipeline)
+            async with self._models.use(merged.pipeline, lighter=lighter) as model:
+                for job in merged.jobs:
+                    job.reason = LIGHTER if lighter else ""
                 await loop.run_in_executor(self._pool, model.classify, merged)
+                if rows <= model.max_rows:  # else it took several engine calls
+                    model.batch_time.observe(rows, merged.took.compute)
         except PipelineUnknown as error:
             for task in merged.tasks:
                 task.error = error
+        self._scheduler.finished(merged)
         took_s = self._clock.monotonic() - started_s
-        self._seconds_per_row = ROW_MEMORY * self._seconds_per_row + (1.0 - ROW_MEMORY) * took_s / merged.rows
+        self._seconds_per_row = ROW_MEMORY * self._seconds_per_row + (1.0 - ROW_MEMORY) * took_s / rows
         self._metrics.infer.observe(took_s)
-        self._metrics.rows.labels(merged.pipeline).inc(merged.rows)
+        self._metrics.rows.labels(merged.pipeline).inc(rows)
+        self._observe_stages(merged, started_ns)
+
+    def _observe_stages(self, merged: MergedBatch, started_ns: int) -> None:
+        pipeline, model = merged.pipeline, merged.jobs[0].model
+        for job in merged.jobs:
+            self._metrics.observe("queue", pipeline, model, (started_ns - job.queued_ns) / 1e9)
+        for stage, seconds in asdict(merged.took).items():
+            self._metrics.observe(stage, pipeline, model, seconds)
 
     async def _write(self, owned: OwnedPartition) -> None:
         started_s = self._clock.monotonic()

@@ -23,6 +23,11 @@ REMOVED_S = 60.0
 """Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
 need it."""
 
+_LIGHTER = "/lighter"
+"""Suffix of the name under which the lighter model of a pipeline is kept. No pipeline's own name has a slash."""
+_UNKNOWN = PipelineConfig(name="unknown", model="unknown", width=1, height=1)
+"""Settings of a pipeline that is not configured."""
+
 
 class ModelSource(Protocol):
     """Maker of served models. Methods block, and may be called from any thread. They raise EngineError."""
@@ -55,6 +60,7 @@ class _Serving:
 
     settings: ModelSettings
     model: ServedModel
+    config: PipelineConfig
     in_use: int = 0
     replaced: bool = False
 
@@ -84,17 +90,40 @@ class LiveModels:
     @property
     def names(self) -> frozenset[str]:
         """Names of the pipelines whose batches can be classified, now or once their model is loaded."""
-        return frozenset(self._serving) | {name for name in self._wanted if self.is_loading(name)}
+        loaded = self._serving.keys() | {name for name in self._wanted if self.is_loading(name)}
+        return frozenset(name for name in loaded if not name.endswith(_LIGHTER))
 
-    def max_rows(self, pipeline: str) -> int:
+    def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
         """Return the maximum number of rows worth merging into a batch; 1 for a pipeline that is not served."""
-        serving = self._serving.get(pipeline)
+        serving = self._serving_of(pipeline, lighter)
         return serving.model.max_rows if serving else 1
+
+    def has_lighter(self, pipeline: str) -> bool:
+        """Return whether the lighter model of a pipeline is loaded."""
+        return pipeline + _LIGHTER in self._serving
+
+    def batch_s(self, pipeline: str, rows: int, *, lighter: bool = False) -> float:
+        """Return the expected device time of a batch in seconds; 0 for a pipeline that is not served."""
+        serving = self._serving_of(pipeline, lighter)
+        return serving.model.batch_time.predict_s(rows) if serving else 0.0
+
+    def _serving_of(self, pipeline: str, lighter: bool) -> _Serving | None:
+        """Return the model of a pipeline: the lighter one if it is wanted and loaded, else the usual one."""
+        return (self._serving.get(pipeline + _LIGHTER) if lighter else None) or self._serving.get(pipeline)
+
+    def config(self, pipeline: str) -> PipelineConfig:
+        """Return the settings of a pipeline."""
+        serving = self._serving.get(pipeline)
+        return self._wanted.get(pipeline) or (serving.config if serving else _UNKNOWN)
 
     @property
     def slot_count(self) -> int:
         """Maximum number of batches that one model can have in flight; 1 without a model."""
         return max((serving.model.slot_count for serving in self._serving.values()), default=1)
+
+    def unready_reason(self) -> str:
+        """Return why no batch can be classified. Empty if a model is served, or if no pipeline is configured."""
+        return "" if self._serving or not self._wanted else "no model is loaded"
 
     def is_loading(self, pipeline: str) -> bool:
         """Return whether a pipeline has no model yet, and its model is still to be loaded."""
@@ -102,7 +131,7 @@ class LiveModels:
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
         """Let ``run`` serve these pipelines, and no others after ``REMOVED_S``."""
-        self._wanted = {pipeline.name: pipeline for pipeline in pipelines}
+        self._wanted = {each.name: each for pipeline in pipelines for each in _models_of(pipeline)}
         for name in self._serving.keys() - self._wanted.keys() - self._removed_s.keys():
             self._removed_s[name] = self._monotonic()
         for name in self._wanted:
@@ -142,9 +171,12 @@ class LiveModels:
             raise failed
 
     @contextlib.asynccontextmanager
-    async def use(self, pipeline: str) -> AsyncIterator[ServedModel]:
-        """Yield the present model of a pipeline, which stays open meanwhile. Raise PipelineUnknown."""
-        serving = self._serving.get(pipeline)
+    async def use(self, pipeline: str, *, lighter: bool = False) -> AsyncIterator[ServedModel]:
+        """Yield the present model of a pipeline, which stays open meanwhile. Raise PipelineUnknown.
+
+        With ``lighter``, yield its lighter model, or the usual one if that is not loaded.
+        """
+        serving = self._serving_of(pipeline, lighter)
         if serving is None:
             raise PipelineUnknown(f"pipeline {pipeline!r} has no model: it was removed, or its model was refused")
         serving.in_use += 1
@@ -181,7 +213,7 @@ class LiveModels:
             raise ConfigError("engine", pipeline.key, pipeline.model, f"a servable model ({reason})") from None
         self._refused.pop(name, None)
         self._drop(name)
-        self._serving[name] = _Serving(settings, model)
+        self._serving[name] = _Serving(settings, model, pipeline)
         if name not in self._wanted:  # removed while the model was loading
             self._removed_s[name] = self._monotonic()
         _log.info("model_served", pipeline=name, model=settings.version, before=before and before.settings.version)
@@ -210,6 +242,13 @@ class LiveModels:
             closing = asyncio.create_task(_close(serving.model))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+
+def _models_of(pipeline: PipelineConfig) -> list[PipelineConfig]:
+    """Return the settings of a pipeline's usual model, and of its lighter one if it has one."""
+    if not pipeline.lighter:
+        return [pipeline]
+    return [pipeline, pipeline.model_copy(update={"name": pipeline.name + _LIGHTER, "model": pipeline.lighter})]
 
 
 async def _close(model: ServedModel) -> None:

@@ -1,18 +1,73 @@
 """The scheduler decides which batches an engine classifies next, and which of them together.
 
-Pure. The scheduler merges batches of one pipeline up to the model's batch size, taking partitions in turn. It never
-waits for more batches, because the next ones arrive while the engine classifies. Live batches go before late ones.
+Pure. Fair shares of the device choose the pipeline. The scheduler then merges jobs of that pipeline from all topic
+partitions, the earliest deadline first, up to the size that finishes most regions in time. It never waits for more
+batches, because the next ones arrive while the engine classifies. Live batches go before late ones. Under overload it
+applies the policy of each pipeline to live frames.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+import heapq
+import itertools
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
 
-from engines.node.jobs import ItemTask, Job
+from engines.node.batchtime import WaitingJob, best_count
+from engines.node.fairshare import Demand, FairShares
+from engines.node.jobs import EVERY_NTH, STALE, ItemTask, Job
+from engines.node.overload import DeviceLoad, OverloadControl
+from ingest.contract.identity import LIVE
+from ingest.contract.records import BatchItem
 from ingest.contract.topics import BATCHES_LATE
 from ingest.kafka.log import TopicPartition
+from ingest.site import PipelineConfig
+from ingest.site.pipeline import Priority
+
+LEVELS: tuple[Priority, ...] = ("high", "normal", "low")
+LOOK_AHEAD = 2
+"""Number of full batches behind the next one whose deadlines count for the size of the next one. It bounds the time
+of a decision."""
+LATE_LEVEL = len(LEVELS)
+"""Level of all late batches, below every live one."""
+
+
+class PipelineModels(Protocol):
+    """The facts about the pipelines of a node and their models that the scheduler needs."""
+
+    def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
+        """Return the maximum number of rows worth merging into a batch."""
+
+    def is_loading(self, pipeline: str) -> bool:
+        """Return whether a pipeline has no model yet, and its model is still to be loaded."""
+
+    def has_lighter(self, pipeline: str) -> bool:
+        """Return whether the lighter model of a pipeline is loaded."""
+
+    def batch_s(self, pipeline: str, rows: int, *, lighter: bool = False) -> float:
+        """Return the expected device time of a batch in seconds."""
+
+    def config(self, pipeline: str) -> PipelineConfig:
+        """Return the settings of a pipeline."""
+
+
+class QueueKey(NamedTuple):
+    """The queue of one pipeline and lane."""
+
+    pipeline: str
+    late: bool
+
+
+@dataclass(slots=True)
+class StageSeconds:
+    """Measured time of a merged batch, in seconds: copying its pixels, computing, and decoding its outputs."""
+
+    copy: float = 0.0
+    compute: float = 0.0
+    decode: float = 0.0
 
 
 @dataclass(slots=True)
@@ -22,6 +77,12 @@ class MergedBatch:
     pipeline: str
     tasks: list[ItemTask] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
+    late: bool = False
+    lighter: bool = False
+    """Whether the pipeline's lighter model classifies the batch."""
+    expected_s: float = 0.0
+    """Expected device time, which is charged to the pipeline until the measured time is known."""
+    took: StageSeconds = field(default_factory=StageSeconds)
 
     @property
     def rows(self) -> int:
@@ -30,20 +91,22 @@ class MergedBatch:
 
 
 class Scheduler:
-    """Queues of the jobs that need an engine, one per topic partition.
+    """Queues of the jobs that need an engine, per pipeline, lane and topic partition.
 
-    ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A job with more rows is classified
-    alone. While ``is_loading(pipeline)`` is true, a topic partition whose first job needs that pipeline is blocked:
-    its jobs wait, and those of other topic partitions go on.
+    Jobs of a topic partition and pipeline are classified in offset order. A job with more rows than the model's batch
+    is classified alone. While the model of a pipeline is loading, its jobs wait, and the topic partitions that they
+    come from are blocked: nothing more is read from them. Times in ns are Unix times.
     """
 
-    def __init__(
-        self, max_rows: Callable[[str], int], is_loading: Callable[[str], bool] = lambda _pipeline: False
-    ) -> None:
-        self._max_rows = max_rows
-        self._is_loading = is_loading
-        self._queues: OrderedDict[TopicPartition, deque[Job]] = OrderedDict()
+    def __init__(self, models: PipelineModels) -> None:
+        self._models = models
+        self._queues: defaultdict[QueueKey, dict[TopicPartition, deque[Job]]] = defaultdict(dict)
         self._rows: Counter[TopicPartition] = Counter()
+        self._shares: FairShares[QueueKey] = FairShares()
+        self._load = DeviceLoad()
+        self._controls: dict[str, OverloadControl] = {}
+        self._changed: list[OverloadControl] = []
+        self._shed: Counter[tuple[str, str]] = Counter()
 
     @property
     def waiting(self) -> int:
@@ -55,49 +118,221 @@ class Scheduler:
         blocked = self.blocked()
         return sum(rows for tp, rows in self._rows.items() if tp.topic == topic and tp not in blocked)
 
-    def blocked(self) -> set[TopicPartition]:
-        """Return the topic partitions whose first job waits for a model that is still loading."""
-        return {tp for tp, queue in self._queues.items() if queue and self._is_loading(queue[0].pipeline)}
+    def rows_of(self, tp: TopicPartition) -> int:
+        """Return the number of rows from one topic partition that wait for an engine."""
+        return self._rows[tp]
 
-    def add(self, tp: TopicPartition, job: Job) -> None:
-        """Append a job to the queue of its topic partition."""
-        self._queues.setdefault(tp, deque()).append(job)
+    def blocked(self) -> set[TopicPartition]:
+        """Return the topic partitions with a job that waits for a model that is still loading."""
+        loading = [queue for key, queue in self._queues.items() if self._models.is_loading(key.pipeline)]
+        return {tp for queue in loading for tp in queue}
+
+    def add(self, tp: TopicPartition, job: Job, now_ns: int) -> None:
+        """Append a job to the queue of its pipeline and topic partition, without the frames that the policy sheds.
+
+        A job without any other frame is settled, and not queued. Its results are due at the earliest capture time
+        plus the latency goal. A capture time in the future counts as now, and an overdue job is due now. So a wrong
+        clock of a camera delays no other camera.
+        """
+        self._note(now_ns)
+        control = self._control(job.pipeline)
+        self._shed[job.pipeline, EVERY_NTH] += job.shed(
+            EVERY_NTH, lambda item: item.lane == LIVE and not control.keeps(item.camera)
+        )
+        if job.settled:
+            return
+        goal_ns = round(self._models.config(job.pipeline).goal_s * 1e9)
+        job.queued_ns, job.captured_ns = now_ns, min(task.item.captured_ns for task in job.tasks.values())
+        job.deadline_ns = min(max(job.captured_ns + goal_ns, now_ns), now_ns + goal_ns)
+        key = QueueKey(job.pipeline, tp.topic == BATCHES_LATE)
+        self._queues[key].setdefault(tp, deque()).append(job)
         self._rows[tp] += job.rows
+        self._note(now_ns)
 
     def drop(self, tp: TopicPartition) -> None:
         """Discard the jobs of a topic partition that was revoked."""
-        self._queues.pop(tp, None)
+        for key in list(self._queues):
+            self._queues[key].pop(tp, None)
+            self._forget_empty(key)
         del self._rows[tp]
 
-    def next(self) -> MergedBatch | None:
+    def next(self, now_ns: int) -> MergedBatch | None:
         """Return the next batch to classify; None if no job can be classified now.
 
-        The topic partition that has waited longest determines the pipeline. Other topic partitions add jobs that fit.
+        Shed the frames that can no longer be fresh, if the policy of their pipeline says so. Their jobs may then be
+        settled.
         """
-        blocked = self.blocked()
-        order = sorted(  # a stable sort: the turns stay
-            (tp for tp in self._queues if tp not in blocked), key=lambda tp: tp.topic == BATCHES_LATE
-        )
-        first = next((tp for tp in order if self._queues[tp]), None)
-        if first is None:
+        for key in list(self._queues):
+            self._shed_stale(key, now_ns)
+        demands = {
+            key: Demand(self._level(key), min(jobs[0].deadline_ns for jobs in queue.values()))
+            for key, queue in self._queues.items()
+            if not self._models.is_loading(key.pipeline)
+        }
+        if not demands:
+            self._note(now_ns)
             return None
-        merged = MergedBatch(self._queues[first][0].pipeline)
-        for tp in order:
-            if tp.topic == BATCHES_LATE and first.topic != BATCHES_LATE:
-                break
-            self._move_jobs(tp, merged)
+        key = self._shares.choose(demands)
+        merged = MergedBatch(key.pipeline, late=key.late, lighter=self._uses_lighter(key))
+        for tp in self._chosen(key, now_ns):
+            self._move_job(key, tp, merged)
+        self._forget_empty(key)
+        merged.expected_s = self._batch_s(key, merged.rows)
+        self._shares.charge(key, self._level(key), merged.expected_s)
+        if not key.late:
+            self._note_ages(merged, now_ns)
+        self._note(now_ns)
         return merged
 
-    def _move_jobs(self, tp: TopicPartition, merged: MergedBatch) -> None:
-        queue, limit = self._queues[tp], self._max_rows(merged.pipeline)
-        had_turn = False
-        while queue and queue[0].pipeline == merged.pipeline:
-            if merged.tasks and merged.rows + queue[0].rows > limit:
+    def finished(self, merged: MergedBatch) -> None:
+        """Charge the measured device time of a batch to its pipeline, in place of the expected time."""
+        key = QueueKey(merged.pipeline, merged.late)
+        self._shares.charge(key, self._level(key), merged.took.compute - merged.expected_s)
+        self._load.use(merged.pipeline, merged.took.compute)
+
+    def changed_controls(self) -> list[OverloadControl]:
+        """Return the controls whose degree has changed since the last call."""
+        changed, self._changed = self._changed, []
+        return changed
+
+    def taken_shed(self) -> dict[tuple[str, str], int]:
+        """Return the number of frames shed since the last call, by pipeline and reason."""
+        shed = {key: count for key, count in self._shed.items() if count}
+        self._shed.clear()
+        return shed
+
+    def _control(self, pipeline: str) -> OverloadControl:
+        policy = self._models.config(pipeline).overload
+        control = self._controls.get(pipeline)
+        if control is None or control.policy != policy:
+            control = self._controls[pipeline] = OverloadControl(pipeline, policy)
+        return control
+
+    def _uses_lighter(self, key: QueueKey) -> bool:
+        return not key.late and self._control(key.pipeline).lighter and self._models.has_lighter(key.pipeline)
+
+    def _max_rows(self, key: QueueKey) -> int:
+        return self._models.max_rows(key.pipeline, lighter=self._uses_lighter(key))
+
+    def _batch_s(self, key: QueueKey, rows: int) -> float:
+        return self._models.batch_s(key.pipeline, rows, lighter=self._uses_lighter(key))
+
+    def _note(self, now_ns: int) -> None:
+        """Note whether work waits. At the end of a period, change the degrees of all controls."""
+        load = self._load.note(now_ns / 1e9, self.waiting > 0)
+        if load is None:
+            return
+        for pipeline in list(self._controls):
+            control = self._control(pipeline)
+            if control.end_period(load, self._lighter_factor(pipeline)):
+                self._changed.append(control)
+
+    def _lighter_factor(self, pipeline: str) -> float:
+        """Return the time per row of the usual model, divided by that of the lighter one."""
+        usual, lighter = (
+            self._models.batch_s(pipeline, rows, lighter=lighter) / rows
+            for lighter in (False, True)
+            for rows in [self._models.max_rows(pipeline, lighter=lighter)]
+        )
+        return usual / lighter if lighter else 1.0
+
+    def _note_ages(self, merged: MergedBatch, now_ns: int) -> None:
+        """Note the expected age of each live region at the end of its batch."""
+        end_ns, goal_s = now_ns + round(merged.expected_s * 1e9), self._models.config(merged.pipeline).goal_s
+        control = self._control(merged.pipeline)
+        for task in merged.tasks:
+            control.classified(len(task.images), (end_ns - task.item.captured_ns) / 1e9, goal_s)
+
+    def _shed_stale(self, key: QueueKey, now_ns: int) -> None:
+        """Shed the live frames that would be older than the freshness at the end of a batch of all that fits."""
+        config, queue = self._models.config(key.pipeline), self._queues[key]
+        if key.late or config.overload != "shed" or not config.freshness_s:
+            return
+        most_rows, rows = self._max_rows(key), 0
+        for job in itertools.islice((job for jobs in queue.values() for job in jobs), most_rows):
+            rows += job.rows
+        end_ns = now_ns + round(self._batch_s(key, min(rows, most_rows)) * 1e9)
+        oldest_ns = end_ns - round(config.freshness_s * 1e9)
+        for tp, jobs in list(queue.items()):
+            for job in jobs:
+                if job.captured_ns < oldest_ns:
+                    before = job.rows
+                    self._shed[key.pipeline, STALE] += job.shed(STALE, partial(_is_live_before, oldest_ns))
+                    self._rows[tp] -= before - job.rows
+            if any(job.settled for job in jobs):
+                queue[tp] = deque(job for job in jobs if not job.settled)
+            if not queue[tp]:
+                del queue[tp]
+        self._forget_empty(key)
+
+    def _level(self, key: QueueKey) -> int:
+        return LATE_LEVEL if key.late else LEVELS.index(self._models.config(key.pipeline).priority)
+
+    def _chosen(self, key: QueueKey, now_ns: int) -> list[TopicPartition]:
+        """Return the topic partition of each job to classify together, in the order of deadlines."""
+        most_rows = self._max_rows(key)
+        jobs = self._by_deadline(key)
+        fitting, behind = self._fill(jobs, most_rows)
+
+        def predict_s(rows: int) -> float:
+            return self._batch_s(key, rows)
+
+        due = [self._due(key, job, now_ns) for _, job in fitting]
+        if min(due, key=lambda job: job.due_s).due_s < predict_s(sum(job.rows for job in due)):
+            behind += [job for _, job in itertools.islice(jobs, LOOK_AHEAD * most_rows)]
+            due += [self._due(key, job, now_ns) for job in behind]
+        return [tp for tp, _ in fitting[: best_count(due, len(fitting), most_rows, predict_s)]]
+
+    def _due(self, key: QueueKey, job: Job, now_ns: int) -> WaitingJob:
+        """Return when a job is due: at its deadline, or when it becomes stale if it misses its deadline anyway."""
+        rows, due_s = job.rows, (job.deadline_ns - now_ns) / 1e9
+        config = self._models.config(key.pipeline)
+        if due_s < self._batch_s(key, rows) and config.overload == "shed" and config.freshness_s:
+            due_s = (job.captured_ns - now_ns) / 1e9 + config.freshness_s
+        return WaitingJob(rows, due_s)
+
+    def _fill(
+        self, jobs: Iterator[tuple[TopicPartition, Job]], most_rows: int
+    ) -> tuple[list[tuple[TopicPartition, Job]], list[Job]]:
+        """Take jobs until a batch is full. Return those that fit, and those that do not."""
+        fitting, behind, rows = list[tuple[TopicPartition, Job]](), list[Job](), 0
+        full: set[TopicPartition] = set()
+        for tp, job in jobs:
+            if tp in full or (fitting and rows + job.rows > most_rows):
+                full.add(tp)  # the later jobs of a topic partition must not overtake this one
+                behind.append(job)
+            else:
+                fitting.append((tp, job))
+                rows += job.rows
+            if rows >= most_rows or len(behind) >= most_rows:
                 break
-            job = queue.popleft()
-            self._rows[tp] -= job.rows
-            merged.jobs.append(job)
-            merged.tasks += [task for task in job.tasks.values() if not task.settled]
-            had_turn = True
-        if had_turn:
-            self._queues.move_to_end(tp)
+        return fitting, behind
+
+    def _by_deadline(self, key: QueueKey) -> Iterator[tuple[TopicPartition, Job]]:
+        """Yield the jobs of a queue, those of a topic partition in their order, else the earliest deadline first."""
+        queue = self._queues[key]
+        heads = [(jobs[0].deadline_ns, tp, 0) for tp, jobs in queue.items()]
+        heapq.heapify(heads)
+        while heads:
+            _, tp, at = heapq.heappop(heads)
+            jobs = queue[tp]
+            yield tp, jobs[at]
+            if at + 1 < len(jobs):
+                heapq.heappush(heads, (jobs[at + 1].deadline_ns, tp, at + 1))
+
+    def _move_job(self, key: QueueKey, tp: TopicPartition, merged: MergedBatch) -> None:
+        jobs = self._queues[key][tp]
+        job = jobs.popleft()
+        self._rows[tp] -= job.rows
+        merged.jobs.append(job)
+        merged.tasks += [task for task in job.tasks.values() if not task.settled]
+        if not jobs:
+            del self._queues[key][tp]
+
+    def _forget_empty(self, key: QueueKey) -> None:
+        if not self._queues[key]:
+            del self._queues[key]
+
+
+def _is_live_before(captured_ns: int, item: BatchItem) -> bool:
+    return item.lane == LIVE and item.captured_ns < captured_ns

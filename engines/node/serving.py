@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,8 +11,9 @@ from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.engine import CHANNELS, Engine
 from engines.exceptions import BadBatch, DeviceLost, EngineError, InferenceFailed, ManifestError, ModelLoadFailed
+from engines.node.batchtime import BatchTime
 from engines.node.jobs import ItemTask
-from engines.node.scheduler import MergedBatch
+from engines.node.scheduler import MergedBatch, StageSeconds
 from engines.repository.manifest import Manifest, Model
 from engines.repository.store import Repository
 from ingest.contract.records import Canvas, Detection, pad_into
@@ -33,6 +35,8 @@ class ServedModel:
     ) -> None:
         _require_match(pipeline, model.manifest)
         self.model = model
+        self.batch_time = BatchTime()
+        """Expected device time of a batch. ``open`` begins with the times of the warm-up."""
         self._engine = engine
         spec = model.manifest.input
         self._pad = spec.pad
@@ -59,15 +63,17 @@ class ServedModel:
         self._engine.load(self.model)
         self._engine.warm_up()
         self._require_readable()
+        self.batch_time = BatchTime(self._engine.warm_up_s)
 
     def classify(self, merged: MergedBatch) -> None:
         """Settle every task with its detections.
 
-        Settle it with its error if it also fails in an engine call of its own. Raise DeviceLost.
+        Settle it with its error if it also fails in an engine call of its own. Add the time that each stage took to
+        ``merged.took``. Raise DeviceLost.
         """
         for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
             job.model = self.model.manifest.id
-        self._settle(merged.tasks)
+        self._settle(merged.tasks, merged.took)
 
     def close(self) -> None:
         """Release the model."""
@@ -85,9 +91,9 @@ class ServedModel:
             manifest = self.model.manifest
             raise ModelLoadFailed(f"model {manifest.id}, decoder {manifest.decoder}: {reason}. Add the model again")
 
-    def _settle(self, tasks: Sequence[ItemTask]) -> None:
+    def _settle(self, tasks: Sequence[ItemTask], took: StageSeconds) -> None:
         try:
-            detections = self._detect(tasks)
+            detections = self._detect(tasks, took)
         except (MemoryError, DeviceLost):
             raise
         except Exception as error:  # an error of the backend or decoder may concern a single image
@@ -95,13 +101,13 @@ class ServedModel:
                 tasks[0].error = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
                 return
             half = len(tasks) // 2  # bisection: one bad image among n costs about 2·log2(n) more engine calls
-            self._settle(tasks[:half])
-            self._settle(tasks[half:])
+            self._settle(tasks[:half], took)
+            self._settle(tasks[half:], took)
             return
         for task, found in zip(tasks, detections, strict=True):
             task.detections = found
 
-    def _detect(self, tasks: Sequence[ItemTask]) -> list[list[Detection]]:
+    def _detect(self, tasks: Sequence[ItemTask], took: StageSeconds) -> list[list[Detection]]:
         for task in tasks:
             if task.canvas != self._canvas:
                 raise BadBatch(
@@ -115,8 +121,14 @@ class ServedModel:
             part = rows[first : first + self.max_rows]
             with self._engine.slot() as slot:
                 inners = [row.region.inner for row in part]
+                started_s = time.perf_counter()
                 pad_into(slot.pixels[: len(part)], self._pad, inners, images[first : first + len(part)])
-                per_row += self._decoder.decode(self._engine.run(slot, len(part)), part)
+                took.copy += time.perf_counter() - started_s
+                outputs = self._engine.run(slot, len(part))
+                took.compute += slot.compute_s
+                started_s = time.perf_counter()
+                per_row += self._decoder.decode(outputs, part)
+                took.decode += time.perf_counter() - started_s
         found = iter(per_row)
         return [[detection for _ in task.images for detection in next(found)] for task in tasks]
 

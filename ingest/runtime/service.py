@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from ingest.contract.topics import require_topics
 from ingest.exceptions import ConfigError, Fenced, LogUnavailable, MemberIdle
@@ -19,7 +20,8 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings
 from ingest.metrics import ConfigMetrics
-from ingest.runtime import eventloop, logs
+from ingest.runtime import eventloop, health, logs
+from ingest.runtime.health import Health
 from ingest.site.topic import store
 from ingest.site.topic.view import Config, ConfigView, Validate, accept
 
@@ -41,8 +43,9 @@ class Service:
     """One service's process, from its start to its exit status.
 
     ``name`` appears in every log line and in the Kafka client id. All metrics of the process go into ``registry``,
-    which is served for Prometheus on ``metrics_port``; 0 serves none. By default, the port accepts connections from
-    this machine only, because the metrics name cameras and need no password.
+    which is served for Prometheus on ``metrics_port``; 0 serves none. `/live` and `/ready` on the same port show
+    ``health``. By default, the port accepts connections from this machine only, because the metrics name cameras and
+    need no password.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Service:
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    health: Health = field(default_factory=Health)
 
     def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         """Run ``work(stop)`` in a new event loop and return the exit status. Call this method in the main thread.
@@ -59,6 +63,7 @@ class Service:
         """
 
         async def until_stopped() -> None:
+            self.health.begin(asyncio.get_running_loop())
             await work(eventloop.stop_event())
 
         logs.configure(self.name)
@@ -76,14 +81,14 @@ class Service:
         return 0
 
     def serve_metrics(self) -> WSGIServer | None:
-        """Serve the registry for Prometheus. Return the server, None without a port.
+        """Serve metrics and health in a thread. Return the server, None without a port.
 
         If the port is in use, log a warning and return None: the service then runs without metrics.
         """
         if not self.metrics_port:
             return None
         try:
-            return start_http_server(self.metrics_port, self.metrics_host, self.registry)[0]
+            server = health.serve(self.metrics_host, self.metrics_port, self.registry, self.health)
         except OSError as error:
             mend = (
                 "stop the process that listens there, or pass another --metrics-port or --metrics-host, and restart"
@@ -91,6 +96,8 @@ class Service:
             place = f"{self.metrics_host}:{self.metrics_port}"
             _log.error("metrics_not_served", place=place, error=str(error), mend=mend)
             return None
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+        return server
 
     @asynccontextmanager
     async def open_log(self) -> AsyncIterator[KafkaLog]:

@@ -20,6 +20,12 @@ _CHANNELS = 3
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 """Lowest numeric precision in which a model may be computed. A backend may compute in a higher one."""
+Priority = Literal["high", "normal", "low"]
+"""Priority of a pipeline on an engine node. Each lower priority still gets a tenth of the device time."""
+Overload = Literal["shed", "every-nth", "lighter"]
+"""Policy of a pipeline while an engine node has more work than it can finish in time."""
+USUAL_GOAL_S = 1.0
+"""Latency goal of a pipeline without ``latency_goal_s`` and ``freshness_s``, in seconds."""
 
 
 class PipelineConfig(SharedEntry):
@@ -45,12 +51,26 @@ class PipelineConfig(SharedEntry):
     max_delay_s: Seconds = 0.05
     max_bytes: int = Field(default=6 * 1024 * 1024, ge=64 * 1024)
     freshness_s: Seconds = 0.0
-    """Age at which a live frame is shed as stale before its preparation; 0 for never."""
+    """Age at which a live frame is shed as stale, before its preparation or by an engine node; 0 for never."""
+    latency_goal_s: Seconds = 0.0
+    """Time from capture to result that engine nodes aim for; 0 for ``freshness_s``, or 1 s without it."""
+    priority: Priority = "normal"
+    overload: Overload = "shed"
+    """Under overload, engine nodes shed live frames that become older than ``freshness_s``, or keep every n-th live
+    frame of a camera, or use the model ``lighter`` for live frames."""
+    lighter: str = ""
+    """Model for ``overload = "lighter"``, named like ``model``. Its input has the same size, colour and fit."""
     min_score: Share = 0.3
     precision: Precision | None = None
     """Lowest precision in which the model may be computed. None: the precision in its manifest."""
     cameras: tuple[Name, ...] = ()
     """Names of the cameras; empty for all."""
+
+    @model_validator(mode="after")
+    def _lighter_model_has_its_policy(self) -> Self:
+        if bool(self.lighter) != (self.overload == "lighter"):
+            raise ValueError('expected lighter = "MODEL" with overload = "lighter", and neither or both')
+        return self
 
     @model_validator(mode="after")
     def _can_be_carried(self) -> Self:
@@ -61,6 +81,11 @@ class PipelineConfig(SharedEntry):
                 f"expected at most {MAX_PIXEL_BYTES} bytes per picture, not {self.width}×{self.height}×3"
             )
         return self
+
+    @property
+    def goal_s(self) -> float:
+        """Time from capture to result that engine nodes aim for, in seconds."""
+        return self.latency_goal_s or self.freshness_s or USUAL_GOAL_S
 
     def wants(self, camera: str) -> bool:
         """Return whether this pipeline processes a camera's frames."""

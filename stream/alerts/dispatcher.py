@@ -84,6 +84,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._changing = asyncio.Lock()
         self._reading = asyncio.Semaphore(READERS)
         self._takeover: asyncio.Task[None] | None = None
+        self._joined = False
         self._error: BaseException | None = None
         self._broken = asyncio.Event()
         self.client_id = f"dispatch-{instance_name()}"
@@ -120,6 +121,12 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         finally:
             await self._close([*tasks, *ends])
 
+    def unready_reason(self) -> str:
+        """Return why the dispatcher is not ready; empty once it has joined its group and read back all receipts."""
+        if not self._joined:
+            return f"the consumer group {GROUP} has not been joined"
+        return "receipts are being read back" if self._takeover and not self._takeover.done() else ""
+
     async def apply(self, receivers: Sequence[ReceiverConfig]) -> None:
         """Deliver alerts to ``receivers`` from now on, and to no others. Raise LogUnavailable.
 
@@ -147,6 +154,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         The take-over runs in a task of its own, because aiokafka sends no heartbeats while it waits for this method.
         """
         tps = list(assigned)
+        self._joined = True
         self._consumer.pause(*tps)
         if tps:
             self._takeover = asyncio.create_task(self._take_over(tps))

@@ -75,6 +75,7 @@ async def serve(
         stage = await make(log)
         metrics = StreamMetrics(service.registry, stage.name)
         runner = Runner(stage, service.settings, log, metrics=metrics, instance=instance)
+        service.health.ready_when(runner.unready_reason)
         guard = MemberGuard(log, stage.name, stage.topics, runner.client_id, metrics.idle_member)
         async with _following(service, stage, validate, runner.failed), guard.watching(stop):
             await runner.run(stop)
@@ -215,6 +216,10 @@ class Runner:
             await self._heartbeats.write("stopped")
         beating.cancel()
         await self._member.stop()
+
+    def unready_reason(self) -> str:
+        """Return why this member is not ready; empty once it has joined the consumer group."""
+        return "" if self._joined else f"the consumer group {self._stage.name} has not been joined"
 
     def deliver(self, record: LogRecord, number: FetchNumber) -> None:
         """Put one fetched record into the queue of its partition. Never block."""

@@ -82,6 +82,15 @@ class EngineContract:
                 for name, array in engine.run(slot, 2).items():
                     np.testing.assert_allclose(array, expected[name], atol=1e-5)
 
+    def test_a_collected_batch_has_its_computing_time(self, engine: Engine) -> None:
+        assert 1 <= engine.parallel <= engine.slot_count
+        with engine.slot() as slot:
+            engine.run(slot, 3)
+            assert slot.compute_s > 0.0
+        engine.warm_up()
+        assert engine.batch_size in engine.warm_up_s
+        assert all(seconds > 0.0 for seconds in engine.warm_up_s.values())
+
     def test_acquire_waits_until_a_slot_is_released(self, engine: Engine) -> None:
         slots = [engine.acquire() for _ in range(engine.slot_count)]
         with ThreadPoolExecutor(1) as pool:

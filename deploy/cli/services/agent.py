@@ -188,4 +188,5 @@ async def _serve(
 
     metrics = AgentMetrics(service.registry)
     agent = await asyncio.to_thread(Agent, wanted, service.settings, data, metrics=metrics, only=only, policy=policy)
+    service.health.ready_when(lambda: "")
     await agent.run(stop, exit_at_end=exit_at_end)

@@ -118,6 +118,7 @@ async def _serve(
             metrics=metrics,
             refresh=refresh,
         )
+        service.health.ready_when(node.unready_reason)
         following = service.follow_config(config, lambda changed: live.want(changed.of(PipelineConfig)))
         tasks = {asyncio.create_task(following), asyncio.create_task(live.run(PROMOTIONS_S))}
         for task in tasks:

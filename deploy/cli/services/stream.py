@@ -200,6 +200,7 @@ async def _dispatch(service: Service, stop: asyncio.Event) -> None:
         receivers = (await service.read_config(log)).of(ReceiverConfig)
         metrics = DispatchMetrics(service.registry)
         dispatcher = Dispatcher(service.settings, receivers, WebhookDeliverer, metrics=metrics)
+        service.health.ready_when(dispatcher.unready_reason)
         guard = MemberGuard(log, GROUP, (ALERTS,), dispatcher.client_id, metrics.idle_member)
         async with guard.watching(stop):
             await dispatcher.run(stop)

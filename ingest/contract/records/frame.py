@@ -118,7 +118,8 @@ class RoutedFrame(FrameMeta):
     """Fields that a batch item and a result share: a delivered frame and the pipelines it was routed to.
 
     ``source`` is the frame's own record. ``pipelines`` are all pipelines of the frame, so that the auditor knows how
-    many results to expect. ``reason`` explains an outcome other than a classification. ``withheld`` counts, by
+    many results to expect. ``reason`` explains an outcome other than a
+    classification, or a classification by another model than usual. ``withheld`` counts, by
     reason, the frames that the agent withheld just before this frame. ``motion`` and ``resting`` are None for a
     pipeline that looks at whole frames.
     """

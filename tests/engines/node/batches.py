@@ -10,18 +10,55 @@ from ingest.contract.identity import LIVE
 from ingest.contract.records import Batch, BatchItem, Box, Fit, FrameRef, Inner, Region
 from ingest.contract.topics import BATCHES
 from ingest.kafka.log import LogRecord, Outgoing
+from ingest.site import PipelineConfig
 
 PIPELINES = frozenset({"regions"})
 
 
-def item(seq: int, *, camera: str = "a", rows: int = 1, lane: str = LIVE, reason: str = "") -> BatchItem:
+LIGHTER_SPEED = 4
+"""Number of batches that the lighter model computes in the time of one batch of the usual model."""
+
+
+class EvenModels:
+    """Facts about models for the scheduler: all pipelines are equal, except for the given ones."""
+
+    def __init__(self, most_rows: int, row_s: float = 0.0, base_s: float = 0.0) -> None:
+        self.most_rows, self.row_s, self.base_s = most_rows, row_s, base_s
+        self.loading: set[str] = set()
+        self.configs: dict[str, PipelineConfig] = {}
+
+    def configure(self, pipeline: str, **settings: object) -> None:
+        usual = PipelineConfig(name=pipeline, model="regions", width=64, height=64)
+        self.configs[pipeline] = PipelineConfig.model_validate({**usual.model_dump(), **settings})
+
+    def max_rows(self, _: str, *, lighter: bool = False) -> int:
+        return self.most_rows
+
+    def is_loading(self, pipeline: str) -> bool:
+        return pipeline in self.loading
+
+    def has_lighter(self, pipeline: str) -> bool:
+        return bool(self.config(pipeline).lighter)
+
+    def batch_s(self, _: str, rows: int, *, lighter: bool = False) -> float:
+        return (self.row_s * rows + self.base_s) / (LIGHTER_SPEED if lighter else 1)
+
+    def config(self, pipeline: str) -> PipelineConfig:
+        if pipeline not in self.configs:
+            self.configure(pipeline)
+        return self.configs[pipeline]
+
+
+def item(
+    seq: int, *, camera: str = "a", rows: int = 1, lane: str = LIVE, reason: str = "", captured_ns: int | None = None
+) -> BatchItem:
     region = Region(Box(0, 0, 64, 64), Fit(1, 1, 0, 0), Inner(0, 0, 64, 64))
     return BatchItem(
         camera=camera,
         epoch=7,
         seq=seq,
         lane=lane,
-        captured_ns=seq,
+        captured_ns=seq if captured_ns is None else captured_ns,
         width=64,
         height=64,
         source=FrameRef("frames", 0, seq),

@@ -1,9 +1,13 @@
-"""A source of served models for tests: fake engines under any version number, some of them broken or slow to load."""
+"""Fakes for the tests of the node: its consumer, and a source of models under any version number, some of them broken
+or slow to load."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+from aiokafka import TopicPartition as KafkaPartition
 
 from engines.backends.fake import FakeEngine
 from engines.exceptions import EngineStateError, ModelLoadFailed, ModelUnknown
@@ -11,6 +15,7 @@ from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
+from ingest.kafka.log import LogRecord, TopicPartition
 from ingest.site import PipelineConfig
 from tests.paths import MODELS
 
@@ -18,11 +23,50 @@ CARS = PipelineConfig(name="cars", model="regions", width=64, height=64)
 PEOPLE = CARS.model_copy(update={"name": "people"})
 
 
+class FakeIntake:
+    """A consumer that yields the lists of records put into ``fetched``, and records its calls."""
+
+    def __init__(self) -> None:
+        self.held: set[TopicPartition] = set()
+        self.begun: dict[TopicPartition, int] = {}
+        self.all_begun = asyncio.Event()
+        self.fetched: asyncio.Queue[list[LogRecord] | Exception] = asyncio.Queue()
+        self.stopped = False
+
+    def tp(self, kafka_tp: KafkaPartition) -> TopicPartition:
+        return TopicPartition(kafka_tp.topic.removeprefix("sightline."), kafka_tp.partition)
+
+    def hold(self, tps: Iterable[TopicPartition]) -> None:
+        self.held = set(tps)
+
+    def begin(self, tp: TopicPartition, position: int) -> None:
+        self.begun[tp] = position
+        if self.begun.keys() >= self.held:
+            self.all_begun.set()
+
+    def throttle(self, *_: object) -> None: ...
+
+    async def start(self, _: object) -> None: ...
+
+    async def next(self) -> list[LogRecord]:
+        fetched = await self.fetched.get()
+        if isinstance(fetched, Exception):
+            raise fetched
+        return fetched
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
 class FakeSource:
-    """Source of the shipped model under any version. ``promoted`` is the version; those in ``broken`` do not load."""
+    """Source of the shipped model under any version: the one that a pipeline names, else ``promoted``.
+
+    Versions in ``broken`` do not load. The engines call ``on_image`` for each image.
+    """
 
     def __init__(self) -> None:
         self.promoted = "regions@1"
+        self.on_image: Callable[[], object] = lambda: None
         self.broken: set[str] = set()
         self.missing: set[str] = set()
         self.engines: list[FakeEngine] = []
@@ -32,10 +76,10 @@ class FakeSource:
     def version(self, pipeline: PipelineConfig) -> str:
         if pipeline.model in self.missing:
             raise ModelUnknown(f"no model {pipeline.model}")
-        return self.promoted
+        return pipeline.model if "@" in pipeline.model else self.promoted
 
     def make(self, pipeline: PipelineConfig) -> ServedModel:
-        version = self.promoted
+        version = self.version(pipeline)
 
         class VersionedEngine(FakeEngine):
             def _load_impl(engine, model: Model) -> None:  # noqa: N805
@@ -44,7 +88,7 @@ class FakeSource:
                     raise ModelLoadFailed(f"{version} is broken")
                 super()._load_impl(model)
 
-        self.engines.append(VersionedEngine())
+        self.engines.append(VersionedEngine(fails=lambda _: bool(self.on_image()) and False))
         model = Repository(MODELS).open("regions")
         number = int(version.partition("@")[2])
         manifest = model.manifest.model_copy(update={"version": number})

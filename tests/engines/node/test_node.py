@@ -6,7 +6,7 @@ Tests with Kafka are in chaos/ and e2e/.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -26,47 +26,12 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.position import StartPosition
 from ingest.site import PipelineConfig
 from tests.engines.node.batches import item, record
-from tests.engines.node.fakesource import CARS, FakeSource, configured
+from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured
 
 ONE, TWO = KafkaPartition("sightline.batches", 0), KafkaPartition("sightline.batches.late", 1)
 OTHER = KafkaPartition("sightline.batches", 1)
 TP_ONE, TP_TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES_LATE, 1)
 TakeOver = Callable[[Log, Sequence[TopicPartition]], Awaitable[list[OwnedPartition]]]
-
-
-class FakeIntake:
-    """A consumer that yields the lists of records put into ``fetched``, and records its calls."""
-
-    def __init__(self) -> None:
-        self.held: set[TopicPartition] = set()
-        self.begun: dict[TopicPartition, int] = {}
-        self.all_begun = asyncio.Event()
-        self.fetched: asyncio.Queue[list[LogRecord] | Exception] = asyncio.Queue()
-        self.stopped = False
-
-    def tp(self, kafka_tp: KafkaPartition) -> TopicPartition:
-        return TopicPartition(kafka_tp.topic.removeprefix("sightline."), kafka_tp.partition)
-
-    def hold(self, tps: Iterable[TopicPartition]) -> None:
-        self.held = set(tps)
-
-    def begin(self, tp: TopicPartition, position: int) -> None:
-        self.begun[tp] = position
-        if self.begun.keys() >= self.held:
-            self.all_begun.set()
-
-    def throttle(self, *_: object) -> None: ...
-
-    async def start(self, _: object) -> None: ...
-
-    async def next(self) -> list[LogRecord]:
-        fetched = await self.fetched.get()
-        if isinstance(fetched, Exception):
-            raise fetched
-        return fetched
-
-    async def stop(self) -> None:
-        self.stopped = True
 
 
 @pytest.fixture
@@ -106,6 +71,18 @@ async def test_partitions_are_held_until_they_are_taken_over(intake: FakeIntake)
     assert node.figures()["partitions"] == 2
     await node.on_partitions_revoked([ONE, TWO])
     assert node.figures()["partitions"] == 0
+
+
+async def test_a_node_is_ready_once_it_has_joined_its_group_and_taken_over_its_partitions(intake: FakeIntake) -> None:
+    node = make(intake)
+    assert node.unready_reason() == "the consumer group engines has not been joined"
+    await node.on_partitions_assigned([ONE])
+    assert node.unready_reason() == "partitions are being taken over"
+    async with asyncio.timeout(60):
+        await intake.all_begun.wait()
+        while node.unready_reason():
+            await asyncio.sleep(0)
+    await node.on_partitions_revoked([ONE])
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("gone"), KeyError("results[7]"), OSError("socket")])

@@ -154,6 +154,14 @@ async def test_a_pipeline_is_loading_until_its_model_is_served_or_refused(bench:
     assert not any(map(bench.live.is_loading, ("cars", "people")))
 
 
+async def test_models_are_ready_once_one_is_served_or_if_no_pipeline_is_configured(bench: LiveBench) -> None:
+    assert bench.live.unready_reason() == ""
+    bench.live.want([CARS])
+    assert bench.live.unready_reason() == "no model is loaded"
+    await bench.live.update()
+    assert bench.live.unready_reason() == ""
+
+
 async def test_a_pipeline_removed_while_its_model_loads_is_dropped_later(bench: LiveBench) -> None:
     bench.live.want([CARS])
     loading = asyncio.create_task(bench.live.update())

@@ -1,97 +1,290 @@
-"""Tests of the scheduler: order, turns and merging of batches."""
+"""Tests of the scheduler: deadlines, merging, loading models, lanes, and a simulated node under overload."""
 
 from __future__ import annotations
 
+import heapq
+import random
+from collections import Counter, defaultdict
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.node.jobs import HighWaterMarks, Job, accept
-from engines.node.scheduler import Scheduler
+from engines.node.fairshare import FLOOR_SHARE
+from engines.node.intake import LIVE_ROWS_PER_INSTANCE
+from engines.node.jobs import HighWaterMarks, ItemTask, Job, accept
+from engines.node.scheduler import MergedBatch, Scheduler
+from ingest.contract.records import Canvas
 from ingest.contract.topics import BATCHES, BATCHES_LATE
-from ingest.kafka.log import TopicPartition
-from tests.engines.node.batches import item, record
+from ingest.kafka.log import LogRecord, TopicPartition
+from tests.engines.node.batches import EvenModels, item, record
+
+LIVE_0, LIVE_1, LATE_0 = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1), TopicPartition(BATCHES_LATE, 0)
+
+
+def job(
+    tp: TopicPartition, offset: int, rows: int = 1, pipeline: str = "regions", captured_ns: int | None = None
+) -> Job:
+    one = item(offset, camera=f"c{tp.partition}", rows=rows, captured_ns=captured_ns)
+    return accept(record([one], offset=offset, pipeline=pipeline), HighWaterMarks(), frozenset({pipeline}))
+
+
+def offsets(merged: MergedBatch | None) -> list[int]:
+    return [] if merged is None else [each.record.offset for each in merged.jobs]
 
 
 class TestScheduler:
-    def job(self, tp: TopicPartition, offset: int, rows: int = 1, pipeline: str = "regions") -> Job:
-        return accept(
-            record([item(offset, camera=f"c{tp.partition}", rows=rows)], offset=offset, pipeline=pipeline),
-            HighWaterMarks(),
-            frozenset({"regions", "other"}),
-        )
-
     @given(
         sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.booleans()), min_size=1, max_size=30),
         limit=st.integers(1, 12),
+        row_s=st.floats(0.0, 1.0),
     )
     def test_each_job_is_scheduled_once_in_partition_order_and_within_the_row_limit(
-        self, sizes: list[tuple[int, int, bool]], limit: int
+        self, sizes: list[tuple[int, int, bool]], limit: int, row_s: float
     ) -> None:
-        scheduler, wanted = Scheduler(lambda _: limit), {}
+        scheduler, wanted = Scheduler(EvenModels(limit, row_s)), {}
         for offset, (partition, rows, late) in enumerate(sizes):
             tp = TopicPartition(BATCHES_LATE if late else BATCHES, partition)
-            scheduler.add(tp, self.job(tp, offset, rows))
+            scheduler.add(tp, job(tp, offset, rows), 0)
             wanted.setdefault(tp, []).append(offset)
         assert scheduler.waiting == sum(rows for _, rows, _ in sizes)
         taken: dict[int, int] = {}
-        while merged := scheduler.next():
+        while merged := scheduler.next(0):
             assert merged.rows <= limit or len(merged.jobs) == 1
-            for job in merged.jobs:
-                taken[job.record.offset] = len(taken)
+            for each in merged.jobs:
+                taken[each.record.offset] = len(taken)
         assert sorted(taken) == list(range(len(sizes)))
-        for offsets in wanted.values():
-            order = [taken[o] for o in offsets]
+        for expected in wanted.values():
+            order = [taken[o] for o in expected]
             assert order == sorted(order)
 
-    def test_partitions_take_turns_even_if_one_has_more_jobs(self) -> None:
-        scheduler, busy, calm = Scheduler(lambda _: 2), TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
+    def test_the_earliest_deadline_of_all_partitions_goes_first(self) -> None:
+        scheduler = Scheduler(EvenModels(2))
+        for tp, offset, captured_ns in ((LIVE_0, 0, 5), (LIVE_0, 1, 6), (LIVE_1, 10, 3), (LIVE_1, 11, 7)):
+            scheduler.add(tp, job(tp, offset, captured_ns=captured_ns), 8)
+        assert [offsets(scheduler.next(8)) for _ in range(3)] == [[10, 0], [1, 11], []]
+
+    def test_a_camera_clock_in_the_past_does_not_overtake_jobs_that_were_overdue_before(self) -> None:
+        scheduler, second = Scheduler(EvenModels(1)), 10**9
+        scheduler.add(LIVE_0, job(LIVE_0, 0, captured_ns=90 * second), 100 * second)
+        scheduler.add(LIVE_1, job(LIVE_1, 10, captured_ns=0), 101 * second)
+        assert offsets(scheduler.next(101 * second)) == [0]
+
+    def test_a_camera_clock_in_the_future_counts_as_now(self) -> None:
+        scheduler, second = Scheduler(EvenModels(1)), 10**9
+        scheduler.add(LIVE_0, job(LIVE_0, 0, captured_ns=9000 * second), 100 * second)
+        scheduler.add(LIVE_1, job(LIVE_1, 10, captured_ns=101 * second), 101 * second)
+        assert offsets(scheduler.next(101 * second)) == [0]
+
+    def test_a_smaller_batch_is_chosen_if_a_full_one_would_miss_its_deadlines(self) -> None:
+        models = EvenModels(8, row_s=0.3)
+        scheduler = Scheduler(models)
         for offset in range(8):
-            scheduler.add(busy, self.job(busy, offset))
-        for offset in range(100, 102):
-            scheduler.add(calm, self.job(calm, offset))
-        order = [job.record.offset for _ in range(3) for job in scheduler.next().jobs]  # type: ignore[union-attr]
-        assert order == [0, 1, 100, 101, 2, 3]
+            scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=0), 0)
+        assert offsets(scheduler.next(0)) == [0, 1, 2]
 
-    def test_a_partition_whose_model_is_loading_waits_while_others_are_classified(self) -> None:
-        loading = {"other"}
-        scheduler = Scheduler(lambda _: 8, loading.__contains__)
-        new, old = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
-        scheduler.add(new, self.job(new, 0, rows=3, pipeline="other"))
-        scheduler.add(new, self.job(new, 1, rows=2))
-        scheduler.add(old, self.job(old, 2))
-        assert scheduler.blocked() == {new}
+    def test_a_full_batch_is_chosen_if_all_deadlines_are_missed_anyway(self) -> None:
+        scheduler = Scheduler(EvenModels(4, row_s=2.0))
+        for offset in range(8):
+            scheduler.add(LIVE_0, job(LIVE_0, offset), 0)
+        assert offsets(scheduler.next(0)) == [0, 1, 2, 3]
+
+    def test_a_job_whose_model_is_loading_blocks_its_partition_while_other_jobs_are_classified(
+        self,
+    ) -> None:
+        models = EvenModels(8)
+        models.loading = {"other"}
+        scheduler = Scheduler(models)
+        scheduler.add(LIVE_0, job(LIVE_0, 0, rows=3, pipeline="other"), 0)
+        scheduler.add(LIVE_0, job(LIVE_0, 1, rows=2), 0)
+        scheduler.add(LIVE_1, job(LIVE_1, 2), 0)
+        assert scheduler.blocked() == {LIVE_0}
         assert (scheduler.waiting, scheduler.waiting_in(BATCHES)) == (6, 1)
-        merged = scheduler.next()
-        assert merged is not None
-        assert [job.record.offset for job in merged.jobs] == [2]
-        assert scheduler.next() is None
-        loading.clear()
+        assert offsets(scheduler.next(0)) == [1, 2]
+        assert scheduler.next(0) is None
+        models.loading.clear()
         assert scheduler.blocked() == set()
-        assert scheduler.waiting_in(BATCHES) == 5
-        order = [job.record.offset for _ in range(2) for job in scheduler.next().jobs]  # type: ignore[union-attr]
-        assert order == [0, 1]
+        assert scheduler.waiting_in(BATCHES) == 3
+        assert offsets(scheduler.next(0)) == [0]
 
-    def test_late_jobs_are_never_merged_into_a_live_batch(self) -> None:
-        scheduler, late, live = Scheduler(lambda _: 8), TopicPartition(BATCHES_LATE, 0), TopicPartition(BATCHES, 1)
-        scheduler.add(late, self.job(late, 0))
-        scheduler.add(live, self.job(live, 1))
-        assert [j.record.offset for j in scheduler.next().jobs] == [1]  # type: ignore[union-attr]
-
-    def test_live_jobs_are_scheduled_before_late_jobs(self) -> None:
-        scheduler = Scheduler(lambda _: 1)
-        late, live = TopicPartition(BATCHES_LATE, 0), TopicPartition(BATCHES, 1)
-        scheduler.add(late, self.job(late, 0))
-        scheduler.add(live, self.job(live, 1))
+    def test_late_jobs_are_never_merged_into_a_live_batch_and_go_after_it(self) -> None:
+        scheduler = Scheduler(EvenModels(8))
+        scheduler.add(LATE_0, job(LATE_0, 0), 0)
+        scheduler.add(LIVE_1, job(LIVE_1, 1), 0)
         assert (scheduler.waiting_in(BATCHES), scheduler.waiting_in(BATCHES_LATE)) == (1, 1)
-        assert [scheduler.next().jobs[0].record.offset for _ in range(2)] == [1, 0]  # type: ignore[union-attr]
+        assert [offsets(scheduler.next(0)) for _ in range(2)] == [[1], [0]]
         assert scheduler.waiting == 0
 
     def test_jobs_of_two_pipelines_are_never_merged_and_dropped_jobs_are_not_scheduled(self) -> None:
-        scheduler, tp = Scheduler(lambda _: 8), TopicPartition(BATCHES, 0)
-        scheduler.add(tp, self.job(tp, 0))
-        scheduler.add(tp, self.job(tp, 1, pipeline="other"))
-        merged = scheduler.next()
-        assert merged is not None
-        assert [j.record.offset for j in merged.jobs] == [0]
-        scheduler.drop(tp)
-        assert scheduler.next() is None
+        scheduler = Scheduler(EvenModels(8))
+        scheduler.add(LIVE_0, job(LIVE_0, 0), 0)
+        scheduler.add(LIVE_0, job(LIVE_0, 1, pipeline="other"), 0)
+        assert offsets(scheduler.next(0)) == [0]
+        scheduler.drop(LIVE_0)
+        assert scheduler.next(0) is None
+        assert scheduler.waiting == 0
+
+
+PLAIN = item(0)
+PIXELS = np.zeros((64, 64, 3), np.uint8)
+
+
+class SimulatedNode:
+    """A device that computes one batch at a time, and cameras that send frames of one region. Times in s.
+
+    The frames of each pipeline wait in a partition of their own, from which few are read ahead.
+    """
+
+    def __init__(self, models: EvenModels) -> None:
+        self.models = models
+        self.scheduler = Scheduler(models)
+        self.now_s = 0.0
+        self.arrivals: defaultdict[str, list[float]] = defaultdict(list)
+        self.used_s: Counter[str] = Counter()
+        self.done: defaultdict[str, list[float]] = defaultdict(list)
+        """Latency of each region in s, by pipeline."""
+        self.jobs: list[Job] = []
+        self.degrees: list[tuple[float, int]] = []
+        """Each change of a degree, with its time in s."""
+
+    def camera(self, pipeline: str, per_s: float, seconds: float, seed: int = 0, begin_s: float = 0.0) -> None:
+        """Let frames of a pipeline arrive at random times. The time between two is exponentially distributed."""
+        chance, now_s = random.Random(seed), begin_s
+        while (now_s := now_s + chance.expovariate(per_s)) < begin_s + seconds:
+            heapq.heappush(self.arrivals[pipeline], now_s)
+
+    def read(self, pipeline: str, times: list[float], tp: TopicPartition, now_s: float) -> None:
+        """Read the frames that have arrived, up to the limit of waiting rows."""
+        while times and times[0] <= now_s and self.scheduler.rows_of(tp) < LIVE_ROWS_PER_INSTANCE:
+            captured_ns, number = round(heapq.heappop(times) * 1e9), len(self.jobs)
+            one = PLAIN.model_copy(update={"seq": number, "captured_ns": captured_ns})
+            task = ItemTask(one, Canvas(64, 64, 3), [PIXELS])
+            self.jobs.append(Job(LogRecord(*tp, number, None, b""), pipeline, True, [one], {0: task}))
+            self.scheduler.add(tp, self.jobs[-1], round(now_s * 1e9))
+
+    def run(self, until_s: float) -> None:
+        """Simulate up to a time. A batch that is running then is finished."""
+        now_s = self.now_s
+        while now_s < until_s:
+            for number, (pipeline, times) in enumerate(self.arrivals.items()):
+                self.read(pipeline, times, TopicPartition(BATCHES, number), now_s)
+            merged = self.scheduler.next(round(now_s * 1e9))
+            self.degrees += [(now_s, control.degree) for control in self.scheduler.changed_controls()]
+            if merged is None:
+                now_s = min([until_s, *(times[0] for times in self.arrivals.values() if times)])
+                continue
+            merged.took.compute = self.models.batch_s(merged.pipeline, merged.rows, lighter=merged.lighter)
+            now_s += merged.took.compute
+            self.used_s[merged.pipeline] += merged.took.compute
+            self.scheduler.finished(merged)
+            for task in merged.tasks:
+                task.detections = []
+            self.done[merged.pipeline] += [now_s - task.item.captured_ns / 1e9 for task in merged.tasks]
+        self.now_s = now_s
+
+    def outcomes(self) -> Counter[str]:
+        """Return the number of frames by their end: classified, waiting, or a reason of shedding."""
+        ends = [(each.items[0].reason or "classified") if each.settled else "waiting" for each in self.jobs]
+        return Counter(ends)
+
+    def goodput(self, pipeline: str) -> int:
+        """Return the number of regions that met the latency goal of their pipeline."""
+        return sum(latency_s <= self.models.config(pipeline).goal_s for latency_s in self.done[pipeline])
+
+
+class TestOverloadedNode:
+    def test_two_overloaded_pipelines_of_equal_priority_get_equal_device_time_at_unequal_rates(self) -> None:
+        node = SimulatedNode(EvenModels(8, row_s=0.01, base_s=0.01))
+        node.camera("a", 300, 20)
+        node.camera("b", 90, 20, seed=1)
+        node.run(20)
+        assert abs(node.used_s["a"] - node.used_s["b"]) < 0.3
+
+    def test_the_lowest_priority_keeps_its_floor_and_the_highest_keeps_the_rest(self) -> None:
+        models = EvenModels(8, row_s=0.01, base_s=0.01)
+        models.configure("vital", priority="high")
+        models.configure("spare", priority="low")
+        node = SimulatedNode(models)
+        node.camera("vital", 300, 20)
+        node.camera("spare", 300, 20, seed=1)
+        node.run(20)
+        assert node.used_s["spare"] / 20 > FLOOR_SHARE - 0.01
+        assert node.used_s["vital"] / 20 > 1 - FLOOR_SHARE - 0.02
+
+    def test_a_pipeline_of_high_priority_meets_its_goal_while_a_low_one_is_overloaded(self) -> None:
+        models = EvenModels(8, row_s=0.01, base_s=0.01)
+        models.configure("vital", priority="high", latency_goal_s=0.5)
+        models.configure("spare", priority="low")
+        node = SimulatedNode(models)
+        node.camera("vital", 40, 20)
+        node.camera("spare", 300, 20, seed=1)
+        node.run(20)
+        assert node.goodput("vital") >= 0.99 * len(node.done["vital"])
+
+    def test_an_unloaded_node_meets_goals_of_different_length(self) -> None:
+        models = EvenModels(8, row_s=0.01, base_s=0.02)
+        models.configure("quick", latency_goal_s=0.15)
+        models.configure("slow", latency_goal_s=2.0)
+        node = SimulatedNode(models)
+        node.camera("quick", 15, 20)
+        node.camera("slow", 25, 20, seed=1)
+        node.run(20)
+        assert node.goodput("quick") >= 0.99 * len(node.done["quick"])
+        assert node.goodput("slow") == len(node.done["slow"]) > 0
+
+
+FULL_S = 0.09
+"""Time of a full batch of eight rows. The device computes 89 rows a second."""
+
+
+def policy_node(per_s: float = 270, **settings: object) -> SimulatedNode:
+    """Return a node with three times the load that its device can compute for 20 s, then with a fifth for 40 s."""
+    models = EvenModels(8, row_s=0.01, base_s=0.01)
+    models.configure("p", **settings)
+    node = SimulatedNode(models)
+    node.camera("p", per_s, 20)
+    node.camera("p", 18, 40, seed=1, begin_s=20)
+    return node
+
+
+class TestOverloadPolicies:
+    def test_shedding_stale_frames_keeps_all_results_fresh_and_the_device_busy(self) -> None:
+        node = policy_node(overload="shed", freshness_s=1.0)
+        node.run(20)
+        capacity = 20 / FULL_S * 8
+        assert node.goodput("p") >= 0.9 * capacity
+        assert node.goodput("p") >= 0.95 * len(node.done["p"])
+        node.run(60)
+        assert set(node.outcomes()) == {"classified", "stale"}
+
+    def test_a_pipeline_without_freshness_sheds_nothing(self) -> None:
+        node = policy_node(per_s=120, overload="shed")
+        node.run(60)
+        assert node.outcomes() == {"classified": len(node.jobs)}
+
+    def test_every_nth_frame_is_kept_under_overload_and_every_frame_after_it(self) -> None:
+        node = policy_node(overload="every-nth")
+        node.run(20)
+        steps = len(node.degrees)
+        before = len(node.jobs)
+        highest = max(degree for _, degree in node.degrees)
+        assert 3 <= highest <= 12
+        assert 0 < steps <= 12
+        node.run(60)
+        assert set(node.outcomes()) == {"classified", "every_nth"}
+        assert node.degrees[-1][1] == 1
+        last_s = node.degrees[-1][0]
+        after = [each for each in node.jobs[before:] if each.items[0].captured_ns > last_s * 1e9]
+        assert after
+        assert not [each for each in after if each.items[0].reason]
+
+    def test_the_lighter_model_takes_over_under_overload_and_gives_back_once(self) -> None:
+        node = policy_node(overload="lighter", lighter="small")
+        node.run(20)
+        assert [degree for _, degree in node.degrees] == [2]
+        assert node.degrees[0][0] < 5
+        recent = node.done["p"][-500:]
+        assert sum(latency_s <= 1.0 for latency_s in recent) == 500
+        node.run(60)
+        assert [degree for _, degree in node.degrees] == [2, 1]
+        assert node.outcomes() == {"classified": len(node.jobs)}

@@ -22,7 +22,7 @@ from ingest.contract.records import Batch, Box, Detection, Fit, Inner, Region, R
 from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
 from ingest.kafka.log import LogRecord, TopicPartition
 from ingest.site import PipelineConfig
-from tests.engines.node.batches import PIPELINES, failure_of, item, record
+from tests.engines.node.batches import PIPELINES, EvenModels, failure_of, item, record
 from tests.paths import MODELS
 
 
@@ -37,14 +37,14 @@ def opened(engine: FakeEngine, decoder: OutputDecoder | None = None) -> ServedMo
 class TestServing:
     def test_an_image_that_fails_the_model_does_not_fail_the_others(self) -> None:
         served = opened(FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 66)))
-        scheduler = Scheduler(lambda _: 32)
+        scheduler = Scheduler(EvenModels(32))
         jobs = [
             accept(record([item(n)], offset=n, first_pixel=66 if n == 2 else 1), HighWaterMarks(), PIPELINES)
             for n in range(4)
         ]
         for job in jobs:
-            scheduler.add(TopicPartition(BATCHES, 0), job)
-        merged = scheduler.next()
+            scheduler.add(TopicPartition(BATCHES, 0), job, 0)
+        merged = scheduler.next(0)
         assert merged is not None
         served.classify(merged)
         outcomes = [results(job, 0)[0] for job in jobs]
@@ -53,11 +53,11 @@ class TestServing:
         assert decode(Result, outcomes[0].value).model == "regions@1"
 
     def merged(self, *records: LogRecord) -> tuple[MergedBatch, list[Job]]:
-        scheduler = Scheduler(lambda _: 32)
+        scheduler = Scheduler(EvenModels(32))
         jobs = [accept(r, HighWaterMarks(), PIPELINES) for r in records]
         for job in jobs:
-            scheduler.add(TopicPartition(BATCHES, job.record.offset), job)
-        merged = scheduler.next()
+            scheduler.add(TopicPartition(BATCHES, job.record.offset), job, 0)
+        merged = scheduler.next(0)
         assert merged is not None
         return merged, jobs
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import urllib.error
 import urllib.request
 from typing import Literal
 
@@ -22,6 +23,7 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import heartbeat, logs
 from ingest.runtime.clock import ManualClock
+from ingest.runtime.health import Health
 from ingest.runtime.heartbeat import HeartbeatWriter, State, instance_name
 from ingest.runtime.service import EXIT_AGAIN, Service
 
@@ -93,6 +95,48 @@ def test_a_service_serves_metrics_on_its_port() -> None:
     assert server.server_address == ("127.0.0.1", port)  # the metrics port listens on this machine only
     server.shutdown()
     server.server_close()
+
+
+def status_of(address: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(address) as page:  # noqa: S310  (an address of this test)
+            return page.status, page.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_metrics_port_reports_a_service_as_live_and_as_ready_once_its_work_is_ready() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    service, address = Service("test", KafkaSettings(), metrics_port=port), f"http://127.0.0.1:{port}"
+    seen: list[tuple[int, str]] = []
+
+    async def work(stop: asyncio.Event) -> None:
+        for _ in range(2):
+            seen.extend([await asyncio.to_thread(status_of, f"{address}/{path}") for path in ("live", "ready")])
+            service.health.ready_when(lambda: "")
+
+    assert service.run(work) == 0
+    assert seen == [(200, "ok\n"), (503, "the service is starting\n"), (200, "ok\n"), (200, "ok\n")]
+    assert status_of(f"{address}/live") == (503, "the service has ended\n")
+
+
+async def test_a_service_whose_event_loop_does_not_turn_is_not_live() -> None:
+    health = Health()
+    assert health.dead_reason() == "the service is starting"
+    health.begin(asyncio.get_running_loop())
+    assert (
+        health.dead_reason(answer_s=0.01) == "the event loop has not turned for 0.01 s"
+    )  # this call blocks the loop
+    assert await asyncio.to_thread(health.dead_reason) == ""
+
+
+async def test_a_check_that_fails_makes_a_service_unready_with_the_error() -> None:
+    health = Health()
+    health.begin(asyncio.get_running_loop())
+    health.ready_when(lambda: str(1 / 0))
+    reason = await asyncio.to_thread(health.unready_reason)
+    assert reason == "the check failed: ZeroDivisionError('division by zero')"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""The time of a batch as a function of its size, learned from measured runs, and the size that meets most deadlines.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
+
+RUNS_PER_SIZE = 9
+"""Number of latest runs of a batch size whose median counts. Four slow runs of nine change nothing."""
+HALF_LIFE_RUNS = 100
+"""Number of runs after which the weight of a size that was not run again is halved."""
+FORGET_RUNS = 8 * HALF_LIFE_RUNS
+"""Number of runs after which a size that was not run again is forgotten."""
+
+
+class BatchTime:
+    """Learns the time of a batch of n rows as the line ``a·n + b``, with ``a`` and ``b`` at least 0.
+
+    The line is a weighted least-squares fit through the median time of each size. Medians ignore single slow runs.
+    Weights fall with age, so that the line follows a device that becomes slower or faster.
+    """
+
+    def __init__(self, first_runs_s: Mapping[int, float] | None = None) -> None:
+        self._runs_s: dict[int, deque[float]] = {}
+        self._last_run: dict[int, int] = {}
+        self._count = 0
+        self._slope_s = self._base_s = 0.0
+        for rows, seconds in (first_runs_s or {}).items():
+            self.observe(rows, seconds)
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Note the measured time of a batch of ``rows`` rows."""
+        self._count += 1
+        self._runs_s.setdefault(rows, deque(maxlen=RUNS_PER_SIZE)).append(seconds)
+        self._last_run[rows] = self._count
+        for size in [n for n, last in self._last_run.items() if self._count - last > FORGET_RUNS]:
+            del self._runs_s[size], self._last_run[size]
+        self._fit()
+
+    def predict_s(self, rows: int) -> float:
+        """Return the expected time of a batch in seconds; 0 before the first run. The time never falls with size."""
+        return self._slope_s * rows + self._base_s
+
+    def _fit(self) -> None:
+        points = [(n, median(runs), self._weight(n)) for n, runs in self._runs_s.items()]
+        total = sum(w for _, _, w in points)
+        mean_n = sum(w * n for n, _, w in points) / total
+        mean_s = sum(w * s for _, s, w in points) / total
+        spread = sum(w * (n - mean_n) ** 2 for n, _, w in points)
+        slope_s = sum(w * (n - mean_n) * (s - mean_s) for n, s, w in points) / spread if len(points) > 1 else -1.0
+        base_s = mean_s - slope_s * mean_n
+        if len(points) > 1 and slope_s < 0.0:  # larger batches seem faster: noise
+            slope_s, base_s = 0.0, mean_s
+        elif len(points) == 1 or base_s < 0.0:  # a line through the origin
+            slope_s, base_s = sum(w * n * s for n, s, w in points) / sum(w * n * n for n, _, w in points), 0.0
+        self._slope_s, self._base_s = slope_s, base_s
+
+    def _weight(self, rows: int) -> float:
+        age_runs = self._count - self._last_run[rows]
+        return float(len(self._runs_s[rows]) * 0.5 ** (age_runs / HALF_LIFE_RUNS))
+
+
+class WaitingJob(NamedTuple):
+    """Size of a waiting job, and the time in s from now at which its results are due. The time may be negative."""
+
+    rows: int
+    due_s: float
+
+
+def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict_s: Callable[[int], float]) -> int:
+    """Return the number of jobs from the front to classify together, so that most rows are in time.
+
+    ``jobs`` are all waiting jobs in the order of their deadlines; the first ``fitting`` of them fit into one batch.
+    The jobs behind the batch are expected to follow in batches of ``most_rows``. Of equally good numbers the largest
+    is returned, because larger batches take less time per row.
+    """
+    ends = _finish_times(jobs[:fitting], predict_s)
+    if min((job.due_s for job in jobs[:fitting]), default=0.0) >= ends[-1]:
+        return fitting
+    candidates = {fitting}
+    for job in jobs[:fitting]:  # the largest batch that still meets the deadline of this job
+        in_time = sum(end <= job.due_s for end in ends)
+        candidates.add(max(1, in_time))
+    return max(candidates, key=lambda count: (_rows_in_time(jobs, count, most_rows, predict_s), count))
+
+
+def _finish_times(jobs: Sequence[WaitingJob], predict_s: Callable[[int], float]) -> list[float]:
+    """Return the time of a batch of the first job, of the first two jobs, and so on."""
+    rows, ends = 0, []
+    for job in jobs:
+        rows += job.rows
+        ends.append(predict_s(rows))
+    return ends
+
+
+def _rows_in_time(jobs: Sequence[WaitingJob], first: int, most_rows: int, predict_s: Callable[[int], float]) -> int:
+    """Return how many rows meet their deadline if the first batch has ``first`` jobs and all others are full."""
+    in_time, now_s, begin, size = 0, 0.0, 0, first
+    while begin < len(jobs):
+        batch = jobs[begin : begin + size]
+        now_s += predict_s(sum(job.rows for job in batch))
+        in_time += sum(job.rows for job in batch if job.due_s >= now_s)
+        begin += size
+        size, rows = 0, 0
+        while begin + size < len(jobs) and (not size or rows + jobs[begin + size].rows <= most_rows):
+            rows += jobs[begin + size].rows
+            size += 1
+    return in_time

@@ -1,0 +1,102 @@
+"""The HTTP port of a service: `/metrics` for Prometheus, `/live` and `/ready` for the supervisor of the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from socket import AF_INET, AF_INET6
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+ANSWER_S = 5.0
+"""Maximum time in s in which the event loop answers. No step of a service keeps the loop for a second."""
+STARTING = "the service is starting"
+
+
+class Health:
+    """Answers whether a service is live and ready. The questions come from threads of the HTTP server.
+
+    A service is live while its event loop turns. It is ready if the function passed to ``ready_when`` returns an
+    empty text; otherwise the text is the reason. That function is called in the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unready: Callable[[], str] = lambda: STARTING
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch this event loop."""
+        self._loop = loop
+
+    def ready_when(self, unready_reason: Callable[[], str]) -> None:
+        """Use this function for ``unready_reason``."""
+        self._unready = unready_reason
+
+    def dead_reason(self, answer_s: float = ANSWER_S) -> str:
+        """Return why the service is not live; empty if it is. Block until the event loop answers."""
+        return self._ask(lambda: "", answer_s)
+
+    def unready_reason(self, answer_s: float = ANSWER_S) -> str:
+        """Return why the service is not ready; empty if it is. Block until the event loop answers."""
+        return self._ask(self._unready, answer_s)
+
+    def _ask(self, question: Callable[[], str], answer_s: float) -> str:
+        answer: Future[str] = Future()
+
+        def reply() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:
+                answer.set_result(f"the check failed: {error!r}")
+
+        if self._loop is None:
+            return STARTING
+        try:
+            self._loop.call_soon_threadsafe(reply)
+            return answer.result(answer_s)
+        except TimeoutError:
+            return f"the event loop has not turned for {answer_s:g} s"
+        except RuntimeError:
+            return "the service has ended"
+
+
+def serve(host: str, port: int, registry: CollectorRegistry, health: Health) -> WSGIServer:
+    """Return a server that answers on the given address, each request in a thread of its own.
+
+    The caller runs ``serve_forever``. Raise OSError if the port is taken.
+    """
+
+    class FamilyServer(ThreadingWSGIServer):
+        """Server of the address family that the host needs."""
+
+        address_family = AF_INET6 if ":" in host else AF_INET
+
+    return make_server(host, port, _app(registry, health), FamilyServer, handler_class=_SilentHandler)
+
+
+def _app(registry: CollectorRegistry, health: Health) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
+    metrics = make_wsgi_app(registry)
+    checks = {"/live": health.dead_reason, "/ready": health.unready_reason}
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        check = checks.get(environ["PATH_INFO"])
+        if check is None:
+            answer: Iterable[bytes] = metrics(environ, start_response)
+            return answer
+        reason = check()
+        status = "503 Service Unavailable" if reason else "200 OK"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{reason or 'ok'}\n".encode()]
+
+    return app
+
+
+class _SilentHandler(WSGIRequestHandler):
+    """Handler that does not log requests."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the name of the base class)
+        """Log nothing."""

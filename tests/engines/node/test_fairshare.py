@@ -1,0 +1,88 @@
+"""Tests of the shares of device time: equal in a level, a floor for each lower level, deadlines between equals."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.node.fairshare import FLOOR_SHARE, QUANTUM_S, Demand, FairShares
+
+costs = st.lists(st.floats(0.001, 0.05), min_size=2, max_size=5)
+
+
+def used_s(levels: list[int], costs_s: list[float], seconds: float, seed: int) -> Counter[int]:
+    """Return the device time of queues that all wait for ever. A batch of queue n takes ``costs_s[n]``."""
+    shares, used, chance = FairShares[int](), Counter[int](), random.Random(seed)
+    while used.total() < seconds:
+        demands = {n: Demand(level, chance.randrange(1000)) for n, level in enumerate(levels)}
+        chosen = shares.choose(demands)
+        shares.charge(chosen, levels[chosen], costs_s[chosen])
+        used[chosen] += costs_s[chosen]
+    return used
+
+
+@settings(max_examples=20)
+@given(costs_s=costs, seed=st.integers(0, 99))
+def test_waiting_queues_of_a_level_get_equal_device_time_up_to_one_quantum_and_one_batch(
+    costs_s: list[float], seed: int
+) -> None:
+    used = used_s([0] * len(costs_s), costs_s, 1.5, seed)
+    assert max(used.values()) - min(used[n] for n in range(len(costs_s))) <= QUANTUM_S + max(costs_s) + 1e-9
+
+
+@settings(max_examples=20)
+@given(costs_s=st.lists(st.floats(0.001, 0.05), min_size=4, max_size=4), seed=st.integers(0, 99))
+def test_each_lower_level_gets_its_floor_and_the_highest_gets_the_rest(costs_s: list[float], seed: int) -> None:
+    total_s = 2.0
+    used = used_s([0, 1, 2, 3], costs_s, total_s, seed)
+    for lower in (1, 2, 3):
+        assert used[lower] == pytest.approx(FLOOR_SHARE * total_s, abs=2 * max(costs_s))
+
+
+def test_the_earlier_deadline_goes_first_among_queues_that_are_about_equally_far() -> None:
+    shares = FairShares[str]()
+    demands = {"a": Demand(0, 20), "b": Demand(0, 10)}
+    assert shares.choose(demands) == "b"
+    shares.charge("b", 0, QUANTUM_S / 2)
+    assert shares.choose(demands) == "b"
+    shares.charge("b", 0, QUANTUM_S)
+    assert shares.choose(demands) == "a"
+
+
+def test_a_queue_that_did_not_wait_gets_no_credit_for_that_time() -> None:
+    shares = FairShares[str]()
+    for _ in range(100):
+        shares.choose({"busy": Demand(0, 5)})
+        shares.charge("busy", 0, 0.1)
+    both = {"busy": Demand(0, 5), "new": Demand(0, 9)}
+    chosen = Counter[str]()
+    for _ in range(20):
+        one = shares.choose(both)
+        chosen[one] += 1
+        shares.charge(one, 0, 0.1)
+    assert chosen == {"busy": 10, "new": 10}
+
+
+def test_a_lower_level_with_single_batches_does_not_exceed_its_floor() -> None:
+    """A level whose queue is empty after each batch must not lose the memory of the device time that it used."""
+    shares, used = FairShares[str](), Counter[str]()
+    for turn in range(1000):
+        demands = {"high": Demand(0, 0)} | ({"low": Demand(2, 0)} if turn % 2 else {})
+        chosen = shares.choose(demands)
+        shares.charge(chosen, demands[chosen].level, 0.01)
+        used[chosen] += 1
+    assert used["low"] <= FLOOR_SHARE * 1000 + 1
+
+
+def test_an_unused_device_serves_a_low_level_fully() -> None:
+    shares = FairShares[str]()
+    for _ in range(50):
+        assert shares.choose({"low": Demand(2, 0)}) == "low"
+        shares.charge("low", 2, 0.1)
+    shares.choose({"low": Demand(2, 0), "high": Demand(0, 0)})
+    shares.charge("high", 0, 0.1)
+    assert shares.choose({"low": Demand(2, 0), "high": Demand(0, 0)}) == "low"

@@ -1,0 +1,262 @@
+"""Tests of the measured load of a device, of the steps by which a pipeline reduces its work, and of each policy in a
+node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import TopicPartition as KafkaPartition
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from engines.metrics import NodeMetrics
+from engines.node.node import Node
+from engines.node.overload import CALM_PERIODS, MOST_NTH, DeviceLoad, OverloadControl, PeriodLoad
+from engines.node.pipelines import LiveModels
+from ingest.contract.codec import decode
+from ingest.contract.records import BatchItem, Result
+from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from ingest.site import PipelineConfig
+from ingest.site.pipeline import Overload
+from tests.engines.node.batches import item, record
+from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured
+
+SATURATED = PeriodLoad(True, {"p": 1.0}, 1.0)
+QUIET = PeriodLoad(False, {"p": 0.1}, 1.0)
+
+
+def ended(control: OverloadControl, load: PeriodLoad, late_rows: int = 0, lighter_factor: float = 4.0) -> int:
+    """End a period in which ten rows were classified, and return the degree."""
+    control.classified(late_rows, 5.0, 1.0)
+    control.classified(10 - late_rows, 0.5, 1.0)
+    control.end_period(load, lighter_factor)
+    return control.degree
+
+
+class TestDeviceLoad:
+    def test_a_period_in_which_work_always_waits_is_saturated_and_shows_the_capacity(self) -> None:
+        load = DeviceLoad()
+        assert load.note(0.0, True) is None
+        load.use("a", 0.6)
+        load.use("b", 0.3)
+        assert load.note(1.0, True) == PeriodLoad(True, {"a": 0.6, "b": 0.3}, pytest.approx(0.9))
+
+    def test_a_period_in_which_work_waits_for_half_of_the_time_is_not_saturated(self) -> None:
+        load = DeviceLoad()
+        load.note(0.0, True)
+        load.note(1.0, False)
+        load.use("a", 1.0)
+        assert load.note(1.5, True) is None
+        period = load.note(2.0, False)
+        assert period == PeriodLoad(False, {"a": 1.0}, 0.0)
+
+    def test_a_clock_that_goes_back_changes_nothing(self) -> None:
+        load = DeviceLoad()
+        load.note(10.0, True)
+        assert load.note(3.0, True) is None
+        assert load.note(10.5, False) is None
+
+    @given(own=st.floats(0.0, 1.0), other=st.floats(0.0, 1.0), factor=st.floats(1.0, 10.0))
+    def test_more_load_never_fits_where_less_does_not(self, own: float, other: float, factor: float) -> None:
+        load = PeriodLoad(False, {"p": own, "q": other}, 1.0)
+        assert load.fits("p", factor) or not load.fits("p", factor + 1.0)
+
+
+class TestOverloadControl:
+    def test_late_frames_without_saturation_are_no_overload(self) -> None:
+        control = OverloadControl("p", "every-nth")
+        assert [ended(control, QUIET, late_rows=10) for _ in range(5)] == [1] * 5
+
+    def test_saturation_without_late_frames_is_no_overload(self) -> None:
+        control = OverloadControl("p", "every-nth")
+        assert [ended(control, SATURATED, late_rows=3) for _ in range(5)] == [1] * 5
+
+    def test_the_degree_grows_faster_while_overload_lasts_and_pauses_after_each_step(self) -> None:
+        control = OverloadControl("p", "every-nth")
+        assert [ended(control, SATURATED, late_rows=10) for _ in range(7)] == [2, 2, 3, 3, 4, 4, 6]
+        for _ in range(60):
+            ended(control, SATURATED, late_rows=10)
+        assert control.degree == MOST_NTH
+
+    def test_the_degree_does_not_grow_while_the_age_of_results_falls(self) -> None:
+        control = OverloadControl("p", "every-nth")
+        degrees = []
+        for age_s in (9.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.95, 4.9):
+            control.classified(10, age_s, 1.0)
+            control.end_period(SATURATED, 1.0)
+            degrees.append(control.degree)
+        assert degrees == [2, 2, 2, 2, 2, 2, 3, 3]
+
+    def test_the_degree_falls_by_one_after_enough_calm_periods_in_a_row(self) -> None:
+        control = OverloadControl("p", "every-nth")
+        ended(control, SATURATED, late_rows=10)
+        for _ in range(CALM_PERIODS - 1):
+            assert ended(control, QUIET) == 2
+        assert ended(control, SATURATED) == 2
+        assert [ended(control, QUIET) for _ in range(CALM_PERIODS)] == [2] * (CALM_PERIODS - 1) + [1]
+
+    def test_the_degree_stays_while_the_load_without_a_reduction_would_not_fit(self) -> None:
+        control = OverloadControl("p", "every-nth")
+        ended(control, SATURATED, late_rows=10)
+        assert [ended(control, PeriodLoad(False, {"p": 0.45}, 1.0)) for _ in range(50)] == [2] * 50
+
+    def test_the_lighter_model_stays_until_the_usual_one_has_room(self) -> None:
+        control = OverloadControl("p", "lighter")
+        assert not control.lighter
+        ended(control, SATURATED, late_rows=10)
+        assert control.lighter
+        for _ in range(50):
+            ended(control, PeriodLoad(False, {"p": 0.25}, 1.0), lighter_factor=4.0)
+        assert control.lighter
+        for _ in range(CALM_PERIODS):
+            ended(control, PeriodLoad(False, {"p": 0.15}, 1.0), lighter_factor=4.0)
+        assert not control.lighter
+
+    def test_the_policy_shed_has_no_degree(self) -> None:
+        control = OverloadControl("p", "shed")
+        assert ended(control, SATURATED, late_rows=10) == 1
+
+    @given(frames=st.integers(0, 200), steps=st.integers(0, 12))
+    def test_exactly_each_nth_frame_of_each_camera_is_kept(self, frames: int, steps: int) -> None:
+        control = OverloadControl("p", "every-nth")
+        for _ in range(steps):
+            ended(control, SATURATED, late_rows=10)
+        for camera in ("a", "b"):
+            assert sum(control.keeps(camera) for _ in range(frames)) == frames // control.degree
+
+    @pytest.mark.parametrize("policy", ["shed", "lighter"])
+    def test_other_policies_keep_every_frame(self, policy: Overload) -> None:
+        control = OverloadControl("p", policy)
+        ended(control, SATURATED, late_rows=10)
+        assert all(control.keeps("a") for _ in range(10))
+
+
+IMAGE_S = 0.05
+"""Time in s that the fake engine needs for one image, on the clock of the test."""
+ROWS = 32
+"""Rows of each frame: one batch of the model."""
+
+
+class PolicyBench:
+    """A node with one partition in memory, whose engine advances the clock for each image."""
+
+    def __init__(self, **settings: object) -> None:
+        self.clock, self.log, self.intake = ManualClock(), MemoryLog(1), FakeIntake()
+        self.registry = CollectorRegistry()
+        self.config = PipelineConfig.model_validate({**CARS.model_dump(), "name": "regions", **settings})
+        self._source, self._stop, self._sent = FakeSource(), asyncio.Event(), 0
+        metrics = NodeMetrics(self.registry)
+        self._live = LiveModels(self._source, metrics, self.clock.monotonic)
+        self._node = Node(
+            self.log,
+            self.intake,  # type: ignore[arg-type]
+            self._live,
+            concurrency=1,
+            metrics=metrics,
+            clock=self.clock,
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await configured(self._live, [self.config])
+        self._source.on_image = lambda: self.clock.advance(IMAGE_S)
+        await self._node.on_partitions_assigned([KafkaPartition(f"sightline.{BATCHES}", 0)])
+        await asyncio.wait_for(self.intake.all_begun.wait(), 60)
+        self._running = asyncio.create_task(self._node.run(self._stop))
+
+    async def stop(self) -> None:
+        self._stop.set()
+        if self._running:
+            await asyncio.wait_for(self._running, 60)
+        await self._live.close()
+
+    def frame(self, age_s: float = 0.0, rows: int = ROWS) -> BatchItem:
+        captured_ns = self.clock.now_ns() - round(age_s * 1e9)
+        self._sent += 1
+        return item(self._sent - 1, rows=rows, captured_ns=captured_ns)
+
+    async def classify(self, *frames: BatchItem) -> list[Result]:
+        """Send frames in one fetch, and return all results once each frame sent so far has one."""
+        self.intake.fetched.put_nowait([record([each], offset=each.seq) for each in frames])
+        async with asyncio.timeout(60):
+            while (await self.log.ends(RESULTS))[0] < self._sent:
+                await asyncio.sleep(0.001)
+        assert (await self.log.ends(DEADLETTER))[0] == 0
+        found = [decode(Result, each.value) async for each in self.log.read(RESULTS, 0, 0, self._sent)]
+        assert [each.seq for each in found] == list(range(self._sent))  # each frame has exactly one end
+        return found[-len(frames) :]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"sightline_engine_{name}", {"pipeline": "regions", **labels})
+
+
+@pytest.fixture
+async def benches() -> AsyncIterator[list[PolicyBench]]:
+    made: list[PolicyBench] = []
+    yield made
+    for bench in made:
+        await bench.stop()
+
+
+async def started(benches: list[PolicyBench], **settings: object) -> PolicyBench:
+    benches.append(PolicyBench(**settings))
+    await benches[-1].start()
+    return benches[-1]
+
+
+class TestNodePolicies:
+    async def test_a_frame_that_can_no_longer_be_fresh_is_shed_with_its_reason(
+        self, benches: list[PolicyBench]
+    ) -> None:
+        bench = await started(benches, freshness_s=2.0)
+        found = await bench.classify(bench.frame(age_s=5.0), bench.frame())
+        assert [(each.outcome, each.reason, each.model) for each in found] == [
+            ("shed", "stale", ""),
+            ("classified", "", "regions@1"),
+        ]
+        assert bench.metric("shed_total", reason="stale") == 1
+
+    async def test_a_node_under_overload_keeps_every_nth_frame_and_gives_the_others_a_reason(
+        self, benches: list[PolicyBench]
+    ) -> None:
+        bench = await started(benches, overload="every-nth")
+        overload = await bench.classify(*(bench.frame() for _ in range(8)))
+        assert {each.outcome for each in overload} == {"classified"}
+        degree = int(bench.metric("overload_degree") or 1)
+        assert degree > 1
+        thinned = await bench.classify(*(bench.frame() for _ in range(degree)))
+        assert [each.outcome for each in thinned] == ["shed"] * (degree - 1) + ["classified"]
+        assert {each.reason for each in thinned[:-1]} == {"every_nth"}
+        assert bench.metric("shed_total", reason="every_nth") == degree - 1
+
+    async def test_a_node_under_overload_names_the_lighter_model_on_its_results_until_the_load_falls(
+        self, benches: list[PolicyBench]
+    ) -> None:
+        bench = await started(benches, overload="lighter", lighter="regions@9")
+        overload = await bench.classify(*(bench.frame() for _ in range(8)))
+        assert overload[0].model == "regions@1"
+        assert (overload[-1].model, overload[-1].reason, overload[-1].outcome) == (
+            "regions@9",
+            "lighter",
+            "classified",
+        )
+        async with asyncio.timeout(60):
+            while True:
+                bench.clock.advance(20.0)
+                (calm,) = await bench.classify(bench.frame(rows=1))
+                if calm.model == "regions@1":
+                    break
+        assert calm.reason == ""
+        assert bench.metric("overload_degree") == 1
+
+    async def test_the_stages_of_a_batch_are_measured_by_pipeline_and_model(self, benches: list[PolicyBench]) -> None:
+        bench = await started(benches)
+        await bench.classify(bench.frame(), bench.frame())
+        for stage in ("queue", "copy", "compute", "decode"):
+            count = bench.metric(f"{stage}_seconds_count", model="regions@1")
+            assert count, stage
