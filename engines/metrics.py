@@ -11,6 +11,7 @@ _STAGES = {
     "copy": "Copy of the pixels of one engine call into its slot",
     "compute": "Computation of one engine call, without its wait for earlier calls",
     "decode": "Decoding of the outputs of one engine call",
+    "cascade": "All second models for one engine call: decoding of frames, cropping and computation",
 }
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -45,7 +46,7 @@ class NodeMetrics(GroupMetrics):
         )
         self.refused_models = Gauge(
             "sightline_engine_refused_models",
-            "Pipelines whose wanted model version cannot be served; they keep their present version",
+            "Pipelines and second models whose wanted version cannot be served; they keep their present version",
             registry=registry,
         )
         self.waiting = Gauge("sightline_engine_waiting_rows", "Regions waiting for an engine", registry=registry)
@@ -61,6 +62,12 @@ class NodeMetrics(GroupMetrics):
             )
             for stage, text in _STAGES.items()
         }
+        self.attributes = Counter(
+            "sightline_engine_attributes_total",
+            "Labels of second models, and objects without one by reason",
+            ["pipeline", "attribute", "outcome"],
+            registry=registry,
+        )
         self.transaction = Histogram(
             "sightline_engine_transaction_seconds", "Duration of one transaction", buckets=_SECONDS, registry=registry
         )

@@ -71,6 +71,7 @@ def _routing(
             f"{rule.min_score:g} is below the {pipeline.min_score:g} of pipeline {pipeline.name}, which writes no "
             f"detection between them: lower the pipeline's min_score to {rule.min_score:g}",
         )
+    yield from _attributes(rule, pipeline, labels)
     known = labels.get(pipeline.model)
     unknown = [label for label in rule.labels if known is not None and label not in known]
     if unknown:
@@ -78,6 +79,29 @@ def _routing(
             "labels",
             f"model {pipeline.model} has no {', '.join(unknown)}: expected some of {', '.join(sorted(known or ()))}",
         )
+
+
+def _attributes(
+    rule: CameraRule, pipeline: PipelineConfig, labels: Mapping[str, Collection[str]]
+) -> Iterator[tuple[str, str]]:
+    """Compare the attributes that a rule expects with the second models of its pipeline."""
+    seconds = {second.name: second for second in pipeline.then}
+    for name, wanted in rule.attributes.items():
+        second = seconds.get(name)
+        if second is None:
+            expected = ", ".join(seconds) or "a second model"
+            yield "attributes", f"pipeline {pipeline.name} has no attribute {name}: expected {expected} in its then"
+            continue
+        if second.on and rule.labels and not set(second.on) & set(rule.labels):
+            yield (
+                "attributes",
+                f"{name} is given to {', '.join(second.on)} only, and the rule applies to {', '.join(rule.labels)}",
+            )
+        known = labels.get(second.model)
+        unknown = [label for label in wanted if known is not None and label not in known]
+        if unknown:
+            expected = ", ".join(sorted(known or ()))
+            yield "attributes", f"model {second.model} has no {', '.join(unknown)}: expected some of {expected}"
 
 
 def _places(rule: CameraRule, camera: CameraConfig) -> Iterator[tuple[str, str]]:

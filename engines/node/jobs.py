@@ -117,11 +117,15 @@ def _shed(item: BatchItem, reason: str) -> BatchItem:
 
 @dataclass(slots=True)
 class ItemTask:
-    """One batch item to classify, with the images of its regions. ``classify`` adds its detections or its error."""
+    """One batch item to classify, with the images of its regions. ``classify`` adds its detections or its error.
+
+    ``frame`` is the item's encoded frame at full resolution, empty for an item without one.
+    """
 
     item: BatchItem
     canvas: Canvas
     images: list[Pixels]
+    frame: bytes = b""
     detections: list[Detection] | None = None
     error: EngineError | None = None
 
@@ -200,7 +204,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
         return Job(record, refused=[parked(record, STAGE, error, pipeline)])
     job, images = Job(record, batch.pipeline, len(batch.items) == 1), iter(batch.pictures())
     lane = h.lane_of(record.headers, record.topic)
-    for item in batch.items:
+    for item, frame in zip(batch.items, batch.attached_frames(), strict=True):
         item_images = list(itertools.islice(images, len(item.regions)))
         if is_replay(lane) and item.lane != lane:  # a replay's body names the original lane
             item = item.model_copy(update={"lane": lane})
@@ -211,7 +215,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
             item_images, item = [], _shed(item, OUT_OF_ORDER)
         marks.advance(item.id, item.lane, batch.pipeline)
         if item_images:
-            job.tasks[len(job.items)] = ItemTask(item, batch.canvas, item_images)
+            job.tasks[len(job.items)] = ItemTask(item, batch.canvas, item_images, frame)
         job.items.append(item)
     if batch.pipeline not in pipelines:
         for task in job.tasks.values():
@@ -241,6 +245,7 @@ def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
         **task.canvas._asdict(),
         items=(task.item,),
         pixels=b"".join(image.tobytes() for image in task.images),
+        frames=task.frame,
     )
     value = encode(alone, sys.maxsize)
     if len(value) > MAX_RECORD_BYTES and job.single:  # a record near the size limit may exceed it when encoded again

@@ -295,7 +295,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                     job.reason = LIGHTER if lighter else ""
                 await loop.run_in_executor(self._pool, model.classify, merged)
                 if rows <= model.max_rows:  # else it took several engine calls
-                    model.batch_time.observe(rows, merged.took.compute)
+                    model.batch_time.observe(rows, merged.took.device_s)
         except PipelineUnknown as error:
             for task in merged.tasks:
                 task.error = error
@@ -311,6 +311,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         for job in merged.jobs:
             self._metrics.observe("queue", pipeline, model, (started_ns - job.queued_ns) / 1e9)
         for stage, seconds in asdict(merged.took).items():
+            if stage == "cascade" and not seconds:
+                continue  # the pipeline has no second model
             self._metrics.observe(stage, pipeline, model, seconds)
 
     async def _write(self, owned: OwnedPartition) -> None:

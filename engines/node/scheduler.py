@@ -63,11 +63,20 @@ class QueueKey(NamedTuple):
 
 @dataclass(slots=True)
 class StageSeconds:
-    """Measured time of a merged batch, in seconds: copying its pixels, computing, and decoding its outputs."""
+    """Measured time of a merged batch, in seconds: copying its pixels, computing, and decoding its outputs.
+
+    ``cascade`` is the time of all second models, 0 without any.
+    """
 
     copy: float = 0.0
     compute: float = 0.0
     decode: float = 0.0
+    cascade: float = 0.0
+
+    @property
+    def device_s(self) -> float:
+        """Time that the batch occupied its device. Second models count in full, because they delay its results."""
+        return self.compute + self.cascade
 
 
 @dataclass(slots=True)
@@ -187,8 +196,8 @@ class Scheduler:
     def finished(self, merged: MergedBatch) -> None:
         """Charge the measured device time of a batch to its pipeline, in place of the expected time."""
         key = QueueKey(merged.pipeline, merged.late)
-        self._shares.charge(key, self._level(key), merged.took.compute - merged.expected_s)
-        self._load.use(merged.pipeline, merged.took.compute)
+        self._shares.charge(key, self._level(key), merged.took.device_s - merged.expected_s)
+        self._load.use(merged.pipeline, merged.took.device_s)
 
     def changed_controls(self) -> list[OverloadControl]:
         """Return the controls whose degree has changed since the last call."""

@@ -1,4 +1,4 @@
-"""The served model of a pipeline: its engine, and the decoder of the engine's outputs."""
+"""The models of a pipeline: their engines, and the decoders of the engines' outputs."""
 
 from __future__ import annotations
 
@@ -16,34 +16,33 @@ from engines.node.jobs import ItemTask
 from engines.node.scheduler import MergedBatch, StageSeconds
 from engines.repository.manifest import Manifest, Model
 from engines.repository.store import Repository
-from ingest.contract.records import Canvas, Detection, pad_into
-from ingest.site import PipelineConfig
+from ingest.contract.records import Canvas, Detection, Pixels, pad_into
+from ingest.runtime import logs
+from ingest.site import PipelineConfig, SecondModelConfig
+
+_log = logs.get("engines.node")
+
+Refine = Callable[[Sequence[ItemTask], list[list[Detection]]], list[list[Detection]]]
+"""Function that adds attributes to the detections of each task. It raises no error other than MemoryError and
+DeviceLost."""
 
 
-class ServedModel:
-    """A classifier of one pipeline's merged batches. ``classify`` may be called from several threads at once.
+def _unchanged(_: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
+    return found
 
-    ``decoder`` replaces the decoder that the model's manifest names.
-    """
 
-    def __init__(
-        self,
-        pipeline: PipelineConfig,
-        model: Model,
-        engine: Engine,
-        decoder: OutputDecoder | None = None,
-    ) -> None:
-        _require_match(pipeline, model.manifest)
+class EngineModel:
+    """A model with its engine and the decoder of the engine's outputs."""
+
+    def __init__(self, model: Model, engine: Engine, decoder: OutputDecoder) -> None:
         self.model = model
         self.batch_time = BatchTime()
         """Expected device time of a batch. ``open`` begins with the times of the warm-up."""
         self._engine = engine
+        self._decoder = decoder
         spec = model.manifest.input
         self._pad = spec.pad
         self._canvas = Canvas(spec.height, spec.width, CHANNELS)
-        self._decoder = decoder or decoders.make(
-            model.manifest.decoder, DecoderOptions.of(model.manifest, pipeline.min_score)
-        )
 
     @property
     def max_rows(self) -> int:
@@ -65,16 +64,6 @@ class ServedModel:
         self._require_readable()
         self.batch_time = BatchTime(self._engine.warm_up_s)
 
-    def classify(self, merged: MergedBatch) -> None:
-        """Settle every task with its detections.
-
-        Settle it with its error if it also fails in an engine call of its own. Add the time that each stage took to
-        ``merged.took``. Raise DeviceLost.
-        """
-        for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
-            job.model = self.model.manifest.id
-        self._settle(merged.tasks, merged.took)
-
     def close(self) -> None:
         """Release the model."""
         self._engine.close()
@@ -91,32 +80,14 @@ class ServedModel:
             manifest = self.model.manifest
             raise ModelLoadFailed(f"model {manifest.id}, decoder {manifest.decoder}: {reason}. Add the model again")
 
-    def _settle(self, tasks: Sequence[ItemTask], took: StageSeconds) -> None:
-        try:
-            detections = self._detect(tasks, took)
-        except (MemoryError, DeviceLost):
-            raise
-        except Exception as error:  # an error of the backend or decoder may concern a single image
-            if len(tasks) == 1:
-                tasks[0].error = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
-                return
-            half = len(tasks) // 2  # bisection: one bad image among n costs about 2·log2(n) more engine calls
-            self._settle(tasks[:half], took)
-            self._settle(tasks[half:], took)
-            return
-        for task, found in zip(tasks, detections, strict=True):
-            task.detections = found
+    def _run(
+        self, rows: Sequence[FrameRegion], images: Sequence[Pixels], took: StageSeconds
+    ) -> list[list[Detection]]:
+        """Return the detections of each row, from engine calls of at most ``max_rows`` rows each.
 
-    def _detect(self, tasks: Sequence[ItemTask], took: StageSeconds) -> list[list[Detection]]:
-        for task in tasks:
-            if task.canvas != self._canvas:
-                raise BadBatch(
-                    f"batch is prepared for {task.canvas}: {self.model.manifest.id} expects {self._canvas}"
-                )
-        rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
-        images = [image for task in tasks for image in task.images]
-        per_row: list[Sequence[Detection]] = []
-        # An item may declare thousands of one-pixel regions. Padding all of them at once would take gigabytes.
+        An item may declare thousands of one-pixel regions. Padding all of them at once would take gigabytes.
+        """
+        found: list[list[Detection]] = []
         for first in range(0, len(rows), self.max_rows):
             part = rows[first : first + self.max_rows]
             with self._engine.slot() as slot:
@@ -127,10 +98,107 @@ class ServedModel:
                 outputs = self._engine.run(slot, len(part))
                 took.compute += slot.compute_s
                 started_s = time.perf_counter()
-                per_row += self._decoder.decode(outputs, part)
+                found += self._decoder.decode(outputs, part)
                 took.decode += time.perf_counter() - started_s
-        found = iter(per_row)
+        return found
+
+
+class ServedModel(EngineModel):
+    """A classifier of one pipeline's merged batches. ``classify`` may be called from several threads at once.
+
+    ``decoder`` replaces the decoder that the model's manifest names.
+    """
+
+    def __init__(
+        self,
+        pipeline: PipelineConfig,
+        model: Model,
+        engine: Engine,
+        decoder: OutputDecoder | None = None,
+    ) -> None:
+        _require_match(pipeline, model.manifest)
+        options = DecoderOptions.of(model.manifest, pipeline.min_score)
+        super().__init__(model, engine, decoder or decoders.make(model.manifest.decoder, options))
+
+    def classify(self, merged: MergedBatch, refine: Refine = _unchanged) -> None:
+        """Settle every task with its detections, after ``refine`` has added their attributes.
+
+        Settle it with its error if it also fails in an engine call of its own. Add the time that each stage took to
+        ``merged.took``. Raise DeviceLost.
+        """
+        for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
+            job.model = self.model.manifest.id
+        self._settle(merged.tasks, merged.took, refine)
+
+    def _settle(self, tasks: Sequence[ItemTask], took: StageSeconds, refine: Refine) -> None:
+        try:
+            detections = self._detect(tasks, took)
+        except (MemoryError, DeviceLost):
+            raise
+        except Exception as error:  # an error of the backend or decoder may concern a single image
+            if len(tasks) == 1:
+                tasks[0].error = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
+                return
+            half = len(tasks) // 2  # bisection: one bad image among n costs about 2·log2(n) more engine calls
+            self._settle(tasks[:half], took, refine)
+            self._settle(tasks[half:], took, refine)
+            return
+        for task, found in zip(tasks, refine(tasks, detections), strict=True):
+            task.detections = found
+
+    def _detect(self, tasks: Sequence[ItemTask], took: StageSeconds) -> list[list[Detection]]:
+        for task in tasks:
+            if task.canvas != self._canvas:
+                raise BadBatch(
+                    f"batch is prepared for {task.canvas}: {self.model.manifest.id} expects {self._canvas}"
+                )
+        rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
+        found = iter(self._run(rows, [image for task in tasks for image in task.images], took))
         return [[detection for _ in task.images for detection in next(found)] for task in tasks]
+
+
+class SecondModel(EngineModel):
+    """A classifier of objects that a pipeline's model has detected. ``label`` may be called from several threads.
+
+    Raise ManifestError for a model that locates objects instead of labelling its whole input.
+    """
+
+    def __init__(self, config: SecondModelConfig, model: Model, engine: Engine) -> None:
+        manifest = model.manifest
+        if manifest.decoder not in decoders.CLASSIFIERS:
+            raise ManifestError(
+                f"second model {config.name}: {manifest.id} has decoder {manifest.decoder}: expected a classifier, "
+                f"with decoder {' or '.join(sorted(decoders.CLASSIFIERS))}"
+            )
+        options = DecoderOptions.of(manifest, config.min_score)
+        super().__init__(model, engine, decoders.make(manifest.decoder, options))
+        self._failing = False
+
+    def label(self, rows: Sequence[FrameRegion], images: Sequence[Pixels]) -> list[list[Detection] | None]:
+        """Return the labels of each image as detections; None for an image on which the model fails alone.
+
+        Images are in the model's colours, each of the size of its region's ``inner``. Raise MemoryError or
+        DeviceLost.
+        """
+        found = self._label(rows, images)
+        if rows and self._failing and None not in found:
+            self._failing = False
+            _log.info("second_model_works_again", model=self.model.manifest.id)
+        return found
+
+    def _label(self, rows: Sequence[FrameRegion], images: Sequence[Pixels]) -> list[list[Detection] | None]:
+        try:
+            return list(self._run(rows, images, StageSeconds()))
+        except (MemoryError, DeviceLost):
+            raise
+        except Exception as error:  # as in a pipeline's model, one image may be the cause
+            if len(rows) > 1:
+                half = len(rows) // 2
+                return self._label(rows[:half], images[:half]) + self._label(rows[half:], images[half:])
+            if not self._failing:
+                self._failing = True
+                _log.error("second_model_failed", model=self.model.manifest.id, error=repr(error))
+            return [None]
 
 
 class RepositorySource:
@@ -140,15 +208,23 @@ class RepositorySource:
         self._repository = repository
         self._make_engine = make_engine
 
-    def version(self, pipeline: PipelineConfig) -> str:
-        """Return the version that a pipeline names, else the promoted one. Raise ModelUnknown or ManifestError."""
-        name, version = self._repository.resolve(pipeline.model)
+    def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
+        """Return the version that the configuration names, else the promoted one.
+
+        Raise ModelUnknown or ManifestError.
+        """
+        name, version = self._repository.resolve(wanted.model)
         return f"{name}@{version}"
 
     def make(self, pipeline: PipelineConfig) -> ServedModel:
         """Return the served model of a pipeline, not yet opened. Raise EngineError."""
         model = self._repository.open(pipeline.model).at_precision(pipeline.precision)
         return ServedModel(pipeline, model, self._make_engine(model))
+
+    def make_second(self, config: SecondModelConfig) -> SecondModel:
+        """Return a second model, not yet opened. Raise EngineError."""
+        model = self._repository.open(config.model).at_precision(config.precision)
+        return SecondModel(config, model, self._make_engine(model))
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:

@@ -79,8 +79,16 @@ def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_JSON_BYTES) -> R
         raise WrongType(cls.KIND, _problems(error)) from None
 
 
-def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures: Sequence[Pixels]) -> bytes:
+def encode_batch(
+    pipeline: str,
+    canvas: Canvas,
+    items: Sequence[bytes],
+    pictures: Sequence[Pixels],
+    frames: Sequence[bytes] = (),
+) -> bytes:
     """Return a batch made of encoded items and their regions' pictures, each ``(h, w, channels)`` uint8, contiguous.
+
+    ``frames`` are the encoded frames of the items that declare one.
 
     The bytes equal those of ``encode`` for the whole record. Items are encoded one by one with ``encode_part``, so
     that one item can be refused alone. Encoding the items first also tells the caller the batch's size in advance.
@@ -92,7 +100,7 @@ def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures
     head = [pack.pack(part) for field in fields.items() for part in field]
     return b"".join(
         (
-            pack.pack_map_header(len(fields) + 2),
+            pack.pack_map_header(len(fields) + 3),
             *head,
             pack.pack("items"),
             pack.pack_array_header(len(items)),
@@ -100,6 +108,9 @@ def encode_batch(pipeline: str, canvas: Canvas, items: Sequence[bytes], pictures
             pack.pack("pixels"),
             _bin_header(sum(picture.nbytes for picture in pictures)),
             *(picture.data for picture in pictures),
+            pack.pack("frames"),
+            _bin_header(sum(map(len, frames))),
+            *frames,
         )
     )
 

@@ -10,7 +10,7 @@ from ingest.site.entry import ConfigEntry, PinConfig, ReceiverConfig, RuleEntry,
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import ArmedHours, GateConfig
 from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig
-from ingest.site.pipeline import PipelineConfig
+from ingest.site.pipeline import PipelineConfig, SecondModelConfig
 from ingest.site.sensor import SensorConfig
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ReceiverConfig",
     "RedactConfig",
     "RuleEntry",
+    "SecondModelConfig",
     "SensorConfig",
     "Site",
     "SpoolConfig",

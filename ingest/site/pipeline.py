@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.contract.records.base import Name
-from ingest.site.entry import Seconds, Share, SharedEntry
+from ingest.site.entry import ConfigSection, Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
 """Maximum size of a batch's pixels. The last MiB of a record is for the items. 64 items with 64 regions each need
 less than half a MiB, and just fit with the largest number of moving and stationary boxes."""
 UNROUTED_NAME = "none"
 """Pipeline name of batches with frames of cameras that no pipeline processes."""
+MAX_SECOND_MODELS = 8
+"""Maximum number of second models of one pipeline."""
 _CHANNELS = 3
 
 
@@ -26,6 +28,27 @@ Overload = Literal["shed", "every-nth", "lighter"]
 """Policy of a pipeline while an engine node has more work than it can finish in time."""
 USUAL_GOAL_S = 1.0
 """Latency goal of a pipeline without ``latency_goal_s`` and ``freshness_s``, in seconds."""
+
+
+class SecondModelConfig(ConfigSection):
+    """A second model of a pipeline: a classifier of the objects that the pipeline's own model detects."""
+
+    name: Name
+    """Name of the attribute that the second model adds to an object, such as ``type``."""
+    model: str
+    """``NAME`` or ``NAME@VERSION`` in the repository, as for a pipeline."""
+    on: tuple[str, ...] = ()
+    """Labels of the objects to classify; empty for all."""
+    min_score: Share = 0.3
+    """Minimum score of a label of the second model."""
+    min_pixels: int = Field(default=32, ge=1)
+    """Minimum width and height of an object's box, in pixels of the frame. Smaller objects are not classified."""
+    margin: Share = 0.1
+    """Margin added to a box on each side, as a share of the box's size."""
+    max_objects: int = Field(default=16, ge=1, le=256)
+    """Maximum number of classified objects in one frame. The objects with the highest scores are classified."""
+    precision: Precision | None = None
+    """Lowest precision in which the model may be computed. None: the precision in its manifest."""
 
 
 class PipelineConfig(SharedEntry):
@@ -65,6 +88,16 @@ class PipelineConfig(SharedEntry):
     """Lowest precision in which the model may be computed. None: the precision in its manifest."""
     cameras: tuple[Name, ...] = ()
     """Names of the cameras; empty for all."""
+    then: tuple[SecondModelConfig, ...] = Field(default=(), max_length=MAX_SECOND_MODELS)
+    """Second models, which classify the detected objects at full resolution."""
+
+    @field_validator("then")
+    @classmethod
+    def _attributes_are_unique(cls, then: tuple[SecondModelConfig, ...]) -> tuple[SecondModelConfig, ...]:
+        names = [one.name for one in then]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"expected each name once per pipeline, but {', '.join(twice)} is defined twice")
+        return then
 
     @model_validator(mode="after")
     def _lighter_model_has_its_policy(self) -> Self:

@@ -39,8 +39,14 @@ def annotated(jpeg: bytes, event: Event) -> bytes:
     _shape(canvas, overlay.shape, event.data.details.get("direction"))
     _trail(canvas, overlay.trail)
     if overlay.box:
-        draw_box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}")
+        draw_box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}{_attributes(event)}")
     return bytes(cv2.imencode(".jpg", _captioned(canvas, event), _QUALITY)[1].tobytes())
+
+
+def _attributes(event: Event) -> str:
+    """Return the labels of second models as text behind an object's own label."""
+    found = sorted((key, value) for key, value in event.data.details.items() if key.startswith("attributes."))
+    return "".join(f", {value}" for _, value in found if isinstance(value, str))
 
 
 def _shape(image: Image, points: tuple[Point, ...], direction: object) -> None:

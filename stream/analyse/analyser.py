@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from ingest.contract.codec import decode_json
 from ingest.contract.identity import is_late
 from ingest.contract.records import Box, Event, Overlay, Point, Result
+from ingest.contract.records.event import DetailValue
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from ingest.runtime import logs
@@ -182,7 +184,8 @@ class Analyser:
         return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 
     def _in_scene(self, track: Track, at_rest: bool) -> SceneTrack:
-        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, self._trails[track.name])
+        trail, attributes = self._trails[track.name], track.votes.results
+        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes)
 
     def _scale(self, size: tuple[int, int]) -> Scale:
         """Return the scale from a picture to the epoch's first picture.
@@ -216,9 +219,10 @@ class Analyser:
 
     def _event(self, result: Result, rule: CameraRule, happening: SceneHappening, number: int, scale: Scale) -> Event:
         track = happening.track
+        details = {**_attribute_details(track), **happening.details} if track else happening.details
         return make_event(
             rule,
-            happening,
+            replace(happening, details=details),
             result.camera,
             (result.lane, track.name if track else happening.occurrence),
             result.captured_ns,
@@ -246,6 +250,15 @@ class Analyser:
             self._stationary.forget(name)
             for watch in self._watches:
                 watch.forget(name)
+
+
+def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
+    """Return the voted labels of a track as details of an event, such as ``attributes.type``."""
+    found: dict[str, DetailValue] = {}
+    for name, voted in track.attributes.items():
+        found[f"attributes.{name}"] = voted.label
+        found[f"attributes.{name}.score"] = round(voted.score, 3)
+    return found
 
 
 def _begin_score(rules: Iterable[CameraRule]) -> float:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import abc
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ingest.contract.records import Box, Point
 from ingest.contract.records.base import Name
 from ingest.site import to_pixels
 from ingest.site.entry import RelativePoint, Share
+from stream.analyse.tracking.votes import VotedLabel
 from stream.rules import Happening, Rule
 
 TAIL_S = 120.0
@@ -42,6 +43,8 @@ class SceneTrack:
     trail: Sequence[Point]
     """The last centres of the track's box, oldest first. Later frames append to this list: do not keep a
     reference."""
+    attributes: Mapping[str, VotedLabel] = field(default_factory=dict)
+    """Labels of second models by the attribute's name, voted over the track."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,14 @@ class Scene:
     reasons; the reason is ``unknown`` for frames without any record."""
 
 
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Labels = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+"""One label, or a list of labels of which one must match."""
+
+
 class CameraRule(Rule):
     """Base of the rules over the tracks of one camera and pipeline."""
 
@@ -75,11 +86,23 @@ class CameraRule(Rule):
     pipeline: Name
     labels: tuple[str, ...] = ()
     """Labels that the rule applies to; empty for all."""
+    attributes: dict[Name, Labels] = {}
+    """Labels of second models, by the attribute's name, that the rule applies to. Every attribute must match."""
     min_score: Share = 0.3
 
     def applies_to(self, track: SceneTrack) -> bool:
-        """Return whether a track has one of the rule's labels, and a high enough score."""
-        return track.score >= self.min_score and (not self.labels or track.label in self.labels)
+        """Return whether a track has one of the rule's labels, its attributes, and a high enough score."""
+        if track.score < self.min_score or (self.labels and track.label not in self.labels):
+            return False
+        found = track.attributes
+        return all(name in found and found[name].label in labels for name, labels in self.attributes.items())
+
+    @property
+    def subject_words(self) -> str:
+        """The objects that the rule applies to in words, such as ``car with type van``; empty for all objects."""
+        wanted = [f"{name} {' or '.join(labels)}" for name, labels in sorted(self.attributes.items())]
+        words = " or ".join(self.labels)
+        return f"{words or 'objects'} with {' and '.join(wanted)}" if wanted else words
 
     @property
     def tail_s(self) -> float:

@@ -37,7 +37,8 @@ class PipelinePlan:
     """The limits of the batches of one pipeline.
 
     ``rows`` is the maximum number of pictures of ``(height, width, channels)`` in a batch. ``regions`` is the maximum
-    number of pictures from one frame. ``config`` is None for frames that no pipeline wants.
+    number of pictures from one frame. ``max_bytes`` is the maximum size of all pictures and attached frames; a batch
+    of one frame may be larger. ``config`` is None for frames that no pipeline wants.
     """
 
     name: str
@@ -48,10 +49,11 @@ class PipelinePlan:
     max_delay_s: float
     rows: int
     regions: int
+    max_bytes: int
     config: PipelineConfig | None
 
 
-UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, None)
+UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, 0, None)
 """Limits for frames that no pipeline wants. Such frames become items without pixels, so that the ledger records their
 outcome."""
 
@@ -63,7 +65,8 @@ def plans(pipelines: Iterable[PipelineConfig]) -> tuple[PipelinePlan, ...]:
 
 def _plan(config: PipelineConfig) -> PipelinePlan:
     row_bytes = config.height * config.width * CHANNELS
-    fit = max(1, min(config.max_bytes, MAX_PIXEL_BYTES) // row_bytes)
+    max_bytes = min(config.max_bytes, MAX_PIXEL_BYTES)
+    fit = max(1, max_bytes // row_bytes)
     regions = 1 if config.regions == "full" else min(config.max_regions, fit)
     return PipelinePlan(
         name=config.name,
@@ -74,6 +77,7 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
         max_delay_s=config.max_delay_s,
         rows=min(fit, config.max_items * regions),
         regions=regions,
+        max_bytes=max(max_bytes, row_bytes),
         config=config,
     )
 
@@ -81,6 +85,8 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
     """One frame for one pipeline: its encoded item, and the pictures of its regions, ``(h, w, 3)`` uint8, contiguous.
+
+    ``frame`` is the encoded frame that the item declares, empty for an item without one.
 
     Every error that a frame can cause is raised while its entries are created. The later steps of a batch therefore
     cannot fail.
@@ -92,15 +98,23 @@ class BatchEntry:
     traceparent: str
     item: bytes
     pictures: tuple[Pixels, ...] = ()
+    frame: bytes = b""
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the pictures and of the attached frame."""
+        return sum(picture.nbytes for picture in self.pictures) + len(self.frame)
 
     @classmethod
-    def of(cls, plan: PipelinePlan, item: BatchItem, pictures: tuple[Pixels, ...] = ()) -> BatchEntry:
+    def of(
+        cls, plan: PipelinePlan, item: BatchItem, pictures: tuple[Pixels, ...] = (), frame: bytes = b""
+    ) -> BatchEntry:
         """Encode an item, and return its entry.
 
         Raise Oversize if no batch can hold the item, WrongType if a field cannot be encoded.
         """
         encoded = encode_part(item, MAX_ITEMS_BYTES)
-        return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures)
+        return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures, frame)
 
 
 class Batcher:
@@ -175,6 +189,7 @@ class _OpenBatch:
         self._offsets: list[int] = []
         self._rows = 0
         self._items_bytes = 0
+        self._payload_bytes = 0
 
     @property
     def full(self) -> bool:
@@ -182,7 +197,9 @@ class _OpenBatch:
 
     def has_room_for(self, entry: BatchEntry) -> bool:
         rows, items_bytes = self._rows + len(entry.pictures), self._items_bytes + len(entry.item)
-        return rows <= self.plan.rows and items_bytes <= MAX_ITEMS_BYTES
+        payload_bytes = self._payload_bytes + entry.payload_bytes
+        fits = items_bytes <= MAX_ITEMS_BYTES and payload_bytes <= self.plan.max_bytes
+        return fits and rows <= self.plan.rows
 
     def add(self, offset: int, entry: BatchEntry, now: float) -> None:
         if not self.entries:
@@ -191,14 +208,17 @@ class _OpenBatch:
         self._offsets.append(offset)
         self._rows += len(entry.pictures)
         self._items_bytes += len(entry.item)
+        self._payload_bytes += entry.payload_bytes
 
     def encoded(self) -> bytes:
         plan, pictures = self.plan, [picture for entry in self.entries for picture in entry.pictures]
         canvas = Canvas(plan.height, plan.width, plan.channels)
-        return encode_batch(plan.name, canvas, [entry.item for entry in self.entries], pictures)
+        items, frames = [entry.item for entry in self.entries], [entry.frame for entry in self.entries]
+        return encode_batch(plan.name, canvas, items, pictures, frames)
 
     def take(self) -> list[int]:
         """Return the offsets of the entries, and clear the batch."""
         offsets = self._offsets
-        self.entries, self._offsets, self._rows, self._items_bytes = [], [], 0, 0
+        self.entries, self._offsets = [], []
+        self._rows = self._items_bytes = self._payload_bytes = 0
         return offsets

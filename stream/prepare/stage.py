@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import BatchItem, Box, FrameMeta, FrameRef
+from ingest.contract.records import BatchItem, Box, EncodedFrame, FrameMeta, FrameRef
 from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import PipelineConfig
+from ingest.site.pipeline import MAX_PIXEL_BYTES
 from ingest.site.topic.view import Config
 from stream.prepare.batcher import UNROUTED, BatchEntry, Batcher, PipelinePlan, plans
 from stream.prepare.decode import DeliveredFrame, read_frame, with_frame_header
@@ -124,8 +125,11 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
         if config.denoise not in clean:
             clean[config.denoise] = self._denoisers.denoise(frame, config.denoise)
-        item = _item(frame, names, "classify", regions=tuple(w.region for w in found), **seen)
-        return BatchEntry.of(plan, item, tuple(draw(config, clean[config.denoise], w) for w in found))
+        pictures = tuple(draw(config, clean[config.denoise], window) for window in found)
+        image = frame.frame.image if config.then and _has_room(frame, pictures) else b""
+        attached = EncodedFrame(frame.frame.encoding, len(image)) if image else None
+        item = _item(frame, names, "classify", regions=tuple(w.region for w in found), attached=attached, **seen)
+        return BatchEntry.of(plan, item, pictures, image)
 
     def _is_stale(self, frame: DeliveredFrame, freshness_s: float) -> bool:
         age_ns = self._clock.now_ns() - frame.frame.captured_ns
@@ -135,6 +139,11 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
     """Return whether a pipeline processes a frame. A single picture names its pipeline, and belongs to no camera."""
     return pipeline.name == frame.pipeline if frame.pipeline else pipeline.wants(frame.frame.camera)
+
+
+def _has_room(frame: DeliveredFrame, pictures: Sequence[Image]) -> bool:
+    """Return whether the encoded frame and the pictures of its regions fit into one record together."""
+    return len(frame.frame.image) + sum(picture.nbytes for picture in pictures) <= MAX_PIXEL_BYTES
 
 
 def _seen(frame: DeliveredFrame) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest.site import CameraConfig, PipelineConfig, SensorConfig, Site
+from ingest.site import CameraConfig, PipelineConfig, SecondModelConfig, SensorConfig, Site
 from stream.analyse.rules.count import CountRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
@@ -17,7 +17,8 @@ from stream.silent import silent_rules
 
 LEFT = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
 SMALL = ((0.1, 0.1), (0.3, 0.1), (0.3, 0.3), (0.1, 0.3))
-LABELS = {"m": ("car", "person")}
+LABELS = {"m": ("car", "person"), "vehicle": ("sedan", "van")}
+TYPE = SecondModelConfig(name="type", model="vehicle", on=("car",))
 
 
 def zone(**values: Any) -> ZoneRule:
@@ -58,6 +59,11 @@ def keys(rule: Rule, *, camera: Any = None, pipeline: Any = None, sensor: Any = 
         (zone(), {}, []),
         (zone(), {"pipeline": {"cameras": ("other",)}}, ["camera"]),
         (zone(min_score=0.2), {}, ["min_score"]),
+        (zone(attributes={"type": "van"}), {"pipeline": {"then": (TYPE,)}}, []),
+        (zone(attributes={"type": ["van", "unicorn"]}), {"pipeline": {"then": (TYPE,)}}, ["attributes"]),
+        (zone(attributes={"colour": "red"}), {"pipeline": {"then": (TYPE,)}}, ["attributes"]),
+        (zone(attributes={"type": "van"}, labels=("person",)), {"pipeline": {"then": (TYPE,)}}, ["attributes"]),
+        (zone(attributes={"type": "van"}), {}, ["attributes"]),
         (zone(min_score=0.2), {"pipeline": {"min_score": 0.2}}, []),
         (zone(labels=("car", "dog")), {}, ["labels"]),
         (zone(labels=("car",)), {}, []),

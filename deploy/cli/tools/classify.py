@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, printable, progress, stdout
+from deploy.cli.tools.results import detection_text
 from deploy.local.demo.table import balance_table
 
 if TYPE_CHECKING:
@@ -82,7 +83,13 @@ def to_json(answer: Answer) -> dict[str, Any]:
         "model": result.model if result else "",
         "latency_ms": round((result.finished_ns - result.captured_ns) / 1e6, 1) if result else None,
         "detections": [
-            {"label": one.label, "score": round(one.score, 4), "box": list(one.box)} for one in result.detections
+            {
+                "label": one.label,
+                "score": round(one.score, 4),
+                "box": list(one.box),
+                "attributes": [each.model_dump() for each in one.attributes],
+            }
+            for one in result.detections
         ]
         if result
         else [],
@@ -92,7 +99,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
 def _row(answer: Answer, width: int) -> Text:
     name = printable(str(answer.picture))
     name = name if len(name) <= width else f"…{name[1 - width :]}"
-    labels = ", ".join(f"{one.label} {one.score:.2f}" for one in answer.result.detections) if answer.result else ""
+    labels = ", ".join(map(detection_text, answer.result.detections)) if answer.result else ""
     found = printable(labels or answer.reason or "nothing found")
     return Text(f"{name:<{width}}  {answer.outcome:<{_OUTCOME_CHARS}}  {found}", _STYLES.get(answer.outcome, "red"))
 

@@ -34,7 +34,8 @@ File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
 def check(
     file: File,
     models: Annotated[
-        Path | None, typer.Option("--models", help="Model repository, to compare the labels of rules with.")
+        Path | None,
+        typer.Option("--models", help="Model repository, to check second models and the labels of rules."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +44,7 @@ def check(
     Warnings go to stderr and do not change the exit status.
     """
     found = validated_site(site.load(file), file)
-    silent = silent_rules(found, _labels(models, found) if models else {})
+    silent = silent_rules(found, _labels(models, found, file) if models else {})
     _warn(file, silent, found)
     if as_json:
         warnings = [one._asdict() for one in silent]
@@ -138,14 +139,33 @@ def _with_legacy_tls(found: Site) -> list[str]:
     return [camera.name for camera in found.cameras if camera.stream.tls == "legacy"]
 
 
-def _labels(models: Path, found: Site) -> dict[str, tuple[str, ...]]:
-    """Return the labels of the models that a site names. Raise ConfigError, ModelUnknown or ManifestError."""
+def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]:
+    """Return the labels of the models that a site names.
+
+    Raise ConfigError, ModelUnknown or ManifestError. A second model must be a classifier, and the labels that it is
+    for must be labels of its pipeline's model.
+    """
+    from engines.decoders import CLASSIFIERS
     from engines.repository.store import Repository
 
     if not models.is_dir():
         raise ConfigError("config check", "--models", str(models), "the folder of a model repository")
     repository = Repository(models)
-    return {name: repository.open(name).manifest.labels for name in {one.model for one in found.pipelines}}
+    seconds = {second.model for pipeline in found.pipelines for second in pipeline.then}
+    names = seconds | {pipeline.model for pipeline in found.pipelines}
+    manifests = {name: repository.open(name).manifest for name in sorted(names)}
+    for n, pipeline in enumerate(found.pipelines):
+        own = manifests[pipeline.model].labels
+        for m, second in enumerate(pipeline.then):
+            key, decoder = f"pipelines.{n}.then.{m}", manifests[second.model].decoder
+            if decoder not in CLASSIFIERS:
+                expected = f"a classifier, whose decoder is {' or '.join(sorted(CLASSIFIERS))}"
+                raise ConfigError(str(file), f"{key}.model", f"{second.model} (decoder {decoder})", expected)
+            unknown = [label for label in second.on if label not in own]
+            if unknown:
+                expected = f"labels of {pipeline.model}: some of {', '.join(own)}"
+                raise ConfigError(str(file), f"{key}.on", ", ".join(unknown), expected)
+    return {name: manifest.labels for name, manifest in manifests.items()}
 
 
 async def _apply(

@@ -11,7 +11,7 @@ import typer
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
 from ingest.contract.codec import decode, encode_json
-from ingest.contract.records import Result
+from ingest.contract.records import Detection, Result
 from ingest.contract.topics import RESULTS
 from ingest.exceptions import CodecError
 from ingest.kafka.follow import POLL_S, Follower
@@ -57,6 +57,15 @@ async def _tail(log: Log, camera: str, count: int, from_start: bool, as_json: bo
 
 
 def _line(result: Result) -> str:
-    found = ", ".join(f"{d.label} {d.score:.2f}" for d in result.detections) or result.reason or "nothing"
+    found = ", ".join(map(detection_text, result.detections)) or result.reason or "nothing"
     latency_ms = (result.finished_ns - result.captured_ns) / 1e6
     return f"{result.id} {result.lane} {result.pipeline} {result.outcome}: {found} ({latency_ms:.0f} ms)"
+
+
+def detection_text(one: Detection) -> str:
+    """Return a detection with its attributes, such as ``car 0.91 (type: van 0.80, plate: small)``.
+
+    An attribute without a label shows the reason.
+    """
+    given = [f"{each.name}: {each.missing or f'{each.label} {each.score:.2f}'}" for each in one.attributes]
+    return f"{one.label} {one.score:.2f}" + (f" ({', '.join(given)})" if given else "")

@@ -2,10 +2,12 @@
 
 from ingest.contract.records.base import Box, FrameRef, Point, Record
 from ingest.contract.records.batch import (
+    Attribute,
     Batch,
     BatchItem,
     Canvas,
     Detection,
+    EncodedFrame,
     Fit,
     Inner,
     Pixels,
@@ -60,6 +62,7 @@ __all__ = [
     "Account",
     "Alert",
     "AlertData",
+    "Attribute",
     "Batch",
     "BatchItem",
     "Box",
@@ -68,6 +71,7 @@ __all__ = [
     "Canvas",
     "Delivery",
     "Detection",
+    "EncodedFrame",
     "EpochEnd",
     "Event",
     "EventData",

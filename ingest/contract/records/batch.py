@@ -89,13 +89,25 @@ def pad_into(rows: Pixels, pad: int, inners: Sequence[Inner], pictures: Sequence
         row[inner.top : inner.bottom, inner.left : inner.right] = picture
 
 
+class EncodedFrame(NamedTuple):
+    """Format and size of the encoded frame that a batch carries for one of its items."""
+
+    encoding: Literal["jpeg", "webp"]
+    size_bytes: Count
+
+
 class BatchItem(RoutedFrame):
-    """One frame in a batch. An item that is ``empty`` or ``shed`` has no regions and so no pixels."""
+    """One frame in a batch. An item that is ``empty`` or ``shed`` has no regions and so no pixels.
+
+    ``attached`` describes the item's part of the batch's ``frames``. ``attached`` is None in a pipeline without
+    second models, and for a frame that does not fit into a record beside its pixels.
+    """
 
     KIND: ClassVar[str] = "item"
 
     outcome: Literal["classify", "empty", "shed"]
     regions: Many[Region] = ()
+    attached: EncodedFrame | None = None
 
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:
@@ -111,10 +123,12 @@ class Batch(Record):
 
     ``pixels`` holds the pictures of all items' regions one after the other, each the size of its region's ``inner``,
     uint8 in C order. Padding is not sent, because it makes up 44 % of a square model's input for a 16:9 picture.
+    ``frames`` holds the encoded frames of the items with ``attached``, one after the other, at full resolution.
+    Second models classify parts of these frames.
     """
 
     KIND: ClassVar[str] = "batch"
-    VERSION: ClassVar[tuple[int, int]] = (1, 2)
+    VERSION: ClassVar[tuple[int, int]] = (1, 3)
 
     pipeline: Name
     height: Count
@@ -122,6 +136,7 @@ class Batch(Record):
     channels: Count
     items: Many[BatchItem]
     pixels: bytes
+    frames: bytes = b""
 
     @property
     def rows(self) -> int:
@@ -148,6 +163,15 @@ class Batch(Record):
             at += size
         return views
 
+    def attached_frames(self) -> list[bytes]:
+        """Return the encoded frame of each item, empty for an item without one."""
+        found, at = [], 0
+        for item in self.items:
+            size = item.attached.size_bytes if item.attached else 0
+            found.append(self.frames[at : at + size])
+            at += size
+        return found
+
     def tensor(self, pad: int = 0) -> Pixels:
         """Return the model's input, ``(N, height, width, channels)`` uint8, padded."""
         return padded_rows(self.canvas, pad, self.inners, self.pictures())
@@ -164,9 +188,39 @@ class Batch(Record):
             raise ValueError(f"{len(self.pixels)} bytes of pixels, expected {expected} for {self.rows} regions")
         return self
 
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        expected = sum(item.attached.size_bytes for item in self.items if item.attached)
+        if len(self.frames) != expected:
+            raise ValueError(f"{len(self.frames)} bytes of frames, expected {expected} as the items declare")
+        return self
+
+
+class Attribute(Record):
+    """A label that a second model gave to a detected object, or the reason why it gave none.
+
+    ``name`` is the name of the second model in its pipeline. ``score`` is in 0..1, and ``model`` is
+    ``name@version``. Without a label, ``missing`` is the reason:
+
+    - ``small``: the box has fewer pixels than the second model needs.
+    - ``unsure``: no label of the second model has a sufficient score.
+    - ``limit``: the frame has too many objects with a higher score.
+    - ``no_frame``: the batch has no frame at full resolution, or the frame cannot be decoded.
+    - ``no_model``: the second model is not loaded.
+    - ``failed``: the second model failed on this object.
+    """
+
+    KIND: ClassVar[str] = "attribute"
+
+    name: Name
+    label: str = ""
+    score: float = 0.0
+    model: str = ""
+    missing: str = ""
+
 
 class Detection(Record):
-    """A labelled box, in pixels of the frame. ``score`` is in 0..1."""
+    """A labelled box, in pixels of the frame. ``score`` is in 0..1. ``attributes`` come from second models."""
 
     KIND: ClassVar[str] = "detection"
 
@@ -174,6 +228,7 @@ class Detection(Record):
     label: str
     class_id: Count
     score: float
+    attributes: Many[Attribute] = ()
 
 
 class Result(RoutedFrame):
@@ -185,7 +240,7 @@ class Result(RoutedFrame):
     """
 
     KIND: ClassVar[str] = "result"
-    VERSION: ClassVar[tuple[int, int]] = (1, 2)
+    VERSION: ClassVar[tuple[int, int]] = (1, 3)
 
     pipeline: Name
     finished_ns: Count

@@ -87,10 +87,11 @@ class CountWatch(RuleWatch[CountRule]):
         if occurrence.frames >= SETTLE_FRAMES and lasted_ns >= rule.for_s * 1e9:
             occurrence.reported = True
             label, lasted_s = " or ".join(rule.labels), lasted_ns / 1e9
+            objects = rule.subject_words or "objects"
             yield SceneHappening(
                 occurrence=occurrence.frame,
                 label=label,
-                summary=f"{count} {label or 'objects'} in {rule.name} for {lasted_s:.1f} s, {rule.bound}",
+                summary=f"{count} {objects} in {rule.name} for {lasted_s:.1f} s, {rule.bound}",
                 details={"count": count, "lasted_s": round(lasted_s, 3)},
             )
 

@@ -235,9 +235,12 @@ class StationaryTracks:
 def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
     """Return a detection of the whole object for a detection of a part.
 
-    Keep the object's label if the part moves, because a moving part may belong to another object in front.
+    Keep the object's label if the part moves, because a moving part may belong to another object in front. The
+    attributes of such a part do not count for the same reason.
     """
-    known = {} if part.box in (view.resting or ()) else {"label": stop.track.label, "score": stop.track.score}
+    known: dict[str, object] = {}
+    if part.box not in (view.resting or ()):
+        known = {"label": stop.track.label, "score": stop.track.score, "attributes": ()}
     return part.model_copy(update={"box": stop.place, **known})
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ingest.contract.records import Box, Detection
+from stream.analyse.tracking.votes import AttributeVotes
 
 NOMINAL_FPS = 10.0
 """Frame rate for which the motion model is tuned. Each step also gets the time of its frame, so that other frame
@@ -46,6 +47,8 @@ class Track:
     frames: int = 0
     held: bool = False
     """Whether the track has no detection in this frame, and its object is assumed not to have moved."""
+    votes: AttributeVotes = field(default_factory=AttributeVotes, compare=False)
+    """Votes of the labels that second models gave to the track's detections."""
 
     @property
     def label(self) -> str:
@@ -145,6 +148,7 @@ class ByteTracker:
             track = self._tracks[number] = Track(name, detection.box, detection.score)
         track.box, track.score = detection.box, detection.score
         track.labels[detection.label] += max(1, round(detection.score * 100))
+        track.votes.add(detection.attributes)
         track.frames += 1
         track.held = False
         self._seen_s[number] = at_s

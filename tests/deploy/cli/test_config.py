@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ingest.site import CameraConfig
 from ingest.site.topic.signature import PUBLIC_KEY_FILE, SIGN_KEY_FILE
 from ingest.site.topic.store import WRITER, commit, read
 from ingest.site.topic.view import Config
+from tests.paths import MODELS
 
 
 @pytest.fixture
@@ -276,8 +278,6 @@ def test_check_warns_of_a_camera_with_legacy_tls(file: Path) -> None:
 
 
 def test_check_compares_the_labels_of_rules_with_those_of_the_models(file: Path) -> None:
-    from tests.paths import MODELS
-
     file.write_text(
         '[[cameras]]\nname = "c"\nsource = "simulated:road"\n'
         '[[pipelines]]\nname = "p"\nmodel = "regions"\nwidth = 64\nheight = 64\n'
@@ -288,3 +288,52 @@ def test_check_compares_the_labels_of_rules_with_those_of_the_models(file: Path)
     found = json.loads(invoke("check", str(file), "--json", "--models", str(MODELS)).stdout)["warnings"]
     assert [one["key"] for one in found] == ["labels"]
     assert invoke("check", str(file), "--models", str(file)).exit_code == USAGE_EXIT
+
+
+SECOND = """
+[[pipelines]]
+name = "p"
+model = "regions"
+width = 64
+height = 64
+
+[[pipelines.then]]
+name = "type"
+model = "MODEL"
+on = ["LABEL"]
+"""
+
+
+def test_check_accepts_a_second_model_that_is_a_classifier_for_known_labels(file: Path) -> None:
+    file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "car"))
+    assert invoke("check", str(file), "--models", str(MODELS)).exit_code == 0
+
+
+def test_check_refuses_a_second_model_for_a_label_that_the_first_model_does_not_have(file: Path) -> None:
+    file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "unicorn"))
+    result = invoke("check", str(file), "--models", str(MODELS))
+    assert result.exit_code == USAGE_EXIT
+    assert "pipelines.0.then.0.on = 'unicorn': expected labels of regions" in result.stderr
+    assert invoke("check", str(file)).exit_code == 0  # without the repository, labels are unknown
+
+
+def test_check_refuses_a_second_model_that_is_a_detector(file: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    for name in ("regions", "boxes"):
+        shutil.copytree(MODELS / "regions", models / name)
+    manifest = models / "boxes" / "1" / "model.toml"
+    text = manifest.read_text().replace('name = "regions"', 'name = "boxes"', 1)
+    manifest.write_text(text.replace('decoder = "softmax"', 'decoder = "yolov8"'))
+    file.write_text(SECOND.replace("MODEL", "boxes").replace("LABEL", "car"))
+    result = invoke("check", str(file), "--models", str(models))
+    assert result.exit_code == USAGE_EXIT
+    assert "pipelines.0.then.0.model = 'boxes (decoder yolov8)': expected a classifier" in result.stderr
+
+
+def test_check_refuses_two_second_models_of_one_name(file: Path) -> None:
+    then = SECOND.replace("MODEL", "regions").replace("LABEL", "car")
+    file.write_text(then + then[then.index("[[pipelines.then]]") :])
+    result = invoke("check", str(file))
+    assert result.exit_code == USAGE_EXIT
+    assert "pipelines.0.then" in result.stderr
+    assert "type is defined twice" in result.stderr

@@ -401,3 +401,14 @@ def test_refusing_an_event_of_many_wrong_points_takes_little_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 50 * 1024 * 1024
     finally:
         tracemalloc.stop()
+
+
+def test_records_of_a_version_before_second_models_are_read_without_frames_and_attributes() -> None:
+    batch, result = (msgpack.unpackb(encode(one)) for one in (BATCH, RESULT))
+    batch["v"] = result["v"] = (1, 2)
+    del batch["frames"], batch["items"][0]["attached"], result["detections"][0]["attributes"]
+    old_batch, old_result = decode(Batch, msgpack.packb(batch)), decode(Result, msgpack.packb(result))
+    assert old_batch == BATCH
+    assert old_batch.attached_frames() == [b""]
+    assert old_result == RESULT
+    assert old_result.detections[0].attributes == ()

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.contract.codec import HEAD_BYTES, encode, encode_batch, encode_part
-from ingest.contract.records import Batch, BatchItem, Box, Canvas, Fit, FrameRef, Inner, Region
-from ingest.exceptions import Oversize, WrongType
+from ingest.contract.codec import HEAD_BYTES, decode, encode, encode_batch, encode_part
+from ingest.contract.records import Batch, BatchItem, Box, Canvas, EncodedFrame, Fit, FrameRef, Inner, Region
+from ingest.exceptions import CodecError, Oversize, WrongType
 
 SIDE = 200
 SIDES = st.sampled_from([1, 9, 16, 148, SIDE])  # around the lengths at which msgpack's header grows
@@ -34,10 +34,19 @@ def item(sides: list[int], **values: object) -> BatchItem:
     return BatchItem(**{**fields, **values})
 
 
-@given(st.lists(st.lists(SIDES, max_size=2), max_size=20), st.from_regex(r"[a-z]{1,63}", fullmatch=True))
-def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(frames: list[list[int]], name: str) -> None:
-    items = tuple(map(item, frames))
-    pictures = [np.full((s, s, 3), s, np.uint8) for sides in frames for s in sides]
+@given(
+    st.lists(st.tuples(st.lists(SIDES, max_size=2), st.binary(max_size=300)), max_size=20),
+    st.from_regex(r"[a-z]{1,63}", fullmatch=True),
+)
+def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(
+    parts_of: list[tuple[list[int], bytes]], name: str
+) -> None:
+    attached = [frame if sides else b"" for sides, frame in parts_of]
+    items = tuple(
+        item(sides, attached=EncodedFrame("jpeg", len(frame)) if frame else None)
+        for (sides, _), frame in zip(parts_of, attached, strict=True)
+    )
+    pictures = [np.full((s, s, 3), s, np.uint8) for sides, _ in parts_of for s in sides]
     whole = Batch(
         pipeline=name,
         height=SIDE,
@@ -45,11 +54,13 @@ def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(frames: 
         channels=3,
         items=items,
         pixels=b"".join(p.tobytes() for p in pictures),
+        frames=b"".join(attached),
     )
     parts = [encode_part(each) for each in items]
-    found = encode_batch(name, Canvas(SIDE, SIDE, 3), parts, pictures)
+    found = encode_batch(name, Canvas(SIDE, SIDE, 3), parts, pictures, attached)
     assert found == encode(whole)
-    assert len(found) <= HEAD_BYTES + sum(map(len, parts)) + len(whole.pixels)
+    assert len(found) <= HEAD_BYTES + sum(map(len, parts)) + len(whole.pixels) + len(whole.frames)
+    assert decode(Batch, found).attached_frames() == attached
 
 
 def test_an_oversize_or_unencodable_item_is_refused_on_its_own() -> None:
@@ -57,3 +68,10 @@ def test_an_oversize_or_unencodable_item_is_refused_on_its_own() -> None:
         encode_part(item([], motion=(Box(0.0, 0.0, 9.0, 9.0),) * 100), max_bytes=1000)
     with pytest.raises(WrongType):
         encode_part(item([]).model_copy(update={"seq": 2**64}))
+
+
+def test_a_batch_whose_frames_are_shorter_than_its_items_declare_is_refused() -> None:
+    picture = np.zeros((9, 9, 3), np.uint8)
+    one = encode_part(item([9], attached=EncodedFrame("jpeg", 10)))
+    with pytest.raises(CodecError, match="9 bytes of frames, expected 10"):
+        decode(Batch, encode_batch("cars", Canvas(SIDE, SIDE, 3), [one], [picture], [bytes(9)]))

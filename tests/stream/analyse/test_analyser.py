@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Box, Detection, Event, FrameRef, Result
+from ingest.contract.records import Attribute, Box, Detection, Event, FrameRef, Result
 from stream.analyse.analyser import Analyser, Sighting
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
@@ -368,3 +368,39 @@ def test_a_changed_rule_begins_with_a_new_state_and_other_rules_keep_their_state
     assert first == []
     assert second["old"].data.captured_ns - second["kept"].data.captured_ns == pytest.approx(1e9, abs=0.2e9)
     assert (second["old"].data.severity, second["kept"].data.site) == ("critical", "yard")
+
+
+def van(x: float, label: str = "van", **change: Any) -> Detection:
+    given = Attribute(name="type", label=label, score=0.8, model="vehicle@1")
+    return car(x).model_copy(update={"attributes": (given.model_copy(update=change),)})
+
+
+def test_an_event_has_the_voted_labels_of_its_track() -> None:
+    """One frame in three is labelled wrongly, and one has no label."""
+    frames = [van(160.0 + 20 * n, "car" if n % 3 == 1 else "van") for n in range(17)]
+    frames[6] = van(280.0, "", score=0.0, missing="small")
+    (event,) = events_of(drive(*frames), LINE)
+    details = event.data.details
+    assert (details["direction"], details["attributes.type"]) == ("forward", "van")
+    assert 0.4 < float(details["attributes.type.score"]) < 0.8
+
+
+def test_an_event_without_second_models_has_no_attribute_in_its_details() -> None:
+    (event,) = events_of(drive(*TO_LINE, *FROM_LINE), LINE)
+    assert event.data.details == {"direction": "forward"}
+
+
+@pytest.mark.parametrize(("wanted", "events"), [("van", 1), ("bus", 0)])
+def test_line_and_zone_rules_apply_to_tracks_with_the_wanted_attribute(wanted: str, events: int) -> None:
+    frames = [van(160.0 + 20 * n) for n in range(17)]
+    for rule in (LINE, RIGHT):
+        narrow = rule.model_copy(update={"attributes": {"type": (wanted,)}})
+        assert len(events_of(drive(*frames), narrow)) == events
+
+
+def test_a_crossing_waits_for_the_label_of_a_second_model() -> None:
+    frames = [van(160.0 + 20 * n, "", score=0.0, missing="small") for n in range(12)]
+    frames += [van(400.0 + 20 * n) for n in range(5)]
+    narrow = LINE.model_copy(update={"attributes": {"type": ("van",)}})
+    (event,) = events_of(drive(*frames), narrow)
+    assert event.data.details["attributes.type"] == "van"

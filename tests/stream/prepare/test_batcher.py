@@ -6,6 +6,8 @@ frame.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -252,3 +254,10 @@ def test_every_offset_is_finished_once_after_all_its_batches(
     assert sorted(finished) == list(range(len(history)))
     assert all(order == sorted(order) for order in written.values())
     assert batcher.deadline is None
+
+
+def test_a_batch_closes_before_its_pictures_and_frames_exceed_the_maximum_size(batcher: Batcher) -> None:
+    a = plan(max_bytes=64 * 1024)
+    large = [replace(entry(a, offset), frame=bytes(30_000)) for offset in range(3)]
+    huge = replace(entry(a, 3), frame=bytes(100_000))
+    assert [len(batcher.add(offset, [one])) for offset, one in enumerate([*large, huge])] == [0, 0, 1, 1]

@@ -19,7 +19,7 @@ from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FR
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import PipelineConfig
+from ingest.site import PipelineConfig, SecondModelConfig
 from ingest.site.topic.view import Config
 from stream.prepare import stage as stage_module
 from stream.prepare.stage import PrepareStage
@@ -414,3 +414,39 @@ async def test_a_changed_pipeline_takes_effect_between_two_batches() -> None:
     assert full == [(16, [0, 1]), (32, [2, 3])]
     assert moving == [2, 3, 4, 5]
     assert await bench.committed() == 6
+
+
+THEN = (SecondModelConfig(name="type", model="vehicle"),)
+
+
+async def test_only_pipelines_with_second_models_get_the_encoded_frame_in_their_batches() -> None:
+    bench = PrepareBench.of(FULL, pipeline("cascade", then=THEN, max_items=4))
+    pictures = [picture(80), picture(90)]
+    for seq, image in enumerate(pictures):
+        await bench.give(frame(seq, image=image))
+    found = {batch.pipeline: batch for _, batch in await bench.batches()}
+    assert found["cascade"].attached_frames() == pictures
+    assert [item.attached.encoding for item in found["cascade"].items if item.attached] == ["jpeg", "jpeg"]
+    assert found["full"].frames == b""
+    assert [item.attached for item in found["full"].items] == [None, None]
+
+
+async def test_a_frame_without_motion_is_not_attached() -> None:
+    bench = PrepareBench.of(pipeline("cascade", then=THEN, regions="motion"))
+    await bench.give(frame(0, motion=()))
+    ((_, batch),) = await bench.batches()
+    assert (batch.items[0].outcome, batch.items[0].attached, batch.frames) == ("empty", None, b"")
+
+
+async def test_a_frame_that_does_not_fit_into_a_record_beside_its_pixels_is_not_attached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, large = picture(80), picture(90)
+    pixel_bytes = 16 * 16 * 3
+    monkeypatch.setattr(stage_module, "MAX_PIXEL_BYTES", pixel_bytes + len(small))
+    bench = PrepareBench.of(pipeline("cascade", then=THEN, max_items=4))
+    for seq, image in enumerate([small, large + bytes(9)]):
+        await bench.give(frame(seq, image=image))
+    ((_, batch),) = await bench.batches()
+    assert batch.attached_frames() == [small, b""]
+    assert [item.outcome for item in batch.items] == ["classify", "classify"]

@@ -6,13 +6,22 @@ from typing import Any
 
 from ingest.contract.records import Box
 from stream.analyse.rule import Scene, SceneTrack
+from stream.analyse.tracking.votes import VotedLabel
 
 
 def track(
-    x: float, y: float, name: str = "t", label: str = "car", *, score: float = 0.9, at_rest: bool = False
+    x: float,
+    y: float,
+    name: str = "t",
+    label: str = "car",
+    *,
+    score: float = 0.9,
+    at_rest: bool = False,
+    **attributes: str,
 ) -> SceneTrack:
-    """Return a track whose box has its centre at (x, y)."""
-    return SceneTrack(name, label, score, Box(x - 20, y - 10, x + 20, y + 10), at_rest, [(x, y)])
+    """Return a track whose box has its centre at (x, y). ``attributes`` are voted labels of second models."""
+    voted = {key: VotedLabel(value, 0.9) for key, value in attributes.items()}
+    return SceneTrack(name, label, score, Box(x - 20, y - 10, x + 20, y + 10), at_rest, [(x, y)], voted)
 
 
 def scene(at_s: float, *tracks: SceneTrack, **fields: Any) -> Scene:

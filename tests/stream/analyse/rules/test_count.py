@@ -209,3 +209,38 @@ async def test_an_event_that_a_killed_process_wrote_after_its_last_commit_is_not
     log = await log_of(300)
     assert len(await events(log, 0, 300, write=True)) == 1
     assert await events(log, 200, 300) == []
+
+
+def test_only_objects_with_the_wanted_attribute_count() -> None:
+    vans = rule(labels=("car",), attributes={"type": "van"}, at_least=2, for_s=1.0)
+    others = [track(150, 190, "a", "car", type="sedan"), track(150, 195, "b", "car")]
+    state, found = vans.watch(640, 360), []
+    for n in range(8):
+        seen = [track(150.0, 110.0 + 10 * k, f"t{k}", "car", type="van") for k in range(2 if n > 1 else 1)]
+        found += state.observe(scene(n * STEP_S, *seen, *others, gap_s=STEP_S), ())
+    ((happening, _),) = found
+    assert happening.summary == "2 car with type van in yard for 1.0 s, at least 2"
+    assert happening.details["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "matches"),
+    [
+        ({"type": "van"}, True),
+        ({"type": ["bus", "van"]}, True),
+        ({"type": "bus"}, False),
+        ({"colour": "red"}, False),
+        ({"type": "van", "colour": "red"}, False),
+        ({}, True),
+    ],
+)
+def test_a_rule_applies_to_a_track_when_every_attribute_has_one_of_its_labels(
+    attributes: dict[str, Any], matches: bool
+) -> None:
+    wanted = rule(attributes=attributes)
+    assert wanted.applies_to(track(150, 150, label="person", type="van")) == matches
+
+
+def test_an_attribute_without_a_label_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        rule(attributes={"type": []})

@@ -1,0 +1,227 @@
+"""A pipeline's model and its second models: the objects that the model detects become crops for the second models.
+
+Crops are cut from the frame at full resolution. All crops of a merged batch go to a second model together. A second
+model that is missing or fails never costs a detection: the detection then names the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from engines.decoders import FrameRegion
+from engines.metrics import NodeMetrics
+from engines.node.batchtime import BatchTime
+from engines.node.jobs import ItemTask
+from engines.node.scheduler import MergedBatch
+from engines.node.serving import SecondModel, ServedModel
+from engines.repository.manifest import InputSpec, Model
+from ingest.contract.crop import CropWindow, crop_window
+from ingest.contract.records import Attribute, Detection, Pixels
+from ingest.site import SecondModelConfig
+
+SMALL, UNSURE, LIMIT = "small", "unsure", "limit"
+NO_FRAME, NO_MODEL, FAILED = "no_frame", "no_model", "failed"
+"""Reasons why an object has no label of a second model, as ``Attribute`` describes them."""
+MAX_FRAME_PIXELS = 7680 * 4320
+"""Maximum size of a decoded frame: 8K UHD, the largest frame that ``prepare`` accepts."""
+MAX_CROPS = 256
+"""Number of crops of a second model from which they are classified before the next frame is decoded. Crops of 224×224
+pixels then take 38 MB."""
+LABELLED = "labelled"
+"""Outcome in the metrics of an object that a second model labelled."""
+
+_Place = tuple[int, int]
+"""Index of a task in a merged batch, and index of a detection in the task."""
+
+
+class Cascade:
+    """A pipeline's open model, and each of its second models; None for a second model that is not loaded."""
+
+    def __init__(
+        self,
+        pipeline: str,
+        first: ServedModel,
+        seconds: Sequence[tuple[SecondModelConfig, SecondModel | None]],
+        metrics: NodeMetrics,
+    ) -> None:
+        self._pipeline = pipeline
+        self._first = first
+        self._seconds = seconds
+        self._metrics = metrics
+
+    @property
+    def model(self) -> Model:
+        """The pipeline's own model."""
+        return self._first.model
+
+    @property
+    def max_rows(self) -> int:
+        """Maximum number of rows merged into one batch."""
+        return self._first.max_rows
+
+    @property
+    def batch_time(self) -> BatchTime:
+        """Expected device time of a batch, with its second models."""
+        return self._first.batch_time
+
+    def classify(self, merged: MergedBatch) -> None:
+        """Settle every task of a merged batch with its detections and their attributes, or its error.
+
+        Add the time that each stage took to ``merged.took``. Raise DeviceLost.
+        """
+        if not self._seconds:
+            self._first.classify(merged)
+            return
+
+        def refine(tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
+            started_s = time.perf_counter()
+            described = self._with_attributes(tasks, found)
+            merged.took.cascade += time.perf_counter() - started_s
+            return described
+
+        self._first.classify(merged, refine)
+
+    def _with_attributes(self, tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
+        """Return the detections of each task with their attributes, in the order of the second models."""
+        passes = [_SecondPass(config, model) for config, model in self._seconds]
+        for index, (task, detections) in enumerate(zip(tasks, found, strict=True)):
+            _collect(passes, index, task, detections)
+            for each in passes:
+                each.label(at_least=MAX_CROPS)
+        for each in passes:
+            each.label()
+        for each in passes:
+            counts = Counter(one.missing or LABELLED for given in each.attributes.values() for one in given)
+            for outcome, count in counts.items():
+                self._metrics.attributes.labels(self._pipeline, each.config.name, outcome).inc(count)
+        return [
+            [_described(one, passes, (t, d)) for d, one in enumerate(detections)]
+            for t, detections in enumerate(found)
+        ]
+
+
+@dataclass(slots=True)
+class _SecondPass:
+    """One second model, the crops of a merged batch for the model, and the attributes that it has given so far."""
+
+    config: SecondModelConfig
+    model: SecondModel | None
+    places: list[_Place] = field(default_factory=list)
+    rows: list[FrameRegion] = field(default_factory=list)
+    images: list[Pixels] = field(default_factory=list)
+    attributes: dict[_Place, list[Attribute]] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> InputSpec | None:
+        """Input of the model; None without a model."""
+        return self.model.model.manifest.input if self.model else None
+
+    def miss(self, place: _Place, reason: str) -> None:
+        """Note why an object gets no label."""
+        model = self.model.model.manifest.id if self.model else ""
+        self.attributes[place] = [Attribute(name=self.config.name, model=model, missing=reason)]
+
+    def add(self, place: _Place, row: FrameRegion, image: Pixels) -> None:
+        """Add the crop of an object."""
+        self.places.append(place)
+        self.rows.append(row)
+        self.images.append(image)
+
+    def label(self, at_least: int = 1) -> None:
+        """Classify the collected crops, if there are ``at_least`` so many."""
+        if self.model is None or len(self.places) < at_least:
+            return
+        model = self.model.model.manifest.id
+        for place, labels in zip(self.places, self.model.label(self.rows, self.images), strict=True):
+            if not labels:
+                self.miss(place, FAILED if labels is None else UNSURE)
+                continue
+            self.attributes[place] = [
+                Attribute(name=self.config.name, label=one.label, score=one.score, model=model) for one in labels
+            ]
+        self.places, self.rows, self.images = [], [], []
+
+
+def _collect(passes: Sequence[_SecondPass], index: int, task: ItemTask, detections: Sequence[Detection]) -> None:
+    """Add the objects of one frame to the second models that want them. Decode the frame only if there is one."""
+    size = task.item.width, task.item.height
+    plans = [planned(each.config, each.spec, size, detections) for each in passes]
+    has_windows = any(isinstance(window, CropWindow) for plan in plans for window in plan.values())
+    frame = decoded(task.frame, size) if has_windows else None
+    for each, plan in zip(passes, plans, strict=True):
+        for number, window in plan.items():
+            if isinstance(window, str):
+                each.miss((index, number), window)
+            elif frame is None or each.spec is None:
+                each.miss((index, number), NO_FRAME)
+            else:
+                row = FrameRegion(window.region, *size)
+                each.add((index, number), row, draw(frame, window, each.spec))
+
+
+def planned(
+    config: SecondModelConfig, spec: InputSpec | None, size: tuple[int, int], detections: Sequence[Detection]
+) -> dict[int, CropWindow | str]:
+    """Return the crop window of each object that a second model wants, or the reason why there is none. Pure.
+
+    Keys are indices of ``detections``. ``spec`` is None without a model, ``size`` the frame's width and height. Of
+    more than ``max_objects`` objects that are large enough, those with the highest scores get a window.
+    """
+    found: dict[int, CropWindow | str] = {}
+    wanted = [n for n, one in enumerate(detections) if not config.on or one.label in config.on]
+    left = config.max_objects
+    for number in sorted(wanted, key=lambda n: -detections[n].score):
+        box = detections[number].box.clipped(*size)
+        if spec is None:
+            found[number] = NO_MODEL
+        elif min(box.width, box.height) < config.min_pixels:
+            found[number] = SMALL
+        elif not left:
+            found[number] = LIMIT
+        else:
+            left -= 1
+            found[number] = crop_window(spec, box, box.widened(config.margin).clipped(*size), size)
+    return found
+
+
+def decoded(data: bytes, size: tuple[int, int]) -> Pixels | None:
+    """Return an encoded frame as ``(height, width, 3)`` uint8, BGR; None if the data is no picture of this size.
+
+    The size is read from the header first, so that a small record cannot claim gigabytes.
+    """
+    if size[0] * size[1] > MAX_FRAME_PIXELS:
+        return None
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            if header.size != size:
+                return None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error):
+        return None
+    if image is None or (image.shape[1], image.shape[0]) != size:
+        return None
+    return image  # type: ignore[return-value]  # the type in OpenCV is wider: a colour picture is uint8
+
+
+def draw(frame: Pixels, window: CropWindow, spec: InputSpec) -> Pixels:
+    """Return the crop of a BGR frame, resized to ``region.inner`` and in the colours of the model."""
+    part = frame[window.top : window.bottom, window.left : window.right]
+    left, top, right, bottom = window.region.inner
+    drawn = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    if spec.colour == "rgb":
+        drawn = cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB, dst=drawn)
+    return drawn  # type: ignore[return-value]  # uint8 input stays uint8
+
+
+def _described(one: Detection, passes: Sequence[_SecondPass], place: _Place) -> Detection:
+    """Return a detection with the attributes that the second models gave to it."""
+    given = [attribute for each in passes for attribute in each.attributes.get(place, ())]
+    return one.model_copy(update={"attributes": tuple(given)}) if given else one
