@@ -73,11 +73,13 @@ class WaitingJob(NamedTuple):
 
 
 def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict_s: Callable[[int], float]) -> int:
-    """Return the number of jobs from the front to classify together, so that most rows are in time.
+    """Return the number of jobs from the front to classify together.
 
-    ``jobs`` are all waiting jobs in the order of their deadlines; the first ``fitting`` of them fit into one batch.
-    The jobs behind the batch are expected to follow in batches of ``most_rows``. Of equally good numbers the largest
-    is returned, because larger batches take less time per row.
+    It is a full batch if all jobs of it are in time. Otherwise it is the number with most rows in time, out of a full
+    batch and the batches that just meet the deadline of one job. ``jobs`` are all waiting jobs in the order of their
+    deadlines; the first ``fitting`` of them fit into one batch. The jobs behind the batch are expected to follow in
+    batches of ``most_rows``. Of equally good numbers the largest is returned, because larger batches take less time
+    per row.
     """
     ends = _finish_times(jobs[:fitting], predict_s)
     if min((job.due_s for job in jobs[:fitting]), default=0.0) >= ends[-1]:

@@ -41,8 +41,8 @@ MAX_PATIENCE_S = 0.25
 A transaction costs the broker and the node about 2 ms of a core, as much as a small model needs for a frame. Under
 load, several batches of a partition therefore share a transaction.
 """
-ROW_MEMORY = 0.9
-"""Weight of earlier calls in the moving average of the time per row, which covers about the last ten calls."""
+MEMORY = 0.9
+"""Weight of earlier measurements in a moving average, which covers about the last ten of them."""
 STOP_S = 15.0
 """Maximum time to finish jobs in flight at a clean stop. It is less than the 30 s after which orchestrators kill a
 process."""
@@ -95,6 +95,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         models.on_update = self._wake.set
         self._failure: BaseException | None = None
         self._seconds_per_row = 0.0
+        self._transaction_s = 0.0
         self._heartbeats = HeartbeatWriter("engine", log.produce, self.figures, self._clock)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
 
@@ -249,6 +250,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Return the time in seconds until the next transaction is due; None if no job waits for a transaction.
         """
+        self._scheduler.write_s = self._patience_s + self._transaction_s
         while len(self._classifying) < self._concurrency and (merged := self._scheduler.next(self._clock.now_ns())):
             classifying = asyncio.create_task(self._classify(merged))
             self._classifying.add(classifying)
@@ -301,7 +303,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 task.error = error
         self._scheduler.finished(merged)
         took_s = self._clock.monotonic() - started_s
-        self._seconds_per_row = ROW_MEMORY * self._seconds_per_row + (1.0 - ROW_MEMORY) * took_s / rows
+        self._seconds_per_row = MEMORY * self._seconds_per_row + (1.0 - MEMORY) * took_s / rows
         self._metrics.infer.observe(took_s)
         self._metrics.rows.labels(merged.pipeline).inc(rows)
         self._observe_stages(merged, started_ns)
@@ -318,7 +320,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _write(self, owned: OwnedPartition) -> None:
         started_s = self._clock.monotonic()
         self._metrics.written.inc(await owned.write(self._clock.now_ns))
-        self._metrics.transaction.observe(self._clock.monotonic() - started_s)
+        took_s = self._clock.monotonic() - started_s
+        self._transaction_s = MEMORY * self._transaction_s + (1.0 - MEMORY) * took_s
+        self._metrics.transaction.observe(took_s)
 
     def _on_written(self, tp: TopicPartition, task: asyncio.Task[None]) -> None:
         self._writing.pop(tp, None)

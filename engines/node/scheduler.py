@@ -116,6 +116,8 @@ class Scheduler:
         self._controls: dict[str, OverloadControl] = {}
         self._changed: list[OverloadControl] = []
         self._shed: Counter[tuple[str, str]] = Counter()
+        self.write_s = 0.0
+        """Expected time in s from the end of a batch until its results are written. Deadlines include it."""
 
     @property
     def waiting(self) -> int:
@@ -143,13 +145,13 @@ class Scheduler:
         plus the latency goal. A capture time in the future counts as now, and an overdue job is due now. So a wrong
         clock of a camera delays no other camera.
         """
-        self._note(now_ns)
         control = self._control(job.pipeline)
-        self._shed[job.pipeline, EVERY_NTH] += job.shed(
-            EVERY_NTH, lambda item: item.lane == LIVE and not control.keeps(item.camera)
-        )
-        if job.settled:
-            return
+        if control.degree > 1:
+            self._shed[job.pipeline, EVERY_NTH] += job.shed(
+                EVERY_NTH, lambda item: item.lane == LIVE and not control.keeps(item.camera)
+            )
+            if job.settled:
+                return
         goal_ns = round(self._models.config(job.pipeline).goal_s * 1e9)
         job.queued_ns, job.captured_ns = now_ns, min(task.item.captured_ns for task in job.tasks.values())
         job.deadline_ns = min(max(job.captured_ns + goal_ns, now_ns), now_ns + goal_ns)
@@ -246,21 +248,22 @@ class Scheduler:
         return usual / lighter if lighter else 1.0
 
     def _note_ages(self, merged: MergedBatch, now_ns: int) -> None:
-        """Note the expected age of each live region at the end of its batch."""
-        end_ns, goal_s = now_ns + round(merged.expected_s * 1e9), self._models.config(merged.pipeline).goal_s
+        """Note the expected age of the result of each live region."""
+        end_ns = now_ns + round((merged.expected_s + self.write_s) * 1e9)
+        goal_s = self._models.config(merged.pipeline).goal_s
         control = self._control(merged.pipeline)
         for task in merged.tasks:
             control.classified(len(task.images), (end_ns - task.item.captured_ns) / 1e9, goal_s)
 
     def _shed_stale(self, key: QueueKey, now_ns: int) -> None:
-        """Shed the live frames that would be older than the freshness at the end of a batch of all that fits."""
+        """Shed the live frames that would be older than the freshness at the end of the next full batch."""
         config, queue = self._models.config(key.pipeline), self._queues[key]
         if key.late or config.overload != "shed" or not config.freshness_s:
             return
         most_rows, rows = self._max_rows(key), 0
         for job in itertools.islice((job for jobs in queue.values() for job in jobs), most_rows):
             rows += job.rows
-        end_ns = now_ns + round(self._batch_s(key, min(rows, most_rows)) * 1e9)
+        end_ns = now_ns + round((self._batch_s(key, min(rows, most_rows)) + self.write_s) * 1e9)
         oldest_ns = end_ns - round(config.freshness_s * 1e9)
         for tp, jobs in list(queue.items()):
             for job in jobs:
@@ -296,9 +299,9 @@ class Scheduler:
         """Return when a job is due: at its deadline, or when it becomes stale if it misses its deadline anyway."""
         rows, due_s = job.rows, (job.deadline_ns - now_ns) / 1e9
         config = self._models.config(key.pipeline)
-        if due_s < self._batch_s(key, rows) and config.overload == "shed" and config.freshness_s:
+        if due_s < self._batch_s(key, rows) + self.write_s and config.overload == "shed" and config.freshness_s:
             due_s = (job.captured_ns - now_ns) / 1e9 + config.freshness_s
-        return WaitingJob(rows, due_s)
+        return WaitingJob(rows, due_s - self.write_s)
 
     def _fill(
         self, jobs: Iterator[tuple[TopicPartition, Job]], most_rows: int

@@ -162,6 +162,31 @@ async def test_models_are_ready_once_one_is_served_or_if_no_pipeline_is_configur
     assert bench.live.unready_reason() == ""
 
 
+async def test_the_lighter_model_is_loaded_beside_the_usual_one_until_the_policy_changes(bench: LiveBench) -> None:
+    light = CARS.model_copy(update={"overload": "lighter", "lighter": "regions@9"})
+    await bench.configure([light])
+    assert bench.live.names == {"cars"}
+    assert bench.live.has_lighter("cars")
+    async with bench.live.use("cars", lighter=True) as model:
+        assert model.model.manifest.id == "regions@9"
+    assert await bench.served() == "regions@1"
+    await bench.configure([CARS])
+    bench.now_s = REMOVED_S + 1
+    await bench.live.update()
+    await bench.settle()
+    assert not bench.live.has_lighter("cars")
+    assert [is_open(engine) for engine in bench.source.engines] == [True, False]
+
+
+async def test_a_pipeline_whose_lighter_model_is_refused_keeps_its_usual_one(bench: LiveBench) -> None:
+    bench.source.broken = {"regions@9"}
+    with pytest.raises(ConfigError, match="regions@9 is broken"):
+        await bench.configure([CARS.model_copy(update={"overload": "lighter", "lighter": "regions@9"})])
+    assert not bench.live.has_lighter("cars")
+    async with bench.live.use("cars", lighter=True) as model:
+        assert model.model.manifest.id == "regions@1"
+
+
 async def test_a_pipeline_removed_while_its_model_loads_is_dropped_later(bench: LiveBench) -> None:
     bench.live.want([CARS])
     loading = asyncio.create_task(bench.live.update())

@@ -83,6 +83,24 @@ class TestScheduler:
             scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=0), 0)
         assert offsets(scheduler.next(0)) == [0, 1, 2]
 
+    def test_the_time_to_write_results_counts_before_their_deadline(self) -> None:
+        scheduler = Scheduler(EvenModels(8, row_s=0.3))
+        scheduler.write_s = 0.35
+        for offset in range(8):
+            scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=0), 0)
+        assert offsets(scheduler.next(0)) == [0, 1]
+
+    def test_late_and_replayed_frames_are_never_shed(self) -> None:
+        models = EvenModels(8, row_s=0.3)
+        models.configure("regions", freshness_s=1.0)
+        scheduler = Scheduler(models)
+        for tp, offset, lane in ((LATE_0, 0, "late"), (LIVE_1, 1, "replay-7"), (LIVE_0, 2, "live")):
+            one = item(offset, captured_ns=0, lane=lane)
+            each = accept(record([one], offset=offset), HighWaterMarks(), frozenset({"regions"}))
+            scheduler.add(tp, each, 5 * 10**9)
+        assert [offsets(scheduler.next(5 * 10**9)) for _ in range(3)] == [[1], [0], []]
+        assert scheduler.taken_shed() == {("regions", "stale"): 1}
+
     def test_a_full_batch_is_chosen_if_all_deadlines_are_missed_anyway(self) -> None:
         scheduler = Scheduler(EvenModels(4, row_s=2.0))
         for offset in range(8):
