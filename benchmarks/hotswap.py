@@ -26,10 +26,10 @@ from typing import Annotated, Any
 import psutil
 import tomli_w
 import typer
-from aiokafka import AIOKafkaProducer
 
-from benchmarks.pipeline import CAMERAS, PipelineCase, frame_record, shipped_case, until
+from benchmarks.pipeline import CAMERAS, PipelineCase, shipped_case, until
 from benchmarks.report import RESULTS, Out, keep, log_progress
+from benchmarks.serving.sender import SteadySender
 from deploy.local.demo.watch import watching
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
@@ -37,7 +37,7 @@ from deploy.local.supervisor import Supervisor
 from engines.repository.manifest import MANIFEST, read_manifest, sha256_of
 from ingest.contract.codec import decode
 from ingest.contract.records import Result
-from ingest.contract.topics import DEADLETTER, FRAMES
+from ingest.contract.topics import DEADLETTER
 from ingest.contract.topics import RESULTS as RESULTS_TOPIC
 from ingest.kafka import settings as kafka
 from ingest.kafka import topicadmin
@@ -94,10 +94,9 @@ class HotSwapRun:
     """One run: a producer of frames, and a change of version about once per second."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float, engine_log: Path) -> None:
-        self._case, self._settings, self._fps, self._engine_log = case, settings, fps, engine_log
-        self.sent = 0
+        self._case, self._settings, self._engine_log = case, settings, engine_log
+        self.sender = SteadySender(case, settings, fps)
         self.memory_mb: list[float] = []
-        self._over = False
 
     async def run(self, supervisor: Supervisor, versions: int, pause_s: float) -> None:
         """Swap through all versions while frames are sent, and wait for the results of all frames."""
@@ -107,10 +106,10 @@ class HotSwapRun:
             async with watching(self._settings) as figures, supervisor:
                 await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._send(producer))
+                    group.create_task(self.sender.run(producer))
                     await self._swap(supervisor, versions, pause_s)
-                    self._over = True
-                await until(lambda: figures.results >= self.sent)
+                    self.sender.stop()
+                await until(lambda: figures.results >= self.sender.sent)
         finally:
             await producer.stop()
 
@@ -124,23 +123,12 @@ class HotSwapRun:
                 if version > WARM_SWAPS and (pid := supervisor.pid("engine")):
                     self.memory_mb.append(round(psutil.Process(pid).memory_info().rss / 1e6, 1))
                 if version % 10 == 0:
-                    log_progress(f"version {version} of {versions}, {self.sent} frames")
+                    log_progress(f"version {version} of {versions}, {self.sender.sent} frames")
 
     def _decided(self) -> int:
         """Return the number of versions that the node has served or refused."""
         text = self._engine_log.read_text()
         return text.count("model_served") + text.count("model_refused")
-
-    async def _send(self, producer: AIOKafkaProducer) -> None:
-        topic, started_s = self._settings.topic(FRAMES), time.perf_counter()
-        while not self._over:
-            number = self.sent % len(self._case.pictures)
-            epoch = 1 + self.sent // len(self._case.pictures)
-            partition, camera, value, headers = frame_record(self._case, number, epoch)
-            await producer.send(topic, value, key=camera.encode(), partition=partition, headers=list(headers.items()))
-            self.sent += 1
-            await asyncio.sleep(max(0.0, started_s + self.sent / self._fps - time.perf_counter()))
-        await producer.flush()
 
 
 async def _results(settings: KafkaSettings) -> tuple[list[tuple[int, int]], int]:
@@ -176,13 +164,13 @@ async def run(swaps: int, broken_count: int, fps: float, pause_s: float, seed: i
         await swapper.run(supervisor, versions, pause_s)
         took_s = time.perf_counter() - started_s
         results, dead = await _results(settings)
-        faults = judge(swapper.sent, results, dead, broken, swapper.memory_mb, supervisor.restarts()["engine"])
+        faults = judge(swapper.sender.sent, results, dead, broken, swapper.memory_mb, supervisor.restarts()["engine"])
     served = Counter(version for _, version in results)
     return {
         "swaps": swaps,
         "broken": sorted(broken),
         "seconds": round(took_s, 1),
-        "frames": swapper.sent,
+        "frames": swapper.sender.sent,
         "results": len(results),
         "dead_letters": dead,
         "versions_on_results": len(served),

@@ -120,8 +120,9 @@ def shipped_case(count: int) -> PipelineCase:
     return PipelineCase("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)
 
 
-def _cases(count: int) -> list[PipelineCase]:
-    cases = [shipped_case(count)]
+def cases(count: int) -> list[PipelineCase]:
+    """Return the cases of the shipped model and, if its file is there, of YOLOX-nano."""
+    found = [shipped_case(count)]
     if (DATA / "yolox-nano.onnx").is_file():
         repository = Repository(ROOT / ".sightline" / "models")
         options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
@@ -129,8 +130,8 @@ def _cases(count: int) -> list[PipelineCase]:
         repository.promote("yolox-nano", model.manifest.version)
         pictures = _pictures(_video(DATA / "car-detection.mp4"), max(60, count // 3))
         pipeline = pipeline_for(model.manifest, regions=False)
-        cases.append(PipelineCase("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline))
-    return cases
+        found.append(PipelineCase("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline))
+    return found
 
 
 def _bare(case: PipelineCase, threads: int) -> float:
@@ -163,8 +164,11 @@ def _bare(case: PipelineCase, threads: int) -> float:
 
 
 def frame_record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
-    """Return the partition, camera, value and headers of one frame, with the present time as capture time."""
-    picture = case.pictures[number]
+    """Return the partition, camera, value and headers of one frame, with the present time as capture time.
+
+    Frames beyond the last picture begin with the first one again.
+    """
+    picture = case.pictures[number % len(case.pictures)]
     frame = Frame(
         camera=f"camera-{number % CAMERAS}",
         epoch=epoch,
@@ -301,7 +305,7 @@ def main(
     """Measure, print, and write the results with date and machine."""
     threads = os.cpu_count() or 1
     with _broker() as broker:
-        measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in _cases(frames)]
+        measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in cases(frames)]
     typer.echo(json.dumps(keep("pipeline", {"cases": measured}, out), indent=2))
 
 

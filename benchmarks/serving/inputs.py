@@ -1,0 +1,86 @@
+"""Prepared batches of real pictures, as the stage ``prepare`` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from benchmarks.pipeline import PipelineCase
+from engines.engine import CHANNELS, Images
+from ingest.contract import headers as h
+from ingest.contract.codec import encode_batch, encode_part
+from ingest.contract.identity import LIVE
+from ingest.contract.records import BatchItem, Canvas, FrameRef, Pixels, Region, padded_rows
+from ingest.contract.topics import BATCHES
+from ingest.kafka.log import Outgoing
+from ingest.site import PipelineConfig
+from stream.prepare.regions import draw, windows
+
+
+class PreparedRow(NamedTuple):
+    """One region of a frame, cropped and resized for the model. ``width`` and ``height`` are those of the frame in
+    px."""
+
+    width: int
+    height: int
+    region: Region
+    pixels: Pixels
+
+
+class BatchPlace(NamedTuple):
+    """Partition, camera, epoch and first sequence number of a batch's frames."""
+
+    partition: int
+    camera: str
+    epoch: int
+    first_seq: int
+    captured_ns: int = 0
+
+
+def prepared_rows(case: PipelineCase) -> list[PreparedRow]:
+    """Return one region of each picture, prepared for the case's model."""
+    rows = []
+    for picture in case.pictures:
+        image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+        (window,) = windows(case.pipeline, (picture.width, picture.height), picture.motion, 1)
+        rows.append(PreparedRow(picture.width, picture.height, window.region, draw(case.pipeline, image, window)))
+    return rows
+
+
+def canvas_of(pipeline: PipelineConfig) -> Canvas:
+    """Return the size of the model's input."""
+    return Canvas(pipeline.height, pipeline.width, CHANNELS)
+
+
+def padded(case: PipelineCase, rows: Sequence[PreparedRow]) -> Images:
+    """Return the model's input for some rows, ``(N, height, width, 3)`` uint8."""
+    inners, pictures = [row.region.inner for row in rows], [row.pixels for row in rows]
+    return padded_rows(canvas_of(case.pipeline), case.model.manifest.input.pad, inners, pictures)
+
+
+def batch_record(pipeline: PipelineConfig, rows: Sequence[PreparedRow], place: BatchPlace) -> Outgoing:
+    """Return a record of the topic ``batches`` with one frame per row."""
+    items = [
+        BatchItem(
+            camera=place.camera,
+            epoch=place.epoch,
+            seq=place.first_seq + number,
+            captured_ns=place.captured_ns,
+            width=row.width,
+            height=row.height,
+            lane=LIVE,
+            source=FrameRef("frames", place.partition, place.first_seq + number),
+            pipelines=(pipeline.name,),
+            traceparent=h.new_traceparent(),
+            outcome="classify",
+            regions=(row.region,),
+        )
+        for number, row in enumerate(rows)
+    ]
+    encoded = [encode_part(item) for item in items]
+    value = encode_batch(pipeline.name, canvas_of(pipeline), encoded, [row.pixels for row in rows])
+    headers = h.frame_headers([item.id for item in items], LIVE, items[0].traceparent, pipeline.name)
+    return Outgoing(BATCHES, place.partition, value, headers=headers)

@@ -1,0 +1,234 @@
+"""Kill one of two engine nodes again and again, and check that each frame has exactly one result.
+
+``python -m benchmarks.serving.kills --kills 30 --seed 1 --keep`` sends frames at a steady rate to the prepare stage.
+Two nodes in one group share the partitions of the batches. SIGKILL ends one of them at random times, and the
+supervisor starts it again. The pauses between two kills are from 0 to 20 s, so that some kills hit a node that takes
+partitions over, or a group that rebalances. The run passes if
+
+- the ledger balances: no frame is unaccounted for, and none has two final states,
+- the topic ``results`` has one classified result for each frame that was sent, and no frame has a dead letter,
+- as many processes were killed as planned.
+
+``ended`` counts the ends of a node that no kill caused. A busy machine can make a node silent for longer than its
+session, so that the other one fences it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.pipeline import CAMERAS, PipelineCase, shipped_case, until
+from benchmarks.report import KeepIt, conclude, log_progress
+from benchmarks.serving.sender import SteadySender
+from deploy.local.kafka.broker import Broker
+from deploy.local.stack import StackFiles, services
+from deploy.local.supervisor import ServiceSpec, Supervisor
+from ingest.contract.codec import decode
+from ingest.contract.records import Result
+from ingest.contract.topics import DEADLETTER, RESULTS
+from ingest.kafka import settings as kafka
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.ledger.auditor import audit
+from ingest.runtime import eventloop
+from ingest.site import CameraConfig
+from ingest.site.topic.store import publish
+
+NODES = ("engine-1", "engine-2")
+SESSION_TIMEOUT_S = 8.0
+"""Time until a silent node loses its partitions, in s: shorter than by default, for many take-overs."""
+AUDIT_S = 60.0
+"""Maximum time that the audit waits for frames in processing, in s."""
+PICTURES = 300
+
+
+@dataclass(frozen=True)
+class NodeKill:
+    """One kill. ``results`` is the number of results since the kill before."""
+
+    node: str
+    at_s: float
+    results: int
+
+
+@dataclass(frozen=True)
+class NodeKillEvidence:
+    """Figures of a finished run. ``results`` counts the results of each frame that was classified."""
+
+    kills: Sequence[NodeKill]
+    planned: int
+    sent: int
+    results: Counter[str]
+    dead_letters: int
+    unaccounted: int
+    ledger_duplicates: int
+
+
+def judge(evidence: NodeKillEvidence) -> list[str]:
+    """Return the faults of a run. Pure."""
+    faults = []
+    if evidence.unaccounted or evidence.ledger_duplicates:
+        faults.append(
+            f"ledger: {evidence.unaccounted} frames unaccounted, {evidence.ledger_duplicates} duplicates: expected 0"
+        )
+    if len(evidence.results) != evidence.sent:
+        faults.append(f"{evidence.sent} frames were sent, {len(evidence.results)} of them have a result")
+    twice = sorted(frame for frame, count in evidence.results.items() if count > 1)
+    if twice:
+        faults.append(f"{len(twice)} frames have more than one result, such as {twice[0]}")
+    if evidence.dead_letters:
+        faults.append(f"{evidence.dead_letters} frames have a dead letter")
+    if len(evidence.kills) != evidence.planned:
+        faults.append(f"{len(evidence.kills)} kills: expected {evidence.planned}")
+    return faults
+
+
+def plan(kills: int, seed: int, longest_s: float) -> list[tuple[float, str]]:
+    """Return the pause before each kill in s, and the node to kill. The same seed gives the same plan."""
+    chance = random.Random(seed)
+    return [(round(chance.uniform(0.0, longest_s), 2), chance.choice(NODES)) for _ in range(kills)]
+
+
+class NodeKilling:
+    """One run: a sender of frames, a counter of results, and the kills. ``results`` is the number of results."""
+
+    def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float) -> None:
+        self._settings = settings
+        self.sender = SteadySender(case, settings, fps)
+        self.results = 0
+        self.kills: list[NodeKill] = []
+
+    async def run(self, supervisor: Supervisor, steps: Sequence[tuple[float, str]]) -> None:
+        """Kill as planned while frames are sent, and wait for the results of all frames."""
+        producer = kafka.producer(self._settings, "nodekills")
+        await producer.start()
+        reading = asyncio.create_task(self._read())
+        try:
+            async with supervisor:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self.sender.run(producer))
+                    await until(lambda: reading.done() or self.results >= CAMERAS)
+                    await self._kill_all(supervisor, steps)
+                    self.sender.stop()
+                await until(lambda: reading.done() or self.results >= self.sender.sent)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await producer.stop()
+
+    async def _kill_all(self, supervisor: Supervisor, steps: Sequence[tuple[float, str]]) -> None:
+        began_s, before = time.monotonic(), self.results
+        for pause_s, node in steps:
+            await asyncio.sleep(pause_s)
+            await until(lambda: supervisor.pid(node) is not None)  # noqa: B023  (awaited in this turn of the loop)
+            pid = supervisor.pid(node)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            at_s, seen = round(time.monotonic() - began_s, 1), self.results
+            self.kills.append(NodeKill(node, at_s, seen - before))
+            before = seen
+            log_progress(f"{at_s} s: killed {node}, {seen} results of {self.sender.sent} frames")
+            restarted = supervisor.restarts()[node] + 1
+            await until(lambda: supervisor.restarts()[node] >= restarted)  # noqa: B023
+
+    async def _read(self) -> None:
+        """Count the results as they come."""
+        consumer = kafka.consumer(self._settings, "nodekills-results")
+        consumer.subscribe([self._settings.topic(RESULTS)])
+        await consumer.start()
+        try:
+            async for _ in consumer:
+                self.results += 1
+        finally:
+            await consumer.stop()
+
+
+async def _results(log: KafkaLog) -> Counter[str]:
+    """Return the number of classified results of each frame."""
+    found: Counter[str] = Counter()
+    for partition, end in (await log.ends(RESULTS)).items():
+        async for record in log.read(RESULTS, partition, 0, end):
+            result = decode(Result, record.value)
+            found[str(result.id)] += result.outcome == "classified"
+    return found
+
+
+def nodes(settings: KafkaSettings, folder: Path, models: Path) -> list[ServiceSpec]:
+    """Return the services of a run: the prepare stage and two nodes."""
+    specs = {spec.name: spec for spec in services(StackFiles(folder / "stack"), settings, models, 0)}
+    engine = specs["engine"]
+    argv = [*engine.argv, f"--session-timeout={SESSION_TIMEOUT_S}"]
+    return [specs["prepare-live"], *(replace(engine, name=name, argv=argv) for name in NODES)]
+
+
+async def run(kills: int, seed: int, longest_s: float, fps: float, broker: Broker) -> dict[str, Any]:
+    """Run, and return the report with the faults found."""
+    settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="nodekills.")
+    case = shipped_case(PICTURES)
+    await topicadmin.create(settings, partitions=CAMERAS)
+    async with KafkaLog(settings, "nodekills") as log:
+        cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
+        await publish(log, [case.pipeline, *cameras])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        supervisor = Supervisor(nodes(settings, folder, case.repository.root), folder, seed=seed)
+        killing, began_s = NodeKilling(case, settings, fps), time.monotonic()
+        await killing.run(supervisor, plan(kills, seed, longest_s))
+        took_s = time.monotonic() - began_s
+        takeovers = sum((folder / f"{node}.log").read_text().count("partitions_assigned") for node in NODES)
+    async with KafkaLog(settings, "nodekills") as log:
+        totals = (await audit(log, wait_s=AUDIT_S)).totals
+        dead, results = sum((await log.ends(DEADLETTER)).values()), await _results(log)
+    restarts = sum(supervisor.restarts()[node] for node in NODES)
+    evidence = NodeKillEvidence(
+        killing.kills,
+        kills,
+        killing.sender.sent,
+        results,
+        dead,
+        totals.unaccounted,
+        totals.duplicates,
+    )
+    return {
+        "kills": len(killing.kills),
+        "seconds": round(took_s, 1),
+        "frames": killing.sender.sent,
+        "results": results.total(),
+        "unaccounted": totals.unaccounted,
+        "duplicates": totals.duplicates,
+        "dead_letters": dead,
+        "ended": restarts - len(killing.kills),
+        "takeovers": takeovers,
+        "each_kill": [asdict(kill) for kill in killing.kills],
+        "faults": judge(evidence),
+    }
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=1, help="Number of kills.")] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the pauses and of the nodes to kill.")] = 1,
+    longest: Annotated[float, typer.Option(min=0.0, help="Longest pause between two kills in s.")] = 20.0,
+    fps: Annotated[float, typer.Option(min=1.0, help="Frames per second of all cameras together.")] = 40.0,
+    keep_it: KeepIt = False,
+) -> None:
+    """Kill nodes, and print kills, results, unaccounted frames and duplicates. Exit with 1 if a fault was found."""
+    with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
+        figures = eventloop.run(run(kills, seed, longest, fps, broker))
+    conclude("nodekills", {"seed": seed, **figures}, figures["faults"], keep_it=keep_it, quiet="each_kill")
+
+
+if __name__ == "__main__":
+    typer.run(main)
