@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,12 +14,13 @@ from engines import backends
 from engines.backends.hardware import INSTRUCTIONS, cpu_count, cuda, processor
 from engines.backends.tensorrt.plans import default_folder
 from engines.exceptions import EngineError
+from engines.gpuuse import GpuMonitor
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from engines.speed import batch_speed
 from ingest.site.pipeline import Precision
 
-PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "pycuda", "numpy")
+PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "pycuda", "nvidia-ml-py", "numpy")
 """Packages whose versions matter to a backend."""
 TIMED_S = 0.5
 """Minimum time for which a model is run to measure its speed, in seconds."""
@@ -41,11 +42,13 @@ class ModelTiming:
     error: str = ""
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return processor, GPUs, versions, plans of TensorRT, usable backends, and the choice of ``auto``.
+def describe_machine(monitor: GpuMonitor | None = None) -> dict[str, Any]:
+    """Return processor, GPUs and their use, versions, plans of TensorRT, usable backends, and the choice of ``auto``.
 
     The result is fit for JSON. A backend that cannot be used has its reason; the reason of a usable one is empty.
     """
+    with contextlib.closing(monitor or GpuMonitor()) as monitor:
+        use = {"unavailable_reason": monitor.unavailable_reason, "gpus": list(map(asdict, monitor.read()))}
     cpu = processor()
     known = {flag for wanted in INSTRUCTIONS.values() for flag, _ in wanted}
     return {
@@ -55,6 +58,7 @@ def describe_machine() -> dict[str, Any]:
             "instructions": sorted(cpu.flags & known),
         },
         "nvidia": asdict(cuda()),
+        "gpu_use": use,
         "versions": _versions(),
         "backends": {name: backends.unavailable_reason(name) for name in backends.BACKENDS},
         "plans": _plans(default_folder()),
@@ -92,7 +96,7 @@ def _plans(folder: Path) -> dict[str, Any]:
     """Return the files of the plan cache, with their sizes and the time of their last use."""
     files = []
     for file in sorted(folder.glob("*.plan")):
-        with suppress(OSError):  # a node may delete a plan meanwhile
+        with contextlib.suppress(OSError):  # a node may delete a plan meanwhile
             stat = file.stat()
             used = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds")
             files.append({"file": file.name, "bytes": stat.st_size, "used": used})

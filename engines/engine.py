@@ -18,8 +18,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from engines.exceptions import BadBatch, EngineStateError, ModelLoadFailed
+from engines.exceptions import BadBatch, DeviceLost, EngineStateError, ModelLoadFailed
 from engines.repository.manifest import Model
+from ingest.runtime import logs
+
+_log = logs.get("engines.engine")
 
 CHANNELS = 3
 
@@ -149,6 +152,13 @@ class Engine(ABC):
         self._model = model
         self._batch_size = model.manifest.max_batch
 
+    def needs_build(self, model: Model) -> bool:
+        """Return whether ``load`` would first build a plan of the model, which takes minutes."""
+        return False
+
+    def cancel_build(self) -> None:  # noqa: B027  (most backends build nothing)
+        """Make ``load`` raise BuildCancelled if it builds a plan, now or later. May be called in any thread."""
+
     def warm_up(self) -> None:
         """Run batches of doubling sizes, check the outputs, and set ``batch_size`` to the fastest size.
 
@@ -206,15 +216,19 @@ class Engine(ABC):
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[Slot]:
-        """Acquire a slot, and release it at the end. A batch that was submitted and not collected is waited for."""
+        """Acquire a slot, and release it at the end. A batch that was submitted and not collected is waited for.
+
+        Raise DeviceLost if the device is lost during this wait, instead of the caller's own error.
+        """
         slot = self.acquire()
         try:
             yield slot
         finally:
-            if slot.state == "submitted":
-                with contextlib.suppress(Exception):  # the caller's own exception is under way
-                    self.collect(slot)
-            self.release(slot)
+            try:
+                if slot.state == "submitted":
+                    self._collect_quietly(slot)
+            finally:
+                self.release(slot)
 
     def run(self, slot: Slot, rows: int) -> Outputs:
         """Submit an acquired slot and collect its outputs."""
@@ -247,6 +261,15 @@ class Engine(ABC):
         self._model = None
         self._slots.clear()
         self._close_impl()
+
+    def _collect_quietly(self, slot: Slot) -> None:
+        """Wait for a batch whose outputs nobody needs, because the caller failed. Raise DeviceLost only."""
+        try:
+            self.collect(slot)
+        except DeviceLost:
+            raise
+        except Exception as error:
+            _log.debug("batch_failed_after_error", error=repr(error))
 
     def _require(self, slot: Slot, *states: str) -> None:
         if slot not in self._slots:

@@ -28,7 +28,7 @@ class NodeMetrics(GroupMetrics):
         )
         self.out_of_order = Counter(
             "sightline_engine_out_of_order_total",
-            "Frames shed because a later frame of their epoch came before, per pipeline",
+            "Frames shed because a later frame of their epoch came before, once for each of their pipelines",
             ["camera"],
             registry=registry,
         )
@@ -47,6 +47,23 @@ class NodeMetrics(GroupMetrics):
         self.refused_models = Gauge(
             "sightline_engine_refused_models",
             "Pipelines and second models whose wanted version cannot be served; they keep their present version",
+            registry=registry,
+        )
+        self.stand_ins = Gauge(
+            "sightline_engine_stand_ins",
+            "Pipelines that a CPU serves until their TensorRT plan is built",
+            registry=registry,
+        )
+        self.shadow_frames = Counter(
+            "sightline_engine_shadow_frames_total",
+            "Frames for a candidate model, by outcome: agree, differ, failed, or skipped without idle time",
+            ["pipeline", "outcome"],
+            registry=registry,
+        )
+        self.shadow_off = Gauge(
+            "sightline_engine_shadow_off",
+            "1 for a pipeline whose candidate model was switched off after a failure",
+            ["pipeline"],
             registry=registry,
         )
         self.waiting = Gauge("sightline_engine_waiting_rows", "Regions waiting for an engine", registry=registry)

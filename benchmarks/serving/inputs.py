@@ -13,7 +13,7 @@ from engines.engine import CHANNELS, Images
 from ingest.contract import headers as h
 from ingest.contract.codec import encode_batch, encode_part
 from ingest.contract.identity import LIVE
-from ingest.contract.records import BatchItem, Canvas, FrameRef, Pixels, Region, padded_rows
+from ingest.contract.records import BatchItem, Canvas, FrameRef, Pixels, Preparation, Region, padded_rows
 from ingest.contract.topics import BATCHES
 from ingest.kafka.log import Outgoing
 from ingest.site import PipelineConfig
@@ -81,6 +81,7 @@ def batch_record(pipeline: PipelineConfig, rows: Sequence[PreparedRow], place: B
         for number, row in enumerate(rows)
     ]
     encoded = [encode_part(item) for item in items]
-    value = encode_batch(pipeline.name, canvas_of(pipeline), encoded, [row.pixels for row in rows])
+    preparation = Preparation(canvas_of(pipeline), pipeline.colour, pipeline.fit)
+    value = encode_batch(pipeline.name, preparation, encoded, [row.pixels for row in rows])
     headers = h.frame_headers([item.id for item in items], LIVE, items[0].traceparent, pipeline.name)
     return Outgoing(BATCHES, place.partition, value, headers=headers)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import resolve_name
 
-from engines.backends.auto import AUTO, BackendChoice, choose
+from engines.backends.auto import AUTO, CPU_ORDER, BackendChoice, choose
 from engines.backends.hardware import processor
 from engines.engine import Engine
 from ingest.site.pipeline import Precision
 
-__all__ = ["AUTO", "BACKENDS", "BackendChoice", "choose_here", "make", "unavailable_reason"]
+__all__ = ["AUTO", "BACKENDS", "BackendChoice", "choose_cpu_here", "choose_here", "make", "unavailable_reason"]
 
 
 BACKENDS: Mapping[str, str] = {
@@ -44,6 +44,11 @@ def unavailable_reason(name: str) -> str:
     except ModuleNotFoundError as error:
         return f"the Python module {error.name} is missing"
     return reason
+
+
+def choose_cpu_here(precision: Precision) -> BackendChoice:
+    """Return the backend for a model that allows ``precision``, on the processor of this machine."""
+    return choose(precision, processor(), unavailable_reason, CPU_ORDER)
 
 
 def choose_here(precision: Precision) -> BackendChoice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engines.backends.hardware import INSTRUCTIONS, Cpu
@@ -11,6 +11,8 @@ from ingest.site.pipeline import Precision
 AUTO = "auto"
 AUTO_ORDER = ("tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime")
 """Backends in the order in which they are considered. A GPU is faster than any CPU; ONNX Runtime is always there."""
+CPU_ORDER = AUTO_ORDER[2:]
+"""The backends among them that compute on a processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +24,26 @@ class BackendChoice:
     passed_over: Mapping[str, str]
 
 
-def choose(precision: Precision, processor: Cpu, unavailable_reason: Callable[[str], str]) -> BackendChoice:
-    """Return the first usable backend for a model that allows ``precision``.
+def choose(
+    precision: Precision,
+    processor: Cpu,
+    unavailable_reason: Callable[[str], str],
+    order: Sequence[str] = AUTO_ORDER,
+) -> BackendChoice:
+    """Return the first usable backend of ``order`` for a model that allows ``precision``.
 
     OpenVINO is used only where it is faster than ONNX Runtime: with a lower precision than fp32, and a processor that
     has instructions for it. ``unavailable_reason`` takes a backend's name, and returns an empty text if it can be
     used.
     """
     passed_over: dict[str, str] = {}
-    for name in AUTO_ORDER[:-1]:
+    for name in order[:-1]:
         reason = unavailable_reason(name)
         gain, no_gain = _gain_on_cpu(precision, processor) if name == "openvino" else ("a GPU is available", "")
         if not reason and not no_gain:
             return BackendChoice(name, gain, passed_over)
         passed_over[name] = reason or no_gain
-    return BackendChoice(AUTO_ORDER[-1], "it runs on every machine", passed_over)
+    return BackendChoice(order[-1], "it runs on every machine", passed_over)
 
 
 def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:

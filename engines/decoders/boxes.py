@@ -13,6 +13,12 @@ MAX_DETECTIONS = 300
 """Maximum number of detections per image. A COCO evaluation uses at most 100, and a crowded image has fewer than 300
 objects."""
 
+FAR = 1e6
+"""Maximum distance of a box from the image, in the unit of the output, such as px or grid cells. Prevents
+overflow."""
+LARGEST_LOG = 14.0
+"""Maximum logarithm of a box's size, which lies beyond any image and prevents overflow."""
+
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 

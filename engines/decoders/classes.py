@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.decoders.base import DecoderOptions, FrameRegion, clipped, only_output
+from engines.decoders.checks import are_scores, not_scores
 from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
 from ingest.contract.records import Detection
@@ -18,9 +19,6 @@ BACKGROUND = "background"
 _ROUNDING = 0.05
 """Tolerance for the sum of a row's probabilities to differ from 1, because low-precision models round. Rows outside
 of the tolerance are logits."""
-
-_OVER = 1e-3
-"""Maximum excess of a score above 1, which comes from rounding in half precision."""
 
 
 class SoftmaxDecoder:
@@ -42,7 +40,7 @@ class SoftmaxDecoder:
         if len(self._options.labels) == 1:
             return "a softmax over one label is always 1"
         scores = next(iter(outputs.values()))
-        if _are_scores(scores) and (np.abs(scores.sum(axis=1) - 1.0) > _ROUNDING).any():
+        if are_scores(scores) and (np.abs(scores.sum(axis=1) - 1.0) > _ROUNDING).any():
             return (
                 f"scores of one image lie between 0 and 1 and sum to {scores[0].sum():.3g}: expected probabilities "
                 "that sum to 1, or logits. Use the decoder sigmoid for independent labels"
@@ -79,11 +77,7 @@ class SigmoidDecoder:
 
     def misfit(self, outputs: Outputs) -> str:
         """Return why the outputs are not scores between 0 and 1."""
-        scores = next(iter(outputs.values()))
-        if _are_scores(scores):
-            return ""
-        low, high = float(scores.min()), float(scores.max())
-        return f"scores lie between {low:.3g} and {high:.3g}: expected 0 to 1. End the model with a sigmoid"
+        return not_scores(next(iter(outputs.values())), "End the model with a sigmoid")
 
     def _decode_row(self, scores: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
         box = clipped(row.region.box, row)
@@ -95,10 +89,6 @@ class SigmoidDecoder:
             for i in likely
             if self._options.labels[i] != BACKGROUND
         ]
-
-
-def _are_scores(values: npt.NDArray[np.float32]) -> bool:
-    return bool((values >= 0.0).all() and (values <= 1.0 + _OVER).all())
 
 
 def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, fits, require_finite
-from engines.decoders.boxes import MAX_DETECTIONS, Floats, Indices, detections
+from engines.decoders.boxes import FAR, MAX_DETECTIONS, Floats, Indices, detections
 from engines.decoders.checks import not_classes, not_corners, not_in_unit, not_scores
 from engines.decoders.classes import BACKGROUND
 from engines.decoders.scored import input_size
@@ -17,8 +17,6 @@ from engines.engine import Outputs
 from engines.exceptions import InferenceFailed
 from ingest.contract.records import Detection
 
-_FAR = 1e7
-"""Maximum distance of a corner from the image, in units of the output. Prevents overflow."""
 _FAINT = 0.01
 """Score up to which a row counts as padding. Padded rows may hold any numbers."""
 
@@ -47,7 +45,7 @@ class EndToEndDecoder:
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the rows of each image from ``min_score`` on, except the background and unknown classes."""
         found = self._read(outputs, len(rows))
-        corners = found.boxes.clip(-_FAR, _FAR) * (input_size(self._options) if self._settings.unit == "share" else 1)
+        corners = found.boxes.clip(-FAR, FAR) * (input_size(self._options) if self._settings.unit == "share" else 1)
         return [self._decode_row(*one) for one in zip(corners, found.scores, found.classes, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, only_output
-from engines.decoders.boxes import MAX_DETECTIONS, Floats, detections, from_centres, likely
+from engines.decoders.boxes import FAR, MAX_DETECTIONS, Floats, detections, from_centres, likely
 from engines.decoders.checks import are_scores, not_centres, not_shares, not_sizes
 from engines.decoders.classes import BACKGROUND
 from engines.decoders.scored import activated, boxes_and_scores, input_size, without_background
 from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
 from ingest.contract.records import Detection
-
-_FAR = 1e6
-"""Maximum distance of a box from the image, in sizes of the image. Prevents overflow."""
 
 
 class RtdetrDecoder:
@@ -33,7 +30,7 @@ class RtdetrDecoder:
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the best class of each query, except the background."""
         boxes, scores = self._read(outputs, len(rows))
-        corners = from_centres(boxes.clip(-_FAR, _FAR)) * input_size(self._options)
+        corners = from_centres(boxes.clip(-FAR, FAR)) * input_size(self._options)
         return [self._decode_row(*one) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:

@@ -11,18 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, fits, require_finite
-from engines.decoders.boxes import Floats, best_boxes, from_centres
+from engines.decoders.boxes import FAR, LARGEST_LOG, Floats, best_boxes, from_centres
 from engines.decoders.checks import not_centres, not_corners, not_in_unit, not_scores, not_shares, not_sizes
 from engines.decoders.classes import BACKGROUND
 from engines.decoders.settings import BoxSettings, Prior, PriorSettings, read_settings
 from engines.engine import Outputs
 from engines.exceptions import InferenceFailed, ManifestError
 from ingest.contract.records import Detection
-
-_LARGEST_LOG = 14.0
-"""Maximum logarithm of a box's size, which lies beyond any image and prevents overflow."""
-_FAR = 1e6
-"""Maximum distance of a box from the image, in sizes of the image. Prevents overflow."""
 
 
 class CornersDecoder:
@@ -36,7 +31,7 @@ class CornersDecoder:
         """Return the boxes of each row after non-maximum suppression, without those of the background."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         scores = without_background(scores, self._options.labels)
-        corners = boxes.clip(-_FAR, _FAR) * (input_size(self._options) if self._unit == "share" else 1)
+        corners = boxes.clip(-FAR, FAR) * (input_size(self._options) if self._unit == "share" else 1)
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
@@ -94,12 +89,12 @@ class SsdDecoder:
 
     def _corners(self, boxes: Floats) -> Floats:
         if self._settings.form == "corners":
-            return boxes.clip(-_FAR, _FAR)
+            return boxes.clip(-FAR, FAR)
         if self._settings.form == "centres":
-            return from_centres(boxes.clip(-_FAR, _FAR))
+            return from_centres(boxes.clip(-FAR, FAR))
         centres, sizes = self._priors[:, :2], self._priors[:, 2:]
-        moved = centres + boxes[..., :2].clip(-_FAR, _FAR) * self._settings.centre_variance * sizes
-        scaled = np.exp((boxes[..., 2:] * self._settings.size_variance).clip(max=_LARGEST_LOG)) * sizes
+        moved = centres + boxes[..., :2].clip(-FAR, FAR) * self._settings.centre_variance * sizes
+        scaled = np.exp((boxes[..., 2:] * self._settings.size_variance).clip(max=LARGEST_LOG)) * sizes
         return from_centres(np.concatenate([moved, scaled], axis=-1).astype(np.float32))
 
 

@@ -7,17 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from engines.decoders.base import DecoderOptions, FrameRegion, only_output
-from engines.decoders.boxes import Floats, Indices, kept_boxes, likely_cells
+from engines.decoders.boxes import FAR, LARGEST_LOG, Floats, Indices, kept_boxes, likely_cells
 from engines.decoders.checks import not_scores
 from engines.decoders.settings import NoSettings, read_settings
 from engines.engine import Outputs
 from ingest.contract.records import Detection
 
 STRIDES = (8, 16, 32)
-
-_FAR_CELLS, _LARGEST_LOG = 1e6, 14.0
-"""Maximum offset of a box's centre in cells, and maximum logarithm of a box's size. Both values lie beyond any image
-and prevent overflow."""
 
 
 class YoloxDecoder:
@@ -54,8 +50,8 @@ class YoloxDecoder:
 
     def _corners(self, cells: Floats, indices: Indices) -> Floats:
         stride = self._stride[indices, None]
-        centre = (cells[:, :2].clip(-_FAR_CELLS, _FAR_CELLS) + self._grid[indices]) * stride
-        half = np.exp(cells[:, 2:4].clip(max=_LARGEST_LOG)) * stride / 2
+        centre = (cells[:, :2].clip(-FAR, FAR) + self._grid[indices]) * stride
+        half = np.exp(cells[:, 2:4].clip(max=LARGEST_LOG)) * stride / 2
         return np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
 
 

@@ -17,7 +17,7 @@ from engines.exceptions import EngineError, PipelineUnknown
 from ingest.contract import headers as h
 from ingest.contract.codec import MAX_RECORD_BYTES, decode, encode
 from ingest.contract.identity import FrameId, is_replay
-from ingest.contract.records import Batch, BatchItem, Canvas, Detection, Pixels, Result, RoutedFrame
+from ingest.contract.records import Batch, BatchItem, Detection, Pixels, Preparation, Result, RoutedFrame
 from ingest.contract.topics import RESULTS
 from ingest.deadletter import parked
 from ingest.exceptions import CodecError
@@ -123,7 +123,7 @@ class ItemTask:
     """
 
     item: BatchItem
-    canvas: Canvas
+    preparation: Preparation
     images: list[Pixels]
     frame: bytes = b""
     detections: list[Detection] | None = None
@@ -215,7 +215,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
             item_images, item = [], _shed(item, OUT_OF_ORDER)
         marks.advance(item.id, item.lane, batch.pipeline)
         if item_images:
-            job.tasks[len(job.items)] = ItemTask(item, batch.canvas, item_images, frame)
+            job.tasks[len(job.items)] = ItemTask(item, batch.preparation, item_images, frame)
         job.items.append(item)
     if batch.pipeline not in pipelines:
         for task in job.tasks.values():
@@ -240,9 +240,12 @@ def results(job: Job, finished_ns: int) -> list[Outgoing]:
 
 def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
     """Return the dead letter of one item: a batch of this item alone, so that it can be replayed by itself."""
+    canvas, colour, fit = task.preparation
     alone = Batch(
         pipeline=job.pipeline,
-        **task.canvas._asdict(),
+        **canvas._asdict(),
+        colour=colour,
+        fit=fit,
         items=(task.item,),
         pixels=b"".join(image.tobytes() for image in task.images),
         frames=task.frame,

@@ -18,6 +18,7 @@ from engines.node.intake import BatchIntake
 from engines.node.jobs import LIGHTER
 from engines.node.pipelines import LiveModels
 from engines.node.scheduler import MergedBatch, Scheduler
+from engines.node.shadow import ShadowRunner
 from engines.node.takeover import GROUP, OwnedPartition, take_over
 from ingest.contract.headers import PIPELINE
 from ingest.contract.identity import FrameId
@@ -58,7 +59,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     pipeline. Up to ``concurrency`` batches are classified at once: one more than the engines compute, so that a batch
     is prepared meanwhile. The node stops ``intake`` and closes ``log`` at the end of ``run``. ``take_over`` opens
     newly assigned partitions. ``refresh`` reads the configuration again before a batch of an unknown pipeline becomes
-    a dead letter: its pipeline may be new.
+    a dead letter: its pipeline may be new. ``shadow`` gets the classified frames while the node is idle.
 
     The process must end after any error from ``run``: Fenced and LogUnavailable leave a partition's writer in a state
     that only a new process can clear.
@@ -74,6 +75,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         metrics: NodeMetrics,
         clock: Clock | None = None,
         refresh: Callable[[], Awaitable[None]] | None = None,
+        shadow: ShadowRunner | None = None,
         take_over: Callable[[Log, Sequence[TopicPartition]], Awaitable[list[OwnedPartition]]] = take_over,
     ) -> None:
         self._log = log
@@ -84,6 +86,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._clock = clock or SystemClock()
         self._open_partitions = take_over
         self._refresh = refresh
+        self._shadow = shadow
         self._scheduler = Scheduler(models)
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._takeover: asyncio.Task[None] | None = None
@@ -93,6 +96,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._disordered: set[str] = set()
         self._wake = asyncio.Event()
         models.on_update = self._wake.set
+        if shadow:
+            shadow.busy = lambda: bool(self._classifying) or self._scheduler.waiting > 0
         self._failure: BaseException | None = None
         self._seconds_per_row = 0.0
         self._transaction_s = 0.0
@@ -298,6 +303,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 await loop.run_in_executor(self._pool, model.classify, merged)
                 if rows <= model.max_rows:  # else it took several engine calls
                     model.batch_time.observe(rows, merged.took.device_s)
+                if self._shadow and not lighter:
+                    self._shadow.offer(merged, model.model.manifest.id)
         except PipelineUnknown as error:
             for task in merged.tasks:
                 task.error = error

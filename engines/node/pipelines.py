@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TypeVar
 
 from engines.exceptions import EngineError, EngineStateError, PipelineUnknown
 from engines.metrics import NodeMetrics
 from engines.node.cascade import Cascade
 from engines.node.serving import SecondModel, ServedModel
+from engines.node.wanted import AnyModel, ModelSettings, ModelSource, SecondWanted, Wanted, config_of
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
-from ingest.site import PipelineConfig, SecondModelConfig
+from ingest.site import PipelineConfig
+
+T = TypeVar("T")
 
 _log = logs.get("engines.node")
 
@@ -30,66 +34,32 @@ _UNKNOWN = PipelineConfig(name="unknown", model="unknown", width=1, height=1)
 """Settings of a pipeline that is not configured."""
 
 
-class ModelSource(Protocol):
-    """Maker of served models. Methods block, and may be called from any thread. They raise EngineError."""
-
-    def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
-        """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
-
-    def make(self, pipeline: PipelineConfig) -> ServedModel:
-        """Return the served model of a pipeline, not yet opened."""
-
-    def make_second(self, config: SecondModelConfig) -> SecondModel:
-        """Return a second model, not yet opened."""
-
-
-class SecondWanted(NamedTuple):
-    """A second model that a pipeline wants."""
-
-    pipeline: PipelineConfig
-    config: SecondModelConfig
-
-    @property
-    def name(self) -> str:
-        """The name under which the second model is kept. No pipeline's own name has a slash."""
-        return f"{self.pipeline.name}/then/{self.config.name}"
-
-    @property
-    def key(self) -> str:
-        """The key in error messages."""
-        return f"{self.pipeline.key}.then.{self.config.name}"
-
-
-Wanted = PipelineConfig | SecondWanted
-
-
-class ModelSettings(NamedTuple):
-    """The settings of a pipeline that its served model depends on. The stage ``prepare`` applies all others."""
-
-    version: str
-    input: tuple[object, ...]
-    min_score: float
-    precision: str | None
-
-    @classmethod
-    def of(cls, wanted: Wanted, version: str) -> ModelSettings:
-        """Return the settings of a pipeline, or of a second model, whose input its manifest alone defines."""
-        if isinstance(wanted, SecondWanted):
-            return cls(version, (), wanted.config.min_score, wanted.config.precision)
-        shape = (wanted.width, wanted.height, wanted.colour, wanted.fit)
-        return cls(version, shape, wanted.min_score, wanted.precision)
-
-
 @dataclass(eq=False, slots=True)
 class _Serving:
     """A model that is open, and the number of batches that use it at present."""
 
     settings: ModelSettings
-    model: ServedModel | SecondModel
+    model: AnyModel
     config: PipelineConfig
     """Settings of the pipeline."""
+    stand_in: bool = False
+    """Whether the model serves only until the plan of its own backend is built."""
     in_use: int = 0
     replaced: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Build:
+    """A model whose backend builds a plan in the background."""
+
+    settings: ModelSettings
+    model: AnyModel
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Let the build end after its current step."""
+        self.cancelled = True
+        self.model.cancel_build()
 
 
 class LiveModels:
@@ -97,25 +67,39 @@ class LiveModels:
 
     A version that cannot be loaded changes nothing: the pipeline keeps its present model, and the version is tried
     again after ``RETRY_S``. Each second model is loaded, replaced and refused by itself. A pipeline is served without
-    a second model that cannot be loaded. All methods belong to one event loop. Call ``want`` and ``update``, then
-    ``run``, then ``close``.
+    a second model that cannot be loaded. A model whose backend must build a plan is built in the background, one at a
+    time. Until then the present model serves; without one, a stand-in. All methods belong to one event loop. Call
+    ``want`` and ``update``, then ``run``, then ``close``. Models are loaded in threads of ``executor``, by default in
+    those of the event loop.
     """
 
-    def __init__(self, source: ModelSource, metrics: NodeMetrics, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        metrics: NodeMetrics,
+        monotonic: Callable[[], float],
+        executor: Executor | None = None,
+    ) -> None:
         self._source = source
         self._metrics = metrics
         self._monotonic = monotonic
+        self._executor = executor
         self._wanted: dict[str, PipelineConfig] = {}
         self._seconds: dict[str, SecondWanted] = {}
         """Second models that are wanted, by ``SecondWanted.name``."""
         self._serving: dict[str, _Serving] = {}
         self._refused: dict[str, tuple[ModelSettings, float]] = {}
         """Settings that could not be served, and the monotonic time of the next attempt, by pipeline."""
+        self._builds: dict[str, _Build] = {}
+        self._building: set[asyncio.Task[None]] = set()
+        self._one_build = asyncio.Semaphore()
         self._removed_s: dict[str, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.on_update: Callable[[], None] = lambda: None
         """Called after each pipeline whose model was loaded, refused, or found unchanged."""
+        self.on_refused: Callable[[str, str], None] = lambda _name, _reason: None
+        """Called with its name and the reason for each model that cannot be served."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -148,8 +132,10 @@ class LiveModels:
 
     @property
     def slot_count(self) -> int:
-        """Maximum number of batches that one model can have in flight; 1 without a model."""
-        return max((serving.model.slot_count for serving in self._serving.values()), default=1)
+        """Maximum number of batches that one model can have in flight, now or once it is built; 1 without a model."""
+        served = [serving.model for serving in self._serving.values()]
+        held = [*served, *(build.model for build in self._builds.values())]
+        return max((model.slot_count for model in held), default=1)
 
     def unready_reason(self) -> str:
         """Return why no batch can be classified. Empty if a model is served, or if no pipeline is configured."""
@@ -159,6 +145,10 @@ class LiveModels:
     def is_loading(self, pipeline: str) -> bool:
         """Return whether a pipeline has no model yet, and its model is still to be loaded."""
         return pipeline in self._wanted and pipeline not in self._serving and pipeline not in self._refused
+
+    def is_serving(self, pipeline: str) -> bool:
+        """Return whether a pipeline has an open model."""
+        return pipeline in self._serving
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
         """Let ``run`` serve these pipelines, and no others after ``REMOVED_S``."""
@@ -170,6 +160,8 @@ class LiveModels:
             self._removed_s[name] = self._monotonic()
         for name in wanted:
             self._removed_s.pop(name, None)
+        for name in self._builds.keys() - wanted:
+            self._builds[name].cancel()
         for name in self._refused.keys() - wanted:
             del self._refused[name]
         self._changed.set()
@@ -185,10 +177,10 @@ class LiveModels:
     async def update(self) -> None:
         """Load all models that are wanted and not served, and drop those of pipelines that were removed long ago.
 
-        Raise ConfigError with the first pipeline that cannot be served; the others are served all the same.
+        Begin the builds of plans without waiting for them. Raise ConfigError with the first pipeline that cannot be
+        served; the others are served all the same.
         """
         self._changed.clear()
-        self._metrics.refused_models.set(len(self._refused))
         now_s = self._monotonic()
         for name in [name for name, since_s in self._removed_s.items() if now_s - since_s > REMOVED_S]:
             del self._removed_s[name]
@@ -200,8 +192,8 @@ class LiveModels:
                 await self._serve(wanted)
             except ConfigError as error:
                 failed = failed or error
-            self._metrics.refused_models.set(len(self._refused))
             self.on_update()
+        self._measure()
         if failed:
             raise failed
 
@@ -229,54 +221,122 @@ class LiveModels:
                 self._close_if_unused(serving)
 
     async def close(self) -> None:
-        """Release all models."""
+        """Cancel all builds, and release all models."""
+        for build in self._builds.values():
+            build.cancel()
+        await asyncio.gather(*self._building)
         for name in list(self._serving):
             self._drop(name)
         await asyncio.gather(*self._closing)
 
     async def _serve(self, wanted: Wanted) -> None:
         name, before = wanted.name, self._serving.get(wanted.name)
-        pipeline, config = wanted if isinstance(wanted, SecondWanted) else (wanted, wanted)
         settings = ModelSettings.of(wanted, "")
         try:
-            settings = ModelSettings.of(wanted, await asyncio.to_thread(self._source.version, config))
-            if before and before.settings == settings:
+            settings = ModelSettings.of(wanted, await self._in_thread(self._source.version, config_of(wanted)))
+            build = self._builds.get(name)
+            if build and not build.cancelled and build.settings == settings:
+                return
+            if build:
+                build.cancel()
+            if before and before.settings == settings and not before.stand_in:
                 self._refused.pop(name, None)
                 return
             if self._is_refused(name, settings):
                 return
-            model = await asyncio.to_thread(self._opened, wanted)
+            model = await self._in_thread(self._made, wanted)
+            if await self._in_thread(model.needs_build):
+                await self._begin_build(wanted, settings, model)
+                return
+            await self._in_thread(_open, model)
         except Exception as error:  # an unreadable file, a faulty decoder of another package, a full memory, …
             if self._is_refused(name, settings):
                 return
-            self._refused[name] = settings, self._monotonic() + RETRY_S
-            reason = str(error) if isinstance(error, EngineError) else repr(error)
-            serving = before.settings.version if before else "none"
-            _log.error("model_refused", pipeline=name, error=reason, serving=serving, retry_s=RETRY_S)
-            raise ConfigError("engine", wanted.key, config.model, f"a servable model ({reason})") from None
+            raise self._refusal(wanted, settings, error) from None
+        self._replace(wanted, settings, model)
+
+    async def _begin_build(self, wanted: Wanted, settings: ModelSettings, model: AnyModel) -> None:
+        """Open a stand-in if no present model can serve, and build the plan of the model in the background."""
+        name, before = wanted.name, self._serving.get(wanted.name)
+        if not before or (
+            before.settings != settings and (before.stand_in or before.settings.input != settings.input)
+        ):
+            try:
+                stand_in = await self._in_thread(self._source.stand_in, config_of(wanted))
+                if stand_in:
+                    await self._in_thread(_open, stand_in)
+                    self._replace(wanted, settings, stand_in, stand_in=True)
+            except Exception as error:  # the build goes on without a stand-in
+                _log.warning("no_stand_in", pipeline=name, model=settings.version, error=repr(error))
+        self._builds[name] = build = _Build(settings, model)
+        if not self._is_wanted(name):  # removed meanwhile
+            build.cancel()
+        task = asyncio.create_task(self._build(wanted, build))
+        self._building.add(task)
+        task.add_done_callback(self._building.discard)
+
+    async def _build(self, wanted: Wanted, build: _Build) -> None:
+        name, version = wanted.name, build.settings.version
+        try:
+            async with self._one_build:
+                await self._in_thread(_open, build.model)
+        except Exception as error:
+            if build.cancelled:
+                _log.info("build_cancelled", pipeline=name, model=version)
+            else:
+                self._refusal(wanted, build.settings, error)
+        else:
+            if build.cancelled:
+                await _close(build.model)
+            else:
+                self._replace(wanted, build.settings, build.model)
+        finally:
+            if self._builds.get(name) is build:
+                del self._builds[name]
+        self.on_update()
+
+    def _replace(self, wanted: Wanted, settings: ModelSettings, model: AnyModel, stand_in: bool = False) -> None:
+        """Serve an open model from the next batch on."""
+        name, before = wanted.name, self._serving.get(wanted.name)
+        pipeline = wanted.pipeline if isinstance(wanted, SecondWanted) else wanted
         self._refused.pop(name, None)
         self._drop(name)
-        self._serving[name] = _Serving(settings, model, pipeline)
-        if name not in self._wanted and name not in self._seconds:  # removed while the model was loading
+        self._serving[name] = _Serving(settings, model, pipeline, stand_in)
+        if not self._is_wanted(name):  # removed while the model was loading
             self._removed_s[name] = self._monotonic()
-        _log.info("model_served", pipeline=name, model=settings.version, before=before and before.settings.version)
+        self._measure()
+        replaced = before.settings.version if before else "none"
+        _log.info("model_served", pipeline=name, model=settings.version, before=replaced, stand_in=stand_in)
+
+    def _refusal(self, wanted: Wanted, settings: ModelSettings, error: Exception) -> ConfigError:
+        """Note and log that a version cannot be served, and return the error for the caller."""
+        name = wanted.name
+        self._refused[name] = settings, self._monotonic() + RETRY_S
+        self._measure()
+        reason = str(error) if isinstance(error, EngineError) else repr(error)
+        serving = self._serving[name].settings.version if name in self._serving else "none"
+        _log.error("model_refused", pipeline=name, error=reason, serving=serving, retry_s=RETRY_S)
+        self.on_refused(name, reason)
+        return ConfigError("engine", wanted.key, config_of(wanted).model, f"a servable model ({reason})")
+
+    async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
+
+    def _is_wanted(self, name: str) -> bool:
+        return name in self._wanted or name in self._seconds
+
+    def _measure(self) -> None:
+        self._metrics.refused_models.set(len(self._refused))
+        self._metrics.stand_ins.set(sum(serving.stand_in for serving in self._serving.values()))
 
     def _is_refused(self, name: str, settings: ModelSettings) -> bool:
         refused, retry_s = self._refused.get(name, (None, 0.0))
         return refused == settings and self._monotonic() < retry_s
 
-    def _opened(self, wanted: Wanted) -> ServedModel | SecondModel:
-        model: ServedModel | SecondModel
+    def _made(self, wanted: Wanted) -> AnyModel:
         if isinstance(wanted, SecondWanted):
-            model = self._source.make_second(wanted.config)
-        else:
-            model = self._source.make(wanted)
-        try:
-            model.open()
-        except BaseException:
-            model.close()
-            raise
-        return model
+            return self._source.make_second(wanted.config)
+        return self._source.make(wanted)
 
     def _drop(self, name: str) -> None:
         serving = self._serving.pop(name, None)
@@ -302,7 +362,15 @@ def _models_of(pipeline: PipelineConfig) -> list[PipelineConfig]:
     return [pipeline, pipeline.model_copy(update=change)]
 
 
-async def _close(model: ServedModel | SecondModel) -> None:
+def _open(model: AnyModel) -> None:
+    try:
+        model.open()
+    except BaseException:
+        model.close()
+        raise
+
+
+async def _close(model: AnyModel) -> None:
     # An engine call that was cancelled at the end of the node still runs in its thread. The process ends anyway.
     with contextlib.suppress(EngineStateError):
         await asyncio.to_thread(model.close)

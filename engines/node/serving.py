@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.engine import CHANNELS, Engine
@@ -14,9 +12,10 @@ from engines.exceptions import BadBatch, DeviceLost, EngineError, InferenceFaile
 from engines.node.batchtime import BatchTime
 from engines.node.jobs import ItemTask
 from engines.node.scheduler import MergedBatch, StageSeconds
+from engines.noise import NOISE_IMAGES, noise_images
 from engines.repository.manifest import Manifest, Model
 from engines.repository.store import Repository
-from ingest.contract.records import Canvas, Detection, Pixels, pad_into
+from ingest.contract.records import Canvas, Detection, Pixels, Preparation, pad_into
 from ingest.runtime import logs
 from ingest.site import PipelineConfig, SecondModelConfig
 
@@ -43,6 +42,7 @@ class EngineModel:
         spec = model.manifest.input
         self._pad = spec.pad
         self._canvas = Canvas(spec.height, spec.width, CHANNELS)
+        self._preparation = Preparation(self._canvas, spec.colour, spec.fit)
 
     @property
     def max_rows(self) -> int:
@@ -53,6 +53,14 @@ class EngineModel:
     def slot_count(self) -> int:
         """Maximum number of batches in flight, including one that is filled or decoded."""
         return self._engine.slot_count
+
+    def needs_build(self) -> bool:
+        """Return whether ``open`` would first build a plan, which takes minutes."""
+        return self._engine.needs_build(self.model)
+
+    def cancel_build(self) -> None:
+        """Make ``open`` raise BuildCancelled if it builds a plan, now or later. May be called in any thread."""
+        self._engine.cancel_build()
 
     def open(self) -> None:
         """Load and warm up the engine, and try the decoder.
@@ -69,13 +77,13 @@ class EngineModel:
         self._engine.close()
 
     def _require_readable(self) -> None:
-        """Raise ModelLoadFailed if the decoder cannot read the outputs.
+        """Raise ModelLoadFailed if the decoder cannot read the outputs of several images of noise.
 
         Otherwise every frame would become a dead letter.
         """
         height, width, _ = self._canvas
-        outputs = self._engine.infer(np.full((1, *self._canvas), self._pad, np.uint8))
-        reason = decoders.refusal(self._decoder, outputs, [FrameRegion.whole(width, height)])
+        outputs = self._engine.infer(noise_images(width, height))
+        reason = decoders.refusal(self._decoder, outputs, [FrameRegion.whole(width, height)] * NOISE_IMAGES)
         if reason:
             manifest = self.model.manifest
             raise ModelLoadFailed(f"model {manifest.id}, decoder {manifest.decoder}: {reason}. Add the model again")
@@ -148,9 +156,10 @@ class ServedModel(EngineModel):
 
     def _detect(self, tasks: Sequence[ItemTask], took: StageSeconds) -> list[list[Detection]]:
         for task in tasks:
-            if task.canvas != self._canvas:
+            if not task.preparation.suits(self._preparation):
                 raise BadBatch(
-                    f"batch is prepared for {task.canvas}: {self.model.manifest.id} expects {self._canvas}"
+                    f"batch is prepared for {task.preparation}: {self.model.manifest.id} expects "
+                    f"{self._preparation}. Give a pipeline with another preparation a new name"
                 )
         rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
         found = iter(self._run(rows, [image for task in tasks for image in task.images], took))
@@ -202,11 +211,21 @@ class SecondModel(EngineModel):
 
 
 class RepositorySource:
-    """Served models from a repository. ``make_engine`` returns a new engine for a model."""
+    """Served models from a repository.
 
-    def __init__(self, repository: Repository, make_engine: Callable[[Model], Engine]) -> None:
+    ``make_engine`` returns a new engine for a model. ``make_stand_in`` returns one that loads within seconds, for the
+    time in which the other one builds a plan.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        make_engine: Callable[[Model], Engine],
+        make_stand_in: Callable[[Model], Engine] | None = None,
+    ) -> None:
         self._repository = repository
         self._make_engine = make_engine
+        self._make_stand_in = make_stand_in
 
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         """Return the version that the configuration names, else the promoted one.
@@ -218,13 +237,27 @@ class RepositorySource:
 
     def make(self, pipeline: PipelineConfig) -> ServedModel:
         """Return the served model of a pipeline, not yet opened. Raise EngineError."""
-        model = self._repository.open(pipeline.model).at_precision(pipeline.precision)
-        return ServedModel(pipeline, model, self._make_engine(model))
+        return self._made(pipeline, self._make_engine)
 
     def make_second(self, config: SecondModelConfig) -> SecondModel:
         """Return a second model, not yet opened. Raise EngineError."""
+        return self._made_second(config, self._make_engine)
+
+    def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel | None:
+        """Return the model for the time of a build, not yet opened, or None. Raise EngineError."""
+        if not self._make_stand_in:
+            return None
+        if isinstance(wanted, PipelineConfig):
+            return self._made(wanted, self._make_stand_in)
+        return self._made_second(wanted, self._make_stand_in)
+
+    def _made(self, pipeline: PipelineConfig, make_engine: Callable[[Model], Engine]) -> ServedModel:
+        model = self._repository.open(pipeline.model).at_precision(pipeline.precision)
+        return ServedModel(pipeline, model, make_engine(model))
+
+    def _made_second(self, config: SecondModelConfig, make_engine: Callable[[Model], Engine]) -> SecondModel:
         model = self._repository.open(config.model).at_precision(config.precision)
-        return SecondModel(config, model, self._make_engine(model))
+        return SecondModel(config, model, make_engine(model))
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:

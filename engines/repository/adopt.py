@@ -24,7 +24,8 @@ from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, Proposal
 from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown
-from engines.repository.inspection import load_checked
+from engines.noise import NOISE_IMAGES, noise_images
+from engines.repository.inspection import CheckedFile, read_checked
 from engines.repository.manifest import MANIFEST, Decoding, Model, sha256_of
 from engines.repository.store import Repository
 from engines.repository.wrap import (
@@ -42,8 +43,6 @@ _TOLERANCE = 1e-3
 added nodes cause rounding differences only."""
 _HALF_TOLERANCE = 1e-2
 """Maximum relative difference for half precision, whose ten-bit sums depend on the order of addition in a batch."""
-_PROBES = 3
-"""Number of images on which the models are compared."""
 _FAINT = 0.01
 """Score from which an object on an image of noise shows that a decoder reads the outputs."""
 _MAX_BATCH = 8
@@ -83,19 +82,26 @@ class AdoptOptions:
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
+    """Read a model file, and adopt it as ``adopt_checked`` does. Raise the same errors."""
+    if options.decoder not in decoders.known():  # before a large file is read
+        raise DecoderUnknown(options.decoder, decoders.known())
+    return adopt_checked(read_checked(file), repository, options)
+
+
+def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOptions) -> Model:
     """Wrap a model, compare it with the original, try its decoder, and write it as the next version.
 
     Raise DecoderUnknown, ManifestError for a setting that the decoder does not have, or AdoptFailed.
     """
     if options.decoder not in decoders.known():
         raise DecoderUnknown(options.decoder, decoders.known())
-    original = load_checked(file)
+    file, original = checked.path, checked.model
     given = input_of(original, options.size)
     original = with_float_outputs(original, options.output, scores=options.decoder == "sigmoid")
     wrapped = with_pixels(original, given, options.mean, options.scale)
     stored, batch = with_free_batch(wrapped, given.batch or 1), _MAX_BATCH
     tolerance = _TOLERANCE if given.dtype != np.float16 else _HALF_TOLERANCE
-    difference = _difference(original, stored, given, options, rows=_PROBES)
+    difference = _difference(original, stored, given, options, rows=NOISE_IMAGES)
     if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for one batch size
         if given.batch > 1:
             raise AdoptFailed(
@@ -128,7 +134,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
         **({"decoding": options.decoding.model_dump()} if options.decoding != Decoding() else {}),
         "origin": {
             "file": file.name,
-            "sha256": sha256_of(file),
+            "sha256": checked.sha256,
             "adopted": datetime.now(UTC).date().isoformat(),
             "layout": given.layout,
             "mean": list(options.mean),
@@ -141,13 +147,13 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
 
 
 def outputs_on_noise(
-    original: Any, given: ForeignInput, options: AdoptOptions, rows: int = _PROBES
+    original: Any, given: ForeignInput, options: AdoptOptions, rows: int = NOISE_IMAGES
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Return the outputs of a model with float outputs for images of noise, computed one image at a time.
 
     Raise AdoptFailed if the model cannot run.
     """
-    inputs = planes(_pixels(given, rows), given, options.mean, options.scale)
+    inputs = planes(noise_images(given.width, given.height, rows), given, options.mean, options.scale)
     copies = max(1, given.batch)  # a fixed batch is filled with copies of one image
     runs = [_run(original, np.repeat(inputs[i : i + 1], copies, axis=0)) for i in range(rows)]
     return {name: np.concatenate([run[name][: len(run[name]) // copies] for run in runs]) for name in runs[0]}
@@ -177,13 +183,13 @@ def _decoder_options(given: ForeignInput, options: AdoptOptions) -> DecoderOptio
 
 def _regions(given: ForeignInput) -> list[FrameRegion]:
     """Return the regions of the images of noise."""
-    return [FrameRegion.whole(given.width, given.height)] * _PROBES
+    return [FrameRegion.whole(given.width, given.height)] * NOISE_IMAGES
 
 
 def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: AdoptOptions, batch: int) -> None:
     """Raise AdoptFailed if the decoder cannot read the outputs as scores of these labels."""
-    pixels = _pixels(given, _PROBES)
-    chunks = [_run(wrapped, pixels[i : i + batch]) for i in range(0, _PROBES, batch)]
+    pixels = noise_images(given.width, given.height)
+    chunks = [_run(wrapped, pixels[i : i + batch]) for i in range(0, NOISE_IMAGES, batch)]
     found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     if len(found) > 1 and options.decoder in decoders.READ_ONE_OUTPUT:
         reason = f"the model has outputs {', '.join(found)}: expected one. Choose it with --output NAME"
@@ -222,7 +228,7 @@ def _difference(
     The original model gets one image at a time, and the wrapped model gets all images in one batch.
     """
     try:
-        found = _run(wrapped, _pixels(given, rows))
+        found = _run(wrapped, noise_images(given.width, given.height, rows))
         expected = outputs_on_noise(original, given, options, rows)
     except AdoptFailed as error:
         return error
@@ -233,12 +239,6 @@ def _difference(
             return AdoptFailed(f"output {name} has shape {values.shape} for {rows} images: expected {wanted.shape}")
         differences.append(float(np.abs(wanted - values).max()) / max(1.0, float(np.abs(wanted).max())))
     return max(differences)
-
-
-def _pixels(given: ForeignInput, rows: int) -> npt.NDArray[np.uint8]:
-    """Return images of noise. Each image has another brightness, so that no two have the same mean."""
-    noise = np.random.default_rng(0).integers(0, 256, (rows, given.height, given.width, 3))
-    return np.asarray(noise * np.linspace(1.0, 0.3, rows)[:, None, None, None], np.uint8)
 
 
 def _run(model: Any, images: npt.NDArray[Any]) -> Outputs:

@@ -10,13 +10,14 @@ import math
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from onnx import TensorProto, external_data_helper, helper
 from pydantic import BaseModel, ConfigDict
 
 from engines.exceptions import AdoptFailed
+from engines.repository.manifest import sha256_of
 from engines.repository.wrap import graphs_of, inputs_of
 
 MAX_BYTES = 2**31 - 1
@@ -57,6 +58,19 @@ class FileFacts(BaseModel):
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     metadata: dict[str, str] = {}
+
+
+class CheckedFile(NamedTuple):
+    """A model file that was read once: its sound ONNX model, and the SHA-256 of its bytes."""
+
+    path: Path
+    model: Any
+    sha256: str
+
+
+def read_checked(file: Path) -> CheckedFile:
+    """Read and hash a model file. Raise AdoptFailed for a file that is not a sound ONNX model."""
+    return CheckedFile(file, load_checked(file), sha256_of(file))
 
 
 def load_checked(file: Path) -> Any:

@@ -22,14 +22,14 @@ from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown, ManifestError
 from engines.repository.adopt import (
     AdoptOptions,
-    adopt,
+    adopt_checked,
     finds_objects,
     outputs_on_noise,
     unproven_settings,
     unreadable,
 )
-from engines.repository.inspection import FileFacts, TensorInfo, facts_of, load_checked
-from engines.repository.manifest import Decoding, sha256_of
+from engines.repository.inspection import FileFacts, TensorInfo, facts_of, read_checked
+from engines.repository.manifest import Decoding
 from engines.repository.report import ModelReport, Overrides, Setting, Source
 from engines.repository.store import Repository
 from engines.repository.usage import labels_in, labels_of, usage_of, variants
@@ -51,7 +51,8 @@ def examined(file: Path, name: str, overrides: Overrides, repository: Path | Non
     """
     if overrides.decoder and overrides.decoder not in decoders.known():
         raise DecoderUnknown(overrides.decoder, decoders.known())
-    model = load_checked(file)
+    checked = read_checked(file)
+    model = checked.model
     facts = facts_of(file, model)
     size = _size(model, overrides, facts.metadata)
     given = input_of(model, size.value if size else None)
@@ -59,10 +60,10 @@ def examined(file: Path, name: str, overrides: Overrides, repository: Path | Non
     settings = (*settings, *([size] if size else []))
     with tempfile.TemporaryDirectory() as temporary:
         root = repository or Path(temporary)
-        stored = adopt(file, Repository(root), _options(name, settings)).manifest
+        stored = adopt_checked(checked, Repository(root), _options(name, settings)).manifest
     return ModelReport(
         file=str(file),
-        sha256=sha256_of(file),
+        sha256=checked.sha256,
         facts=facts,
         layout=given.layout,
         settings=settings,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgpack
 from pydantic import ValidationError
 
-from ingest.contract.records import Batch, Canvas, Pixels, Record
+from ingest.contract.records import Batch, Pixels, Preparation, Record
 from ingest.exceptions import Oversize, Truncated, UnknownVersion, WrongKind, WrongType
 
 R = TypeVar("R", bound=Record)
@@ -81,7 +81,7 @@ def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_JSON_BYTES) -> R
 
 def encode_batch(
     pipeline: str,
-    canvas: Canvas,
+    preparation: Preparation,
     items: Sequence[bytes],
     pictures: Sequence[Pixels],
     frames: Sequence[bytes] = (),
@@ -96,7 +96,9 @@ def encode_batch(
     ``HEAD_BYTES``.
     """
     pack = msgpack.Packer(use_bin_type=True)
-    fields = {"kind": Batch.KIND, "v": Batch.VERSION, "pipeline": pipeline, **canvas._asdict()}
+    canvas, colour, fit = preparation
+    own = {"pipeline": pipeline, **canvas._asdict(), "colour": colour, "fit": fit}
+    fields = {"kind": Batch.KIND, "v": Batch.VERSION, **own}
     head = [pack.pack(part) for field in fields.items() for part in field]
     return b"".join(
         (

@@ -26,6 +26,7 @@ DELIVERIES = "deliveries"
 DEADLETTER = "deadletter"
 CONFIG = "config"
 STATUS = "status"
+SHADOW = "shadow"
 
 CO_PARTITIONED = (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE, RESULTS)
 
@@ -80,6 +81,7 @@ TOPICS: Mapping[str, Topic] = {
         Topic(DEADLETTER, 30 * _DAY_MS, partitions=1),
         Topic(CONFIG, 0, partitions=1, compacted=True, compression="lz4"),
         Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4"),
+        Topic(SHADOW, 7 * _DAY_MS, partitions=1, compression="lz4"),
     )
 }
 

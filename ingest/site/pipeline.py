@@ -86,6 +86,10 @@ class PipelineConfig(SharedEntry):
     min_score: Share = 0.3
     precision: Precision | None = None
     """Lowest precision in which the model may be computed. None: the precision in its manifest."""
+    shadow: str = ""
+    """Candidate model ``NAME@VERSION`` that runs beside the served one and is compared with it; empty for none."""
+    shadow_share: Share = 0.1
+    """Share of the frames that the candidate classifies."""
     cameras: tuple[Name, ...] = ()
     """Names of the cameras; empty for all."""
     then: tuple[SecondModelConfig, ...] = Field(default=(), max_length=MAX_SECOND_MODELS)
@@ -98,6 +102,14 @@ class PipelineConfig(SharedEntry):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"expected each name once per pipeline, but {', '.join(twice)} is defined twice")
         return then
+
+    @field_validator("shadow")
+    @classmethod
+    def _names_a_version(cls, shadow: str) -> str:
+        name, _, version = shadow.partition("@")
+        if shadow and not (name and version.isdecimal()):
+            raise ValueError("expected NAME@VERSION, such as regions@2")
+        return shadow
 
     @model_validator(mode="after")
     def _lighter_model_has_its_policy(self) -> Self:

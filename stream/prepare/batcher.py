@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ingest.contract.codec import HEAD_BYTES, MAX_RECORD_BYTES, encode_batch, encode_part
 from ingest.contract.headers import frame_headers
 from ingest.contract.identity import LATE, LIVE, FrameId
-from ingest.contract.records import BatchItem, Canvas, Pixels
+from ingest.contract.records import BatchItem, Canvas, Pixels, Preparation
 from ingest.kafka.log import Outgoing
 from ingest.runtime.clock import Clock
 from ingest.site import PipelineConfig
@@ -212,9 +212,10 @@ class _OpenBatch:
 
     def encoded(self) -> bytes:
         plan, pictures = self.plan, [picture for entry in self.entries for picture in entry.pictures]
-        canvas = Canvas(plan.height, plan.width, plan.channels)
+        canvas, config = Canvas(plan.height, plan.width, plan.channels), plan.config
+        preparation = Preparation(canvas, config.colour, config.fit) if config else Preparation(canvas)
         items, frames = [entry.item for entry in self.entries], [entry.frame for entry in self.entries]
-        return encode_batch(plan.name, canvas, items, pictures, frames)
+        return encode_batch(plan.name, preparation, items, pictures, frames)
 
     def take(self) -> list[int]:
         """Return the offsets of the entries, and clear the batch."""

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from engines import backends
-from engines.engine import Engine, best_batch_size, warm_up_sizes
-from engines.exceptions import BadBatch, EngineStateError, ModelLoadFailed
+from engines.backends.fake import FakeEngine
+from engines.engine import Engine, Images, best_batch_size, warm_up_sizes
+from engines.exceptions import BadBatch, DeviceLost, EngineStateError, ModelLoadFailed
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from tests.engines.backends.tensorrt.rig import make_rig
@@ -206,6 +207,23 @@ class TestTensorRt(EngineContract):
 
 class TestFake(EngineContract):
     name = "fake"
+
+
+def test_a_lost_device_is_reported_although_the_caller_has_failed_before() -> None:
+    def lost(_: Images) -> bool:
+        raise DeviceLost("the GPU is gone")
+
+    engine = FakeEngine(fails=lost)
+    engine.load(Repository(MODELS).open("regions"))
+
+    def submit_and_fail() -> None:
+        with engine.slot() as slot:
+            engine.submit(slot, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(DeviceLost, match="the GPU is gone"):
+        submit_and_fail()
+    engine.close()  # the slot was given back
 
 
 class TestSizes:

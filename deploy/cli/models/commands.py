@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli.common import AsJson, friendly, print_rows, stdout
+from deploy.cli.models.compare import compare
 from deploy.cli.models.options import File, MaxSeconds, NewName, name_of, with_overrides
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, benchmark, existing, try_model
 from ingest.exceptions import ConfigError
@@ -17,9 +18,10 @@ from ingest.exceptions import ConfigError
 if TYPE_CHECKING:
     from engines.repository.report import Overrides
 
-app = typer.Typer(help="Add, inspect, test, measure, promote and roll back models.", no_args_is_help=True)
+app = typer.Typer(help="Add, inspect, test, measure, compare, promote and roll back models.", no_args_is_help=True)
 app.command("test")(try_model)
 app.command()(benchmark)
+app.command()(compare)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,12 +99,11 @@ def _measured(model: Model, backend: str, seconds: float) -> list[dict[str, Any]
     try:
         if reason := backends.unavailable_reason(backend):
             raise ModelLoadFailed(reason)
-        engine = backends.make(backend)
-        engine.load(model)
-        for size in warm_up_sizes(model.manifest.max_batch):
-            progress.print(f"{backend}, batches of {size}")
-            rows.append({"backend": backend, **batch_speed(engine, size, seconds)._asdict(), "error": ""})
-        engine.close()
+        with closing(backends.make(backend)) as engine:
+            engine.load(model)
+            for size in warm_up_sizes(model.manifest.max_batch):
+                progress.print(f"{backend}, batches of {size}")
+                rows.append({"backend": backend, **batch_speed(engine, size, seconds)._asdict(), "error": ""})
     except EngineError as error:
         empty = dict.fromkeys(("batch", "images_per_s", "p50_ms", "p99_ms", "runs"), "")
         rows.append({"backend": backend, **empty, "error": str(error)})

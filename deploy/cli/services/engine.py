@@ -34,6 +34,7 @@ from ingest.site import PipelineConfig
 if TYPE_CHECKING:
     from engines.engine import Engine
     from engines.repository.manifest import Model
+    from ingest.site.topic.view import Config
 
 app = typer.Typer(invoke_without_command=True)
 _log = logs.get("engines.node")
@@ -79,11 +80,14 @@ def engine(
 async def _serve(
     service: Service, stop: asyncio.Event, models: Path, backend: str, instances: int, session_timeout_s: float
 ) -> None:
+    from engines import backends
+    from engines.gpuuse import export_gpu_use
     from engines.metrics import NodeMetrics
     from engines.node.intake import BatchIntake
     from engines.node.node import Node
     from engines.node.pipelines import LiveModels
     from engines.node.serving import RepositorySource
+    from engines.node.shadow import ShadowRunner
     from engines.node.takeover import GROUP
     from engines.repository.store import Repository
     from ingest.contract.topics import BATCHES, BATCHES_LATE
@@ -92,12 +96,27 @@ async def _serve(
     from ingest.runtime.heartbeat import instance_name
 
     require_usable(backend)
-    async with service.open_log() as log:
+    async with service.open_log() as log, contextlib.AsyncExitStack() as stack:
         metrics = NodeMetrics(service.registry)
-        source = RepositorySource(Repository(models), lambda model: make_engine(model, backend, instances))
+        export_gpu_use(service.registry)
+        source = RepositorySource(
+            Repository(models),
+            lambda model: make_engine(model, backend, instances),
+            lambda model: backends.make(backends.choose_cpu_here(model.manifest.precision).backend, instances),
+        )
         live = LiveModels(source, metrics, SystemClock().monotonic)
+        stack.push_async_callback(live.close)
+        candidates = RepositorySource(Repository(models), lambda model: make_engine(model, backend, 1))
+        shadow = ShadowRunner(candidates, log.produce, metrics)
+        stack.push_async_callback(shadow.close)
+
+        def want(config: Config) -> None:
+            pipelines = list(config.of(PipelineConfig))
+            live.want(pipelines)
+            shadow.want(pipelines)
+
         config = await service.read_config(log)
-        live.want(config.of(PipelineConfig))
+        want(config)
         try:
             await live.update()
         except ConfigError:
@@ -106,7 +125,7 @@ async def _serve(
 
         async def refresh() -> None:
             with contextlib.suppress(ConfigError):
-                live.want((await service.read_config(log)).of(PipelineConfig))
+                want(await service.read_config(log))
 
         client_id = f"engine-{instance_name()}"
         guard = MemberGuard(log, GROUP, (BATCHES, BATCHES_LATE), client_id, metrics.idle_member)
@@ -117,10 +136,11 @@ async def _serve(
             concurrency=max(live.slot_count, instances + 1),
             metrics=metrics,
             refresh=refresh,
+            shadow=shadow,
         )
         service.health.ready_when(node.unready_reason)
-        following = service.follow_config(config, lambda changed: live.want(changed.of(PipelineConfig)))
-        tasks = {asyncio.create_task(following), asyncio.create_task(live.run(PROMOTIONS_S))}
+        running = (service.follow_config(config, want), live.run(PROMOTIONS_S), shadow.run(PROMOTIONS_S))
+        tasks = set(map(asyncio.create_task, running))
         for task in tasks:
             task.add_done_callback(lambda _: stop.set())
         try:
@@ -131,7 +151,6 @@ async def _serve(
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            await live.close()
         if failures:  # a node that no longer follows its configuration must end
             raise failures[0]
 
@@ -201,6 +220,7 @@ def _print_report(report: Mapping[str, Any]) -> None:
         stdout.print(f"GPU: {gpu['name']}, compute capability {gpu['compute_capability']}", highlight=False)
     driver = f"driver {nvidia['driver']}, CUDA up to {nvidia['cuda']}"
     stdout.print(f"NVIDIA: {nvidia['unavailable_reason'] or driver}", highlight=False, soft_wrap=True)
+    _print_gpu_use(report["gpu_use"])
     versions = ", ".join(f"{package} {number or 'missing'}" for package, number in report["versions"].items())
     stdout.print(f"versions: {versions}", highlight=False, soft_wrap=True)
     plans = report["plans"]
@@ -216,6 +236,20 @@ def _print_report(report: Mapping[str, Any]) -> None:
     if report["models"]:
         columns = {name: name.replace("_", " ") for name in report["models"][0]}
         print_rows(report["models"], False, columns)
+
+
+def _print_gpu_use(use: Mapping[str, Any]) -> None:
+    if use["unavailable_reason"]:
+        stdout.print(f"GPU use: unknown, {use['unavailable_reason']}", highlight=False, soft_wrap=True)
+    for gpu in use["gpus"]:
+        figures = []
+        if gpu["utilisation"] is not None:
+            figures.append(f"{100 * gpu['utilisation']:.0f} % computing")
+        if gpu["memory_used_bytes"] is not None:
+            figures.append(f"{gpu['memory_used_bytes'] / 2**30:.1f} of {gpu['memory_total_bytes'] / 2**30:.1f} GiB")
+        if gpu["temperature_c"] is not None:
+            figures.append(f"{gpu['temperature_c']} °C")
+        stdout.print(f"GPU use: {gpu['index']} {gpu['name']}: {', '.join(figures)}", highlight=False)
 
 
 def _choices(report: Mapping[str, Any]) -> list[dict[str, str]]:

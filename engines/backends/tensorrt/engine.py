@@ -88,6 +88,20 @@ class TensorRtEngine(Engine):
             self._plan_bytes, sum(one.device_bytes for one in memory), sum(one.pinned_bytes for one in memory)
         )
 
+    def needs_build(self, model: Model) -> bool:
+        """Return whether the cache has no plan of the model for this TensorRT version and GPU."""
+        if self._platform.reason():
+            return False  # load raises this reason
+        try:
+            key = self._key(self._platform.tensorrt(), self._platform.thread(self._index), model)
+        except (GpuError, OSError):
+            return False  # load raises this error
+        return self._plans.read(key) is None
+
+    def cancel_build(self) -> None:
+        """Cancel the build. It ends after its current step."""
+        self._control.cancel()
+
     def _load_impl(self, model: Model) -> None:
         reason = self._platform.reason()
         if reason:
@@ -107,10 +121,8 @@ class TensorRtEngine(Engine):
     def _load_plan(self, trt: Any, gpu: GpuThread, model: Model) -> None:
         logger = make_logger(trt)
         try:
-            manifest = model.manifest
-            options = BuildOptions(manifest.max_batch, manifest.max_batch, tf32=manifest.precision != "fp32")
-            key = PlanKey(sha256_of(model.path), trt.__version__, gpu.device.compute_capability, options)
-            with self._plans.building(key):
+            key = self._key(trt, gpu, model)
+            with self._plans.building(key, lambda: self._control.cancelled):
                 plan = self._plans.read(key)
                 if plan is None or not self._deserialise(trt, logger, plan, model):
                     plan = self._build(trt, logger, gpu, key, model)
@@ -123,6 +135,12 @@ class TensorRtEngine(Engine):
             ) from None
         self._plan_bytes = len(plan)
         self._require_memory(gpu, model)
+
+    def _key(self, trt: Any, gpu: GpuThread, model: Model) -> PlanKey:
+        """Return the key of the model's plan. Raise OSError if the model file cannot be read."""
+        manifest = model.manifest
+        options = BuildOptions(manifest.max_batch, manifest.max_batch, tf32=manifest.precision != "fp32")
+        return PlanKey(sha256_of(model.path), trt.__version__, gpu.device.compute_capability, options)
 
     def _build(self, trt: Any, logger: Any, gpu: GpuThread, key: PlanKey, model: Model) -> bytes:
         """Build a plan in the calling thread, so that the GPU's thread serves other models meanwhile."""

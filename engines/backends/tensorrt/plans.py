@@ -10,16 +10,21 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
+from engines.exceptions import BuildCancelled
 from ingest.runtime.files import make_folder, write_private
 
 PLANS_KEPT = 32
 """Maximum number of plans on disk. The plan that was used least recently is deleted first. A plan of a detector has
 10 to 200 MB."""
+LOCK_POLL_S = 0.2
+"""Time between two attempts to lock a plan that another process builds, in seconds."""
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -97,11 +102,17 @@ class PlanCache:
         self._replace(self._timings_path(key), timings)
 
     @contextmanager
-    def building(self, key: PlanKey) -> Iterator[None]:
-        """Hold the build lock of a plan, so that only one process builds it. Raise OSError."""
+    def building(self, key: PlanKey, cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold the build lock of a plan, so that only one process builds it.
+
+        Raise OSError, or BuildCancelled if ``cancelled()`` is true while another process holds the lock.
+        """
         make_folder(self.folder)
         with (self.folder / f"{key.name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _lock(file):
+                if cancelled():
+                    raise BuildCancelled(f"plan {key.name}: cancelled while another process builds it")
+                time.sleep(LOCK_POLL_S)
             for part in self.folder.glob(f"{self.path(key).name}.*.part"):  # of a process that was killed
                 part.unlink(missing_ok=True)
             yield
@@ -120,6 +131,15 @@ class PlanCache:
 def default_folder() -> Path:
     """Return ``$SIGHTLINE_HOME/plans``. Without the variable, return ``.sightline/plans`` in the working folder."""
     return Path(os.environ.get("SIGHTLINE_HOME") or ".sightline").absolute() / "plans"
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock a file. Return False if another process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _last_use(path: Path) -> float:

@@ -11,6 +11,7 @@ from ingest.contract.records.batch import (
     Fit,
     Inner,
     Pixels,
+    Preparation,
     Region,
     Result,
     pad_into,
@@ -37,6 +38,7 @@ from ingest.contract.records.reading import (
     WITHHELD_READING_REASONS,
     Readings,
 )
+from ingest.contract.records.shadow import ShadowDifference, ShadowRecord
 from ingest.contract.records.status import (
     CameraState,
     CameraStatus,
@@ -86,6 +88,7 @@ __all__ = [
     "Overlay",
     "Pixels",
     "Point",
+    "Preparation",
     "Readings",
     "Record",
     "Redacted",
@@ -94,6 +97,8 @@ __all__ = [
     "RoutedFrame",
     "SensorLedger",
     "SensorStatus",
+    "ShadowDifference",
+    "ShadowRecord",
     "Waiting",
     "pad_into",
     "padded_rows",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Box, Count, Many, Name, Record
 from ingest.contract.records.frame import RoutedFrame
 
 Pixels = npt.NDArray[np.uint8]
+PreparationName = Annotated[str, Field(max_length=32)]
 
 
 class Fit(NamedTuple):
@@ -71,6 +72,21 @@ class Canvas(NamedTuple):
         return 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
 
 
+class Preparation(NamedTuple):
+    """How the pictures of a batch were prepared: canvas, order of the colours, and fit of a region into the canvas.
+
+    An empty ``colour`` or ``fit`` is unknown, as in the batches of older producers.
+    """
+
+    canvas: Canvas
+    colour: str = ""
+    fit: str = ""
+
+    def suits(self, wanted: Preparation) -> bool:
+        """Return whether a model that wants another preparation can use these pictures. Unknown values suit."""
+        return all(not own or own == other for own, other in zip(self, wanted, strict=True))
+
+
 def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
     """Return one row per picture, filled with ``pad`` around the picture: ``(N, height, width, channels)`` uint8.
 
@@ -125,6 +141,7 @@ class Batch(Record):
     uint8 in C order. Padding is not sent, because it makes up 44 % of a square model's input for a 16:9 picture.
     ``frames`` holds the encoded frames of the items with ``attached``, one after the other, at full resolution.
     Second models classify parts of these frames.
+    ``colour`` and ``fit`` are those of the pipeline, or empty from a producer before version 1.3.
     """
 
     KIND: ClassVar[str] = "batch"
@@ -134,6 +151,8 @@ class Batch(Record):
     height: Count
     width: Count
     channels: Count
+    colour: PreparationName = ""
+    fit: PreparationName = ""
     items: Many[BatchItem]
     pixels: bytes
     frames: bytes = b""
@@ -147,6 +166,11 @@ class Batch(Record):
     def canvas(self) -> Canvas:
         """Size of the model's input."""
         return Canvas(self.height, self.width, self.channels)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the pictures were prepared."""
+        return Preparation(self.canvas, self.colour, self.fit)
 
     @property
     def inners(self) -> list[Inner]:

@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 from deploy.cli.app import app
 from deploy.cli.common import USAGE_EXIT
 from deploy.cli.services.engine import make_engine, require_usable
-from engines import backends
+from engines import backends, doctor
 from engines.backends.auto import AUTO_ORDER
+from engines.gpuuse import GpuMonitor
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
+from tests.engines.fakenvml import FakeNvml
 from tests.paths import MODELS
 
 
@@ -30,6 +32,20 @@ def test_the_doctor_prints_a_table_with_the_choice_of_auto() -> None:
     result = CliRunner().invoke(app, ["engine", "doctor"])
     assert result.exit_code == 0
     assert "auto chooses" in result.stdout
+
+
+def test_the_doctor_prints_the_use_of_gpus_or_why_it_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "GpuMonitor", lambda: GpuMonitor(FakeNvml))
+    assert "GPU use: 0 NVIDIA H0: 40 % computing, 1.0 of 16.0 GiB, 51 °C" in printed()
+    assert "GPU use: 1 NVIDIA H1: 41 % computing, 1.0 of 16.0 GiB\n" in printed()
+    monkeypatch.setattr(doctor, "GpuMonitor", lambda: GpuMonitor(lambda: FakeNvml("Driver Not Loaded")))
+    assert "GPU use: unknown, NVML cannot be started: Driver Not Loaded" in printed()
+
+
+def printed() -> str:
+    result = CliRunner().invoke(app, ["engine", "doctor"])
+    assert result.exit_code == 0
+    return result.stdout
 
 
 def test_a_node_without_models_is_refused() -> None:

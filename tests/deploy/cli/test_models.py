@@ -1,8 +1,10 @@
-"""Tests of `sightline models`: add, check, show, test, benchmark, pull."""
+"""Tests of `sightline models`: add, check, show, test, benchmark, compare, pull."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,29 @@ from typer.testing import CliRunner
 
 from deploy.cli.app import app
 from deploy.cli.common import USAGE_EXIT
+from deploy.cli.models import compare
+from engines import backends
+from engines.backends.fake import FakeEngine
+from engines.exceptions import EngineStateError
 from engines.repository import guard
 from engines.repository.proposal import examined
+from ingest.contract.codec import encode
+from ingest.contract.records import Box, ShadowDifference, ShadowRecord
+from ingest.contract.topics import SHADOW
+from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
 from tests.engines.repository.foreign import classifier, table
 
 DETECTOR = {"scores": np.tile([[0.9, 0.1], [0.9, 0.1]], (600, 1)), "boxes": np.tile([0.1, 0.1, 0.2, 0.2], (1200, 1))}
 DETECTOR["scores"][7], DETECTOR["boxes"][7] = (0.1, 0.9), (0.25, 0.5, 0.5, 1.0)
+
+
+BOX = Box(0.0, 0.0, 9.0, 9.0)
+
+
+def comparison(seq: int, **values: Any) -> ShadowRecord:
+    frame = {"camera": "gate", "epoch": 1, "seq": seq}
+    return ShadowRecord(pipeline="cars", served="m@1", candidate="m@2", written_ns=seq, **frame, **values)
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +162,42 @@ def test_benchmark_measures_each_batch_size(tmp_path: Path) -> None:
         ("onnxruntime", n, 5) for n in (1, 2, 4, 8)
     ]
     assert all(row["images_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
+
+
+def test_benchmark_closes_an_engine_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models("add", classifier(tmp_path / "m.onnx"), "colours")
+    engine = FakeEngine(fails=lambda _: True)
+    monkeypatch.setattr(backends, "make", lambda _: engine)
+    result = CliRunner().invoke(app, ["models", "benchmark", "colours", "--backend", "fake", "--json"])
+    assert result.exit_code == 1
+    assert "configured to fail" in json.loads(result.stdout)[0]["error"]
+    with pytest.raises(EngineStateError, match="no model"):
+        engine.model  # noqa: B018  (raises without a model)
+
+
+def test_compare_prints_the_agreement_of_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    monkeypatch.setattr(compare, "on_log", lambda _client, _kafka, _prefix, work: asyncio.run(work(log)))
+    written: list[bytes] = [b"no record"]
+    for seq, difference in enumerate([None, ShadowDifference(form="missed", box=BOX, label="car", score=0.8)]):
+        differences = (difference,) if difference else ()
+        written.append(encode(comparison(seq, agreed={"bus": 2}, differences=differences)))
+    for value in written:
+        asyncio.run(log.produce(Outgoing(SHADOW, 0, value)))
+    text = models("compare", "cars")
+    assert "cars: m@2 beside m@1" in text
+    assert "frames 2, agreement 50.0 %, scores that differ 0" in text
+    assert re.search(r"car +│ +1 +│ +0 +│ +1 +│ +0 +│ +0", text)
+    assert "gate/1/1 0.80: missed car 0.80" in text
+    result = CliRunner().invoke(app, ["models", "compare", "cars", "--json"])
+    assert "shadow[0]@0 cannot be read" in result.stderr
+    assert json.loads(result.stdout)["labels"]["bus"] == {"found": 4, "missed": 0, "relabelled": 0, "extra": 0}
+    log.forget(TopicPartition(SHADOW, 0), 1)
+    end = ShadowRecord(pipeline="cars", candidate="m@3", written_ns=9, off="out of memory")
+    asyncio.run(log.produce(Outgoing(SHADOW, 0, encode(end))))
+    assert models("compare", "cars").splitlines() == ["cars: m@3", "switched off: out of memory"]
+    assert "PIPELINE = 'people': expected a pipeline with `shadow`" in refused("compare", "people")
+    assert "--candidate = 'm@9': expected one of m@2, m@3" in refused("compare", "cars", "--candidate", "m@9")
 
 
 def test_the_error_for_an_unusable_argument_names_the_option(tmp_path: Path) -> None:

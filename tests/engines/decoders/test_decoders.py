@@ -67,6 +67,13 @@ class TestSigmoid:
         assert [[d.label for d in each] for each in found] == [[], ["defect"]]
 
 
+def test_scores_outside_of_0_to_1_by_a_rounding_are_scores_for_every_decoder() -> None:
+    rounded = {"p": np.array([[-5e-4, 1.0 + 5e-4, 0.2]], np.float32)}
+    for name in ("softmax", "sigmoid"):
+        reason = decoders.refusal(decoders.make(name, DecoderOptions(LABELS, 64, 64)), rounded, [row()])
+        assert ("sum to 1.2" in reason) == (name == "softmax")
+
+
 SIZE = 64
 CELLS = (SIZE // 8) ** 2 + (SIZE // 16) ** 2 + (SIZE // 32) ** 2
 

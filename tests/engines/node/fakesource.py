@@ -94,6 +94,9 @@ class FakeSource:
         manifest = model.manifest.model_copy(update={"version": number})
         return ServedModel(pipeline, Model(manifest, model.folder), self.engines[-1])
 
+    def stand_in(self, pipeline: PipelineConfig) -> ServedModel | None:
+        return None
+
 
 def is_open(engine: FakeEngine) -> bool:
     try:

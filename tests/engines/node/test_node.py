@@ -47,6 +47,9 @@ def no_models() -> LiveModels:
         def make(self, pipeline: PipelineConfig) -> ServedModel:
             raise ModelUnknown(pipeline.model)
 
+        def stand_in(self, pipeline: PipelineConfig) -> ServedModel | None:
+            return None
+
     return LiveModels(NoSource(), NodeMetrics(CollectorRegistry()), lambda: 0.0)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from engines.backends.fake import FakeEngine
 from engines.decoders import FrameRegion, OutputDecoder
 from engines.engine import Images, Outputs
-from engines.exceptions import ManifestError
+from engines.exceptions import ManifestError, ModelLoadFailed
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
@@ -90,6 +92,28 @@ class TestServing:
         assert decode(Batch, letter.value).items[0].seq == 1
         assert b"prepared for" in h.failure_headers(failure_of(letter))["__connect.errors.exception.message"]
 
+    @pytest.mark.parametrize(
+        ("colour", "fit", "topic"),
+        [
+            ("bgr", "stretch", RESULTS),
+            ("", "", RESULTS),  # of a producer before version 1.3
+            ("rgb", "stretch", DEADLETTER),
+            ("bgr", "letterbox", DEADLETTER),
+        ],
+    )
+    def test_a_batch_prepared_with_another_colour_order_or_fit_becomes_a_dead_letter(
+        self, colour: str, fit: str, topic: str
+    ) -> None:
+        given = record([item(1)])
+        batch = decode(Batch, given.value).model_copy(update={"colour": colour, "fit": fit})
+        merged, (job,) = self.merged(replace(given, value=encode(batch)))
+        opened(FakeEngine()).classify(merged)
+        (written,) = results(job, 0)
+        assert written.topic == topic
+        if topic == DEADLETTER:
+            assert decode(Batch, written.value).preparation == batch.preparation
+            assert "Give a pipeline with another preparation a new name" in failure_of(written).message
+
     @pytest.mark.parametrize("error", [KeyError("label"), ZeroDivisionError("scale"), ValueError("shape")])
     def test_any_decoder_error_parks_the_image_and_does_not_end_the_node(self, error: Exception) -> None:
         class FailingDecoder:
@@ -131,6 +155,25 @@ class TestServing:
         assert (row[:, 16:48] == 7).all()
         assert (row[:, :16] == 114).all()
         assert (row[:, 48:] == 114).all()
+
+    def test_a_model_is_judged_on_several_images_when_it_is_opened(self) -> None:
+        class BlindEngine(FakeEngine):
+            def _infer_impl(self, images: Images) -> Outputs:
+                return super()._infer_impl(np.zeros_like(images))
+
+        class EqualOutputs:
+            """Decoder that refuses outputs that do not depend on the image."""
+
+            def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+                return [[] for _ in rows]
+
+            def misfit(self, outputs: Outputs) -> str:
+                (values,) = outputs.values()
+                return "all images have equal outputs" if (values == values[0]).all() else ""
+
+        opened(FakeEngine(), EqualOutputs())
+        with pytest.raises(ModelLoadFailed, match="all images have equal outputs"):
+            opened(BlindEngine(), EqualOutputs())
 
     def test_a_pipeline_with_another_input_size_than_its_model_is_refused(self) -> None:
         model = Repository(MODELS).open("regions")

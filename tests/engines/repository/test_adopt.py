@@ -220,6 +220,6 @@ def test_a_node_refuses_a_stored_model_that_its_decoder_cannot_read(tmp_path: Pa
     manifest = model.manifest.model_copy(update={"labels": ("red",)})
     pipeline = PipelineConfig(name="p", model="m", width=SIZE, height=SIZE, fit="letterbox")
     served = ServedModel(pipeline, Model(manifest, model.folder), backends.make("onnxruntime"))
-    with pytest.raises(ModelLoadFailed, match=r"decoder softmax: .*expected \(1, 1\)"):
+    with pytest.raises(ModelLoadFailed, match=r"decoder softmax: .*expected \(3, 1\)"):
         served.open()
     served.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
 from engines import backends
 from engines.exceptions import AdoptFailed, DecoderUnknown
+from engines.repository import inspection
 from engines.repository.adopt import COCO_LABELS
 from engines.repository.manifest import Decoding
 from engines.repository.proposal import examined
@@ -203,3 +205,14 @@ def test_eighty_classes_get_the_names_of_coco(tmp_path: Path) -> None:
     report = examine(table(tmp_path / "m.onnx", {"y": scores}, size=320))
     assert (value(report, "decoder"), value(report, "labels")) == ("yolox", COCO_LABELS)
     assert sources(report)["labels"] == "assumed"
+
+
+def test_an_inspection_reads_and_hashes_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = classifier(tmp_path / "m.onnx")
+    reads: list[str] = []
+    load, sha256 = onnx.load_model, inspection.sha256_of
+    monkeypatch.setattr(onnx, "load_model", lambda path, **how: reads.append("read") or load(path, **how))
+    monkeypatch.setattr(inspection, "sha256_of", lambda path: reads.append("hash") or sha256(path))
+    report = examined(file, "m", Overrides(), tmp_path / "models")
+    assert reads == ["read", "hash"]
+    assert report.sha256 == Repository(tmp_path / "models").open("m").manifest.origin["sha256"] == sha256(file)

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.contract.codec import HEAD_BYTES, decode, encode, encode_batch, encode_part
-from ingest.contract.records import Batch, BatchItem, Box, Canvas, EncodedFrame, Fit, FrameRef, Inner, Region
+from ingest.contract.records import (
+    Batch,
+    BatchItem,
+    Box,
+    Canvas,
+    EncodedFrame,
+    Fit,
+    FrameRef,
+    Inner,
+    Preparation,
+    Region,
+)
 from ingest.exceptions import CodecError, Oversize, WrongType
 
 SIDE = 200
@@ -52,12 +63,15 @@ def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(
         height=SIDE,
         width=SIDE,
         channels=3,
+        colour="rgb",
+        fit="crop",
         items=items,
         pixels=b"".join(p.tobytes() for p in pictures),
         frames=b"".join(attached),
     )
     parts = [encode_part(each) for each in items]
-    found = encode_batch(name, Canvas(SIDE, SIDE, 3), parts, pictures, attached)
+    preparation = Preparation(Canvas(SIDE, SIDE, 3), "rgb", "crop")
+    found = encode_batch(name, preparation, parts, pictures, attached)
     assert found == encode(whole)
     assert len(found) <= HEAD_BYTES + sum(map(len, parts)) + len(whole.pixels) + len(whole.frames)
     assert decode(Batch, found).attached_frames() == attached
@@ -74,4 +88,4 @@ def test_a_batch_whose_frames_are_shorter_than_its_items_declare_is_refused() ->
     picture = np.zeros((9, 9, 3), np.uint8)
     one = encode_part(item([9], attached=EncodedFrame("jpeg", 10)))
     with pytest.raises(CodecError, match="9 bytes of frames, expected 10"):
-        decode(Batch, encode_batch("cars", Canvas(SIDE, SIDE, 3), [one], [picture], [bytes(9)]))
+        decode(Batch, encode_batch("cars", Preparation(Canvas(SIDE, SIDE, 3)), [one], [picture], [bytes(9)]))

@@ -223,6 +223,22 @@ def test_camera_examples_in_the_how_to_guide_are_valid(file: Path, block: str) -
     assert load(file).cameras
 
 
+def test_the_pipeline_of_the_guide_to_shadow_mode_is_valid(file: Path) -> None:
+    text = (ROOT / "docs" / "how-to" / "shadow.md").read_text()
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    file.write_text(block)
+    (pipeline,) = load(file).pipelines
+    assert (pipeline.shadow, pipeline.shadow_share) == ("regions@2", 0.1)
+
+
+@pytest.mark.parametrize("shadow", ["regions", "regions@", "@2", "regions@new"])
+def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> None:
+    pipeline = f'[[pipelines]]\nname = "p"\nmodel = "m"\nwidth = 64\nheight = 64\nshadow = "{shadow}"\n'
+    refused = problem(file, pipeline)
+    assert refused.key == "pipelines.0.shadow"
+    assert "expected NAME@VERSION, such as regions@2" in str(refused)
+
+
 def test_relative_points_are_converted_to_pixels() -> None:
     assert to_pixels(((0.0, 0.5), (1.0, 1.0)), 640, 360) == ((0.0, 180.0), (640.0, 360.0))
 

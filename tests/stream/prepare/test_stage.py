@@ -404,14 +404,14 @@ async def test_a_changed_pipeline_takes_effect_between_two_batches() -> None:
         await bench.runner.run()
 
     await prepare(0, FULL)
-    await prepare(2, FULL.model_copy(update={"width": 32}), MOTION)
+    await prepare(2, FULL.model_copy(update={"width": 32, "colour": "rgb"}), MOTION)
     await prepare(4, MOTION)
     found = [
-        (batch.pipeline, batch.canvas.width, [item.seq for item in batch.items]) for _, batch in await bench.batches()
+        (batch.pipeline, batch.preparation, [item.seq for item in batch.items]) for _, batch in await bench.batches()
     ]
-    full = [(width, seqs) for name, width, seqs in found if name == "full"]
+    full = [(made.canvas.width, made.colour, seqs) for name, made, seqs in found if name == "full"]
     moving = [seq for name, _, seqs in found if name == "moving" for seq in seqs]
-    assert full == [(16, [0, 1]), (32, [2, 3])]
+    assert full == [(16, "bgr", [0, 1]), (32, "rgb", [2, 3])]
     assert moving == [2, 3, 4, 5]
     assert await bench.committed() == 6
 

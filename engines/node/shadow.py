@@ -1,0 +1,244 @@
+"""Shadow mode: candidates classify a share of the frames after the served models, and are compared with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from engines.exceptions import PipelineUnknown
+from engines.metrics import NodeMetrics
+from engines.node.jobs import ItemTask
+from engines.node.pipelines import LiveModels
+from engines.node.scheduler import MergedBatch
+from engines.node.wanted import ModelSource
+from engines.shadow.compare import compare, is_sampled
+from ingest.contract.codec import encode
+from ingest.contract.records import Detection, ShadowRecord
+from ingest.contract.topics import SHADOW
+from ingest.kafka.log import Outgoing
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
+from ingest.site import PipelineConfig
+
+_log = logs.get("engines.node.shadow")
+
+QUEUED_FRAMES = 32
+"""Maximum number of frames that wait for a candidate. Further frames are skipped."""
+QUEUED_BYTES = 32 * 1024 * 1024
+"""Maximum bytes of pixels that wait for a candidate."""
+IDLE_POLL_S = 0.02
+"""Time between two looks whether the node is idle, in seconds. Only frames that wait for a candidate cause looks."""
+FAILURES = 3
+"""Number of frames in a row whose failure switches a candidate off. A single frame may be faulty itself."""
+LOWEST_PRIORITY = 19
+"""Nice value of the candidates' threads, which gives the processor to all other threads first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ShadowFrame:
+    """A frame that waits for the candidate, and the detections of the served model."""
+
+    task: ItemTask
+    pipeline: str
+    served: str
+    detections: list[Detection]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(image.nbytes for image in self.task.images)
+
+
+class ShadowRunner:
+    """Runs the candidates of pipelines with ``shadow``.
+
+    A candidate gets copies of frames that the served model has classified, one at a time, and only while ``busy()``
+    is false. A candidate computes in threads of the lowest priority, and its errors concern no result. Frames for
+    which there is no idle time are skipped. All methods belong to one event loop. ``produce`` writes a record, as
+    ``Log.produce`` does.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        produce: Callable[[Outgoing], Awaitable[Any]],
+        metrics: NodeMetrics,
+        clock: Clock | None = None,
+    ) -> None:
+        self._produce = produce
+        self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shadow", initializer=lower_priority)
+        self._models = LiveModels(source, NodeMetrics(CollectorRegistry()), self._clock.monotonic, self._pool)
+        self._models.on_refused = self._on_refused
+        self._pipelines: dict[str, PipelineConfig] = {}
+        self._off: dict[str, str] = {}
+        """Candidates that were switched off, by pipeline."""
+        self._failures: Counter[str] = Counter()
+        self._frames: deque[_ShadowFrame] = deque()
+        self._nbytes = 0
+        self._offered = asyncio.Event()
+        self._ends: deque[ShadowRecord] = deque()
+        self._reasons: dict[str, tuple[str, str]] = {}
+        """Candidate and reason of the last end that was written, by pipeline."""
+        self.busy: Callable[[], bool] = lambda: False
+
+    def want(self, pipelines: Iterable[PipelineConfig]) -> None:
+        """Let ``run`` load the candidates of these pipelines. After a failure, a changed candidate is tried."""
+        self._pipelines = {pipeline.name: pipeline for pipeline in pipelines if pipeline.shadow}
+        for name, candidate in list(self._off.items()):
+            if name not in self._pipelines or self._pipelines[name].shadow != candidate:
+                self._on_again(name)
+        self._load()
+
+    def offer(self, merged: MergedBatch, served: str) -> None:
+        """Queue the sampled frames of a batch that the model ``served`` has classified. Returns at once."""
+        pipeline = self._pipelines.get(merged.pipeline)
+        if pipeline is None or not self._models.is_serving(pipeline.name) or pipeline.name in self._off:
+            return
+        for task in merged.tasks:
+            if task.detections is None or not is_sampled(task.item.id, pipeline.shadow_share):
+                continue
+            nbytes = sum(image.nbytes for image in task.images)
+            if len(self._frames) >= QUEUED_FRAMES or self._nbytes + nbytes > QUEUED_BYTES:
+                self._count(pipeline.name, "skipped")
+                continue
+            # Copies, because the images of a task are views of the whole record, which must not stay in memory.
+            own = replace(
+                task, images=[image.copy() for image in task.images], frame=b"", detections=None, error=None
+            )
+            self._frames.append(_ShadowFrame(own, pipeline.name, served, task.detections))
+            self._nbytes += nbytes
+            self._offered.set()
+
+    async def run(self, pause_s: float) -> None:
+        """Load and run candidates for ever. Look for changed model files every ``pause_s`` seconds."""
+        following = asyncio.create_task(self._models.run(pause_s))
+        try:
+            while True:
+                await self._offered.wait()
+                self._offered.clear()
+                while self._ends or self._frames:
+                    await self._step()
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+
+    async def close(self) -> None:
+        """Release the candidates. A frame that is computed at this moment is abandoned."""
+        await self._models.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _step(self) -> None:
+        if self._ends:
+            await self._write(self._ends.popleft())
+        elif self.busy():
+            await asyncio.sleep(IDLE_POLL_S)
+        else:
+            frame = self._frames.popleft()
+            self._nbytes -= frame.nbytes
+            await self._classify(frame)
+
+    async def _classify(self, frame: _ShadowFrame) -> None:
+        task, loop = frame.task, asyncio.get_running_loop()
+        pipeline = self._pipelines.get(frame.pipeline)
+        if pipeline is None or frame.pipeline in self._off:
+            return
+        try:
+            async with self._models.use(frame.pipeline) as model:
+                candidate = model.model.manifest.id
+                await loop.run_in_executor(self._pool, model.classify, MergedBatch(frame.pipeline, [task]))
+            compared = compare(frame.detections, task.detections or ())
+        except PipelineUnknown:  # the candidate was removed meanwhile
+            self._count(frame.pipeline, "skipped")
+            return
+        except Exception as error:  # a lost device, a full memory: a further attempt would fail, too
+            self._count(frame.pipeline, "failed")
+            self._switch_off(pipeline, str(error) or repr(error))
+            return
+        if task.detections is None:
+            self._count(frame.pipeline, "failed")
+            self._failures[frame.pipeline] += 1
+            if self._failures[frame.pipeline] == FAILURES:
+                self._switch_off(pipeline, f"{FAILURES} frames in a row failed, the last with: {task.error}")
+            return
+        self._failures.pop(frame.pipeline, None)
+        self._count(frame.pipeline, "differ" if compared.differences else "agree")
+        item = task.item
+        await self._write(
+            ShadowRecord(
+                pipeline=frame.pipeline,
+                served=frame.served,
+                candidate=candidate,
+                written_ns=self._clock.now_ns(),
+                camera=item.camera,
+                epoch=item.epoch,
+                seq=item.seq,
+                captured_ns=item.captured_ns,
+                source=item.source,
+                agreed=dict(compared.agreed),
+                differences=compared.differences,
+            )
+        )
+
+    async def _write(self, record: ShadowRecord) -> None:
+        """Write a record. A record that cannot be written is lost, because it must not stop the node."""
+        try:
+            await self._produce(Outgoing(SHADOW, 0, encode(record), key=(record.camera or "").encode()))
+        except Exception as error:
+            _log.warning("comparison_not_written", pipeline=record.pipeline, error=repr(error))
+
+    def _switch_off(self, pipeline: PipelineConfig, reason: str) -> None:
+        """End a candidate until its pipeline names another one."""
+        self._off[pipeline.name] = pipeline.shadow
+        self._load()
+        self._end(pipeline, reason)
+
+    def _on_refused(self, name: str, reason: str) -> None:
+        if pipeline := self._pipelines.get(name):
+            self._end(pipeline, reason)
+
+    def _end(self, pipeline: PipelineConfig, reason: str) -> None:
+        """Report why a candidate does not run. The reason of a candidate that is tried again is reported once."""
+        self._metrics.shadow_off.labels(pipeline.name).set(1)
+        if self._reasons.get(pipeline.name) == (pipeline.shadow, reason):
+            return
+        self._reasons[pipeline.name] = pipeline.shadow, reason
+        _log.error("shadow_switched_off", pipeline=pipeline.name, candidate=pipeline.shadow, error=reason)
+        now_ns = self._clock.now_ns()
+        self._ends.append(
+            ShadowRecord(pipeline=pipeline.name, candidate=pipeline.shadow, written_ns=now_ns, off=reason[:2000])
+        )
+        self._offered.set()
+
+    def _on_again(self, name: str) -> None:
+        self._off.pop(name, None)
+        self._failures.pop(name, None)
+        self._reasons.pop(name, None)
+
+    def _load(self) -> None:
+        wanted = [pipeline for name, pipeline in self._pipelines.items() if name not in self._off]
+        self._models.want(
+            pipeline.model_copy(update={"model": pipeline.shadow, "lighter": "", "then": ()}) for pipeline in wanted
+        )
+
+    def _count(self, pipeline: str, outcome: str) -> None:
+        self._metrics.shadow_frames.labels(pipeline, outcome).inc()
+        if outcome in ("agree", "differ"):
+            self._metrics.shadow_off.labels(pipeline).set(0)
+
+
+def lower_priority() -> None:
+    """Give the calling thread, and the threads that it starts, the lowest priority. Does nothing except on Linux."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

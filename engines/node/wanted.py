@@ -1,0 +1,72 @@
+"""The models that a configuration asks for, and the interface of their source."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from engines.node.serving import SecondModel, ServedModel
+from ingest.site import PipelineConfig, SecondModelConfig
+
+AnyModel = ServedModel | SecondModel
+
+
+class ModelSource(Protocol):
+    """Maker of served models. Methods block, and may be called from any thread. They raise EngineError."""
+
+    def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
+        """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
+
+    def make(self, pipeline: PipelineConfig) -> ServedModel:
+        """Return the served model of a pipeline, not yet opened."""
+
+    def make_second(self, config: SecondModelConfig) -> SecondModel:
+        """Return a second model, not yet opened."""
+
+    def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel | None:
+        """Return the model on a backend that loads within seconds, not yet opened; None if there is no such backend.
+
+        The stand-in serves while the model's own backend builds a plan.
+        """
+
+
+class SecondWanted(NamedTuple):
+    """A second model that a pipeline wants."""
+
+    pipeline: PipelineConfig
+    config: SecondModelConfig
+
+    @property
+    def name(self) -> str:
+        """The name under which the second model is kept. No pipeline's own name has a slash."""
+        return f"{self.pipeline.name}/then/{self.config.name}"
+
+    @property
+    def key(self) -> str:
+        """The key in error messages."""
+        return f"{self.pipeline.key}.then.{self.config.name}"
+
+
+Wanted = PipelineConfig | SecondWanted
+"""A model that the configuration asks for: the model of a pipeline, or one of its second models."""
+
+
+class ModelSettings(NamedTuple):
+    """The settings of a pipeline that its served model depends on. The stage ``prepare`` applies all others."""
+
+    version: str
+    input: tuple[object, ...]
+    min_score: float
+    precision: str | None
+
+    @classmethod
+    def of(cls, wanted: Wanted, version: str) -> ModelSettings:
+        """Return the settings of a pipeline, or of a second model, whose input its manifest alone defines."""
+        if isinstance(wanted, SecondWanted):
+            return cls(version, (), wanted.config.min_score, wanted.config.precision)
+        shape = (wanted.width, wanted.height, wanted.colour, wanted.fit)
+        return cls(version, shape, wanted.min_score, wanted.precision)
+
+
+def config_of(wanted: Wanted) -> PipelineConfig | SecondModelConfig:
+    """Return the settings that name the model."""
+    return wanted.config if isinstance(wanted, SecondWanted) else wanted

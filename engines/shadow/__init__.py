@@ -1,0 +1,1 @@
+"""Comparison of a candidate model with the served model."""

@@ -1,0 +1,85 @@
+"""Compare the detections of two models on one frame. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ingest.contract.identity import FrameId
+from ingest.contract.records import Box, Detection, ShadowDifference
+
+MIN_IOU = 0.5
+"""Minimum intersection over union of two boxes that show the same object: the usual bound of PASCAL VOC."""
+SCORE_TOLERANCE = 0.1
+"""Maximum difference of two scores that counts as equal."""
+
+
+class DetectionComparison(NamedTuple):
+    """Objects that both models found with the same label, counted by label, and the differences."""
+
+    agreed: Mapping[str, int]
+    differences: tuple[ShadowDifference, ...]
+
+
+def compare(served: Sequence[Detection], candidate: Sequence[Detection]) -> DetectionComparison:
+    """Pair the detections of both models, and return the agreements and differences.
+
+    Detections pair from the best pair down: the same label goes first, then the larger overlap, then the more equal
+    scores. Each detection has at most one partner.
+    """
+    pairs = sorted(
+        (
+            (s.label != c.label, -overlap, abs(s.score - c.score), i, j)
+            for i, s in enumerate(served)
+            for j, c in enumerate(candidate)
+            if (overlap := _overlap(s.box, c.box)) >= MIN_IOU
+        )
+    )
+    partners: dict[int, int] = {}
+    taken: set[int] = set()
+    for *_, i, j in pairs:
+        if i not in partners and j not in taken:
+            partners[i] = j
+            taken.add(j)
+    agreed: Counter[str] = Counter()
+    differences: list[ShadowDifference] = []
+    for i, found in enumerate(served):
+        if i not in partners:
+            differences.append(_difference("missed", found))
+            continue
+        other = candidate[partners[i]]
+        if found.label != other.label:
+            differences.append(_difference("label", found, other))
+            continue
+        agreed[found.label] += 1
+        if abs(found.score - other.score) > SCORE_TOLERANCE:
+            differences.append(_difference("score", found, other))
+    differences += [_difference("extra", other) for j, other in enumerate(candidate) if j not in taken]
+    return DetectionComparison(dict(agreed), tuple(differences))
+
+
+def is_sampled(frame: FrameId, share: float) -> bool:
+    """Return whether a frame belongs to the share of frames that candidates classify.
+
+    The choice depends on the frame alone, so that every node and every repetition chooses the same frames.
+    """
+    return zlib.crc32(str(frame).encode()) < share * 2**32
+
+
+def _overlap(one: Box, other: Box) -> float:
+    return 1.0 if one == other else one.iou(other)  # equal boxes without area have no intersection
+
+
+def _difference(form: str, found: Detection, other: Detection | None = None) -> ShadowDifference:
+    return ShadowDifference.model_validate(
+        {
+            "form": form,
+            "box": found.box,
+            "label": found.label,
+            "score": found.score,
+            "other_label": other.label if other else "",
+            "other_score": other.score if other else 0.0,
+        }
+    )

@@ -1,0 +1,209 @@
+"""Tests of models whose TensorRT plan is built while the node runs. TensorRT and its device are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from engines.backends.onnxruntime import OnnxRuntimeEngine
+from engines.backends.tensorrt.builder import BuildControl, BuildProgress
+from engines.backends.tensorrt.engine import SLOTS, TensorRtEngine
+from engines.backends.tensorrt.plans import PlanCache
+from engines.engine import Engine
+from engines.exceptions import BuildCancelled, ModelLoadFailed
+from engines.metrics import NodeMetrics
+from engines.node.pipelines import RETRY_S, LiveModels
+from engines.node.serving import ServedModel
+from engines.repository.store import Repository
+from ingest.site import PipelineConfig
+from tests.engines.backends.tensorrt.rig import FakeRig, make_rig
+from tests.engines.node.fakesource import CARS, PEOPLE, configured
+from tests.paths import MODELS
+
+
+class BuildBench:
+    """Live models on a fake GPU. Each build waits at its first step until ``may_build`` is set."""
+
+    def __init__(self, rig: FakeRig) -> None:
+        self.rig = rig
+        self.may_build = threading.Event()
+        self.building = threading.Semaphore(0)
+        self.stand_ins: list[OnnxRuntimeEngine] = []
+        self.broken_stand_in = False
+        self.now_s = 0.0
+        self.registry = CollectorRegistry()
+        self.live = LiveModels(self, NodeMetrics(self.registry), lambda: self.now_s)
+        self.changed = asyncio.Event()
+        self.live.on_update = self.changed.set
+
+    def version(self, pipeline: PipelineConfig) -> str:
+        return "regions@1"
+
+    def make(self, pipeline: PipelineConfig) -> ServedModel:
+        control = BuildControl(self._wait)
+        engine = self.rig.engine(control)
+        cancel = control.cancel
+        control.cancel = lambda: (cancel(), self.may_build.set())  # type: ignore[method-assign, assignment]
+        return ServedModel(pipeline, Repository(MODELS).open("regions"), engine)
+
+    def stand_in(self, pipeline: PipelineConfig) -> ServedModel | None:
+        if self.broken_stand_in:
+            raise ModelLoadFailed("the CPU cannot compute it")
+        self.stand_ins.append(OnnxRuntimeEngine())
+        return ServedModel(pipeline, Repository(MODELS).open("regions"), self.stand_ins[-1])
+
+    async def engine(self, pipeline: str = "cars") -> Engine:
+        async with self.live.use(pipeline) as model:
+            return model._first._engine
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds after an update of the models."""
+        async with asyncio.timeout(60):
+            while not condition():
+                await self.changed.wait()
+                self.changed.clear()
+
+    async def begun(self) -> None:
+        """Wait until a build has begun."""
+        assert await asyncio.to_thread(self.building.acquire, timeout=60)
+
+    def metric(self, name: str) -> float | None:
+        return self.registry.get_sample_value(f"sightline_engine_{name}")
+
+    def _wait(self, progress: BuildProgress) -> None:
+        if progress.step == 0:
+            self.building.release()
+            assert self.may_build.wait(60)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[FakeRig]:
+    rig = make_rig(tmp_path / "plans")
+    yield rig
+    rig.thread.close()
+
+
+@pytest.fixture
+async def bench(rig: FakeRig) -> AsyncIterator[BuildBench]:
+    bench = BuildBench(rig)
+    yield bench
+    await bench.live.close()
+
+
+async def test_a_stand_in_on_the_cpu_serves_until_the_plan_is_built(bench: BuildBench) -> None:
+    await configured(bench.live, [CARS])
+    await bench.begun()
+    assert await bench.engine() is bench.stand_ins[0]
+    assert bench.metric("stand_ins") == 1
+    assert bench.live.slot_count == SLOTS
+    async with bench.live.use("cars") as used:
+        bench.may_build.set()
+        await bench.until(lambda: bench.metric("stand_ins") == 0)
+        assert used._first._engine is bench.stand_ins[0]
+        assert bench.stand_ins[0].model
+    assert isinstance(await bench.engine(), TensorRtEngine)
+    await bench.live.update()
+    assert (len(bench.stand_ins), bench.rig.trt.builds) == (1, 1)
+
+
+async def test_a_plan_in_the_cache_is_served_at_once_without_a_stand_in(bench: BuildBench) -> None:
+    bench.may_build.set()
+    earlier = bench.rig.engine()
+    earlier.load(Repository(MODELS).open("regions"))
+    await configured(bench.live, [CARS])
+    assert isinstance(await bench.engine(), TensorRtEngine)
+    assert bench.stand_ins == []
+
+
+async def test_the_present_model_serves_while_the_plan_of_its_successor_is_built(bench: BuildBench) -> None:
+    bench.may_build.set()
+    await configured(bench.live, [CARS])
+    await bench.until(lambda: bench.metric("stand_ins") == 0)
+    before = await bench.engine()
+    bench.may_build.clear()
+    for plan in bench.rig.plans.folder.glob("*.plan"):
+        plan.unlink()
+    await configured(bench.live, [CARS.model_copy(update={"min_score": 0.5})])
+    await bench.begun()
+    assert await bench.engine() is before
+    assert len(bench.stand_ins) == 1
+
+
+async def test_the_end_of_the_node_cancels_a_build(bench: BuildBench) -> None:
+    await configured(bench.live, [CARS, PEOPLE])
+    await bench.begun()
+    async with asyncio.timeout(60):
+        await bench.live.close()
+    assert bench.live.names == {"cars", "people"} - bench.live._serving.keys()
+    assert not list(bench.rig.plans.folder.glob("*.plan"))
+    assert bench.rig.trt.builds == 1
+
+
+async def test_the_removal_of_a_pipeline_cancels_its_build(bench: BuildBench) -> None:
+    await configured(bench.live, [CARS])
+    await bench.begun()
+    bench.live.want([])
+    await bench.until(lambda: not bench.live._builds)
+    assert not list(bench.rig.plans.folder.glob("*.plan"))
+    assert bench.metric("refused_models") == 0
+
+
+async def test_a_failed_build_leaves_the_stand_in_and_is_tried_again_after_a_while(bench: BuildBench) -> None:
+    bench.rig.trt.fail_build = True
+    bench.may_build.set()
+    await configured(bench.live, [CARS])
+    await bench.until(lambda: bench.metric("refused_models") == 1)
+    await bench.live.update()
+    assert await bench.engine() is bench.stand_ins[0]
+    assert bench.rig.trt.builds == 1
+    bench.rig.trt.fail_build, bench.now_s = False, RETRY_S
+    await bench.live.update()
+    await bench.until(lambda: bench.metric("stand_ins") == 0)
+    assert isinstance(await bench.engine(), TensorRtEngine)
+    assert (len(bench.stand_ins), bench.metric("refused_models")) == (1, 0)
+
+
+async def test_a_pipeline_without_a_stand_in_loads_until_its_plan_is_built(bench: BuildBench) -> None:
+    bench.broken_stand_in = True
+    await configured(bench.live, [CARS])
+    await bench.begun()
+    assert bench.live.is_loading("cars")
+    bench.may_build.set()
+    await bench.until(lambda: not bench.live.is_loading("cars"))
+    assert isinstance(await bench.engine(), TensorRtEngine)
+
+
+async def test_a_change_of_the_pipeline_cancels_the_build_and_begins_another(bench: BuildBench) -> None:
+    await configured(bench.live, [CARS])
+    await bench.begun()
+    await configured(bench.live, [CARS.model_copy(update={"min_score": 0.5})])
+    await bench.until(lambda: bench.metric("stand_ins") == 0)
+    async with bench.live.use("cars") as model:
+        assert isinstance(model._first._engine, TensorRtEngine)
+    assert [serving.settings.min_score for serving in bench.live._serving.values()] == [0.5]
+
+
+def test_a_cancelled_load_does_not_wait_for_the_build_of_another_process(rig: FakeRig) -> None:
+    rig.plans.folder.mkdir(parents=True)
+    control = BuildControl()
+    engine, model = rig.engine(control), Repository(MODELS).open("regions")
+    assert engine.needs_build(model)
+    key = engine._key(rig.trt, rig.thread, model)
+    with (rig.plans.folder / f"{key.name}.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        control.cancel()
+        with pytest.raises(BuildCancelled, match="another process builds it"):
+            engine.load(model)
+    with pytest.raises(BuildCancelled), PlanCache(rig.plans.folder).building(key):
+        raise BuildCancelled("the lock is free again")
+
+
+def test_an_engine_without_a_gpu_needs_no_build_because_its_load_fails(rig: FakeRig) -> None:
+    rig.reason = "no GPU"
+    assert not rig.engine().needs_build(Repository(MODELS).open("regions"))
