@@ -42,6 +42,8 @@ MAX_PATIENCE_S = 0.25
 A transaction costs the broker and the node about 2 ms of a core, as much as a small model needs for a frame. Under
 load, several batches of a partition therefore share a transaction.
 """
+PATIENCE_OF_GOAL = 0.25
+"""Maximum share of the shortest latency goal for which settled results wait."""
 MEMORY = 0.9
 """Weight of earlier measurements in a moving average, which covers about the last ten of them."""
 STOP_S = 15.0
@@ -284,13 +286,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def _patience_s(self) -> float:
-        """Time that settled results may wait to share a transaction: half of the expected wait of the last queued
-        row.
-
-        Without a queue the time is 0. Under load it is short compared with the wait in the queue.
-        """
         queue_s = self._scheduler.waiting * self._seconds_per_row / self._concurrency
-        return min(MAX_PATIENCE_S, queue_s / 2)
+        return patience(queue_s, self._models.shortest_goal_s)
 
     async def _classify(self, merged: MergedBatch) -> None:
         started_s, started_ns = self._clock.monotonic(), self._clock.now_ns()
@@ -374,3 +371,13 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._intake.stop()
                 await self._log.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def patience(queue_s: float, goal_s: float) -> float:
+    """Return the time in s for which settled results may wait to share a transaction: half of the expected wait of
+    the last queued row.
+
+    Without a queue the time is 0. Under load it is short compared with the wait in the queue, and with the shortest
+    latency goal ``goal_s``.
+    """
+    return min(MAX_PATIENCE_S, queue_s / 2, goal_s * PATIENCE_OF_GOAL)

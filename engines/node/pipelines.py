@@ -17,6 +17,7 @@ from engines.node.wanted import AnyModel, ModelSettings, ModelSource, SecondWant
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import PipelineConfig
+from ingest.site.pipeline import USUAL_GOAL_S
 
 T = TypeVar("T")
 
@@ -129,6 +130,11 @@ class LiveModels:
         """Return the settings of a pipeline."""
         serving = self._serving.get(pipeline)
         return self._wanted.get(pipeline) or (serving.config if serving else _UNKNOWN)
+
+    @property
+    def shortest_goal_s(self) -> float:
+        """Shortest latency goal of all pipelines, in seconds."""
+        return min((pipeline.goal_s for pipeline in self._wanted.values()), default=USUAL_GOAL_S)
 
     @property
     def slot_count(self) -> int:

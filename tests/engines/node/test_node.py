@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from engines.exceptions import ModelUnknown
 from engines.metrics import NodeMetrics
-from engines.node.node import Node
+from engines.node.node import Node, patience
 from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
 from engines.node.takeover import OwnedPartition, take_over
@@ -216,6 +216,15 @@ async def test_partitions_that_wait_to_write_share_one_timer_set_to_the_earliest
     stop.set()
     await running
     assert timer.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("queue_s", "goal_s", "expected_s"), [(0.0, 1.0, 0.0), (0.2, 1.0, 0.1), (9.0, 1.0, 0.25), (9.0, 0.2, 0.05)]
+)
+def test_results_wait_for_a_shared_transaction_at_most_a_quarter_of_the_shortest_goal(
+    queue_s: float, goal_s: float, expected_s: float
+) -> None:
+    assert patience(queue_s, goal_s) == pytest.approx(expected_s)
 
 
 async def test_an_error_of_the_consumer_ends_the_node(intake: FakeIntake) -> None:

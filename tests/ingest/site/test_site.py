@@ -239,6 +239,33 @@ def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> No
     assert "expected NAME@VERSION, such as regions@2" in str(refused)
 
 
+@pytest.mark.parametrize(
+    ("settings", "valid"),
+    [
+        ({"overload": "lighter", "lighter": "small"}, True),
+        ({"overload": "lighter"}, False),
+        ({"overload": "every-nth", "lighter": "small"}, False),
+        ({"overload": "every-nth"}, True),
+    ],
+)
+def test_a_lighter_model_needs_the_policy_lighter(settings: dict[str, str], valid: bool) -> None:
+    with contextlib.nullcontext() if valid else pytest.raises(ValueError, match='expected lighter = "MODEL"'):
+        PipelineConfig.model_validate({"name": "p", "model": "m", "width": 1, "height": 1, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "goal_s"),
+    [({}, 1.0), ({"freshness_s": 2.0}, 2.0), ({"freshness_s": 2.0, "latency_goal_s": 0.5}, 0.5)],
+)
+def test_the_latency_goal_is_the_freshness_or_a_second_unless_it_is_set(
+    settings: dict[str, float], goal_s: float
+) -> None:
+    assert (
+        PipelineConfig.model_validate({"name": "p", "model": "m", "width": 1, "height": 1, **settings}).goal_s
+        == goal_s
+    )
+
+
 def test_relative_points_are_converted_to_pixels() -> None:
     assert to_pixels(((0.0, 0.5), (1.0, 1.0)), 640, 360) == ((0.0, 180.0), (640.0, 360.0))
 
