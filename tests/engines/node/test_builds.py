@@ -19,9 +19,9 @@ from engines.engine import Engine
 from engines.exceptions import BuildCancelled, ModelLoadFailed
 from engines.metrics import NodeMetrics
 from engines.node.pipelines import RETRY_S, LiveModels
-from engines.node.serving import ServedModel
+from engines.node.serving import SecondModel, ServedModel
 from engines.repository.store import Repository
-from ingest.site import PipelineConfig
+from ingest.site import PipelineConfig, SecondModelConfig
 from tests.engines.backends.tensorrt.rig import FakeRig, make_rig
 from tests.engines.node.fakesource import CARS, PEOPLE, configured
 from tests.paths import MODELS
@@ -42,21 +42,21 @@ class BuildBench:
         self.changed = asyncio.Event()
         self.live.on_update = self.changed.set
 
-    def version(self, pipeline: PipelineConfig) -> str:
+    def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         return "regions@1"
 
     def make(self, pipeline: PipelineConfig) -> ServedModel:
-        control = BuildControl(self._wait)
-        engine = self.rig.engine(control)
-        cancel = control.cancel
-        control.cancel = lambda: (cancel(), self.may_build.set())  # type: ignore[method-assign, assignment]
-        return ServedModel(pipeline, Repository(MODELS).open("regions"), engine)
+        return ServedModel(pipeline, Repository(MODELS).open("regions"), self._engine())
 
-    def stand_in(self, pipeline: PipelineConfig) -> ServedModel | None:
+    def make_second(self, config: SecondModelConfig) -> SecondModel:
+        return SecondModel(config, Repository(MODELS).open("regions"), self._engine())
+
+    def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel | None:
         if self.broken_stand_in:
             raise ModelLoadFailed("the CPU cannot compute it")
         self.stand_ins.append(OnnxRuntimeEngine())
-        return ServedModel(pipeline, Repository(MODELS).open("regions"), self.stand_ins[-1])
+        kind = ServedModel if isinstance(wanted, PipelineConfig) else SecondModel
+        return kind(wanted, Repository(MODELS).open("regions"), self.stand_ins[-1])  # type: ignore[arg-type]
 
     async def engine(self, pipeline: str = "cars") -> Engine:
         async with self.live.use(pipeline) as model:
@@ -75,6 +75,12 @@ class BuildBench:
 
     def metric(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"sightline_engine_{name}")
+
+    def _engine(self) -> TensorRtEngine:
+        control = BuildControl(self._wait)
+        cancel = control.cancel
+        control.cancel = lambda: (cancel(), self.may_build.set())  # type: ignore[method-assign, assignment]
+        return self.rig.engine(control)
 
     def _wait(self, progress: BuildProgress) -> None:
         if progress.step == 0:
@@ -112,6 +118,20 @@ async def test_a_stand_in_on_the_cpu_serves_until_the_plan_is_built(bench: Build
     assert (len(bench.stand_ins), bench.rig.trt.builds) == (1, 1)
 
 
+async def test_a_second_model_has_a_stand_in_too_and_its_plan_is_built_after_that_of_the_first(
+    bench: BuildBench,
+) -> None:
+    second = SecondModelConfig(name="type", model="regions", precision="fp16")
+    await configured(bench.live, [CARS.model_copy(update={"then": (second,)})])
+    assert len(bench.stand_ins) == 2
+    assert bench.metric("stand_ins") == 2
+    bench.may_build.set()
+    await bench.until(lambda: bench.metric("stand_ins") == 0)
+    async with bench.live.use("cars") as cascade:
+        ((_, model),) = cascade._seconds
+        assert isinstance(model and model._engine, TensorRtEngine)
+
+
 async def test_a_plan_in_the_cache_is_served_at_once_without_a_stand_in(bench: BuildBench) -> None:
     bench.may_build.set()
     earlier = bench.rig.engine()
@@ -140,7 +160,7 @@ async def test_the_end_of_the_node_cancels_a_build(bench: BuildBench) -> None:
     await bench.begun()
     async with asyncio.timeout(60):
         await bench.live.close()
-    assert bench.live.names == {"cars", "people"} - bench.live._serving.keys()
+    assert not bench.live._serving
     assert not list(bench.rig.plans.folder.glob("*.plan"))
     assert bench.rig.trt.builds == 1
 
