@@ -18,6 +18,7 @@ from engines.backends.fake import FakeEngine
 from engines.engine import Images
 from engines.exceptions import DeviceLost, ManifestError, ModelLoadFailed
 from engines.metrics import NodeMetrics
+from engines.node import cascade as cascade_module
 from engines.node.cascade import FAILED, LIMIT, NO_FRAME, NO_MODEL, SMALL, UNSURE, Cascade, decoded, draw, planned
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from engines.node.node import Node
@@ -286,6 +287,18 @@ class TestAttributes:
         with pytest.raises(DeviceLost):
             rig.classify(with_frames(jpeg()))
 
+    def test_the_time_of_second_models_counts_as_device_time_of_the_batch(self) -> None:
+        batch, _ = merged(with_frames(jpeg()))
+        Rig((TYPE, second_model())).cascade.classify(batch)
+        assert batch.took.cascade > 0.0
+        assert batch.took.device_s == batch.took.compute + batch.took.cascade
+
+    def test_more_crops_than_are_held_at_once_are_classified_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cascade_module, "MAX_CROPS", 2)
+        rig = Rig((TYPE, second_model()))
+        cars = rig.classify(with_frames(*(jpeg(BUS if n % 2 else CAR) for n in range(5))))
+        assert [car.attributes[0].label for car in cars] == ["car", "bus", "car", "bus", "car"]
+
     def test_a_dead_letter_keeps_the_frame_for_its_replay(self) -> None:
         batch, (job,) = merged(with_frames(jpeg(), jpeg(BUS)))
         for task in batch.tasks:
@@ -332,9 +345,9 @@ def live_models(source: SecondSource, now_s: Callable[[], float] = lambda: 0.0) 
     return LiveModels(source, NodeMetrics(CollectorRegistry()), now_s)
 
 
-async def attributes(live: LiveModels) -> tuple[Attribute, ...]:
+async def attributes(live: LiveModels, *, lighter: bool = False) -> tuple[Attribute, ...]:
     batch, jobs = merged(with_frames(jpeg(BUS)))
-    async with live.use("regions") as models:
+    async with live.use("regions", lighter=lighter) as models:
         await asyncio.to_thread(models.classify, batch)
     (car,) = found(jobs)
     return car.attributes
@@ -372,6 +385,23 @@ class TestLiveSecondModels:
         with pytest.raises(ConfigError):
             await live.update()
         assert [one.model for one in await attributes(live)] == ["regions@1"]
+        await live.close()
+
+    async def test_the_lighter_model_of_a_pipeline_has_the_same_second_models(self) -> None:
+        source = SecondSource()
+        live = live_models(source)
+        await configured(live, [PIPELINE.model_copy(update={"overload": "lighter", "lighter": "regions@5"})])
+        assert live.has_lighter("regions")
+        assert [one.label for one in await attributes(live, lighter=True)] == ["bus"]
+        assert (len(source.engines), len(source.made)) == (2, 1)
+        await live.close()
+
+    async def test_a_second_model_named_lighter_does_not_replace_the_lighter_model(self) -> None:
+        live = live_models(SecondSource())
+        named = TYPE.model_copy(update={"name": "lighter"})
+        await configured(live, [PIPELINE.model_copy(update={"then": (named,)})])
+        assert not live.has_lighter("regions")
+        assert [one.name for one in await attributes(live)] == ["lighter"]
         await live.close()
 
     async def test_a_second_model_that_the_site_removes_gives_no_attribute_any_more(self) -> None:
