@@ -216,7 +216,10 @@ class Scheduler:
         policy = self._models.config(pipeline).overload
         control = self._controls.get(pipeline)
         if control is None or control.policy != policy:
-            control = self._controls[pipeline] = OverloadControl(pipeline, policy)
+            before, control = control, OverloadControl(pipeline, policy)
+            self._controls[pipeline] = control
+            if before and before.degree > 1:
+                self._changed.append(control)
         return control
 
     def _uses_lighter(self, key: QueueKey) -> bool:

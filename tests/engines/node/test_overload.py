@@ -17,9 +17,13 @@ from engines.node.node import Node
 from engines.node.overload import CALM_PERIODS, MOST_NTH, DeviceLoad, OverloadControl, PeriodLoad
 from engines.node.pipelines import LiveModels
 from ingest.contract.codec import decode
+from ingest.contract.identity import LIVE, FrameId
 from ingest.contract.records import BatchItem, Result
 from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
 from ingest.kafka.memorylog import MemoryLog
+from ingest.ledger.balance import StateCounts, compute_balance
+from ingest.ledger.entries import enter_result
+from ingest.ledger.states import Ledger
 from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
 from ingest.site.pipeline import Overload
@@ -191,6 +195,17 @@ class PolicyBench:
         assert [each.seq for each in found] == list(range(self._sent))  # each frame has exactly one end
         return found[-len(frames) :]
 
+    async def balance(self) -> StateCounts:
+        """Return the ledger of all frames sent. Each frame must have exactly one end."""
+        ledger = Ledger()
+        for seq in range(self._sent):
+            ledger.add_frame(FrameId("a", 7, seq), LIVE, None)
+        async for each in self.log.read(RESULTS, 0, 0, self._sent):
+            enter_result(ledger, each)
+        found = compute_balance(ledger)
+        assert found.balanced
+        return found.totals
+
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"sightline_engine_{name}", {"pipeline": "regions", **labels})
 
@@ -220,6 +235,7 @@ class TestNodePolicies:
             ("classified", "", "regions@1"),
         ]
         assert bench.metric("shed_total", reason="stale") == 1
+        assert (await bench.balance()).shed == {"stale": 1}
 
     async def test_a_node_under_overload_keeps_every_nth_frame_and_gives_the_others_a_reason(
         self, benches: list[PolicyBench]
@@ -233,6 +249,8 @@ class TestNodePolicies:
         assert [each.outcome for each in thinned] == ["shed"] * (degree - 1) + ["classified"]
         assert {each.reason for each in thinned[:-1]} == {"every_nth"}
         assert bench.metric("shed_total", reason="every_nth") == degree - 1
+        ledger = await bench.balance()
+        assert (ledger.classified, ledger.shed) == (9, {"every_nth": degree - 1})
 
     async def test_a_node_under_overload_names_the_lighter_model_on_its_results_until_the_load_falls(
         self, benches: list[PolicyBench]
@@ -253,6 +271,8 @@ class TestNodePolicies:
                     break
         assert calm.reason == ""
         assert bench.metric("overload_degree") == 1
+        ledger = await bench.balance()
+        assert ledger.classified == ledger.captured
 
     async def test_the_stages_of_a_batch_are_measured_by_pipeline_and_model(self, benches: list[PolicyBench]) -> None:
         bench = await started(benches)

@@ -296,6 +296,14 @@ class TestOverloadPolicies:
         assert after
         assert not [each for each in after if each.items[0].reason]
 
+    def test_a_new_policy_ends_the_reduction_of_the_old_one(self) -> None:
+        node = policy_node(overload="every-nth")
+        node.run(10)
+        assert node.degrees[-1][1] > 1
+        node.models.configure("p", overload="shed")
+        node.run(11)
+        assert node.degrees[-1][1] == 1
+
     def test_the_lighter_model_takes_over_under_overload_and_gives_back_once(self) -> None:
         node = policy_node(overload="lighter", lighter="small")
         node.run(20)
