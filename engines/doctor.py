@@ -44,7 +44,8 @@ class ModelTiming:
 def describe_machine() -> dict[str, Any]:
     """Return processor, GPUs, versions, plans of TensorRT, usable backends, and the choice of ``auto``.
 
-    The result is fit for JSON. A backend that cannot be used has its reason; the reason of a usable one is empty.
+    The result can be written as JSON. Each backend has the reason why it cannot be used; the reason of a usable
+    backend is empty.
     """
     cpu = processor()
     known = {flag for wanted in INSTRUCTIONS.values() for flag, _ in wanted}

@@ -29,7 +29,7 @@ Outputs = Mapping[str, npt.NDArray[np.float32]]
 TIMED_RUNS = 3
 """Number of timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
 SPEED_TOLERANCE = 1.03
-"""Maximum ratio of a batch size's time per image to the best time, up to which the size counts as equally fast. A
+"""Maximum ratio of a batch size's time per image to the best time at which the size counts as equally fast. A
 difference of 3 % is noise. Of equally fast sizes the largest is used, because it needs the fewest calls."""
 HOPELESS = 1.2
 """Ratio of a batch size's time per image to the best time from which larger sizes are not tried.
@@ -41,8 +41,8 @@ Buffers of a large batch take memory: half a gigabyte for YOLOX-nano in batches 
 class Slot:
     """Buffers of one batch. Between ``acquire`` and ``submit`` the caller may write to ``pixels``.
 
-    ``pixels`` is ``(max_batch, height, width, 3)`` uint8. On a GPU it is pinned memory. Images are written straight
-    into it, so that they are copied once.
+    ``pixels`` is ``(max_batch, height, width, 3)`` uint8. On a GPU, ``pixels`` is pinned memory. Images are written
+    straight into ``pixels``, which saves a copy.
     """
 
     def __init__(self, pixels: Images) -> None:
@@ -83,9 +83,9 @@ class Engine(ABC):
     def batch_size(self) -> int:
         """Maximum number of images worth submitting at once. ``warm_up`` sets it to the fastest size.
 
-        Before warm-up it is the model's largest batch. A GPU gains from larger batches. A CPU core is slower once the
-        data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches of eight than
-        alone.
+        Before warm-up, ``batch_size`` is the model's largest batch. A GPU gains from larger batches. A CPU core is
+        slower once the data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches
+        of eight than in batches of one.
         """
         return self._batch_size
 
@@ -151,20 +151,23 @@ class Engine(ABC):
         return self._collect_impl(slot)
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back. Raise EngineStateError while its batch is in flight."""
+        """Give a slot back. Raise EngineStateError while the slot's batch is in flight."""
         self._require(slot, "acquired", "collected")
         slot.state = "free"
         self._free.put(slot)
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[Slot]:
-        """Acquire a slot, and release it at the end. A batch that was submitted and not collected is waited for."""
+        """Acquire a slot, and release it at the end.
+
+        Before the release, wait for a batch that was submitted but not collected.
+        """
         slot = self.acquire()
         try:
             yield slot
         finally:
             if slot.state == "submitted":
-                with contextlib.suppress(Exception):  # the caller's own exception is under way
+                with contextlib.suppress(Exception):  # the caller's own exception is raised instead
                     self.collect(slot)
             self.release(slot)
 
@@ -202,7 +205,7 @@ class Engine(ABC):
 
     def _require(self, slot: Slot, *states: str) -> None:
         if slot not in self._slots:
-            raise EngineStateError(f"slot is not one of this {type(self).__name__}: acquire one, and not before load")
+            raise EngineStateError(f"slot does not belong to this {type(self).__name__}: acquire a slot after load")
         if slot.state not in states:
             raise EngineStateError(f"slot is {slot.state}: expected {' or '.join(states)}")
 

@@ -27,7 +27,7 @@ class BatchSpeed(NamedTuple):
 def batch_speed(
     engine: Engine, batch: int, seconds: float, clock_s: Callable[[], float] = time.perf_counter
 ) -> BatchSpeed:
-    """Run batches of noise one after another for ``seconds``, at least five after an untimed one.
+    """Run batches of noise one after another for ``seconds``, but at least five. An untimed batch comes first.
 
     Raise InferenceFailed.
     """

@@ -10,7 +10,8 @@ from ingest.site.pipeline import Precision
 
 AUTO = "auto"
 AUTO_ORDER = ("tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime")
-"""Backends in the order in which they are considered. A GPU is faster than any CPU; ONNX Runtime is always there."""
+"""Backends in the order in which they are considered. A GPU is faster than any CPU; ONNX Runtime is always
+installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,9 @@ class BackendChoice:
 def choose(precision: Precision, processor: Cpu, unavailable_reason: Callable[[str], str]) -> BackendChoice:
     """Return the first usable backend for a model that allows ``precision``.
 
-    OpenVINO is used only where it is faster than ONNX Runtime: with a lower precision than fp32, and a processor that
-    has instructions for it. ``unavailable_reason`` takes a backend's name, and returns an empty text if it can be
-    used.
+    OpenVINO is used only where it is faster than ONNX Runtime: at a precision below fp32, on a processor with
+    instructions for that precision. ``unavailable_reason`` takes a backend's name, and returns an empty text if the
+    backend can be used.
     """
     passed_over: dict[str, str] = {}
     for name in AUTO_ORDER[:-1]:
@@ -40,7 +41,10 @@ def choose(precision: Precision, processor: Cpu, unavailable_reason: Callable[[s
 
 
 def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:
-    """Return why OpenVINO is faster than ONNX Runtime, or why it is not. One of the texts is empty."""
+    """Return two texts: why OpenVINO is faster than ONNX Runtime, and why it is not.
+
+    One of the two texts is empty.
+    """
     if precision == "fp32":
         return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"
     if found := processor.instruction(precision):

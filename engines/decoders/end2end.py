@@ -18,7 +18,7 @@ from engines.exceptions import InferenceFailed
 from ingest.contract.records import Detection
 
 _FAR = 1e7
-"""Maximum distance of a corner from the image, in units of the output. Prevents overflow."""
+"""Maximum distance of a corner from the image, in units of the output. The limit prevents overflow."""
 _FAINT = 0.01
 """Score up to which a row counts as padding. Padded rows may hold any numbers."""
 
@@ -45,7 +45,7 @@ class EndToEndDecoder:
         self._ignored = {index for index, label in enumerate(options.labels) if label == BACKGROUND}
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the rows of each image from ``min_score`` on, except the background and unknown classes."""
+        """Return the rows that score at least ``min_score``, except the background and unknown classes."""
         found = self._read(outputs, len(rows))
         corners = found.boxes.clip(-_FAR, _FAR) * (input_size(self._options) if self._settings.unit == "share" else 1)
         return [self._decode_row(*one) for one in zip(corners, found.scores, found.classes, rows, strict=True)]

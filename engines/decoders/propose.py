@@ -11,8 +11,8 @@ Shape = Sequence[int | None]
 """Shape of an output, batch axis first. None stands for a dimension that the model does not declare."""
 
 MOST_QUERIES = 1000
-"""Largest number of boxes of a model that needs no suppression. RT-DETR has 300, NMS in the model 100 to 1,000. Grids
-and prior boxes are more: 2,100 cells at 320 px, 4,420 priors of UltraFace."""
+"""Largest number of boxes of a model that needs no suppression. RT-DETR has 300 boxes, and a model with NMS inside
+has 100 to 1,000. Models with grids or prior boxes have more: 2,100 cells at 320 px, 4,420 priors in UltraFace."""
 _ROW = 6
 """Numbers per row of a model with NMS inside: left, top, right, bottom, score, class."""
 

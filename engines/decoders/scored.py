@@ -22,7 +22,7 @@ from ingest.contract.records import Detection
 _LARGEST_LOG = 14.0
 """Maximum logarithm of a box's size, which lies beyond any image and prevents overflow."""
 _FAR = 1e6
-"""Maximum distance of a box from the image, in sizes of the image. Prevents overflow."""
+"""Maximum distance of a box from the image, in sizes of the image. The limit prevents overflow."""
 
 
 class CornersDecoder:
@@ -106,8 +106,8 @@ class SsdDecoder:
 def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[Floats, Floats]:
     """Return the output of boxes ``(N, boxes, 4)`` and the output of scores ``(N, boxes, labels)``.
 
-    With four labels both have the same shape; then the name of the boxes must contain "box" or "loc". Raise
-    InferenceFailed if the model does not have exactly one of each.
+    With four labels, both outputs have the same shape; then the name of the boxes must contain "box" or "loc". Raise
+    InferenceFailed if the model does not have exactly one output of boxes and one of scores.
     """
     if not outputs:
         raise InferenceFailed("the model has no output: expected boxes and scores")
@@ -145,7 +145,7 @@ def activated(scores: Floats, kind: str) -> Floats:
 
 
 def input_size(options: DecoderOptions) -> Floats:
-    """Return the width and height of the input in px, twice: the factors of four corners in shares."""
+    """Return (width, height, width, height) of the input in px: the factors that convert corners in shares to px."""
     return np.array([options.input_width, options.input_height] * 2, np.float32)
 
 

@@ -1,4 +1,7 @@
-"""The node's consumer. It pauses new partitions until they are taken over, and pauses lanes that are full."""
+"""The node's consumer.
+
+The consumer pauses new partitions until the node has taken them over, and pauses full lanes.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,16 @@ FETCH_PARTITION_BYTES = 4 * 1024 * 1024
 discards the data that it has read ahead when the partition is paused, so with a larger value more data would be read
 twice under load."""
 LIVE_ROWS_PER_INSTANCE = 64
-"""Maximum number of live rows per engine that wait: two large batches, which keep an engine busy."""
+"""Maximum number of live rows per engine that wait for classification: two large batches, which keep an engine
+busy."""
 LIVE_JOBS = 512
 """Maximum number of live batches whose results are not written yet."""
 LIVE_BYTES = 96 * 1024 * 1024
 """Maximum bytes of live batches whose results are not written yet. Jobs keep their pixels until their results are
 written."""
 LATE_SHARE = 4
-"""Divisor of the live limits that gives the limits of the late lane. These keep engines busy without delaying live
-frames."""
+"""Divisor of the live limits that gives the limits of the late lane. The smaller limits keep engines busy without
+delaying live frames."""
 
 
 class LaneLoad(NamedTuple):
@@ -103,7 +107,7 @@ class BatchIntake:
         self._consumer.pause(*map(self._kafka_partition, self._held))
 
     def begin(self, tp: TopicPartition, position: int) -> None:
-        """Let the next ``throttle`` start to read a partition, from an offset on."""
+        """Move a held partition to an offset, from which the next ``throttle`` lets it be read."""
         self._consumer.seek(self._kafka_partition(tp), position)
         self._held.discard(tp)
 
@@ -113,7 +117,7 @@ class BatchIntake:
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:
-        """Pause the partitions of full lanes, those on hold and those that wait for a model. Resume all others."""
+        """Pause partitions that are in a full lane, on hold, or waiting for a model. Resume all other partitions."""
         blocked = scheduler.blocked()
         full = {topic for topic, lane in self._lanes.items() if lane.full(_load(topic, owned, scheduler))}
         assigned = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}

@@ -121,7 +121,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         }
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Start the take-over of partitions, which yield no records until it is done.
+        """Start the take-over of partitions, which yield no records until the take-over is done.
 
         The take-over runs in a task of its own, because aiokafka sends no heartbeats while it waits for this method.
         """
@@ -134,7 +134,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         """Release partitions: finish open transactions, and drop all other jobs.
 
-        The next owner reads the batches of these jobs again.
+        The next owner reads the batches of dropped jobs again.
         """
         if self._takeover:
             self._takeover.cancel()
@@ -190,7 +190,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return pipeline not in self._models.names and pipeline != UNROUTED_NAME
 
     def _take(self, record: LogRecord) -> Gap | None:
-        """Take a record, and return the gap that retention has left before it, if any.
+        """Add a record to its partition, and return the gap of deleted records before it, or None.
 
         An offset lower than the last one means that the topic was created again. The new topic is read from its
         beginning.
@@ -212,7 +212,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
-        """Count a frame out of order. Log only the first such frame of a camera."""
+        """Count a frame out of order. Log only the first frame out of order of each camera."""
         self._metrics.out_of_order.labels(frame.camera).inc()
         if frame.camera not in self._disordered:
             self._disordered.add(frame.camera)
@@ -255,7 +255,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         """Time that settled results may wait to share a transaction: half of the expected wait of the last queued
         row.
 
-        Without a queue the time is 0. Under load it is short compared with the wait in the queue.
+        Without a queue the time is 0. Under load, this time is short compared with the wait in the queue.
         """
         queue_s = self._scheduler.waiting * self._seconds_per_row / self._concurrency
         return min(MAX_PATIENCE_S, queue_s / 2)

@@ -1,4 +1,4 @@
-"""The models of a node, by pipeline. They follow the configuration and the repository while the node runs."""
+"""The models of a node, by pipeline. The models follow the configuration and the repository while the node runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ need it."""
 
 
 class ModelSource(Protocol):
-    """Maker of served models. Methods block, and may be called from any thread. They raise EngineError."""
+    """Maker of served models.
+
+    Methods block, and may be called from any thread. Every method may raise EngineError.
+    """
 
     def version(self, pipeline: PipelineConfig) -> str:
         """Return the identity of the model version that a pipeline asks for, such as ``regions@2``."""
@@ -35,7 +38,10 @@ class ModelSource(Protocol):
 
 
 class ModelSettings(NamedTuple):
-    """The settings of a pipeline that its served model depends on. The stage ``prepare`` applies all others."""
+    """The settings of a pipeline that its served model depends on.
+
+    The stage ``prepare`` applies all other settings of a pipeline.
+    """
 
     version: str
     input: tuple[object, ...]
@@ -63,8 +69,8 @@ class LiveModels:
     """The served models. A new version is loaded beside the present one, and replaces it between two batches.
 
     A version that cannot be loaded changes nothing: the pipeline keeps its present model, and the version is tried
-    again after ``RETRY_S``. All methods belong to one event loop. Call ``want`` and ``update``, then ``run``,
-    then ``close``.
+    again after ``RETRY_S``. Call all methods on one event loop. Call ``want`` and ``update``, then ``run``, then
+    ``close``.
     """
 
     def __init__(self, source: ModelSource, metrics: NodeMetrics, monotonic: Callable[[], float]) -> None:
@@ -101,7 +107,7 @@ class LiveModels:
         return pipeline in self._wanted and pipeline not in self._serving and pipeline not in self._refused
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
-        """Let ``run`` serve these pipelines, and no others after ``REMOVED_S``."""
+        """Set the pipelines that ``run`` serves. Models of other pipelines are dropped after ``REMOVED_S``."""
         self._wanted = {pipeline.name: pipeline for pipeline in pipelines}
         for name in self._serving.keys() - self._wanted.keys() - self._removed_s.keys():
             self._removed_s[name] = self._monotonic()
@@ -120,7 +126,7 @@ class LiveModels:
                 await self.update()
 
     async def update(self) -> None:
-        """Load all models that are wanted and not served, and drop those of pipelines that were removed long ago.
+        """Load all models that are wanted but not served, and drop the models of pipelines removed long ago.
 
         Raise ConfigError with the first pipeline that cannot be served; the others are served all the same.
         """
@@ -143,7 +149,7 @@ class LiveModels:
 
     @contextlib.asynccontextmanager
     async def use(self, pipeline: str) -> AsyncIterator[ServedModel]:
-        """Yield the present model of a pipeline, which stays open meanwhile. Raise PipelineUnknown."""
+        """Yield the present model of a pipeline, which stays open until the block ends. Raise PipelineUnknown."""
         serving = self._serving.get(pipeline)
         if serving is None:
             raise PipelineUnknown(f"pipeline {pipeline!r} has no model: it was removed, or its model was refused")

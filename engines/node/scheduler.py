@@ -1,7 +1,8 @@
-"""The scheduler decides which batches an engine classifies next, and which of them together.
+"""The scheduler decides which batches an engine classifies next, and which batches are merged.
 
-Pure. The scheduler merges batches of one pipeline up to the model's batch size, taking partitions in turn. It never
-waits for more batches, because the next ones arrive while the engine classifies. Live batches go before late ones.
+Pure. The scheduler merges batches of one pipeline up to the model's batch size, taking partitions in turn. The
+scheduler never waits for more batches, because these arrive while the engine classifies. Live batches go before late
+ones.
 """
 
 from __future__ import annotations
@@ -72,10 +73,11 @@ class Scheduler:
     def next(self) -> MergedBatch | None:
         """Return the next batch to classify; None if no job can be classified now.
 
-        The topic partition that has waited longest determines the pipeline. Other topic partitions add jobs that fit.
+        The topic partition that has waited longest determines the pipeline. Other topic partitions add jobs of the
+        same pipeline that fit into the batch.
         """
         blocked = self.blocked()
-        order = sorted(  # a stable sort: the turns stay
+        order = sorted(  # a stable sort: topic partitions keep their turns
             (tp for tp in self._queues if tp not in blocked), key=lambda tp: tp.topic == BATCHES_LATE
         )
         first = next((tp for tp in order if self._queues[tp]), None)

@@ -43,7 +43,7 @@ class ServedModel:
 
     @property
     def max_rows(self) -> int:
-        """Maximum number of rows merged into one batch. Merging more rows would only make the first one wait."""
+        """Maximum number of rows merged into one batch. Merging more rows would only delay the first row."""
         return self._engine.batch_size
 
     @property
@@ -63,7 +63,7 @@ class ServedModel:
     def classify(self, merged: MergedBatch) -> None:
         """Settle every task with its detections.
 
-        Settle it with its error if it also fails in an engine call of its own. Raise DeviceLost.
+        A task that also fails in an engine call of its own settles with its error. Raise DeviceLost.
         """
         for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
             job.model = self.model.manifest.id
@@ -129,7 +129,10 @@ class RepositorySource:
         self._make_engine = make_engine
 
     def version(self, pipeline: PipelineConfig) -> str:
-        """Return the version that a pipeline names, else the promoted one. Raise ModelUnknown or ManifestError."""
+        """Return the version that a pipeline names, else the promoted version.
+
+        Raise ModelUnknown or ManifestError.
+        """
         name, version = self._repository.resolve(pipeline.model)
         return f"{name}@{version}"
 

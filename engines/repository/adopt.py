@@ -2,7 +2,7 @@
 
 Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model takes floats in another layout, so nodes for
 cast, scale and transpose are put in front of it. Before anything is written, the outputs of the original and of the
-wrapped model are compared, and the decoder must be able to read them.
+wrapped model are compared, and the decoder must be able to read the outputs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _HALF_TOLERANCE = 1e-2
 _PROBES = 3
 """Number of images on which the models are compared."""
 _FAINT = 0.01
-"""Score from which an object on an image of noise shows that a decoder reads the outputs."""
+"""Minimum score at which an object in an image of noise shows that a decoder reads the outputs correctly."""
 _MAX_BATCH = 8
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -74,12 +74,12 @@ class AdoptOptions:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     output: str = ""
-    """Name of the output to keep; empty for all."""
+    """Name of the output to keep; empty to keep all outputs."""
     decoding: Decoding = field(default_factory=Decoding)
     size: tuple[int, int] | None = None
-    """Width and height of the input in px, for a model that accepts any."""
+    """Width and height of the input in px, for a model that accepts any size."""
     assumed: tuple[str, ...] = ()
-    """Settings that nothing in the file shows, for the record in the manifest."""
+    """Settings that were assumed, because the file does not show them. The manifest records these settings."""
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
@@ -96,7 +96,7 @@ def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
     stored, batch = with_free_batch(wrapped, given.batch or 1), _MAX_BATCH
     tolerance = _TOLERANCE if given.dtype != np.float16 else _HALF_TOLERANCE
     difference = _difference(original, stored, given, options, rows=_PROBES)
-    if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for one batch size
+    if isinstance(difference, AdoptFailed) or difference > tolerance:  # the model is exported for one batch size
         if given.batch > 1:
             raise AdoptFailed(
                 f"model file {file} has a fixed batch of {given.batch} images: expected a free batch, or 1. "
@@ -154,7 +154,7 @@ def outputs_on_noise(
 
 
 def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:
-    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if it can."""
+    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if they are readable."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoders.refusal(decoder, outputs, _regions(given))
 
@@ -236,7 +236,7 @@ def _difference(
 
 
 def _pixels(given: ForeignInput, rows: int) -> npt.NDArray[np.uint8]:
-    """Return images of noise. Each image has another brightness, so that no two have the same mean."""
+    """Return images of noise. Each image has another brightness, so that no two images have the same mean."""
     noise = np.random.default_rng(0).integers(0, 256, (rows, given.height, given.width, 3))
     return np.asarray(noise * np.linspace(1.0, 0.3, rows)[:, None, None, None], np.uint8)
 

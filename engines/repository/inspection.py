@@ -1,7 +1,7 @@
 """Read a foreign ONNX file with distrust, and describe its inputs and outputs.
 
-The checks refuse files that make a reader take other files or too much memory. They run in a child process with
-bounds (``engines.repository.guard``), because parsing itself can go wrong.
+The checks refuse files that make a reader open other files or take too much memory. The checks run in a child process
+with bounds (``engines.repository.guard``), because the parser itself may fail.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _SCALING = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
 _NEUTRAL = frozenset({"Cast", "Identity", "Transpose"})
 """Operators that may stand between an input and its normalisation."""
 _MAX_METADATA_CHARACTERS = 100_000
-"""Maximum length of one metadata entry. The names of 1,000 classes take 30,000."""
+"""Maximum length of one metadata entry. The names of 1,000 classes take 30,000 characters."""
 
 
 class TensorInfo(BaseModel):
     """An input or output of a model. A dimension of None is free.
 
-    ``low`` and ``high`` are the range of an output's values on images of noise, where the model was run.
+    ``low`` and ``high`` are the range of an output's values on images of noise, if the model was run.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -106,7 +106,7 @@ class EngineContract:
             engine.release(slot)
         engine.close()
         engine.load(model)
-        with pytest.raises(EngineStateError, match="not one of this"):
+        with pytest.raises(EngineStateError, match="does not belong to this"):
             engine.submit(slot, 1)
 
     @pytest.mark.parametrize("rows", [0, 33])
@@ -152,7 +152,7 @@ class EngineContract:
 
 
 class FileEngineContract(EngineContract):
-    """Tests that every backend inherits that reads a model file."""
+    """Tests that every backend with a model file inherits."""
 
     def test_the_error_for_an_unreadable_model_names_the_file(self, model: Model, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(b"no model")
@@ -175,7 +175,7 @@ class TestOpenVino(FileEngineContract):
 
 
 class TestTensorRt(EngineContract):
-    """TensorRT on the fake CUDA device. It computes by ONNX Runtime, so that no kernel of TensorRT is tested."""
+    """TensorRT on the fake CUDA device. The fake computes by ONNX Runtime; kernels of TensorRT are not tested."""
 
     name = "tensorrt"
 

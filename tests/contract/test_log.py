@@ -47,11 +47,11 @@ class LogContract(ABC):
     @pytest.fixture
     @abstractmethod
     def log(self) -> Log:
-        """Return a log with every topic and two partitions in the data path. The fixture closes it."""
+        """Return a log with every topic and two partitions in the data path. The fixture closes the log."""
 
     @abstractmethod
     async def abort_one(self, log: Log, topic: str) -> None:
-        """Write a record into partition 0 in a transaction and abort it.
+        """Write a record into partition 0 in a transaction, and abort the transaction.
 
         Do nothing if the log has no transactions.
         """

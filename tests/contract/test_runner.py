@@ -155,7 +155,7 @@ class RunnerContract:
         await harness.feed(20, 40)
         await harness.written(40)
         await harness.stop()
-        assert await harness.echoes() == _dealt(40)  # each exactly once: the stop left no record uncommitted
+        assert await harness.echoes() == _dealt(40)  # each record exactly once: the stop left no record uncommitted
 
     async def test_a_kill_loses_no_record(self, harness: Harness) -> None:
         await harness.start()

@@ -1,4 +1,7 @@
-"""A deserialised plan: its inputs and outputs, and its execution contexts. Used in the GPU thread only."""
+"""A deserialised plan: its inputs and outputs, and its execution contexts.
+
+Use the objects of this module only in the GPU thread.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class LoadedPlan:
         return str(self._logger.recent())
 
     def close(self) -> None:
-        """Destroy the engine, then its runtime. Close all contexts before."""
+        """Destroy the engine, then its runtime. Close all contexts first."""
         self._engine = None
         self._runtime = None
 
@@ -83,9 +86,9 @@ def deserialise(trt: Any, logger: Any, plan: bytes, model: Model) -> LoadedPlan 
 
 
 class BoundContext:
-    """An execution context whose addresses are set once. It remembers its batch size.
+    """An execution context whose addresses are set once. The context remembers its batch size.
 
-    Raise GpuError if TensorRT cannot make it.
+    Raise GpuError if TensorRT cannot create the context.
     """
 
     def __init__(self, plan: LoadedPlan, addresses: dict[str, int], scratch: int) -> None:

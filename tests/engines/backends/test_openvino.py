@@ -1,4 +1,4 @@
-"""Tests of the OpenVINO backend: accuracy of each precision, failed batches, and its silence towards the network."""
+"""Tests of the OpenVINO backend: accuracy of each precision, failed batches, and the absence of telemetry."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ OPTIONS = DecoderOptions(("a",), 64, 64)
 
 
 def install(folder: Path, entry_points: dict[str, str]) -> None:
-    """Write the metadata that an installation would leave. A real one would need an index of packages."""
+    """Write the metadata that an installation would leave. A real installation would need a package index."""
     info = folder / "acme_decoders-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-decoders\nVersion: 1.0\n")

@@ -19,7 +19,10 @@ PEOPLE = CARS.model_copy(update={"name": "people"})
 
 
 class FakeSource:
-    """Source of the shipped model under any version. ``promoted`` is the version; those in ``broken`` do not load."""
+    """Source of the shipped model under any version.
+
+    ``promoted`` is the promoted version; versions in ``broken`` do not load.
+    """
 
     def __init__(self) -> None:
         self.promoted = "regions@1"

@@ -228,7 +228,7 @@ async def test_partitions_that_wait_to_write_share_one_timer_set_to_the_earliest
     running = asyncio.create_task(ended(node, stop))
     async with asyncio.timeout(60):
         while owned[-1].looks < 10:
-            intake.fetched.put_nowait([LogRecord(BATCHES_LATE, 0, 0, None, b"")])  # of no owned partition: wakes only
+            intake.fetched.put_nowait([LogRecord(BATCHES_LATE, 0, 0, None, b"")])  # only wakes the node
             await asyncio.sleep(0)
     (timer,) = [each for each in timers if not each.cancelled()]
     assert len(timers) >= 10

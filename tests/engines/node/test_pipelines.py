@@ -22,7 +22,7 @@ from tests.paths import MODELS
 
 
 class LiveBench:
-    """Live models of a fake source, with a clock that the test moves."""
+    """Live models of a fake source, with a clock that the test advances."""
 
     def __init__(self) -> None:
         self.source = FakeSource()

@@ -3,7 +3,7 @@
 ``conform.py`` checks the names of the module and keyword arguments. The fakes cover the methods of objects: the tests
 of the backend use no others, and each method of a fake exists in both versions with the same parameters.
 
-The listings of both APIs are in the shared folder beside the checkout. Without it, these tests are skipped.
+The listings of both APIs are in the shared folder beside the checkout. Without the listings, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FAKES = {
     fake.FakeRuntime: "Runtime",
 }
 HELPERS = {"compute", "read", "refuse"}
-"""Methods of the fakes that the real classes lack. The product does not call them."""
+"""Methods of the fakes that the real classes lack. The product does not call these methods."""
 needs_listings = pytest.mark.skipif(
     not CHECKER.is_file(), reason="the listings of TensorRT's API are missing: ../shared/tensorrt/conform.py"
 )

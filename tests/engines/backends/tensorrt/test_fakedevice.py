@@ -1,4 +1,4 @@
-"""Tests of the fake CUDA device: misuse fails as on a real one."""
+"""Tests of the fake CUDA device: misuse fails as on a real device."""
 
 from __future__ import annotations
 
