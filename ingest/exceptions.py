@@ -106,4 +106,4 @@ class MemberIdle(IngestError):
 
 
 class LedgerError(IngestError):
-    """The counts of withheld frames in the ledger contradict each other."""
+    """An interval of sequence numbers is empty, or starts below 0."""

@@ -42,7 +42,7 @@ class EngineContract:
                 assert array.shape[0] == count
                 assert array.dtype == np.float32
 
-    def test_a_batch_over_the_batch_size_gives_the_outputs_of_its_chunks(self, engine: Engine) -> None:
+    def test_a_batch_larger_than_the_batch_size_gives_the_outputs_of_its_parts(self, engine: Engine) -> None:
         whole = engine.infer(self.images(70))
         chunks = [engine.infer(self.images(70)[i : i + 10]) for i in range(0, 70, 10)]
         for name, array in whole.items():
@@ -114,7 +114,7 @@ class EngineContract:
         with engine.slot() as slot, pytest.raises(BadBatch, match=f"has {rows} rows: expected 1 to 32"):
             engine.submit(slot, rows)
 
-    def test_an_error_of_the_caller_gives_the_slot_back_after_its_batch(self, engine: Engine) -> None:
+    def test_a_slot_is_released_after_its_batch_if_the_caller_raises_an_error(self, engine: Engine) -> None:
         def submit_and_fail() -> None:
             with engine.slot() as slot:
                 engine.submit(slot, 1)

@@ -15,7 +15,7 @@ from engines.node.intake import LATE_SHARE, LIVE_BYTES, LIVE_JOBS, LIVE_ROWS_PER
         LaneLoad(bytes=LIVE_BYTES + 1),
     ],
 )
-def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_it(over: LaneLoad) -> None:
+def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_the_limit(over: LaneLoad) -> None:
     lane = LaneThrottle(2, late=False)
     assert not lane.full(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
     assert lane.full(over)
@@ -24,7 +24,7 @@ def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_it(over: LaneLoa
     assert not lane.full(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
 
 
-def test_the_late_lane_has_a_share_of_the_limits() -> None:
+def test_the_late_lane_has_a_fraction_of_the_live_limits() -> None:
     late = LaneThrottle(2, late=True)
     limit = 2 * LIVE_ROWS_PER_INSTANCE // LATE_SHARE
     assert not late.full(LaneLoad(rows=limit))

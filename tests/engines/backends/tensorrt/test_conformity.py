@@ -52,7 +52,7 @@ def test_all_names_exist_in_both_versions_of_tensorrt(file: Path) -> None:
 
 
 @needs_listings
-def test_a_name_that_version_11_removed_is_found(tmp_path: Path) -> None:
+def test_a_name_that_tensorrt_11_removed_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "old.py"
     file.write_text("config.set_flag(trt.BuilderFlag.FP16)\n")
     assert "TensorRT 11.4: line 1: BuilderFlag.FP16" in check(file).stdout
@@ -61,7 +61,7 @@ def test_a_name_that_version_11_removed_is_found(tmp_path: Path) -> None:
 @needs_listings
 @pytest.mark.parametrize("version", ["10.13", "11.4"])
 @pytest.mark.parametrize("cls", FAKES, ids=FAKES.values())
-def test_the_methods_of_a_fake_exist_with_the_same_parameters(cls: type, version: str) -> None:
+def test_real_tensorrt_has_the_methods_of_the_fake_with_the_same_parameters(cls: type, version: str) -> None:
     real = json.loads((CHECKER.parent / f"api-{version}.json").read_text())["classes"][FAKES[cls]]
     for name, member in vars(cls).items():
         if name.startswith("_") or name in HELPERS:
