@@ -48,8 +48,8 @@ class SpoolUnavailable(SpoolError):
     def __init__(self, path: object, why: str, cause: object) -> None:
         super().__init__(f"{path}: {cause}: check that the disk is mounted, writable and not full")
         self.why = why
-        """Reason: ``full``, ``read-only`` or ``failing`` describes the disk; ``mended`` means that a damaged file was
-        salvaged."""
+        """Reason: ``full``, ``read-only`` or ``failing`` describes the disk; ``salvaged`` means that rows of a
+        damaged file were salvaged."""
 
 
 class WrongKey(SpoolError):

@@ -17,7 +17,7 @@ from ingest.contract.topics import require_topics
 from ingest.exceptions import ConfigError, Fenced, LogUnavailable, MemberIdle
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
-from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings
+from ingest.kafka.settings import PLAINTEXT_ADVICE, PLAINTEXT_RISK, KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, logs
 from ingest.site.topic import store
@@ -63,7 +63,7 @@ class Service:
 
         logs.configure(self.name)
         if exposed := self.settings.plaintext_hosts:
-            _log.warning("broker_link_is_plaintext", brokers=exposed, risk=PLAINTEXT_RISK, mend=PLAINTEXT_MEND)
+            _log.warning("broker_link_is_plaintext", brokers=exposed, risk=PLAINTEXT_RISK, advice=PLAINTEXT_ADVICE)
         self.serve_metrics()
         try:
             eventloop.run(until_stopped())
@@ -85,11 +85,11 @@ class Service:
         try:
             return start_http_server(self.metrics_port, self.metrics_host, self.registry)[0]
         except OSError as error:
-            mend = (
+            advice = (
                 "stop the process that listens there, or pass another --metrics-port or --metrics-host, and restart"
             )
-            place = f"{self.metrics_host}:{self.metrics_port}"
-            _log.error("metrics_not_served", place=place, error=str(error), mend=mend)
+            address = f"{self.metrics_host}:{self.metrics_port}"
+            _log.error("metrics_not_served", address=address, error=str(error), advice=advice)
             return None
 
     @asynccontextmanager

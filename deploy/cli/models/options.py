@@ -130,11 +130,11 @@ def _labels(text: str) -> tuple[str, ...]:
     return read_labels(Path(text)) if text else ()
 
 
-def _unique(place: str, lines: list[str]) -> tuple[str, ...]:
+def _unique(key: str, lines: list[str]) -> tuple[str, ...]:
     labels = tuple(line for line in lines if line)
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice or not labels:
-        raise ConfigError("models", place, ", ".join(twice) or "empty", "one class name per line, each once")
+        raise ConfigError("models", key, ", ".join(twice) or "empty", "one class name per line, each once")
     return labels
 
 

@@ -18,11 +18,11 @@ from ingest.contract.records.event import Alert, AlertData, Delivery, Event, Eve
 from ingest.contract.records.frame import (
     MAX_RESTING,
     WITHHELD_REASONS,
-    Account,
     Frame,
     FrameMeta,
     Redacted,
     RoutedFrame,
+    WithheldInterval,
 )
 from ingest.contract.records.reading import (
     BY_HOST,
@@ -57,7 +57,6 @@ __all__ = [
     "SUSPECT",
     "WITHHELD_READING_REASONS",
     "WITHHELD_REASONS",
-    "Account",
     "Alert",
     "AlertData",
     "Batch",
@@ -91,6 +90,7 @@ __all__ = [
     "SensorLedger",
     "SensorStatus",
     "Waiting",
+    "WithheldInterval",
     "pad_into",
     "padded_rows",
 ]
