@@ -81,7 +81,7 @@ class Engine(ABC):
 
     @property
     def batch_size(self) -> int:
-        """Maximum number of images worth submitting at once. ``warm_up`` sets it to the fastest size.
+        """Maximum number of images worth submitting at once. ``warm_up`` sets the fastest size.
 
         Before warm-up, ``batch_size`` is the model's largest batch. A GPU gains from larger batches. A CPU core is
         slower once the data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches
@@ -132,8 +132,8 @@ class Engine(ABC):
     def submit(self, slot: Slot, rows: int) -> None:
         """Start the batch in the first ``rows`` rows of an acquired slot, and return at once.
 
-        Do not write to the slot before its release. Raise BadBatch if the slot does not hold that many
-        rows, EngineStateError if the slot is not acquired.
+        Do not write to the slot before its release. Raise BadBatch if the slot holds fewer than ``rows`` rows,
+        EngineStateError if the slot is not acquired.
         """
         self._require(slot, "acquired")
         if not 0 < rows <= len(slot.pixels):

@@ -15,7 +15,7 @@ _MIN_RUNS = 5
 
 
 class BatchSpeed(NamedTuple):
-    """Speed of one batch size. Latencies are those of a whole batch, in milliseconds."""
+    """Speed of one batch size. Latencies are in milliseconds for a whole batch."""
 
     batch: int
     images_per_s: float

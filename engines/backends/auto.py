@@ -16,7 +16,7 @@ installed."""
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
-    """Chosen backend of a model, why it was chosen, and why each backend before it in the order was not."""
+    """Chosen backend of a model, the reason for it, and the reasons against each backend before it in the order."""
 
     backend: str
     reason: str

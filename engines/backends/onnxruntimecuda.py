@@ -52,7 +52,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         if _PROVIDER not in (found := self._session.get_providers()):
             raise ModelLoadFailed(
                 f"model {model.manifest.id}: ONNX Runtime computes with {found}: expected {_PROVIDER}. "
-                "Its log names the missing CUDA or cuDNN library"
+                "The log of ONNX Runtime names the missing CUDA or cuDNN library"
             )
 
     def _infer_impl(self, images: Images) -> Outputs:

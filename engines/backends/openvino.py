@@ -1,6 +1,6 @@
 """The OpenVINO backend on the CPU: bf16, fp16 and int8 where the processor has instructions for them.
 
-Needs the extra ``openvino``. In fp32 it is no faster than ONNX Runtime.
+Needs the extra ``openvino``. In fp32, OpenVINO is no faster than ONNX Runtime.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Decoders by name: the built-in decoders, and those that other packages add by the entry point
-``sightline.decoders``."""
+"""Decoders by name: the built-in decoders, and decoders of other packages (entry point ``sightline.decoders``)."""
 
 from __future__ import annotations
 

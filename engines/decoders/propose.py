@@ -21,7 +21,7 @@ class Proposal(NamedTuple):
     """A decoder that may read a model.
 
     ``output`` is the only output to keep, or "" to keep all. ``classes`` is the number of labels, background
-    included, or None if the shapes do not show it.
+    included, or None if the shapes do not show the number.
     """
 
     decoder: str
@@ -36,7 +36,7 @@ def propose(
     """Return the decoders whose layout fits the outputs, most likely first; an empty list if none fits.
 
     ``labels`` is the number of labels, or None if it is not known. ``size`` is width and height of the input in px.
-    Shapes alone do not tell raw grids from decoded ones or logits from scores: let ``refusal`` judge each proposal.
+    Shapes alone do not tell raw grids from decoded grids, or logits from scores: let ``refusal`` judge each proposal.
     """
     found = list(_of_several(outputs, labels))
     for name, shape in outputs.items():
@@ -106,7 +106,7 @@ def _agree(found: int | None, wanted: int | None) -> bool:
 
 
 def _after(first: int, found: int | None, labels: int | None) -> bool:
-    """Return whether an axis may hold ``first`` values and then one for each label."""
+    """Return whether an axis may hold ``first`` values and then one value for each label."""
     return found is None or found == first + labels if labels is not None else found is None or found > first
 
 

@@ -33,14 +33,14 @@ class CornersDecoder:
         self._unit = read_settings(BoxSettings, "corners", options.settings).unit
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression, without those of the background."""
+        """Return the boxes of each row after non-maximum suppression, without background boxes."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         scores = without_background(scores, self._options.labels)
         corners = boxes.clip(-_FAR, _FAR) * (input_size(self._options) if self._unit == "share" else 1)
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not corners in the configured unit, and scores."""
+        """Return why the outputs are not scores and corners in the configured unit."""
         boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
         return (
             not_scores(scores, "Use the decoder ssd with scores = softmax, or rtdetr")
@@ -67,7 +67,7 @@ class SsdDecoder:
             )
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression, without those of the background."""
+        """Return the boxes of each row after non-maximum suppression, without background boxes."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         if self._settings.form == "offsets" and boxes.shape[1] != len(self._priors):
             raise InferenceFailed(
@@ -78,7 +78,7 @@ class SsdDecoder:
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not boxes in the configured form, and scores."""
+        """Return why the outputs are not scores and boxes in the configured form."""
         boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
         if self._settings.scores == "given":
             reason = not_scores(scores, "Set scores = softmax or scores = sigmoid")

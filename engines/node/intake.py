@@ -21,12 +21,12 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 
 POLL_MS = 50
-"""Maximum time that a poll waits for the first record, in ms. This wait does not delay work that is ready."""
+"""Maximum time that a poll waits for the first record, in ms. The wait does not delay work that is ready."""
 POLL_RECORDS = 16
 """Maximum number of records per poll. A lane can exceed its limit of jobs by at most this number."""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
-"""Maximum bytes of a partition that aiokafka reads ahead. A single larger record still arrives (KIP-74). aiokafka
-discards the data that it has read ahead when the partition is paused, so with a larger value more data would be read
+"""Maximum bytes of a partition that aiokafka reads ahead. A single larger record still arrives (KIP-74). When a
+partition is paused, aiokafka discards the data that it has read ahead. With a larger value, more data would be read
 twice under load."""
 LIVE_ROWS_PER_INSTANCE = 64
 """Maximum number of live rows per engine that wait for classification: two large batches, which keep an engine
@@ -107,7 +107,7 @@ class BatchIntake:
         self._consumer.pause(*map(self._kafka_partition, self._held))
 
     def begin(self, tp: TopicPartition, position: int) -> None:
-        """Move a held partition to an offset, from which the next ``throttle`` lets it be read."""
+        """Seek a held partition to an offset. The next ``throttle`` resumes the partition."""
         self._consumer.seek(self._kafka_partition(tp), position)
         self._held.discard(tp)
 

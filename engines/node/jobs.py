@@ -58,7 +58,7 @@ class _EpochMark:
 
 
 class HighWaterMarks:
-    """The highest sequence number seen and the last numbers below it, per camera, lane, pipeline and epoch.
+    """The highest sequence number seen and the last numbers below that one, per camera, lane, pipeline and epoch.
 
     Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash, agents send
     frames again from an earlier number. Therefore a frame at or below the mark counts as a repeat. A frame whose
@@ -215,7 +215,7 @@ def results(job: Job, finished_ns: int) -> list[Outgoing]:
 
 
 def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
-    """Return the dead letter of one item: a batch of this item alone, so that it can be replayed by itself."""
+    """Return the dead letter of one item: a batch of this item alone, so that the item can be replayed by itself."""
     alone = Batch(
         pipeline=job.pipeline,
         **task.canvas._asdict(),

@@ -1,4 +1,4 @@
-"""The engine node. It reads batches, classifies them, and writes results and offsets in transactions."""
+"""The engine node. The node reads and classifies batches, and writes results and offsets in transactions."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ load, several batches of a partition therefore share a transaction.
 ROW_MEMORY = 0.9
 """Weight of earlier calls in the moving average of the time per row, which covers about the last ten calls."""
 STOP_S = 15.0
-"""Maximum time to finish jobs in flight at a clean stop. It is less than the 30 s after which orchestrators kill a
-process."""
+"""Maximum time to finish jobs in flight at a clean stop. The time is less than the 30 s after which orchestrators
+kill a process."""
 CLOSE_S = 10.0
 """Maximum time to leave the group and close the writers, so that an unreachable broker does not prevent the process
 from ending."""
@@ -192,7 +192,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     def _take(self, record: LogRecord) -> Gap | None:
         """Add a record to its partition, and return the gap of deleted records before it, or None.
 
-        An offset lower than the last one means that the topic was created again. The new topic is read from its
+        An offset lower than the last offset means that the topic was created again. The new topic is read from its
         beginning.
         """
         owned = self._owned.get(TopicPartition(record.topic, record.partition))

@@ -21,7 +21,7 @@ RETRY_S = 60.0
 """Time in s after which a refused version is tried again: its file may be there by then, or memory may be free."""
 REMOVED_S = 60.0
 """Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
-need it."""
+need the model."""
 
 
 class ModelSource(Protocol):
@@ -128,7 +128,7 @@ class LiveModels:
     async def update(self) -> None:
         """Load all models that are wanted but not served, and drop the models of pipelines removed long ago.
 
-        Raise ConfigError with the first pipeline that cannot be served; the others are served all the same.
+        Raise ConfigError with the first pipeline that cannot be served; other pipelines are served all the same.
         """
         self._changed.clear()
         self._metrics.refused_models.set(len(self._refused))

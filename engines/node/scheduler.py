@@ -1,8 +1,8 @@
 """The scheduler decides which batches an engine classifies next, and which batches are merged.
 
 Pure. The scheduler merges batches of one pipeline up to the model's batch size, taking partitions in turn. The
-scheduler never waits for more batches, because these arrive while the engine classifies. Live batches go before late
-ones.
+scheduler never waits for more batches, because further batches arrive while the engine classifies. Live batches go
+before late ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Scheduler:
 
     ``max_rows(pipeline)`` returns the maximum number of rows of a merged batch. A job with more rows is classified
     alone. While ``is_loading(pipeline)`` is true, a topic partition whose first job needs that pipeline is blocked:
-    its jobs wait, and those of other topic partitions go on.
+    its jobs wait, and the jobs of other topic partitions go on.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ class ServedModel:
         for task in tasks:
             if task.canvas != self._canvas:
                 raise BadBatch(
-                    f"batch is prepared for {task.canvas}: {self.model.manifest.id} expects {self._canvas}"
+                    f"batch is prepared for {task.canvas}: model {self.model.manifest.id} expects {self._canvas}"
                 )
         rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
         images = [image for task in tasks for image in task.images]

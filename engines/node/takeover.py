@@ -76,7 +76,7 @@ class OwnedPartition:
         """Return the monotonic time in s at which to write the settled jobs at the head; None if the first job is not
         settled.
 
-        The jobs are due at once if all jobs are settled or a transaction is full. Otherwise they wait up to
+        The jobs are due at once if all jobs are settled or a transaction is full. Otherwise the jobs wait up to
         ``patience_s`` to share a transaction with the jobs behind them.
         """
         if not self._jobs or not self._jobs[0].settled:

@@ -1,8 +1,8 @@
 """Adopt foreign ONNX models into the repository.
 
 Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model takes floats in another layout, so nodes for
-cast, scale and transpose are put in front of it. Before anything is written, the outputs of the original and of the
-wrapped model are compared, and the decoder must be able to read the outputs.
+cast, scale and transpose are put in front of the model. Before anything is written, the outputs of the original and
+of the wrapped model are compared, and the decoder must be able to read the outputs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class AdoptOptions:
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
-    """Wrap a model, compare it with the original, try its decoder, and write it as the next version.
+    """Wrap a model, compare its outputs with the original's, try its decoder, and write the next version.
 
     Raise DecoderUnknown, ManifestError for a setting that the decoder does not have, or AdoptFailed.
     """
@@ -154,7 +154,7 @@ def outputs_on_noise(
 
 
 def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:
-    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if they are readable."""
+    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if the outputs are readable."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoders.refusal(decoder, outputs, _regions(given))
 

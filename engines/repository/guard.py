@@ -63,9 +63,9 @@ def examine(
     repository: Path | None = None,
     limits: ChildLimits | None = None,
 ) -> ModelReport:
-    """Inspect a model file, and adopt it if ``repository`` is given.
+    """Inspect a model file, and adopt the model if ``repository`` is given.
 
-    A child that is killed leaves no files: this process deletes its temporary folder and its incomplete version.
+    A child that is killed leaves no files: this process deletes the child's temporary folder and incomplete version.
     Raise AdoptFailed for a file that is refused, or that exceeds the limits.
     """
     require_model_file(file)

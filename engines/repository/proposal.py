@@ -45,7 +45,7 @@ _NO_SCALE = (1.0, 1.0, 1.0)
 
 
 def examined(file: Path, name: str, overrides: Overrides, repository: Path | None) -> ModelReport:
-    """Inspect a model file, choose its settings, and adopt it.
+    """Inspect a model file, choose its settings, and adopt the model.
 
     Without ``repository``, adopt the model into a temporary repository. Raise AdoptFailed, DecoderUnknown or
     ManifestError.

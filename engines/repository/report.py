@@ -36,7 +36,8 @@ class Overrides(BaseModel):
 class Setting(BaseModel):
     """A setting of a model, and where it comes from.
 
-    ``source`` is ``option`` (the user), ``file`` (stated or measured), or ``assumed``: nothing in the file shows it.
+    ``source`` is ``option`` (the user), ``file`` (stated or measured), or ``assumed``: nothing in the file shows the
+    setting.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -23,7 +23,7 @@ _TYPES: dict[int, type[np.generic]] = {
 _RESHAPES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that change the type, order or shape of a tensor, but not its values."""
 _LINEAR = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sub"})
-"""Operators without an activation. If a classifier ends with one of them, its outputs are logits."""
+"""Operators without an activation. If a classifier ends with one of these operators, its outputs are logits."""
 
 Triple = tuple[float, float, float]
 

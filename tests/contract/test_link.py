@@ -221,7 +221,7 @@ class TestKafkaLink(LinkContract):
         await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))
         found = link.clock.estimate
         assert found is not None
-        assert abs(found.offset_ms) <= found.error_ms + 5  # it is the same machine
+        assert abs(found.offset_ms) <= found.error_ms + 5  # agent and broker run on the same machine
 
 
 class TestHttpsLink(LinkContract):

@@ -63,7 +63,10 @@ MaxSeconds = Annotated[int, typer.Option(min=1, help="Limit of the processor tim
 
 
 def read_labels(file: Path | None) -> tuple[str, ...]:
-    """Return the class names in a file, one per line. Without a file, return those of COCO. Raise ConfigError."""
+    """Return the class names in a file, one per line.
+
+    Without a file, return the class names of COCO. Raise ConfigError.
+    """
     from engines.repository.adopt import COCO_LABELS
 
     if file is None:

@@ -1,6 +1,6 @@
 """The device interface: the CUDA calls that the TensorRT backend needs.
 
-``pycudadevice`` implements it. The tests have a fake of it that keeps CUDA's asynchronous contract.
+``pycudadevice`` implements the interface. The tests have a fake device that keeps CUDA's asynchronous contract.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Stream(Protocol):
 
 
 class DeviceBuffer(ABC):
-    """Device memory that its holder owns: ``free`` returns it. Addresses are valid until the buffer is freed."""
+    """Device memory that its holder owns, and returns by ``free``. Addresses are valid until the buffer is freed."""
 
     def __init__(self, address: int, nbytes: int) -> None:
         self.address = address

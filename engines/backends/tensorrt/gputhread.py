@@ -122,7 +122,7 @@ class GpuThread:
         """Return DeviceLost if the context has failed for good, InferenceFailed otherwise.
 
         CUDA reports an error of a kernel at any later call, and repeats it until the process ends. ``check`` waits
-        for all work: after it, no copy of a failed batch is in flight.
+        for all work. Afterwards, no copy of a failed batch is in flight.
         """
         try:
             self.device.check()

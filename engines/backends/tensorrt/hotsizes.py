@@ -19,7 +19,7 @@ each other in turn."""
 
 
 class HotSizes:
-    """Counts batch sizes, and chooses the ``GRAPHS`` most frequent ones."""
+    """Counts batch sizes, and chooses the ``GRAPHS`` most frequent sizes."""
 
     def __init__(self) -> None:
         self.sizes: frozenset[int] = frozenset()

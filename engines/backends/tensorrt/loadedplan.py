@@ -79,7 +79,7 @@ class LoadedPlan:
 
 
 def deserialise(trt: Any, logger: Any, plan: bytes, model: Model) -> LoadedPlan | None:
-    """Load a plan. Return None if TensorRT refuses it, as it does with plans of other versions or devices."""
+    """Load a plan. Return None if TensorRT refuses the plan, for example a plan of another version or device."""
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
     return None if engine is None else LoadedPlan(trt, logger, runtime, engine, model)

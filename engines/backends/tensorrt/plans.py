@@ -102,7 +102,7 @@ class PlanCache:
 
     @contextmanager
     def building(self, key: PlanKey) -> Iterator[None]:
-        """Hold the build lock of a plan, so that only one process builds it. Raise OSError."""
+        """Hold the build lock of a plan, so that only one process builds the plan. Raise OSError."""
         make_folder(self.folder)
         with (self.folder / f"{key.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -23,7 +23,7 @@ NON_BLOCKING = 1
 
 
 class PycudaBuffer(DeviceBuffer):
-    """Device memory from ``cuMemAlloc``, which aligns it to 256 bytes."""
+    """Device memory from ``cuMemAlloc``, which aligns memory to 256 bytes."""
 
     def __init__(self, cuda: Any, nbytes: int) -> None:
         self._cuda = cuda

@@ -48,7 +48,7 @@ def raw_grid() -> np.ndarray:
 
 
 def layouts() -> dict[str, tuple[Tables, set[str]]]:
-    """Return the outputs of models by their layout, and the decoders that read them without settings."""
+    """Return the outputs of models by their layout, and the decoders that read these outputs without settings."""
     boxes, scores = faint()
     sure, centres = np.ones((84, 1)), centred(boxes)
     logits = np.log(scores / (1 - scores))

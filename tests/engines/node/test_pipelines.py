@@ -1,4 +1,4 @@
-"""Tests of the models that a node serves: they change while the node runs, and a broken version changes nothing."""
+"""Tests of the models that a node serves: models change while the node runs, and a broken version changes nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Check that the names this backend uses exist in TensorRT 10.13 and 11.4.
 
 ``conform.py`` checks the names of the module and keyword arguments. The fakes cover the methods of objects: the tests
-of the backend use no others, and each method of a fake exists in both versions with the same parameters.
+of the backend use no other methods, and each method of a fake exists in both versions with the same parameters.
 
 The listings of both APIs are in the shared folder beside the checkout. Without the listings, these tests are skipped.
 """
