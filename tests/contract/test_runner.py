@@ -40,7 +40,7 @@ class Harness(abc.ABC):
 
     @abc.abstractmethod
     async def written(self, at_least: int) -> None:
-        """Wait until at least ``count`` records are on the output topic."""
+        """Wait until at least ``at_least`` records are on the output topic."""
 
     @abc.abstractmethod
     async def kill(self) -> None:
