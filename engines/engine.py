@@ -95,7 +95,9 @@ class Engine(ABC):
         Raise EngineStateError if another model is already loaded, ModelLoadFailed if this model cannot be loaded.
         """
         if self._model is not None:
-            raise EngineStateError(f"{type(self).__name__} already has {self._model.manifest.id}: close it first")
+            raise EngineStateError(
+                f"{type(self).__name__} has already loaded {self._model.manifest.id}: call close first"
+            )
         self._load_impl(model)
         spec = model.manifest.input
         shape = (model.manifest.max_batch, spec.height, spec.width, CHANNELS)

@@ -152,7 +152,9 @@ class LiveModels:
         """Yield the present model of a pipeline, which stays open until the block ends. Raise PipelineUnknown."""
         serving = self._serving.get(pipeline)
         if serving is None:
-            raise PipelineUnknown(f"pipeline {pipeline!r} has no model: it was removed, or its model was refused")
+            raise PipelineUnknown(
+                f"pipeline {pipeline!r} has no model: the pipeline was removed, or its model was refused"
+            )
         serving.in_use += 1
         try:
             yield serving.model

@@ -152,7 +152,7 @@ def _require_bounded_weights(file: Path, model: Any) -> None:
         if total > MAX_BYTES:
             raise _refused(
                 file,
-                f"weights to {tensor.name} {list(tensor.dims)} take {total} bytes: expected at most {MAX_BYTES}",
+                f"weights up to {tensor.name} {list(tensor.dims)} take {total} bytes: expected at most {MAX_BYTES}",
             )
         if tensor.data_location == TensorProto.EXTERNAL:
             location = next((e.value for e in tensor.external_data if e.key == "location"), "")
@@ -178,7 +178,9 @@ def _item_bytes(file: Path, tensor: Any) -> int:
     try:
         return max(1, int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize))
     except KeyError:
-        raise _refused(file, f"weights {tensor.name} have type {tensor.data_type}: expected a type of ONNX") from None
+        raise _refused(
+            file, f"weights {tensor.name} have type {tensor.data_type}: expected a tensor type of ONNX"
+        ) from None
 
 
 def _weights(model: Any) -> Iterator[Any]:

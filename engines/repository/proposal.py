@@ -119,8 +119,8 @@ def _chosen(
     labels = len(overrides.labels)
     tried = "; ".join(rejected) or (f"no layout has {labels} classes" if labels else "no known layout")
     raise AdoptFailed(
-        f"model file {file}, outputs {found} per image: no decoder reads them: {tried}. Choose one with "
-        f"--decoder and --labels, or register your own. Decoders: {', '.join(decoders.known())}"
+        f"model file {file}, outputs {found} per image: no decoder can read them: {tried}. Choose one "
+        f"with --decoder and --labels, or register your own. Decoders: {', '.join(decoders.known())}"
     )
 
 

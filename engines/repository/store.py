@@ -49,7 +49,7 @@ class Repository:
             return versions[-1]
         text = pointer.read_text().strip()
         if not text.isdigit() or int(text) not in versions:
-            raise ManifestError(f"{pointer} holds {text!r}: expected one of {versions}")
+            raise ManifestError(f"{pointer} names version {text!r}: expected one of {versions}")
         return int(text)
 
     def resolve(self, model: str) -> tuple[str, int]:

@@ -140,7 +140,7 @@ class EngineContract:
             engine.infer(bad)
 
     def test_calls_out_of_order_are_refused(self, engine: Engine, model: Model) -> None:
-        with pytest.raises(EngineStateError, match="close it first"):
+        with pytest.raises(EngineStateError, match="call close first"):
             engine.load(model)
         engine.warm_up()
         engine.close()

@@ -119,7 +119,9 @@ class TensorRtEngine(Engine):
                 if plan is None or not self._deserialise(trt, logger, plan, model):
                     plan = self._build(trt, logger, gpu, key, model)
                     if not self._deserialise(trt, logger, plan, model):
-                        raise ModelLoadFailed(f"plan of {model.manifest.id}: TensorRT refuses it: {logger.recent()}")
+                        raise ModelLoadFailed(
+                            f"plan of {model.manifest.id}: TensorRT refuses the plan: {logger.recent()}"
+                        )
         except OSError as error:
             raise ModelLoadFailed(
                 f"model {model.manifest.id}: {error}: expected a readable model and a writable folder "
@@ -168,7 +170,7 @@ class TensorRtEngine(Engine):
             self._gpu_slots.append(slot)
             return slot
         self._close_impl()
-        raise ModelLoadFailed(f"slot of {SLOTS} on {gpu.device.name}: {text}")
+        raise ModelLoadFailed(f"{SLOTS} batch slots cannot be made on {gpu.device.name}: {text}")
 
     def _submit_impl(self, slot: Slot) -> None:
         assert isinstance(slot, TensorRtSlot)  # noqa: S101  (narrows the type)

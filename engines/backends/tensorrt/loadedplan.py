@@ -72,7 +72,7 @@ class LoadedPlan:
             ) from None
         if not shape or shape[0] not in (-1, 1) or min(shape[1:], default=1) < 1:
             raise ModelLoadFailed(
-                f"model {model.manifest.id}: tensor {name} has the shape {shape}: expected the batch and then fixed "
+                f"model {model.manifest.id}: tensor {name} has the shape {shape}: expected a batch axis and fixed "
                 "sizes. Export the model without non-maximum suppression, or serve it with onnxruntime"
             )
         return TensorSpec(name, shape, dtype)

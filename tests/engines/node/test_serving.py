@@ -135,5 +135,5 @@ class TestServing:
     def test_a_pipeline_with_another_input_size_than_its_model_is_refused(self) -> None:
         model = Repository(MODELS).open("regions")
         pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
-        with pytest.raises(ManifestError, match=r"width = 32: regions@1 expects 64"):
+        with pytest.raises(ManifestError, match=r"width = 32: model regions@1 expects 64"):
             ServedModel(pipeline, model, FakeEngine())

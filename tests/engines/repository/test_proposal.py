@@ -165,7 +165,7 @@ def test_a_size_is_assumed_only_for_a_model_that_accepts_any_size(tmp_path: Path
 
 def test_the_error_for_unknown_outputs_lists_the_decoders_that_were_tried(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    with pytest.raises(AdoptFailed, match=r"y \[3, 8, 8\].*no decoder reads them: no known layout.*Decoders: "):
+    with pytest.raises(AdoptFailed, match=r"y \[3, 8, 8\].*no decoder can read them: no known layout.*Decoders: "):
         examine(write(tmp_path / "m.onnx", nodes, ("N", 3, 8, 8), {"y": ("N", 3, 8, 8)}))
     with pytest.raises(AdoptFailed, match="no layout has 2 classes"):
         examine(classifier(tmp_path / "c.onnx"), labels=("a", "b"))
