@@ -181,6 +181,12 @@ def test_a_newer_minor_version_with_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
+def test_an_epoch_end_keeps_the_field_name_told_in_its_record() -> None:
+    data = encode(EpochEnd(camera="gate", epoch=4, last=1, clean=False, reported=3))
+    assert msgpack.unpackb(data)["told"] == 3
+    assert decode(EpochEnd, data).reported == 3
+
+
 def test_an_unknown_withheld_reason_of_a_newer_minor_version_is_kept() -> None:
     account = {**ACCOUNT.model_dump(), "counts": {"still": 3, "too-dark": 4}}
     found = decode(Frame, fields(FRAME, v=(1, 7), account=account)).account
