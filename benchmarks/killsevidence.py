@@ -20,7 +20,7 @@ from edge_agent.spool.seal import Seal
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Account, EpochEnd, Heartbeat, Readings
+from ingest.contract.records import EpochEnd, Heartbeat, Readings, WithheldInterval
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
 from ingest.kafka.log import Log, LogRecord
 
@@ -73,7 +73,7 @@ class Opened:
 
     kind: str
     last_kept: int
-    told: int
+    reported: int
     ended: bool
 
 
@@ -94,7 +94,7 @@ class SpoolCopy:
 
 @dataclass
 class Topics:
-    """Records in Kafka, in the order of each partition: frames, readings, ends of epochs, accounts and notices."""
+    """Records in Kafka, in the order of each partition: frames, readings, ends, withheld intervals, notices."""
 
     frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
     """Frame, lane, and the CRC-32 of the record."""
@@ -102,7 +102,7 @@ class Topics:
     readings_bytes: int = 0
     status: set[int] = field(default_factory=set)
     ends: dict[Epoch, list[EpochEnd]] = field(default_factory=lambda: defaultdict(list))
-    accounts: dict[Epoch, list[Account]] = field(default_factory=lambda: defaultdict(list))
+    accounts: dict[Epoch, list[WithheldInterval]] = field(default_factory=lambda: defaultdict(list))
     notices: list[str] = field(default_factory=list)
 
     @property

@@ -64,7 +64,7 @@ class InMemory:
     """Frames of one epoch that were only in memory at the kill. ``bytes`` is the size of the ``encoded`` frames.
 
     ``undecided`` frames had a number, but no gate decision yet. The gate had withheld ``withheld`` frames. Only the
-    count of withheld frames was in memory at the kill. ``told`` is the minimum number of unclean frames that the
+    count of withheld frames was in memory at the kill. ``reported`` is the minimum number of unclean frames that the
     ledger reports.
     """
 
@@ -72,8 +72,8 @@ class InMemory:
     encoded: int = 0
     bytes: int = 0
     withheld: int = 0
-    told: int = 0
-    untold_s: float = 0.0
+    reported: int = 0
+    unreported_s: float = 0.0
     oldest_s: float = 0.0
 
     @property
@@ -113,10 +113,14 @@ def _counts(kills: Sequence[Kill]) -> dict[str, int]:
 
 def _spools(evidence: KillEvidence, faults: list[str]) -> dict[str, int]:
     copies = [kill.copy for kill in evidence.kills]
-    faults += [f"kill {kill.number}: {kill.copy.verdict}" for kill in evidence.kills if kill.copy.verdict != "ok"]
+    faults += [
+        f"kill {kill.number}: the spool is damaged: {kill.copy.verdict}"
+        for kill in evidence.kills
+        if kill.copy.verdict != "ok"
+    ]
     if evidence.left.rows:
-        faults.append(f"{len(evidence.left.rows)} rows were left after the clean stop")
-    faults += [f"status: {notice}" for notice in evidence.topics.notices]
+        faults.append(f"the spool has {len(evidence.left.rows)} rows after the clean stop: expected none")
+    faults += [f"an agent reported on status: {notice}" for notice in evidence.topics.notices]
     return {
         "copies": len(copies),
         "whole": sum(copy.verdict == "ok" for copy in copies),
@@ -134,8 +138,15 @@ def _promises(evidence: KillEvidence, faults: list[str]) -> dict[str, Any]:
     promised = seen | {(row.name, row.epoch, row.seq) for row in rows if row.kind != "status"}
     expired = {key for key in promised - arrived.keys() if _is_expired(evidence.topics, *key)}
     lost = sorted(promised - arrived.keys() - expired)
-    faults += [f"{name}/{epoch}/{seq} was promised and is lost" for name, epoch, seq in lost]
-    faults += [f"{row} arrived changed, or not at all" for row in rows if _is_changed(row, arrived, evidence.topics)]
+    faults += [
+        f"{name}/{epoch}/{seq} was committed to the spool, but is neither in Kafka nor expired"
+        for name, epoch, seq in lost
+    ]
+    faults += [
+        f"{row} arrived with other bytes, or did not arrive"
+        for row in rows
+        if _is_changed(row, arrived, evidence.topics)
+    ]
     sensors = {key for key in promised if key[0] in evidence.sensors}
     return {
         "frames": len(promised) - len(sensors),
@@ -170,8 +181,8 @@ def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
     lanes = {(frame, lane) for frame, lane, _ in topics.frames}
     twice = [frame for frame, count in taken.items() if count > 1]
     dropped = {frame for frame, _, _ in topics.frames} - taken.keys()
-    faults += [f"{frame} would be classified twice" for frame in twice]
-    faults += [f"{frame} is dropped as a repeat, but came only once" for frame in dropped]
+    faults += [f"frame {frame} would be classified twice" for frame in twice]
+    faults += [f"frame {frame} is dropped as a repeat, but arrived only once" for frame in dropped]
     return {
         "records": len(topics.frames),
         "repeats": len(topics.frames) - len(lanes),
@@ -191,7 +202,7 @@ def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
     dropped = sum(cleaner.dropped[reason] for cleaner in cleaners.values() for reason in _DROPPED)
     repeats = positions.total() - len(positions)
     if dropped != repeats:
-        faults.append(f"{dropped} readings are dropped as repeats, but there are {repeats} repeats")
+        faults.append(f"{dropped} readings are dropped as repeats: expected {repeats}")
     return {"records": positions.total(), "repeats": repeats, "dropped": dropped}
 
 
@@ -225,22 +236,22 @@ def _memory(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[s
         "readings_bytes": _spread(one.frames * evidence.topics.bytes_a_reading for one in readings),
         "oldest_s": _spread(one.oldest_s for one in every if one.frames),
         "numbers": sum(one.frames + one.withheld for one in every),
-        "numbers_told": sum(one.told for one in every),
-        "untold_s": _spread(one.untold_s for one in every),
+        "numbers_reported": sum(one.reported for one in every),
+        "unreported_s": _spread(one.unreported_s for one in every),
     }
 
 
 def _in_memory(numbers: Numbers, end: EpochEnd, kill: Kill) -> InMemory:
     beyond = range(end.last + 1, len(numbers.given_ns))
     left = [seq for seq in beyond if seq not in numbers.withheld]
-    untold = numbers.given_ns[max(end.last, end.told) + 1 :]
+    unreported = numbers.given_ns[max(end.last, end.reported) + 1 :]
     return InMemory(
         undecided=sum(seq not in numbers.encoded for seq in left),
         encoded=sum(seq in numbers.encoded for seq in left),
         bytes=sum(numbers.encoded.get(seq, 0) for seq in left),
         withheld=len(beyond) - len(left),
-        told=max(0, end.told - end.last),
-        untold_s=_age_s(untold, kill),
+        reported=max(0, end.reported - end.last),
+        unreported_s=_age_s(unreported, kill),
         oldest_s=_age_s([numbers.given_ns[seq] for seq in left], kill),
     )
 
@@ -251,10 +262,10 @@ def _age_s(given_ns: Sequence[int], kill: Kill) -> float:
 
 def _report_faults(epoch: Epoch, end: EpochEnd, numbers: Numbers, found: InMemory) -> Iterator[str]:
     name = f"{epoch[0]}/{epoch[1]}"
-    if end.told >= len(numbers.given_ns) > 0 or end.last >= len(numbers.given_ns) > 0:
-        yield f"{name} reported {end}, but {len(numbers.given_ns)} numbers were given"
-    if found.untold_s > REPORTED_WITHIN_S:
-        yield f"{name}: the heartbeat was {found.untold_s:.1f} s behind"
+    if end.reported >= len(numbers.given_ns) > 0 or end.last >= len(numbers.given_ns) > 0:
+        yield f"epoch {name} reported {end}: expected sequence numbers below {len(numbers.given_ns)}"
+    if found.unreported_s > REPORTED_WITHIN_S:
+        yield f"epoch {name}: no heartbeat reported the newest sequence numbers for {found.unreported_s:.1f} s"
 
 
 def _summary(kills: Sequence[Sequence[InMemory]]) -> dict[str, Any]:
@@ -277,7 +288,7 @@ def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[s
     unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
     unclean = {e: end for e, end in unclean.items() if end and not end.clean}
     faults += [
-        f"{e[0]}/{e[1]} is reported as killed, but was not killed"
+        f"{e[0]}/{e[1]} is reported as killed, but no kill interrupted this epoch"
         for e in unclean.keys() & evidence.numbers.keys() - broken.keys()
     ]
     for epoch, numbers in evidence.numbers.items():
@@ -289,7 +300,9 @@ def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[s
     faults += [f"{line['duplicates']} {name} are duplicates" for name, line in lines.items() if line["duplicates"]]
     named = {line.partition(":")[0] for line in (*evidence.balance.unclean, *(sensors.unclean if sensors else ()))}
     faults += [
-        f"{n}/{e} was interrupted, but the audit does not name it" for n, e in broken if f"{n}/{e}" not in named
+        f"epoch {n}/{e} was interrupted by a kill, but the audit does not list this epoch"
+        for n, e in broken
+        if f"{n}/{e}" not in named
     ]
     faults += _uncounted(evidence, unclean, sum(line["captured"] for line in lines.values()))
     return {**lines, "epochs": len(evidence.numbers), "unclean_epochs": _named(unclean, evidence.numbers)}
@@ -299,18 +312,18 @@ def _end(ends: Sequence[EpochEnd]) -> EpochEnd | None:
     """Return the effective end of an epoch, as in the ledger: clean if any end is clean, with the highest numbers."""
     if not ends:
         return None
-    highest = {"last": max(end.last for end in ends), "told": max(end.told for end in ends)}
+    highest = {"last": max(end.last for end in ends), "reported": max(end.reported for end in ends)}
     return ends[0].model_copy(update={**highest, "clean": any(end.clean for end in ends)})
 
 
 def _end_faults(epoch: Epoch, numbers: Numbers, end: EpochEnd | None, kill: Kill | None) -> Iterator[str]:
     name, last, promised = f"{epoch[0]}/{epoch[1]}", len(numbers.given_ns) - 1, max(numbers.promised, default=-1)
     if end is None:
-        yield f"{name} has no end"
+        yield f"epoch {name} has no end record"
     elif end.clean and end.last != last:
-        yield f"{name} ended at {end.last}, but {last} was the last number given"
+        yield f"epoch {name} ended at {end.last}: expected {last}, the last sequence number captured"
     elif not end.clean and end.last != promised and not _committed_unwitnessed(epoch, end, promised, kill):
-        yield f"{name} was closed at {end.last}, but {promised} was the last promised number"
+        yield f"epoch {name} was closed at {end.last}: expected {promised}, the last number in the spool"
 
 
 def _committed_unwitnessed(epoch: Epoch, end: EpochEnd, promised: int, kill: Kill | None) -> bool:
@@ -346,13 +359,13 @@ def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None],
         if end and epoch in evidence.numbers
     )
     if given != captured + taken:
-        yield f"{given} numbers were given, the ledger has {captured} as captured, and {taken} were lost in kills"
+        yield f"{given} sequence numbers were captured: expected {captured} in the ledger plus {taken} lost in kills"
 
 
 def _named(unclean: Mapping[Epoch, EpochEnd | None], numbers: Mapping[Epoch, Numbers]) -> list[str]:
-    """Return the interrupted epochs with the last numbers that were stored, reported, and given."""
+    """Return the interrupted epochs with the last frame numbers that were stored, reported and captured."""
     return [
-        f"{name}/{epoch} kept {end.last} told {end.told} given {len(numbers[name, epoch].given_ns) - 1}"
+        f"{name}/{epoch} stored {end.last} reported {end.reported} captured {len(numbers[name, epoch].given_ns) - 1}"
         for (name, epoch), end in sorted(unclean.items())
         if end and (name, epoch) in numbers
     ]

@@ -56,7 +56,7 @@ class Course:
     longest_gap_s: float = 0.0
     packets: dict[str, int] = field(default_factory=dict)
 
-    async def mended(self) -> None:
+    async def restored(self) -> None:
         """Measure the time from now to the next frame."""
         self.back_s.append(await flows(self.there.camera, 1))
 
@@ -93,7 +93,7 @@ async def _hung(course: Course) -> None:
     course.there.server.hang()
     await asyncio.sleep(course.seconds)
     course.there.server.go_on()
-    await course.mended()
+    await course.restored()
 
 
 async def _dead(course: Course) -> None:
@@ -119,7 +119,7 @@ async def _bad(course: Course, **how: Any) -> None:
     before = course.wire.set(**how)
     await asyncio.sleep(course.seconds)
     course.packets = {name: count - before[name] for name, count in course.wire.set().items()}
-    await course.mended()
+    await course.restored()
 
 
 CASES: dict[str, tuple[str, Impair]] = {

@@ -185,7 +185,7 @@ class Agent:
                     name=end.camera,
                     epoch=end.epoch,
                     last=end.last,
-                    reported=end.told,
+                    reported=end.reported,
                 )
                 await self._spool.end_epoch(kind, end)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-EXCHANGES = 60
+MEASUREMENTS_KEPT = 60
 """Number of recent measurements to keep: one for each heartbeat of the last minute. A clock that runs 50 ppm fast
 gains 3 ms in that minute, about as much as the error of one measurement."""
 _STAMP_MS = 1.0
@@ -34,7 +34,7 @@ class ClockOffset:
     """Estimator of the broker's clock offset from a series of acknowledged heartbeats."""
 
     def __init__(self) -> None:
-        self._last: deque[ClockEstimate] = deque(maxlen=EXCHANGES)
+        self._last: deque[ClockEstimate] = deque(maxlen=MEASUREMENTS_KEPT)
 
     def add(self, sent_ns: int, acknowledged_ns: int, stamp_ms: int) -> None:
         """Add a measurement: local send and acknowledgement times in Unix ns, and the broker's stamp in Unix ms.

@@ -1,21 +1,4 @@
-"""Errors of the edge agent.
-
-AgentError
-├── SourceError           a camera cannot be used now; its capture is retried for ever
-│   ├── RedactionFailed   a picture cannot be redacted and is not sent
-│   ├── SourceUnusable    the camera cannot be opened, or its address is invalid
-│   └── SourceStalled     the camera is open, but has sent no frame for too long
-├── SourceEnded           the source has no more frames, like a file at its end
-├── SensorSilent          one sensor of a connection does not respond; the others may work
-├── FrameUnusable         one frame cannot be made into a record; later frames may be usable
-├── SpoolError            the spool cannot keep its rows
-│   ├── SpoolUnavailable  temporary: the disk is full, read-only or failing, or the file was just salvaged
-│   ├── SpoolVersionMismatch  the spool file has tables of another version
-│   └── WrongKey          spool rows are encrypted with a key that was not given
-└── LinkError             a record was not delivered over the link
-    ├── LinkLost          the link is lost; records in flight may have arrived
-    └── RecordRefused     one record will never be accepted; other records may be
-"""
+"""Errors of the edge agent. Every error derives from AgentError."""
 
 from __future__ import annotations
 
@@ -65,8 +48,8 @@ class SpoolUnavailable(SpoolError):
     def __init__(self, path: object, why: str, cause: object) -> None:
         super().__init__(f"{path}: {cause}: check that the disk is mounted, writable and not full")
         self.why = why
-        """Reason: ``full``, ``read-only`` or ``failing`` describes the disk; ``mended`` means that a damaged file was
-        salvaged."""
+        """Reason: ``full``, ``read-only`` or ``failing`` describes the disk; ``salvaged`` means that rows of a
+        damaged file were salvaged."""
 
 
 class WrongKey(SpoolError):

@@ -45,7 +45,8 @@ class ModelTiming:
 def describe_machine(monitor: GpuMonitor | None = None) -> dict[str, Any]:
     """Return processor, GPUs and their use, versions, plans of TensorRT, usable backends, and the choice of ``auto``.
 
-    The result is fit for JSON. A backend that cannot be used has its reason; the reason of a usable one is empty.
+    The result can be written as JSON. Each backend has the reason why it cannot be used; the reason of a usable
+    backend is empty.
     """
     with contextlib.closing(monitor or GpuMonitor()) as monitor:
         use = {"unavailable_reason": monitor.unavailable_reason, "gpus": list(map(asdict, monitor.read()))}

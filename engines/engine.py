@@ -34,7 +34,7 @@ Outputs = Mapping[str, npt.NDArray[np.float32]]
 TIMED_RUNS = 3
 """Number of timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
 SPEED_TOLERANCE = 1.03
-"""Maximum ratio of a batch size's time per image to the best time, up to which the size counts as equally fast. A
+"""Maximum ratio of a batch size's time per image to the best time at which the size counts as equally fast. A
 difference of 3 % is noise. Of equally fast sizes the largest is used, because it needs the fewest calls."""
 HOPELESS = 1.2
 """Ratio of a batch size's time per image to the best time from which larger sizes are not tried.
@@ -46,8 +46,8 @@ Buffers of a large batch take memory: half a gigabyte for YOLOX-nano in batches 
 class Slot:
     """Buffers of one batch. Between ``acquire`` and ``submit`` the caller may write to ``pixels``.
 
-    ``pixels`` is ``(max_batch, height, width, 3)`` uint8. On a GPU it is pinned memory. Images are written straight
-    into it, so that they are copied once.
+    ``pixels`` is ``(max_batch, height, width, 3)`` uint8. On a GPU, ``pixels`` is pinned memory. Images are written
+    straight into ``pixels``, which saves a copy.
     """
 
     def __init__(self, pixels: Images) -> None:
@@ -127,11 +127,11 @@ class Engine(ABC):
 
     @property
     def batch_size(self) -> int:
-        """Maximum number of images worth submitting at once. ``warm_up`` sets it to the fastest size.
+        """Maximum number of images worth submitting at once. ``warm_up`` sets the fastest size.
 
-        Before warm-up it is the model's largest batch. A GPU gains from larger batches. A CPU core is slower once the
-        data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches of eight than
-        alone.
+        Before warm-up, ``batch_size`` is the model's largest batch. A GPU gains from larger batches. A CPU core is
+        slower once the data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches
+        of eight than in batches of one.
         """
         return self._batch_size
 
@@ -141,7 +141,9 @@ class Engine(ABC):
         Raise EngineStateError if another model is already loaded, ModelLoadFailed if this model cannot be loaded.
         """
         if self._model is not None:
-            raise EngineStateError(f"{type(self).__name__} already has {self._model.manifest.id}: close it first")
+            raise EngineStateError(
+                f"{type(self).__name__} has already loaded {self._model.manifest.id}: call close first"
+            )
         self._load_impl(model)
         spec = model.manifest.input
         shape = (model.manifest.max_batch, spec.height, spec.width, CHANNELS)
@@ -186,8 +188,8 @@ class Engine(ABC):
     def submit(self, slot: Slot, rows: int) -> None:
         """Start the batch in the first ``rows`` rows of an acquired slot, and return at once.
 
-        Do not write to the slot before its release. Raise BadBatch if the slot does not hold that many
-        rows, EngineStateError if the slot is not acquired.
+        Do not write to the slot before its release. Raise BadBatch if the slot holds fewer than ``rows`` rows,
+        EngineStateError if the slot is not acquired.
         """
         self._require(slot, "acquired")
         if not 0 < rows <= len(slot.pixels):
@@ -209,7 +211,7 @@ class Engine(ABC):
             slot.compute_s = self._compute_clock.finished(slot, time.perf_counter())
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back. Raise EngineStateError while its batch is in flight."""
+        """Give a slot back. Raise EngineStateError while the slot's batch is in flight."""
         self._require(slot, "acquired", "collected")
         slot.state = "free"
         self._free.put(slot)
@@ -273,7 +275,7 @@ class Engine(ABC):
 
     def _require(self, slot: Slot, *states: str) -> None:
         if slot not in self._slots:
-            raise EngineStateError(f"slot is not one of this {type(self).__name__}: acquire one, and not before load")
+            raise EngineStateError(f"slot does not belong to this {type(self).__name__}: acquire a slot after load")
         if slot.state not in states:
             raise EngineStateError(f"slot is {slot.state}: expected {' or '.join(states)}")
 

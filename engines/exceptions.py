@@ -1,20 +1,4 @@
-"""Errors of the engine package.
-
-EngineError
-├── EngineStateError    a method was called before load or after close
-├── BadBatch            a batch does not have the shape or type of the model's input
-├── ModelLoadFailed     a model cannot be loaded, or its outputs contradict its manifest
-├── InferenceFailed     the backend failed on a batch
-├── DeviceLost          the device cannot be used any more by this process
-├── GpuError            a CUDA call failed; an engine raises it as InferenceFailed or DeviceLost
-├── BuildCancelled      building a TensorRT plan was cancelled
-├── ManifestError       a manifest is invalid, or does not match its model file
-├── ModelUnknown        the repository does not have the model or the version
-├── DecoderUnknown      no decoder has the name
-├── DecoderNotLoaded    the decoder of another package cannot be loaded
-├── PipelineUnknown     a batch belongs to a pipeline that is not configured
-└── AdoptFailed         a foreign model cannot be added to the repository
-"""
+"""Errors of the engine package. Every error derives from EngineError."""
 
 from __future__ import annotations
 
@@ -44,7 +28,10 @@ class DeviceLost(EngineError):
 
 
 class GpuError(EngineError):
-    """A CUDA call failed. The message is that of CUDA. An engine raises it as InferenceFailed or DeviceLost."""
+    """A CUDA call failed.
+
+    The message is that of CUDA. An engine converts a GpuError to InferenceFailed or DeviceLost.
+    """
 
 
 class BuildCancelled(EngineError):
@@ -60,7 +47,7 @@ class ModelUnknown(EngineError):
 
 
 class DecoderUnknown(EngineError):
-    """No decoder has the name."""
+    """No decoder has the given name."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"decoder {name!r} does not exist: expected one of {', '.join(known)}")

@@ -15,7 +15,7 @@ _MIN_RUNS = 5
 
 
 class BatchSpeed(NamedTuple):
-    """Speed of one batch size. Latencies are those of a whole batch, in milliseconds."""
+    """Speed of one batch size. Latencies are in milliseconds for a whole batch."""
 
     batch: int
     images_per_s: float
@@ -27,7 +27,7 @@ class BatchSpeed(NamedTuple):
 def batch_speed(
     engine: Engine, batch: int, seconds: float, clock_s: Callable[[], float] = time.perf_counter
 ) -> BatchSpeed:
-    """Run batches of noise one after another for ``seconds``, at least five after an untimed one.
+    """Run batches of noise one after another for ``seconds``, but at least five. An untimed batch comes first.
 
     Raise InferenceFailed.
     """

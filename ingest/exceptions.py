@@ -1,19 +1,4 @@
-"""Errors of the contract.
-
-IngestError
-├── CodecError              a record cannot be read or written
-│   ├── Truncated           the bytes end too early, or are not msgpack or JSON at all
-│   ├── Oversize            more bytes than the topic allows
-│   ├── UnknownVersion      a major version that this code does not support
-│   ├── WrongKind           a record of another kind than expected
-│   └── WrongType           a field is missing or has the wrong type
-├── ConfigError             a configuration value is invalid
-├── TopicMismatch           topics on the broker differ from the contract
-├── LogUnavailable          the log did not answer within the deadline
-├── Fenced                  a newer owner of the same partition has taken over
-├── MemberIdle              a group member was left without partitions; a restart assigns them anew
-└── LedgerError             an interval account contradicts itself
-"""
+"""Errors of the contract. Every error derives from IngestError."""
 
 from __future__ import annotations
 
@@ -121,4 +106,4 @@ class MemberIdle(IngestError):
 
 
 class LedgerError(IngestError):
-    """An account of an interval contradicts itself."""
+    """An interval of sequence numbers is empty, or starts below 0."""

@@ -1,24 +1,4 @@
-"""The errors of a stream processor.
-
-StreamError
-├── RunnerError             the runner cannot go on; the process ends and its supervisor restarts it
-│   ├── UnknownOffset       a stage finishes a record that it did not get, or finishes a record twice
-│   ├── NotWritten          the broker did not accept a record
-│   ├── RecordsLost         a fetched record did not arrive
-│   ├── TopicCreatedAgain   the topic was deleted and created again while the stage read it
-│   └── Stuck               records wait without progress
-├── FrameError              one frame cannot be prepared; the frame becomes a dead letter
-│   ├── Undecodable         the data is no picture
-│   ├── CutShort            the picture is truncated
-│   ├── TooLarge            the picture exceeds the limit of pixels
-│   ├── TooManyScans        the picture would take hours to decode
-│   ├── WrongSize           the picture's size differs from its record
-│   ├── HeaderMismatch      the header of the record names another frame than its body
-│   └── UnknownLane         the header of the record names an unknown lane
-├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
-├── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
-└── UnusableName            the name of a picture leads out of the store; the event becomes a dead letter
-"""
+"""Errors of a stream processor. Every error derives from StreamError."""
 
 from __future__ import annotations
 
@@ -147,17 +127,17 @@ class UnknownLane(FrameError):
 
 
 class EvidenceMissing(StreamError):
-    """The picture of an event is not available."""
+    """The picture of an event is not available. The event becomes a dead letter."""
 
     reason = "evidencemissing"
 
 
 class StoreFailed(StreamError):
-    """The evidence store cannot write or read a picture."""
+    """The evidence store cannot write or read a picture. The event waits and is tried again."""
 
 
 class UnusableName(StreamError):
-    """The name of a picture leads out of the evidence store."""
+    """The name of a picture leads out of the evidence store. The event becomes a dead letter."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name[:200]!r}: expected a path inside the store, without `..`")

@@ -50,16 +50,20 @@ def offsets_for(seconds: float) -> int:
 
 
 async def tail(
-    log: Log, tp: TopicPartition, position: int, place: Callable[[LogRecord], HistoryPoint | None], seconds: float
+    log: Log,
+    tp: TopicPartition,
+    position: int,
+    history_point: Callable[[LogRecord], HistoryPoint | None],
+    seconds: float,
 ) -> list[LogRecord]:
     """Return, in order, the records before ``position`` that the next owner needs. Each record is read once.
 
-    ``place`` returns the key, epoch and time of a record, or None for a record to skip. For every key with a record
-    in the last ``seconds`` of broker time, return the records of the key's last epoch, for the last ``wanted_s`` by
-    the key's own clock. For other keys, return only the records that were read anyway. Read at most
+    ``history_point`` returns key, epoch and time of a record, or None for a record to skip. For every key with a
+    record in the last ``seconds`` of broker time, return the records of the key's last epoch, for the last
+    ``wanted_s`` by the key's own clock. For other keys, return only the records that were read anyway. Read at most
     ``offsets_for(seconds)`` offsets. Raise LogUnavailable.
     """
-    reach = _Reach(place, seconds)
+    reach = _Reach(history_point, seconds)
     found: list[LogRecord] = []
     async with aclosing(_backwards(log, tp, position, offsets_for(seconds))) as chunks:
         async for chunk in chunks:
@@ -102,8 +106,8 @@ async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> Asyn
 class _Reach:
     """Decides how far back to read. The records are passed in one by one, the last record first."""
 
-    def __init__(self, place: Callable[[LogRecord], HistoryPoint | None], seconds: float) -> None:
-        self._place = place
+    def __init__(self, history_point: Callable[[LogRecord], HistoryPoint | None], seconds: float) -> None:
+        self._history_point = history_point
         self._seconds = seconds
         self._since_ms: float | None = None
         self._newest: dict[str, HistoryPoint] = {}
@@ -122,18 +126,18 @@ class _Reach:
             self._since_ms = record.timestamp_ms - self._seconds * 1000
         if self._beyond or record.timestamp_ms < self._since_ms:
             self._beyond += 1
-        place = self._place(record)
-        return place is not None and place.key not in self._complete and self._belongs(place)
+        point = self._history_point(record)
+        return point is not None and point.key not in self._complete and self._belongs(point)
 
-    def _belongs(self, place: HistoryPoint) -> bool:
-        newest = self._newest.get(place.key)
+    def _belongs(self, point: HistoryPoint) -> bool:
+        newest = self._newest.get(point.key)
         # No history is searched for a key first found beyond the time limit: such a search might never end.
         if newest is None and not self._beyond:
-            self._incomplete.add(place.key)
-        if newest is None or place.epoch > newest.epoch:  # a lower epoch that comes after a higher one is a repeat
-            newest = self._newest[place.key] = place
-        if place.epoch == newest.epoch and newest.at_ns - place.at_ns <= place.wanted_s * 1e9:
+            self._incomplete.add(point.key)
+        if newest is None or point.epoch > newest.epoch:  # a lower epoch after a higher one is a repeat
+            newest = self._newest[point.key] = point
+        if point.epoch == newest.epoch and newest.at_ns - point.at_ns <= point.wanted_s * 1e9:
             return True
-        self._complete.add(place.key)
-        self._incomplete.discard(place.key)
+        self._complete.add(point.key)
+        self._incomplete.discard(point.key)
         return False

@@ -82,7 +82,10 @@ class PictureCapture:
         raise FrameUnusable(reason)
 
     def end(self) -> CaptureEnd:
-        """End the capture. Return its end, with the account of the pictures that were withheld last."""
+        """End the capture.
+
+        Return the end of the capture, with the interval of the pictures that were withheld last.
+        """
         self._intake.abandon()
         (end,) = (message for message in self._messages() if isinstance(message, CaptureEnd))
         return end

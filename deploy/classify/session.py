@@ -188,7 +188,7 @@ class _Run:
             state="stopped",
             cameras=(status,),
             accounts=(end.tail,) if end.tail else (),
-            ended=(EpochEnd(camera=self._stream, epoch=self._epoch, last=end.last, clean=True, told=end.last),),
+            ended=(EpochEnd(camera=self._stream, epoch=self._epoch, last=end.last, clean=True, reported=end.last),),
         )
         await self._produce(Outgoing(STATUS, 0, encode(beat), key=beat.instance.encode()))
 

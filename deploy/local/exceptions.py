@@ -1,13 +1,4 @@
-"""Exceptions of the local stack.
-
-DeployError
-├── ToolMissing         a needed program is not installed, or too old
-├── FetchFailed         Maven could not download Kafka's jars
-├── PullFailed          a model file could not be downloaded, or is another file
-├── PictureUnusable     a file is not a picture
-├── BrokerFailed        the broker ended, or did not answer within the deadline
-└── StackError          the services of a stack cannot be run as described
-"""
+"""Errors of the local stack. Every error derives from DeployError."""
 
 from __future__ import annotations
 

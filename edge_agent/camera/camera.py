@@ -25,7 +25,7 @@ from edge_agent.spool.expiry import merged
 from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.spool import Spool
 from ingest.contract import headers as h
-from ingest.contract.records import Account, CameraState, CameraStatus, EpochEnd
+from ingest.contract.records import CameraState, CameraStatus, EpochEnd, WithheldInterval
 from ingest.runtime import logs
 from ingest.runtime.backoff import STEADY_S, Backoff
 from ingest.runtime.clock import Clock
@@ -73,7 +73,7 @@ class Camera:
         self._hang_s = START_S + _STALLS * config.watch.stall_s
         self._stop = asyncio.Event()
         self._process: Process | None = None
-        self._refused: list[Account] = []
+        self._refused: list[WithheldInterval] = []
         """Counts of the frames that the disk refused or the child withheld since the last kept frame.
 
         A refused frame counts as withheld for ``overload``, because the agent never promised to deliver the frame.
@@ -180,7 +180,7 @@ class Camera:
             await self._spool.keep([self._row(message)])
         except SpoolUnavailable as error:
             counts = {"overload": 1}
-            frame = Account(
+            frame = WithheldInterval(
                 camera=self.config.name, epoch=self.epoch, first=message.seq, last=message.seq, counts=counts
             )
             self._refused = merged([*self._refused, message.account, frame])
@@ -215,7 +215,7 @@ class Camera:
         self._view, self._view_from_s = view, now_s
 
     def _row(self, kept: KeptFrame) -> Row:
-        # every frame number is in a message or in an account, so the accounts are adjacent and merge into one
+        # every frame number is in a message or in an interval, so the intervals are adjacent and merge into one
         accounts = merged([*self._refused, kept.account])
         return Row(
             kind="frame",
@@ -237,9 +237,13 @@ class Camera:
             if not self._backoff.out:
                 _log.warning("camera_lost", camera=self.config.name, reason=self.reason)
         if ended is None:
-            end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=False, told=self.captured - 1)
+            end = EpochEnd(
+                camera=self.config.name, epoch=self.epoch, last=last, clean=False, reported=self.captured - 1
+            )
         else:
-            end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=ended.last, clean=True, told=ended.last)
+            end = EpochEnd(
+                camera=self.config.name, epoch=self.epoch, last=ended.last, clean=True, reported=ended.last
+            )
         await self._spool.end_epoch("frame", end, accounts)
         self._on_kept()
 

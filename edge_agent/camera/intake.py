@@ -23,7 +23,7 @@ from edge_agent.gate.gate import Gate
 from edge_agent.redact.redactor import Redactor
 from edge_agent.sources.source import CapturedFrame, FrameSource, Image
 from ingest.contract.codec import MAX_RECORD_BYTES, encode
-from ingest.contract.records import Account, Box, Frame, Redacted
+from ingest.contract.records import Box, Frame, Redacted, WithheldInterval
 from ingest.runtime.clock import Clock
 from ingest.site import CameraConfig
 
@@ -181,7 +181,7 @@ class FrameIntake:
         self._out.put(KeptFrame(decision.frame.seq, decision.frame.captured_ns, record, self._tally.account()))
 
     def _frame(
-        self, decision: GateDecision, encoded: Encoded, redacted: Redacted | None, account: Account | None
+        self, decision: GateDecision, encoded: Encoded, redacted: Redacted | None, account: WithheldInterval | None
     ) -> Frame:
         return Frame(
             camera=self._camera.name,

@@ -11,7 +11,7 @@ import msgpack
 
 from edge_agent.exceptions import SourceUnusable
 from ingest.contract.codec import MAX_RECORD_BYTES
-from ingest.contract.records import Account
+from ingest.contract.records import WithheldInterval
 
 ViewState = Literal["", "frozen", "black", "tampered"]
 
@@ -29,7 +29,7 @@ class KeptFrame:
     seq: int
     captured_ns: int
     record: bytes
-    account: Account | None
+    account: WithheldInterval | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class CaptureEnd:
     """
 
     last: int
-    tail: Account | None
+    tail: WithheldInterval | None
     finished: bool
 
 
@@ -79,7 +79,7 @@ def write_message(pipe: BinaryIO, message: Message) -> None:
     """Write one message. Block while the pipe is full. Raise BrokenPipeError when the agent has exited."""
     fields: dict[str, Any] = {name: getattr(message, name) for name in message.__slots__}
     for name, value in fields.items():
-        if isinstance(value, Account):
+        if isinstance(value, WithheldInterval):
             fields[name] = value.model_dump()
     # file names may contain bytes that are not UTF-8
     data = msgpack.packb([type(message).__name__, fields], unicode_errors="backslashreplace")
@@ -102,7 +102,7 @@ async def read_message(pipe: asyncio.StreamReader) -> Message | None:
         kind, fields = msgpack.unpackb(await pipe.readexactly(length))
         for name in ("account", "tail"):
             if fields.get(name):
-                fields[name] = Account.model_validate(fields[name])
+                fields[name] = WithheldInterval.model_validate(fields[name])
         return _KINDS[kind](**fields)
     except asyncio.IncompleteReadError:
         return None

@@ -1,15 +1,15 @@
-"""Sequence numbers of frames, and the number of withheld frames by reason (``Account``). Pure.
+"""Sequence numbers of frames, and the number of withheld frames by reason (``WithheldInterval``). Pure.
 
 Every captured frame gets its number here, before any stage may drop the frame. Later, each frame is recorded as kept
-or as withheld with a reason, in the order of the numbers. A kept frame carries an ``Account``: the frames withheld
-since the previous kept frame.
+or as withheld with a reason, in the order of the numbers. A kept frame carries a ``WithheldInterval``: the frames
+withheld since the previous kept frame.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from ingest.contract.records import Account
+from ingest.contract.records import WithheldInterval
 
 
 class Tally:
@@ -41,25 +41,27 @@ class Tally:
             self.withhold(reason)
 
     @property
-    def withheld(self) -> Account | None:
+    def withheld(self) -> WithheldInterval | None:
         """Number of frames withheld since the last kept frame, by reason; None if no frame was withheld."""
         count, last = sum(self._counts.values()), self._settled - 1
         if not count:
             return None
         counts = dict(self._counts)
-        return Account(camera=self._camera, epoch=self._epoch, first=last - count + 1, last=last, counts=counts)
+        return WithheldInterval(
+            camera=self._camera, epoch=self._epoch, first=last - count + 1, last=last, counts=counts
+        )
 
-    def account(self) -> Account | None:
+    def account(self) -> WithheldInterval | None:
         """Record the oldest undecided frame as kept.
 
-        Return the ``Account`` of the frames withheld directly before this frame, or None.
+        Return the interval of the frames withheld directly before this frame, or None.
         """
         account = self.tail()
         self._settled += 1
         return account
 
-    def tail(self) -> Account | None:
-        """Return the ``Account`` of the frames withheld after the last kept frame, and clear the counts.
+    def tail(self) -> WithheldInterval | None:
+        """Return the interval of the frames withheld after the last kept frame, and clear the counts.
 
         Return None if no frame was withheld.
         """

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from edge_agent.camera.tally import Tally
 from edge_agent.sensors.source import Reading
 from edge_agent.sensors.values import reading_time
-from ingest.contract.records import BY_HOST, OUT_OF_RANGE, Account, Readings
+from ingest.contract.records import BY_HOST, OUT_OF_RANGE, Readings, WithheldInterval
 from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
@@ -42,7 +42,7 @@ class ReadingIntake:
         self._config, self._epoch, self._clock = config, epoch, clock
         self._tally = Tally(config.name, epoch)
         self._gathered: list[NumberedReading] = []
-        self._account: Account | None = None
+        self._account: WithheldInterval | None = None
         """Number of readings withheld directly before the first gathered reading, by reason. No reading was withheld
         between the gathered readings."""
         self._due_s = 0.0
@@ -101,7 +101,7 @@ class ReadingIntake:
         self._finish_columns()
         return self.ready()
 
-    def tail(self) -> Account | None:
+    def tail(self) -> WithheldInterval | None:
         """Return the number of readings withheld after the last kept reading, by reason; None if there are none."""
         return self._tally.tail()
 

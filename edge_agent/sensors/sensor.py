@@ -138,7 +138,7 @@ class Sensor:
         await self._keep(self._intake.close())
         self.state, self.reason, tail = "ended", "", self._intake.tail()
         last = self.captured - 1
-        end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=True, told=last)
+        end = EpochEnd(camera=self.config.name, epoch=self.epoch, last=last, clean=True, reported=last)
         await self._spool.end_epoch("readings", end, [tail] if tail else [])
         self._on_kept()
 

@@ -153,7 +153,7 @@ class SpoolConnection:
             raise self._typed(failure) from failure
         _log.error("spool_salvaged", error=error, result=str(recovery))
         self.recoveries.append(recovery)
-        raise SpoolUnavailable(self.path, "mended", error)
+        raise SpoolUnavailable(self.path, "salvaged", error)
 
     def _require_keys(self, db: sqlite3.Connection) -> None:
         """Raise WrongKey if an intact row has an unknown key.

@@ -1,4 +1,4 @@
-"""Expiry of rows from a full spool: their order, and the counts by reason (``Account``) that report dropped rows.
+"""Expiry of rows from a full spool: the order, and the counts by reason that report dropped rows.
 
 Rows that were passed to the link never expire, because Kafka may have them already.
 """
@@ -16,7 +16,7 @@ from edge_agent.spool.seal import Seal
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Account, Readings
+from ingest.contract.records import Readings, WithheldInterval
 
 EXPIRED_AT_ONCE = 1000
 """Maximum number of rows that one transaction expires. The number is limited because new frames wait during the
@@ -38,10 +38,10 @@ are small, follow. Frames of evidence cameras expire last."""
 
 @dataclass
 class Expired:
-    """Expired rows: their number by camera or sensor, and the ``Account`` objects that report them, by kind."""
+    """Expired rows: the number by camera or sensor, and the intervals that report expired rows, by kind."""
 
     by_name: Counter[str] = field(default_factory=Counter)
-    accounts: dict[Kind, list[Account]] = field(default_factory=dict)
+    accounts: dict[Kind, list[WithheldInterval]] = field(default_factory=dict)
 
 
 def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_bytes: int, oldest_ns: int) -> Expired:
@@ -74,18 +74,18 @@ def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, evidence: 
     return expired
 
 
-def expired_account(row: Row) -> Account:
-    """Return an ``Account`` of an expired row and of the frames or readings withheld directly before the row."""
+def expired_account(row: Row) -> WithheldInterval:
+    """Return the interval of an expired row and of the frames or readings withheld directly before the row."""
     first, last, before = _numbers(row)
     counts = Counter(before.counts if before else {})
     counts["expired"] += last - first + 1
     first = before.first if before else first
-    return Account(camera=row.name, epoch=row.epoch, first=first, last=last, counts=dict(counts))
+    return WithheldInterval(camera=row.name, epoch=row.epoch, first=first, last=last, counts=dict(counts))
 
 
-def merged(accounts: Iterable[Account | None]) -> list[Account]:
-    """Merge each ``Account`` with the next one if their intervals of sequence numbers are adjacent. Skip None."""
-    joined: list[Account] = []
+def merged(accounts: Iterable[WithheldInterval | None]) -> list[WithheldInterval]:
+    """Merge each interval with the next interval if their sequence numbers are adjacent. Skip None."""
+    joined: list[WithheldInterval] = []
     for account in filter(None, accounts):
         last = joined[-1] if joined else None
         if last and (last.camera, last.epoch, last.last + 1) == (account.camera, account.epoch, account.first):
@@ -127,8 +127,8 @@ def _delete(db: sqlite3.Connection, kind: Kind, rows: list[Row], expired: Expire
     expired.accounts[kind] = expired.accounts.get(kind, []) + merged(map(expired_account, in_order))
 
 
-def _numbers(row: Row) -> tuple[int, int, Account | None]:
-    """Return the first and last sequence number of a row, and the ``Account`` of the numbers withheld before."""
+def _numbers(row: Row) -> tuple[int, int, WithheldInterval | None]:
+    """Return the first and last sequence number of a row, and the interval of the numbers withheld before the row."""
     if row.kind == "readings":
         readings = decode(Readings, row.record)
         return readings.seq, readings.last_seq, readings.account

@@ -21,7 +21,7 @@ from edge_agent.spool.expiry import EXPIRED_AT_ONCE
 from edge_agent.spool.schema import Depth, Kind, Row
 from edge_agent.spool.space import SpoolSpace
 from edge_agent.spool.store import SpoolStore
-from ingest.contract.records import Account, EpochEnd
+from ingest.contract.records import EpochEnd, WithheldInterval
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from ingest.site import DiskConfig, SpoolConfig
@@ -133,7 +133,7 @@ class Spool:
         """Store and return a new epoch number, larger than all earlier epoch numbers of the camera or sensor."""
         return await self._retry(self._store.begin_epoch, name, kind, self._clock.now_ns() // 1_000_000_000)
 
-    async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account] = ()) -> None:
+    async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval] = ()) -> None:
         """Mark an epoch as ended, and store the status row that reports the end and ``accounts``."""
         await self._retry(self._store.end_epoch, kind, end, accounts)
 
@@ -274,7 +274,7 @@ class Spool:
         try:
             return await self._run(call)
         except SpoolUnavailable as error:
-            if error.why == "mended":
+            if error.why == "salvaged":
                 self._report_recoveries()
             else:
                 self._begin_trouble(error.why, str(error))

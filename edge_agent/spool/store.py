@@ -26,7 +26,7 @@ from edge_agent.spool.schema import (
 from edge_agent.spool.seal import Seal
 from ingest.contract.codec import encode
 from ingest.contract.identity import LATE, LIVE, next_epoch
-from ingest.contract.records import Account, EpochEnd, Heartbeat, SensorLedger
+from ingest.contract.records import EpochEnd, Heartbeat, SensorLedger, WithheldInterval
 from ingest.runtime.clock import Clock, SystemClock
 
 SERVICE = "agent"
@@ -111,7 +111,7 @@ class SpoolStore(SpoolConnection):
                 [(s, n, e) for n, e, s in reported],
             )
 
-    def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account]) -> None:
+    def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval]) -> None:
         """In one transaction, mark an epoch as ended and store a status row with the end and ``accounts``."""
         with self.transaction() as db:
             db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (end.camera, end.epoch))
@@ -123,7 +123,9 @@ class SpoolStore(SpoolConnection):
             found = db.execute(
                 "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = ?", (kind,)
             ).fetchall()
-        return [EpochEnd(camera=n, epoch=e, last=last, clean=False, told=told) for n, e, last, told in found]
+        return [
+            EpochEnd(camera=n, epoch=e, last=last, clean=False, reported=reported) for n, e, last, reported in found
+        ]
 
     def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
         """Return frames that already have a lane, in order. Each was sent before with unknown result."""
@@ -293,7 +295,11 @@ class SpoolStore(SpoolConnection):
         self._insert(db, rows)
 
     def _status_row(
-        self, kind: Kind = "frame", ends: Sequence[EpochEnd] = (), accounts: Sequence[Account] = (), reason: str = ""
+        self,
+        kind: Kind = "frame",
+        ends: Sequence[EpochEnd] = (),
+        accounts: Sequence[WithheldInterval] = (),
+        reason: str = "",
     ) -> Row:
         """Return a status row with ends of epochs, and with counts of withheld or expired rows (``accounts``).
 

@@ -17,7 +17,7 @@ CPU_ORDER = AUTO_ORDER[2:]
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
-    """Chosen backend of a model, why it was chosen, and why each backend before it in the order was not."""
+    """Chosen backend of a model, the reason for it, and the reasons against each backend before it in the order."""
 
     backend: str
     reason: str
@@ -32,9 +32,9 @@ def choose(
 ) -> BackendChoice:
     """Return the first usable backend of ``order`` for a model that allows ``precision``.
 
-    OpenVINO is used only where it is faster than ONNX Runtime: with a lower precision than fp32, and a processor that
-    has instructions for it. ``unavailable_reason`` takes a backend's name, and returns an empty text if it can be
-    used.
+    OpenVINO is used only where it is faster than ONNX Runtime: at a precision below fp32, on a processor with
+    instructions for that precision. ``unavailable_reason`` takes a backend's name, and returns an empty text if the
+    backend can be used.
     """
     passed_over: dict[str, str] = {}
     for name in order[:-1]:
@@ -47,7 +47,10 @@ def choose(
 
 
 def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:
-    """Return why OpenVINO is faster than ONNX Runtime, or why it is not. One of the texts is empty."""
+    """Return two texts: why OpenVINO is faster than ONNX Runtime, and why it is not.
+
+    One of the two texts is empty.
+    """
     if precision == "fp32":
         return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"
     if found := processor.instruction(precision):

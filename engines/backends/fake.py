@@ -1,4 +1,7 @@
-"""A fake engine whose outputs depend only on the pixels. For tests, and to measure the pipeline without a model."""
+"""A fake engine whose outputs depend only on the pixels.
+
+The engine serves tests, and measurements of the pipeline without a model.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class FakeEngine(BlockingEngine):
     """Classifier that needs no model file.
 
     An image's class is the first channel of its first pixel, modulo the number of classes, with probability 0.9.
-    ``fails(image)`` is called for every image. If it is true for any of them, the whole batch raises InferenceFailed.
+    ``fails(image)`` is called for every image. If the call returns true for any image, the whole batch raises
+    InferenceFailed.
     """
 
     def __init__(self, workers: int = 1, fails: Callable[[Images], bool] = lambda _: False) -> None:

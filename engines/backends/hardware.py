@@ -22,9 +22,9 @@ INSTRUCTIONS: Mapping[Precision, tuple[tuple[str, str], ...]] = {
 }
 """Instructions that compute each precision faster than fp32, the fastest first.
 
-Each is a flag of ``/proc/cpuinfo`` and the vendor whose processors gain from it; an empty vendor stands for all. On
-Intel's Sapphire Rapids without AMX, ResNet-18 takes 1.7 times as long in bf16 or fp16 as in fp32 (decision 11).
-"""
+An instruction is a flag of ``/proc/cpuinfo`` and the vendor whose processors gain from the flag; an empty vendor
+stands for all vendors. On Intel's Sapphire Rapids without AMX, ResNet-18 takes 1.7 times as long in bf16 or fp16 as
+in fp32 (decision 11)."""
 _CPUINFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
 _NAME_BYTES = 256
@@ -54,7 +54,7 @@ class Cuda:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """Processor of this machine. ``flags`` are those of ``/proc/cpuinfo``; empty if the system lists none."""
+    """Processor of this machine. ``flags`` are the flags in ``/proc/cpuinfo``, or empty if the system lists none."""
 
     name: str
     vendor: str
@@ -69,7 +69,7 @@ class Cpu:
 
 
 def processor(cpuinfo: Path = _CPUINFO) -> Cpu:
-    """Return the first processor."""
+    """Return the first processor that the system lists."""
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
     except OSError:
@@ -112,6 +112,6 @@ def _gpu(lib: Any, index: int) -> Gpu:
 def _driver_version(file: Path = _DRIVER) -> str:
     try:
         found = re.search(r"(\d+\.\d+(?:\.\d+)?)", file.read_text())
-    except OSError:  # WSL and containers without the file
+    except OSError:  # WSL and some containers do not have the file
         return ""
     return found.group(1) if found else ""

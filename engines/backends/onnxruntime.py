@@ -20,7 +20,7 @@ def unavailable_reason() -> str:
 class OnnxRuntimeEngine(BlockingEngine):
     """Engine with one ONNX Runtime session, whose weights all workers share.
 
-    Each worker computes a whole batch on one core, which is faster than one batch on all cores.
+    Each worker computes a whole batch on one core. Several batches at once are faster than one batch on all cores.
     """
 
     PROVIDERS: ClassVar[tuple[str, ...]] = ("CPUExecutionProvider",)

@@ -14,7 +14,8 @@ from engines.repository.manifest import Model
 
 _PROVIDER = "CUDAExecutionProvider"
 _FATAL = frozenset({214, 220, 700, 702, 709, 710, *range(714, 720), 721, 999})
-"""Values of ``cudaError_t`` after which every call of the process fails, by the comments in ``driver_types.h``."""
+"""Values of ``cudaError_t`` after which every call of the process fails, according to the comments in
+``driver_types.h``."""
 
 
 def unavailable_reason() -> str:
@@ -28,7 +29,10 @@ def unavailable_reason() -> str:
 
 
 def device_error(text: str) -> DeviceLost | InferenceFailed:
-    """Return the error of a failed batch. ONNX Runtime's text contains ``CUDA failure NUMBER``."""
+    """Return DeviceLost for a fatal CUDA error, else InferenceFailed.
+
+    ONNX Runtime's text has ``CUDA failure NUMBER``.
+    """
     codes = map(int, re.findall(r"CUDA failure (\d+)", text))
     return DeviceLost(text) if _FATAL.intersection(codes) else InferenceFailed(text)
 
@@ -36,7 +40,8 @@ def device_error(text: str) -> DeviceLost | InferenceFailed:
 class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     """Engine on the first GPU. Layers without a CUDA kernel run on the CPU.
 
-    ONNX Runtime copies each batch from the slot to the GPU itself. Several workers overlap copies with computation.
+    ONNX Runtime copies each batch from the slot to the GPU itself. With several workers, one batch is copied while
+    another is computed.
     """
 
     PROVIDERS = (_PROVIDER, "CPUExecutionProvider")
@@ -47,7 +52,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         if _PROVIDER not in (found := self._session.get_providers()):
             raise ModelLoadFailed(
                 f"model {model.manifest.id}: ONNX Runtime computes with {found}: expected {_PROVIDER}. "
-                "Its log names the missing CUDA or cuDNN library"
+                "The log of ONNX Runtime names the missing CUDA or cuDNN library"
             )
 
     def _infer_impl(self, images: Images) -> Outputs:
@@ -57,4 +62,4 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
             raise device_error(str(error)) from None
 
     def _trim_impl(self) -> None:
-        """Keep the memory: the option that frees it applies to the arena of the CPU."""
+        """Do nothing: ONNX Runtime's option that frees memory applies only to the CPU's arena."""

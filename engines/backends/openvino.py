@@ -1,6 +1,6 @@
 """The OpenVINO backend on the CPU: bf16, fp16 and int8 where the processor has instructions for them.
 
-Needs the extra ``openvino``. In fp32 it is no faster than ONNX Runtime.
+Needs the extra ``openvino``. In fp32, OpenVINO is no faster than ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import openvino
 
 _CAPABILITIES: Mapping[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
-"""Name of a precision among OpenVINO's ``OPTIMIZATION_CAPABILITIES`` of a device."""
+"""OpenVINO's name of each precision in the ``OPTIMIZATION_CAPABILITIES`` of a device."""
 _HINTS: Mapping[Precision, str] = {"bf16": "bf16", "fp16": "f16"}
 """Values of ``INFERENCE_PRECISION_HINT``. For all other precisions the hint is f32. In an int8 model the layers
 between quantise and dequantise nodes run in int8; f32 for its other layers gives the accuracy that was measured when
@@ -41,14 +41,14 @@ class OpenVinoSlot(Slot):
         super().__init__(pixels)
         self.request = request
         self.error = ""
-        """Message of a batch that could not be started."""
+        """Error message of a batch that could not be started."""
 
 
 class OpenVinoEngine(Engine):
     """Engine with one compiled model, which computes up to ``workers`` batches at once, each on one core.
 
     There is one slot more than workers: one batch is filled or decoded while all workers compute. The precision is
-    the one of the model's manifest, or fp32 if OpenVINO cannot compute in it on this processor.
+    that of the model's manifest, or fp32 if OpenVINO does not support that precision on this processor.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -64,7 +64,7 @@ class OpenVinoEngine(Engine):
 
     @property
     def inference_precision(self) -> str:
-        """Precision of the loaded model's layers that are not int8, as OpenVINO names it: f32, bf16 or f16."""
+        """OpenVINO's name for the precision of the loaded model's layers that are not int8: f32, bf16 or f16."""
         assert self._compiled is not None  # noqa: S101  (narrows the type)
         name: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         return name
@@ -93,7 +93,7 @@ class OpenVinoEngine(Engine):
             "INFERENCE_PRECISION_HINT": _HINTS[precision] if supported else "f32",
             "NUM_STREAMS": self._workers,
             "INFERENCE_NUM_THREADS": self._workers,
-            # Several models of a node would be pinned to the same cores.
+            # With pinning, several models of a node would share the same cores.
             "ENABLE_CPU_PINNING": False,
         }
 
@@ -132,10 +132,10 @@ class OpenVinoEngine(Engine):
 
 @functools.cache
 def _core() -> openvino.Core:
-    """Return the process's only ``Core``, because each further one loads the plug-ins again.
+    """Return the process's only ``Core``, because each further ``Core`` loads the plug-ins again.
 
     OpenVINO reports each import to Google Analytics through the package ``openvino_telemetry``, and uses a stub if
-    that package is missing. So the package is made missing for this process.
+    that package is missing. Therefore this function makes imports of the package fail in this process.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -152,6 +152,6 @@ def _read(model: Model) -> openvino.Model:
 
 
 def _last_line(error: Exception) -> str:
-    """Return the cause in an error of OpenVINO, whose other lines name OpenVINO's source files."""
+    """Return the last line of an OpenVINO error: the cause. The other lines name OpenVINO's source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else repr(error)

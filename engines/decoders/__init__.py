@@ -1,5 +1,4 @@
-"""Decoders by name: the built-in decoders, and those that other packages add by the entry point
-``sightline.decoders``."""
+"""Decoders by name: the built-in decoders, and decoders of other packages (entry point ``sightline.decoders``)."""
 
 from __future__ import annotations
 
@@ -51,8 +50,8 @@ _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
 }
 
 CLASSIFIERS = frozenset({"sigmoid", "softmax"})
-"""Decoders that label a whole region without locating objects in it. A pipeline with such a decoder looks at moving
-regions."""
+"""Decoders that label a whole region without locating objects in it. A pipeline with one of these decoders classifies
+moving regions."""
 
 READ_ONE_OUTPUT = frozenset({"sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
 """Decoders that read a single output, which must be the only output of the model."""
@@ -81,7 +80,7 @@ def make(name: str, options: DecoderOptions) -> OutputDecoder:
 
 
 def readable(outputs: Outputs, rows: Sequence[FrameRegion], options: DecoderOptions) -> list[Proposal]:
-    """Return the proposed decoders that can read the outputs of a model, without settings of their own.
+    """Return those proposed decoders that can read the outputs of a model with their default settings.
 
     ``outputs`` come from a batch of several different images.
     """

@@ -24,7 +24,7 @@ class FrameRegion(NamedTuple):
 
     @classmethod
     def whole(cls, width: int, height: int) -> FrameRegion:
-        """Return the region of a frame that has the size of a model's input in px, and fills it."""
+        """Return the region that covers a whole frame. The frame has the size of a model's input in px."""
         size = (width, height)
         return cls(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
 
@@ -41,13 +41,13 @@ class DecoderOptions:
     """Maximum intersection over union of two objects of one class. Boxes with a larger overlap show the same
     object."""
     across_classes: bool = False
-    """Whether boxes of different classes with a larger overlap show the same object, too."""
+    """Whether boxes of different classes that overlap by more than ``max_overlap`` show the same object, too."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the decoder itself, such as the prior boxes of an SSD."""
 
     @classmethod
     def of(cls, manifest: Manifest, min_score: float = 0.3) -> DecoderOptions:
-        """Return the options of a model for a pipeline with this minimum score."""
+        """Return the options of a model for a pipeline with the minimum score ``min_score``."""
         spec, decoding = manifest.input, manifest.decoding
         return cls(
             manifest.labels,

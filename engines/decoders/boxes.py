@@ -44,7 +44,8 @@ def likely_cells(cells: Floats, min_score: float) -> tuple[Indices, Indices, Flo
     """Return the grid cells whose best class has a score of at least ``min_score``: indices, classes and scores.
 
     ``cells`` is ``(cells, 5 + classes)``, with the objectness in column 4. A score is the objectness times a class
-    score of at most 1. Cells with a low objectness are therefore skipped, which are nearly all of 25,200.
+    score of at most 1. Cells with a low objectness are therefore skipped: nearly all of the 25,200 cells of a 640 px
+    input.
     """
     sure = np.flatnonzero(cells[:, 4] >= min_score)
     indices, classes, best = likely(cells[sure, 4:5] * np.minimum(cells[sure, 5:], 1.0), min_score)
@@ -57,13 +58,13 @@ def suppressed(
     """Return the indices of the boxes that non-maximum suppression keeps, highest score first.
 
     A box is dropped if its intersection over union with a kept box exceeds ``max_overlap``. Boxes of different
-    classes are compared with ``across_classes`` only. The kept boxes do not depend on the order of the input: of
-    equal scores, the class and then the corners decide. At most ``MAX_DETECTIONS`` boxes are kept.
+    classes are compared only if ``across_classes`` is true. The kept boxes do not depend on the order of the input:
+    between equal scores, the class and then the corners decide. At most ``MAX_DETECTIONS`` boxes are kept.
     """
     order = np.lexsort((*corners.T[::-1], classes, -scores))
     low = corners[order, :2]
     boxes = np.concatenate([low, np.maximum(corners[order, 2:] - low, 0.0)], axis=1).tolist()
-    ranks = np.arange(len(order), 0, -1).tolist()  # scores without ties, so that the order above decides
+    ranks = np.arange(len(order), 0, -1).tolist()  # ranks replace scores, so that equal scores keep the order
     if across_classes:
         kept = cv2.dnn.NMSBoxes(boxes, ranks, 0.0, max_overlap)
     else:

@@ -1,4 +1,7 @@
-"""Checks that recognise outputs of the right shape but of another meaning. Each returns a reason, or "". Pure."""
+"""Checks that recognise outputs of the right shape but of another meaning.
+
+Each check returns a reason, or "". Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import numpy.typing as npt
 from engines.decoders.boxes import Floats
 
 _OVER = 1e-3
-"""Maximum distance of a score outside of 0 to 1, which comes from rounding in half precision."""
+"""Maximum distance by which rounding in half precision moves a score outside of 0 to 1."""
 _SHARES = 2.0
 """Coordinates in shares of the input lie below this limit, even for a box that leaves the picture. A detector in px
-has coordinates above it unless all of its boxes lie in the first two pixels."""
+has coordinates above this limit unless all of its boxes lie in the first two pixels."""
 _MOSTLY = 0.9
-"""Share of boxes that must agree. Boxes without an object may have any corners."""
+"""Minimum share of boxes that must have the expected layout. Boxes without an object may have any corners."""
 _FEW = 16
 """Number of boxes below which their coordinates prove no layout."""
 
@@ -47,7 +50,7 @@ def not_shares(boxes: Floats, cure: str) -> str:
 
 
 def not_in_unit(boxes: Floats, unit: str) -> str:
-    """Return why corners are not in the unit, ``share`` or ``px``."""
+    """Return why corners are not in ``unit``, which is ``share`` or ``px``."""
     return not_shares(boxes, "Set unit = px") if unit == "share" else not_pixels(boxes, "Set unit = share")
 
 
@@ -58,7 +61,7 @@ def not_sizes(boxes: Floats, cure: str) -> str:
 
 
 def not_corners(boxes: Floats, cure: str) -> str:
-    """Return why boxes are not left, top, right, bottom: many boxes end before they begin."""
+    """Return why boxes are not left, top, right, bottom: in many boxes, right < left or bottom < top."""
     if not boxes.size or _ordered(boxes) >= _MOSTLY:
         return ""
     share = round(100 * (1 - _ordered(boxes)))
@@ -66,7 +69,7 @@ def not_corners(boxes: Floats, cure: str) -> str:
 
 
 def not_centres(boxes: Floats, cure: str) -> str:
-    """Return why boxes are not centre x, centre y, width, height: all of them are ordered as corners are."""
+    """Return why boxes are not centre x, centre y, width, height: all boxes look like left, top, right, bottom."""
     if boxes[..., 0].size >= _FEW and (boxes[..., :2] < boxes[..., 2:4]).all():
         return f"boxes look like left, top, right, bottom: expected centre x, centre y, width, height. {cure}"
     return ""

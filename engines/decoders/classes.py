@@ -14,11 +14,11 @@ from engines.engine import Outputs
 from ingest.contract.records import Detection
 
 BACKGROUND = "background"
-"""Label of a region without an object. It never becomes a detection."""
+"""Label of a region without an object. A region with this label never becomes a detection."""
 
 _ROUNDING = 0.05
-"""Tolerance for the sum of a row's probabilities to differ from 1, because low-precision models round. Rows outside
-of the tolerance are logits."""
+"""Maximum difference between 1 and the sum of a row's probabilities, which low-precision models round. Rows with a
+larger difference are logits."""
 
 
 class SoftmaxDecoder:

@@ -43,7 +43,7 @@ class EndToEndDecoder:
         self._ignored = {index for index, label in enumerate(options.labels) if label == BACKGROUND}
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the rows of each image from ``min_score`` on, except the background and unknown classes."""
+        """Return the rows that score at least ``min_score``, except the background and unknown classes."""
         found = self._read(outputs, len(rows))
         corners = found.boxes.clip(-FAR, FAR) * (input_size(self._options) if self._settings.unit == "share" else 1)
         return [self._decode_row(*one) for one in zip(corners, found.scores, found.classes, rows, strict=True)]

@@ -11,8 +11,8 @@ Shape = Sequence[int | None]
 """Shape of an output, batch axis first. None stands for a dimension that the model does not declare."""
 
 MOST_QUERIES = 1000
-"""Largest number of boxes of a model that needs no suppression. RT-DETR has 300, NMS in the model 100 to 1,000. Grids
-and prior boxes are more: 2,100 cells at 320 px, 4,420 priors of UltraFace."""
+"""Largest number of boxes of a model that needs no suppression. RT-DETR has 300 boxes, and a model with NMS inside
+has 100 to 1,000. Models with grids or prior boxes have more: 2,100 cells at 320 px, 4,420 priors in UltraFace."""
 _ROW = 6
 """Numbers per row of a model with NMS inside: left, top, right, bottom, score, class."""
 
@@ -21,7 +21,7 @@ class Proposal(NamedTuple):
     """A decoder that may read a model.
 
     ``output`` is the only output to keep, or "" to keep all. ``classes`` is the number of labels, background
-    included, or None if the shapes do not show it.
+    included, or None if the shapes do not show the number.
     """
 
     decoder: str
@@ -36,7 +36,7 @@ def propose(
     """Return the decoders whose layout fits the outputs, most likely first; an empty list if none fits.
 
     ``labels`` is the number of labels, or None if it is not known. ``size`` is width and height of the input in px.
-    Shapes alone do not tell raw grids from decoded ones or logits from scores: let ``refusal`` judge each proposal.
+    Shapes alone do not tell raw grids from decoded grids, or logits from scores: let ``refusal`` judge each proposal.
     """
     found = list(_of_several(outputs, labels))
     for name, shape in outputs.items():
@@ -106,7 +106,7 @@ def _agree(found: int | None, wanted: int | None) -> bool:
 
 
 def _after(first: int, found: int | None, labels: int | None) -> bool:
-    """Return whether an axis may hold ``first`` values and then one for each label."""
+    """Return whether an axis may hold ``first`` values and then one value for each label."""
     return found is None or found == first + labels if labels is not None else found is None or found > first
 
 

@@ -17,10 +17,12 @@ from ingest.contract.records import Detection
 
 
 class RtdetrDecoder:
-    """Decoder of centre and size as shares of the input, with logits or scores of each query. No suppression.
+    """Decoder of centre and size as shares of the input, with logits or scores of each query.
+
+    The decoder does not suppress overlapping boxes.
 
     The model has outputs ``(N, queries, 4)`` and ``(N, queries, classes)``, or one ``(N, queries, 4 + classes)``.
-    Logits get a sigmoid. With a label ``background``, which DETR calls "no object", they get a softmax.
+    Logits get a sigmoid. With a label ``background``, which DETR calls "no object", the logits get a softmax.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -50,7 +52,7 @@ class RtdetrDecoder:
 
     def _decode_row(self, corners: Floats, scores: Floats, row: FrameRegion) -> list[Detection]:
         labels = self._options.labels
-        if not are_scores(scores):  # of this image alone, so that no image depends on the rest of the batch
+        if not are_scores(scores):  # decided per image, so that no image depends on the rest of the batch
             scores = activated(scores, "softmax" if BACKGROUND in labels else "sigmoid")
         indices, classes, best = likely(without_background(scores, labels), self._options.min_score)
         order = np.argsort(-best, kind="stable")[:MAX_DETECTIONS]

@@ -28,14 +28,14 @@ class CornersDecoder:
         self._unit = read_settings(BoxSettings, "corners", options.settings).unit
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression, without those of the background."""
+        """Return the boxes of each row after non-maximum suppression, without background boxes."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         scores = without_background(scores, self._options.labels)
         corners = boxes.clip(-FAR, FAR) * (input_size(self._options) if self._unit == "share" else 1)
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not corners in the configured unit, and scores."""
+        """Return why the outputs are not scores and corners in the configured unit."""
         boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
         return (
             not_scores(scores, "Use the decoder ssd with scores = softmax, or rtdetr")
@@ -62,7 +62,7 @@ class SsdDecoder:
             )
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression, without those of the background."""
+        """Return the boxes of each row after non-maximum suppression, without background boxes."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         if self._settings.form == "offsets" and boxes.shape[1] != len(self._priors):
             raise InferenceFailed(
@@ -73,7 +73,7 @@ class SsdDecoder:
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not boxes in the configured form, and scores."""
+        """Return why the outputs are not scores and boxes in the configured form."""
         boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
         if self._settings.scores == "given":
             reason = not_scores(scores, "Set scores = softmax or scores = sigmoid")
@@ -101,8 +101,8 @@ class SsdDecoder:
 def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[Floats, Floats]:
     """Return the output of boxes ``(N, boxes, 4)`` and the output of scores ``(N, boxes, labels)``.
 
-    With four labels both have the same shape; then the name of the boxes must contain "box" or "loc". Raise
-    InferenceFailed if the model does not have exactly one of each.
+    With four labels, both outputs have the same shape; then the name of the boxes must contain "box" or "loc". Raise
+    InferenceFailed if the model does not have exactly one output of boxes and one of scores.
     """
     if not outputs:
         raise InferenceFailed("the model has no output: expected boxes and scores")
@@ -140,7 +140,7 @@ def activated(scores: Floats, kind: str) -> Floats:
 
 
 def input_size(options: DecoderOptions) -> Floats:
-    """Return the width and height of the input in px, twice: the factors of four corners in shares."""
+    """Return (width, height, width, height) of the input in px: the factors that convert corners in shares to px."""
     return np.array([options.input_width, options.input_height] * 2, np.float32)
 
 

@@ -16,7 +16,7 @@ Prior = Side | tuple[Side, Side]
 
 
 class NoSettings(BaseModel):
-    """Settings of a decoder that has none."""
+    """Settings of a decoder without settings of its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,7 @@
-"""The node's consumer. It pauses new partitions until they are taken over, and pauses lanes that are full."""
+"""The node's consumer.
+
+The consumer pauses new partitions until the node has taken them over, and pauses full lanes.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,24 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 
 POLL_MS = 50
-"""Maximum time that a poll waits for the first record, in ms. This wait does not delay work that is ready."""
+"""Maximum time that a poll waits for the first record, in ms. The wait does not delay work that is ready."""
 POLL_RECORDS = 16
 """Maximum number of records per poll. A lane can exceed its limit of jobs by at most this number."""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
-"""Maximum bytes of a partition that aiokafka reads ahead. A single larger record still arrives (KIP-74). aiokafka
-discards the data that it has read ahead when the partition is paused, so with a larger value more data would be read
+"""Maximum bytes of a partition that aiokafka reads ahead. A single larger record still arrives (KIP-74). When a
+partition is paused, aiokafka discards the data that it has read ahead. With a larger value, more data would be read
 twice under load."""
 LIVE_ROWS_PER_INSTANCE = 64
-"""Maximum number of live rows per engine that wait: two large batches, which keep an engine busy."""
+"""Maximum number of live rows per engine that wait for classification: two large batches, which keep an engine
+busy."""
 LIVE_JOBS = 512
 """Maximum number of live batches whose results are not written yet."""
 LIVE_BYTES = 96 * 1024 * 1024
 """Maximum bytes of live batches whose results are not written yet. Jobs keep their pixels until their results are
 written."""
 LATE_SHARE = 4
-"""Divisor of the live limits that gives the limits of the late lane. These keep engines busy without delaying live
-frames."""
+"""Divisor of the live limits that gives the limits of the late lane. The smaller limits keep engines busy without
+delaying live frames."""
 
 
 class LaneLoad(NamedTuple):
@@ -108,7 +112,7 @@ class BatchIntake:
         self._consumer.pause(*map(self._kafka_partition, self._held))
 
     def begin(self, tp: TopicPartition, position: int) -> None:
-        """Let the next ``throttle`` start to read a partition, from an offset on."""
+        """Seek a held partition to an offset. The next ``throttle`` resumes the partition."""
         self._consumer.seek(self._kafka_partition(tp), position)
         self._held.discard(tp)
 

@@ -41,7 +41,8 @@ An epoch is one run of a capture process. A capture process that fails at once i
 these epochs cover more than an hour. A frame of a forgotten epoch is classified, never dropped as a repeat.
 """
 SEEN_KEPT = 1024
-"""Number of sequence numbers below its mark that an epoch remembers: half a minute of the fastest camera."""
+"""Number of sequence numbers below its mark that an epoch remembers: half a minute of frames from the fastest
+camera."""
 
 
 class _EpochMark:
@@ -62,18 +63,18 @@ class _EpochMark:
 
 
 class HighWaterMarks:
-    """The highest sequence number seen and the last numbers below it, per camera, lane, pipeline and epoch.
+    """The highest sequence number seen and the last numbers below that one, per camera, lane, pipeline and epoch.
 
     Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash, agents send
-    frames again from an earlier number. Therefore a frame at or below the mark counts as a repeat. If its number is
-    known not to have been seen, the frame is out of order instead.
+    frames again from an earlier number. Therefore a frame at or below the mark counts as a repeat. A frame whose
+    number is known to be unseen is out of order instead.
     """
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, str, str], dict[int, _EpochMark]] = defaultdict(dict)
 
     def is_repeat(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Return whether a frame was seen before, or is so far below its mark that this is unknown."""
+        """Return whether a frame was seen before. A frame too far below its mark counts as seen."""
         mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
         return mark is not None and (frame.seq <= mark.floor or frame.seq in mark.seen)
 
@@ -100,10 +101,10 @@ class HighWaterMarks:
             mark.floor, mark.seen = mark.highest, set()
 
     def advance_past(self, record: LogRecord) -> None:
-        """Note all frames that the headers of a result or dead letter name.
+        """Mark all frames in the headers of a result or dead letter as seen.
 
-        Results before the first one that is read back are unknown, so that result's earlier numbers in its epoch
-        count as seen.
+        Results older than the first result that is read back are unknown. Therefore all lower numbers in the epoch of
+        that result count as seen.
         """
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         lane = h.lane_of(record.headers, record.topic)
@@ -194,8 +195,8 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
     the marks.
 
     A batch that cannot be read becomes a dead letter with its original bytes. Items with pixels become dead letters
-    if their pipeline is not in ``pipelines``. Frames that no pipeline takes come under the pipeline name ``none``,
-    without pixels.
+    if their pipeline is not in ``pipelines``. Frames that no pipeline accepts arrive without pixels under the
+    pipeline name ``none``.
     """
     try:
         batch = decode(Batch, record.value)
@@ -206,7 +207,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
     lane = h.lane_of(record.headers, record.topic)
     for item, frame in zip(batch.items, batch.attached_frames(), strict=True):
         item_images = list(itertools.islice(images, len(item.regions)))
-        if is_replay(lane) and item.lane != lane:  # a replay's body names the original lane
+        if is_replay(lane) and item.lane != lane:  # the body of a replayed batch names the original lane
             item = item.model_copy(update={"lane": lane})
         if marks.is_repeat(item.id, item.lane, batch.pipeline):
             continue

@@ -1,4 +1,4 @@
-"""The engine node. It reads batches, classifies them, and writes results and offsets in transactions."""
+"""The engine node. The node reads and classifies batches, and writes results and offsets in transactions."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ PATIENCE_OF_GOAL = 0.25
 MEMORY = 0.9
 """Weight of earlier measurements in a moving average, which covers about the last ten of them."""
 STOP_S = 15.0
-"""Maximum time to finish jobs in flight at a clean stop. It is less than the 30 s after which orchestrators kill a
-process."""
+"""Maximum time to finish jobs in flight at a clean stop. The time is less than the 30 s after which orchestrators
+kill a process."""
 CLOSE_S = 10.0
 """Maximum time to leave the group and close the writers, so that an unreachable broker does not prevent the process
 from ending."""
@@ -143,7 +143,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._models.unready_reason()
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Start the take-over of partitions, which yield no records until it is done.
+        """Start the take-over of partitions, which yield no records until the take-over is done.
 
         The take-over runs in a task of its own, because aiokafka sends no heartbeats while it waits for this method.
         """
@@ -157,7 +157,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         """Release partitions: finish open transactions, and drop all other jobs.
 
-        The next owner reads the batches of these jobs again.
+        The next owner reads the batches of dropped jobs again.
         """
         if self._takeover:
             self._takeover.cancel()
@@ -213,9 +213,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return pipeline not in self._models.names and pipeline != UNROUTED_NAME
 
     def _take(self, record: LogRecord) -> Gap | None:
-        """Take a record, and return the gap that retention has left before it, if any.
+        """Add a record to its partition, and return the gap of deleted records before it, or None.
 
-        An offset lower than the last one means that the topic was created again. The new topic is read from its
+        An offset lower than the last offset means that the topic was created again. The new topic is read from its
         beginning.
         """
         owned = self._owned.get(TopicPartition(record.topic, record.partition))
@@ -235,7 +235,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
-        """Count a frame out of order. Log only the first such frame of a camera."""
+        """Count a frame out of order. Log only the first frame out of order of each camera."""
         self._metrics.out_of_order.labels(frame.camera).inc()
         if frame.camera not in self._disordered:
             self._disordered.add(frame.camera)

@@ -1,4 +1,4 @@
-"""The models of a node, by pipeline. They follow the configuration and the repository while the node runs."""
+"""The models of a node, by pipeline. The models follow the configuration and the repository while the node runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RETRY_S = 60.0
 """Time in s after which a refused version is tried again: its file may be there by then, or memory may be free."""
 REMOVED_S = 60.0
 """Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
-need it."""
+need the model."""
 
 _LIGHTER = "/lighter"
 """Suffix of the name under which the lighter model of a pipeline is kept. No pipeline's own name has a slash."""
@@ -181,7 +181,7 @@ class LiveModels:
                 await self.update()
 
     async def update(self) -> None:
-        """Load all models that are wanted and not served, and drop those of pipelines that were removed long ago.
+        """Load all models that are wanted but not served, and drop the models of pipelines removed long ago.
 
         Begin the builds of plans without waiting for them. Raise ConfigError with the first pipeline that cannot be
         served; the others are served all the same.
@@ -212,7 +212,9 @@ class LiveModels:
         """
         first = self._serving_of(pipeline, lighter)
         if first is None or not isinstance(first.model, ServedModel):
-            raise PipelineUnknown(f"pipeline {pipeline!r} has no model: it was removed, or its model was refused")
+            raise PipelineUnknown(
+                f"pipeline {pipeline!r} has no model: the pipeline was removed, or its model was refused"
+            )
         config = self.config(pipeline)
         seconds = [self._serving.get(SecondWanted(config, second).name) for second in config.then]
         used = [first, *(serving for serving in seconds if serving)]

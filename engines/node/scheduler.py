@@ -1,4 +1,4 @@
-"""The scheduler decides which batches an engine classifies next, and which of them together.
+"""The scheduler decides which batches an engine classifies next, and which batches are merged.
 
 Pure. Fair shares of the device choose the pipeline. The scheduler then merges jobs of that pipeline from all topic
 partitions, the earliest deadline first, up to the size that finishes most regions in time. It never waits for more

@@ -265,4 +265,6 @@ def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:
     for key in ("width", "height", "colour", "fit"):
         configured, wanted = getattr(pipeline, key), getattr(spec, key)
         if configured != wanted:
-            raise ManifestError(f"pipeline {pipeline.name}: {key} = {configured!r}: {manifest.id} expects {wanted!r}")
+            raise ManifestError(
+                f"pipeline {pipeline.name}: {key} = {configured!r}: model {manifest.id} expects {wanted!r}"
+            )

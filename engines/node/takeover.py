@@ -1,8 +1,9 @@
 """Take partitions over from another node, and write the jobs of owned partitions in offset order.
 
-A take-over has three steps, and no other order is safe. First it opens the transactional writers, which aborts the
-transactions of the old owners and fences these owners. Then it reads the committed offsets, which no other node can
-move any more. Last, it reads back the committed results and dead letters for the high-water marks.
+A take-over has three steps, and no other order is safe. First, the take-over opens the transactional writers, which
+aborts the transactions of the old owners and fences these owners. Then the take-over reads the committed offsets,
+which no other node can move any more. Last, the take-over reads back the committed results and dead letters for the
+high-water marks.
 
 Partitions that are taken over together share the reads of the third step, because the results of both lanes lie in
 one partition, and the dead letters of all partitions in one topic.
@@ -26,20 +27,19 @@ GROUP = "engines"
 MAX_COMMIT_JOBS = 64
 """Maximum number of jobs per transaction, so that a transaction commits in tens of milliseconds."""
 REPEATS_S = 600.0
-"""Time in s before a take-over of which all results are read back for the marks.
+"""Length in s of the time before a take-over from which all results are read back for the marks.
 
-It covers the frames that the prepare stage repeats after a crash, which are less than a second of frames. It also
-covers the frames in flight that an agent repeats after an outage of its link.
-"""
+The time covers the frames that the prepare stage repeats after a crash, which are less than a second of frames. The
+time also covers the frames in flight that an agent repeats after an outage of its link."""
 RESULTS_TAIL = 20_000
-"""Minimum number of results that are read back per partition, for a partition that was idle. Reading them takes less
-than a second."""
+"""Minimum number of results that are read back per partition, for a partition that was idle. Reading this number
+takes less than a second."""
 RESULTS_MOST = 400_000
-"""Maximum number of results that are read back per partition. Reading them takes about ten seconds."""
+"""Maximum number of results that are read back per partition. Reading this number takes about ten seconds."""
 DEAD_LETTERS_TAIL = 500
 """Maximum number of dead letters that are read back for the marks. Each dead letter holds pixels, about half a
-megabyte. If there are more, the node cannot tell a frame of an older dead letter from a frame out of order, so it
-treats both as repeats."""
+megabyte. If there are more dead letters, the node cannot tell a frame of an older dead letter from a frame out of
+order, so both count as repeats."""
 
 
 class OwnedPartition:
@@ -65,7 +65,7 @@ class OwnedPartition:
         return len(self._jobs)
 
     def take(self, record: LogRecord, pipelines: frozenset[str]) -> Job:
-        """Turn a record into a job, append the job to this partition's jobs, and return it."""
+        """Turn a record into a job, append the job to this partition's jobs, and return the job."""
         job = accept(record, self._marks, pipelines)
         self._jobs.append(job)
         self.next = record.offset + 1
@@ -76,7 +76,7 @@ class OwnedPartition:
         """Return the monotonic time in s at which to write the settled jobs at the head; None if the first job is not
         settled.
 
-        The jobs are due at once if all jobs are settled or a transaction is full. Otherwise they wait up to
+        The jobs are due at once if all jobs are settled or a transaction is full. Otherwise the jobs wait up to
         ``patience_s`` to share a transaction with the jobs behind them.
         """
         if not self._jobs or not self._jobs[0].settled:

@@ -1,8 +1,8 @@
 """Adopt foreign ONNX models into the repository.
 
 Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model takes floats in another layout, so nodes for
-cast, scale and transpose are put in front of it. Before anything is written, the outputs of the original and of the
-wrapped model are compared, and the decoder must be able to read them.
+cast, scale and transpose are put in front of the model. Before anything is written, the outputs of the original and
+of the wrapped model are compared, and the decoder must be able to read the outputs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ added nodes cause rounding differences only."""
 _HALF_TOLERANCE = 1e-2
 """Maximum relative difference for half precision, whose ten-bit sums depend on the order of addition in a batch."""
 _FAINT = 0.01
-"""Score from which an object on an image of noise shows that a decoder reads the outputs."""
+"""Minimum score at which an object in an image of noise shows that a decoder reads the outputs correctly."""
 _MAX_BATCH = 8
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -73,12 +73,12 @@ class AdoptOptions:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     output: str = ""
-    """Name of the output to keep; empty for all."""
+    """Name of the output to keep; empty to keep all outputs."""
     decoding: Decoding = field(default_factory=Decoding)
     size: tuple[int, int] | None = None
-    """Width and height of the input in px, for a model that accepts any."""
+    """Width and height of the input in px, for a model that accepts any size."""
     assumed: tuple[str, ...] = ()
-    """Settings that nothing in the file shows, for the record in the manifest."""
+    """Settings that were assumed, because the file does not show them. The manifest records these settings."""
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
@@ -160,7 +160,7 @@ def outputs_on_noise(
 
 
 def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:
-    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if it can."""
+    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if the outputs are readable."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoders.refusal(decoder, outputs, _regions(given))
 

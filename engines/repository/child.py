@@ -1,4 +1,7 @@
-"""Entry point of the child process that reads foreign models. It bounds itself before it imports a parser."""
+"""Entry point of the child process that reads foreign models.
+
+The child limits its own memory and processor time before it imports a parser.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ import sys
 
 
 def main() -> None:
-    """Answer the request on standard input by a line of JSON on standard output."""
+    """Read a request from standard input, and write the answer as a line of JSON to standard output."""
     raw = sys.stdin.buffer.read()
     given = json.loads(raw)
     _bound(resource.RLIMIT_CPU, given["cpu_s"])
     _bound(resource.RLIMIT_AS, given["memory_bytes"])
     _bound(resource.RLIMIT_CORE, 0)
     answers = os.dup(1)
-    os.dup2(2, 1)  # libraries may print
+    os.dup2(2, 1)  # libraries may print to standard output
     os.write(answers, _answer(raw).encode())
 
 

@@ -1,7 +1,7 @@
 """Inspect and adopt foreign models in a child process with bounds on memory and processor time.
 
-A file from elsewhere may be made to take all memory or to compute for ever. The child ends alone, and the caller gets
-one clear error.
+A file of unknown origin may be crafted to take all memory or to compute for ever. Beyond a limit, only the child
+ends, and the caller gets one clear error.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _WALL_PER_CPU = 10
 
 
 class ChildLimits(NamedTuple):
-    """Bounds of a child process: processor time in seconds, and address space in bytes beside the model's copies."""
+    """Bounds of a child process: processor time in seconds, and address space in bytes besides the model's copies."""
 
     cpu_s: int = 120
     base_bytes: int = 4 * _GIB
 
 
 class ChildRequest(BaseModel):
-    """Task of the child. An empty ``repository`` inspects the file only."""
+    """Task of the child. With an empty ``repository``, the child only inspects the file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,9 +63,9 @@ def examine(
     repository: Path | None = None,
     limits: ChildLimits | None = None,
 ) -> ModelReport:
-    """Inspect a model file, and adopt it if ``repository`` is given.
+    """Inspect a model file, and adopt the model if ``repository`` is given.
 
-    A child that is killed leaves no files: this process deletes its temporary folder and its incomplete version.
+    A child that is killed leaves no files: this process deletes the child's temporary folder and incomplete version.
     Raise AdoptFailed for a file that is refused, or that exceeds the limits.
     """
     require_model_file(file)
@@ -85,7 +85,10 @@ def examine(
 
 
 def _run(request: ChildRequest, temporary: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the child, whose temporary files go to ``temporary``. Raise AdoptFailed if it exceeds the time limit."""
+    """Run the child, whose temporary files go to ``temporary``.
+
+    Raise AdoptFailed if the child exceeds the time limit.
+    """
     command = [sys.executable, "-P", "-m", "engines.repository.child"]
     wall_s = request.cpu_s * _WALL_PER_CPU
     with subprocess.Popen(
@@ -100,7 +103,7 @@ def _run(request: ChildRequest, temporary: str) -> subprocess.CompletedProcess[b
         except subprocess.TimeoutExpired:
             raise AdoptFailed(_beyond(request.file, f"{wall_s} s")) from None
         finally:
-            child.kill()  # does nothing if the child has ended
+            child.kill()  # kill does nothing if the child has ended
             child.wait()
             if request.repository:
                 for part in Repository(request.repository).parts(request.name, child.pid):
@@ -125,7 +128,9 @@ def _report(file: Path, done: subprocess.CompletedProcess[bytes], cpu_s: int, me
 
 
 def _beyond(file: Path, limit: str) -> str:
-    return f"model file {file}: inspection takes more than {limit}: expected less. Pass --max-seconds if it is large"
+    return (
+        f"model file {file}: inspection takes more than {limit}: expected less. Pass --max-seconds for a large file"
+    )
 
 
 def _total_bytes(file: Path) -> int:

@@ -1,7 +1,7 @@
 """Read a foreign ONNX file with distrust, and describe its inputs and outputs.
 
-The checks refuse files that make a reader take other files or too much memory. They run in a child process with
-bounds (``engines.repository.guard``), because parsing itself can go wrong.
+The checks refuse files that make a reader open other files or take too much memory. The checks run in a child process
+with bounds (``engines.repository.guard``), because the parser itself may fail.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _SCALING = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
 _NEUTRAL = frozenset({"Cast", "Identity", "Transpose"})
 """Operators that may stand between an input and its normalisation."""
 _MAX_METADATA_CHARACTERS = 100_000
-"""Maximum length of one metadata entry. The names of 1,000 classes take 30,000."""
+"""Maximum length of one metadata entry. The names of 1,000 classes take 30,000 characters."""
 
 
 class TensorInfo(BaseModel):
     """An input or output of a model. A dimension of None is free.
 
-    ``low`` and ``high`` are the range of an output's values on images of noise, where the model was run.
+    ``low`` and ``high`` are the range of an output's values on images of noise, if the model was run.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -166,7 +166,7 @@ def _require_bounded_weights(file: Path, model: Any) -> None:
         if total > MAX_BYTES:
             raise _refused(
                 file,
-                f"weights to {tensor.name} {list(tensor.dims)} take {total} bytes: expected at most {MAX_BYTES}",
+                f"weights up to {tensor.name} {list(tensor.dims)} take {total} bytes: expected at most {MAX_BYTES}",
             )
         if tensor.data_location == TensorProto.EXTERNAL:
             location = next((e.value for e in tensor.external_data if e.key == "location"), "")
@@ -192,7 +192,9 @@ def _item_bytes(file: Path, tensor: Any) -> int:
     try:
         return max(1, int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize))
     except KeyError:
-        raise _refused(file, f"weights {tensor.name} have type {tensor.data_type}: expected a type of ONNX") from None
+        raise _refused(
+            file, f"weights {tensor.name} have type {tensor.data_type}: expected a tensor type of ONNX"
+        ) from None
 
 
 def _weights(model: Any) -> Iterator[Any]:

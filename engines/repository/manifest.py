@@ -34,8 +34,8 @@ class InputSpec(BaseModel):
 class Decoding(BaseModel):
     """How a decoder merges overlapping boxes, and the settings of the decoder itself.
 
-    ``max_overlap`` is the largest intersection over union of two objects. Boxes of different classes are merged with
-    ``across_classes`` only.
+    ``max_overlap`` is the largest intersection over union of two objects. Boxes of different classes are merged only
+    if ``across_classes`` is true.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,7 +83,7 @@ class Model:
         return self.folder / self.manifest.file
 
     def at_precision(self, precision: Precision | None) -> Model:
-        """Return the model with another precision than its manifest has. None: with that of its manifest."""
+        """Return the model with a precision that replaces the manifest's. None keeps the manifest's precision."""
         return (
             replace(self, manifest=self.manifest.model_copy(update={"precision": precision})) if precision else self
         )
@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         raise ManifestError(f"manifest {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except ValueError as error:  # of decode_text, or TOMLDecodeError
+    except ValueError as error:  # an error of decode_text, or TOMLDecodeError
         raise ManifestError(f"manifest {path}: {error}: expected valid TOML") from None
 
 

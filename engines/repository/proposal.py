@@ -1,8 +1,8 @@
-"""Propose the decoder and the manifest of a foreign model, and say which settings nothing in the file shows.
+"""Propose the decoder and the manifest of a foreign model, and list the settings that the file does not show.
 
-The layouts of the outputs name possible decoders. Each is tried on the outputs of images of noise, and the first that
-can read them is proposed. The normalisation of pixels and the resizing are not in an ONNX file: they follow the usage
-of the programs that export such models, and are marked as assumed.
+The layouts of the outputs suggest possible decoders. Each decoder is tried on the outputs of images of noise, and the
+first decoder that can read these outputs is proposed. An ONNX file states neither the normalisation of pixels nor the
+resizing. Both settings are usual values of the programs that export such models, and are marked as assumed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from engines.repository.usage import labels_in, labels_of, usage_of, variants
 from engines.repository.wrap import ForeignInput, input_of, with_float_outputs
 
 _USUAL_SIZE = (640, 640)
-"""Input size of YOLO and RT-DETR models that accept any."""
+"""Input size of YOLO and RT-DETR models that accept any size."""
 _MERGING = Decoding.model_fields.keys() - {"settings"}
 """Settings of all decoders, which tell how overlapping boxes are merged."""
 _NO_OBJECT = "the outputs on images of noise show no object"
@@ -45,9 +45,10 @@ _NO_SCALE = (1.0, 1.0, 1.0)
 
 
 def examined(file: Path, name: str, overrides: Overrides, repository: Path | None) -> ModelReport:
-    """Inspect a model file, choose its settings, and adopt it.
+    """Inspect a model file, choose its settings, and adopt the model.
 
-    Without ``repository``, adopt it into a temporary one. Raise AdoptFailed, DecoderUnknown or ManifestError.
+    Without ``repository``, adopt the model into a temporary repository. Raise AdoptFailed, DecoderUnknown or
+    ManifestError.
     """
     if overrides.decoder and overrides.decoder not in decoders.known():
         raise DecoderUnknown(overrides.decoder, decoders.known())
@@ -75,9 +76,9 @@ def examined(file: Path, name: str, overrides: Overrides, repository: Path | Non
 
 
 class _Choice(NamedTuple):
-    """The settings of a proposed decoder. ``refusal`` is the reason why it cannot read the outputs, or "".
+    """The settings of a proposed decoder. ``refusal`` is the reason why the decoder cannot read the outputs, or "".
 
-    ``unproven``: the outputs show no object, so that nothing proves the settings of the decoder itself.
+    ``unproven`` is true if the outputs show no object, which leaves the settings of the decoder itself unproven.
     """
 
     settings: tuple[Setting, ...]
@@ -89,7 +90,7 @@ class _Choice(NamedTuple):
 def _chosen(
     file: Path, model: Any, given: ForeignInput, overrides: Overrides, facts: FileFacts
 ) -> tuple[tuple[Setting, ...], Outputs, list[str]]:
-    """Return the settings of the first decoder that reads the outputs, those outputs, and the decoders refused.
+    """Return the settings of the first decoder that reads the outputs, the outputs, and the refused decoders.
 
     A decoder with unproven settings gives way to a later one that finds objects. A decoder that the user chose is
     tried alone.
@@ -104,7 +105,7 @@ def _chosen(
         described = f"{proposal.decoder} ({proposal.reason})"
         if choice.unproven:
             unproven.append((choice, f"{described}: {_NO_OBJECT}"))
-        elif overrides.decoder:  # if it does not fit, adoption explains why
+        elif overrides.decoder:  # adoption explains why a decoder does not fit
             return choice.settings, choice.outputs, rejected
         elif choice.refusal:
             rejected.append(f"{described}: {choice.refusal}")
@@ -119,15 +120,15 @@ def _chosen(
     labels = len(overrides.labels)
     tried = "; ".join(rejected) or (f"no layout has {labels} classes" if labels else "no known layout")
     raise AdoptFailed(
-        f"model file {file}, outputs {found} per image: no decoder reads them: {tried}. Choose one with "
-        f"--decoder and --labels, or register your own. Decoders: {', '.join(decoders.known())}"
+        f"model file {file}, outputs {found} per image: no decoder can read them: {tried}. Choose one "
+        f"with --decoder and --labels, or register your own. Decoders: {', '.join(decoders.known())}"
     )
 
 
 def _tried(
     model: Any, given: ForeignInput, overrides: Overrides, proposal: Proposal, metadata: Mapping[str, str]
 ) -> _Choice:
-    """Try a decoder with each of its usual settings, or with those of the user."""
+    """Try a decoder with each of its usual settings, or with the settings of the user."""
     refusal = ""
     for decoding in _decodings(overrides, proposal.decoder):
         settings = tuple(_settings(model, given, overrides, proposal, decoding, metadata))
@@ -148,7 +149,7 @@ def _tried(
 
 
 def _decodings(overrides: Overrides, decoder: str) -> Iterator[Decoding]:
-    """Yield the settings to try: those of the user, or the usual ones of the decoder. Raise ManifestError."""
+    """Yield the settings to try: the settings of the user, or the decoder's usual settings. Raise ManifestError."""
     merging = {key: value for key, value in overrides.decoding.items() if key in _MERGING}
     own = {key: value for key, value in overrides.decoding.items() if key not in _MERGING}
     for settings in [own] if own else [usual.settings for usual in variants(decoder)]:
@@ -188,7 +189,7 @@ def _settings(
     metadata: Mapping[str, str],
     assumed: bool = False,
 ) -> Iterator[Setting]:
-    """Yield the settings of a model. ``assumed``: nothing in the outputs proves those of ``decoding``."""
+    """Yield the settings of a model. ``assumed`` is true if the outputs do not prove ``decoding``."""
     usage, reason, source = usage_of(model, given, proposal.decoder, decoding, metadata)
     if overrides.decoder:
         yield Setting(key="decoder", value=proposal.decoder, source="option", reason="--decoder")
@@ -215,7 +216,7 @@ def _settings(
 
 
 def _size(model: Any, overrides: Overrides, metadata: Mapping[str, str]) -> Setting | None:
-    """Return the setting of the input size, or None if the file fixes it and the user did not name it."""
+    """Return the setting of the input size, or None if the file fixes the size and the user named none."""
     if overrides.size:
         return Setting(key="size", value=overrides.size, source="option", reason="--size")
     try:

@@ -1,4 +1,4 @@
-"""Records about a foreign model: what the user fixed, what was found, and where each setting comes from."""
+"""Records about a foreign model: the settings that the user fixed, the findings, and the origin of each setting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Source = Literal["option", "file", "assumed"]
 
 
 class Overrides(BaseModel):
-    """Settings that the user fixed. Empty values and None are found out, or assumed."""
+    """Settings that the user fixed. Settings that are empty or None are read from the file, or assumed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,13 +30,14 @@ class Overrides(BaseModel):
     decoding: dict[str, Any] = {}
     """Settings of the decoder itself."""
     size: tuple[int, int] | None = None
-    """Width and height of the input in px, for a model that accepts any."""
+    """Width and height of the input in px, for a model that accepts any size."""
 
 
 class Setting(BaseModel):
     """A setting of a model, and where it comes from.
 
-    ``source`` is ``option`` (the user), ``file`` (stated or measured), or ``assumed``: nothing in the file shows it.
+    ``source`` is ``option`` (the user), ``file`` (stated or measured), or ``assumed``: nothing in the file shows the
+    setting.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,7 +58,7 @@ class ModelReport(BaseModel):
     settings: tuple[Setting, ...]
     outputs: tuple[TensorInfo, ...] = Field(description="Outputs on images of noise, with their ranges.")
     rejected: tuple[str, ...] = ()
-    """Decoders whose layout fits and that were refused, with the reason."""
+    """Decoders whose layout fits but that were refused, with the reasons."""
     max_batch: int = 0
     model: str = ""
 

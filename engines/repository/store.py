@@ -2,7 +2,7 @@
 
 ``<root>/<name>/<version>/`` holds a manifest and the model file. ``<root>/<name>/promoted`` holds the number of the
 promoted version. A new version's folder is written under another name and renamed, so that no reader sees an
-incomplete version. A version never changes afterwards.
+incomplete version. A stored version never changes.
 """
 
 from __future__ import annotations
@@ -49,13 +49,15 @@ class Repository:
             return versions[-1]
         text = pointer.read_text().strip()
         if not text.isdigit() or int(text) not in versions:
-            raise ManifestError(f"{pointer} holds {text!r}: expected one of {versions}")
+            raise ManifestError(f"{pointer} names version {text!r}: expected one of {versions}")
         return int(text)
 
     def resolve(self, model: str) -> tuple[str, int]:
-        """Return the name and version of ``NAME`` or ``NAME@VERSION``. Without a version, it is the promoted one.
+        """Return the name and version of ``NAME`` or ``NAME@VERSION``.
 
-        Raise ModelUnknown if the version is not a number, and as ``promoted`` does.
+        Without a version, return the promoted version.
+
+        Raise ModelUnknown if the version is not a number. Raise the errors of ``promoted``.
         """
         name, separator, version = model.partition("@")
         if not separator:

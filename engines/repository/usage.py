@@ -62,21 +62,21 @@ _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 
 
 def variants(decoder: str) -> tuple[Decoding, ...]:
-    """Return the settings of a decoder that models use, most usual first."""
+    """Return the settings with which models use a decoder, the most usual first."""
     return tuple(Decoding(settings=dict(settings)) for settings in _VARIANTS.get(decoder, ({},)))
 
 
 def usage_of(
     model: Any, given: ForeignInput, decoder: str, decoding: Decoding, metadata: Mapping[str, str]
 ) -> tuple[FamilyUsage, str, Source]:
-    """Return the usual preparation of pixels, the reason, and whether the file states it."""
-    family = "corners" if "priors" in decoding.settings else decoder  # both are UltraFace
+    """Return the usual preparation of pixels, the reason, and whether the file states the preparation."""
+    family = "corners" if "priors" in decoding.settings else decoder  # both families are UltraFace
     usage = _USAGE.get(family) or (_KERAS if given.layout == "nhwc" else _IMAGENET)
     reason = f"usual for {usage.family}"
     if scales_itself(model):
         usage = usage._replace(mean=_ZERO, scale=_ONE)
         reason += "; the graph itself normalises the pixels"
-    if "names" in metadata and "stride" in metadata and usage.scale == _BYTE:  # Ultralytics writes both
+    if "names" in metadata and "stride" in metadata and usage.scale == _BYTE:  # Ultralytics writes both keys
         return usage, f"{reason}; the metadata are those of its exporter", "file"
     return usage, reason, "assumed"
 

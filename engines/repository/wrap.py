@@ -23,7 +23,7 @@ _TYPES: dict[int, type[np.generic]] = {
 _RESHAPES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that change the type, order or shape of a tensor, but not its values."""
 _LINEAR = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sub"})
-"""Operators without an activation. If a classifier ends with one of them, its outputs are logits."""
+"""Operators without an activation. If a classifier ends with one of these operators, its outputs are logits."""
 
 Triple = tuple[float, float, float]
 
@@ -94,7 +94,7 @@ def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
     if min(width, height) <= 0 or width * height * 3 > MAX_PIXEL_BYTES:
         raise AdoptFailed(
             f"model input {inputs[0].name} is {width or 'any'} px wide and {height or 'any'} px high: expected at "
-            f"most {MAX_PIXEL_BYTES // 3} px, which fit into a batch. Pass --size WIDTHxHEIGHT if any is accepted"
+            f"most {MAX_PIXEL_BYTES // 3} px, which fit into a batch. Pass --size WIDTHxHEIGHT if any size fits"
         )
     element = inputs[0].type.tensor_type.elem_type
     if element not in _TYPES:
@@ -132,7 +132,8 @@ def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
 def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple) -> Any:
     """Return the model with a uint8 input ``(N, height, width, 3)``, which is its only input.
 
-    Added nodes compute the original input from these pixels. Their tensors get names that the model does not use.
+    Added nodes compute the original input from these pixels. The tensors of added nodes get names that the model does
+    not use.
     """
     model = copy.deepcopy(original)
     graph = model.graph
@@ -214,7 +215,7 @@ def _tensor_names(model: Any) -> set[str]:
 
 
 def _unused(name: str, used: set[str]) -> str:
-    """Return a name with as many underscores behind it as make it differ from the used names."""
+    """Append underscores to a name until the name differs from all used names."""
     while name in used:
         name += "_"
     return name

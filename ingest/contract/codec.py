@@ -34,12 +34,12 @@ def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
 
     Raise Oversize over ``max_bytes``, and WrongType for a value that msgpack cannot represent.
     """
-    return _pack(record, {"kind": record.KIND, "v": record.VERSION, **record.model_dump()}, max_bytes)
+    return _pack(record, {"kind": record.KIND, "v": record.VERSION, **record.model_dump(by_alias=True)}, max_bytes)
 
 
 def encode_part(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
     """Return a record encoded as a field of another record. Raise Oversize or WrongType as ``encode`` does."""
-    return _pack(record, record.model_dump(), max_bytes)
+    return _pack(record, record.model_dump(by_alias=True), max_bytes)
 
 
 def decode(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
@@ -64,7 +64,7 @@ def decode(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
 
 def encode_json(record: Record) -> bytes:
     """Return a record as JSON, without the fields that are None."""
-    return record.model_dump_json(exclude_none=True).encode()
+    return record.model_dump_json(exclude_none=True, by_alias=True).encode()
 
 
 def decode_json(cls: type[R], data: bytes, max_bytes: int = MAX_JSON_BYTES) -> R:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ingest.contract.identity import LATE, LIVE, FrameId
-from ingest.contract.records import Account
+from ingest.contract.records import WithheldInterval
 
 Headers = Mapping[str, bytes]
 
@@ -112,21 +112,21 @@ def read_failure(headers: Headers) -> Failure | None:
         return None
 
 
-def account_text(account: Account) -> str:
-    """Return an account of withheld frames as a header value: ``first-last reason=count reason=count``."""
+def account_text(account: WithheldInterval) -> str:
+    """Return an interval of withheld frames as a header value: ``first-last reason=count reason=count``."""
     counts = " ".join(f"{reason}={count}" for reason, count in sorted(account.counts.items()))
     return f"{account.first}-{account.last} {counts}"
 
 
-def account_of(headers: Headers, frame: FrameId) -> Account | None:
-    """Return the account of the frames withheld before this frame.
+def account_of(headers: Headers, frame: FrameId) -> WithheldInterval | None:
+    """Return the interval of the frames withheld before this frame.
 
-    Return None when the header is missing or malformed, or the account does not end just before the frame.
+    Return None when the header is missing or malformed, or the interval does not end just before the frame.
     """
     try:
         interval, *counts = headers[ACCOUNT].decode().split()
         first, last = interval.split("-")
-        account = Account(
+        account = WithheldInterval(
             camera=frame.camera,
             epoch=frame.epoch,
             first=int(first),

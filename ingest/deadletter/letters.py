@@ -27,7 +27,7 @@ NOWHERE = Skip("names a topic or partition that does not exist")
 _RECEIPT_LANE = "sightline-replayed-lane"
 _RECEIPT_TOPIC = "sightline-replayed-topic"
 _RECEIPT_FRAMES = "sightline-replayed-frames"
-_RECEIPT_PLACE = "sightline-replayed-place"
+_RECEIPT_POSITION = "sightline-replayed-place"
 """Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that no
 reader takes it for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
@@ -63,7 +63,7 @@ class DeadLetter:
         return h.lane_of(self.record.headers, self.failure.topic)
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """Topic, partition and offset of the record that failed."""
         return f"{self.failure.topic}[{self.failure.partition}]@{self.failure.offset}"
 
@@ -168,7 +168,7 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
 
 
 async def _replay_one(letter: DeadLetter, plan: ReplayPlan, writer: Writer, report: ReplayReport) -> None:
-    candidate = Candidate(letter.offset, letter.failure.topic, letter.pipeline, letter.frames, letter.place)
+    candidate = Candidate(letter.offset, letter.failure.topic, letter.pipeline, letter.frames, letter.position)
     decision = plan.decide(candidate) if letter.whole else TOO_LARGE
     if isinstance(decision, Skip):
         report.skip(decision.why)
@@ -211,7 +211,7 @@ def _receipt_for(letter: DeadLetter, lane: str) -> Outgoing:
         _RECEIPT_LANE: lane.encode(),
         _RECEIPT_TOPIC: letter.failure.topic.encode(),
         _RECEIPT_FRAMES: "\n".join(map(str, letter.frames)).encode(),
-        _RECEIPT_PLACE: letter.place.encode(),
+        _RECEIPT_POSITION: letter.position.encode(),
         h.PIPELINE: letter.pipeline.encode(),
     }
     return Outgoing(DEADLETTER, 0, b"", key=letter.record.key, headers=headers)
@@ -222,8 +222,8 @@ def _receipt(record: LogRecord) -> ReplayReceipt | None:
     if _RECEIPT_LANE not in text:
         return None
     frames = frames_of({h.FRAMES: record.headers.get(_RECEIPT_FRAMES, b"")})
-    place, topic = text.get(_RECEIPT_PLACE, ""), text.get(_RECEIPT_TOPIC, "")
-    sent = Candidate(record.offset, topic, text.get(h.PIPELINE, ""), frames, place)
+    position, topic = text.get(_RECEIPT_POSITION, ""), text.get(_RECEIPT_TOPIC, "")
+    sent = Candidate(record.offset, topic, text.get(h.PIPELINE, ""), frames, position)
     return ReplayReceipt(record.offset, text[_RECEIPT_LANE], sent)
 
 

@@ -20,18 +20,18 @@ frame, the key is the record's position."""
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The facts about a dead letter that the plan needs. ``place`` is the position of the record that failed."""
+    """The facts about a dead letter that the plan needs. ``position`` is the position of the record that failed."""
 
     offset: int
     topic: str
     pipeline: str
     frames: tuple[FrameId, ...]
-    place: str
+    position: str
 
     @property
     def units(self) -> frozenset[Unit]:
         """The keys of the work that this letter would replay."""
-        return frozenset((frame, self.pipeline) for frame in self.frames) or frozenset({self.place})
+        return frozenset((frame, self.pipeline) for frame in self.frames) or frozenset({self.position})
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,8 @@ async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosit
     if committed > end:  # unless an open transaction holds the end back
         end = (await log.settled_ends(tp.topic, [tp.partition]))[tp.partition]
     if committed > end:
-        place = {"group": group, "topic": tp.topic, "partition": tp.partition}
-        _log.warning("topic_created_again", **place, committed=committed, end=end, start=first)
+        fields = {"group": group, "topic": tp.topic, "partition": tp.partition}
+        _log.warning("topic_created_again", **fields, committed=committed, end=end, start=first)
         await commit(log, group, tp, first)
         return StartPosition(first, recreated=True)
     if committed < first:

@@ -139,7 +139,7 @@ def compute_balance(ledger: Ledger) -> Balance:
         if first:
             truncated.append(f"{name} from {first}")
         if entries.end and not entries.end.clean:
-            unclean.append(f"{name}: kept to {entries.end.last}, reported to {entries.end.told}")
+            unclean.append(f"{name}: kept to {entries.end.last}, reported to {entries.end.reported}")
         counts = _count_epoch(name, entries, first, ledger.spooled(camera, epoch))
         if entries.end is None and _is_over(epoch, by_camera[camera]):
             # An agent ends each epoch before it starts the next, even after a kill. Without the end, its spool is
@@ -152,7 +152,7 @@ def compute_balance(ledger: Ledger) -> Balance:
         totals.add(counts)
     left_out = sorted(camera for camera, start in ledger.starts.items() if start == NOTHING_RETAINED)
     sensors = compute_balance(ledger.readings) if ledger.readings else None
-    expired = {place: [(a, b) for a, b, depth in at.runs() if depth] for place, at in ledger.expired_unread.items()}
+    expired = {tp: [(a, b) for a, b, depth in at.runs() if depth] for tp, at in ledger.expired_unread.items()}
     totals.expired_unread = sum(length(gaps) for (_, topic, _), gaps in expired.items() if topic in _OF_FRAMES)
     places = [
         f"{topic}[{partition}] {first}..{last} unread by {group}"
@@ -193,7 +193,7 @@ def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Inte
         unclean=entries.withheld[_UNCLEAN],
     )
     if entries.end and not entries.end.clean:
-        counts.unclean += max(0, entries.end.told - entries.last)
+        counts.unclean += max(0, entries.end.reported - entries.last)
     counts.examples += [f"{name}/{a}..{b} is missing" for a, b in holes[:_EXAMPLES]]
     counts.examples += [f"{name}/{a}..{b} is accounted twice" for a, b in overlaps[:_EXAMPLES]]
     faulty: dict[FrameState, list[str]] = {}

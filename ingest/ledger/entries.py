@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from ingest.contract import headers as h
 from ingest.contract.codec import R, decode
 from ingest.contract.identity import FrameId, is_replay
-from ingest.contract.records import Account, Batch, EpochEnd, Frame, Heartbeat, Readings, Result, Waiting
+from ingest.contract.records import Batch, EpochEnd, Frame, Heartbeat, Readings, Result, Waiting, WithheldInterval
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, READINGS, RESULTS, STATUS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
@@ -30,7 +30,7 @@ def enter_readings(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_status(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the accounts of withheld frames and the ends of epochs from a heartbeat."""
+    """Enter the intervals of withheld frames and the ends of epochs from a heartbeat."""
     beat = _decoded(Heartbeat, record)
     if beat:
         _enter_heartbeat(ledger, beat, record.offset)
@@ -53,7 +53,7 @@ def _enter_heartbeat(ledger: Ledger, beat: Heartbeat, offset: int) -> None:
 def _enter_intervals(
     ledger: Ledger,
     beat: Heartbeat,
-    accounts: Iterable[Account],
+    accounts: Iterable[WithheldInterval],
     ended: Iterable[EpochEnd],
     waiting: Iterable[Waiting] | None,
 ) -> None:
@@ -181,8 +181,8 @@ class RetainedFrames:
         _enter_heartbeat(self._ledger, beat, record.offset)
 
 
-def _delivery(record: LogRecord) -> tuple[FrameId, Account | None] | None:
-    """Return the frame in a record and the account of withheld frames: from the headers, else from the body.
+def _delivery(record: LogRecord) -> tuple[FrameId, WithheldInterval | None] | None:
+    """Return the frame in a record and the interval of withheld frames: from the headers, else from the body.
 
     The headers are still readable when the body is corrupt. A frame without the account header may come from a writer
     that does not know this header, so the record's body is read.

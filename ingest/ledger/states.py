@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ingest.contract.identity import FrameId, is_replay
-from ingest.contract.records import Account, EpochEnd, Waiting
+from ingest.contract.records import EpochEnd, Waiting, WithheldInterval
 from ingest.ledger.intervals import Cover, Interval
 
 ALL_PIPELINES = ""
@@ -65,7 +65,7 @@ class EpochLedger:
     heard: tuple[int, int] | None = None
     """Offsets on ``status`` of the first and last heartbeats that report this epoch as the current one."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
-    """Accounts from ``status``, kept to recognise an account that is sent again."""
+    """Intervals of withheld frames from ``status``, kept to recognise an interval that is sent again."""
     runs: set[Interval] = field(default_factory=set)
     """Delivered runs of readings, if the ledger is of a sensor."""
 
@@ -123,8 +123,8 @@ class Ledger:
         if self.readings:
             self.readings.cut()
 
-    def add_frame(self, frame: FrameId, lane: str, account: Account | None) -> None:
-        """Add a frame that is in the log, and its account of the frames withheld before it.
+    def add_frame(self, frame: FrameId, lane: str, account: WithheldInterval | None) -> None:
+        """Add a frame that is in the log, and the interval of the frames withheld before it.
 
         The same frame on the same lane is a repeat, not an error. The same frame on another lane is a duplicate. A
         frame that a replay sends again does not count as delivered again.
@@ -141,7 +141,7 @@ class Ledger:
             self._withhold(entries, account)
         entries.cover.add(frame.seq, frame.seq)
 
-    def add_readings(self, first: FrameId, last: int, account: Account | None) -> None:
+    def add_readings(self, first: FrameId, last: int, account: WithheldInterval | None) -> None:
         """Add a run of readings that is in the log; ``first.camera`` is the sensor's name.
 
         A second, identical run counts as a repeat.
@@ -157,8 +157,8 @@ class Ledger:
             self._withhold(entries, account)
         entries.cover.add(first.seq, last)
 
-    def add_account(self, account: Account) -> None:
-        """Add an account from ``status``. A second, identical account is ignored."""
+    def add_account(self, account: WithheldInterval) -> None:
+        """Add an interval of withheld frames from ``status``. A second, identical interval is ignored."""
         if not self._is_wanted(account.camera, account.epoch, account.last, account.first):
             return
         entries = self.epochs[account.camera, account.epoch]
@@ -177,12 +177,12 @@ class Ledger:
             cut = self._cut.get((end.camera, end.epoch))
             if cut is None:
                 return
-            end = end.model_copy(update={"last": min(end.last, cut), "told": min(end.told, cut)})
+            end = end.model_copy(update={"last": min(end.last, cut), "reported": min(end.reported, cut)})
         if not self._is_wanted(end.camera, end.epoch, max(0, end.last)):
             return
         entries = self.epochs[end.camera, end.epoch]
         if (before := entries.end) is not None:
-            latest = {"last": max(before.last, end.last), "told": max(before.told, end.told)}
+            latest = {"last": max(before.last, end.last), "reported": max(before.reported, end.reported)}
             end = end.model_copy(update={**latest, "clean": before.clean or end.clean})
         entries.end = end
 
@@ -213,9 +213,9 @@ class Ledger:
             frames = self.epochs[frame.camera, frame.epoch].frames
             frames[frame.seq] = self._after_end(frames.get(frame.seq, self._new), end, pipelines)
 
-    def add_unidentified(self, place: object) -> None:
-        """Add a dead letter that names no frame. ``place`` is the position of the failed record in the log."""
-        self._unidentified.add(place)
+    def add_unidentified(self, position: object) -> None:
+        """Add a dead letter that names no frame. ``position`` is the position of the failed record in the log."""
+        self._unidentified.add(position)
 
     def _is_wanted(self, camera: str, epoch: int, seq: int, first: int | None = None) -> bool:
         if (epoch, seq) < self.starts.get(camera, (0, 0)):
@@ -224,7 +224,7 @@ class Ledger:
             return True
         return (seq if first is None else first) <= self._cut.get((camera, epoch), -1)
 
-    def _withhold(self, entries: EpochLedger, account: Account) -> None:
+    def _withhold(self, entries: EpochLedger, account: WithheldInterval) -> None:
         entries.cover.add(account.first, account.last)
         entries.withheld.update({reason: count for reason, count in account.counts.items() if count})
 

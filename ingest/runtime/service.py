@@ -18,7 +18,7 @@ from ingest.contract.topics import require_topics
 from ingest.exceptions import ConfigError, Fenced, LogUnavailable, MemberIdle
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
-from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings
+from ingest.kafka.settings import PLAINTEXT_ADVICE, PLAINTEXT_RISK, KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, health, logs
 from ingest.runtime.health import Health
@@ -68,7 +68,7 @@ class Service:
 
         logs.configure(self.name)
         if exposed := self.settings.plaintext_hosts:
-            _log.warning("broker_link_is_plaintext", brokers=exposed, risk=PLAINTEXT_RISK, mend=PLAINTEXT_MEND)
+            _log.warning("broker_link_is_plaintext", brokers=exposed, risk=PLAINTEXT_RISK, advice=PLAINTEXT_ADVICE)
         self.serve_metrics()
         try:
             eventloop.run(until_stopped())
@@ -90,11 +90,11 @@ class Service:
         try:
             server = health.serve(self.metrics_host, self.metrics_port, self.registry, self.health)
         except OSError as error:
-            mend = (
+            advice = (
                 "stop the process that listens there, or pass another --metrics-port or --metrics-host, and restart"
             )
-            place = f"{self.metrics_host}:{self.metrics_port}"
-            _log.error("metrics_not_served", place=place, error=str(error), mend=mend)
+            address = f"{self.metrics_host}:{self.metrics_port}"
+            _log.error("metrics_not_served", address=address, error=str(error), advice=advice)
             return None
         threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
         return server

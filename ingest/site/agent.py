@@ -36,7 +36,7 @@ class DiskConfig(ConfigSection):
     """Free bytes on the disk below which the spool drops records, even if other programs use the space."""
     reserve_bytes: int = Field(default=16 * _MIB, ge=8 * _MIB)
     """Size of a file that is deleted when the disk is full. The agent then needs the freed room to send records and
-    to store accounts; the write-ahead log alone takes 4 MiB."""
+    to store counts of withheld frames; the write-ahead log alone takes 4 MiB."""
     key_file: Path | None = None
     """A file with a key of 32 bytes, raw or as 64 hexadecimal digits. If a key file is set, the spool is
     encrypted."""

@@ -35,7 +35,7 @@ from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 from ingest.site import ReceiverConfig
 from ingest.site.topic.store import follow
 from ingest.site.topic.view import ConfigView
-from stream.alerts.pending import AlertPlace
+from stream.alerts.pending import AlertPosition
 from stream.alerts.progress import GROUP, DispatchProgress, OwnedAlerts, require_deliveries, take_over
 from stream.alerts.sending import ReceiverSender
 from stream.alerts.webhook import Deliverer
@@ -253,7 +253,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         gap = (
             (TopicPartition(ALERTS, record.partition), expected, record.offset) if record.offset > expected else None
         )
-        place = AlertPlace(record.partition, record.offset)
+        position = AlertPosition(record.partition, record.offset)
         try:
             alert = decode_json(Alert, record.value)
         except CodecError as error:
@@ -261,11 +261,11 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._log.produce(parked(record, GROUP, error))  # before the commit, so that none is missing
             owned.alerts_next = record.offset + 1
             for sender in self._senders.values():
-                sender.pending.skip(place)
+                sender.pending.skip(position)
             return gap
         owned.alerts_next, now_s = record.offset + 1, self._clock.now_ns() / 1e9
         for sender in self._senders.values():
-            sender.pending.alert(alert, place, owned.receipts_end, sender.first_pause_s, now_s)
+            sender.pending.alert(alert, position, owned.receipts_end, sender.first_pause_s, now_s)
             sender.wake()
         return gap
 
@@ -285,23 +285,23 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         )
 
     async def _write(self, receipt: Outgoing) -> None:
-        place = await self._log.produce(receipt)
-        if owned := self._owned.get(place.partition):
-            owned.receipts_end = max(owned.receipts_end, place.offset + 1)
+        position = await self._log.produce(receipt)
+        if owned := self._owned.get(position.partition):
+            owned.receipts_end = max(owned.receipts_end, position.offset + 1)
 
-    async def _read_again(self, receiver: str, place: AlertPlace) -> Alert | None:
+    async def _read_again(self, receiver: str, position: AlertPosition) -> Alert | None:
         """Read an alert that is not held in memory from the log.
 
         If retention has deleted the alert, report the loss and return None.
         """
         self._metrics.read_again.labels(receiver).inc()
         async with self._reading:
-            records = self._log.read(ALERTS, place.partition, place.offset, place.offset + 1)
+            records = self._log.read(ALERTS, position.partition, position.offset, position.offset + 1)
             async with aclosing(records):
                 async for record in records:
                     return decode_json(Alert, record.value)
         await report_expired(
-            self._log, GROUP, TopicPartition(ALERTS, place.partition), place.offset, place.offset + 1
+            self._log, GROUP, TopicPartition(ALERTS, position.partition), position.offset, position.offset + 1
         )
         self._metrics.expired_unread.inc()
         return None

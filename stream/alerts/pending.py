@@ -19,7 +19,7 @@ HELD_ALERTS = 1_000
 only if the receiver is down."""
 
 
-class AlertPlace(NamedTuple):
+class AlertPosition(NamedTuple):
     """The partition and offset of an alert on the topic ``alerts``."""
 
     partition: int
@@ -49,7 +49,7 @@ class DeliveryTask:
     order: int
     id: str = field(compare=False)
     alert: Alert | None = field(compare=False)
-    place: AlertPlace = field(compare=False)
+    position: AlertPosition = field(compare=False)
     attempt: int = field(compare=False, default=1)
     entry: int = field(compare=False, default=0)
     """Number that tells two entries of one alert apart. An alert is entered again when its partition is reassigned
@@ -106,8 +106,8 @@ class PendingDeliveries:
 
     def __init__(self) -> None:
         self._heap: list[DeliveryTask] = []
-        self._known: dict[str, tuple[AlertPlace, int]] = {}
-        """Place and entry number by alert id, for every alert that is waiting or being delivered."""
+        self._known: dict[str, tuple[AlertPosition, int]] = {}
+        """Position and entry number by alert id, for every alert that is waiting or being delivered."""
         self._held: set[str] = set()
         """Ids of the alerts whose contents are in memory."""
         self._finished: OrderedDict[str, int] = OrderedDict()
@@ -142,42 +142,44 @@ class PendingDeliveries:
         else:
             found[receipt.alert] = before._replace(first=first)
 
-    def alert(self, alert: Alert, place: AlertPlace, receipts_end: int, first_pause_s: float, now_s: float) -> None:
+    def alert(
+        self, alert: Alert, position: AlertPosition, receipts_end: int, first_pause_s: float, now_s: float
+    ) -> None:
         """Enter an alert, unless the alert was entered before or its partition is not open.
 
         ``receipts_end`` is the present end offset of ``deliveries``: receipts of a new alert have this offset or a
         higher one.
         """
-        partition = self._partitions.get(place.partition)
-        if partition is None or place.offset < partition.next:
+        partition = self._partitions.get(position.partition)
+        if partition is None or position.offset < partition.next:
             return
-        partition.next = place.offset + 1
-        receipt = partition.receipts.pop(alert.id, None) if place.offset < partition.alerts_end else None
+        partition.next = position.offset + 1
+        receipt = partition.receipts.pop(alert.id, None) if position.offset < partition.alerts_end else None
         partition.forget_receipts()
         if alert.id in self._known or alert.id in self._finished:
             return
         if receipt and receipt.rank:
-            self._finish(alert.id, place.partition)
+            self._finish(alert.id, position.partition)
             return
         self._order += 1
-        self._known[alert.id] = (place, self._order)
-        partition.open[place.offset] = receipt.first if receipt else receipts_end
+        self._known[alert.id] = (position, self._order)
+        partition.open[position.offset] = receipt.first if receipt else receipts_end
         due_s, attempt = (receipt.next_s, receipt.attempt + 1) if receipt else (now_s + first_pause_s, 1)
         held = alert if len(self._held) < HELD_ALERTS else None
         if held:
             self._held.add(alert.id)
-        self._push(DeliveryTask(due_s, 0, alert.id, held, place, attempt, self._order))
+        self._push(DeliveryTask(due_s, 0, alert.id, held, position, attempt, self._order))
 
-    def skip(self, place: AlertPlace) -> None:
+    def skip(self, position: AlertPosition) -> None:
         """Count an alert that cannot be decoded as finished, so that a restart does not read the alert again."""
-        partition = self._partitions.get(place.partition)
-        if partition is not None and place.offset >= partition.next:
-            partition.next = place.offset + 1
+        partition = self._partitions.get(position.partition)
+        if partition is not None and position.offset >= partition.next:
+            partition.next = position.offset + 1
             partition.forget_receipts()
 
     def again(self, task: DeliveryTask, due_s: float) -> None:
         """Schedule the next attempt of a task, unless its partition was revoked meanwhile."""
-        if self._is_current(task) and not self._partitions[task.place.partition].held:
+        if self._is_current(task) and not self._partitions[task.position.partition].held:
             self._push(replace(task, due_s=due_s, attempt=task.attempt + 1))
 
     def finish(self, task: DeliveryTask) -> None:
@@ -185,8 +187,8 @@ class PendingDeliveries:
         if self._is_current(task):
             del self._known[task.id]
             self._held.discard(task.id)
-            self._partitions[task.place.partition].open.pop(task.place.offset, None)
-            self._finish(task.id, task.place.partition)
+            self._partitions[task.position.partition].open.pop(task.position.offset, None)
+            self._finish(task.id, task.position.partition)
 
     def due(self, now_s: float) -> DeliveryTask | None:
         """Remove and return the next task that is due; None if no task is due."""
@@ -210,7 +212,7 @@ class PendingDeliveries:
         """Begin no more attempts in a partition, because it is about to be revoked."""
         if partition in self._partitions:
             self._partitions[partition].held = True
-        self._heap = [task for task in self._heap if task.place.partition != partition]
+        self._heap = [task for task in self._heap if task.position.partition != partition]
         heapq.heapify(self._heap)
 
     def drop(self, partition: int) -> None:
@@ -226,7 +228,7 @@ class PendingDeliveries:
         return len(self._heap)
 
     def _is_current(self, task: DeliveryTask) -> bool:
-        return self._known.get(task.id) == (task.place, task.entry)
+        return self._known.get(task.id) == (task.position, task.entry)
 
     def _finish(self, alert: str, partition: int) -> None:
         self._finished[alert] = partition

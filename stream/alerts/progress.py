@@ -126,8 +126,8 @@ async def take_over(
     first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]
     recreated = commit is not None and commit.offset > end
     if commit is not None and recreated:
-        place = {"group": GROUP, "topic": ALERTS, "partition": partition}
-        _log.warning("topic_created_again", **place, committed=commit.offset, end=end, start=first)
+        fields = {"group": GROUP, "topic": ALERTS, "partition": partition}
+        _log.warning("topic_created_again", **fields, committed=commit.offset, end=end, start=first)
         commit = None
     before = DispatchProgress.read(commit) if commit else DispatchProgress(first, 0, {}, others=True)
     pending = {config.name: of for config, of in receivers}

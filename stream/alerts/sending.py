@@ -17,7 +17,7 @@ from ingest.kafka.log import Outgoing
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from ingest.site import ReceiverConfig
-from stream.alerts.pending import AlertPlace, DeliveryTask, PendingDeliveries
+from stream.alerts.pending import AlertPosition, DeliveryTask, PendingDeliveries
 from stream.alerts.schedule import verdict_after
 from stream.alerts.webhook import Deliverer
 
@@ -42,7 +42,7 @@ class ReceiverSender:
         config: ReceiverConfig,
         make: Callable[[ReceiverConfig], Deliverer],
         write: Callable[[Outgoing], Awaitable[None]],
-        read_again: Callable[[str, AlertPlace], Awaitable[Alert | None]],
+        read_again: Callable[[str, AlertPosition], Awaitable[Alert | None]],
         *,
         clock: Clock,
         chance: Callable[[], float],
@@ -114,7 +114,7 @@ class ReceiverSender:
                 await asyncio.wait_for(self._wake.wait(), wait_s)
 
     async def _track(self, task: DeliveryTask) -> None:
-        attempts, finished = self._attempts[task.place.partition], asyncio.get_running_loop().create_future()
+        attempts, finished = self._attempts[task.position.partition], asyncio.get_running_loop().create_future()
         attempts.add(finished)
         try:
             await self._attempt(task)
@@ -124,7 +124,7 @@ class ReceiverSender:
 
     async def _attempt(self, task: DeliveryTask) -> None:
         config = self.config
-        alert = task.alert or await self._read_again(config.name, task.place)
+        alert = task.alert or await self._read_again(config.name, task.position)
         if alert is None:
             self.pending.finish(task)
             return
@@ -145,7 +145,7 @@ class ReceiverSender:
             next_attempt_ns=round(next_s * 1e9) if verdict.state == "retrying" else None,
         )
         key = task.id.encode()
-        await self._write(Outgoing(DELIVERIES, task.place.partition, encode_json(receipt), key=key))
+        await self._write(Outgoing(DELIVERIES, task.position.partition, encode_json(receipt), key=key))
         if verdict.state == "retrying":
             self.pending.again(task, next_s)
             return

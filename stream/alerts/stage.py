@@ -160,20 +160,20 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
         out = Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode(), headers=headers)
         return [Work((out,), (record.offset,))]
 
-    def _fetch(self, place: FrameRef | None) -> LogRecord | None:
-        if place is None:
+    def _fetch(self, ref: FrameRef | None) -> LogRecord | None:
+        if ref is None:
             return None
-        return asyncio.run_coroutine_threadsafe(_one(self._log, place), self._loop).result(FETCH_S)
+        return asyncio.run_coroutine_threadsafe(_one(self._log, ref), self._loop).result(FETCH_S)
 
 
-async def _one(log: Log, place: FrameRef) -> LogRecord | None:
+async def _one(log: Log, ref: FrameRef) -> LogRecord | None:
     """Return the record at an offset in the log.
 
     Return None if retention has deleted the record, or if no record was written at this offset.
     """
-    begins = (await log.beginnings(place.topic)).get(place.partition)
-    if begins is None or not begins <= place.offset < (await log.ends(place.topic))[place.partition]:
+    begins = (await log.beginnings(ref.topic)).get(ref.partition)
+    if begins is None or not begins <= ref.offset < (await log.ends(ref.topic))[ref.partition]:
         return None
-    async for record in log.read(place.topic, place.partition, place.offset, place.offset + 1):
+    async for record in log.read(ref.topic, ref.partition, ref.offset, ref.offset + 1):
         return record
     return None

@@ -46,7 +46,7 @@ class RuleSet:
         """Return the rules of a camera and pipeline."""
         return self._rules.get((camera, pipeline), ())
 
-    def place(self, record: LogRecord) -> HistoryPoint | None:
+    def history_point(self, record: LogRecord) -> HistoryPoint | None:
         """Return the epoch and time of a result in its camera's history.
 
         Return None if the result is unreadable or no rule applies to it.

@@ -64,7 +64,7 @@ class AnalyseStage:
 
         The events of these results are not written again.
         """
-        past = await tail(log, tp, position, self._rules.place, self._rules.longest_s)
+        past = await tail(log, tp, position, self._rules.history_point, self._rules.longest_s)
         analysers = Analysers(lambda: self._rules, self._make_tracker)
         analysers.remember(past, await self._reported(past, log))
         return AnalyseProcessor(analysers, self._partitions)

@@ -313,8 +313,8 @@ class Runner:
     def _partition_failed(self, error: BaseException, tp: TopicPartition, offset: int) -> None:
         self._end(error, topic=tp.topic, partition=tp.partition, last_fed=offset)
 
-    def _end(self, error: BaseException, **place: Any) -> None:
+    def _end(self, error: BaseException, **fields: Any) -> None:
         try:
-            _log.error("stage_failed", exc_info=error, **place)
+            _log.error("stage_failed", exc_info=error, **fields)
         finally:
             self._exit(EXIT_FAILED)  # even if logging failed, for example on a closed pipe

@@ -85,8 +85,8 @@ class ParkingProcessor(Processor, Generic[Outcome]):
         except self.ends:
             raise
         except Exception as error:
-            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            _log.warning("record_parked", stage=self._stage, **place, error=repr(error)[:MAX_ERROR_CHARS])
+            fields = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            _log.warning("record_parked", stage=self._stage, **fields, error=repr(error)[:MAX_ERROR_CHARS])
             return (Work((parked(self._identified(record), self._stage, error),), (record.offset,)),)
         return self._emit(record, outcome)
 

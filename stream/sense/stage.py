@@ -70,7 +70,7 @@ class SenseStage:
         The events of these windows are not written again.
         """
         processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
-        past = await tail(log, tp, position, processor.place, processor.longest_s)
+        past = await tail(log, tp, position, processor.history_point, processor.longest_s)
         for record in past:
             processor.remember(record)
         processor.reported = await self._reported(past, log)
@@ -155,7 +155,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         windows_s = max(map(self._tail_s, self._rules), default=MARGIN_S)
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
-    def place(self, record: LogRecord) -> HistoryPoint | None:
+    def history_point(self, record: LogRecord) -> HistoryPoint | None:
         """Return the epoch and time of a record in its sensor's history; None if the record is unreadable."""
         try:
             readings = decode(Readings, record.value)

@@ -14,7 +14,7 @@ from benchmarks.killsjudge import Kill, KillEvidence, judge
 from deploy.local.kafka.broker import Broker
 from edge_agent.spool.schema import WAITS
 from ingest.contract.identity import LATE, LIVE, FrameId
-from ingest.contract.records import Account, EpochEnd, Readings
+from ingest.contract.records import EpochEnd, Readings, WithheldInterval
 from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.states import Ledger
 from tests.peers.rtsp import RtspServer
@@ -59,7 +59,7 @@ def numbers() -> Numbers:
 
 
 def ending(**fields: object) -> EpochEnd:
-    known = {"camera": "road", "epoch": 5, "last": 1, "clean": False, "told": 2}
+    known = {"camera": "road", "epoch": 5, "last": 1, "clean": False, "reported": 2}
     return EpochEnd.model_validate(known | fields)
 
 
@@ -98,30 +98,30 @@ def test_frames_lost_from_memory_are_counted() -> None:
     assert memory["agent"]["bytes_encoded"]["max"] == 80
     assert memory["agent"]["not_encoded_yet"]["max"] == 2
     assert memory["agent"]["withheld_and_not_accounted"]["max"] == 1
-    assert (memory["numbers"], memory["numbers_told"]) == (4, 1)
-    assert (memory["oldest_s"]["max"], memory["untold_s"]["max"]) == (3.0, 3.0)
+    assert (memory["numbers"], memory["numbers_reported"]) == (4, 1)
+    assert (memory["oldest_s"]["max"], memory["unreported_s"]["max"]) == (3.0, 3.0)
 
 
 def test_a_frame_committed_to_the_spool_but_missing_in_kafka_is_a_fault() -> None:
     report = judged(topics(frames(1)))
-    assert "road/5/0 was promised and is lost" in str(report["faults"])
+    assert "road/5/0 was committed to the spool, but is neither in Kafka nor expired" in str(report["faults"])
     assert "1 frames are unaccounted for" in str(report["faults"])
 
 
 def test_a_frame_committed_to_the_spool_that_expired_is_no_fault() -> None:
     said = topics(frames(1))
-    said.accounts[ROAD].append(Account(camera="road", epoch=5, first=0, last=0, counts={"expired": 1}))
+    said.accounts[ROAD].append(WithheldInterval(camera="road", epoch=5, first=0, last=0, counts={"expired": 1}))
     assert judged(said)["faults"] == []
 
 
 def test_a_frame_with_changed_bytes_is_a_fault() -> None:
     said = topics([*frames(0), (FrameId(*ROAD, 1), LIVE, 77)])
-    assert "arrived changed, or not at all" in str(judged(said)["faults"])
+    assert "arrived with other bytes, or did not arrive" in str(judged(said)["faults"])
 
 
 def test_a_missing_status_record_is_a_fault() -> None:
     copy = SpoolCopy("ok", [SpooledRow("status", "agent", 0, 0, zlib.crc32(b"end"), WAITS)])
-    assert "arrived changed, or not at all" in str(judged(topics(frames(0, 1)), copy)["faults"])
+    assert "arrived with other bytes, or did not arrive" in str(judged(topics(frames(0, 1)), copy)["faults"])
 
 
 @pytest.mark.parametrize(("lane", "sending", "backlog"), [(WAITS, 0, 1), (LIVE, 1, 0), (LATE, 1, 0)])
@@ -137,11 +137,13 @@ def test_kills_with_a_backlog_and_kills_with_rows_in_flight_are_counted_separate
 def test_repeated_frames_are_dropped_but_a_frame_on_both_lanes_is_a_fault() -> None:
     assert judged(topics(frames(0, 1, 0, 1)))["faults"] == []
     report = judged(topics([*frames(0, 1), *frames(1, lane=LATE)]))
-    assert "road/5/1 would be classified twice" in str(report["faults"])
+    assert "frame road/5/1 would be classified twice" in str(report["faults"])
 
 
 def test_a_frame_after_a_later_one_is_a_fault() -> None:
-    assert "road/5/0 is dropped as a repeat, but came only once" in str(judged(topics(frames(1, 0)))["faults"])
+    assert "frame road/5/0 is dropped as a repeat, but arrived only once" in str(
+        judged(topics(frames(1, 0)))["faults"]
+    )
 
 
 def test_repeated_readings_are_dropped_unless_out_of_order() -> None:
@@ -153,20 +155,22 @@ def test_repeated_readings_are_dropped_unless_out_of_order() -> None:
     assert report["faults"] == []
     assert report["repeats"]["readings"] == {"records": 8, "repeats": 4, "dropped": 4}  # type: ignore[index]
     said.readings = [(second, 0), (first, 0)]
-    assert "2 readings are dropped as repeats, but there are 0 repeats" in str(judged(said)["faults"])
+    assert "2 readings are dropped as repeats: expected 0" in str(judged(said)["faults"])
 
 
 def test_a_damaged_row_in_a_copy_of_the_spool_is_a_fault() -> None:
-    assert "kill 0: row 7 is damaged" in str(judged(topics(frames(0, 1)), SpoolCopy("row 7 is damaged"))["faults"])
+    assert "kill 0: the spool is damaged: row 7 is damaged" in str(
+        judged(topics(frames(0, 1)), SpoolCopy("row 7 is damaged"))["faults"]
+    )
 
 
 def test_an_epoch_end_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
-    assert "road/5 ended at 1, but 5 was the last number given" in str(clean["faults"])
-    assert "6 numbers were given" in str(judged(topics(frames(0, 1), ending(told=9)))["faults"])
+    assert "road/5 ended at 1: expected 5, the last sequence number captured" in str(clean["faults"])
+    assert "expected sequence numbers below 6" in str(judged(topics(frames(0, 1), ending(reported=9)))["faults"])
     early = judged(topics(frames(0, 1), ending(last=0)), SpoolCopy("ok", epochs={ROAD: Opened("frame", 0, 2, False)}))
-    assert "road/5 was closed at 0, but 1 was the last promised number" in str(early["faults"])
+    assert "road/5 was closed at 0: expected 1, the last number in the spool" in str(early["faults"])
 
 
 def test_an_epoch_without_an_epoch_end_record_is_a_fault() -> None:
-    assert "road/5 has no end" in str(judged(Topics(frames(0, 1)))["faults"])
+    assert "epoch road/5 has no end record" in str(judged(Topics(frames(0, 1)))["faults"])

@@ -90,11 +90,11 @@ async def test_only_intact_frames_are_kept_during_losses_and_capture_recovers_af
                 return wire.set(loss=LOSS, jitter_s=JITTER_S)["lost"] >= LOST and there.camera.kept > kept
 
             await until(enough, "enough losses, and frames all the same")
-            told = wire.set()
+            counts = wire.set()
             assert await flows(there.camera, 1) <= CAP_S + STALL_S + BUSY_S
             await flows(there.camera, FPS)
         found = there.found()
-    assert told["overtaken"] > 0
+    assert counts["overtaken"] > 0
     require_whole_and_true(found)
     assert set(found.withheld) == {"unusable"} or transport == "tcp"
 
@@ -105,9 +105,9 @@ async def test_reordered_packets_lose_no_frame(wire: BadWire, far: Lay) -> None:
             await flows(there.camera, FPS)
             wire.set(jitter_s=JITTER_S)
             await flows(there.camera, 3 * FPS)
-            told = wire.set()
+            counts = wire.set()
         found = there.found()
-    assert told["overtaken"] > FPS
+    assert counts["overtaken"] > FPS
     require_whole_and_true(found)
     assert found.withheld == {}
 

@@ -115,6 +115,6 @@ def test_a_model_without_outputs_is_refused(name: str) -> None:
 
 
 @each_decoder
-def test_an_unknown_setting_is_refused(name: str) -> None:
+def test_an_unknown_decoder_setting_is_refused(name: str) -> None:
     with pytest.raises(ManifestError, match=f"decoder {name}, setting colour = 'red'.*Settings of this decoder: "):
         decoders.make(name, replace(OPTIONS, settings={"colour": "red"}))

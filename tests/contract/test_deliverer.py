@@ -46,7 +46,7 @@ class DelivererContract(ABC):
     def received_ids(self) -> set[str]:
         """Return the ids of the alerts that the receiver has."""
 
-    async def test_a_success_status_means_that_the_receiver_has_the_alert(self, deliverer: Deliverer) -> None:
+    async def test_an_alert_delivered_with_success_has_reached_the_receiver(self, deliverer: Deliverer) -> None:
         result = await deliverer.deliver(alert(0), time.time())
         assert result.status is not None
         assert 200 <= result.status < 300
@@ -93,7 +93,7 @@ class TestWebhookDeliverer(DelivererContract):
     def received_ids(self) -> set[str]:
         return {entry["id"] for entry in self.seen}
 
-    async def test_every_connection_failure_is_a_result_with_a_reason(self, tmp_path: Path) -> None:
+    async def test_every_connection_failure_gives_a_result_with_a_reason(self, tmp_path: Path) -> None:
         secret = tmp_path / "secret"
         secret.write_text(SECRET)
         for url in ("http://127.0.0.1:9/", "http://no-such-host.invalid/", "http://[::1/"):

@@ -1,4 +1,4 @@
-"""The contract of every denoiser, and the minimum gain of those that filter."""
+"""The contract of every denoiser, and the minimum gain in quality of denoisers that filter."""
 
 from __future__ import annotations
 

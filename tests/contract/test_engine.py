@@ -43,7 +43,7 @@ class EngineContract:
                 assert array.shape[0] == count
                 assert array.dtype == np.float32
 
-    def test_a_batch_over_the_batch_size_gives_the_outputs_of_its_chunks(self, engine: Engine) -> None:
+    def test_a_batch_larger_than_the_batch_size_gives_the_outputs_of_its_parts(self, engine: Engine) -> None:
         whole = engine.infer(self.images(70))
         chunks = [engine.infer(self.images(70)[i : i + 10]) for i in range(0, 70, 10)]
         for name, array in whole.items():
@@ -116,7 +116,7 @@ class EngineContract:
             engine.release(slot)
         engine.close()
         engine.load(model)
-        with pytest.raises(EngineStateError, match="not one of this"):
+        with pytest.raises(EngineStateError, match="does not belong to this"):
             engine.submit(slot, 1)
 
     @pytest.mark.parametrize("rows", [0, 33])
@@ -124,7 +124,7 @@ class EngineContract:
         with engine.slot() as slot, pytest.raises(BadBatch, match=f"has {rows} rows: expected 1 to 32"):
             engine.submit(slot, rows)
 
-    def test_an_error_of_the_caller_gives_the_slot_back_after_its_batch(self, engine: Engine) -> None:
+    def test_a_slot_is_released_after_its_batch_if_the_caller_raises_an_error(self, engine: Engine) -> None:
         def submit_and_fail() -> None:
             with engine.slot() as slot:
                 engine.submit(slot, 1)
@@ -150,7 +150,7 @@ class EngineContract:
             engine.infer(bad)
 
     def test_calls_out_of_order_are_refused(self, engine: Engine, model: Model) -> None:
-        with pytest.raises(EngineStateError, match="close it first"):
+        with pytest.raises(EngineStateError, match="call close first"):
             engine.load(model)
         engine.warm_up()
         engine.close()
@@ -162,7 +162,7 @@ class EngineContract:
 
 
 class FileEngineContract(EngineContract):
-    """Tests that every backend inherits that reads a model file."""
+    """Tests that every backend with a model file inherits."""
 
     def test_the_error_for_an_unreadable_model_names_the_file(self, model: Model, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(b"no model")
@@ -185,7 +185,7 @@ class TestOpenVino(FileEngineContract):
 
 
 class TestTensorRt(EngineContract):
-    """TensorRT on the fake CUDA device. It computes by ONNX Runtime, so that no kernel of TensorRT is tested."""
+    """TensorRT on the fake CUDA device. The fake computes by ONNX Runtime; kernels of TensorRT are not tested."""
 
     name = "tensorrt"
 

@@ -137,7 +137,7 @@ class LinkContract(ABC):
         await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))
         assert [r.value for r in await read(log, STATUS)] == [b"beat", b"ended"]
 
-    async def test_link_to_an_address_without_a_listener_raises_link_lost(self) -> None:
+    async def test_a_link_to_an_address_without_a_listener_raises_link_lost(self) -> None:
         link = self.to_nowhere()
         with pytest.raises(LinkLost):
             await link.send(parcels(1)[0])
@@ -206,7 +206,7 @@ class TestKafkaLink(LinkContract):
         await link.close()
         assert [r.partition for r in await read(log, FRAMES)] == [pinned]
 
-    async def test_link_without_readable_partition_pins_does_not_open(self, settings: KafkaSettings) -> None:
+    async def test_a_link_does_not_open_if_partition_pins_cannot_be_read(self, settings: KafkaSettings) -> None:
         async def refresh() -> None:
             raise LogUnavailable("the config topic cannot be read")
 
@@ -221,7 +221,7 @@ class TestKafkaLink(LinkContract):
         await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))
         found = link.clock.estimate
         assert found is not None
-        assert abs(found.offset_ms) <= found.error_ms + 5  # it is the same machine
+        assert abs(found.offset_ms) <= found.error_ms + 5  # agent and broker run on the same machine
 
 
 class TestHttpsLink(LinkContract):
@@ -248,7 +248,7 @@ class TestHttpsLink(LinkContract):
     async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
         self._gateway._max_bytes = max_bytes
 
-    async def test_gateway_recognises_a_repeated_batch_after_a_lost_response(
+    async def test_the_gateway_recognises_a_batch_repeated_after_a_lost_response(
         self, link: Link, gateway: TestGateway, log: KafkaLog
     ) -> None:
         gateway.answers_lost = 1
@@ -260,14 +260,14 @@ class TestHttpsLink(LinkContract):
         assert gateway.repeats == 1
         assert [number(r) for r in await read(log, FRAMES)] == [0]
 
-    async def test_busy_gateway_asks_the_link_to_retry_later(self, link: Link, gateway: TestGateway) -> None:
+    async def test_a_busy_gateway_asks_the_link_to_retry_later(self, link: Link, gateway: TestGateway) -> None:
         gateway.busy = True
         (answer,) = await self.answers(link, parcels(1))
         assert isinstance(answer, LinkLost)
         assert answer.retry_after_s == 1.0
 
     @pytest.mark.parametrize("what", ["token", "authority"])
-    async def test_link_with_a_wrong_token_or_authority_does_not_open(
+    async def test_a_link_with_a_wrong_token_or_certificate_authority_does_not_open(
         self, gateway: TestGateway, tmp_path: Path, what: str
     ) -> None:
         config = dict(self._config)

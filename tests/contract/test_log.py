@@ -47,11 +47,11 @@ class LogContract(ABC):
     @pytest.fixture
     @abstractmethod
     def log(self) -> Log:
-        """Return a log with every topic and two partitions in the data path. The fixture closes it."""
+        """Return a log with every topic and two partitions in the data path. The fixture closes the log."""
 
     @abstractmethod
     async def abort_one(self, log: Log, topic: str) -> None:
-        """Write a record into partition 0 in a transaction and abort it.
+        """Write a record into partition 0 in a transaction, and abort the transaction.
 
         Do nothing if the log has no transactions.
         """
@@ -245,14 +245,14 @@ class LogContract(ABC):
         await second.write([Outgoing(RESULTS, 0, b"second")], "engines", {SOURCE: 2})
         assert await values(log, RESULTS) == [b"first", b"second"]
 
-    async def test_a_missing_topic_is_an_error_that_names_it(self, log: Log) -> None:
+    async def test_the_error_for_a_missing_topic_names_the_topic(self, log: Log) -> None:
         for work in (log.ends("nowhere"), log.beginnings("nowhere"), log.produce(Outgoing("nowhere", 0, b"x"))):
             with pytest.raises(LogUnavailable, match="nowhere"):
                 await work
         with pytest.raises(LogUnavailable, match="nowhere"):
             [r async for r in log.read("nowhere", 0, 0, 1)]
 
-    async def test_a_missing_partition_is_an_error_that_names_the_topic(self, log: Log) -> None:
+    async def test_the_error_for_a_missing_partition_names_the_topic(self, log: Log) -> None:
         with pytest.raises(LogUnavailable, match="frames"):
             await log.produce(Outgoing(FRAMES, PARTITIONS, b"x"))
         with pytest.raises(LogUnavailable, match="frames"):

@@ -40,7 +40,7 @@ class Harness(abc.ABC):
 
     @abc.abstractmethod
     async def written(self, at_least: int) -> None:
-        """Wait until at least this many records are on the output topic."""
+        """Wait until at least ``at_least`` records are on the output topic."""
 
     @abc.abstractmethod
     async def kill(self) -> None:
@@ -155,7 +155,7 @@ class RunnerContract:
         await harness.feed(20, 40)
         await harness.written(40)
         await harness.stop()
-        assert await harness.echoes() == _dealt(40)  # each exactly once: the stop left no record uncommitted
+        assert await harness.echoes() == _dealt(40)  # each record exactly once: the stop left no record uncommitted
 
     async def test_a_kill_loses_no_record(self, harness: Harness) -> None:
         await harness.start()
@@ -175,7 +175,7 @@ class RunnerContract:
 
     async def test_a_record_that_raises_an_error_ends_the_worker_and_is_not_committed(self, harness: Harness) -> None:
         await harness.feed(0, 7)
-        await harness.feed_value(1, POISON)  # offset 2 of partition 1, which has 1 and 4 before it
+        await harness.feed_value(1, POISON)  # the record at offset 2 of partition 1, behind the numbers 1 and 4
         await harness.feed(7, 20)
         await harness.start()
         await harness.fails()

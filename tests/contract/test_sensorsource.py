@@ -41,7 +41,7 @@ def source_of(*sensors: SensorConfig) -> SensorSource:
 class SensorSourceContract:
     """Tests that every source of readings passes.
 
-    Each source has a subclass. The source reads ``sensors``, whose device sends without a request.
+    Each source has a subclass. The source reads ``sensors``, whose device sends readings without a request.
     """
 
     @pytest.fixture

@@ -273,7 +273,7 @@ class TestRtspByUdp(_Rtsp):
     ],
     ids=["device", "file", "images", "web", "rtsp"],
 )
-def test_a_missing_source_is_named_in_the_error_and_can_be_retried(source: FrameSource) -> None:
+def test_the_error_for_a_missing_source_names_the_source_and_a_retry_succeeds(source: FrameSource) -> None:
     for _ in range(2):
         with pytest.raises(SourceUnusable, match=r"4095|clip\.mp4|folder|127\.0\.0\.1:9"):
             source.open()

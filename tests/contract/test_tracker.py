@@ -31,7 +31,7 @@ class TrackerContract:
     def tracker(self) -> Tracker:
         pytest.fail("each tracker has a fixture of its own")
 
-    def test_one_object_is_one_track_named_after_the_frame_that_confirmed_it(self, tracker: Tracker) -> None:
+    def test_an_object_gets_one_track_named_after_the_frame_that_confirmed_the_track(self, tracker: Tracker) -> None:
         seen = drive(tracker, *([detection(20 * n)] for n in range(10)))
         assert [len(tracks) for tracks in seen] == [0] * (CONFIRM_FRAMES - 1) + [1] * (11 - CONFIRM_FRAMES)
         assert {track.name for tracks in seen for track in tracks} == {f"f{CONFIRM_FRAMES - 1}-0"}

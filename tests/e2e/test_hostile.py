@@ -116,7 +116,7 @@ async def wave(log: KafkaLog, producer: AIOKafkaProducer, number: int) -> set[st
 
 async def missing(log: KafkaLog, refused: set[str]) -> set[str]:  # noqa: F811
     """Return the partitions and offsets of refused records that have no dead letter with a reason."""
-    return refused - {x.place async for x in letters(log) if x.failure.error and x.failure.message}
+    return refused - {x.position async for x in letters(log) if x.failure.error and x.failure.message}
 
 
 async def came_out(log: KafkaLog) -> bool:  # noqa: F811

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.clockoffset import EXCHANGES, ClockOffset
+from edge_agent.clockoffset import MEASUREMENTS_KEPT, ClockOffset
 
 NOW_NS = 1_800_000_000_000_000_000
 delays_ms = st.floats(0.01, 500.0)
@@ -23,7 +23,7 @@ def test_the_true_clock_offset_is_within_the_error_bound_of_the_estimate(
     found = clock.estimate
     assert found is not None
     assert abs(found.offset_ms - offset_ms) <= found.error_ms + 0.01
-    assert found.error_ms <= min(a + b for a, b in exchanges[-EXCHANGES:]) / 2 + 0.51
+    assert found.error_ms <= min(a + b for a, b in exchanges[-MEASUREMENTS_KEPT:]) / 2 + 0.51
 
 
 def test_the_clock_offset_is_unknown_before_the_first_valid_measurement() -> None:

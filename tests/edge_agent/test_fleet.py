@@ -24,18 +24,18 @@ class FakeFleetMember:
 
     def __init__(self, log: list[str], config: Any) -> None:
         self.config, self._log = config, log
-        self.told = asyncio.get_running_loop().create_future()
+        self.result = asyncio.get_running_loop().create_future()
         self._log.append(f"+{config.name}")
 
     def stop(self) -> None:
-        if not self.told.done():
-            self.told.set_result(None)
+        if not self.result.done():
+            self.result.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        self.told.set_exception(error)
+        self.result.set_exception(error)
 
     async def run(self) -> None:
-        await self.told
+        await self.result
         self._log.append(f"-{self.config.name}")
 
 

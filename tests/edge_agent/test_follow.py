@@ -77,7 +77,7 @@ async def test_cameras_are_added_changed_and_removed_without_a_restart_of_the_ag
     assert (await running(agent))["road"] == road  # the other camera was not restarted
 
     await agent.log.produce(Outgoing(CONFIG, 0, b'{"name": "road", "source": 7}', key=ROAD.key.encode()))
-    await until(lambda: refuses("camera/road: source"), "the bad entry is told on status")
+    await until(lambda: refuses("camera/road: source"), "the bad entry is reported on status")
     assert (await running(agent))["road"] == road  # the same epoch goes on
 
     run = SensorConfig(
@@ -85,7 +85,7 @@ async def test_cameras_are_added_changed_and_removed_without_a_restart_of_the_ag
     )
     await publish(agent.log, [ROAD, run], removed=[DOCK.key])
     await until(lambda: runs("road"), "the removed camera is gone")
-    await until(lambda: refuses("sensor/run: source"), "the command without permission is told on status")
+    await until(lambda: refuses("sensor/run: source"), "the command without permission is reported on status")
     assert not owned.exists()
     await agent.more()
     await agent.require_no_holes()

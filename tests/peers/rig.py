@@ -19,7 +19,7 @@ from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode
-from ingest.contract.records import Account, EpochEnd, Frame, Heartbeat
+from ingest.contract.records import EpochEnd, Frame, Heartbeat, WithheldInterval
 from ingest.ledger.intervals import Cover
 from ingest.runtime.backoff import Backoff
 from ingest.runtime.clock import Deadline, SystemClock
@@ -34,7 +34,7 @@ class Epoch:
     """Records of one epoch."""
 
     frames: list[Frame] = field(default_factory=list)
-    accounts: list[Account] = field(default_factory=list)
+    accounts: list[WithheldInterval] = field(default_factory=list)
     end: EpochEnd | None = None
 
     @property

@@ -13,7 +13,7 @@ from string import Template
 
 from deploy.local import process
 from deploy.local.kafka.broker import START_TIMEOUT_S, STOP_TIMEOUT_S, Broker, is_free
-from deploy.local.kafka.config import PORT_RANGE, format_command, server_command
+from deploy.local.kafka.config import PORT_RANGE, format_command, jvm_command, server_command
 from deploy.local.kafka.fetch import KAFKA_FILES, java
 from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.runtime.clock import Deadline
@@ -67,12 +67,12 @@ class SecuredBroker:
         """Format the storage with its users, start the broker, and wait until it is ready."""
         config, log = self._folder / "server.properties", self._folder / "server.log"
         config.write_text(self._properties())
-        program, log_config, libs = java(), KAFKA_FILES / "log4j2.xml", Broker(self._home).fetch()
+        jvm = jvm_command(java(), Broker(self._home).fetch(), KAFKA_FILES / "log4j2.xml", log)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         scram = [f"--add-scram={m}=[name={USER},password={PASSWORD}]" for m in ("SCRAM-SHA-256", "SCRAM-SHA-512")]
-        command = [*format_command(program, libs, log_config, log, config, cluster), *scram]
+        command = [*format_command(jvm, config, cluster), *scram]
         subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_S)
-        command = server_command(program, libs, log_config, log, config)
+        command = server_command(jvm, config)
         self._process = process.spawn(command, os.environ, self._folder / "output.log", detach=False)
         deadline = Deadline.after(START_TIMEOUT_S)
         while "Kafka Server started" not in log.read_text():

@@ -20,7 +20,7 @@ PARTITION = TopicPartition(RESULTS, 0)
 WANTED_S = 10.0
 
 
-def place(record: LogRecord) -> HistoryPoint | None:
+def history_point(record: LogRecord) -> HistoryPoint | None:
     """Parse ``key epoch seconds``; skip any other record."""
     try:
         key, epoch, at_s = record.value.decode().split()
@@ -62,7 +62,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def found(log: Log, seconds: float = WANTED_S, position: int | None = None) -> list[str]:
     stop = (await log.ends(RESULTS))[0] if position is None else position
-    return [record.value.decode() for record in await tail(log, PARTITION, stop, place, seconds)]
+    return [record.value.decode() for record in await tail(log, PARTITION, stop, history_point, seconds)]
 
 
 def history(key: str, first_s: int, last_s: int, epoch: int = 1) -> list[str]:

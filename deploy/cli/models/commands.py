@@ -37,9 +37,10 @@ def add(
 ) -> None:
     """Add a model to the repository as its next version.
 
-    The file is inspected in a child process with bounds. The decoder is the first that reads the outputs. Settings
-    that no file shows are assumed, and named. Options override them. The stored model takes uint8 pixels. Its outputs
-    are compared with those of the original, and nothing is stored if they differ.
+    The file is inspected in a child process with bounds. The first decoder that can read the outputs is chosen.
+    Settings that the file does not show are assumed, and the report names these settings. Options override all
+    proposed settings. The stored model takes uint8 pixels. The outputs of the stored model are compared with the
+    outputs of the original, and nothing is stored if the outputs differ.
     """
     _add(file, name_of(name, file), overrides, models, max_seconds, as_json)
 
@@ -70,7 +71,7 @@ def pull(
     max_seconds: MaxSeconds = 120,
     as_json: AsJson = False,
 ) -> None:
-    """Download a model, compare its SHA-256, and add it as `models add` does."""
+    """Download a model, compare its SHA-256 with the given one, and add the model as `models add` does."""
     from deploy.local.pull import pull as download
 
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):

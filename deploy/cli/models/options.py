@@ -26,7 +26,8 @@ NewName = Annotated[
     str, typer.Argument(help="Name for the model. Default: the name of the file.", show_default=False)
 ]
 Decoder = Annotated[
-    str, typer.Option(help="Decoder of the outputs. Default: the first that reads them.", show_default=False)
+    str,
+    typer.Option(help="Decoder of the outputs. Default: the first that can read the outputs.", show_default=False),
 ]
 Labels = Annotated[
     str,
@@ -44,12 +45,15 @@ Mean = Annotated[
     tuple[float, float, float] | None,
     typer.Option(help="Subtracted from each channel of 0 to 255.", show_default=False),
 ]
-Scale = Annotated[tuple[float, float, float] | None, typer.Option(help="Multiplied after that.", show_default=False)]
+Scale = Annotated[
+    tuple[float, float, float] | None,
+    typer.Option(help="Factor of each channel after the subtraction.", show_default=False),
+]
 Output = Annotated[
-    str, typer.Option(help="Name of the output to keep, for a model with several.", show_default=False)
+    str, typer.Option(help="Name of the output to keep, for a model with several outputs.", show_default=False)
 ]
 Size = Annotated[
-    str, typer.Option(help="WIDTHxHEIGHT of the input, for a model that accepts any.", show_default=False)
+    str, typer.Option(help="WIDTHxHEIGHT of the input, for a model that accepts any size.", show_default=False)
 ]
 Settings = Annotated[
     list[str] | None,
@@ -59,7 +63,10 @@ MaxSeconds = Annotated[int, typer.Option(min=1, help="Limit of the processor tim
 
 
 def read_labels(file: Path | None) -> tuple[str, ...]:
-    """Return the class names in a file, one per line. Without a file, return those of COCO. Raise ConfigError."""
+    """Return the class names in a file, one per line.
+
+    Without a file, return the class names of COCO. Raise ConfigError.
+    """
     from engines.repository.adopt import COCO_LABELS
 
     if file is None:
@@ -97,7 +104,10 @@ def overrides_of(
 
 
 def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``overrides_of``. The command gets their values as its argument ``overrides``."""
+    """Give a command the options of ``overrides_of``.
+
+    The command gets the values of the options as its argument ``overrides``.
+    """
 
     def parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
         hints = get_type_hints(function, localns={"Overrides": object}, include_extras=True)
@@ -123,11 +133,11 @@ def _labels(text: str) -> tuple[str, ...]:
     return read_labels(Path(text)) if text else ()
 
 
-def _unique(place: str, lines: list[str]) -> tuple[str, ...]:
+def _unique(key: str, lines: list[str]) -> tuple[str, ...]:
     labels = tuple(line for line in lines if line)
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice or not labels:
-        raise ConfigError("models", place, ", ".join(twice) or "empty", "one class name per line, each once")
+        raise ConfigError("models", key, ", ".join(twice) or "empty", "one class name per line, each once")
     return labels
 
 
@@ -153,7 +163,10 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def name_of(name: str, file: Path) -> str:
-    """Return the name of the user, or one made of the file's name. Raise ConfigError for an unusable name."""
+    """Return the model name that the user gave, or a name derived from the file's name.
+
+    Raise ConfigError for an unusable name.
+    """
     chosen = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("._-")[:63].rstrip("._-")
     if not re.fullmatch(NAME_PATTERN, chosen):
         raise ConfigError("models", "NAME", chosen, "lower-case letters, digits, dots, hyphens and underscores")

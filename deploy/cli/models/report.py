@@ -18,7 +18,7 @@ _SHOWN_LABELS = 6
 
 
 def print_report(report: ModelReport, models: Path | None, as_json: bool) -> None:
-    """Print a report. ``models`` is the repository in which the model is stored, None for none."""
+    """Print a report. ``models`` is the repository in which the model is stored, or None if no model is stored."""
     if as_json:
         stdout.print_json(data=report.model_dump(mode="json") | {"assumed": [s.key for s in report.assumed()]})
         return
@@ -70,7 +70,7 @@ def _tensor(tensor: TensorInfo) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a value in one line; of many labels, the first ones and their number."""
+    """Return a value as one line. Many labels are shortened to the first labels and the number of labels."""
     if isinstance(value, Decoding):
         values = value.model_dump(exclude={"settings"}, exclude_defaults=True) | value.settings
         return ", ".join(f"{key} {found}" for key, found in values.items())

@@ -169,8 +169,8 @@ async def _examined(
                 stdout.print(
                     f"[{colour}]{finding.state:<4}[/]  {escape(finding.what)}: {escape(finding.seen)}", soft_wrap=True
                 )
-                if finding.mend:
-                    stdout.print(f"      → {escape(finding.mend)}", soft_wrap=True)
+                if finding.advice:
+                    stdout.print(f"      → {escape(finding.advice)}", soft_wrap=True)
     return findings
 
 

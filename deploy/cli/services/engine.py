@@ -40,7 +40,7 @@ app = typer.Typer(invoke_without_command=True)
 _log = logs.get("engines.node")
 
 PROMOTIONS_S = 5.0
-"""Time between two looks for promoted versions in the repository, in s."""
+"""Pause between two checks of the repository for promoted versions, in s."""
 
 
 @app.callback()
@@ -65,7 +65,7 @@ def engine(
     """Classify batches until stopped.
 
     The node follows the pipelines of the site, and versions that are promoted or rolled back, while it runs. Exits
-    with 75 when another node has taken over or Kafka is gone.
+    with 75 when another node has taken over its partitions or Kafka cannot be reached.
     """
     if context.invoked_subcommand:
         return
@@ -253,7 +253,7 @@ def _print_gpu_use(use: Mapping[str, Any]) -> None:
 
 
 def _choices(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the choice of ``auto`` for each precision, and why usable backends were passed over."""
+    """Return the choice of ``auto`` for each precision, and why other usable backends were not chosen."""
     rows = []
     for precision, choice in report["auto"].items():
         usable = {name: text for name, text in choice["passed_over"].items() if not report["backends"][name]}

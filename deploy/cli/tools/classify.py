@@ -32,7 +32,7 @@ def classify(
     ],
     pipeline: Annotated[str, typer.Option(help="Pipeline of the site that classifies the pictures.")],
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds without any answer after which to give up.")
+        float, typer.Option(min=0.1, help="Give up after this number of seconds without an answer.")
     ] = 60.0,
     as_json: AsJson = False,
     kafka: Kafka = "",
@@ -73,7 +73,7 @@ def classify(
 
 
 def to_json(answer: Answer) -> dict[str, Any]:
-    """Return an answer as plain values, the same keys for every outcome. Boxes are in pixels of the picture."""
+    """Return an answer as plain values, with the same keys for every outcome. Boxes are in pixels of the picture."""
     result = answer.result
     return {
         "picture": str(answer.picture),

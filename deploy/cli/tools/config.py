@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ from ingest.site.topic.signature import PUBLIC_KEY_FILE, ConfigSigner, generate
 from ingest.site.topic.store import WRITER, commit, read
 from ingest.site.topic.view import Config
 from stream.rules import validated, validated_site
-from stream.silent import SilentRule, silent_rules
+
+if TYPE_CHECKING:
+    from stream.silent import SilentRule
 
 app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
 
@@ -44,7 +46,7 @@ def check(
     Warnings go to stderr and do not change the exit status.
     """
     found = validated_site(site.load(file), file)
-    silent = silent_rules(found, _labels(models, found, file) if models else {})
+    silent = _silent_rules(found, _labels(models, found, file) if models else {})
     _warn(file, silent, found)
     if as_json:
         warnings = [one._asdict() for one in silent]
@@ -77,7 +79,7 @@ def apply(
     Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
     """
     wanted = validated_site(site.load(file), file)
-    _warn(file, silent_rules(wanted), wanted)
+    _warn(file, _silent_rules(wanted), wanted)
     signing = None if dry_run else signer(sign_key)
     found, unusable = on_log(
         "sightline-config", kafka, prefix, lambda log: _apply(log, file, wanted, dry_run, take_over, signing)
@@ -126,6 +128,12 @@ def show(kafka: Kafka = "", prefix: Prefix = "") -> None:
     config = on_log("sightline-config", kafka, prefix, lambda log: read(log, validate=validated))
     entries = {key: entry.model_dump(mode="json") for key, entry in sorted(config.entries.items())}
     stdout.print_json(data=entries)
+
+
+def _silent_rules(found: Site, labels: Mapping[str, Collection[str]] | None = None) -> list[SilentRule]:
+    from stream.silent import silent_rules  # imports OpenCV, which would add 35 MB to every service
+
+    return silent_rules(found, labels)
 
 
 def _warn(file: Path, silent: list[SilentRule], found: Site) -> None:

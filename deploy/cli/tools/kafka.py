@@ -26,12 +26,17 @@ Folder = Annotated[
 @app.command()
 @friendly
 def fetch() -> None:
-    """Download Kafka's jars from Maven Central, once. Do nothing if SIGHTLINE_KAFKA names a cluster."""
+    """Download Kafka's jars from Maven Central and archive its classes for quick starts, once.
+
+    Do nothing if SIGHTLINE_KAFKA names a cluster.
+    """
     named = os.environ.get("SIGHTLINE_KAFKA")
     if named:
         typer.echo(f"SIGHTLINE_KAFKA names {named}: no local broker is needed")
         return
-    libs = Broker().fetch()
+    broker = Broker()
+    libs = broker.fetch()
+    broker.archive_classes()
     typer.echo(f"Apache Kafka {kafka_version()} is in {libs}")
 
 

@@ -55,21 +55,23 @@ def properties(template: str, ports: Ports, data: Path) -> str:
     )
 
 
-def format_command(java: str, libs: Path, log_config: Path, log: Path, config: Path, cluster_id: str) -> list[str]:
-    """Return the command that formats a node's data folder."""
+def format_command(jvm: list[str], config: Path, cluster_id: str) -> list[str]:
+    """Return the command that formats a node's data folder. ``jvm`` is the result of ``jvm_command``."""
     cluster = f"--cluster-id={cluster_id}"  # in one argument, because an id may begin with a dash
-    return [*_jvm(java, libs, log_config, log), "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
+    return [*jvm, "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
 
 
-def server_command(java: str, libs: Path, log_config: Path, log: Path, config: Path) -> list[str]:
-    """Return the command that runs a node."""
-    return [*_jvm(java, libs, log_config, log, f"-Xmx{HEAP_MB}m"), "kafka.Kafka", str(config)]
+def server_command(jvm: list[str], config: Path) -> list[str]:
+    """Return the command that runs a node. ``jvm`` is the result of ``jvm_command``."""
+    return [*jvm, "kafka.Kafka", str(config)]
 
 
-def _jvm(java: str, libs: Path, log_config: Path, log: Path, *options: str) -> list[str]:
+def jvm_command(java: str, libs: Path, log_config: Path, log: Path, *options: str) -> list[str]:
+    """Return the start of a command line that runs a class of Kafka, with further options of the JVM."""
     return [
         java,
         *options,
+        f"-Xmx{HEAP_MB}m",
         "-XX:+UseSerialGC",  # smallest footprint; pauses are milliseconds at this heap size
         "-XX:TieredStopAtLevel=1",  # starts in one second instead of three, with a lower peak throughput
         "-Djava.awt.headless=true",

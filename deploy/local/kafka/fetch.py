@@ -36,6 +36,11 @@ def libs_folder(home: Path) -> Path:
     return home / "kafka" / f"libs-{kafka_version()}"
 
 
+def class_archive(home: Path) -> Path:
+    """Return the path of the archive of Kafka's parsed classes (class data sharing of the JVM)."""
+    return home / "kafka" / f"classes-{kafka_version()}.jsa"
+
+
 def fetch(home: Path) -> Path:
     """Download the jars unless they exist, and return their folder. Raise ToolMissing or FetchFailed.
 

@@ -23,7 +23,7 @@ with the light."""
 _MID_GREY = 128.0
 _NOISE_UNIT, _GAIN_UNIT = 16, 64
 """Scale of the integers in the noise field (16 for one grey level), and of ``_GAIN`` (64 for a gain of 1)."""
-_GAIN = (_GAIN_UNIT * np.sqrt(_READ_SHARE + (1 - _READ_SHARE) * np.arange(256) / _MID_GREY)).round().astype(np.uint8)
+_GAIN = (_GAIN_UNIT * np.sqrt(_READ_SHARE + (1 - _READ_SHARE) * np.arange(256) / _MID_GREY)).round().astype(np.int16)
 """Noise at each grey level relative to mid grey, by the Poissonian-Gaussian model (Foi et al., IEEE TIP 2008)."""
 
 
@@ -56,7 +56,7 @@ class Weather:
         window = self._bank[top : top + image.shape[0], left : left + image.shape[1]]
         add = cv2.add if rng.random() < 0.5 else cv2.subtract
         scale = 1.0 / (_NOISE_UNIT * _GAIN_UNIT)
-        noise = cv2.multiply(cv2.LUT(image, _GAIN), window, scale=scale, dtype=cv2.CV_16S)
+        noise = cv2.multiply(cv2.LUT(image, _GAIN), window, scale=scale)  # of two int16 arrays: three times as fast
         return add(image, noise, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
     def _rained(self, image: Image, rng: np.random.Generator) -> Image:

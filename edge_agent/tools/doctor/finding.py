@@ -8,12 +8,12 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Result of one check: subject (``what``), state, observation (``seen``) and advice (``mend``)."""
+    """Result of one check: subject (``what``), state, observation (``seen``) and ``advice``."""
 
     what: str
     state: Literal["good", "poor", "bad"]
     seen: str
-    mend: str = ""
+    advice: str = ""
 
 
 def good(what: str, seen: str) -> Finding:
@@ -21,11 +21,11 @@ def good(what: str, seen: str) -> Finding:
     return Finding(what, "good", seen)
 
 
-def poor(what: str, seen: str, mend: str) -> Finding:
+def poor(what: str, seen: str, advice: str) -> Finding:
     """Return a finding about a subject that works, but has a problem."""
-    return Finding(what, "poor", seen, mend)
+    return Finding(what, "poor", seen, advice)
 
 
-def bad(what: str, seen: str, mend: str) -> Finding:
+def bad(what: str, seen: str, advice: str) -> Finding:
     """Return a finding about a subject that does not work."""
-    return Finding(what, "bad", seen, mend)
+    return Finding(what, "bad", seen, advice)

@@ -22,12 +22,12 @@ from ingest.contract.records import Heartbeat
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS, topic_differences
 from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.settings import PLAINTEXT_MEND, PLAINTEXT_RISK, KafkaSettings, producer
+from ingest.kafka.settings import PLAINTEXT_ADVICE, PLAINTEXT_RISK, KafkaSettings, producer
 from ingest.kafka.writer import start, stop
 from ingest.site import LinkConfig
 
 TIMEOUT_S = 10.0
-EXCHANGES = 5
+HEARTBEATS_SENT = 5
 """Number of heartbeats that are sent to compare the clocks of agent and broker."""
 _ADVICE = "check the address, the secrets and the firewall"
 FAR_MS = 1000.0
@@ -57,7 +57,7 @@ def check_privacy(settings: KafkaSettings) -> list[Finding]:
     """Return a poor finding if records leave this machine without TLS, otherwise no finding."""
     exposed = settings.plaintext_hosts
     text = f"without TLS: {PLAINTEXT_RISK}"
-    return [poor(f"link to {', '.join(exposed)}", text, PLAINTEXT_MEND)] if exposed else []
+    return [poor(f"link to {', '.join(exposed)}", text, PLAINTEXT_ADVICE)] if exposed else []
 
 
 async def _check_opens(config: LinkConfig, settings: KafkaSettings) -> Finding:
@@ -150,7 +150,7 @@ async def check_clock_offset(client: AIOKafkaProducer, settings: KafkaSettings) 
     clock = ClockOffset()
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            for _ in range(EXCHANGES):
+            for _ in range(HEARTBEATS_SENT):
                 sent_ns = time.time_ns()
                 beat = Heartbeat(service="doctor", instance="doctor", at_ns=sent_ns)
                 metadata = await client.send_and_wait(

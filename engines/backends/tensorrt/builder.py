@@ -1,4 +1,4 @@
-"""Build of a TensorRT plan from an ONNX file. Not yet run on a GPU.
+"""Build of a TensorRT plan from an ONNX file. This module has not run on a GPU yet.
 
 The names used here exist in TensorRT 10.13 and 11.4. Networks are strongly typed: the ONNX file alone decides the
 precision of each layer.
@@ -54,21 +54,24 @@ class BuildControl:
         return self._cancelled.is_set()
 
     def report(self, progress: BuildProgress) -> None:
-        """Call ``on_progress``. Its errors are logged: one that reached TensorRT would end the process."""
+        """Call ``on_progress``.
+
+        Errors of ``on_progress`` are logged, because an error that reached TensorRT would end the process.
+        """
         try:
             self.on_progress(progress)
         except Exception as error:
             _log.warning("build_progress_failed", error=repr(error))
 
     def cancel(self) -> None:
-        """Cancel the build. It ends after its current step."""
+        """Cancel the build, which then ends after its current step."""
         self._cancelled.set()
 
 
 def build(
     trt: Any, logger: Any, model: Model, options: BuildOptions, timings: bytes, control: BuildControl
 ) -> BuiltPlan:
-    """Return the plan of a model. Takes minutes, and needs the device's context in the calling thread.
+    """Return the plan of a model. A build takes minutes, and needs the device's context in the calling thread.
 
     Raise ModelLoadFailed with TensorRT's errors, BuildCancelled after a cancel.
     """
@@ -102,9 +105,11 @@ def build(
 
 
 def make_logger(trt: Any) -> Any:
-    """Return a TensorRT logger that writes to this project's log. ``recent`` returns the last errors as one text.
+    """Return a TensorRT logger that writes to this project's log.
 
-    TensorRT calls it from several threads.
+    The logger's method ``recent`` returns the last errors as one text.
+
+    TensorRT calls the logger from several threads.
     """
     severe = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
 
@@ -127,7 +132,7 @@ def make_logger(trt: Any) -> Any:
 
 
 def make_monitor(trt: Any, control: BuildControl) -> Any:
-    """Return a progress monitor for a build. TensorRT calls it from its builder threads."""
+    """Return a progress monitor for a build. TensorRT calls the monitor from its builder threads."""
 
     class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -183,7 +188,7 @@ def _require_profile(config: Any, profile: Any, model: Model) -> None:
     if config.add_optimization_profile(profile) < 0:
         raise ModelLoadFailed(
             f"model file {model.path}: TensorRT refuses batches of 1 to {model.manifest.max_batch}. "
-            "Export it with a dynamic first axis"
+            "Export the model with a dynamic first axis"
         )
 
 

@@ -1,6 +1,6 @@
 """The device interface: the CUDA calls that the TensorRT backend needs.
 
-``pycudadevice`` implements it. The tests have a fake of it that keeps CUDA's asynchronous contract.
+``pycudadevice`` implements the interface. The tests have a fake device that keeps CUDA's asynchronous contract.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 HostArray = npt.NDArray[Any]
 Event = NewType("Event", object)
-"""A point in a stream that a thread can wait for. It sleeps while it waits."""
+"""A point in a stream that a thread can wait for. The waiting thread sleeps."""
 
 
 class DeviceMemory(NamedTuple):
@@ -26,14 +26,14 @@ class DeviceMemory(NamedTuple):
 
 
 class Stream(Protocol):
-    """A queue of device work that runs in order. ``handle`` is its ``CUstream`` for TensorRT."""
+    """A queue of device work that runs in order. ``handle`` is the ``CUstream`` that TensorRT uses."""
 
     @property
     def handle(self) -> int: ...
 
 
 class DeviceBuffer(ABC):
-    """Device memory that its holder owns: ``free`` returns it. Addresses are borrowed and end with the buffer."""
+    """Device memory that its holder owns, and returns by ``free``. Addresses are valid until the buffer is freed."""
 
     def __init__(self, address: int, nbytes: int) -> None:
         self.address = address
@@ -41,11 +41,11 @@ class DeviceBuffer(ABC):
 
     @abstractmethod
     def free(self) -> None:
-        """Return the memory to the device. No work in flight may use it. Raise GpuError."""
+        """Return the memory to the device. No work in flight may use the memory. Raise GpuError."""
 
 
 class Graph(ABC):
-    """A captured sequence of device work, launched by one call. It holds the addresses of its buffers."""
+    """A captured sequence of device work, launched by one call. The graph contains the addresses of its buffers."""
 
     @abstractmethod
     def launch(self, stream: Stream) -> None:
@@ -59,9 +59,9 @@ class Graph(ABC):
 class GpuDevice(ABC):
     """One GPU, used through its primary context, which TensorRT uses too.
 
-    The thread that makes the device opens the context, and the same thread closes the device. Every other method but
-    ``current`` needs the context: call it within ``current()``. All methods raise GpuError. After a sticky error,
-    such as an illegal address, every call fails until the process ends.
+    The thread that makes the device opens the context, and the same thread closes the device. Call all other methods
+    within ``current()``, which provides the context. All methods raise GpuError. After a sticky error, such as an
+    illegal address, every call fails until the process ends.
     """
 
     name: str
@@ -81,7 +81,7 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def pin(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
-        """Return an array in pinned host memory, without content. Copies from other memory are not asynchronous."""
+        """Return an uninitialised array in pinned host memory. Copies from other memory are not asynchronous."""
 
     @abstractmethod
     def stream(self) -> Stream:
@@ -92,11 +92,17 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def copy_in(self, target: DeviceBuffer, source: HostArray, stream: Stream) -> None:
-        """Start to copy a pinned array to the device. Do not write to ``source`` before a later event."""
+        """Start to copy a pinned array to the device.
+
+        Do not write to ``source`` until an event behind the copy has happened.
+        """
 
     @abstractmethod
     def copy_out(self, target: HostArray, source: DeviceBuffer, stream: Stream) -> None:
-        """Start to fill a pinned array from the device. Do not read ``target`` before a later event."""
+        """Start to fill a pinned array from the device.
+
+        Do not read ``target`` until an event behind the copy has happened.
+        """
 
     @abstractmethod
     def record(self, event: Event, stream: Stream) -> None:
@@ -110,7 +116,7 @@ class GpuDevice(ABC):
     def capture(self, stream: Stream, work: Callable[[], bool]) -> Graph | None:
         """Record the work that ``work`` starts on ``stream``, without running it.
 
-        Return None if ``work`` returns False, or if CUDA cannot capture it: then run it without a graph.
+        Return None if ``work`` returns False, or if CUDA cannot capture the work: then run ``work`` without a graph.
         """
 
     @abstractmethod
@@ -119,7 +125,7 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the context. Free all buffers before."""
+        """Release the context. Free all buffers first."""
 
 
 def row_bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:

@@ -1,4 +1,7 @@
-"""The TensorRT backend. Not yet run on a GPU: its tests run on a fake device and a fake ``tensorrt`` module."""
+"""The TensorRT backend.
+
+The backend has not run on a GPU yet: its tests run on a fake device and a fake ``tensorrt`` module.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ T = TypeVar("T")
 _log = logs.get("engines.backends.tensorrt.engine")
 
 SLOTS = 3
-"""One batch is copied in, one is computed, and one is copied out at the same time."""
+"""Number of slots: one batch is copied in, a second is computed, and a third is copied out at the same time."""
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class GpuPlatform:
-    """Access to TensorRT and to the GPUs. Tests replace it."""
+    """Access to TensorRT and to the GPUs. Tests replace this object."""
 
     reason: Callable[[], str] = unavailable_reason
     tensorrt: Callable[[], Any] = load_tensorrt
@@ -38,7 +41,7 @@ class GpuPlatform:
 
 
 class EngineMemory(NamedTuple):
-    """Memory of a loaded engine, in bytes. The weights of the plan count with the size of the plan."""
+    """Memory of a loaded engine, in bytes. ``plan_bytes`` is the size of the plan, which contains the weights."""
 
     plan_bytes: int
     slots_bytes: int
@@ -57,8 +60,9 @@ class TensorRtSlot(Slot):
 class TensorRtEngine(Engine):
     """Engine that computes on one GPU. ``load`` builds the plan first, unless the plan is in the cache.
 
-    A build takes minutes. ``control`` reports its progress and cancels it. All device calls are made in the GPU's own
-    thread; the thread that collects a batch only waits for its event. ``workers`` concerns CPU backends only.
+    A build takes minutes. ``control`` reports the progress of the build, and can cancel the build. All device calls
+    are made in the GPU's own thread; the thread that collects a batch only waits for the batch's event. ``workers``
+    concerns CPU backends only.
     """
 
     def __init__(
@@ -127,7 +131,9 @@ class TensorRtEngine(Engine):
                 if plan is None or not self._deserialise(trt, logger, plan, model):
                     plan = self._build(trt, logger, gpu, key, model)
                     if not self._deserialise(trt, logger, plan, model):
-                        raise ModelLoadFailed(f"plan of {model.manifest.id}: TensorRT refuses it: {logger.recent()}")
+                        raise ModelLoadFailed(
+                            f"plan of {model.manifest.id}: TensorRT refuses the plan: {logger.recent()}"
+                        )
         except OSError as error:
             raise ModelLoadFailed(
                 f"model {model.manifest.id}: {error}: expected a readable model and a writable folder "
@@ -182,7 +188,7 @@ class TensorRtEngine(Engine):
             self._gpu_slots.append(slot)
             return slot
         self._close_impl()
-        raise ModelLoadFailed(f"slot of {SLOTS} on {gpu.device.name}: {text}")
+        raise ModelLoadFailed(f"{SLOTS} batch slots cannot be made on {gpu.device.name}: {text}")
 
     def _submit_impl(self, slot: Slot) -> None:
         assert isinstance(slot, TensorRtSlot)  # noqa: S101  (narrows the type)

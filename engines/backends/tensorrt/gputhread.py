@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class GpuThread:
-    """The thread of one GPU. Engines on this GPU share it.
+    """The thread of one GPU. All engines on this GPU share the thread.
 
     ``open_device`` runs in the thread. The thread only starts work and never waits for it, so that the next batch is
-    copied while the last one is computed. A batch's own thread waits for its event.
+    copied while the last one is computed. The thread that collects a batch waits for the batch's event.
 
     The thread is a daemon that ``atexit`` closes: pycuda aborts a process in which a thread ends with a context on
     its stack.
@@ -73,14 +73,14 @@ class GpuThread:
         self._users.add(release)
 
     def leave(self, release: Callable[[], None]) -> None:
-        """Remove a user, after running its ``release`` in the thread. The context stays for the next user."""
+        """Run a user's ``release`` in the thread, then remove the user. The context stays for the next user."""
         if release in self._users and not self.closed:
             with suppress(EngineError):  # memory of a lost device cannot be freed
                 self.call(release)
         self._users.discard(release)
 
     def close(self) -> None:
-        """Release what the users hold, and the context, and end the thread. May be called twice."""
+        """Run the ``release`` of all users, release the context, and end the thread. May be called twice."""
         atexit.unregister(self.close)
         if self.closed:
             return
@@ -101,7 +101,7 @@ class GpuThread:
             opened.set_result(device)
             while (call := self._calls.get()) is not None:
                 call()
-                del call  # it holds the work's objects, which must not outlive their context
+                del call  # the call holds the work's objects, which must not outlive their context
         with suppress(GpuError):
             device.close()
 
@@ -119,10 +119,10 @@ class GpuThread:
         future.set_exception(self._sorted(text))
 
     def _sorted(self, text: str) -> EngineError:
-        """Return DeviceLost if the context fails from now on, InferenceFailed otherwise.
+        """Return DeviceLost if the context has failed for good, InferenceFailed otherwise.
 
         CUDA reports an error of a kernel at any later call, and repeats it until the process ends. ``check`` waits
-        for all work, so that no copy of a failed batch is in flight any more.
+        for all work. Afterwards, no copy of a failed batch is in flight.
         """
         try:
             self.device.check()

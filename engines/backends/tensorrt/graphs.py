@@ -1,4 +1,4 @@
-"""CUDA graphs through libcuda, because pycuda has none. Not yet run on a GPU.
+"""CUDA graphs through libcuda, because pycuda has none. This module has not run on a GPU yet.
 
 The calls are those of the CUDA driver API, section "Stream Management" and "Graph Management".
 """
@@ -34,7 +34,7 @@ class CudaGraph(Graph):
 
 
 def capture(stream: Stream, work: Callable[[], bool]) -> CudaGraph | None:
-    """Capture the work that ``work`` starts on a stream. Return None if it cannot be captured."""
+    """Capture the work that ``work`` starts on a stream. Return None if CUDA cannot capture the work."""
     cuda = load_driver()
     handle = ctypes.c_void_p(stream.handle)
     graph, executable = ctypes.c_void_p(), ctypes.c_void_p()

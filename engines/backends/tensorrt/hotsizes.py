@@ -7,17 +7,19 @@ from collections import Counter
 GRAPHS = 2
 """Number of batch sizes with a graph. A graph needs an execution context per slot."""
 GRAPH_RUNS = 64
-"""Number of runs from which a batch size may get a graph. It exceeds the runs of a warm-up, 5 per slot and size."""
+"""Number of runs from which a batch size may get a graph. The number exceeds the runs of a warm-up, which are 5 per
+slot and size."""
 CHOOSE_EVERY = 64
-"""Number of runs between two choices."""
+"""Number of runs between two choices of the sizes that have graphs."""
 HALVE_EVERY = 4096
-"""Number of runs after which all counts are halved, so that a change of load shows within a minute."""
+"""Number of runs after which all counts are halved, so that the choice follows a change of load within a minute."""
 ADVANTAGE = 1.5
-"""Factor on the count of a size that has a graph. Two sizes of similar count do not replace each other in turn."""
+"""Factor by which the count of a size with a graph is multiplied, so that two sizes of similar count do not replace
+each other in turn."""
 
 
 class HotSizes:
-    """Counts batch sizes, and chooses the ``GRAPHS`` most frequent ones."""
+    """Counts batch sizes, and chooses the ``GRAPHS`` most frequent sizes."""
 
     def __init__(self) -> None:
         self.sizes: frozenset[int] = frozenset()
@@ -25,7 +27,7 @@ class HotSizes:
         self._runs = 0
 
     def note(self, rows: int) -> None:
-        """Count a run, and choose again from time to time."""
+        """Count a run, and choose the sizes again every ``CHOOSE_EVERY`` runs."""
         self._counts[rows] += 1
         self._runs += 1
         if self._runs % CHOOSE_EVERY == 0:

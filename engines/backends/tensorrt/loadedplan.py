@@ -1,4 +1,7 @@
-"""A deserialised plan: its inputs and outputs, and its execution contexts. Used in the GPU thread only."""
+"""A deserialised plan: its inputs and outputs, and its execution contexts.
+
+Use the objects of this module only in the GPU thread.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class LoadedPlan:
         return str(self._logger.recent())
 
     def close(self) -> None:
-        """Destroy the engine, then its runtime. Close all contexts before."""
+        """Destroy the engine, then its runtime. Close all contexts first."""
         self._engine = None
         self._runtime = None
 
@@ -69,23 +72,23 @@ class LoadedPlan:
             ) from None
         if not shape or shape[0] not in (-1, 1) or min(shape[1:], default=1) < 1:
             raise ModelLoadFailed(
-                f"model {model.manifest.id}: tensor {name} has the shape {shape}: expected the batch and then fixed "
+                f"model {model.manifest.id}: tensor {name} has the shape {shape}: expected a batch axis and fixed "
                 "sizes. Export the model without non-maximum suppression, or serve it with onnxruntime"
             )
         return TensorSpec(name, shape, dtype)
 
 
 def deserialise(trt: Any, logger: Any, plan: bytes, model: Model) -> LoadedPlan | None:
-    """Load a plan. Return None if TensorRT refuses it, as it does with plans of other versions or devices."""
+    """Load a plan. Return None if TensorRT refuses the plan, for example a plan of another version or device."""
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
     return None if engine is None else LoadedPlan(trt, logger, runtime, engine, model)
 
 
 class BoundContext:
-    """An execution context whose addresses are set once. It remembers its batch size.
+    """An execution context whose addresses are set once. The context remembers its batch size.
 
-    Raise GpuError if TensorRT cannot make it.
+    Raise GpuError if TensorRT cannot create the context.
     """
 
     def __init__(self, plan: LoadedPlan, addresses: dict[str, int], scratch: int) -> None:

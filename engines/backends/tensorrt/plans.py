@@ -1,7 +1,7 @@
 """Plans on disk: TensorRT's compiled models, and the kernel timings that make the next build faster.
 
-A plan works only with the TensorRT version and the compute capability that it was built for. Nothing tells before
-deserialisation that a plan fits, so that the key of a plan covers all of them.
+A plan works only with the TensorRT version and the compute capability that it was built for. A plan that does not fit
+fails only when it is deserialised. Therefore the key of a plan names the version and the capability.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class BuildOptions:
     workspace_bytes: int = 2 << 30
     """Maximum scratch memory of a layer, in bytes. 2 GiB leave room for several models on an 8 GB Jetson."""
     tf32: bool = False
-    """Whether layers of type float32 may compute with 10 bits of mantissa (TensorFloat-32). TensorRT's default."""
+    """Whether layers of type float32 may compute with 10 bits of mantissa (TensorFloat-32). TensorRT's own default is
+    true."""
     level: int = 3
     """``builder_optimization_level`` from 0 to 5. 3 is TensorRT's default."""
 
@@ -71,7 +72,7 @@ class PlanCache:
         return self.folder / f"{key.name}.plan"
 
     def read(self, key: PlanKey) -> bytes | None:
-        """Return a plan. Return None if it does not exist or is damaged."""
+        """Return a plan. Return None if the plan does not exist or is damaged."""
         path = self.path(key)
         try:
             data = path.read_bytes()
@@ -91,7 +92,10 @@ class PlanCache:
             old.unlink(missing_ok=True)
 
     def timings(self, key: PlanKey) -> bytes:
-        """Return the kernel timings for a key's version and capability. They are empty before the first build."""
+        """Return the kernel timings for a key's version and capability.
+
+        The timings are empty before the first build.
+        """
         try:
             return self._timings_path(key).read_bytes()
         except OSError:
@@ -129,7 +133,10 @@ class PlanCache:
 
 
 def default_folder() -> Path:
-    """Return ``$SIGHTLINE_HOME/plans``. Without the variable, return ``.sightline/plans`` in the working folder."""
+    """Return ``$SIGHTLINE_HOME/plans``.
+
+    If ``SIGHTLINE_HOME`` is not set, return ``.sightline/plans`` in the working folder.
+    """
     return Path(os.environ.get("SIGHTLINE_HOME") or ".sightline").absolute() / "plans"
 
 

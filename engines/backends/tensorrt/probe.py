@@ -1,7 +1,7 @@
 """Check that TensorRT, pycuda and a usable GPU are present, before any TensorRT object is made.
 
-Without a working driver, a TensorRT builder or runtime ends the process when it is used or destroyed. Therefore
-``cuInit`` comes first.
+Without a working driver, a TensorRT builder or runtime ends the process when it is used or destroyed. Therefore the
+probe calls ``cuInit`` first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 DRIVER = "libcuda.so.1"
-"""The CUDA driver's library. The NVIDIA driver package installs it, the CUDA toolkit does not."""
+"""The CUDA driver's library. The NVIDIA driver package installs the library; the CUDA toolkit does not."""
 OLDEST, NEWEST = (10, 12), (11,)
 """Oldest release and newest major version of TensorRT whose Python API this package uses."""
 MODULES = ("tensorrt", "tensorrt_bindings")
@@ -30,7 +30,7 @@ def unavailable_reason() -> str:
 
 
 def driver_reason() -> str:
-    """Return the reason why CUDA has no usable GPU here. The text is empty if ``cuInit`` finds one."""
+    """Return the reason why CUDA has no usable GPU here. The text is empty if ``cuInit`` finds a GPU."""
     try:
         cuda = load_driver()
     except OSError:
@@ -46,7 +46,10 @@ def driver_reason() -> str:
 
 
 def library_reason() -> str:
-    """Return the reason why TensorRT's Python module cannot be used. Call it only after ``driver_reason``."""
+    """Return the reason why TensorRT's Python module cannot be used.
+
+    Call this function only after ``driver_reason``.
+    """
     try:
         trt = load_tensorrt()
     except (ImportError, OSError) as error:  # the module loads shared libraries

@@ -1,6 +1,6 @@
-"""The device interface on pycuda. Not yet run on a GPU.
+"""The device interface on pycuda. This module has not run on a GPU yet.
 
-pycuda keeps a stack of contexts per thread. Its objects must be freed in the thread that opened their context.
+pycuda keeps a stack of contexts per thread. pycuda's objects must be freed in the thread that opened their context.
 Therefore GpuThread opens, uses and closes a PycudaDevice. Other threads push the context only to wait for events.
 """
 
@@ -23,7 +23,7 @@ NON_BLOCKING = 1
 
 
 class PycudaBuffer(DeviceBuffer):
-    """Device memory from ``cuMemAlloc``, which aligns it to 256 bytes."""
+    """Device memory from ``cuMemAlloc``, which aligns memory to 256 bytes."""
 
     def __init__(self, cuda: Any, nbytes: int) -> None:
         self._cuda = cuda
@@ -36,7 +36,10 @@ class PycudaBuffer(DeviceBuffer):
 
 
 class PycudaDevice(GpuDevice):
-    """GPU number ``index`` of those that CUDA_VISIBLE_DEVICES leaves. The constructor makes the context current."""
+    """GPU number ``index`` among the GPUs that CUDA_VISIBLE_DEVICES makes visible.
+
+    The constructor makes the context current.
+    """
 
     def __init__(self, index: int) -> None:
         import pycuda.driver as cuda  # raises ImportError without a driver
@@ -51,7 +54,7 @@ class PycudaDevice(GpuDevice):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Push the context, and pop it at the end."""
+        """Push the context, and pop the context at the end of the block."""
         call(self._cuda, self._context.push)
         try:
             yield

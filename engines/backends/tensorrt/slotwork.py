@@ -1,6 +1,6 @@
 """The device side of a slot: its stream, its buffers, its execution contexts and its CUDA graphs.
 
-Used in the GPU thread only, but for ``pixels``, ``event`` and ``outputs``.
+Use everything except ``pixels``, ``event`` and ``outputs`` only in the GPU thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class SlotMemory(NamedTuple):
 
 @dataclass(slots=True)
 class HotContext:
-    """The context of one hot batch size, and its graph after the second run. ``refused``: it cannot be captured."""
+    """The context of one hot batch size, and its graph after the second run.
+
+    ``refused`` is true if the work cannot be captured.
+    """
 
     context: BoundContext | None
     graph: Graph | None = None
@@ -37,9 +40,9 @@ class HotContext:
 class SlotWork:
     """Runs the batches of one slot on a stream of its own. The addresses never change, as CUDA graphs require.
 
-    A change of the input shape changes the state of a context, and a graph captured before is invalid. Therefore each
-    graph has a context of its own, as NVIDIA advises (github.com/NVIDIA/TensorRT/issues/3798). All contexts of the
-    slot share one scratch buffer, because the stream runs one batch at a time. Raise GpuError.
+    A change of the input shape changes the state of a context, which invalidates a graph captured before. Therefore
+    each graph has a context of its own, as NVIDIA advises (github.com/NVIDIA/TensorRT/issues/3798). All contexts of
+    the slot share one scratch buffer, because the stream runs one batch at a time. Raise GpuError.
     """
 
     def __init__(self, device: GpuDevice, plan: LoadedPlan, hot: HotSizes, shape: tuple[int, int, int, int]) -> None:
@@ -63,7 +66,7 @@ class SlotWork:
             raise
 
     def start(self, rows: int) -> None:
-        """Start the copy in, the computation and the copy out of a batch. ``event`` marks its end."""
+        """Start the copy in, the computation and the copy out of a batch. ``event`` marks the end of the batch."""
         self._hot_sizes.note(rows)
         hot = self._hot_context(rows)
         if hot is None or hot.context is None:
@@ -125,7 +128,7 @@ class SlotWork:
         return True
 
     def _hot_context(self, rows: int) -> HotContext | None:
-        """Return the context of a hot batch size, and drop those of sizes that are hot no more."""
+        """Return the context of a hot batch size, and drop the contexts of sizes that are no longer hot."""
         for cold in self._hot.keys() - self._hot_sizes.sizes:
             graph = self._hot.pop(cold).graph
             if graph is not None:

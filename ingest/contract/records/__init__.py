@@ -21,11 +21,11 @@ from ingest.contract.records.event import Alert, AlertData, Delivery, Event, Eve
 from ingest.contract.records.frame import (
     MAX_RESTING,
     WITHHELD_REASONS,
-    Account,
     Frame,
     FrameMeta,
     Redacted,
     RoutedFrame,
+    WithheldInterval,
 )
 from ingest.contract.records.reading import (
     BY_HOST,
@@ -61,7 +61,6 @@ __all__ = [
     "SUSPECT",
     "WITHHELD_READING_REASONS",
     "WITHHELD_REASONS",
-    "Account",
     "Alert",
     "AlertData",
     "Attribute",
@@ -100,6 +99,7 @@ __all__ = [
     "ShadowDifference",
     "ShadowRecord",
     "Waiting",
+    "WithheldInterval",
     "pad_into",
     "padded_rows",
 ]

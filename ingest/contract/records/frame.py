@@ -23,8 +23,8 @@ MAX_RESTING = 16
 """Maximum number of stationary objects that one frame reports. A frame with this number of stationary objects may
 have left out others."""
 MAX_REASONS = 16
-"""Maximum number of reasons in one account of withheld frames: about twice the existing ones, because a newer agent
-may have more. The limit is low because all reasons travel with every batch item and result."""
+"""Maximum number of reasons in one interval of withheld frames: about twice the present number, because a newer agent
+may have more reasons. The limit is low because all reasons travel with every batch item and result."""
 MAX_PIPELINES = 256
 """Maximum number of pipelines of one frame. The pipelines' names travel with every batch item and result."""
 MAX_REASON_CHARS = 200
@@ -36,10 +36,10 @@ Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
 """A word without a space or ``=``, because these separate the parts of the account header."""
 
 
-class Account(Record):
+class WithheldInterval(Record):
     """The frames withheld in an unbroken interval, counted by reason. ``counts`` sums to the interval's length.
 
-    An account keeps unknown reasons, because they come from a newer minor version.
+    An interval keeps unknown reasons, which come from a newer minor version.
     """
 
     KIND: ClassVar[str] = "account"
@@ -156,7 +156,7 @@ class Frame(FrameMeta):
     quality: Count = 0
     scaled_from: tuple[Count, Count] | None = None
     redacted: Redacted | None = None
-    account: Account | None = None
+    account: WithheldInterval | None = None
 
     @model_validator(mode="after")
     def _account_is_adjacent(self) -> Self:

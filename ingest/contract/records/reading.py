@@ -1,4 +1,4 @@
-"""Sensor readings in columns, and the account of the readings withheld before these."""
+"""Sensor readings in columns, and the interval of the readings withheld before these readings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ingest.contract.identity import FrameId
 from ingest.contract.records.base import Count, Many, Name, Record
-from ingest.contract.records.frame import Account
+from ingest.contract.records.frame import WithheldInterval
 
 GOOD = 0
 SUSPECT = 1
@@ -65,7 +65,7 @@ class Readings(Record):
     values: Many[AnyFloat]
     quality: Many[Count]
     timed_by: Many[Count] = ()
-    account: Account | None = None
+    account: WithheldInterval | None = None
 
     @property
     def first(self) -> FrameId:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import ConfigDict, Field
+
 from ingest.contract.records.base import Count, Many, Name, Record, SmallMap
-from ingest.contract.records.frame import Account
+from ingest.contract.records.frame import WithheldInterval
 
 CameraState = Literal["starting", "running", "frozen", "black", "tampered", "stalled", "down", "ended"]
 """A ``frozen``, ``black`` or ``tampered`` camera still delivers frames, but these frames do not show the camera's
@@ -48,10 +50,12 @@ class SensorStatus(StreamStatus):
 class EpochEnd(Record):
     """The end of a capture. ``last`` is the last frame that was stored or counted as withheld, -1 without any.
 
-    After a kill, ``clean`` is false and ``told`` is the highest sequence number that a heartbeat reported. The frames
-    between ``last`` and ``told`` were only in the agent's memory and never stored. The ledger counts the frames after
-    ``last`` as unclean.
+    After a kill, ``clean`` is false and ``reported`` is the highest sequence number that a heartbeat reported. Frames
+    between ``last`` and ``reported`` were only in the agent's memory and never stored. The ledger counts the frames
+    after ``last`` as unclean.
     """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     KIND: ClassVar[str] = "epoch-end"
 
@@ -59,7 +63,8 @@ class EpochEnd(Record):
     epoch: Count
     last: int
     clean: bool
-    told: int = -1
+    reported: int = Field(default=-1, alias="told")
+    """Highest sequence number that a heartbeat reported. The record's field keeps its first name, ``told``."""
 
 
 class Waiting(Record):
@@ -83,7 +88,7 @@ class SensorLedger(Record):
 
     KIND: ClassVar[str] = "sensor-ledger"
 
-    accounts: Many[Account] = ()
+    accounts: Many[WithheldInterval] = ()
     ended: Many[EpochEnd] = ()
     waiting: Many[Waiting] | None = None
 
@@ -116,7 +121,7 @@ class Heartbeat(Record):
     state: Literal["starting", "running", "draining", "stopped", "failed"] = "running"
     reason: str = ""
     cameras: Many[CameraStatus] = ()
-    accounts: Many[Account] = ()
+    accounts: Many[WithheldInterval] = ()
     ended: Many[EpochEnd] = ()
     waiting: Many[Waiting] | None = None
     sensors: Many[SensorStatus] = ()

@@ -1,7 +1,7 @@
 """Stationary tracks: tracks of objects that stand still, in regions that no model examines. Pure.
 
 A pipeline that examines only moving regions loses an object that has stopped. The agent's background model absorbs
-the object, and the agent reports no motion there. As long as nothing moves at the object's place, the object is
+the object, and the agent reports no motion there. As long as nothing moves at the object's position, the object is
 assumed to be present. From time to time the agent lists the stationary boxes of a frame, and the model examines these
 boxes. The model's detections confirm the object or end its track.
 """
@@ -17,13 +17,13 @@ from stream.analyse.geometry import Scale
 from stream.analyse.tracking.tracker import LOST_S, HeldTrack, Track
 
 REST_S = 2.0
-"""Time in one place after which a track is stationary. The agent's background model takes twice as long to absorb an
+"""Time in a position after which a track is stationary. The agent's background model takes twice as long to absorb an
 object. An object that goes out of sight while it moves was never stationary."""
 UNCONFIRMED_S = 120.0
 """Time after which a track is dropped if the agent has not listed its object and the model has not detected the
 object. This time is four times the longest usual keep-alive interval."""
 COVERED_S = 10.0
-"""Maximum time for which a passing object may cover a stationary object, in seconds. If motion covers the place for
+"""Maximum time in s for which a passing object may cover a stationary object. If motion covers the position for
 longer, the stationary object counts as gone."""
 _SAME = 0.6
 """Minimum overlap of two boxes of one object that has not moved, as a share of the smaller box. The boxes differ
@@ -32,7 +32,7 @@ _WHOLE = 0.7
 """Minimum area of a box that shows the whole object, as a share of the object's area. A smaller box shows a part of
 the object."""
 _FULL = 0.95
-"""Minimum area of a box that becomes the object's new place, as a share of the largest area seen. Boxes of one
+"""Minimum area of a box that becomes the object's new position, as a share of the largest area seen. Boxes of one
 fully visible object vary in area by up to 5 %."""
 _GROWN = 1.5
 """Maximum growth factor of a stationary object's area. A larger box includes another object, or shows that the object
@@ -45,13 +45,13 @@ _INSIDE = 0.9
 """Minimum share of a moving box that lies inside a stationary object's box. Below this share, the object itself may
 be leaving."""
 _OWN = 0.5
-"""Minimum share of a listed box that lies inside the place of an object. Below this share, the box shows a larger
+"""Minimum share of a listed box that lies inside the position of an object. Below this share, the box shows a larger
 object in front or beside."""
 _ABSORBED_S = 10.0
-"""Time after which the background has certainly absorbed an object that stopped. A moving detection at that place
+"""Time after which the background has certainly absorbed an object that stopped. A moving detection at that position
 with another label then shows another object."""
 _MAX_MISSES = 2
-"""Number of counted misses after which a track ends. In a miss, the model examines the object's place and does not
+"""Number of counted misses after which a track ends. In a miss, the model examines the object's position and does not
 detect the object; one miss may be an error of the model."""
 _APART_S = 2.0
 """Minimum time between two misses that count separately, in seconds. Within this time the picture hardly changes, so
@@ -76,55 +76,55 @@ class FrameView(NamedTuple):
             scale.boxes(box for box in resting or () if box in looked_at),
         )
 
-    def lists(self, place: Box) -> bool:
-        """Return whether the agent listed the object in a place as stationary.
+    def lists(self, position: Box) -> bool:
+        """Return whether the agent listed the object in a position as stationary.
 
-        A larger object that the agent lists and that covers the place does not count.
+        A larger object that the agent lists and that covers the position does not count.
         """
-        own = [box for box in self.resting or () if place.shared(box) >= _OWN * box.area]
-        return _share(place, own) >= _COVERED
+        own = [box for box in self.resting or () if position.shared(box) >= _OWN * box.area]
+        return _share(position, own) >= _COVERED
 
-    def shows(self, place: Box) -> bool:
-        """Return whether the model examined a stationary object in a place."""
-        return _share(place, self.shown) >= _COVERED
+    def shows(self, position: Box) -> bool:
+        """Return whether the model examined a stationary object in a position."""
+        return _share(position, self.shown) >= _COVERED
 
     def is_at_rest(self, box: Box) -> bool:
         """Return whether a detection shows a stationary object, rather than an object that moves in front of a
         stationary object."""
         return self.shows(box) and self.moving(box) < _COVERED
 
-    def moving(self, place: Box) -> float:
-        """Return the share of a place in which something moves, 0..1."""
-        return _share(place, self.motion or ())
+    def moving(self, position: Box) -> float:
+        """Return the share of a position in which something moves, 0..1."""
+        return _share(position, self.motion or ())
 
-    def crosses_edge(self, place: Box) -> bool:
-        """Return whether a moving region is partly inside and partly outside of a place."""
-        return any(0.0 < place.shared(box) < _INSIDE * box.area for box in self.motion or ())
+    def crosses_edge(self, position: Box) -> bool:
+        """Return whether a moving region is partly inside and partly outside of a position."""
+        return any(0.0 < position.shared(box) < _INSIDE * box.area for box in self.motion or ())
 
-    def excludes(self, place: Box) -> bool:
+    def excludes(self, position: Box) -> bool:
         """Return whether the agent listed all stationary boxes, and neither a stationary box nor motion is in a
-        place."""
+        position."""
         complete = self.resting is not None and len(self.resting) < MAX_RESTING
-        return complete and _share(place, self.resting or ()) + self.moving(place) < _COVERED
+        return complete and _share(position, self.resting or ()) + self.moving(position) < _COVERED
 
 
 @dataclass
 class _Stop:
-    """A track that stays in one place.
+    """A track that stays in one position.
 
     Times in ns come from ``TrackTime.lived_ns``, times in s from ``TrackTime.advance``.
     """
 
     track: Track
     first: Box
-    """Box with which the track came to this place."""
-    place: Box
+    """Box with which the track came to this position."""
+    position: Box
     """Last box that shows the whole object."""
     full_px: float
-    """Largest area of the object's boxes in this place, in square pixels."""
+    """Largest area of the object's boxes in this position, in square pixels."""
     since_ns: int
     is_stationary: bool
-    """Whether the track was seen in this place for at least ``REST_S``, or the agent lists its object."""
+    """Whether the track was seen in this position for at least ``REST_S``, or the agent lists its object."""
     is_listed: bool
     """Whether the agent has listed the object as stationary since the object last moved. An object that was not
     listed may have left when it went out of sight."""
@@ -132,20 +132,20 @@ class _Stop:
     at_s: float
     """Time at which the track was last detected, or continued without a detection."""
     is_absorbed: bool = False
-    """Whether the background has absorbed the object: there was a frame without any motion in this place."""
+    """Whether the background has absorbed the object: there was a frame without any motion in this position."""
     must_be_absorbed: bool = False
     """Whether ``_ABSORBED_S`` have passed since the object stopped."""
     covered_ns: int | None = None
-    """Time at which another object began to cover this place; None if no object covers the place."""
+    """Time at which another object began to cover this position; None if no object covers the position."""
     is_certain: bool = True
-    """Whether the object is certainly in this place. An object that is covered, or that the model missed, may have
+    """Whether the object is certainly in this position. An object that is covered, or that the model missed, may have
     left."""
     misses: int = 0
     missed_ns: int | None = None
 
 
 class StationaryTracks:
-    """The tracks of one camera, each with its place and the time since which the track has been there."""
+    """The tracks of one camera, each with its position and the time since which the track has been there."""
 
     def __init__(self) -> None:
         self._stops: dict[str, _Stop] = {}
@@ -160,7 +160,7 @@ class StationaryTracks:
             self._stops[track.name] = _Stop(track, box, box, box.area, at_ns, at_rest, at_rest, at_ns, at_s)
             return at_rest
         if box.area >= _FULL * stop.full_px:
-            stop.place, stop.full_px = box, max(stop.full_px, box.area)
+            stop.position, stop.full_px = box, max(stop.full_px, box.area)
         stop.is_stationary |= at_rest or at_ns - stop.since_ns >= REST_S * 1e9
         stop.is_listed, stop.confirmed_ns, stop.at_s, stop.covered_ns = at_rest, at_ns, at_s, None
         stop.is_certain, stop.misses, stop.missed_ns = True, 0, None
@@ -180,7 +180,7 @@ class StationaryTracks:
             parts = [one for one in found if self._is_part(one, stop, view)]
             if parts:
                 found = [one for one in found if one not in parts]
-            if parts and not any(_is_whole(one.box, stop.place) for one in found):
+            if parts and not any(_is_whole(one.box, stop.position) for one in found):
                 found.append(_completed(max(parts, key=lambda one: one.box.area), stop, view))
         return found
 
@@ -189,12 +189,12 @@ class StationaryTracks:
 
         Once the background has absorbed the object, a moving detection shows another object.
         """
-        if not _is_within(one.box, stop.place) or _is_whole(one.box, stop.place):
+        if not _is_within(one.box, stop.position) or _is_whole(one.box, stop.position):
             return False
         moves = one.box not in (view.resting or ())
         if moves and (stop.is_absorbed or (stop.must_be_absorbed and one.label != stop.track.label)):
             return False
-        return not any(_is_whole(one.box, other.place) for other in self._stops.values() if other is not stop)
+        return not any(_is_whole(one.box, other.position) for other in self._stops.values() if other is not stop)
 
     def held(self, view: FrameView, at_s: float, at_ns: int, found: Sequence[Detection] = ()) -> list[HeldTrack]:
         """Return the stationary tracks without a detection in ``found``. Drop the tracks whose objects have left."""
@@ -207,20 +207,20 @@ class StationaryTracks:
 
     def hold(self, names: Iterable[str], at_s: float) -> list[Track]:
         """Note that tracks without a detection continue, and return the tracks whose objects are certainly still in
-        place."""
+        position."""
         stops = [self._stops[name] for name in names if name in self._stops]
         for stop in stops:
-            stop.at_s, stop.track.box = at_s, stop.place
+            stop.at_s, stop.track.box = at_s, stop.position
         return [stop.track for stop in stops if stop.is_certain and stop.is_listed]
 
     def missed(self, view: FrameView, seen: Collection[str], at_ns: int) -> None:
-        """Note the tracks whose places the model examined without detecting the object.
+        """Note the tracks whose positions the model examined without detecting the object.
 
         Such an object may have left.
         """
         for name in [name for name in self._stops if name not in seen] if view.shown else ():
             stop = self._stops[name]
-            if view.shows(stop.place):
+            if view.shows(stop.position):
                 stop.is_certain = False
                 if stop.missed_ns is None or at_ns - stop.missed_ns > _APART_S * 1e9:
                     stop.misses, stop.missed_ns = stop.misses + 1, at_ns
@@ -241,27 +241,27 @@ def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
     known: dict[str, object] = {}
     if part.box not in (view.resting or ()):
         known = {"label": stop.track.label, "score": stop.track.score, "attributes": ()}
-    return part.model_copy(update={"box": stop.place, **known})
+    return part.model_copy(update={"box": stop.position, **known})
 
 
 def _held(stop: _Stop, view: FrameView, at_ns: int) -> HeldTrack:
-    moving, is_shown = view.moving(stop.place), view.shows(stop.place)
+    moving, is_shown = view.moving(stop.position), view.shows(stop.position)
     if moving >= _COVERED:
         stop.covered_ns, stop.is_certain = stop.covered_ns or at_ns, False
     else:
         stop.covered_ns = None
-        if view.lists(stop.place) and not is_shown:
+        if view.lists(stop.position) and not is_shown:
             stop.confirmed_ns, stop.is_certain, stop.is_listed = at_ns, True, True
     stop.is_absorbed |= moving == 0.0
     stop.must_be_absorbed = at_ns - stop.since_ns > _ABSORBED_S * 1e9
-    may_leave = moving > 0.0 and view.crosses_edge(stop.place)
-    return HeldTrack(stop.track.name, stop.place, faint=moving >= _COVERED or is_shown or may_leave)
+    may_leave = moving > 0.0 and view.crosses_edge(stop.position)
+    return HeldTrack(stop.track.name, stop.position, faint=moving >= _COVERED or is_shown or may_leave)
 
 
 def _has_left(stop: _Stop, view: FrameView, at_s: float, at_ns: int) -> bool:
     is_lost = at_s - stop.at_s > LOST_S or at_ns - stop.confirmed_ns > UNCONFIRMED_S * 1e9
     is_covered = stop.covered_ns is not None and at_ns - stop.covered_ns > COVERED_S * 1e9
-    return is_lost or is_covered or view.excludes(stop.place)
+    return is_lost or is_covered or view.excludes(stop.position)
 
 
 def _are_same(one: Box, other: Box, grown: float = float("inf")) -> bool:
@@ -269,15 +269,15 @@ def _are_same(one: Box, other: Box, grown: float = float("inf")) -> bool:
     return shared > 0.0 and other.area <= grown * one.area and shared >= _SAME * min(one.area, other.area)
 
 
-def _is_whole(box: Box, place: Box) -> bool:
-    return _are_same(place, box, _GROWN) and box.area >= _WHOLE * place.area
+def _is_whole(box: Box, position: Box) -> bool:
+    return _are_same(position, box, _GROWN) and box.area >= _WHOLE * position.area
 
 
-def _is_within(box: Box, place: Box) -> bool:
-    shared = place.shared(box)
+def _is_within(box: Box, position: Box) -> bool:
+    shared = position.shared(box)
     return shared > 0.0 and shared >= _SAME * box.area
 
 
-def _share(place: Box, boxes: Iterable[Box]) -> float:
-    """Return the share of a place that the boxes cover. The boxes must not overlap each other."""
-    return sum(place.shared(box) for box in boxes) / max(place.area, 1.0)
+def _share(position: Box, boxes: Iterable[Box]) -> float:
+    """Return the share of a position that the boxes cover. The boxes must not overlap each other."""
+    return sum(position.shared(box) for box in boxes) / max(position.area, 1.0)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -25,6 +27,8 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.service import EXIT_AGAIN
 from tests.edge_agent.smalldisk import SmallDisk
 
+Invoke = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
 NOWHERE = "127.0.0.1:9"
 SITE = """
 name = "test"
@@ -55,11 +59,16 @@ def test_every_command_has_a_help_text(words: tuple[str, ...]) -> None:
     assert first_line.strip(), result.output
 
 
+def clean(env: dict[str, str]) -> dict[str, str]:
+    """Return this process's environment without Sightline's settings, and with the given settings."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")} | env
+
+
 def invoke(*words: str, **env: str) -> tuple[int, str, str]:
-    """Return a command's exit code, standard output and standard error."""
+    """Run a command as a process, and return its exit code, standard output and standard error."""
     run = subprocess.run(
         [sys.executable, "-m", "deploy.cli.app", *words],
-        env={k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")} | env,
+        env=clean(env),
         capture_output=True,
         text=True,
         timeout=90,
@@ -68,13 +77,42 @@ def invoke(*words: str, **env: str) -> tuple[int, str, str]:
     return run.returncode, run.stdout, run.stderr
 
 
-def refused(*words: str, **env: str) -> str:
+def only_error(code: int, output: str, error: str) -> str:
     """Return the only line of output of a command that fails with a usage error."""
-    code, output, error = invoke(*words, **env)
     assert (code, output) == (USAGE_EXIT, ""), error
     (line,) = error.splitlines()
     assert line.startswith("error: ")
     return line
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Invoke]:
+    """Return ``invoke`` without a new process, for commands that end before they start a service."""
+    policy, umask, structlog_config = asyncio.get_event_loop_policy(), os.umask(0o077), structlog.get_config()
+    os.umask(umask)
+
+    def call(*words: str, **env: str) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            for name in os.environ.keys() - clean(env).keys():
+                patch.delenv(name)
+            for name, value in env.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                app(words, prog_name="sightline")
+        captured = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, captured.out, captured.err
+
+    yield call
+    asyncio.set_event_loop_policy(policy)
+    os.umask(umask)
+    structlog.configure(**structlog_config)
+
+
+@pytest.fixture
+def refused(call: Invoke) -> Refused:
+    """Return a function that runs a command in this process and returns its only line of output, an error."""
+    return lambda *words, **env: only_error(*call(*words, **env))
 
 
 @pytest.mark.parametrize(
@@ -92,13 +130,19 @@ def refused(*words: str, **env: str) -> str:
     ],
     ids=" ".join,
 )
-def test_without_kafka_a_command_explains_how_to_start_a_broker(words: tuple[str, ...]) -> None:
+def test_without_kafka_a_command_explains_how_to_start_a_broker(words: tuple[str, ...], refused: Refused) -> None:
     line = refused(*words, "--kafka", NOWHERE)
     assert f"no Kafka at {NOWHERE}" in line
     assert "sightline kafka start" in line
 
 
-def test_the_error_for_an_unusable_file_names_the_file_and_the_expected_content(tmp_path: Path) -> None:
+def test_a_process_without_kafka_prints_one_line_and_exits() -> None:
+    assert f"no Kafka at {NOWHERE}" in only_error(*invoke("results", "tail", "--kafka", NOWHERE))
+
+
+def test_the_error_for_an_unusable_file_names_the_file_and_the_expected_content(
+    tmp_path: Path, refused: Refused
+) -> None:
     site, data = tmp_path / "site.toml", str(tmp_path / "data")
     assert "expected a readable TOML file" in refused("agent", "run", "--site", str(site), "--data", data)
     site.write_text(SITE)
@@ -112,7 +156,7 @@ def test_the_error_for_an_unusable_file_names_the_file_and_the_expected_content(
     assert "a folder that exists" in refused("demo", "--report", str(tmp_path / "none" / "report.json"))
 
 
-def test_classify_checks_the_names_of_its_pictures_before_it_connects(tmp_path: Path) -> None:
+def test_classify_checks_the_names_of_its_pictures_before_it_connects(tmp_path: Path, refused: Refused) -> None:
     words = ("classify", "--pipeline", "any", "--kafka", NOWHERE)
     assert "expected a picture or a folder that exists" in refused(*words, str(tmp_path / "none.png"))
     assert "expected a folder with JPEG" in refused(*words, str(tmp_path))
@@ -132,11 +176,13 @@ def test_classify_checks_the_names_of_its_pictures_before_it_connects(tmp_path: 
         ),
     ],
 )
-def test_the_error_for_an_unusable_setting_names_the_setting(env: dict[str, str], message: str) -> None:
+def test_the_error_for_an_unusable_setting_names_the_setting(
+    env: dict[str, str], message: str, refused: Refused
+) -> None:
     assert message in refused("topics", "list", **env)
 
 
-def test_an_address_on_the_command_line_is_validated() -> None:
+def test_an_address_on_the_command_line_is_validated(refused: Refused) -> None:
     assert "HOST[:PORT]" in refused("config", "show", "--kafka", "kafka:port")
 
 
@@ -193,16 +239,18 @@ def test_a_command_reports_a_full_disk_in_one_line(tmp_path: Path, home: Path) -
     assert (code, out, err) == (USAGE_EXIT, "", "error: No space left on device: expected a disk with free space\n")
 
 
-def test_a_command_reports_a_home_that_is_a_file_in_one_line(tmp_path: Path) -> None:
+def test_a_command_reports_a_home_that_is_a_file_in_one_line(tmp_path: Path, call: Invoke) -> None:
     (tmp_path / "file").touch()
-    code, _, err = invoke("kafka", "start", SIGHTLINE_HOME=str(tmp_path / "file"))
+    code, _, err = call("kafka", "start", SIGHTLINE_HOME=str(tmp_path / "file"))
     assert (code, err) == (USAGE_EXIT, f"error: {tmp_path}/file/kafka: Not a directory: expected a folder\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"whsec_not base64"])
-def test_the_receiver_command_reports_an_unusable_secret_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_the_receiver_command_reports_an_unusable_secret_in_one_line(
+    tmp_path: Path, content: bytes, call: Invoke
+) -> None:
     (tmp_path / "secret").write_bytes(content)
-    code, _, err = invoke("webhook-receiver", f"--secret-file={tmp_path}/secret")
+    code, _, err = call("webhook-receiver", f"--secret-file={tmp_path}/secret")
     assert (code, err.count("\n")) == (USAGE_EXIT, 1)
     assert "expected a file with the signing secret" in err
 

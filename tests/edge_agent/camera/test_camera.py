@@ -26,7 +26,7 @@ from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame
 from edge_agent.spool.schema import Kind, Row
 from ingest.contract import headers as h
-from ingest.contract.records import Account, EpochEnd
+from ingest.contract.records import EpochEnd, WithheldInterval
 from ingest.runtime.backoff import STEADY_S, delay_s
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig, RedactConfig, WatchConfig
@@ -61,20 +61,20 @@ class FullSpool:
     def __init__(self) -> None:
         self.is_full = True
         self.rows: list[Row] = []
-        self.accounts: Sequence[Account] = ()
+        self.accounts: Sequence[WithheldInterval] = ()
 
     async def keep(self, rows: Sequence[Row]) -> None:
         if self.is_full:
             raise SpoolUnavailable("spool.db", "full", "no space")
         self.rows += rows
 
-    async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[Account]) -> None:
+    async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval]) -> None:
         assert end.last == max((account.last for account in accounts), default=end.last)
         self.accounts = accounts
 
 
-def account(first: int, last: int, **counts: int) -> Account:
-    return Account(camera="a", epoch=5, first=first, last=last, counts=counts)
+def account(first: int, last: int, **counts: int) -> WithheldInterval:
+    return WithheldInterval(camera="a", epoch=5, first=first, last=last, counts=counts)
 
 
 @pytest.mark.parametrize("ends", [True, False])

@@ -22,7 +22,7 @@ from edge_agent.camera.messages import CaptureEnd, CaptureProgress, KeptFrame, M
 from edge_agent.exceptions import SourceEnded, SourceStalled
 from edge_agent.sources.source import CapturedFrame
 from ingest.contract.codec import decode
-from ingest.contract.records import Account, Frame
+from ingest.contract.records import Frame, WithheldInterval
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig
 
@@ -67,7 +67,7 @@ def test_every_captured_frame_is_kept_or_counted_as_withheld() -> None:
     kept = [m for m in messages if isinstance(m, KeptFrame)]
     assert [m.seq for m in kept] == list(range(0, 60, 5))
     frames = [decode(Frame, m.record) for m in kept]
-    assert frames[1].account == Account(camera="a", epoch=9, first=1, last=4, counts={"rate": 4})
+    assert frames[1].account == WithheldInterval(camera="a", epoch=9, first=1, last=4, counts={"rate": 4})
     assert cv2.imdecode(np.frombuffer(frames[0].image, np.uint8), cv2.IMREAD_COLOR).shape == (90, 160, 3)
     end = messages[-1]
     assert isinstance(end, CaptureEnd)
@@ -86,7 +86,7 @@ def test_all_frame_numbers_are_accounted_for_after_the_source_fails() -> None:
     said = list(out.queue)
     assert [m.seq for m in said if isinstance(m, KeptFrame)] == [0, 5, 10]
     assert said[-1] == CaptureEnd(
-        12, Account(camera="a", epoch=9, first=11, last=12, counts={"rate": 2}), finished=False
+        12, WithheldInterval(camera="a", epoch=9, first=11, last=12, counts={"rate": 2}), finished=False
     )
     assert source.closed
 
@@ -103,11 +103,14 @@ def test_a_frame_that_cannot_be_encoded_is_withheld_and_the_next_frame_is_kept(
         capturing.frame(CapturedFrame(image, 1))
         clock.advance(intake.REPORT_EVERY_S)
     (kept,) = (m for m in out.queue if isinstance(m, KeptFrame))
-    assert (kept.seq, kept.account) == (2, Account(camera="a", epoch=9, first=0, last=1, counts={"unusable": 2}))
-    told = [m.reason for m in out.queue if isinstance(m, CaptureProgress)]
-    assert "(0, 160, 3) is unusable" in told[0]
-    assert "exceeds the limit of 5000" in told[1]
-    assert told[2] == ""
+    assert (kept.seq, kept.account) == (
+        2,
+        WithheldInterval(camera="a", epoch=9, first=0, last=1, counts={"unusable": 2}),
+    )
+    reasons = [m.reason for m in out.queue if isinstance(m, CaptureProgress)]
+    assert "(0, 160, 3) is unusable" in reasons[0]
+    assert "exceeds the limit of 5000" in reasons[1]
+    assert reasons[2] == ""
 
 
 def test_frames_are_withheld_as_overload_while_the_agent_is_slow() -> None:
@@ -121,7 +124,7 @@ def test_frames_are_withheld_as_overload_while_the_agent_is_slow() -> None:
 
 
 def test_messages_are_read_back_from_the_pipe_until_a_truncated_message() -> None:
-    account = Account(camera="a", epoch=9, first=0, last=1, counts={"still": 2})
+    account = WithheldInterval(camera="a", epoch=9, first=0, last=1, counts={"still": 2})
     sent: list[Message] = [
         CaptureProgress(3),
         KeptFrame(2, 17, b"bytes", account),

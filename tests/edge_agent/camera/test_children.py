@@ -229,7 +229,7 @@ def test_a_child_redirects_library_output_to_standard_error_and_disables_core_du
 
 
 async def test_a_notice_may_contain_a_file_name_that_is_not_utf8() -> None:
-    pipe, told = asyncio.StreamReader(), io.BytesIO()
-    write_message(told, Notice(os.fsdecode(b"caf\xe9.jpg: no picture")))
-    pipe.feed_data(told.getvalue())
+    pipe, message = asyncio.StreamReader(), io.BytesIO()
+    write_message(message, Notice(os.fsdecode(b"caf\xe9.jpg: no picture")))
+    pipe.feed_data(message.getvalue())
     assert await read_message(pipe) == Notice(r"caf\udce9.jpg: no picture")

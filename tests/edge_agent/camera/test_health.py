@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -26,10 +27,28 @@ BAD_FROM_S, BAD_TO_S = 40.0, 60.0
 NOISE = np.random.default_rng(7)
 
 
-def scene(seconds: float, **options: object) -> Iterator[Picture]:
-    drawn = SimulatedScene(SceneConfig(width=320, height=180, fps=LOOKS_PER_S, **options))  # type: ignore[arg-type]
+def scene(seconds: float, kind: str = "road", light: str = "day", rain: bool = False) -> Iterator[Picture]:
     for index in range(round(seconds * LOOKS_PER_S)):
-        yield cv2.cvtColor(drawn.render(index).image, cv2.COLOR_BGR2GRAY)  # type: ignore[misc]
+        yield frame(index, kind, light, rain)
+
+
+@lru_cache(maxsize=12)
+def renderer(kind: str, light: str, rain: bool) -> SimulatedScene:
+    return SimulatedScene(SceneConfig(kind, light=light, rain=rain, width=320, height=180, fps=LOOKS_PER_S))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=2000)
+def frame(index: int, kind: str, light: str, rain: bool) -> Picture:
+    """Return a grey frame of a scene. Many tests use the same frames, each of 58 KB."""
+    picture = cv2.cvtColor(renderer(kind, light, rain).render(index).image, cv2.COLOR_BGR2GRAY).astype(np.uint8)
+    picture.flags.writeable = False
+    return picture
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_frames() -> Iterator[None]:
+    yield
+    frame.cache_clear()
 
 
 def views(pictures: Iterator[Picture], watch: WatchConfig = WATCH) -> list[tuple[float, ViewCondition]]:

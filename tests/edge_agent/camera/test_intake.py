@@ -23,7 +23,7 @@ from edge_agent.redact.history import ScoredBox
 from edge_agent.redact.redactor import Redactor
 from edge_agent.sources.source import CapturedFrame
 from ingest.contract.codec import decode
-from ingest.contract.records import Account, Frame
+from ingest.contract.records import Frame, WithheldInterval
 from ingest.ledger.intervals import Cover
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, DetectorConfig, EncodeConfig, GateConfig, RedactConfig
@@ -142,7 +142,7 @@ def test_all_frame_numbers_are_accounted_for_when_the_detector_fails(
     assert [m.seq for m in out.queue if isinstance(m, KeptFrame)] == [0, 1]
     (ended,) = (m for m in out.queue if isinstance(m, CaptureEnd))
     assert ended == CaptureEnd(
-        2, Account(camera="a", epoch=9, first=2, last=2, counts={"unusable": 1}), finished=False
+        2, WithheldInterval(camera="a", epoch=9, first=2, last=2, counts={"unusable": 1}), finished=False
     )
 
 

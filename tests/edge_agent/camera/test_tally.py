@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.camera.tally import Tally
-from ingest.contract.records import Account
+from ingest.contract.records import WithheldInterval
 from ingest.ledger.intervals import Cover
 
 REASONS = ("still", "rate", "overload", "keep")
 
 
-def tiles(pieces: list[Account], kept: list[int], last: int) -> bool:
+def tiles(pieces: list[WithheldInterval], kept: list[int], last: int) -> bool:
     cover = Cover()
     for account in pieces:
         cover.add(account.first, account.last)

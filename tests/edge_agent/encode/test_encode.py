@@ -113,7 +113,7 @@ def test_a_camera_that_restarts_all_day_stays_within_the_daily_budget(tmp_path: 
         for _ in range(4):  # then the capture is killed and takes a while to restart
             run.frame(exponential(4_000, 2.0), 1.0)
             carried.save(run.budget.buckets)
-        clock.advance(15.0)
+        clock.advance(30.0)
         spent += sum(size for _, size in run.sent)
     assert 0.5 * 50_000_000 < spent <= 50_000_000
 
@@ -180,14 +180,14 @@ def test_a_new_encoder_continues_with_the_remaining_budget_of_the_last_encoder(t
 
 def test_a_day_of_busy_frames_stays_within_the_daily_budget() -> None:
     run = Run(Budget(EncodeConfig(bytes_per_day=50_000_000)))
-    for _ in range(int(3 * DAY_S)):
-        run.frame(exponential(4_000, 2.0), 1.0)
+    for _ in range(int(3 * DAY_S / 4)):
+        run.frame(exponential(16_000, 2.0), 4.0)
     for begin_s in (0.0, DAY_S / 2, DAY_S, 2 * DAY_S):
         day = sum(size for at_s, size in run.sent if begin_s <= at_s < begin_s + DAY_S)
         assert 30_000_000 < day <= 50_000_000
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.floats(0.5, 4.5), st.floats(0.05, 0.9), st.floats(0.04, 0.5), st.floats(2.0, 30.0))
 def test_the_quality_level_settles_where_sent_bytes_equal_the_budget_rate(
     k: float, level: float, step_s: float, burst_s: float

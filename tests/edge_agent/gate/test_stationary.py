@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,20 +22,21 @@ from ingest.site import GateConfig
 
 FPS = 10.0
 ROAD = SimulatedScene(SceneConfig("road", seed=4, noise_sigma=0.0)).render(180).image
-NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).astype(np.float32)
+NOISE = np.random.default_rng(0).normal(0, 4, (420, 700, 3)).round().astype(np.int16)
 CAR, NEXT = Box(248.0, 200.0, 352.0, 252.0), Box(352.0, 200.0, 456.0, 252.0)
 Things = Iterable[tuple[Box, int, float, float]]
 """Test objects, each with box, grey level, and the first and last second in the picture."""
 
 
 def picture(index: int, things: Things, gain: float | np.ndarray = 1.0) -> np.ndarray:
-    image = ROAD.astype(np.float32)
+    image = ROAD.copy()
     for box, level, from_s, until_s in things:
         if from_s <= index / FPS < until_s:
             left, top, right, bottom = map(int, box)
             image[top:bottom, left:right] = level
     noise = NOISE[index * 7 % 53 :][:360, index * 11 % 47 :][:, :640]
-    return (image * gain + noise).clip(0, 255).astype(np.uint8)
+    lit = image if isinstance(gain, float) and gain == 1.0 else (image * gain).astype(np.uint8)
+    return cv2.add(lit, noise, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
 
 def watch(

@@ -10,7 +10,7 @@ import pytest
 from edge_agent.spool.schema import Row
 from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode, encode
-from ingest.contract.records import Account, Heartbeat, Readings
+from ingest.contract.records import Heartbeat, Readings, WithheldInterval
 
 EPOCH = 7
 LONG = 10**12
@@ -22,7 +22,7 @@ def run(first: int, last: int, before: int | None = None, *, at_ns: int = 100) -
     account = None
     if before is not None:
         counts = {"unusable": first - before}
-        account = Account(camera="hall", epoch=EPOCH, first=before, last=first - 1, counts=counts)
+        account = WithheldInterval(camera="hall", epoch=EPOCH, first=before, last=first - 1, counts=counts)
     readings = Readings(
         sensor="hall",
         epoch=EPOCH,
@@ -44,7 +44,7 @@ def spool(tmp_path: Path) -> Iterator[SpoolStore]:
     opened.close()
 
 
-def accounts(spool: SpoolStore) -> list[Account]:
+def accounts(spool: SpoolStore) -> list[WithheldInterval]:
     beats = [decode(Heartbeat, row.record) for row in spool.others(0, 100) if row.kind == "status"]
     assert not any(beat.accounts for beat in beats), "an account of readings among those of cameras"
     return [account for beat in beats for account in beat.readings.accounts]
@@ -62,7 +62,7 @@ def test_an_epoch_left_open_by_a_kill_ends_at_its_last_kept_reading(spool: Spool
     spool.keep([run(0, 99)])
     spool.note_reported([("hall", epoch, 120)])
     (end,) = spool.unfinished("readings")
-    assert (end.camera, end.last, end.told, end.clean) == ("hall", 99, 120, False)
+    assert (end.camera, end.last, end.reported, end.clean) == ("hall", 99, 120, False)
     assert not spool.unfinished()
 
 

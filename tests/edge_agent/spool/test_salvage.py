@@ -180,7 +180,7 @@ def test_a_spool_found_damaged_while_in_use_is_salvaged_at_once(path: Path) -> N
     spool._db.execute("PRAGMA cache_size = 1")  # type: ignore[union-attr]
     with pytest.raises(SpoolUnavailable) as error:
         spool.settle_late(ROWS, ROWS)
-    assert error.value.why == "mended"
+    assert error.value.why == "salvaged"
     found = spool.settle_late(ROWS, ROWS)
     assert ROWS - 20 < len(found) < ROWS
     spool.close()

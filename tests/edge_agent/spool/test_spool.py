@@ -18,14 +18,14 @@ from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode, encode
-from ingest.contract.records import GOOD, Account, EpochEnd, Heartbeat, Readings
+from ingest.contract.records import GOOD, EpochEnd, Heartbeat, Readings, WithheldInterval
 from ingest.runtime.clock import SystemClock
 from ingest.site import DiskConfig
 from tests.edge_agent.smalldisk import SmallDisk
 
 MIB = 1024 * 1024
 CLOCK = SystemClock()
-ENDED = EpochEnd(camera="a", epoch=5, last=0, clean=True, told=0)
+ENDED = EpochEnd(camera="a", epoch=5, last=0, clean=True, reported=0)
 READING = Readings(
     sensor="s", epoch=5, seq=0, quantity="t", unit="Cel", times_ns=(1,), values=(1.0,), quality=(GOOD,)
 )
@@ -301,5 +301,5 @@ def test_a_spool_write_that_fails_at_the_file_size_limit_can_be_repeated(tmp_pat
     assert int(promised) == int(kept) > 20
 
 
-def account(first: int, last: int, **counts: int) -> Account:
-    return Account(camera="a", epoch=5, first=first, last=last, counts=counts)
+def account(first: int, last: int, **counts: int) -> WithheldInterval:
+    return WithheldInterval(camera="a", epoch=5, first=first, last=last, counts=counts)

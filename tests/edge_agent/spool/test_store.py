@@ -17,7 +17,7 @@ from edge_agent.spool.schema import Depth, Row
 from edge_agent.spool.store import SpoolStore
 from ingest.contract.codec import decode
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import Account, Heartbeat
+from ingest.contract.records import Heartbeat, WithheldInterval
 
 MB = 1_000_000
 
@@ -26,7 +26,7 @@ def row(seq: int, *, name: str = "a", size: int = 1000, account: str = "", at_ns
     return Row("frame", name, 5, seq, at_ns or seq, b"x" * size, account=account)
 
 
-def accounts(spool: SpoolStore) -> list[Account]:
+def accounts(spool: SpoolStore) -> list[WithheldInterval]:
     """Return the counts of withheld frames in the spool's status rows, in order."""
     return [account for row in spool.others(0, 1000) for account in decode(Heartbeat, row.record).accounts]
 
@@ -140,8 +140,8 @@ def test_rows_expire_by_age_with_the_frames_withheld_before_them(spool: SpoolSto
 
 
 def test_counts_of_withheld_frames_in_adjacent_intervals_are_merged() -> None:
-    def account(first: int, last: int) -> Account:
-        return Account(camera="a", epoch=1, first=first, last=last, counts={"expired": last - first + 1})
+    def account(first: int, last: int) -> WithheldInterval:
+        return WithheldInterval(camera="a", epoch=1, first=first, last=last, counts={"expired": last - first + 1})
 
     joined = merged([account(0, 3), account(4, 4), account(7, 9)])
     assert [(a.first, a.last, a.counts["expired"]) for a in joined] == [(0, 4, 5), (7, 9, 3)]
@@ -155,7 +155,7 @@ def test_an_epoch_that_was_never_closed_is_found_after_a_restart(tmp_path: Path)
     first.close()
     second = SpoolStore(tmp_path / "spool.db", "agent")
     (end,) = second.unfinished()
-    assert (end.camera, end.epoch, end.last, end.told, end.clean) == ("a", epoch, 3, 8, False)
+    assert (end.camera, end.epoch, end.last, end.reported, end.clean) == ("a", epoch, 3, 8, False)
     second.end_epoch("frame", end, [])
     assert second.unfinished() == []
     (status,) = second.others(0, 5)

@@ -28,7 +28,7 @@ from edge_agent.tools.doctor.sensors import check_sensors
 from ingest.contract.codec import encode
 from ingest.contract.records import STALE, Frame
 from ingest.kafka import topicadmin
-from ingest.kafka.settings import PLAINTEXT_MEND, KafkaSettings
+from ingest.kafka.settings import PLAINTEXT_ADVICE, KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import SystemClock
 from ingest.site import LEGACY_TLS, CameraConfig, DiskConfig, GateConfig, LinkConfig, SensorConfig, Site
@@ -58,7 +58,7 @@ class TestDisk:
     def test_the_finding_of_a_disk_smaller_than_the_spool_limits_is_poor(self, tmp_path: Path) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
         finding = check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
-        assert (finding.state, "lower spool.max_bytes" in finding.mend) == ("poor", True)
+        assert (finding.state, "lower spool.max_bytes" in finding.advice) == ("poor", True)
 
     def test_the_disk_check_includes_sensor_spools_and_counts_spool_files_as_free(self, tmp_path: Path) -> None:
         free = psutil.disk_usage(str(tmp_path)).free
@@ -98,7 +98,7 @@ def test_the_clock_finding_follows_the_synchronisation_status_of_the_kernel() ->
     assert check_clock().what == "clock"
     assert judged_clock(0x2001, 1.5) == Finding("clock", "good", "synchronised within 1.5 ms")
     assert judged_clock(0x40, 16e6).state == "poor"
-    assert judged_clock(0x2001, 900.0).mend == "use a nearer time server"
+    assert judged_clock(0x2001, 900.0).advice == "use a nearer time server"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_the_bad_finding_of_a_camera_shows_the_reason(settings: dict[str, 
     finding = await check_camera(CameraConfig.model_validate({**ROAD.model_dump(), **settings}), 1.0)
     assert finding.state == "bad"
     assert seen in finding.seen
-    assert "check source" in finding.mend
+    assert "check source" in finding.advice
 
 
 async def test_the_finding_of_a_camera_below_its_configured_frame_rate_is_poor() -> None:
@@ -265,7 +265,7 @@ async def test_passwords_in_the_finding_of_a_camera_are_masked(monkeypatch: pyte
     monkeypatch.setattr("edge_agent.tools.doctor.cameras.last_stderr_line", error_line)
     source = "http://127.0.0.1:9/shot?user=u&pwd=hunter2"
     finding = await check_camera(ROAD.model_copy(update={"source": source}), 1.0)
-    assert (finding.state, "hunter2" in str(finding), "127.0.0.1:9/shot" in finding.mend) == ("bad", False, True)
+    assert (finding.state, "hunter2" in str(finding), "127.0.0.1:9/shot" in finding.advice) == ("bad", False, True)
 
 
 def test_the_list_of_secret_files_includes_previous_spool_keys() -> None:
@@ -314,7 +314,7 @@ def quiet() -> Iterator[None]:
 def test_a_plaintext_link_beyond_this_machine_is_a_poor_finding(bootstrap: str, security: str, named: str) -> None:
     found = check_privacy(KafkaSettings.model_validate({"bootstrap": bootstrap, "security": security}))
     assert [(finding.what, finding.state) for finding in found] == ([(named, "poor")] if named else [])
-    assert all("without TLS" in finding.seen and finding.mend == PLAINTEXT_MEND for finding in found)
+    assert all("without TLS" in finding.seen and finding.advice == PLAINTEXT_ADVICE for finding in found)
 
 
 async def test_a_plaintext_link_is_reported_even_if_the_broker_does_not_answer(
@@ -340,7 +340,7 @@ async def test_the_finding_of_a_link_that_does_not_open_is_bad(quiet: None) -> N
 async def test_kafka_findings_are_good_once_the_topics_exist(kafka: str, prefix: str, tmp_path: Path) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 2.0)}
-    assert (found[f"Kafka {kafka}"].state, found[f"Kafka {kafka}"].mend) == ("bad", "sightline topics create")
+    assert (found[f"Kafka {kafka}"].state, found[f"Kafka {kafka}"].advice) == ("bad", "sightline topics create")
     await topicadmin.create(settings, partitions=1)
     try:
         found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 2.0)}

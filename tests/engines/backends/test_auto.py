@@ -47,7 +47,7 @@ class TestChoose:
             ("int8", HASWELL, AUTO_ORDER[2:], "onnxruntime"),
         ],
     )
-    def test_the_first_usable_backend_that_gains_is_chosen(
+    def test_the_first_usable_backend_that_is_faster_is_chosen(
         self, precision: Precision, processor: Cpu, usable: tuple[str, ...], chosen: str
     ) -> None:
         assert choose(precision, processor, only(*usable)).backend == chosen
@@ -77,7 +77,7 @@ class TestChoose:
 @pytest.mark.parametrize(
     ("code", "error"), [(700, DeviceLost), (719, DeviceLost), (2, InferenceFailed), (1, InferenceFailed)]
 )
-def test_only_a_cuda_error_that_outlasts_the_batch_ends_the_process(code: int, error: type[EngineError]) -> None:
+def test_only_a_fatal_cuda_error_is_raised_as_device_lost(code: int, error: type[EngineError]) -> None:
     assert type(device_error(f"CUDA failure {code}: of a kind ; GPU=0 ; expr=cudaMemcpy")) is error
     assert type(device_error("invalid argument")) is InferenceFailed
 
@@ -102,7 +102,9 @@ class DescribedGpu:
 
 
 class TestHardware:
-    def test_gpus_are_described_by_the_driver(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_gpus_are_listed_with_the_name_and_capability_from_the_driver(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(hardware, "driver_reason", lambda: "")
         found = cuda(DescribedGpu)
         assert (found.unavailable_reason, found.cuda) == ("", "13.1")
@@ -138,12 +140,12 @@ class TestDoctor:
         (plan,) = doctor.describe_machine()["plans"]["files"]
         assert (plan["file"], plan["bytes"]) == ("ab12.plan", 4)
 
-    def test_a_model_is_timed_on_a_backend(self) -> None:
+    def test_the_doctor_measures_the_speed_of_a_model_on_a_backend(self) -> None:
         timing = doctor.time_model(Repository(MODELS).open("regions"), "onnxruntime", timed_s=0.001)
         assert (timing.model, timing.precision, timing.error) == ("regions@1", "fp32", "")
         assert timing.images_per_s > 0
 
-    def test_a_model_that_a_backend_cannot_load_has_its_error(self, tmp_path: Path) -> None:
+    def test_the_doctor_reports_the_error_of_a_model_that_a_backend_cannot_load(self, tmp_path: Path) -> None:
         model = Repository(MODELS).open("regions")
         (tmp_path / "model.onnx").write_bytes(b"no model")
         timing = doctor.time_model(type(model)(model.manifest, tmp_path), "openvino")

@@ -1,4 +1,4 @@
-"""Tests of the OpenVINO backend: accuracy of each precision, failed batches, and its silence towards the network."""
+"""Tests of the OpenVINO backend: accuracy of each precision, failed batches, and the absence of telemetry."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def outputs(backend: str, model: Model) -> Outputs:
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("int8", 1e-5), ("fp16", 0.01), ("bf16", 0.05)])
-def test_probabilities_differ_from_those_of_onnx_runtime_by_at_most_the_bound(
+def test_openvino_and_onnx_runtime_agree_within_the_tolerance_of_the_precision(
     model: Model, precision: Precision, bound: float
 ) -> None:
     expected = outputs("onnxruntime", model)["probabilities"]
@@ -46,9 +46,7 @@ def test_probabilities_differ_from_those_of_onnx_runtime_by_at_most_the_bound(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_layers_of_a_model_that_allows_no_other_floats_are_computed_in_fp32(
-    model: Model, precision: Precision
-) -> None:
+def test_float_layers_of_fp32_and_int8_models_are_computed_in_fp32(model: Model, precision: Precision) -> None:
     engine = OpenVinoEngine()
     engine.load(model.at_precision(precision))
     assert engine.inference_precision == "f32"

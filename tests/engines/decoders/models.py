@@ -17,7 +17,7 @@ from ingest.contract.records import Box, Detection, Fit, Inner, Region
 
 
 def detections(model: Model, picture: np.ndarray, min_score: float = 0.3) -> list[Detection]:
-    """Serve a model to a picture that is stretched to its input."""
+    """Run a model on a picture that is stretched to the model's input size, and return the detections."""
     spec = model.manifest.input
     (height, width), inner = picture.shape[:2], Inner(0, 0, spec.width, spec.height)
     fit = Fit(spec.width / width, spec.height / height, 0.0, 0.0)
@@ -33,7 +33,7 @@ def detections(model: Model, picture: np.ndarray, min_score: float = 0.3) -> lis
 
 
 def constant_model(path: Path, outputs: Mapping[str, np.ndarray], size: int = 64) -> Path:
-    """Write a model of NCHW images of any batch size. Every image gives the arrays ``outputs``."""
+    """Write a model of NCHW images of any batch size. The model returns the arrays ``outputs`` for every image."""
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),

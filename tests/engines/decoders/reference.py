@@ -1,7 +1,7 @@
-"""Decoders in plain loops over single numbers, written apart from the product's code, to compare with it.
+"""Decoders in plain loops over single numbers, written independently of the product's code, to compare results.
 
 Each function takes the arrays of one image and returns candidates: corners in px of the input and a score for each
-label. ``finish`` selects, suppresses and clips them.
+label. ``finish`` selects, suppresses and clips the candidates.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def greedy(found: Found, limit: float, across_classes: bool) -> Found:
 def finish(
     candidates: Candidates, labels: Sequence[str], size: tuple[int, int], *, nms: bool = True, across: bool = False
 ) -> Found:
-    """Return the boxes of at least 0.3, after suppression beyond 0.45, clipped to the input."""
+    """Return the boxes that score at least 0.3, after suppression of overlaps above 0.45, clipped to the input."""
     found: Found = []
     for corners, scores in candidates:
         best, score = -1, -1.0

@@ -18,7 +18,7 @@ LABELS = ("background", "cat", "dog")
 
 SQUARE = Box(10, 20, 50, 60)
 INNER = Inner(0, 0, 1, 1)
-"""An arbitrary rectangle, which decoders do not use: they use the fit only."""
+"""An arbitrary rectangle: decoders read only the box and the fit of a region."""
 IDENTITY = Fit(1.0, 1.0, 0.0, 0.0)
 
 

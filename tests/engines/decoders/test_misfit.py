@@ -48,7 +48,7 @@ def raw_grid() -> np.ndarray:
 
 
 def layouts() -> dict[str, tuple[Tables, set[str]]]:
-    """Return the outputs of models by their layout, and the decoders that read them without settings."""
+    """Return the outputs of models by their layout, and the decoders that read these outputs without settings."""
     boxes, scores = faint()
     sure, centres = np.ones((84, 1)), centred(boxes)
     logits = np.log(scores / (1 - scores))
@@ -117,7 +117,7 @@ def test_an_inspection_chooses_the_right_decoder_and_its_settings(tmp_path: Path
         ("rtdetr", "ssd", "Set scores = softmax or scores = sigmoid", {"form": "centres", "scores": "sigmoid"}),
     ],
 )
-def test_the_error_names_the_setting_that_helps(
+def test_the_error_for_a_wrong_setting_names_the_right_setting(
     tmp_path: Path, layout: str, decoder: str, cure: str, settings: dict[str, str] | None
 ) -> None:
     tables, _ = LAYOUTS[layout]
@@ -161,14 +161,14 @@ def test_a_wrong_number_of_labels_is_refused_with_the_number_of_classes(tmp_path
 
 
 @pytest.mark.parametrize("decoder", ["yolov5", "yolov8"])
-def test_negative_widths_are_not_sizes(tmp_path: Path, decoder: str) -> None:
+def test_boxes_with_negative_widths_are_refused(tmp_path: Path, decoder: str) -> None:
     table = LAYOUTS[decoder][0]["y"].copy()
     (table if decoder == "yolov5" else table.T)[3, 2] = -1.5
     with pytest.raises(AdoptFailed, match=r"widths and heights go down to -1\.5: expected 0 or more"):
         add(tmp_path, {"y": table}, decoder)
 
 
-def test_the_user_chooses_how_boxes_are_merged_beside_the_settings_that_are_found(tmp_path: Path) -> None:
+def test_the_user_can_set_how_boxes_are_merged_and_leave_other_settings_to_the_inspection(tmp_path: Path) -> None:
     file = constant_model(tmp_path / "m.onnx", LAYOUTS["corners in px"][0])
     merging = {"max_overlap": 0.3, "across_classes": True}
     examined(file, "m", Overrides(labels=LABELS, decoding=merging), tmp_path / "models")
@@ -178,7 +178,7 @@ def test_the_user_chooses_how_boxes_are_merged_beside_the_settings_that_are_foun
         examined(file, "m", Overrides(labels=LABELS, decoding={"max_overlap": 2}), tmp_path / "models")
 
 
-def test_boxes_of_different_classes_are_merged_on_demand(tmp_path: Path) -> None:
+def test_boxes_of_different_classes_are_merged_if_across_classes_is_set(tmp_path: Path) -> None:
     boxes, scores = faint()
     boxes[1], scores[1] = (21, 28, 44, 52), (0.8, 0.0)
     file = constant_model(tmp_path / "m.onnx", {"s": scores, "b": boxes / SIZE})

@@ -26,7 +26,7 @@ OPTIONS = DecoderOptions(("a",), 64, 64)
 
 
 def install(folder: Path, entry_points: dict[str, str]) -> None:
-    """Write the metadata that an installation would leave. A real one would need an index of packages."""
+    """Write the metadata that an installation would leave. A real installation would need a package index."""
     info = folder / "acme_decoders-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-decoders\nVersion: 1.0\n")
@@ -64,7 +64,7 @@ def test_every_command_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest
     np.testing.assert_allclose(found.box, (44 - 8, 14 - 8, 44 + 8, 14 + 8), atol=0.1)
 
 
-def test_a_decoder_that_cannot_be_loaded_is_named_with_the_reason(
+def test_the_error_for_a_decoder_that_cannot_be_loaded_has_its_name_and_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, {"gone": "acme_missing:Decoder", "yolox": "acme_missing:Decoder"})

@@ -40,6 +40,6 @@ def test_decoders_are_proposed_from_shapes(
     assert all(c.reason for c in found)
 
 
-def test_one_of_several_outputs_is_proposed_by_its_name() -> None:
+def test_the_output_with_the_shape_of_class_scores_is_proposed_by_name() -> None:
     found = propose({"features": (1, 128, 20, 20), "logits": (1, 10)}, 10, SIZE)
     assert [(c.decoder, c.output) for c in found] == [("softmax", "logits"), ("sigmoid", "logits")]

@@ -21,7 +21,7 @@ ONE, TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
         LaneLoad(bytes=LIVE_BYTES + 1),
     ],
 )
-def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_it(over: LaneLoad) -> None:
+def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_the_limit(over: LaneLoad) -> None:
     lane = LaneThrottle(2, late=False)
 
     def pauses(load: LaneLoad) -> bool:
@@ -34,7 +34,7 @@ def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_it(over: LaneLoa
     assert not pauses(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
 
 
-def test_the_late_lane_has_a_share_of_the_limits() -> None:
+def test_the_late_lane_has_a_fraction_of_the_live_limits() -> None:
     late = LaneThrottle(2, late=True)
     limit = 2 * LIVE_ROWS_PER_INSTANCE // LATE_SHARE
     assert not late.paused(LaneLoad(rows=limit), {ONE: limit})

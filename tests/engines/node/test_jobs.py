@@ -35,7 +35,7 @@ class TestMarks:
         assert marks.is_repeat(FrameId("a", 1, 1), LIVE, "p")
         assert marks.is_out_of_order(FrameId("a", 1, 6 * SEEN_KEPT - 3), LIVE, "p")
 
-    def test_frames_before_the_first_one_read_back_count_as_repeats(self) -> None:
+    def test_frames_before_the_first_result_read_back_count_as_repeats(self) -> None:
         marks = HighWaterMarks()
         for seq in (5, 7):
             marks.advance_past(LogRecord(RESULTS, 0, seq, None, b"", h.frame_headers([FrameId("a", 1, seq)], LIVE)))
@@ -66,7 +66,7 @@ class TestMarks:
 
 
 class TestJobs:
-    def test_a_frame_out_of_order_is_shed_by_name_and_its_repeat_is_dropped(self) -> None:
+    def test_a_frame_out_of_order_gets_a_shed_result_and_its_repeat_is_dropped(self) -> None:
         marks = HighWaterMarks()
         job = accept(record([item(0), item(2), item(1), item(2), item(1)]), marks, PIPELINES)
         assert [str(frame) for frame in job.out_of_order] == ["a/7/1"]
@@ -86,7 +86,7 @@ class TestJobs:
         ]
         assert [(r.sampled, r.withheld) for r in found] == [(True, {"still": 40, "rate": 3})]
 
-    def test_a_result_carries_motion_stationary_and_looked_at_boxes(self) -> None:
+    def test_a_result_carries_the_moving_stationary_and_classified_boxes(self) -> None:
         moving, stationary = Box(1.0, 2.0, 3.0, 4.0), Box(5.0, 6.0, 7.0, 8.0)
         items = [item(1), item(2).model_copy(update={"motion": (moving,), "resting": (stationary,)}), item(3, rows=0)]
         job = accept(record(items), HighWaterMarks(), PIPELINES)
@@ -118,7 +118,7 @@ class TestJobs:
         assert [i.seq for i in job.items] == [2]
         assert job.rows == 1
 
-    def test_an_unreadable_batch_is_parked_with_its_original_bytes(self) -> None:
+    def test_an_unreadable_batch_becomes_a_dead_letter_with_its_original_bytes(self) -> None:
         bad = record([item(0)])
         bad = LogRecord(bad.topic, 0, 3, None, bad.value[:100], bad.headers)
         job = accept(bad, HighWaterMarks(), PIPELINES)
@@ -129,7 +129,7 @@ class TestJobs:
         assert (failure.topic, failure.offset, failure.error) == (BATCHES, 3, "truncated")
         assert h.frames_of(letter.headers) == (FrameId("a", 7, 0),)
 
-    def test_items_of_an_unknown_pipeline_are_parked_one_by_one(self) -> None:
+    def test_each_item_of_an_unknown_pipeline_becomes_a_dead_letter(self) -> None:
         job = accept(record([item(0), item(1, rows=0), item(2)], pipeline="other"), HighWaterMarks(), PIPELINES)
         assert job.settled
         written = results(job, 0)
@@ -138,12 +138,12 @@ class TestJobs:
         assert [i.seq for i in alone.items] == [2]
         assert written[2].headers[h.PIPELINE] == b"other"
 
-    def test_frames_that_no_pipeline_takes_become_results(self) -> None:
+    def test_frames_that_no_pipeline_accepts_become_results(self) -> None:
         job = accept(record([item(0, rows=0)], pipeline="none"), HighWaterMarks(), PIPELINES)
         assert job.settled
         assert decode(Result, results(job, 0)[0].value).outcome == "empty"
 
-    def test_a_replayed_batch_takes_the_lane_of_its_header(self) -> None:
+    def test_a_replayed_batch_is_assigned_to_the_lane_in_its_header(self) -> None:
         lane, marks = replay_lane("again"), HighWaterMarks()
         accept(record([item(0)]), marks, PIPELINES)
         job = accept(record([item(0)], lane=lane), marks, PIPELINES)
@@ -153,7 +153,7 @@ class TestJobs:
         assert written.headers[h.LANE] == lane.encode()
 
     @pytest.mark.parametrize("items", [1, 2])
-    def test_a_batch_near_the_limit_of_a_record_makes_dead_letters_that_fit(self, items: int) -> None:
+    def test_dead_letters_of_a_batch_near_the_record_size_limit_stay_within_the_limit(self, items: int) -> None:
         """A foreign producer may leave out fields that have defaults, so its batch is larger when encoded again."""
         value = largest_batch(items)
         received = LogRecord(BATCHES, 0, 0, None, value)

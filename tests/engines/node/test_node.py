@@ -63,7 +63,7 @@ async def ended(node: Node, stop: asyncio.Event | None = None) -> None:
         await node.run(stop or asyncio.Event())
 
 
-async def test_partitions_are_held_until_they_are_taken_over(intake: FakeIntake) -> None:
+async def test_partitions_stay_paused_until_the_node_has_taken_them_over(intake: FakeIntake) -> None:
     node = make(intake)
     await node.on_partitions_assigned([ONE, TWO])
     assert intake.held == {TP_ONE, TP_TWO}
@@ -141,7 +141,7 @@ class StubbornLog(MemoryLog):
         return ClosingWriter()
 
 
-async def test_a_writer_that_fails_to_close_does_not_keep_the_others_open(intake: FakeIntake) -> None:
+async def test_other_writers_are_closed_if_one_writer_fails_to_close(intake: FakeIntake) -> None:
     log = StubbornLog()
     node = make(intake, log)
     await node.on_partitions_assigned([ONE, TWO])
@@ -171,7 +171,7 @@ async def test_a_heartbeat_that_cannot_be_written_does_not_end_the_node(intake: 
     assert log.attempts >= 2  # the first heartbeat, and the heartbeat of the stopped node
 
 
-async def test_partitions_that_wait_to_write_share_one_timer_set_to_the_earliest(
+async def test_partitions_that_wait_to_write_share_one_timer_at_the_earliest_due_time(
     intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class WaitingPartition:
@@ -208,7 +208,7 @@ async def test_partitions_that_wait_to_write_share_one_timer_set_to_the_earliest
     running = asyncio.create_task(ended(node, stop))
     async with asyncio.timeout(60):
         while owned[-1].looks < 10:
-            intake.fetched.put_nowait([LogRecord(BATCHES_LATE, 0, 0, None, b"")])  # of no owned partition: wakes only
+            intake.fetched.put_nowait([LogRecord(BATCHES_LATE, 0, 0, None, b"")])  # only wakes the node
             await asyncio.sleep(0)
     (timer,) = [each for each in timers if not each.cancelled()]
     assert len(timers) >= 10
@@ -233,7 +233,7 @@ async def test_an_error_of_the_consumer_ends_the_node(intake: FakeIntake) -> Non
         await ended(make(intake))
 
 
-async def test_a_node_reads_the_configuration_once_per_fetch_before_a_batch_of_an_unknown_pipeline_is_parked(
+async def test_the_configuration_is_read_once_per_fetch_before_batches_of_unknown_pipelines_become_dead_letters(
     intake: FakeIntake,
 ) -> None:
     refreshed = 0

@@ -1,4 +1,4 @@
-"""Tests of the models that a node serves: they change while the node runs, and a broken version changes nothing."""
+"""Tests of the models that a node serves: models change while the node runs, and a broken version changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.paths import MODELS
 
 
 class LiveBench:
-    """Live models of a fake source, with a clock that the test moves."""
+    """Live models of a fake source, with a clock that the test advances."""
 
     def __init__(self) -> None:
         self.source = FakeSource()
@@ -66,13 +66,13 @@ async def test_an_unchanged_version_is_not_loaded_again(bench: LiveBench) -> Non
 
 
 @pytest.mark.parametrize("change", [{"min_score": 0.5}, {"precision": "bf16"}], ids=["min_score", "precision"])
-async def test_a_changed_setting_of_the_model_loads_it_again(bench: LiveBench, change: dict[str, object]) -> None:
+async def test_a_model_is_loaded_again_after_its_settings_change(bench: LiveBench, change: dict[str, object]) -> None:
     await bench.configure([CARS])
     await bench.configure([CARS.model_copy(update=change)])
     assert len(bench.source.engines) == 2
 
 
-async def test_a_broken_version_leaves_the_present_one_in_service_and_is_not_tried_again_at_once(
+async def test_a_broken_new_version_leaves_the_present_version_in_service_and_is_not_retried_at_once(
     bench: LiveBench,
 ) -> None:
     await bench.configure([CARS])
@@ -89,14 +89,14 @@ async def test_a_broken_version_leaves_the_present_one_in_service_and_is_not_tri
     assert bench.registry.get_sample_value("sightline_engine_refused_models") == 0
 
 
-async def test_a_pipeline_without_a_model_does_not_keep_others_from_being_served(bench: LiveBench) -> None:
+async def test_other_pipelines_are_served_if_a_pipeline_has_no_model(bench: LiveBench) -> None:
     bench.source.missing = {"none"}
     with pytest.raises(ConfigError, match="no model none"):
         await bench.configure([CARS.model_copy(update={"name": "bad", "model": "none"}), PEOPLE])
     assert bench.live.names == {"people"}
 
 
-async def test_a_refused_version_is_tried_again_after_a_while(bench: LiveBench) -> None:
+async def test_a_refused_version_is_tried_again_after_the_retry_time(bench: LiveBench) -> None:
     bench.source.missing = {"regions"}
     with pytest.raises(ConfigError, match="no model regions"):
         await bench.configure([CARS])
@@ -187,7 +187,7 @@ async def test_a_pipeline_whose_lighter_model_is_refused_keeps_its_usual_one(ben
         assert model.model.manifest.id == "regions@1"
 
 
-async def test_a_pipeline_removed_while_its_model_loads_is_dropped_later(bench: LiveBench) -> None:
+async def test_the_model_of_a_pipeline_removed_during_loading_is_dropped_later(bench: LiveBench) -> None:
     bench.live.want([CARS])
     loading = asyncio.create_task(bench.live.update())
     await asyncio.sleep(0)
@@ -223,7 +223,7 @@ async def test_a_removed_pipeline_is_served_for_a_while_and_then_unknown(bench: 
         await bench.served("cars")
 
 
-async def test_a_pipeline_that_is_added_again_stays(bench: LiveBench) -> None:
+async def test_a_pipeline_that_is_removed_and_added_again_keeps_its_model(bench: LiveBench) -> None:
     await bench.configure([CARS])
     await bench.configure([])
     await bench.configure([CARS])

@@ -37,7 +37,7 @@ def opened(engine: FakeEngine, decoder: OutputDecoder | None = None) -> ServedMo
 
 
 class TestServing:
-    def test_an_image_that_fails_the_model_does_not_fail_the_others(self) -> None:
+    def test_an_image_on_which_the_model_fails_does_not_affect_other_images(self) -> None:
         served = opened(FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 66)))
         scheduler = Scheduler(EvenModels(32))
         jobs = [
@@ -115,7 +115,7 @@ class TestServing:
             assert "Give a pipeline with another preparation a new name" in failure_of(written).message
 
     @pytest.mark.parametrize("error", [KeyError("label"), ZeroDivisionError("scale"), ValueError("shape")])
-    def test_any_decoder_error_parks_the_image_and_does_not_end_the_node(self, error: Exception) -> None:
+    def test_an_image_on_which_the_decoder_fails_becomes_a_dead_letter(self, error: Exception) -> None:
         class FailingDecoder:
             def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
                 if any(row.frame_width == 13 for row in rows):
@@ -178,5 +178,5 @@ class TestServing:
     def test_a_pipeline_with_another_input_size_than_its_model_is_refused(self) -> None:
         model = Repository(MODELS).open("regions")
         pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
-        with pytest.raises(ManifestError, match=r"width = 32: regions@1 expects 64"):
+        with pytest.raises(ManifestError, match=r"width = 32: model regions@1 expects 64"):
             ServedModel(pipeline, model, FakeEngine())

@@ -49,7 +49,7 @@ def classifier(
 ) -> Path:
     """Write a classifier of three classes: the softmax of the mean of each colour.
 
-    ``first`` are nodes from ``x`` to ``prepared``.
+    ``first`` holds the nodes that compute ``prepared`` from ``x``.
     """
     axes = [1, 2] if shape[3] == 3 else [2, 3]
     source = "prepared" if first else "x"

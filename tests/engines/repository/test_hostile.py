@@ -76,7 +76,7 @@ def cyclic(model: Any) -> None:
         (outside(""), "expected a file in the folder of the model"),
         (outside("link.bin"), "and no link"),
         (outside("missing.bin"), "expected that file beside the model. Copy it there"),
-        (huge, r"weights to huge .* take 4611686018427387904 bytes: expected at most"),
+        (huge, r"weights up to huge .* take 4611686018427387904 bytes: expected at most"),
         (negative, "weights negative have shape .* expected positive numbers"),
         (short, "expected an ONNX model"),
         (opset(99), r"opset 99: expected 7 to \d+. Export the model with opset 17"),

@@ -113,9 +113,7 @@ def test_labels_and_usage_come_from_the_metadata_of_the_exporter(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("scale", "settings"), [(1, {}), (64, {"unit": "px"})])
-def test_the_unit_of_two_outputs_with_corners_and_scores_is_measured(
-    tmp_path: Path, scale: int, settings: dict[str, str]
-) -> None:
+def test_the_unit_of_corners_is_found_from_the_outputs(tmp_path: Path, scale: int, settings: dict[str, str]) -> None:
     tables = {"scores": np.tile([[0.9, 0.1], [0.2, 0.8]], (600, 1)), "boxes": np.tile(BOX, (600, 1)) * scale}
     report = examine(table(tmp_path / "m.onnx", tables))
     found = {setting.key: setting.value for setting in report.settings}
@@ -143,7 +141,7 @@ def test_unit_and_order_of_corners_are_assumed_if_noise_shows_no_object(tmp_path
     assert sources(fixed)["decoding"] == "option"
 
 
-def test_a_decoder_that_finds_objects_goes_before_one_that_finds_none(tmp_path: Path) -> None:
+def test_a_decoder_that_finds_objects_is_preferred_to_a_decoder_that_finds_none(tmp_path: Path) -> None:
     queries = np.tile([0.5, 0.5, 0.2, 0.2, 0.001, 0.0], (20, 1))
     queries[3, 5] = 1.0
     report = examine(table(tmp_path / "m.onnx", {"y": queries}))
@@ -152,13 +150,13 @@ def test_a_decoder_that_finds_objects_goes_before_one_that_finds_none(tmp_path: 
     assert "show no object" in report.rejected[0]
 
 
-def test_a_decoder_that_finds_no_object_either_does_not_go_first(tmp_path: Path) -> None:
+def test_the_first_decoder_is_kept_if_no_other_decoder_finds_objects(tmp_path: Path) -> None:
     report = examine(table(tmp_path / "m.onnx", {"y": padding(0.001, 0)}), labels=("car",))
     assert value(report, "decoder") == "end2end"
     assert [reason.partition(" ")[0] for reason in report.rejected] == ["yolov5"]
 
 
-def test_a_size_is_assumed_only_for_a_model_that_accepts_any(tmp_path: Path) -> None:
+def test_a_size_is_assumed_only_for_a_model_that_accepts_any_size(tmp_path: Path) -> None:
     file = classifier(tmp_path / "m.onnx", ("N", 3, "h", "w"))
     assert value(examine(file), "size") == (640, 640)
     report = examine(file, size=(32, 16))
@@ -169,13 +167,13 @@ def test_a_size_is_assumed_only_for_a_model_that_accepts_any(tmp_path: Path) -> 
 
 def test_the_error_for_unknown_outputs_lists_the_decoders_that_were_tried(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    with pytest.raises(AdoptFailed, match=r"y \[3, 8, 8\].*no decoder reads them: no known layout.*Decoders: "):
+    with pytest.raises(AdoptFailed, match=r"y \[3, 8, 8\].*no decoder can read them: no known layout.*Decoders: "):
         examine(write(tmp_path / "m.onnx", nodes, ("N", 3, 8, 8), {"y": ("N", 3, 8, 8)}))
     with pytest.raises(AdoptFailed, match="no layout has 2 classes"):
         examine(classifier(tmp_path / "c.onnx"), labels=("a", "b"))
 
 
-def test_a_batch_that_cannot_be_freed_must_be_one(tmp_path: Path) -> None:
+def test_a_model_that_works_only_with_a_batch_of_two_images_is_refused(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Reshape", ["x", "flat"], ["all"]),
         helper.make_node("Slice", ["all", "start", "end"], ["means"]),
@@ -193,7 +191,7 @@ def test_a_batch_that_cannot_be_freed_must_be_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [("N", 1, 8, 8), ("N", 8, 8), (1, 3, 9000, 9000)])
-def test_an_input_that_is_no_colour_picture_is_refused(tmp_path: Path, shape: tuple[int | str, ...]) -> None:
+def test_a_model_whose_input_is_not_a_colour_picture_is_refused(tmp_path: Path, shape: tuple[int | str, ...]) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
     with pytest.raises(AdoptFailed, match="expected"):
         examine(write(tmp_path / "m.onnx", nodes, shape, {"y": shape}))

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from ingest.contract.codec import MAX_RECORD_BYTES, decode, decode_json, encode, encode_json
 from ingest.contract.records import (
-    Account,
     Alert,
     AlertData,
     Batch,
@@ -40,10 +39,11 @@ from ingest.contract.records import (
     Region,
     Result,
     RoutedFrame,
+    WithheldInterval,
 )
 from ingest.exceptions import CodecError, Oversize, Truncated, UnknownVersion, WrongKind, WrongType
 
-ACCOUNT = Account(camera="gate", epoch=5, first=0, last=6, counts={"still": 4, "rate": 3})
+ACCOUNT = WithheldInterval(camera="gate", epoch=5, first=0, last=6, counts={"still": 4, "rate": 3})
 FRAME = Frame(
     camera="gate",
     epoch=5,
@@ -97,7 +97,7 @@ BEAT = Heartbeat(
     at_ns=9,
     cameras=(CameraStatus(camera="gate", epoch=5, state="running"),),
     accounts=(ACCOUNT,),
-    ended=(EpochEnd(camera="gate", epoch=4, last=-1, clean=False, told=3),),
+    ended=(EpochEnd(camera="gate", epoch=4, last=-1, clean=False, reported=3),),
     figures={"lag": 0.5},
 )
 MSGPACK: list[Record] = [FRAME, BATCH, RESULT, READINGS, BEAT]
@@ -179,6 +179,12 @@ def test_an_unknown_major_version_is_refused(version: object) -> None:
 
 def test_a_newer_minor_version_with_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
+
+
+def test_an_epoch_end_keeps_the_field_name_told_in_its_record() -> None:
+    data = encode(EpochEnd(camera="gate", epoch=4, last=1, clean=False, reported=3))
+    assert msgpack.unpackb(data)["told"] == 3
+    assert decode(EpochEnd, data).reported == 3
 
 
 def test_an_unknown_withheld_reason_of_a_newer_minor_version_is_kept() -> None:

@@ -10,18 +10,20 @@ from hypothesis import strategies as st
 
 from ingest.contract import headers as h
 from ingest.contract.identity import FrameId
-from ingest.contract.records import WITHHELD_REASONS, Account
+from ingest.contract.records import WITHHELD_REASONS, WithheldInterval
 
 NAMES = st.from_regex(r"[a-z0-9](?:[a-z0-9._-]{0,20}[a-z0-9])?", fullmatch=True)
 FRAMES = st.builds(FrameId, NAMES, st.integers(0, 2**40), st.integers(0, 2**40))
 
 
 @st.composite
-def accounts(draw: st.DrawFn) -> Account:
+def accounts(draw: st.DrawFn) -> WithheldInterval:
     counts = draw(st.dictionaries(st.sampled_from(WITHHELD_REASONS), st.integers(1, 1000), min_size=1))
     first = draw(st.integers(0, 2**40))
     last = first + sum(counts.values()) - 1
-    return Account(camera=draw(NAMES), epoch=draw(st.integers(0, 2**40)), first=first, last=last, counts=counts)
+    return WithheldInterval(
+        camera=draw(NAMES), epoch=draw(st.integers(0, 2**40)), first=first, last=last, counts=counts
+    )
 
 
 @given(st.lists(FRAMES, min_size=1), st.sampled_from(["live", "late", "replay-a.2"]))
@@ -33,14 +35,16 @@ def test_frame_ids_and_lane_are_read_back_from_headers(frames: list[FrameId], la
 
 
 @given(accounts())
-def test_counts_of_withheld_frames_are_read_back_from_their_header(account: Account) -> None:
+def test_counts_of_withheld_frames_are_read_back_from_their_header(account: WithheldInterval) -> None:
     frame = FrameId(account.camera, account.epoch, account.last + 1)
     headers = {**h.frame_headers([frame], "live"), h.ACCOUNT: h.account_text(account).encode()}
     assert h.account_of(headers, frame) == account
 
 
 @given(accounts(), st.integers(0, 2**41))
-def test_withheld_counts_that_do_not_end_just_before_their_frame_are_ignored(account: Account, seq: int) -> None:
+def test_withheld_counts_that_do_not_end_just_before_their_frame_are_ignored(
+    account: WithheldInterval, seq: int
+) -> None:
     frame = FrameId(account.camera, account.epoch, seq)
     found = h.account_of({h.ACCOUNT: h.account_text(account).encode()}, frame)
     assert found == (account if seq == account.last + 1 else None)

@@ -79,7 +79,7 @@ async def test_a_dead_letter_holds_the_original_record_and_the_failure(log: Memo
     assert record.headers.items() <= letter.record.headers.items()
     assert letter.frames == (frame(3),)
     assert (letter.lane, letter.pipeline, letter.offset) == ("late", "", 0)
-    assert letter.place == "frames.late[1]@0"
+    assert letter.position == "frames.late[1]@0"
     assert letter.failure == h.Failure(FRAMES_LATE, 1, 0, "prepare-live", "wrongtype", "frame: seq: missing")
 
 

@@ -10,7 +10,17 @@ import pytest
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Account, Batch, BatchItem, EpochEnd, Frame, FrameRef, Heartbeat, Result, Waiting
+from ingest.contract.records import (
+    Batch,
+    BatchItem,
+    EpochEnd,
+    Frame,
+    FrameRef,
+    Heartbeat,
+    Result,
+    Waiting,
+    WithheldInterval,
+)
 from ingest.contract.topics import BATCHES, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS, STATUS, partition_for
 from ingest.deadletter import parked
 from ingest.exceptions import LogUnavailable, WrongType
@@ -59,7 +69,7 @@ class SiteWriter:
         account = None
         if first is not None:
             counts = {"still": seq - first}
-            account = Account(camera=camera, epoch=epoch, first=first, last=seq - 1, counts=counts)
+            account = WithheldInterval(camera=camera, epoch=epoch, first=first, last=seq - 1, counts=counts)
         body = Frame(
             camera=camera, epoch=epoch, seq=seq, captured_ns=1, width=2, height=2, image=b"jpeg", account=account
         )
@@ -97,7 +107,7 @@ class SiteWriter:
         )
         await self.log.produce(Outgoing(RESULTS, self.partitions[camera], encode(result)))
 
-    async def send_heartbeat(self, *accounts: Account, ended: tuple[EpochEnd, ...] = ()) -> None:
+    async def send_heartbeat(self, *accounts: WithheldInterval, ended: tuple[EpochEnd, ...] = ()) -> None:
         beat = Heartbeat(service="agent", instance="a", at_ns=1, accounts=accounts, ended=ended)
         await self.log.produce(Outgoing(STATUS, 0, encode(beat)))
 
@@ -123,8 +133,8 @@ async def test_a_faultless_run_balances(site: SiteWriter) -> None:
     await site.deliver(0, camera="yard", topic=FRAMES_LATE)
     await site.finish(0, camera="yard", lane="late")
     await site.send_heartbeat(
-        Account(camera="gate", epoch=EPOCH, first=7, last=9, counts={"expired": 1, "rate": 2}),
-        ended=(EpochEnd(camera="gate", epoch=EPOCH, last=9, clean=True, told=9),),
+        WithheldInterval(camera="gate", epoch=EPOCH, first=7, last=9, counts={"expired": 1, "rate": 2}),
+        ended=(EpochEnd(camera="gate", epoch=EPOCH, last=9, clean=True, reported=9),),
     )
     found = await site.audit()
     assert found.balanced, found.totals.examples
@@ -242,7 +252,9 @@ async def test_the_audit_waits_for_frames_in_processing(site: SiteWriter) -> Non
         await site.deliver(2, topic=FRAMES_LATE)
         await site.finish(2, lane="late")
         await site.deliver(9)  # after the cut: this audit ignores the frame and the hole before it
-        await site.send_heartbeat(Account(camera="gate", epoch=EPOCH, first=1, last=1, counts={"expired": 1}))
+        await site.send_heartbeat(
+            WithheldInterval(camera="gate", epoch=EPOCH, first=1, last=1, counts={"expired": 1})
+        )
         await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=12, clean=True),))
 
     class BusyLog(MemoryLog):
@@ -308,7 +320,9 @@ async def deliver_run(site: SiteWriter, seqs: range, camera: str = "gate", topic
 async def test_an_epoch_truncated_by_retention_is_balanced_from_its_first_retained_frame(site: SiteWriter) -> None:
     await deliver_run(site, range(10))
     await deliver_run(site, range(5), camera="yard")
-    await site.send_heartbeat(Account(camera="gate", epoch=EPOCH - 9, first=0, last=3, counts={"expired": 4}))
+    await site.send_heartbeat(
+        WithheldInterval(camera="gate", epoch=EPOCH - 9, first=0, last=3, counts={"expired": 4})
+    )
     await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH - 9, last=80, clean=True),))
     await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=9, clean=True),))
     site.log.forget(TopicPartition(FRAMES, 0), 4)
@@ -364,7 +378,7 @@ async def test_a_camera_on_an_untruncated_partition_is_not_left_out_of_the_audit
     site.log.forget(TopicPartition(FRAMES, 0), 5)
     names = [f"silent-{i}" for i in range(8)]
     for name in names:
-        await site.send_heartbeat(Account(camera=name, epoch=EPOCH, first=0, last=3, counts={"expired": 4}))
+        await site.send_heartbeat(WithheldInterval(camera=name, epoch=EPOCH, first=0, last=3, counts={"expired": 4}))
     await publish(site.log, [PinConfig(name="silent-0", partition=1), PinConfig(name="silent-1", partition=0)])
     found = await site.audit()
     whole = {"silent-0"} | {name for name in names[2:] if partition_for(name, 2) == 1}

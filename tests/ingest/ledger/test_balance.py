@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.contract.identity import LIVE, FrameId
-from ingest.contract.records import Account, EpochEnd, Waiting
+from ingest.contract.records import EpochEnd, Waiting, WithheldInterval
 from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.states import ALL_PIPELINES, DEAD, FrameEnd, Ledger
 
@@ -23,15 +23,15 @@ OUTCOMES = ("classified", "empty", "shed", DEAD)
 Entry = Callable[[Ledger], None]
 
 
-def account(first: int, last: int, reason: str = "still", epoch: int = EPOCH) -> Account:
-    return Account(camera=CAMERA, epoch=epoch, first=first, last=last, counts={reason: last - first + 1})
+def account(first: int, last: int, reason: str = "still", epoch: int = EPOCH) -> WithheldInterval:
+    return WithheldInterval(camera=CAMERA, epoch=epoch, first=first, last=last, counts={reason: last - first + 1})
 
 
 def frame(seq: int, epoch: int = EPOCH) -> FrameId:
     return FrameId(CAMERA, epoch, seq)
 
 
-def deliver(seq: int, before: Account | None = None, lane: str = "live") -> Entry:
+def deliver(seq: int, before: WithheldInterval | None = None, lane: str = "live") -> Entry:
     return lambda ledger: ledger.add_frame(frame(seq), lane, before)
 
 
@@ -51,8 +51,8 @@ def dead(seq: int, pipeline: str = ALL_PIPELINES, lane: str = "live") -> Entry:
     return result(seq, DEAD, pipeline, lane)
 
 
-def ended(last: int, *, clean: bool = True, told: int = -1) -> Entry:
-    end = EpochEnd(camera=CAMERA, epoch=EPOCH, last=last, clean=clean, told=told)
+def ended(last: int, *, clean: bool = True, reported: int = -1) -> Entry:
+    end = EpochEnd(camera=CAMERA, epoch=EPOCH, last=last, clean=clean, reported=reported)
     return lambda ledger: ledger.add_epoch_end(end)
 
 
@@ -100,7 +100,12 @@ def histories(draw: st.DrawFn) -> History:
 
 
 def _delivered(
-    draw: st.DrawFn, history: History, seq: int, before: Account | None, lane: str, pipelines: tuple[str, ...]
+    draw: st.DrawFn,
+    history: History,
+    seq: int,
+    before: WithheldInterval | None,
+    lane: str,
+    pipelines: tuple[str, ...],
 ) -> list[Entry]:
     history.delivered += 1
     entries = [deliver(seq, before, lane)] * draw(st.integers(1, 2))
@@ -248,14 +253,14 @@ def test_outcomes_of_frames_deleted_by_retention_are_ignored() -> None:
 
 
 def test_frames_in_memory_at_a_kill_are_counted_as_unclean() -> None:
-    found = balance(deliver(4, account(0, 3)), result(4), ended(4, clean=False, told=9))
+    found = balance(deliver(4, account(0, 3)), result(4), ended(4, clean=False, reported=9))
     assert found.balanced
     assert (found.totals.captured, found.totals.unclean) == (5, 5)
     assert found.to_dict()["unclean"] == [f"{CAMERA}/{EPOCH}: kept to 4, reported to 9"]
 
 
 def test_an_epoch_killed_before_its_first_kept_frame_balances() -> None:
-    found = balance(ended(-1, clean=False, told=2))
+    found = balance(ended(-1, clean=False, reported=2))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
 
 
@@ -265,7 +270,7 @@ def test_unclean_frames_among_the_withheld_frames_do_not_count_as_captured() -> 
     assert found.totals.withheld == {}
 
 
-@given(st.permutations([ended(4, clean=False, told=9), ended(4, told=4), ended(2, clean=False, told=3)]))
+@given(st.permutations([ended(4, clean=False, reported=9), ended(4, reported=4), ended(2, clean=False, reported=3)]))
 def test_a_clean_epoch_end_wins_over_unclean_ends_in_any_order_of_records(ends: list[Entry]) -> None:
     found = balance(deliver(4, account(0, 3)), result(4), *ends)
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 5, 0)
@@ -349,7 +354,7 @@ def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     assert not found.balanced
     assert found.totals.unaccounted == 995
     assert any("never ended" in example for example in found.totals.examples)
-    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, told=999))
+    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH, last=4, clean=False, reported=999))
     found = compute_balance(ledger)
     assert found.balanced, "the agent itself reports that these were in memory only"
     assert found.totals.unclean == 995
@@ -363,7 +368,7 @@ def test_a_lower_epoch_that_began_later_counts_as_running_and_the_higher_epoch_a
     ledger.add_progress(CAMERA, EPOCH - 5, -1, 2)
     found = compute_balance(ledger)
     assert [example.split(":")[0] for example in found.totals.examples] == [f"{CAMERA}/{EPOCH} was never ended"]
-    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH, last=-1, clean=False, told=9))
+    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH, last=-1, clean=False, reported=9))
     assert compute_balance(ledger).balanced
 
 
@@ -378,7 +383,7 @@ def test_an_epoch_without_an_end_is_lost_although_later_epochs_ended_or_run() ->
     ledger = Ledger()
     for offset, epoch in enumerate((EPOCH, EPOCH + 1, EPOCH - 5)):
         ledger.add_progress(CAMERA, epoch, -1, offset)
-    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH + 1, last=-1, clean=True, told=-1))
+    ledger.add_epoch_end(EpochEnd(camera=CAMERA, epoch=EPOCH + 1, last=-1, clean=True, reported=-1))
     assert compute_balance(ledger).totals.unaccounted == 1
 
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.contract.codec import encode
-from ingest.contract.records import Account, EpochEnd, Heartbeat, Readings, SensorLedger, SensorStatus, Waiting
+from ingest.contract.records import (
+    EpochEnd,
+    Heartbeat,
+    Readings,
+    SensorLedger,
+    SensorStatus,
+    Waiting,
+    WithheldInterval,
+)
 from ingest.contract.topics import READINGS, STATUS, partition_for
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -51,16 +59,16 @@ class SensorWriter:
         )
         return await self.write(READINGS, encode(record))
 
-    def withheld(self, first: int, last: int, reason: str = "unusable", *, epoch: int = EPOCH) -> Account:
-        return Account(camera=SENSOR, epoch=epoch, first=first, last=last, counts={reason: last - first + 1})
+    def withheld(self, first: int, last: int, reason: str = "unusable", *, epoch: int = EPOCH) -> WithheldInterval:
+        return WithheldInterval(camera=SENSOR, epoch=epoch, first=first, last=last, counts={reason: last - first + 1})
 
-    def end(self, last: int, *, clean: bool = True, told: int = -1, epoch: int = EPOCH) -> EpochEnd:
-        return EpochEnd(camera=SENSOR, epoch=epoch, last=last, clean=clean, told=told)
+    def end(self, last: int, *, clean: bool = True, reported: int = -1, epoch: int = EPOCH) -> EpochEnd:
+        return EpochEnd(camera=SENSOR, epoch=epoch, last=last, clean=clean, reported=reported)
 
     async def send_heartbeat(
         self,
         *,
-        accounts: Iterable[Account] = (),
+        accounts: Iterable[WithheldInterval] = (),
         ended: Iterable[EpochEnd] = (),
         waiting: Iterable[Waiting] | None = None,
         captured: int | None = None,
@@ -136,7 +144,7 @@ async def test_an_identical_run_of_readings_is_a_repeat_and_an_overlapping_run_i
 async def test_readings_in_memory_at_a_kill_are_counted_as_unclean(site: SensorWriter) -> None:
     await site.deliver(0, 9)
     await site.send_heartbeat(captured=14)
-    await site.send_heartbeat(ended=[site.end(9, clean=False, told=13)])
+    await site.send_heartbeat(ended=[site.end(9, clean=False, reported=13)])
     await site.deliver(0, 9, epoch=EPOCH + 1)
     balance = await site.audit()
     assert (balance.balanced, balance.totals.unclean, balance.totals.captured) == (True, 4, 20)

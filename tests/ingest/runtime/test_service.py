@@ -171,7 +171,7 @@ def test_a_service_runs_without_metrics_if_the_metrics_port_is_taken() -> None:
     with socket.create_server(("", 0)) as taken, capture_logs() as lines:
         assert Service("test", KafkaSettings(), metrics_port=taken.getsockname()[1]).run(work) == 0
     assert [line["event"] for line in lines] == ["metrics_not_served"]
-    assert "--metrics-port" in lines[0]["mend"]
+    assert "--metrics-port" in lines[0]["advice"]
 
 
 async def test_refused_entries_of_the_configuration_are_counted(service: Service) -> None:

@@ -21,7 +21,7 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
 from stream.alerts.dispatcher import Dispatcher
-from stream.alerts.pending import FINISHED_KEPT, AlertPlace, DeliveryTask, PendingDeliveries, ReceiverPosition
+from stream.alerts.pending import FINISHED_KEPT, AlertPosition, DeliveryTask, PendingDeliveries, ReceiverPosition
 from stream.alerts.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
 from stream.alerts.sending import ReceiverSender
 from stream.alerts.webhook import LogDeliverer
@@ -58,8 +58,8 @@ def opened(*receipts: Delivery, partitions: int = 2, alerts_end: int = 100) -> P
 
 
 def enter(pending: PendingDeliveries, number: int = 0, *, partition: int = 0, offset: int | None = None) -> None:
-    place = AlertPlace(partition, number if offset is None else offset)
-    pending.alert(make_alert(event(number), ()), place, 50, 0.0, NOW_S)
+    position = AlertPosition(partition, number if offset is None else offset)
+    pending.alert(make_alert(event(number), ()), position, 50, 0.0, NOW_S)
 
 
 def taken(pending: PendingDeliveries, at_s: float = NOW_S) -> DeliveryTask:
@@ -145,7 +145,7 @@ class TestPending:
         pending = opened(receipt("retrying", 1, 1, number=1), alerts_end=3)
         for number in range(3):
             enter(pending, number)
-        tasks = {task.place.offset: task for task in (taken(pending), taken(pending), taken(pending))}
+        tasks = {task.position.offset: task for task in (taken(pending), taken(pending), taken(pending))}
         assert pending.position(0) == ReceiverPosition(0, 0)
         pending.finish(tasks[1])
         assert pending.position(0) == ReceiverPosition(0, 50)
@@ -166,16 +166,16 @@ class TestPending:
 
     def test_an_unreadable_alert_counts_as_finished(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), alerts_end=5)
-        pending.skip(AlertPlace(0, 4))
+        pending.skip(AlertPosition(0, 4))
         assert pending.position(0) == ReceiverPosition(5, None)
-        pending.skip(AlertPlace(7, 0))  # a partition that is not open
+        pending.skip(AlertPosition(7, 0))  # a partition that is not open
         assert pending.position(7) is None
 
     def test_memory_does_not_grow_with_finished_alerts(self) -> None:
         pending = opened()
         for number in range(FINISHED_KEPT + 100):
-            place = AlertPlace(0, number)
-            pending.alert(make_alert(event(0), ()).model_copy(update={"id": str(number)}), place, 0, 0.0, NOW_S)
+            position = AlertPosition(0, number)
+            pending.alert(make_alert(event(0), ()).model_copy(update={"id": str(number)}), position, 0, 0.0, NOW_S)
             pending.finish(taken(pending))
         assert (len(pending._known), len(pending._finished)) == (0, FINISHED_KEPT)
         assert pending._partitions[0].open == {}
@@ -231,10 +231,10 @@ async def test_an_alert_that_is_neither_in_memory_nor_in_the_log_is_finished_wit
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 0)
-    asked, finished = list[tuple[str, AlertPlace]](), asyncio.Event()
+    asked, finished = list[tuple[str, AlertPosition]](), asyncio.Event()
 
-    async def expired(receiver: str, place: AlertPlace) -> None:
-        asked.append((receiver, place))
+    async def expired(receiver: str, position: AlertPosition) -> None:
+        asked.append((receiver, position))
         finished.set()
 
     async def write(_: Outgoing) -> None:
@@ -254,7 +254,7 @@ async def test_an_alert_that_is_neither_in_memory_nor_in_the_log_is_finished_wit
     sender.wake()
     await asyncio.wait_for(finished.wait(), 60)
     await sender.retire()
-    assert asked == [("r", AlertPlace(0, 0))]
+    assert asked == [("r", AlertPosition(0, 0))]
     assert sender.pending.position(0) == ReceiverPosition(1, None)
 
 
@@ -351,14 +351,14 @@ class TestTakeOver:
         log = await self.log_of(5, [receipt("delivered", 1, number=n) for n in (0, 1, 3)])
         owned, pending = await self.owned(log, None, config("r"))
         assert owned == OwnedAlerts(0, 3)
-        assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [2, 4]
+        assert [taken(pending["r"]).position.offset for _ in range(len(pending["r"]))] == [2, 4]
 
     async def test_a_takeover_reads_only_the_receipts_of_unfinished_alerts(self) -> None:
         log = await self.log_of(303, [receipt("delivered", 1, number=n) for n in range(301)])
         progress = DispatchProgress(300, 299, {"r": 300})
         owned, pending = await self.owned(log, GroupCommit(300, progress.metadata()), config("r"))
         assert owned == OwnedAlerts(300, 301)
-        assert [taken(pending["r"]).place.offset for _ in range(len(pending["r"]))] == [301, 302]
+        assert [taken(pending["r"]).position.offset for _ in range(len(pending["r"]))] == [301, 302]
         assert log.records == 2 + 3  # receipts, alerts
 
     async def test_a_commit_before_any_new_alert_keeps_the_receipts_of_the_previous_dispatcher(self) -> None:

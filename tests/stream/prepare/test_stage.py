@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Account, Batch, BatchItem, Box, Frame, Heartbeat
+from ingest.contract.records import Batch, BatchItem, Box, Frame, Heartbeat, WithheldInterval
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -97,7 +97,7 @@ class PrepareBench:
 
 async def test_a_frame_becomes_an_item_for_each_pipeline() -> None:
     bench = PrepareBench.of(FULL, MOTION)
-    account = Account(camera="gate", epoch=1, first=2, last=4, counts={"still": 3})
+    account = WithheldInterval(camera="gate", epoch=1, first=2, last=4, counts={"still": 3})
     moving = (Box(8.0, 8.0, 24.0, 24.0), Box(40.0, 20.0, 60.0, 40.0))
     await bench.give(frame(5, motion=moving, account=account, captured_ns=77, sampled=True))
     found = {batch.pipeline: (record, batch) for record, batch in await bench.batches()}

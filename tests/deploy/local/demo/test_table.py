@@ -13,7 +13,7 @@ from deploy.local.demo.figures import Figures
 from deploy.local.demo.table import SENSOR_STATES, STATES, balance_table, live_table, sensor_table, summary
 from deploy.local.demo.truth import CrossingScore
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Account, EpochEnd, Heartbeat
+from ingest.contract.records import EpochEnd, Heartbeat, WithheldInterval
 from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.states import Ledger
 
@@ -96,7 +96,7 @@ def books(sensors: int, last: int) -> Balance:
     entered = Ledger()
     for number in range(sensors):
         name = f"a-long-sensor-name-{number}"
-        account = Account(camera=name, epoch=1, first=0, last=344, counts={"unusable": 300, "outage": 45})
+        account = WithheldInterval(camera=name, epoch=1, first=0, last=344, counts={"unusable": 300, "outage": 45})
         entered.add_readings(FrameId(name, 1, 345), 3344, account)
         entered.add_epoch_end(EpochEnd(camera=name, epoch=1, last=last, clean=True))
     return compute_balance(entered)

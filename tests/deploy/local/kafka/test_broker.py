@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from deploy.cli.tools.kafka import app
 from deploy.local.exceptions import BrokerFailed
 from deploy.local.kafka.broker import Broker
+from deploy.local.kafka.fetch import class_archive, libs_folder
 from ingest.contract.topics import EVENTS
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Outgoing
@@ -79,6 +80,7 @@ def test_a_broker_dies_with_the_process_that_started_it(broker_factory: Callable
     code = f"""
 from pathlib import Path
 from deploy.local.kafka.broker import Broker
+from deploy.local.kafka.fetch import class_archive, libs_folder
 broker = Broker(Path({str(broker.home)!r}), Path({str(broker.folder)!r}))
 broker.start()
 print(broker.pid, flush=True)
@@ -90,6 +92,24 @@ input()
         parent.kill()
     assert psutil.wait_procs([child], timeout=60)[1] == []
     assert broker.pid is None
+
+
+def test_a_broker_with_a_damaged_class_archive_starts_without_the_archive(
+    home: Path, broker_factory: Callable[[], Broker], tmp_path: Path
+) -> None:
+    broker = broker_factory()
+    broker.home = tmp_path
+    (tmp_path / "kafka").mkdir()
+    libs_folder(tmp_path).symlink_to(libs_folder(home))
+    class_archive(tmp_path).write_bytes(b"no archive" * 1000)
+    broker.start()
+    assert broker.answers
+
+
+def test_a_second_archive_of_classes_is_not_made(home: Path) -> None:
+    archive = Broker(home).archive_classes()
+    made = archive.stat().st_mtime_ns
+    assert Broker(home).archive_classes().stat().st_mtime_ns == made
 
 
 def test_a_port_in_use_is_named_in_the_error(broker_factory: Callable[[], Broker]) -> None:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.kafka.config import PORT_RANGE, Ports, choose_ports, format_command, properties, server_command
+from deploy.local.kafka.config import (
+    PORT_RANGE,
+    Ports,
+    choose_ports,
+    format_command,
+    jvm_command,
+    properties,
+    server_command,
+)
 from deploy.local.kafka.fetch import KAFKA_FILES, java_major
 from ingest.contract.codec import MAX_RECORD_BYTES
 
@@ -48,12 +56,14 @@ def test_a_port_range_without_two_free_ports_is_an_error() -> None:
 
 
 def test_a_cluster_id_may_begin_with_a_dash() -> None:
-    command = format_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), Path("config"), "-3xAmpLe")
+    command = format_command(["java"], Path("config"), "-3xAmpLe")
     assert "--cluster-id=-3xAmpLe" in command
 
 
-def test_the_server_command_limits_the_heap() -> None:
-    command = server_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), Path("config"))
+def test_the_server_command_has_the_heap_limit_and_the_options_of_the_jvm() -> None:
+    jvm = jvm_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), "-XX:SharedArchiveFile=classes.jsa")
+    command = server_command(jvm, Path("config"))
+    assert command[:2] == ["java", "-XX:SharedArchiveFile=classes.jsa"]
     assert "-Xmx256m" in command
     assert command[-2:] == ["kafka.Kafka", "config"]
 

@@ -23,12 +23,14 @@ def stream(*, lengths: bool, newline: bytes = b"\r\n") -> bytes:
     return parts + b"--frame--"
 
 
-@given(cuts=st.lists(st.integers(0, 300), max_size=12), lengths=st.booleans(), bare=st.booleans(), told=st.booleans())
+@given(
+    cuts=st.lists(st.integers(0, 300), max_size=12), lengths=st.booleans(), bare=st.booleans(), declared=st.booleans()
+)
 def test_multipart_parts_are_complete_however_the_network_splits_the_stream(
-    cuts: list[int], lengths: bool, bare: bool, told: bool
+    cuts: list[int], lengths: bool, bare: bool, declared: bool
 ) -> None:
     data = stream(lengths=lengths, newline=b"\n" if bare else b"\r\n")
-    parts, found = Multipart(b"frame" if told else b"", 1000), []
+    parts, found = Multipart(b"frame" if declared else b"", 1000), []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in pairwise(edges):
         found += parts.feed(data[start:end])

@@ -1,7 +1,7 @@
 """A fake CUDA device that keeps the asynchronous contract of the real one.
 
 Work on a stream runs as late as possible: when a thread waits for its event. A buffer that is written or read too
-early therefore shows wrong values in every run, not only in rare ones.
+early therefore shows wrong values in every run, not only in rare runs.
 """
 
 from __future__ import annotations

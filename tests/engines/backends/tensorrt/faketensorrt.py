@@ -1,4 +1,6 @@
-"""A fake ``tensorrt`` module on a FakeDevice. It has the names that the backend uses, and computes by ONNX Runtime.
+"""A fake ``tensorrt`` module on a FakeDevice.
+
+The module has the names that the backend uses, and computes by ONNX Runtime.
 
 A plan is a header and the ONNX file. As with the real module, errors are logged, and calls return False or None.
 """
@@ -266,7 +268,10 @@ class FakeBuilder:
 
 
 class FakeTensorRt:
-    """The module. ``refuse_next``: number of executions to refuse. ``alive``: engines, contexts and runtimes."""
+    """The module.
+
+    ``refuse_next`` is the number of executions to refuse. ``alive`` counts engines, contexts and runtimes.
+    """
 
     ILogger, IProgressMonitor = FakeILogger, FakeMonitorBase
     DataType, TensorIOMode, MemoryPoolType = DataType, TensorIOMode, MemoryPoolType

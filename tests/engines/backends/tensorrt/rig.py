@@ -30,7 +30,7 @@ class FakeRig:
 
 
 def make_rig(folder: Path, version: str = "10.15.1.29", capability: tuple[int, int] = (9, 0)) -> FakeRig:
-    """Return a rig whose plans are in ``folder``. Close its thread at the end."""
+    """Return a rig whose plans are in ``folder``. Close the rig's thread at the end."""
     thread = GpuThread(lambda: FakeDevice(capability=capability))
     gpu = thread.device
     assert isinstance(gpu, FakeDevice)

@@ -1,9 +1,9 @@
 """Check that the names this backend uses exist in TensorRT 10.13 and 11.4.
 
 ``conform.py`` checks the names of the module and keyword arguments. The fakes cover the methods of objects: the tests
-of the backend use no others, and each method of a fake exists in both versions with the same parameters.
+of the backend use no other methods, and each method of a fake exists in both versions with the same parameters.
 
-The listings of both APIs are in the shared folder beside the checkout. Without it, these tests are skipped.
+The listings of both APIs are in the shared folder beside the checkout. Without the listings, these tests are skipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FAKES = {
     fake.FakeRuntime: "Runtime",
 }
 HELPERS = {"compute", "read", "refuse"}
-"""Methods of the fakes that the real classes lack. The product does not call them."""
+"""Methods of the fakes that the real classes lack. The product does not call these methods."""
 needs_listings = pytest.mark.skipif(
     not CHECKER.is_file(), reason="the listings of TensorRT's API are missing: ../shared/tensorrt/conform.py"
 )
@@ -52,7 +52,7 @@ def test_all_names_exist_in_both_versions_of_tensorrt(file: Path) -> None:
 
 
 @needs_listings
-def test_a_name_that_version_11_removed_is_found(tmp_path: Path) -> None:
+def test_a_name_that_tensorrt_11_removed_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "old.py"
     file.write_text("config.set_flag(trt.BuilderFlag.FP16)\n")
     assert "TensorRT 11.4: line 1: BuilderFlag.FP16" in check(file).stdout
@@ -61,7 +61,7 @@ def test_a_name_that_version_11_removed_is_found(tmp_path: Path) -> None:
 @needs_listings
 @pytest.mark.parametrize("version", ["10.13", "11.4"])
 @pytest.mark.parametrize("cls", FAKES, ids=FAKES.values())
-def test_the_methods_of_a_fake_exist_with_the_same_parameters(cls: type, version: str) -> None:
+def test_real_tensorrt_has_the_methods_of_the_fake_with_the_same_parameters(cls: type, version: str) -> None:
     real = json.loads((CHECKER.parent / f"api-{version}.json").read_text())["classes"][FAKES[cls]]
     for name, member in vars(cls).items():
         if name.startswith("_") or name in HELPERS:

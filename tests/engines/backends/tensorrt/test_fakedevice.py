@@ -1,4 +1,4 @@
-"""Tests of the fake CUDA device: misuse fails as on a real one."""
+"""Tests of the fake CUDA device: misuse fails as on a real device."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_copy_is_valid_only_after_the_event(gpu: FakeDevice) -> None:
     assert (target == 7).all()
 
 
-def test_a_source_that_is_written_too_early_spoils_the_copy(gpu: FakeDevice) -> None:
+def test_writing_to_the_source_before_the_event_spoils_the_copy(gpu: FakeDevice) -> None:
     source, buffer, stream = gpu.pin((4,), np.uint8), gpu.allocate(4), gpu.stream()
     source[:] = 7
     gpu.copy_in(buffer, source, stream)

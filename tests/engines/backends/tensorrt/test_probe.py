@@ -39,12 +39,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_machine_with_tensorrt_and_a_gpu_gives_no_reason() -> None:
+def test_tensorrt_is_available_on_a_machine_with_its_modules_and_a_gpu() -> None:
     assert unavailable_reason() == ""
 
 
 @pytest.mark.parametrize(("present", "reason"), [((), "TensorRT is not installed"), (("tensorrt",), "pycuda")])
-def test_a_missing_module_is_named(present: tuple[str, ...], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_names_a_missing_python_module(
+    present: tuple[str, ...], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe, "find_spec", lambda name: name in present)
     assert reason in unavailable_reason()
 

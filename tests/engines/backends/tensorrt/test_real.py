@@ -1,7 +1,7 @@
 """Tests on the real TensorRT libraries: `make tensorrt`, then `.venv-tensorrt/bin/pytest -m tensorrt`.
 
-Without a GPU they show that the libraries are found, and that the absence of the GPU is reported before any object is
-made. With a GPU, the contract tests of all engines run on it. They have not run on a GPU yet.
+Without a GPU, the tests show that the libraries are found, and that the absence of the GPU is reported before any
+object is made. With a GPU, the contract tests of all engines run on it. These tests have not run on a GPU yet.
 """
 
 from __future__ import annotations

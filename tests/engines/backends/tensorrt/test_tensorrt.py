@@ -117,7 +117,9 @@ class TestPlans:
         rig.engine(BuildControl(seen.append)).load(model)
         assert seen == [BuildProgress("Building", step, 3) for step in range(4)]
 
-    def test_a_cancelled_build_ends_after_its_step_and_stores_no_plan(self, rig: FakeRig, model: Model) -> None:
+    def test_a_cancelled_build_ends_after_its_current_step_and_stores_no_plan(
+        self, rig: FakeRig, model: Model
+    ) -> None:
         control = BuildControl(lambda progress: control.cancel() if progress.step == 1 else None)
         engine = rig.engine(control)
         with pytest.raises(BuildCancelled, match="regions@1"):
@@ -130,7 +132,7 @@ class TestPlans:
 
 
 class TestRefusedModels:
-    def test_without_a_gpu_the_reason_comes_before_any_tensorrt_object(
+    def test_a_missing_gpu_is_reported_before_any_tensorrt_object_is_made(
         self, rig: FakeRig, model: Model, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rig.reason = "no NVIDIA driver"
@@ -138,30 +140,34 @@ class TestRefusedModels:
         monkeypatch.setattr(rig.trt, "Builder", lambda _: pytest.fail("a builder was made"), raising=False)
         load_refused(rig.engine(), model, "regions@1: no NVIDIA driver")
 
-    def test_a_file_that_is_no_model_is_named_with_the_parsers_errors(
+    def test_the_error_for_an_invalid_model_file_has_its_name_and_the_parser_errors(
         self, rig: FakeRig, model: Model, tmp_path: Path
     ) -> None:
         (tmp_path / "model.onnx").write_bytes(b"no model")
         load_refused(rig.engine(), Model(model.manifest, tmp_path), r"model\.onnx: TensorRT cannot parse it: .*pars")
 
-    def test_a_missing_file_is_named(self, rig: FakeRig, model: Model, tmp_path: Path) -> None:
+    def test_the_error_for_a_missing_model_file_names_the_file(
+        self, rig: FakeRig, model: Model, tmp_path: Path
+    ) -> None:
         load_refused(rig.engine(), Model(model.manifest, tmp_path), r"No such file .*model\.onnx")
 
-    def test_another_input_name_is_refused(self, rig: FakeRig, model: Model) -> None:
+    def test_a_model_with_another_input_name_is_refused(self, rig: FakeRig, model: Model) -> None:
         spec = model.manifest.input.model_copy(update={"name": "pixels"})
         renamed = Model(model.manifest.model_copy(update={"input": spec}), model.folder)
         load_refused(rig.engine(), renamed, "expected one uint8 input pixels")
 
-    def test_a_failed_build_gives_tensorrts_last_errors(self, rig: FakeRig, model: Model) -> None:
+    def test_the_error_of_a_failed_build_quotes_the_last_errors_of_tensorrt(self, rig: FakeRig, model: Model) -> None:
         rig.trt.fail_build = True
         load_refused(rig.engine(), model, "TensorRT cannot build it: .*no implementation for a node")
 
-    def test_a_gpu_without_enough_free_memory_is_refused_with_both_figures(self, rig: FakeRig, model: Model) -> None:
+    def test_a_model_larger_than_the_free_gpu_memory_is_refused_with_both_sizes(
+        self, rig: FakeRig, model: Model
+    ) -> None:
         rig.gpu.total_bytes = 1 << 20
         load_refused(rig.engine(), model, r"3 batches of 32 need \d+ MiB, and fake GPU has 1 MiB free")
         assert not rig.gpu.heap
 
-    def test_a_context_that_does_not_fit_frees_the_slots_before_it(self, rig: FakeRig, model: Model) -> None:
+    def test_if_memory_runs_out_at_a_slot_the_slots_made_before_are_freed(self, rig: FakeRig, model: Model) -> None:
         rig.trt.contexts_left = 2
         engine = rig.engine()
         load_refused(engine, model, "createExecutionContext: out of memory")
@@ -184,7 +190,7 @@ class TestBatches:
             engine.collect(slot)
             engine.release(slot)
 
-    def test_outputs_are_garbage_before_the_event(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_outputs_are_invalid_before_the_event_of_their_batch(self, rig: FakeRig, engine: TensorRtEngine) -> None:
         with engine.slot() as slot:
             slot.pixels[:2] = images(2)
             engine.submit(slot, 2)
@@ -205,7 +211,7 @@ class TestBatches:
             engine.infer(images(2))
         np.testing.assert_array_equal(engine.infer(images(2))["probabilities"], expected["probabilities"])
 
-    def test_a_sticky_error_loses_the_device_for_every_engine(
+    def test_after_a_sticky_cuda_error_every_engine_raises_device_lost(
         self, rig: FakeRig, engine: TensorRtEngine, model: Model
     ) -> None:
         other = rig.engine()
@@ -219,7 +225,9 @@ class TestBatches:
                 each.infer(images(1))
             each.close()
 
-    def test_stored_errors_keep_no_frames(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_an_inference_error_has_no_context_with_references_to_the_gpu(
+        self, rig: FakeRig, engine: TensorRtEngine
+    ) -> None:
         rig.trt.refuse_next = 1
         with pytest.raises(InferenceFailed) as caught:
             engine.infer(images(1))
@@ -235,7 +243,7 @@ class TestGraphs:
     def graphs(self, engine: TensorRtEngine) -> list[list[int]]:
         return [slot.work.graphs for slot in engine._gpu_slots]
 
-    def test_the_two_most_frequent_sizes_run_as_graphs_with_equal_outputs(
+    def test_the_two_most_frequent_batch_sizes_run_as_graphs_with_unchanged_outputs(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         for rows, times in ((4, 120), (9, 100), (2, 80)):
@@ -249,12 +257,14 @@ class TestGraphs:
         engine.warm_up()
         assert self.graphs(engine) == [[]] * SLOTS
 
-    def test_a_size_that_cannot_be_captured_runs_without_a_graph(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_a_batch_size_that_cuda_cannot_capture_runs_without_a_graph(
+        self, rig: FakeRig, engine: TensorRtEngine
+    ) -> None:
         rig.gpu.can_capture = False
         self.run(engine, 4, 3 * GRAPH_RUNS)
         assert rig.gpu.launches == 0
 
-    def test_without_memory_for_a_further_context_a_size_runs_without_a_graph(
+    def test_a_batch_size_runs_without_a_graph_if_its_context_does_not_fit_into_memory(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         rig.trt.contexts_left = 0
@@ -272,7 +282,7 @@ class TestGraphs:
 
 
 class TestHotSizes:
-    def test_sizes_of_similar_count_do_not_replace_each_other(self) -> None:
+    def test_batch_sizes_with_similar_counts_keep_their_graphs(self) -> None:
         hot = HotSizes()
         for _ in range(GRAPH_RUNS):
             hot.note(4)
@@ -284,7 +294,7 @@ class TestHotSizes:
             chosen.append(hot.sizes)
         assert set(chosen) == {frozenset({4, 8})}
 
-    def test_an_old_load_is_forgotten(self) -> None:
+    def test_batch_sizes_of_an_old_load_lose_their_graphs(self) -> None:
         hot = HotSizes()
         for _ in range(HALVE_EVERY):
             hot.note(4)
@@ -295,7 +305,9 @@ class TestHotSizes:
 
 
 class TestMemory:
-    def test_memory_is_accounted_for(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_the_reported_memory_equals_the_memory_allocated_for_the_slots(
+        self, rig: FakeRig, engine: TensorRtEngine
+    ) -> None:
         memory = engine.memory
         assert memory.slots_bytes == sum(array.nbytes for array in rig.gpu.heap.values()) > SLOTS * SCRATCH_BYTES
         assert memory.pinned_bytes == sum(array.nbytes for array in rig.gpu.pinned)
@@ -313,7 +325,9 @@ class TestMemory:
         engine.load(model)
         engine.infer(images(1))
 
-    def test_a_thread_that_ends_frees_what_its_engines_hold(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_a_gpu_thread_frees_the_memory_of_its_engines_when_it_ends(
+        self, rig: FakeRig, engine: TensorRtEngine
+    ) -> None:
         rig.thread.close()
         rig.thread.close()
         assert rig.gpu.closed
@@ -331,12 +345,12 @@ class TestThread:
         with pytest.raises(GpuError, match="PrimaryCtxRetain"):
             GpuThread(refuse)
 
-    def test_work_in_another_thread_fails_and_waiting_with_the_context_works(self, rig: FakeRig) -> None:
+    def test_only_the_gpu_thread_can_start_work_and_other_threads_can_wait_for_events(self, rig: FakeRig) -> None:
         with pytest.raises(GpuError, match="invalid device context"):
             rig.gpu.memory()
         event = rig.thread.call(rig.gpu.event)
         rig.thread.wait(event)
 
-    def test_an_error_of_the_work_itself_is_passed_on(self, rig: FakeRig) -> None:
+    def test_an_error_raised_by_the_work_reaches_the_caller(self, rig: FakeRig) -> None:
         with pytest.raises(ZeroDivisionError):
             rig.thread.call(lambda: 1 // 0)
