@@ -61,6 +61,8 @@ PICTURES = 240
 """Number of different pictures. Their pixels exceed every cache, so that both sides read them from memory."""
 RECORD_ROWS = 8
 """Maximum number of frames per record: ``max_items`` of a pipeline by default."""
+GOAL_S = 600.0
+"""Latency goal of the pipeline in s. With this goal no batch is made smaller to be in time."""
 LEAST = 0.95
 """Required ratio of the node's speed to that of the bare loop."""
 WRITTEN = "sightline_engine_records_total"
@@ -79,10 +81,9 @@ class FixedBatchEngine(OnnxRuntimeEngine):
         super().load(replace(model, manifest=model.manifest.model_copy(update={"max_batch": most})))
 
     def warm_up(self) -> None:
-        """Run batches of the given size."""
+        """Time batches of the given size."""
         self._batch_size = self._size
-        for _ in range(2):
-            self._run_black(self._size)
+        self.warm_up_s = {self._size: self._timed_run(self._size)}
 
     def call(self, images: Images) -> None:
         """Run the session in the calling thread, as a bare loop does."""
@@ -136,7 +137,7 @@ class NodeInProcess:
         models = LiveModels(
             RepositorySource(self.case.repository, lambda _: self.engine), metrics, SystemClock().monotonic
         )
-        models.want([self.case.pipeline])
+        models.want([self.case.pipeline.model_copy(update={"latency_goal_s": GOAL_S})])
         await models.update()
         self._models = models
         node = Node(

@@ -152,9 +152,10 @@ class LiveModels:
         """Return whether a pipeline has no model yet, and its model is still to be loaded."""
         return pipeline in self._wanted and pipeline not in self._serving and pipeline not in self._refused
 
-    def is_serving(self, pipeline: str) -> bool:
-        """Return whether a pipeline has an open model."""
-        return pipeline in self._serving
+    def served_version(self, pipeline: str) -> str:
+        """Return the version of a pipeline's open model, such as ``regions@2``; empty without one."""
+        serving = self._serving.get(pipeline)
+        return serving.settings.version if serving else ""
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
         """Let ``run`` serve these pipelines, and no others after ``REMOVED_S``."""

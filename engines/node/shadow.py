@@ -81,8 +81,8 @@ class ShadowRunner:
         self._models = LiveModels(source, NodeMetrics(CollectorRegistry()), self._clock.monotonic, self._pool)
         self._models.on_refused = self._on_refused
         self._pipelines: dict[str, PipelineConfig] = {}
-        self._off: dict[str, str] = {}
-        """Candidates that were switched off, by pipeline."""
+        self._off: set[str] = set()
+        """Pipelines whose candidate was switched off."""
         self._failures: Counter[str] = Counter()
         self._frames: deque[_ShadowFrame] = deque()
         self._nbytes = 0
@@ -94,16 +94,16 @@ class ShadowRunner:
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
         """Let ``run`` load the candidates of these pipelines. After a failure, a changed candidate is tried."""
-        self._pipelines = {pipeline.name: pipeline for pipeline in pipelines if pipeline.shadow}
-        for name, candidate in list(self._off.items()):
-            if name not in self._pipelines or self._pipelines[name].shadow != candidate:
-                self._on_again(name)
+        before, self._pipelines = self._pipelines, {each.name: each for each in pipelines if each.shadow}
+        for name, old in before.items():
+            if name not in self._pipelines or self._pipelines[name].shadow != old.shadow:
+                self._forget_failures(name)
         self._load()
 
     def offer(self, merged: MergedBatch, served: str) -> None:
         """Queue the sampled frames of a batch that the model ``served`` has classified. Returns at once."""
         pipeline = self._pipelines.get(merged.pipeline)
-        if pipeline is None or not self._models.is_serving(pipeline.name) or pipeline.name in self._off:
+        if pipeline is None or not self._runs(pipeline):
             return
         for task in merged.tasks:
             if task.detections is None or not is_sampled(task.item.id, pipeline.shadow_share):
@@ -151,7 +151,7 @@ class ShadowRunner:
     async def _classify(self, frame: _ShadowFrame) -> None:
         task, loop = frame.task, asyncio.get_running_loop()
         pipeline = self._pipelines.get(frame.pipeline)
-        if pipeline is None or frame.pipeline in self._off:
+        if pipeline is None or not self._runs(pipeline):
             return
         try:
             async with self._models.use(frame.pipeline) as model:
@@ -190,6 +190,13 @@ class ShadowRunner:
             )
         )
 
+    def _runs(self, pipeline: PipelineConfig) -> bool:
+        """Return whether the candidate itself is open.
+
+        While a changed candidate loads, or after its refusal, the candidate before it is still open.
+        """
+        return pipeline.name not in self._off and self._models.served_version(pipeline.name) == pipeline.shadow
+
     async def _write(self, record: ShadowRecord) -> None:
         """Write a record. A record that cannot be written is lost, because it must not stop the node."""
         try:
@@ -199,7 +206,7 @@ class ShadowRunner:
 
     def _switch_off(self, pipeline: PipelineConfig, reason: str) -> None:
         """End a candidate until its pipeline names another one."""
-        self._off[pipeline.name] = pipeline.shadow
+        self._off.add(pipeline.name)
         self._load()
         self._end(pipeline, reason)
 
@@ -220,8 +227,9 @@ class ShadowRunner:
         )
         self._offered.set()
 
-    def _on_again(self, name: str) -> None:
-        self._off.pop(name, None)
+    def _forget_failures(self, name: str) -> None:
+        self._metrics.shadow_off.labels(name).set(0)
+        self._off.discard(name)
         self._failures.pop(name, None)
         self._reasons.pop(name, None)
 

@@ -107,7 +107,7 @@ class PipelineConfig(SharedEntry):
     @classmethod
     def _names_a_version(cls, shadow: str) -> str:
         name, _, version = shadow.partition("@")
-        if shadow and not (name and version.isdecimal()):
+        if shadow and not (name and version.isdecimal() and version[0] != "0"):
             raise ValueError("expected NAME@VERSION, such as regions@2")
         return shadow
 

@@ -225,6 +225,22 @@ async def test_a_candidate_that_does_not_load_is_reported_once_with_its_reason(m
     assert (end.candidate, end.off) == ("regions@2", "regions@2 is broken")
 
 
+async def test_a_candidate_is_not_compared_any_more_once_its_pipeline_names_a_broken_one(
+    made: list[ShadowBench],
+) -> None:
+    made.append(bench := ShadowBench(v2=FakeEngine()))
+    await bench.start()
+    bench.offer(0)
+    await bench.written(1)
+    bench.runner.want([REGIONS.model_copy(update={"shadow": "regions@3"})])
+    bench.offer(1)
+    _, end = await bench.written(2)
+    assert (end.candidate, end.off) == ("regions@3", "regions@3 is broken")
+    bench.offer(2)
+    assert not bench.runner._frames
+    assert bench.off() == 1
+
+
 async def test_a_comparison_that_cannot_be_written_is_lost_without_an_error(made: list[ShadowBench]) -> None:
     made.append(bench := ShadowBench(v2=FakeEngine()))
     writes = 0

@@ -231,7 +231,7 @@ def test_the_pipeline_of_the_guide_to_shadow_mode_is_valid(file: Path) -> None:
     assert (pipeline.shadow, pipeline.shadow_share) == ("regions@2", 0.1)
 
 
-@pytest.mark.parametrize("shadow", ["regions", "regions@", "@2", "regions@new"])
+@pytest.mark.parametrize("shadow", ["regions", "regions@", "@2", "regions@new", "regions@02"])
 def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> None:
     pipeline = f'[[pipelines]]\nname = "p"\nmodel = "m"\nwidth = 64\nheight = 64\nshadow = "{shadow}"\n'
     refused = problem(file, pipeline)

@@ -1,0 +1,179 @@
+"""Goodput under open load: the engine node, LitServe and Ray Serve with the same model and session options.
+
+``benchmarks/serving/goodput/setup.sh`` makes the environments of the peers. ``python -m benchmarks.serving.goodput
+--rates 10,20,30 --keep`` offers Poisson arrivals at each rate to each system, and prints a table of offered rate
+against goodput and p99. The goodput is the number of responses per second within ``--bound`` of the planned arrival.
+
+**Same for all.** The model (YOLOX-nano, or the shipped model without its file), one ONNX Runtime session thread per
+worker, the decoder of the outputs, the uint8 pixels of each request, the arrivals of each seed, both cores, and one
+client process. The latency includes the transport: two ways over Kafka with the transaction of the results for the
+node, HTTP over loopback for the peers. The node's records are durable; the peers' requests are not.
+
+**Tuning.** Dynamic batching is on. ``--tune`` runs the settings of ``CANDIDATES`` at the given rates, to choose the
+best. The node sheds requests that are too old to be in time, and LitServe refuses those that waited too long. Ray
+Serve refuses requests beyond a queue that takes about the bound to serve. It runs without dashboard, with
+``RAY_SERVE_THROUGHPUT_OPTIMIZED``, and with workers of the usual priority. A request that is shed or refused counts
+as a response that never comes.
+
+**Order.** Each round starts each system once and offers all rates one after another. The next round begins with
+another system. A table entry is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.pipeline import PipelineCase, cases
+from benchmarks.report import KeepIt, conclude, log_progress
+from benchmarks.serving.goodput.openload import load_figures
+from benchmarks.serving.goodput.systems import OpenLoad, RunningServer, ServerSetting, serving
+from benchmarks.serving.inputs import padded, prepared_rows
+
+SYSTEMS = ("sightline", "litserve", "ray")
+PICTURES = 60
+WAIT_SHARE = 0.8
+"""Age at which the node sheds a request, and LitServe refuses it, as a share of the bound. The rest of the bound is
+for the model and for the way back."""
+LEAST_QUEUE = 16
+"""Minimum limit of Ray Serve's queue, so that bursts at low rates are not refused."""
+WARM_UP_S = 3.0
+WARM_UP_RATE = 10.0
+CANDIDATES = [
+    *(ServerSetting("sightline", workers) for workers in (1, 2)),
+    *(
+        ServerSetting(system, workers, batch, wait_s)
+        for system in SYSTEMS[1:]
+        for workers in (1, 2)
+        for batch, wait_s in ((2, 0.002), (8, 0.002), (8, 0.01))
+    ),
+]
+CHOSEN = {
+    "sightline": ServerSetting("sightline", 2),
+    "litserve": ServerSetting("litserve", 2, 2, 0.002),
+    "ray": ServerSetting("ray", 2, 2, 0.002),
+}
+"""The best setting of each system, as ``--tune`` found."""
+
+
+@dataclass(frozen=True)
+class GoodputOptions:
+    """Options of a run. ``pictures`` is the file with the requests' pixels, ``queue`` is the limit of Ray Serve."""
+
+    systems: Sequence[str]
+    rates: Sequence[float]
+    seconds: float
+    rounds: int
+    bound_s: float
+    queue: int
+    pictures: Path
+
+
+async def warmed(server: RunningServer, pictures: Path) -> None:
+    """Offer a low load that is not counted."""
+    await server.drive(OpenLoad(WARM_UP_RATE, WARM_UP_S, 0, pictures))
+
+
+async def offer(server: RunningServer, load: OpenLoad, bound_s: float) -> dict[str, Any]:
+    """Offer one load, and return its figures."""
+    figures = load_figures(await server.drive(load), load.seconds, bound_s)
+    return {"rate": load.rate, **figures, "load": round(os.getloadavg()[0], 2)}
+
+
+def table(runs: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the medians over the rounds, one row per rate and system."""
+    rows = []
+    for rate, system in itertools.product(rates, SYSTEMS):
+        found = [run for run in runs if run["rate"] == rate and run["system"] == system]
+        if found:
+            keys = ("offered_per_s", "goodput_per_s", "p50_ms", "p99_ms", "p99_answered_ms")
+            rows.append({"rate": rate, "system": system, **{key: _median(run[key] for run in found) for key in keys}})
+    return rows
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Return the median, in which None counts as infinite; None if the median is infinite."""
+    found = statistics.median(math.inf if value is None else value for value in values)
+    return round(found, 1) if math.isfinite(found) else None
+
+
+async def compare(case: PipelineCase, options: GoodputOptions) -> list[dict[str, Any]]:
+    """Offer all rates to all systems in each round, and return the figures of each run."""
+    runs: list[dict[str, Any]] = []
+    for number in range(options.rounds):
+        for place in range(len(options.systems)):
+            system = options.systems[(place + number) % len(options.systems)]
+            with tempfile.TemporaryDirectory() as name:
+                async with serving(
+                    CHOSEN[system], case, WAIT_SHARE * options.bound_s, options.queue, Path(name)
+                ) as server:
+                    await warmed(server, options.pictures)
+                    for rate in options.rates:
+                        load = OpenLoad(rate, options.seconds, 1 + number, options.pictures)
+                        figures = await offer(server, load, options.bound_s)
+                        runs.append({"round": number, "system": system, **figures})
+                        log_progress(f"round {number}, {system}: {figures}")
+    return runs
+
+
+async def tune(case: PipelineCase, options: GoodputOptions) -> list[dict[str, Any]]:
+    """Offer one rate to each candidate, and return the figures of each run."""
+    runs = []
+    for setting in CANDIDATES:
+        if setting.system in options.systems:
+            with tempfile.TemporaryDirectory() as name:
+                async with serving(setting, case, WAIT_SHARE * options.bound_s, options.queue, Path(name)) as server:
+                    await warmed(server, options.pictures)
+                    for rate in options.rates:
+                        load = OpenLoad(rate, options.seconds, 1, options.pictures)
+                        figures = await offer(server, load, options.bound_s)
+                        runs.append({"setting": setting.name, **figures})
+                        log_progress(f"{setting.name}: {figures}")
+    return runs
+
+
+def main(
+    rates: Annotated[str, typer.Option(help="Offered requests per second, separated by commas.")] = "20,40,60,80",
+    seconds: Annotated[float, typer.Option(min=1.0, help="Seconds per rate.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of all systems.")] = 3,
+    bound: Annotated[float, typer.Option(min=0.01, help="Longest latency of a good response in s.")] = 0.25,
+    systems: Annotated[str, typer.Option(help="Systems, separated by commas.")] = ",".join(SYSTEMS),
+    tuning: Annotated[bool, typer.Option("--tune", help="Compare the settings of each system instead.")] = False,
+    keep_it: KeepIt = False,
+) -> None:
+    """Offer the loads, and print a table of offered rate, goodput and p99."""
+    case = cases(PICTURES)[-1]
+    pipeline = case.pipeline.model_copy(update={"freshness_s": WAIT_SHARE * bound})
+    case = replace(case, pipeline=pipeline)
+    offered = [float(rate) for rate in rates.split(",")]
+    with tempfile.TemporaryDirectory() as name:
+        pictures = Path(name) / "pictures.npy"
+        np.save(pictures, padded(case, prepared_rows(case)[:PICTURES]))
+        queue = max(LEAST_QUEUE, round(max(offered) * bound))
+        options = GoodputOptions(systems.split(","), offered, seconds, rounds, bound, queue, pictures)
+        runs = asyncio.run(tune(case, options) if tuning else compare(case, options))
+    figures = {
+        "case": case.name,
+        "bound_s": bound,
+        "seconds": seconds,
+        "rounds": rounds,
+        "settings": {system: setting.name for system, setting in CHOSEN.items()},
+        "table": [] if tuning else table(runs, offered),
+        "runs": runs,
+    }
+    conclude("goodput", figures, [], keep_it=keep_it and not tuning, quiet="" if tuning else "runs")
+
+
+if __name__ == "__main__":
+    typer.run(main)

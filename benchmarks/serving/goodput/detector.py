@@ -1,0 +1,44 @@
+"""The model of the peers: an ONNX Runtime session with the options of the engine node, and the node's own decoder.
+
+The peers' environments have the versions of ONNX Runtime, NumPy and OpenCV in requirements.lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from engines import decoders
+from engines.decoders import DecoderOptions, FrameRegion
+from engines.engine import CHANNELS, Images
+from engines.repository.manifest import Model, read_manifest
+
+
+class PeerDetector:
+    """A session of a model folder, with one thread per session."""
+
+    def __init__(self, folder: Path) -> None:
+        model = Model(read_manifest(folder), folder)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+        self._names = [output.name for output in self._session.get_outputs()]
+        spec = model.manifest.input
+        self._input, self._shape = spec.name, (spec.height, spec.width, CHANNELS)
+        self._region = FrameRegion.whole(spec.width, spec.height)
+        self._decoder = decoders.make(model.manifest.decoder, DecoderOptions.of(model.manifest))
+
+    def picture(self, body: bytes) -> Images:
+        """Return the pixels of one request, ``(height, width, 3)`` uint8."""
+        return np.frombuffer(body, np.uint8).reshape(self._shape)
+
+    def detect(self, pictures: Sequence[Images]) -> list[list[dict[str, Any]]]:
+        """Return the detections of each picture, as plain values for JSON."""
+        arrays = self._session.run(self._names, {self._input: np.stack(pictures)})
+        found = self._decoder.decode(dict(zip(self._names, arrays, strict=True)), [self._region] * len(pictures))
+        return [[detection.model_dump() for detection in picture] for picture in found]

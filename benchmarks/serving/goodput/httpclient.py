@@ -1,0 +1,68 @@
+"""The open-loop client of the peers. A peer's environment runs this file as a script.
+
+Prints a JSON list: the latency of each request in seconds, or null without a good response. A latency is counted from
+the planned arrival, so a late client counts as a late server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+
+import aiohttp
+import numpy as np
+import uvloop
+
+from benchmarks.serving.goodput.openload import arrivals_s
+
+
+async def drive(options: argparse.Namespace) -> list[float | None]:
+    """Send all requests at their times, and return their latencies."""
+    pictures = [picture.tobytes() for picture in np.load(options.pictures)]
+    planned = arrivals_s(options.rate, options.seconds, options.seed)
+    latencies: list[float | None] = [None] * len(planned)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        started_s = time.perf_counter() + 0.1
+
+        async def request(number: int) -> None:
+            body = pictures[number % len(pictures)]
+            data: aiohttp.FormData | bytes = body
+            if options.form:
+                data = aiohttp.FormData()
+                data.add_field("pixels", body, filename="pixels", content_type="application/octet-stream")
+            try:
+                async with session.post(options.url, data=data) as response:
+                    await response.json()
+                    if response.status == 200:
+                        latencies[number] = time.perf_counter() - started_s - planned[number]
+            except (aiohttp.ClientError, ValueError):
+                pass
+
+        tasks = set()
+        for number, at_s in enumerate(planned):
+            await asyncio.sleep(max(0.0, started_s + at_s - time.perf_counter()))
+            tasks.add(asyncio.create_task(request(number)))
+        _, late = await asyncio.wait(tasks, timeout=options.drain_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+    return latencies
+
+
+def main() -> None:
+    """Send the load, and print the latencies."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--form", action="store_true")
+    parser.add_argument("--pictures", required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--drain-s", type=float, required=True)
+    print(json.dumps(uvloop.run(drive(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()

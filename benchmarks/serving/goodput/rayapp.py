@@ -1,0 +1,65 @@
+"""A Ray Serve server of a model folder. Its own environment runs this file as a script.
+
+Ray runs on this machine only, without dashboard. Its HTTP proxy and each replica are processes of their own. At most
+``--queue`` requests wait; further requests get the status 503.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from starlette.requests import Request
+
+from benchmarks.serving.goodput.detector import PeerDetector
+from engines.engine import Images
+
+
+class DetectorReplica:
+    """One replica, which batches its requests."""
+
+    def __init__(self, folder: str, batch: int, wait_s: float) -> None:
+        self._detector = PeerDetector(Path(folder))
+        self._detect.set_max_batch_size(batch)
+        self._detect.set_batch_wait_timeout_s(wait_s)
+
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
+    async def _detect(self, pictures: Sequence[Images]) -> list[list[dict[str, Any]]]:
+        return self._detector.detect(pictures)
+
+    async def __call__(self, request: Request) -> dict[str, Any]:
+        """Return the body of a response."""
+        picture = self._detector.picture(await request.body())
+        return {"detections": await self._detect(picture)}
+
+
+def main() -> None:
+    """Serve until terminated."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--wait-s", type=float, required=True)
+    parser.add_argument("--queue", type=int, required=True)
+    options = parser.parse_args()
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    serve.start(http_options=serve.HTTPOptions(host="127.0.0.1", port=options.port))
+    deployment = serve.deployment(
+        num_replicas=options.workers,
+        max_ongoing_requests=2 * options.batch,
+        max_queued_requests=options.queue,
+        ray_actor_options={"num_cpus": 1},
+    )(DetectorReplica)
+    serve.run(deployment.bind(str(options.model), options.batch, options.wait_s), route_prefix="/predict")
+    print("ready", flush=True)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The servers that are compared: how each is started, driven and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.pipeline import CAMERAS, PipelineCase
+from benchmarks.report import ROOT
+from deploy.local.kafka.broker import Broker
+from deploy.local.stack import ONE_THREAD
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.clock import Deadline
+from ingest.site import CameraConfig
+from ingest.site.topic.store import publish
+
+PEERS = ROOT / ".sightline" / "peers"
+"""Folder of the peers' environments, which ``setup.sh`` makes."""
+HERE = Path(__file__).parent
+RAY_ENV = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_worker_niceness": "0"}
+"""Ray's settings for throughput. By default its workers have a lower priority than the other systems' workers."""
+START_S = 300.0
+"""Maximum time for a server to start, in s."""
+STOP_S = 10.0
+DRAIN_S = 5.0
+"""Maximum time that a client waits for responses after its last request, in s."""
+
+
+@dataclass(frozen=True)
+class OpenLoad:
+    """One open load: Poisson arrivals at ``rate`` per second, with a seed. ``pictures`` is a file of NumPy."""
+
+    rate: float
+    seconds: float
+    seed: int
+    pictures: Path
+
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments of each client."""
+        return [
+            f"--rate={self.rate}",
+            f"--seconds={self.seconds}",
+            f"--seed={self.seed}",
+            f"--pictures={self.pictures}",
+            f"--drain-s={DRAIN_S}",
+        ]
+
+
+@dataclass(frozen=True)
+class ServerSetting:
+    """Settings of a server. ``batch`` and ``wait_s`` are those of dynamic batching; the node chooses its own."""
+
+    system: str
+    workers: int
+    batch: int = 0
+    wait_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        batching = f", batches up to {self.batch}, wait {1000 * self.wait_s:.0f} ms" if self.batch else ""
+        return f"{self.system}, {self.workers} workers{batching}"
+
+
+class RunningServer(ABC):
+    """A server that is running."""
+
+    @abstractmethod
+    async def drive(self, load: OpenLoad) -> list[float | None]:
+        """Return the latency of each request in s, None without a good response."""
+
+
+class RunningNode(RunningServer):
+    """An engine node and its broker."""
+
+    def __init__(self, case: PipelineCase, settings: KafkaSettings) -> None:
+        self._case, self._settings = case, settings
+
+    async def drive(self, load: OpenLoad) -> list[float | None]:
+        """Return the latency of each request in s, None without a good response."""
+        pipeline = self._case.pipeline.model_dump_json()
+        where = [f"--bootstrap={self._settings.bootstrap}", f"--prefix={self._settings.prefix}"]
+        return await _client(
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.serving.goodput.kafkaclient",
+                *where,
+                f"--pipeline={pipeline}",
+                *load.arguments,
+            ]
+        )
+
+
+class RunningPeer(RunningServer):
+    """An HTTP server of a peer."""
+
+    def __init__(self, system: str, port: int) -> None:
+        self._system, self._port = system, port
+
+    async def drive(self, load: OpenLoad) -> list[float | None]:
+        """Return the latency of each request in s, None without a good response."""
+        form = ["--form"] if self._system == "litserve" else []
+        url = f"--url=http://127.0.0.1:{self._port}/predict"
+        return await _client([_python(self._system), str(HERE / "httpclient.py"), url, *form, *load.arguments])
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    setting: ServerSetting, case: PipelineCase, wait_s: float, queue: int, folder: Path
+) -> AsyncIterator[RunningServer]:
+    """Run a server, and yield it once it answers. Its output goes to files in ``folder``.
+
+    LitServe refuses requests after ``wait_s``, Ray Serve those beyond ``queue``. The case's pipeline has the node's
+    limit.
+    """
+    if setting.system == "sightline":
+        async with _node(setting, case, folder) as node:
+            yield node
+        return
+    port = _free_port()
+    argv = [
+        _python(setting.system),
+        str(HERE / ("litserveapp.py" if setting.system == "litserve" else "rayapp.py")),
+        f"--model={case.model.folder}",
+        f"--port={port}",
+        f"--workers={setting.workers}",
+        f"--batch={setting.batch}",
+        f"--wait-s={setting.wait_s}",
+        f"--timeout-s={wait_s}" if setting.system == "litserve" else f"--queue={queue}",
+    ]
+    async with _process(argv, folder / f"{setting.system}.log", RAY_ENV):
+        await _until_answers(
+            f"http://127.0.0.1:{port}/" + ("health" if setting.system == "litserve" else "-/healthz")
+        )
+        yield RunningPeer(setting.system, port)
+
+
+@contextlib.asynccontextmanager
+async def _node(setting: ServerSetting, case: PipelineCase, folder: Path) -> AsyncIterator[RunningServer]:
+    broker = Broker(folder=folder / "kafka")
+    await asyncio.to_thread(broker.start)
+    try:
+        settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="goodput.")
+        await topicadmin.create(settings, partitions=CAMERAS)
+        async with KafkaLog(settings, "goodput") as log:
+            cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
+            await publish(log, [case.pipeline, *cameras])
+        argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={case.repository.root}"]
+        output = folder / "sightline.log"
+        async with _process([*argv, f"--instances={setting.workers}"], output, settings.to_env()):
+            deadline = Deadline.after(START_S)
+            while output.read_text().count("partitions_assigned") < 1:
+                assert not deadline.passed, f"no partitions within {START_S:.0f} s: {output.read_text()[-500:]}"
+                await asyncio.sleep(0.1)
+            yield RunningNode(case, settings)
+    finally:
+        await asyncio.to_thread(broker.clean)
+
+
+@contextlib.asynccontextmanager
+async def _process(argv: Sequence[str], output: Path, env: dict[str, str]) -> AsyncIterator[None]:
+    """Run a process, and end its whole group afterwards."""
+    with output.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **ONE_THREAD, **env, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+            cwd=output.parent,
+        )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+async def _until_answers(url: str) -> None:
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310  (an address on loopback)
+                return bool(response.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    deadline = Deadline.after(START_S)
+    while not await asyncio.to_thread(answers):
+        assert not deadline.passed, f"{url} does not answer within {START_S:.0f} s"
+        await asyncio.sleep(0.2)
+
+
+async def _client(argv: Sequence[str]) -> list[float | None]:
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()[-2000:]
+    latencies: list[float | None] = json.loads(output.splitlines()[-1])
+    return latencies
+
+
+def _python(system: str) -> str:
+    return str(PEERS / system / "bin" / "python")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
