@@ -162,6 +162,8 @@ class Job:
     """Reason on the results of classified frames: why another model than usual has classified them."""
     queued_ns: int = 0
     """Unix time at which the job began to wait for an engine."""
+    waiting_rows: int = 0
+    """``rows`` while the job waits for an engine. The scheduler keeps it, because it needs it many times."""
     captured_ns: int = 0
     """Earliest capture time of its frames that wait for an engine."""
     deadline_ns: int = 0

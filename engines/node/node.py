@@ -276,12 +276,12 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return min(pauses_s, default=None)
 
     def _note_overload(self) -> None:
-        for control in self._scheduler.changed_controls():
+        for control in self._scheduler.policies.changed_controls():
             _log.info(
                 "overload_policy_changed", pipeline=control.pipeline, policy=control.policy, degree=control.degree
             )
             self._metrics.overload.labels(control.pipeline).set(control.degree)
-        for (pipeline, reason), count in self._scheduler.taken_shed().items():
+        for (pipeline, reason), count in self._scheduler.policies.shed_counts().items():
             self._metrics.shed.labels(pipeline, reason).inc(count)
 
     @property

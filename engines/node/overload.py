@@ -8,10 +8,15 @@ leaves room for it.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from engines.node.jobs import EVERY_NTH, STALE, ItemTask, Job
+from ingest.contract.identity import LIVE
+from ingest.contract.records import BatchItem
+from ingest.site import PipelineConfig
 from ingest.site.pipeline import Overload
 
 PERIOD_S = 1.0
@@ -31,6 +36,25 @@ CAPACITY_MEMORY = 0.5
 """Weight of earlier saturated periods in the capacity of the device."""
 MOST_NTH = 30
 """Largest n of every-nth: one frame a second of a fast camera."""
+
+
+class PipelineModels(Protocol):
+    """The facts about the pipelines of a node and their models that scheduling and overload policies need."""
+
+    def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
+        """Return the maximum number of rows worth merging into a batch."""
+
+    def is_loading(self, pipeline: str) -> bool:
+        """Return whether a pipeline has no model yet, and its model is still to be loaded."""
+
+    def has_lighter(self, pipeline: str) -> bool:
+        """Return whether the lighter model of a pipeline is loaded."""
+
+    def batch_s(self, pipeline: str, rows: int, *, lighter: bool = False) -> float:
+        """Return the expected device time of a batch in seconds."""
+
+    def config(self, pipeline: str) -> PipelineConfig:
+        """Return the settings of a pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +169,81 @@ class OverloadControl:
 
     def _factor_down(self, lighter_factor: float) -> float:
         return lighter_factor if self.policy == "lighter" else self.degree / (self.degree - 1)
+
+
+class OverloadPolicies:
+    """Applies the policies of all pipelines of a node to live frames. Late and replayed frames are never shed."""
+
+    def __init__(self, models: PipelineModels) -> None:
+        self._models = models
+        self._load = DeviceLoad()
+        self._controls: dict[str, OverloadControl] = {}
+        self._changed: list[OverloadControl] = []
+        self._shed: Counter[tuple[str, str]] = Counter()
+
+    def thin(self, job: Job) -> None:
+        """Shed the frames of a new job that ``every-nth`` drops at present."""
+        control = self._control(job.pipeline)
+        if control.degree > 1:
+            self._count(job, EVERY_NTH, lambda item: item.lane == LIVE and not control.keeps(item.camera))
+
+    def shed_stale(self, job: Job, oldest_ns: int) -> None:
+        """Shed the frames of a job that were captured before a Unix time."""
+        self._count(job, STALE, lambda item: item.lane == LIVE and item.captured_ns < oldest_ns)
+
+    def uses_lighter(self, pipeline: str) -> bool:
+        """Return whether the lighter model of a pipeline classifies live frames now."""
+        return self._control(pipeline).lighter and self._models.has_lighter(pipeline)
+
+    def classified(self, pipeline: str, tasks: Iterable[ItemTask], end_ns: int) -> None:
+        """Note the age that live results will have when they are written, at the Unix time ``end_ns``."""
+        control, goal_s = self._control(pipeline), self._models.config(pipeline).goal_s
+        for task in tasks:
+            control.classified(len(task.images), (end_ns - task.item.captured_ns) / 1e9, goal_s)
+
+    def use(self, pipeline: str, seconds: float) -> None:
+        """Add measured device time of a pipeline."""
+        self._load.use(pipeline, seconds)
+
+    def note(self, now_ns: int, waiting: bool) -> None:
+        """Note whether work waits from now on. At the end of a period, change the degrees of all controls."""
+        load = self._load.note(now_ns / 1e9, waiting)
+        if load is None:
+            return
+        for pipeline in list(self._controls):
+            control = self._control(pipeline)
+            if control.end_period(load, self._lighter_factor(pipeline)):
+                self._changed.append(control)
+
+    def changed_controls(self) -> list[OverloadControl]:
+        """Return the controls whose degree has changed since the last call."""
+        changed, self._changed = self._changed, []
+        return changed
+
+    def shed_counts(self) -> dict[tuple[str, str], int]:
+        """Return the number of frames shed since the last call, by pipeline and reason."""
+        shed, self._shed = self._shed, Counter()
+        return shed
+
+    def _count(self, job: Job, reason: str, chosen: Callable[[BatchItem], bool]) -> None:
+        if shed := job.shed(reason, chosen):
+            self._shed[job.pipeline, reason] += shed
+
+    def _control(self, pipeline: str) -> OverloadControl:
+        policy = self._models.config(pipeline).overload
+        control = self._controls.get(pipeline)
+        if control is None or control.policy != policy:
+            before, control = control, OverloadControl(pipeline, policy)
+            self._controls[pipeline] = control
+            if before and before.degree > 1:
+                self._changed.append(control)
+        return control
+
+    def _lighter_factor(self, pipeline: str) -> float:
+        """Return the time per row of the usual model, divided by that of the lighter one."""
+        usual, lighter = (
+            self._models.batch_s(pipeline, rows, lighter=lighter) / rows
+            for lighter in (False, True)
+            for rows in [self._models.max_rows(pipeline, lighter=lighter)]
+        )
+        return usual / lighter if lighter else 1.0

@@ -13,18 +13,14 @@ import itertools
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from engines.node.batchtime import WaitingJob, best_count
 from engines.node.fairshare import Demand, FairShares
-from engines.node.jobs import EVERY_NTH, STALE, ItemTask, Job
-from engines.node.overload import DeviceLoad, OverloadControl
-from ingest.contract.identity import LIVE
-from ingest.contract.records import BatchItem
+from engines.node.jobs import ItemTask, Job
+from engines.node.overload import OverloadPolicies, PipelineModels
 from ingest.contract.topics import BATCHES_LATE
 from ingest.kafka.log import TopicPartition
-from ingest.site import PipelineConfig
 from ingest.site.pipeline import Priority
 
 LEVELS: tuple[Priority, ...] = ("high", "normal", "low")
@@ -33,25 +29,6 @@ LOOK_AHEAD = 2
 of a decision."""
 LATE_LEVEL = len(LEVELS)
 """Level of all late batches, below every live one."""
-
-
-class PipelineModels(Protocol):
-    """The facts about the pipelines of a node and their models that the scheduler needs."""
-
-    def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
-        """Return the maximum number of rows worth merging into a batch."""
-
-    def is_loading(self, pipeline: str) -> bool:
-        """Return whether a pipeline has no model yet, and its model is still to be loaded."""
-
-    def has_lighter(self, pipeline: str) -> bool:
-        """Return whether the lighter model of a pipeline is loaded."""
-
-    def batch_s(self, pipeline: str, rows: int, *, lighter: bool = False) -> float:
-        """Return the expected device time of a batch in seconds."""
-
-    def config(self, pipeline: str) -> PipelineConfig:
-        """Return the settings of a pipeline."""
 
 
 class QueueKey(NamedTuple):
@@ -112,10 +89,7 @@ class Scheduler:
         self._queues: defaultdict[QueueKey, dict[TopicPartition, deque[Job]]] = defaultdict(dict)
         self._rows: Counter[TopicPartition] = Counter()
         self._shares: FairShares[QueueKey] = FairShares()
-        self._load = DeviceLoad()
-        self._controls: dict[str, OverloadControl] = {}
-        self._changed: list[OverloadControl] = []
-        self._shed: Counter[tuple[str, str]] = Counter()
+        self.policies = OverloadPolicies(models)
         self.write_s = 0.0
         """Expected time in s from the end of a batch until its results are written. Deadlines include it."""
 
@@ -145,20 +119,17 @@ class Scheduler:
         plus the latency goal. A capture time in the future counts as now, and an overdue job is due now. So a wrong
         clock of a camera delays no other camera.
         """
-        control = self._control(job.pipeline)
-        if control.degree > 1:
-            self._shed[job.pipeline, EVERY_NTH] += job.shed(
-                EVERY_NTH, lambda item: item.lane == LIVE and not control.keeps(item.camera)
-            )
-            if job.settled:
-                return
+        self.policies.thin(job)
+        if job.settled:
+            return
         goal_ns = round(self._models.config(job.pipeline).goal_s * 1e9)
         job.queued_ns, job.captured_ns = now_ns, min(task.item.captured_ns for task in job.tasks.values())
         job.deadline_ns = min(max(job.captured_ns + goal_ns, now_ns), now_ns + goal_ns)
         key = QueueKey(job.pipeline, tp.topic == BATCHES_LATE)
         self._queues[key].setdefault(tp, deque()).append(job)
-        self._rows[tp] += job.rows
-        self._note(now_ns)
+        job.waiting_rows = job.rows
+        self._rows[tp] += job.waiting_rows
+        self.policies.note(now_ns, self.waiting > 0)
 
     def drop(self, tp: TopicPartition) -> None:
         """Discard the jobs of a topic partition that was revoked."""
@@ -181,7 +152,7 @@ class Scheduler:
             if not self._models.is_loading(key.pipeline)
         }
         if not demands:
-            self._note(now_ns)
+            self.policies.note(now_ns, self.waiting > 0)
             return None
         key = self._shares.choose(demands)
         merged = MergedBatch(key.pipeline, late=key.late, lighter=self._uses_lighter(key))
@@ -191,72 +162,25 @@ class Scheduler:
         merged.expected_s = self._batch_s(key, merged.rows)
         self._shares.charge(key, self._level(key), merged.expected_s)
         if not key.late:
-            self._note_ages(merged, now_ns)
-        self._note(now_ns)
+            end_ns = now_ns + round((merged.expected_s + self.write_s) * 1e9)
+            self.policies.classified(key.pipeline, merged.tasks, end_ns)
+        self.policies.note(now_ns, self.waiting > 0)
         return merged
 
     def finished(self, merged: MergedBatch) -> None:
         """Charge the measured device time of a batch to its pipeline, in place of the expected time."""
         key = QueueKey(merged.pipeline, merged.late)
         self._shares.charge(key, self._level(key), merged.took.device_s - merged.expected_s)
-        self._load.use(merged.pipeline, merged.took.device_s)
-
-    def changed_controls(self) -> list[OverloadControl]:
-        """Return the controls whose degree has changed since the last call."""
-        changed, self._changed = self._changed, []
-        return changed
-
-    def taken_shed(self) -> dict[tuple[str, str], int]:
-        """Return the number of frames shed since the last call, by pipeline and reason."""
-        shed = {key: count for key, count in self._shed.items() if count}
-        self._shed.clear()
-        return shed
-
-    def _control(self, pipeline: str) -> OverloadControl:
-        policy = self._models.config(pipeline).overload
-        control = self._controls.get(pipeline)
-        if control is None or control.policy != policy:
-            before, control = control, OverloadControl(pipeline, policy)
-            self._controls[pipeline] = control
-            if before and before.degree > 1:
-                self._changed.append(control)
-        return control
+        self.policies.use(merged.pipeline, merged.took.device_s)
 
     def _uses_lighter(self, key: QueueKey) -> bool:
-        return not key.late and self._control(key.pipeline).lighter and self._models.has_lighter(key.pipeline)
+        return not key.late and self.policies.uses_lighter(key.pipeline)
 
     def _max_rows(self, key: QueueKey) -> int:
         return self._models.max_rows(key.pipeline, lighter=self._uses_lighter(key))
 
     def _batch_s(self, key: QueueKey, rows: int) -> float:
         return self._models.batch_s(key.pipeline, rows, lighter=self._uses_lighter(key))
-
-    def _note(self, now_ns: int) -> None:
-        """Note whether work waits. At the end of a period, change the degrees of all controls."""
-        load = self._load.note(now_ns / 1e9, self.waiting > 0)
-        if load is None:
-            return
-        for pipeline in list(self._controls):
-            control = self._control(pipeline)
-            if control.end_period(load, self._lighter_factor(pipeline)):
-                self._changed.append(control)
-
-    def _lighter_factor(self, pipeline: str) -> float:
-        """Return the time per row of the usual model, divided by that of the lighter one."""
-        usual, lighter = (
-            self._models.batch_s(pipeline, rows, lighter=lighter) / rows
-            for lighter in (False, True)
-            for rows in [self._models.max_rows(pipeline, lighter=lighter)]
-        )
-        return usual / lighter if lighter else 1.0
-
-    def _note_ages(self, merged: MergedBatch, now_ns: int) -> None:
-        """Note the expected age of the result of each live region."""
-        end_ns = now_ns + round((merged.expected_s + self.write_s) * 1e9)
-        goal_s = self._models.config(merged.pipeline).goal_s
-        control = self._control(merged.pipeline)
-        for task in merged.tasks:
-            control.classified(len(task.images), (end_ns - task.item.captured_ns) / 1e9, goal_s)
 
     def _shed_stale(self, key: QueueKey, now_ns: int) -> None:
         """Shed the live frames that would be older than the freshness at the end of the next full batch."""
@@ -265,15 +189,15 @@ class Scheduler:
             return
         most_rows, rows = self._max_rows(key), 0
         for job in itertools.islice((job for jobs in queue.values() for job in jobs), most_rows):
-            rows += job.rows
+            rows += job.waiting_rows
         end_ns = now_ns + round((self._batch_s(key, min(rows, most_rows)) + self.write_s) * 1e9)
         oldest_ns = end_ns - round(config.freshness_s * 1e9)
         for tp, jobs in list(queue.items()):
             for job in jobs:
                 if job.captured_ns < oldest_ns:
-                    before = job.rows
-                    self._shed[key.pipeline, STALE] += job.shed(STALE, partial(_is_live_before, oldest_ns))
-                    self._rows[tp] -= before - job.rows
+                    self.policies.shed_stale(job, oldest_ns)
+                    self._rows[tp] -= job.waiting_rows - job.rows
+                    job.waiting_rows = job.rows
             if any(job.settled for job in jobs):
                 queue[tp] = deque(job for job in jobs if not job.settled)
             if not queue[tp]:
@@ -292,19 +216,22 @@ class Scheduler:
         def predict_s(rows: int) -> float:
             return self._batch_s(key, rows)
 
-        due = [self._due(key, job, now_ns) for _, job in fitting]
-        if min(due, key=lambda job: job.due_s).due_s < predict_s(sum(job.rows for job in due)):
-            behind += [job for _, job in itertools.islice(jobs, LOOK_AHEAD * most_rows)]
-            due += [self._due(key, job, now_ns) for job in behind]
-        return [tp for tp, _ in fitting[: best_count(due, len(fitting), most_rows, predict_s)]]
-
-    def _due(self, key: QueueKey, job: Job, now_ns: int) -> WaitingJob:
-        """Return when a job is due: at its deadline, or when it becomes stale if it misses its deadline anyway."""
-        rows, due_s = job.rows, (job.deadline_ns - now_ns) / 1e9
         config = self._models.config(key.pipeline)
-        if due_s < self._batch_s(key, rows) + self.write_s and config.overload == "shed" and config.freshness_s:
-            due_s = (job.captured_ns - now_ns) / 1e9 + config.freshness_s
-        return WaitingJob(rows, due_s - self.write_s)
+        fresh_s = config.freshness_s if config.overload == "shed" else 0.0
+        least_s = predict_s(1) + self.write_s
+
+        def due_of(job: Job) -> WaitingJob:
+            """Return when a job is due: at its deadline, or if that is missed anyway, when it becomes stale."""
+            due_s = (job.deadline_ns - now_ns) / 1e9
+            if due_s < least_s and fresh_s:
+                due_s = (job.captured_ns - now_ns) / 1e9 + fresh_s
+            return WaitingJob(job.waiting_rows, due_s - self.write_s)
+
+        due = [due_of(job) for _, job in fitting]
+        if min(job.due_s for job in due) < predict_s(sum(job.rows for job in due)):
+            behind += [job for _, job in itertools.islice(jobs, LOOK_AHEAD * most_rows)]
+            due += [due_of(job) for job in behind]
+        return [tp for tp, _ in fitting[: best_count(due, len(fitting), most_rows, predict_s)]]
 
     def _fill(
         self, jobs: Iterator[tuple[TopicPartition, Job]], most_rows: int
@@ -313,12 +240,12 @@ class Scheduler:
         fitting, behind, rows = list[tuple[TopicPartition, Job]](), list[Job](), 0
         full: set[TopicPartition] = set()
         for tp, job in jobs:
-            if tp in full or (fitting and rows + job.rows > most_rows):
+            if tp in full or (fitting and rows + job.waiting_rows > most_rows):
                 full.add(tp)  # the later jobs of a topic partition must not overtake this one
                 behind.append(job)
             else:
                 fitting.append((tp, job))
-                rows += job.rows
+                rows += job.waiting_rows
             if rows >= most_rows or len(behind) >= most_rows:
                 break
         return fitting, behind
@@ -338,7 +265,7 @@ class Scheduler:
     def _move_job(self, key: QueueKey, tp: TopicPartition, merged: MergedBatch) -> None:
         jobs = self._queues[key][tp]
         job = jobs.popleft()
-        self._rows[tp] -= job.rows
+        self._rows[tp] -= job.waiting_rows
         merged.jobs.append(job)
         merged.tasks += [task for task in job.tasks.values() if not task.settled]
         if not jobs:
@@ -347,7 +274,3 @@ class Scheduler:
     def _forget_empty(self, key: QueueKey) -> None:
         if not self._queues[key]:
             del self._queues[key]
-
-
-def _is_live_before(captured_ns: int, item: BatchItem) -> bool:
-    return item.lane == LIVE and item.captured_ns < captured_ns

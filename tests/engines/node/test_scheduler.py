@@ -99,7 +99,7 @@ class TestScheduler:
             each = accept(record([one], offset=offset), HighWaterMarks(), frozenset({"regions"}))
             scheduler.add(tp, each, 5 * 10**9)
         assert [offsets(scheduler.next(5 * 10**9)) for _ in range(3)] == [[1], [0], []]
-        assert scheduler.taken_shed() == {("regions", "stale"): 1}
+        assert scheduler.policies.shed_counts() == {("regions", "stale"): 1}
 
     def test_a_full_batch_is_chosen_if_all_deadlines_are_missed_anyway(self) -> None:
         scheduler = Scheduler(EvenModels(4, row_s=2.0))
@@ -187,7 +187,7 @@ class SimulatedNode:
             for number, (pipeline, times) in enumerate(self.arrivals.items()):
                 self.read(pipeline, times, TopicPartition(BATCHES, number), now_s)
             merged = self.scheduler.next(round(now_s * 1e9))
-            self.degrees += [(now_s, control.degree) for control in self.scheduler.changed_controls()]
+            self.degrees += [(now_s, control.degree) for control in self.scheduler.policies.changed_controls()]
             if merged is None:
                 now_s = min([until_s, *(times[0] for times in self.arrivals.values() if times)])
                 continue
