@@ -69,3 +69,7 @@ class PipelineUnknown(EngineError):
 
 class AdoptFailed(EngineError):
     """A foreign model cannot be added to the repository."""
+
+
+class OptimiseFailed(EngineError):
+    """A model cannot be made smaller or faster, or the pictures cannot show that the result is good."""

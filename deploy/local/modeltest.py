@@ -38,7 +38,7 @@ def drawn_pictures(
     Raise PictureUnusable, ModelLoadFailed or InferenceFailed.
     """
     manifest = model.manifest
-    images = {path: _read(path) for path in pictures}
+    images = {path: read_picture(path) for path in pictures}
     out.mkdir(parents=True, exist_ok=True)
     decoder = decoders.make(manifest.decoder, DecoderOptions.of(manifest, min_score))
     engine = backends.make(backend)
@@ -81,7 +81,8 @@ def _detections(engine: Engine, decoder: OutputDecoder, manifest: Manifest, imag
     return found
 
 
-def _read(path: Path) -> Pixels:
+def read_picture(path: Path) -> Pixels:
+    """Return the pixels of a picture file, ``(height, width, 3)`` BGR. Raise PictureUnusable."""
     try:
         image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error) as error:

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder, StatesUnprovenSettings, refusal
 from engines.decoders.classes import BACKGROUND, SigmoidDecoder, SoftmaxDecoder
 from engines.decoders.end2end import EndToEndDecoder
-from engines.decoders.propose import Proposal, propose
+from engines.decoders.propose import Proposal, propose, tensorflow_outputs
 from engines.decoders.rtdetr import RtdetrDecoder
 from engines.decoders.scored import CornersDecoder, SsdDecoder
 from engines.decoders.yolo import Yolov5Decoder, Yolov8Decoder
@@ -33,6 +33,7 @@ __all__ = [
     "propose",
     "readable",
     "refusal",
+    "tensorflow_outputs",
 ]
 
 ENTRY_POINTS = "sightline.decoders"

@@ -75,16 +75,18 @@ def not_centres(boxes: Floats, cure: str) -> str:
     return ""
 
 
-def not_classes(values: npt.NDArray[np.float32], labels: int) -> str:
-    """Return why numbers are not indices of labels."""
+def not_classes(values: npt.NDArray[np.float32], labels: int, first: int = 0) -> str:
+    """Return why numbers are not indices of labels. ``first`` has been subtracted from the numbers of the model."""
     if (values != np.round(values)).any():
         return f"class column has {float(values[values != np.round(values)][0]):.4g}: expected whole numbers"
     if values.size and values.max() >= labels:
         highest = int(values.max())
         return (
-            f"class column has {highest}: expected numbers below {labels}, the number of labels. "
+            f"class column has {highest + first}: expected numbers below {labels + first}, for {labels} labels. "
             f"Pass a --labels file with at least {highest + 1} lines"
         )
+    if first and values.size and values.min() < 0:
+        return f"class column has {int(values.min()) + first}: expected {first} or more. Set first_class = 0"
     return ""
 
 

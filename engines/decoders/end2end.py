@@ -11,7 +11,8 @@ from engines.decoders.base import DecoderOptions, FrameRegion, fits, require_fin
 from engines.decoders.boxes import FAR, MAX_DETECTIONS, Floats, Indices, detections
 from engines.decoders.checks import not_classes, not_corners, not_in_unit, not_scores
 from engines.decoders.classes import BACKGROUND
-from engines.decoders.scored import input_size
+from engines.decoders.propose import tensorflow_outputs
+from engines.decoders.scored import input_size, left_first
 from engines.decoders.settings import RowSettings, read_settings
 from engines.engine import Outputs
 from engines.exceptions import InferenceFailed
@@ -34,7 +35,8 @@ class EndToEndDecoder:
 
     A model may have several outputs instead: boxes ``(N, K, 4)``, scores ``(N, K)``, classes ``(N, K)``, and
     optionally the number of rows that count, ``(N,)`` or ``(N, 1)``.
-    Scores come before classes, unless a name contains "class" or "label".
+    Scores come before classes, unless a name contains "class" or "label". Of the outputs of TensorFlow's detectors,
+    the others are ignored.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -55,7 +57,7 @@ class EndToEndDecoder:
         boxes = found.boxes[real]
         return (
             not_scores(found.scores[real], "Use the decoder yolov5 or yolox for a grid")
-            or not_classes(found.classes[real], len(self._options.labels))
+            or not_classes(found.classes[real], len(self._options.labels), self._settings.first_class)
             or not_corners(boxes, "Export the model with corners")
             or not_in_unit(boxes, self._settings.unit)
         )
@@ -75,6 +77,8 @@ class EndToEndDecoder:
     def _read(self, outputs: Outputs, rows: int) -> _Found:
         if not outputs:
             raise InferenceFailed("the model has no output: expected rows of boxes")
+        if names := tensorflow_outputs(outputs):
+            outputs = {name: outputs[name] for name in names}
         for name, values in outputs.items():
             require_finite(name, values)
         found = _table(outputs, rows) if len(outputs) == 1 else _parts(outputs, rows)
@@ -84,9 +88,9 @@ class EndToEndDecoder:
                 f"outputs are {shapes}: expected one ({rows}, K, 6), or boxes ({rows}, K, 4) with scores ({rows}, K) "
                 f"and classes ({rows}, K)"
             )
-        if self._settings.order == "top-left":
-            return found._replace(boxes=found.boxes[..., [1, 0, 3, 2]])
-        return found
+        return found._replace(
+            boxes=left_first(found.boxes, self._settings), classes=found.classes - self._settings.first_class
+        )
 
 
 def _table(outputs: Outputs, rows: int) -> _Found | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from engines.decoders.yolox import STRIDES
@@ -13,6 +13,7 @@ Shape = Sequence[int | None]
 MOST_QUERIES = 1000
 """Largest number of boxes of a model that needs no suppression. RT-DETR has 300 boxes, and a model with NMS inside
 has 100 to 1,000. Models with grids or prior boxes have more: 2,100 cells at 320 px, 4,420 priors in UltraFace."""
+_TENSORFLOW = frozenset({"detection_boxes", "detection_classes", "detection_scores"})
 _ROW = 6
 """Numbers per row of a model with NMS inside: left, top, right, bottom, score, class."""
 
@@ -20,8 +21,8 @@ _ROW = 6
 class Proposal(NamedTuple):
     """A decoder that may read a model.
 
-    ``output`` is the only output to keep, or "" to keep all. ``classes`` is the number of labels, background
-    included, or None if the shapes do not show the number.
+    ``output`` has the names of the outputs to keep, with commas between; "" keeps all. ``classes`` is the number of
+    labels, background included, or None if the shapes do not show the number.
     """
 
     decoder: str
@@ -39,6 +40,10 @@ def propose(
     Shapes alone do not tell raw grids from decoded grids, or logits from scores: let ``refusal`` judge each proposal.
     """
     found = list(_of_several(outputs, labels))
+    if names := tensorflow_outputs(outputs):
+        found.insert(
+            0, Proposal("end2end", "the outputs have the names of TensorFlow's detectors", None, ",".join(names))
+        )
     for name, shape in outputs.items():
         keep = name if len(outputs) > 1 else ""
         found += [proposal._replace(output=keep) for proposal in _of_one(name, shape, labels, size)]
@@ -94,6 +99,17 @@ def _of_pair(reason: str, count: int | None, classes: int | None) -> Iterator[Pr
         yield Proposal("rtdetr", f"{reason}, with few rows", classes)
     yield Proposal("corners", f"{reason}: corners", classes)
     yield Proposal("ssd", f"{reason}: corners or offsets from prior boxes", classes)
+
+
+def tensorflow_outputs(outputs: Iterable[str]) -> list[str]:
+    """Return the outputs of a detector of TensorFlow's Object Detection API that the decoder needs, else [].
+
+    https://github.com/tensorflow/models/blob/master/research/object_detection/exporter_lib_v2.py names them.
+    """
+    names = {name.partition(":")[0].rpartition("/")[2]: name for name in outputs}
+    if not _TENSORFLOW.issubset(names):
+        return []
+    return [names[role] for role in ("num_detections", *sorted(_TENSORFLOW)) if role in names]
 
 
 def cells(width: int, height: int) -> int:

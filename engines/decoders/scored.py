@@ -14,7 +14,7 @@ from engines.decoders.base import DecoderOptions, FrameRegion, fits, require_fin
 from engines.decoders.boxes import FAR, LARGEST_LOG, Floats, best_boxes, from_centres
 from engines.decoders.checks import not_centres, not_corners, not_in_unit, not_scores, not_shares, not_sizes
 from engines.decoders.classes import BACKGROUND
-from engines.decoders.settings import BoxSettings, Prior, PriorSettings, read_settings
+from engines.decoders.settings import BoxSettings, OrderSettings, Prior, PriorSettings, read_settings
 from engines.engine import Outputs
 from engines.exceptions import InferenceFailed, ManifestError
 from ingest.contract.records import Detection
@@ -25,13 +25,16 @@ class CornersDecoder:
 
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
-        self._unit = read_settings(BoxSettings, "corners", options.settings).unit
+        self._settings = read_settings(BoxSettings, "corners", options.settings)
+        self._unit = self._settings.unit
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the boxes of each row after non-maximum suppression, without background boxes."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         scores = without_background(scores, self._options.labels)
-        corners = boxes.clip(-FAR, FAR) * (input_size(self._options) if self._unit == "share" else 1)
+        corners = left_first(boxes, self._settings).clip(-FAR, FAR) * (
+            input_size(self._options) if self._unit == "share" else 1
+        )
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
@@ -69,7 +72,7 @@ class SsdDecoder:
                 f"the model has {boxes.shape[1]} boxes: expected {len(self._priors)} for these prior boxes"
             )
         scores = without_background(activated(scores, self._settings.scores), self._options.labels)
-        corners = self._corners(boxes) * input_size(self._options)
+        corners = self._corners(left_first(boxes, self._settings)) * input_size(self._options)
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
@@ -122,6 +125,11 @@ def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[F
     for name in pairs[0]:
         require_finite(name, outputs[name])
     return outputs[pairs[0][0]], outputs[pairs[0][1]]
+
+
+def left_first(boxes: Floats, settings: OrderSettings) -> Floats:
+    """Return boxes with the horizontal before the vertical number of each pair."""
+    return boxes[..., [1, 0, 3, 2]] if settings.order == "top-left" else boxes
 
 
 def without_background(scores: Floats, labels: tuple[str, ...]) -> Floats:

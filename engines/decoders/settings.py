@@ -21,20 +21,27 @@ class NoSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BoxSettings(NoSettings):
+class OrderSettings(NoSettings):
+    """Order of the two coordinates of a point, or of a size: TensorFlow's models use ``top-left``, y before x."""
+
+    order: Literal["left-top", "top-left"] = "left-top"
+
+
+class BoxSettings(OrderSettings):
     """Settings of boxes with corners. ``share`` is the share of the input's width or height."""
 
     unit: Literal["share", "px"] = "share"
 
 
-class RowSettings(NoSettings):
-    """Settings of models with NMS inside. TensorFlow's models use ``share`` and ``top-left``."""
+class RowSettings(OrderSettings):
+    """Settings of models with NMS inside. TensorFlow's models use ``share``, ``top-left``, and classes from 1."""
 
     unit: Literal["share", "px"] = "px"
-    order: Literal["left-top", "top-left"] = "left-top"
+    first_class: Annotated[int, Field(ge=0, le=1)] = 0
+    """Number of the first label in the column of classes."""
 
 
-class PriorSettings(NoSettings):
+class PriorSettings(OrderSettings):
     """Settings of an SSD. ``priors`` holds the prior boxes of a cell by the stride of their feature map."""
 
     form: Literal["corners", "centres", "offsets"] = "corners"

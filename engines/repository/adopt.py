@@ -7,7 +7,6 @@ of the wrapped model are compared, and the decoder must be able to read the outp
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,9 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime as ort
-import tomli_w
 
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, Proposal
@@ -26,7 +23,8 @@ from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown
 from engines.noise import NOISE_IMAGES, noise_images
 from engines.repository.inspection import CheckedFile, read_checked
-from engines.repository.manifest import MANIFEST, Decoding, Model, sha256_of
+from engines.repository.manifest import Decoding, Model
+from engines.repository.report import ConvertedFrom
 from engines.repository.store import Repository
 from engines.repository.wrap import (
     ForeignInput,
@@ -37,7 +35,9 @@ from engines.repository.wrap import (
     with_pixels,
 )
 
-_FILE = "model.onnx"
+MODEL_FILE = "model.onnx"
+KERAS_FILE = "model.keras"
+"""Name of the Keras file beside a model that was converted from it."""
 _TOLERANCE = 1e-3
 """Maximum difference between the outputs of the wrapped and the original model, relative to the largest output. The
 added nodes cause rounding differences only."""
@@ -79,6 +79,8 @@ class AdoptOptions:
     """Width and height of the input in px, for a model that accepts any size."""
     assumed: tuple[str, ...] = ()
     """Settings that were assumed, because the file does not show them. The manifest records these settings."""
+    converted: ConvertedFrom | None = None
+    """The file from which the ONNX file was converted."""
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
@@ -120,7 +122,7 @@ def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOp
     _refuse_unreadable(file, stored, given, options, batch)
     manifest = {
         "name": options.name,
-        "file": _FILE,
+        "file": MODEL_FILE,
         "decoder": options.decoder,
         "labels": list(options.labels),
         "max_batch": batch,
@@ -133,17 +135,33 @@ def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOp
         },
         **({"decoding": options.decoding.model_dump()} if options.decoding != Decoding() else {}),
         "origin": {
-            "file": file.name,
-            "sha256": checked.sha256,
+            **_source(checked, options.converted),
             "adopted": datetime.now(UTC).date().isoformat(),
             "layout": given.layout,
             "mean": list(options.mean),
             "scale": list(options.scale),
+            "output": options.output,
             "assumed": list(options.assumed),
             "largest_difference": difference,
         },
     }
-    return _write(repository, options.name, stored, manifest)
+    files = {MODEL_FILE: stored.SerializeToString()}
+    if options.converted and options.converted.kept:
+        files[KERAS_FILE] = options.converted.file.read_bytes()
+    return repository.write(options.name, manifest, files)
+
+
+def _source(checked: CheckedFile, converted: ConvertedFrom | None) -> dict[str, Any]:
+    """Return the record of the file that the user named."""
+    if converted is None:
+        return {"file": checked.path.name, "sha256": checked.sha256}
+    return {
+        "file": converted.file.name,
+        "sha256": converted.sha256,
+        "converter": converted.converter,
+        "conversion_difference": converted.largest_difference,
+        **({"keras_sha256": converted.sha256} if converted.kept else {}),
+    }
 
 
 def outputs_on_noise(
@@ -254,19 +272,3 @@ def _run(model: Any, images: npt.NDArray[Any]) -> Outputs:
         reason = str(error) or type(error).__name__  # MemoryError has no message
         raise AdoptFailed(f"ONNX Runtime cannot run it: {reason}") from None
     return {name: np.atleast_1d(np.asarray(array)) for name, array in zip(names, arrays, strict=True)}
-
-
-def _write(repository: Repository, name: str, model: Any, manifest: dict[str, Any]) -> Model:
-    version = max(repository.versions(name), default=0) + 1
-    folder = repository.root / name / str(version)
-    part = repository.part(name, version)
-    try:
-        part.mkdir(parents=True)
-        onnx.save(model, str(part / _FILE))
-        complete = {**manifest, "version": version, "sha256": sha256_of(part / _FILE)}
-        (part / MANIFEST).write_text(tomli_w.dumps(complete))
-        part.rename(folder)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise AdoptFailed(f"{folder}: {error.strerror}: expected a writable folder") from None
-    return repository.open(name, version)

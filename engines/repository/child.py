@@ -1,32 +1,11 @@
-"""Entry point of the child process that reads foreign models.
+"""Entry point of the child process that inspects foreign models.
 
 The child limits its own memory and processor time before it imports a parser.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import sys
-
-
-def main() -> None:
-    """Read a request from standard input, and write the answer as a line of JSON to standard output."""
-    raw = sys.stdin.buffer.read()
-    given = json.loads(raw)
-    _bound(resource.RLIMIT_CPU, given["cpu_s"])
-    _bound(resource.RLIMIT_AS, given["memory_bytes"])
-    _bound(resource.RLIMIT_CORE, 0)
-    answers = os.dup(1)
-    os.dup2(2, 1)  # libraries may print to standard output
-    os.write(answers, _answer(raw).encode())
-
-
-def _bound(kind: int, limit: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(kind, (allowed, hard))  # at the soft limit, SIGXCPU ends the process
+from engines.repository.bounded import answer_parent
 
 
 def _answer(raw: bytes) -> str:
@@ -36,7 +15,7 @@ def _answer(raw: bytes) -> str:
 
     request = ChildRequest.model_validate_json(raw)
     try:
-        report = examined(request.file, request.name, request.overrides, request.repository)
+        report = examined(request.file, request.name, request.overrides, request.repository, request.converted)
     except EngineError as error:
         return ChildAnswer(error=str(error)).model_dump_json()
     except MemoryError:
@@ -48,4 +27,4 @@ def _answer(raw: bytes) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    answer_parent(_answer)

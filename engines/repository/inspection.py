@@ -101,7 +101,7 @@ def require_model_file(file: Path) -> None:
     except OSError as error:
         raise _refused(file, f"{error.strerror}: expected a readable ONNX file") from None
     if not stat.S_ISREG(found.st_mode):
-        raise _refused(file, "not a regular file: expected an ONNX file")
+        raise _refused(file, "not a regular file: expected an ONNX file, a .keras file, or a SavedModel folder")
     if not 0 < found.st_size <= MAX_BYTES:
         raise _refused(file, f"{found.st_size} bytes: expected an ONNX file of 1 to {MAX_BYTES} bytes")
 

@@ -30,9 +30,9 @@ from engines.repository.adopt import (
 )
 from engines.repository.inspection import FileFacts, TensorInfo, facts_of, read_checked
 from engines.repository.manifest import Decoding
-from engines.repository.report import ModelReport, Overrides, Setting, Source
+from engines.repository.report import ConvertedFrom, ModelReport, Overrides, Setting, Source
 from engines.repository.store import Repository
-from engines.repository.usage import labels_in, labels_of, usage_of, variants
+from engines.repository.usage import hidden_order, labels_in, labels_of, named_settings, usage_of, variants
 from engines.repository.wrap import ForeignInput, input_of, with_float_outputs
 
 _USUAL_SIZE = (640, 640)
@@ -44,11 +44,13 @@ _NO_SHIFT = (0.0, 0.0, 0.0)
 _NO_SCALE = (1.0, 1.0, 1.0)
 
 
-def examined(file: Path, name: str, overrides: Overrides, repository: Path | None) -> ModelReport:
+def examined(
+    file: Path, name: str, overrides: Overrides, repository: Path | None, converted: ConvertedFrom | None = None
+) -> ModelReport:
     """Inspect a model file, choose its settings, and adopt the model.
 
-    Without ``repository``, adopt the model into a temporary repository. Raise AdoptFailed, DecoderUnknown or
-    ManifestError.
+    Without ``repository``, adopt the model into a temporary repository. ``converted`` describes the original of
+    ``file``. Raise AdoptFailed, DecoderUnknown or ManifestError.
     """
     if overrides.decoder and overrides.decoder not in decoders.known():
         raise DecoderUnknown(overrides.decoder, decoders.known())
@@ -61,10 +63,10 @@ def examined(file: Path, name: str, overrides: Overrides, repository: Path | Non
     settings = (*settings, *([size] if size else []))
     with tempfile.TemporaryDirectory() as temporary:
         root = repository or Path(temporary)
-        stored = adopt_checked(checked, Repository(root), _options(name, settings)).manifest
+        stored = adopt_checked(checked, Repository(root), _options(name, settings, converted)).manifest
     return ModelReport(
-        file=str(file),
-        sha256=checked.sha256,
+        file=str(converted.file if converted else file),
+        sha256=converted.sha256 if converted else checked.sha256,
         facts=facts,
         layout=given.layout,
         settings=settings,
@@ -130,31 +132,50 @@ def _tried(
 ) -> _Choice:
     """Try a decoder with each of its usual settings, or with the settings of the user."""
     refusal = ""
-    for decoding in _decodings(overrides, proposal.decoder):
-        settings = tuple(_settings(model, given, overrides, proposal, decoding, metadata))
+    for candidate in _candidates(model, overrides, proposal):
+        settings = tuple(_settings(model, given, overrides, proposal, candidate, metadata))
         options = _options("probe", settings)
         kept = with_float_outputs(model, options.output, scores=options.decoder == "sigmoid")
         outputs = outputs_on_noise(kept, given, options)
         reason = _reason(outputs, given, options)
         if not reason:
-            fixed = overrides.decoding.keys() - _MERGING
+            fixed = overrides.decoding.keys() - _MERGING or candidate.named
             assumed = {} if fixed else unproven_settings(outputs, given, options)
             if not assumed:
                 return _Choice(settings, outputs)
-            decoding = decoding.model_copy(update={"settings": assumed})
-            settings = tuple(_settings(model, given, overrides, proposal, decoding, metadata, assumed=True))
+            decoding = candidate.decoding.model_copy(update={"settings": assumed})
+            candidate = _Candidate(decoding, "assumed", _NO_OBJECT)
+            settings = tuple(_settings(model, given, overrides, proposal, candidate, metadata))
             return _Choice(settings, outputs, unproven=True)
         refusal = refusal or reason
     return _Choice(settings, outputs, refusal)
 
 
-def _decodings(overrides: Overrides, decoder: str) -> Iterator[Decoding]:
+class _Candidate(NamedTuple):
+    """Settings of a decoder to try, and where they come from. ``named``: the names of the outputs state them."""
+
+    decoding: Decoding
+    source: Source
+    reason: str
+    named: bool = False
+
+
+def _candidates(model: Any, overrides: Overrides, proposal: Proposal) -> Iterator[_Candidate]:
     """Yield the settings to try: the settings of the user, or the decoder's usual settings. Raise ManifestError."""
     merging = {key: value for key, value in overrides.decoding.items() if key in _MERGING}
     own = {key: value for key, value in overrides.decoding.items() if key not in _MERGING}
-    for settings in [own] if own else [usual.settings for usual in variants(decoder)]:
+    kept = overrides.output or proposal.output
+    names = kept.split(",") if kept else [value.name for value in model.graph.output]
+    named = {} if own else named_settings(proposal.decoder, names)
+    hidden = {} if own or named else hidden_order(proposal.decoder, model.producer_name)
+    source: Source = "option" if overrides.decoding else "file"
+    reason = "the names of the outputs" if named else "the form of the outputs"
+    if hidden:
+        source, reason = "assumed", "TensorFlow's models have either order of coordinates, and classes from 0 or 1"
+    for settings in [own] if own else variants(proposal.decoder):
         try:
-            yield Decoding(settings=settings, **merging)
+            decoding = Decoding(settings={**hidden, **settings, **named}, **merging)
+            yield _Candidate(decoding, source, reason, bool(named))
         except ValidationError as error:
             first = error.errors()[0]
             raise ManifestError(f"setting {first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
@@ -185,25 +206,24 @@ def _settings(
     given: ForeignInput,
     overrides: Overrides,
     proposal: Proposal,
-    decoding: Decoding,
+    candidate: _Candidate,
     metadata: Mapping[str, str],
-    assumed: bool = False,
 ) -> Iterator[Setting]:
-    """Yield the settings of a model. ``assumed`` is true if the outputs do not prove ``decoding``."""
+    """Yield the settings of a model."""
+    decoding = candidate.decoding
     usage, reason, source = usage_of(model, given, proposal.decoder, decoding, metadata)
     if overrides.decoder:
         yield Setting(key="decoder", value=proposal.decoder, source="option", reason="--decoder")
     else:
         yield Setting(key="decoder", value=proposal.decoder, source="file", reason=proposal.reason)
     if decoding != Decoding():
-        how: Source = "assumed" if assumed else "option" if overrides.decoding else "file"
-        because = _NO_OBJECT if assumed else "the form of the outputs"
-        yield Setting(key="decoding", value=decoding, source=how, reason=because)
+        yield Setting(key="decoding", value=decoding, source=candidate.source, reason=candidate.reason)
     yield labels_of(proposal, decoding, overrides, metadata)
     output = overrides.output or proposal.output
     if output:
-        how = "option" if overrides.output else "file"
-        yield Setting(key="output", value=output, source=how, reason="the output that the decoder reads")
+        how: Source = "option" if overrides.output else "file"
+        because = "the outputs that the decoder reads" if "," in output else "the output that the decoder reads"
+        yield Setting(key="output", value=output, source=how, reason=because)
     for key in ("colour", "fit", "mean", "scale"):
         fixed = getattr(overrides, key)
         if fixed is not None:
@@ -232,10 +252,10 @@ def _size(model: Any, overrides: Overrides, metadata: Mapping[str, str]) -> Sett
         return Setting(key="size", value=_USUAL_SIZE, source="assumed", reason="the model accepts any size")
 
 
-def _options(name: str, settings: tuple[Setting, ...]) -> AdoptOptions:
+def _options(name: str, settings: tuple[Setting, ...], converted: ConvertedFrom | None = None) -> AdoptOptions:
     values = {setting.key: setting.value for setting in settings}
     assumed = tuple(setting.key for setting in settings if setting.source == "assumed")
-    return AdoptOptions(name=name, **values, assumed=assumed)
+    return AdoptOptions(name=name, **values, assumed=assumed, converted=converted)
 
 
 def _described(name: str, values: Any) -> TensorInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +32,22 @@ class Overrides(BaseModel):
     """Settings of the decoder itself."""
     size: tuple[int, int] | None = None
     """Width and height of the input in px, for a model that accepts any size."""
+
+
+class ConvertedFrom(BaseModel):
+    """The file of another format that an ONNX file was converted from.
+
+    ``largest_difference`` of the outputs is relative to the largest output. A file that is ``kept`` is stored beside
+    the model, for later fine-tuning.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file: Path
+    sha256: str
+    converter: str
+    largest_difference: float
+    kept: bool
 
 
 class Setting(BaseModel):

@@ -8,10 +8,14 @@ incomplete version. A stored version never changes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from engines.exceptions import ManifestError, ModelUnknown
+import tomli_w
+
+from engines.exceptions import AdoptFailed, ManifestError, ModelUnknown
 from engines.repository.manifest import MANIFEST, Model, read_manifest, sha256_of
 
 _PROMOTED = "promoted"
@@ -110,6 +114,26 @@ class Repository:
             raise ModelUnknown(f"model {name!r} has no version before {self.promoted(name)}")
         self.promote(name, older[-1])
         return older[-1]
+
+    def write(self, name: str, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Model:
+        """Write the next version of a model, and return it. ``manifest`` lacks the version and the hash of its file.
+
+        ``files`` has the contents of the files by name, among them ``manifest["file"]``. Raise AdoptFailed if the
+        folder cannot be written.
+        """
+        version = max(self.versions(name), default=0) + 1
+        folder, part = self.root / name / str(version), self.part(name, version)
+        try:
+            part.mkdir(parents=True)
+            for file, content in files.items():
+                (part / file).write_bytes(content)
+            complete = {**manifest, "name": name, "version": version, "sha256": sha256_of(part / manifest["file"])}
+            (part / MANIFEST).write_text(tomli_w.dumps(complete))
+            part.rename(folder)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise AdoptFailed(f"{folder}: {error.strerror}: expected a writable folder") from None
+        return self.open(name, version)
 
     def part(self, name: str, version: int) -> Path:
         """Return the folder in which this process writes a version before it is renamed."""

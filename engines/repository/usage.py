@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from engines import decoders
@@ -61,9 +61,35 @@ _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 }
 
 
-def variants(decoder: str) -> tuple[Decoding, ...]:
-    """Return the settings with which models use a decoder, the most usual first."""
-    return tuple(Decoding(settings=dict(settings)) for settings in _VARIANTS.get(decoder, ({},)))
+_TENSORFLOW_ROWS = {"unit": "share", "order": "top-left", "first_class": 1}
+"""Settings of the outputs of TensorFlow's Object Detection API after non-maximum suppression."""
+_ORDERED = frozenset({"corners", "end2end", "ssd"})
+"""Decoders whose boxes may have x before y, or y before x."""
+
+
+def variants(decoder: str) -> tuple[dict[str, Any], ...]:
+    """Return the settings of a decoder that models use, most usual first."""
+    return tuple(dict(settings) for settings in _VARIANTS.get(decoder, ({},)))
+
+
+def named_settings(decoder: str, outputs: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of a decoder that the names of the outputs state."""
+    names = list(outputs)
+    if decoder == "end2end" and decoders.tensorflow_outputs(names):
+        return dict(_TENSORFLOW_ROWS)
+    if decoder in _ORDERED and any("raw_detection_boxes" in name for name in names):
+        return {"order": "top-left"}
+    return {}
+
+
+def hidden_order(decoder: str, producer: str) -> dict[str, Any]:
+    """Return the settings that decide the order of coordinates and classes, where nothing shows them.
+
+    A model that was converted from TensorFlow may have either order, whatever its shapes.
+    """
+    if producer != "tf2onnx" or decoder not in _ORDERED:
+        return {}
+    return {"order": "left-top"} | ({"first_class": 0} if decoder == "end2end" else {})
 
 
 def usage_of(
@@ -90,6 +116,8 @@ def labels_of(proposal: Proposal, decoding: Decoding, overrides: Overrides, meta
         return Setting(key="labels", value=named, source="file", reason="names in the file's metadata")
     if count == len(COCO_LABELS) or count is None:
         reason = "80 classes, as COCO" if count else "the outputs do not show the number of classes; COCO"
+        if proposal.decoder == "end2end" and "first_class" not in decoding.settings:
+            reason += "; nor whether the first class is 0 or 1"
         return Setting(key="labels", value=COCO_LABELS, source="assumed", reason=reason)
     names = tuple(f"class_{i}" for i in range(count))
     if count == 2 and "priors" in decoding.settings:

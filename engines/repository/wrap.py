@@ -108,16 +108,17 @@ def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
 def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
     """Return a model whose outputs are float32.
 
-    With ``output``, the model has only the output of that name. With ``scores``, a sigmoid is appended to outputs
-    that are logits. Raise AdoptFailed for an unknown output.
+    With ``output``, the model has only the outputs of these names, which have commas between. With ``scores``, a
+    sigmoid is appended to outputs that are logits. Raise AdoptFailed for an unknown output.
     """
     model = copy.deepcopy(original)
     graph = model.graph
     if output:
-        chosen = [value for value in graph.output if value.name == output]
-        if not chosen:
-            names = ", ".join(value.name for value in graph.output)
-            raise AdoptFailed(f"model output {output} does not exist: expected one of {names}")
+        known = {value.name: value for value in graph.output}
+        wanted = [output] if output in known else output.split(",")
+        if missing := [name for name in wanted if name not in known]:
+            raise AdoptFailed(f"model output {missing[0]} does not exist: expected one of {', '.join(known)}")
+        chosen = [copy.deepcopy(known[name]) for name in wanted]
         del graph.output[:]
         graph.output.extend(chosen)
     for value in graph.output:
@@ -137,17 +138,17 @@ def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple)
     """
     model = copy.deepcopy(original)
     graph = model.graph
-    used = _tensor_names(model)
-    pixels, last = _unused("pixels", used), _unused("sightline_float", used)
+    used = tensor_names(model)
+    pixels, last = unused_name("pixels", used), unused_name("sightline_float", used)
     nodes = [helper.make_node("Cast", [pixels], [last], to=TensorProto.FLOAT)]
     for name, kind, values in (("sightline_mean", "Sub", mean), ("sightline_scale", "Mul", scale)):
         if values not in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
-            constant, result = _unused(name, used), _unused(f"{name}_out", used)
+            constant, result = unused_name(name, used), unused_name(f"{name}_out", used)
             graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), constant))
             nodes.append(helper.make_node(kind, [last, constant], [result]))
             last = result
     if given.element != TensorProto.FLOAT:
-        result = _unused("sightline_cast", used)
+        result = unused_name("sightline_cast", used)
         nodes.append(helper.make_node("Cast", [last], [result], to=given.element))
         last = result
     if given.layout == "nhwc":
@@ -204,7 +205,7 @@ def _is_linear(graph: Any, name: str) -> bool:
     return node is not None and node.op_type in _LINEAR
 
 
-def _tensor_names(model: Any) -> set[str]:
+def tensor_names(model: Any) -> set[str]:
     """Return the names of all tensors of a model. A graph inside of a node shares the names of the graph outside."""
     names: set[str] = set()
     for graph in graphs_of(model):
@@ -214,7 +215,7 @@ def _tensor_names(model: Any) -> set[str]:
     return names
 
 
-def _unused(name: str, used: set[str]) -> str:
+def unused_name(name: str, used: set[str]) -> str:
     """Append underscores to a name until the name differs from all used names."""
     while name in used:
         name += "_"
@@ -224,7 +225,7 @@ def _unused(name: str, used: set[str]) -> str:
 def _append(model: Any, value: Any, operator: Literal["Cast", "Sigmoid"], **attributes: int) -> None:
     """Put an operator between an output and the node that computes it. The output keeps its name."""
     graph = model.graph
-    inner = _unused(f"sightline_{operator.lower()}_{value.name}", _tensor_names(model))
+    inner = unused_name(f"sightline_{operator.lower()}_{value.name}", tensor_names(model))
     for node in graph.node:
         node.input[:] = [inner if name == value.name else name for name in node.input]
         node.output[:] = [inner if name == value.name else name for name in node.output]

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from deploy.cli.app import app
 from deploy.local.demo.table import STATES
 from deploy.local.kafka.fetch import libs_folder
+from deploy.optimise.report import OptimisedVersion, OptimiseReport
 from engines import decoders
 from engines.decoders.settings import BoxSettings, PriorSettings, RowSettings
 from engines.repository.manifest import Decoding, Manifest
@@ -148,3 +149,6 @@ def test_the_reference_has_every_manifest_key_and_field_of_a_report() -> None:
     assert keys == set(Manifest.model_fields)
     fields = {key.strip(" `") for row in table_of("models.md", "Field") for key in row[0].split(",")}
     assert fields == {*ModelReport.model_fields, "assumed"}
+    for heading, kind in (("Report", OptimiseReport), ("Version", OptimisedVersion)):
+        named = {key.strip(" `") for row in table_of("models.md", heading) for key in row[0].split(",")}
+        assert named == set(kind.model_fields)

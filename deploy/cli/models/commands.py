@@ -11,6 +11,7 @@ import typer
 
 from deploy.cli.common import AsJson, friendly, print_rows, stdout
 from deploy.cli.models.compare import compare
+from deploy.cli.models.optimise import optimise
 from deploy.cli.models.options import File, MaxSeconds, NewName, name_of, with_overrides
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, benchmark, existing, try_model
 from ingest.exceptions import ConfigError
@@ -22,6 +23,7 @@ app = typer.Typer(help="Add, inspect, test, measure, compare, promote and roll b
 app.command("test")(try_model)
 app.command()(benchmark)
 app.command()(compare)
+app.command()(optimise)
 
 
 @app.command()
@@ -36,6 +38,8 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a model to the repository as its next version.
+
+    A Keras file or a TensorFlow SavedModel is converted to ONNX first, which needs the extra `train`.
 
     The file is inspected in a child process with bounds. The first decoder that can read the outputs is chosen.
     Settings that the file does not show are assumed, and the report names these settings. Options override all
@@ -137,6 +141,14 @@ def rollback(name: Name, models: Models = DEFAULT_MODELS) -> None:
 def _add(file: Path, name: str, overrides: Overrides, models: Path | None, max_seconds: int, as_json: bool) -> None:
     """Inspect a file, store it if ``models`` names a repository, and print the report."""
     from deploy.cli.models.report import print_report
-    from engines.repository.guard import ChildLimits, examine
+    from engines.repository import guard
+    from training.convert.guard import convert, is_convertible
 
-    print_report(examine(file, name, overrides, models, ChildLimits(max_seconds)), models, as_json)
+    limits = guard.ChildLimits(max_seconds)
+    if not is_convertible(file):
+        print_report(guard.examine(file, name, overrides, models, limits), models, as_json)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_file, converted = convert(file, Path(folder), overrides.size, max_seconds)
+        report = guard.examine(onnx_file, name, overrides, models, limits, converted)
+    print_report(report, models, as_json)

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from engines.repository.report import Overrides
 
 File = Annotated[
-    Path, typer.Argument(help="ONNX model with one input of colour pictures, (N, 3, H, W) or (N, H, W, 3).")
+    Path,
+    typer.Argument(
+        help="ONNX file, .keras file, or folder with a TensorFlow SavedModel. The model has one input of colour "
+        "pictures, (N, 3, H, W) or (N, H, W, 3)."
+    ),
 ]
 NewName = Annotated[
     str, typer.Argument(help="Name for the model. Default: the name of the file.", show_default=False)

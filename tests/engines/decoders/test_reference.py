@@ -26,7 +26,8 @@ CELLS = 12 * 8 + 6 * 4 + 3 * 2
 PRIORS = 6 * 4 * 2 + 3 * 2
 ROW = FrameRegion(Region(Box(0, 0, *SIZE), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *SIZE)), *SIZE)
 Draw = Callable[[np.random.Generator], np.ndarray]
-Make = Callable[[np.random.Generator], dict[str, np.ndarray]]
+Arrays = dict[str, np.ndarray]
+Make = Callable[[np.random.Generator], Arrays]
 
 
 def boxes(random: np.random.Generator) -> np.ndarray:
@@ -77,6 +78,17 @@ class Layout(NamedTuple):
     settings: dict[str, Any] = {}
     labels: tuple[str, ...] = LABELS
     nms: bool = True
+    swapped: bool = False
+    """Whether the model gives y before x. The reference gets x before y."""
+
+    def arrays(self, random: np.random.Generator) -> tuple[Arrays, Arrays]:
+        """Return the outputs for the reference, and those of the model."""
+        plain = {name: np.asarray(values, np.float32) for name, values in self.make(random).items()}
+        return plain, plain | ({"boxes": plain["boxes"][:, [1, 0, 3, 2]]} if self.swapped else {})
+
+    def options(self, **more: Any) -> DecoderOptions:
+        order = {"order": "top-left"} if self.swapped else {}
+        return DecoderOptions(self.labels, *SIZE, settings={**self.settings, **order}, **more)
 
 
 def table(make: Draw) -> Make:
@@ -133,6 +145,21 @@ LAYOUTS = {
     "end2end of TensorFlow": Layout(
         "end2end", reference.end2end_parts, tensorflow, {"unit": "share", "order": "top-left"}, nms=False
     ),
+    "end2end of TensorFlow with classes from 1": Layout(
+        "end2end",
+        lambda arrays, size: reference.end2end_parts(
+            arrays | {"detection_classes": arrays["detection_classes"] - 1}, size
+        ),
+        lambda r: (t := tensorflow(r)) | {"detection_classes": t["detection_classes"] + 1},
+        {"unit": "share", "order": "top-left", "first_class": 1},
+        nms=False,
+    ),
+    "corners with y before x": Layout(
+        "corners", reference.corners, pair(lambda r: boxes(r) / FACTORS, scores), swapped=True
+    ),
+    "ssd centres with y before x": Layout(
+        "ssd", reference.centres, pair(centre_shares, scores), {"form": "centres"}, swapped=True
+    ),
 }
 
 
@@ -145,9 +172,9 @@ def test_every_detector_is_compared_with_a_reference() -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_decoder_agrees_with_plain_loops(name: str, seed: int, across: bool) -> None:
     layout = LAYOUTS[name]
-    arrays = {n: np.asarray(v, np.float32) for n, v in layout.make(np.random.default_rng(seed)).items()}
-    options = DecoderOptions(layout.labels, *SIZE, across_classes=across, settings=layout.settings)
-    (found,) = decoders.make(layout.decoder, options).decode({n: v[None] for n, v in arrays.items()}, [ROW])
+    arrays, outputs = layout.arrays(np.random.default_rng(seed))
+    decoder = decoders.make(layout.decoder, layout.options(across_classes=across))
+    (found,) = decoder.decode({n: v[None] for n, v in outputs.items()}, [ROW])
     expected = reference.finish(layout.reference(arrays, SIZE), layout.labels, SIZE, nms=layout.nms, across=across)
     assert len(expected) > 3
     assert [d.class_id for d in found] == [index for _, index, _ in expected]
@@ -158,9 +185,9 @@ def test_decoder_agrees_with_plain_loops(name: str, seed: int, across: bool) -> 
 
 def test_misfit_accepts_the_outputs_of_every_layout() -> None:
     for layout in LAYOUTS.values():
-        arrays = {n: np.asarray(v, np.float32)[None] for n, v in layout.make(np.random.default_rng(0)).items()}
-        options = DecoderOptions(layout.labels, *SIZE, settings=layout.settings)
-        assert decoders.refusal(decoders.make(layout.decoder, options), arrays, [ROW]) == ""
+        _, outputs = layout.arrays(np.random.default_rng(0))
+        arrays = {name: values[None] for name, values in outputs.items()}
+        assert decoders.refusal(decoders.make(layout.decoder, layout.options()), arrays, [ROW]) == ""
 
 
 SIDE = st.integers(0, 12)

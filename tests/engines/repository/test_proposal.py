@@ -132,7 +132,7 @@ def test_unit_and_order_of_corners_are_assumed_if_noise_shows_no_object(tmp_path
     file = table(tmp_path / "m.onnx", {"y": rows})
     report = examine(file)
     assert value(report, "decoder") == "end2end"
-    assert value(report, "decoding") == Decoding(settings={"unit": "px", "order": "left-top"})
+    assert value(report, "decoding") == Decoding(settings={"unit": "px", "order": "left-top", "first_class": 0})
     assert "decoding" in {setting.key for setting in report.assumed()}
     chosen = examine(file, decoder="end2end")
     assert sources(chosen)["decoding"] == "assumed"

@@ -1,0 +1,1 @@
+"""`sightline models optimise`: pictures, the steps of an optimisation, and its report."""

@@ -1,0 +1,170 @@
+"""Quantise a model to int8 with ONNX Runtime's quantiser, in the form of ONNX Runtime or of TensorRT.
+
+``u8s8`` has unsigned activations, with which ONNX Runtime is fast on CPUs. ``s8s8`` has signed activations with a
+zero point of 0, the only form that TensorRT reads. Weights are signed, with a scale for each output channel.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from engines.engine import Images
+from engines.exceptions import OptimiseFailed
+from engines.optimise.layers import inner_part
+
+Form = Literal["u8s8", "s8s8"]
+FORMS: tuple[Form, ...] = ("u8s8", "s8s8")
+_TENSORRT_OPERATORS = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Add"]
+"""Operators whose inputs are quantised for TensorRT (NVIDIA, "Explicit quantization"). TensorRT chooses the
+precision of the others itself."""
+_CPU_OPERATORS = [
+    *_TENSORRT_OPERATORS,
+    *("AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Pad", "Relu"),
+    *("Reshape", "Resize", "Sigmoid", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+]
+"""Operators that ONNX Runtime computes in int8 on a CPU. A float operator between two of them costs two
+conversions."""
+_TENSORRT_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,  # TensorRT does not read the INT32 of a quantised bias
+    "AddQDQPairToWeight": True,
+    "DedicatedQDQPair": True,
+    "OpTypesToExcludeOutputQuantization": _TENSORRT_OPERATORS,
+}
+
+
+def quantised(
+    model: Any,
+    form: Form,
+    pictures: Sequence[Images] | Iterator[Images],
+    *,
+    reduce_range: bool = False,
+    on_picture: Callable[[], None] = lambda: None,
+) -> Any:
+    """Return a model in int8. Its input stays uint8 pixels and its outputs stay float32.
+
+    ``pictures`` are batches of one picture, ``(1, height, width, 3)`` uint8, whose activations give the ranges.
+    ``reduce_range`` uses seven bits for weights: processors without VNNI overflow the sums of two products in u8s8.
+    The layers at the end, which nothing with weights follows, stay in float32. Raise OptimiseFailed.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        try:
+            quant_pre_process(_as_written(model, Path(folder)), str(prepared), skip_symbolic_shape=True)
+            graph = onnx.load(str(prepared))
+            inner = _named_inner_nodes(graph)
+            onnx.save(graph, str(prepared))
+            if not inner:
+                raise OptimiseFailed(
+                    "the model has no layer to quantise: expected a convolution followed by another layer with "
+                    "weights"
+                )
+            quantize_static(
+                str(prepared),
+                str(result),
+                _Reader(model.graph.input[0].name, pictures, on_picture),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=_TENSORRT_OPERATORS if form == "s8s8" else _CPU_OPERATORS,
+                per_channel=True,
+                reduce_range=reduce_range,
+                activation_type=QuantType.QInt8 if form == "s8s8" else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=inner,
+                extra_options=dict(_TENSORRT_OPTIONS) if form == "s8s8" else {},
+            )
+        except OptimiseFailed:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise OptimiseFailed(f"quantisation to {form} failed: {error}") from None
+        found = onnx.load(str(result))
+    if form == "s8s8":
+        _unbroken_sums(found.graph)
+    return found
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(
+        self, name: str, pictures: Sequence[Images] | Iterator[Images], on_picture: Callable[[], None]
+    ) -> None:
+        self._name, self._left, self._on_picture = name, iter(pictures), on_picture
+
+    def get_next(self) -> dict[str, Images] | None:
+        """Return the next picture, or None at the end."""
+        for picture in self._left:
+            self._on_picture()
+            return {self._name: np.ascontiguousarray(picture)}
+        return None
+
+
+def _as_written(model: Any, folder: Path) -> str:
+    file = folder / "model.onnx"
+    onnx.save(model, str(file))
+    return str(file)
+
+
+def _named_inner_nodes(model: Any) -> list[str]:
+    """Give every node a name of its own. Return the names of the nodes to quantise.
+
+    These are the nodes between the first and the last layers with weights, without the last ones.
+    """
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    part = inner_part(model.graph)
+    return [node.name for index, node in enumerate(model.graph.node) if index in part.inner - part.last]
+
+
+def _unbroken_sums(graph: Any) -> None:
+    """Let each sum read one of its inputs in float, straight from the convolution that computes it.
+
+    TensorRT computes a convolution and a following sum in one kernel, if only the other input of the sum is
+    quantised.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    dropped: set[str] = set()
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        for index, name in enumerate(node.input):
+            pair = _pair(name, makers)
+            if pair and pair[0].op_type in ("Conv", "ConvTranspose") and readers[name] == 1:
+                node.input[index] = pair[0].output[0]
+                dropped.update((name, pair[1].output[0]))
+                break
+    kept = [node for node in graph.node if not dropped.intersection(node.output)]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _pair(name: str, makers: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Return the node whose result a pair of quantise and dequantise nodes converts, and the quantise node."""
+    back = makers.get(name)
+    there = makers.get(back.input[0]) if back is not None and back.op_type == "DequantizeLinear" else None
+    maker = makers.get(there.input[0]) if there is not None and there.op_type == "QuantizeLinear" else None
+    return (maker, there) if maker is not None else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the hints that ONNX Runtime's quantiser logs through the root logger."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,170 @@
+"""Tests of `sightline models optimise`: the stored versions, the comparison, the bound, and the errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from deploy.cli.app import app
+from deploy.cli.common import USAGE_EXIT
+from deploy.optimise import run
+from engines.repository.adopt import KERAS_FILE, MODEL_FILE
+from engines.repository.store import Repository
+from tests.engines.optimise import networks
+from training.convert import guard
+
+LABELS = ("a", "b", "c", "d")
+FAST = ("--seconds", "0", "--backend", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of pictures in folders by class: the class that the network gives them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images = networks.pictures(48)
+    (scores,) = networks.run(networks.residual_classifier(), images)
+    for index, (image, best) in enumerate(zip(images, scores.argmax(axis=1), strict=True)):
+        (folder / LABELS[best]).mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / LABELS[best] / f"{index}.png"), image)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Return a repository with the residual classifier, and name it in the environment."""
+    monkeypatch.setenv("SIGHTLINE_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("COLUMNS", "200")
+    manifest = {
+        "name": "small",
+        "file": MODEL_FILE,
+        "decoder": "softmax",
+        "labels": list(LABELS),
+        "max_batch": 8,
+        "input": {"name": "pixels", "width": networks.SIZE, "height": networks.SIZE},
+        "origin": {"file": "small.onnx"},
+    }
+    found = Repository(tmp_path / "models")
+    found.write("small", manifest, {MODEL_FILE: networks.residual_classifier().SerializeToString()})
+    return found
+
+
+def optimise(*words: str | Path, status: int = 0) -> str:
+    """Return the output of the command, which ends with this status."""
+    result = CliRunner().invoke(app, ["models", "optimise", "small", *map(str, words), *FAST])
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+def report(*words: str | Path, status: int = 0) -> Any:
+    return json.loads(optimise(*words, "--json", status=status))
+
+
+def refused(*words: str | Path) -> str:
+    """Return the only line of output of a command that fails with a usage error."""
+    result = CliRunner().invoke(app, ["models", "optimise", *map(str, words)])
+    assert result.exit_code == USAGE_EXIT, result.output
+    (line,) = result.output.splitlines()
+    return line
+
+
+def test_int8_is_stored_in_both_forms_with_its_origin_and_its_accuracy(
+    labelled: Path, repository: Repository
+) -> None:
+    found = report("--precision", "int8", "--calibrate", labelled, "--max-loss", "0.1")
+    assert (found["original"], found["calibration_pictures"], found["test_pictures"]) == ("small@1", 24, 24)
+    assert [one["model"] for one in found["versions"]] == ["small-int8-u8s8@1", "small-int8-s8s8@1"]
+    for one in found["versions"]:
+        assert (one["quality"]["measure"], one["quality"]["original"]) == ("accuracy", 1.0)
+        assert one["quality"]["loss"] <= 0.1
+        assert {row["batch"] for row in one["speed"]} == {1, 8}
+        manifest = repository.open(one["model"]).manifest
+        assert (manifest.precision, manifest.labels) == ("int8", LABELS)
+        made = manifest.origin["optimised"]
+        assert (made["model"], made["form"], made["calibration_pictures"]) == ("small@1", one["form"], 24)
+        assert manifest.origin["file"] == "small.onnx"
+
+
+def test_fp16_is_compared_by_agreement_without_labels(labelled: Path, repository: Repository) -> None:
+    for picture in (labelled / "a").iterdir():
+        (repository.root.parent / picture.name).write_bytes(picture.read_bytes())
+    output = optimise("--precision", "fp16", "--calibrate", repository.root.parent)
+    assert "agreement on" in output
+    assert "small-fp16@1 stored in" in output
+    assert "expected 50 or more for a sure figure" in output
+    assert repository.open("small-fp16").manifest.precision == "fp16"
+
+
+def test_a_version_that_loses_more_than_the_bound_is_not_stored(
+    labelled: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any) -> Any:
+        (dense,) = [w for w in model.graph.initializer if list(w.dims) == [networks.CLASSES, 16]]
+        dense.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(dense), dense.name))
+        return model
+
+    monkeypatch.setattr(run, "halved", broken)
+    output = optimise("--precision", "fp16", "--calibrate", labelled, status=1)
+    assert "Not stored: accuracy falls by" in output
+    assert repository.names() == ["small"]
+
+
+def test_a_new_version_of_the_same_name_is_not_served_before_it_is_promoted(
+    labelled: Path, repository: Repository
+) -> None:
+    found = report("--precision", "fp16", "--calibrate", labelled, "--name", "small")
+    assert found["versions"][0]["model"] == "small@2"
+    assert repository.promoted("small") == 1
+
+
+def test_pictures_of_the_test_folder_are_not_used_for_calibration(labelled: Path) -> None:
+    found = report(
+        *("--precision", "int8", "--form", "u8s8", "--calibrate", labelled / "a", "--test", labelled),
+        *("--max-loss", "1", "--name", "tiny"),
+    )
+    assert found["test_pictures"] == 48
+    assert found["calibration_pictures"] == len(list((labelled / "a").iterdir()))
+    assert found["versions"][0]["model"] == "tiny@1"
+
+
+def test_the_error_for_an_unusable_argument_names_the_option(labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    int8 = ("small", "--precision", "int8")
+    assert "--calibrate = '': expected a folder of pictures, or --from-log N" in refused(*int8)
+    assert "either --calibrate or --from-log" in refused(*int8, "--calibrate", labelled, "--from-log", "5")
+    assert "expected a folder with JPEG" in refused(*int8, "--calibrate", tmp_path / "empty")
+    assert "--form = 's4s4': expected one of u8s8, s8s8" in refused(*int8, "--form", "s4s4")
+    assert "--backend = 'abacus'" in refused(*int8, "--backend", "abacus")
+    assert "--name = 'Über'" in refused(*int8, "--name", "Über")
+    assert "nothing to do: expected --precision fp16 or int8, or --prune" in refused("small", "--calibrate", labelled)
+    assert "has no model 'cars'" in refused("cars", "--precision", "fp16")
+    for name in ("x", "y"):
+        (tmp_path / "mixed" / name).mkdir(parents=True)
+    (tmp_path / "mixed" / "x").rename(tmp_path / "mixed" / "a")
+    for name in ("a", "y"):
+        cv2.imwrite(str(tmp_path / "mixed" / name / "1.png"), np.zeros((4, 4, 3), np.uint8))
+    assert "each picture in a folder with the name of a label: a, b, c, d" in refused(
+        *int8, "--calibrate", tmp_path / "mixed"
+    )
+
+
+def test_a_model_without_its_keras_file_cannot_be_pruned(labelled: Path) -> None:
+    assert "model small@1 has no Keras file: a pruned model must be trained" in refused(
+        "small", "--prune", "0.5", "--calibrate", labelled
+    )
+
+
+def test_pruning_without_keras_names_the_extra(
+    labelled: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "find_spec", lambda name: None)
+    (repository.root / "small" / "1" / KERAS_FILE).write_bytes(b"keras")
+    error = refused("small", "--prune", "0.5", "--calibrate", labelled)
+    assert "modules keras, tensorflow, tf2onnx are missing: expected the extra train" in error
+    assert "pip install 'sightline[train]'" in error

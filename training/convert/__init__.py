@@ -1,0 +1,1 @@
+"""Conversion of Keras files and TensorFlow SavedModels to ONNX, in a child process with bounds."""

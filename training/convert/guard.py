@@ -1,0 +1,98 @@
+"""Convert a Keras file or a TensorFlow SavedModel to ONNX in a child process with bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from engines.exceptions import AdoptFailed
+from engines.repository.bounded import ChildTask, ask_child
+from engines.repository.report import ConvertedFrom
+
+_NEEDED = ("keras", "tensorflow", "tf2onnx")
+_GIB = 2**30
+_BASE_BYTES = 24 * _GIB
+"""Address space of the child beside copies of the model. TensorFlow reserves far more addresses than it uses
+memory."""
+_COPIES = 20
+
+
+class ConversionRequest(BaseModel):
+    """Task of the child: convert ``file``, and write the ONNX file ``target``.
+
+    ``size`` is the width and height in px of the pictures with which the two models are compared, where any fits.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file: Path
+    target: Path
+    size: tuple[int, int] | None
+    cpu_s: int
+    memory_bytes: int
+
+
+class ConversionAnswer(BaseModel):
+    """Answer of the child: the converter with its version, and the largest difference; or the message of an error."""
+
+    converter: str = ""
+    largest_difference: float = 0.0
+    error: str = ""
+
+
+def is_convertible(file: Path) -> bool:
+    """Return whether a path is a Keras file, or a folder with a TensorFlow SavedModel."""
+    return (file.suffix == ".keras" and file.is_file()) or (file / "saved_model.pb").is_file()
+
+
+def convert(file: Path, folder: Path, size: tuple[int, int] | None, cpu_s: int) -> tuple[Path, ConvertedFrom]:
+    """Convert a model to an ONNX file in ``folder``, and return this file and the record of the conversion.
+
+    Raise AdoptFailed if the extra ``train`` is missing, if the model cannot be converted, or if the ONNX model gives
+    other outputs.
+    """
+    require_train_extra(f"model file {file}")
+    target = folder / "converted.onnx"
+    memory = _BASE_BYTES + _COPIES * sum(p.stat().st_size for p in _files(file))
+    request = ConversionRequest(file=file, target=target, size=size, cpu_s=cpu_s, memory_bytes=memory)
+    task = ChildTask(file, "conversion", "a Keras file or a TensorFlow SavedModel", cpu_s, memory)
+    with tempfile.TemporaryDirectory() as temporary:
+        answer = ask_child("training.convert.child", request, ConversionAnswer, task, temporary)
+    if answer.error:
+        raise AdoptFailed(answer.error)
+    return target, ConvertedFrom(
+        file=file,
+        sha256=sha256_of_all(file),
+        converter=answer.converter,
+        largest_difference=answer.largest_difference,
+        kept=file.suffix == ".keras",
+    )
+
+
+def require_train_extra(subject: str) -> None:
+    """Raise AdoptFailed if Keras, TensorFlow or tf2onnx is not installed."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise AdoptFailed(
+            f"{subject}: the Python modules {', '.join(missing)} are missing: expected the extra train. "
+            "Install it: pip install 'sightline[train]'"
+        )
+
+
+def sha256_of_all(file: Path) -> str:
+    """Return the SHA-256 of a file; for a folder, that of the names and hashes of its files."""
+    if file.is_file():
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for path in _files(file):
+        digest.update(f"{path.relative_to(file).as_posix()} {sha256_of_all(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(file: Path) -> list[Path]:
+    return [file] if file.is_file() else sorted(path for path in file.rglob("*") if path.is_file())
