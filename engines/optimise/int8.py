@@ -38,7 +38,6 @@ _TENSORRT_OPTIONS = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
     "QuantizeBias": False,  # TensorRT does not read the INT32 of a quantised bias
-    "AddQDQPairToWeight": True,
     "DedicatedQDQPair": True,
     "OpTypesToExcludeOutputQuantization": _TENSORRT_OPERATORS,
 }

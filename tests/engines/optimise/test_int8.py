@@ -74,7 +74,7 @@ def test_the_signed_form_keeps_the_rules_of_tensorrt(int8: dict[Form, Any]) -> N
         assert not zero.any(), "zero points are 0"
         assert (scale > 0).all()
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-        is_weight = node.input[0] in values or makers(model)[node.input[0]].input[0] in values
+        is_weight = node.input[0] in values
         assert scale.ndim == 0 or (is_weight and axis == 0), "a scale for each output channel of weights only"
     for node in model.graph.node:
         if node.op_type == "Conv":
@@ -84,6 +84,13 @@ def test_the_signed_form_keeps_the_rules_of_tensorrt(int8: dict[Form, Any]) -> N
         if node.op_type == "Add":
             kinds = sorted(made[name].op_type for name in node.input)
             assert kinds == ["Conv", "DequantizeLinear"], "one input of a sum comes straight from its convolution"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_stored_in_eight_bits(int8: dict[Form, Any], form: Form) -> None:
+    weights = [values for values in constants(int8[form]).values() if values.ndim == 4]
+    assert len(weights) == 6
+    assert {values.dtype for values in weights} == {np.dtype(np.int8)}
 
 
 def test_calibration_reads_every_picture_once() -> None:
