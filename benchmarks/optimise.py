@@ -121,9 +121,7 @@ def measured(original: Model, version: Model, seconds: float) -> dict[str, Any]:
     }
 
 
-def trained(
-    train: LabelledRegions, test: LabelledRegions, epochs: int, folder: Path, repository: Repository
-) -> Model:
+def trained(train: LabelledRegions, test: LabelledRegions, epochs: int, folder: Path, repository: Repository) -> None:
     """Train the network, and add it to the repository with its Keras file."""
     from training import network
     from training.convert.formats import keras_function, write_onnx
