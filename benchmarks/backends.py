@@ -1,21 +1,23 @@
 """Benchmark of the CPU backends: time per image of ONNX Runtime and OpenVINO in several precisions.
 
 ``python -m benchmarks.backends --keep`` runs YOLOX-nano of ``shared/data``, the shipped model ``regions``, and a
-ResNet-18 with random weights for 224×224 pictures. Each runs through the ``Engine`` of its backend with one worker on
-one core, on random pictures.
+ResNet-18 with random weights for 224×224 pictures. Each model runs through the ``Engine`` of each backend with one
+worker on one core, on random pictures.
 
-**Fairness.** All candidates of a model are loaded first. Each round runs every candidate for the same number of
-batches, and each round begins with another one. Loading and the first two batches are not timed.
+**Fairness.** A candidate is a backend with a precision. All candidates of a model are loaded before the first
+measurement. Each round runs every candidate for the same number of batches, and begins with a different candidate.
+Loading and the first two batches are not timed.
 
-**Noise.** ONNX Runtime in fp32 takes part twice; ``noise`` is the second one's figure divided by the first one's. A
-ratio between two backends means nothing unless it is further from 1 than the noise. Two figures are reported: the
-wall-clock time, and the CPU time of this process, which other processes disturb less. Each is the smallest and the
-median over all batches. ``speedup`` divides the smallest CPU time of ONNX Runtime in fp32 by the candidate's.
+**Noise.** ONNX Runtime in fp32 is measured twice; ``noise`` is the second measurement divided by the first. A speedup
+means nothing unless it is further from 1 than ``noise``. The report has the wall-clock time and the CPU time of the
+process; other processes disturb the CPU time less. For both times, the report has the minimum and the median over all
+batches. ``speedup`` divides the smallest CPU time of ONNX Runtime in fp32 by the smallest CPU time of the candidate.
 
-**int8.** Each backend gets the form that it computes fastest: ONNX Runtime unsigned, OpenVINO signed activations. The
-calibration uses random pictures. The speed is right, but the outputs are not those of a well calibrated model, and
-are not compared. ``largest_difference`` of the others is relative to the largest output of ONNX Runtime in fp32. The
-ResNet-18 has none: with random weights its softmax is saturated.
+**int8.** Each backend gets the int8 format that it computes fastest: unsigned activations for ONNX Runtime, signed
+activations for OpenVINO. The int8 models are calibrated with random pictures. Their speed is right, but their outputs
+are inaccurate and are not compared. For fp32, bf16 and fp16, ``largest_difference`` is the largest difference of an
+output, divided by the largest output of ONNX Runtime in fp32. The ResNet-18 has no ``largest_difference``: its random
+weights saturate the softmax.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ INT8: Mapping[str, tuple[str, bool]] = {
     "onnxruntime int8": ("onnxruntime", False),
     "openvino int8": ("openvino", True),
 }
-"""Backend of each int8 candidate, and whether its activations are signed."""
+"""Backend and whether activations are signed, by name of the int8 candidate."""
 RANDOM = "resnet-18"
 """Name of the model with random weights."""
 BATCHES_PER_TURN = 3
@@ -62,7 +64,7 @@ _BLOCKS = (64, 128, 256, 512)
 
 
 def main(rounds: Annotated[int, typer.Option(help="Turns of each candidate.")] = 20, keep_it: KeepIt = False) -> None:
-    """Measure every model in every candidate, and print the report."""
+    """Measure every model with every candidate (backend and precision), and print the report."""
     figures: dict[str, Any] = {"rounds": rounds, "batches_per_turn": BATCHES_PER_TURN}
     with tempfile.TemporaryDirectory() as folder:
         for model, sizes in models(Path(folder)):
@@ -151,7 +153,8 @@ def _timed(engine: Engine, images: Images) -> tuple[float, float]:
 def quantised(model: Model, folder: Path, *, signed: bool) -> Model:
     """Return a model in int8 with explicit quantise and dequantise nodes.
 
-    Signed activations with a zero point of 0 are the form of TensorRT, with which OpenVINO is fast, too.
+    Signed activations with a zero point of 0 are the format that TensorRT uses; OpenVINO is also fast with this
+    format.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

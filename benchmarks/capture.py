@@ -1,7 +1,8 @@
-"""Benchmark of one camera: memory and processor time of a capture child at 640×360, reading from a real RTSP server.
+"""Benchmark of one camera: memory and CPU time of a capture process at 640×360, reading from a real RTSP server.
 
-``python -m benchmarks.capture`` runs the benchmark. The server is GStreamer's; `make peers` installs GStreamer. The
-benchmark also reads files through PyAV and OpenCV in turns; decision 5 is based on that comparison.
+``python -m benchmarks.capture`` runs the benchmark. The RTSP server is GStreamer's; `make peers` installs GStreamer.
+The benchmark also compares PyAV with OpenCV in reading files; decision 5 in ``docs/decisions`` is based on this
+comparison.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
 START_S = 3.0
-"""Time for the child to import, connect and fill its buffers, in seconds. This time is not measured."""
+"""Time for the capture process to import modules, connect and fill its buffers, in seconds. The measurement begins
+after this time."""
 BAR_MB = 150.0
 
 
 def child(source: str, seconds: float, gate: dict[str, Any] | None = None) -> dict[str, float]:
-    """Run a capture child. Return its memory in MB and its share of one core in per cent."""
+    """Run a capture process, and return its memory in MB and its CPU use in per cent of one core."""
     camera = {"name": "bench", "source": source, "gate": gate or {}}
     orders = {"camera": camera, "epoch": 1, "truth_folder": None, "state_folder": None}
     process = subprocess.Popen(
@@ -66,7 +68,7 @@ def child(source: str, seconds: float, gate: dict[str, Any] | None = None) -> di
 
 @contextmanager
 def served(folder: Path) -> Any:
-    """Serve a simulated road in several codecs and frame rates."""
+    """Serve videos of a simulated road over RTSP in several codecs and frame rates."""
     files = {}
     for codec, fps in (("h264", 5), ("hevc", 5), ("h264", 25)):
         scene = SimulatedScene(SceneConfig(kind="road", fps=fps))
@@ -106,7 +108,7 @@ def through_opencv(path: Path, every: int) -> int:
 
 
 def _timed(read: Callable[[Path, int], int], path: Path, every: int) -> float:
-    """Return the processor time for each frame in ms."""
+    """Read a file, and return the average CPU time per frame in ms."""
     began_s = time.process_time()
     count = read(path, every)
     return (time.process_time() - began_s) / count * 1e3

@@ -1,10 +1,10 @@
-"""Starts the dispatcher on a long history, and counts posts, time and memory of each start.
+"""Starts the dispatcher on a long history of alerts and receipts, and measures posts, time and memory of each start.
 
 ``python -m benchmarks.history --receipts 400000 --alerts 300`` runs the dispatcher and a receiver as processes, once
-without a history, and once with receipts of alerts that retention has deleted. The dispatcher starts without a
-commit, delivers the alerts, and is restarted three times: after SIGTERM, SIGKILL and SIGTERM. Before each start one
-alert is written. The run passes if every alert has one post, and if a restart on the long history costs no more than
-a restart without a history.
+without a history, and once with many receipts whose alerts retention has deleted. The dispatcher starts without a
+committed offset, delivers the alerts, and is restarted three times: after SIGTERM, SIGKILL and SIGTERM. The benchmark
+writes one alert before each start. The run passes if every alert has one post, and if a restart on the long history
+costs no more than a restart without a history.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ DISPATCH, RECEIVER = "dispatch", "webhook-receiver"
 RESTARTS = (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)
 """Signals that end the dispatcher before each restart."""
 WAIT_S = 300.0
-"""Maximum time for one step, in seconds. Before progress was committed, a start read 400,000 receipts in 58 s."""
+"""Maximum time for a start or for the delivery of all alerts, in seconds. A start that reads all 400,000 receipts
+takes 58 s."""
 BATCH = 5_000
-"""Number of receipts that are written at once."""
+"""Number of receipts that are sent to Kafka concurrently."""
 SLACK_S = 5.0
 """Accepted difference between starts with and without a history, in seconds: a busy machine starts Python slowly."""
 SLACK_MB = 20.0
@@ -61,7 +62,7 @@ SLACK_MB = 20.0
 
 @dataclass(frozen=True)
 class HistoryOptions:
-    """Options of a run: the number of receipts of deleted alerts, and of alerts on the topic."""
+    """Options of a run: the number of receipts whose alerts are deleted, and the number of alerts on the topic."""
 
     receipts: int = 400_000
     alerts: int = 300
@@ -69,8 +70,10 @@ class HistoryOptions:
 
 @dataclass
 class MeasuredStart:
-    """One start of the dispatcher, ``after`` a signal or with no commit: the time until the post of a new alert, and
-    the peak memory."""
+    """One start of the dispatcher: the time until the post of a new alert, and the peak memory.
+
+    ``after`` names the signal that ended the previous dispatcher.
+    """
 
     after: str
     first_post_s: float
@@ -139,7 +142,7 @@ class Dispatching:
 async def measure(
     options: HistoryOptions, receipts: int, settings: KafkaSettings, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measure the starts with this number of receipts on the topic."""
+    """Measure the dispatcher's starts with this number of receipts on the topic."""
     await topicadmin.create(settings, partitions=PARTITIONS)
     await write_receipts(settings, receipts)
     async with KafkaLog(settings, "history") as log:
@@ -179,7 +182,7 @@ async def write_receipts(settings: KafkaSettings, count: int) -> None:
 
 
 def faults(empty: dict[str, Any], long: dict[str, Any]) -> list[str]:
-    """Return the faults that the measurements without and with a history show."""
+    """Compare the starts without and with a history, and return the faults."""
     wrong = [
         f"{measured['receipts']} receipts: {measured['posts']} posts of {measured['alerts']} alerts"
         for measured in (empty, long)
@@ -227,7 +230,7 @@ def _receipt(number: int) -> Outgoing:
 
 
 async def run(options: HistoryOptions, folder: Path, bootstrap: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure the starts without and with a history, and return the report."""
+    """Measure the dispatcher's starts without and with a history, and return the report."""
     empty = KafkaSettings(bootstrap=bootstrap, prefix="history-empty.")
     long = KafkaSettings(bootstrap=bootstrap, prefix="history-long.")
     return {

@@ -1,14 +1,15 @@
 """Replace the model of a live engine node again and again, and check every frame's result.
 
 ``python -m benchmarks.hotswap --swaps 100 --broken 20`` sends frames at a steady rate to the prepare stage and one
-engine node. Meanwhile the pipeline on the ``config`` topic names one model version after the other. Some versions
-have a file that no backend can load. The run passes if
+engine node. During the run, the pipeline on the ``config`` topic names one model version after the other. Some
+versions have a model file that no backend can load. The run passes if
 
 - every frame has exactly one result, and no frame has a dead letter,
 - no result names a broken version,
 - per partition, the versions on the results never go back to an earlier one,
-- the node decides on each version before the next one is named,
-- the node was never restarted, and its memory after the last swaps is at most 10 % above that after the first ten.
+- the node loads or refuses each version before the pipeline names the next version,
+- the node was never restarted, and its memory after the last swap is at most 10 % above its memory after the first
+  ten swaps.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ from ingest.site.topic.store import publish
 
 SERVICES = ("prepare-live", "engine")
 WARM_SWAPS = 10
-"""Swaps before the first measurement of memory."""
+"""Number of model swaps before the first measurement of memory."""
 
 
 def build_versions(source: Path, root: Path, count: int, broken: frozenset[int]) -> None:
-    """Write ``count`` versions of a model folder below ``root``. The file of a broken version is no ONNX model."""
+    """Write ``count`` versions of a model folder below ``root``.
+
+    The model file of a broken version is not valid ONNX.
+    """
     for version in range(1, count + 1):
         folder = root / "regions" / str(version)
         shutil.copytree(source, folder)
@@ -73,7 +77,10 @@ def judge(
     memory_mb: list[float],
     restarts: int,
 ) -> list[str]:
-    """Return the faults of a run. ``results`` holds partition and model version in the order of the log."""
+    """Return the faults of a run.
+
+    ``results`` lists the pair (partition, model version) of each result in the order of the topic.
+    """
     faults = []
     if len(results) != sent or dead:
         faults.append(f"{sent} frames, {len(results)} results, {dead} dead letters: expected one result per frame")
@@ -91,7 +98,7 @@ def judge(
 
 
 class HotSwapRun:
-    """One run: a producer of frames, and a change of version about once per second."""
+    """One run: a producer sends frames, and the model version changes about once per second."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float, engine_log: Path) -> None:
         self._case, self._settings, self._engine_log = case, settings, engine_log
@@ -132,7 +139,7 @@ class HotSwapRun:
 
 
 async def _results(settings: KafkaSettings) -> tuple[list[tuple[int, int]], int]:
-    """Return partition and model version of all results in the order of the log, and the number of dead letters."""
+    """Return the pairs (partition, model version) of all results in topic order, and the number of dead letters."""
     found = []
     async with KafkaLog(settings, "hotswap") as log:
         for partition, end in sorted((await log.ends(RESULTS_TOPIC)).items()):
@@ -144,7 +151,7 @@ async def _results(settings: KafkaSettings) -> tuple[list[tuple[int, int]], int]
 
 
 async def run(swaps: int, broken_count: int, fps: float, pause_s: float, seed: int, broker: Broker) -> dict[str, Any]:
-    """Run, and return the report with the faults found."""
+    """Run the benchmark, and return the report with the faults found."""
     versions = swaps + 1
     broken = frozenset(random.Random(seed).sample(range(2, versions), broken_count))
     settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="hotswap.")
@@ -188,7 +195,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the choice of broken versions.")] = 1,
     out: Out = RESULTS,
 ) -> None:
-    """Run, print, and write the report. Exit with 1 if a fault was found."""
+    """Run the benchmark, and print and write the report. Exit with 1 if a fault was found."""
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         figures = eventloop.run(run(swaps, broken, fps, pause, seed, broker))
     typer.echo(json.dumps(keep("hotswap", figures, out), indent=2))

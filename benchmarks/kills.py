@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.kills`` runs one agent with an RTSP camera, simulated cameras and a sensor, on a broker that is
 also killed at times. SIGKILL ends the agent, or one of its capture processes, at random moments. After each kill, the
-spool is copied. The spool is unencrypted for the first third of the kills, then encrypted with one key, and then with
-another key. ``benchmarks.killsjudge`` judges the evidence. The chaos tests run a few kills.
+benchmark copies the spool. The spool is unencrypted for the first third of the kills, then encrypted with one key,
+and then with another key. ``benchmarks.killsjudge`` judges the evidence. The chaos tests run this benchmark with a
+few kills.
 """
 
 from __future__ import annotations
@@ -47,15 +48,16 @@ PARTITIONS = 4
 CHILD = "edge_agent.camera.child"
 SENSOR = "cabinet"
 EARLY = 0.15
-"""Share of kills that hit an agent while it starts, or while it closes the epochs of the previous kill."""
+"""Share of kills that hit an agent while it starts, or while it closes the epochs that the previous kill
+interrupted."""
 CAPTURE = 0.2
 """Share of kills that hit a capture process."""
 STOPPING = 0.1
-"""Share of kills that hit an agent which is stopping, while the agent closes its epochs or sends its spool."""
+"""Share of kills that hit a stopping agent while the agent closes its epochs or sends its spool."""
 SLOW = 0.25
-"""Share of kills while the broker is paused. A paused broker has received records without acknowledging them."""
+"""Share of kills while the broker is paused. A paused broker receives records without acknowledging them."""
 BEFORE_S = 0.3
-"""Maximum time between the request to stop, or the pause of the broker, and the kill, in seconds."""
+"""Maximum time from the agent's stop request or the broker's pause to the kill, in seconds."""
 FLOWING = 5
 """Number of frames in the spool after which an agent counts as started."""
 STOP_S = 60.0
@@ -66,7 +68,8 @@ STOP_S = 60.0
 class KillOptions:
     """Options of a run.
 
-    In each ``cycle`` of kills the broker is down once: after a third of the cycle, for a quarter of its kills.
+    The broker is down once in every ``cycle`` kills: from one third of the cycle on, for a quarter of the cycle's
+    kills.
     """
 
     kills: int = 100
@@ -78,11 +81,14 @@ class KillOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """One planned kill, ``after_s`` seconds after frames flow. If ``early``, the time counts from the agent's start.
+    """One planned kill.
+
+    ``after_s`` counts from the first frames in the spool, or from the agent's start if ``early``.
 
     ``target`` is ``agent``, ``capture`` for one of the agent's capture processes, or ``stopping`` for an agent that
     is asked to stop ``before_s`` before the kill. ``broker`` is ``kill`` or ``start`` if the broker is killed or
-    started first. With ``slow``, the broker is paused from ``before_s`` before the kill until the agent is dead.
+    started before the agent is killed, else empty. With ``slow``, the broker is paused from ``before_s`` before the
+    kill until the agent is dead.
     """
 
     target: str
@@ -108,7 +114,7 @@ def plan(options: KillOptions) -> list[Step]:
 
 
 class KilledAgent:
-    """An agent process with the witness inside it and its child processes."""
+    """An agent process. The module ``witness`` logs events inside the agent and its child processes."""
 
     def __init__(self, argv: list[str], env: dict[str, str], folder: Path) -> None:
         self._argv, self._log = argv, folder / "agent.log"
@@ -120,7 +126,7 @@ class KilledAgent:
 
     @property
     def pid(self) -> int:
-        """The process id. Raise AssertionError if the agent exited by itself."""
+        """The agent's process id. Raise AssertionError if the agent exited by itself."""
         assert self._process is not None, "not started"
         assert self._process.returncode is None, f"the agent ended by itself with {self._process.returncode}"
         return self._process.pid
@@ -156,7 +162,7 @@ class KilledAgent:
 
     @property
     def promised(self) -> int:
-        """Number of frames stored in the spool since the start."""
+        """Number of frames stored in the spool since the agent's start."""
         lines = self._lines(self.pid).splitlines()
         return sum(line.startswith("promise ") and f" {SENSOR} " not in line for line in lines)
 
@@ -172,13 +178,13 @@ class KilledAgent:
         return name, int(epoch)
 
     def _lines(self, pid: int) -> str:
-        """Return the lines that the witness module wrote in the newest process that had this id."""
+        """Return the lines that the module ``witness`` wrote in the newest process with this process id."""
         files = sorted(self.witness.glob(f"{pid}-*"), key=lambda file: int(file.name.partition("-")[2]))
         return files[-1].read_text() if files else ""
 
 
 class Killing:
-    """One run: executes the plan, and gathers the evidence."""
+    """One benchmark run: executes the planned kills, and gathers the evidence."""
 
     def __init__(
         self, options: KillOptions, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
@@ -263,7 +269,7 @@ class Killing:
             await asyncio.sleep(0.05)
 
     def _configure(self, number: int) -> None:
-        """Write the site file of this kill: without a key, with the first key, or with the second."""
+        """Write the site file for this kill, with no encryption key, the first key or the second key."""
         third = number * 3 // self._options.kills
         disk = {"key_file": str(self._keys[third - 1])} if third else {}
         previous = {"previous_key_files": [str(self._keys[0])]} if third == 2 else {}
@@ -283,12 +289,12 @@ class Killing:
 async def run(
     options: KillOptions, folder: Path, broker: Broker, rtsp: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run the kills and return the report. ``rtsp`` is the address of a stream."""
+    """Run the kills and return the report. ``rtsp`` is the URL of an RTSP stream."""
     return await Killing(options, folder, broker, rtsp, say).run()
 
 
 def footage(folder: Path) -> Path:
-    """Return a file for an RTSP server: six seconds of a road."""
+    """Write a video file for the RTSP server, six seconds of a road, and return its path."""
     scene = SimulatedScene(SceneConfig(kind="road", width=320, height=180, fps=10.0))
     clip = units.encode(folder / "road.mp4", (scene.render(i).image for i in range(60)), 10)
     return units.units(clip, folder / "road.units")

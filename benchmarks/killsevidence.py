@@ -1,7 +1,8 @@
-"""Evidence about a killed agent: the lines of its witness, copies of its spool, and the records in Kafka.
+"""Evidence about a killed agent: the log lines of the module ``witness``, copies of the spool, and the records in
+Kafka.
 
-The spool is copied after the killed process is gone and before it starts again, with the write-ahead log, which
-SQLite has to recover.
+The spool is copied after the killed process is gone and before the agent starts again. The copy includes the
+write-ahead log, from which SQLite has to recover.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ Epoch = tuple[str, int]
 
 @dataclass
 class Numbers:
-    """Sequence numbers of one epoch from the witness: when each was given, in monotonic ns, and later events.
+    """Sequence numbers of one epoch, and the events of each number, from the log of ``witness``.
 
-    ``promised`` holds the last number of each record of readings.
+    ``given_ns`` holds the monotonic time at which each number was assigned.
+
+    ``promised`` holds the number of each frame in the spool, or the last number of each record of readings.
     """
 
     given_ns: list[int] = field(default_factory=list)
@@ -43,7 +46,7 @@ class Numbers:
     promised: set[int] = field(default_factory=set)
 
     def add(self, event: str, seq: int, size: int, at_ns: int) -> None:
-        """Add one line of the witness."""
+        """Add one log line of ``witness``."""
         match event:
             case "number":
                 self.given_ns.append(at_ns)
@@ -69,7 +72,7 @@ class SpooledRow:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An epoch in the spool's table of epochs."""
+    """A row of the spool's table ``epochs``."""
 
     kind: str
     last_kept: int
@@ -79,7 +82,10 @@ class Opened:
 
 @dataclass
 class SpoolCopy:
-    """A spool after a kill. ``verdict`` is the result of SQLite's integrity check, or the error of a damaged row."""
+    """Contents of a spool after a kill.
+
+    ``verdict`` is the result of SQLite's integrity check, or the error of a damaged row.
+    """
 
     verdict: str
     rows: list[SpooledRow] = field(default_factory=list)
@@ -88,7 +94,7 @@ class SpoolCopy:
 
     @property
     def open(self) -> list[Epoch]:
-        """The epochs that had not ended."""
+        """Epochs that had not ended at the kill."""
         return [epoch for epoch, found in self.epochs.items() if not found.ended]
 
 
@@ -97,7 +103,7 @@ class Topics:
     """Records in Kafka, in the order of each partition: frames, readings, ends, withheld intervals, notices."""
 
     frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
-    """Frame, lane, and the CRC-32 of the record."""
+    """Frame id, lane (``live`` or ``late``), and CRC-32 of each record."""
     readings: list[tuple[Readings, int]] = field(default_factory=list)
     readings_bytes: int = 0
     status: set[int] = field(default_factory=set)
@@ -107,11 +113,11 @@ class Topics:
 
     @property
     def bytes_a_reading(self) -> float:
-        """Average number of bytes of a reading in its record."""
+        """Average size of a reading in bytes."""
         return self.readings_bytes / max(1, sum(len(readings.values) for readings, _ in self.readings))
 
     def beat(self, record: LogRecord) -> None:
-        """Add a record of ``status``."""
+        """Add a record of the topic ``status``."""
         self.status.add(zlib.crc32(record.value))
         beat = decode(Heartbeat, record.value)
         self.notices += [beat.reason] if beat.reason else []
@@ -122,7 +128,7 @@ class Topics:
 
 
 def witnessed(files: Iterable[Path]) -> dict[Epoch, Numbers]:
-    """Read the lines of the witness. Skip an incomplete last line of a killed process."""
+    """Read the log files of ``witness``. Skip the incomplete last line of a killed process."""
     found: dict[Epoch, Numbers] = defaultdict(Numbers)
     for file in files:
         for line in file.read_text().rpartition("\n")[0].splitlines():
@@ -140,7 +146,7 @@ def copy_dead(spool: Path, target: Path, seal: Seal) -> SpoolCopy:
 
 
 def copy_living(spool: Path, target: Path, seal: Seal) -> SpoolCopy:
-    """Copy a spool in use, in one transaction, and read the copy."""
+    """Copy a spool that an agent uses, in one transaction, and read the copy."""
     with closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as db, closing(sqlite3.connect(target)) as new:
         db.backup(new)
     return _read(target, seal)

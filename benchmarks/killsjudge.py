@@ -1,8 +1,8 @@
-"""Judgement of the evidence of repeated kills. Pure.
+"""Judges the evidence of a run that kills an agent repeatedly. Pure.
 
 A frame or reading counts as promised when its row is committed to the spool (DESIGN, section 2). Each promised record
 must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeats must keep each record once.
-Frames lost from memory must be the unclean frames of the ledger, if a heartbeat had reported them.
+The ledger must count a frame that was lost from memory as unclean, if a heartbeat had reported the frame.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ingest.ledger.balance import Balance
 from stream.sense.sensor import Cleaner
 
 REPORTED_WITHIN_S = 5.0
-"""Maximum age of a frame that no heartbeat reports, in seconds. A capture process reports its number of frames each
-second, and a heartbeat each second forwards the number. The limit is longer than both pauses, because a busy machine
-is slow."""
+"""Maximum age of a frame that no heartbeat has reported, in seconds. A capture process reports its number of frames
+once per second, and the agent forwards the number in a heartbeat once per second. The limit exceeds the sum of 2 s,
+because a busy machine is slow."""
 _MAX_FAULTS = 20
 _DROPPED = ("repeat", "old-epoch")
 
@@ -33,8 +33,8 @@ _DROPPED = ("repeat", "old-epoch")
 class Kill:
     """One kill: of the ``agent``, of one ``capture`` process, or of an agent that was ``stopping``.
 
-    The target ``ended`` means that the agent had stopped before the kill. ``open`` lists the interrupted epochs.
-    ``gone`` means that the broker was down. ``copy`` is the spool after the kill.
+    The target ``ended`` means that the agent had stopped before the kill. ``open`` lists the epochs that the kill
+    interrupted. ``gone`` means that the broker was down at the kill. ``copy`` is the spool's contents after the kill.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Kill:
 
 @dataclass
 class KillEvidence:
-    """The evidence of one run. ``left`` is the spool after the clean stop."""
+    """The evidence of one run. ``left`` is the spool's contents after the clean stop at the end."""
 
     kills: list[Kill]
     numbers: Mapping[Epoch, Numbers]
@@ -56,16 +56,18 @@ class KillEvidence:
     balance: Balance
     sensors: frozenset[str]
     faults: list[str] = field(default_factory=list)
-    """Faults found during the run."""
+    """Errors that were found before the evidence was judged."""
 
 
 @dataclass
 class InMemory:
-    """Frames of one epoch that were only in memory at the kill. ``bytes`` is the size of the ``encoded`` frames.
+    """Frames of one epoch that were only in memory at the kill.
 
-    ``undecided`` frames had a number, but no gate decision yet. The gate had withheld ``withheld`` frames. Only the
-    count of withheld frames was in memory at the kill. ``reported`` is the minimum number of unclean frames that the
-    ledger reports.
+    ``bytes`` is the total size of the ``encoded`` frames.
+
+    ``undecided`` counts the frames with a sequence number but without a gate decision. ``withheld`` counts the frames
+    that the gate had withheld; their pictures were already discarded. ``reported`` counts the frames that a heartbeat
+    had reported, and that the ledger must therefore count as unclean.
     """
 
     undecided: int = 0
@@ -78,7 +80,7 @@ class InMemory:
 
     @property
     def frames(self) -> int:
-        """Number of lost frames that the gate had not rejected."""
+        """Number of lost frames that the gate had not withheld."""
         return self.undecided + self.encoded
 
 
@@ -130,7 +132,7 @@ def _spools(evidence: KillEvidence, faults: list[str]) -> dict[str, int]:
 
 
 def _promises(evidence: KillEvidence, faults: list[str]) -> dict[str, Any]:
-    """Compare the rows of the spools and the commits of the witness with the records in Kafka."""
+    """Compare the rows of the spool copies and the commits that ``witness`` logged with the records in Kafka."""
     arrived = {(f.camera, f.epoch, f.seq): crc for f, _, crc in evidence.topics.frames}
     arrived |= {(r.sensor, r.epoch, r.last_seq): crc for r, crc in evidence.topics.readings}
     rows = {row for kill in evidence.kills for row in kill.copy.rows}
@@ -165,14 +167,17 @@ def _is_expired(topics: Topics, name: str, epoch: int, seq: int) -> bool:
 
 
 def _is_changed(row: SpooledRow, arrived: Mapping[tuple[str, int, int], int], topics: Topics) -> bool:
-    """Return whether a row arrived with other bytes. For a status row, return whether the row is missing in Kafka."""
+    """Return whether a row's record in Kafka has other bytes than the row.
+
+    For a status row, return whether the row is missing in Kafka.
+    """
     if row.kind == "status":
         return row.crc not in topics.status
     return arrived.get((row.name, row.epoch, row.seq), row.crc) != row.crc
 
 
 def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
-    """Drop repeats as the engine node does, by its high-water marks, and check that each frame remains once."""
+    """Drop repeats by high-water marks, like the engine node, and check that each frame remains once."""
     marks, taken = HighWaterMarks(), Counter[FrameId]()
     for frame, lane, _ in topics.frames:
         if not marks.is_repeat(frame, lane, "") and not marks.is_out_of_order(frame, lane, ""):
@@ -193,7 +198,7 @@ def _frame_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
 
 
 def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
-    """Drop repeats as the sense stage does, and check that each reading remains once."""
+    """Drop repeats like the sense stage, and check that each reading remains once."""
     cleaners: dict[str, Cleaner] = {}
     positions: Counter[tuple[str, int, int]] = Counter()
     for readings, _ in topics.readings:
@@ -207,7 +212,7 @@ def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
 
 
 def _interrupted(evidence: KillEvidence) -> dict[Epoch, Kill]:
-    """Return the kill that interrupted each epoch: the first, because an epoch may stay open over several kills."""
+    """Return the first kill that interrupted each epoch, by epoch; an epoch may stay open over several kills."""
     found: dict[Epoch, Kill] = {}
     for kill in evidence.kills:
         for epoch in kill.open:
@@ -284,7 +289,7 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Compare the ends of epochs that the agents reported with the witness, and the audit's balance with both."""
+    """Compare the reported ends of epochs with the log of ``witness``, and the audit's balance with both sources."""
     unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
     unclean = {e: end for e, end in unclean.items() if end and not end.clean}
     faults += [
@@ -309,7 +314,7 @@ def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[s
 
 
 def _end(ends: Sequence[EpochEnd]) -> EpochEnd | None:
-    """Return the effective end of an epoch, as in the ledger: clean if any end is clean, with the highest numbers."""
+    """Merge the end records of an epoch as the ledger does: the highest numbers, and clean if any record is clean."""
     if not ends:
         return None
     highest = {"last": max(end.last for end in ends), "reported": max(end.reported for end in ends)}
@@ -327,15 +332,15 @@ def _end_faults(epoch: Epoch, numbers: Numbers, end: EpochEnd | None, kill: Kill
 
 
 def _committed_unwitnessed(epoch: Epoch, end: EpochEnd, promised: int, kill: Kill | None) -> bool:
-    """Return whether the spool committed a row that the witness had no time to write down."""
+    """Return whether the spool committed a row, and the kill came before ``witness`` could log the commit."""
     known = kill.copy.epochs.get(epoch) if kill else None
     return known is not None and promised < end.last == known.last_kept
 
 
 def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
-    """Return the ledger's totals.
+    """Return the totals of a ledger's balance.
 
-    Without engines no delivered frame is classified: unclassified frames are not missing.
+    This benchmark runs no engine, so a delivered frame without a classification is not missing.
     """
     totals = balance.totals
     return {
@@ -351,7 +356,7 @@ def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
 
 
 def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None], captured: int) -> Iterator[str]:
-    """Check that the captured numbers in the ledger plus the numbers lost in kills equal all numbers given."""
+    """Check that all assigned sequence numbers are either captured in the ledger or lost in a kill."""
     given = sum(len(numbers.given_ns) for numbers in evidence.numbers.values())
     taken = sum(
         max(0, len(evidence.numbers[epoch].given_ns) - end.last - 1)

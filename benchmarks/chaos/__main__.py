@@ -47,7 +47,7 @@ design, so the limit is longer than each pause."""
 
 
 async def run(options: ChaosOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the stack with its faults, and return the report. The run starts and stops ``broker``."""
+    """Run the stack, inject the planned faults, and return the report. The run starts and stops ``broker``."""
     files, settings = StackFiles(folder / "stack"), KafkaSettings(bootstrap=broker.start(), prefix="chaos.")
     receiver = prepare_files(files).model_copy(update={"timeout_s": RECEIVER_TIMEOUT_S})
     site = simulated_site(Repository(SHIPPED_MODELS).open(MODEL).manifest, receiver)

@@ -22,9 +22,9 @@ from stream.runner.processor import Stage
 from stream.sense.stage import SenseStage
 
 AUDIT_WAIT_S = 60.0
-"""Maximum time for frames in processing, in seconds."""
+"""Maximum time that the audit waits for frames in processing, in seconds."""
 SILENT_S = 600.0
-"""Time after which the last window of every sensor is closed in a replay, in seconds."""
+"""Seconds by which a replay advances its clock at the end, so that the last time window of every sensor closes."""
 
 
 async def gather(
@@ -52,7 +52,7 @@ async def gather(
 
 
 async def replayed_events(log: Log, site: Site) -> list[Event]:
-    """Return the events that stages without any restart raise from the results and readings of a log."""
+    """Replay the results and readings of a log through stages that never restart, and return the raised events."""
     config = Config({entry.key: entry for entry in site.entries()})
     partitions = (await log.partitions())[EVENTS]
     events = list[Event]()

@@ -20,11 +20,11 @@ from deploy.local.stack import AGENT
 from ingest.runtime.clock import Deadline
 
 BACK_S = 90.0
-"""Maximum time until a process runs again, in seconds. A broker that loads its logs on a busy machine takes
+"""Maximum time until a disturbed process runs again, in seconds. A broker that loads its logs on a busy machine takes
 longest."""
 STOP_S = 40.0
-"""Maximum time of a clean stop, in seconds: longer than a pause of the broker, because the last commit may wait for
-the broker."""
+"""Maximum time of a clean stop, in seconds: longer than the longest pause of the broker, because a process may wait
+for the broker to commit its offsets."""
 _POLL_S = 0.05
 _CAPTURE_MODULE = "edge_agent.camera.child"
 
@@ -60,7 +60,10 @@ class FaultInjector:
         )
 
     async def _on_broker(self, fault: PlannedFault) -> int:
-        """Disturb the broker, and return the number of kills. Raise BrokerFailed, also if the broker is down."""
+        """Disturb the broker, and return the number of kills.
+
+        Raise BrokerFailed if the broker is down or does not start.
+        """
         process = self._broker.process
         if process is None:
             raise BrokerFailed("is down since an earlier fault", str(self._broker.folder), "")
@@ -105,7 +108,7 @@ class FaultInjector:
         raise TimeoutError(f"not running within {BACK_S:.0f} s")
 
     def _capture(self) -> int | None:
-        """Return the newest capture process, None without one."""
+        """Return the process id of the newest capture process, or None if no capture process runs."""
         try:
             children = (
                 psutil.Process(self._stack.pid(AGENT)).children(recursive=True) if self._stack.pid(AGENT) else []

@@ -12,10 +12,11 @@ from ingest.contract.records import Event
 from stream.analyse.analyser import Sighting
 
 DELIVERY = frozenset(["dispatch", "webhook-receiver", BROKER])
-"""Targets whose kill may fall between the answer to a post and the receipt of the post. A post without a written
-receipt is repeated."""
+"""Processes whose kill may fall between the receiver's answer to a post and the write of the post's receipt. The
+dispatcher repeats a post that has no receipt."""
 CLOCK_NS = 1_000_000_000
-"""Slack between the times of posts and of kills, in ns: the receiver stores a post a moment before it answers."""
+"""Tolerance when the time of a post is compared with the time of a kill, in ns: the receiver stores a post a moment
+before it answers."""
 _EXAMPLES = 10
 
 
@@ -23,8 +24,8 @@ _EXAMPLES = 10
 class InjectedFault:
     """A fault that was caused, with the Unix times in ns when it began and when the process ran again.
 
-    ``kills`` counts the processes ended by SIGKILL, also after a stop that took too long. ``problem`` is empty unless
-    the fault could not be caused, or the process did not come back.
+    ``kills`` counts the processes ended by SIGKILL, including processes that did not stop in time after SIGTERM.
+    ``problem`` is the error if the fault could not be caused or the process did not run again, else empty.
     """
 
     planned: PlannedFault
@@ -35,7 +36,7 @@ class InjectedFault:
 
 
 class Post(NamedTuple):
-    """One post at the receiver: its Unix time in ns, and the id of its alert."""
+    """One HTTP post at the receiver: its Unix time in ns, and the id of its alert."""
 
     at_ns: int
     alert: str
@@ -43,7 +44,10 @@ class Post(NamedTuple):
 
 @dataclass
 class ChaosEvidence:
-    """The evidence of a run. ``alerts`` has an id for each record on the topic, and ``receipts`` the final states.
+    """The evidence of a run.
+
+    ``alerts`` lists the alert id of each record on the topic ``alerts``. ``receipts`` maps an alert id to its final
+    delivery state.
 
     ``replayed`` are the events that an undisturbed stage raises from the same results or readings.
     """
@@ -98,8 +102,8 @@ def judge(evidence: ChaosEvidence) -> dict[str, Any]:
 def extra_posts(posts: Iterable[Post], injected: Sequence[InjectedFault]) -> tuple[list[Post], list[Post]]:
     """Return the repeated posts of alerts: the posts that a kill explains, and the unexplained posts.
 
-    A kill of the dispatcher, the receiver or the broker explains one extra post. The kill must fall between that post
-    and the previous post of the alert.
+    A kill of the dispatcher, the receiver or the broker explains one extra post. The kill must fall between the extra
+    post and the previous post of the same alert.
     """
     unused = [fault for fault in injected if fault.planned.target in DELIVERY for _ in range(fault.kills)]
     explained, unexplained = list[Post](), list[Post]()
@@ -129,7 +133,7 @@ def _violations(evidence: ChaosEvidence, figures: dict[str, Any]) -> list[str]:
 
 
 def _cause(event: Event) -> tuple[object, ...]:
-    """Return the identity of an event that a restart does not change: its frame and box, or its window."""
+    """Return a key that identifies an event across restarts: its frame and box, or its sensor and id."""
     data = event.data
     if data.camera:
         return data.camera, data.lane, data.epoch, data.seq, Sighting.of(data.rule, data.label, data.overlay.box)

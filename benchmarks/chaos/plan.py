@@ -10,11 +10,11 @@ from deploy.local.stack import AGENT, DOWNSTREAM
 
 BROKER, CAPTURE = "broker", "capture"
 TARGETS = (AGENT, CAPTURE, *DOWNSTREAM, BROKER)
-"""All processes of a stack. ``capture`` is one of the agent's capture processes."""
+"""Processes that a fault can hit: the processes of a stack, one of the agent's capture processes, and the broker."""
 KILL, PAUSE, STOP, TWICE = "kill", "pause", "stop", "kill twice"
 KINDS = (KILL, PAUSE, STOP, TWICE)
 FIRST_S = 5.0
-"""Earliest fault after the agent's start, in seconds, so that results flow before the first fault."""
+"""Minimum time from the agent's start to the first fault, in seconds: enough for the first results to arrive."""
 CALM_S = 30.0
 """Time without a new fault at the end of a run, in seconds: enough for the last pause to end and the last restarted
 process to recover."""
@@ -23,7 +23,7 @@ PAUSE_S = (1.0, 20.0)
 s."""
 AGAIN_S = (0.0, 4.0)
 """Shortest and longest time from a restart to the second kill, in seconds. The second kill may come before, during or
-after the partitions are taken over."""
+after the rebalance of the consumer group."""
 DOWN_S = (0.0, 8.0)
 """Shortest and longest time until a killed or stopped broker starts again, in seconds."""
 
@@ -42,8 +42,8 @@ class PlannedFault:
     """One planned fault, ``at_s`` seconds after the start of the agent.
 
     ``kill`` sends SIGKILL, ``pause`` sends SIGSTOP and after ``length_s`` SIGCONT, ``stop`` sends SIGTERM and starts
-    the process again. ``kill twice`` sends SIGKILL, and again ``length_s`` after the restart. A killed or stopped
-    broker stays down for ``length_s``.
+    the process again. ``kill twice`` sends SIGKILL, and a second SIGKILL ``length_s`` after the restart. A killed or
+    stopped broker stays down for ``length_s``.
     """
 
     at_s: float
@@ -55,8 +55,8 @@ class PlannedFault:
 def plan(options: ChaosOptions) -> list[PlannedFault]:
     """Return the planned faults in order of time.
 
-    The targets are drawn in rounds: each target has one fault per round. The kinds of faults of one target take
-    turns, in a random order for each target.
+    The targets are drawn in rounds: each target has one fault per round. Each target cycles through its kinds of
+    faults, in an order that is random per target.
     """
     chance = random.Random(options.seed)
     kinds = {target: chance.sample(_kinds_of(target), len(_kinds_of(target))) for target in TARGETS}
