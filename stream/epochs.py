@@ -1,4 +1,4 @@
-"""Epochs of one camera or sensor: detection of repeats, and of a lower epoch that begins a new run. Pure."""
+"""Detect repeated records of one camera or sensor, and records of a lower epoch that begin a new run. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ QUIET_S = 30.0
 longer than the pause between two reports of stationary objects, and longer than the restart of a capture process."""
 RUN_RECORDS = 20
 """Number of consecutive records of a lower epoch that begin a new run at once, even in a backlog that is processed
-quickly. A crash causes fewer records of a lower epoch that are not repeats."""
+quickly. After a crash, fewer records of a lower epoch arrive, not counting repeated records."""
 EPOCHS_KEPT = 64
-"""Number of epochs whose last sequence number is remembered. Repeats of a forgotten epoch look like a new run with a
-lower epoch."""
+"""Number of epochs whose last sequence number is remembered. Repeated records of an epoch that is no longer
+remembered look like a new run with a lower epoch."""
 
 
 class Admission(Enum):
@@ -34,11 +34,11 @@ class Admission(Enum):
 
 
 class EpochGate:
-    """The epochs of one camera or sensor.
+    """Decides by their epochs which records of one camera or sensor count.
 
-    An epoch that is lower than the present epoch comes from a repeat, from a second agent, or from an agent that lost
-    its spool or had its clock corrected. Records of a lower epoch do not count until the present epoch has ended: see
-    ``QUIET_S`` and ``RUN_RECORDS``.
+    A record has a lower epoch than the present epoch if it is a repeat, if a second agent wrote it, or if the agent
+    lost its spool or had its clock corrected. Records of a lower epoch do not count until the present epoch has
+    ended: see ``QUIET_S`` and ``RUN_RECORDS``.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,9 @@ class EpochGate:
     def admit(self, epoch: int, last: int, at_ns: int, **subject: str) -> Admission:
         """Note a record whose highest sequence number in its epoch is ``last``, and return its admission.
 
-        ``at_ns`` is the Unix time at which the record was written. ``subject`` names the camera or sensor in log
-        lines: one line per lower epoch, and one when a lower epoch replaces the present epoch.
+        ``at_ns`` is the Unix time at which the record was written. ``subject`` has the log fields that name the
+        camera or sensor. Log one line for each lower epoch, and one line when a lower epoch replaces the present
+        epoch.
         """
         if last <= self.last(epoch):
             return Admission.REPEAT

@@ -1,4 +1,4 @@
-"""Make the events of rules.
+"""Build the CloudEvents that rules emit.
 
 Pure. An event's id depends only on the event's cause, so a repeated event has the same id.
 """
@@ -25,10 +25,10 @@ def make_event(
     site: str,
     **data: Any,
 ) -> Event:
-    """Return the event of a happening.
+    """Return the event that reports a happening.
 
     ``subject`` is the name of the camera or sensor. ``cause`` identifies the incident among all incidents of the rule
-    and subject, and ``number`` identifies the event within the incident. ``data`` are further fields of the event's
+    and subject, and ``number`` identifies the event within the incident. ``data`` has further fields of the event's
     body.
     """
     incident = event_id(subject, rule.name, *cause)
@@ -52,7 +52,7 @@ def make_event(
 
 
 def event_id(*cause: object) -> str:
-    """Return the id of an event or incident with this cause: the first 32 hexadecimal digits of its SHA-256."""
+    """Return the id of an event or incident: the first 32 hexadecimal digits of the SHA-256 hash of its cause."""
     return hashlib.sha256("\x1f".join(map(str, cause)).encode()).hexdigest()[:32]
 
 

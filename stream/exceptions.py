@@ -1,4 +1,4 @@
-"""Errors of a stream processor. Every error derives from StreamError."""
+"""Errors of a stream processor. Every error in this module derives from StreamError."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class StreamError(Exception):
 
 
 class RunnerError(StreamError):
-    """The runner cannot go on. The process ends and its supervisor restarts it."""
+    """The runner cannot go on. The process ends, and the supervisor restarts the process."""
 
 
 class UnknownOffset(RunnerError):
@@ -54,7 +54,7 @@ class TopicCreatedAgain(RunnerError):
 
 
 class Stuck(RunnerError):
-    """Records wait without progress. The process must be restarted."""
+    """Records wait, but the process makes no progress. The process must be restarted."""
 
 
 class FrameError(StreamError):
@@ -89,7 +89,7 @@ class TooLarge(FrameError):
 
 
 class TooManyScans(FrameError):
-    """A progressive JPEG with so many scans of each pixel that its few bytes take hours to decode."""
+    """The picture is a progressive JPEG with so many scans that decoding takes hours although the file is small."""
 
     def __init__(self, scans: int, limit: int) -> None:
         super().__init__(f"picture of {scans} scans is over the limit of {limit}: send it as baseline JPEG")
@@ -133,11 +133,11 @@ class EvidenceMissing(StreamError):
 
 
 class StoreFailed(StreamError):
-    """The evidence store cannot write or read a picture. The event waits and is tried again."""
+    """The evidence store cannot write or read a picture. The event waits until the evidence store works again."""
 
 
 class UnusableName(StreamError):
-    """The name of a picture leads out of the evidence store. The event becomes a dead letter."""
+    """The name of a picture is a path outside of the evidence store. The event becomes a dead letter."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name[:200]!r}: expected a path inside the store, without `..`")

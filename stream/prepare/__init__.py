@@ -1,1 +1,1 @@
-"""The stage ``prepare``: frames in, batches out; decoding, denoising, regions, batching and shedding."""
+"""The stage ``prepare``: decode, denoise, crop and batch frames for the models, and shed frames that are too old."""

@@ -2,9 +2,10 @@
 
 Pure: this module writes nothing, and gets the clock as a parameter.
 
-A batch closes when it has enough items or bytes, or when its first item has waited for the maximum delay. A frame of
-several pipelines is in several batches. The frame's offset is finished when the last of these batches closes. Within
-a pipeline and lane, all items stay in the order of their offsets: items to classify, shed items and empty items.
+A batch closes when it has enough items or bytes, or when its first item has waited for the maximum delay. A frame
+that several pipelines examine is in one batch per pipeline. A frame's offset is finished when the last batch that
+contains the frame closes. Within a pipeline and lane, all items (to classify, shed or empty) stay in the order of
+their offsets.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CHANNELS = 3
 UNROUTED_ITEMS = 64
 """Maximum number of items in a batch of frames that no pipeline wants."""
 UNROUTED_DELAY_S = 0.05
-"""Maximum time that a batch of frames that no pipeline wants stays open."""
+"""Maximum time in seconds for which a batch of frames that no pipeline wants stays open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class PipelinePlan:
     """The limits of the batches of one pipeline.
 
     ``rows`` is the maximum number of pictures of ``(height, width, channels)`` in a batch. ``regions`` is the maximum
-    number of pictures from one frame. ``max_bytes`` is the maximum size of all pictures and attached frames; a batch
-    of one frame may be larger. ``config`` is None for frames that no pipeline wants.
+    number of pictures from one frame. ``max_bytes`` is the maximum size of all pictures and attached frames in a
+    batch; a batch of one frame may be larger. ``config`` is None for frames that no pipeline wants.
     """
 
     name: str
@@ -54,8 +55,8 @@ class PipelinePlan:
 
 
 UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, 0, None)
-"""Limits for frames that no pipeline wants. Such frames become items without pixels, so that the ledger records their
-outcome."""
+"""Limits for frames that no pipeline wants. A frame that no pipeline wants becomes an item without pixels, so that
+the ledger records the frame's outcome."""
 
 
 def plans(pipelines: Iterable[PipelineConfig]) -> tuple[PipelinePlan, ...]:
@@ -84,12 +85,13 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
-    """One frame for one pipeline: its encoded item, and the pictures of its regions, ``(h, w, 3)`` uint8, contiguous.
+    """One frame for one pipeline: the frame's encoded item, and the pictures of the frame's regions as contiguous
+    uint8 arrays ``(h, w, 3)``.
 
-    ``frame`` is the encoded frame that the item declares, empty for an item without one.
+    ``frame`` is the encoded frame that is attached to the item, empty for an item without an attached frame.
 
-    Every error that a frame can cause is raised while its entries are created. The later steps of a batch therefore
-    cannot fail.
+    Every error that a frame can cause is raised while the frame's entries are created, so that closing a batch cannot
+    fail.
     """
 
     plan: PipelinePlan
@@ -180,7 +182,8 @@ class Batcher:
 
 
 class _OpenBatch:
-    """The open batch of one pipeline and lane. The same object is used for the next batch after each close."""
+    """The open batch of one pipeline and lane. After its batch closes, the object is used for the next batch of the
+    pipeline and lane."""
 
     def __init__(self, plan: PipelinePlan) -> None:
         self.plan = plan

@@ -18,10 +18,11 @@ from stream.prepare import picture
 
 @dataclass
 class DeliveredFrame:
-    """A frame with its record. The pixels are decoded at their first use.
+    """A frame, and the record that delivered the frame. The pixels are decoded at their first use.
 
-    ``pipeline`` is the pipeline that the record's header names, empty for a frame of a camera. A frame with it is a
-    single picture: it goes to this pipeline only, and the frames before it show something else.
+    ``pipeline`` is the pipeline that the record's header names, empty for a frame of a camera. A frame whose header
+    names a pipeline is a single picture: the frame goes to this pipeline only, and earlier frames show something
+    else.
     """
 
     frame: Frame
@@ -46,8 +47,9 @@ class DeliveredFrame:
 def read_frame(record: LogRecord) -> DeliveredFrame:
     """Read a record of ``frames`` or ``frames.late``.
 
-    Raise CodecError or FrameError. A record without a frame header is identified by its body. A record whose header
-    names another frame than its body is refused, because the ledger counts the record under the name in the header.
+    Raise CodecError for a malformed record, and FrameError for a wrong header or picture. A record without a frame
+    header is identified by its body. Reject a record whose header and body name different frames, because the ledger
+    counts the record under the name in the header.
     """
     frame = decode(Frame, record.value)
     header = record.headers.get(h.FRAMES)
@@ -62,13 +64,13 @@ def read_frame(record: LogRecord) -> DeliveredFrame:
 
 
 def with_frame_header(record: LogRecord) -> LogRecord:
-    """Return the record with the header that names its frame, for the record's dead letter.
+    """Return the record with a header that names the record's frame, for the record's dead letter.
 
-    Return the record unchanged if it already has that header, or if its frame cannot be decoded.
+    Return the record unchanged if its header already names the frame, or if the frame cannot be decoded.
 
-    The ledger counts a delivered frame by its header, or by its body if there is no header, and must count the dead
-    letter the same way. Raise no error, even for a malformed record, because malformed records are the reason for
-    dead letters.
+    The ledger counts a delivered frame under the name in the record's header, or in the body if there is no header,
+    and must count the frame's dead letter under the same name. Raise no error, even for a malformed record, because
+    malformed records are the reason for dead letters.
     """
     try:
         if len(h.frames_of(record.headers)) == 1:

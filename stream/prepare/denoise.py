@@ -1,9 +1,10 @@
 """Remove sensor noise from the frames of a camera.
 
 The noise level is estimated with the filter mask of Immerkær ("Fast Noise Variance Estimation", Computer Vision and
-Image Understanding 64, 1996). The median absolute deviation (Hampel, 1974) replaces the mean, so that edges do not
-count as noise. Still texture looks like noise within one frame, but not in the difference of two frames. The noise
-level is the lower of the estimate from the frame and the estimate from the difference.
+Image Understanding 64, 1996). The estimate uses the median absolute deviation (Hampel, 1974) instead of the mean, so
+that edges do not count as noise. The texture of an unmoved surface looks like noise within one frame, but cancels out
+in the difference of two frames. The noise level is the lower of two estimates: from one frame, and from the
+difference of two frames.
 """
 
 from __future__ import annotations
@@ -21,47 +22,49 @@ Image = npt.NDArray[np.uint8]
 DenoiseKind = Literal["none", "median", "auto"]
 
 NOISY = 1.5
-"""Minimum standard deviation of the luma noise, in grey levels, at which filtering gains more than it costs. After
-JPEG compression, footage in good light has a noise of 0.2 to 0.5. At a noise of 1.5, the median filter already gains
-3 dB. The tests measure the noise and the gain."""
+"""Minimum standard deviation of the luma noise, in grey levels, at which the benefit of filtering outweighs its cost.
+After JPEG compression, footage in good light has a noise of 0.2 to 0.5. At a noise of 1.5, the median filter already
+raises the PSNR by 3 dB (see ``test_denoiser.py``)."""
 MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
 pixels wide."""
 MEMORY = 0.75
-"""Weight m of the past frames in pixels without motion. Noise falls to √((1-m)/(1+m)) = 38 % within about four
-frames."""
+"""Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to
+√((1-m)/(1+m)) = 38 % within about four frames."""
 MOVED_SIGMAS = 1.5
-"""Minimum difference between a 3×3 mean and the same mean in the past, in standard deviations of the pixel noise,
-that counts as motion. A 3×3 mean has a third of the noise of one pixel, so the threshold is 4.5 standard deviations
-of the mean."""
+"""A pixel counts as moving if the mean of the 3×3 pixels around the pixel differs from the past mean by more than
+this number of standard deviations of the pixel noise. A 3×3 mean has a third of the noise of one pixel, so the
+threshold is 4.5 standard deviations of the mean."""
 MIN_STEP = 2.0
-"""Minimum difference that counts as motion, in grey levels. Smaller differences come from rounding."""
+"""Minimum difference between two 3×3 means that counts as motion, in grey levels. Smaller differences can come from
+rounding."""
 
 MAX_DENOISER_BYTES = 128 * 1024 * 1024
-"""Maximum memory of the denoisers of one partition. The limit allows 4 noisy 4K cameras of 27 MB or 170 at 640×360,
-as many as one core can prepare. A camera without noise needs only a quarter of its luma, so thousands of such cameras
-fit."""
+"""Maximum memory of the denoisers of one partition. The limit allows 4 noisy 4K cameras of 27 MB each or 170 noisy
+cameras at 640×360; one core cannot prepare the frames of more cameras. For a camera without noise, only the central
+quarter of the grey picture is kept, so thousands of such cameras fit."""
 _ENTRY_BYTES = 1024
-"""Bytes counted for each denoiser in addition to its pixels. Even a million cameras of one pixel thus stay within the
-limit."""
+"""Bytes counted for each denoiser in addition to its pixels. This amount limits the number of denoisers to 131,072,
+even if each picture has only one pixel."""
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Immerkær's mask: the difference of two Laplacians, whose response to the slopes of edges is 0. The squares of the
-mask's values sum to 36."""
+"""Immerkær's mask: the difference of two Laplacian masks. The mask does not respond to the slopes of edges. The
+squares of the mask's values sum to 36, so the mask's response to noise has 6 times the standard deviation of the
+noise."""
 _MAD = 0.6745
 """Median absolute deviation of a normal distribution with a standard deviation of 1."""
 _MEDIAN_RESPONSE = _MAD * 6.0
 _MEDIAN_STEP = _MAD * 2**0.5
 """Median absolute difference between two frames, for noise with a standard deviation of 1. ``_MEDIAN_RESPONSE`` is
-the median absolute response of the mask to the same noise."""
+the median absolute response of Immerkær's mask to noise with a standard deviation of 1."""
 
 
 class Denoiser(Protocol):
     """A filter for the successive frames of one camera on one lane.
 
     A filter is not thread-safe, uses the CPU and does no I/O. The input is ``(H, W, 3)`` uint8 and is not changed.
-    The output has the same shape and may be the same array. The size of a frame may differ from the size of the
-    previous frame.
+    The output has the shape of the input and may be the input array itself. The size of a frame may differ from the
+    size of the previous frame.
     """
 
     @property
@@ -78,7 +81,7 @@ class NoDenoiser:
     held_bytes = 0
 
     def denoise(self, frame: Image) -> Image:
-        """Return the frame."""
+        """Return the frame unchanged."""
         return frame
 
 
@@ -93,8 +96,8 @@ class MedianDenoiser:
 
 
 class AutoDenoiser:
-    """A filter that changes noisy frames only: a temporal average where nothing moved, and a median where pixels
-    moved."""
+    """A filter that changes noisy frames only: it averages pixels without motion over time, and replaces moving
+    pixels by the median of their neighbourhood."""
 
     def __init__(self) -> None:
         self._middle: Image | None = None
@@ -102,7 +105,8 @@ class AutoDenoiser:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the grey centre of the last frame and, while the camera is noisy, of the last filtered frame."""
+        """Size in bytes of the grey centre of the last frame and, while the camera is noisy, of the last filtered
+        frame."""
         return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def denoise(self, frame: Image) -> Image:
@@ -131,8 +135,8 @@ def denoiser(kind: DenoiseKind) -> Denoiser:
 class DenoiserCache:
     """The denoisers of one partition, one for each camera, lane and kind.
 
-    The least recently used denoiser is dropped first. A camera whose denoiser was dropped gets a new one, which
-    estimates the noise level anew within a few frames.
+    If all denoisers together exceed ``MAX_DENOISER_BYTES``, the least recently used denoiser is dropped. A camera
+    whose denoiser was dropped gets a new denoiser, which estimates the noise level within a few frames.
     """
 
     def __init__(self) -> None:
@@ -147,7 +151,8 @@ class DenoiserCache:
     def denoise(self, frame: DeliveredFrame, kind: DenoiseKind) -> Image:
         """Return the pixels of a frame with less noise. Raise FrameError if the pixels cannot be decoded.
 
-        A single picture gets a denoiser of its own, because the picture before it shows something else.
+        A single picture that belongs to no camera gets a new denoiser, because the previous picture shows something
+        else.
         """
         image = frame.image()
         if frame.pipeline:
@@ -184,7 +189,7 @@ def noise_sigma(grey: Image, before: Image | None = None) -> float:
 def _noise(middle: Image, before: Image | None) -> float | None:
     """Return the standard deviation of the noise, or None if the noise is below ``NOISY``.
 
-    A call that returns None takes an eighth of the time.
+    A call that returns None takes an eighth of the time of a call that returns a number.
     """
     step = None if before is None else cv2.absdiff(middle, before)
     if step is not None and _median_is_below(step, NOISY * _MEDIAN_STEP):
@@ -199,7 +204,8 @@ def _sigma(response: cv2.typing.MatLike, step: cv2.typing.MatLike | None) -> flo
 
 
 def _response(middle: Image) -> cv2.typing.MatLike:
-    """Return the absolute difference between each pixel's value and the value that its neighbours predict."""
+    """Return the absolute difference between each pixel's value and the value predicted from the neighbouring
+    pixels."""
     return cv2.convertScaleAbs(cv2.filter2D(middle, cv2.CV_16S, _LAPLACIANS))
 
 
@@ -213,7 +219,8 @@ def _blend(past: Image, frame: Image, sigma: float) -> Image:
 
 
 def _median_level(levels: cv2.typing.MatLike) -> float:
-    """Return the median grey level of a picture, interpolated within the level."""
+    """Return the median grey level of a picture as a fraction, interpolated within the histogram bin of the
+    median."""
     counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
     below = np.cumsum(counts)
     half = below[-1] / 2
@@ -245,7 +252,7 @@ def _middle(picture: Image) -> Image:
 
 
 def _image(array: cv2.typing.MatLike) -> Image:
-    """Narrow the type of a result of OpenCV, whose functions return uint8 for uint8 input."""
+    """Narrow the static type of an OpenCV result: OpenCV functions return uint8 for uint8 input."""
     return array  # type: ignore[return-value]
 
 

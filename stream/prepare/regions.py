@@ -15,14 +15,15 @@ from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
 """Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that the agent's gate
-sends for one object overlap more, and boxes of two objects that pass each other overlap less."""
+sends for one object overlap by more than this share. Boxes of two objects that pass each other overlap by less."""
 BESIDE_SHARE = 0.1
-"""Maximum share of a stationary box that lies inside a moving box, for the stationary box to be cropped too. With a
-larger share, the object begins to move and would be detected twice, or another object hides it."""
+"""A stationary box is cropped only if less than this share of its area lies inside a moving box. If a larger share
+lies inside, the stationary object begins to move and would be detected twice, or is hidden by another object."""
 
 MAX_BOXES = 128
-"""Maximum number of boxes of one frame that are used: twice the maximum number of regions. The time to merge boxes is
-quadratic in their number: 5 ms for 128 boxes, but half a day for the 400,000 boxes that fit into a record."""
+"""Maximum number of boxes that are used per frame: twice the maximum number of regions. The time to merge boxes grows
+with the square of the number of boxes: 5 ms for 128 boxes, but half a day for the 400,000 boxes that fit into a
+record."""
 
 
 def windows(
@@ -35,8 +36,9 @@ def windows(
     """Return from one to ``most`` crop windows of a frame of ``size`` (width, height).
 
     Return the full frame unless the pipeline uses motion and the agent sent regions inside the frame. If there are
-    more than ``most`` moving regions, keep the largest. Otherwise add stationary objects in the given order, except
-    those inside a moving region. ``resting`` has the boxes of stationary objects, as ``usable`` returned them.
+    more than ``most`` moving regions, keep the largest regions. If there are fewer than ``most`` moving regions, add
+    stationary boxes in the given order, except boxes inside a moving region. ``resting`` has the boxes of stationary
+    objects, already clipped by ``usable``.
     """
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
     if not moving and (pipeline.regions != "motion" or motion != () or not resting):
@@ -49,8 +51,8 @@ def windows(
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
-    """Merge boxes that overlap by at least ``MERGE_SHARE`` of the smaller box, until no two boxes overlap by as
-    much."""
+    """Merge boxes that overlap by at least ``MERGE_SHARE`` of the smaller box, until no two boxes overlap by this
+    share."""
     left = list(boxes)
     done: list[Box] = []
     while left:
@@ -65,7 +67,8 @@ def merged(boxes: Sequence[Box]) -> list[Box]:
 
 
 def draw(pipeline: PipelineConfig, image: Pixels, window: CropWindow) -> Pixels:
-    """Return the crop of a BGR image, contiguous, resized to ``region.inner`` and in the colours of the pipeline."""
+    """Return a window of a BGR image as a contiguous array, resized to ``region.inner``, in the pipeline's colour
+    order."""
     part = image[window.top : window.bottom, window.left : window.right]
     left, top, right, bottom = window.region.inner
     # Bilinear at every scale: models are trained with bilinear scaling, and area averaging costs ten times as much.
@@ -78,7 +81,7 @@ def draw(pipeline: PipelineConfig, image: Pixels, window: CropWindow) -> Pixels:
 def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:
     """Return the boxes clipped to a frame of ``size``.
 
-    Drop boxes outside of the frame, and keep the largest ``MAX_BOXES``.
+    Drop boxes outside of the frame, and keep the ``MAX_BOXES`` largest boxes.
     """
     inside = (box.clipped(*size) for box in motion if all(map(math.isfinite, box)))
     found = [box for box in inside if box.width >= 1.0 and box.height >= 1.0]

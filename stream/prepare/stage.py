@@ -1,4 +1,4 @@
-"""The stage ``prepare``: frames in, batches out. Frames that fail become dead letters."""
+"""The stage ``prepare`` reads frames and writes batches. A frame that cannot be prepared becomes a dead letter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENGINES = "engines"
 """Name of the engine nodes' consumer group."""
 MAX_WAITING_BATCHES = 512
 """Maximum number of batches per partition that wait for the engines: at most 3 GiB of the 4 GiB that the topic
-retains per partition, and minutes of work for a node."""
+retains per partition. An engine node needs minutes to process these batches."""
 STALE = "stale"
 STILL = "still"
 NOBODY = "unrouted"
@@ -35,7 +35,7 @@ _TOPICS = {LIVE: (FRAMES, BATCHES), LATE: (FRAMES_LATE, BATCHES_LATE)}
 
 
 class PrepareStage:
-    """The stage that prepares the frames of one lane for all pipelines of a site.
+    """The stage that prepares the frames of one lane (live or late) for all pipelines of a site.
 
     Raise ConfigError for a pipeline that cannot be served.
     """

@@ -26,36 +26,37 @@ COVERED_S = 10.0
 """Maximum time in s for which a passing object may cover a stationary object. If motion covers the position for
 longer, the stationary object counts as gone."""
 _SAME = 0.6
-"""Minimum overlap of two boxes of one object that has not moved, as a share of the smaller box. The boxes differ
-because the background model absorbs an object part by part."""
+"""Minimum overlap at which two boxes show one unmoved object, as a share of the smaller box's area. The boxes of an
+unmoved object differ while the background model absorbs the object part by part."""
 _WHOLE = 0.7
-"""Minimum area of a box that shows the whole object, as a share of the object's area. A smaller box shows a part of
-the object."""
+"""Minimum area of a box that shows the whole object, as a share of the object's area. A box with a smaller area shows
+only a part of the object."""
 _FULL = 0.95
-"""Minimum area of a box that becomes the object's new position, as a share of the largest area seen. Boxes of one
-fully visible object vary in area by up to 5 %."""
+"""A box becomes the object's new position if the box has at least this share of the area of the object's largest box
+so far. Boxes of one fully visible object vary in area by up to 5 %."""
 _GROWN = 1.5
-"""Maximum growth factor of a stationary object's area. A larger box includes another object, or shows that the object
-comes nearer."""
+"""A box shows a stationary object only if the box's area is at most this multiple of the object's area. A larger box
+includes a second object, or shows that the object moves towards the camera."""
 _COVERED = 0.5
-"""Minimum share of a stationary object's box in which something moves, for the object to count as covered. A waving
-arm, or a person who walks past a car, covers a smaller share. The motion of an object that leaves covers its whole
-box."""
+"""A stationary object counts as covered by a passing object if motion fills at least this share of its box. A waving
+arm, or a person who walks past a car, covers a smaller share of the box. A stationary object that leaves causes
+motion in its whole box."""
 _INSIDE = 0.9
-"""Minimum share of a moving box that lies inside a stationary object's box. Below this share, the object itself may
-be leaving."""
+"""A moving region counts as inside a stationary object's box if at least this share of the region's area lies in the
+box. If a smaller share lies in the box, the stationary object itself may be leaving."""
 _OWN = 0.5
-"""Minimum share of a listed box that lies inside the position of an object. Below this share, the box shows a larger
-object in front or beside."""
+"""A stationary box that the agent lists belongs to a tracked object if at least this share of the box lies inside the
+object's position. If a smaller share lies inside, the listed box shows a larger object in front of the tracked object
+or beside it."""
 _ABSORBED_S = 10.0
-"""Time after which the background has certainly absorbed an object that stopped. A moving detection at that position
-with another label then shows another object."""
+"""Time in seconds after which the background model has certainly absorbed an object that stopped. After this time, a
+moving detection with another label at the object's position shows another object."""
 _MAX_MISSES = 2
-"""Number of counted misses after which a track ends. In a miss, the model examines the object's position and does not
-detect the object; one miss may be an error of the model."""
+"""Number of misses after which a stationary track ends. A model misses an object if it examines the object's position
+and does not detect the object. A single miss may be an error of the model."""
 _APART_S = 2.0
-"""Minimum time between two misses that count separately, in seconds. Within this time the picture hardly changes, so
-a model misses the same object again."""
+"""Minimum time in seconds between two misses of an object for the second miss to count. Within this time the picture
+hardly changes, and a model that missed an object misses the object again."""
 
 
 class FrameView(NamedTuple):
@@ -64,7 +65,7 @@ class FrameView(NamedTuple):
     motion: tuple[Box, ...] | None
     resting: tuple[Box, ...] | None
     shown: tuple[Box, ...]
-    """Stationary boxes that the model examined."""
+    """Stationary boxes that the model examined in this frame."""
 
     @classmethod
     def of(cls, result: Result, scale: Scale) -> FrameView:
@@ -79,7 +80,7 @@ class FrameView(NamedTuple):
     def lists(self, position: Box) -> bool:
         """Return whether the agent listed the object in a position as stationary.
 
-        A larger object that the agent lists and that covers the position does not count.
+        Ignore listed boxes that lie mostly outside of the position, because such boxes show a larger object.
         """
         own = [box for box in self.resting or () if position.shared(box) >= _OWN * box.area]
         return _share(position, own) >= _COVERED
@@ -102,8 +103,8 @@ class FrameView(NamedTuple):
         return any(0.0 < position.shared(box) < _INSIDE * box.area for box in self.motion or ())
 
     def excludes(self, position: Box) -> bool:
-        """Return whether the agent listed all stationary boxes, and neither a stationary box nor motion is in a
-        position."""
+        """Return whether a position is certainly empty: the agent listed all stationary boxes of the frame, and the
+        position contains neither a stationary box nor motion."""
         complete = self.resting is not None and len(self.resting) < MAX_RESTING
         return complete and _share(position, self.resting or ()) + self.moving(position) < _COVERED
 
@@ -112,25 +113,27 @@ class FrameView(NamedTuple):
 class _Stop:
     """A track that stays in one position.
 
-    Times in ns come from ``TrackTime.lived_ns``, times in s from ``TrackTime.advance``.
+    Fields in nanoseconds hold values of ``TrackTime.lived_ns``. Fields in seconds hold values of
+    ``TrackTime.advance``.
     """
 
     track: Track
     first: Box
-    """Box with which the track came to this position."""
+    """First box of the track in this position."""
     position: Box
     """Last box that shows the whole object."""
     full_px: float
     """Largest area of the object's boxes in this position, in square pixels."""
     since_ns: int
     is_stationary: bool
-    """Whether the track was seen in this position for at least ``REST_S``, or the agent lists its object."""
+    """Whether the track was seen in this position for at least ``REST_S``, or whether the agent lists the track's
+    object as stationary."""
     is_listed: bool
-    """Whether the agent has listed the object as stationary since the object last moved. An object that was not
-    listed may have left when it went out of sight."""
+    """Whether the agent has listed the object as stationary since the object last moved. An object that the agent has
+    not listed may have left if the model no longer detects the object."""
     confirmed_ns: int
     at_s: float
-    """Time at which the track was last detected, or continued without a detection."""
+    """Time of the last frame in which the track was detected or was continued without a detection, in seconds."""
     is_absorbed: bool = False
     """Whether the background has absorbed the object: there was a frame without any motion in this position."""
     must_be_absorbed: bool = False
@@ -145,15 +148,15 @@ class _Stop:
 
 
 class StationaryTracks:
-    """The tracks of one camera, each with its position and the time since which the track has been there."""
+    """The tracks of one camera, with each track's position and the time at which the track came to that position."""
 
     def __init__(self) -> None:
         self._stops: dict[str, _Stop] = {}
 
     def seen(self, track: Track, view: FrameView, at_s: float, at_ns: int) -> bool:
-        """Note a track's detection, and return whether its object is at rest.
+        """Record a track's detection, and return whether the track's object is at rest.
 
-        An object that the agent lists as stationary is at rest at once.
+        An object that the agent lists as stationary counts as at rest from its first detection on.
         """
         stop, box, at_rest = self._stops.get(track.name), track.box, view.is_at_rest(track.box)
         if stop is None or not _are_same(stop.first, box, _GROWN):
@@ -187,7 +190,7 @@ class StationaryTracks:
     def _is_part(self, one: Detection, stop: _Stop, view: FrameView) -> bool:
         """Return whether a detection shows a part of a stationary object.
 
-        Once the background has absorbed the object, a moving detection shows another object.
+        Once the background model has absorbed the object, a moving detection at its position shows another object.
         """
         if not _is_within(one.box, stop.position) or _is_whole(one.box, stop.position):
             return False
@@ -206,7 +209,7 @@ class StationaryTracks:
         return [one for one in tracks if not any(_is_whole(detection.box, one.box) for detection in found)]
 
     def hold(self, names: Iterable[str], at_s: float) -> list[Track]:
-        """Note that tracks without a detection continue, and return the tracks whose objects are certainly still in
+        """Continue the named tracks without a detection, and return the tracks whose objects are certainly still in
         position."""
         stops = [self._stops[name] for name in names if name in self._stops]
         for stop in stops:
@@ -214,9 +217,9 @@ class StationaryTracks:
         return [stop.track for stop in stops if stop.is_certain and stop.is_listed]
 
     def missed(self, view: FrameView, seen: Collection[str], at_ns: int) -> None:
-        """Note the tracks whose positions the model examined without detecting the object.
+        """Count a miss for each track whose position the model examined without detecting the track's object.
 
-        Such an object may have left.
+        An object that the model missed may have left.
         """
         for name in [name for name in self._stops if name not in seen] if view.shown else ():
             stop = self._stops[name]
@@ -233,10 +236,10 @@ class StationaryTracks:
 
 
 def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
-    """Return a detection of the whole object for a detection of a part.
+    """Return a copy of a part's detection whose box is the position of the whole object.
 
-    Keep the object's label if the part moves, because a moving part may belong to another object in front. The
-    attributes of such a part do not count for the same reason.
+    If the part moves, take the label and the score from the object's track and drop the attributes: a moving part may
+    belong to another object in front.
     """
     known: dict[str, object] = {}
     if part.box not in (view.resting or ()):

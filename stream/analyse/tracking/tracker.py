@@ -2,7 +2,7 @@
 
 ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``. Boxes are
 enlarged by a margin before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five
-frames a second a small vehicle moves by most of its own length.
+frames a second a small vehicle moves by most of its own length between two frames.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from ingest.contract.records import Box, Detection
 from stream.analyse.tracking.votes import AttributeVotes
 
 NOMINAL_FPS = 10.0
-"""Frame rate for which the motion model is tuned. Each step also gets the time of its frame, so that other frame
-rates work too."""
+"""Frame rate for which the motion model is tuned. The tracker also gets the time of each frame, and therefore works
+at other frame rates."""
 LOST_S = 1.5
-"""Time without a detection after which a track ends. A vehicle that passes behind a pole is visible again sooner."""
+"""Time without a detection after which a track ends. A vehicle that passes behind a pole is visible again before this
+time is over."""
 CONFIRM_FRAMES = 2
 """Number of detections that confirm a track. A single detection may be false."""
 _BOX_MARGIN = 0.3
@@ -31,14 +32,15 @@ BEGIN_SCORE = 0.5
 """Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers this minimum for its
 pipeline."""
 _LEAST = 0.01
-"""Lowest minimum score that a rule can set for the begin of a track. A faint held track has a lower score, and
-therefore never begins a track."""
+"""Lowest value that a rule can set for the minimum score of a detection that begins a track. A faint held track has a
+score of 0, below this value, and therefore never begins a new track."""
 _FIRM, _FAINT = 1.0, 0.0
 
 
 @dataclass
 class Track:
-    """One tracked object. A track has the same name after a restart, if its beginning was read back."""
+    """One tracked object. A track keeps its name after a restart if the frames of the track's beginning are read
+    again."""
 
     name: str
     box: Box
@@ -48,7 +50,7 @@ class Track:
     held: bool = False
     """Whether the track has no detection in this frame, and its object is assumed not to have moved."""
     votes: AttributeVotes = field(default_factory=AttributeVotes, compare=False)
-    """Votes of the labels that second models gave to the track's detections."""
+    """Votes over the attribute labels that second models gave to the track's detections."""
 
     @property
     def label(self) -> str:
@@ -68,9 +70,9 @@ class HeldTrack(NamedTuple):
 
 
 class Tracker(Protocol):
-    """A tracker of the objects in the frames of one camera and lane.
+    """A tracker of the objects in the frames of one camera and one lane (live, late or a replay).
 
-    Frames are passed in order. Pure; single-threaded.
+    Callers pass frames in the order of their capture times. Pure; single-threaded.
     """
 
     def step(
@@ -79,17 +81,17 @@ class Tracker(Protocol):
         """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
 
         ``at_s`` is the frame's time in seconds, and must be larger than the time of the previous frame. ``frame`` is
-        the frame's name. A track is named after the frame that confirmed it and the index of its detection there. Two
-        objects therefore never share a name. An object whose beginning was not read back gets another name after a
-        restart. A held track never begins a new track, and keeps its label and score.
+        the frame's name. A track's name is unique: the name of the frame that confirmed the track, and the index of
+        the track's detection in that frame. After a restart, a track gets another name if the frames of the track's
+        beginning are not read again. A held track never begins a new track, and keeps its label and score.
         """
 
 
 class ByteTracker:
     """ByteTrack with boxes that are enlarged before they are compared.
 
-    Detections with at least ``begin_score`` are matched first, and may begin a track. Other detections can only
-    continue a track.
+    Detections with a score of at least ``begin_score`` are matched to tracks first, and may begin a track. Detections
+    with a lower score can only continue a track.
     """
 
     def __init__(self, begin_score: float = BEGIN_SCORE) -> None:

@@ -7,16 +7,18 @@ from ingest.contract.records import Result
 STILL = frozenset({"still", "masked"})
 """Reasons for which the agent's gate withholds a frame that has no motion, or motion only inside masks."""
 UNSEEN = "rate"
-"""Reason for which the agent's gate withholds a frame that it did not examine. In a gap that also has ``still``
-frames, nothing moved in the unseen frames either, because the gate sends each frame in which it finds motion. A gap
-that has only unseen frames means that the scene moves and that the gate limits the frame rate."""
+"""Reason for which the agent's gate withholds a frame that it did not examine. If some of the frames between two sent
+frames were withheld as ``still``, nothing moved in the unexamined frames either, because the gate sends each frame in
+which it finds motion. If all frames between two sent frames are unexamined, something moves and the gate limits the
+frame rate."""
 HELD_STEP_S = 0.2
-"""Track time of a gap in which nothing moved, in seconds. This time is one interval of the gate: motion may begin
-that long before the first sent frame."""
+"""Maximum track time in seconds between two sent frames if nothing moved between these frames. Motion may begin one
+interval of the gate, 0.2 s, before the gate sends the first frame of the motion."""
 SET_BACK_S = 10.0
-"""Step back in seconds above which the clock counts as set back. A smaller step back may come from results that
-alternate between two clocks. Time then stands still until the later clock reading is reached again; otherwise the
-difference between the clocks would count repeatedly."""
+"""A clock counts as set back if a capture time is more than this many seconds before the latest capture time. A
+smaller step back may come from results that alternate between two clocks. During a smaller step back, ``lived_ns``
+does not change until the latest capture time is reached again, because the difference between two alternating clocks
+would otherwise count repeatedly."""
 _MIN_STEP_S = 1e-3
 """Minimum track time between two classified frames, because the tracker needs increasing times."""
 
@@ -24,17 +26,17 @@ _MIN_STEP_S = 1e-3
 class TrackTime:
     """A camera's time that stands still while nothing moves.
 
-    Tracks therefore survive a gap without motion of any length.
+    Tracks survive a gap of any length without motion, because this time stands still in the gap.
 
-    All other gaps count in full, because anything may have happened in frames that were shed, lost, sent on another
-    lane, or withheld by schedule or overload.
+    A gap counts in full if its frames were shed, lost, sent on another lane, or withheld by schedule or overload,
+    because objects may have moved in these frames.
     """
 
     def __init__(self) -> None:
         self._now_s = 0.0
         self.lived_ns = 0
-        """Time since the epoch's first result, including gaps without motion. This time never decreases, even if a
-        clock is set back."""
+        """Time in ns since the epoch's first result, including gaps without motion. This time never decreases, even
+        if a clock is set back."""
         self._latest_ns: int | None = None
         self._last: tuple[int, int] | None = None
 

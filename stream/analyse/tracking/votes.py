@@ -1,7 +1,7 @@
 """Vote over the labels that second models give to one track. Pure.
 
 A single crop may be blurred, cut off or hidden, so one label is not reliable. The label of a track is stable: another
-label replaces it only with a clear lead.
+label replaces the present label only with a clear lead.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import NamedTuple
 from ingest.contract.records import Attribute
 
 MEMORY = 0.9
-"""Weight of all earlier votes at each new vote. The last ten votes, two seconds at five frames per second, count for
-about two thirds."""
+"""Factor by which each new vote multiplies the weight of all earlier votes. The last ten votes, two seconds at five
+frames per second, make up about two thirds of the total weight."""
 LEAD = 1.5
-"""Minimum ratio of another label's weight to the weight of the present label, at which the other label replaces it.
-Two labels with equal scores that alternate reach a ratio of 1.1."""
+"""Another label replaces the present label if its weight is at least this multiple of the present label's weight. If
+two labels with equal scores alternate, the ratio of their weights reaches only 1.1."""
 _FORGOTTEN = 1e-3
-"""Weight below which a label is dropped. A vote with a score of 1 decays to it in 66 votes."""
+"""Weight below which a label is dropped. The weight of a vote with a score of 1 falls below this value after 66
+further votes."""
 
 
 class VotedLabel(NamedTuple):
-    """The stable label of an attribute, and its mean score over the last votes, in 0..1.
+    """The stable label of an attribute, and the label's weighted mean score over the last votes, 0..1.
 
-    A vote for another label counts as a score of 0.
+    In the mean score, a vote for another label counts as a score of 0.
     """
 
     label: str
@@ -32,7 +33,7 @@ class VotedLabel(NamedTuple):
 
 
 class LabelVote:
-    """The vote of one attribute of one track."""
+    """Counts the votes for the labels of one attribute of one track."""
 
     def __init__(self) -> None:
         self._weights: dict[str, float] = {}
@@ -41,11 +42,11 @@ class LabelVote:
 
     @property
     def result(self) -> VotedLabel:
-        """The stable label. Call only after the first vote."""
+        """The stable label; available only after the first vote."""
         return VotedLabel(self._label, self._weights[self._label] / self._votes)
 
     def add(self, scores: Mapping[str, float]) -> None:
-        """Count the labels of one detection, by score in 0..1."""
+        """Count one detection's labels; ``scores`` maps each label to its score, 0..1."""
         weights = {label: MEMORY * weight for label, weight in self._weights.items()}
         for label, score in scores.items():
             weights[label] = weights.get(label, 0.0) + score
@@ -58,13 +59,13 @@ class LabelVote:
 
 
 class AttributeVotes:
-    """The votes of all attributes of one track."""
+    """Counts the votes for the labels of all attributes of one track."""
 
     def __init__(self) -> None:
         self._votes: dict[str, LabelVote] = {}
 
     def add(self, attributes: Iterable[Attribute]) -> None:
-        """Count the attributes of one detection. An attribute without a label does not vote."""
+        """Count the attributes of one detection. Skip an attribute without a label."""
         scores: dict[str, dict[str, float]] = {}
         for one in attributes:
             if not one.missing:
@@ -74,5 +75,5 @@ class AttributeVotes:
 
     @property
     def results(self) -> dict[str, VotedLabel]:
-        """The stable label of each attribute that has a vote."""
+        """The stable label of each attribute with at least one vote, by attribute name."""
         return {name: vote.result for name, vote in sorted(self._votes.items())}
