@@ -189,7 +189,8 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
     counts = [found[t] for t in CO_PARTITIONED]
     if partitions < max(counts) or partitions == min(counts):
         raise ValueError(
-            f"{partitions} partitions requested, but {FRAMES} has {max(counts)}: expected more, as Kafka removes none"
+            f"{partitions} partitions requested, but {FRAMES} has {max(counts)}: expected more, because "
+            "Kafka cannot remove partitions"
         )
 
 

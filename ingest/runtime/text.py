@@ -41,5 +41,5 @@ def read_text(path: Path, kind: str = "text") -> str:
         raise ConfigError(str(path), "file", error.strerror, f"a readable {kind} file") from None
     except ValueError as error:
         raise ConfigError(
-            str(path), "file", str(error), f"valid {kind} in UTF-8, or with a byte order mark"
+            str(path), "file", str(error), f"valid {kind} in UTF-8, or in UTF-16 or UTF-32 with a byte order mark"
         ) from None

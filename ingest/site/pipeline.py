@@ -114,7 +114,7 @@ class PipelineConfig(SharedEntry):
     @model_validator(mode="after")
     def _lighter_model_has_its_policy(self) -> Self:
         if bool(self.lighter) != (self.overload == "lighter"):
-            raise ValueError('expected lighter = "MODEL" with overload = "lighter", and neither or both')
+            raise ValueError('expected both overload = "lighter" and lighter = "MODEL", or neither of the two')
         return self
 
     @model_validator(mode="after")

@@ -55,7 +55,7 @@ class MqttOptions(ConfigSection):
     @model_validator(mode="after")
     def _options_match(self) -> Self:
         if not self.tls and (self.ca_file or self.cert_file):
-            raise ValueError("expected tls = true with ca_file or cert_file")
+            raise ValueError("expected tls = true, which ca_file and cert_file need")
         if self.password_file and not self.username:
             raise ValueError("expected username with password_file")
         return self

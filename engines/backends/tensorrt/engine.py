@@ -137,7 +137,7 @@ class TensorRtEngine(Engine):
         except OSError as error:
             raise ModelLoadFailed(
                 f"model {model.manifest.id}: {error}: expected a readable model and a writable folder "
-                f"{self._plans.folder}. Set SIGHTLINE_HOME"
+                f"{self._plans.folder}. To use another folder, set SIGHTLINE_HOME"
             ) from None
         self._plan_bytes = len(plan)
         self._require_memory(gpu, model)

@@ -63,7 +63,8 @@ class WithheldInterval(Record):
         """Raise ValueError unless the interval ends just before this frame, or this sensor reading."""
         if (self.camera, self.epoch, self.last + 1) != (item.camera, item.epoch, item.seq):
             raise ValueError(
-                f"account {self.camera}/{self.epoch}/{self.first}..{self.last} does not end just before {item}"
+                f"withheld interval {self.camera}/{self.epoch}/{self.first}..{self.last}: expected its end just "
+                f"before {item}"
             )
 
 

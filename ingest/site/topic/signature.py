@@ -97,7 +97,7 @@ class ConfigTrust:
         """Raise ConfigError for a record that is unsigned, signed with another key, or stale."""
         where, signature, stamp = f"config topic, {key}", headers.get(SIGNATURE), headers.get(SIGNED_AT, b"")
         if not signature:
-            raise ConfigError(where, SIGNATURE, "", "a signature. Apply it with `sightline config apply --sign-key`")
+            raise ConfigError(where, SIGNATURE, "", "a signature. Run `sightline config apply --sign-key`")
         at = int(stamp) if stamp.isdigit() and len(stamp) <= _MAX_DIGITS else -1
         try:
             self._key.verify(signature, _message(key, value, at))

@@ -23,7 +23,7 @@ def test_a_byte_order_mark_determines_the_encoding(tmp_path: Path, encoding: str
 )
 def test_text_without_a_byte_order_mark_must_be_utf8(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "labels.txt").write_bytes(data)
-    with pytest.raises(ConfigError, match="expected valid text in UTF-8, or with a byte order mark"):
+    with pytest.raises(ConfigError, match="UTF-8, or in UTF-16 or UTF-32 with a byte order mark"):
         read_text(tmp_path / "labels.txt")
 
 

@@ -49,7 +49,7 @@ def test_a_valid_source_and_its_options_are_accepted(source: str, options: dict[
         ("mqtt:a/b+/c", {}, "expected mqtt:TOPIC"),
         ("mqtt:a/#/c", {}, "expected mqtt:TOPIC"),
         ("mqtt:a", {"password": "x"}, "options.password: a known key (extra keys are not permitted)"),
-        ("mqtt:a", {"ca_file": "/ca.pem"}, "options: tls = true with ca_file or cert_file"),
+        ("mqtt:a", {"ca_file": "/ca.pem"}, "options: tls = true, which ca_file and cert_file need"),
         ("mqtt:a", {"password_file": "/secret"}, "options: username with password_file"),
         ("command:gpio", {"argv": []}, "options.argv"),
         ("command:gpio", ARGV | {"header": 'time,"Hall'}, "options.header: one line of CSV"),

@@ -249,7 +249,7 @@ def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> No
     ],
 )
 def test_a_lighter_model_needs_the_policy_lighter(settings: dict[str, str], valid: bool) -> None:
-    with contextlib.nullcontext() if valid else pytest.raises(ValueError, match='expected lighter = "MODEL"'):
+    with contextlib.nullcontext() if valid else pytest.raises(ValueError, match='lighter = "MODEL", or neither'):
         PipelineConfig.model_validate({"name": "p", "model": "m", "width": 1, "height": 1, **settings})
 
 

@@ -66,7 +66,7 @@ async def test_unsigned_entries_and_removals_are_refused_and_the_signed_entries_
     config = await read(log, trust=signer.trust())
     assert config.entries == {GATE.key: GATE, YARD.key: YARD}
     assert sorted(config.refused) == ["camera/gate", "camera/new", "camera/yard"]
-    assert "expected a signature. Apply it with `sightline config apply --sign-key`" in config.refused[YARD.key]
+    assert "expected a signature. Run `sightline config apply --sign-key`" in config.refused[YARD.key]
 
 
 async def test_without_a_public_key_unsigned_entries_are_accepted(log: MemoryLog) -> None:
