@@ -57,7 +57,8 @@ def camera(name: str, source: str, **fields: object) -> CameraConfig:
 
 
 def bystander() -> CameraConfig:
-    return camera("bystander", "simulated:yard", fps=FPS, width=160, height=90)
+    """Return a camera that must not be disturbed. A capture process that waits for a busy processor is not hung."""
+    return camera("bystander", "simulated:yard", fps=FPS, width=160, height=90, watch={"stall_s": 60.0})
 
 
 def require_undisturbed(rig: Rig, ran_s: float) -> None:
