@@ -63,13 +63,14 @@ class AgentPolicy(ConfigSection):
     variable ``${NAME}``."""
     secrets_folder: Path = SECRETS_FOLDER
     config_public_key_file: Path | None = None
-    """Public key of the people who may change the configuration. If this key is set, unsigned entries are refused."""
+    """File with the public key of the people who may change the configuration. If this file is set, the agent refuses
+    entries of the ``config`` topic that are not signed with this key."""
 
 
 def load_policy(site_file: Path, given: Path | None = None) -> AgentPolicy:
     """Read the policy from the path ``given``, or from ``agent.toml`` in the folder of the site file.
 
-    Raise ConfigError for an unusable file.
+    Raise ConfigError if the file is unreadable, invalid, or writable by other users.
     """
     path = given or site_file.parent / POLICY_FILE
     try:
@@ -98,26 +99,28 @@ def _require_owner(path: Path, found: os.stat_result) -> None:
 
 
 class _Need(NamedTuple):
-    """One right that an entry needs: the policy field that grants the right, the value to find there, and the use."""
+    """One right that a ``config`` entry needs: the policy field that grants the right, and the value that the field
+    must allow.
+    """
 
     right: str
     value: str
     host: str = ""
-    """Host to which a secret is sent; empty for other rights."""
+    """Host that receives the secret, for a right to use a secret; empty for all other rights."""
     use: str = ""
-    """Exact connection or command for which the right is needed. An entry of the topic may use a connection of the
-    site file only unchanged, and for example not without TLS."""
+    """Exact connection or command for which the entry needs the right. An entry of the topic may reuse a connection
+    of the site file only with the same settings; for example, the entry must not turn off TLS."""
 
 
 class Rights:
-    """Check of the rights of ``config`` topic entries on this device, from the policy and the site file."""
+    """Checks entries of the ``config`` topic against the rights that ``agent.toml`` and the site file grant."""
 
     def __init__(self, policy: AgentPolicy, site: Site) -> None:
         self._policy = policy
         self._owned = frozenset(need for entry in (*site.cameras, *site.sensors) for need in _needs(entry))
 
     def local(self, entry: E) -> E:
-        """Return an entry in which names of secrets and commands are replaced by local paths and programs.
+        """Return a copy of an entry, with the local path of each named secret and the program of a named command.
 
         Raise ConfigError if a right is missing; the error names the line to add to ``agent.toml``.
         """
@@ -193,7 +196,10 @@ def _camera_needs(camera: CameraConfig) -> Iterator[_Need]:
 
 
 def _place(camera: CameraConfig) -> tuple[str, int | None]:
-    """Return host and port of a camera's address. Variables such as ``${NAME}`` stay in the host unreplaced."""
+    """Return host and port of a camera's address.
+
+    A variable such as ``${NAME}`` in the host is not replaced by the variable's value.
+    """
     try:
         parts = urlsplit(camera.source)
         host, port = parts.hostname or "", parts.port
@@ -248,7 +254,7 @@ def _is_within(path: str, folders: Sequence[Path]) -> bool:
 
 
 def _refusal(entry: ConfigEntry, need: _Need) -> ConfigError:
-    """Return the error for a missing right, with the line of ``agent.toml`` that grants the right."""
+    """Return the error for a missing right; the error names the line to add to ``agent.toml``."""
     value = need.value
     if need.right == "hosts" and not _HOST.fullmatch(value):
         return ConfigError(

@@ -1,1 +1,1 @@
-"""Redaction of pictures on the camera side, before they are encoded."""
+"""Redaction of pictures in the agent, before the agent encodes the pictures."""

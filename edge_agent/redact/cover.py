@@ -1,9 +1,10 @@
-"""Irreversible redaction of a picture: fill privacy masks, and make boxes unrecognisable.
+"""Irreversible redaction of a picture: fill privacy masks, and obscure boxes around faces and plates.
 
-All three methods for boxes remove information, so that the original cannot be restored. ``fill`` leaves no
-information. ``pixelate`` leaves at most ``MAX_BLOCKS`` × ``MAX_BLOCKS`` mean colours, and fewer for a small box.
-``blur`` draws the same mean colours with smooth transitions. A plain Gaussian blur only weakens fine detail and can
-be undone; averaging into blocks destroys the detail.
+The methods ``fill``, ``pixelate`` and ``blur`` remove information from a box, so that nobody can restore the
+original. ``fill`` paints the whole box in one grey. ``pixelate`` divides a box into at most ``MAX_BLOCKS`` ×
+``MAX_BLOCKS`` blocks and paints each block in its mean colour. ``blur`` computes the same mean colours as
+``pixelate``, but draws smooth transitions between the blocks. A plain Gaussian blur only weakens fine detail and can
+be undone, whereas averaging into blocks destroys the detail.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ Image = npt.NDArray[np.uint8]
 Method = Literal["pixelate", "blur", "fill"]
 
 MAX_BLOCKS = 8
-"""Maximum number of blocks across a box. A box is 1.5 times as wide as its face, so the face gets five or six
-blocks."""
+"""Maximum number of blocks along each side of a pixelated box. A box is 1.5 times as wide as the face in the box, so
+five or six blocks cover the width of the face."""
 MIN_BLOCK_PX = 6
-"""Minimum width of a block. With this limit, a small face is divided into fewer blocks than a large face."""
+"""Minimum width and height of a block, in px. Because of this limit, a small face is divided into fewer blocks than a
+large face."""
 FILL_GREY = 127
-"""Grey level of ``fill``. Grey is used because black looks like a mask or like night, and a model may have learnt to
-react to a strong colour."""
+"""Grey level with which the method ``fill`` paints a box. Black would look like a privacy mask or like night, and a
+model may have learnt to react to a strong colour."""
 _EDGE_PX = 3
-"""Width of a mask's outline. The outline covers every pixel that an edge touches and one more pixel on each side,
-because scaling down mixes neighbouring pixels."""
+"""Width in px of the outline that is drawn around a privacy mask. The outline covers every pixel that the mask's edge
+touches and one more pixel on each side, because scaling a picture down mixes neighbouring pixels."""
 _MARGIN_PX = 4
-"""Margin around the picture while masks are drawn, so that an outline along the picture's border is closed."""
+"""Margin in px that is added around the picture while masks are drawn, so that an outline along the picture's border
+is closed."""
 
 
 class PrivacyMasks:
@@ -49,9 +52,9 @@ class PrivacyMasks:
         return len(self._polygons)
 
     def fill(self, image: Image) -> None:
-        """Fill the masks in a picture ``(height, width, 3)`` uint8, in place.
+        """Paint the privacy masks over a picture ``(height, width, 3)`` uint8, in place.
 
-        Raise cv2.error for a picture of another shape.
+        Raise cv2.error if the picture does not have the shape ``(height, width, 3)``.
         """
         if not self._polygons:
             return
@@ -61,7 +64,7 @@ class PrivacyMasks:
         cv2.copyTo(self._flat, self._covered, image)
 
     def darkened(self, grey: Image) -> Image:
-        """Return a copy of a grey picture ``(height, width)`` uint8 with its masks black."""
+        """Return a copy of a grey picture ``(height, width)`` uint8 in which the privacy masks are black."""
         if not self._polygons:
             return grey
         if self._covered.shape != grey.shape:
@@ -69,10 +72,10 @@ class PrivacyMasks:
         return np.where(self._covered, np.uint8(0), grey)
 
     def _drawn(self, width: int, height: int) -> Image:
-        """Return ``(height, width)`` uint8, 255 where a mask covers the picture.
+        """Return an array ``(height, width)`` uint8 that is 255 where a mask covers the picture, and 0 elsewhere.
 
-        A mask covers everything inside its outline. The usual even-odd fill rule would leave holes where an outline
-        crosses itself.
+        A mask covers everything inside its outline. The usual even-odd fill rule would leave areas uncovered where an
+        outline crosses itself.
         """
         covered = np.zeros((height + 2 * _MARGIN_PX, width + 2 * _MARGIN_PX), np.uint8)
         for polygon in self._polygons:

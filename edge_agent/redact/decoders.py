@@ -1,8 +1,8 @@
 """Decoders that convert a detector's raw outputs to boxes. Pure.
 
-UltraFace is an SSD (Liu et al., ECCV 2016). UltraFace encodes each box as an offset from a prior box, with variances
-0.1 for the centre and 0.2 for the size. YOLOX (Ge et al., 2021) encodes boxes as offsets from the cells of three
-grids.
+UltraFace is a single shot detector (SSD; Liu et al., ECCV 2016). UltraFace encodes each box as an offset from a prior
+box, with variances 0.1 for the centre and 0.2 for the size. YOLOX (Ge et al., 2021) encodes boxes as offsets from the
+cells of three grids.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Decode = Callable[[Mapping[str, Floats], int, int], tuple[Floats, Floats]]
-"""Decoder from a model's outputs, and the width and height of its input in px, to boxes and scores.
+"""Function that computes boxes and scores from a model's outputs and from the width and height of the model's input
+in px.
 
-Boxes are ``(N, 4)``: left, top, right and bottom as shares of the input. Scores are ``(N, classes)``. A decoder
-raises ValueError for outputs of an unexpected shape."""
+Boxes are ``(N, 4)``: left, top, right and bottom as shares of the input's width and height. Scores are ``(N,
+classes)``: one score for each box and class. A decoder raises ValueError for outputs of an unexpected shape."""
 
 _PRIORS = {8: (10.0, 16.0, 24.0), 16: (32.0, 48.0), 32: (64.0, 96.0), 64: (128.0, 192.0, 256.0)}
-"""Widths in px of UltraFace's square prior boxes, by the stride of their feature map."""
+"""Widths in px of UltraFace's square prior boxes, by the stride in px of the feature map that has these boxes."""
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _YOLOX_STRIDES = (8, 16, 32)
 _MAX_LOG_SIZE = 10.0
-"""Limit on the logarithm of a box's size. Without this limit, outputs of a damaged model could overflow the
-exponential function."""
+"""Maximum natural logarithm of a box's size, relative to the prior box or to the stride. Without this limit, outputs
+of a damaged model could overflow the exponential function."""
 
 
 def ultraface(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
-    """Decode ``scores (1, N, 2)`` for background and face, and ``boxes (1, N, 4)`` as offsets from prior boxes."""
+    """Decode ``scores (1, N, 2)`` of background and face, and ``boxes (1, N, 4)``, which are offsets from prior
+    boxes.
+    """
     scores, offsets = _pair(outputs)
     priors = _priors(width, height)
     _expect(offsets.shape == priors.shape, f"{len(offsets)} boxes, expected {len(priors)} for {width}×{height}")
@@ -40,7 +43,9 @@ def ultraface(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[F
 
 
 def corners(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:
-    """Decode ``scores (1, N, classes)``, background first, and ``boxes (1, N, 4)`` as shares of the input."""
+    """Decode ``scores (1, N, classes)``, where class 0 is background, and box corners ``boxes (1, N, 4)`` as shares
+    of the input.
+    """
     scores, boxes = _pair(outputs)
     return boxes, scores[:, 1:]
 
@@ -77,7 +82,9 @@ def _pair(outputs: Mapping[str, Floats]) -> tuple[Floats, Floats]:
 
 @cache
 def _priors(width: int, height: int) -> Floats:
-    """Return centre and size of each prior box as shares of the input, ``(N, 4)``, in the order of the outputs."""
+    """Return the centre and size of each prior box as shares of the input, ``(N, 4)``, in the order of the model's
+    outputs.
+    """
     found = []
     for stride, sides in _PRIORS.items():
         columns, rows = -(-width // stride), -(-height // stride)

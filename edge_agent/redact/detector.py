@@ -1,7 +1,7 @@
 """Detectors of faces and plates: the ``Detector`` interface, and an implementation for ONNX models in OpenCV.
 
-OpenCV's dnn module accepts any input size for an ONNX file, so the site file can choose how small a detected face may
-be. OpenCV is about a third slower than ONNX Runtime, but the agent needs OpenCV anyway.
+OpenCV's dnn module can run an ONNX file at any input size. The site file sets the input size: with a larger input, a
+model finds smaller faces. OpenCV is about a third slower than ONNX Runtime, but the agent needs OpenCV anyway.
 """
 
 from __future__ import annotations
@@ -25,32 +25,38 @@ from ingest.site import DetectorConfig
 Floats = npt.NDArray[np.float32]
 
 _SAME_IOU = 0.3
-"""Intersection over union above which two boxes belong to one face."""
+"""Minimum intersection over union at which two boxes count as the same face or plate."""
 _YOLOX_PAD = 114
-"""Grey level around a letterboxed picture, as in the training of YOLOX."""
+"""Grey level of the padding around a letterboxed picture. YOLOX was trained with padding of this grey level."""
 _HASH_DIGITS = 12
 _SCORE_SLACK = 0.01
-"""Tolerance for scores outside 0..1, which rounding may cause. A number that exceeds 0..1 by more than this tolerance
-is not a score."""
+"""Distance outside 0..1 that rounding may give a score. If a number lies further outside 0..1, the number is not a
+score and the configured decoder is wrong."""
 _NEAR = 1.0
-"""Maximum distance of a box's centre from the picture, in picture sizes. A box at a larger distance has coordinates
-in a wrong unit."""
+"""Maximum distance of a box's centre from the picture's edge, in widths or heights of the picture. If a box lies
+further away, the decoder has read its coordinates in a wrong unit."""
 _GRID_PX = 32
-"""Largest stride of all supported models. Width and height of an input must be multiples of this stride."""
+"""Largest stride of YOLOX. Width and height of a model's input are rounded up to multiples of this stride."""
 
 
 class Detector(Protocol):
-    """Detector of boxes in a sequence of pictures. Only one thread may call the methods of a detector."""
+    """Detector that finds faces or plates in pictures. Only one thread may call the methods of a detector."""
 
     name: str
     """Identity of the model as ``file@sha256:hash``, with the first twelve digits of the file's hash."""
 
     def find(self, image: Image, min_score: float) -> list[ScoredBox]:
-        """Return the boxes in a picture ``(height, width, 3)`` uint8 BGR, in pixels. Raise RedactionFailed."""
+        """Return the detected boxes in a picture ``(height, width, 3)`` uint8 BGR, in pixels of the picture.
+
+        Raise RedactionFailed.
+        """
 
 
 def make_detector(config: DetectorConfig) -> Detector:
-    """Load a detector and run it once on a black picture. Raise RedactionFailed if loading or the run fails."""
+    """Load a detector and run it once on a black picture.
+
+    Raise RedactionFailed if the detector cannot be loaded or run.
+    """
     detector: Detector = HaarDetector(config) if config.decoder == "haar" else OnnxDetector(config)
     detector.find(np.zeros((config.height, config.width, 3), np.uint8), 1.0)
     return detector
@@ -84,9 +90,9 @@ class OnnxDetector:
         return _merged(boxes[sure], best[sure])
 
     def _check(self, shares: Floats) -> None:
-        """Raise RedactionFailed for impossible boxes.
+        """Raise RedactionFailed if a box lies far outside the picture or has swapped edges.
 
-        Impossible boxes would cover no part of the picture, and nobody would notice.
+        Without this check, a wrong decoder would leave all faces visible, and nobody would notice.
         """
         low, high = shares[:, :2], shares[:, 2:]
         middle = (low + high) / 2
@@ -124,7 +130,9 @@ class OnnxDetector:
         return shares * scale, scores[:, list(classes)].max(axis=1)
 
     def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:
-        """Return the model's input, and the factors ``(4,)`` that convert shares of the input to pixels."""
+        """Return the model's input, and the factors ``(4,)`` that convert shares of the input to pixels of the
+        picture.
+        """
         if self._config.decoder != "yolox":
             blob = cv2.dnn.blobFromImage(image, 1 / 128, (width, height), (127, 127, 127), swapRB=True)
             return np.asarray(blob, np.float32), np.array([*image.shape[1::-1]] * 2, np.float32)
@@ -141,10 +149,10 @@ def _on_grid(side_px: int) -> int:
 
 
 def _merged(boxes: Floats, scores: Floats) -> list[ScoredBox]:
-    """Merge overlapping boxes of the same object to one box that contains them all.
+    """Merge all overlapping boxes of an object into one box that contains these boxes.
 
-    Non-maximum suppression would keep only the best box. Covering all boxes of an object hides the object more
-    reliably.
+    Non-maximum suppression would keep only the box with the highest score, which may leave a part of the object
+    visible.
     """
     found = []
     left = np.argsort(-scores)

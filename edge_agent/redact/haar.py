@@ -1,7 +1,8 @@
-"""Face detector that uses Haar cascades (Viola and Jones, CVPR 2001). OpenCV ships several cascades.
+"""Face detector that uses Haar cascades (Viola and Jones, CVPR 2001). OpenCV contains several trained Haar cascades.
 
-Cascades find well-lit faces from the front and from the side, but miss many faces. Cascades serve installations
-without a model file. ``benchmarks/redact.py`` measures the share of missed faces.
+Haar cascades find well-lit faces from the front and from the side, but miss many other faces. Haar cascades are meant
+for installations that have no model file. ``benchmarks/redact.py`` measures the share of faces that the cascades
+miss.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from ingest.site import DetectorConfig
 
 _DEFAULT = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")
 _ONE_SIDED = "profile"
-"""Part of the file name of a cascade that finds only one side of faces. A one-sided cascade also searches the
-mirrored picture."""
+"""Word in the file name of a cascade that finds only faces that look to one side, left or right. A one-sided cascade
+is also run on the mirrored picture, to find faces that look to the opposite side."""
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
-"""Number of neighbouring windows in which a cascade must find the same face. A lower number finds more faces, but
-also more false faces."""
+"""Minimum number of overlapping detections that OpenCV requires for a face (``minNeighbors``). A lower number finds
+more faces, but also gives more false detections."""
 _MIN_PX = 20
-"""Width and height in px of the faces with which the cascades were trained. A smaller face is found only if the
-picture is enlarged."""
+"""Width and height in px of the faces with which the cascades were trained. A face below this size is found only if
+the picture is enlarged."""
 
 
 class HaarDetector:
-    """Detector with one or several cascades. Cascades give no scores, so all boxes have score 1."""
+    """Face detector with one or several Haar cascades. Cascades give no scores, so all boxes have score 1."""
 
     def __init__(self, config: DetectorConfig) -> None:
         self._width, files = config.width, list[Path]()

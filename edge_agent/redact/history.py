@@ -1,9 +1,10 @@
 """History of detected boxes, which stay covered for a while after the last detection.
 
-Pure; the caller passes the capture time of each frame.
+Pure: the module reads no clock, because the caller passes the capture time of each frame.
 
-A detector may miss a face for some frames while the face turns or is blurred. One uncovered frame is enough to
-recognise a person. A missed box therefore stays covered at its last position, and widens because the face may move.
+A detector may miss a face for some frames while the face turns or is blurred. One frame with an uncovered face is
+enough to recognise a person. A box that is no longer detected therefore stays covered at its last position, and
+widens because the face may move.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from dataclasses import dataclass, replace
 from ingest.contract.records import Box
 
 SURE_SHARE = 0.5
-"""Share of the minimum score that a box needs if it overlaps a box of an earlier frame (as in ByteTrack, ECCV
-2022)."""
+"""A detected box that overlaps a box of an earlier frame needs only this share of the minimum score (as in ByteTrack,
+ECCV 2022)."""
 DRIFT_PER_S = 1.0
-"""Widening of a missed box on each side, in box sizes a second. The face of a person who walks past the camera moves
-by 7 of its sizes a second. A lower value is enough: most people walk towards or away from the camera, and a face is
-missed for only tenths of a second."""
+"""Speed at which a box that is no longer detected widens on each side, in box sizes a second. The face of a person
+who walks past the camera moves by seven face widths a second. A speed of 1 is enough, because most people walk
+towards or away from the camera, and a face is missed for only tenths of a second."""
 _MAX_DRIFT = 1.0
 _SAME_OVERLAP = 0.1
-"""Minimum overlap of two boxes of the same face: intersection divided by the smaller area. A face moves by less than
-its own width between two frames."""
+"""Minimum overlap at which two boxes count as the same face: area of the intersection divided by the area of the
+smaller box. The boxes of a face in two successive frames overlap, because the face moves by less than its own
+width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class ScoredBox:
 class CoveredBox:
     """Box to obscure.
 
-    ``seen_ns`` is the time of the last detection. ``held`` means that the box was not detected in the current frame.
+    ``seen_ns`` is the capture time in ns of the last frame in which the box was detected. ``held`` is true if the box
+    was not detected in the current frame.
     """
 
     box: Box
@@ -47,9 +50,10 @@ class CoveredBox:
 
 
 class BoxHistory:
-    """Recent boxes of one kind, faces or plates, in the frames of one camera. The caller passes frames in order.
+    """Recently detected boxes of one kind (faces or plates) in the frames of one camera.
 
-    ``grow`` is the margin on each side of a covered box, as a share of its size.
+    The caller passes the boxes of each frame in the order of capture. ``grow`` is the margin on each side of a
+    covered box, as a share of the box's size.
     """
 
     def __init__(self, min_score: float, hold_s: float, grow: float) -> None:
@@ -58,16 +62,13 @@ class BoxHistory:
 
     @property
     def min_score(self) -> float:
-        """Lowest score of a detected box that can continue an earlier, overlapping box.
-
-        Boxes with lower scores have no effect.
-        """
+        """Score below which a detected box has no effect, even if the box overlaps a box of an earlier frame."""
         return self._min_score * SURE_SHARE
 
     def step(self, found: Sequence[ScoredBox], at_ns: int) -> list[CoveredBox]:
         """Return the boxes to cover in a frame, given the boxes that were detected in the frame (``found``).
 
-        The scores of ``found`` must be at least ``min_score``.
+        Each box in ``found`` must have a score of at least ``min_score``.
         """
         fresh = [
             CoveredBox(f.box, at_ns, False)

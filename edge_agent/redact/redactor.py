@@ -1,7 +1,7 @@
-"""Redactor of one camera's pictures, and the proof type ``Redaction``.
+"""Redactor of one camera's pictures, and the type ``Redaction``, which proves that a picture was redacted.
 
-The encoder (``edge_agent.encode``) accepts only a ``Redaction``, and only ``Redactor.apply`` makes a ``Redaction``.
-No captured picture can therefore be encoded without redaction.
+The encoder (``edge_agent.encode``) accepts only a ``Redaction``, and only ``Redactor.apply`` makes a ``Redaction``,
+so that no picture can be encoded without redaction.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Redaction:
 class Redactor:
     """Redactor of one camera: fills masks and obscures detected faces and plates. Only one thread may use a redactor.
 
-    The redactor remembers boxes of earlier frames. The constructor loads and tries all models. The constructor raises
-    RedactionFailed if a model fails, and the camera then sends no frames.
+    The redactor remembers boxes of earlier frames. The constructor loads all detection models and runs each model
+    once. The constructor raises RedactionFailed if a model fails, and the camera then sends no frames.
     """
 
     def __init__(self, config: RedactConfig, make: Callable[[DetectorConfig], Detector] = make_detector) -> None:
@@ -57,10 +57,10 @@ class Redactor:
         }
 
     def masked(self, image: Image) -> Image:
-        """Return the picture with its masks filled, for the gate and all later stages.
+        """Paint the privacy masks over a picture and return the result, which the gate and all later stages use.
 
         A writable picture is changed in place; a read-only picture is copied. Raise FrameUnusable if the picture is
-        not ``(height, width, 3)`` uint8. Raise RedactionFailed if a mask cannot be applied.
+        not ``(height, width, 3)`` uint8. Raise RedactionFailed if the masks cannot be painted.
         """
         if not self._masks.count:
             return image
@@ -74,10 +74,12 @@ class Redactor:
         return writable
 
     def apply(self, image: Image, captured_ns: int = 0) -> Redaction:
-        """Fill the masks of a picture and obscure its faces and plates. Call this method in the order of capture.
+        """Paint the privacy masks over a picture, and obscure the picture's faces and plates.
 
-        A writable picture is changed in place and a read-only picture is copied, so use only the picture of the
-        result. Raise FrameUnusable and RedactionFailed as ``masked`` does. Raise RedactionFailed if a detector fails.
+        Pass pictures in the order of capture, because the redactor remembers boxes of earlier frames. After the call,
+        use only ``Redaction.image``: a writable picture was changed in place, and a read-only picture was copied.
+        Raise FrameUnusable if the picture is not ``(height, width, 3)`` uint8. Raise RedactionFailed if the masks
+        cannot be painted or a detector fails.
         """
         if not self._masks.count and not self._detectors:
             return Redaction(image, None, (), _MADE_HERE)

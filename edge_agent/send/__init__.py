@@ -1,1 +1,1 @@
-"""Sending of spooled rows to Kafka, directly or over a gateway."""
+"""Sender of spooled rows to Kafka, either directly or through a gateway."""

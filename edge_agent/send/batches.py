@@ -1,4 +1,7 @@
-"""Batches of records, one batch for each request to a gateway. Pure, except for the futures of the records."""
+"""Batches of records, one batch for each request to a gateway.
+
+Pure, except that the module completes the records' futures.
+"""
 
 from __future__ import annotations
 
@@ -13,37 +16,41 @@ from edge_agent.send.link import OutboundRecord
 MAX_BATCH_RECORDS = 64
 """Maximum number of records in one request."""
 MAX_BATCH_BYTES = 512 * 1024
-"""Maximum size of a batch of several records. A batch of this size takes two seconds on an uplink of 2 Mbit/s, so a
-broken request wastes at most two seconds. A single record may be larger."""
+"""Maximum size in bytes of a batch of several records. A batch of this size takes two seconds on an uplink of 2
+Mbit/s, so a broken request wastes at most two seconds. A record above this size is sent in a batch of its own."""
 MIN_BATCH_BYTES = 16 * 1024
-"""Lower limit of the batch size. After two batches without a response, the batch size is halved, down to this limit.
-Without halving, a batch of 512 KiB would take 40 s at 100 kbit/s, but the sender waits only 20 s for a response."""
+"""Minimum to which the batch size is reduced, in bytes. After two batches in a row without a response, the batch size
+is halved, down to this minimum. If the size were not halved, a batch of 512 KiB would take 40 s at 100 kbit/s, but
+the sender waits only 20 s for a response."""
 MORE_BATCH_BYTES = 4 * 1024
-"""Bytes that each response adds to the batch size. The size grows slowly, so that a slow link does not fail again at
-once."""
+"""Number of bytes by which each response increases the maximum batch size. The increase is small, so that a slow link
+does not fail again at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRecord:
-    """Record that waits for the next request to the gateway, and the future that reports the result."""
+    """Record that waits to be sent to the gateway, and the future that receives the result of the send."""
 
     record: OutboundRecord
     done: asyncio.Future[None]
 
     def succeed(self) -> None:
-        """Report that Kafka has the record."""
+        """Complete the future, because Kafka has stored the record."""
         if not self.done.done():
             self.done.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        """Report the error with which the record failed."""
+        """Complete the future with the error that prevented the send."""
         if not self.done.done():
             self.done.set_exception(error)
 
 
 @dataclass
 class BatchSize:
-    """Maximum size of the batches of one lane, in ``bytes``. Batches without a response reduce this maximum."""
+    """Maximum size in bytes of the batches of one queue (live, late or others).
+
+    Batches without a response reduce this maximum.
+    """
 
     bytes: int = MAX_BATCH_BYTES
     _silent: int = 0
@@ -52,7 +59,8 @@ class BatchSize:
     def answered(self, size: int) -> None:
         """Record a response to a batch of ``size`` bytes.
 
-        A response to a batch below half the maximum size changes nothing.
+        A response to a batch of at most half the maximum size changes nothing, because it does not show that larger
+        batches succeed.
         """
         if 2 * size > self.bytes:
             self._silences = 0
@@ -65,7 +73,8 @@ class BatchSize:
     def begin(self) -> None:
         """Begin a connection. Halve the maximum size if two batches in a row got no response.
 
-        The first repeat of a batch keeps its size, because the gateway may already know the batch's idempotency key.
+        After the first batch without a response, the size stays the same: the gateway recognises a repeated batch
+        only if the batch has the same records.
         """
         silent, self._silent = self._silent, 0
         if silent > MIN_BATCH_BYTES:
@@ -75,7 +84,9 @@ class BatchSize:
 
 
 def batch_of(queue: deque[QueuedRecord], max_bytes: int = MAX_BATCH_BYTES) -> list[QueuedRecord]:
-    """Take the next batch from a queue, in order: one record, and further records up to ``max_bytes`` in total."""
+    """Remove the next batch from the front of a queue: at least one record, and further records while the total is at
+    most ``max_bytes``.
+    """
     batch = [queue.popleft()]
     size = batch[0].record.size
     while queue and len(batch) < MAX_BATCH_RECORDS and size + queue[0].record.size <= max_bytes:
@@ -85,9 +96,12 @@ def batch_of(queue: deque[QueuedRecord], max_bytes: int = MAX_BATCH_BYTES) -> li
 
 
 def idempotency_key(agent: str, records: Sequence[OutboundRecord]) -> str:
-    """Return the idempotency key of a batch. Repeats of a batch have the same key, and other batches have other keys.
+    """Return the idempotency key of a batch.
 
-    The key contains the agent, the id of the first row, the number of records, and a digest of all records.
+    Repeats of a batch have the same key, and two different batches have different keys.
+
+    The key consists of the agent's name, the row id of the first record, the number of records, and a checksum of all
+    records.
     """
     digest = 0
     for record in records:

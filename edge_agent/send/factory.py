@@ -1,4 +1,4 @@
-"""Factory of links to Kafka or to a gateway."""
+"""Factory of the link over which the agent sends records to Kafka or to a gateway."""
 
 from __future__ import annotations
 
@@ -18,5 +18,8 @@ def make_link(
     pins: Mapping[str, int],
     refresh_pins: RefreshPins | None = None,
 ) -> Link:
-    """Return the link that a site configures. ``agent`` names the sender; ``pins`` map cameras to partitions."""
+    """Return the link that a site configures.
+
+    ``agent`` is the name of this agent; ``pins`` map a camera's name to its partition.
+    """
     return HttpsLink(config, agent) if config.kind == "https" else KafkaLink(settings, agent, pins, refresh_pins)

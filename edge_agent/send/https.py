@@ -2,10 +2,10 @@
 
 The link sends ``POST /v1/records`` with a msgpack list of records, each a map of ``topic``, ``key``, ``headers`` and
 ``value``. The gateway responds with 200 once Kafka has all records. A response of 422 with ``{"refused": [{"index":
-0, "reason": "…"}]}`` means that the gateway accepted no record of the batch. The gateway will never accept the
-records with these indexes. A response of 429 or 503 with ``Retry-After`` asks the agent to repeat the request later.
-The gateway recognises a repeated batch by its ``Idempotency-Key``, and a repeated frame by its sequence number.
-Certificates and a token, both from files, authenticate agent and gateway.
+0, "reason": "…"}]}`` means that the gateway accepted no record of the batch, and will never accept the records with
+the listed indexes. A response of 429 or 503 with ``Retry-After`` asks the agent to repeat the request later. The
+gateway recognises a repeated batch by its ``Idempotency-Key``, and a repeated frame by its sequence number. A
+certificate authenticates the gateway; a token or a client certificate authenticates the agent.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from ingest.runtime.text import decode_text
 from ingest.site import LinkConfig, mask_secrets
 
 READY_S = 15.0
-"""Maximum time for the response to the readiness request, in seconds."""
+"""Maximum time for the request ``GET /v1/ready`` and its response, in seconds."""
 CONNECT_S = 5.0
-"""Maximum time to connect, in seconds."""
+"""Maximum time to connect to the gateway, in seconds."""
 REQUEST_S = 60.0
 """Maximum time for a request and its response, in seconds. This limit equals the longest time that the sender waits
-for an acknowledgement, because a large batch may take that long on a slow uplink. Without the limit, a response that
-arrives byte by byte would never end."""
+for an acknowledgement, because a large batch may take 60 s on a slow uplink. Without this limit, a response that
+arrives byte by byte could block the link for ever."""
 MAX_PUBLISHED = 8
-"""Number of queued records at which a new heartbeat is dropped. A dropped heartbeat is no loss, because the next
-heartbeat has newer contents."""
+"""If this many records are queued, a new heartbeat is dropped. Dropping a heartbeat does no harm, because the next
+heartbeat replaces its contents."""
 _READY, _RECORDS = "/v1/ready", "/v1/records"
 _LANES = ("live", "late", "others")
 _TOO_LARGE, _UNPROCESSABLE = 413, 422
@@ -49,10 +49,10 @@ _RECORD_ERRORS = (400, _TOO_LARGE, _UNPROCESSABLE)
 
 
 class HttpsLink:
-    """Posts batches of records to a gateway.
+    """Link that posts batches of records to a gateway.
 
-    There are three queues: for live frames, for late frames, and for all other records. Each queue sends one request
-    at a time, so the records of a queue keep their order.
+    There are three queues: for live frames, for late frames, and for all other records. For each queue, at most one
+    request is open at a time, so that the records of a queue keep their order.
     """
 
     def __init__(self, config: LinkConfig, agent: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -72,7 +72,11 @@ class HttpsLink:
         return str(mask_secrets(self._config.url))
 
     async def open(self) -> None:
-        """Connect, and check that the gateway is ready. Raise LinkLost or ConfigError."""
+        """Connect to the gateway and check that the gateway is ready.
+
+        Raise LinkLost if the gateway is unreachable or not ready, or ConfigError if a certificate or token file is
+        unusable.
+        """
         self._lost = None
         for batch_size in self._batch_sizes.values():
             batch_size.begin()
@@ -101,13 +105,16 @@ class HttpsLink:
         return queued.done
 
     async def publish(self, record: OutboundRecord) -> None:
-        """Queue a record that may get lost, such as a heartbeat. Drop the record if many records are queued."""
+        """Queue a record that may get lost, such as a heartbeat.
+
+        Drop the record if ``MAX_PUBLISHED`` records are already queued.
+        """
         with contextlib.suppress(LinkLost):
             if len(self._queues.get("others", ())) < MAX_PUBLISHED:
                 (await self.send(record)).add_done_callback(_retrieve_exception)
 
     async def close(self) -> None:
-        """Drop the queued records and the connections."""
+        """Fail all queued records with LinkLost, and close the connections."""
         self._fail(LinkLost(f"the link to {self.address} is closed"))
         for worker in self._workers:
             worker.cancel()
@@ -131,7 +138,7 @@ class HttpsLink:
     async def _post(self, batch: Sequence[QueuedRecord], batch_size: BatchSize) -> None:
         """Post a batch until each record is accepted or refused.
 
-        On an error, fail the remaining records and raise the error.
+        If an error interrupts the batch, fail the remaining records with LinkLost and raise the error.
         """
         left = list(batch)
         try:
@@ -143,7 +150,7 @@ class HttpsLink:
             raise
 
     async def _post_once(self, batch: list[QueuedRecord], batch_size: BatchSize) -> list[QueuedRecord]:
-        """Post a batch once.
+        """Post a batch to the gateway in one request.
 
         Return the records that the gateway has neither accepted nor refused, and that must be posted again.
         """
@@ -210,7 +217,7 @@ class HttpsLink:
 def tls(config: LinkConfig) -> ssl.SSLContext:
     """Return the TLS context for a gateway.
 
-    The context includes the agent's own certificate if one is configured. Raise ConfigError.
+    The context includes the agent's client certificate if the site file configures one. Raise ConfigError.
     """
     try:
         context = ssl.create_default_context(cafile=config.ca_file)
@@ -226,9 +233,9 @@ def tls(config: LinkConfig) -> ssl.SSLContext:
 
 
 class Token:
-    """Bearer token in a file.
+    """Bearer token that is read from a file.
 
-    A changed token file is read again, so that the token can be replaced at run time.
+    The file is read again when it changes, so that an operator can replace the token while the agent runs.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -237,7 +244,10 @@ class Token:
         self._token = ""
 
     def header(self) -> dict[str, str]:
-        """Return the Authorization header, or no header without a token file. Raise ConfigError."""
+        """Return the Authorization header, or an empty dictionary if no token file is configured.
+
+        Raise ConfigError.
+        """
         if self._file is None:
             return {}
         try:
@@ -252,7 +262,11 @@ class Token:
 
 
 def _read_token(file: Path) -> str:
-    """Return the token in a file. Raise OSError, or a ValueError that does not quote the token."""
+    """Return the token in a file.
+
+    Raise OSError if the file cannot be read, or ValueError if the token is invalid; the error's text does not contain
+    the token.
+    """
     token = decode_text(file.read_bytes()).strip()
     if not token or not _TOKEN.fullmatch(token):  # the error of the HTTP client would quote the token
         raise ValueError("expected a token of one line of printable ASCII")

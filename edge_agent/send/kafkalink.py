@@ -29,24 +29,25 @@ from ingest.kafka.writer import stop
 RefreshPins = Callable[[], Awaitable[None]]
 
 STOP_S = 2.0
-"""Maximum time to stop the producer, in seconds. A working producer stops within this time, and a broken producer may
-never stop."""
+"""Maximum time to wait until the producer has stopped, in seconds. The wait is limited because a producer that has
+lost its broker may never stop."""
 _REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, CorruptRecordException)
-"""Errors of records that Kafka will never accept. A timestamp too far ahead of the broker's clock is no permanent
-error, because each attempt sets a new timestamp."""
+"""Errors that mean that Kafka will never accept the record. An error about a timestamp too far ahead of the broker's
+clock is not listed, because each attempt sets a new timestamp."""
 _LOG_APPEND_TIME = 1
-"""Timestamp type of a record whose timestamp was set by the broker."""
+"""Kafka's number for the timestamp type LogAppendTime, which means that the broker has set the record's timestamp."""
 _PARTITIONED_LIKE = {FRAMES: FRAMES, FRAMES_LATE: FRAMES, READINGS: READINGS}
-"""Topics with several partitions, each with the topic from which its number of partitions is read. The topic
-``status`` is not listed, because it has one partition."""
+"""Map from each topic with several partitions to the topic from which the number of partitions is read. The topic
+``status`` is not listed, because ``status`` has only one partition."""
 
 
 class KafkaLink:
     """Link over an idempotent Kafka producer, which keeps the order of records in each partition.
 
-    ``pins`` map cameras to partitions and may change. ``refresh_pins`` updates the pins, or raises LogUnavailable.
-    ``open`` calls ``refresh_pins`` before the first record is sent. Without a pin, the frames of a camera would go to
-    another partition after ``topics grow`` has added partitions.
+    ``pins`` map a camera's name to its partition, and may change while the link is open. ``refresh_pins`` updates
+    ``pins``, or raises LogUnavailable if Kafka is unreachable. ``open`` calls ``refresh_pins`` before the first
+    record is sent. Without a pin, the frames of a camera would go to another partition after ``topics grow`` has
+    added partitions.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class KafkaLink:
         return self._settings.bootstrap
 
     async def open(self) -> None:
-        """Start a producer, and read the numbers of partitions and the pins. Raise LinkLost or ConfigError.
+        """Start a producer, read each topic's number of partitions, and then read the pins.
 
-        The numbers of partitions are read before the pins, because ``topics grow`` writes the pins before it adds
-        partitions. If the numbers were read before the growth, each camera has the same partition with its pin as
-        without its pin.
+        Raise LinkLost if Kafka is unreachable, or ConfigError if a configured file is unusable.
+
+        ``topics grow`` writes the pins before it adds partitions, so a link that reads the pins last never combines a
+        new number of partitions with old pins. An old number of partitions with new pins is harmless, because each
+        pin names the partition that the camera had before the growth.
         """
         producer = kafka.producer(self._settings, self._client_id)
         try:
@@ -119,9 +122,9 @@ class KafkaLink:
                 await stop(producer, STOP_S)
 
     def _compare_clocks(self, sent_ns: int, sent: asyncio.Future[Any]) -> None:
-        """Update the clock offset from the broker's timestamp of a published record.
+        """Update the difference to the broker's clock from the timestamp that the broker gave a published record.
 
-        If the record failed, retrieve its exception, which asyncio would log otherwise.
+        If the send failed, read the future's exception, because asyncio logs every exception that nobody reads.
         """
         if sent.cancelled() or sent.exception():
             return

@@ -1,4 +1,4 @@
-"""Interface of the sender to Kafka or to a gateway, and the records that a link carries."""
+"""``Link``, an interface for sending records to Kafka or to a gateway, and ``OutboundRecord``, a record to send."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, STATUS
 
 @dataclass(frozen=True, slots=True)
 class OutboundRecord:
-    """Record to send over the link. ``topic`` is a topic name without the site's prefix.
+    """Record to send over the link. ``topic`` is the topic's name without the configured prefix.
 
-    ``key`` determines the partition. ``row_id`` is the id of the spool's row, 0 for a record that is not spooled.
-    ``late`` marks a frame of the backlog, which is sent after live frames.
+    ``key`` determines the partition. ``row_id`` is the id of the record's row in the spool, or 0 if the record is not
+    in the spool. ``late`` marks a frame of the backlog; frames of the backlog are sent after live frames.
     """
 
     topic: str
@@ -32,20 +32,24 @@ class OutboundRecord:
 
     @property
     def size(self) -> int:
-        """Bytes of the record."""
+        """Size of the record's value in bytes."""
         return len(self.value)
 
     @property
     def digest(self) -> int:
-        """CRC-32 of the record.
+        """CRC-32 of the record's value, topic, key and row id.
 
-        The checksum distinguishes records with the same row id, which occur after a spool file was replaced.
+        The checksum distinguishes records with equal row ids. Row ids repeat after an operator has replaced the spool
+        file.
         """
         return zlib.crc32(self.value, zlib.crc32(f"{self.topic}/{self.key}/{self.row_id}".encode()))
 
 
 def outbound_record(row: Row, lane: str) -> OutboundRecord:
-    """Return the record of a row. ``lane`` is ``live`` or ``late``, as assigned to the row."""
+    """Return the record to send for a row of the spool.
+
+    ``lane`` is ``live`` for a current frame, ``late`` for a frame of the backlog, or ``others``.
+    """
     if row.kind == "frame":
         headers = h.frame_headers([FrameId(row.name, row.epoch, row.seq)], lane, row.traceparent)
         if row.account:
@@ -56,23 +60,30 @@ def outbound_record(row: Row, lane: str) -> OutboundRecord:
 
 
 class Link(Protocol):
-    """Connection to Kafka or to a gateway. All methods must be called in one event loop, and do not block the loop.
+    """Connection to Kafka or to a gateway.
 
-    Records of one key keep their order within each of three groups: live frames, late frames, and other records.
-    After LinkLost, the link must be closed. Records that were in flight may have arrived in Kafka, or may arrive
-    later.
+    All methods must be called in the same event loop, and never block that loop.
+
+    Records with the same key keep their order within each of three groups: live frames, late frames, and other
+    records. When a method or a future raises LinkLost, the caller must close the link. Records in flight at that time
+    may already be in Kafka, or may still arrive.
     """
 
     @property
     def clock(self) -> ClockOffset:
-        """Difference between the broker's clock and the local clock, measured with published records."""
+        """Estimate of the difference between the broker's clock and the local clock, from the timestamps of published
+        records.
+        """
 
     @property
     def address(self) -> str:
         """Address of Kafka or of the gateway, for log messages."""
 
     async def open(self) -> None:
-        """Connect. Raise LinkLost, or ConfigError for an unusable file."""
+        """Connect.
+
+        Raise LinkLost if the connection fails, or ConfigError if a certificate or token file is unusable.
+        """
 
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         """Send a record. Return a future that is done when all in-sync replicas have the record. Raise LinkLost.
@@ -81,7 +92,13 @@ class Link(Protocol):
         """
 
     async def publish(self, record: OutboundRecord) -> None:
-        """Send a record that may get lost, such as a heartbeat, without waiting. Raise no error."""
+        """Send a record that may get lost, such as a heartbeat, without waiting for an acknowledgement.
+
+        Raise no error if the send fails.
+        """
 
     async def close(self) -> None:
-        """Disconnect without waiting for records in flight. ``close`` may be called twice, and before ``open``."""
+        """Disconnect without waiting for records in flight.
+
+        ``close`` may be called repeatedly, and also before ``open``.
+        """

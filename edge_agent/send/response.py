@@ -1,4 +1,4 @@
-"""Response of a gateway: its status, the time of the next try, and the refused records."""
+"""Response of a gateway: the HTTP status, the pause before the next attempt, and the refused records."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import httpx
 
 MAX_BODY_BYTES = 64 * 1024
-"""Maximum number of bytes to read of a response's body. The largest normal response, which refuses all records of a
-batch, has a few KB."""
+"""Maximum number of bytes that are read of a response's body. The largest response of a correct gateway refuses all
+records of a batch, and has a few KB."""
 MAX_RETRY_AFTER_S = 300.0
 """Maximum pause that a gateway can ask for, in seconds. Without this limit, a gateway with a wrong clock could ask
 for a pause of a year."""
@@ -23,7 +23,7 @@ _UNCOMPRESSED = "identity"
 
 @dataclass(frozen=True, slots=True)
 class GatewayResponse:
-    """Response of a gateway, with the beginning of its body."""
+    """Response of a gateway: URL, HTTP status, ``Retry-After`` header, and the first bytes of the body."""
 
     url: str
     status: int
@@ -37,7 +37,9 @@ class GatewayResponse:
 
     @property
     def retry_after_s(self) -> float:
-        """Pause in seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3); 0 without the header."""
+        """Pause in seconds that the ``Retry-After`` header requests (RFC 9110, 10.2.3), or 0 if the response has no
+        such header.
+        """
         if self.status not in _RETRY_LATER:
             return 0.0
         try:
@@ -47,7 +49,10 @@ class GatewayResponse:
         return min(max(pause_s, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(pause_s) else 0.0
 
     def refused(self, count: int) -> dict[int, str]:
-        """Return the reasons of permanently refused records, by index. Ignore indexes from ``count`` on."""
+        """Return the reason for each permanently refused record, by the record's index in the batch.
+
+        Ignore an index outside the batch, which has ``count`` records.
+        """
         try:
             named = json.loads(self.body)["refused"]
             found = {int(each["index"]): str(each.get("reason", self.status)) for each in named}
@@ -63,9 +68,10 @@ class GatewayResponse:
 
 
 async def read_response(response: httpx.Response) -> GatewayResponse:
-    """Read a response, and at most about ``MAX_BODY_BYTES`` of its body.
+    """Read the status and headers of a response, and the first ``MAX_BODY_BYTES`` of its body.
 
-    Ignore a compressed body: the agent never asks for compression, and a small body may expand to a huge one.
+    Ignore a compressed body, because the agent never asks for compression, and a small compressed body may expand to
+    gigabytes.
     """
     body = b""
     if response.headers.get("Content-Encoding", _UNCOMPRESSED).lower() == _UNCOMPRESSED:

@@ -1,9 +1,9 @@
-"""Sender of the spool's rows over the link: live frames before late frames, which are the backlog.
+"""Sender of the spool's rows over the link. Live frames are sent before late frames, which are the backlog.
 
-The sender deletes acknowledged rows. The lane of a frame (``live`` or ``late``) is stored on disk before the frame is
-sent for the first time. When a send fails, the sender opens the link again. The sender then repeats all rows that
-were sent without an acknowledgement, oldest first, before newer rows. Readers of the topic recognise a repeated frame
-by its sequence number.
+The sender deletes acknowledged rows from the spool. Whether a frame is live or late is stored on disk before the
+frame is sent for the first time. When a send fails, the sender opens the link again. After a reconnect, the sender
+first repeats all rows that were sent without an acknowledgement, oldest first. Consumers of the topic recognise a
+repeated frame by its sequence number.
 """
 
 from __future__ import annotations
@@ -30,31 +30,32 @@ from ingest.site import LinkConfig
 _log = logs.get("edge_agent.send")
 
 CHUNK_ROWS = 64
-"""Maximum number of rows in one read from the spool: a few MB."""
+"""Maximum number of rows in one read from the spool; 64 rows of frames have a few MB."""
 LATE_CHUNK_ROWS = 8
-"""Maximum number of late rows in one read. The number is low, because a new live frame waits until all rows of the
-read were passed to the link."""
+"""Maximum number of late frames in one read from the spool. The number is low, because a new live frame waits until
+all late frames of the read were passed to the link."""
 IDLE_S = 0.25
-"""Pause of the sender while the spool is empty, in seconds. A newly kept frame ends the pause at once."""
+"""Pause of the sender when there is no row to send, in seconds. A new row in the spool ends the pause at once."""
 ACK_TIMEOUT_S = 20.0
 """Time in seconds after which a link counts as lost, if rows are in flight and none is acknowledged. The Kafka
-producer itself waits for up to 30 s."""
+producer alone would wait for up to 30 s."""
 PATIENT_TRIES = 3
-"""Maximum factor by which ``ACK_TIMEOUT_S`` is multiplied. The factor grows by one with each failed try. A record of
-400 kB takes 50 s on a mobile uplink throttled to 64 kbit/s. With a fixed timeout, such a record would block the rows
-behind it for ever."""
+"""Maximum factor by which ``ACK_TIMEOUT_S`` is multiplied. The factor is 1 at first, and grows by one each time the
+link fails. A record of 400 kB takes 50 s on a mobile uplink throttled to 64 kbit/s. With a fixed timeout of 20 s, a
+record that takes 50 s would fail for ever and block all later rows."""
 REPORT_EVERY_S = 10.0
-"""Minimum time between two status rows about refused records, in seconds. A gateway may refuse every record."""
+"""Minimum time between two status rows about refused records, in seconds. Without this limit, a gateway that refuses
+every record would cause a status row for each record."""
 _MAX_NAMES = 10
 OTHERS = "others"
-"""Name of the read position (cursor) of readings and status rows, which have no lane."""
+"""Name of the group of rows that are not frames: readings and status rows."""
 
 
 class Refusals:
-    """Refused rows that are not yet marked as refused in the spool, and the notices that report them on ``status``.
+    """Collects refused rows until the spool marks the rows as refused, and writes notices about refused rows for
+    ``status``.
 
-    Pure. Each refused row is parked: the row stays in the spool, and is not sent again. Many refused rows share one
-    notice.
+    Pure. A refused row stays in the spool, and is not sent again. One notice may report many refused rows.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -64,13 +65,13 @@ class Refusals:
         self._reported_s: float | None = None
 
     def add(self, row: Row, reason: str) -> None:
-        """Add a refused row with the reason."""
+        """Add a refused row, and the reason why the gateway or Kafka refused the row."""
         self._rows.append((row, reason))
 
     def take(self) -> list[tuple[int, str]]:
-        """Remove and return the id of each refused row, with the text of a notice.
+        """Remove all collected rows. Return the row id and the notice text of each removed row.
 
-        The text is empty if no notice is due.
+        The notice text is empty if the last notice is less than ``REPORT_EVERY_S`` old.
         """
         rows, self._rows = self._rows, []
         return [(row.id, self._notice(row, reason)) for row, reason in rows]
@@ -89,7 +90,7 @@ class Refusals:
 
 
 class Sender:
-    """Task that sends the rows of one spool over one link until cancelled."""
+    """Sends the rows of one spool over one link, until the task is cancelled."""
 
     def __init__(self, link: Link, spool: Spool, config: LinkConfig, *, clock: Clock, metrics: AgentMetrics) -> None:
         self._link, self._spool, self._config = link, spool, config
@@ -107,7 +108,7 @@ class Sender:
         self.connected = False
 
     def wake(self) -> None:
-        """Report that the spool has a new row."""
+        """End a pause of the sender, because the spool has a new row."""
         self._wake.set()
 
     @property
@@ -116,7 +117,11 @@ class Sender:
         return not self._window and not self._acked
 
     async def run(self, chance: Callable[[], float]) -> None:
-        """Send for ever. Open a lost link again after growing, jittered pauses."""
+        """Send rows for ever.
+
+        When the link is lost, open the link again after a pause. The pauses grow with each failure and are jittered
+        by ``chance``.
+        """
         while True:
             started_s = self._clock.monotonic()
             try:
@@ -129,14 +134,14 @@ class Sender:
                 await asyncio.sleep(max(pause_s, self._backoff.failed(started_s, chance())))
 
     async def publish(self, topic: str, value: bytes, key: str) -> None:
-        """Send a record that may get lost, such as a heartbeat. Drop the record while the link is lost."""
+        """Send a record that may get lost, such as a heartbeat. Drop the record if the link is lost."""
         if self.connected:
             await self._link.publish(OutboundRecord(topic, key, value))
 
     async def _session(self) -> None:
-        """Run one connection until it fails.
+        """Open the link and send rows until the link fails.
 
-        First repeat the rows that the last connection sent without an acknowledgement.
+        Rows that the previous connection sent without an acknowledgement are sent again first.
         """
         # rows that the last connection acknowledged or refused are no longer in doubt
         await self._settle_answers()
@@ -157,10 +162,11 @@ class Sender:
             await self._link.close()
 
     def _end_outage(self, opened_s: float) -> None:
-        """End an outage when the link has accepted a record, or was open without rows in flight for ``STEADY_S``.
+        """End an outage once the link has accepted a record, or has been open for ``STEADY_S`` without rows in
+        flight.
 
-        A link that opens and then fails does not end the outage. The pauses between attempts must keep growing,
-        because each attempt repeats all rows in flight.
+        A link that opens and then fails does not end the outage. During an outage, the pauses between connection
+        attempts keep growing, because each attempt sends all rows in flight again.
         """
         now_s = self._clock.monotonic()
         steady = not self._window and now_s - opened_s >= STEADY_S
@@ -169,7 +175,7 @@ class Sender:
             _log.info("link_back", address=self._link.address, outage_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
-        """Pass rows to the link while the window has room, repeated rows before new rows.
+        """Pass rows to the link while the in-flight limit allows more rows. Repeat old rows before new rows are sent.
 
         Return whether a row was passed to the link.
         """

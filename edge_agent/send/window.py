@@ -1,4 +1,4 @@
-"""Limits of the sender: bytes in flight, and bytes a second of late frames (backlog) while live frames are sent.
+"""Limits of the sender: bytes in flight, and the rate of late frames (the backlog) while live frames are sent.
 
 Pure.
 """
@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class InFlightWindow:
-    """Sizes of the rows in flight, by row id. Late frames (the backlog) may use only a part of the window."""
+    """Sizes in bytes of the rows in flight, by row id.
+
+    Late frames (the backlog) may use only ``max_late_bytes`` of the limit ``max_bytes``.
+    """
 
     max_bytes: int
     max_late_bytes: int
@@ -41,13 +44,13 @@ class InFlightWindow:
 
 
 LIVE_RECENT_S = 2.0
-"""Time in seconds after the last live frame when the limit on the backlog ends."""
+"""If no live frame was sent for this time in seconds, the rate of the backlog is no longer limited."""
 
 
 class BacklogPace:
-    """Token bucket that limits the bytes of backlog a second while live frames are sent, with bursts of one second.
+    """Token bucket that limits the backlog to ``bytes_per_s`` while live frames are sent.
 
-    A rate of 0 bytes per second means no limit.
+    A burst may have the bytes of one second. A rate of 0 bytes per second means no limit.
     """
 
     def __init__(self, bytes_per_s: int) -> None:
@@ -65,7 +68,7 @@ class BacklogPace:
         self._tokens -= size
 
     def wait_s(self, now_s: float) -> float:
-        """Return the time in seconds until the next backlog may be sent; 0 means now."""
+        """Return the time in seconds until the next late frame may be sent; 0 means now."""
         self._tokens = min(float(self._rate), self._tokens + (now_s - self._at_s) * self._rate)
         self._at_s = now_s
         no_live = self._live_s is None or now_s - self._live_s > LIVE_RECENT_S

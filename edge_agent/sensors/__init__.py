@@ -1,1 +1,1 @@
-"""Sensors of a site: their sources, and the path of a reading into the spool."""
+"""Sensors of a site: connections to devices, and code that numbers readings and stores them in the spool."""

@@ -1,4 +1,4 @@
-"""Factory of sensor sources: one source for each connection, which may feed several sensors."""
+"""Factory of sensor sources: one source for each connection to a device. A connection may feed several sensors."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 _OWN = {"field", "time_field", "address", "table", "type", "word_order", "scale", "offset", "unit_id"}
-"""Options of a single sensor. All options that are not listed here belong to the connection."""
+"""Options that belong to one sensor. All options that are not listed here belong to the connection, which several
+sensors may share."""
 _EXCLUSIVE = ("serial", "modbus")
-"""Kinds of devices that allow only one connection. With two connections to one device, each connection could receive
-the responses to requests of the other connection."""
+"""Kinds of devices that allow only one connection. If two connections used one device, a connection could receive the
+response to a request of the other connection."""
 
 _EXTRAS = {
     "mqtt": ("mqtt", "MqttSource"),
     "serial": ("serialport", "SerialSource"),
     "modbus": ("modbus", "ModbusSource"),
 }
-"""Module and class of each source whose library is an optional extra, by kind of sensor."""
+"""Names of module and class, by kind of sensor, for the sources whose library is an optional extra."""
 
 
 def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[SensorSource, list[SensorConfig]]]:
     """Return the source of each connection, with the sensors that receive the source's readings.
 
-    Raise SourceUnusable if sensors disagree on the options of their connection, or an extra is not installed.
+    Raise SourceUnusable if sensors of one device have different connection options, or if a required library is not
+    installed.
     """
     groups: dict[tuple[object, ...], list[SensorConfig]] = {}
     for sensor in sensors:
@@ -48,7 +50,7 @@ def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[Se
 
 
 def _connection(sensor: SensorConfig) -> tuple[object, ...]:
-    """Return the key that sensors of the same connection share."""
+    """Return a key that is equal for all sensors that can share a connection."""
     if sensor.kind in ("simulated", "host"):
         return (sensor.name,)
     shared = sensor.parsed.model_dump(exclude=_OWN)

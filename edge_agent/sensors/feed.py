@@ -1,4 +1,4 @@
-"""Feed: runs the source of one connection, restarts it after failures, and passes readings to its sensors."""
+"""Feed: runs the source of one connection, restarts the source after failures, and passes readings to the sensors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from ingest.runtime.clock import Clock
 _log = logs.get("edge_agent.feed")
 
 _MAX_UNCLAIMED_NAMES = 20
-"""Maximum number of names of unclaimed readings that are logged. The limit exists because a device may send any
-number of names."""
+"""Maximum number of different names that are logged for readings that no sensor claims. The limit exists because a
+device may send any number of names."""
 
 
 class SensorFeed:
-    """Runs one source and its sensors until stopped. The feed is the ``Sink`` of its source."""
+    """Runs one source and its sensors until ``stop`` is called.
+
+    The feed is the ``Sink`` that receives the source's readings.
+    """
 
     def __init__(
         self,
@@ -42,11 +45,11 @@ class SensorFeed:
         self._limit = ""
 
     def stop(self) -> None:
-        """Request a clean end."""
+        """Request that ``run`` stores the gathered readings and ends."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until stopped, and then spool the readings gathered so far. Raise SpoolError."""
+        """Run until ``stop`` is called, and then store the gathered readings in the spool. Raise SpoolError."""
         for sensor in self.sensors:
             await sensor.begin()
         serving, stopped = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
@@ -64,12 +67,12 @@ class SensorFeed:
             await asyncio.gather(serving, stopped, *keeping, return_exceptions=True)
 
     def opened(self) -> None:
-        """Mark all sensors as connected."""
+        """Mark all sensors of this feed as connected."""
         for sensor in self.sensors:
             sensor.opened()
 
     def take(self, sensor: str, reading: Reading) -> None:
-        """Pass a reading to its sensor."""
+        """Pass a reading to the sensor with the name ``sensor``."""
         self._by_name[sensor].take(reading)
 
     def lost(self, sensor: str, reason: str) -> None:
@@ -79,7 +82,7 @@ class SensorFeed:
     def limited(self, limit: str) -> None:
         """Log a limitation of the connection, such as an old protocol version.
 
-        Log the same limitation only once.
+        A repeated limitation is logged only once.
         """
         if limit != self._limit:
             self._limit = limit
@@ -96,7 +99,10 @@ class SensorFeed:
             _log.info("reading_unclaimed", source=self.name, field=name or "unreadable data")
 
     async def _serve(self) -> None:
-        """Run the source for ever. A failing source does not stop other sensors or the cameras."""
+        """Run the source, and run the source again whenever it ends or fails.
+
+        A failing source does not stop the sensors of other sources or the cameras.
+        """
         while True:
             started_s = self._clock.monotonic()
             try:

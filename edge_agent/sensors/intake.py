@@ -1,8 +1,8 @@
 """Intake of a sensor's readings: number the readings, check their time and quality, and collect them into records.
 
-Pure. Like a frame, a reading gets its sequence number before any stage may drop the reading. A reading that cannot be
-stored at once is withheld as ``overload``, so that the device is never blocked. One record holds many readings in
-columns, because one record for each reading would be wasteful.
+Pure. Like a frame, a reading gets its sequence number before any stage may drop the reading. If too many records wait
+for the disk, a new reading is dropped and counted as ``overload``, so that the device is never blocked. One record
+holds many readings, because a record for each reading would waste space.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 MAX_WAITING = 32
-"""Maximum number of records that wait for the disk: the readings of several seconds from the fastest sensor. While
-that many records wait, new readings are withheld as ``overload``."""
+"""Maximum number of records that wait for the disk. For the fastest sensor, 32 records hold the readings of several
+seconds. While 32 records wait, new readings are dropped and counted as ``overload``."""
 
 
 class NumberedReading(NamedTuple):
@@ -32,7 +32,7 @@ class NumberedReading(NamedTuple):
 
 
 class ReadingIntake:
-    """Intake of one epoch of one sensor.
+    """Numbers the readings of one sensor during one epoch, and collects the readings into records.
 
     Readings with consecutive sequence numbers are gathered for one record, until the record is full or its first
     reading has waited for ``max_delay_s``.
@@ -43,22 +43,22 @@ class ReadingIntake:
         self._tally = Tally(config.name, epoch)
         self._gathered: list[NumberedReading] = []
         self._account: WithheldInterval | None = None
-        """Number of readings withheld directly before the first gathered reading, by reason. No reading was withheld
-        between the gathered readings."""
+        """Number of readings that were dropped between the last finished record and the first gathered reading, by
+        reason. No reading was dropped between the gathered readings."""
         self._due_s = 0.0
-        """Monotonic time at which the gathered readings must be stored, because the first has waited for
-        ``max_delay_s``."""
+        """Monotonic time at which the gathered readings must be stored, because the first of the gathered readings
+        has waited for ``max_delay_s``."""
         self._waiting: list[Readings] = []
 
     @property
     def captured(self) -> int:
-        """Number of sequence numbers that were given to readings and outages."""
+        """Number of sequence numbers that were used for readings and for outages."""
         return self._tally.captured
 
     def take(self, reading: Reading) -> str:
-        """Take a reading that arrives now.
+        """Number a reading that arrives now, and add the reading to the gathered readings.
 
-        Return the reason if the reading is withheld, otherwise an empty string.
+        Return an empty string, or the reason if the reading is dropped: ``unusable`` or ``overload``.
         """
         seq = self._tally.number()
         reason = "unusable" if reading.value is None else "overload" if len(self._waiting) >= MAX_WAITING else ""
@@ -90,7 +90,9 @@ class ReadingIntake:
         return max(0.0, self._due_s - self._clock.monotonic()) if self._gathered else None
 
     def ready(self) -> list[Readings]:
-        """Return the records to store now, in order: full ones, and ones whose first reading is due."""
+        """Return the records to store now, in order: full records, and a record whose first reading has waited long
+        enough.
+        """
         if self._gathered and self._due_s <= self._clock.monotonic():
             self._finish_columns()
         found, self._waiting = self._waiting, []
@@ -102,11 +104,13 @@ class ReadingIntake:
         return self.ready()
 
     def tail(self) -> WithheldInterval | None:
-        """Return the number of readings withheld after the last kept reading, by reason; None if there are none."""
+        """Return the number of readings that were dropped after the last kept reading, by reason; None if no reading
+        was dropped.
+        """
         return self._tally.tail()
 
     def _finish_columns(self) -> None:
-        """Move the gathered readings, if there are any, to the records that wait for the disk."""
+        """Combine the gathered readings, if any, into a record that waits for the disk."""
         readings, self._gathered = self._gathered, []
         if not readings:
             return

@@ -1,4 +1,4 @@
-"""State of one sensor in the agent: epoch, readings on their way to the spool, and status."""
+"""One sensor in the agent: begins the epoch, stores readings in the spool, and reports the sensor's state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ fill the log."""
 class Sensor:
     """Numbers one sensor's readings and stores them in the spool.
 
-    A sensor's epoch lasts from the start of the agent to its end, through all outages of the device.
+    A sensor's epoch lasts from the start of the agent to the end of the agent, and continues during outages of the
+    device.
     """
 
     def __init__(
@@ -61,15 +62,20 @@ class Sensor:
         self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
     def stop(self) -> None:
-        """Request a clean end. The caller must pass no more readings."""
+        """Request that ``run`` stores the remaining readings and ends.
+
+        After this call, the caller must not call ``take``.
+        """
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Store gathered readings in the spool when they are due, and the remaining readings at the end.
+        """Store gathered readings in the spool when they are due.
 
-        Raise SpoolError. Call ``stop`` instead of cancelling this task, so that readings on their way to the disk are
-        kept.
+        After a call of ``stop``, store the remaining readings and end.
+
+        Raise SpoolError. Call ``stop`` instead of cancelling this task, because cancelling would lose readings that
+        are not yet on the disk.
         """
         try:
             while not self._stopping:
@@ -89,7 +95,7 @@ class Sensor:
         await self._keep(self._intake.ready())
 
     def opened(self) -> None:
-        """Record that the connection works.
+        """Record that the connection to the device works.
 
         A sensor in the state ``stalled`` stays in that state until its next reading.
         """
@@ -97,7 +103,7 @@ class Sensor:
             self._back()
 
     def take(self, reading: Reading) -> None:
-        """Take a reading without blocking."""
+        """Number a reading and gather the reading for the spool, without blocking."""
         waited, reason = self._intake.left_s() is not None, self._intake.take(reading)
         self._metrics.readings.labels(self.config.name, reason or "taken").inc()
         self._heard_s = self._now_s()
@@ -122,7 +128,10 @@ class Sensor:
         return self._intake.captured
 
     def status(self, depth: Sequence[Depth]) -> SensorStatus:
-        """Return this sensor's part of a heartbeat. ``depth`` describes the spooled rows of this sensor, by epoch."""
+        """Return this sensor's part of a heartbeat.
+
+        ``depth`` has the number and bytes of this sensor's rows in the spool, one item for each epoch.
+        """
         return SensorStatus(
             sensor=self.config.name,
             epoch=self.epoch,
@@ -150,9 +159,9 @@ class Sensor:
         self.state, self.reason = "running", ""
 
     def _warn(self, reason: str, problem: str) -> None:
-        """Log the first withheld reading after a good reading, with the reason, at most once in ``WARN_EVERY_S``.
+        """Log a dropped reading with the reason, if the previous reading was good, at most once in ``WARN_EVERY_S``.
 
-        The log is limited because, for example, a wrong JSON path makes all readings unusable.
+        The number of warnings is limited because, for example, a wrong JSON path makes all readings unusable.
         """
         before, self.reason = self.reason, f"{reason}: {problem}".rstrip(": ") if reason else ""
         now_s = self._now_s()
@@ -161,7 +170,9 @@ class Sensor:
             _log.warning("reading_withheld", sensor=self.config.name, reason=self.reason)
 
     def _silent_s(self) -> float | None:
-        """Return the seconds until the sensor counts as silent; None if silence is allowed or the sensor is lost."""
+        """Return the seconds until the sensor counts as silent, or None if the sensor may be silent or is already
+        lost.
+        """
         if not self.config.silent_after_s or self._lost_s is not None:
             return None
         return max(0.0, self._heard_s + self.config.silent_after_s - self._now_s())

@@ -12,8 +12,8 @@ from ingest.contract.records import GOOD
 class Reading:
     """One reading as the device delivers it.
 
-    ``value`` is None if the value is unreadable, and ``problem`` is then the reason. ``at_ns`` is the Unix time in ns
-    by the device's clock, or None if the device sends no time. The receiver of the reading decides whether this time
+    If the device's value is unreadable, ``value`` is None and ``problem`` says why. ``at_ns`` is the Unix time in ns
+    by the device's clock, or None if the device sends no time. The receiver of the reading decides whether ``at_ns``
     is plausible. ``quality`` holds the quality flags of the device.
     """
 
@@ -30,13 +30,13 @@ class Sink(Protocol):
     """
 
     def opened(self) -> None:
-        """Record that the device answers. May be called repeatedly."""
+        """Record that the device answers. A source may call this method repeatedly."""
 
     def take(self, sensor: str, reading: Reading) -> None:
         """Receive a reading of a sensor. ``sensor`` is the sensor's name in the site file."""
 
     def lost(self, sensor: str, reason: str) -> None:
-        """Record that one sensor does not answer, although its connection may work.
+        """Record that one sensor does not answer, although the connection to its device may still work.
 
         The sensor counts as silent until its next reading.
         """
@@ -44,13 +44,14 @@ class Sink(Protocol):
     def limited(self, limit: str) -> None:
         """Report a limitation of this connection, such as an old version of its protocol.
 
-        May be called repeatedly.
+        A source may call this method repeatedly.
         """
 
     def unclaimed(self, name: str) -> None:
-        """Report a reading that no configured sensor claims, by the name that the device gives the reading.
+        """Report a reading that belongs to no configured sensor.
 
-        ``name`` is empty if the device gives no name, and for unreadable data that may belong to any sensor.
+        ``name`` is the device's name for the reading. ``name`` is empty if the device gives no name, or if unreadable
+        data may belong to any sensor.
         """
 
 
@@ -64,7 +65,7 @@ class SensorSource(Protocol):
     async def run(self, sink: Sink) -> None:
         """Connect and pass readings to ``sink`` until cancelled.
 
-        A source may be run again after this method has ended. Raise SourceError if the device is gone or does not
-        answer. Return if the device has no more readings. However this method ends, leave no process, thread, task or
-        connection behind.
+        ``run`` may be called again after an earlier call of ``run`` has ended. Raise SourceError if the device is
+        gone or does not answer. Return if the device has no more readings. However this method ends, leave no
+        process, thread, task or connection behind.
         """

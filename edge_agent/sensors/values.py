@@ -15,21 +15,23 @@ from edge_agent.sensors.source import Reading
 from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, SUSPECT
 
 MAX_AHEAD_S = 5.0
-"""Maximum time by which a device's clock may be ahead, in seconds. A clock that is synchronised by NTP has a smaller
-error. A reading dated further ahead would close time windows too early."""
+"""Maximum time by which a device's clock may be ahead of the host's clock, in seconds. A clock that is synchronised
+by NTP has an error below 5 s. A reading with a time further in the future would close the time windows of rules too
+early."""
 MAX_BEHIND_S = 7 * 86400.0
 """Maximum age of a reading, in seconds. Old readings are allowed, because a data logger may deliver the readings of a
-past outage. A time older than the retention of the topic `readings` comes from a clock that was never set."""
+past outage. A time that is older than the retention of the topic `readings` most likely comes from a clock that was
+never set."""
 UNREADABLE_NS = 0
-"""Value that stands for an unreadable time, in Unix ns. The value lies in the year 1970, like the time of a clock
-that was never set."""
+"""Unix time in ns that replaces an unreadable time. This time is in the year 1970, like the time of a clock that was
+never set."""
 _TOO_FAR = 1e20
 _UNITS_PER_S = ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (_TOO_FAR, 10**9))
-"""Upper bound of a Unix time in s, ms, µs and ns, and the number of these units in a second. Each bound is in the
-year 5138 in its own unit, and in the year 1973 if read in the next smaller unit."""
+"""Upper bound of a Unix time and number of units in a second, for each of the units s, ms, µs and ns. Each bound is a
+time in the year 5138 if read in its own unit, and a time in the year 1973 if read in the next smaller unit."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN = 60
-"""Maximum number of characters of an unreadable value that a message shows."""
+"""Maximum number of characters that an error message shows of an unreadable value."""
 _GOOD_WORDS = (0, "0", "good", "ok")
 
 
@@ -76,7 +78,7 @@ def parse_json(text: str | bytes) -> object:
 def at_path(found: object, path: str) -> object:
     """Return the element at a path of keys and indices joined by dots, or None if no such element exists.
 
-    A key that contains dots is found too: the whole path is tried as one key first.
+    The whole path is first tried as one key, so that a key with dots in its name is found too.
     """
     if not path:
         return found
@@ -93,7 +95,8 @@ def at_path(found: object, path: str) -> object:
 def parse_time(text: object) -> int | None:
     """Return a device's time in Unix ns, from ISO 8601 or a number in s, ms, µs or ns.
 
-    ISO 8601 without an offset is UTC. Return None for an empty time, and ``UNREADABLE_NS`` for an unreadable time.
+    A time in ISO 8601 without a UTC offset is read as UTC. Return None for an empty time, and ``UNREADABLE_NS`` for
+    an unreadable time.
     """
     if text is None or text == "":
         return None

@@ -1,4 +1,4 @@
-"""Source that reads the lines printed by a command."""
+"""Source that reads the lines that a command prints."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import CommandOptions
 
 STOP_S = 2.0
-"""Time that a stopped command has to close its device, in seconds. After this time, the command is killed."""
+"""Time in seconds that a command has to close its device after SIGTERM. A command that runs longer is killed with
+SIGKILL."""
 _CHUNK_BYTES = 4096
-"""Maximum size of one read. A read of this size has up to two thousand lines; parsing them blocks the agent for a few
-ms."""
+"""Maximum number of bytes in one read of the command's output. A read of 4,096 bytes may contain two thousand lines,
+and parsing two thousand lines blocks the agent for a few ms."""
 
 
 class CommandSource:
-    """Source of the lines that a command prints.
+    """Source of the readings that a command prints.
 
-    The command is a child process that dies with the agent. Helper processes that the command starts are stopped
+    The command is a child process that ends when the agent ends. Helper processes that the command starts are stopped
     together with the command.
     """
 
@@ -38,9 +39,10 @@ class CommandSource:
         self._argv = cast(CommandOptions, sensors[0].parsed).argv
 
     async def run(self, sink: Sink) -> None:
-        """Start the command and pass on its readings until the command ends.
+        """Start the command, and pass the command's readings to ``sink`` until the command ends.
 
-        Raise SourceUnusable with the last line of the command's standard error.
+        When the command has ended or cannot be started, raise SourceUnusable with the last line of the command's
+        standard error or the cause.
         """
         try:
             process = await start_process(
@@ -79,7 +81,7 @@ async def _read(process: Process, reader: LineReader, sink: Sink) -> None:
 
 
 async def _end(process: Process, stop_s: float) -> None:
-    """Stop a command's whole process group, including helpers that outlive the command."""
+    """Stop a command's whole process group, including helper processes that outlive the command."""
     _signal(process, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(stop_s):

@@ -18,17 +18,18 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import HostOptions
 
 ANSWER_S = 5.0
-"""Maximum time of one query, in seconds. A query of a network file system may hang for ever."""
+"""Maximum time of one query, in seconds. Without this limit, a query of a network file system could hang for ever."""
 _CPU_SETTLES_S = 0.2
-"""Minimum interval for measuring a CPU share, in seconds. The kernel counts CPU time in ticks of 10 ms, and a precise
-share needs many ticks."""
+"""Time between the first two measurements of the CPU time, in seconds. The kernel counts CPU time in ticks of 10 ms,
+so a precise share of the CPU time needs many ticks."""
 
 
 class HostSource:
-    """Source of one figure of this machine.
+    """Source of one measured quantity of this machine.
 
-    ``cpu`` and ``memory`` are in %, ``load`` is over 1 min, ``temperature`` is in °C, and ``disk`` is the free space
-    in bytes of the file system at a path. If the machine does not provide the figure, the sensor counts as silent.
+    ``cpu`` and ``memory`` are in %, ``load`` is the load average over 1 min, ``temperature`` is in °C, and ``disk``
+    is the free space in bytes of the file system at a path. If the machine does not measure the quantity, the sensor
+    counts as silent.
     """
 
     def __init__(self, sensor: SensorConfig, clock: Clock, *, answer_s: float = ANSWER_S) -> None:
@@ -44,7 +45,7 @@ class HostSource:
         self._asked: asyncio.Future[float] | None = None
 
     async def run(self, sink: Sink) -> None:
-        """Give readings until cancelled."""
+        """Pass readings to ``sink`` until cancelled."""
         if self._sensor.address == "cpu":
             await asyncio.sleep(_CPU_SETTLES_S)
         await poll([self._sensor], self._ask, sink, self._clock)
@@ -62,7 +63,10 @@ class HostSource:
 
 
 class _Cpu:
-    """Share of all CPU time that was used since the last query. Any thread may call ``percent``."""
+    """Measures the share of the CPU time of all cores that was used since the last call of ``percent``.
+
+    Any thread may call ``percent``.
+    """
 
     def __init__(self) -> None:
         self._before, self._percent = self._busy_and_all_s(), 0.0
@@ -82,9 +86,9 @@ class _Cpu:
 
 
 def _beside(figure: Callable[[], float]) -> asyncio.Future[float]:
-    """Query a figure in a daemon thread.
+    """Query a quantity of this machine in a daemon thread.
 
-    A query may hang, and Python does not wait for daemon threads when it exits.
+    The thread is a daemon thread because a query may hang, and Python does not wait for daemon threads at its exit.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[float] = loop.create_future()

@@ -1,4 +1,7 @@
-"""Parser of a device's lines: words, JSON or CSV. Pure. The parser accepts any bytes without raising an error."""
+"""Parser of the lines that a device sends as words, JSON or CSV.
+
+Pure. The parser accepts any bytes without raising an error.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,28 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import LineOptions, csv_cells, csv_separator
 
 MAX_LINE_BYTES = 64 * 1024
-"""Maximum length of a line, enough for a thousand values as JSON. Noise on a wire has no line ends, and would fill
-the memory without this limit."""
+"""Maximum length of a line in bytes, enough for a thousand values as JSON. Without this limit, noise on a serial
+line, which contains no line ends, would fill the memory."""
 _TIME_COLUMNS = ("time", "timestamp")
 _SHOWN = 60
-"""Maximum number of characters of an unreadable row that a message shows."""
+"""Maximum number of characters that an error message shows of an unreadable row."""
 _RESERVED = ("name", "value", "time", "timestamp", "quality")
 
 
 class NamedReading(NamedTuple):
-    """Reading with the name that the device gives it. The name is empty if the line has no name."""
+    """Reading, and the name that the device gives this reading. The name is empty if the line has no name."""
 
     name: str
     reading: Reading
 
 
 class LineParser:
-    """Parser that cuts a device's bytes into lines. An unreadable line becomes a reading without a value.
+    """Parser that splits a device's bytes into lines and returns the readings in the lines.
 
-    A line in format ``lines`` is ``name value [time]``, a value alone, or JSON. The JSON is ``{"name": …, "value": …,
-    "time": …, "quality": …}``, or a flat object of names and numbers with an optional time. Format ``csv`` has a
+    An unreadable line becomes a reading without a value.
+
+    A line in format ``lines`` is ``name value [time]``, a value alone, or JSON. A JSON line is ``{"name": …, "value":
+    …, "time": …, "quality": …}``, or a flat object of names and numbers with an optional time. Format ``csv`` has a
     header line of names and then rows; the header line may occur again later. A column ``time`` or ``timestamp``
     holds the times of the rows. Cells are separated by commas, or by semicolons if the header has semicolons. A cell
     may be quoted (RFC 4180), but must not contain line breaks.
@@ -47,7 +52,7 @@ class LineParser:
         self._too_long = False
 
     def feed(self, data: bytes) -> Iterator[NamedReading]:
-        """Take bytes as they arrive. Yield the readings of the lines that are now complete."""
+        """Add bytes from the device. Yield the readings of all lines that the added bytes complete."""
         *lines, rest = (self._rest + data.replace(b"\r", b"\n")).split(b"\n")
         self._rest = b""
         for line in lines:
@@ -101,10 +106,10 @@ class LineParser:
 
 
 class LineReader:
-    """Reader that passes the readings in a device's lines to the sensors with the names of these readings.
+    """Reader that parses a device's lines and passes each reading to the sensors with the reading's name.
 
-    A reading without a name belongs to the only sensor of its device. If the device has several sensors, a reading
-    without a name is unclaimed.
+    If the device has one sensor, a reading without a name belongs to that sensor. If the device has several sensors,
+    a reading without a name is reported as unclaimed.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig]) -> None:
@@ -116,11 +121,11 @@ class LineReader:
         self._only = [sensors[0].name] if len(sensors) == 1 else []
 
     def feed(self, data: bytes, sink: Sink) -> None:
-        """Take bytes as they arrive."""
+        """Parse bytes from the device, and pass the readings to ``sink``."""
         self._give(self._parser.feed(data), sink)
 
     def end(self, sink: Sink) -> None:
-        """Handle the last line, if that line has no line end."""
+        """Parse the last line, if that line has no line end, and pass its readings to ``sink``."""
         self._give(self._parser.end(), sink)
 
     def _give(self, found: Iterable[NamedReading], sink: Sink) -> None:

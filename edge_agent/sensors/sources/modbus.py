@@ -29,8 +29,8 @@ logging.getLogger("pymodbus.logging").disabled = True  # the feed logs an outage
 class ModbusSource:
     """Connection to a Modbus device or bus.
 
-    Registers are read one after another, each at the rate of the register's sensor. If a Modbus unit does not answer
-    or refuses a register, only the sensors of that unit or register count as silent.
+    Only one register is read at a time. Each register is read at the rate of its sensor. If a Modbus unit does not
+    answer or refuses a register, only the sensors of that unit or register count as silent.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
@@ -42,7 +42,7 @@ class ModbusSource:
     async def run(self, sink: Sink) -> None:
         """Read registers until cancelled.
 
-        Raise SourceUnusable if the device cannot be connected or the connection is lost.
+        Raise SourceUnusable if the device cannot be reached or the connection is lost.
         """
         client = self._client = self._make()
         try:
@@ -92,11 +92,11 @@ class ModbusSource:
         return parse_reading(raw * options.scale + options.offset)
 
     async def _answer(self, options: ModbusOptions, count: int) -> Any:
-        """Read registers.
+        """Read the registers of one sensor.
 
-        Raise ModbusException if no answer arrives. On a serial line, first pause for ``timeout_s``. Answers on a
-        serial line carry no request number. Without the pause, a late answer would be taken for the answer to the
-        next request to the same unit. All later answers would then belong to the wrong requests.
+        Raise ModbusException if no answer arrives. On a serial line, pause for ``timeout_s`` before the error is
+        raised, so that no late answer is taken for the answer to the next request. Answers on a serial line carry no
+        request number. Without a pause, one late answer could assign all later answers to the wrong requests.
         """
         client = self._client
         read = client.read_holding_registers if options.table == "holding" else client.read_input_registers

@@ -34,17 +34,18 @@ from ingest.site.sensor import MqttOptions
 TIMEOUT_S = 5.0
 """Maximum time to wait for an answer of the broker, in seconds."""
 KEEP_ALIVE_S = 15
-"""Keep-alive interval, in seconds. A broker that stays silent for one and a half intervals counts as gone."""
+"""Keep-alive interval of the connection, in seconds. A broker that is silent for one and a half keep-alive intervals
+counts as gone."""
 SESSION_S = 300
 """Time for which the broker keeps messages for a disconnected client, in seconds."""
 MAX_PAYLOAD_BYTES = 256 * 1024
-"""Maximum size of a payload, enough for a thousand values as JSON. The limit is generous, because a sensor needs only
-one value."""
+"""Maximum size of a message's payload in bytes, enough for a thousand values as JSON. A sensor needs only one value,
+so this limit is generous."""
 IN_FLIGHT = 100
-"""Maximum number of unacknowledged messages, and therefore of messages that the broker may repeat."""
+"""Maximum number of unacknowledged messages. The broker may repeat only messages that were not acknowledged."""
 ASK_AGAIN_S = 60.0
-"""Interval between attempts to subscribe to refused topics, in seconds. The agent asks again because a broker may
-allow a topic later, without an announcement."""
+"""Interval between attempts to subscribe to refused topics, in seconds. The agent repeats the attempt because a
+broker may allow a topic later without a notice."""
 OLD_VERSION = (
     "supports only MQTT 3.1.1: messages sent while the connection is lost do not arrive, and retained messages"
     " arrive again at each connection"
@@ -58,7 +59,7 @@ _QOS: dict[aiomqtt.ProtocolVersion, dict[str, Any]] = {
         "options": SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
     },
 }
-"""Options of a subscription with QoS 1, by MQTT version."""
+"""Arguments of ``subscribe`` for a subscription with QoS 1, by MQTT version."""
 _PORT, _TLS_PORT = 1883, 8883
 
 _quiet = logging.getLogger("sightline.mqtt")
@@ -66,14 +67,15 @@ _quiet.disabled = True  # the feed logs an outage once
 
 
 class MqttSource:
-    """Connection to a broker (MQTT 5, else 3.1.1), with QoS 1 subscriptions for the topics of its sensors.
+    """Connection to an MQTT broker, with QoS 1 subscriptions for the topics of the sensors.
 
-    With MQTT 5, the session survives a lost connection. Messages that the broker kept during the interruption arrive
-    afterwards, and repeated messages are dropped. Every acknowledged message reaches the sink, even if the connection
-    breaks. A retained message, which the broker sends to each new subscriber, is flagged as stale.
+    The connection uses MQTT 5, or MQTT 3.1.1 if the broker does not support MQTT 5. With MQTT 5, the session survives
+    a lost connection. After a reconnection, the broker sends the messages that it kept during the interruption.
+    Repeated messages are dropped. Every acknowledged message reaches the sink, even if the connection breaks. The
+    reading of a retained message, which the broker sends to each new subscriber, is flagged as stale.
 
-    A connection with MQTT 3.1.1 does not keep its session, because sessions of that version never expire. A broker
-    would queue messages for ever for a removed agent.
+    With MQTT 3.1.1, the session ends with the connection. A session of MQTT 3.1.1 that outlives the connection would
+    never expire, and the broker would queue messages for ever for an agent that was removed.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock, *, ask_again_s: float = ASK_AGAIN_S) -> None:
@@ -85,7 +87,7 @@ class MqttSource:
         self._client_id = f"sightline-{socket.gethostname()[:30]}-{secrets.token_hex(6)}"
 
     async def run(self, sink: Sink) -> None:
-        """Subscribe and pass on readings until cancelled.
+        """Subscribe to the topics of all sensors, and pass readings to ``sink`` until cancelled.
 
         Raise SourceUnusable if the connection to the broker fails.
         """
@@ -175,17 +177,18 @@ class MqttSource:
 
 
 class _ClosedBeforeAnswer(aiomqtt.MqttError):
-    """The broker closed the connection instead of answering CONNECT."""
+    """Raised when the broker closes the connection instead of answering the CONNECT packet."""
 
 
 class _Client(aiomqtt.Client):
     """MQTT client that passes each message to the agent before it acknowledges the message to the broker.
 
-    With the queue of aiomqtt, a lost connection would lose acknowledged messages that nobody has read yet.
+    aiomqtt itself would acknowledge a message as soon as the message is queued, so a lost connection would lose the
+    queued messages.
 
     If the broker repeats a message because no acknowledgement arrived, the repeated message is dropped (MQTT 5, 4.4).
-    ``seen`` holds packet identifier, topic and payload hash of the last messages, including those of earlier
-    connections. The packet identifier alone is not enough, because the broker reuses identifiers.
+    ``seen`` holds packet identifier, topic and payload hash of the last messages, including messages of earlier
+    connections. The packet identifier alone does not identify a message, because the broker reuses identifiers.
     """
 
     def __init__(
@@ -228,7 +231,10 @@ def _password(options: MqttOptions) -> str | None:
 
 
 async def _connect(client: _Client) -> None:
-    """Connect. Raise MqttError. If connecting fails or is cancelled, mark the client as ``over``."""
+    """Connect.
+
+    Raise MqttError. If connecting fails or is cancelled, set ``client.over``, so that the client drops all messages.
+    """
     connecting = asyncio.ensure_future(client.__aenter__())
     try:
         await asyncio.shield(connecting)
@@ -244,13 +250,16 @@ async def _connect(client: _Client) -> None:
 
 
 def _is_other_version(error: aiomqtt.MqttError) -> bool:
-    """Return whether an error means that the broker supports only MQTT 3.1.1 (MQTT 3.1.1, 3.1.2.2)."""
+    """Return whether an error means that the broker supports only MQTT 3.1.1 (section 3.1.2.2 of MQTT 3.1.1)."""
     code = getattr(getattr(error, "rc", None), "value", None)
     return isinstance(error, _ClosedBeforeAnswer) or code == _UNSUPPORTED_VERSION
 
 
 def _session(version: aiomqtt.ProtocolVersion) -> dict[str, Any]:
-    """Return the options of a session that ends without the client: after its expiry, or with its connection."""
+    """Return the session options for an MQTT version.
+
+    The session expires after ``SESSION_S`` with MQTT 5, and ends with the connection with MQTT 3.1.1.
+    """
     if version is not aiomqtt.ProtocolVersion.V5:
         return {"protocol": version, "clean_session": True}
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -281,7 +290,7 @@ def _covers(wide: str, narrow: str) -> bool:
 
 
 def read_payload(payload: object, options: MqttOptions, *, retained: bool = False) -> Reading:
-    """Return the reading in a payload: a number, or JSON with a number in its ``field``.
+    """Return the reading in a payload. The payload is a number, or JSON with a number at the path ``options.field``.
 
     A payload without a number gives a reading without a value. This function raises no error, whatever the payload.
     """

@@ -13,13 +13,13 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 Ask = Callable[[SensorConfig, int], Awaitable[Reading]]
-"""Function that returns a sensor's reading for the tick with an index.
+"""Function that reads one sensor, given the sensor's configuration and the index of the tick.
 
 The function raises SensorSilent if the sensor does not answer, and SourceError if the whole device is gone."""
 
 
 async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clock) -> None:
-    """Poll each sensor at its own rate until cancelled. Raise the first error of ``ask``."""
+    """Poll each sensor at its own rate until cancelled. Raise the first error of ``ask`` other than SensorSilent."""
     asking = [asyncio.create_task(_one(sensor, ask, sink, clock)) for sensor in sensors]
     try:
         await asyncio.gather(*asking)
@@ -30,7 +30,7 @@ async def poll(sensors: Sequence[SensorConfig], ask: Ask, sink: Sink, clock: Clo
 
 
 async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
-    """Yield the index of each tick at the time when the tick is due. Missed ticks are skipped."""
+    """Yield the index of each tick at the time when the tick is due. A tick that was missed is skipped."""
     start_s, index = clock.monotonic(), 0
     while True:
         yield index
@@ -42,7 +42,7 @@ async def ticks(rate_hz: float, clock: Clock) -> AsyncIterator[int]:
 def heed_cancellation() -> None:
     """Raise CancelledError if this task was cancelled and a library has suppressed the CancelledError.
 
-    In Python 3.11 ``asyncio.wait_for``, which libraries call, loses a cancellation that arrives together with the
+    Libraries call ``asyncio.wait_for``, which in Python 3.11 loses a cancellation that arrives together with the
     result (https://github.com/python/cpython/issues/86296).
     """
     task = asyncio.current_task()

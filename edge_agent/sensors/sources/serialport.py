@@ -17,19 +17,23 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import SerialOptions
 
 _READ_S = 0.2
-"""Maximum time of one read, in seconds. The time is short because a stop waits until the current read ends."""
+"""Maximum time of one read, in seconds. The time is short because stopping the source waits until the current read
+ends."""
 _CHUNK_BYTES = 4096
 
 
 class SerialSource:
-    """Serial port, read in a thread of its own and locked against other programs."""
+    """Source that reads a serial port in a separate thread, and locks the port against other programs."""
 
     def __init__(self, sensors: Sequence[SensorConfig], clock: Clock) -> None:
         self._sensors, self._path = sensors, sensors[0].address
         self._options = cast(SerialOptions, sensors[0].parsed)
 
     async def run(self, sink: Sink) -> None:
-        """Pass on the device's readings until cancelled. Raise SourceUnusable if the port is missing or unplugged."""
+        """Pass the device's readings to ``sink`` until cancelled.
+
+        Raise SourceUnusable if the port is missing or unplugged.
+        """
         loop, reader = asyncio.get_running_loop(), LineReader(self._sensors)
         thread = ThreadPoolExecutor(1, thread_name_prefix="serial")
         port = serial.Serial(timeout=_READ_S, exclusive=True)  # opens below, in the thread
@@ -49,7 +53,7 @@ class SerialSource:
 
 
 def _read(port: serial.Serial) -> bytes:
-    """Return the available bytes, or no bytes after ``_READ_S`` seconds."""
+    """Return the available bytes, or empty bytes if nothing arrives within ``_READ_S`` seconds."""
     first: bytes = port.read(1)
     rest: bytes = port.read(min(port.in_waiting, _CHUNK_BYTES)) if first else b""
     return first + rest

@@ -14,25 +14,25 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import SimulatedOptions
 
 _WAVE_S = 40.0
-"""Length of the simulated day, in seconds. The simulated day is so short that a demonstration of a few minutes shows
-several days."""
+"""Period of the slow temperature wave (one simulated day), in seconds. The period is short, so that a demonstration
+of a few minutes shows several simulated days."""
 _SPELL_S = 25.0
 _SPELL_LASTS_S = 6.0
 
 
 class SimulatedSensorSource:
-    """Simulated temperature of a cabinet in °C: 35 ± 8, hot spells of 70, and a few impossible readings."""
+    """Simulated temperature of a cabinet: 35 ± 8 °C, hot spells of about 70 °C, and a few readings of ±999 °C."""
 
     def __init__(self, sensor: SensorConfig, clock: Clock) -> None:
         self._sensor, self._clock = sensor, clock
         self._seed = cast(SimulatedOptions, sensor.parsed).seed
 
     async def run(self, sink: Sink) -> None:
-        """Give readings until cancelled."""
+        """Pass readings to ``sink`` until cancelled."""
         await poll([self._sensor], self._ask, sink, self._clock)
 
     async def _ask(self, sensor: SensorConfig, index: int) -> Reading:
-        """Return the reading with this index, from 0. The value depends only on seed, rate and index."""
+        """Return the reading with the given index, counted from 0. The value depends only on seed, rate and index."""
         at_s, rng = index / sensor.rate_hz, np.random.default_rng([self._seed, index])
         if rng.random() < 0.005:
             return Reading(float(rng.choice((-999.0, 999.0))))  # a loose wire
