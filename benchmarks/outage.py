@@ -1,13 +1,14 @@
 """Outage of the broker under a running agent: order of delivery, and latency of live frames beside the backlog.
 
 ``python -m benchmarks.outage --outage-s 600`` runs simulated cameras, one agent, and a broker that is killed and
-started again. The benchmark measures the latency from capture to a consumer, on both lanes, before the outage and
-while the backlog is sent. Then the benchmark stops the agent and compares the ledger with the topics. With a small
-``--spool-mib``, frames expire, and the report counts the expired frames. The chaos tests run a short outage.
+started again. The benchmark measures the latency from capture to a consumer, of live and late frames, before the
+outage and while the backlog is sent. At the end, the benchmark stops the agent and compares the ledger with the
+topics. With a small ``--spool-mib``, frames expire, and the report counts the expired frames. The chaos tests run
+this benchmark with a short outage.
 
-The run fails if a frame is missing or sent twice, if the backlog exceeds its rate, or if live frames are
-``MAX_SLOWDOWN`` times slower while the backlog is sent. The tests check the frames only, because times on a busy
-machine vary too much.
+The run fails if a frame is missing or sent twice, if the backlog exceeds its rate limit, or if the latency of live
+frames is ``MAX_SLOWDOWN`` times higher while the backlog is sent. The tests check only that no frame is missing or
+sent twice, because times on a busy machine vary too much.
 """
 
 from __future__ import annotations
@@ -46,17 +47,21 @@ from ingest.site import LinkConfig
 PARTITIONS = 4
 SCENES = ("road", "yard", "conveyor", "road")
 SETTLE_S = 5.0
-"""Time after the broker's return that is not measured, in seconds: reconnection and the start of consumers."""
+"""Seconds after the broker's restart in which latencies are not measured, because clients reconnect."""
 MAX_SLOWDOWN = 3.0
 """Maximum p95 latency of live frames while the backlog is sent, as a multiple of the latency before the outage. On an
-idle machine, this ratio is 1.5 over minutes. In a short run, the ratio depends on a few frames."""
+idle machine, the ratio is 1.5 in runs of several minutes; in a short run, it depends on a few frames."""
 BURST_MIB_PER_S = 0.6
-"""Accepted excess of the backlog's throughput over its limit, in MiB/s, because of the first burst."""
+"""Accepted excess of the backlog's throughput over its rate limit, in MiB/s. The limit lets a burst through at the
+start."""
 
 
 @dataclass(frozen=True)
 class OutageOptions:
-    """Options of a run. With ``late_mib_per_s`` 0, only the share of the bytes in flight limits the backlog."""
+    """Options of a run.
+
+    If ``late_mib_per_s`` is 0, the backlog has no rate limit, only its share of the bytes in flight.
+    """
 
     cameras: int = 4
     fps: float = 10.0
@@ -69,7 +74,11 @@ class OutageOptions:
 
 @dataclass
 class ReceivedFrames:
-    """Frames that the consumer received: arrival times, ages, and order by topic and camera."""
+    """Frames that the consumer received.
+
+    ``ages_s`` has pairs (arrival time, age) by topic, and ``order`` has pairs (epoch, sequence number) by topic and
+    camera.
+    """
 
     ages_s: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {FRAMES: [], FRAMES_LATE: []})
     order: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
@@ -184,7 +193,7 @@ async def _follow(settings: KafkaSettings, received: ReceivedFrames) -> None:
 
 
 async def _passed(seconds: float, following: asyncio.Task[None]) -> None:
-    """Wait ``seconds``. Raise the consumer's error if the consumer has ended."""
+    """Wait ``seconds``. Raise the error of the consumer task ``following`` if the task has failed."""
     await asyncio.wait([following], timeout=seconds)
     if following.done():
         following.result()
@@ -215,9 +224,9 @@ def _site(options: OutageOptions) -> dict[str, Any]:
 
 
 def ledger_of(totals: dict[str, Any]) -> dict[str, Any]:
-    """Return the ledger's totals. Without engines, no delivered frame is classified.
+    """Return the totals of the ledger.
 
-    Unclassified frames therefore do not count as missing.
+    No engine runs, so delivered frames without a classification do not count as missing.
     """
     holes = [example for example in totals["examples"] if "has no end" not in example]
     accounted = totals["delivered"] + totals["spooled"] + sum(totals["withheld"].values())
@@ -226,7 +235,7 @@ def ledger_of(totals: dict[str, Any]) -> dict[str, Any]:
 
 
 def faults(options: OutageOptions, report: dict[str, Any]) -> list[str]:
-    """Return the faults that a report shows."""
+    """Check a report, and return the names of the failed checks."""
     wrong = [name for name in ("missing", "holes", "duplicates") if report["ledger"][name]]
     pace = LinkConfig().late_bytes_per_s / 2**20 if options.late_mib_per_s is None else options.late_mib_per_s
     if pace and report["late"]["mib_per_s"] >= pace + BURST_MIB_PER_S:

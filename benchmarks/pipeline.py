@@ -1,9 +1,9 @@
-"""Benchmark of the whole pipeline against a bare loop of decode, resize and inference, on the same frames.
+"""Benchmark of the whole pipeline against a bare loop, which only decodes, resizes and infers, on the same frames.
 
-``make bench`` runs the benchmark. Pipeline and bare loop take turns, so that a machine that gets slower slows both
-down. The result is the ratio of their throughputs. The bare loop has one thread per core, each thread with its own
-model. The pipeline runs the broker, prepare, the engine node and analyse on the same cores, with the same number of
-engines.
+``make bench`` runs the benchmark. Pipeline and bare loop run alternately, so that a machine that slows down during
+the run slows both of them down. The result is the pipeline's throughput divided by the bare loop's throughput. The
+bare loop has one thread per core, and the threads share one ONNX Runtime session. The pipeline runs the broker, the
+stages ``prepare`` and ``analyse``, and an engine node with one instance per core on the same cores.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ from stream.prepare.regions import draw, windows
 CAMERAS = 4
 """Number of cameras, one per partition, so that no camera waits for another."""
 WAIT_S = 300.0
-"""Maximum time for services to start, or for the results of one round."""
+"""Maximum time for services to start, or for the results of one round, in seconds."""
 PACED_EPOCH = 1_000_000
-"""Epoch of the paced frames, above the epoch of every round."""
+"""Epoch of the frames that are sent at a fixed rate to measure latency; the rounds use lower epochs."""
 LOAD_SHARE = 0.5
-"""Load during the latency measurement, as a share of the throughput. At full load the queue grows without bound, so
-latency would measure only the waiting time."""
+"""Frame rate during the latency measurement, as a share of the measured throughput. At full load the queue grows
+without bound, so latency would measure only the waiting time."""
 SERVICES = ("prepare-live", "engine", "analyse")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One frame as a camera sends it. ``motion`` has the moving boxes in px."""
+    """One frame as an agent sends it. ``motion`` lists the bounding boxes of motion in px."""
 
     jpeg: bytes
     width: int
@@ -111,7 +111,7 @@ def _video(path: Path) -> Iterator[np.ndarray]:
 
 
 def shipped_case(count: int) -> PipelineCase:
-    """Return the case of the shipped model on pictures of a simulated road."""
+    """Return the benchmark case of the shipped model on pictures of a simulated road."""
     shipped = Repository(ROOT / "engines" / "models")
     model = shipped.open("regions")
     scene = SimulatedScene(SceneConfig("road", seed=1))
@@ -121,7 +121,7 @@ def shipped_case(count: int) -> PipelineCase:
 
 
 def cases(count: int) -> list[PipelineCase]:
-    """Return the cases of the shipped model and, if its file is there, of YOLOX-nano."""
+    """Return the benchmark cases: the shipped model, and YOLOX-nano if its model file exists."""
     found = [shipped_case(count)]
     if (DATA / "yolox-nano.onnx").is_file():
         repository = Repository(ROOT / ".sightline" / "models")
@@ -135,7 +135,7 @@ def cases(count: int) -> list[PipelineCase]:
 
 
 def _bare(case: PipelineCase, threads: int) -> float:
-    """Return the frames per second of the bare loop."""
+    """Run the bare loop on all pictures of a case, and return its frames per second."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(case.model.path), options, providers=["CPUExecutionProvider"])
@@ -166,7 +166,7 @@ def _bare(case: PipelineCase, threads: int) -> float:
 def frame_record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
     """Return the partition, camera, value and headers of one frame, with the present time as capture time.
 
-    Frames beyond the last picture begin with the first one again.
+    After the last picture, the frames begin with the first picture again.
     """
     picture = case.pictures[number % len(case.pictures)]
     frame = Frame(
@@ -183,7 +183,7 @@ def frame_record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str,
 
 
 class Stack:
-    """Running pipeline on a broker of its own."""
+    """The pipeline's services, running on a broker that only the benchmark uses."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, folder: Path, threads: int) -> None:
         self._case, self._settings, self._threads = case, settings, threads
@@ -194,7 +194,7 @@ class Stack:
         self.peak_mb: dict[str, float] = {}
 
     async def measure(self, broker: Broker, rounds: int) -> dict[str, Any]:
-        """Measure the bare loop and the pipeline in turns, and return the figures of both."""
+        """Measure the bare loop and the pipeline alternately, and return the figures of both."""
         bare: list[float] = []
         piped: list[float] = []
         producer = kafka.producer(self._settings, "bench")
@@ -257,7 +257,10 @@ class Stack:
 
 
 def peak_memory_mb(pid: int) -> float:
-    """Return the peak resident memory of a process in MB, 0.0 after its end. Source: VmHWM of proc(5)."""
+    """Return the peak resident memory of a process in MB, or 0.0 if the process has ended.
+
+    Source: VmHWM of proc(5).
+    """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -302,7 +305,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each side.")] = 3,
     out: Out = RESULTS,
 ) -> None:
-    """Measure, print, and write the results with date and machine."""
+    """Measure all cases, and print and write the results with date and machine."""
     threads = os.cpu_count() or 1
     with _broker() as broker:
         measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in cases(frames)]

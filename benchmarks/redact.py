@@ -1,10 +1,10 @@
 """Benchmark of redaction: share of covered faces, and CPU time: ``python -m benchmarks.redact``.
 
-The truth is thirty profiles of three people, labelled by eye (see ``benchmarks/data/faces.json``). A face counts as
-covered if at least nine tenths of its label's area are covered. The clip is also played at half and a third of its
-size within a grey picture, as a more distant camera would see it. The redactor sees every frame in order, as an agent
-without a gate would, so that its memory of earlier detections takes effect. Pictures of the labelled frames are
-written to ``.sightline/redaction`` for a human to check.
+The ground truth is thirty face profiles of three people, labelled by hand (see ``benchmarks/data/faces.json``). A
+face counts as covered if at least nine tenths of its label's area are covered. The clip is also shown at half and a
+third of its size within a grey picture, to simulate a more distant camera. The redactor gets every frame in order, as
+in an agent without a gate, because it also redacts where it detected a face shortly before. Pictures of the labelled
+frames are written to ``.sightline/redaction`` for a human to check.
 """
 
 from __future__ import annotations
@@ -34,33 +34,34 @@ LABELS = ROOT / "benchmarks" / "data" / "faces.json"
 PICTURES = ROOT / ".sightline" / "redaction"
 FPS = 10
 COVERED = 0.9
-"""Share of a label's area that must be covered. The remaining edge of a profile identifies nobody."""
+"""Share of a labelled face's area that must be covered. The uncovered edge of a profile identifies nobody."""
 SCALES = (1.0, 0.5, 1 / 3)
 LEAD_FRAMES = 15
-"""Frames played before each face, longer than ``hold_s``, so that the redactor remembers earlier detections as in
-operation."""
+"""Number of frames sent to the redactor before each labelled face. They last longer than ``hold_s``, so that the
+redactor holds earlier detections as in operation."""
 LEAD_NONE_FRAMES = 3
-"""Frames played before each frame without a face, enough for occasional false detections to show."""
+"""Number of frames sent to the redactor before each frame without a face: enough to show occasional false
+detections."""
 ULTRAFACE = str(DATA / "ultraface-rfb-320.onnx")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labelled faces by frame, and frames without faces."""
+    """Face boxes by frame number, and the numbers of frames without faces."""
 
     faces: dict[int, Box]
     none: tuple[int, ...]
 
     @classmethod
     def read(cls) -> Labels:
-        """Read the committed labels."""
+        """Read the labels from ``benchmarks/data/faces.json``."""
         values = json.loads(LABELS.read_text())
         return cls({int(n): Box(*box) for n, box in values["faces"].items()}, tuple(values["none"]))
 
 
 @dataclass
 class Measure:
-    """Measurements of one setting at one scale."""
+    """Measurements of one redaction setting at one picture scale."""
 
     covered: list[float] = field(default_factory=list)
     needless: list[int] = field(default_factory=list)
@@ -82,7 +83,7 @@ class Measure:
 
 
 def _settings() -> dict[str, RedactConfig]:
-    """Return the compared settings: input size, score and memory of UltraFace, cascades, and whole people."""
+    """Return the compared redaction settings by name."""
 
     def ultraface(width: int, height: int, score: float = 0.5, hold_s: float = 1.0, levels: int = 1) -> RedactConfig:
         model = DetectorConfig(model=ULTRAFACE, width=width, height=height, min_score=score, levels=levels)
@@ -119,7 +120,7 @@ def _clip(wanted: Container[int]) -> Iterator[tuple[int, Image]]:
 
 
 def _further(image: Image, scale: float) -> tuple[Image, tuple[int, int]]:
-    """Return the picture scaled down in the middle of a grey picture of the same size, and its corner."""
+    """Return a grey picture with the scaled-down picture in its middle, and the picture's top left corner in px."""
     if scale == 1.0:
         return image.copy(), (0, 0)
     height, width = image.shape[:2]
@@ -131,7 +132,7 @@ def _further(image: Image, scale: float) -> tuple[Image, tuple[int, int]]:
 
 
 def _share(label: Box, boxes: Sequence[Box]) -> float:
-    """Return the share of a label that the boxes cover together."""
+    """Return the share of a label's area that all boxes together cover."""
     left, top, right, bottom = map(round, label)
     seen = np.zeros((bottom - top, right - left), bool)
     for box in boxes:
@@ -142,7 +143,7 @@ def _share(label: Box, boxes: Sequence[Box]) -> float:
 
 @dataclass
 class RedactionRun:
-    """One setting at one scale, with its measurements."""
+    """Run of one redaction setting at one picture scale, with its measurements."""
 
     name: str
     scale: float
@@ -181,7 +182,7 @@ def _sides() -> list[RedactionRun]:
 
 
 def main(out: Out = RESULTS) -> None:
-    """Measure, print, and keep the results with their date and machine."""
+    """Measure all settings, and print and save the results with date and machine."""
     if not Path(ULTRAFACE).is_file():
         typer.echo(f"skipped: {DATA} is not there")
         return

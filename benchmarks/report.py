@@ -24,8 +24,8 @@ KeepIt = Annotated[bool, typer.Option("--keep", help="Write the report into benc
 def keep(name: str, figures: Mapping[str, Any], folder: Path | None = RESULTS) -> dict[str, Any]:
     """Return figures with the date, the machine and its load average.
 
-    Write these figures to a file named after the date and ``name``. The file replaces an older file of the same name
-    and day. Without a folder, write nothing.
+    If ``folder`` is given, write the figures to a file named after the date and ``name``. The file replaces an older
+    file of the same name.
     """
     machine = {
         "cores": os.cpu_count(),
@@ -43,9 +43,9 @@ def keep(name: str, figures: Mapping[str, Any], folder: Path | None = RESULTS) -
 
 
 def conclude(name: str, figures: Mapping[str, Any], wrong: Sequence[str], *, keep_it: bool, quiet: str = "") -> None:
-    """Print a report without its key ``quiet``, and write the report if ``keep_it``.
+    """Print a report without the key that ``quiet`` names, and write the whole report to a file if ``keep_it``.
 
-    Exit with 1 if faults were found.
+    Exit with 1 if ``wrong`` is not empty.
     """
     report = keep(name, figures, RESULTS if keep_it else None)
     typer.echo(json.dumps({key: value for key, value in report.items() if key != quiet}, indent=2))
@@ -55,7 +55,7 @@ def conclude(name: str, figures: Mapping[str, Any], wrong: Sequence[str], *, kee
 
 
 def log_progress(text: str) -> None:
-    """Print a step of a run on stderr."""
+    """Print a progress message on stderr."""
     typer.echo(text, err=True)
 
 

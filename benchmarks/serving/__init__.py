@@ -1,1 +1,1 @@
-"""Measurements of the engine node by itself: its speed, its latency under open load, and kills of its process."""
+"""Benchmarks of the engine node alone: its throughput, its latency under open load, and its recovery from kills."""

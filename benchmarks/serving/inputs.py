@@ -21,8 +21,10 @@ from stream.prepare.regions import draw, windows
 
 
 class PreparedRow(NamedTuple):
-    """One region of a frame, cropped and resized for the model. ``width`` and ``height`` are those of the frame in
-    px."""
+    """One region of a frame, cropped and resized for the model.
+
+    ``width`` and ``height`` are the size of the whole frame in px.
+    """
 
     width: int
     height: int
@@ -41,7 +43,7 @@ class BatchPlace(NamedTuple):
 
 
 def prepared_rows(case: PipelineCase) -> list[PreparedRow]:
-    """Return one region of each picture, prepared for the case's model."""
+    """Return one region per picture, cropped and resized for the case's model."""
     rows = []
     for picture in case.pictures:
         image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
@@ -51,18 +53,18 @@ def prepared_rows(case: PipelineCase) -> list[PreparedRow]:
 
 
 def canvas_of(pipeline: PipelineConfig) -> Canvas:
-    """Return the size of the model's input."""
+    """Return the size of the model's input, as a canvas."""
     return Canvas(pipeline.height, pipeline.width, CHANNELS)
 
 
 def padded(case: PipelineCase, rows: Sequence[PreparedRow]) -> Images:
-    """Return the model's input for some rows, ``(N, height, width, 3)`` uint8."""
+    """Pad prepared regions to the model's input size, and return a ``(N, height, width, 3)`` uint8 array."""
     inners, pictures = [row.region.inner for row in rows], [row.pixels for row in rows]
     return padded_rows(canvas_of(case.pipeline), case.model.manifest.input.pad, inners, pictures)
 
 
 def batch_record(pipeline: PipelineConfig, rows: Sequence[PreparedRow], place: BatchPlace) -> Outgoing:
-    """Return a record of the topic ``batches`` with one frame per row."""
+    """Return a record of the topic ``batches`` with one frame per prepared region."""
     items = [
         BatchItem(
             camera=place.camera,

@@ -1,16 +1,16 @@
 """Kill one of two engine nodes again and again, and check that each frame has exactly one result.
 
 ``python -m benchmarks.serving.kills --kills 30 --seed 1 --keep`` sends frames at a steady rate to the prepare stage.
-Two nodes in one group share the partitions of the batches. SIGKILL ends one of them at random times, and the
-supervisor starts it again. The pauses between two kills are from 0 to 20 s, so that some kills hit a node that takes
-partitions over, or a group that rebalances. The run passes if
+Two engine nodes in one consumer group share the partitions of the topic ``batches``. At random times, SIGKILL ends
+one of the nodes, and the supervisor restarts the node. The time between two kills is from 0 to 20 s, so that some
+kills hit a node that is taking over partitions, or happen during a rebalance. The run passes if
 
-- the ledger balances: no frame is unaccounted for, and none has two final states,
+- the ledger balances: no frame is unaccounted for, and no frame has two final states,
 - the topic ``results`` has one classified result for each frame that was sent, and no frame has a dead letter,
-- as many processes were killed as planned.
+- the number of killed processes equals the planned number.
 
-``ended`` counts the ends of a node that no kill caused. A busy machine can make a node silent for longer than its
-session, so that the other one fences it.
+``ended`` counts the restarts of a node that no kill caused. On a busy machine, a node may miss its heartbeats for
+longer than its session timeout; the other node then takes over its partitions and fences it.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ from ingest.site.topic.store import publish
 
 NODES = ("engine-1", "engine-2")
 SESSION_TIMEOUT_S = 8.0
-"""Time until a silent node loses its partitions, in s: shorter than by default, for many take-overs."""
+"""Session timeout of a node in the consumer group, in seconds: shorter than the default, so that more nodes lose
+their partitions during the run."""
 AUDIT_S = 60.0
-"""Maximum time that the audit waits for frames in processing, in s."""
+"""Maximum time that the audit waits for frames in processing, in seconds."""
 PICTURES = 300
 
 
 @dataclass(frozen=True)
 class NodeKill:
-    """One kill. ``results`` is the number of results since the kill before."""
+    """One kill. ``results`` is the number of results since the previous kill."""
 
     node: str
     at_s: float
@@ -66,7 +67,7 @@ class NodeKill:
 
 @dataclass(frozen=True)
 class NodeKillEvidence:
-    """Figures of a finished run. ``results`` counts the results of each frame that was classified."""
+    """Figures of a finished run. ``results`` has the number of classified results by frame id."""
 
     kills: Sequence[NodeKill]
     planned: int
@@ -97,13 +98,16 @@ def judge(evidence: NodeKillEvidence) -> list[str]:
 
 
 def plan(kills: int, seed: int, longest_s: float) -> list[tuple[float, str]]:
-    """Return the pause before each kill in s, and the node to kill. The same seed gives the same plan."""
+    """Return a pair for each kill: the pause before the kill in seconds, and the node to kill.
+
+    The same seed gives the same plan.
+    """
     chance = random.Random(seed)
     return [(round(chance.uniform(0.0, longest_s), 2), chance.choice(NODES)) for _ in range(kills)]
 
 
 class NodeKilling:
-    """One run: a sender of frames, a counter of results, and the kills. ``results`` is the number of results."""
+    """One run: sends frames, counts results and kills nodes. ``results`` is the number of results so far."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float) -> None:
         self._settings = settings
@@ -112,7 +116,7 @@ class NodeKilling:
         self.kills: list[NodeKill] = []
 
     async def run(self, supervisor: Supervisor, steps: Sequence[tuple[float, str]]) -> None:
-        """Kill as planned while frames are sent, and wait for the results of all frames."""
+        """Send frames and execute the planned kills, and wait for the results of all frames."""
         producer = kafka.producer(self._settings, "nodekills")
         await producer.start()
         reading = asyncio.create_task(self._read())
@@ -145,7 +149,7 @@ class NodeKilling:
             await until(lambda: supervisor.restarts()[node] >= restarted)  # noqa: B023
 
     async def _read(self) -> None:
-        """Count the results as they come."""
+        """Count the results until cancelled."""
         consumer = kafka.consumer(self._settings, "nodekills-results")
         consumer.subscribe([self._settings.topic(RESULTS)])
         await consumer.start()
@@ -157,7 +161,7 @@ class NodeKilling:
 
 
 async def _results(log: KafkaLog) -> Counter[str]:
-    """Return the number of classified results of each frame."""
+    """Return the number of classified results by frame id."""
     found: Counter[str] = Counter()
     for partition, end in (await log.ends(RESULTS)).items():
         async for record in log.read(RESULTS, partition, 0, end):
@@ -167,7 +171,7 @@ async def _results(log: KafkaLog) -> Counter[str]:
 
 
 def nodes(settings: KafkaSettings, folder: Path, models: Path) -> list[ServiceSpec]:
-    """Return the services of a run: the prepare stage and two nodes."""
+    """Return the services of a run: the prepare stage and two engine nodes."""
     specs = {spec.name: spec for spec in services(StackFiles(folder / "stack"), settings, models, 0)}
     engine = specs["engine"]
     argv = [*engine.argv, f"--session-timeout={SESSION_TIMEOUT_S}"]
@@ -175,7 +179,7 @@ def nodes(settings: KafkaSettings, folder: Path, models: Path) -> list[ServiceSp
 
 
 async def run(kills: int, seed: int, longest_s: float, fps: float, broker: Broker) -> dict[str, Any]:
-    """Run, and return the report with the faults found."""
+    """Run the benchmark, and return the report with the faults found."""
     settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="nodekills.")
     case = shipped_case(PICTURES)
     await topicadmin.create(settings, partitions=CAMERAS)
@@ -224,7 +228,10 @@ def main(
     fps: Annotated[float, typer.Option(min=1.0, help="Frames per second of all cameras together.")] = 40.0,
     keep_it: KeepIt = False,
 ) -> None:
-    """Kill nodes, and print kills, results, unaccounted frames and duplicates. Exit with 1 if a fault was found."""
+    """Kill engine nodes, and print kills, results, unaccounted frames and duplicates.
+
+    Exit with 1 if a fault was found.
+    """
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         figures = eventloop.run(run(kills, seed, longest, fps, broker))
     conclude("nodekills", {"seed": seed, **figures}, figures["faults"], keep_it=keep_it, quiet="each_kill")

@@ -1,1 +1,1 @@
-"""Responses in time under open load: the engine node, LitServe and Ray Serve with the same model and session."""
+"""Benchmark of goodput under open load: the engine node, LitServe and Ray Serve with the same model."""

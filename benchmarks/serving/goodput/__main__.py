@@ -1,22 +1,24 @@
 """Goodput under open load: the engine node, LitServe and Ray Serve with the same model and session options.
 
-``benchmarks/serving/goodput/setup.sh`` makes the environments of the peers. ``python -m benchmarks.serving.goodput
---rates 10,20,30 --keep`` offers Poisson arrivals at each rate to each system, and prints a table of offered rate
-against goodput and p99. The goodput is the number of responses per second within ``--bound`` of the planned arrival.
+``benchmarks/serving/goodput/setup.sh`` creates the Python environments of the peers, LitServe and Ray Serve. ``python
+-m benchmarks.serving.goodput --rates 10,20,30 --keep`` offers Poisson arrivals at each rate to each system, and
+prints a table of offered rate against goodput and p99. Goodput is the rate of responses that arrive within
+``--bound`` seconds of the planned arrival of their request.
 
-**Same for all.** The model (YOLOX-nano, or the shipped model without its file), one ONNX Runtime session thread per
-worker, the decoder of the outputs, the uint8 pixels of each request, the arrivals of each seed, both cores, and one
-client process. The latency includes the transport: two ways over Kafka with the transaction of the results for the
-node, HTTP over loopback for the peers. The node's records are durable; the peers' requests are not.
+**Same for all.** All systems have the same model, decoder, pixels, arrival times, cores and number of client
+processes, and one ONNX Runtime session thread per worker. The model is YOLOX-nano, or the shipped model if
+YOLOX-nano's file is missing. The latency includes the transport. The node gets requests and returns results over
+Kafka, with a transaction for the results; the peers use HTTP over loopback. Kafka stores the node's requests durably;
+the peers' requests are not stored.
 
-**Tuning.** Dynamic batching is on. ``--tune`` runs the settings of ``CANDIDATES`` at the given rates, to choose the
-best. The node sheds requests that are too old to be in time, and LitServe refuses those that waited too long. Ray
-Serve refuses requests beyond a queue that takes about the bound to serve. It runs without dashboard, with
-``RAY_SERVE_THROUGHPUT_OPTIMIZED``, and with workers of the usual priority. A request that is shed or refused counts
-as a response that never comes.
+**Tuning.** All systems use dynamic batching. ``--tune`` measures the settings of ``CANDIDATES`` at the given rates,
+to choose the best setting. The node sheds requests, and LitServe refuses requests, that have waited too long to be
+answered within the bound. Ray Serve refuses requests while its queue is full; its queue limit is the number of
+requests that arrive within the bound. Ray Serve runs without its dashboard, with ``RAY_SERVE_THROUGHPUT_OPTIMIZED``,
+and with workers of normal priority. A shed or refused request counts as a request without a response.
 
-**Order.** Each round starts each system once and offers all rates one after another. The next round begins with
-another system. A table entry is the median of the rounds.
+**Order.** Each round starts each system once and offers all rates to the system, one after another. Each round begins
+with a different system. A table entry is the median of all rounds.
 """
 
 from __future__ import annotations
@@ -44,10 +46,10 @@ from benchmarks.serving.inputs import padded, prepared_rows
 SYSTEMS = ("sightline", "litserve", "ray")
 PICTURES = 60
 WAIT_SHARE = 0.8
-"""Age at which the node sheds a request, and LitServe refuses it, as a share of the bound. The rest of the bound is
-for the model and for the way back."""
+"""Age at which the node sheds a request or LitServe refuses a request, as a share of the bound. The rest of the bound
+is for inference and for the response's transport."""
 LEAST_QUEUE = 16
-"""Minimum limit of Ray Serve's queue, so that bursts at low rates are not refused."""
+"""Minimum limit of Ray Serve's queue, so that Ray Serve does not refuse bursts at low rates."""
 WARM_UP_S = 3.0
 WARM_UP_RATE = 10.0
 CANDIDATES = [
@@ -64,12 +66,15 @@ CHOSEN = {
     "litserve": ServerSetting("litserve", 2, 2, 0.002),
     "ray": ServerSetting("ray", 2, 2, 0.002),
 }
-"""The best setting of each system, as ``--tune`` found."""
+"""Best setting by system, found with ``--tune``."""
 
 
 @dataclass(frozen=True)
 class GoodputOptions:
-    """Options of a run. ``pictures`` is the file with the requests' pixels, ``queue`` is the limit of Ray Serve."""
+    """Options of a run.
+
+    ``pictures`` is the file with the requests' pixels; ``queue`` is the limit of Ray Serve's queue.
+    """
 
     systems: Sequence[str]
     rates: Sequence[float]
@@ -81,18 +86,18 @@ class GoodputOptions:
 
 
 async def warmed(server: RunningServer, pictures: Path) -> None:
-    """Offer a low load that is not counted."""
+    """Warm a server up with a low load whose responses are not measured."""
     await server.drive(OpenLoad(WARM_UP_RATE, WARM_UP_S, 0, pictures))
 
 
 async def offer(server: RunningServer, load: OpenLoad, bound_s: float) -> dict[str, Any]:
-    """Offer one load, and return its figures."""
+    """Send one load to a server, and return the load's figures."""
     figures = load_figures(await server.drive(load), load.seconds, bound_s)
     return {"rate": load.rate, **figures, "load": round(os.getloadavg()[0], 2)}
 
 
 def table(runs: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> list[dict[str, Any]]:
-    """Return the medians over the rounds, one row per rate and system."""
+    """Return the medians over all rounds, in one row per rate and system."""
     rows = []
     for rate, system in itertools.product(rates, SYSTEMS):
         found = [run for run in runs if run["rate"] == rate and run["system"] == system]
@@ -103,7 +108,7 @@ def table(runs: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> list[dic
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """Return the median, in which None counts as infinite; None if the median is infinite."""
+    """Return the median of values where None counts as infinite. Return None if the median is infinite."""
     found = statistics.median(math.inf if value is None else value for value in values)
     return round(found, 1) if math.isfinite(found) else None
 
@@ -128,7 +133,7 @@ async def compare(case: PipelineCase, options: GoodputOptions) -> list[dict[str,
 
 
 async def tune(case: PipelineCase, options: GoodputOptions) -> list[dict[str, Any]]:
-    """Offer one rate to each candidate, and return the figures of each run."""
+    """Offer all rates to each setting in ``CANDIDATES``, and return the figures of each run."""
     runs = []
     for setting in CANDIDATES:
         if setting.system in options.systems:
@@ -152,7 +157,7 @@ def main(
     tuning: Annotated[bool, typer.Option("--tune", help="Compare the settings of each system instead.")] = False,
     keep_it: KeepIt = False,
 ) -> None:
-    """Offer the loads, and print a table of offered rate, goodput and p99."""
+    """Offer all rates to all systems, and print a table of offered rate, goodput and p99."""
     case = cases(PICTURES)[-1]
     pipeline = case.pipeline.model_copy(update={"freshness_s": WAIT_SHARE * bound})
     case = replace(case, pipeline=pipeline)

@@ -1,6 +1,7 @@
-"""The model of the peers: an ONNX Runtime session with the options of the engine node, and the node's own decoder.
+"""The model that LitServe and Ray Serve run: an ONNX Runtime session and a decoder, as in the engine node.
 
-The peers' environments have the versions of ONNX Runtime, NumPy and OpenCV in requirements.lock.
+The environments of LitServe and Ray Serve have the same versions of ONNX Runtime, NumPy and OpenCV as
+requirements.lock.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from engines.repository.manifest import Model, read_manifest
 
 
 class PeerDetector:
-    """A session of a model folder, with one thread per session."""
+    """A model from a model folder, in an ONNX Runtime session with one thread."""
 
     def __init__(self, folder: Path) -> None:
         model = Model(read_manifest(folder), folder)
@@ -38,7 +39,7 @@ class PeerDetector:
         return np.frombuffer(body, np.uint8).reshape(self._shape)
 
     def detect(self, pictures: Sequence[Images]) -> list[list[dict[str, Any]]]:
-        """Return the detections of each picture, as plain values for JSON."""
+        """Return the detections of each picture, as values that JSON can encode."""
         arrays = self._session.run(self._names, {self._input: np.stack(pictures)})
         found = self._decoder.decode(dict(zip(self._names, arrays, strict=True)), [self._region] * len(pictures))
         return [[detection.model_dump() for detection in picture] for picture in found]

@@ -1,7 +1,7 @@
-"""The open-loop client of the peers. A peer's environment runs this file as a script.
+"""Open-loop HTTP client of LitServe and Ray Serve, run as a script in the server's environment.
 
-Prints a JSON list: the latency of each request in seconds, or null without a good response. A latency is counted from
-the planned arrival, so a late client counts as a late server.
+Prints a JSON list: the latency of each request in seconds, or null if the request has no valid response. A latency
+counts from the planned arrival, so a client that sends late increases the latency.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.serving.goodput.openload import arrivals_s
 
 
 async def drive(options: argparse.Namespace) -> list[float | None]:
-    """Send all requests at their times, and return their latencies."""
+    """Send all requests at their planned times, and return their latencies in seconds, or None without a response."""
     pictures = [picture.tobytes() for picture in np.load(options.pictures)]
     planned = arrivals_s(options.rate, options.seconds, options.seed)
     latencies: list[float | None] = [None] * len(planned)
@@ -52,7 +52,7 @@ async def drive(options: argparse.Namespace) -> list[float | None]:
 
 
 def main() -> None:
-    """Send the load, and print the latencies."""
+    """Send all requests, and print their latencies."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--form", action="store_true")

@@ -1,7 +1,8 @@
-"""The open-loop client of the engine node: writes one batch record per request, and reads the results.
+"""Open-loop client of the engine node: writes one batch record per request, and reads the results.
 
-Prints a JSON list: the latency of each request in seconds, or null without a classified result. A latency is counted
-from the planned arrival to the committed result at this client, so it includes both ways over Kafka.
+Prints a JSON list: the latency of each request in seconds, or null if the request has no classified result. A latency
+counts from the planned arrival until the client reads the committed result, so the latency includes Kafka in both
+directions.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from ingest.site import PipelineConfig
 
 
 class KafkaLoad:
-    """One run: a producer and a consumer of results. The epoch of its frames is the start time in ns."""
+    """One run of the client: a producer of frames and a consumer of results.
+
+    The epoch of the frames is the run's start time in ns.
+    """
 
     def __init__(self, settings: KafkaSettings, options: argparse.Namespace) -> None:
         self._settings, self._options = settings, options
@@ -44,7 +48,7 @@ class KafkaLoad:
         self._started_s = 0.0
 
     async def drive(self) -> list[float | None]:
-        """Send all requests at their times, and return their latencies."""
+        """Send all requests at their planned times. Return their latencies in seconds, or None without a result."""
         producer = kafka.producer(self._settings, "load")
         consumer = kafka.consumer(self._settings, "load-results")
         await producer.start()
@@ -89,7 +93,7 @@ class KafkaLoad:
 
 
 def main() -> None:
-    """Send the load, and print the latencies."""
+    """Send all requests, and print their latencies."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--prefix", required=True)

@@ -1,8 +1,8 @@
-"""A LitServe server of a model folder. Its own environment runs this file as a script.
+"""LitServe server for a model folder, run as a script in LitServe's own environment.
 
-A request is a multipart form, because LitServe accepts no other binary body. Requests that have waited longer than
-``--timeout-s`` get an error instead of a late answer. LitServe reads the annotation of ``decode_request``, so this
-file does not postpone the evaluation of annotations.
+A request body is a multipart form, because LitServe accepts no other binary body. A request that has waited longer
+than ``--timeout-s`` gets an error instead of a late response. LitServe evaluates the annotations of
+``decode_request``, so this file has no ``from __future__ import annotations``.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from engines.engine import Images
 
 
 class DetectorApi(ls.LitAPI):  # type: ignore[misc]
-    """One worker of the server."""
+    """One LitServe worker."""
 
     def __init__(self, folder: Path, batch: int, wait_s: float) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=wait_s)
         self._folder = folder
 
     def setup(self, device: str) -> None:
-        """Load the model, and run it once."""
+        """Load the model."""
         self._detector = PeerDetector(self._folder)
 
     def decode_request(self, request: Request) -> Images:
@@ -33,19 +33,19 @@ class DetectorApi(ls.LitAPI):  # type: ignore[misc]
         return self._detector.picture(request["pixels"].file.read())
 
     def batch(self, inputs: Sequence[Images]) -> Sequence[Images]:
-        """Return the pictures unchanged: the detector stacks them."""
+        """Return the pictures unchanged, because the detector stacks the pictures itself."""
         return inputs
 
     def predict(self, pictures: Sequence[Images]) -> Any:
-        """Return the detections of a batch of several pictures or one."""
+        """Return the detections of each picture of a batch."""
         return self._detector.detect(pictures)
 
     def unbatch(self, output: Any) -> Any:
-        """Return the detections of each picture."""
+        """Return the detections unchanged: they are already one list per picture."""
         return output
 
     def encode_response(self, output: Any) -> Any:
-        """Return the body of a response."""
+        """Return the JSON body of a response."""
         return {"detections": output}
 
 

@@ -1,6 +1,6 @@
-"""Open load: arrivals of a Poisson process, and figures of their responses. Pure; needs the standard library only.
+"""Open load: arrival times of a Poisson process, and figures of the responses. Pure; needs only the standard library.
 
-The clients of all systems use this module, in environments of different packages.
+The clients of all systems use this module, each client in an environment with different packages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def arrivals_s(rate: float, seconds: float, seed: int) -> list[float]:
-    """Return the times of requests from 0 to ``seconds``, with exponential pauses of mean ``1 / rate``."""
+    """Return request times in seconds, from 0 to ``seconds``, at exponential intervals with mean ``1 / rate``."""
     chance, at_s, found = random.Random(seed), 0.0, []
     while (at_s := at_s + chance.expovariate(rate)) < seconds:
         found.append(at_s)
@@ -20,11 +20,12 @@ def arrivals_s(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 def load_figures(latencies_s: Sequence[float | None], seconds: float, bound_s: float) -> dict[str, Any]:
-    """Return the figures of one run of ``seconds``.
+    """Return goodput and latency percentiles of one run of ``seconds``.
 
-    A latency is the time from the planned arrival to the response, None without a good response. The goodput is the
-    number of responses within ``bound_s`` per second. Percentiles count a missing response as infinitely late, and
-    are None if it decides them; ``p99_answered_ms`` leaves it out.
+    A latency is the time from the planned arrival to the response, or None without a valid response. Goodput is the
+    number of responses per second with a latency of at most ``bound_s``. Percentiles count a missing response as an
+    infinite latency, and an infinite percentile is None. ``p99_answered_ms`` is the p99 of the received responses
+    only.
     """
     known = sorted(math.inf if value is None else value for value in latencies_s)
     answered = [value for value in known if math.isfinite(value)]
@@ -40,7 +41,7 @@ def load_figures(latencies_s: Sequence[float | None], seconds: float, bound_s: f
 
 
 def _percentile_ms(known: Sequence[float], share: float) -> float | None:
-    """Return the nearest-rank percentile of sorted latencies."""
+    """Return the nearest-rank percentile of sorted latencies in ms, or None if it is infinite."""
     if not known:
         return None
     value = known[max(0, math.ceil(share * len(known)) - 1)]

@@ -1,6 +1,6 @@
-"""A Ray Serve server of a model folder. Its own environment runs this file as a script.
+"""Ray Serve server for a model folder, run as a script in Ray's own environment.
 
-Ray runs on this machine only, without dashboard. Its HTTP proxy and each replica are processes of their own. At most
+Ray runs on this machine only, without dashboard. Ray's HTTP proxy and each replica run in separate processes. At most
 ``--queue`` requests wait; further requests get the status 503.
 """
 
@@ -21,7 +21,7 @@ from engines.engine import Images
 
 
 class DetectorReplica:
-    """One replica, which batches its requests."""
+    """One replica of the deployment, which batches its requests."""
 
     def __init__(self, folder: str, batch: int, wait_s: float) -> None:
         self._detector = PeerDetector(Path(folder))
@@ -33,7 +33,7 @@ class DetectorReplica:
         return self._detector.detect(pictures)
 
     async def __call__(self, request: Request) -> dict[str, Any]:
-        """Return the body of a response."""
+        """Return the JSON body of the response to a request."""
         picture = self._detector.picture(await request.body())
         return {"detections": await self._detect(picture)}
 

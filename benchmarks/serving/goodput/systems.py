@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started, driven and stopped."""
+"""Starts, loads and stops the compared servers: the engine node, LitServe and Ray Serve."""
 
 from __future__ import annotations
 
@@ -28,20 +28,24 @@ from ingest.site import CameraConfig
 from ingest.site.topic.store import publish
 
 PEERS = ROOT / ".sightline" / "peers"
-"""Folder of the peers' environments, which ``setup.sh`` makes."""
+"""Folder of the environments of LitServe and Ray Serve, which ``setup.sh`` creates."""
 HERE = Path(__file__).parent
 RAY_ENV = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_worker_niceness": "0"}
-"""Ray's settings for throughput. By default its workers have a lower priority than the other systems' workers."""
+"""Environment variables that optimise Ray for throughput. Without ``RAY_worker_niceness``, Ray's workers would have a
+lower priority than the workers of the other systems."""
 START_S = 300.0
-"""Maximum time for a server to start, in s."""
+"""Maximum time for a server to start, in seconds."""
 STOP_S = 10.0
 DRAIN_S = 5.0
-"""Maximum time that a client waits for responses after its last request, in s."""
+"""Maximum time that a client waits for responses after the client's last request, in seconds."""
 
 
 @dataclass(frozen=True)
 class OpenLoad:
-    """One open load: Poisson arrivals at ``rate`` per second, with a seed. ``pictures`` is a file of NumPy."""
+    """One open load: Poisson arrivals at ``rate`` per second, with a random seed.
+
+    ``pictures`` is a NumPy file with the pixels of the requests.
+    """
 
     rate: float
     seconds: float
@@ -50,7 +54,7 @@ class OpenLoad:
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments of each client."""
+        """Command line arguments of a client for this load."""
         return [
             f"--rate={self.rate}",
             f"--seconds={self.seconds}",
@@ -62,7 +66,11 @@ class OpenLoad:
 
 @dataclass(frozen=True)
 class ServerSetting:
-    """Settings of a server. ``batch`` and ``wait_s`` are those of dynamic batching; the node chooses its own."""
+    """Settings of a server.
+
+    ``batch`` is the maximum batch size and ``wait_s`` the maximum wait for a batch. The engine node chooses its own
+    values.
+    """
 
     system: str
     workers: int
@@ -81,17 +89,17 @@ class RunningServer(ABC):
 
     @abstractmethod
     async def drive(self, load: OpenLoad) -> list[float | None]:
-        """Return the latency of each request in s, None without a good response."""
+        """Send a load, and return each request's latency in seconds, or None without a valid response."""
 
 
 class RunningNode(RunningServer):
-    """An engine node and its broker."""
+    """A running engine node and its broker."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings) -> None:
         self._case, self._settings = case, settings
 
     async def drive(self, load: OpenLoad) -> list[float | None]:
-        """Return the latency of each request in s, None without a good response."""
+        """Send a load, and return each request's latency in seconds, or None without a valid response."""
         pipeline = self._case.pipeline.model_dump_json()
         where = [f"--bootstrap={self._settings.bootstrap}", f"--prefix={self._settings.prefix}"]
         return await _client(
@@ -107,13 +115,13 @@ class RunningNode(RunningServer):
 
 
 class RunningPeer(RunningServer):
-    """An HTTP server of a peer."""
+    """A running HTTP server of LitServe or Ray Serve."""
 
     def __init__(self, system: str, port: int) -> None:
         self._system, self._port = system, port
 
     async def drive(self, load: OpenLoad) -> list[float | None]:
-        """Return the latency of each request in s, None without a good response."""
+        """Send a load, and return each request's latency in seconds, or None without a valid response."""
         form = ["--form"] if self._system == "litserve" else []
         url = f"--url=http://127.0.0.1:{self._port}/predict"
         return await _client([_python(self._system), str(HERE / "httpclient.py"), url, *form, *load.arguments])
@@ -123,10 +131,10 @@ class RunningPeer(RunningServer):
 async def serving(
     setting: ServerSetting, case: PipelineCase, wait_s: float, queue: int, folder: Path
 ) -> AsyncIterator[RunningServer]:
-    """Run a server, and yield it once it answers. Its output goes to files in ``folder``.
+    """Run a server, and yield the server once it answers. The server's output goes to files in ``folder``.
 
-    LitServe refuses requests after ``wait_s``, Ray Serve those beyond ``queue``. The case's pipeline has the node's
-    limit.
+    LitServe refuses requests that have waited ``wait_s``, and Ray Serve refuses requests while ``queue`` requests
+    wait. The node takes its limit from ``freshness_s`` of the case's pipeline.
     """
     if setting.system == "sightline":
         async with _node(setting, case, folder) as node:
@@ -174,7 +182,7 @@ async def _node(setting: ServerSetting, case: PipelineCase, folder: Path) -> Asy
 
 @contextlib.asynccontextmanager
 async def _process(argv: Sequence[str], output: Path, env: dict[str, str]) -> AsyncIterator[None]:
-    """Run a process, and end its whole group afterwards."""
+    """Run a process, and kill its whole process group at the end."""
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *argv,
