@@ -1,6 +1,6 @@
 """Camera address with credentials.
 
-Only the capture child fills in the credentials, and messages never show credentials.
+Only the capture process of a camera inserts the credentials into the address. Messages never contain credentials.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ingest.site.camera import LOGIN
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(rf"([^&;=]*(?:{LOGIN})[^&;=]*=)[^&;]*", re.IGNORECASE)
 _MIN_MASKED_CHARS = 4
-"""Minimum length of a masked secret. A shorter secret also occurs in ordinary words. Masking a part of an ordinary
-word would reveal the secret."""
+"""Minimum number of characters of a secret that is masked in messages. A shorter secret may also occur inside an
+ordinary word, and masking a part of an ordinary word would reveal the secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Values of the variables, such as ``${NAME}``, in the path and the query."""
+    """Values of the variables ``${NAME}`` in the address's path and query; messages must not contain these values."""
 
     @property
     def with_user(self) -> str:
-        """The URL with percent-encoded user and password, as FFmpeg needs it."""
+        """The URL with percent-encoded user and password, in the form that FFmpeg expects."""
         if not self.user:
             return self.url
         parts = urlsplit(self.url)
@@ -48,7 +48,7 @@ class Address:
         return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
 
     def hide(self, text: str) -> str:
-        """Return a library's message with password and secrets masked, in plain and in percent-encoded form."""
+        """Return a library's message with password and secrets masked, whether percent-encoded or not."""
         text = text.replace(self.with_user, self.shown).replace(self.url, self.shown)
         for secret in sorted({self.password, *self.secrets}, key=len, reverse=True):
             for form in {secret, quote(secret, safe="")}:
@@ -59,7 +59,7 @@ class Address:
 def resolve(source: str, stream: StreamConfig, environment: Mapping[str, str] = os.environ) -> Address:
     """Replace variables ``${NAME}`` in an address, and read the password file.
 
-    Raise SourceUnusable for a missing value or an invalid address.
+    Raise SourceUnusable if a variable or the password is missing, or if the address is invalid.
     """
     try:
         return _resolved(source, stream, environment)

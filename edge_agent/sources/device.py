@@ -13,7 +13,10 @@ from ingest.runtime.clock import Clock
 
 
 class DeviceSource:
-    """V4L2 camera with a device number. The device determines the actual frame rate. Tests replace ``opens``."""
+    """Frame source for a V4L2 camera.
+
+    The device may deliver another frame rate than ``fps``. Tests replace ``opens``.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class DeviceSource:
                 self._video.set(key, value)
 
     def read(self) -> CapturedFrame:
-        """Return the next frame. Raise SourceStalled when the device delivers no frame."""
+        """Wait for the next frame and return it. Raise SourceStalled when the device delivers no frame."""
         if self._video is None:
             raise SourceUnusable(f"V4L2 device {self._number} is not open")
         if not self._video.grab():

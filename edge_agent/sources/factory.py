@@ -1,7 +1,7 @@
 """Factory of frame sources from a camera's configuration.
 
-The module of a source is imported only when a camera needs it. A capture child has only one camera, so the libraries
-of other kinds of sources would waste memory.
+The module of a source is imported only when a camera needs it. A capture process serves only one camera, so importing
+the libraries of all kinds of sources would waste memory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _FRAMES = "frames"
 class SourceContext:
     """Resources that a source needs in addition to its configuration.
 
-    A simulated camera writes a file with its ground truth to ``truth_folder``. An image folder saves its read
-    position in ``state_folder``. ``on_notice`` receives texts for the operator's log that report no failure.
+    A simulated camera writes a file with its ground truth to ``truth_folder``. The source of an image folder stores
+    in ``state_folder`` which picture was read last. ``on_notice`` receives messages for the operator's log, about
+    conditions that are not failures.
     """
 
     clock: Clock

@@ -23,7 +23,7 @@ Decoded = VideoFrame | str
 
 
 class FileSource:
-    """Video file, played at a given frame rate, once or in a loop."""
+    """Frame source that plays a video file at a given frame rate, once or in a loop."""
 
     def __init__(
         self, path: Path, fps: float, clock: Clock, *, loop: bool = False, pace: FramePacer | None = None

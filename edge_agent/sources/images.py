@@ -19,17 +19,18 @@ from ingest.runtime.clock import Clock
 from ingest.runtime.files import make_folder, write_private
 
 SETTLE_S = 0.5
-"""Time without a change after which a file counts as complete.
+"""Time in seconds after which an unchanged file counts as complete.
 
-A program that pauses for longer while it writes a file should write elsewhere and then move the file into the folder.
+A program that pauses for longer than this time while it writes a file should write to another folder, and then move
+the complete file into the image folder.
 """
 _POLL_S = 0.25
 _REST_PER_LISTING = 10.0
-"""Minimum pause after listing a folder, as a multiple of the duration: listing 100,000 files takes 0.7 s of processor
-time."""
+"""Minimum pause after a folder was listed, as a multiple of the time that the listing took. Listing 100,000 files
+takes 0.7 s of processor time."""
 _NOTICE_S = 60.0
-"""Interval between two searches for pictures in sub-folders that the source does not read. A camera may begin a new
-folder, for example for a date, at any time."""
+"""Interval in seconds between two searches for pictures in sub-folders that the source does not read. The search is
+repeated because a camera may begin a new sub-folder at any time, for example for a new date."""
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
@@ -37,8 +38,8 @@ _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"
 class ListedFile:
     """Entry of a folder listing. Entries are ordered by change time (ctime), then by name.
 
-    The change time is when a file was written, renamed or moved into the folder. The modification time is unsuitable,
-    because a copied or moved file may keep an old modification time.
+    The change time is the time at which a file was last written, renamed or moved into the folder. The modification
+    time is unsuitable for this order, because a copied or moved file may keep an old modification time.
     """
 
     changed_ns: int
@@ -48,12 +49,12 @@ class ListedFile:
 
     @property
     def content(self) -> tuple[int, int]:
-        """Fingerprint that changes with the file's content."""
+        """Modification time in ns and size in bytes, which identify the file's content."""
         return self.modified_ns, self.size
 
 
 class NewFiles:
-    """Finder of complete and unread files in one folder.
+    """Finds the files of one folder that are complete and that were not read yet.
 
     Pure. ``before`` lists files that were read or must be skipped.
 
@@ -63,13 +64,13 @@ class NewFiles:
     def __init__(self, settle_s: float, before: Iterable[ListedFile] = ()) -> None:
         self._settle_s = settle_s
         self._seen: dict[str, tuple[ListedFile, float]] = {}
-        """Latest listing of each file, and the time since which the file has not changed."""
+        """Latest entry of each file, and the monotonic time since which the entry has not changed, by file name."""
         self._read = {file.name: file.content for file in before}
 
     def look(self, listing: Iterable[ListedFile], now_s: float) -> list[ListedFile]:
-        """Return the files that became complete since the last call, in order.
+        """Return the files that became complete since the last call, ordered by change time.
 
-        Return a file once more after its content has changed.
+        A file is returned again after its content has changed.
         """
         listed = {file.name: file for file in listing}
         self._seen = {name: self._since(file, now_s) for name, file in listed.items()}
@@ -87,13 +88,14 @@ class NewFiles:
 
 
 class ImagesSource:
-    """Source of the new files of a folder, at most ``fps`` a second.
+    """Frame source that reads the new files of a folder, at most ``fps`` files a second.
 
     An empty folder does not end the source and is no failure.
 
-    ``position`` is the path where the last read file is saved. With a saved position, the source reads files that
-    arrived during a downtime. Without a saved position, files that are already in the folder are read only if
-    ``existing`` is true. With ``recursive``, the source also reads sub-folders, but does not follow symbolic links.
+    ``position`` is the path of a file that stores change time and name of the last picture that was read. With a
+    stored position, the source also reads files that arrived while the agent was down. Without a stored position,
+    files that are already in the folder are read only if ``existing`` is true. With ``recursive``, the source also
+    reads sub-folders, but does not follow symbolic links.
     """
 
     def __init__(
@@ -164,9 +166,9 @@ class ImagesSource:
             return unusable(f"{file.name}: {error.strerror}", now_ns)
 
     def _look(self, new: NewFiles) -> list[ListedFile]:
-        """Return the new files.
+        """Return the files that became complete since the last call.
 
-        After a slow listing, return an empty list for some time without listing the folder.
+        For some time after a slow listing, return an empty list without listing the folder.
         """
         now_s = self._clock.monotonic()
         if now_s < self._next_listing_s:
@@ -194,7 +196,7 @@ class ImagesSource:
             )
 
     def _after(self, there: Sequence[ListedFile]) -> tuple[int, str]:
-        """Return change time and name of the last file that earlier captures have read or that must be skipped."""
+        """Return the change time in ns and the name of the last file that was already read or must be skipped."""
         try:
             if self._position:
                 changed_ns, name = json.loads(self._position.read_text())
@@ -207,9 +209,10 @@ class ImagesSource:
         return (0, "") if self._existing or newest is None else (newest.changed_ns, newest.name)
 
     def _save_given(self) -> None:
-        """Save the position of the last returned picture.
+        """Save the change time and name of the last returned picture.
 
-        A caller that requests another picture has processed the last picture.
+        The position is saved when the caller requests another picture, because the caller has then processed the last
+        picture.
         """
         if self._given:
             self._save(self._given.changed_ns, self._given.name)

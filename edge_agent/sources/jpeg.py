@@ -1,4 +1,4 @@
-"""End of a JPEG in a stream of bytes, found by its markers (ITU-T T.81, annex B). Pure."""
+"""Search for the end of a JPEG in a stream of bytes, by the markers in the JPEG (ITU-T T.81, annex B). Pure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import re
 JPEG_START = b"\xff\xd8\xff"
 """First three bytes of every JPEG: the marker "start of image" and the first byte of the next marker."""
 _IN_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdf\xe0-\xef\xfe]")
-"""Markers that may follow a scan. Other markers in coded data are fill bytes, restart markers or damage."""
+"""Markers that may follow the coded data of a scan. All other markers inside coded data are fill bytes, restart
+markers or damage."""
 _MARKER_BYTES, _LENGTH_BYTES = 2, 2
 _SCAN, _END = 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 
 
 class JpegScan:
-    """Incremental search for the end of the JPEG at the start of a buffer that grows.
+    """Incremental search for the end of a JPEG that begins at the start of a growing buffer.
 
-    Segments are skipped by their lengths, so the end marker of a thumbnail inside a segment is ignored.
+    The search skips each segment by the length in the segment's header, so the end marker of a thumbnail inside a
+    segment is ignored.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,7 @@ class JpegScan:
         return None
 
     def _skip_segment(self, data: bytes | bytearray) -> bool:
-        """Move the present position behind the segment that begins there.
+        """Move the search position behind the segment that begins at the search position.
 
         Return False while ``data`` does not contain the segment's length field.
         """

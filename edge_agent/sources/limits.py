@@ -1,4 +1,4 @@
-"""Limits of a capture child: picture size, memory, and core dumps.
+"""Limits of a capture process: picture size, memory, and core dumps.
 
 The memory limit is RLIMIT_DATA (getrlimit(2), since Linux 4.7), which counts private writable memory. RLIMIT_AS would
 also count reserved memory, and FFmpeg, OpenBLAS and the allocator reserve half a gigabyte before the first frame. If
@@ -11,8 +11,8 @@ import resource
 from pathlib import Path
 
 MAX_PIXELS = 7680 * 4320
-"""Maximum number of pixels in a picture (8K). A picture whose header states more pixels is refused before memory is
-allocated."""
+"""Maximum number of pixels in a picture: 7680 × 4320 (8K). A picture whose header states more pixels is refused
+before memory is allocated."""
 _MIB = 1024 * 1024
 
 

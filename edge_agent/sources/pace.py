@@ -8,9 +8,11 @@ from collections.abc import Callable
 from ingest.runtime.clock import Clock
 
 SLICE_S = 1.0
-"""Maximum length of one wait. Between waits, the capture checks for a stop request and reports its progress."""
+"""Maximum length of one wait, in seconds. Between two waits, the capture process checks for a stop request and
+reports its progress."""
 _MAX_LAG_S = 1.0
-"""Maximum lag behind the schedule. After a longer lag, the schedule starts anew without catching up."""
+"""Maximum delay of a frame after its due time, in seconds. After a longer delay, the schedule starts again at the
+present time, and missed frames are skipped."""
 
 
 class FramePacer:

@@ -1,4 +1,6 @@
-"""Frames of encoded pictures, from snapshots, MJPEG and image files: JPEG, PNG and other formats of OpenCV.
+"""Frames from encoded pictures, such as snapshots, MJPEG streams and image files.
+
+Formats are JPEG, PNG and other formats of OpenCV.
 
 JPEG is decoded by FFmpeg, because OpenCV does not report missing data in the middle of a JPEG.
 """
@@ -18,12 +20,12 @@ from edge_agent.sources.limits import MAX_PIXELS
 from edge_agent.sources.source import CapturedFrame, Grey, Image
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
-"""Maximum size of an encoded picture: an 8K PNG of a noisy scene is about as large as this limit."""
+"""Maximum size of an encoded picture in bytes. An 8K PNG of a noisy scene is about as large as this limit."""
 _EXIF, _EXIF_WITHIN_BYTES = b"Exif\0\0", 4096
 
 
 class PictureDecoder:
-    """Decoder of one source's pictures, on demand."""
+    """Decoder of the pictures of one source. Each picture is decoded only on demand."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
@@ -64,7 +66,8 @@ class _JpegPicture:
     def _decode(self) -> VideoFrame:
         """Decode a JPEG with a new FFmpeg codec context.
 
-        A reused context would take a smaller picture for one field of the previous (interlaced) picture.
+        A reused context would read a picture that is smaller than the previous picture as one field of an interlaced
+        picture.
         """
         if self._frame is None:
             size, end = len(self._data), JpegScan().end(self._data)

@@ -1,4 +1,4 @@
-"""Interface of all frame sources, and the frames that they deliver."""
+"""``FrameSource``, the interface of all frame sources, and ``CapturedFrame``, a frame that a source delivers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Grey = npt.NDArray[np.uint8]
 class CapturedFrame:
     """One frame with its capture time in Unix ns. The pixels are made at the first access to ``image``.
 
-    The gate drops most frames by their capture time alone, and dropped frames need no conversion to pixels. Access
-    the picture before the source's next ``read``, because a V4L2 device keeps only its latest picture.
+    Most frames are never converted to pixels, because the gate drops most frames by their capture time alone. Access
+    ``image`` before the source's next ``read``, because a V4L2 device keeps only its latest picture.
 
-    ``time_source`` is ``host`` for the host's clock at arrival, or ``stream`` for the stream's own clock.
-    ``error_ms`` is the difference between the capture time and the arrival time. The error of the capture time is at
-    most this difference, unless the stream's clock is ahead of the host's clock. ``error_ms`` is None if the error is
-    unknown.
+    ``time_source`` names the clock that gave the capture time: ``host`` for the host's clock at the frame's arrival,
+    or ``stream`` for the stream's own clock. ``error_ms`` is the difference between the capture time and the arrival
+    time. The error of the capture time is at most ``error_ms``, unless the stream's clock is ahead of the host's
+    clock. ``error_ms`` is None if the error is unknown.
     """
 
     __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source")
@@ -45,20 +45,23 @@ class CapturedFrame:
 
     @property
     def image(self) -> Image:
-        """The picture, which the caller may change. Raise FrameUnusable when the picture cannot be made."""
+        """The colour picture, which the caller may change. Raise FrameUnusable if the picture cannot be decoded."""
         if callable(self._image):
             self._image = self._image()
         return self._image
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the picture; empty until the picture is made."""
+        """Shape ``(height, width, 3)`` of the picture; empty before the first access to ``image``."""
         return () if callable(self._image) else self._image.shape
 
     def luma(self) -> Grey:
-        """Return a read-only grey picture. The grey picture costs less time than ``image`` and may be smaller.
+        """Return a read-only grey picture.
 
-        Raise FrameUnusable when the picture cannot be made.
+        Making the grey picture takes less time than making ``image``, and the grey picture may be smaller than
+        ``image``.
+
+        Raise FrameUnusable if the picture cannot be decoded.
         """
         if self._luma is not None and callable(self._image):
             return self._luma()
@@ -75,8 +78,9 @@ class FrameSource(Protocol):
         """Block until the next frame is due and return it.
 
         While no frame is due, return None at least once a second, so that the caller can check for a stop request. A
-        source that waits for a camera may block longer, at most for the stall time. Raise SourceEnded at the end of
-        the source. Raise SourceStalled when no frame has come for the stall time.
+        source that waits for a camera may block for longer than a second, but at most for the stall time. Raise
+        SourceEnded when the source has no more frames. Raise SourceStalled when no frame has arrived for the stall
+        time.
         """
 
     def close(self) -> None:
@@ -84,12 +88,12 @@ class FrameSource(Protocol):
 
 
 def unusable(why: str, captured_ns: int) -> CapturedFrame:
-    """Return a frame whose ``image`` raises FrameUnusable with this reason."""
+    """Return a frame whose ``image`` raises FrameUnusable with the reason ``why``."""
     return CapturedFrame(failing(why), captured_ns)
 
 
 def failing(why: str) -> Callable[[], Image]:
-    """Return a function that raises FrameUnusable with this reason instead of returning a picture."""
+    """Return a function that raises FrameUnusable with the reason ``why`` instead of returning a picture."""
 
     def fail() -> Image:
         raise FrameUnusable(why)

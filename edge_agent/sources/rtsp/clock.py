@@ -1,7 +1,10 @@
-"""Capture times of a stream's frames: from the camera's clock if it is close to the host's clock, else from the host.
+"""Capture times of a stream's frames.
 
-RTCP sender reports (RFC 3550, 6.4.1) map time stamps of a stream to the camera's clock. The camera's time includes no
-network or decoder delay, but the error of the camera's clock.
+The camera's clock gives the time if this clock is close to the host's clock; otherwise, the host's clock gives the
+time.
+
+RTCP sender reports (RFC 3550, 6.4.1) map time stamps of a stream to the camera's clock. A time by the camera's clock
+contains no delay of network or decoder, but contains the error of the camera's clock.
 """
 
 from __future__ import annotations
@@ -17,28 +20,30 @@ _REFERENCE = struct.Struct("<q")
 """First field of FFmpeg's AVProducerReferenceTime: the Unix time in µs."""
 
 _FADE = 0.1
-"""Maximum share by which frame times run faster or slower during the gradual switch from one clock to the other.
+"""Maximum share by which frame times run faster or slower than real time during a gradual switch between the camera's
+clock and the host's clock.
 
 Without a gradual switch, a jump of frame times would falsify measured speeds, and a jump back would change the order
 of frames.
 """
 _SET_BACK_NS = 1_000_000_000
 _STANDS_STILL_NS = 10_000_000_000
-"""Maximum time for which frame times may stand still. Frame times never go back, with two exceptions. First, frame
-times go back when the host's clock is set back by more than ``_SET_BACK_NS``. Second, frame times go back when they
-would otherwise stand still for longer than this limit, because the gate's rate limit passes no frame while they stand
-still."""
+"""Maximum time in ns for which frame times may stand still. Frame times go back only in two cases: if the host's
+clock is set back by more than ``_SET_BACK_NS``, or if frame times would have to stand still for longer than this
+maximum. While frame times stand still, the gate's rate limit passes no frame."""
 _NEAR = 0.8
-"""Share of the maximum clock difference below which a stream clock that was refused is used again (hysteresis)."""
+"""A stream clock that was refused is used again once its difference from the host's clock is below this share of the
+maximum difference (hysteresis)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTime:
-    """Capture time of a frame in Unix ns, its clock (``stream`` or ``host``), and its error bound in ms.
+    """Capture time of a frame in Unix ns, the clock that gave the time (``stream`` or ``host``), and the error bound
+    in ms.
 
-    ``error_ms`` is the difference between capture time and arrival time. The error is at most this difference, unless
-    the stream's clock is ahead of the host's clock. ``error_ms`` is None if the capture time is the arrival time, so
-    that the error is unknown.
+    ``error_ms`` is the difference between capture time and arrival time. The error of the capture time is at most
+    ``error_ms``, unless the stream's clock is ahead of the host's clock. If the capture time is the arrival time, the
+    error is unknown and ``error_ms`` is None.
     """
 
     captured_ns: int
@@ -49,15 +54,16 @@ class FrameTime:
 class SenderReports:
     """Map from presentation times to the camera's clock, based on the newest sender report.
 
-    FFmpeg attaches the time of a sender report to a packet (AV_PKT_DATA_PRFT). A decoder may reorder frames. The time
-    of a frame is therefore the time of the report plus the difference of the presentation times of frame and packet.
-    The first report is ignored, because FFmpeg attaches the first report to the wrong frame, one frame too early.
+    FFmpeg attaches the time of a sender report to a packet (AV_PKT_DATA_PRFT). Because a decoder may reorder frames,
+    the time of a frame is computed as the time of the report plus the difference between the presentation times of
+    frame and packet. The first sender report is ignored, because FFmpeg attaches this report to the wrong frame, one
+    frame too early.
     """
 
     def __init__(self) -> None:
         self._has_first_report = False
         self._anchor: tuple[int, int] | None = None
-        """Presentation time of the newest sender report in the stream's time base, and its Unix time in ns."""
+        """Presentation time (in the stream's time base) and Unix time (in ns) of the newest sender report."""
 
     def note(self, packet: Packet[VideoStream]) -> None:
         """Store the sender report that is attached to a packet, if any."""
@@ -69,7 +75,7 @@ class SenderReports:
         self._has_first_report = True
 
     def time_ns(self, frame: VideoFrame) -> int | None:
-        """Return a frame's time by the camera's clock in Unix ns, or None before the first usable report."""
+        """Return a frame's time by the camera's clock in Unix ns, or None before the first usable sender report."""
         if self._anchor is None or frame.pts is None or frame.time_base is None:
             return None
         return self._anchor[1] + round((frame.pts - self._anchor[0]) * frame.time_base * 10**9)
@@ -120,7 +126,8 @@ class StreamClock:
         return self._last_arrived_ns - arrived_ns > _SET_BACK_NS or self._last_ns - out_ns > _STANDS_STILL_NS
 
     def _carry(self, source: str, elapsed_ns: int) -> None:
-        """Update the correction of frame times, so that frame times do not jump after a switch of the clock.
+        """Update the correction that is added to frame times, so that frame times do not jump after a switch of the
+        clock.
 
         The correction is reduced gradually, by at most the share ``_FADE`` of the elapsed time.
         """

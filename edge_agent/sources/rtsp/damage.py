@@ -1,13 +1,14 @@
-"""Tracker of the frames of a stream that are damaged by lost packets.
+"""Tracks which frames of a stream are damaged because packets were lost.
 
 Each frame is predicted from the previous frame, so damage stays in the picture until a complete key frame arrives.
-The decoders of FFmpeg 8 do not report all damaged frames. The H.264 decoder flags only the frame with the missing
-part, not the following frames; the H.265 decoder flags no frame. A frame that lost all its packets is never flagged.
-FFmpeg counts RTP packets and reports missing packets only in its log (rtpdec.c), so this module reads the log.
+The decoders of FFmpeg 8 do not report all damaged frames. The H.264 decoder flags a frame that lacks a part, but not
+the frames that are predicted from this frame; the H.265 decoder flags no frame. If all packets of a frame are lost,
+neither decoder reports the loss. FFmpeg counts RTP packets and reports missing packets only in its log (rtpdec.c), so
+this module reads the log.
 
-A stream with gradual refresh has only one key frame, the first. After a loss, the capture of such a stream restarts
-when no intact frame has arrived for the stall time. A decoder that has just started may flag the frames before the
-first intact frame. Flags before the first intact frame do not count as damage.
+A stream with gradual refresh has only one key frame, the first. After a packet loss in a stream with gradual refresh,
+no frame counts as intact, and the capture restarts after the stall time. A decoder that has just started may flag
+frames before the first intact frame, and these flags do not count as damage.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ class Damage:
     def __init__(self) -> None:
         self._loss_logged = self._damaged = self._has_intact_frame = False
         self._until_pts: int | None = None
-        """Presentation time of the last loss. A key frame at or before this time may also be damaged."""
+        """Presentation time of the last packet loss. A key frame at or before this presentation time may also be
+        damaged."""
         self._opening_s = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Read FFmpeg's log and detect lost packets. The log is global, so only one stream may listen at a time."""
+        """Read FFmpeg's log and detect lost packets.
+
+        FFmpeg has one log for the whole process, so only one stream at a time may use this context.
+        """
         av.logging.set_skip_repeated(False)
         av.logging.set_level(av.logging.WARNING)
         try:
@@ -47,15 +52,15 @@ class Damage:
             self._loss_logged = self._loss_logged or any(text.startswith(_LOST) for _, _, text in log)
 
     def opened(self, took_s: float) -> None:
-        """Handle packet losses during the opening of the stream, which took ``took_s``.
+        """Mark the stream as damaged if packets were lost during its opening, which took ``took_s`` seconds.
 
-        These losses may have damaged the first frames.
+        Packets that were lost during the opening may have damaged the first frames.
         """
         if self._loss_logged:
             self._loss_logged, self._damaged, self._opening_s = False, True, took_s
 
     def note(self, packet: Packet[VideoStream]) -> None:
-        """Handle a packet that was read inside ``listening``."""
+        """Mark frames as damaged if FFmpeg logged a loss while this packet was read inside ``listening``."""
         if packet.pts is not None and packet.time_base and self._opening_s:
             self._damage_until(packet.pts + round(self._opening_s / packet.time_base))
             self._opening_s = 0.0
@@ -64,12 +69,14 @@ class Damage:
             self._damage_until(packet.pts)
 
     def cut_off(self, packet: Packet[VideoStream]) -> None:
-        """Handle a packet that FFmpeg returned at a timeout and that may be incomplete."""
+        """Mark frames as damaged if FFmpeg returned this packet at a timeout and its decoder flags no incomplete
+        frames.
+        """
         if packet.stream.codec_context.name != _FLAGGED:
             self._damage_until(packet.pts)
 
     def undecodable(self, packet: Packet[VideoStream]) -> None:
-        """Handle a packet that cannot be decoded."""
+        """Mark frames as damaged, because this packet cannot be decoded. Do nothing before the first intact frame."""
         if self._has_intact_frame:
             self._damage_until(packet.pts)
 

@@ -1,4 +1,4 @@
-"""Frame source for RTSP cameras, with all codecs of FFmpeg, such as H.264, H.265 and MJPEG; over TCP, UDP or TLS."""
+"""Frame source for RTSP cameras over TCP, UDP or TLS, with all video codecs of FFmpeg, such as H.264 and H.265."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _OPTIONS = {
 _REORDER_PACKETS = {"udp": "512", "tcp": "8"}
 """Maximum number of packets that wait for a missing earlier packet.
 
-The number for UDP is enough for 20 Mbit/s during FFmpeg's ``max_delay``. Over TCP, a packet is missing only if the
-camera dropped it or a relay reordered it. FFmpeg does not apply ``max_delay`` to TCP. With a long queue, a slow
-stream would therefore freeze for half a minute until the queue is full. With 0 packets, FFmpeg would not log lost
-packets.
+Over UDP, 512 packets are enough for a stream of 20 Mbit/s during FFmpeg's ``max_delay``. Over TCP, a packet is
+missing only if the camera dropped it or a relay reordered it. FFmpeg does not apply ``max_delay`` to TCP, so a slow
+stream with a long queue would freeze for half a minute until the queue is full. With a maximum of 0 packets, FFmpeg
+would not log lost packets.
 """
 
 
 class StreamSource:
     """Frame source for one RTSP stream.
 
-    ``on_notice`` receives texts for the operator's log that report no failure.
+    ``on_notice`` receives messages for the operator's log, about conditions that are not failures.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class StreamSource:
     def read(self) -> CapturedFrame:
         """Return the next frame.
 
-        Raise SourceStalled when the stream ends or breaks, or when no frame has come for the stall time.
+        Raise SourceStalled when the stream ends or breaks, or when no frame has arrived for ``stall_s``.
         """
         if self._container is None:
             raise SourceUnusable(f"RTSP camera {self._address.shown} is not open")

@@ -1,7 +1,8 @@
 """Timetable of the actors (moving objects) in a simulated scene. Pure.
 
-Traffic comes in bursts: each cycle has a busy part and a quiet part without motion. The random generator of a cycle
-is seeded by (seed, scene, cycle), so any frame can be rendered without rendering earlier frames.
+Traffic comes in bursts: each cycle of 20 s has a busy part and a quiet part without motion. The random generator of a
+cycle is seeded with the scene's seed, the kind of scene and the cycle's number, so any frame can be rendered without
+rendering earlier frames.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX, C
 
 CYCLE_S = 20.0
 BUSY_S = 11.0
-"""Length of the busy part of a cycle. Actors start only in the busy part, and all actors leave the picture before the
-next cycle."""
+"""Length of the busy part of a cycle, in seconds. Actors start only in the busy part, and all actors leave the
+picture before the next cycle."""
 
 SIZES_PX: dict[str, tuple[int, int]] = {
     "car": (92, 44),
@@ -27,23 +28,26 @@ SIZES_PX: dict[str, tuple[int, int]] = {
     "part_good": (58, 58),
     "part_faulty": (58, 58),
 }
-"""Width and height of each kind of actor, in px of a 640×360 picture (the base size)."""
+"""Width and height in px, by kind of actor, for a picture of 640×360 px (the base size)."""
 
 _ROAD_LANES = ((150.0, -1), (208.0, -1), (262.0, 1), (318.0, 1))
-"""Centre line of each road lane in px from the top, and the lane's direction: -1 for left, 1 for right."""
+"""For each lane of the road: distance of the centre line from the top in px, and direction of traffic (-1 for left, 1
+for right)."""
 _VEHICLES = (("car", 0.62), ("truck", 0.14), ("bus", 0.10), ("motorcycle", 0.14))
 _ROAD_GAP_S = 1.3
-"""Minimum time between two vehicles of a lane. The gap prevents overlaps: the slowest vehicles drive 150 px/s, and a
-bus is 168 px long."""
+"""Minimum time between two vehicles of a lane, in seconds. This gap prevents overlaps: the slowest vehicles drive 150
+px/s, and a bus is 168 px long."""
 _MARGIN_PX = 100.0
-"""Distance outside the picture at which actors start and end, so that no actor appears suddenly."""
+"""Distance in px from the picture's edge at which actors start and end outside the picture, so that no actor appears
+suddenly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Moving object with a path from ``start`` through ``via`` to ``end`` (centres in px of the base size).
 
-    x changes evenly from ``begins_s`` to ``ends_s``; y follows the polyline.
+    The centre's x coordinate changes evenly from ``begins_s`` to ``ends_s``; the y coordinate follows straight lines
+    between the three points.
     """
 
     id: int
@@ -56,7 +60,7 @@ class Actor:
     look: int
 
     def centre(self, at_s: float) -> tuple[float, float]:
-        """Return the centre at a time, in px of the base size."""
+        """Return the actor's centre ``(x, y)`` at a time, in px of the base size."""
         x = float(np.interp(at_s, (self.begins_s, self.ends_s), (self.start[0], self.end[0])))
         path = sorted((self.start, self.via, self.end))
         return x, float(np.interp(x, [p[0] for p in path], [p[1] for p in path]))

@@ -1,4 +1,7 @@
-"""Static background of a scene: road, yard or conveyor belt. Pure; drawn once for each scene, at 640×360 px."""
+"""Static background of a scene: road, yard or conveyor belt.
+
+Pure. The background is drawn once for each scene, at 640×360 px.
+"""
 
 from __future__ import annotations
 

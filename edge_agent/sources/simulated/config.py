@@ -12,7 +12,7 @@ Light = Literal["day", "night"]
 LIGHTS: tuple[Light, ...] = ("day", "night")
 
 BASE_WIDTH_PX, BASE_HEIGHT_PX = 640, 360
-"""Picture size in which the scenes and their boxes are defined. For another picture size, the whole scene and all
+"""Picture size in px for which the scenes and boxes are defined. For another picture size, the whole scene and all
 boxes are scaled."""
 
 COUNTING_LINES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
@@ -20,13 +20,14 @@ COUNTING_LINES: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = 
     "yard": ((0.45, 1.0), (0.45, 0.0)),
     "conveyor": ((0.6, 1.0), (0.6, 0.0)),
 }
-"""Counting line of each scene, from start to end, as shares of width and height.
+"""Start ``(x, y)`` and end ``(x, y)`` of the counting line by kind of scene, as shares of the picture's width and
+height.
 
-The lines point upwards, so an object that moves to the right crosses in direction ``forward``.
+All counting lines point upwards, so an object that moves to the right crosses in direction ``forward``.
 """
 
 RESTRICTED_ZONE: tuple[tuple[float, float], ...] = ((0.56, 0.60), (0.93, 0.60), (0.93, 0.97), (0.56, 0.97))
-"""Corners of the restricted zone in the yard scene, as shares of width and height."""
+"""Corners ``(x, y)`` of the restricted zone in the yard scene, as shares of the picture's width and height."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class SceneConfig:
     """Configuration of a simulated scene. Equal configurations produce equal frames on every machine.
 
     ``noise_sigma`` is the standard deviation of the sensor noise at mid grey by day, in grey levels. The sensor noise
-    doubles at night. Bright parts of a picture are noisier than dark parts. ``density`` scales the amount of traffic:
-    1.0 is busy but not crowded.
+    doubles at night. Bright parts of a picture are noisier than dark parts. ``density`` scales the amount of traffic;
+    with 1.0, the scene is busy but not crowded.
     """
 
     kind: SceneKind

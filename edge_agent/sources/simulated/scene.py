@@ -20,7 +20,7 @@ _MIN_VISIBLE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """Visible object of a frame. ``box`` is left, top, right, bottom in px, clipped to the picture."""
+    """Object that is visible in a frame. ``box`` is left, top, right, bottom in px, clipped to the picture."""
 
     id: int
     label: str
@@ -29,7 +29,9 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Rendered frame ``(height, width, 3)`` uint8 BGR, its objects, and the crossings since the previous frame."""
+    """Rendered picture ``(height, width, 3)`` uint8 BGR, visible objects, and line crossings since the previous
+    frame.
+    """
 
     index: int
     image: npt.NDArray[np.uint8]
@@ -47,7 +49,7 @@ class SimulatedScene:
         self._scale = config.width / BASE_WIDTH_PX, config.height / BASE_HEIGHT_PX
 
     def render(self, index: int) -> Rendered:
-        """Return the frame with this index, counted from 0."""
+        """Return the frame with the given index, counted from 0."""
         at_s = index / self.config.fps
         image = self._empty.copy()
         objects = []

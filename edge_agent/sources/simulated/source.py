@@ -12,7 +12,10 @@ from ingest.runtime.clock import Clock
 
 
 class SimulatedSource:
-    """Source of rendered frames. The source ends after ``frames`` frames; 0 means that it never ends."""
+    """Frame source that renders the frames of a simulated scene.
+
+    The source ends after ``frames`` frames; 0 means that it never ends.
+    """
 
     def __init__(
         self,

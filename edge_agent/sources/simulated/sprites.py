@@ -1,4 +1,7 @@
-"""Pictures and masks of actors, cached after the first drawing. Pure; sizes are in px of a 640×360 picture."""
+"""Pictures and masks of actors, cached after the first drawing.
+
+Pure. All sizes are in px of a picture of 640×360 px.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ _CLOTHES: tuple[Colour, ...] = (
     (40, 110, 190),
 )
 _GAIT_STEPS = 8
-"""Number of drawn phases of a walking person's step. At 10 frames/s, more phases would make no visible difference."""
+"""Number of different pictures of a person in one walking cycle. At 10 frames/s, more pictures would make no visible
+difference."""
 
 
 def sprite(actor: Actor, at_s: float) -> Sprite:

@@ -15,7 +15,10 @@ from ingest.runtime.files import make_folder
 
 @dataclass(frozen=True, slots=True)
 class TruthFrame:
-    """Ground truth of one captured frame: the objects and crossings of ``Rendered`` as dictionaries."""
+    """Ground truth of one captured frame.
+
+    ``objects`` and ``crossings`` have the fields of SceneObject and SimulatedCrossing.
+    """
 
     index: int
     epoch: int
@@ -56,7 +59,7 @@ class TruthWriter:
 
 
 def read_truth(path: Path) -> Iterator[tuple[dict[str, Any], TruthFrame]]:
-    """Yield the ground truth of each frame, with the header that applies to the frame.
+    """Yield the ground truth of each frame, together with the last header line before the frame.
 
     The file has several headers, because each start of a capture writes a new header.
     """

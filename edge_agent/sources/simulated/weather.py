@@ -1,4 +1,7 @@
-"""Effects of light, rain and sensor noise on a picture. Pure: all random values depend on the frame's index."""
+"""Effects of light, rain and sensor noise on a picture.
+
+Pure: all random values depend only on the scene's seed and the frame's index.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,22 @@ from edge_agent.sources.simulated.config import SceneConfig
 Image = npt.NDArray[np.uint8]
 
 _BANK_MARGIN_PX = 64
-"""Margin in px by which the noise field is larger than the picture. Each frame uses a random window of the field: 64²
-positions and two signs give 8,192 different noises."""
+"""Margin in px by which the noise field is larger than the picture. Each frame adds or subtracts a random window of
+the noise field: 64² positions and two signs give 8,192 different noise patterns."""
 _NIGHT = np.array([0.46, 0.36, 0.32], np.float32)
 """Share of daylight that remains at night, in blue, green and red."""
 _STREAKS_PER_MEGAPIXEL = 900
 _RAIN_DIM = 0.86
 _READ_SHARE = 0.4
-"""Share of read noise in the variance of the sensor noise at mid grey. The remaining noise is shot noise, which grows
-with the light."""
+"""Share of read noise in the variance of the sensor noise at mid grey. The remaining variance is shot noise, which
+grows with the light."""
 _MID_GREY = 128.0
 _NOISE_UNIT, _GAIN_UNIT = 16, 64
-"""Scale of the integers in the noise field (16 for one grey level), and of ``_GAIN`` (64 for a gain of 1)."""
+"""Integer that stands for one grey level in the noise field (16), and integer that stands for a gain of 1 in
+``_GAIN`` (64)."""
 _GAIN = (_GAIN_UNIT * np.sqrt(_READ_SHARE + (1 - _READ_SHARE) * np.arange(256) / _MID_GREY)).round().astype(np.int16)
-"""Noise at each grey level relative to mid grey, by the Poissonian-Gaussian model (Foi et al., IEEE TIP 2008)."""
+"""Standard deviation of the noise at each grey level, relative to mid grey, by the Poissonian-Gaussian model (Foi et
+al., IEEE TIP 2008)."""
 
 
 class Weather:
@@ -39,14 +44,14 @@ class Weather:
         self._bank = (rng.normal(0.0, sigma, shape) * _NOISE_UNIT).round().astype(np.int16) if sigma else None
 
     def lit(self, image: Image, rows: slice = slice(None), columns: slice = slice(None)) -> Image:
-        """Return a picture, or a part of it at the given rows and columns, in the light of this scene."""
+        """Apply the light of this scene to a picture, or to the part of a picture at the given rows and columns."""
         if self._lamp is None:
             return image
         lamp = np.ascontiguousarray(self._lamp[rows, columns])
         return cv2.multiply(image, lamp, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
     def finish(self, image: Image, index: int) -> Image:
-        """Return the picture as the sensor would record it, with rain and then noise."""
+        """Return a picture with rain and then sensor noise added to it."""
         rng = np.random.default_rng([self._config.seed, 13, index])
         if self._config.rain:
             image = self._rained(image, rng)

@@ -9,28 +9,31 @@ from typing import NamedTuple
 import httpx
 
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
-"""One element of a comma-separated list, with its quoted strings."""
+"""Pattern of one element in a comma-separated list. A comma inside a quoted string does not end an element."""
 _PARAMETER = re.compile(r'\s*([\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s"=]+)\s*')
 _SCHEME = re.compile(r"\s*([A-Za-z][\w-]*)(?:\s+|$)")
 _ALGORITHMS = frozenset(f"{name}{kind}" for name in ("MD5", "SHA", "SHA-256", "SHA-512") for kind in ("", "-SESS"))
 
 
 class Challenge(NamedTuple):
-    """Authentication method that a camera offers: scheme and parameters, both with lower-case names."""
+    """Authentication method that a camera offers: the scheme and the parameters by name.
+
+    All names are in lower case.
+    """
 
     scheme: str
     parameters: dict[str, str]
 
     @property
     def is_supported_digest(self) -> bool:
-        """Whether this is a Digest challenge that httpx can answer."""
+        """Whether the challenge is a Digest challenge that httpx can answer."""
         algorithm, qop = (self.parameters.get(name, "").strip('"') for name in ("algorithm", "qop"))
         known = {"realm", "nonce"} <= self.parameters.keys() and (algorithm or "MD5").upper() in _ALGORITHMS
         return self.scheme == "digest" and known and (not qop or "auth" in re.split(", ?", qop))
 
     @property
     def header(self) -> str:
-        """The challenge as the value of a WWW-Authenticate header."""
+        """The challenge in the form of a WWW-Authenticate header's value."""
         return f"{self.scheme} " + ", ".join(f"{name}={value}" for name, value in self.parameters.items())
 
     def __str__(self) -> str:
@@ -84,9 +87,10 @@ class CameraLogin(httpx.Auth):
                 return
 
     def _choice(self, response: httpx.Response) -> httpx.Auth:
-        """Choose a challenge and remove all others from the response.
+        """Choose the challenge to answer, and remove all other challenges from the response.
 
-        With several challenges, httpx would answer the first Digest challenge, even an unsupported one.
+        If the response kept several challenges, httpx would answer the first Digest challenge, even an unsupported
+        challenge.
         """
         offered = challenges(response.headers.get_list("www-authenticate"))
         for challenge in offered:

@@ -1,6 +1,6 @@
 """Parser for MJPEG: an endless multipart response with one picture in each part. Pure.
 
-The headers of some cameras are wrong. The parser therefore trusts, in this order:
+Because some cameras send wrong headers, the parser trusts the following, in this order:
 
 1. the markers of a JPEG, which show the end of the picture as soon as the end is received;
 2. the boundary line before the first part, even if the Content-Type names another boundary;
@@ -17,7 +17,8 @@ _MAX_HEADER_BYTES = 16 * 1024
 _BOUNDARY = re.compile(r"""boundary\s*=\s*("[^"]*"|[^;\s]+)""", re.IGNORECASE)
 _LENGTH = re.compile(rb"^content-length[ \t]*:\s*(\d+)\s*$", re.IGNORECASE | re.MULTILINE)
 _BODY = re.compile(rb"\r?\n\r?\n|(?=" + re.escape(JPEG_START) + rb")")
-"""Position where a body begins: after an empty line, or at the start of a JPEG if the camera sends no empty line."""
+"""Pattern of the position where a part's body begins: after an empty line, or at the start of a JPEG if the camera
+sends no empty line."""
 _SPACE = b"\r\n \t"
 
 
@@ -28,10 +29,12 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class Multipart:
-    """Incremental parser from received bytes to pictures. Raise ValueError for a picture larger than ``max_bytes``.
+    """Incremental parser that extracts pictures from received bytes.
 
-    The first line that begins with dashes, or that equals ``boundary``, is the boundary of all parts. If a JPEG comes
-    before any such line, the stream has no boundaries between its pictures.
+    Raise ValueError for a picture larger than ``max_bytes``.
+
+    The first line that begins with dashes, or that equals ``boundary``, is the boundary of all parts. If a JPEG
+    arrives before any boundary line, the parser expects no boundaries between pictures.
     """
 
     def __init__(self, boundary: bytes, max_bytes: int) -> None:
@@ -41,7 +44,8 @@ class Multipart:
         self._buffer = bytearray()
         self._boundary: re.Pattern[bytes] | None = None
         self._overlap_bytes = 0
-        """Length of the boundary line. The end of the buffer may hold an incomplete boundary of up to this length."""
+        """Length of the boundary line in bytes. An incomplete boundary line of up to this length may be at the end of
+        the buffer."""
         self._length: int | None = None
         self._inside = False
         self._jpeg: JpegScan | None = None
@@ -49,7 +53,7 @@ class Multipart:
         """Number of bytes at the start of the body that were searched and contain no boundary."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Add received bytes. Return the pictures that are now complete."""
+        """Add received bytes. Return the pictures that the added bytes complete."""
         self._buffer += data
         found = []
         while (body := self._body() if self._inside else self._headers()) is not None:  # None: more bytes are needed
@@ -116,6 +120,9 @@ class Multipart:
 
 
 def _require_short(size: int) -> None:
-    """Raise ValueError for headers that never end, because each search of the growing buffer would take longer."""
+    """Raise ValueError for headers that never end.
+
+    Without this limit, each search of the growing buffer would take longer than the search before.
+    """
     if size > _MAX_HEADER_BYTES:
         raise ValueError(f"MJPEG stream: no part begins within {_MAX_HEADER_BYTES} bytes")
