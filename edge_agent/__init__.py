@@ -1,1 +1,2 @@
-"""The edge agent: captures frames next to the cameras, gates, redacts, spools and sends them."""
+"""The edge agent: captures frames next to the cameras, selects frames with motion, redacts pictures, and sends frames
+from a disk spool."""

@@ -43,15 +43,18 @@ from ingest.site.topic.view import ConfigView
 _log = logs.get("edge_agent")
 
 BEAT_S = 1.0
-"""Pause between two heartbeats, in seconds."""
+"""Pause between two heartbeats of the agent, in seconds."""
 FLUSH_S = 20.0
-"""Maximum time to send the spool at a clean stop, in seconds. Rows that are still unsent after this time stay on disk
-until the next start."""
+"""Maximum time for sending the spooled rows at a clean stop of the agent, in seconds. Rows that were not sent within
+this time stay on disk until the agent starts again."""
 _POLL_S = 0.1
 
 
 class Agent:
-    """Capture, spool and send the frames and readings of one site. ``folder`` holds the spool and saved state."""
+    """Capture, spool and send the frames and readings of one site.
+
+    ``folder`` contains the spool and the saved state of the agent.
+    """
 
     def __init__(
         self,
@@ -87,10 +90,11 @@ class Agent:
         self._check_sensors()
 
     def _check_sensors(self) -> None:
-        """Check the sensors before the start. Raise SourceUnusable if a sensor of the site file is unusable.
+        """Check before the start whether the agent can use its sensors.
 
-        If a sensor of the last good configuration is unusable, run the cameras of that configuration without its
-        sensors. This case occurs when the saved sensors need hardware or software that the agent no longer has.
+        Raise SourceUnusable if a sensor of the site file is unusable. If a sensor of the last good configuration is
+        unusable, run the cameras of that configuration without its sensors. This case occurs when the saved sensors
+        need hardware or software that the agent no longer has.
         """
         try:
             make_sources(self._desired.running.sensors, self._clock)

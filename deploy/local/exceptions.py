@@ -1,4 +1,7 @@
-"""Errors of the local stack. Every error derives from DeployError."""
+"""Errors of the local stack: the Kafka broker and the services on one machine.
+
+Every error in this module derives from DeployError.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from pathlib import Path
 
 
 class DeployError(Exception):
-    """Base of every exception of the local stack."""
+    """Base class of all errors of the local stack."""
 
 
 class ToolMissing(DeployError):
-    """A program is not installed or too old. The error message has the command that installs the program."""
+    """A program is not installed or too old. The error message contains the command that installs the program."""
 
     def __init__(self, tool: str, problem: str, install: str) -> None:
         super().__init__(
@@ -32,21 +35,21 @@ class FetchFailed(DeployError):
 
 
 class PullFailed(DeployError):
-    """A model file could not be downloaded, or is another file than expected."""
+    """A model file could not be downloaded, or its SHA-256 differs from the expected value."""
 
     def __init__(self, url: str, found: str, expected: str) -> None:
         super().__init__(f"download of {url}: {found}: expected {expected}")
 
 
 class PictureUnusable(DeployError):
-    """A file is not a picture."""
+    """A file is not a picture that OpenCV can read."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"picture {path}: {reason}: expected a JPEG, PNG or other picture file")
 
 
 class BrokerFailed(DeployError):
-    """The broker ended, or did not answer in time. ``tail`` has the last lines of its log."""
+    """The Kafka broker exited, or did not answer in time. ``tail`` contains the last lines of the broker's log."""
 
     def __init__(self, problem: str, folder: str, tail: str) -> None:
         super().__init__(
@@ -57,4 +60,5 @@ class BrokerFailed(DeployError):
 
 
 class StackError(DeployError):
-    """The services of a stack cannot be run as described."""
+    """A request to the supervisor failed, for example because two services have the same name or a service is not
+    ready in time."""

@@ -1,4 +1,4 @@
-"""Run a model of the repository on pictures, prepared as `sightline prepare` does, and draw its detections."""
+"""Run a model of the model repository on picture files, and draw the detected boxes into copies of the pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
 
 class DrawnPicture(NamedTuple):
-    """The detections in a picture, and the file with their boxes."""
+    """The detections in a picture, and the path of a copy of the picture with the boxes drawn in."""
 
     picture: Path
     drawn: Path
@@ -33,7 +33,7 @@ class DrawnPicture(NamedTuple):
 def drawn_pictures(
     model: Model, pictures: Sequence[Path], out: Path, min_score: float, backend: str
 ) -> Iterator[DrawnPicture]:
-    """Yield the detections in each picture, and write a picture with their boxes into the folder ``out``.
+    """For each picture, yield the detections, and write a copy with the boxes drawn in to the folder ``out``.
 
     Raise PictureUnusable, ModelLoadFailed or InferenceFailed.
     """
@@ -59,7 +59,7 @@ def drawn_pictures(
 
 
 def pipeline_of(manifest: Manifest) -> PipelineConfig:
-    """Return the pipeline that prepares whole frames for a model."""
+    """Return the pipeline that prepares a whole frame as the model's input."""
     spec = manifest.input
     return PipelineConfig(
         name=manifest.name,

@@ -1,6 +1,6 @@
-"""Operating system processes by id: start, find, signal and await processes.
+"""Operating system processes, identified by process id: start, find, signal and await a process.
 
-The functions accept any process, not only child processes.
+All functions but ``spawn`` accept any process, not only child processes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from ingest.runtime.clock import Deadline
 from ingest.runtime.tether import tethered
 
 _START_TIME_FIELD = 19
-"""Index of the start time in /proc/PID/stat, counted after the name in brackets, see proc(5)."""
+"""Index of a process's start time in /proc/PID/stat, counted from the first field after the command name in
+parentheses (proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
     """One process.
 
-    ``started``, in clock ticks since boot, distinguishes the process from a later process with the same id.
+    ``started`` is the start time in clock ticks since boot, and distinguishes the process from a later process with
+    the same id.
     """
 
     pid: int
@@ -34,7 +36,10 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Return whether any thread of the process still runs. Reap an ended child."""
+        """Return whether the process still has a running thread.
+
+        Collect the exit status of an ended child, so that no zombie remains.
+        """
         return not self.wait(Deadline.after(0.0))
 
     def signal(self, number: signal.Signals) -> None:
@@ -44,7 +49,10 @@ class Process:
                 os.kill(self.pid, number)
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait until the process ends or the deadline passes. Return whether it has ended. Reap an ended child."""
+        """Wait until the process ends or the deadline passes.
+
+        Return whether the process has ended. Collect the exit status of an ended child, so that no zombie remains.
+        """
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -61,7 +69,10 @@ class Process:
         return gone
 
     def end(self, deadline: Deadline) -> bool:
-        """Send SIGTERM, and SIGKILL after the deadline. Return whether SIGTERM was enough."""
+        """Send SIGTERM, and SIGKILL if the process still runs after the deadline.
+
+        Return whether the process ended without SIGKILL.
+        """
         self.signal(signal.SIGTERM)
         if self.wait(deadline):
             return True
@@ -71,11 +82,12 @@ class Process:
 
 
 _KILL_S = 10.0
-"""Time limit for the end of a killed process, in seconds. Only pending disk writes of the kernel delay the end."""
+"""Maximum wait for a process to end after SIGKILL, in seconds. A process ends at once after SIGKILL unless the kernel
+is still writing the process's data to disk."""
 
 
 def find(pid: int) -> Process | None:
-    """Return the process with this id, None without one."""
+    """Return the process with this id, or None if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -84,9 +96,10 @@ def find(pid: int) -> Process | None:
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detach: bool = False) -> Process:
-    """Start a process in a new session and return the process. Append the output of the process to a file.
+    """Start a process in a new session and return a handle to the process.
 
-    Without ``detach``, the process dies with the calling process. May be called from any thread.
+    Append the standard output and standard error of the process to the file ``output``. Without ``detach``, the
+    kernel kills the process when the calling process dies. Any thread may call this function.
     """
     argv = list(command) if detach else tethered(command)
     pid = _lasting_thread().submit(_spawn, argv, dict(env), output).result()
@@ -95,7 +108,11 @@ def spawn(command: Sequence[str], env: Mapping[str, str], output: Path, *, detac
 
 @cache
 def _lasting_thread() -> ThreadPoolExecutor:
-    """Return the one thread that starts all children. A tethered child dies with its starting thread."""
+    """Return the executor whose only thread starts all child processes.
+
+    The kernel kills a child that was started without ``detach`` when the thread that started the child ends, so this
+    thread never ends.
+    """
     return ThreadPoolExecutor(1, "spawn")
 
 

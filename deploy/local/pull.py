@@ -1,4 +1,4 @@
-"""Download of a model file over HTTPS, bounded in size and checked against its SHA-256."""
+"""Download a model file over HTTPS, limit its size, and check its SHA-256."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from deploy.local.exceptions import PullFailed
 
 _MAX_REDIRECTS = 5
 _TIMEOUT = httpx.Timeout(30.0)
-"""Time limit of a connection and of each read, in seconds."""
+"""Time limit for connecting, and for each read from the connection, in seconds."""
 _CHUNK_BYTES = 1024 * 1024
 
 
 def pull(url: str, sha256: str, folder: Path, max_bytes: int, client: httpx.Client | None = None) -> Path:
-    """Download a file into a folder, and return its path. Raise PullFailed, and leave no file then.
+    """Download a model file into the folder ``folder``, and return the path of the file.
 
-    Every address on the way, redirects included, must be HTTPS.
+    If the download fails, delete the partial file and raise PullFailed. The URL and all redirect targets must be
+    HTTPS addresses.
     """
     path = folder / (re.sub(r"[^\w.-]", "-", Path(unquote(urlsplit(url).path)).name).strip(".") or "model.onnx")
     try:
@@ -38,7 +39,7 @@ def pull(url: str, sha256: str, folder: Path, max_bytes: int, client: httpx.Clie
 
 
 def _download(client: httpx.Client, url: str, file: IO[bytes], max_bytes: int) -> str:
-    """Write the file behind a URL, and return its SHA-256."""
+    """Download the content at a URL into a file, and return the SHA-256 of the content."""
     for _ in range(_MAX_REDIRECTS + 1):
         if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
             raise PullFailed(url, "not HTTPS", "an address that begins with https://")

@@ -1,4 +1,4 @@
-"""Commands of all services of a stack on one machine. Pure: the functions start no process."""
+"""Command lines of all services of a stack on one machine. Pure: the functions start no process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
 DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")
-"""Services in the order of a frame's path. The services stop in this order, so that each service first processes the
-records of the previous one."""
+"""All services except the agent, in the order in which they process a frame. The services stop in this order, so that
+each service can still process the records that the previous service wrote."""
 
 ONE_THREAD = {
     # Each process has work for one core. Ten processes whose numerical libraries start a thread per core slow each
@@ -23,7 +23,7 @@ ONE_THREAD = {
 
 
 class StackFiles:
-    """Paths of a stack's files, all below the folder ``root``."""
+    """Paths of the files of a local stack, all below the folder ``root``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -36,7 +36,8 @@ class StackFiles:
 
 
 def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:
-    """Return the specs of all services, consumers before producers. The agent comes last."""
+    """Return the specifications of all services in the order of their start: a consumer before its producer, and the
+    agent last."""
     env = {**settings.to_env(), **ONE_THREAD}
     commands: dict[str, list[str]] = {
         "webhook-receiver": [

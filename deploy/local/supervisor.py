@@ -1,4 +1,4 @@
-"""Supervisor of a stack's services: child processes, restarts after failures, ordered stop."""
+"""Supervisor of a stack's services: starts child processes, restarts failed ones, and stops all of them in order."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ingest.runtime.clock import SystemClock
 from ingest.runtime.tether import tethered
 
 STOP_TIMEOUT_S = 10.0
-"""Time that a service has for a clean stop, in seconds. The last batch, transaction and commit of a service take one
-to a few seconds."""
+"""Time limit for a clean stop of a service, in seconds. A service needs one to a few seconds to finish its last
+batch, its transaction and its offset commit."""
 
 _log = logs.get("deploy.supervisor")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """Name, command and additional environment variables of a service."""
+    """Name, command, additional environment variables and stop timeout of a service."""
 
     name: str
     argv: Sequence[str]
@@ -35,12 +35,13 @@ class ServiceSpec:
 
 
 class Supervisor:
-    """Child processes that are kept running, each with its own log file in ``folder``.
+    """Runner of services as child processes, each with its own log file in ``folder``.
 
-    A service that exits with 0 has finished. Any other exit is a failure: the service is restarted after a growing
-    pause. Each service runs in its own session, so that Ctrl-C reaches only the supervisor. A service dies with the
-    supervisor's process. When a service ends, the rest of its process group is killed. Use a supervisor from one
-    event loop, in a thread that lives as long as the services.
+    A service that exits with status 0 has finished and is not restarted. A service that exits with another status has
+    failed: the supervisor restarts the service after a pause, which grows with each failure. Each service runs in its
+    own session, so that Ctrl-C reaches only the supervisor. The kernel kills every service when the supervisor's
+    process dies. When the main process of a service ends, the supervisor kills the other processes of its process
+    group. Only one event loop may use a supervisor, and the thread of that loop must live as long as the services.
     """
 
     def __init__(self, specs: Sequence[ServiceSpec], folder: Path, *, seed: int | None = None) -> None:
@@ -50,12 +51,15 @@ class Supervisor:
         self._children: dict[str, _Child] = {}
 
     async def start(self) -> None:
-        """Start the services in order. Raise StackError if two services have the same name."""
+        """Start all services in the order in which they were given.
+
+        Raise StackError if two services have the same name.
+        """
         for spec in self._specs:
             await self.add(spec)
 
     async def add(self, spec: ServiceSpec) -> None:
-        """Start one more service. Raise StackError if the name is in use."""
+        """Start one additional service. Raise StackError if another service has the same name."""
         if spec.name in self._children:
             raise StackError(f"two services are called {spec.name}: give each a name of its own")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -64,24 +68,30 @@ class Supervisor:
         await child.start()
 
     def pid(self, name: str) -> int | None:
-        """Return the process id of a service, None while it is down."""
+        """Return the process id of a service, or None if the service does not run."""
         return self._child(name).pid
 
     def restarts(self) -> dict[str, int]:
-        """Return the number of restarts by service name."""
+        """Return how many times each service was restarted, by service name."""
         return {name: child.restarts for name, child in self._children.items()}
 
     @property
     def alive(self) -> frozenset[str]:
-        """Return the names of the services whose process runs now."""
+        """Return the names of the services whose process is running."""
         return frozenset(name for name, child in self._children.items() if child.pid is not None)
 
     async def stop_one(self, name: str, timeout_s: float | None = None) -> bool:
-        """Send SIGTERM to one service, and SIGKILL after the timeout. Return whether SIGTERM was enough."""
+        """Send SIGTERM to one service, and SIGKILL if the service still runs after the timeout.
+
+        Return whether the service ended without SIGKILL.
+        """
         return await self._child(name).stop(timeout_s)
 
     async def restart(self, name: str, timeout_s: float | None = None) -> bool:
-        """Stop one service as ``stop_one`` does, and start the service again. Return whether SIGTERM was enough."""
+        """Stop one service with ``stop_one``, and start the service again.
+
+        Return whether the service ended without SIGKILL.
+        """
         child = self._child(name)
         clean = await child.stop(timeout_s)
         await child.start()
@@ -90,7 +100,7 @@ class Supervisor:
     async def stop(self, order: Sequence[str] | None = None) -> bool:
         """Stop the services one after another, by default in reverse order of their start.
 
-        Services that ``order`` leaves out come last. Return whether SIGTERM was enough for all services.
+        Stop the services that ``order`` does not name last. Return whether all services ended without SIGKILL.
         """
         wanted = list(order or [])
         wanted += [name for name in reversed(self._children) if name not in wanted]
@@ -114,7 +124,7 @@ class Supervisor:
 
 
 class _Child:
-    """One service and the task that keeps the service running."""
+    """One service, its process, and the task that restarts the process after a failure."""
 
     def __init__(self, spec: ServiceSpec, log: Path, chances: random.Random) -> None:
         self._spec, self._log, self._random, self._clock = spec, log, chances, SystemClock()
@@ -162,7 +172,10 @@ class _Child:
                 self._signal(signal.SIGTERM)
 
     async def _successor(self, process: asyncio.subprocess.Process) -> asyncio.subprocess.Process | None:
-        """Restart the service after a pause. Retry a failed start. Return None if a stop was requested."""
+        """Restart the service after a pause, and return the new process.
+
+        If the process cannot be started, pause and retry. Return None if the service is asked to stop.
+        """
         while not await self._pause(process):
             try:
                 return await self._spawn()
@@ -171,9 +184,9 @@ class _Child:
         return None
 
     async def _outcome(self, process: asyncio.subprocess.Process) -> int:
-        """Wait for the end of a process and return its exit code.
+        """Wait until the process ends, and return its exit status.
 
-        Log the recovery of the service if it stays up long enough.
+        If the process has run for ``STEADY_S`` after a failure, log that the service has recovered.
         """
         with suppress(TimeoutError):
             return self._kill_group_of(await asyncio.wait_for(process.wait(), STEADY_S), process)
@@ -183,7 +196,10 @@ class _Child:
         return self._kill_group_of(await process.wait(), process)
 
     async def _pause(self, process: asyncio.subprocess.Process) -> bool:
-        """Wait before the next start. Return whether a stop interrupted the pause."""
+        """Wait for the back-off pause before the next start of the service.
+
+        Return whether a stop request interrupted the pause.
+        """
         first = not self._backoff.out
         wait_s = self._backoff.failed(self._clock.monotonic(), self._random.random())
         if first:
@@ -217,8 +233,10 @@ class _Child:
                 self._process.send_signal(number)
 
     def _kill_group_of(self, code: int, process: asyncio.subprocess.Process) -> int:
-        """Kill the rest of the process group. A process left in the group could still hold a camera or a port that
-        the restarted service needs."""
+        """Kill all processes that remain in the process group of an ended service.
+
+        A remaining process could hold a camera or a port that the restarted service needs.
+        """
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         return code

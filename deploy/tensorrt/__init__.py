@@ -1,1 +1,1 @@
-"""The real TensorRT for development, without NVIDIA's package index."""
+"""Installation of TensorRT on a development machine, without NVIDIA's package index."""

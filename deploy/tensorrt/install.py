@@ -1,7 +1,8 @@
-"""`make tensorrt`: install TensorRT's libraries and pycuda into the virtual environment that runs this module.
+"""`make tensorrt`: install the TensorRT libraries and pycuda into the virtual environment that runs this module.
 
-The libraries come from Maven Central. The bindings and the CUDA headers are in requirements-tensorrt.lock, and are
-installed before. pycuda has no wheels: it is compiled against these headers, and against an empty libcuda.
+The TensorRT libraries are downloaded from Maven Central. The Python bindings and the CUDA headers are listed in
+requirements-tensorrt.lock, and must be installed first. pycuda has no wheels, so this module compiles pycuda against
+the CUDA headers and an empty libcuda.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ VERSION = "10.15-1.5.13"
 JAR = f"tensorrt-{VERSION}-linux-x86_64-redist.jar"
 JAR_SHA256 = "8543a6bda95c5d42141d409e1b74024b444e96334a3815d53997cc4ec3cfce83"
 FETCH_TIMEOUT_S = 3600.0
-"""Time limit of the download, in seconds: 533 MB at 150 KB/s."""
+"""Time limit for the download of the TensorRT libraries, in seconds: 533 MB at 150 KB/s."""
 COMPILE_TIMEOUT_S = 3600.0
-"""Time limit for compiling pycuda, in seconds. It takes about two minutes on an idle core."""
+"""Time limit for compiling pycuda, in seconds. Compiling pycuda takes about two minutes on an idle core."""
 PYCUDA = Path(__file__).with_name("pycuda.txt")
 LOADER = '''"""Loads TensorRT's libraries, as NVIDIA's package of this name does. Written by `make tensorrt`."""
 import ctypes
@@ -39,7 +40,10 @@ _TAIL_CHARACTERS = 2_000
 
 
 def install(home: Path) -> None:
-    """Install the libraries below ``home``, and pycuda. Nothing is done twice. Raise DeployError."""
+    """Install the TensorRT libraries below ``home``, and install pycuda.
+
+    Skip each part that is already installed. Raise DeployError.
+    """
     folder = home.absolute() / "tensorrt"  # pycuda is compiled in another working folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "install.lock"):
@@ -52,7 +56,7 @@ def install(home: Path) -> None:
 
 
 def fetch_libraries(folder: Path) -> Path:
-    """Return the folder of the libraries, after downloading and unpacking them if necessary. Raise DeployError."""
+    """Download and unpack the TensorRT libraries unless they exist, and return their folder. Raise DeployError."""
     libraries = folder / f"libs-{VERSION}"
     if libraries.is_dir():
         return libraries
@@ -72,7 +76,10 @@ def fetch_libraries(folder: Path) -> Path:
 
 
 def unpack(jar: Path, sha256: str, folder: Path) -> None:
-    """Write the shared libraries in a jar to a folder. Raise DeployError if the jar has another hash."""
+    """Extract the shared libraries from a jar into a folder.
+
+    Raise DeployError if the SHA-256 of the jar is not ``sha256``.
+    """
     with jar.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
@@ -85,7 +92,10 @@ def unpack(jar: Path, sha256: str, folder: Path) -> None:
 
 
 def compile_pycuda(folder: Path) -> None:
-    """Compile and install the pinned release of pycuda. Needs a C++ compiler. Raise DeployError."""
+    """Compile and install the release of pycuda that pycuda.txt specifies.
+
+    The compilation needs a C++ compiler. Raise DeployError.
+    """
     headers = Path(sysconfig.get_paths()["purelib"]) / "nvidia"
     includes = [str(path) for path in sorted(headers.glob("*/include"))]
     with tempfile.TemporaryDirectory(dir=folder) as name:

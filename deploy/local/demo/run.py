@@ -262,7 +262,10 @@ async def run(demo: Demo) -> DemoOutcome:
 
 
 async def _live(demo: Demo, stack: Supervisor, agent: ServiceSpec, figures: Figures) -> None:
-    """Start the agent once all other services run. Show the figures until the end of the run."""
+    """Start the agent as soon as all other services report the state ``running``.
+
+    Show the live table until the run ends.
+    """
 
     def missing() -> set[str]:
         wanted = set(DOWNSTREAM) - {"webhook-receiver"}
@@ -290,7 +293,7 @@ async def _drain(demo: Demo, stack: Supervisor, figures: Figures) -> None:
 
 
 async def _until_quiet(demo: Demo, figures: Figures) -> None:
-    """Wait until each event has its alert, each alert its final receipt, and no results arrive any more."""
+    """Wait until every event has an alert, every alert is delivered or dead, and no more results arrive."""
     receivers = [demo.site.receivers[0].name]  # a user's own receivers may be down for hours
 
     def quiet() -> bool:
@@ -316,7 +319,7 @@ async def _until(done: Callable[[], bool], timeout_s: float, problem: Callable[[
 
 
 def _true_crossings(folder: Path) -> list[LineCrossing]:
-    """Return the true crossings that the simulated cameras wrote into an agent's folder."""
+    """Return the true crossings that the simulated cameras wrote into the agent's data folder."""
     return [
         LineCrossing(
             camera=header["camera"],

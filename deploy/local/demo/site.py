@@ -1,4 +1,7 @@
-"""Sites of `sightline demo`: simulated cameras, or the user's video files and model. Pure."""
+"""Configuration of the sites that `sightline demo` runs: simulated cameras, or the user's video files and model.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ SITE = "demo"
 
 
 def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
-    """Return the pipeline that prepares frames as a model's manifest requires.
+    """Return the pipeline that prepares frames as the model's manifest requires.
 
-    A classifier gets each region with motion. A detector gets the whole frame, fitted to its input size.
+    With ``regions``, the model gets each region with motion, as a classifier needs. Without ``regions``, the model
+    gets the whole frame, scaled to the model's input size, as a detector needs.
     """
     return PipelineConfig(
         name=manifest.name,
@@ -36,9 +40,10 @@ def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
 
 
 def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
-    """Return the site with a road, a yard, a conveyor and a temperature sensor, and a rule for each.
+    """Return a site with cameras on a road, a yard and a conveyor, a temperature sensor, and rules for each source.
 
-    The rules use the lines and the zone of the scenes, so that events can be compared with the ground truth.
+    The rules use the counting lines and the zone that the simulated scenes define, so events can be compared with the
+    ground truth.
     """
     scenes = (("road", {"light": "day"}), ("yard", {"light": "night"}), ("conveyor", {"light": "day"}))
     cameras = tuple(
@@ -88,11 +93,14 @@ def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
 
 Line = tuple[RelativePoint, RelativePoint]
 MIDDLE: Line = ((0.0, 0.5), (1.0, 0.5))
-"""The default counting line of a video: across the middle of the picture."""
+"""The default counting line of a video: a horizontal line through the middle of the picture."""
 
 
 def parse_line(text: str) -> Line:
-    """Return a line from ``x1,y1,x2,y2``, in shares of width and height. Raise ConfigError."""
+    """Parse a line from ``x1,y1,x2,y2``, whose values are shares of the picture's width and height.
+
+    Raise ConfigError.
+    """
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
     except ValueError:
@@ -105,9 +113,9 @@ def parse_line(text: str) -> Line:
 
 
 def with_receiver(site: Site, receiver: ReceiverConfig) -> Site:
-    """Return a user's site with the demo's own receiver in front of its receivers, and with a link to Kafka.
+    """Add the demo's own receiver, as the first one, and a link to Kafka to the user's site, and return this site.
 
-    Raise ConfigError if the site has no camera and no sensor.
+    Raise ConfigError if the site has neither a camera nor a sensor.
     """
     if not site.cameras and not site.sensors:
         raise ConfigError("demo", "--site", site.name, "a site with a camera or a sensor")
@@ -118,7 +126,7 @@ def with_receiver(site: Site, receiver: ReceiverConfig) -> Site:
 
 
 def require_models(site: Site, models: Path) -> None:
-    """Raise ConfigError unless the repository has the model of each pipeline."""
+    """Raise ConfigError unless the model repository contains the model of each pipeline."""
     names = Repository(models).names() if models.is_dir() else []
     for pipeline in site.pipelines:
         if pipeline.model not in names:
@@ -134,7 +142,10 @@ def require_models(site: Site, models: Path) -> None:
 def video_site(
     videos: Sequence[Path], manifest: Manifest, *, receiver: ReceiverConfig, regions: bool, line: Line = MIDDLE
 ) -> Site:
-    """Return the site with one looping camera per video file, each with the same counting line."""
+    """Return a site with one camera for each video file, which plays in a loop.
+
+    All cameras have the same counting line.
+    """
     names = [_camera_name(path, number) for number, path in enumerate(videos)]
     cameras = tuple(
         CameraConfig(name=name, source=str(path.resolve()), site=SITE, fps=_frame_rate(path), loop=True)

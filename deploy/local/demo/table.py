@@ -1,4 +1,4 @@
-"""Tables for the terminal: the live table of a running stack, and the ledgers and summary of a finished run. Pure."""
+"""Tables for the terminal: a live table of a running stack, and the tables and summary of a finished run. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from deploy.local.demo.figures import CameraFigures, Figures
 from deploy.local.demo.latencies import percentiles_ms
 
 SENSOR_STATES = ("captured", "withheld", "spooled", "delivered", "unaccounted", "duplicates")
-"""The columns of the sensors' ledger, in the order of a reading's path."""
+"""Columns of the table of readings: the states of a reading, in the order in which a reading passes through them."""
 
 STATES = (*SENSOR_STATES[:4], "classified", "empty", "shed", "dead", "expired_unread", *SENSOR_STATES[4:])
-"""The rows of the frames' ledger, in the order of a frame's path. Only frames are classified, readings are not."""
+"""Rows of the table of frames: the states of a frame, in the order in which a frame passes through them. Readings are
+not classified, so their table has fewer states."""
 
 _SILENT_AFTER_S = 6.0
-"""Age of a heartbeat that turns a service yellow, in seconds: three missed heartbeats."""
+"""Maximum age of a service's last heartbeat, in seconds: three missed heartbeats. The live table shows an older
+service in yellow."""
 _CAMERAS_SHOWN = 4
 _CAMERA_WIDTH = 10
-"""Width of a camera's column. Four camera columns, the states and the total fit into 80 characters."""
+"""Maximum width of a camera's column in the table of frames, in characters. Four camera columns fit into 80
+characters together with the column of state names and the column of totals."""
 _SENSORS_SHOWN = 12
 _NOT_BALANCED = Text("NOT balanced: see unaccounted, duplicates and expired_unread", style="red")
 
@@ -70,9 +73,9 @@ def _totals_line(figures: Figures, now_s: float, left_s: float | None) -> Text:
 
 
 def balance_table(balance: dict[str, Any]) -> RenderableType:
-    """Return the ledger of a run: a row per state, in the order of a frame's path, and a column per camera.
+    """Return the table that counts a run's frames: a row for each state of a frame, a column for each camera.
 
-    With more than four cameras, the table has only the total. The report has all cameras.
+    With more than four cameras, the table has only the column of totals. The JSON report lists every camera.
     """
     cameras = sorted(balance["cameras"].items())
     shown = cameras if len(cameras) <= _CAMERAS_SHOWN else []
@@ -104,7 +107,8 @@ def _cell(value: Any) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """Return the rest of a run's report as text: events, alerts, latencies and the comparison with the truth."""
+    """Return the part of a run's report that follows the tables, as text: events, alerts, latencies, and the
+    comparison with the ground truth."""
     latency, deliveries, truth = report["latency_ms"], report["deliveries"], report["truth"]
     lines = [
         f"{report['events']} events, {report['alerts']} alerts: "
@@ -126,9 +130,9 @@ def _latency(percentiles: dict[str, float]) -> str:
 
 
 def sensor_table(balance: dict[str, Any]) -> RenderableType:
-    """Return the ledger of readings: a row per sensor and the total.
+    """Return the table that counts the readings of a run: a row for each sensor and a row of totals.
 
-    With more than 12 sensors, the table has only the total.
+    With more than 12 sensors, the table has only the row of totals.
     """
     sensors = sorted(balance["cameras"].items())
     table = Table(

@@ -8,16 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 TOLERANCE_NS = 1_500_000_000
-"""Largest time between a true crossing and its event, in ns.
+"""Maximum time between a true crossing and the event that reports the crossing, in ns.
 
-A rule reports a crossing a few frames later, when the object is well past the line. At five frames per second a
-hysteresis of three frames takes 0.6 s. The time of the true crossing is exact.
+A rule reports a crossing a few frames after the true crossing, when the object is well past the line. At five frames
+per second, the rule's hysteresis of three frames delays the event by 0.6 s.
 """
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LineCrossing:
-    """One crossing of a camera's line by an object, true or detected. ``at_ns`` is Unix time in ns."""
+    """One crossing of a camera's counting line by an object, either from the ground truth or from a detected event.
+
+    ``at_ns`` is Unix time in ns.
+    """
 
     camera: str
     direction: str
@@ -27,10 +30,10 @@ class LineCrossing:
 
 @dataclass(frozen=True, slots=True)
 class CrossingScore:
-    """Agreement between detected and true crossings.
+    """Comparison of detected crossings with true crossings.
 
-    ``found`` of ``line_crossings`` true crossings have an event, and ``labels_right`` of these have the right label.
-    ``false`` events have no true crossing.
+    ``line_crossings`` counts the true crossings, ``found`` those with an event, and ``labels_right`` those with an
+    event of the right label. ``false`` counts the events that match no true crossing.
     """
 
     line_crossings: int
@@ -42,7 +45,8 @@ class CrossingScore:
 def score(
     truth: Iterable[LineCrossing], events: Iterable[LineCrossing], tolerance_ns: int = TOLERANCE_NS
 ) -> CrossingScore:
-    """Match events with true crossings one to one: same camera and direction, nearest in time first."""
+    """Match each true crossing with at most one event of the same camera and direction; pairs that are nearest in
+    time are matched first."""
     wanted, seen = _grouped(truth), _grouped(events)
     found = right = 0
     for key, crossings in wanted.items():
@@ -63,7 +67,10 @@ def _grouped(crossings: Iterable[LineCrossing]) -> dict[tuple[str, str], list[Li
 def _matches(
     truth: list[LineCrossing], events: list[LineCrossing], tolerance_ns: int
 ) -> list[tuple[LineCrossing, LineCrossing]]:
-    """Pair crossings with events, both sorted by time. Compare only pairs within the tolerance, to save memory."""
+    """Pair true crossings with events; both lists are sorted by time.
+
+    Consider only pairs within the tolerance: all pairs of a long run would need too much memory.
+    """
     times_ns = [event.at_ns for event in events]
     pairs = sorted(
         (abs(true.at_ns - times_ns[j]), i, j)

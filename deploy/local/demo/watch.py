@@ -1,4 +1,4 @@
-"""Reader of a running stack's topics that keeps its figures up to date."""
+"""Reader of a running stack's Kafka topics, which keeps the figures of the live table up to date."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _log = logs.get("deploy.watch")
 
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -> AsyncIterator[None]:
-    """Run ``work`` in the background while the block runs.
+    """Run the coroutine ``work`` in the background while the body of the ``with`` statement runs.
 
-    When the block ends, cancel the work, or with ``to_its_end`` wait for its end. If the work fails, the block is
-    cancelled and the work's error is raised. If the block raises, the work is cancelled and the block's error is
-    raised.
+    When the body ends, cancel ``work``; with ``to_its_end``, wait until ``work`` ends instead. If ``work`` fails,
+    cancel the body and raise the error of ``work``. If the body raises an error, cancel ``work`` and raise the body's
+    error.
     """
     failures: tuple[BaseException, ...] = ()
     try:
@@ -51,10 +51,11 @@ async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -
 
 @contextlib.asynccontextmanager
 async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
-    """Read a deployment's topics from their beginnings while the block runs.
+    """Read a deployment's topics from their first records while the body of the ``with`` statement runs.
 
-    Yield the figures and keep them up to date. The audit counts unreadable records; this reader skips them. When
-    reading fails, the block is cancelled and the error is raised: LogUnavailable, or another error.
+    Yield a ``Figures`` object and keep the object up to date. Skip unreadable records; the audit after the run counts
+    them. If reading fails, cancel the body of the ``with`` statement and raise the error, which is usually
+    LogUnavailable.
     """
     figures = Figures()
     async with KafkaLog(settings, "sightline-watch") as log:
@@ -94,5 +95,5 @@ _COUNTERS: dict[str, Callable[[Figures, bytes, int], None]] = {
     DEADLETTER: lambda figures, *_: figures.dead_letter(),
     STATUS: lambda figures, value, now_ns: figures.heartbeat(decode(Heartbeat, value), now_ns / 1e9),
 }
-"""Function that counts a record of each topic. The arguments are the figures, the record's value, and the record's
-arrival in Unix ns."""
+"""For each topic, the function that adds one record to the figures. The function's arguments are the figures, the
+record's value, and the arrival time of the record in Unix ns."""

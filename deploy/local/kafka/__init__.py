@@ -1,1 +1,1 @@
-"""A local Kafka broker: jars, configuration and process."""
+"""A local Kafka broker: download of its jars, its configuration and its process."""

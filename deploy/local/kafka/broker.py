@@ -1,4 +1,4 @@
-"""One Apache Kafka node on loopback in its own folder: start, probe, stop, kill, attach, clean."""
+"""Manager of one Apache Kafka broker that listens on loopback and keeps its files in one folder."""
 
 from __future__ import annotations
 
@@ -35,28 +35,30 @@ from deploy.local.process import Process
 from ingest.runtime.clock import Deadline
 
 START_TIMEOUT_S = 60.0
-"""Time limit of a start, in seconds. A start takes two seconds on an idle machine, and longer on a busy machine with
-logs to recover."""
+"""Time limit for a broker to start, in seconds. A broker starts in two seconds on an idle machine, and takes longer
+on a busy machine or after a crash."""
 STOP_TIMEOUT_S = 20.0
-"""Time limit of a clean stop, in seconds. A clean stop takes one or two seconds."""
+"""Time limit for a clean stop of a broker, in seconds. A clean stop of a broker takes one or two seconds."""
 ARCHIVE_TIMEOUT_S = 60.0
-"""Time limit of a stop that writes the archive of classes, in seconds. On an idle machine it takes three seconds."""
+"""Time limit for a broker that writes the JVM's archive of parsed classes when it stops, in seconds. On an idle
+machine, such a stop takes three seconds."""
 _POLL_S = 0.05
 _TAIL_LINES = 15
 _HOST = "127.0.0.1"
 _METADATA, _VERSION, _CORRELATION, _CLIENT = 3, 1, 7, b"sightline-probe"
 _ANSWER_TIMEOUT_S = 2.0
-"""Time limit of a probe, in seconds. A local broker answers within milliseconds, once it has started."""
+"""Time limit for the answer to a metadata request, in seconds. A local broker that has started answers within
+milliseconds."""
 
 
 class Broker:
-    """A broker with its jars under ``home``, and its data and ports in ``folder``.
+    """Local Kafka broker, whose jars are under ``home``, and whose data and port numbers are in ``folder``.
 
     ``home`` is by default ``$SIGHTLINE_HOME``, or ``.sightline`` in the working folder.
 
-    Methods block and may be called from any thread, one at a time. If another process already runs a broker of this
-    folder, ``start`` attaches to that broker. As a context manager, a Broker stops its process at the end, unless
-    ``start`` attached to a process.
+    Methods block; any thread may call them, but only one thread at a time. If another process already runs a broker
+    in this folder, ``start`` attaches to that broker. At the end of a ``with`` statement, a Broker stops its process,
+    unless ``start`` attached to a broker that was already running.
     """
 
     def __init__(self, home: Path | None = None, folder: Path | None = None) -> None:
@@ -67,12 +69,12 @@ class Broker:
 
     @property
     def bootstrap(self) -> str:
-        """Return the address for clients, ``127.0.0.1:port``. The address stays the same until ``clean``."""
+        """Return the address for clients, ``127.0.0.1:port``. The address changes only after ``clean``."""
         return f"{_HOST}:{self._ports().broker}"
 
     @property
     def process(self) -> Process | None:
-        """Return the running process, None without one."""
+        """Return the running broker process, or None if the broker does not run."""
         try:
             recorded = Process(**json.loads((self.folder / "pid.json").read_text()))
         except (FileNotFoundError, ValueError):
@@ -81,24 +83,28 @@ class Broker:
 
     @property
     def pid(self) -> int | None:
-        """Return the id of the running process, None without one."""
+        """Return the process id of the running broker, or None if the broker does not run."""
         found = self.process
         return found.pid if found else None
 
     @property
     def answers(self) -> bool:
-        """Return whether the broker of this folder serves clients now."""
+        """Return whether the broker in this folder answers requests now."""
         return self.pid is not None and serves(_HOST, self._ports().broker)
 
     def fetch(self) -> Path:
-        """Download Kafka's jars unless they exist, and return their folder. Raise ToolMissing or FetchFailed."""
+        """Download Kafka's jars unless they exist, and return the folder of the jars.
+
+        Raise ToolMissing or FetchFailed.
+        """
         return fetch(self.home)
 
     def archive_classes(self) -> Path:
-        """Make the archive of Kafka's classes unless it exists, and return its path. Raise as ``start`` does.
+        """Create the JVM's archive of Kafka's parsed classes unless it exists, and return the archive's path.
 
-        With the archive a broker starts in 1.8 s, without it in 3.0 s (2 cores, JDK 17, 2026-11-29). The JVM writes
-        the archive when a broker stops. A JVM of another version ignores the archive.
+        Raise the same errors as ``start``. A broker starts in 1.8 s with the archive and in 3.0 s without the archive
+        (2 cores, JDK 17, 2026-11-29). The JVM writes the archive when the broker process exits. A JVM of another
+        version than the one that wrote the archive ignores the archive.
         """
         archive = class_archive(self.home)
         self.fetch()
@@ -117,9 +123,10 @@ class Broker:
     def start(
         self, *, detach: bool = False, timeout_s: float = START_TIMEOUT_S, jvm_options: Sequence[str] = ()
     ) -> str:
-        """Start the broker or attach to a running one. Return the broker's address once the broker answers.
+        """Start the broker, or attach to the broker that already runs in this folder.
 
-        Without ``detach``, the broker dies with the calling process. Raise ToolMissing, FetchFailed or BrokerFailed.
+        Return the broker's address as soon as the broker answers. Without ``detach``, the kernel kills the broker
+        when the calling process dies. Raise ToolMissing, FetchFailed or BrokerFailed.
         """
         deadline = Deadline.after(timeout_s)
         libs = self.fetch()
@@ -133,14 +140,17 @@ class Broker:
         return self.bootstrap
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Stop the broker, and kill it after the timeout. Return whether the broker stopped without the kill."""
+        """Send SIGTERM to the broker, and SIGKILL if the broker still runs after the timeout.
+
+        Return whether the broker stopped without SIGKILL.
+        """
         found = self.process
         return found.end(Deadline.after(timeout_s)) if found else True
 
     def kill(self) -> None:
-        """Kill the broker with SIGKILL and wait for its end.
+        """Kill the broker with SIGKILL and wait until its process has ended.
 
-        The broker cannot write anything before its end, as in a power cut.
+        The kill simulates a crash: the broker cannot write its buffered data or close its log files.
         """
         found = self.process
         if found:
@@ -148,7 +158,7 @@ class Broker:
             found.wait(Deadline.after(STOP_TIMEOUT_S))
 
     def clean(self) -> None:
-        """Stop the broker and remove its data and ports. Keep the jars."""
+        """Stop the broker, and delete its data and the file that records its ports. Keep the downloaded jars."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -215,9 +225,9 @@ def _write(path: Path, values: dict[str, int]) -> None:
 
 
 def serves(host: str, port: int) -> bool:
-    """Return whether a broker answers a metadata request and lists itself as alive. Block up to 2 s.
+    """Return whether a broker answers a metadata request with a list of at least one broker. Block for at most 2 s.
 
-    The check sends one request on a plain socket. Layout: Kafka protocol guide, Metadata request, version 1.
+    The check sends one Metadata request of version 1, as the Kafka protocol guide defines it, on a plain socket.
     """
     header = struct.pack(">hhih", _METADATA, _VERSION, _CORRELATION, len(_CLIENT)) + _CLIENT
     no_topics = struct.pack(">i", 0)
@@ -233,7 +243,7 @@ def serves(host: str, port: int) -> bool:
 
 
 def is_free(port: int) -> bool:
-    """Return whether this loopback port is free to listen on."""
+    """Return whether the port is free to listen on at the loopback address."""
     with socket.socket() as candidate:
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

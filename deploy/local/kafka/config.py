@@ -1,4 +1,4 @@
-"""Configuration of a local broker: properties, ports and command lines. Pure."""
+"""Configuration of a local Kafka broker: server.properties, ports and command lines. Pure."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from string import Template
 from ingest.contract.codec import MAX_RECORD_BYTES
 
 PORT_RANGE = range(15_000, 30_000)
-"""Ports of local brokers, below Linux's ephemeral ports (32768 on).
+"""Ports that a local broker may use: below Linux's ephemeral ports, which begin at 32768.
 
-A client that keeps connecting to a dead broker's ephemeral port can connect to itself. Such a client then holds the
-port, and the broker cannot start again.
+If the broker used an ephemeral port, a client that keeps connecting to the dead broker could connect to itself. The
+client would then hold the port, and the broker could not start again.
 """
 HEAP_MB = 256
-"""Heap of the broker, in MiB. Enough for a few hundred partitions and records of 16 MiB."""
+"""Maximum heap of the broker's JVM, in MiB. The heap is large enough for a few hundred partitions and records of 16
+MiB."""
 _HEADER_ROOM_BYTES = 64 * 1024
 _REQUEST_ROOM_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Loopback ports of a node."""
+    """Loopback ports of a Kafka node: one for clients, and one for the KRaft controller."""
 
     broker: int
     controller: int
 
 
 def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
-    """Return the first two free ports from ``start`` on, wrapping around the range.
+    """Return the first two free ports of ``PORT_RANGE``.
 
-    Raise LookupError if fewer than two ports are free.
+    The search begins at index ``start`` and wraps around at the end. Raise LookupError if fewer than two ports of
+    ``PORT_RANGE`` are free.
     """
     first, size = PORT_RANGE.start, len(PORT_RANGE)
     candidates = (first + (start + i) % size for i in range(size))
@@ -44,7 +46,7 @@ def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
 
 
 def properties(template: str, ports: Ports, data: Path) -> str:
-    """Return the text of ``server.properties``, filled in from the template."""
+    """Return the text of ``server.properties``, made from the template."""
     largest = MAX_RECORD_BYTES + _HEADER_ROOM_BYTES
     return Template(template).substitute(
         broker_port=ports.broker,
@@ -56,18 +58,22 @@ def properties(template: str, ports: Ports, data: Path) -> str:
 
 
 def format_command(jvm: list[str], config: Path, cluster_id: str) -> list[str]:
-    """Return the command that formats a node's data folder. ``jvm`` is the result of ``jvm_command``."""
+    """Return the command that formats the data folder of a Kafka node.
+
+    ``jvm`` is a command line from ``jvm_command``.
+    """
     cluster = f"--cluster-id={cluster_id}"  # in one argument, because an id may begin with a dash
     return [*jvm, "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
 
 
 def server_command(jvm: list[str], config: Path) -> list[str]:
-    """Return the command that runs a node. ``jvm`` is the result of ``jvm_command``."""
+    """Return the command that runs a Kafka node. ``jvm`` is a command line from ``jvm_command``."""
     return [*jvm, "kafka.Kafka", str(config)]
 
 
 def jvm_command(java: str, libs: Path, log_config: Path, log: Path, *options: str) -> list[str]:
-    """Return the start of a command line that runs a class of Kafka, with further options of the JVM."""
+    """Return the first part of a command line that runs a Kafka class on the JVM; ``options`` are further options of
+    the JVM."""
     return [
         java,
         *options,

@@ -14,37 +14,39 @@ from pathlib import Path
 from deploy.local.exceptions import FetchFailed, ToolMissing
 
 KAFKA_FILES = Path(__file__).resolve().parents[2] / "kafka"
-"""Folder of the Maven pom, the template of server.properties and the log4j configuration."""
+"""Folder of Kafka's pom.xml, the template of server.properties, and the log4j configuration."""
 JAVA_NEEDED = 17
-"""Oldest major version of Java that runs a Kafka 4 broker."""
+"""Oldest major version of Java that can run a Kafka 4 broker."""
 FETCH_TIMEOUT_S = 600.0
-"""Time limit of the download, in seconds: 44 MB over a slow connection. Maven gives up on a dead connection much
-sooner."""
+"""Time limit for the download of Kafka's jars, in seconds: 44 MB over a slow connection. If the connection is dead,
+Maven itself gives up earlier than this time limit."""
 _INSTALL_JAVA = "apt-get install openjdk-17-jdk-headless"
 _INSTALL_MAVEN = "apt-get install maven"
 _TAIL_CHARACTERS = 2_000
 
 
 def kafka_version() -> str:
-    """Return the version of Kafka that the pom pins."""
+    """Return the version of Kafka that pom.xml specifies."""
     root = ET.parse(KAFKA_FILES / "pom.xml").getroot()  # noqa: S314  (our own file)
     return str(root.findtext("{*}properties/{*}kafka.version"))
 
 
 def libs_folder(home: Path) -> Path:
-    """Return the folder for the jars of the pinned version."""
+    """Return the folder for the jars of the Kafka version in pom.xml."""
     return home / "kafka" / f"libs-{kafka_version()}"
 
 
 def class_archive(home: Path) -> Path:
-    """Return the path of the archive of Kafka's parsed classes (class data sharing of the JVM)."""
+    """Return the path of the JVM's archive of parsed Kafka classes (class data sharing, which makes a JVM start
+    faster)."""
     return home / "kafka" / f"classes-{kafka_version()}.jsa"
 
 
 def fetch(home: Path) -> Path:
-    """Download the jars unless they exist, and return their folder. Raise ToolMissing or FetchFailed.
+    """Download Kafka's jars unless they exist, and return the folder of the jars. Raise ToolMissing or FetchFailed.
 
-    Several processes may call this function at once: one downloads, and the others wait for the download.
+    If several processes call this function at once, one process downloads the jars, and the other processes wait for
+    the download.
     """
     libs = libs_folder(home)
     if libs.is_dir():
@@ -57,7 +59,10 @@ def fetch(home: Path) -> Path:
 
 
 def java() -> str:
-    """Return the path of Java. Raise ToolMissing if Java is missing or too old."""
+    """Return the path of the ``java`` program.
+
+    Raise ToolMissing if ``java`` is missing or older than ``JAVA_NEEDED``.
+    """
     found = shutil.which("java")
     if not found:
         raise ToolMissing("java", "is missing", _INSTALL_JAVA)
@@ -68,14 +73,20 @@ def java() -> str:
 
 
 def java_major(version: str) -> int:
-    """Return the major version in the output of ``java -version``, 0 without a version. Version 1.8 counts as 8."""
+    """Return the major version from the output of ``java -version``, or 0 if the output contains no version.
+
+    Version 1.8 counts as 8.
+    """
     found = re.search(r'version "(?:1\.)?(\d+)', version)
     return int(found.group(1)) if found else 0
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file while the block runs. Other processes wait. A dead process loses its lock."""
+    """Hold an exclusive lock on a file while the body of the ``with`` statement runs.
+
+    Another process that wants the lock waits. The kernel releases the lock if the process dies.
+    """
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
