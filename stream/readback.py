@@ -1,8 +1,9 @@
 """Read a partition backwards, so that a new owner can rebuild the partition's state.
 
-A tracker or a window needs the last seconds of its own input, by the clock of its camera or sensor. The timestamps of
-the broker differ from that clock. Late frames are written ten times as fast as they were captured, during an outage
-no records are written for minutes, and a sensor writes a column of readings now and then.
+A tracker or a window needs the last seconds of its own input, measured by the clock of its camera or sensor. The
+broker's timestamps do not show the times of the camera or sensor. Late frames are written ten times as fast as they
+were captured, during an outage no records are written for minutes, and a sensor writes a column of readings at long
+intervals.
 """
 
 from __future__ import annotations
@@ -15,27 +16,29 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 _FIRST_CHUNK = 1_000
 _LAST_CHUNK = 16_000
-"""Number of offsets in the largest step back; ``_FIRST_CHUNK`` is the number in the first step. The size doubles from
-step to step, because each step takes 0.1 s before its first record arrives. The largest size limits the memory of a
-step to about 20 MB."""
+"""Maximum number of offsets in one read; ``_FIRST_CHUNK`` is the number of offsets in the first read. The number of
+offsets doubles from read to read, because each read takes 0.1 s before its first record arrives. The maximum limits
+the memory of a read to about 20 MB."""
 _MIN_OFFSETS = 100_000
-"""Number of offsets that every search may read. The busiest partition, with live and late frames, writes as many in
-two minutes. Reading this number takes three seconds."""
+"""Number of offsets that every search may read, however short the needed history is. The busiest partition, with live
+and late frames, writes this number of records in two minutes. Reading this number of records takes three seconds."""
 _OFFSETS_PER_S = 200
-"""Maximum number of offsets to read for each second of a longer history. A pipeline writes about forty results per
-second, with their transaction markers; the limit is enough for several pipelines."""
+"""Number of offsets that a search may read per second of needed history, if ``_MIN_OFFSETS`` is too small. A pipeline
+writes about forty offsets per second, results and transaction markers together; the limit is enough for several
+pipelines."""
 _MAX_OFFSETS = 200_000
-"""Maximum number of offsets to read back, even for a rule with very long times. The watchdog ends a process that
-takes a minute to open its partitions."""
+"""Maximum number of offsets that a search may read, even if a rule needs a longer history. Reading this number of
+records takes about six seconds."""
 _MAX_BEYOND = 20_000
-"""Maximum number of records before the time limit that are read to complete the histories of cameras or sensors."""
+"""Maximum number of records older than ``seconds`` of broker time that a search reads to complete the histories of
+cameras or sensors."""
 
 
 class HistoryPoint(NamedTuple):
-    """The epoch and time of a record in the history of the camera or sensor ``key``.
+    """The epoch and time of one record of the camera or sensor that ``key`` names.
 
-    ``at_ns`` is the time by the clock of the camera or sensor. A history begins where its ``epoch`` begins.
-    ``wanted_s`` is the length of the history that a new owner needs, in seconds.
+    ``at_ns`` is the time by the clock of the camera or sensor. The history of a camera or sensor has records of one
+    ``epoch`` only. ``wanted_s`` is the length of the history that a new owner needs, in seconds.
     """
 
     key: str
@@ -45,7 +48,7 @@ class HistoryPoint(NamedTuple):
 
 
 def offsets_for(seconds: float) -> int:
-    """Return the maximum number of offsets to read back for a history of this length."""
+    """Return the maximum number of offsets to read back for a history of ``seconds``."""
     return round(min(max(_MIN_OFFSETS, seconds * _OFFSETS_PER_S), _MAX_OFFSETS))
 
 
@@ -58,10 +61,10 @@ async def tail(
 ) -> list[LogRecord]:
     """Return, in order, the records before ``position`` that the next owner needs. Each record is read once.
 
-    ``history_point`` returns key, epoch and time of a record, or None for a record to skip. For every key with a
-    record in the last ``seconds`` of broker time, return the records of the key's last epoch, for the last
-    ``wanted_s`` by the key's own clock. For other keys, return only the records that were read anyway. Read at most
-    ``offsets_for(seconds)`` offsets. Raise LogUnavailable.
+    ``history_point`` returns key, epoch and time of a record, or None for a record to skip. For every key (camera or
+    sensor) with a record in the last ``seconds`` of broker time, return the records of the key's last epoch in the
+    last ``wanted_s`` by the key's own clock. For a key without such a record, return only the records that are read
+    on behalf of other keys. Read at most ``offsets_for(seconds)`` offsets. Raise LogUnavailable.
     """
     reach = _Reach(history_point, seconds)
     found: list[LogRecord] = []
@@ -104,7 +107,8 @@ async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> Asyn
 
 
 class _Reach:
-    """Decides how far back to read. The records are passed in one by one, the last record first."""
+    """Decides how far back a search reads. ``takes`` gets the records one by one, the last record of the partition
+    first."""
 
     def __init__(self, history_point: Callable[[LogRecord], HistoryPoint | None], seconds: float) -> None:
         self._history_point = history_point
@@ -121,7 +125,7 @@ class _Reach:
         return self._beyond > 0 and (not self._incomplete or self._beyond > _MAX_BEYOND)
 
     def takes(self, record: LogRecord) -> bool:
-        """Return whether this record is needed. Each call must pass an older record than the calls before."""
+        """Return whether this record is needed. Each call must pass an older record than the previous call."""
         if self._since_ms is None:
             self._since_ms = record.timestamp_ms - self._seconds * 1000
         if self._beyond or record.timestamp_ms < self._since_ms:

@@ -38,18 +38,18 @@ PACKAGES = ("stream.analyse.rules", "stream.sense.rules")
 class Rule(RuleEntry, extra="forbid"):
     """Base of all rules, with the settings that every rule has.
 
-    A subclass declares its type as the default of ``type``.
+    A subclass declares the name of its rule type as the default of the field ``type``.
     """
 
     EVENT_TYPE: ClassVar[str]
-    """Type of the rule's events, e.g. ``sightline.line.crossed``."""
+    """Type of the rule's events, such as ``sightline.line.crossed``."""
     REFERS_TO: ClassVar[tuple[str, ...]]
-    """Names of the settings that refer to another entry of the site. Each setting has the name of that entry's kind,
-    such as ``camera``."""
+    """Names of the settings that refer to another entry of the site. A setting that refers to an entry is named after
+    the entry's kind, such as ``camera``."""
 
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
-    """Time after an event in which the same track makes no other event of this rule."""
+    """Time in seconds after an event of a track during which the rule emits no other event of this track."""
 
     def same_as(self, other: Rule) -> bool:
         """Return whether another rule has the same settings.
@@ -61,7 +61,7 @@ class Rule(RuleEntry, extra="forbid"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
-    """A situation that a rule has recognised: the text of its event, and details for programs."""
+    """A situation that a rule has recognised: the text of the resulting event, and details that programs can read."""
 
     summary: str
     details: Mapping[str, DetailValue] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Happening:
 
 @functools.cache
 def plug_ins() -> dict[str, type[Rule]]:
-    """Return all rule classes by their type in site files.
+    """Return all rule classes by the type name that site files use.
 
     Log and leave out an entry point that cannot be loaded, or whose type exists already.
     """
@@ -100,7 +100,7 @@ def rule_type(cls: type[Rule]) -> str:
 
 
 def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
-    """Return the rule with these settings, as an object of its plug-in class.
+    """Return the rule with the given settings, as an object of the rule's plug-in class.
 
     Raise ConfigError for wrong settings. The error names the file or topic ``where`` and the key, which begins with
     ``at``.

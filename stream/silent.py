@@ -22,13 +22,13 @@ POLLED = frozenset({"simulated", "host", "modbus"})
 _STREAMS = ("rtsp://", "rtsps://")
 """URL schemes of cameras that send at their own frame rate."""
 _GRID = 512
-"""Side in pixels of the raster on which shapes are compared with masks. A mask narrower than 0.2 % of the picture's
-side is ignored."""
+"""Side in pixels of the raster on which the lines and polygons of rules are compared with a camera's masks. A mask
+narrower than 0.2 % of the picture's side is ignored."""
 
 
 class SilentRule(NamedTuple):
-    """A rule that can never fire, the key whose value prevents the rule from firing, and the reason with the next
-    step."""
+    """A rule that can never fire, the key whose value prevents the rule from firing, and the reason with a proposed
+    correction."""
 
     rule: str
     key: str
@@ -38,8 +38,8 @@ class SilentRule(NamedTuple):
 def silent_rules(site: Site, labels: Mapping[str, Collection[str]] | None = None) -> list[SilentRule]:
     """Return the rules of a validated site that can never fire, or that miss a part of their objects.
 
-    ``labels`` has the labels of each model, or is None if the model repository is unknown. Only settings are
-    compared: a rule whose objects never appear in the scene is not reported.
+    ``labels`` maps the name of each model to the model's labels; None if the model repository is unknown. Only
+    settings are compared: a rule whose objects never appear in the scene is not reported.
     """
     cameras = {camera.name: camera for camera in site.cameras}
     pipelines = {pipeline.name: pipeline for pipeline in site.pipelines}
@@ -84,7 +84,8 @@ def _routing(
 def _attributes(
     rule: CameraRule, pipeline: PipelineConfig, labels: Mapping[str, Collection[str]]
 ) -> Iterator[tuple[str, str]]:
-    """Compare the attributes that a rule expects with the second models of its pipeline."""
+    """Compare the attributes that a rule expects with the attributes that the second models of the rule's pipeline
+    give."""
     seconds = {second.name: second for second in pipeline.then}
     for name, wanted in rule.attributes.items():
         second = seconds.get(name)
@@ -161,7 +162,8 @@ def _bounds(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]
 
 
 def _drawn(shapes: Collection[tuple[RelativePoint, ...]]) -> npt.NDArray[np.bool_]:
-    """Return the pixels of lines and polygons. The pixels of a polygon include its edge."""
+    """Return a raster in which the pixels of lines and polygons are True. The pixels of a polygon include its
+    edge."""
     canvas = np.zeros((_GRID, _GRID), np.uint8)
     for shape in shapes:
         corners = np.rint(np.array(shape, np.float64) * (_GRID - 1)).astype(np.int32)

@@ -17,11 +17,12 @@ _LEARNING_RATE = 3e-3
 
 
 def build(size: int, classes: int) -> Any:
-    """Return the untrained network, from uint8 BGR images to probabilities. The first layer scales the pixels.
+    """Return an untrained network that maps uint8 BGR images to class probabilities. The first layer scales the
+    pixels.
 
-    Four convolutions with batch normalisation follow, 80,000 weights in all; each convolution halves the image. On a
-    CPU, these convolutions train twice as fast as depthwise separable convolutions with a third of the weights, and
-    infer equally fast.
+    The next layers are four convolutions with batch normalisation, 80,000 weights in total. Each convolution halves
+    the width and the height of the image. On a CPU, training is twice as fast as with depthwise separable
+    convolutions that have a third of the weights, and inference is equally fast.
     """
     import keras
     from keras import layers
@@ -76,7 +77,8 @@ def confusion_matrix(
 
 
 def recall_per_class(matrix: npt.NDArray[np.int64]) -> list[float]:
-    """Return the share of each class that was recognised (recall); 0 for a class without images."""
+    """Return the recall of each class, which is the share of the class's images that were recognised; 0 for a class
+    without images."""
     totals = matrix.sum(axis=1)
     return [
         round(float(hit) / total, 4) if total else 0.0 for hit, total in zip(matrix.diagonal(), totals, strict=True)
@@ -95,7 +97,8 @@ def export(model: Any, path: Path) -> None:
 
 
 def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) -> float:
-    """Return the largest difference in any probability between a network and its ONNX file."""
+    """Return the largest difference between a probability of a network and the same probability of the network's ONNX
+    file."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -104,7 +107,8 @@ def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) ->
 
 
 def _mirrored(images: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """Mirror a random half of the images: a car that drives left looks like a mirrored car that drives right."""
+    """Mirror a random half of the images, because a car that drives left looks like a mirrored car that drives
+    right."""
     flipped = images.copy()
     chosen = np.random.default_rng(seed).random(len(images)) < 0.5
     flipped[chosen] = flipped[chosen, :, ::-1]

@@ -1,8 +1,9 @@
-"""Make labelled regions from the simulated scenes, cut from frames exactly as at run time.
+"""Cut labelled regions out of the frames of simulated scenes, with the code that cuts regions at run time.
 
-Frames are rendered in order. The agent's own motion detector finds boxes, and the prepare stage's code cuts their
-regions out of the JPEG-compressed frame. A region gets the label of the object that it shows, or background.
-Ambiguous regions are left out, such as two objects in one region, or the tip of an object at the edge of the frame.
+The frames of a scene are rendered in the order of time. The agent's own motion detector finds boxes, and the prepare
+stage's code cuts the regions of these boxes out of the JPEG-compressed frame. A region gets the label of the object
+that it shows, or ``BACKGROUND`` if it shows no object. Ambiguous regions are left out, such as two objects in one
+region, or the tip of an object at the edge of the frame.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ SIZE_PX = 64
 _FRAMES = 110
 """Number of frames per scene, at ten frames per second, enough for the busy part of the scene's first cycle."""
 _CUT_EVERY = 4
-"""Regions are cut from every n-th frame, so that each object yields about fifteen regions. The motion detector gets
+"""Regions are cut from every fourth frame, so that each object yields about fifteen regions. The motion detector gets
 every frame."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 _SCENES: tuple[tuple[SceneKind, Light, bool], ...] = tuple(itertools.product(KINDS, LIGHTS, (False, True)))
 SCENES_PER_SEED = len(_SCENES)
 _MIN_OVERLAP = 0.35
-"""Minimum intersection over union of a region and an object that gives the region its label."""
+"""A region gets an object's label if the intersection over union of region and object is at least this value."""
 _MAX_COVERED = 0.05
 """Maximum share of a background region that an object may cover."""
 _CROWDED = 0.5
@@ -71,7 +72,7 @@ class LabelledRegions:
 
 
 def rendered_regions(seeds: Sequence[int]) -> Iterator[LabelledRegions]:
-    """Yield the regions of each scene: every kind, light and weather for every seed.
+    """Yield the regions of each scene. For every seed, there is a scene of every kind, light and weather.
 
     No two scenes share a vehicle, a person or a part.
     """
@@ -110,7 +111,8 @@ def _scene(config: SceneConfig) -> LabelledRegions:
 
 
 def _jittered(frame: Rendered, rng: np.random.Generator) -> list[Box]:
-    """Return the true boxes, each randomly moved and scaled a little, and one box at a random place."""
+    """Return the true boxes of a frame's objects, each randomly moved and scaled a little, and one box at a random
+    position."""
     boxes = []
     for actor in frame.objects:
         left, top, right, bottom = actor.box
@@ -124,7 +126,7 @@ def _jittered(frame: Rendered, rng: np.random.Generator) -> list[Box]:
 def _label(box: Box, frame: Rendered, actors: Sequence[Box]) -> int | None:
     """Return the class of a region; None if the region is ambiguous.
 
-    ``actors`` has the boxes of all actors, including invisible ones.
+    ``actors`` has the boxes of all actors, including invisible actors.
     """
     overlaps = [box.iou(Box(*other.box)) for other in frame.objects]
     best = int(np.argmax(overlaps)) if overlaps else -1

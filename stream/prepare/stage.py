@@ -51,7 +51,7 @@ class PrepareStage:
     def configure(self, config: Config) -> None:
         """Use other pipelines from the next frame on.
 
-        An open batch of a changed pipeline closes before that frame.
+        Close an open batch of a changed pipeline before the next frame is added.
         """
         self.plans = plans(config.of(PipelineConfig))
         self.config = config
@@ -69,7 +69,7 @@ class PrepareStage:
 class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     """The processor that puts the frames of one partition into batches.
 
-    ``pipelines`` returns the present pipelines.
+    ``pipelines`` returns the batch limits of each present pipeline.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ def _has_room(frame: DeliveredFrame, pictures: Sequence[Image]) -> bool:
 
 
 def _seen(frame: DeliveredFrame) -> dict[str, Any]:
-    """Return the agent's lists of moving and of stationary boxes, with None for a list that is absent or has no
-    usable box."""
+    """Return the usable moving boxes (key ``motion``) and stationary boxes (key ``resting``) that the agent sent. A
+    value is None if the agent sent no list, more than ``MAX_BOXES`` boxes, or only unusable boxes."""
     boxes = {"motion": frame.frame.motion, "resting": frame.frame.resting}
     return {key: _usable(found, frame.size) for key, found in boxes.items()}
 

@@ -1,1 +1,2 @@
-"""The runner of stream processors: a loop on Faust, a watchdog, and an in-memory runner with the same rules."""
+"""The runner of stream processors: a loop that reads and writes Kafka through Faust, a watchdog, and an in-memory
+runner for tests and replays."""

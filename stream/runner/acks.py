@@ -11,7 +11,7 @@ from stream.exceptions import RecordsLost, UnknownOffset
 class FetchNumber(NamedTuple):
     """The number of a record among all fetched records of its partition, counted from 0 in each assignment.
 
-    ``assignment`` is the number of the assignment in this process.
+    ``assignment`` is the number of the assignment among all assignments of this process.
     """
 
     assignment: int
@@ -21,17 +21,18 @@ class FetchNumber(NamedTuple):
 class Arrivals:
     """A check that every fetched record of one partition arrives, so that no commit covers a dropped record.
 
-    Offsets cannot show that a record is missing: transaction markers, compaction and retention leave gaps in them.
+    Offsets cannot show that a record is missing: transaction markers, compaction and retention leave gaps between
+    offsets.
     """
 
     def __init__(self, assignment: int) -> None:
         self.due = FetchNumber(assignment, 0)
 
     def take(self, number: FetchNumber) -> bool:
-        """Note that a record has arrived.
+        """Note that a fetched record has arrived.
 
-        Return False for a record of another assignment, which must not be processed. Raise RecordsLost if a record
-        before this one did not arrive.
+        Return False for a record of another assignment, which must not be processed. Raise RecordsLost if an earlier
+        record did not arrive.
         """
         if number.assignment != self.due.assignment:
             return False

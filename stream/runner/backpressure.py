@@ -1,8 +1,8 @@
 """Back-pressure: a stage stops processing a partition while the readers of the stage's output lag behind.
 
-Records then wait in the input topic, where they are small and retained for long: a frame waits as JPEG, not as pixels
-for each model. Without back-pressure, batches would pile up while the engines are down, and retention would delete
-them before they are classified.
+During back-pressure, records wait in the input topic, where records are small and retained for long: a frame waits as
+JPEG, not as pixels for each model. Without back-pressure, batches would pile up while the engines are down, and
+retention would delete them before they are classified.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from ingest.kafka.log import Log, TopicPartition
 
 CHECK_LAG_S = 5.0
-"""Time between two checks of how far the readers of the output lag behind."""
+"""Time in seconds between two checks of the lag of the readers of a stage's output."""
 
 
 class Downstream(NamedTuple):
-    """The consumer group that reads the output of a stage on ``topic``, and its maximum lag per partition."""
+    """The consumer group that reads the output of a stage on ``topic``, and the group's maximum lag per partition."""
 
     group: str
     topic: str
@@ -31,13 +31,13 @@ class BackPressured(Protocol):
 
     @property
     def downstream(self) -> Downstream:
-        """The consumer group that reads the output."""
+        """The consumer group that reads the stage's output."""
 
 
 class BackPressure:
-    """Decides which partitions wait.
+    """Decides in which partitions a stage stops processing.
 
-    A waiting partition continues once its lag is at most half of the maximum. Pure.
+    A partition that waits continues once its lag is at most half of the maximum lag. Pure.
     """
 
     def __init__(self, max_lag: int) -> None:

@@ -16,7 +16,8 @@ from stream.runner.processor import Processor, Work
 
 @dataclass
 class EchoStage:
-    """A stage that copies records to the same partition of ``target``, in groups of ``hold`` or after ``delay_s``."""
+    """A stage that copies records to the same partition of ``target``, in groups of ``hold`` records, or in smaller
+    groups after ``delay_s``."""
 
     name: str = "echo"
     topics: tuple[str, ...] = (FRAMES,)
@@ -44,7 +45,7 @@ class EchoProcessor(Processor):
         return self._due
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Hold a record back, or write the group if this record completes it."""
+        """Add a record to the group, and write the group if the group is full."""
         self._held.append(record)
         if self._due is None:
             self._due = self._stage.clock.monotonic() + self._stage.delay_s

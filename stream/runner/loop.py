@@ -46,12 +46,12 @@ STOP_UNJOINED_S = 3.0
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 MMAP_BYTES = 64 * 1024 * 1024
-"""Size in bytes below which memory blocks come from the heap: four times the largest record."""
+"""Size in bytes below which the C library takes a memory block from the heap: four times the largest record."""
 TRIM_BYTES = 256 * 1024 * 1024
 """Bytes of free memory kept at the end of the heap, enough for the records in flight of a busy process."""
 
 StageFactory = Callable[[Log], Awaitable[Stage]]
-"""A function that makes a stage. The function may first read the ``config`` topic."""
+"""A function that creates a stage. The function may first read the ``config`` topic."""
 
 
 async def serve(
@@ -61,11 +61,12 @@ async def serve(
     instance: str = "",
     validate: Validate = accept,
 ) -> None:
-    """Run a stage until ``stop`` is set. Meanwhile, a ``Configurable`` stage follows the ``config`` topic.
+    """Run a stage until ``stop`` is set. While a ``Configurable`` stage runs, configure the stage whenever the
+    ``config`` topic changes.
 
     ``instance`` is the lasting name of this member in its group (static membership, KIP-345). A process that restarts
-    under the same name takes its partitions back at once, without waiting for its predecessor's session to end. Two
-    processes must not share a name.
+    with the same ``instance`` gets its partitions back at once, without waiting for the session of the ended process
+    to expire. Two running processes must not have the same ``instance``.
 
     Raise TopicMismatch when the broker's topics differ from the contract, LogUnavailable without a broker. Any error
     inside the stage ends the process at once, with the exit status ``EXIT_FAILED``.
@@ -108,8 +109,9 @@ def keep_freed_memory() -> bool:
     """Set the C library to reuse large freed memory blocks.
 
     Return False without a change if the C library is not glibc. By default, glibc gets the memory of each picture and
-    batch from the system and returns it at once. Each new picture or batch then causes page faults. These page faults
-    took two fifths of the CPU time of preparing a 416×416 batch. See mallopt(3).
+    batch from the system and returns the memory as soon as it is freed, so each new picture or batch causes page
+    faults. Without this function, page faults took two fifths of the CPU time of preparing a 416×416 batch. See
+    mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -169,7 +171,7 @@ class Runner:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set, then finish the records in process, commit and leave the group."""
+        """Run the stage until ``stop`` is set, then finish the records in process, commit and leave the group."""
         watchdog = Watchdog(self.signs, self._clock, self.failed)
         watchdog.start()
         beating = asyncio.create_task(self._heartbeats.run(lambda: "running" if self._joined else None))
@@ -262,7 +264,8 @@ class Runner:
         self._end(error, stage=self._stage.name)
 
     def signs(self) -> Signs:
-        """Return the signs of progress, for the watchdog. May be called from any thread."""
+        """Return the runner's progress and the amount of waiting work, for the watchdog. May be called from any
+        thread."""
         loops = list(self._loops.values())
         fed = self._fed_before + sum(loop.fed for loop in loops)
         finished = sum(loop.position or 0 for loop in loops)
@@ -274,7 +277,7 @@ class Runner:
         return sum(self._member.undelivered(loop.tp, loop.due) + loop.queued for loop in loops)
 
     async def _hold_back(self) -> None:
-        """Suspend the partitions whose output is not read fast enough."""
+        """Every ``CHECK_LAG_S``, suspend the partitions whose output is not read fast enough."""
         if not isinstance(self._stage, BackPressured):
             return
         downstream = self._stage.downstream
@@ -297,7 +300,7 @@ class Runner:
         await (await self._member.send(record))
 
     def _figures(self) -> dict[str, float]:
-        """Return the figures that a heartbeat reports, and update the gauge of waiting records."""
+        """Return the figures that a heartbeat reports, by name, and update the gauge of waiting records."""
         loops = list(self._loops.values())
         in_flight = sum(loop.in_flight for loop in loops)
         lag = self._waiting(loops) + in_flight

@@ -1,7 +1,7 @@
-"""A runner on any log that needs no Faust, no threads and no waiting, for tests of logic and for replays.
+"""A runner without Faust, threads or waiting, for tests of a stage's logic and for replays.
 
-The memory runner follows the rules of the real runner. Records are processed in offset order, outputs are written in
-the order in which the processor returns them, and a commit stops before the first unfinished record.
+Like the Kafka runner, the memory runner processes records in offset order, writes outputs in the order in which the
+processor returns them, and commits only the offsets before the first unfinished record.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MemoryRunner:
         self._parts: dict[TopicPartition, _Part] = {}
 
     async def run(self) -> int:
-        """Process the records that the log has now, and call ``tick`` of the processors that are due.
+        """Process the records that the log has now, and call ``tick`` of the processors whose deadline has passed.
 
         Return the number of processed records.
         """
@@ -52,7 +52,7 @@ class MemoryRunner:
                 await self._apply(part, part.processor.tick())
 
     async def advance(self, seconds: float) -> None:
-        """Advance the clock, and call ``tick`` at every deadline on the way, as a real runner does."""
+        """Advance the clock, and call ``tick`` at every deadline up to the new time, as the Kafka runner does."""
         until = self._clock.monotonic() + seconds
         while (due := self._next_deadline()) is not None and due <= until:
             self._clock.seconds = max(self._clock.seconds, due)

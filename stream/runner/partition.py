@@ -1,5 +1,5 @@
-"""The loop of one partition: pass records to the processor, write its output, and advance the position that may be
-committed."""
+"""The loop of one partition: pass records to the processor, write the processor's output, and advance the position
+that may be committed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ _log = logs.get("stream.partition")
 T = TypeVar("T")
 
 QUEUE_RECORDS = 256
-"""Number of queued records of one partition at which fetching pauses: one second of the busiest partition that one
-core can process. Fetching resumes at half of this number, so that the processor never runs out of work."""
+"""Number of queued records of one partition at which fetching pauses: the records of one second on the busiest
+partition that one core can process. Fetching resumes at half of this number, so that the processor never runs out of
+work."""
 QUEUE_BYTES = 32 * 1024 * 1024
 """Bytes of queued records of one partition at which fetching pauses: two fetches of the largest size. Cameras with
 large pictures reach this limit before ``QUEUE_RECORDS``."""
@@ -37,19 +38,19 @@ IN_FLIGHT_WORKS = 16
 loop does not wait for the broker, which acknowledges within a few ms."""
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
 """Maximum bytes of output of one partition that the broker has not acknowledged: two batches of eight 416×416
-pictures. The producer holds up to three copies of this output."""
+pictures. The producer holds up to three copies of unacknowledged output in memory."""
 OPEN_AT_ONCE = 2
-"""Number of partitions that read back their state at the same time. One event loop reads for all partitions, so many
-partitions would all finish late, with full queues. With two partitions, one processes records while the other waits
-for the broker. The log keeps two readers."""
+"""Number of partitions that read back their state at the same time. One event loop reads back the state of all
+partitions, so many partitions at the same time would all start late, with full queues. With two partitions, the event
+loop reads records of one partition while the other partition waits for the broker."""
 SETTLE_S = 1.0
-"""Maximum time that a revoked partition waits for acknowledgements. Most acknowledgements have already arrived, and a
-rebalance must not wait for a broker that is gone."""
+"""Maximum time that a revoked partition waits for acknowledgements. At a rebalance, most acknowledgements have
+already arrived, and the rebalance must not wait for a broker that is gone."""
 
 
 MAX_MARKERS = 256
-"""Maximum size in offsets of a gap that counts as markers of a few transactions, without a request to the broker.
-Retention deletes whole segments, which leave larger gaps on a busy partition."""
+"""A gap of at most this number of offsets counts as transaction markers, without asking the broker whether records
+were deleted. Retention deletes whole segments, which leave larger gaps on a busy partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ class PartitionLoop:
 
     All methods are called in the event loop's thread.
 
-    ``assignment`` is the number of the assignment in this process. Records that were fetched in another assignment
-    are dropped.
+    ``assignment`` is the number of the assignment among all assignments of this process. Records that were fetched in
+    another assignment are dropped.
     """
 
     def __init__(self, shared: Shared, tp: TopicPartition, assignment: int) -> None:
@@ -108,7 +109,7 @@ class PartitionLoop:
 
     @property
     def due(self) -> FetchNumber:
-        """Number of the next record that should arrive."""
+        """Fetch number of the next record that should arrive."""
         return self._arrivals.due
 
     @property
@@ -149,7 +150,8 @@ class PartitionLoop:
             return False
 
     def hold(self, held: bool) -> None:
-        """Suspend or resume the processing of records. Output that becomes due meanwhile is still written."""
+        """Suspend or resume the processing of records. While processing is suspended, output that becomes due is
+        still written."""
         self.held = held
         self._arrived.set()
 
@@ -157,7 +159,7 @@ class PartitionLoop:
         """Process no more records, flush the processor, and return when the broker has acknowledged all output.
 
         If the processor's state is not open yet, return at once, because no record was processed. ``drop`` may be
-        called meanwhile.
+        called while ``drain`` waits.
         """
         self._draining = True
         self._queue.clear()
@@ -231,7 +233,7 @@ class PartitionLoop:
 
         Raise TopicCreatedAgain if the offset is below the expected offset.
 
-        Small gaps come from transaction markers, and only the topic of results is written in transactions.
+        Small gaps on the topic of results are transaction markers. No other topic is written in transactions.
         """
         if found < expected:
             await commit(self._shared.log, self._shared.stage.name, self.tp, BEYOND_EVERY_END)
@@ -276,9 +278,9 @@ class PartitionLoop:
         self._writes.put_nowait((work, sent))
 
     async def _room_for(self, work: Work) -> None:
-        """Wait until the limits allow another work in flight.
+        """Wait until the limits for unacknowledged output allow another ``Work``.
 
-        If no work is in flight, a work of any size is allowed.
+        If all earlier output is acknowledged, a ``Work`` of any size is allowed.
         """
         size = sum(len(record.value) for record in work.records)
         flying = self._in_flight_bytes
@@ -288,7 +290,8 @@ class PartitionLoop:
         flying.append(size)
 
     async def _settle(self) -> None:
-        """Await the acknowledgements of each work's records, in order, and mark the work's offsets as finished."""
+        """Await the acknowledgements of each ``Work``'s records, in order, and mark the offsets of the ``Work`` as
+        finished."""
         while (written := await self._writes.get()) is not None:
             work, sent = written
             outcomes = await asyncio.gather(*sent, return_exceptions=True)

@@ -21,17 +21,17 @@ _log = logs.get("stream.processor")
 Outcome = TypeVar("Outcome")
 
 MAX_ERROR_CHARS = 500
-"""Maximum length of an error message in the log. Some error messages quote a field of the record, which may have
-megabytes."""
+"""Maximum length of an error message in the log. Some error messages quote a field of the record, and a field may
+have megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """Records to write, and the input offsets that may be committed once the broker has all of these records.
 
-    Every offset that a processor receives appears in exactly one Work, at once or later. A Work without records
-    finishes offsets that have no output. A Work without offsets finishes no record. Works are written in the order in
-    which they are returned.
+    The offset of every record that a processor receives appears in exactly one Work, which the processor may return
+    later. A Work without records finishes offsets that have no output. A Work without offsets finishes no record.
+    Works are written in the order in which they are returned.
     """
 
     records: tuple[Outgoing, ...] = ()
@@ -41,8 +41,8 @@ class Work:
 class Processor(abc.ABC):
     """The state of one partition. The methods are never called concurrently, but may run in a worker thread.
 
-    A processor that holds records back overrides ``tick``, ``flush`` and ``deadline``. An exception that leaves any
-    method ends the process.
+    A processor that holds records back overrides ``tick``, ``flush`` and ``deadline``. An exception from any method
+    ends the process.
     """
 
     @abc.abstractmethod
@@ -64,16 +64,17 @@ class Processor(abc.ABC):
 
 
 class ParkingProcessor(Processor, Generic[Outcome]):
-    """A processor that parks a record whose processing fails as a dead letter, and goes on with the next record.
+    """A processor that turns a record into a dead letter if the processing of the record fails, and goes on with the
+    next record.
 
-    The dead letter keeps the original bytes, is counted, and can be replayed. Without parking, the process would end,
-    and fail on the same record again after every restart. A MemoryError ends the process, because not the record but
-    the process has caused the error.
+    The dead letter keeps the record's original bytes, is counted, and can be replayed. Without dead letters, a record
+    that cannot be processed would end the process again after every restart. A MemoryError ends the process, because
+    the process, not the record, has caused the error.
     """
 
     ends: ClassVar[tuple[type[Exception], ...]] = (MemoryError,)
-    """Errors of ``_decide`` that end the process, because the record is not their cause. After any other error, the
-    record is parked as a dead letter."""
+    """Errors of ``_decide`` that end the process, because the record has not caused these errors. After any other
+    error of ``_decide``, the record becomes a dead letter."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -115,13 +116,13 @@ class Stage(Protocol):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Input topics, named as in the contract."""
+        """Names of the input topics, without the prefix of the deployment."""
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
         """Create the state of a partition whose next record is at ``position``.
 
-        Read back the records that the state needs, such as the last seconds of its input or its own output. Write
-        nothing meanwhile. Raise LogUnavailable.
+        Read back the records that the state needs, such as the last seconds of the partition's input or of the
+        stage's output. Write no records while the state is created. Raise LogUnavailable.
         """
 
 
@@ -134,6 +135,6 @@ class Configurable(Protocol):
     def configure(self, config: Config) -> None:
         """Use another configuration from the next record on.
 
-        Raise ConfigError to keep the previous configuration. This method is called in the event loop's thread, while
-        processors may run in other threads.
+        To refuse the configuration and keep the previous configuration, raise ConfigError. This method is called in
+        the event loop's thread, while processors may run in other threads.
         """

@@ -1,6 +1,6 @@
-"""A watchdog that ends a process without progress.
+"""A watchdog that ends a process that makes no progress.
 
-The supervisor then restarts the process, which cures a stuck rebalance or a dead task.
+The supervisor restarts the ended process, and the restart cures a stuck rebalance or a dead task.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from ingest.runtime.clock import Clock
 from stream.exceptions import Stuck
 
 STALL_S = 60.0
-"""Maximum time without progress while records wait or a rebalance goes on. This time is longer than the 30 s after
-which a failing send ends the process anyway. Each record that is read back while a partition opens counts as
-progress."""
+"""Maximum time in seconds without progress while records wait or a rebalance is running. This time is longer than the
+30 s after which a record that the broker does not accept ends the process. Each record that is read back while a
+partition opens counts as progress."""
 JOIN_S = 120.0
-"""Maximum time from the start to the first assignment: a broker's restart and two session timeouts."""
+"""Maximum time from the start to the first assignment, enough for a restart of the broker and two session
+timeouts."""
 CHECK_S = 1.0
-"""Time between two checks."""
+"""Time in seconds between two checks of the runner."""
 MAX_FAILED_CHECKS = 10
 """Maximum number of consecutive checks that may fail. A single check may fail because the Kafka client changes its
-state meanwhile, but not all checks within 10 s."""
+state during the check, but ten consecutive checks do not all fail for this reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class StallDetector:
 class Watchdog:
     """Checks a runner from a separate thread, so that the watchdog also detects a blocked event loop.
 
-    ``failed`` is called at most once, in that thread.
+    ``failed`` is called at most once, in the watchdog's thread.
     """
 
     def __init__(self, signs: Callable[[], Signs], clock: Clock, failed: Callable[[Stuck], None]) -> None:

@@ -1,4 +1,4 @@
-"""Base classes of sensor rules: the settings of a rule, and its state from window to window. Pure."""
+"""Base classes of sensor rules: the settings of a rule, and the state that a rule keeps between windows. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stream.rules import Happening, Rule
 from stream.sense.windows import ReadingWindow
 
 TAIL_WINDOWS = 3
-"""Number of windows that a new owner reads back: the open window, and two windows that show whether a bound is
-exceeded."""
+"""Number of windows that a new owner of a partition reads back: the open window, and two closed windows that show
+whether a bound is exceeded."""
 
 
 class SensorRule(Rule):
@@ -37,12 +37,13 @@ class SensorRule(Rule):
 
     @abc.abstractmethod
     def watch(self, sensor: str, config: SensorConfig | None) -> WindowWatch:
-        """Return a new state of the rule. ``config`` is None for a sensor that the site does not have."""
+        """Create the state of the rule for one sensor. ``config`` is None for a sensor that the site does not
+        have."""
 
 
 class WindowWatch(Protocol):
     """State of one sensor rule."""
 
     def step(self, window: ReadingWindow) -> Happening | None:
-        """Process the next closed window that has enough readings, and return a happening that begins in this window,
-        if any."""
+        """Process the next closed window that has enough readings, and return the happening that begins in this
+        window, or None."""

@@ -14,8 +14,8 @@ from stream.sense.rule import SensorRule, WindowWatch
 from stream.sense.windows import ReadingWindow, TumblingWindows
 
 _TICK_NS = 1000
-"""Maximum rounding error of a deadline in float seconds, in ns. A float has a resolution of 15 ps after a day of
-uptime, and of 60 ns after ten years."""
+"""Maximum rounding error in ns of a deadline, which is a float in seconds. A monotonic time as a float has a
+resolution of 15 ps after a day of uptime, and of 60 ns after ten years."""
 
 
 class Cleaner:
@@ -44,7 +44,7 @@ class Cleaner:
     def clean(self, readings: Readings, written_ms: int) -> list[tuple[int, float]]:
         """Return the readings that are not dropped, as (Unix ns, value).
 
-        ``written_ms`` is the Unix time of the readings' record.
+        ``written_ms`` is the Unix time in ms at which the record of the readings was written.
         """
         kept: list[tuple[int, float]] = []
         before = self._gate.last(readings.epoch)
@@ -101,15 +101,17 @@ class SensorWatch:
         return rule, TumblingWindows(rule.window_s), rule.watch(self._sensor, self._config)
 
     def counts(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        """Return the dropped readings by reason, the late readings by rule, and the restarts of windows by rule."""
+        """Return three counts: dropped readings by reason, late readings by rule name, and restarts of windows by
+        rule name."""
         late = Counter({rule.name: windows.late for rule, windows, _ in self._watches})
         set_back = Counter({rule.name: windows.set_back for rule, windows, _ in self._watches})
         return self._cleaner.dropped.copy(), late, set_back
 
     def step(self, readings: Readings, written_ms: int, now_s: float) -> list[Event]:
-        """Process the next column of readings and return its events.
+        """Process the next column of readings, and return the events that the rules emit.
 
-        ``written_ms`` is the Unix time of the column's record, ``now_s`` is the present monotonic time.
+        ``written_ms`` is the Unix time in ms at which the column's record was written. ``now_s`` is the present
+        monotonic time in seconds.
         """
         before = self._cleaner.epoch
         kept = self._cleaner.clean(readings, written_ms)
@@ -137,8 +139,8 @@ class SensorWatch:
         """Return the events of windows that must be evaluated although no reading has closed them.
 
         The sensor's present time is estimated as the time of its last reading plus the time since that reading
-        arrived. A window is evaluated a further ``max_delay_s`` later, because the agent may hold a reading back for
-        that long.
+        arrived. A window is evaluated ``max_delay_s`` after the estimated time has passed the window's end, because
+        the agent may hold a reading back for ``max_delay_s``.
         """
         if self._latest is None:
             return []
@@ -152,9 +154,9 @@ class SensorWatch:
         ]
 
     def _events(self, rule: SensorRule, watch: WindowWatch, windows: Iterable[ReadingWindow]) -> list[Event]:
-        """Return the events of windows.
+        """Return the events that a rule emits for windows.
 
-        A window makes at most one event, even if the window was evaluated before it was complete.
+        A window causes at most one event, even if the window was evaluated before it had all its readings.
         """
         events = []
         for window in windows:

@@ -1,4 +1,4 @@
-"""The stage ``sense``: readings in, events out."""
+"""The stage ``sense`` reads the readings of sensors and writes the events of sensor rules."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Seconds of history beyond the needs of the rules. These seconds cover the allowed lateness, and the difference
-between the clocks of sensor and broker."""
+"""Length in seconds of the history that is read back in addition to the history that the rules need. The additional
+history covers the allowed lateness, and the difference between the clocks of sensor and broker."""
 
 CLOCKS_MS = 60_000
 """Maximum difference in ms between the clock that stamps readings and the clock that stamps events."""
@@ -37,16 +37,16 @@ CLOCKS_MS = 60_000
 class SenseStage:
     """The stage that cleans readings and applies the sensor rules of a site.
 
-    ``config`` is read with ``stream.rules.validated``.
+    The rules in ``config`` must be converted by ``stream.rules.validated``.
 
-    After a restart, each sensor continues with its last windows by its own clock, even if the sensor writes far less
-    often than other sensors. If a sensor wrote nothing for longer than expected, or too little to fill a window, the
-    stage assumes that the sensor's values are within the bounds. If the values of such a sensor stay outside the
-    bounds, the stage reports the breach again, because no reading shows whether the breach ended meanwhile.
+    After a restart, the stage reads back the last windows of each sensor by the sensor's own clock, even if the
+    sensor writes far less often than other sensors. If too few readings of a sensor are found to fill a window, the
+    stage assumes that the sensor's values are within the bounds. If the values of this sensor are still outside the
+    bounds, the stage reports the breach a second time, because no reading shows whether the breach ended before the
+    restart.
 
-    The last window of a sensor that falls silent is evaluated at a deadline, and once more after a restart. Therefore
-    the stage also reads back the events since the first reading that was read back, and does not write these events
-    again.
+    The last window of a sensor that falls silent is evaluated at a deadline, and once more after a restart. To write
+    no event twice, the stage also reads back the events that were written since the first reading that it reads back.
     """
 
     name = NAME
@@ -65,9 +65,9 @@ class SenseStage:
         self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
-        """Create a partition's state from the readings of its last windows.
+        """Create a partition's state from the readings in the last windows of the partition's sensors.
 
-        The events of these windows are not written again.
+        Events that an earlier owner has written for these windows are not written again.
         """
         processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
         past = await tail(log, tp, position, processor.history_point, processor.longest_s)
@@ -77,7 +77,7 @@ class SenseStage:
         return processor
 
     async def _reported(self, past: Sequence[LogRecord], log: Log) -> frozenset[str]:
-        """Return the ids of the events that were written since the first of these readings."""
+        """Return the ids of the events that were written since the first reading in ``past``."""
         sensors = {decode(Readings, record.value).sensor for record in past}
         since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
         tps = sorted({TopicPartition(EVENTS, partition_for(sensor, self._partitions)) for sensor in sensors})
@@ -127,7 +127,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return min((due for watch in self._sensors.values() if (due := watch.deadline) is not None), default=None)
 
     def tick(self) -> Sequence[Work]:
-        """Return the events of windows that no reading has closed in time. The returned work finishes no offset."""
+        """Return the events of windows that no reading has closed in time. The returned ``Work`` objects finish no
+        offset."""
         self._follow()
         now_s = self._clock.monotonic()
         due = [
@@ -147,7 +148,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     @property
     def longest_s(self) -> float:
-        """Length of the history in which the last record of a sensor is searched for, in seconds of the broker's
+        """Length of the history in which the last record of each sensor is searched, in seconds by the broker's
         clock.
 
         The history covers the windows of the rules, and the time for which a sensor collects readings for one record.
@@ -165,10 +166,10 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return HistoryPoint(readings.sensor, 0, readings.times_ns[-1], self._tail_s(readings.sensor))
 
     def remember(self, record: LogRecord) -> None:
-        """Process past readings again.
+        """Process a record of past readings to rebuild the state.
 
-        Drop the events of these readings, which are already written. Ignore errors, because a failing column is
-        already parked as a dead letter.
+        Drop the events of past readings, which an earlier owner has written. Ignore errors, because a record that
+        causes an error is already a dead letter.
         """
         try:
             readings = decode(Readings, record.value)
@@ -188,8 +189,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return [Work(self._outgoing(events, readings.sensor), (record.offset,))]
 
     def _step(self, readings: Readings, written_ms: int) -> list[Event]:
-        """Process readings, and count the dropped readings in the metrics, which show a sensor whose readings have no
-        effect."""
+        """Process readings, and add dropped and late readings and restarts of windows to the metrics."""
         sensor = self._sensor(readings.sensor)
         before = sensor.counts()
         events = sensor.step(readings, written_ms, self._clock.monotonic())

@@ -3,9 +3,9 @@
 A window ``[k·w, (k+1)·w)`` is closed by the first reading whose time exceeds the window's end by the allowed
 lateness. The result does not depend on how readings are grouped into columns.
 
-A sensor that falls silent sends no reading that closes its last window. The last window of such a sensor is evaluated
-as soon as the sensor's clock has certainly passed the window's end. The window stays open, so that readings delayed
-by a broken link still count.
+A sensor that falls silent sends no reading that closes its last window. The last window of a silent sensor is
+evaluated as soon as the sensor's clock has certainly passed the window's end. After this evaluation the window stays
+open, so that readings delayed by a broken link still count.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 ALLOWED_LATENESS_S = 1.0
-"""Time after a window's end in which late readings still count. A sensor's readings arrive in order, so a reading is
-late only if the clock was set back a little."""
+"""Time in seconds after a window's end in which late readings still count. A sensor's readings arrive in order, so a
+reading is late only if the sensor's clock was set back a little."""
 _LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
-"""Consecutive late readings after which the sensor's clock has certainly been set back, or has returned from a wrong
-time. At ten readings per second, 30 late readings take three seconds."""
+"""Number of consecutive late readings after which the sensor's clock has certainly been set back, or has returned
+from a wrong time. At ten readings per second, 30 late readings take three seconds."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class ReadingWindow:
     count: int = 0
     total: float = 0.0
     seen: int = 0
-    """Number of the window's readings that ``TumblingWindows.due`` has already returned."""
+    """Number of readings that the window had when ``TumblingWindows.due`` last returned the window."""
 
     @property
     def mean(self) -> float:
@@ -39,7 +39,7 @@ class ReadingWindow:
 
 
 class TumblingWindows:
-    """The windows of one sensor. All windows have the same length."""
+    """The windows of one sensor for one rule. All windows have the same length."""
 
     def __init__(self, length_s: float) -> None:
         self._length_ns = round(length_s * 1e9)
@@ -57,7 +57,7 @@ class TumblingWindows:
         self._epoch_begins = True
 
     def add(self, readings: Iterable[tuple[int, float]]) -> list[ReadingWindow]:
-        """Add readings, given as (Unix ns, value), and return the windows that they close, in order."""
+        """Add readings, given as (Unix ns, value), and return the windows that these readings close, in order."""
         closed: list[ReadingWindow] = []
         for at_ns, value in readings:
             start_ns = at_ns - at_ns % self._length_ns
@@ -72,16 +72,17 @@ class TumblingWindows:
 
     @property
     def pending_ns(self) -> int | None:
-        """Event time at which the oldest window with unseen readings must be evaluated; None if all readings were
-        seen."""
+        """Event time in ns at which ``due`` must evaluate the oldest window that has new readings since the last
+        ``due``; None if no window has new readings."""
         unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
         return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 
     def due(self, now_ns: int) -> list[ReadingWindow]:
-        """Return, in order, copies of the open windows that have unseen readings and whose end plus the allowed
-        lateness is not after ``now_ns``.
+        """Return, in order, copies of the open windows that have new readings since the last call and whose end plus
+        the allowed lateness is not after ``now_ns``.
 
-        ``now_ns`` is the sensor's present time, estimated from its last reading. The windows stay open.
+        ``now_ns`` is the sensor's present time, estimated from the sensor's last reading. The returned windows stay
+        open.
         """
         bound_ns = now_ns - _LATENESS_NS - self._length_ns
         found = [w for start_ns, w in sorted(self._open.items()) if start_ns <= bound_ns and w.count > w.seen]
@@ -92,8 +93,8 @@ class TumblingWindows:
     def _is_late(self, start_ns: int) -> bool:
         """Return whether the window that a reading belongs to is already closed.
 
-        If the clock has been set back, drop the open windows and return False. After the clock was set back, the open
-        windows lie in the future.
+        If the sensor's clock has been set back, drop the open windows, which lie in the future of the corrected
+        clock, and return False.
         """
         late = start_ns < self._closed_before_ns
         self._late_in_a_row = self._late_in_a_row + 1 if late else 0

@@ -1,19 +1,20 @@
 """Faust's Kafka driver, with replacements for the parts that lose data or hide settings.
 
-Clients: ``ingest.kafka.settings`` creates the consumer and the producer, with one set of limits. The consumer reads
-committed records only; Faust sets this only under ``exactly_once``. The producer is idempotent; Faust has no setting
-for this.
+Clients: ``ingest.kafka.settings`` creates the consumer and the producer, with the limits of the project's other Kafka
+clients. The consumer reads only records of committed transactions, which Faust would set only under ``exactly_once``.
+The producer is idempotent, for which Faust has no setting.
 
 Commits: the committed offsets come from the trackers of the partitions, because Faust's own bookkeeping has four
-errors. If the first acknowledged record is the one right after the committed offset, Faust commits past that record.
-Faust acknowledges records of an older generation that it skips. Faust counts the record after a gap as acknowledged
-before that record was read. If a gap of two offsets follows the first record of a partition, Faust never commits
-again.
+errors. If the record at the committed offset is not acknowledged but the next record is, Faust commits past the
+unacknowledged record. Faust skips records of an older consumer group generation, but acknowledges the skipped
+records. Faust counts the first record after an offset gap as acknowledged before the record was read. If a gap of two
+offsets follows the first record of a partition, Faust never commits again.
 
-Start positions: the loop of each partition sets its start position (see ``fetching.py``). Faust drops records below
-an offset that it remembers from the previous assignment; this driver disables that memory.
+Start positions: the loop of each partition sets the partition's start position (see ``fetching.py``). Faust remembers
+the last read offset of the previous assignment and drops records below this offset; this driver prevents the drop.
 
-Pauses: fetching continues at once when a partition has room again. Faust alone would sleep for a second.
+Pauses: fetching continues at once when the queue of a partition has room again, while unchanged Faust would sleep for
+a second.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from stream.runner.acks import FetchNumber
 from stream.runner.faust.fetching import ConsumerThread, NumberedRecord
 
 POLL_S = 0.1
-"""Maximum time that one fetch waits for records. A partition that is resumed during a fetch is not fetched before
-that fetch ends."""
+"""Maximum time that one fetch waits for records. A partition that is resumed during a fetch is fetched only after the
+fetch has ended."""
 PAUSED_S = 1.0
 """Maximum time between two calls that tell aiokafka that the member is alive while all partitions are paused."""
 
@@ -42,7 +43,7 @@ PAUSED_S = 1.0
 class NoReadOffsets(dict[TP, int | None]):
     """A map that stays empty, in place of Faust's map of read offsets.
 
-    Faust would drop records below an offset in its map.
+    Faust would drop a record whose offset is below the partition's offset in Faust's map.
     """
 
     def __getitem__(self, tp: TP) -> int | None:
@@ -53,7 +54,7 @@ class NoReadOffsets(dict[TP, int | None]):
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """Commits the safe position of each partition, which the member's owner provides, and no other offset."""
+    """A consumer that commits only the safe position of each partition, which the member's owner provides."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,7 +69,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return bool(await self._thread.begin(tp, position, assignment))
 
     def undelivered(self, tp: TP, due: FetchNumber) -> int:
-        """Return how many records have not reached the partition's loop: records at the broker, and fetched records.
+        """Return how many records have not reached the partition's loop: records at the broker, and fetched records
+        that are still inside Faust.
 
         ``due`` is the number of the next record that the loop expects.
         """
@@ -89,7 +91,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._room.set()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget the pauses of revoked partitions."""
+        """Stop counting revoked partitions as paused."""
         for tp in revoked:
             self._buffered_partitions.discard(tp)
         await super().on_partitions_revoked(revoked)

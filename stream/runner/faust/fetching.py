@@ -3,10 +3,11 @@
 The thread fetches each partition from the position that the partition's loop sets.
 
 Without this module, Faust and aiokafka lose records when the group rebalances. A fetch that runs during a rebalance
-waits for the new assignment and returns its first records. Faust drops these records, because it is paused, and seeks
-to the committed offsets. A partition without a committed offset is not moved, so its dropped records are never read.
-In this module, no partition is fetched in an assignment before its loop calls ``begin``. A fetch that ends in a later
-assignment seeks back to its first record.
+waits for the new assignment and returns the first records of the new assignment. Faust, which is paused during a
+rebalance, drops the fetched records and seeks to the committed offsets. Faust does not seek in a partition without a
+committed offset, so the dropped records of such a partition are never read. In a new assignment, this module fetches
+a partition only after the partition's loop has called ``begin``. If a fetch ends in a later assignment than it began,
+this module seeks back to the first fetched record.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ FETCH_PARTITION_BYTES = 2 * 1024 * 1024
 """Maximum bytes of one fetch from one partition: about a hundred frames. A record that is larger than this limit is
 fetched alone (KIP-74)."""
 FETCH_BYTES = 8 * 1024 * 1024
-"""Maximum bytes of one fetch from one broker. Decompression takes twice this memory, and a larger limit gains
-nothing."""
+"""Maximum bytes of one fetch from one broker. Decompression of a fetch takes twice this memory, and a larger limit
+does not make fetching faster."""
 
 NumberedRecord = tuple[FetchNumber, "ConsumerRecord[bytes, bytes]"]
-"""A fetched record with its fetch number."""
+"""The fetch number of a record, and the record."""
 
 
 @dataclass(slots=True)
 class _BegunPartition:
-    """One partition in one assignment, after its loop has called ``begin``.
+    """One partition in one assignment, after the partition's loop has called ``begin``.
 
     ``kafka_assignment`` is aiokafka's object for the assignment. aiokafka creates a new object at each rebalance.
     """
@@ -52,7 +53,7 @@ class _BegunPartition:
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """The thread of the Kafka consumer.
 
-    Public methods are called in Faust's thread, and private methods run in this thread.
+    Public methods are called in Faust's thread, and private methods run in the consumer's thread.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -111,7 +112,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def _commit(self, offsets: dict[TP, int]) -> bool:
         """Commit the offsets of partitions that are still assigned.
 
-        Do not commit if no partition is left, because aiokafka and Faust fail on an empty commit.
+        Do not commit if none of the partitions is still assigned, because aiokafka and Faust fail on an empty commit.
         """
         assigned = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
         return bool(assigned) and bool(await super()._commit(assigned))
@@ -136,8 +137,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return {tp: self._numbered(self._begun[tp], found) for tp, found in records.items()}
 
     async def _fetch_nothing(self, consumer: AIOKafkaConsumer, seconds: float) -> dict[TP, list[NumberedRecord]]:
-        """Wait for some seconds. aiokafka counts the wait as a fetch; the group would expel a member that does not
-        fetch."""
+        """Wait for some seconds, and let aiokafka count the wait as a fetch, because the group expels a member that
+        does not fetch."""
         with consumer._subscription.fetch_context():
             await asyncio.sleep(seconds)
         return {}

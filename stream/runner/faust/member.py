@@ -1,6 +1,6 @@
 """A consumer group member, built on a Faust app with settings that prevent data loss.
 
-Every error ends the process.
+Every error in the member ends the process.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from stream.runner.loop import Runner
 
 Event = Any
-"""``faust.Event``: one record on its way through Faust; ``message`` is the record itself."""
+"""A ``faust.Event``, in which Faust delivers one record; the attribute ``message`` is the record itself."""
 
 COMMIT_INTERVAL_S = 0.3
-"""Time between two commits. After a kill, the records finished since the last commit are processed again. Frequent
-commits are cheap, because a commit is one small request."""
+"""Time between two commits. If a process is killed, the records finished since its last commit are processed again.
+Frequent commits are cheap, because a commit is one small request."""
 BUFFER_RECORDS = 1024
-"""Maximum number of records in Faust's buffer, from which records go to the queues of the partitions. These queues
-accept every record at once, so the buffer needs room only for the records of one fetch. A full buffer would make
-Faust pause in steps of a second."""
+"""Maximum number of records in Faust's buffer, from which records go to the queues of the partitions. The partition
+queues accept every record at once, so the buffer needs room only for the records of one fetch. If the buffer were
+full, Faust would pause for a second at a time."""
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -61,7 +61,8 @@ class FaustMember:
     member's ``owner`` decides which records are processed and which offsets are committed. All methods of the member
     and of the owner are called in the event loop's thread.
 
-    ``instance`` is the lasting name of this member in the group (static membership, KIP-345), empty for none.
+    ``instance`` is the lasting name of this member in the group (static membership, KIP-345), empty for a dynamic
+    member.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class FaustMember:
     def rebalancing(self) -> bool:
         """Whether partitions were revoked and the next assignment has not arrived.
 
-        Faust's own flag is wrong if a rebalance begins while another one ends.
+        Faust's own flag is wrong if a rebalance begins while the previous rebalance ends.
         """
         return self._revoking or bool(self._app.rebalancing)
 
@@ -109,13 +110,14 @@ class FaustMember:
     async def commit(self) -> None:
         """Commit the safe positions of all partitions, after any running commit.
 
-        If Faust returns False, it only waited for another commit, whose positions may be older: commit again.
+        If another commit is running, Faust only waits for the running commit and returns False. In this case, commit
+        again, because the positions of the running commit may be older.
         """
         if not await self._app.consumer.commit():
             await self._app.consumer.commit()
 
     async def begin(self, tp: TopicPartition, position: int, assignment: int) -> bool:
-        """Begin to fetch a partition at ``position``. The records are numbered from 0 in this assignment.
+        """Begin to fetch a partition at ``position``. The fetched records are numbered from 0 in this assignment.
 
         Return False if another member now owns the partition. No record of a partition is fetched before this call.
         """
@@ -130,17 +132,18 @@ class FaustMember:
         self._app.consumer.resume_fetching(self._tp(tp))
 
     def undelivered(self, tp: TopicPartition, due: FetchNumber) -> int:
-        """Return how many records have not reached the partition's loop: records at the broker, and fetched records.
+        """Return how many records have not reached the partition's loop: records at the broker, and fetched records
+        that are still inside Faust.
 
-        ``due`` is the number of the next record that the loop expects. Offsets without a record count too, until the
-        fetch has passed them. May be called from any thread.
+        ``due`` is the number of the next record that the loop expects. Offsets without a record, such as transaction
+        markers, also count until a fetch has passed these offsets. May be called from any thread.
         """
         return int(self._app.consumer.undelivered(self._tp(tp), due))
 
     async def send(self, record: Outgoing) -> Awaitable[Any]:
         """Pass a record to the producer.
 
-        Return an awaitable that ends when the broker has acknowledged the record.
+        Return an awaitable that completes when the broker has acknowledged the record.
         """
         self._metrics.written.inc()
         self._metrics.written_bytes.inc(len(record.value))
@@ -199,7 +202,7 @@ class FaustMember:
 
 
 def to_record(settings: KafkaSettings, event: Event) -> LogRecord:
-    """Convert a Faust event to a record with its contract topic name. Missing values become empty values."""
+    """Convert a Faust event to a record with its contract topic name. A missing value becomes empty bytes."""
     message = event.message
     return LogRecord(
         topic=message.topic.removeprefix(settings.prefix),

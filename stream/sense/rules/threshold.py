@@ -1,4 +1,4 @@
-"""Rule ``threshold``: the mean of a sensor's window is above or below a value. Pure."""
+"""Rule ``threshold``: the mean of a sensor's readings in a window is above or below a value. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_DECIMALS = 12
 class ThresholdRule(SensorRule):
     """Report once when a window's mean leaves the bounds.
 
-    Report again only after the mean of a window was within the bounds.
+    Report a second time only after the mean of a window was within the bounds.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.reading.threshold"
@@ -36,11 +36,12 @@ class ThresholdRule(SensorRule):
         return self
 
     def watch(self, sensor: str, config: SensorConfig | None) -> ThresholdWatch:
-        """Return a new state of the rule."""
+        """Create the state of the rule for one sensor."""
         return ThresholdWatch(self, sensor, config)
 
     def exceeded(self, mean: float) -> str | None:
-        """Return the bound that a mean exceeds, such as ``above 30``; None if the mean is within the bounds."""
+        """Return as text the bound that a mean exceeds, such as ``above 30``; None if the mean is within the
+        bounds."""
         if self.above is not None and mean > self.above:
             return f"above {number(self.above)}"
         if self.below is not None and mean < self.below:
@@ -58,7 +59,7 @@ class ThresholdRule(SensorRule):
 
 
 def number(value: float) -> str:
-    """Return a number with all its digits, but without a trailing ``.0``."""
+    """Return a number as text with up to 15 significant digits and without a trailing ``.0``."""
     return f"{value:.15g}"
 
 
@@ -72,8 +73,8 @@ class ThresholdWatch:
         self._outside = False
 
     def step(self, window: ReadingWindow) -> Happening | None:
-        """Process the next window, and return a happening if its mean is outside the bounds and the previous window's
-        mean was not."""
+        """Process the next window, and return a happening if the window's mean is outside the bounds and the previous
+        window's mean was within the bounds."""
         bound = self._rule.exceeded(window.mean)
         was_outside, self._outside = self._outside, bound is not None
         if bound is None or was_outside:
