@@ -1,1 +1,1 @@
-"""Store and forward: rows stay on disk until Kafka has them."""
+"""Store and forward: rows stay on disk until Kafka acknowledges them."""

@@ -39,14 +39,14 @@ CREATE TEMP TRIGGER gone AFTER DELETE ON main.outbox BEGIN
     DELETE FROM counts WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch AND rows = 0;
 END;
 """
-"""SQL for a table in memory with the number of rows and bytes of each epoch. Without this table, the spool would have
-to count a backlog of up to a million rows every second."""
+"""SQL that creates an in-memory table with the number and total bytes of the rows of each epoch. Reading this table
+replaces a count of all rows, up to a million, every second."""
 
 
 class SpoolConnection:
     """Connection to one spool file: opens, checks and salvages the file, and runs transactions on it.
 
-    Methods block, and must be called in one thread.
+    All methods block on the disk, and must be called in the same thread.
     """
 
     def __init__(self, path: Path, seal: Seal) -> None:
@@ -57,8 +57,8 @@ class SpoolConnection:
         self._closed = False
         self._checked = False
         self.recoveries: list[Recovery] = []
-        """Results of salvages that are not reported yet. The caller that reports a recovery removes it from this
-        list."""
+        """Results of repairs of damaged files that no status row has reported yet. The caller that reports a recovery
+        removes it from this list."""
         try:
             make_folder(path.parent)
         except OSError as error:
@@ -94,7 +94,7 @@ class SpoolConnection:
             raise typed from error
 
     def disconnect(self) -> None:
-        """Close the connection. The next transaction opens a new connection."""
+        """Close the connection to the file until the next transaction, which opens the file again."""
         if self._db is not None:
             self._db.close()
         self._db = None
@@ -127,8 +127,8 @@ class SpoolConnection:
     def _recount_foreign_writes(self, db: sqlite3.Connection) -> None:
         """Count all rows again if another process has written to the file. Raise sqlite3.Error.
 
-        No other process should write to the file. An operator may still delete rows by hand. Without a new count, the
-        spool would then seem full for ever.
+        Only the agent should write to the file, but an operator may delete rows by hand. If the spool did not count
+        again after a manual deletion, the spool would seem full for ever.
         """
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version == self._data_version:
@@ -142,9 +142,9 @@ class SpoolConnection:
         self._data_version = version
 
     def _salvage(self, error: str) -> None:
-        """Replace a damaged file with its salvaged rows.
+        """Replace a damaged file with a new file that holds the readable rows, and raise SpoolUnavailable.
 
-        Then raise SpoolUnavailable, after which the caller may repeat its call.
+        The caller may repeat the failed call after the SpoolUnavailable error.
         """
         self.disconnect()
         try:
@@ -156,9 +156,9 @@ class SpoolConnection:
         raise SpoolUnavailable(self.path, "salvaged", error)
 
     def _require_keys(self, db: sqlite3.Connection) -> None:
-        """Raise WrongKey if an intact row has an unknown key.
+        """Raise WrongKey if an intact row is encrypted with a key that is not configured.
 
-        Raise DatabaseError if only damaged rows have unknown keys.
+        Raise sqlite3.DatabaseError if only damaged rows name keys that are not configured.
         """
         unknown = [key for (key,) in db.execute("SELECT DISTINCT key FROM outbox") if not self._seal.knows(key)]
         if not unknown:

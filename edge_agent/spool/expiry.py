@@ -1,6 +1,6 @@
-"""Expiry of rows from a full spool: the order, and the counts by reason that report dropped rows.
+"""Deletion of the oldest rows of a full spool, and the intervals of sequence numbers that report the deleted rows.
 
-Rows that were passed to the link never expire, because Kafka may have them already.
+Rows that the agent has tried to send never expire, because Kafka may have them already.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Readings, WithheldInterval
 
 EXPIRED_AT_ONCE = 1000
-"""Maximum number of rows that one transaction expires. The number is limited because new frames wait during the
-transaction."""
+"""Maximum number of rows that one transaction expires. A longer transaction would delay new frames, which wait until
+the transaction ends."""
 
 _MAY_EXPIRE = (WAITS, PARKED)
 _OF_ONE = (
@@ -32,20 +32,20 @@ _ORDER = (
     ("readings", "?2 IS NOT NULL"),
     ("frame", "name IN (SELECT value FROM json_each(?2))"),
 )
-"""Kinds of rows in the order of their expiry. Frames expire first, because they are large and many. Readings, which
-are small, follow. Frames of evidence cameras expire last."""
+"""Kinds of rows in the order of their expiry: frames, then readings, then frames of evidence cameras. Frames expire
+before readings, because frames are larger and more numerous."""
 
 
 @dataclass
 class Expired:
-    """Expired rows: the number by camera or sensor, and the intervals that report expired rows, by kind."""
+    """Expired rows: their number by camera or sensor name, and their intervals of sequence numbers by row kind."""
 
     by_name: Counter[str] = field(default_factory=Counter)
     accounts: dict[Kind, list[WithheldInterval]] = field(default_factory=dict)
 
 
 def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_bytes: int, oldest_ns: int) -> Expired:
-    """Delete the oldest rows of one camera or sensor until its rows are within the bounds for size and age."""
+    """Delete the oldest rows of one camera or sensor until all rows are within ``max_bytes`` and ``oldest_ns``."""
     (total,) = db.execute(
         "SELECT coalesce(sum(bytes), 0) FROM counts WHERE kind = ? AND name = ?", (kind, name)
     ).fetchone()
@@ -61,7 +61,7 @@ def expire_one(db: sqlite3.Connection, seal: Seal, kind: Kind, name: str, max_by
 
 
 def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, evidence: Sequence[str]) -> Expired:
-    """Delete the oldest rows of all cameras and sensors in the order ``_ORDER``, until ``excess_bytes`` are free."""
+    """Delete the oldest rows of all cameras and sensors, in the order of ``_ORDER``, to free ``excess_bytes``."""
     expired, count = Expired(), 0
     for kind, condition in _ORDER:
         rows: list[Row] = []
@@ -75,7 +75,7 @@ def expire_all(db: sqlite3.Connection, seal: Seal, excess_bytes: int, evidence: 
 
 
 def expired_account(row: Row) -> WithheldInterval:
-    """Return the interval of an expired row and of the frames or readings withheld directly before the row."""
+    """Return the interval of sequence numbers of an expired row and of the items withheld directly before the row."""
     first, last, before = _numbers(row)
     counts = Counter(before.counts if before else {})
     counts["expired"] += last - first + 1
@@ -84,7 +84,7 @@ def expired_account(row: Row) -> WithheldInterval:
 
 
 def merged(accounts: Iterable[WithheldInterval | None]) -> list[WithheldInterval]:
-    """Merge each interval with the next interval if their sequence numbers are adjacent. Skip None."""
+    """Merge intervals whose sequence numbers are adjacent. Skip entries that are None."""
     joined: list[WithheldInterval] = []
     for account in filter(None, accounts):
         last = joined[-1] if joined else None
@@ -97,9 +97,9 @@ def merged(accounts: Iterable[WithheldInterval | None]) -> list[WithheldInterval
 
 
 def _of_all(condition: str) -> str:
-    """Return the query for rows of all cameras or sensors.
+    """Return the SQL query for the rows of all cameras or sensors that meet ``condition`` and may expire.
 
-    SQLite reads the rows of each lane in index order, without sorting.
+    The query has one SELECT for each value of ``lane``, so that SQLite reads the rows in index order without a sort.
     """
     lanes = " UNION ALL ".join(
         f"SELECT {WITHOUT_PICTURES}, size FROM outbox INDEXED BY outbox_lane"  # noqa: S608  (constants)
@@ -112,7 +112,7 @@ def _of_all(condition: str) -> str:
 def _candidates(db: sqlite3.Connection, seal: Seal, query: str, *values: object) -> Iterator[tuple[Row, int]]:
     """Yield rows that may expire, oldest first.
 
-    Each row comes without its picture, and with the picture's size in bytes.
+    Each item is a row without its picture, and the size of the stored record in bytes.
     """
     for *columns, size in db.execute(query, values):
         yield read(columns, seal), size

@@ -1,4 +1,4 @@
-"""Files of a spool: open and check them, and replace a damaged file with its salvaged copy."""
+"""Functions that open and check the SQLite file of a spool, and replace a damaged file with its salvaged copy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from ingest.runtime.files import PRIVATE_FILE, open_private
 _log = logs.get("edge_agent.spool")
 
 CHECK_S = 5.0
-"""Maximum duration of the structure check at the start, in seconds. The check reads about 1 GB a second. Rows that
-the check does not reach in this time are checked when they are read."""
+"""Maximum duration of the structure check when the spool is opened, in seconds. The check reads about 1 GB a second.
+Rows that the check does not reach are verified by their checksum when the agent reads them."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open or create a spool's file, which only its owner can read. Raise sqlite3.Error or OSError."""
+    """Open or create a spool's file with permissions that let only its owner read the file.
+
+    Raise sqlite3.Error or OSError.
+    """
     if not path.exists():
         os.close(open_private(path, flags=0))  # SQLite gives the -wal and -shm files the same mode
     elif path.stat().st_mode & 0o077:
@@ -69,7 +72,7 @@ def check_structure(db: sqlite3.Connection, limit_s: float = CHECK_S) -> None:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error means that the file is damaged. Return False if the disk refuses a write."""
+    """Return whether an error means that the file is damaged. A write that the disk refuses is not damage."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         found = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
@@ -78,14 +81,15 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def is_damaged_page(error: sqlite3.Error) -> bool:
-    """Return whether an error concerns only one page of the file; other pages may then be intact."""
+    """Return whether an error concerns only one page of the file, so that the other pages may be intact."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT or _is_invalid_text(error)
 
 
 def _is_invalid_text(error: sqlite3.Error) -> bool:
     """Return whether an error means that a text column is not UTF-8.
 
-    SQLite does not check text, and Python's error has no error code, so the message is searched.
+    SQLite does not check the encoding of text. Python's error has no error code, so this function searches the
+    message.
     """
     return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
@@ -96,11 +100,11 @@ def salvaged(path: Path) -> Path:
 
 
 def exchange(path: Path) -> Path:
-    """Move a damaged file aside, and the salvaged file into its place. Return the damaged file's new path.
+    """Rename a damaged file, and give its name to the salvaged file. Return the damaged file's new path.
 
-    After a crash at any moment, either the damaged file is still in its place, or the salvaged file is complete.
-    ``finish_exchange`` handles both cases at the next start. Older damaged files are deleted, because they take disk
-    space from the spool.
+    If a crash interrupts the exchange, either the damaged file still has its name, or the salvaged file is complete.
+    At the next start, ``finish_exchange`` completes an exchange that a crash interrupted. Damaged files from earlier
+    exchanges are deleted, to free disk space for the spool.
     """
     older = list(path.parent.glob(f"{path.stem}.corrupt-*"))
     aside = path.with_suffix(f".corrupt-{time.time_ns() // 1_000_000}")
@@ -116,8 +120,9 @@ def exchange(path: Path) -> Path:
 def finish_exchange(path: Path) -> None:
     """Finish the replacement of a damaged file after a crash. Raise OSError.
 
-    If the damaged file is still in its place, delete the salvaged file, which may be incomplete; the salvage is then
-    repeated. Otherwise, move the salvaged file into its place.
+    If the damaged file still has its name, delete the salvaged file, which may be incomplete. The agent repeats the
+    salvage when it opens the damaged file. If the damaged file was already renamed, give its name to the salvaged
+    file.
     """
     if not salvaged(path).exists():
         return

@@ -1,7 +1,8 @@
 """Recovery of a damaged spool: each row that is still readable is copied into a new file.
 
-SQLite stops a query at the first damaged page. The salvage therefore halves ranges of row ids until each unreadable
-row is isolated. The checksum of a row shows whether the row has changed since it was written.
+SQLite stops a query at the first damaged page. The salvage therefore queries ranges of row ids, and halves a range
+that fails until each unreadable row is isolated. The checksum of a row shows whether the row has changed since it was
+written.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from edge_agent.spool.schema import COLUMNS, Row, checksum
 MAX_ID = 1 << 40
 """Highest row id to search. A spool that stores ten thousand rows a second reaches this id after three years."""
 SKIPPED_IDS = 1_000_000
-"""Number of ids to skip above the highest id found, if SQLite's table of used ids is damaged. The gap prevents the
-spool from using an id twice."""
+"""Number of row ids to skip above the highest id found, if SQLite's table of used ids is damaged. The gap prevents
+the spool from giving the id of a lost row to a new row."""
 MAX_FAILURES = 200_000
-"""Maximum number of unreadable ranges of row ids. Each unreadable range costs about 20 µs. After this number of
-unreadable ranges, the salvage ignores the remaining file."""
+"""Number of failed queries after which the salvage stops and gives up the rest of the file. Each failed query takes
+about 20 µs."""
 _AT_ONCE = 64
 _COLUMNS = f"{COLUMNS}, late_ns, size"
 _MAX_NAMES = 10
@@ -31,7 +32,7 @@ _MAX_NAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class LostRows:
-    """Interval of sequence numbers of one camera or sensor whose rows were committed and are now lost."""
+    """Lost rows that were committed: camera or sensor, epoch, and first and last sequence number."""
 
     name: str
     epoch: int
@@ -44,9 +45,9 @@ class LostRows:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Result of a salvage: the number of rows saved, and the rows known to be lost.
+    """Result of a salvage: the damaged file's new path, the number of rows saved, and the rows known to be lost.
 
-    ``complete`` means that the index of the rows was fully readable, so that all lost rows are known.
+    ``complete`` is true if the whole table index was readable, so that ``lost`` has every lost row.
     """
 
     aside: Path
@@ -84,7 +85,7 @@ def salvage(path: Path) -> Recovery:
 
 
 def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection) -> set[int]:
-    """Copy the intact rows. Return their ids."""
+    """Copy the intact rows into the new file. Return the ids of the copied rows."""
     sequence = _all(old, "SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")
     highest = int(sequence[0][0]) if sequence else MAX_ID
     saved: set[int] = set()
@@ -107,7 +108,7 @@ def _copy_rows(old: sqlite3.Connection, new: sqlite3.Connection) -> set[int]:
 
 
 def _readable(db: sqlite3.Connection, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the readable rows of a range of ids, in order."""
+    """Yield the readable rows with an id from ``first`` to ``last``, in the order of ids."""
     ranges, failures = [(first, last)], 0
     query = f"SELECT {_COLUMNS} FROM outbox NOT INDEXED WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608
     while ranges and failures < MAX_FAILURES:
@@ -135,12 +136,12 @@ def _is_intact(values: tuple[Any, ...]) -> bool:
 
 
 def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int, tuple[str, int, int, str]]) -> None:
-    """Copy the epochs, and the id of each camera's newest live row.
+    """Copy the table of epochs, and the table with the id of the newest row that each camera sent live.
 
-    Values that are unreadable are derived from the rows. An epoch that is known only from its rows gets no end
-    record, so the ledger reports that the epoch never ended. The salvage copies such epochs too, so that new epochs
-    get larger numbers. If the newest live row of a camera is unknown, all rows of that camera are sent as late
-    frames, which keeps their order.
+    If a camera or sensor has no readable epoch, the function adds the newest epoch found in its rows, so that new
+    epochs get larger numbers. An epoch added from rows gets no end record, so the ledger reports that the epoch never
+    ended. If the newest live row of a camera is unknown, the agent sends all rows of that camera as late frames, to
+    keep their order.
     """
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")
@@ -163,7 +164,10 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
 
 
 def _index(db: sqlite3.Connection) -> tuple[dict[int, tuple[str, int, int, str]], bool]:
-    """Return the frames and readings in the table's index, by row id, and whether the whole index was readable."""
+    """Return a map from row id to (name, epoch, seq, kind) of the frames and readings in the table's index.
+
+    Also return whether the whole index was readable.
+    """
     found: dict[int, tuple[str, int, int, str]] = {}
     complete = True
     for order in ("", " DESC"):

@@ -12,27 +12,28 @@ from typing import Any
 from edge_agent.spool.seal import Seal
 
 Kind = str
-"""``frame``, ``readings`` or ``status``."""
+"""Kind of a row: ``frame``, ``readings`` or ``status``."""
 
 SCHEMA_VERSION = 2
-"""Version of the tables, in the file's ``user_version``."""
+"""Version of the spool's SQL tables, stored in the file's ``user_version``."""
 
 WAITS = "wait"
-"""Lane of a row that was never passed to the link. The word is as long as ``live`` and ``late``, so that a row does
-not grow when its lane is set. When a row grows, SQLite rewrites the whole row with its picture. When the size stays
-the same, SQLite rewrites only one page."""
+"""Value of column ``lane`` for a row that the agent has not tried to send. The word is as long as ``live`` and
+``late``, so that a row keeps its size when ``lane`` changes. If a row grows, SQLite rewrites the whole row with its
+picture. If a row keeps its size, SQLite rewrites only one page."""
 
 PARKED = "parked"
-"""Lane of a row that the link refuses permanently. The row stays until it expires."""
+"""Value of column ``lane`` for a row that Kafka or the gateway refuses permanently. Such a row stays in the spool
+until it expires."""
 
 PAGE_BYTES = 1024
 """Page size of the SQLite file. In addition to the picture, each commit writes about ten whole pages, mostly of
-indexes. With pages of 4096 bytes, the commits for a frame with a 40 kB picture wrote twice the size of the picture.
-Small pages rely on a disk that does not damage neighbouring bytes when the power fails, as the write-ahead log itself
-does."""
+indexes. With pages of 4096 bytes, the commits for a frame with a 40 kB picture wrote 80 kB. Pages smaller than a disk
+sector are safe only if a power failure during a write does not damage neighbouring bytes. SQLite's write-ahead log
+makes the same assumption."""
 WAL_BYTES = 4 * 1024 * 1024
-"""Size of the write-ahead log at which SQLite writes the log back into the database. The log needs up to this much
-free space on the disk."""
+"""Size of the write-ahead log at which SQLite writes the log back into the database. The write-ahead log needs this
+many bytes of free disk space."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_BYTES}",
@@ -87,8 +88,8 @@ CREATE INDEX outbox_depth ON outbox (kind, name, epoch, id, seq, size, key);
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-"""SQL that creates all tables in one transaction. Each index adds a page to each commit, so rare queries share an
-index."""
+"""SQL that creates all tables in one transaction. Each index adds a page to each commit. To save pages, queries that
+seldom run share an index."""
 
 COLUMNS = "kind, name, epoch, seq, captured_ns, record, traceparent, account, lane, id, key, crc"
 WITHOUT_PICTURES = COLUMNS.replace(" record", " CASE kind WHEN 'frame' THEN NULL ELSE record END")
@@ -107,10 +108,10 @@ _KEPT = "UPDATE epochs SET last_kept = max(last_kept, ?) WHERE name = ? AND epoc
 class Row:
     """Row of the spool: one record that waits to be sent over the link.
 
-    ``lane`` is ``WAITS`` until the row is first passed to the link. ``id`` is 0 until the row is stored. ``account``
-    has the number of frames withheld directly before this frame, by reason, in the format of the record header. In a
-    row of readings, ``seq`` is the sequence number of the last reading, and the record contains the withheld
-    readings.
+    ``lane`` is ``WAITS`` until the agent first tries to send the row. ``id`` is 0 until the row is stored. In a row
+    of a frame, ``account`` has the number of frames withheld directly before it, by reason, in the format of the
+    record header. In a row of readings, ``seq`` is the sequence number of the last reading, and the record contains
+    the withheld readings.
     """
 
     kind: Kind
@@ -126,21 +127,22 @@ class Row:
 
     @property
     def size(self) -> int:
-        """Bytes of the record."""
+        """Size of the record in bytes."""
         return len(self.record)
 
     @property
     def identity(self) -> bytes:
         """Kind, name, epoch and sequence number, which identify the row.
 
-        The cipher authenticates this identity together with the record.
+        The cipher authenticates the identity together with the record, so that a record cannot be moved to another
+        row.
         """
         return f"{self.kind}/{self.name}/{self.epoch}/{self.seq}".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Waiting rows of one epoch: number, bytes, and interval of sequence numbers with the withheld ones.
+    """Waiting rows of one epoch: number, bytes, and first and last sequence number, withheld numbers included.
 
     For a sensor, ``frames`` is the number of records of readings.
     """
@@ -154,11 +156,14 @@ class Depth:
 
 
 class DamagedRow(Exception):
-    """A stored row differs from the row that was written. SQLite checks the structure of pages, not their content."""
+    """The checksum shows that a stored row has changed.
+
+    SQLite checks the structure of pages, but not the stored values.
+    """
 
 
 def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Callable[[Row], int]) -> None:
-    """Seal and insert rows. ``late_ns`` returns the time in Unix ns after which a row counts as late."""
+    """Encrypt and insert rows. ``late_ns`` returns the Unix time in ns after which a row counts as late."""
     for row in rows:
         kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
         fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns(row), kept.lane, kept.size)
@@ -189,9 +194,9 @@ def read(values: Iterable[Any], seal: Seal) -> Row:
 
 
 def checksum(row: Row, key: str) -> int:
-    """Return the CRC-32 of a row whose record is sealed under ``key``.
+    """Return the CRC-32 of a row whose record is encrypted with the key named ``key``.
 
-    The checksum does not include the lane, because the lane changes.
+    The checksum leaves out ``lane``, because the value of ``lane`` changes when the row is sent.
     """
     head = f"{row.captured_ns} {row.traceparent} {row.account} ".encode() + row.identity + key.encode()
     return zlib.crc32(row.record, zlib.crc32(head))

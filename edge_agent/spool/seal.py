@@ -1,8 +1,8 @@
 """Encryption of stored rows: AES-256-GCM with a nonce for each row.
 
-The key protects pictures only if the key file is not on the agent's disk. A sealed record is the nonce followed by
-the ciphertext. The cipher also authenticates the row's identity, so that a record cannot be moved to another row.
-Random nonces are safe for up to 2^32 rows encrypted with one key (NIST SP 800-38D).
+The key protects pictures only if the key file is not on the agent's disk. A stored record consists of the nonce and
+then the ciphertext. The cipher also authenticates the row's identity, so that a record cannot be moved to another
+row. Random nonces are safe for up to 2^32 rows encrypted with one key (NIST SP 800-38D).
 """
 
 from __future__ import annotations
@@ -26,27 +26,30 @@ _ID_CHARS = 12
 
 
 class Seal:
-    """Encrypts records with the first key, and decrypts them with any key. Without keys, records stay unencrypted."""
+    """Encrypts records with the first key, and decrypts records with any of its keys.
+
+    If the seal has no key, records stay unencrypted.
+    """
 
     def __init__(self, keys: Sequence[bytes] = ()) -> None:
         self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
         self.key_id = _key_id(keys[0]) if keys else PLAIN
 
     def knows(self, key_id: str) -> bool:
-        """Return whether records encrypted with this key can be decrypted."""
+        """Return whether the seal can decrypt records that were encrypted with the key ``key_id``."""
         return key_id == PLAIN or key_id in self._ciphers
 
     def close(self, record: bytes, identity: bytes) -> bytes:
-        """Encrypt a record with the key ``self.key_id``. Return the sealed record."""
+        """Encrypt a record with the key ``self.key_id``. Return the nonce and the ciphertext."""
         if not self.key_id:
             return record
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._ciphers[self.key_id].encrypt(nonce, record, identity)
 
     def open(self, sealed: bytes, identity: bytes, key_id: str) -> bytes:
-        """Decrypt a sealed record. Raise ValueError if the sealed bytes were changed or belong to another row.
+        """Decrypt a sealed record. Raise ValueError if the encrypted bytes were changed or belong to another row.
 
-        The key ``key_id`` must be known.
+        The seal must have the key ``key_id``; ``knows`` tells whether it does.
         """
         if key_id == PLAIN:
             return sealed
@@ -57,7 +60,10 @@ class Seal:
 
 
 def load_seal(key_file: Path | None, previous: Sequence[Path] = ()) -> Seal:
-    """Return a seal that encrypts with ``key_file`` and decrypts with all files. Raise ConfigError."""
+    """Return a seal that encrypts with the key in ``key_file``. The seal decrypts with the keys in all files.
+
+    Raise ConfigError.
+    """
     if key_file is None:
         if previous:
             raise ConfigError(

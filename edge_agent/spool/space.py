@@ -17,14 +17,14 @@ from ingest.site import DiskConfig
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes of rows, unused bytes of the spool's file, and free bytes of the disk."""
+    """Sizes in bytes: all rows of the spool, the unused part of the spool's file, and the free space of the disk."""
 
     used: int
     unused: int
     free: int
 
     def excess(self, max_bytes: int, min_free_bytes: int) -> int:
-        """Return how many bytes of rows must expire until ``max_bytes`` and ``min_free_bytes`` are both satisfied."""
+        """Return how many bytes of rows must expire to satisfy the limits ``max_bytes`` and ``min_free_bytes``."""
         return max(self.used - max_bytes, min_free_bytes - self.free - self.unused, 0)
 
 
@@ -39,16 +39,16 @@ class Reserve:
 
     @property
     def held(self) -> bool:
-        """Return whether the file reserves the room now."""
+        """Return whether the reserve file exists in its full size."""
         try:
             return self._path.stat().st_size >= self._size  # the file gets its size after its last block is allocated
         except OSError:
             return False
 
     def fill(self) -> bool:
-        """Reserve the room if at least as many bytes remain free.
+        """Create the reserve file if the disk has at least twice its size free.
 
-        Return whether the file reserves the room now.
+        Return whether the reserve file exists in its full size.
         """
         if self.held:
             return True
@@ -63,7 +63,7 @@ class Reserve:
         return True
 
     def release(self) -> bool:
-        """Delete the reserve. Return whether the reserve existed before."""
+        """Delete the reserve file. Return whether the file existed in its full size."""
         held = self.held
         with contextlib.suppress(OSError):
             self._path.unlink()
@@ -73,7 +73,7 @@ class Reserve:
 class SpoolSpace:
     """Limiter that keeps a spool within its share of the disk.
 
-    Methods block, and must be called in the thread of the store.
+    All methods block on the disk, and must be called in the thread that uses ``store``.
     """
 
     def __init__(self, store: SpoolStore, config: DiskConfig) -> None:
@@ -81,10 +81,10 @@ class SpoolSpace:
         self.reserve = Reserve(store.path.with_suffix(".reserve"), config.reserve_bytes)
 
     def release(self) -> bool:
-        """Delete the reserve, and write SQLite's write-ahead log back into the database.
+        """Delete the reserve file, and write SQLite's write-ahead log back into the database.
 
-        Return whether the disk may have room now. Each small commit adds a few KB to the write-ahead log. Writing the
-        log back needs disk space only for new pages, and empties the log.
+        Each small commit adds a few KB to the write-ahead log. Writing the log back empties the log, and needs disk
+        space only for new pages of the database. Return whether the disk may have more free space now.
         """
         released = self.reserve.release()
         try:
@@ -94,9 +94,9 @@ class SpoolSpace:
         return True
 
     def fit(self, evidence: Sequence[str]) -> int:
-        """Expire rows until the spool is within its bounds; frames of the cameras in ``evidence`` expire last.
+        """Expire rows until the spool is within its disk limits. Frames of the cameras in ``evidence`` expire last.
 
-        Return the number of bytes by which the spool still exceeds its bounds.
+        Return the number of bytes by which the spool still exceeds its disk limits.
         """
         self._give_back()
         config = self._config

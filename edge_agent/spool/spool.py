@@ -1,8 +1,8 @@
-"""Asynchronous spool: commits rows in groups in its own thread, limits and expires rows, and handles a full disk.
+"""Asynchronous interface of the spool: group commits, expiry of old rows, and operation on a full disk.
 
-On a full disk, the spool releases its reserve. Status rows and the small writes of the sender use the released room.
-The sender can then delete sent rows, which frees more room. New frames and readings wait, or are refused, until the
-disk has room.
+On a full disk, the spool deletes its reserve file. The freed space lets the agent store status rows and delete rows
+that Kafka has acknowledged, which frees more space. New frames and readings wait until the disk has space again, or
+are refused after a time limit.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ T = TypeVar("T")
 _log = logs.get("edge_agent.spool")
 
 PATIENCE_S = 2.0
-"""Maximum time that a frame waits for room on the disk, in seconds. After this time, the frame is refused. While a
-frame waits, its capture process withholds new frames without encoding them. The limit lets an occasional frame
-through, and that frame reports how many frames were withheld."""
+"""Maximum time that a frame waits for room on a full disk before the frame is refused, in seconds. While a frame
+waits, its capture process withholds new frames without encoding them. Because the wait is limited, the capture
+process still offers a frame now and then, which reports the number of withheld frames."""
 RETRY_S = 1.0
-"""Pause between two attempts of a write that the disk refuses, in seconds."""
+"""Time to wait before the spool repeats a write that the disk has refused, in seconds."""
 GROUP_ROWS = 64
-"""Maximum number of rows in one group commit: a few MB of frames."""
+"""Maximum number of rows in one group commit. With frames, 64 rows have a few MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskTrouble:
-    """Outage of the disk: kind, error text, and monotonic time of the beginning in seconds."""
+    """Period in which the disk refuses writes: kind of failure, error text, and monotonic start time in seconds."""
 
     why: str
     text: str
@@ -52,9 +52,10 @@ class DiskTrouble:
 class Spool:
     """Store of frames, readings and status rows until they are delivered over the link.
 
-    All methods must be called in one event loop. The spool runs all methods of ``store`` in its own thread, and
-    closes the store at the end. Methods raise SpoolError. Unless its docstring states otherwise, a method repeats its
-    write until the disk accepts the write, and may use the reserve.
+    All methods must be called in one event loop. The spool calls all methods of ``store`` in a thread of its own.
+    ``close`` closes the store. Methods raise SpoolError. A method whose docstring does not mention SpoolUnavailable
+    repeats a refused write until the disk accepts the write. Such a method may use the disk space of the reserve
+    file.
     """
 
     def __init__(
@@ -75,16 +76,17 @@ class Spool:
         self._room.set()
         self._notices: list[str] = []
         self._pending: list[tuple[Sequence[Row], asyncio.Future[None]]] = []
-        """Rows that wait for a group commit, with the future on which the caller of ``keep`` waits."""
+        """Rows that wait for the next group commit. Each entry has the rows of one call of ``keep``, and the future
+        that ends this call."""
         self._committing: asyncio.Task[None] | None = None
         self._giving_up = False
         self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
         self.trouble: DiskTrouble | None = None
         self.backlog: dict[Kind, list[Depth]] = {"frame": [], "readings": []}
-        """Number of waiting rows by kind, as counted by the last call of ``maintain``."""
+        """Waiting rows of each epoch, by row kind, as found by the last call of ``maintain``."""
 
     async def open(self) -> None:
-        """Reserve room on the disk."""
+        """Create the reserve file, which holds disk space for a full disk."""
         if not await self._run(self._space.reserve.fill):
             self._begin_trouble("full", f"less than {2 * self._config.reserve_bytes} bytes of the disk are free")
 
@@ -96,25 +98,30 @@ class Spool:
         self._thread.shutdown()
 
     def give_up(self) -> None:
-        """Stop waiting for room on the disk: keep rows that fit into the reserve, and refuse all other rows."""
+        """Stop waiting for space on a full disk.
+
+        From now on, a row is either stored in the space of the reserve file or refused.
+        """
         self._giving_up = True
         self._room.set()
 
     def set_bounds(self, cameras: Mapping[str, SpoolConfig], sensors: Mapping[str, SpoolConfig]) -> None:
-        """Set the bounds of cameras and sensors by name. Names without new bounds keep their present bounds.
+        """Set the limits of age and size for the rows of cameras and sensors, by name.
 
-        The bounds of a removed camera stay in force, because the camera's rows may still wait for the link. Rows of a
-        camera or sensor that has no bounds in this run of the agent get the default bounds.
+        A name that is not in the map keeps its present limits.
+
+        The limits of a removed camera stay in force, because rows of the camera may still wait to be sent. Rows of a
+        camera or sensor that never had limits in this run of the agent get the default limits.
         """
         self._bounds["frame"] |= cameras
         self._bounds["readings"] |= sensors
         self._store.late_after({name: config.late_after_s for name, config in self._bounds["frame"].items()})
 
     async def keep(self, rows: Sequence[Row], *, wait_for_room: bool = False) -> None:
-        """Keep frames or readings. Concurrent calls share one commit.
+        """Store frames or readings. Concurrent calls share one commit to the disk.
 
-        If the disk has no room, wait for ``patience_s`` and raise SpoolUnavailable. With ``wait_for_room``, wait
-        without a limit.
+        If the disk is full, wait for ``patience_s``, then raise SpoolUnavailable. If ``wait_for_room`` is true, wait
+        without a time limit.
         """
         while True:
             await self._wait_for_room(None if wait_for_room else self._patience_s)
@@ -138,26 +145,35 @@ class Spool:
         await self._retry(self._store.end_epoch, kind, end, accounts)
 
     async def unfinished(self, kind: Kind) -> list[EpochEnd]:
-        """Return an unclean end for each epoch that is open after a kill, at the last kept frame or reading."""
+        """Return an end record for each epoch that was still open when the last agent process was killed.
+
+        The record is marked unclean and has the last stored sequence number.
+        """
         return await self._retry(self._store.unfinished, kind)
 
     async def note_reported(self, reported: Sequence[tuple[str, int, int]]) -> None:
-        """Remember the last sequence numbers that a heartbeat reports, as (name, epoch, seq).
+        """Store the last sequence numbers that a heartbeat has reported, as (camera or sensor name, epoch, seq).
 
-        Raise SpoolUnavailable if the disk refuses the write now.
+        Raise SpoolUnavailable if the disk refuses the write.
         """
         await self._attempt(self._store.note_reported, reported)
 
     async def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return frames of a lane that were sent before without a known result, oldest first."""
+        """Return the frames of ``lane`` that were sent, but neither acknowledged nor refused, oldest first."""
         return await self._retry(self._store.offered, lane, after_id, limit)
 
     async def settle_live(self, limit: int) -> list[Row]:
-        """Assign the lane ``live`` to waiting frames that are not late. Return these frames, oldest first."""
+        """Set ``lane`` to ``live`` in the rows of unsent frames that are not late.
+
+        Return the changed rows, oldest first.
+        """
         return await self._retry(self._store.settle_live, self._clock.now_ns(), limit)
 
     async def settle_late(self, limit: int) -> list[Row]:
-        """Assign the lane ``late`` to waiting frames that are late. Return these frames, oldest first."""
+        """Set ``lane`` to ``late`` in the rows of unsent frames that are late.
+
+        Return the changed rows, oldest first.
+        """
         return await self._retry(self._store.settle_late, self._clock.now_ns(), limit)
 
     async def others(self, after_id: int, limit: int) -> list[Row]:
@@ -169,22 +185,28 @@ class Spool:
         await self._retry(self._store.remove, ids)
 
     async def park(self, row_id: int, notice: str = "") -> None:
-        """Mark a row as permanently refused, so that it is not sent again.
+        """Mark a row that was permanently refused as parked, so that the agent does not send the row again.
 
         Store a status row with ``notice``, unless ``notice`` is empty.
         """
         await self._retry(self._store.park, row_id, notice)
 
     async def depth(self, kind: Kind = "frame") -> list[Depth]:
-        """Return the waiting rows of each epoch. Raise SpoolUnavailable if the disk cannot be read now."""
+        """Return the number, bytes and sequence numbers of the waiting rows of each epoch.
+
+        Raise SpoolUnavailable if the disk cannot be read.
+        """
         return await self._attempt(self._store.depth, kind)
 
     async def empty(self) -> bool:
-        """Return whether no row waits for the link. Parked rows, which the link has refused, do not count."""
+        """Return whether no row waits to be sent.
+
+        Rows that Kafka or the gateway has refused permanently do not count.
+        """
         return await self._retry(lambda: self._store.empty)
 
     async def maintain(self) -> None:
-        """Detect the end of a disk outage, store notices about the disk, enforce the bounds, and update ``backlog``.
+        """Check the disk, expire rows that exceed the limits, and update ``backlog`` and the metrics.
 
         Call this method once per heartbeat. If the disk refuses a write, the next call repeats the failed step.
         """
@@ -200,7 +222,7 @@ class Spool:
         self._publish_metrics()
 
     async def _check_disk(self) -> None:
-        """Expire rows until the spool is within its disk limits, detect the end of an outage, and store notices."""
+        """Expire rows that exceed the disk limits, detect that the disk accepts writes again, and store notices."""
         with contextlib.suppress(SpoolUnavailable):
             evidence = [name for name, bounds in self._bounds["frame"].items() if bounds.evidence]
             excess = await self._attempt(self._space.fit, evidence)
@@ -254,7 +276,7 @@ class Spool:
         self._committing = None
 
     async def _retry(self, method: Callable[..., T], *args: object) -> T:
-        """Run a method of the store until the disk accepts it."""
+        """Call a method of the store, and repeat the call until the disk accepts its write."""
         while True:
             try:
                 return await self._attempt(method, *args)
@@ -264,11 +286,11 @@ class Spool:
             await asyncio.sleep(self._retry_s)
 
     async def _attempt(self, method: Callable[..., T], *args: object, is_promise: bool = False) -> T:
-        """Run a method of the store.
+        """Call a method of the store.
 
-        If the disk refuses the write, make room and run the method once more. Raise SpoolUnavailable if both attempts
-        fail. A commit of new rows (``is_promise``) also makes room, but is repeated only after ``give_up``: until
-        then, the room is for smaller writes.
+        If the disk refuses the write, delete the reserve file and repeat the call once. Raise SpoolUnavailable if
+        both calls fail. A commit of new rows (``is_promise``) is repeated only after ``give_up``. Before ``give_up``,
+        the space of the reserve file is left to status rows and deletions.
         """
         call = partial(method, *args)
         try:

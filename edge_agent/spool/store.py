@@ -1,4 +1,4 @@
-"""Rows of the spool in an SQLite file, with lanes and epochs, until they are delivered over the link."""
+"""SQLite storage of the spool: rows that wait to be sent, and the epochs of each camera and sensor."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from ingest.runtime.clock import Clock, SystemClock
 SERVICE = "agent"
 """Name of the service in the heartbeats and status rows of an agent."""
 READ_BYTES = 4 * 1024 * 1024
-"""Number of bytes after which one read ends. The row that exceeds this number is still part of the read. The number
-limits memory: a picture of an 8K camera has several MB, and many devices that run an agent have little memory."""
+"""Total size in bytes at which one read of rows ends. The row that reaches this size is still returned. The limit
+bounds memory: a picture of an 8K camera has several MB, and many devices that run an agent have little memory."""
 _VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
-"""Number of pages that one vacuum returns to the disk. A vacuum moves other pages, and temporarily needs as many free
-bytes as it returns."""
+"""Number of pages that one vacuum returns to the disk. A vacuum moves pages that are in use, and temporarily needs as
+many free bytes of the disk as the vacuum returns."""
 
 _OTHERS = " UNION ALL ".join(
     f"SELECT id FROM outbox WHERE kind = '{kind}' AND lane = '{lane}' AND id > ?1"  # noqa: S608  (constants)
     for kind, lane in (("status", WAITS), ("readings", WAITS), ("readings", LIVE))
 )
-"""Query for the ids of status rows and readings. SQLite reads each SELECT in index order and merges the results,
-without reading the backlog of frames."""
+"""SQL query for the ids of unsent status rows, and of unsent or unacknowledged readings. SQLite reads each SELECT of
+the union in index order, so the query does not read the backlog of frames."""
 _DEPTH = (
     "SELECT name, epoch, rows, bytes,"
     " (SELECT min(id) FROM outbox o WHERE o.kind = c.kind AND o.name = c.name AND o.epoch = c.epoch),"
@@ -51,18 +51,19 @@ _DEPTH = (
     " ORDER BY id DESC LIMIT 1) FROM counts c WHERE kind = ? ORDER BY name, epoch"
 )
 _OVERTAKEN = "id <= coalesce((SELECT g.id FROM gone_live g WHERE g.name = outbox.name), 0)"
-"""SQL condition: a later frame of the same camera was already sent as a live frame."""
+"""SQL condition that is true for a frame if a later frame of the same camera was already sent as a live frame."""
 _UNOFFERED = f"SELECT id, name FROM outbox INDEXED BY outbox_lane WHERE kind = 'frame' AND lane = '{WAITS}'"  # noqa: S608
 _LATE = f"{_UNOFFERED} AND (late_ns < ? OR {_OVERTAKEN}) ORDER BY id LIMIT ?"
 _BEFORE = f"{_UNOFFERED} AND id < ? ORDER BY id"
 
 
 class SpoolStore(SpoolConnection):
-    """Rows of one SQLite file.
+    """Store of the rows of one spool in one SQLite file.
 
-    Each method is one transaction and blocks on the disk. Use a store from one thread only. Each method raises
-    SpoolUnavailable if the disk refuses the write now, or if the file was damaged and has been salvaged. A call that
-    raised SpoolUnavailable has changed no row, and may be repeated. ``instance`` names the agent in status rows.
+    Each method runs one transaction and blocks on the disk. All methods of a store must be called in the same thread.
+    Each method raises SpoolUnavailable if the disk refuses the write, or if the file was damaged and has been
+    repaired. A call that raised SpoolUnavailable has changed no row, and the caller may repeat the call. ``instance``
+    is the name of the agent in status rows.
     """
 
     def __init__(
@@ -76,12 +77,15 @@ class SpoolStore(SpoolConnection):
         self._instance, self._clock = instance, clock or SystemClock()
         self.late_after({})
         self.expired: Counter[str] = Counter()
-        """Number of rows that expired since the metrics were last updated, by camera or sensor. Each update of the
-        metrics clears the counter."""
+        """Number of rows that have expired since the last update of the metrics, by camera or sensor name. Each
+        update of the metrics clears the counter."""
         super().__init__(path, seal or Seal())
 
     def late_after(self, seconds: Mapping[str, float]) -> None:
-        """Set the maximum age of a live frame by camera, for rows kept from now on."""
+        """Set the maximum age of a live frame in seconds, by camera name.
+
+        The new ages apply to frames stored from now on.
+        """
         self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in seconds.items()}
 
     def keep(self, rows: Sequence[Row]) -> None:
@@ -104,7 +108,7 @@ class SpoolStore(SpoolConnection):
         return epoch
 
     def note_reported(self, reported: Iterable[tuple[str, int, int]]) -> None:
-        """Remember the last sequence numbers that a heartbeat reports, as (name, epoch, seq)."""
+        """Store the last sequence numbers that a heartbeat has reported, as (camera or sensor name, epoch, seq)."""
         with self.transaction() as db:
             db.executemany(
                 "UPDATE epochs SET told = max(told, ?) WHERE name = ? AND epoch = ?",
@@ -112,13 +116,19 @@ class SpoolStore(SpoolConnection):
             )
 
     def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval]) -> None:
-        """In one transaction, mark an epoch as ended and store a status row with the end and ``accounts``."""
+        """Mark an epoch as ended.
+
+        In the same transaction, store a status row that reports the end and ``accounts``.
+        """
         with self.transaction() as db:
             db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (end.camera, end.epoch))
             self._insert(db, [self._status_row(kind, [end], accounts)])
 
     def unfinished(self, kind: Kind = "frame") -> list[EpochEnd]:
-        """Return an unclean end for each epoch that is open after a kill, at the last kept frame or reading."""
+        """Return an end record for each epoch that was still open when the last agent process was killed.
+
+        The record is marked unclean and has the last stored sequence number.
+        """
         with self.transaction() as db:
             found = db.execute(
                 "SELECT name, epoch, last_kept, told FROM epochs WHERE ended = 0 AND kind = ?", (kind,)
@@ -128,18 +138,18 @@ class SpoolStore(SpoolConnection):
         ]
 
     def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return frames that already have a lane, in order. Each was sent before with unknown result."""
+        """Return the frames of ``lane`` that were sent, but neither acknowledged nor refused, oldest first."""
         with self.transaction() as db:
             return self._read(
                 db, "WHERE kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit
             )
 
     def settle_live(self, now_ns: int, limit: int) -> list[Row]:
-        """Assign the lane ``live`` to frames that were never sent and are not late.
+        """Set ``lane`` to ``live`` in the rows of unsent frames that are not late.
 
-        Return these frames, oldest first. The returned frames may now be sent, and no longer expire. A frame that is
-        older in the spool than a sent live frame of its camera becomes a late frame. A clock that was set back may
-        make such a frame look young. Each lane of a camera therefore stays in order.
+        Return the changed rows, oldest first. The caller may send these rows, which no longer expire. If a later live
+        frame of the same camera was already sent, a frame becomes late even if the frame looks young, for example
+        after the clock was set back. The live frames of a camera therefore stay in order.
         """
         young = f"INDEXED BY outbox_late WHERE late_ns >= ? AND NOT {_OVERTAKEN}"  # does not search the backlog
         with self.transaction() as db:
@@ -153,18 +163,21 @@ class SpoolStore(SpoolConnection):
         return rows
 
     def settle_late(self, now_ns: int, limit: int) -> list[Row]:
-        """Assign the lane ``late`` to frames that were never sent and are late by now.
+        """Set ``lane`` to ``late`` in the rows of unsent frames that are late.
 
-        Return these frames, oldest first. Earlier frames of the same cameras become late frames too, even if a wrong
-        clock gave them a later time. If an earlier frame followed newer frames on its lane, readers would take the
-        earlier frame for a repeat.
+        Return the changed rows, oldest first. Earlier unsent frames of the same camera become late too, even if a
+        wrong clock gave the earlier frames a later time. If an earlier frame were sent after later frames, consumers
+        would treat the earlier frame as a duplicate.
         """
         with self.transaction() as db:
             ids = _late_ids(db, now_ns, limit)
             return self._settle(db, f"WHERE id IN ({', '.join('?' * len(ids))}) ORDER BY id", LATE, *ids)
 
     def others(self, after_id: int, limit: int) -> list[Row]:
-        """Return readings and status rows, in order. The returned rows may be sent, and no longer expire."""
+        """Return readings and status rows, oldest first.
+
+        The caller may send the returned rows, which no longer expire.
+        """
         with self.transaction() as db:
             which = f"WHERE id IN ({_OTHERS} ORDER BY id LIMIT ?2) ORDER BY id"
             rows = self._read(db, which, after_id, limit)
@@ -178,19 +191,19 @@ class SpoolStore(SpoolConnection):
             db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     def park(self, row_id: int, notice: str = "") -> None:
-        """Mark a row as permanently refused (parked), so that it is not sent again.
+        """Mark a row that was permanently refused as parked, so that the agent does not send the row again.
 
-        Store a status row with ``notice``, unless ``notice`` is empty. A parked row does not delay other rows. The
-        ledger counts a parked row as waiting until the row expires.
+        Store a status row with ``notice``, unless ``notice`` is empty. The agent continues with the rows after a
+        parked row. Until a parked row expires, the ledger counts the row as waiting.
         """
         with self.transaction() as db:
             db.execute("UPDATE outbox SET lane = ? WHERE id = ?", (PARKED, row_id))
             self._insert(db, [self._status_row(reason=notice)] if notice else [])
 
     def expire(self, kind: Kind, name: str, max_bytes: int, oldest_ns: int) -> int:
-        """Expire up to ``EXPIRED_AT_ONCE`` rows of a camera or sensor that exceed its bounds, oldest first.
+        """Delete the oldest rows of a camera or sensor that are beyond its limits, at most ``EXPIRED_AT_ONCE`` rows.
 
-        Rows that were passed to the link never expire, because Kafka may have them already. The status row that
+        Rows that the agent has tried to send never expire, because Kafka may have them already. The status row that
         reports the expired rows is stored in the same transaction. Return the number of expired rows.
         """
         with self.transaction() as db:
@@ -200,11 +213,11 @@ class SpoolStore(SpoolConnection):
         return expired.by_name[name]
 
     def expire_over(self, excess_bytes: int, evidence: Sequence[str]) -> Counter[str]:
-        """Expire up to ``EXPIRED_AT_ONCE`` rows of all cameras and sensors, until ``excess_bytes`` are free.
+        """Delete at most ``EXPIRED_AT_ONCE`` rows of all cameras and sensors, to free ``excess_bytes``.
 
-        The oldest frames expire first, then readings, then frames of the cameras in ``evidence``. Rows that were
-        passed to the link never expire. Status rows report the expired rows, as in ``expire``. Return the number of
-        expired rows by camera or sensor.
+        The oldest frames expire first, then readings, then frames of the cameras in ``evidence``. Rows that the agent
+        has tried to send never expire. Status rows in the same transaction report the expired rows. Return the number
+        of expired rows by camera or sensor.
         """
         with self.transaction() as db:
             expired = expire_all(db, self._seal, excess_bytes, evidence)
@@ -213,7 +226,7 @@ class SpoolStore(SpoolConnection):
         return expired.by_name
 
     def depth(self, kind: Kind = "frame") -> list[Depth]:
-        """Return the waiting rows of each epoch of each camera or sensor."""
+        """Return the number, bytes and sequence numbers of the waiting rows of each epoch."""
         with self.transaction() as db:
             found = db.execute(_DEPTH, (kind,)).fetchall()
             return [
@@ -222,15 +235,15 @@ class SpoolStore(SpoolConnection):
             ]
 
     def used_bytes(self) -> int:
-        """Return the bytes of all frames and readings."""
+        """Return the total size of all stored frames and readings, in bytes."""
         with self.transaction() as db:
             (used,) = db.execute("SELECT coalesce(sum(bytes), 0) FROM counts WHERE kind != 'status'").fetchone()
         return int(used)
 
     def unused_bytes(self) -> int:
-        """Return the bytes of unused pages in the file.
+        """Return the total size of the unused pages in the file, in bytes.
 
-        SQLite reuses unused pages, or ``vacuum`` returns them to the disk.
+        SQLite writes new rows into unused pages, and ``vacuum`` returns unused pages to the disk.
         """
         with self.transaction() as db:
             (pages,), (size,) = (
@@ -240,13 +253,13 @@ class SpoolStore(SpoolConnection):
         return int(pages) * int(size)
 
     def vacuum(self) -> None:
-        """Return some unused pages of the file to the disk."""
+        """Return up to ``_VACUUM_PAGES`` unused pages of the file to the disk."""
         with self.transaction() as db:
             db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # `execute` would end after one page
         self.checkpoint()  # the file shrinks when the write-ahead log is written back
 
     def checkpoint(self) -> None:
-        """Write the write-ahead log back into the database, and return its space to the disk."""
+        """Write the write-ahead log back into the database, and truncate the file of the log."""
         with self.transaction() as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -258,20 +271,26 @@ class SpoolStore(SpoolConnection):
 
     @property
     def empty(self) -> bool:
-        """Return whether no row waits for the link. Parked rows do not count."""
+        """Return whether no row waits to be sent.
+
+        Rows that Kafka or the gateway has refused permanently do not count.
+        """
         with self.transaction() as db:
             lanes = "kind IN ('frame', 'readings', 'status') AND lane IN (?, ?, ?)"  # skips the parked rows
             found = db.execute(f"SELECT 1 FROM outbox WHERE {lanes} LIMIT 1", (WAITS, LIVE, LATE)).fetchone()  # noqa: S608
         return found is None
 
     def _settle(self, db: sqlite3.Connection, which: str, lane: str, *values: object) -> list[Row]:
-        """Find rows and set their lane in one transaction, so that no row expires between the two steps."""
+        """Return the rows that a query finds, and set the column ``lane`` of these rows to ``lane``.
+
+        The caller runs both steps in one transaction, so that no row expires between them.
+        """
         rows = self._read(db, which, *values)
         db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", [(lane, row.id) for row in rows])
         return rows
 
     def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
-        """Return the rows that a query finds. Stop when the rows have ``READ_BYTES`` or more in total."""
+        """Return the rows that a query finds, up to the row at which the total size reaches ``READ_BYTES``."""
         rows: list[Row] = []
         size = 0
         for found in db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values):  # noqa: S608
@@ -282,9 +301,10 @@ class SpoolStore(SpoolConnection):
         return rows
 
     def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Insert rows. A row with a capture time in the future gets the present time instead.
+        """Insert rows. If the capture time of a row is in the future, replace the capture time by the present time.
 
-        A row with a future time would not expire, and would stop the expiry of the rows stored after it.
+        A row with a capture time in the future would not expire, and would stop the expiry of all rows stored after
+        that row.
         """
         now_ns = self._clock.now_ns()
         dated = [row if row.captured_ns <= now_ns else dataclasses.replace(row, captured_ns=now_ns) for row in rows]
@@ -301,7 +321,7 @@ class SpoolStore(SpoolConnection):
         accounts: Sequence[WithheldInterval] = (),
         reason: str = "",
     ) -> Row:
-        """Return a status row with ends of epochs, and with counts of withheld or expired rows (``accounts``).
+        """Return a status row that reports ends of epochs, and intervals of withheld or expired rows as ``accounts``.
 
         The row reports on sensors if ``kind`` is ``readings``, otherwise on cameras.
         """
@@ -315,15 +335,16 @@ class SpoolStore(SpoolConnection):
         return Row("status", self._instance, 0, 0, now_ns, encode(beat))
 
     def _first_number(self, db: sqlite3.Connection, row_id: int) -> int:
-        """Return the first sequence number of a row, including the numbers withheld directly before the row."""
+        """Return the first sequence number of a row, or of the items withheld directly before the row."""
         found = db.execute(f"SELECT {WITHOUT_PICTURES} FROM outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
         return expired_account(read(found, self._seal)).first
 
 
 def _late_ids(db: sqlite3.Connection, now_ns: int, limit: int) -> list[int]:
-    """Return the ids of at most ``limit`` frames that become late frames now, oldest first.
+    """Return the ids of at most ``limit`` unsent frames that must be marked ``late``, oldest first.
 
-    The ids include earlier frames of the same cameras, even if these frames are not late yet.
+    If a frame is late, the ids also include all earlier unsent frames of the same camera, even those that are not
+    late yet.
     """
     found: list[tuple[int, str]] = db.execute(_LATE, (now_ns, limit)).fetchall()
     highest = {name: row_id for row_id, name in found}

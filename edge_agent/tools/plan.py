@@ -1,9 +1,8 @@
-"""Estimate of a site's cost before installation: bytes on the link, disk space for an outage, disk wear and
-partitions. Pure.
+"""Estimate of a site's network traffic, disk space for an outage, disk wear and Kafka partitions. Pure.
 
-The picture size is estimated from real footage. Depending on the scene, pictures have between half and twice the
-estimated size. The user supplies the share of time with motion. Once the site runs, measurements replace the
-estimated picture size and the share of time with motion.
+The estimated picture size comes from measurements of real footage. Depending on the scene, pictures have between half
+and twice the estimated size. The user supplies the share of time with motion. Once the site runs, measurements
+replace the estimated picture size and the share of time with motion.
 """
 
 from __future__ import annotations
@@ -23,40 +22,41 @@ BITS_PER_PIXEL = {
     "jpeg": ((40, 0.45), (60, 0.61), (75, 0.82), (85, 1.16), (95, 2.26)),
     "webp": ((40, 0.22), (60, 0.34), (75, 0.46), (85, 0.79), (95, 1.63)),
 }
-"""Bits per pixel by quality: the geometric mean over three surveillance clips and two rendered scenes (2026-11-24).
-The values of single clips lie between half and twice the mean."""
+"""Measured picture sizes: encoding -> pairs of quality and bits per pixel. A value is the geometric mean over three
+surveillance clips and two rendered scenes (2026-11-24); single clips lie between half and twice the mean."""
 SPREAD = 2.0
 """Factor by which a picture may be larger or smaller than the estimate."""
 RECORD_BYTES = 700
-"""Size of a record without its picture: fields, headers, names, and the record's share of a batch's protocol
-bytes."""
+"""Size of a Kafka record without its picture, in bytes: fields, headers, names, and a share of the batch header."""
 WRITTEN_PER_BYTE = 2.0
-"""Bytes written to the disk for each byte of a 40 kB frame that is stored, sent and removed in separate commits. The
-factor is above 1 because SQLite writes whole pages, both to the write-ahead log and to the database. The factor is
-4.5 for a 10 kB frame, and 2.5 in an outage (measured by ``python -m benchmarks.wear``, 2026-11-24)."""
+"""Bytes written to the disk for each byte of a 40 kB frame that is stored, sent and removed in separate commits.
+SQLite writes more bytes than a frame has, because SQLite writes whole pages, both to the write-ahead log and to the
+database. For a 10 kB frame, the measured factor is 4.5; for a 40 kB frame in an outage, the factor is 2.5 (``python
+-m benchmarks.wear``, 2026-11-24)."""
 CARD_BYTES = 32e9
 CARD_CYCLES = 1000
-"""Write cycles of a small memory card with TLC cells. An industrial card has three times as many write cycles."""
+"""Number of times that a small memory card with TLC cells can be overwritten completely. An industrial card can be
+overwritten three times as often as a small TLC card."""
 FPS_PER_PARTITION = 50.0
-"""Frames a second that one partition can carry: half of the throughput measured through the whole pipeline on two
-cores. The throughput of a partition is limited because its frames are processed one at a time, to keep their
-order."""
+"""Frames a second that one Kafka partition can carry: half of the throughput that the whole pipeline reached on two
+cores. Frames of one partition are processed one at a time, to keep their order."""
 LEAST_PARTITIONS = 6
-"""Minimum number of partitions, so that added engine nodes have work without `topics grow`."""
+"""Minimum number of partitions of a topic. Spare partitions give work to engine nodes that are added later, without
+the command `topics grow`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """Assumptions that a site file does not contain.
+    """Assumed values that the estimate needs and a site file does not contain.
 
     ``width`` and ``height``, in px, apply to cameras without a configured size.
     """
 
     moving_share: float = 0.15
-    """Share of the armed time with motion."""
+    """Share of a camera's armed time in which objects move."""
     moved_on_share: float = 0.5
-    """Share of the frames examined during motion that are sent in excess of ``open_fps``, because an object has moved
-    on."""
+    """Share of the frames examined during motion that are sent because an object has moved since the last sent frame.
+    These frames may exceed the rate ``open_fps``."""
     outage_s: float = 8 * 3600.0
     width: int = 1280
     height: int = 720
@@ -64,9 +64,10 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class CameraCost:
-    """Cost of one camera.
+    """Estimated network traffic and disk use of one camera.
 
-    Mean values are means over a week, and take the armed hours into account. Peak values apply while objects move.
+    Mean values are averages over a whole week, including the hours in which the camera is not armed. Peak values are
+    the values while objects move in front of the camera.
     """
 
     camera: str
@@ -77,16 +78,19 @@ class CameraCost:
 
     @property
     def bytes_per_day(self) -> float:
-        """Mean bytes a day on the link."""
+        """Mean number of bytes that the camera sends in a day."""
         return self.mean_fps * self.bytes_per_frame * _DAY_S
 
     @property
     def peak_bytes_per_s(self) -> float:
-        """Bytes a second on the link during motion."""
+        """Bytes a second that the camera sends while objects move."""
         return self.busy_fps * self.bytes_per_frame
 
     def outage_bytes(self, outage_s: float, *, busy: bool) -> float:
-        """Return the bytes that an outage leaves in the spool, at the mean rate or at the ``busy`` rate."""
+        """Return how many bytes an outage of ``outage_s`` leaves in the spool.
+
+        Use the peak rate if ``busy`` is true, else the mean rate.
+        """
         return (self.busy_fps if busy else self.mean_fps) * self.bytes_per_frame * outage_s
 
     @property
@@ -98,18 +102,21 @@ class CameraCost:
 
 @dataclass(frozen=True, slots=True)
 class SiteCost:
-    """Cost of all cameras of a site."""
+    """Estimated network traffic, disk use and partitions of all cameras of a site."""
 
     cameras: tuple[CameraCost, ...]
 
     @property
     def bytes_per_day(self) -> float:
-        """Mean bytes a day on the link. Each replica of the topic ``frames`` stores as many bytes for one day."""
+        """Mean number of bytes that all cameras send in a day.
+
+        Each replica of the topic ``frames`` needs this disk space per day of retention.
+        """
         return sum(camera.bytes_per_day for camera in self.cameras)
 
     @property
     def peak_bytes_per_s(self) -> float:
-        """Bytes a second on the link while objects move in front of every camera."""
+        """Bytes a second that all cameras send together while objects move in front of every camera."""
         return sum(camera.peak_bytes_per_s for camera in self.cameras)
 
     @property
@@ -129,7 +136,7 @@ class SiteCost:
 
 
 def cost_of(site: Site, assumed: Assumptions) -> SiteCost:
-    """Return the estimated cost of a site's cameras."""
+    """Return the estimated network traffic, disk use and partitions of a site's cameras."""
     return SiteCost(tuple(_camera(camera, assumed) for camera in site.cameras))
 
 
@@ -150,7 +157,7 @@ def _camera(camera: CameraConfig, assumed: Assumptions) -> CameraCost:
 
 
 def bits_per_pixel(encoding: str, quality: int) -> float:
-    """Return the expected bits per pixel, interpolated between the measured qualities on a logarithmic scale."""
+    """Return the expected bits per pixel: the geometric interpolation between the two nearest measured qualities."""
     known = BITS_PER_PIXEL[encoding]
     (low, _), (high, _) = known[0], known[-1]
     at = min(max(quality, low), high)
@@ -161,7 +168,7 @@ def bits_per_pixel(encoding: str, quality: int) -> float:
 
 
 def armed_share(armed: Sequence[ArmedHours]) -> float:
-    """Return the share of a week in which a camera is armed. Overlapping armed hours count once."""
+    """Return the share of a week in which a camera is armed. Minutes that are in several armed periods count once."""
     if not armed:
         return 1.0
     minutes = set[int]()

@@ -1,8 +1,8 @@
-"""Preview of a camera's settings: one picture with motion and masks drawn into it, and counts of all frames.
+"""Preview of a camera's settings: one picture with outlined motion and masks, and counts of all frames.
 
 The picture is a redacted frame that the agent would send. The preview redacts all frames that the agent would send,
-in order. The redactor needs the earlier frames: if the detector misses a face in one frame, the redactor covers the
-last known position of the face.
+in order. The redactor needs the earlier frames, because it covers the last known position of a face that the detector
+misses.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _BAR_PX = 22
 class Preview:
     """Result of a preview: counts of frames, one picture, and the motion in that picture.
 
-    ``counts`` has the sent frames as ``sent``, and the withheld frames by reason. ``redacted`` is the number of
-    obscured boxes, ``size_bytes`` the size of the encoded picture.
+    ``counts`` maps ``sent`` to the number of sent frames, and each reason to the number of frames withheld for it.
+    ``redacted`` is the number of regions obscured in the picture, and ``size_bytes`` is the size of the encoded
+    picture.
     """
 
     counts: Counter[str]
@@ -47,7 +48,9 @@ class Preview:
 
 
 def watch(camera: CameraConfig, seconds: float, clock: Clock) -> Preview:
-    """Capture for some seconds as the agent would, without keeping frames. Blocks. Raise SourceError.
+    """Capture frames for ``seconds`` with the camera's settings, without storing or sending frames.
+
+    Blocks. Raise SourceError.
 
     The preview's picture is the sent frame with the largest moving area, or the last sent frame if nothing moves.
     """
@@ -76,9 +79,9 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock) -> Preview:
 
 
 def _decisions(camera: CameraConfig, seconds: float, clock: Clock, redactor: Redactor) -> Iterator[GateDecision]:
-    """Yield the gate's final decisions on the frames of some seconds, in order.
+    """Capture frames for ``seconds``, and yield the gate's decision to send or withhold each frame, in order.
 
-    Only decisions to send a frame include an image.
+    Decisions to withhold a frame have no image.
     """
     gate, seq = Gate(camera.gate, camera.name, 0), 0
     with contextlib.closing(make_source(camera, SourceContext(clock, 0))) as source:

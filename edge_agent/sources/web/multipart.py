@@ -66,7 +66,7 @@ class Multipart:
     def _headers(self) -> bytes | None:
         """Skip headers up to the next body.
 
-        Return empty bytes when the body is reached, or None while more bytes are needed.
+        Return empty bytes when the headers have ended, or None if the buffer has no complete headers yet.
         """
         start = (self._boundary or self._first).search(self._buffer)
         if start is None:
@@ -88,7 +88,7 @@ class Multipart:
         return b""
 
     def _body(self) -> bytes | None:
-        """Return the picture of the current part, or None while more bytes are needed."""
+        """Return the picture of the current part, or None if the picture is not complete yet."""
         if self._jpeg is None and not self._searched:
             begin = self._buffer.lstrip(_SPACE)
             if len(begin) < len(JPEG_START):
@@ -107,7 +107,10 @@ class Multipart:
         return self._length if self._length is not None and self._length <= len(self._buffer) else None
 
     def _next_boundary(self) -> int | None:
-        """Return the position of the next boundary in the body, or None. Each byte is searched only once."""
+        """Return the position of the next boundary in the body, or None if the body has no boundary yet.
+
+        Calls skip the bytes that earlier calls have searched.
+        """
         found = self._boundary.search(self._buffer, self._searched) if self._boundary else None
         self._searched = max(1, len(self._buffer) - self._overlap_bytes)
         return found.start() if found else None

@@ -27,7 +27,10 @@ _REQUEST_ERRORS = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 
 
 class WebSource:
-    """HTTP camera. The site file or the Content-Type of the first response selects snapshots or MJPEG."""
+    """HTTP camera.
+
+    The site file sets whether the camera sends snapshots or MJPEG; for ``auto``, the first response decides.
+    """
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class WebSource:
     def read(self) -> CapturedFrame | None:
         """Return the next picture, or None if no picture has arrived.
 
-        Raise SourceStalled when the camera sends no picture for the stall time.
+        Raise SourceStalled if the camera has sent no picture for ``stall_s`` seconds.
         """
         if self._stack is None:
             raise SourceUnusable(f"HTTP camera {self._address.shown} is not open")
@@ -105,7 +108,10 @@ class WebSource:
         )
 
     def _require_same_host(self, request: httpx.Request) -> None:
-        """Refuse a redirect to another host, which the policy has not checked, and a redirect from HTTPS to HTTP."""
+        """Refuse a redirect to another host, and a redirect from HTTPS to HTTP.
+
+        The network policy has checked only the host in the site file.
+        """
         own, url = httpx.URL(self._address.url), request.url
         if url.host != own.host or (own.scheme == "https" and url.scheme != "https"):
             where = f"{url.scheme}://{url.host}"
@@ -117,7 +123,8 @@ class WebSource:
     def _begin(self, stack: ExitStack) -> None:
         """Send the first request.
 
-        For MJPEG, keep the response open; for snapshots, store the picture of the response.
+        If the camera sends MJPEG, keep the response open. If the camera sends snapshots, store the received picture
+        for the first ``read``.
         """
         response = stack.enter_context(self._client.stream("GET", self._address.url))
         response.raise_for_status()
@@ -162,9 +169,10 @@ class WebSource:
         return self._ready.popleft()
 
     def _whole(self, chunks: Iterator[bytes]) -> bytes:
-        """Read a complete picture.
+        """Read a response body, which is one picture, to its end.
 
-        Raise ValueError if the picture is too large or takes longer than the stall time.
+        Raise ValueError if the picture exceeds ``MAX_PICTURE_BYTES``, or if its transfer takes longer than
+        ``stall_s``.
         """
         data, deadline = bytearray(), Deadline.after(self._stall_s, self._clock)
         for chunk in chunks:
@@ -186,7 +194,7 @@ class WebSource:
 
 
 def _start(chunks: Iterator[bytes]) -> bytes:
-    """Return the first bytes of a body, enough to see whether the body begins with a boundary."""
+    """Return the first bytes of a response body: at least as many as show whether the body begins with a boundary."""
     start = b""
     for chunk in chunks:
         start += chunk

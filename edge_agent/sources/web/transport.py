@@ -1,7 +1,7 @@
-"""HTTP connections to cameras, which accept faulty header lines and, if configured, old versions of TLS.
+"""HTTP client transport for cameras. The transport accepts faulty header lines and, if configured, old TLS versions.
 
-h11 refuses a whole response because of one faulty header line. Some cameras send faulty header lines, which browsers
-skip. ``_TidyStream`` cleans the headers before h11 reads them.
+Some cameras send faulty header lines. Browsers skip a faulty header line, but h11 refuses the whole response.
+``_TidyStream`` therefore removes faulty header lines before h11 parses the response.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*(.*)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = b"content-length"
 _OP_LEGACY_SERVER_CONNECT = 0x4
-"""OpenSSL's option for servers without secure renegotiation (RFC 5746). The ``ssl`` module has a name for this option
-only since Python 3.12."""
+"""OpenSSL's option that allows connections to servers without secure renegotiation (RFC 5746). The number is written
+out because Python's ``ssl`` module has a name for this option only since version 3.12."""
 _LEGACY_CIPHERS = "DEFAULT:@SECLEVEL=0"
-"""OpenSSL's security level 0 allows SHA-1 signatures and short keys."""
+"""OpenSSL cipher list for cameras with old TLS: security level 0 allows SHA-1 signatures and short keys."""
 
 
 class CameraTransport(httpx.HTTPTransport):
@@ -56,7 +56,7 @@ def _ssl_context(config: StreamConfig) -> ssl.SSLContext:
 
 
 class _TidyBackend(httpcore.NetworkBackend):
-    """Network backend that opens sockets and cleans the headers of responses."""
+    """Network backend of httpcore that opens sockets and removes faulty header lines from responses."""
 
     def __init__(self) -> None:
         self._backend = httpcore.SyncBackend()
@@ -73,9 +73,9 @@ class _TidyBackend(httpcore.NetworkBackend):
 
 
 class _TidyStream(httpcore.NetworkStream):
-    """Connection that cleans the headers of each response.
+    """Connection that removes faulty header lines from each HTTP response.
 
-    The headers of a response are expected after each request.
+    After each write of a request, the connection treats the next received bytes as response headers.
     """
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
@@ -112,7 +112,10 @@ class _TidyStream(httpcore.NetworkStream):
 
 
 def tidy(headers: bytes) -> bytes:
-    """Return the headers of a response without the lines that are no header fields, followed by an empty line."""
+    """Remove the lines that are not valid header fields from the headers of a response.
+
+    Return the headers with an empty line at the end.
+    """
     first, *lines = (line.rstrip(b"\r") for line in headers.lstrip(b"\r\n").split(b"\n"))
     status = _STATUS.match(first)
     found = [b"HTTP/%s %s %s" % (status[1], status[2], _CONTROL.sub(b"", status[3] or b"")) if status else first]

@@ -1,4 +1,4 @@
-"""Check of a camera: a few seconds in a capture process, with its redaction and encoding."""
+"""Check of a camera: capture, redact and encode its frames for a few seconds in a capture process."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from ingest.contract.records import Frame
 from ingest.site import CameraConfig, GateConfig, mask_secrets
 
 OPEN_S = 15.0
-"""Time for a camera to connect and send its first picture, in addition to the seconds of the check."""
+"""Maximum time until a camera has connected and sent its first picture, in seconds. The seconds of the check begin
+after the first picture."""
 LASTING = 2
-"""Number of seconds with unusable frames from which on a camera gets a poor finding. One such second is normal,
-because a stream may begin with unusable frames."""
+"""Minimum number of seconds with unusable frames for which the check reports a problem. One second with unusable
+frames is normal, because a stream may begin with unusable frames."""
 SLOW_SHARE = 0.7
-"""Minimum share of the configured frame rate that a camera must deliver. A slower camera gets a poor finding."""
+"""Minimum share of the configured frame rate that a camera must deliver. If a camera delivers less than this share,
+the check reports a problem."""
 
 
 @dataclass
 class _Observed:
-    """Messages of the capture process during a check."""
+    """Messages that the capture process has sent during a check."""
 
     frames: list[Frame] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     view: str = ""
     reasons: list[str] = field(default_factory=list)
-    """Reasons why frames were unusable, at most one reason a second."""
+    """Reasons why frames were unusable, at most one reason for each second of the check."""
 
     def take(self, message: Message) -> None:
         match message:
@@ -47,7 +49,7 @@ class _Observed:
 
 
 async def check_camera(camera: CameraConfig, seconds: float) -> Finding:
-    """Capture for some seconds without keeping or sending any frame."""
+    """Capture frames of a camera for ``seconds`` without storing or sending any, and return the finding."""
     subject, seen = f"camera {camera.name}", _Observed()
     every = camera.model_copy(update={"gate": GateConfig(motion=False, max_fps=camera.gate.max_fps)})
     try:

@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Result of one check: subject (``what``), state, observation (``seen``) and ``advice``."""
+    """Result of one check. ``what`` is the checked object, ``seen`` the observation, and ``advice`` the next step."""
 
     what: str
     state: Literal["good", "poor", "bad"]

@@ -19,18 +19,19 @@ from ingest.site import CameraConfig, DiskConfig, SensorConfig
 SYNC_TRIES = 10
 SYNC_BYTES = 64 * 1024
 SLOW_SYNC_MS = 50.0
-"""Median time of one sync to disk in ms, above which a disk counts as slow. Each kept frame waits for one sync. At
-this limit, a camera of ten frames a second keeps the disk busy half of the time."""
+"""Median time of one sync to disk (fsync) above which a disk counts as slow, in ms. The agent waits for one sync for
+each frame that it stores. With syncs of 50 ms, a camera of ten frames a second keeps the disk busy half of the
+time."""
 _UNSYNCHRONISED = 0x40
-"""Flag ``STA_UNSYNC`` of adjtimex(2)."""
+"""Flag ``STA_UNSYNC`` in the status of adjtimex(2): the clock is not synchronised."""
 _TIMEX_BYTES = 208
-"""Size of ``struct timex`` on 64-bit Linux."""
+"""Size of ``struct timex`` on 64-bit Linux, in bytes."""
 _OTHERS = 0o027
-"""Forbidden mode bits of a secret file: all bits of others, and write and execute of the group. The group may read
-the file, because docs/install-agent.md gives secret files to a group."""
+"""Permission bits that a secret file must not have: any for others, and write or execute for the group. The group may
+read the file, because docs/install-agent.md gives secret files to a group."""
 LOOSE_ERROR_MS = 200.0
-"""Maximum clock error of a good finding, in ms. A person walks 30 cm in 200 ms. With a larger error, the events of
-two cameras may seem to have the wrong order."""
+"""Maximum error of the system clock that the check accepts, in ms. A person walks 30 cm in 200 ms. If the error is
+larger, the events of two cameras may appear in the wrong order."""
 
 
 def median_sync_ms(folder: Path) -> float:
@@ -56,7 +57,7 @@ def check_disk(
     *,
     sync_ms: Callable[[Path], float] = median_sync_ms,
 ) -> Finding:
-    """Measure the time of writes as the spool makes them, and compare the free space with the limits of all spools.
+    """Measure how long a sync to disk takes, and compare the free disk space with the size limits of the spool.
 
     Blocks for at most 1 s.
     """
@@ -84,7 +85,7 @@ def check_disk(
 
 
 def check_clock() -> Finding:
-    """Ask the kernel whether the clock is synchronised, and how large its error may be."""
+    """Ask the kernel whether the system clock is synchronised, and how large the clock's error may be."""
     library = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
     if ctypes.sizeof(ctypes.c_long) != 8 or library.adjtimex(buffer) < 0:

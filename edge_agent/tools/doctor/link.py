@@ -31,18 +31,19 @@ HEARTBEATS_SENT = 5
 """Number of heartbeats that are sent to compare the clocks of agent and broker."""
 _ADVICE = "check the address, the secrets and the firewall"
 FAR_MS = 1000.0
-"""Maximum offset between the clocks of agent and broker, in ms. With a larger offset, rules that combine cameras of
-two agents do not work."""
+"""Maximum offset between the clocks of agent and broker, in ms. If the offset is larger, rules that combine the
+cameras of two agents do not work."""
 _NO_PARTITION = 2**31 - 1
-"""Partition number that no topic has. For this partition, a broker checks the write permission, then does not find
-the partition, and writes no record."""
+"""Partition number that no topic has. A broker that receives a write to this partition checks the write permission,
+but writes no record, because the partition does not exist."""
 _WRITTEN = (FRAMES, FRAMES_LATE, READINGS, STATUS)
 
 
 async def check_link(config: LinkConfig, settings: KafkaSettings) -> list[Finding]:
-    """Open the link.
+    """Check that the link to Kafka or to a gateway can be opened.
 
-    With Kafka, also check topics and write permission, and measure the clock offset with a few heartbeats.
+    If the link leads to Kafka, also check the topics and the write permission, and measure the clock offset with a
+    few heartbeats.
     """
     if config.kind != "kafka":
         return [await _check_opens(config, settings)]
@@ -54,7 +55,7 @@ async def check_link(config: LinkConfig, settings: KafkaSettings) -> list[Findin
 
 
 def check_privacy(settings: KafkaSettings) -> list[Finding]:
-    """Return a poor finding if records leave this machine without TLS, otherwise no finding."""
+    """Return a finding with state ``poor`` if records leave this machine without TLS, else an empty list."""
     exposed = settings.plaintext_hosts
     text = f"without TLS: {PLAINTEXT_RISK}"
     return [poor(f"link to {', '.join(exposed)}", text, PLAINTEXT_ADVICE)] if exposed else []
@@ -88,7 +89,10 @@ async def _check_topics(settings: KafkaSettings) -> Finding:
 
 @contextlib.contextmanager
 def _client_errors() -> Iterator[list[str]]:
-    """Yield the error log of aiokafka. Only this log shows whether a password is wrong or a broker is missing."""
+    """Yield a list that collects aiokafka's error messages.
+
+    Only aiokafka's log shows whether a password is wrong or a broker is missing.
+    """
     errors: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
@@ -117,9 +121,9 @@ async def _check_writes(settings: KafkaSettings) -> list[Finding]:
 
 
 async def check_permission(client: Any, settings: KafkaSettings) -> Finding:
-    """Check the permission to write to each topic of an agent, without writing a record.
+    """Check that the agent may write to each of its topics, without writing a record.
 
-    The producer must be started.
+    The caller must have started the Kafka producer ``client``.
     """
     subject = "permission to write"
     topics = [(settings.topic(topic), [(_NO_PARTITION, b"")]) for topic in _WRITTEN]
@@ -137,7 +141,7 @@ async def check_permission(client: Any, settings: KafkaSettings) -> Finding:
 
 
 def refused_topics(answers: Sequence[Any]) -> list[str]:
-    """Return the topics to which the broker's answer refuses the permission to write."""
+    """Return the topics that the client may not write to, according to the broker's answer."""
     code = TopicAuthorizationFailedError.errno
     return sorted(topic for topic, partitions in answers if any(found[1] == code for found in partitions))
 
@@ -145,7 +149,7 @@ def refused_topics(answers: Sequence[Any]) -> list[str]:
 async def check_clock_offset(client: AIOKafkaProducer, settings: KafkaSettings) -> Finding:
     """Measure the offset between the agent's and the broker's clock with a few heartbeats.
 
-    The producer must be started.
+    The caller must have started the Kafka producer ``client``.
     """
     clock = ClockOffset()
     try:

@@ -20,7 +20,7 @@ from ingest.site import SensorConfig, Site
 
 
 async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: float) -> AsyncIterator[Finding]:
-    """Yield the finding of each check: disk, clock, secrets, link, then cameras and sensors for ``seconds`` each."""
+    """Yield the findings of the disk, the clock, the secret files, the link, and each camera and sensor."""
     yield await asyncio.to_thread(check_disk, folder, (*site.cameras, *site.sensors), site.spool)
     yield check_clock()
     for path, owner in secret_files(site, settings):
@@ -44,7 +44,7 @@ async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: fl
 def _checks(
     site: Site, settings: KafkaSettings, sources: list[tuple[SensorSource, list[SensorConfig]]], seconds: float
 ) -> Iterator[tuple[str, Awaitable[Finding | list[Finding]]]]:
-    """Yield each check with its subject, which names the check if it fails unexpectedly."""
+    """Yield pairs of a subject, such as ``camera gate``, and the awaitable check of this subject."""
     yield "link", check_link(site.link, settings)
     for camera in site.cameras:
         yield f"camera {camera.name}", check_camera(camera, seconds)
@@ -54,7 +54,7 @@ def _checks(
 
 
 def secret_files(site: Site, settings: KafkaSettings) -> Iterator[tuple[Path, str]]:
-    """Yield the files that hold secrets, each with its owner."""
+    """Yield pairs of a secret file's path and the name of the secret's user, such as ``camera gate``."""
     for path, owner in (
         (settings.key_file, "Kafka's TLS key"),
         (settings.password_file, "Kafka's password"),

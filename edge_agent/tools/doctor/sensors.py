@@ -17,7 +17,7 @@ OPEN_S = 10.0
 
 
 class _CountingSink:
-    """Sink that counts readings."""
+    """Receiver of readings that counts them by sensor."""
 
     def __init__(self) -> None:
         self.last: dict[str, Reading] = {}
@@ -28,7 +28,7 @@ class _CountingSink:
         self.limit = ""
 
     def opened(self) -> None:
-        """Do nothing, because the check counts readings, and an open connection alone proves little."""
+        """Do nothing, because only readings prove that a sensor works."""
 
     def take(self, sensor: str, reading: Reading) -> None:
         """Count a reading."""
@@ -37,20 +37,23 @@ class _CountingSink:
         self.unusable[sensor] += reading.value is None
 
     def lost(self, sensor: str, reason: str) -> None:
-        """Remember the reason why a sensor does not answer."""
+        """Store the reason why a sensor does not answer."""
         self.reason[sensor] = reason
 
     def limited(self, limit: str) -> None:
-        """Remember a limitation of the connection, such as an old protocol version."""
+        """Store a limitation of the connection, such as an old protocol version."""
         self.limit = limit
 
     def unclaimed(self, name: str) -> None:
-        """Count a reading that no sensor claims."""
+        """Count a reading that belongs to no configured sensor."""
         self.unclaimed_names[name or "unreadable data"] += 1
 
 
 async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], seconds: float) -> list[Finding]:
-    """Read for ``seconds``, or longer until each sensor has given a reading. Keep no reading."""
+    """Receive readings for ``seconds``, and up to ``OPEN_S`` until each sensor has sent a reading.
+
+    Store no reading.
+    """
     sink, why = _CountingSink(), ""  # why: reason if the source has ended by itself
     try:
         async with asyncio.timeout(max(seconds, OPEN_S)):
