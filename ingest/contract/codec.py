@@ -86,14 +86,15 @@ def encode_batch(
     pictures: Sequence[Pixels],
     frames: Sequence[bytes] = (),
 ) -> bytes:
-    """Return a batch made of encoded items and their regions' pictures, each ``(h, w, channels)`` uint8, contiguous.
+    """Return an encoded batch with the given encoded items and the pictures of their regions.
 
-    ``frames`` are the encoded frames of the items that declare one.
+    Each picture is a contiguous uint8 array ``(h, w, channels)``. ``frames`` holds the encoded frame of each item
+    whose ``attached`` declares a frame.
 
-    The bytes equal those of ``encode`` for the whole record. Items are encoded one by one with ``encode_part``, so
-    that one item can be refused alone. Encoding the items first also tells the caller the batch's size in advance.
-    Pixels are copied only once. The caller must keep the batch within the size limit, from the sizes of all parts and
-    ``HEAD_BYTES``.
+    The returned bytes equal those that ``encode`` returns for the whole Batch. The caller encodes each item with
+    ``encode_part``, so that an item that cannot be encoded does not make the whole batch fail. Encoding the items
+    first also tells the caller the batch's size in advance. Pixels are copied only once. The caller must keep the
+    batch within the size limit: a batch takes at most ``HEAD_BYTES`` more than its items, pictures and frames.
     """
     pack = msgpack.Packer(use_bin_type=True)
     canvas, colour, fit = preparation
@@ -131,7 +132,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
     left = MAX_CONTAINERS
 
     def count(made: Any) -> Any:
-        """Count the maps and arrays of the record: an empty one takes 1 byte encoded, but 70 bytes in memory."""
+        """Count the maps and arrays of the record: an empty map takes 1 byte in msgpack, but 70 bytes in memory."""
         nonlocal left
         left -= 1
         if left < 0:

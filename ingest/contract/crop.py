@@ -10,7 +10,7 @@ from ingest.contract.records import Box, Fit, Inner, Region
 
 
 class InputShape(Protocol):
-    """The size of a model's input in pixels, and how a picture gets this shape."""
+    """The size of a model's input in pixels, and the method of fitting a picture to this size."""
 
     @property
     def width(self) -> int:
@@ -22,7 +22,11 @@ class InputShape(Protocol):
 
     @property
     def fit(self) -> Literal["stretch", "letterbox", "crop"]:
-        """Distorted, padded, or with the longer sides cut off."""
+        """Method of fitting a picture into the input.
+
+        ``stretch`` distorts the picture, ``letterbox`` pads the picture, and ``crop`` cuts off its longer side at
+        both ends.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,8 @@ class CropWindow:
     """A part of a frame to crop for the model.
 
     ``region.box`` is the tight box of the motion or object, in pixels of the frame. ``left, top, right, bottom`` are
-    the edges of the crop around that box, in whole pixels. ``region.fit`` and ``region.inner`` map the crop to the
-    input of the model.
+    the edges of the crop around ``region.box``, in whole pixels of the frame. ``region.fit`` and ``region.inner`` map
+    the crop to the input of the model.
     """
 
     region: Region
@@ -42,10 +46,11 @@ class CropWindow:
 
 
 def crop_window(model: InputShape, box: Box, around: Box, size: tuple[int, int]) -> CropWindow:
-    """Return the window that shows ``around`` in a model's input. ``size`` is the frame's width and height in pixels.
+    """Return the window to crop from a frame so that the model's input shows the box ``around``.
 
-    ``around`` lies inside the frame and has an area. With the fit ``crop``, the window has the aspect ratio of the
-    model's input. ``box`` becomes the box of the window's region.
+    ``size`` is the frame's width and height in pixels. The box ``around`` must lie inside the frame and have an area
+    above 0. With the fit ``crop``, the window has the aspect ratio of the model's input. ``box`` becomes
+    ``region.box`` of the returned window.
     """
     if model.fit == "crop":
         around = _cropped(around, size, model.width / model.height)
@@ -63,7 +68,8 @@ def crop_window(model: InputShape, box: Box, around: Box, size: tuple[int, int])
 def _cropped(around: Box, size: tuple[int, int], aspect: float) -> Box:
     """Return a box with the aspect ratio of the model's input (width ÷ height) and the centre of ``around``.
 
-    The shorter side grows up to the edges of the frame. If that is too little, the longer side is cut on both ends.
+    The side that is too short for this aspect ratio grows, at most to the size of the frame. If the frame is too
+    small, the other side is cut at both ends until the aspect ratio is right.
     """
     width = min(max(around.width, around.height * aspect), float(size[0]))
     height = min(max(around.height, around.width / aspect), float(size[1]))

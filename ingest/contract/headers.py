@@ -1,7 +1,8 @@
-"""Names and values of Kafka headers: facts that must be readable even when the record's value is corrupt.
+"""Names and values of Kafka headers.
 
-Dead letters carry the ``__connect.errors.*`` headers of Kafka Connect, which existing tools already show
-(https://docs.confluent.io/platform/current/connect/), so that dead letters need no viewer of their own.
+Headers hold facts that must be readable even when the record's value is corrupt. Dead letters carry the
+``__connect.errors.*`` headers of Kafka Connect, so that existing tools can show why a record failed
+(https://docs.confluent.io/platform/current/connect/).
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from ingest.contract.records import WithheldInterval
 Headers = Mapping[str, bytes]
 
 FRAMES = "sightline-frames"
-"""Ids of the frames in a record, one per line."""
+"""Header with the ids of the frames in a record, one id per line."""
 ACCOUNT = "sightline-account"
-"""Counts of the frames withheld before this record's frame, by reason. The header repeats these counts from the
-value, so that the ledger still has them when the value is corrupt."""
+"""Header with the interval of frames that the agent withheld just before this record's frame, counted by reason. The
+header repeats the counts from the record's value, so that the ledger can read the counts even when the value is
+corrupt."""
 LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
-"""The one pipeline that a batch, its dead letter or a single picture concerns. A frame or dead letter without it
-concerns all pipelines."""
+"""Header with the name of the pipeline for which a batch or its dead letter was made. A frame or dead letter without
+this header concerns all pipelines."""
 TRACEPARENT = "traceparent"
 CLOUD_EVENT = {"content-type": b"application/cloudevents+json; charset=UTF-8"}
 """Headers of a CloudEvent in structured JSON mode (CloudEvents Kafka binding 1.0, §3.3)."""
@@ -34,14 +36,15 @@ _TRACE = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]
 
 
 def new_traceparent() -> str:
-    """Return a new W3C trace context header value, sampled (https://www.w3.org/TR/trace-context/)."""
+    """Return a new ``traceparent`` value with the sampled flag set (https://www.w3.org/TR/trace-context/)."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 def traceparent_of(headers: Headers) -> str:
-    """Return a record's W3C trace context, or a new context when the header is missing or malformed.
+    """Return a record's W3C trace context, or a new context when the ``traceparent`` header is missing or malformed.
 
-    All derived records carry the context, so a header longer than the standard's 55 characters counts as malformed.
+    A header longer than the standard's 55 characters counts as malformed, because every derived record repeats the
+    header.
     """
     found = headers.get(TRACEPARENT)
     return found.decode() if found and _TRACE.fullmatch(found) else new_traceparent()
@@ -60,7 +63,7 @@ def frame_headers(
 
 
 def frames_of(headers: Headers) -> tuple[FrameId, ...]:
-    """Return the frames that a record's header names, none when the header is missing or malformed."""
+    """Return the frames named in a record's ``sightline-frames`` header, none if it is missing or malformed."""
     try:
         return tuple(FrameId.parse(line) for line in headers.get(FRAMES, b"").decode().splitlines())
     except ValueError:
@@ -68,14 +71,17 @@ def frames_of(headers: Headers) -> tuple[FrameId, ...]:
 
 
 def lane_of(headers: Headers, topic: str) -> str:
-    """Return the lane of a record: from its header, else from its topic."""
+    """Return a record's lane (``live``, ``late`` or a replay's) from the lane header, else from the topic's name."""
     fallback = LATE if topic.endswith(".late") else LIVE
     return headers.get(LANE, b"").decode(errors="replace") or fallback
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Place and cause of a record's failure. ``topic`` has no deployment prefix."""
+    """The position of a record that could not be processed, the failed stage, and the error.
+
+    ``topic`` is the topic's name without the deployment's prefix.
+    """
 
     topic: str
     partition: int
@@ -119,9 +125,9 @@ def account_text(account: WithheldInterval) -> str:
 
 
 def account_of(headers: Headers, frame: FrameId) -> WithheldInterval | None:
-    """Return the interval of the frames withheld before this frame.
+    """Return the interval of the frames withheld just before this frame, from the ``sightline-account`` header.
 
-    Return None when the header is missing or malformed, or the interval does not end just before the frame.
+    Return None when the header is missing or malformed, or when the interval does not end just before the frame.
     """
     try:
         interval, *counts = headers[ACCOUNT].decode().split()

@@ -1,7 +1,7 @@
-"""Identity of a frame (camera, epoch, sequence number) and names of lanes.
+"""Identity of a frame (camera, epoch, sequence number), and names of lanes (``live``, ``late``, replays).
 
 ``epoch`` grows with every start of a capture and never decreases, even when a camera moves to another agent. ``seq``
-counts captured frames from 0 without holes.
+counts captured frames from 0 without gaps.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import re
 from dataclasses import dataclass
 
 NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$"
-"""Pattern of the names of cameras, sensors, rules and pipelines: DNS-like, so that a name can be a key, a path and a
-label."""
+"""Pattern of the names of cameras, sensors, rules and pipelines: DNS-like, so that a name can be a Kafka key, part of
+a path and a metric label."""
 
 LIVE = "live"
 LATE = "late"
 _REPLAY = "replay-"
 _RUN = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _REPLAY_LANE = re.compile(_REPLAY + _RUN.pattern + r"(?:\.[0-9]{1,6})?")
-"""Pattern of a replay's lanes. If a replay needs several lanes, the further ones end with a number."""
+"""Pattern of the names of a replay's lanes. The names of a replay's second and later lanes end with a number."""
 _FRAME = re.compile(NAME_PATTERN[:-1] + r"/[0-9]{1,20}/[0-9]{1,20}$", re.ASCII)
 
 
@@ -35,7 +35,7 @@ class FrameId:
 
     @classmethod
     def parse(cls, text: str) -> FrameId:
-        """Parse a frame id ``camera/epoch/seq``. Raise ValueError for any other text."""
+        """Parse a frame id ``camera/epoch/seq``. Raise ValueError for a text of any other form."""
         if not _FRAME.fullmatch(text):
             raise ValueError(f"frame id {text!r}: expected camera/epoch/seq")
         camera, epoch, seq = text.rsplit("/", 2)
@@ -51,7 +51,7 @@ def next_epoch(last: int | None, unix_time_s: int) -> int:
 
 
 def replay_lane(run: str) -> str:
-    """Return the lane of one replay of dead letters. Raise ValueError for an invalid name of the run."""
+    """Return the name of a replay's first lane. Raise ValueError if ``run`` is not a valid name of a replay."""
     if not _RUN.fullmatch(run):
         raise ValueError(f"replay run {run!r}: expected lower-case letters, digits and dashes, at most 41 characters")
     return _REPLAY + run
@@ -63,5 +63,5 @@ def is_replay(lane: str) -> bool:
 
 
 def is_late(lane: str) -> bool:
-    """Return whether a lane carries old frames, whose events must be marked as late."""
+    """Return whether a lane carries old frames (late or replayed), whose events must be marked as late."""
     return lane != LIVE

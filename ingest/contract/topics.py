@@ -1,7 +1,7 @@
-"""Names, partitions and retention of the topics, and their comparison with the broker.
+"""Names, partition counts and retention of the topics, and a comparison with the topics on the broker.
 
 Five topics are co-partitioned: a frame of partition p of ``frames`` stays in partition p of the other four. Therefore
-the frames of each camera stay in order from end to end without a reorder buffer.
+the frames of each camera stay in order from the agent to the results, without a reorder buffer.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _SEGMENT_BYTES = 1024 * 1024 * 1024
 _BATCHES_BYTES = 4 * 1024 * 1024 * 1024
-"""Retention of a partition of batches: eight thousand frames of half a megabyte."""
+"""Maximum size of one partition of ``batches``, in bytes: eight thousand frames of half a megabyte each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic of the contract. ``partitions`` is None where the deployment chooses the number (the data path)."""
+    """One topic of the contract.
+
+    ``partitions`` is None if the deployment chooses the number of partitions, as for ``frames``.
+    """
 
     name: str
     retention_ms: int
@@ -47,10 +50,11 @@ class Topic:
     compacted: bool = False
     compression: str | None = None
     retention_bytes: int = -1
-    """Bytes that a partition keeps; the oldest records are deleted first. -1 if only time limits the retention."""
+    """Maximum size of a partition in bytes, above which the broker deletes the oldest records; -1 if only time limits
+    the retention."""
 
     def settings(self, replication: int = 1) -> dict[str, str]:
-        """Return the topic's settings as Kafka names them, for partitions with this number of replicas."""
+        """Return the topic's settings under Kafka's names, for partitions with ``replication`` replicas."""
         return {
             "compression.type": self.compression or "producer",
             # Two of three replicas have a record before it is acknowledged, and one may be down.
@@ -87,9 +91,10 @@ TOPICS: Mapping[str, Topic] = {
 
 
 def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = None) -> int:
-    """Return the partition of a camera or sensor: the pinned one, else murmur2 of the name as in Kafka's Java client.
+    """Return the partition of a camera or sensor: the pinned partition, else the murmur2 hash of the name.
 
-    Producers always pass the partition explicitly, because librdkafka's default partitioner is another one.
+    The hash is that of Kafka's Java client. Producers always pass the partition explicitly, because librdkafka's
+    default partitioner uses another hash.
     """
     if pins and key in pins:
         return pins[key]
@@ -97,7 +102,10 @@ def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = No
 
 
 def topic_differences(found: Mapping[str, int]) -> list[str]:
-    """Return the differences between the broker's topics (name without prefix → partitions) and the contract."""
+    """Return the differences between the topics on the broker and the contract.
+
+    ``found`` maps each topic's name without prefix to its number of partitions.
+    """
     problems = [f"{name} is missing: run `sightline topics create`" for name in TOPICS if name not in found]
     for name, topic in TOPICS.items():
         expected = topic.partitions
@@ -114,7 +122,7 @@ def topic_differences(found: Mapping[str, int]) -> list[str]:
 def delivery_differences(found: Mapping[str, int]) -> list[str]:
     """Return a problem if ``deliveries`` has fewer partitions than ``alerts``.
 
-    A receipt goes to the partition of its alert.
+    A delivery receipt goes to the partition of ``deliveries`` that has the same number as the alert's partition.
     """
     alerts, deliveries = found.get(ALERTS, 0), found.get(DELIVERIES, 0)
     if deliveries >= alerts:

@@ -1,4 +1,4 @@
-"""The records that travel over Kafka, one module per group."""
+"""The records that travel over Kafka, one module per group of record types."""
 
 from ingest.contract.records.base import Box, FrameRef, Point, Record
 from ingest.contract.records.batch import (

@@ -12,10 +12,11 @@ from ingest.contract.identity import NAME_PATTERN
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
-"""Any number of values. Validation ends at the first invalid value: the errors of a million values would take a
-gigabyte."""
+"""A tuple of any number of values. Validation ends at the first invalid value, because the errors of a million values
+would take a gigabyte of memory."""
 MAX_KEYS = 10_000
-"""Maximum number of keys of a map. Rules use a few keys; a heartbeat has a few figures per camera."""
+"""Maximum number of keys in one map of a record. Real maps are much smaller: an event's details have a few keys, and
+a heartbeat has a few figures per camera."""
 
 
 def _bounded(value: Any) -> Any:
@@ -27,21 +28,23 @@ def _bounded(value: Any) -> Any:
 SmallMap = BeforeValidator(_bounded)
 """Validator that refuses a map with more than ``MAX_KEYS`` keys before it validates the values."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-"""Id of an event, incident or alert. The id becomes a header, a ``webhook-id`` and part of a file's name."""
+"""Id of an event, incident or alert. The pattern allows only characters that are safe in a header, such as
+``webhook-id``, and in a file's name."""
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 MAX_PX = 1_000_000
-"""Largest coordinate in pixels, positive or negative. A picture is at most 65,535 pixels wide, and drawing needs
-32-bit coordinates."""
+"""Largest absolute value of a coordinate, in pixels. This limit is above the largest width of a picture (65,535
+pixels) and within the 32-bit coordinates of drawing functions."""
 Coordinate = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]
 Point = tuple[Coordinate, Coordinate]
-"""x, y in pixels of the frame, y downwards, unless a docstring says relative (0..1)."""
+"""A point ``(x, y)`` in pixels of the frame, y downwards. Coordinates are relative to the frame's size (0..1) only
+where a docstring says so."""
 
 
 class Record(BaseModel):
     """Base of every record on the wire: frozen, strictly typed, versioned.
 
     Unknown fields are ignored, because a newer minor version may add fields. Infinity and NaN are refused in every
-    field.
+    field whose type does not allow them.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
@@ -53,7 +56,8 @@ class Record(BaseModel):
 class Box(NamedTuple):
     """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive.
 
-    A record whose box lies beyond ``MAX_PX`` is refused, because such a box cannot be drawn, cropped or tracked.
+    A record that has a box with a coordinate beyond ``MAX_PX`` is refused, because such a box cannot be drawn,
+    cropped or tracked.
     """
 
     left: Coordinate
@@ -78,7 +82,7 @@ class Box(NamedTuple):
 
     @property
     def centre(self) -> Point:
-        """The centre, x and y in pixels."""
+        """The centre of the box, ``(x, y)`` in pixels."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def shared(self, other: Box) -> float:
@@ -94,7 +98,10 @@ class Box(NamedTuple):
         return shared / (self.area + other.area - shared) if shared else 0.0
 
     def overlap(self, other: Box) -> float:
-        """Return the intersection over the smaller area, 0..1; 0 for boxes that share no area."""
+        """Return the area of the intersection divided by the area of the smaller box, 0..1.
+
+        Return 0 for boxes that share no area.
+        """
         shared = self.shared(other)
         return shared / min(self.area, other.area) if shared else 0.0
 
@@ -104,16 +111,22 @@ class Box(NamedTuple):
         return Box(left, top, max(self.right, other.right), max(self.bottom, other.bottom))
 
     def scaled(self, x: float, y: float) -> Box:
-        """Return the box with its coordinates multiplied, after its picture was resized by these factors."""
+        """Return the box for a picture that was resized by the factors ``x`` (width) and ``y`` (height)."""
         return Box(self.left * x, self.top * y, self.right * x, self.bottom * y)
 
     def widened(self, share: float) -> Box:
-        """Return the box with a margin: ``share`` of the width left and right, of the height above and below."""
+        """Return the box with a margin on all four sides.
+
+        The left and right margins are ``share`` of the width, the upper and lower margins ``share`` of the height.
+        """
         x, y = self.width * share, self.height * share
         return Box(self.left - x, self.top - y, self.right + x, self.bottom + y)
 
     def clipped(self, width: float, height: float) -> Box:
-        """Return the part inside a frame of this size. The result has no area if the box is outside the frame."""
+        """Return the part of the box inside a frame of ``width`` × ``height`` pixels.
+
+        The result has no area if the box is outside the frame.
+        """
         right, bottom = float(width), float(height)
         return Box(
             min(max(self.left, 0.0), right),
@@ -126,8 +139,8 @@ class Box(NamedTuple):
 class FrameRef(NamedTuple):
     """Topic, partition and offset of a frame's record.
 
-    Evidence and replay read the frame's original bytes from this position. ``topic`` is the topic's name in the
-    contract, without prefix.
+    Evidence and replay read the frame's original bytes from this position. ``topic`` is the topic's name without the
+    deployment's prefix.
     """
 
     topic: Annotated[str, Field(pattern=r"^frames(\.late)?$")]

@@ -37,7 +37,7 @@ class Fit(NamedTuple):
 class Inner(NamedTuple):
     """The rectangle that a region's picture fills in the model's input, in whole pixels.
 
-    The rest of the input is padding.
+    The rest of the model's input is padding.
     """
 
     left: int
@@ -52,7 +52,11 @@ class Inner(NamedTuple):
 
 
 class Region(NamedTuple):
-    """One row of the batch: box in the frame, mapping into the model's input, and the rectangle it fills there."""
+    """One region of a frame that the model classifies.
+
+    ``fit`` maps the frame into the model's input, and ``inner`` is the rectangle that the region's picture fills in
+    the input.
+    """
 
     box: Box
     fit: Fit
@@ -60,7 +64,7 @@ class Region(NamedTuple):
 
 
 class Canvas(NamedTuple):
-    """The size of a model's input: ``(height, width, channels)`` uint8."""
+    """The shape of a model's input, which is a uint8 array ``(height, width, channels)``."""
 
     height: int
     width: int
@@ -73,9 +77,11 @@ class Canvas(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """How the pictures of a batch were prepared: canvas, order of the colours, and fit of a region into the canvas.
+    """How the pictures of a batch were prepared.
 
-    An empty ``colour`` or ``fit`` is unknown, as in the batches of older producers.
+    ``canvas`` is the input's shape, ``colour`` the order of the colour channels, and ``fit`` the method of fitting a
+    region into the canvas. An empty ``colour`` or ``fit`` means unknown: producers before version 1.3 of the batch
+    record do not state these values.
     """
 
     canvas: Canvas
@@ -83,14 +89,18 @@ class Preparation(NamedTuple):
     fit: str = ""
 
     def suits(self, wanted: Preparation) -> bool:
-        """Return whether a model that wants another preparation can use these pictures. Unknown values suit."""
+        """Return whether a model that expects the preparation ``wanted`` can use these pictures.
+
+        An unknown value suits every model.
+        """
         return all(not own or own == other for own, other in zip(self, wanted, strict=True))
 
 
 def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> Pixels:
-    """Return one row per picture, filled with ``pad`` around the picture: ``(N, height, width, channels)`` uint8.
+    """Return a uint8 array ``(N, height, width, channels)`` with one padded picture per row.
 
-    Each picture is ``(bottom - top, right - left, channels)``. The returned array belongs to the caller.
+    ``pad`` is the value of the padding. Each picture is an array ``(bottom - top, right - left, channels)``, with the
+    edges of its ``Inner``. The caller may change the returned array.
     """
     rows = np.empty((len(inners), canvas.height, canvas.width, canvas.channels), np.uint8)
     pad_into(rows, pad, inners, pictures)
@@ -98,7 +108,10 @@ def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Seq
 
 
 def pad_into(rows: Pixels, pad: int, inners: Sequence[Inner], pictures: Sequence[Pixels]) -> None:
-    """Write one picture into each of ``rows``, ``(N, height, width, channels)`` uint8, padded with ``pad``."""
+    """Write one picture into each row of ``rows``, and pad the picture with the value ``pad``.
+
+    ``rows`` is a uint8 array ``(N, height, width, channels)``.
+    """
     for row, inner, picture in zip(rows, inners, pictures, strict=True):
         if inner.area != row.shape[0] * row.shape[1]:
             row.fill(pad)
@@ -113,10 +126,11 @@ class EncodedFrame(NamedTuple):
 
 
 class BatchItem(RoutedFrame):
-    """One frame in a batch. An item that is ``empty`` or ``shed`` has no regions and so no pixels.
+    """One frame in a batch. An item whose outcome is ``empty`` or ``shed`` has no regions and therefore no pixels.
 
     ``attached`` describes the item's part of the batch's ``frames``. ``attached`` is None in a pipeline without
-    second models, and for a frame that does not fit into a record beside its pixels.
+    second models. ``attached`` is also None if the encoded frame and the pixels together are too large for one
+    record.
     """
 
     KIND: ClassVar[str] = "item"
@@ -137,11 +151,11 @@ class BatchItem(RoutedFrame):
 class Batch(Record):
     """Frames of one partition for one pipeline, in the order of their offsets.
 
-    ``pixels`` holds the pictures of all items' regions one after the other, each the size of its region's ``inner``,
-    uint8 in C order. Padding is not sent, because it makes up 44 % of a square model's input for a 16:9 picture.
-    ``frames`` holds the encoded frames of the items with ``attached``, one after the other, at full resolution.
-    Second models classify parts of these frames.
-    ``colour`` and ``fit`` are those of the pipeline, or empty from a producer before version 1.3.
+    ``pixels`` holds the pictures of all items' regions one after the other, as uint8 in C order. Each picture has the
+    size of its region's ``inner``. Padding is not sent, because it makes up 44 % of a square model's input for a 16:9
+    picture. ``frames`` holds the encoded frames of the items with ``attached``, one after the other, at full
+    resolution. Second models classify detected objects in the pictures of ``frames``. ``colour`` and ``fit`` are the
+    pipeline's values, or empty in a batch before version 1.3.
     """
 
     KIND: ClassVar[str] = "batch"
@@ -169,7 +183,7 @@ class Batch(Record):
 
     @property
     def preparation(self) -> Preparation:
-        """How the pictures were prepared."""
+        """How the pictures of this batch were prepared."""
         return Preparation(self.canvas, self.colour, self.fit)
 
     @property
@@ -188,7 +202,7 @@ class Batch(Record):
         return views
 
     def attached_frames(self) -> list[bytes]:
-        """Return the encoded frame of each item, empty for an item without one."""
+        """Return the encoded frame of each item, empty bytes for an item without an attached frame."""
         found, at = [], 0
         for item in self.items:
             size = item.attached.size_bytes if item.attached else 0
@@ -197,7 +211,7 @@ class Batch(Record):
         return found
 
     def tensor(self, pad: int = 0) -> Pixels:
-        """Return the model's input, ``(N, height, width, channels)`` uint8, padded."""
+        """Return the padded pictures as the model's input, an array ``(N, height, width, channels)`` uint8."""
         return padded_rows(self.canvas, pad, self.inners, self.pictures())
 
     @model_validator(mode="after")
@@ -221,14 +235,15 @@ class Batch(Record):
 
 
 class Attribute(Record):
-    """A label that a second model gave to a detected object, or the reason why it gave none.
+    """A label that a second model gave to a detected object, or the reason why the object has no label.
 
     ``name`` is the name of the second model in its pipeline. ``score`` is in 0..1, and ``model`` is
     ``name@version``. Without a label, ``missing`` is the reason:
 
     - ``small``: the box has fewer pixels than the second model needs.
     - ``unsure``: no label of the second model has a sufficient score.
-    - ``limit``: the frame has too many objects with a higher score.
+    - ``limit``: second models classify a limited number of objects per frame, and enough other objects have a higher
+      score.
     - ``no_frame``: the batch has no frame at full resolution, or the frame cannot be decoded.
     - ``no_model``: the second model is not loaded.
     - ``failed``: the second model failed on this object.
@@ -244,7 +259,10 @@ class Attribute(Record):
 
 
 class Detection(Record):
-    """A labelled box, in pixels of the frame. ``score`` is in 0..1. ``attributes`` come from second models."""
+    """A labelled box, in pixels of the frame.
+
+    ``score`` is in 0..1. ``attributes`` are the labels that second models gave to the object.
+    """
 
     KIND: ClassVar[str] = "detection"
 
@@ -260,7 +278,8 @@ class Result(RoutedFrame):
 
     The outcome is ``classified`` with detections (perhaps none), ``empty`` when no region of the frame showed motion
     or an unclassified stationary object, or ``shed`` with a reason. ``model`` is ``name@version`` for a classified
-    frame. ``looked_at`` are the boxes that the model classified, as tight as the agent reported them.
+    frame. ``looked_at`` holds the boxes of the classified regions, as the agent reported them, without the margin
+    that was added for the model.
     """
 
     KIND: ClassVar[str] = "result"

@@ -1,4 +1,7 @@
-"""Events, alerts and receipts: JSON CloudEvents 1.0 (https://github.com/cloudevents/spec), structured mode."""
+"""Events and alerts, which are CloudEvents, and delivery receipts.
+
+CloudEvents have version 1.0 and the structured JSON mode (https://github.com/cloudevents/spec).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from ingest.contract.records.base import Box, Count, FrameRef, Id, Many, Name, P
 from ingest.contract.records.frame import Lane
 
 DetailValue = str | bool | int | float
-"""A JSON scalar. ``null`` is left out: a detail without a value is missing from the map."""
+"""A JSON scalar other than ``null``. The map of details contains only details that have a value."""
 Severity = Literal["info", "warning", "critical"]
 Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
@@ -42,7 +45,7 @@ class Overlay(Record):
 
 
 class EventData(Record):
-    """The body of an event. ``late`` marks an event of the late lane.
+    """The body of an event. ``late`` marks an event that was detected in late or replayed frames.
 
     Late events never overtake or delay live events.
     """
@@ -72,7 +75,7 @@ class EventData(Record):
 class Event(CloudEvent):
     """An event that a rule detected, e.g. of type ``sightline.line.crossed``.
 
-    The event's id is derived from its cause, so a repeated event has the same id.
+    The event's id is derived from the event's cause, so that an event that is detected again has the same id.
     """
 
     KIND: ClassVar[str] = "event"
@@ -101,7 +104,10 @@ class AlertData(EventData):
 
 
 class Alert(CloudEvent):
-    """The alert that a receiver gets. ``id`` is stable, and is the ``webhook-id`` of every attempt."""
+    """An alert as receivers get it.
+
+    ``id`` is the ``webhook-id`` of every delivery attempt, so that a receiver recognises a repeated alert.
+    """
 
     KIND: ClassVar[str] = "alert"
 
@@ -109,7 +115,10 @@ class Alert(CloudEvent):
 
 
 class Delivery(Record):
-    """The receipt of one attempt to deliver an alert to a receiver. The last receipt is ``delivered`` or ``dead``."""
+    """The receipt of one attempt to deliver an alert to a receiver.
+
+    The state of an alert's last receipt is ``delivered`` or ``dead``.
+    """
 
     KIND: ClassVar[str] = "delivery"
 

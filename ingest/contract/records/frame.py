@@ -1,4 +1,4 @@
-"""The frame record, the fields that later records copy from it, and the counts of withheld frames."""
+"""The frame record, the fields that batch items and results copy from a frame, and the counts of withheld frames."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget",
 - ``expired``: a full spool dropped the frame.
 - ``unclean``: the capture was killed before the frame was stored in the spool.
 
-All other reasons mean that a frame was withheld on purpose.
+With all other reasons, the agent withheld the frame on purpose.
 """
 MAX_RESTING = 16
-"""Maximum number of stationary objects that one frame reports. A frame with this number of stationary objects may
-have left out others."""
+"""Maximum number of stationary objects that one frame reports. If a frame reports this many stationary objects,
+further stationary objects may be missing from the report."""
 MAX_REASONS = 16
-"""Maximum number of reasons in one interval of withheld frames: about twice the present number, because a newer agent
-may have more reasons. The limit is low because all reasons travel with every batch item and result."""
+"""Maximum number of reasons in one interval of withheld frames. The limit is about twice the number of today's
+reasons, because a newer agent may have more reasons. The limit is low because all reasons travel with every batch
+item and result."""
 MAX_PIPELINES = 256
-"""Maximum number of pipelines of one frame. The pipelines' names travel with every batch item and result."""
+"""Maximum number of pipelines of one frame. The number is limited because every batch item and result carries the
+names of all pipelines of its frame."""
 MAX_REASON_CHARS = 200
 MAX_TRACEPARENT_CHARS = 64
-"""Maximum length of a trace context. A context of the W3C standard has 55 characters."""
+"""Maximum length of a trace context, in characters. A trace context of the W3C standard has 55 characters."""
 Lane = Annotated[str, Field(max_length=64)]
-"""``live``, ``late``, or the name of a replay, which has at most 56 characters."""
+"""Name of a lane: ``live``, ``late``, or a replay's lane, whose name has at most 55 characters."""
 Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
-"""A word without a space or ``=``, because these separate the parts of the account header."""
+"""A reason for withholding: a word without a space or ``=``, because these characters separate the parts of the
+``sightline-account`` header."""
 
 
 class WithheldInterval(Record):
-    """The frames withheld in an unbroken interval, counted by reason. ``counts`` sums to the interval's length.
+    """An unbroken interval of withheld frames, counted by reason.
 
-    An interval keeps unknown reasons, which come from a newer minor version.
+    The values of ``counts`` sum to the interval's length. A reader keeps reasons that it does not know, because a
+    newer minor version may add reasons.
     """
 
     KIND: ClassVar[str] = "account"
@@ -60,7 +64,7 @@ class WithheldInterval(Record):
         return self
 
     def require_before(self, item: FrameId) -> None:
-        """Raise ValueError unless the interval ends just before this frame, or this sensor reading."""
+        """Raise ValueError unless this interval ends just before ``item``, which is a frame or a sensor reading."""
         if (self.camera, self.epoch, self.last + 1) != (item.camera, item.epoch, item.seq):
             raise ValueError(
                 f"withheld interval {self.camera}/{self.epoch}/{self.first}..{self.last}: expected its end just "
@@ -86,13 +90,14 @@ class Redacted(Record):
 
 
 class FrameMeta(Record):
-    """Fields that a frame has from the agent to its results.
+    """Fields that a frame record, its batch items and its results have in common.
 
-    ``captured_ns`` is Unix time in nanoseconds; ``width`` and ``height`` are in pixels. ``motion`` are the regions in
-    which the gate saw motion: None when the gate did not compare the frame, empty when the gate saw no motion.
-    ``resting`` are the boxes of stationary objects, the latest first: None in a frame that does not report stationary
-    objects; most frames do not. ``sampled`` marks a frame that the gate would have withheld. Sampled frames are drawn
-    at random to measure how often the gate misses an object.
+    ``captured_ns`` is Unix time in nanoseconds; ``width`` and ``height`` are in pixels. ``motion`` holds the regions
+    in which the agent's motion gate saw motion: None when the gate did not examine the frame, empty when the gate saw
+    no motion. ``resting`` holds the boxes of stationary objects, in which the object that stopped last comes first.
+    ``resting`` is None in most frames, because only some frames report stationary objects. ``sampled`` marks a frame
+    that the gate would have withheld, and that is sent to measure how often the gate misses an object. Sampled frames
+    are drawn at random.
     """
 
     camera: Name
@@ -118,11 +123,10 @@ class FrameMeta(Record):
 class RoutedFrame(FrameMeta):
     """Fields that a batch item and a result share: a delivered frame and the pipelines it was routed to.
 
-    ``source`` is the frame's own record. ``pipelines`` are all pipelines of the frame, so that the auditor knows how
-    many results to expect. ``reason`` explains an outcome other than a
-    classification, or a classification by another model than usual. ``withheld`` counts, by
-    reason, the frames that the agent withheld just before this frame. ``motion`` and ``resting`` are None for a
-    pipeline that looks at whole frames.
+    ``source`` is the position of the frame's record. ``pipelines`` names all pipelines that the frame was routed to,
+    so that the auditor knows how many results to expect. ``reason`` explains an outcome other than a classification,
+    or a classification by another model than usual. ``withheld`` counts, by reason, the frames that the agent
+    withheld just before this frame. ``motion`` and ``resting`` are None for a pipeline that classifies whole frames.
     """
 
     lane: Lane
@@ -134,16 +138,18 @@ class RoutedFrame(FrameMeta):
 
 
 class Frame(FrameMeta):
-    """One kept frame. ``image`` is ``(height, width, 3)``, encoded.
+    """One kept frame. ``image`` is the encoded picture, which decodes to an array ``(height, width, 3)``.
 
     - ``account`` covers the frames withheld since the previous kept frame of this epoch.
-    - ``captured_by`` is the source of the capture time: ``host`` (the clock on arrival) or ``stream``.
-    - ``captured_error_ms`` is the time from a stream's capture time to the arrival by the host's clock. This time
-      bounds the error of the capture time, unless the camera's clock is ahead of the host's. ``captured_error_ms`` is
-      None when the error is unknown.
+    - ``captured_by`` is the clock of the capture time: ``host`` (the host's clock on arrival) or ``stream`` (the
+      camera's clock).
+    - ``captured_error_ms`` is the arrival time by the host's clock minus the capture time of the stream, in ms. This
+      difference bounds the error of the capture time, unless the camera's clock is ahead of the host's clock.
+      ``captured_error_ms`` is None when the error is unknown.
     - ``quality`` is the encoding quality, 0 when the quality is unknown.
-    - ``scaled_from`` is the width and height before the picture was scaled down to fit a budget.
-    - ``redacted`` is None when the camera redacts nothing.
+    - ``scaled_from`` is the picture's width and height before scaling it down to the byte budget, None without
+      scaling.
+    - ``redacted`` is None when redaction is off for the camera.
     """
 
     KIND: ClassVar[str] = "frame"

@@ -1,4 +1,4 @@
-"""Sensor readings in columns, and the interval of the readings withheld before these readings."""
+"""Sensor readings in columns, with the interval of the readings withheld just before the first reading."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ STALE = 4
 
 - ``SUSPECT``: the device itself doubts the value.
 - ``OUT_OF_RANGE``: the value is outside the sensor's physical range.
-- ``STALE``: the value is older than its arrival suggests, such as a broker's retained message.
+- ``STALE``: the value is older than its time of arrival, for example because it is a retained MQTT message.
 
-A reading without a flag is good.
+A reading without a flag has the quality ``GOOD``.
 """
 
 BY_HOST = 0
 BY_SOURCE = 1
 BY_HOST_INSTEAD = 2
-"""The clock of a reading's time: the host's clock on arrival, the source's clock, or the host's clock because the
-source's time was implausible."""
+"""The clock of a reading's time: ``BY_HOST`` is the host's clock on arrival, and ``BY_SOURCE`` the source's clock.
+``BY_HOST_INSTEAD`` is the host's clock because the source's time was implausible."""
 
 WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclean")
 """Reasons why a reading did not reach the log.
@@ -35,21 +35,23 @@ WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclea
 - ``unusable``: the value was not a finite number.
 - ``overload``: readings came faster than the disk can store them.
 - ``outage``: the device was gone or silent; one outage of any length counts as one reading.
-- ``expired`` and ``unclean``: the same meaning as for frames.
+- ``expired``: a full spool dropped the reading.
+- ``unclean``: the agent was killed before the reading was stored in the spool.
 """
 
 
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
-"""A value that a device reported. A value that is not finite is dropped alone, and the rest of its column is kept."""
+"""A value that a device reported, perhaps infinite or NaN. Consumers skip a value that is not finite, and use the
+other values of the record."""
 
 
 class Readings(Record):
-    """A run of readings of one sensor: parallel columns of equal length, at least one row.
+    """Consecutive readings of one sensor, as parallel columns of equal length with at least one reading.
 
-    ``seq`` is the number of the first reading; the numbers of the next readings follow without holes. ``unit`` is a
-    UCUM symbol, e.g. ``Cel``. ``timed_by`` is the clock of each time, empty when all times are of the host's clock.
-    ``account`` covers the readings withheld since the previous run of this epoch; its ``camera`` is the sensor's
-    name.
+    ``seq`` is the sequence number of the first reading; the numbers of the next readings follow without gaps.
+    ``unit`` is a UCUM symbol such as ``Cel``. ``timed_by`` gives the clock of each reading's time, and is empty when
+    all times come from the host's clock. ``account`` covers the readings withheld since the previous record of this
+    epoch. The field ``camera`` of ``account`` is the sensor's name.
     """
 
     KIND: ClassVar[str] = "readings"
@@ -69,12 +71,12 @@ class Readings(Record):
 
     @property
     def first(self) -> FrameId:
-        """The identity of the first reading."""
+        """The identity (sensor, epoch, sequence number) of the first reading."""
         return FrameId(self.sensor, self.epoch, self.seq)
 
     @property
     def last_seq(self) -> int:
-        """The number of the last reading."""
+        """The sequence number of the last reading."""
         return self.seq + len(self.values) - 1
 
     @model_validator(mode="after")

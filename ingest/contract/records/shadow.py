@@ -14,15 +14,15 @@ Label = Annotated[str, Field(max_length=2000)]
 
 
 class ShadowDifference(Record):
-    """One object on which the two models differ.
+    """One object that the served model and the candidate model detect differently.
 
-    - ``label``: both models have the box, with different labels.
-    - ``score``: both have the box and label, with scores that differ by more than a tolerance.
-    - ``missed``: only the served model has the object.
-    - ``extra``: only the candidate has the object.
+    - ``label``: both models detected the box, but with different labels.
+    - ``score``: both models detected the box and label, but with scores that differ by more than a tolerance.
+    - ``missed``: only the served model detected the object.
+    - ``extra``: only the candidate model detected the object.
 
-    ``box``, ``label`` and ``score`` are those of the served model, or of the candidate for ``extra``.
-    ``other_label`` and ``other_score`` are those of the candidate for ``label`` and ``score``.
+    ``box``, ``label`` and ``score`` come from the served model, or from the candidate if ``form`` is ``extra``. If
+    ``form`` is ``label`` or ``score``, ``other_label`` and ``other_score`` come from the candidate.
     """
 
     KIND: ClassVar[str] = "difference"
@@ -36,18 +36,21 @@ class ShadowDifference(Record):
 
     @property
     def weight(self) -> float:
-        """Weight of the difference, 0..1: the score that the models disagree about."""
+        """Weight of the difference, 0..1.
+
+        The weight is the difference of both scores if only the scores differ, else the higher score.
+        """
         if self.form == "score":
             return abs(self.score - self.other_score)
         return max(self.score, self.other_score)
 
 
 class ShadowRecord(Record):
-    """Comparison of the candidate with the served model on one frame, or the end of a candidate.
+    """Comparison of a candidate model with the served model on one frame, or the end of a candidate.
 
-    ``served`` and ``candidate`` are ``name@version``. ``agreed`` counts, by label, the objects that both models found
-    with the same label. If ``off`` is not empty, the record has no frame: the candidate was switched off for that
-    reason.
+    A candidate ends when it is switched off. ``served`` and ``candidate`` are ``name@version``. ``agreed`` counts, by
+    label, the objects that both models found with the same label. If the candidate was switched off, ``off`` is the
+    reason and the record has no frame.
     """
 
     KIND: ClassVar[str] = "shadow"
@@ -67,7 +70,7 @@ class ShadowRecord(Record):
 
     @property
     def frame(self) -> FrameId | None:
-        """The compared frame; None for the end of a candidate."""
+        """The compared frame, None if the record says that the candidate was switched off."""
         return FrameId(self.camera, self.epoch, self.seq) if self.camera else None
 
     @model_validator(mode="after")

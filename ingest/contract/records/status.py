@@ -1,4 +1,4 @@
-"""Heartbeats of agents and services, with the ledger intervals that no frame or reading carries."""
+"""Heartbeats of agents and services, with the intervals of withheld frames that no frame record carries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ usual view."""
 
 
 class StreamStatus(Record):
-    """Fields that the status of a camera and of a sensor share.
+    """Fields that the status of a camera and the status of a sensor have in common.
 
     ``captured`` counts the frames or readings of this epoch so far, and ``kept`` the stored frames or readings.
     ``spooled`` counts the records that still wait in the spool; one record holds many readings.
@@ -48,11 +48,12 @@ class SensorStatus(StreamStatus):
 
 
 class EpochEnd(Record):
-    """The end of a capture. ``last`` is the last frame that was stored or counted as withheld, -1 without any.
+    """The end of one epoch of a capture.
 
-    After a kill, ``clean`` is false and ``reported`` is the highest sequence number that a heartbeat reported. Frames
-    between ``last`` and ``reported`` were only in the agent's memory and never stored. The ledger counts the frames
-    after ``last`` as unclean.
+    ``last`` is the sequence number of the last frame that was stored or counted as withheld, -1 if there is none. If
+    the capture was killed, ``clean`` is false and ``reported`` is the highest sequence number that a heartbeat
+    reported. Frames between ``last`` and ``reported`` were only in the agent's memory and never stored. The ledger
+    counts the frames after ``last`` as ``unclean``.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -64,11 +65,15 @@ class EpochEnd(Record):
     last: int
     clean: bool
     reported: int = Field(default=-1, alias="told")
-    """Highest sequence number that a heartbeat reported. The record's field keeps its first name, ``told``."""
+    """Highest sequence number that a heartbeat reported. In the encoded record this field has its older name,
+    ``told``."""
 
 
 class Waiting(Record):
-    """Frames in an agent's spool. Frames of ``[first, last]`` that are not in the log are waiting, not lost."""
+    """An interval of frames that an agent's spool contains.
+
+    Frames in ``[first, last]`` that are not in the log yet are still in the spool, not lost.
+    """
 
     KIND: ClassVar[str] = "waiting"
 
@@ -79,9 +84,9 @@ class Waiting(Record):
 
 
 class SensorLedger(Record):
-    """Ledger intervals of sensors that no record of readings carries.
+    """Withheld intervals, ended epochs and spool contents of sensors, for the ledger.
 
-    Intervals of sensors are separate from those of cameras, so that a camera and a sensor may have the same name. The
+    These facts are separate from the facts about cameras, so that a camera and a sensor may have the same name. The
     field ``camera`` of each interval is the sensor's name. ``waiting`` is None in a heartbeat that does not report
     the spool.
     """
@@ -94,7 +99,7 @@ class SensorLedger(Record):
 
 
 class ExpiredUnread(Record):
-    """Offsets ``[first, last]`` of a partition that retention deleted before the consumer group read them."""
+    """Interval ``[first, last]`` of a partition's offsets that retention deleted before the group read them."""
 
     KIND: ClassVar[str] = "expired-unread"
 
@@ -106,7 +111,7 @@ class ExpiredUnread(Record):
 
 
 class Heartbeat(Record):
-    """A heartbeat on ``status``, with the ledger intervals that no frame carries.
+    """A heartbeat on the topic ``status``, with the withheld intervals and ended epochs that no frame record carries.
 
     ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report the spool.
     ``expired_unread`` lists the records that the service has just skipped because retention deleted them.
