@@ -106,7 +106,7 @@ class _Need(NamedTuple):
     right: str
     value: str
     host: str = ""
-    """Host that receives the secret, for a right to use a secret; empty for all other rights."""
+    """For a right to use a secret, the host that receives the secret; empty for all other rights."""
     use: str = ""
     """Exact connection or command for which the entry needs the right. An entry of the topic may reuse a connection
     of the site file only with the same settings; for example, the entry must not turn off TLS."""
@@ -120,7 +120,8 @@ class Rights:
         self._owned = frozenset(need for entry in (*site.cameras, *site.sensors) for need in _needs(entry))
 
     def local(self, entry: E) -> E:
-        """Return a copy of an entry, with the local path of each named secret and the program of a named command.
+        """Return a copy of an entry that has local paths instead of secret names, and a program instead of a command
+        name.
 
         Raise ConfigError if a right is missing; the error names the line to add to ``agent.toml``.
         """

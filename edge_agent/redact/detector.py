@@ -30,11 +30,11 @@ _YOLOX_PAD = 114
 """Grey level of the padding around a letterboxed picture. YOLOX was trained with padding of this grey level."""
 _HASH_DIGITS = 12
 _SCORE_SLACK = 0.01
-"""Distance outside 0..1 that rounding may give a score. If a number lies further outside 0..1, the number is not a
-score and the configured decoder is wrong."""
+"""Maximum amount by which a score may lie outside 0..1 because of rounding. If an output lies further outside 0..1,
+the output is not a score, and the configured decoder does not fit the model."""
 _NEAR = 1.0
-"""Maximum distance of a box's centre from the picture's edge, in widths or heights of the picture. If a box lies
-further away, the decoder has read its coordinates in a wrong unit."""
+"""Maximum distance of a box's centre from the picture's edge, in widths or heights of the picture. If a box's centre
+lies further away from the picture, the configured decoder does not fit the model."""
 _GRID_PX = 32
 """Largest stride of YOLOX. Width and height of a model's input are rounded up to multiples of this stride."""
 
@@ -90,7 +90,7 @@ class OnnxDetector:
         return _merged(boxes[sure], best[sure])
 
     def _check(self, shares: Floats) -> None:
-        """Raise RedactionFailed if a box lies far outside the picture or has swapped edges.
+        """Raise RedactionFailed if a box lies far outside the picture or has its edges in the wrong order.
 
         Without this check, a wrong decoder would leave all faces visible, and nobody would notice.
         """

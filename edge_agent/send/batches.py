@@ -49,7 +49,7 @@ class QueuedRecord:
 class BatchSize:
     """Maximum size in bytes of the batches of one queue (live, late or others).
 
-    Batches without a response reduce this maximum.
+    The maximum size is reduced when batches get no response.
     """
 
     bytes: int = MAX_BATCH_BYTES
@@ -59,8 +59,8 @@ class BatchSize:
     def answered(self, size: int) -> None:
         """Record a response to a batch of ``size`` bytes.
 
-        A response to a batch of at most half the maximum size changes nothing, because it does not show that larger
-        batches succeed.
+        A response to a batch of at most half the maximum size changes nothing, because such a response does not show
+        that larger batches succeed.
         """
         if 2 * size > self.bytes:
             self._silences = 0
@@ -73,8 +73,8 @@ class BatchSize:
     def begin(self) -> None:
         """Begin a connection. Halve the maximum size if two batches in a row got no response.
 
-        After the first batch without a response, the size stays the same: the gateway recognises a repeated batch
-        only if the batch has the same records.
+        After the first batch without a response, the maximum size is not reduced: the gateway recognises a repeated
+        batch only if the batch has the same records.
         """
         silent, self._silent = self._silent, 0
         if silent > MIN_BATCH_BYTES:

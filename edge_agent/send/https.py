@@ -4,8 +4,8 @@ The link sends ``POST /v1/records`` with a msgpack list of records, each a map o
 ``value``. The gateway responds with 200 once Kafka has all records. A response of 422 with ``{"refused": [{"index":
 0, "reason": "…"}]}`` means that the gateway accepted no record of the batch, and will never accept the records with
 the listed indexes. A response of 429 or 503 with ``Retry-After`` asks the agent to repeat the request later. The
-gateway recognises a repeated batch by its ``Idempotency-Key``, and a repeated frame by its sequence number. A
-certificate authenticates the gateway; a token or a client certificate authenticates the agent.
+gateway recognises a repeated batch by its ``Idempotency-Key``, and a repeated frame by its sequence number. A server
+certificate authenticates the gateway; a client certificate, a bearer token or both authenticate the agent.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _RECORD_ERRORS = (400, _TOO_LARGE, _UNPROCESSABLE)
 class HttpsLink:
     """Link that posts batches of records to a gateway.
 
-    There are three queues: for live frames, for late frames, and for all other records. For each queue, at most one
-    request is open at a time, so that the records of a queue keep their order.
+    The link has three queues: for live frames, for late frames (the backlog), and for all other records. For each
+    queue, at most one request is open at a time, so that the records of a queue keep their order.
     """
 
     def __init__(self, config: LinkConfig, agent: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -136,7 +136,7 @@ class HttpsLink:
             self._fail(error if isinstance(error, LinkLost) else LinkLost(f"{self.address}: {error}"))
 
     async def _post(self, batch: Sequence[QueuedRecord], batch_size: BatchSize) -> None:
-        """Post a batch until each record is accepted or refused.
+        """Post a batch, in several requests if necessary, until the gateway has accepted or refused each record.
 
         If an error interrupts the batch, fail the remaining records with LinkLost and raise the error.
         """

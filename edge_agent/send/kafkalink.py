@@ -29,8 +29,8 @@ from ingest.kafka.writer import stop
 RefreshPins = Callable[[], Awaitable[None]]
 
 STOP_S = 2.0
-"""Maximum time to wait until the producer has stopped, in seconds. The wait is limited because a producer that has
-lost its broker may never stop."""
+"""Maximum time to wait until the producer has stopped, in seconds. The wait is limited because a broken producer may
+never stop."""
 _REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, CorruptRecordException)
 """Errors that mean that Kafka will never accept the record. An error about a timestamp too far ahead of the broker's
 clock is not listed, because each attempt sets a new timestamp."""

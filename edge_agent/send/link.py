@@ -65,8 +65,8 @@ class Link(Protocol):
     All methods must be called in the same event loop, and never block that loop.
 
     Records with the same key keep their order within each of three groups: live frames, late frames, and other
-    records. When a method or a future raises LinkLost, the caller must close the link. Records in flight at that time
-    may already be in Kafka, or may still arrive.
+    records. When a method or a future raises LinkLost, the caller must close the link. After LinkLost, a record in
+    flight may already be in Kafka, or may still arrive in Kafka.
     """
 
     @property

@@ -31,12 +31,12 @@ class InFlightWindow:
 
     @property
     def room(self) -> bool:
-        """Return whether a live row may be sent."""
+        """Return whether the limit on bytes in flight allows another row."""
         return sum(self._live.values()) + sum(self._late.values()) < self.max_bytes
 
     @property
     def late_room(self) -> bool:
-        """Return whether a late row may be sent."""
+        """Return whether the limits on bytes in flight allow another late frame."""
         return self.room and sum(self._late.values()) < self.max_late_bytes
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ LIVE_RECENT_S = 2.0
 class BacklogPace:
     """Token bucket that limits the backlog to ``bytes_per_s`` while live frames are sent.
 
-    A burst may have the bytes of one second. A rate of 0 bytes per second means no limit.
+    The bucket holds the bytes of one second. A rate of 0 bytes per second means no limit.
     """
 
     def __init__(self, bytes_per_s: int) -> None:

@@ -99,7 +99,7 @@ class SensorFeed:
             _log.info("reading_unclaimed", source=self.name, field=name or "unreadable data")
 
     async def _serve(self) -> None:
-        """Run the source, and run the source again whenever it ends or fails.
+        """Run the source, and run the source again whenever the source ends or fails.
 
         A failing source does not stop the sensors of other sources or the cameras.
         """

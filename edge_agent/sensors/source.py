@@ -26,7 +26,7 @@ class Reading:
 class Sink(Protocol):
     """Receiver of a source's readings.
 
-    The methods do not block, and must be called in the thread of the event loop.
+    The methods of a sink do not block, and must be called in the thread of the event loop.
     """
 
     def opened(self) -> None:
@@ -56,7 +56,7 @@ class Sink(Protocol):
 
 
 class SensorSource(Protocol):
-    """Connection to a device, which may feed several sensors.
+    """Connection to a device. One connection may feed several sensors.
 
     A source belongs to one event loop and never blocks the loop. A source delivers readings in the order of their
     arrival.

@@ -16,7 +16,7 @@ from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, S
 
 MAX_AHEAD_S = 5.0
 """Maximum time by which a device's clock may be ahead of the host's clock, in seconds. A clock that is synchronised
-by NTP has an error below 5 s. A reading with a time further in the future would close the time windows of rules too
+by NTP has an error below 5 s. A reading with a time further ahead than 5 s would close the time windows of rules too
 early."""
 MAX_BEHIND_S = 7 * 86400.0
 """Maximum age of a reading, in seconds. Old readings are allowed, because a data logger may deliver the readings of a

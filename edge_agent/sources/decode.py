@@ -30,7 +30,7 @@ _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", 
 """Pixel formats whose first plane is the luma (grey picture), with one byte for each pixel."""
 _MATRIX = struct.Struct("9i")
 """Binary format of FFmpeg's display matrix (libavutil/display.h). The first five numbers of the matrix are a, b, u, c
-and d. A pixel at (x, y) is shown at (ax + cy, bx + dy).
+and d. The matrix moves a pixel from (x, y) to (ax + cy, bx + dy).
 """
 DAMAGE_IS_ERROR = {"err_detect": "explode"}
 """Option of FFmpeg's JPEG decoder: raise an error for damaged data instead of returning a partly wrong picture. In a

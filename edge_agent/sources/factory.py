@@ -1,7 +1,7 @@
 """Factory of frame sources from a camera's configuration.
 
-The module of a source is imported only when a camera needs it. A capture process serves only one camera, so importing
-the libraries of all kinds of sources would waste memory.
+The module of a source is imported only when a camera needs that module. A capture process serves only one camera, so
+importing the libraries of all kinds of sources would waste memory.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ class NewFiles:
 
     Pure. ``before`` lists files that were read or must be skipped.
 
-    Each file that is not in ``before`` counts as new even if its date is old, because a clock may be set back.
+    Each file that is not in ``before`` counts as new even if the file's change time is old, because the host's clock
+    may be set back.
     """
 
     def __init__(self, settle_s: float, before: Iterable[ListedFile] = ()) -> None:
@@ -119,10 +120,13 @@ class ImagesSource:
         self._given: ListedFile | None = None
         self._next_listing_s = self._next_notice_s = -math.inf
         self._is_saved = True
-        """Whether the last attempt to save the position succeeded."""
+        """Whether the last attempt to save the position of the last read picture succeeded."""
 
     def open(self) -> None:
-        """List the folder and load the saved position. Raise SourceUnusable when the folder does not exist."""
+        """List the folder, and load the saved position of the last read picture.
+
+        Raise SourceUnusable when the folder does not exist.
+        """
         self._waiting.clear()
         self._given = None
         try:

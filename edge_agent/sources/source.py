@@ -18,7 +18,7 @@ Grey = npt.NDArray[np.uint8]
 
 
 class CapturedFrame:
-    """One frame with its capture time in Unix ns. The pixels are made at the first access to ``image``.
+    """One frame with its capture time in Unix ns. The picture is decoded at the first access to ``image``.
 
     Most frames are never converted to pixels, because the gate drops most frames by their capture time alone. Access
     ``image`` before the source's next ``read``, because a V4L2 device keeps only its latest picture.

@@ -1,1 +1,1 @@
-"""Sources of readings: MQTT, commands, serial lines, Modbus, the host, and a simulated one."""
+"""Sources of readings: MQTT, commands, serial lines, Modbus, the agent's host, and a simulated sensor."""

@@ -20,8 +20,8 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import CommandOptions
 
 STOP_S = 2.0
-"""Time in seconds that a command has to close its device after SIGTERM. A command that runs longer is killed with
-SIGKILL."""
+"""Time in seconds that a command has to close its device after SIGTERM. A command that still runs after this time is
+killed with SIGKILL."""
 _CHUNK_BYTES = 4096
 """Maximum number of bytes in one read of the command's output. A read of 4,096 bytes may contain two thousand lines,
 and parsing two thousand lines blocks the agent for a few ms."""
@@ -41,8 +41,8 @@ class CommandSource:
     async def run(self, sink: Sink) -> None:
         """Start the command, and pass the command's readings to ``sink`` until the command ends.
 
-        When the command has ended or cannot be started, raise SourceUnusable with the last line of the command's
-        standard error or the cause.
+        Raise SourceUnusable when the command has ended or cannot be started. The error of an ended command contains
+        the last line of the command's standard error.
         """
         try:
             process = await start_process(

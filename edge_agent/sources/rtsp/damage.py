@@ -52,7 +52,7 @@ class Damage:
             self._loss_logged = self._loss_logged or any(text.startswith(_LOST) for _, _, text in log)
 
     def opened(self, took_s: float) -> None:
-        """Mark the stream as damaged if packets were lost during its opening, which took ``took_s`` seconds.
+        """Mark the stream as damaged if packets were lost while the stream was opened, which took ``took_s`` seconds.
 
         Packets that were lost during the opening may have damaged the first frames.
         """
