@@ -92,9 +92,9 @@ class Agent:
     def _check_sensors(self) -> None:
         """Check before the start whether the agent can use its sensors.
 
-        Raise SourceUnusable if a sensor of the site file is unusable. If a sensor of the last good configuration is
-        unusable, run the cameras of that configuration without its sensors. This case occurs when the saved sensors
-        need hardware or software that the agent no longer has.
+        Raise SourceUnusable if a sensor in the site file is unusable. If a sensor of the saved configuration is
+        unusable, run the cameras of that configuration and none of its sensors. A saved sensor is unusable when it
+        needs hardware or software that the agent no longer has.
         """
         try:
             make_sources(self._desired.running.sensors, self._clock)
@@ -107,8 +107,8 @@ class Agent:
     async def run(self, stop: asyncio.Event, *, exit_at_end: bool = False) -> None:
         """Capture and send until ``stop`` is set, or with ``exit_at_end`` until the sources of all cameras end.
 
-        Raise SpoolError if the spool fails. Also raise any error that ends the sender or the heartbeat. An agent
-        without a sender would fill its spool and deliver nothing.
+        Raise SpoolError if the spool cannot be used. Raise any error that ends the sending task or the heartbeat
+        task, because an agent that sends nothing would only fill its spool.
         """
         await self._spool.open()
         working = [asyncio.create_task(work) for work in (self._sender.run(self._random.random), self._beat())]
@@ -134,7 +134,8 @@ class Agent:
             await self._spool.close()
 
     async def _follow(self) -> None:
-        """Close the epochs of a killed agent, start the fleet, and follow the ``config`` topic for ever."""
+        """Report how the capture of a killed agent ended, start the cameras and sensors, and follow the ``config``
+        topic until cancelled."""
         await self._close_killed_epochs()
         await self._apply()
         if not self._follows:
@@ -148,7 +149,7 @@ class Agent:
         await asyncio.Event().wait()
 
     async def _refresh_pins(self) -> None:
-        """Read the cameras' pinned partitions from the ``config`` topic. Raise LogUnavailable."""
+        """Read from the ``config`` topic which cameras are pinned to a partition. Raise LogUnavailable."""
         async with KafkaLog(self._settings, f"agent-pins-{self._instance}") as log:
             self._pins.update((await read(log, trust=self._trust)).pins)
 
@@ -164,9 +165,9 @@ class Agent:
         await self._fleet.apply(desired.running.cameras, desired.running.sensors)
 
     async def _changed(self, view: ConfigView) -> None:
-        """Run the current configuration of the ``config`` topic.
+        """Apply the changed configuration of the ``config`` topic to the running cameras and sensors.
 
-        If the new sensors cannot run together, keep the old sensors.
+        If the new sensors conflict with each other, keep the old sensors.
         """
         before = self._desired.running
         self._desired.apply(view)

@@ -1,10 +1,11 @@
-"""Offset of the broker's clock from the local clock. Pure.
+"""Estimate of how far the clock of the Kafka broker is ahead of the local clock. Pure.
 
-Each heartbeat on ``status`` is one measurement. The broker stamps the record with its own clock, at a moment between
-the send and the acknowledgement. The offset is therefore the broker's stamp minus the midpoint of the local send and
-acknowledgement times. The error is at most half the time between send and acknowledgement (Cristian, "Probabilistic
-clock synchronization", Distributed Computing 3, 1989). The estimate is the recent measurement with the shortest round
-trip. When the local clock or the broker's clock is set, all earlier measurements are dropped.
+Each heartbeat that the agent sends to the ``status`` topic gives one measurement of the offset. The broker sets the
+record's timestamp with its own clock, at some moment between the send and the acknowledgement. The measured offset is
+the broker's timestamp minus the midpoint of the local send and acknowledgement times. The maximum error of the
+measured offset is half the time between send and acknowledgement (Cristian, "Probabilistic clock synchronization",
+Distributed Computing 3, 1989). The estimated offset is the recent measurement with the shortest round trip. All
+earlier measurements are dropped when somebody sets the local clock or the broker's clock.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from collections import deque
 from dataclasses import dataclass
 
 MEASUREMENTS_KEPT = 60
-"""Number of recent measurements to keep: one for each heartbeat of the last minute. A clock that runs 50 ppm fast
-gains 3 ms in that minute, about as much as the error of one measurement."""
+"""Number of recent measurements to keep: at one heartbeat a second, the measurements of the last minute. A clock that
+runs 50 ppm fast gains 3 ms in a minute, about as much as the error of one measurement."""
 _STAMP_MS = 1.0
-"""Resolution of Kafka's timestamps."""
+"""Resolution of Kafka's timestamps, in ms."""
 _DRIFT_MS = 6.0
-"""Maximum drift of the two clocks between two recent measurements, in ms: 100 ppm for one minute. A larger difference
-between two measurements means that one of the clocks was set."""
+"""Maximum drift between the two clocks from one recent measurement to another, in ms: 100 ppm for one minute. If two
+measurements differ by more than this drift and their errors, somebody has set one of the clocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockEstimate:
-    """The broker's clock is ahead of the local clock by ``offset_ms``, with a maximum error of ``error_ms``."""
+    """Offset by which the broker's clock is ahead of the local clock, ``offset_ms``, and the maximum error of the
+    offset, ``error_ms``."""
 
     offset_ms: float
     error_ms: float
@@ -37,9 +39,10 @@ class ClockOffset:
         self._last: deque[ClockEstimate] = deque(maxlen=MEASUREMENTS_KEPT)
 
     def add(self, sent_ns: int, acknowledged_ns: int, stamp_ms: int) -> None:
-        """Add a measurement: local send and acknowledgement times in Unix ns, and the broker's stamp in Unix ms.
+        """Add a measurement: the local send and acknowledgement times in Unix ns, and the broker's timestamp in Unix
+        ms.
 
-        Ignore a measurement during which the local clock was set back.
+        Ignore the measurement if the local clock was set back between send and acknowledgement.
         """
         took_ms = (acknowledged_ns - sent_ns) / 1e6
         if took_ms < 0.0:
@@ -53,5 +56,5 @@ class ClockOffset:
 
     @property
     def estimate(self) -> ClockEstimate | None:
-        """The recent estimate with the smallest error; None before the first measurement."""
+        """The recent measurement with the smallest error; None before the first measurement."""
         return min(self._last, key=lambda e: e.error_ms, default=None)

@@ -1,1 +1,1 @@
-"""Capture of one camera: the supervisor, the capture process, and the checks of the camera's view."""
+"""Capture of one camera: the supervisor, the capture process, and the tamper detection."""

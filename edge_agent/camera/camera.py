@@ -1,4 +1,5 @@
-"""Supervisor of one camera: starts the capture child, spools frames, closes epochs, and restarts a failed child."""
+"""Supervisor of one camera: starts the capture process, spools its frames, and restarts the process after a
+failure."""
 
 from __future__ import annotations
 
@@ -34,24 +35,26 @@ from ingest.site import CameraConfig, mask_secrets
 _log = logs.get("edge_agent.camera.camera")
 
 STOP_CHILD_S = 10.0
-"""Time for a stopped child to finish its frame, in seconds. A child that still runs after this time is killed."""
+"""Time for a capture process to finish its last frame after a stop request, in seconds. A capture process that still
+runs after this time is killed."""
 END_CHILD_S = 1.0
-"""Time for a child to exit after its last message or after a fault, in seconds. A child that has sent its last
-message or has failed has no work left."""
+"""Time for a capture process to exit after its last message or after a fault, in seconds. A capture process that has
+sent its last message or has failed has no work left."""
 START_S = 8.0
-"""Time for a child to start on a busy machine and to try UDP before TCP, in seconds."""
+"""Time for a capture process to start on a busy machine and to try UDP before TCP, in seconds."""
 LONG_CAP_S = 60.0
-"""Maximum pause between two starts of a capture child, in seconds.
+"""Maximum pause between two starts of a capture process, in seconds.
 
-Each start costs half a second of one core. Restarting fifty unreachable cameras every ten seconds would use two or
-three cores during the whole outage.
+Each start of a capture process costs half a second of one core. Without such a long pause, fifty unreachable cameras
+that are restarted every ten seconds would use two or three cores.
 """
 _STALLS = 2
-"""Maximum wait of a starting source, in stall times (``watch.stall_s``): one to open and one for the first frame."""
+"""Maximum wait for the first frame of a starting source, in multiples of ``watch.stall_s``: one to open the source,
+and one for the frame."""
 
 
 class Camera:
-    """Supervisor of one camera, which captures until ``stop`` is called or the source ends."""
+    """Supervisor of one camera, which captures frames until ``stop`` is called or the camera's source ends."""
 
     def __init__(
         self,
@@ -74,9 +77,9 @@ class Camera:
         self._stop = asyncio.Event()
         self._process: Process | None = None
         self._refused: list[WithheldInterval] = []
-        """Counts of the frames that the disk refused or the child withheld since the last kept frame.
+        """Intervals of the frames that were withheld since the last frame that the spool stored.
 
-        A refused frame counts as withheld for ``overload``, because the agent never promised to deliver the frame.
+        A frame that the disk could not store counts as withheld with the reason ``overload``.
         """
         self.epoch = 0
         self.captured = 0
@@ -84,18 +87,18 @@ class Camera:
         self.state: CameraState = "starting"
         self.reason = ""
         self._frames_from_s: float | None = None
-        """Time of the first progress report of the current epoch; None before that report."""
+        """Monotonic time of the first progress report from the current capture process; None before that report."""
         self._fault = ""
-        """Reason why the supervisor stopped the capture child of this epoch."""
+        """Reason why the supervisor stopped the current capture process; empty if the supervisor did not."""
         self._view = ViewCondition()
         self._view_from_s = 0.0
 
     def stop(self) -> None:
-        """Request a clean end of the capture."""
+        """Request a clean end of the capture from ``run``."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Capture until ``stop`` is called or the source ends. Raise SpoolError when the spool is unusable."""
+        """Capture frames until ``stop`` is called or the source ends. Raise SpoolError when the spool is unusable."""
         while not self._stop.is_set():
             finished = await self._epoch()
             if finished or self._stop.is_set():
@@ -108,7 +111,7 @@ class Camera:
         self.state, self.reason = "ended", ""
 
     def status(self, depth: Sequence[Depth]) -> CameraStatus:
-        """Return the camera's status for the heartbeat. ``depth`` counts the camera's spooled frames."""
+        """Return the camera's status for the heartbeat. ``depth`` counts the frames of this camera in the spool."""
         return CameraStatus(
             camera=self.config.name,
             epoch=self.epoch,
@@ -121,7 +124,10 @@ class Camera:
         )
 
     async def _epoch(self) -> bool:
-        """Run one child from its start to its exit. Return whether the source has ended."""
+        """Run one capture process from its start to its exit, as one epoch.
+
+        Return whether the source has no more frames.
+        """
         self.epoch = await self._spool.begin_epoch(self.config.name, "frame")
         self.captured, last, self._refused = 0, -1, []
         self._frames_from_s, self._fault = None, ""
@@ -162,9 +168,9 @@ class Camera:
         return None
 
     async def _take(self, message: Message) -> int:
-        """Handle a message of the child.
+        """Handle one message from the capture process.
 
-        Return the sequence number of a spooled frame, and -1 for any other message.
+        Return the sequence number if the message is a frame that the spool stored, and -1 otherwise.
         """
         match message:
             case CaptureProgress():
@@ -205,7 +211,10 @@ class Camera:
         self.reason = progress.reason or self._view.reason
 
     def _view_changed(self, view: ViewCondition, event: str = "camera_view_recovered") -> None:
-        """Record a change of the view. Log when the view turns bad and when the view recovers."""
+        """Store the new condition of the camera's view.
+
+        Log when the view becomes frozen, black or tampered, and when the view recovers.
+        """
         before, now_s = self._view, self._clock.monotonic()
         if before.state:
             length_s = round(now_s - self._view_from_s, 1)
@@ -248,7 +257,8 @@ class Camera:
         self._on_kept()
 
     async def _stop_child(self, process: Process) -> None:
-        """Wait for ``stop``, close the child's input, and kill the child if the child does not exit in time."""
+        """Wait for a stop request, close the standard input of the capture process, and kill the process if it does
+        not exit in time."""
         await self._stop.wait()
         if process.stdin:
             process.stdin.close()
@@ -257,9 +267,10 @@ class Camera:
 
 
 def _exit_reason(status: int, last_line: str, ended: CaptureEnd | None) -> str:
-    """Return why a child exited: its signal or exit status, and its last line with passwords masked.
+    """Return why the capture process exited: its signal or exit status, and its last output line with passwords
+    masked.
 
-    Return an empty string for a normal end.
+    Return an empty string if the capture process ended normally.
     """
     last_line = str(mask_secrets(last_line))
     if not status or (ended and (last_line or ended.finished)):

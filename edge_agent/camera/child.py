@@ -1,8 +1,9 @@
-"""Capture child: one camera in its own process, so that a crash in a decoder affects no other camera.
+"""Capture process of one camera: a crash in a video decoder affects no other camera.
 
-``python -m edge_agent.camera.child`` reads its configuration from the first line of standard input, as a JSON object.
-Standard output carries only messages to the agent; output of libraries goes to standard error. The child stops when
-its standard input is closed. A separate thread writes to the pipe, so that a slow agent does not block the camera.
+``python -m edge_agent.camera.child`` reads the camera's configuration as a JSON object from the first line of
+standard input. The process writes only messages to the agent on standard output; output of libraries goes to standard
+error. The process stops when its standard input is closed. A separate thread writes the messages to the agent, so
+that a slow agent does not block the camera.
 """
 
 from __future__ import annotations
@@ -31,21 +32,24 @@ from ingest.site import CameraConfig
 QUEUE_FRAMES = 16
 """Maximum number of messages that wait for the pipe to the agent.
 
-If the process is killed, the frames in memory are lost: this queue, the gate's pre-roll buffer, and about 200 KB in
-the pipe and its reader. A kill loses a few seconds of video while the disk is slow, and almost nothing otherwise.
+If the process is killed, all frames in memory are lost: those in this queue, in the gate's pre-roll buffer, and in
+the pipe (about 200 KB). A kill loses a few seconds of video while the disk is slow, and almost no video while the
+disk is fast enough.
 """
 ABANDON_S = 3.0
-"""Maximum wait for a source after a stop request. Without this limit, a stop could take as long as the stall time."""
+"""Maximum time that a stop request waits for a blocked source, in seconds. Without this limit, a stop could take as
+long as the stall timeout of the source."""
 EXIT_SOURCE = 3
-"""Exit status after a failure of the source. The last line on standard error is the reason."""
+"""Exit status of the capture process after a failure of its source. The process writes the reason of the failure as
+the last line on standard error."""
 EXIT_MEMORY = 4
-"""Exit status of a capture that exceeded its memory limit."""
+"""Exit status of a capture process that exceeded its memory limit."""
 
 
 def main() -> int:
-    """Capture with the configuration from standard input, until the source ends or the agent requests a stop.
+    """Capture frames with the configuration from standard input, until the source ends or the agent requests a stop.
 
-    Return the exit status.
+    Return the exit status of the process.
     """
     cv2.setNumThreads(1)  # one camera needs at most one core, and a host has many cameras
     orders: dict[str, Any] = json.loads(sys.stdin.readline())
@@ -94,9 +98,9 @@ def _capture(
 
 
 def _memory(camera: CameraConfig, state: Path | None) -> ViewMemory | None:
-    """Return the file of the camera's usual view; None if faces or plates are redacted.
+    """Return the file that stores the camera's usual view; None if the camera redacts faces or plates.
 
-    The picture of the usual view is a mean of unredacted frames, so it may show a face or plate.
+    The stored picture is an average of unredacted frames, so it could show a face or a plate.
     """
     memory = ViewMemory(state / f"{camera.name}.png") if state else None
     if memory and (camera.redact.faces or camera.redact.plates):
@@ -112,7 +116,7 @@ def _abandon_when_stopped(
     out: queue.Queue[Message | None],
     writer: threading.Thread,
 ) -> None:
-    """End the process cleanly while its main thread waits for a camera and cannot be interrupted."""
+    """After a stop request, end the process cleanly even if its main thread is blocked in a read from the camera."""
     stop.wait()
     if not over.wait(ABANDON_S) and intake.abandon():
         out.put(None)
@@ -121,7 +125,7 @@ def _abandon_when_stopped(
 
 
 def _own_output() -> BinaryIO:
-    """Reserve standard output for messages, and redirect other output to standard error."""
+    """Reserve standard output for messages to the agent, and redirect all other output to standard error."""
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return pipe

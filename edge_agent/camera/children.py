@@ -19,10 +19,10 @@ from ingest.runtime.tether import tethered
 from ingest.site import CameraConfig
 
 READ_AHEAD_BYTES = 64 * 1024
-"""Buffer limit of asyncio's stream reader in bytes; the reader buffers up to twice this limit plus one record.
+"""Limit of asyncio's stream reader in bytes: the reader buffers up to twice this limit plus one record.
 
-A kill loses the buffered bytes, so the limit is low. While the disk is slow, frames wait in the child, which then
-withholds later frames.
+The limit is low, because the buffered frames are lost when the agent is killed. While the disk is slow, frames wait
+in the capture process, which withholds new frames when its queue is full.
 """
 CHILD_ENVIRONMENT = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
@@ -32,16 +32,17 @@ CHILD_ENVIRONMENT = {
 _POLL_S = 0.05
 _STDERR_TAIL_BYTES = 400
 _STDERR_S = 1.0
-"""Maximum wait for the end of standard error, in seconds. A helper process that inherited the pipe may keep the pipe
-open after the child has exited."""
+"""Maximum wait until the standard error of an exited process is closed, in seconds. A helper process that inherited
+standard error may keep it open after the capture process has exited."""
 
 
 async def start_capture(
     camera: CameraConfig, epoch: int, truth_folder: Path | None = None, state_folder: Path | None = None
 ) -> Process:
-    """Start the capture child of a camera and send its configuration. Raise OSError when no process can be started.
+    """Start the capture process of a camera, and send the configuration to its standard input.
 
-    The kernel kills the child when this process dies. The child ends cleanly when its standard input is closed.
+    Raise OSError when no process can be started. The kernel kills the capture process when the agent dies. The
+    capture process ends cleanly when its standard input is closed.
     """
     process = await start_process(
         tethered([sys.executable, "-m", "edge_agent.camera.child"]),
@@ -64,10 +65,12 @@ async def start_capture(
 
 
 async def start_process(command: Sequence[str], **options: Any) -> Process:
-    """Start a child as ``asyncio.create_subprocess_exec`` does. Raise OSError when no process can be started.
+    """Start a child process as ``asyncio.create_subprocess_exec`` does, but without leaking the process if a thread
+    cannot be started.
 
-    For each child, asyncio starts a thread that waits for the exit. When no thread can be started, asyncio raises
-    RuntimeError and leaks the child. In that case, ``start_process`` kills the leaked child and raises OSError.
+    Raise OSError when no process can be started. For each child process, asyncio starts a thread that waits for the
+    exit of the process. When asyncio cannot start this thread, it raises RuntimeError and leaves the child process
+    running. ``start_process`` then kills the child process and raises OSError.
     """
     loop = asyncio.get_running_loop()
     pipes = _Pipes(limit=READ_AHEAD_BYTES, loop=loop)
@@ -92,15 +95,19 @@ class _Pipes(SubprocessStreamProtocol):
 
 
 async def wait_exited(process: Process) -> None:
-    """Wait until the child has exited. ``process.wait`` would also wait for other processes that hold the pipes."""
+    """Wait until the child process has exited.
+
+    asyncio's ``process.wait`` would also wait until all other processes have closed the pipes that they inherited.
+    """
     while process.returncode is None:  # noqa: ASYNC110  (asyncio offers no event for this)
         await asyncio.sleep(_POLL_S)
 
 
 async def last_stderr_line(process: Process) -> str:
-    """Read standard error to its end. Return the last line, or an empty string if there is no output.
+    """Read the standard error of a process to its end.
 
-    Standard error must be read: the pipe is full after 64 KiB, and the child would then block on its next write.
+    Return the last line of standard error, or an empty string if there is no output. Somebody must read standard
+    error: a child process that has written 64 KiB to a full pipe blocks.
     """
     tail = b""
     while process.stderr and (data := await process.stderr.read(4096)):
@@ -110,15 +117,15 @@ async def last_stderr_line(process: Process) -> str:
 
 
 def kill(process: Process) -> None:
-    """Send SIGKILL to a child that may have exited already."""
+    """Send SIGKILL to a child process; do nothing if the process has already exited."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
 
 
 async def stop_process(process: Process, within_s: float) -> None:
-    """Close the child's standard input and wait for its exit.
+    """Close the standard input of a child process and wait until the process exits.
 
-    Kill the child after ``within_s`` or on cancellation.
+    Kill the process if it runs longer than ``within_s``, or if this call is cancelled.
     """
     if process.stdin:
         process.stdin.close()
@@ -133,7 +140,7 @@ async def stop_process(process: Process, within_s: float) -> None:
 
 
 async def clean_up(process: Process, stderr_reader: asyncio.Task[str], within_s: float) -> None:
-    """Stop a child, wait for the task that reads its standard error, and close its pipes."""
+    """Stop a child process, wait for the task that reads its standard error, and close its pipes."""
     try:
         await stop_process(process, within_s)
         await asyncio.wait({stderr_reader}, timeout=_STDERR_S)
@@ -142,5 +149,8 @@ async def clean_up(process: Process, stderr_reader: asyncio.Task[str], within_s:
 
 
 def close_pipes(process: Process) -> None:
-    """Close the pipes of a child that has exited. Without this call, a pipe with unread data would stay open."""
+    """Close the pipes of a child process that has exited.
+
+    A pipe with unread data stays open without this call.
+    """
     process._transport.close()  # type: ignore[attr-defined]  # asyncio has no public method for this

@@ -1,7 +1,7 @@
-"""Health of a camera's view: good, frozen, black or tampered. Pure; the caller passes small pictures and times.
+"""Health of a camera's view: good, frozen, black or tampered. Pure: the caller passes small pictures and times.
 
-A stream may arrive in time, decode without error, and still show nothing useful. The agent reports a frozen, black or
-tampered view as a state of the camera, and continues the capture.
+A video stream may arrive in time and decode without error, and still show nothing useful. The agent reports a frozen,
+black or tampered view as the state of the camera, and continues to capture frames.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from edge_agent.sources.source import Grey
 from ingest.site import WatchConfig
 
 SMALL_WIDTH_PX = 160
-"""Width of the small pictures. At this width, a picture still shows the layout of a scene, and its examination takes
-0.25 ms."""
+"""Width of the small pictures that are checked, in px. A picture of this width still shows the layout of a scene, and
+checking the picture takes 0.25 ms."""
 _SAME_SHARE = 0.99
-"""Share of pixels that must stay unchanged for a view to count as frozen. The remaining pixels may change because a
-camera draws a clock into its pictures."""
+"""Minimum share of pixels that stay unchanged in a frozen view. The other pixels may change in a frozen view, because
+some cameras draw a clock into their pictures."""
 _BLACK_LEVEL = 32
-"""Grey level above which a pixel counts as lit, in 0..255. Black in video has grey level 16, and sensor noise adds a
-few levels."""
+"""Grey level above which a pixel counts as lit, from 0 to 255. Black in video has grey level 16, and sensor noise
+raises this level a little."""
 _LIT_SHARE = 0.01
-"""Share of lit pixels below which a view is black. A street at night stays above this share because of its lamps."""
+"""Minimum share of lit pixels; a view with fewer lit pixels is black. The lamps of a street at night light more
+pixels than this share."""
 _RECOVER_S = 2.0
-"""Time that a view must be good before its bad state ends. The delay prevents flapping while someone wipes the
-lens."""
+"""Time for which a black or tampered view must be good again before the agent reports the view as good, in seconds.
+This delay prevents repeated changes of the state while someone wipes the lens."""
 
 
 def small(grey: Grey) -> Grey:
-    """Return the picture subsampled to a width of about 160 px.
+    """Return every n-th pixel of every n-th row, so that the picture is about 160 px wide.
 
-    Pixels are skipped and not averaged: averages would hide the sensor noise that tells a still scene from a frozen
-    one.
+    Averaging would hide the sensor noise, which distinguishes a still scene from a frozen picture.
     """
     step = max(1, grey.shape[1] // SMALL_WIDTH_PX)
     return np.ascontiguousarray(grey[::step, ::step])
 
 
 class ViewHealth:
-    """Tracker of the health of one camera's view.
+    """Detector of a frozen, black or tampered view of one camera.
 
-    ``before`` is the usual picture (``memory``) from an earlier capture of the same camera.
+    ``before`` is the picture of the usual view (``memory``) from an earlier capture of the same camera.
     """
 
     def __init__(self, config: WatchConfig, before: Grey | None = None) -> None:
@@ -54,11 +54,14 @@ class ViewHealth:
 
     @property
     def memory(self) -> Grey | None:
-        """Usual picture of the view; None while the usual picture is unknown."""
+        """Picture of the usual view; None until the usual view is known."""
         return self._layout.memory
 
     def look(self, grey: Grey, now_s: float) -> ViewCondition:
-        """Return the condition of the view, given a ``(height, width)`` uint8 picture from ``small`` and its time."""
+        """Return the condition of the view from a picture and its time; the picture comes from ``small``:
+
+        ``(height, width)`` uint8.
+        """
         frozen = self._frozen.since(self._is_same(grey), now_s)
         black = self._black.since(bool(np.mean(grey > _BLACK_LEVEL) < _LIT_SHARE), now_s)
         if self._black.begun:
@@ -77,7 +80,8 @@ class ViewHealth:
 
 
 class _Hysteresis:
-    """Switch that turns on after a condition has held for ``begin_s``, and off after ``end_s`` without it."""
+    """Switch that turns on when a condition has held for ``begin_s``, and turns off when the condition has not held
+    for ``end_s``."""
 
     def __init__(self, begin_s: float, end_s: float = 0.0) -> None:
         self._begin_s, self._end_s = begin_s, end_s
@@ -87,11 +91,15 @@ class _Hysteresis:
 
     @property
     def begun(self) -> bool:
-        """Whether the condition was seen recently, even if it has lasted for less than ``begin_s``."""
+        """Whether the condition holds or held within the last ``end_s``, even if it has not yet lasted for
+        ``begin_s``."""
         return self._from_s is not None
 
     def since(self, seen: bool, now_s: float) -> bool:
-        """Update the switch, given whether the condition holds now (``seen``). Return whether the switch is on."""
+        """Update the switch; ``seen`` says whether the condition holds at ``now_s``.
+
+        Return whether the switch is on.
+        """
         if not self._begin_s:
             return False
         if seen:

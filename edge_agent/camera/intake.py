@@ -1,6 +1,8 @@
-"""Frame intake of the capture child: number, gate, redact and encode each frame, and make the frame's record.
+"""Frame pipeline of the capture process: numbers, gates, redacts and encodes each frame, and makes the frame's
+record.
 
-While the queue to the agent is full, frames are withheld as ``overload``. A slow agent never blocks the camera.
+While the queue to the agent is full, new frames are withheld with the reason ``overload``. A slow agent therefore
+never blocks the camera.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from ingest.runtime.clock import Clock
 from ingest.site import CameraConfig
 
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
-"""Maximum size of an encoded picture. The limit leaves 64 KiB of a record for its other fields, which need far
-less."""
+"""Maximum size of an encoded picture, in bytes. The limit leaves 64 KiB of the maximum record size for the other
+fields of the frame, which need far less."""
 REPORT_EVERY_S = 1.0
-"""Interval between two progress reports to the agent."""
+"""Interval between two progress reports to the agent, in seconds."""
 UNUSABLE = "unusable"
 
 
@@ -58,13 +60,13 @@ class FrameIntake:
         self._reported_s = -REPORT_EVERY_S
         self._reason = ""
         self._taking, self._over = threading.Lock(), False
-        """``_taking`` is a lock, held while a frame gets its number and gate decision, but not while the source is
-        read."""
+        """``_taking`` is a lock that is held while a frame gets its number and gate decision, and is free while the
+        source is read. ``_over`` is true after the capture has ended."""
 
     def run(self, source: FrameSource, stop: threading.Event) -> None:
-        """Read a source until it ends or ``stop`` is set. Raise the error that ended the capture.
+        """Capture the frames of a source until the source ends or ``stop`` is set.
 
-        Every numbered frame is recorded as kept or withheld, even after an error.
+        Raise the error that ended the capture. Record every numbered frame as kept or withheld, even after an error.
         """
         finished, failure = False, None
         try:
@@ -81,10 +83,11 @@ class FrameIntake:
             raise failure
 
     def abandon(self) -> bool:
-        """End the capture while ``run`` still waits for its source.
+        """End the capture while ``run`` is blocked in a read from its source.
 
-        Call this method from another thread than ``run``. Every numbered frame is recorded as kept or withheld. After
-        this call, ``run`` ignores further frames of its source. Return False if ``run`` had already ended.
+        Only a thread other than the thread of ``run`` may call this method. Record every numbered frame as kept or
+        withheld. After this call, ``run`` ignores all further frames of the source. Return False if the capture had
+        already ended.
         """
         with self._taking:
             if self._over:
@@ -105,9 +108,9 @@ class FrameIntake:
             source.close()
 
     def _end(self, finished: bool) -> Exception | None:
-        """Record the gate's decisions on all buffered frames, and send the message that ends the capture.
+        """Record the gate's decisions on all buffered frames, and send ``CaptureEnd`` to the agent.
 
-        Return the first error, or None.
+        Return the first error that occurred, or None.
         """
         self._over, failure = True, None
         try:
@@ -119,9 +122,10 @@ class FrameIntake:
         return failure
 
     def frame(self, captured: CapturedFrame) -> None:
-        """Assign a sequence number to a frame. Record the gate decisions that are now final.
+        """Assign a sequence number to a captured frame, and let the gate examine it.
 
-        The final decisions may concern this frame or earlier frames in the pre-roll buffer.
+        Record the gate decisions that this frame makes final. A final decision may concern this frame or earlier
+        frames in the gate's pre-roll buffer.
         """
         frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
         self._record_decisions(self._decide(frame, captured))
@@ -141,7 +145,10 @@ class FrameIntake:
             raise
 
     def _record_decisions(self, decisions: Sequence[GateDecision]) -> None:
-        """Keep or withhold each frame. After a failure, withhold the remaining frames and raise the error."""
+        """Keep or withhold each frame as the gate has decided.
+
+        If a frame fails, withhold all remaining frames of the list and raise the error.
+        """
         failure: Exception | None = None
         for decision in decisions:
             if not decision.keep:
@@ -217,7 +224,7 @@ def _scaled(encoded: Encoded, boxes: tuple[Box, ...] | None) -> tuple[Box, ...] 
 
 
 def sized(image: Image, camera: CameraConfig) -> Image:
-    """Return the picture, scaled to the camera's ``width`` and ``height`` if both are configured."""
+    """Return the picture, scaled to ``camera.width`` and ``camera.height`` if both are configured."""
     size = camera.width, camera.height
     if not all(size) or image.shape[1::-1] == size:
         return image

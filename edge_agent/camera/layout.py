@@ -1,8 +1,9 @@
-"""Tamper detection: compare the edges in a camera's view with a slow average of earlier views. Pure.
+"""Tamper detection: compare the edges in a camera's current view with the edges of its usual view. Pure.
 
-Light changes and objects move, but the edges of walls, kerbs and roofs stay in place. Covering, blurring or turning a
-camera changes these edges. Edge strengths are compared by correlation, which does not change when all edges grow
-weaker at dusk. A lens that goes out of focus loses fine edges before coarse ones.
+Light and objects change in a good view, but the edges of walls, kerbs and roofs stay in place. These edges change
+when someone covers, blurs or turns the camera. The detector compares edge strengths by correlation, which stays the
+same when all edges grow weaker at dusk. A lens that goes out of focus blurs fine edges before coarse ones, so a drop
+in sharpness means a blurred view.
 """
 
 from __future__ import annotations
@@ -16,34 +17,38 @@ from edge_agent.sources.source import Grey
 Field = npt.NDArray[np.float32]
 
 _SMOOTH_S = 3.0
-"""Time constant of the average that serves as the current picture. The average contains less noise than one picture,
-and no passing objects."""
+"""Time constant of the short running average that serves as the current picture, in seconds. The average has less
+noise than a single picture, and shows no passing objects."""
 _MEMORY_S = 300.0
-"""Time constant of the memory, which is a slow average of the camera's pictures. The memory must follow shadows,
-which move within minutes."""
+"""Time constant of the usual view, which is a long running average of the camera's pictures, in seconds. The usual
+view must follow shadows, which move within minutes."""
 _LEARN_S = 30.0
-"""Minimum age of the memory before the current picture is compared with the memory."""
+"""Time for which the usual view is learnt before the current picture is compared with it, in seconds."""
 _UNLIKE = 0.35
-"""Correlation of the edges with the memory's edges below which the camera shows another view. An unchanged view stays
-above 0.5 in rain and at night."""
+"""Minimum correlation between the edges of the current picture and of the usual view; below it, the view has changed.
+The correlation of an unchanged view stays above 0.5 in rain and at night."""
 _BLURRED = 0.55
-"""Share of the memory's sharpness below which the view is blurred.
+"""Minimum sharpness of the current picture, as a share of the sharpness of the usual view; below it, the view is
+blurred.
 
-Rain and noise add sharpness. Only a lens that is out of focus reduces sharpness below this share.
+Rain and noise increase the sharpness, so only a lens that is out of focus reduces the sharpness to less than this
+share.
 """
 _FLAT = 2.0
-"""Standard deviation in grey levels below which a view shows nothing."""
+"""Minimum standard deviation of a picture, in grey levels; below it, the picture shows nothing."""
 _COVERED = 0.35
-"""Share of the memory's standard deviation below which a changed view is covered. A changed view above this share
-means that the camera is turned away."""
+"""Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view; below it, the
+camera is covered. A changed view with a larger standard deviation means that the camera is turned away, or partly
+covered."""
 _NEAR = (7, 7)
-"""Area around an edge, in px of the small picture, within which the edge may move, because masts sway."""
+"""Width and height of the area over which edge strengths are averaged, in px of the small picture. Within this area
+an edge may move, because masts sway."""
 
 
 class SceneLayout:
-    """Tamper detector of one camera, called about once a second.
+    """Tamper detector of one camera; ``look`` is called about twice a second.
 
-    ``before`` is the memory (usual picture) that an earlier capture saved.
+    ``before`` is the picture of the usual view that an earlier capture saved.
     """
 
     def __init__(self, relearn_s: float, before: Grey | None = None) -> None:
@@ -56,7 +61,7 @@ class SceneLayout:
         self._unlike_s: float | None = None
 
     def look(self, grey: Grey, now_s: float) -> str:
-        """Return the fault of the view in a small picture; an empty string for a good view."""
+        """Return what is wrong with the view, given a small picture; an empty string for a good view."""
         if self._now.shape != grey.shape:
             self._begin(grey, now_s)
         passed_s, self._looked_s = max(0.0, now_s - self._looked_s), now_s
@@ -69,7 +74,7 @@ class SceneLayout:
 
     @property
     def memory(self) -> Grey | None:
-        """Usual picture of the view; None while the usual picture is unknown."""
+        """Picture of the usual view; None until the usual view is known."""
         return self._memory.astype(np.uint8) if self._learnt_s >= _LEARN_S else None
 
     def _begin(self, grey: Grey, now_s: float) -> None:
@@ -85,9 +90,9 @@ class SceneLayout:
         cv2.accumulateWeighted(self._now, self._memory, _rate(passed_s, min(_MEMORY_S, self._learnt_s)))
 
     def _has_settled(self, now_s: float) -> bool:
-        """Return whether a changed view has lasted for ``relearn_s`` and is now the usual view.
+        """Return whether a changed view has lasted for ``relearn_s``, so that it becomes the usual view.
 
-        After ``relearn_s``, replace the memory with the changed view.
+        When ``relearn_s`` has passed, replace the usual view with the changed view.
         """
         self._unlike_s = now_s if self._unlike_s is None else self._unlike_s
         if now_s - self._unlike_s < self._relearn_s:
@@ -123,15 +128,15 @@ def _near(fine: Field) -> Field:
 
 
 def _sharpness(fine: Field, picture: Field) -> float:
-    """Return the strength of the strongest edges, relative to the contrast of the picture."""
+    """Return the strength of the strongest edges of a picture, relative to the contrast of the picture."""
     return float(np.percentile(fine, 98) / (picture.std() + 1.0))
 
 
 def _centred(field: Field) -> Field:
-    """Return the edge strengths minus the means of their rows and columns.
+    """Return the edge strengths minus the mean of each row and the mean of each column.
 
-    Lines across the whole picture, such as a kerb, occur in any direction of view. Subtracting the means removes such
-    lines.
+    A line across the whole picture, such as a kerb, can look the same after the camera has been turned. Subtracting
+    the row and column means removes such lines from the comparison.
     """
     rows, columns = field.mean(axis=1, keepdims=True), field.mean(axis=0, keepdims=True)
     return np.asarray(field - rows - columns + field.mean(), np.float32)

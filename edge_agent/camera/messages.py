@@ -1,4 +1,4 @@
-"""Messages from a capture child to its agent: length-prefixed msgpack maps over a pipe."""
+"""Messages from a capture process to the agent: length-prefixed msgpack maps over a pipe."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class KeptFrame:
-    """A frame to keep.
+    """Message with a frame that the agent must store and send.
 
-    ``record`` is the encoded frame. ``account`` has the number of frames withheld since the previous kept frame, by
-    reason.
+    ``record`` contains the frame as an encoded Kafka record. ``account`` counts the frames withheld since the
+    previous kept frame, by reason; None if no frame was withheld.
     """
 
     seq: int
@@ -34,7 +34,7 @@ class KeptFrame:
 
 @dataclass(frozen=True, slots=True)
 class CaptureProgress:
-    """Progress report: the number of frames captured so far, and the problem of the last unusable frame."""
+    """Message with the number of frames captured so far, and the reason why the last unusable frame was withheld."""
 
     captured: int
     reason: str = ""
@@ -42,7 +42,10 @@ class CaptureProgress:
 
 @dataclass(frozen=True, slots=True)
 class ViewCondition:
-    """Condition of a camera's view, with the reason of a bad view. An empty ``state`` means a good view."""
+    """Message with the condition of a camera's view, and with the reason if the view is bad.
+
+    An empty ``state`` means a good view.
+    """
 
     state: ViewState = ""
     reason: str = ""
@@ -50,18 +53,19 @@ class ViewCondition:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A text for the operator's log that reports no failure."""
+    """Message with a text for the operator's log; the text does not report a failure."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureEnd:
-    """Last message of a capture that has recorded every frame as kept or withheld.
+    """Last message of a capture; every captured frame is recorded as kept or withheld before this message.
 
-    ``last`` is the last frame number, or -1 if there was no frame. ``tail`` has the number of frames withheld after
-    the last kept frame, by reason. ``finished`` means that the source has no more frames. If ``finished`` is false,
-    the capture was stopped, or the source failed and the exit status is not 0.
+    ``last`` is the sequence number of the last frame, or -1 if no frame was captured. ``tail`` counts the frames
+    withheld after the last kept frame, by reason; None if no frame was withheld. ``finished`` is true if the source
+    has no more frames. ``finished`` is false if the capture was stopped, or if the source failed, which makes the
+    exit status non-zero.
     """
 
     last: int
@@ -76,7 +80,10 @@ _KINDS: dict[str, type[Message]] = {
 
 
 def write_message(pipe: BinaryIO, message: Message) -> None:
-    """Write one message. Block while the pipe is full. Raise BrokenPipeError when the agent has exited."""
+    """Write one message.
+
+    Block while the pipe to the agent is full. Raise BrokenPipeError if the agent has exited.
+    """
     fields: dict[str, Any] = {name: getattr(message, name) for name in message.__slots__}
     for name, value in fields.items():
         if isinstance(value, WithheldInterval):
@@ -88,10 +95,10 @@ def write_message(pipe: BinaryIO, message: Message) -> None:
 
 
 async def read_message(pipe: asyncio.StreamReader) -> Message | None:
-    """Return the next message, or None when the child has exited.
+    """Return the next message from the capture process, or None if the process has exited.
 
-    A message that the child has not finished is discarded. Raise SourceUnusable for a malformed message, for example
-    after a decoder has corrupted the child's memory.
+    Discard the incomplete message of a process that exited while writing. Raise SourceUnusable if the message is
+    malformed, for example because a video decoder corrupted the memory of the capture process.
     """
     try:
         (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))

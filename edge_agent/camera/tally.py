@@ -1,8 +1,8 @@
-"""Sequence numbers of frames, and the number of withheld frames by reason (``WithheldInterval``). Pure.
+"""Sequence numbers of captured frames, and counts of withheld frames by reason (``WithheldInterval``). Pure.
 
-Every captured frame gets its number here, before any stage may drop the frame. Later, each frame is recorded as kept
-or as withheld with a reason, in the order of the numbers. A kept frame carries a ``WithheldInterval``: the frames
-withheld since the previous kept frame.
+A captured frame gets its sequence number before any processing step may withhold the frame. Each numbered frame is
+then recorded, in the order of the sequence numbers, as kept or as withheld with a reason. A kept frame carries a
+``WithheldInterval``, which counts the frames withheld since the previous kept frame.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ingest.contract.records import WithheldInterval
 
 
 class Tally:
-    """Counter of the captured and the withheld frames of one epoch."""
+    """Counter of the captured, kept and withheld frames of one run of a capture process."""
 
     def __init__(self, camera: str, epoch: int) -> None:
         self._camera, self._epoch = camera, epoch
@@ -22,27 +22,27 @@ class Tally:
 
     @property
     def captured(self) -> int:
-        """Number of captured frames."""
+        """Number of frames captured so far."""
         return self._next
 
     def number(self) -> int:
-        """Return the sequence number for a newly captured frame."""
+        """Return the sequence number of a newly captured frame."""
         self._next += 1
         return self._next - 1
 
     def withhold(self, reason: str) -> None:
-        """Record the oldest undecided frame as withheld."""
+        """Record the oldest frame that is neither kept nor withheld as withheld."""
         self._counts[reason] += 1
         self._settled += 1
 
     def give_up(self, reason: str) -> None:
-        """Record every undecided frame as withheld."""
+        """Record every frame that is neither kept nor withheld as withheld."""
         while self._settled < self._next:
             self.withhold(reason)
 
     @property
     def withheld(self) -> WithheldInterval | None:
-        """Number of frames withheld since the last kept frame, by reason; None if no frame was withheld."""
+        """Frames withheld since the last kept frame, counted by reason; None if no frame was withheld."""
         count, last = sum(self._counts.values()), self._settled - 1
         if not count:
             return None
@@ -52,16 +52,16 @@ class Tally:
         )
 
     def account(self) -> WithheldInterval | None:
-        """Record the oldest undecided frame as kept.
+        """Record the oldest frame that is neither kept nor withheld as kept.
 
-        Return the interval of the frames withheld directly before this frame, or None.
+        Return the interval of the frames withheld since the previous kept frame, or None if no frame was withheld.
         """
         account = self.tail()
         self._settled += 1
         return account
 
     def tail(self) -> WithheldInterval | None:
-        """Return the interval of the frames withheld after the last kept frame, and clear the counts.
+        """Return the interval of the frames withheld since the last kept frame, and reset the counts.
 
         Return None if no frame was withheld.
         """

@@ -1,4 +1,4 @@
-"""Frame source that examines the camera's view twice a second and reports changes of the view to the agent."""
+"""Frame source that checks the camera's view twice a second and reports changes of the view to the agent."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from ingest.runtime.files import make_folder, write_private
 from ingest.site import WatchConfig
 
 LOOK_EVERY_S = 0.5
-"""Interval between two examinations of the view. Views change slowly, and each examination costs 0.5 ms."""
+"""Interval between two checks of the view, in seconds. A view changes slowly, and each check costs 0.5 ms."""
 SAVE_EVERY_S = 60.0
-"""Interval between two saves of the usual view to disk, in seconds."""
+"""Interval at which the picture of the usual view is saved to disk, in seconds."""
 
 
 class Outbox:
-    """Buffer of messages that do not fit into the queue to the agent yet. ``send`` never blocks."""
+    """Unlimited buffer of messages that wait for free space in the queue to the agent. ``send`` never blocks."""
 
     def __init__(self, out: queue.Queue[Message | None]) -> None:
         self._out = out
         self._pending: deque[Message] = deque()
 
     def send(self, *messages: Message) -> None:
-        """Append messages to the buffer, and move the oldest ones to the queue until the queue is full."""
+        """Append messages to the buffer, and move the oldest messages of the buffer to the queue until the queue is
+        full."""
         self._pending += messages
         while self._pending and not self._out.full():
             self._out.put(self._pending.popleft())
@@ -43,8 +44,8 @@ class Outbox:
 class ViewMemory:
     """File with a small picture of a camera's usual view.
 
-    The file outlives restarts of the capture. Somebody who turns a camera away often unplugs the camera first, which
-    restarts the capture.
+    The file survives restarts of the capture process. Somebody who wants to turn a camera away often unplugs the
+    camera first, which restarts the capture process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,12 +62,15 @@ class ViewMemory:
         return None if picture is None else np.asarray(picture, np.uint8)
 
     def forget(self) -> None:
-        """Delete the saved picture, if a picture is saved."""
+        """Delete the file with the saved picture if it exists."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def save(self, picture: Grey) -> None:
-        """Write a picture atomically. Ignore a full or missing disk, because only the saved picture is lost."""
+        """Replace the saved picture atomically.
+
+        Ignore disk errors, because only the saved picture is lost.
+        """
         encoded, data = cv2.imencode(".png", picture)
         temporary = self._path.with_suffix(".new")
         try:
@@ -78,7 +82,7 @@ class ViewMemory:
 
 
 class WatchedSource:
-    """Frame source that passes on another source's frames, and examines the view in two frames a second."""
+    """Frame source that returns the frames of another source, and checks the camera's view in two frames a second."""
 
     def __init__(
         self,
@@ -97,11 +101,11 @@ class WatchedSource:
         self._saved_s = clock.monotonic()
 
     def open(self) -> None:
-        """Open the underlying source."""
+        """Open the wrapped source."""
         self._source.open()
 
     def read(self) -> CapturedFrame | None:
-        """Return the source's next frame, or None when the next frame is not due yet."""
+        """Return the next frame of the wrapped source, or None if the source has no frame yet."""
         captured = self._source.read()
         now_s = self._clock.monotonic()
         if captured is not None and now_s - self._looked_s >= LOOK_EVERY_S:
@@ -111,7 +115,7 @@ class WatchedSource:
         return captured
 
     def close(self) -> None:
-        """Close the underlying source and save the usual view."""
+        """Close the wrapped source and save the picture of the usual view."""
         self._source.close()
         self._save()
 
@@ -128,14 +132,15 @@ class WatchedSource:
             self._save()
 
     def _small(self, captured: CapturedFrame) -> Grey:
-        """Return a small picture with privacy masks applied, because a mean of these pictures is saved on disk."""
+        """Return a small picture of the frame with the privacy masks applied, because an average of these pictures is
+        saved to disk."""
         picture = small(captured.luma())
         return self._masks.darkened(picture) if self._masks else picture
 
     def _before(self, max_age_s: float) -> Grey | None:
-        """Return the usual view that an earlier capture saved.
+        """Return the picture of the usual view that an earlier capture saved.
 
-        Apply all privacy masks to the view and to the saved file, because the site file may have new masks.
+        Apply all privacy masks to this picture and to the saved file, because the site file may contain new masks.
         """
         before = self._memory.load(max_age_s) if self._memory else None
         if self._memory is None or before is None or self._masks is None:
