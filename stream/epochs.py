@@ -13,7 +13,7 @@ QUIET_S = 30.0
 longer than the pause between two reports of stationary objects, and longer than the restart of a capture process."""
 RUN_RECORDS = 20
 """Number of consecutive records of a lower epoch that begin a new run at once, even in a backlog that is processed
-quickly. After a crash, fewer records of a lower epoch arrive, not counting repeated records."""
+quickly. After a crash, fewer than this number of records of a lower epoch arrive, not counting repeated records."""
 EPOCHS_KEPT = 64
 """Number of epochs whose last sequence number is remembered. Repeated records of an epoch that is no longer
 remembered look like a new run with a lower epoch."""

@@ -1,6 +1,6 @@
 """Build the CloudEvents that rules emit.
 
-Pure. An event's id depends only on the event's cause, so a repeated event has the same id.
+Pure. An event's id depends only on the event's cause, so two copies of one event have equal ids.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def make_event(
     site: str,
     **data: Any,
 ) -> Event:
-    """Return the event that reports a happening.
+    """Return the event that reports a happening, which is a situation that the rule has recognised.
 
     ``subject`` is the name of the camera or sensor. ``cause`` identifies the incident among all incidents of the rule
     and subject, and ``number`` identifies the event within the incident. ``data`` has further fields of the event's

@@ -80,7 +80,7 @@ class CutShort(FrameError):
 
 
 class TooLarge(FrameError):
-    """The picture exceeds the limit of pixels."""
+    """The picture has more pixels than the limit."""
 
     def __init__(self, size: tuple[int, int], limit: int) -> None:
         super().__init__(f"picture of {size[0]}×{size[1]} is over the limit of {limit} pixels: send a smaller one")

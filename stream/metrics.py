@@ -12,7 +12,7 @@ from ingest.metrics import GroupMetrics
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 """Histogram bounds for the processing time of one record in seconds. A record of sensor readings takes less than 1
-ms; a 4K frame for several pipelines takes the longest."""
+ms, and a 4K frame for several pipelines takes more time than any other record."""
 
 
 class StreamMetrics(GroupMetrics):
@@ -54,7 +54,7 @@ class DispatchMetrics(GroupMetrics):
 class SenseMetrics:
     """Metrics of sensor readings that are dropped or that arrive too late for their window.
 
-    These metrics explain why a sensor makes no events, for example because its clock is wrong or its device is new.
+    These metrics explain why a sensor causes no events, for example because its clock is wrong or its device is new.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

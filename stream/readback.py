@@ -1,9 +1,9 @@
 """Read a partition backwards, so that a new owner can rebuild the partition's state.
 
-A tracker or a window needs the last seconds of its own input, measured by the clock of its camera or sensor. The
-broker's timestamps do not show the times of the camera or sensor. Late frames are written ten times as fast as they
-were captured, during an outage no records are written for minutes, and a sensor writes a column of readings at long
-intervals.
+A tracker or a window needs the last seconds of its own input, measured by the clock of its camera or sensor. Broker
+timestamps do not measure the time of a camera: late frames are written ten times as fast as they were captured, and
+no records are written during an outage. Broker timestamps do not measure the time of a sensor either, because a
+sensor collects readings and writes them together in one record.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _MIN_OFFSETS = 100_000
 """Number of offsets that every search may read, however short the needed history is. The busiest partition, with live
 and late frames, writes this number of records in two minutes. Reading this number of records takes three seconds."""
 _OFFSETS_PER_S = 200
-"""Number of offsets that a search may read per second of needed history, if ``_MIN_OFFSETS`` is too small. A pipeline
-writes about forty offsets per second, results and transaction markers together; the limit is enough for several
-pipelines."""
+"""Number of offsets that a search may read per second of history, if the history needs more than ``_MIN_OFFSETS``. A
+pipeline writes about forty offsets per second, results and transaction markers together; the limit is enough for
+several pipelines."""
 _MAX_OFFSETS = 200_000
 """Maximum number of offsets that a search may read, even if a rule needs a longer history. Reading this number of
 records takes about six seconds."""
@@ -59,12 +59,13 @@ async def tail(
     history_point: Callable[[LogRecord], HistoryPoint | None],
     seconds: float,
 ) -> list[LogRecord]:
-    """Return, in order, the records before ``position`` that the next owner needs. Each record is read once.
+    """Return, in order, the records before ``position`` that the next owner needs. Read each record once.
 
     ``history_point`` returns key, epoch and time of a record, or None for a record to skip. For every key (camera or
     sensor) with a record in the last ``seconds`` of broker time, return the records of the key's last epoch in the
-    last ``wanted_s`` by the key's own clock. For a key without such a record, return only the records that are read
-    on behalf of other keys. Read at most ``offsets_for(seconds)`` offsets. Raise LogUnavailable.
+    last ``wanted_s`` by the key's own clock. For a camera or sensor without a record in the last ``seconds``, return
+    only the records that are read on behalf of other keys. Read at most ``offsets_for(seconds)`` offsets. Raise
+    LogUnavailable.
     """
     reach = _Reach(history_point, seconds)
     found: list[LogRecord] = []

@@ -52,7 +52,7 @@ class Rule(RuleEntry, extra="forbid"):
     """Time in seconds after an event of a track during which the rule emits no other event of this track."""
 
     def same_as(self, other: Rule) -> bool:
-        """Return whether another rule has the same settings.
+        """Return whether this rule and another rule have equal settings.
 
         The names of the sites that share the rule are not compared.
         """
@@ -71,7 +71,7 @@ class Happening:
 def plug_ins() -> dict[str, type[Rule]]:
     """Return all rule classes by the type name that site files use.
 
-    Log and leave out an entry point that cannot be loaded, or whose type exists already.
+    Log and leave out an entry point that cannot be loaded, or whose rule type another class already has.
     """
     found = {
         rule_type(cls): cls
@@ -92,7 +92,7 @@ def plug_ins() -> dict[str, type[Rule]]:
 
 
 def rule_type(cls: type[Rule]) -> str:
-    """Return the type by which site files name a rule. Raise TypeError for a class without a type."""
+    """Return the type by which site files name a rule. Raise TypeError for a class that declares no type."""
     name = cls.model_fields["type"].default
     if not isinstance(name, str):
         raise TypeError(f"{cls.__name__}.type has no default: declare it as type: Literal['NAME'] = 'NAME'")
@@ -102,8 +102,8 @@ def rule_type(cls: type[Rule]) -> str:
 def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
     """Return the rule with the given settings, as an object of the rule's plug-in class.
 
-    Raise ConfigError for wrong settings. The error names the file or topic ``where`` and the key, which begins with
-    ``at``.
+    Raise ConfigError for wrong settings. The error names the file or topic ``where`` and the key of the wrong
+    setting, which begins with ``at``.
     """
     cls = plug_ins().get(settings["type"])
     if cls is None:
@@ -117,7 +117,7 @@ def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
 def validated(entry: ConfigEntry) -> ConfigEntry:
     """Convert a rule of the ``config`` topic to the model of its plug-in.
 
-    Return any other entry unchanged. Raise ConfigError.
+    Return an entry that is not a rule unchanged. Raise ConfigError.
     """
     return parse_rule(entry.model_dump(), "config topic", entry.key) if entry.KIND == RuleEntry.KIND else entry
 

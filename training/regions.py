@@ -49,7 +49,7 @@ PIPELINE = PipelineConfig(
 
 @dataclass(frozen=True, slots=True)
 class LabelledRegions:
-    """Images ``(N, height, width, 3)`` uint8 BGR and their class indices ``(N,)``."""
+    """Images ``(N, height, width, 3)`` uint8 BGR, and the class index of each image ``(N,)``."""
 
     images: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.int64]

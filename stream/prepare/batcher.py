@@ -182,7 +182,7 @@ class Batcher:
 
 
 class _OpenBatch:
-    """The open batch of one pipeline and lane. After its batch closes, the object is used for the next batch of the
+    """The open batch of one pipeline and lane. After the batch closes, this object holds the next batch of the
     pipeline and lane."""
 
     def __init__(self, plan: PipelinePlan) -> None:

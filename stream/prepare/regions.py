@@ -15,7 +15,8 @@ from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
 """Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that the agent's gate
-sends for one object overlap by more than this share. Boxes of two objects that pass each other overlap by less."""
+sends for one object overlap by more than this share. Boxes of two objects that pass each other overlap by less than
+this share."""
 BESIDE_SHARE = 0.1
 """A stationary box is cropped only if less than this share of its area lies inside a moving box. If a larger share
 lies inside, the stationary object begins to move and would be detected twice, or is hidden by another object."""

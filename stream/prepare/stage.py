@@ -24,7 +24,7 @@ ENGINES = "engines"
 """Name of the engine nodes' consumer group."""
 MAX_WAITING_BATCHES = 512
 """Maximum number of batches per partition that wait for the engines: at most 3 GiB of the 4 GiB that the topic
-retains per partition. An engine node needs minutes to process these batches."""
+retains per partition. An engine node needs minutes to process this number of batches."""
 STALE = "stale"
 STILL = "still"
 NOBODY = "unrouted"
@@ -142,7 +142,7 @@ def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
 
 
 def _has_room(frame: DeliveredFrame, pictures: Sequence[Image]) -> bool:
-    """Return whether the encoded frame and the pictures of its regions fit into one record together."""
+    """Return whether the encoded frame and the pictures of the frame's regions fit into one record together."""
     return len(frame.frame.image) + sum(picture.nbytes for picture in pictures) <= MAX_PIXEL_BYTES
 
 

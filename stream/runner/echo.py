@@ -52,11 +52,11 @@ class EchoProcessor(Processor):
         return self.flush() if len(self._held) >= self._stage.hold else ()
 
     def tick(self) -> Sequence[Work]:
-        """Write the group."""
+        """Write the group of held records."""
         return self.flush()
 
     def flush(self) -> Sequence[Work]:
-        """Write the group."""
+        """Write the group of held records."""
         held, self._held, self._due = self._held, [], None
         records = tuple(Outgoing(self._stage.target, r.partition, r.value, r.key, r.headers) for r in held)
         return (Work(records, tuple(r.offset for r in held)),) if held else ()

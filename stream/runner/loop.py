@@ -38,8 +38,8 @@ from stream.runner.watchdog import CountingLog, Signs, Watchdog
 _log = logs.get("stream.runner")
 
 STOP_S = 20.0
-"""Maximum time of a clean stop: finish the records in process, await acknowledgements, commit, leave the group. This
-time is less than the 30 s after which orchestrators kill a process."""
+"""Maximum time in seconds of a clean stop: finish the records in process, await acknowledgements, commit, leave the
+group. This time is less than the 30 s after which orchestrators kill a process."""
 STOP_UNJOINED_S = 3.0
 """Maximum time of a stop before the first assignment, when no record is in process."""
 
@@ -68,8 +68,8 @@ async def serve(
     with the same ``instance`` gets its partitions back at once, without waiting for the session of the ended process
     to expire. Two running processes must not have the same ``instance``.
 
-    Raise TopicMismatch when the broker's topics differ from the contract, LogUnavailable without a broker. Any error
-    inside the stage ends the process at once, with the exit status ``EXIT_FAILED``.
+    Raise TopicMismatch when the broker's topics differ from the contract, LogUnavailable if no broker answers. Any
+    error inside the stage ends the process at once, with the exit status ``EXIT_FAILED``.
     """
     keep_freed_memory()
     async with service.open_log() as log:

@@ -31,7 +31,7 @@ QUEUE_RECORDS = 256
 partition that one core can process. Fetching resumes at half of this number, so that the processor never runs out of
 work."""
 QUEUE_BYTES = 32 * 1024 * 1024
-"""Bytes of queued records of one partition at which fetching pauses: two fetches of the largest size. Cameras with
+"""Bytes of queued records of one partition at which fetching pauses: two records of the maximum size. Cameras with
 large pictures reach this limit before ``QUEUE_RECORDS``."""
 IN_FLIGHT_WORKS = 16
 """Maximum number of ``Work`` objects of one partition that the broker has not acknowledged. With this number, the
@@ -41,15 +41,16 @@ IN_FLIGHT_BYTES = 8 * 1024 * 1024
 pictures. The producer holds up to three copies of unacknowledged output in memory."""
 OPEN_AT_ONCE = 2
 """Number of partitions that read back their state at the same time. One event loop reads back the state of all
-partitions, so many partitions at the same time would all start late, with full queues. With two partitions, the event
-loop reads records of one partition while the other partition waits for the broker."""
+partitions. If it read back many partitions at the same time, all of these partitions would start late, with full
+queues. With two partitions, the event loop reads records of one partition while the other partition waits for the
+broker."""
 SETTLE_S = 1.0
-"""Maximum time that a revoked partition waits for acknowledgements. At a rebalance, most acknowledgements have
-already arrived, and the rebalance must not wait for a broker that is gone."""
+"""Maximum time in seconds that a revoked partition waits for acknowledgements. At a rebalance, most acknowledgements
+have already arrived, and the rebalance must not wait for a broker that is gone."""
 
 
 MAX_MARKERS = 256
-"""A gap of at most this number of offsets counts as transaction markers, without asking the broker whether records
+"""A gap of at most this number of offsets counts as transaction markers, and the broker is not asked whether records
 were deleted. Retention deletes whole segments, which leave larger gaps on a busy partition."""
 
 

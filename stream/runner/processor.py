@@ -1,8 +1,8 @@
 """The interface between the logic of a stage and the loop that runs the stage.
 
-A stage is pure logic over one partition. A stage receives records in offset order. For each record, a stage returns
-records to write, and the offsets that are finished once those records are written. A stage imports neither Faust nor
-a Kafka client.
+A stage is pure logic that processes one partition. A stage receives records in offset order. For each record, a stage
+returns records to write, and the offsets that are finished once those records are written. A stage imports neither
+Faust nor a Kafka client.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Processor(abc.ABC):
         """Process one record and return the work that is ready to be written."""
 
     def tick(self) -> Sequence[Work]:
-        """Return the work that is due. This method is called when ``deadline`` has passed."""
+        """Return the work that must be written at ``deadline``. This method is called when ``deadline`` has
+        passed."""
         return ()
 
     def flush(self) -> Sequence[Work]:
@@ -80,7 +81,7 @@ class ParkingProcessor(Processor, Generic[Outcome]):
         self._stage = stage
 
     def process(self, record: LogRecord) -> Sequence[Work]:
-        """Process one record. If the processing fails, park the record as a dead letter."""
+        """Process one record. If the processing fails, turn the record into a dead letter."""
         try:
             outcome = self._decide(record)
         except self.ends:
@@ -95,7 +96,7 @@ class ParkingProcessor(Processor, Generic[Outcome]):
     def _decide(self, record: LogRecord) -> Outcome:
         """Decode one record and compute its outcome.
 
-        If this method raises an error that is not in ``ends``, the record is parked as a dead letter.
+        If this method raises an error that is not in ``ends``, the record becomes a dead letter.
         """
 
     @abc.abstractmethod

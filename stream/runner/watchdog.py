@@ -20,7 +20,7 @@ STALL_S = 60.0
 30 s after which a record that the broker does not accept ends the process. Each record that is read back while a
 partition opens counts as progress."""
 JOIN_S = 120.0
-"""Maximum time from the start to the first assignment, enough for a restart of the broker and two session
+"""Maximum time in seconds from the start to the first assignment, enough for a restart of the broker and two session
 timeouts."""
 CHECK_S = 1.0
 """Time in seconds between two checks of the runner."""

@@ -25,7 +25,7 @@ class SensorRule(Rule):
     sensor: Name
     window_s: float = Field(default=5.0, gt=0.0)
     min_readings: int = Field(default=3, ge=1)
-    """Minimum number of readings in a window. The rule skips a window with fewer readings."""
+    """Minimum number of readings in a window. The rule skips a window with fewer readings than this number."""
 
     def tail_s(self, interval_s: float) -> float:
         """Return the length in seconds of the history from which a new owner of the partition rebuilds the rule's

@@ -108,10 +108,10 @@ class SensorWatch:
         return self._cleaner.dropped.copy(), late, set_back
 
     def step(self, readings: Readings, written_ms: int, now_s: float) -> list[Event]:
-        """Process the next column of readings, and return the events that the rules emit.
+        """Process the readings of the next record, and return the events that the sensor's rules emit.
 
-        ``written_ms`` is the Unix time in ms at which the column's record was written. ``now_s`` is the present
-        monotonic time in seconds.
+        ``written_ms`` is the Unix time in ms at which the record was written. ``now_s`` is the present monotonic time
+        in seconds.
         """
         before = self._cleaner.epoch
         kept = self._cleaner.clean(readings, written_ms)

@@ -37,13 +37,13 @@ CLOCKS_MS = 60_000
 class SenseStage:
     """The stage that cleans readings and applies the sensor rules of a site.
 
-    The rules in ``config`` must be converted by ``stream.rules.validated``.
+    The rules in ``config`` must have been converted by ``stream.rules.validated``.
 
     After a restart, the stage reads back the last windows of each sensor by the sensor's own clock, even if the
-    sensor writes far less often than other sensors. If too few readings of a sensor are found to fill a window, the
-    stage assumes that the sensor's values are within the bounds. If the values of this sensor are still outside the
-    bounds, the stage reports the breach a second time, because no reading shows whether the breach ended before the
-    restart.
+    sensor writes far less often than other sensors. If the history has too few readings of a sensor to fill a window,
+    the stage assumes that the sensor's values are within the bounds. If the values of a sensor without enough history
+    are still outside the bounds, the stage reports the breach a second time, because no reading shows whether the
+    breach ended before the restart.
 
     The last window of a sensor that falls silent is evaluated at a deadline, and once more after a restart. To write
     no event twice, the stage also reads back the events that were written since the first reading that it reads back.
@@ -61,13 +61,13 @@ class SenseStage:
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
     def configure(self, config: Config) -> None:
-        """Use other sensors and rules from the next column on. Unchanged sensors and rules keep their state."""
+        """Use other sensors and rules from the next record on. Unchanged sensors and rules keep their state."""
         self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
         """Create a partition's state from the readings in the last windows of the partition's sensors.
 
-        Events that an earlier owner has written for these windows are not written again.
+        Events that an earlier owner of the partition has written for the last windows are not written again.
         """
         processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
         past = await tail(log, tp, position, processor.history_point, processor.longest_s)

@@ -1,11 +1,11 @@
 """Tumbling windows in event time. Pure.
 
 A window ``[k·w, (k+1)·w)`` is closed by the first reading whose time exceeds the window's end by the allowed
-lateness. The result does not depend on how readings are grouped into columns.
+lateness. The result does not depend on how readings are grouped into records.
 
 A sensor that falls silent sends no reading that closes its last window. The last window of a silent sensor is
-evaluated as soon as the sensor's clock has certainly passed the window's end. After this evaluation the window stays
-open, so that readings delayed by a broken link still count.
+evaluated as soon as the sensor's clock has certainly passed the window's end. A window that is evaluated before a
+reading closes it stays open, so that readings delayed by a broken link still count.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ class TumblingWindows:
 
     @property
     def pending_ns(self) -> int | None:
-        """Event time in ns at which ``due`` must evaluate the oldest window that has new readings since the last
-        ``due``; None if no window has new readings."""
+        """Event time in ns at which ``due`` must evaluate the oldest window that has new readings since the last call
+        of ``due``; None if no window has new readings."""
         unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
         return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 
     def due(self, now_ns: int) -> list[ReadingWindow]:
-        """Return, in order, copies of the open windows that have new readings since the last call and whose end plus
-        the allowed lateness is not after ``now_ns``.
+        """Return, in order, copies of the open windows that have new readings since the last call of ``due`` and
+        whose end plus the allowed lateness is not after ``now_ns``.
 
         ``now_ns`` is the sensor's present time, estimated from the sensor's last reading. The returned windows stay
         open.

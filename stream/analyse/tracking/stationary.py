@@ -1,9 +1,9 @@
 """Stationary tracks: tracks of objects that stand still, in regions that no model examines. Pure.
 
 A pipeline that examines only moving regions loses an object that has stopped. The agent's background model absorbs
-the object, and the agent reports no motion there. As long as nothing moves at the object's position, the object is
-assumed to be present. From time to time the agent lists the stationary boxes of a frame, and the model examines these
-boxes. The model's detections confirm the object or end its track.
+the stopped object, and the agent reports no motion at the object's position. As long as nothing moves at the object's
+position, the object is assumed to be present. From time to time the agent lists the stationary boxes of a frame, and
+the model examines these boxes. The model's detections confirm the object or end its track.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from stream.analyse.geometry import Scale
 from stream.analyse.tracking.tracker import LOST_S, HeldTrack, Track
 
 REST_S = 2.0
-"""Time in a position after which a track is stationary. The agent's background model takes twice as long to absorb an
-object. An object that goes out of sight while it moves was never stationary."""
+"""Time in a position after which a track is stationary. The agent's background model takes twice this time to absorb
+an object. An object that is still moving when it goes out of sight was never stationary."""
 UNCONFIRMED_S = 120.0
-"""Time after which a track is dropped if the agent has not listed its object and the model has not detected the
-object. This time is four times the longest usual keep-alive interval."""
+"""Time after which a stationary track is dropped if the agent has not listed the track's object and the model has not
+detected the object. This time is four times the longest usual keep-alive interval."""
 COVERED_S = 10.0
-"""Maximum time in s for which a passing object may cover a stationary object. If motion covers the position for
-longer, the stationary object counts as gone."""
+"""Maximum time in s for which a passing object may cover a stationary object. If motion covers the object's position
+for longer than this time, the stationary object counts as gone."""
 _SAME = 0.6
 """Minimum overlap at which two boxes show one unmoved object, as a share of the smaller box's area. The boxes of an
 unmoved object differ while the background model absorbs the object part by part."""
@@ -133,9 +133,9 @@ class _Stop:
     not listed may have left if the model no longer detects the object."""
     confirmed_ns: int
     at_s: float
-    """Time of the last frame in which the track was detected or was continued without a detection, in seconds."""
+    """Time in seconds of the last frame in which the track was detected or was continued without a detection."""
     is_absorbed: bool = False
-    """Whether the background has absorbed the object: there was a frame without any motion in this position."""
+    """Whether the background model has absorbed the object: there was a frame without any motion in this position."""
     must_be_absorbed: bool = False
     """Whether ``_ABSORBED_S`` have passed since the object stopped."""
     covered_ns: int | None = None
@@ -236,7 +236,7 @@ class StationaryTracks:
 
 
 def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
-    """Return a copy of a part's detection whose box is the position of the whole object.
+    """Return a copy of a part's detection with the position of the whole object as its box.
 
     If the part moves, take the label and the score from the object's track and drop the attributes: a moving part may
     belong to another object in front.

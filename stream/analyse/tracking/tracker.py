@@ -1,8 +1,9 @@
 """The Tracker interface, and its implementation ByteTrack.
 
 ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``. Boxes are
-enlarged by a margin before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317), because at five
-frames a second a small vehicle moves by most of its own length between two frames.
+enlarged by a margin before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317). Without a margin,
+the boxes of a small vehicle in two frames may not overlap: at five frames a second, the vehicle moves by most of its
+own length between two frames.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _BOX_MARGIN = 0.3
 """Margin added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
 BEGIN_SCORE = 0.5
-"""Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers this minimum for its
-pipeline."""
+"""Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers this minimum for the
+rule's pipeline."""
 _LEAST = 0.01
 """Lowest value that a rule can set for the minimum score of a detection that begins a track. A faint held track has a
 score of 0, below this value, and therefore never begins a new track."""

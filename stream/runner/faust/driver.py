@@ -34,8 +34,8 @@ from stream.runner.acks import FetchNumber
 from stream.runner.faust.fetching import ConsumerThread, NumberedRecord
 
 POLL_S = 0.1
-"""Maximum time that one fetch waits for records. A partition that is resumed during a fetch is fetched only after the
-fetch has ended."""
+"""Maximum time in seconds that one fetch waits for records. A partition that is resumed during a fetch is fetched
+only after the fetch has ended."""
 PAUSED_S = 1.0
 """Maximum time between two calls that tell aiokafka that the member is alive while all partitions are paused."""
 
@@ -54,7 +54,8 @@ class NoReadOffsets(dict[TP, int | None]):
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """A consumer that commits only the safe position of each partition, which the member's owner provides."""
+    """A consumer that commits only the safe position of each partition: the offset before which all records are
+    finished."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,8 +81,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def pause_fetching(self, tp: TP) -> None:
         """Stop fetching a partition. Records that are already fetched are still delivered.
 
-        Faust's own ``pause_partitions`` drops records between the fetch and the stream, and then commits past the
-        dropped records.
+        Faust's own ``pause_partitions`` drops records that are fetched but have not reached the stream, and then
+        commits past the dropped records.
         """
         self.on_buffer_full(tp)
 

@@ -25,8 +25,8 @@ Event = Any
 """A ``faust.Event``, in which Faust delivers one record; the attribute ``message`` is the record itself."""
 
 COMMIT_INTERVAL_S = 0.3
-"""Time between two commits. If a process is killed, the records finished since its last commit are processed again.
-Frequent commits are cheap, because a commit is one small request."""
+"""Time in seconds between two commits. If a process is killed, the records finished since its last commit are
+processed again. Frequent commits are cheap, because a commit is one small request."""
 BUFFER_RECORDS = 1024
 """Maximum number of records in Faust's buffer, from which records go to the queues of the partitions. The partition
 queues accept every record at once, so the buffer needs room only for the records of one fetch. If the buffer were
@@ -110,8 +110,8 @@ class FaustMember:
     async def commit(self) -> None:
         """Commit the safe positions of all partitions, after any running commit.
 
-        If another commit is running, Faust only waits for the running commit and returns False. In this case, commit
-        again, because the positions of the running commit may be older.
+        If Faust returns False, commit a second time: Faust has only waited for a running commit, whose positions may
+        be older.
         """
         if not await self._app.consumer.commit():
             await self._app.consumer.commit()
