@@ -28,13 +28,13 @@ TIMED_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ModelTiming:
-    """Speed of a model on a backend, one batch at a time; or the reason why it cannot run."""
+    """Speed of a model on a backend that runs one batch at a time, or the reason why the model cannot run."""
 
     model: str
     precision: str
     backend: str
     auto: bool
-    """Whether ``auto`` chooses this backend for the model."""
+    """Whether the backend setting ``auto`` chooses this backend for the model."""
     batch: int = 0
     """Batch size that warm-up found to be the fastest."""
     ms_per_batch: float = 0.0
@@ -43,10 +43,10 @@ class ModelTiming:
 
 
 def describe_machine(monitor: GpuMonitor | None = None) -> dict[str, Any]:
-    """Return processor, GPUs and their use, versions, plans of TensorRT, usable backends, and the choice of ``auto``.
+    """Return facts about this machine's processor, GPUs, package versions, cached TensorRT plans and backends.
 
-    The result can be written as JSON. Each backend has the reason why it cannot be used; the reason of a usable
-    backend is empty.
+    The result can be serialised as JSON. ``backends`` maps a backend's name to the reason why the backend cannot be
+    used, or to "" if it can. ``auto`` maps each precision to the backend that the setting ``auto`` chooses.
     """
     with contextlib.closing(monitor or GpuMonitor()) as monitor:
         use = {"unavailable_reason": monitor.unavailable_reason, "gpus": list(map(asdict, monitor.read()))}
@@ -68,7 +68,7 @@ def describe_machine(monitor: GpuMonitor | None = None) -> dict[str, Any]:
 
 
 def time_models(repository: Repository, timed_s: float = TIMED_S) -> Iterator[ModelTiming]:
-    """Measure the served version of every model on every usable backend but the fake one."""
+    """Measure the served version of every model on every usable backend except ``fake``."""
     names = [name for name in backends.BACKENDS if name != "fake" and not backends.unavailable_reason(name)]
     for model in map(repository.open, repository.names()):
         for name in names:
@@ -76,7 +76,7 @@ def time_models(repository: Repository, timed_s: float = TIMED_S) -> Iterator[Mo
 
 
 def time_model(model: Model, backend: str, timed_s: float = TIMED_S) -> ModelTiming:
-    """Load and warm up a model, and measure the median time of its batches for ``timed_s`` seconds."""
+    """Load and warm up a model, run batches for ``timed_s`` seconds, and return the median time of a batch."""
     manifest = model.manifest
     auto = backends.choose_here(manifest.precision).backend == backend
     timing = ModelTiming(manifest.id, manifest.precision, backend, auto)
@@ -94,7 +94,7 @@ def time_model(model: Model, backend: str, timed_s: float = TIMED_S) -> ModelTim
 
 
 def _plans(folder: Path) -> dict[str, Any]:
-    """Return the files of the plan cache, with their sizes and the time of their last use."""
+    """Return the TensorRT plan files in a cache folder, each with its size in bytes and the time of its last use."""
     files = []
     for file in sorted(folder.glob("*.plan")):
         with contextlib.suppress(OSError):  # a node may delete a plan meanwhile

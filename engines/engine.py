@@ -1,7 +1,8 @@
 """The Engine interface: load one model, run batches of images through the model.
 
-A batch passes through a slot: ``acquire`` a free slot, write the images into its ``pixels``, ``submit`` the slot,
-``collect`` its outputs, ``release`` it. Several slots let one batch be filled while another one is computed.
+A slot is a set of buffers for one batch. To run a batch, ``acquire`` a free slot, write the images into the slot's
+``pixels``, ``submit`` the slot, ``collect`` the outputs, and ``release`` the slot. With several slots, one batch can
+be filled while another batch is computed.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ _log = logs.get("engines.engine")
 CHANNELS = 3
 
 Images = npt.NDArray[np.uint8]
-"""``(N, height, width, channels)`` uint8. The model itself casts, transposes and normalises the pixels."""
+"""Batch of images, ``(N, height, width, channels)`` uint8. The model itself casts, transposes and normalises the
+pixels."""
 Outputs = Mapping[str, npt.NDArray[np.float32]]
-"""Output arrays by name. The first axis of an array is the batch."""
+"""Maps the name of each model output to its array. The first axis of an array is the batch."""
 
 TIMED_RUNS = 3
-"""Number of timed runs per batch size at warm-up, after one untimed run. The fastest run counts."""
+"""Number of timed runs per batch size at warm-up, after one untimed run. Warm-up uses the time of the fastest timed
+run."""
 SPEED_TOLERANCE = 1.03
-"""Maximum ratio of a batch size's time per image to the best time at which the size counts as equally fast. A
-difference of 3 % is noise. Of equally fast sizes the largest is used, because it needs the fewest calls."""
+"""A batch size counts as equally fast if its time per image is at most this multiple of the best time per image. A
+difference of up to 3 % is measurement noise. Of equally fast batch sizes the largest is used, because it needs the
+fewest engine calls."""
 HOPELESS = 1.2
-"""Ratio of a batch size's time per image to the best time from which larger sizes are not tried.
+"""If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.
 
-Buffers of a large batch take memory: half a gigabyte for YOLOX-nano in batches of eight.
+The buffers of a large batch take much memory, for example half a gigabyte for YOLOX-nano in batches of eight.
 """
 
 
@@ -60,17 +64,17 @@ class Slot:
 
 
 class ComputeClock:
-    """Measures the time for which a device computes each batch, without the wait for batches submitted before.
+    """Measures the time for which a device computes each batch, excluding the batch's wait for earlier batches.
 
-    ``parallel`` batches are computed at once, in the order of submission. A batch starts once fewer than ``parallel``
-    of the earlier batches are unfinished. Thread-safe. Times are monotonic, in s.
+    The device computes up to ``parallel`` batches at once, in the order of submission. A batch starts once fewer than
+    ``parallel`` of the earlier batches are unfinished. Thread-safe. All times are monotonic times in s.
     """
 
     def __init__(self, parallel: int) -> None:
         self._parallel = parallel
         self._running: dict[object, tuple[float, int, list[float]]] = {}
-        """By batch: its time of submission, the number of unfinished batches then, and the times at which those
-        finished."""
+        """Maps each unfinished batch to its submission time in s, the number of batches that were unfinished at that
+        time, and the times in s at which these earlier batches finished."""
         self._lock = threading.Lock()
 
     def submitted(self, batch: object, now_s: float) -> None:
@@ -80,7 +84,7 @@ class ComputeClock:
             self._running[batch] = now_s, len(self._running), []
 
     def finished(self, batch: object, now_s: float) -> float:
-        """Return the time in s for which a batch was computed."""
+        """Note that a batch finished, and return the time in s for which the device computed the batch."""
         with self._lock:
             earlier = len(list(itertools.takewhile(lambda other: other is not batch, self._running)))
             submitted_s, before, ends = self._running.pop(batch)
@@ -93,9 +97,9 @@ class ComputeClock:
 class Engine(ABC):
     """Base class of all engines.
 
-    The public methods check state and arguments. Backends implement the ``_impl`` methods without such checks. Call
-    order: load, warm_up, then batches, close. After ``load`` several threads may run batches, each with a slot of its
-    own.
+    The public methods check state and arguments, so the ``_impl`` methods of backends need no checks. Call ``load``,
+    then ``warm_up``, then run batches, then call ``close``. After ``load`` several threads may run batches, each with
+    a slot of its own.
     """
 
     def __init__(self, slots: int) -> None:
@@ -110,7 +114,7 @@ class Engine(ABC):
 
     @property
     def parallel(self) -> int:
-        """Number of batches that are computed at the same time. The others in flight wait for them."""
+        """Number of batches that the engine computes at the same time. Further submitted batches wait."""
         return 1
 
     @property
@@ -120,18 +124,18 @@ class Engine(ABC):
 
     @property
     def model(self) -> Model:
-        """The loaded model. Raise EngineStateError if none is loaded."""
+        """The loaded model. Raise EngineStateError if no model is loaded."""
         if self._model is None:
             raise EngineStateError(f"{type(self).__name__} has no model: call load first")
         return self._model
 
     @property
     def batch_size(self) -> int:
-        """Maximum number of images worth submitting at once. ``warm_up`` sets the fastest size.
+        """Maximum number of images worth submitting at once. ``warm_up`` sets ``batch_size`` to the fastest size.
 
-        Before warm-up, ``batch_size`` is the model's largest batch. A GPU gains from larger batches. A CPU core is
-        slower once the data between two layers exceeds its cache: YOLOX-nano takes 28 % longer per image in batches
-        of eight than in batches of one.
+        Before warm-up, ``batch_size`` is the model's largest batch. A GPU takes less time per image in larger
+        batches. A CPU core takes more time per image once the data between two layers exceeds the core's cache:
+        YOLOX-nano takes 28 % longer per image in batches of eight than in batches of one.
         """
         return self._batch_size
 
@@ -155,17 +159,21 @@ class Engine(ABC):
         self._batch_size = model.manifest.max_batch
 
     def needs_build(self, model: Model) -> bool:
-        """Return whether ``load`` would first build a plan of the model, which takes minutes."""
+        """Return whether ``load`` would first build a TensorRT plan of the model, which takes minutes."""
         return False
 
     def cancel_build(self) -> None:  # noqa: B027  (most backends build nothing)
-        """Make ``load`` raise BuildCancelled if it builds a plan, now or later. May be called in any thread."""
+        """Make a present or later call of ``load`` raise BuildCancelled instead of building a TensorRT plan.
+
+        Any thread may call this method.
+        """
 
     def warm_up(self) -> None:
         """Run batches of doubling sizes, check the outputs, and set ``batch_size`` to the fastest size.
 
-        Then every smaller size is run once: many backends prepare a shape at its first use. Raise ModelLoadFailed if
-        an output is not finite or has the wrong number of rows.
+        Finally run every size up to ``batch_size`` once, because many backends prepare an input shape at its first
+        use. Raise ModelLoadFailed if an output contains a number that is not finite, or does not have one row per
+        image.
         """
         seconds_per_image: dict[int, float] = {}
         for size in warm_up_sizes(self.model.manifest.max_batch):
@@ -179,16 +187,16 @@ class Engine(ABC):
         self._trim_impl()
 
     def acquire(self) -> Slot:
-        """Return a free slot. Block until a slot is free. Raise EngineStateError without a model."""
+        """Return a free slot. Block until a slot is free. Raise EngineStateError if no model is loaded."""
         self.model  # noqa: B018  (raises without a model)
         slot = self._free.get()
         slot.state = "acquired"
         return slot
 
     def submit(self, slot: Slot, rows: int) -> None:
-        """Start the batch in the first ``rows`` rows of an acquired slot, and return at once.
+        """Start to compute the first ``rows`` images in an acquired slot, and return at once.
 
-        Do not write to the slot before its release. Raise BadBatch if the slot holds fewer than ``rows`` rows,
+        Do not write to the slot before its release. Raise BadBatch if ``rows`` is 0 or more than the slot can hold,
         EngineStateError if the slot is not acquired.
         """
         self._require(slot, "acquired")
@@ -211,16 +219,17 @@ class Engine(ABC):
             slot.compute_s = self._compute_clock.finished(slot, time.perf_counter())
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back. Raise EngineStateError while the slot's batch is in flight."""
+        """Make a slot free for the next batch. Raise EngineStateError while the slot's batch is in flight."""
         self._require(slot, "acquired", "collected")
         slot.state = "free"
         self._free.put(slot)
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[Slot]:
-        """Acquire a slot, and release it at the end. A batch that was submitted and not collected is waited for.
+        """Acquire a slot for a ``with`` block, and release the slot at the end of the block.
 
-        Raise DeviceLost if the device is lost during this wait, instead of the caller's own error.
+        If the block ends with a submitted batch that was not collected, wait for the batch. If the device is lost
+        while this method waits for the batch, raise DeviceLost in place of the block's own error.
         """
         slot = self.acquire()
         try:
@@ -238,9 +247,10 @@ class Engine(ABC):
         return self.collect(slot)
 
     def infer(self, images: Images) -> Outputs:
-        """Return the model's outputs for a batch of one image or more. The arrays belong to the caller.
+        """Return the model's outputs for a batch of one image or more.
 
-        Batches larger than ``batch_size`` run in parts. Raise BadBatch, InferenceFailed or EngineStateError.
+        The arrays are copies, which later batches do not overwrite. A batch larger than ``batch_size`` is computed in
+        several parts. Raise BadBatch, InferenceFailed or EngineStateError.
         """
         manifest, most = self.model.manifest, self._batch_size
         expected = (manifest.input.height, manifest.input.width, CHANNELS)
@@ -255,7 +265,7 @@ class Engine(ABC):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """Release the model. May be called twice. Raise EngineStateError while a batch is in flight."""
+        """Release the model. A second call does nothing. Raise EngineStateError while a batch is in flight."""
         if self._model is None:
             return
         if any(slot.state == "submitted" for slot in self._slots):
@@ -280,7 +290,7 @@ class Engine(ABC):
             raise EngineStateError(f"slot is {slot.state}: expected {' or '.join(states)}")
 
     def _timed_run(self, size: int) -> float:
-        """Return the shortest of ``TIMED_RUNS`` times for a black batch, in seconds."""
+        """Run a batch of black images ``TIMED_RUNS`` times, and return the shortest time in s."""
         durations_s = []
         self._run_black(size)
         for _ in range(TIMED_RUNS):
@@ -290,7 +300,7 @@ class Engine(ABC):
         return min(durations_s)
 
     def _run_black(self, size: int) -> None:
-        """Run black images, and check the outputs."""
+        """Run a batch of ``size`` black images, and check the outputs."""
         with self.slot() as slot:
             slot.pixels[:size] = 0
             for name, array in self.run(slot, size).items():
@@ -326,6 +336,6 @@ def warm_up_sizes(largest: int) -> list[int]:
 
 
 def best_batch_size(seconds_per_image: Mapping[int, float]) -> int:
-    """Return the largest batch size whose time per image is within ``SPEED_TOLERANCE`` of the best."""
+    """Return the largest batch size whose time per image is at most ``SPEED_TOLERANCE`` times the best."""
     best_s = min(seconds_per_image.values())
     return max(size for size, took_s in seconds_per_image.items() if took_s <= best_s * SPEED_TOLERANCE)

@@ -20,17 +20,17 @@ class ModelLoadFailed(EngineError):
 
 
 class InferenceFailed(EngineError):
-    """The backend failed on a batch. The message is that of the backend."""
+    """The backend failed on a batch. The error message is the backend's own message."""
 
 
 class DeviceLost(EngineError):
-    """The device cannot be used any more by this process, which must end. A new process may succeed."""
+    """This process cannot use the device any more and must end. A new process may be able to use the device."""
 
 
 class GpuError(EngineError):
     """A CUDA call failed.
 
-    The message is that of CUDA. An engine converts a GpuError to InferenceFailed or DeviceLost.
+    The error message is CUDA's own message. An engine converts a GpuError to InferenceFailed or DeviceLost.
     """
 
 
@@ -54,7 +54,7 @@ class DecoderUnknown(EngineError):
 
 
 class DecoderNotLoaded(EngineError):
-    """The decoder of another package cannot be loaded."""
+    """A decoder that another Python package registers cannot be loaded."""
 
     def __init__(self, name: str, target: str, error: Exception) -> None:
         super().__init__(
@@ -64,7 +64,10 @@ class DecoderNotLoaded(EngineError):
 
 
 class PipelineUnknown(EngineError):
-    """A batch belongs to a pipeline that is not configured. Apply the site again, then replay the dead letter."""
+    """A batch belongs to a pipeline that is not configured.
+
+    To recover, apply the site configuration again, then replay the dead letter.
+    """
 
 
 class AdoptFailed(EngineError):

@@ -1,7 +1,7 @@
 """Use of NVIDIA GPUs, read through NVML: utilisation, memory and temperature.
 
-The module ``pynvml`` is that of the package ``nvidia-ml-py``, which is part of the extra ``tensorrt``. Not yet run on
-a GPU: the tests use a fake module.
+The Python module ``pynvml`` comes from the package ``nvidia-ml-py``, which the extra ``tensorrt`` installs. This code
+has not yet run on a GPU: its tests use a fake ``pynvml``.
 """
 
 from __future__ import annotations
@@ -26,24 +26,28 @@ class GpuUse:
     """Number of the GPU in NVML, which ``CUDA_VISIBLE_DEVICES`` does not change."""
     name: str
     utilisation: float | None
-    """Share of the last period in which a kernel ran, 0..1. The driver chooses the period: 1/6 s to 1 s."""
+    """Fraction of the driver's last sampling period during which a GPU kernel ran, 0..1. The driver chooses a
+    sampling period of 1/6 s to 1 s."""
     memory_used_bytes: int | None
     memory_total_bytes: int | None
     temperature_c: int | None
 
 
 def load_nvml() -> Any:
-    """Import NVIDIA's Python module of NVML. Raise ImportError."""
+    """Import ``pynvml``, NVIDIA's Python module for NVML. Raise ImportError."""
     return importlib.import_module("pynvml")
 
 
 class GpuMonitor:
-    """Reader of all GPUs of this machine. ``load`` returns the module of NVML. May be used from any thread."""
+    """Reads the use of all GPUs of this machine.
+
+    ``load`` returns the module ``pynvml``. Any thread may call the methods.
+    """
 
     def __init__(self, load: Callable[[], Any] = load_nvml) -> None:
         self._nvml: Any = None
         self.unavailable_reason = ""
-        """Why the use of GPUs cannot be read; empty if it can."""
+        """Reason why the use of GPUs cannot be read; empty if GPU use can be read."""
         try:
             nvml = load()
             nvml.nvmlInit()
@@ -55,14 +59,14 @@ class GpuMonitor:
             self._nvml = nvml
 
     def read(self) -> list[GpuUse]:
-        """Return the use of every GPU. A GPU that fell off the bus is left out."""
+        """Return the use of every GPU. A GPU that no longer responds is left out."""
         if self._nvml is None:
             return []
         count = self._asked(self._nvml.nvmlDeviceGetCount) or 0
         return [use for index in range(count) if (use := self._read_one(index)) is not None]
 
     def close(self) -> None:
-        """End the use of NVML. A second call does nothing."""
+        """Shut NVML down. A second call does nothing."""
         nvml, self._nvml = self._nvml, None
         if nvml is not None:
             nvml.nvmlShutdown()
@@ -84,7 +88,8 @@ class GpuMonitor:
         )
 
     def _asked(self, question: Callable[[], T]) -> T | None:
-        """Return the answer of NVML; None if the GPU does not support the question, or does not answer."""
+        """Call a function of NVML, and return its result; None if the GPU does not support the call or does not
+        respond."""
         try:
             return question()
         except self._nvml.NVMLError:

@@ -17,7 +17,7 @@ _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 
 
 class NodeMetrics(GroupMetrics):
-    """Counters and histograms of one node, registered in ``registry``."""
+    """Prometheus metrics of one engine node, registered in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry, "sightline_engine", "Batches")
@@ -90,5 +90,5 @@ class NodeMetrics(GroupMetrics):
         )
 
     def observe(self, stage: str, pipeline: str, model: str, seconds: float) -> None:
-        """Add one measured time of a stage: ``queue``, ``copy``, ``compute`` or ``decode``."""
+        """Add one measured time of a stage: ``queue``, ``copy``, ``compute``, ``decode`` or ``cascade``."""
         self._stages[stage].labels(pipeline, model).observe(seconds)

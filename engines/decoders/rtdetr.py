@@ -17,7 +17,9 @@ from ingest.contract.records import Detection
 
 
 class RtdetrDecoder:
-    """Decoder of centre and size as shares of the input, with logits or scores of each query.
+    """Decoder of RT-DETR and DETR.
+
+    Each query gives a box as centre and size, in fractions of the input size, and class logits or scores.
 
     The decoder does not suppress overlapping boxes.
 
@@ -36,7 +38,7 @@ class RtdetrDecoder:
         return [self._decode_row(*one) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not centres and sizes as shares."""
+        """Return why the outputs are not box centres and sizes in fractions of the input size; "" if they are."""
         boxes, _ = self._read(outputs, len(next(iter(outputs.values()))))
         return (
             not_shares(boxes, "Use the decoder corners with unit = px for corners in px")

@@ -1,7 +1,7 @@
-"""Decoders of detectors with an output of boxes and an output of class scores: corner-form models, and SSD.
+"""Decoders of object detectors that have one output for boxes and one output for class scores.
 
-UltraFace and YOLO-NAS give corners. SSD (Liu et al., 2016, https://arxiv.org/abs/1512.02325) gives offsets from prior
-boxes, which many exports decode to corners.
+UltraFace and YOLO-NAS give each box as two corners. SSD (Liu et al., 2016, https://arxiv.org/abs/1512.02325) gives
+offsets from prior boxes; many exported models convert these offsets to corners.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ingest.contract.records import Detection
 
 
 class CornersDecoder:
-    """Decoder of ``boxes (N, boxes, 4)``, which are left, top, right, bottom, and ``scores (N, boxes, classes)``."""
+    """Decoder of two outputs: corners ``(N, boxes, 4)`` (left, top, right, bottom) and scores ``(N, boxes,
+    classes)``."""
 
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
@@ -29,7 +30,7 @@ class CornersDecoder:
         self._unit = self._settings.unit
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression, without background boxes."""
+        """Return the boxes of each image after non-maximum suppression, except boxes of the background class."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         scores = without_background(scores, self._options.labels)
         corners = left_first(boxes, self._settings).clip(-FAR, FAR) * (
@@ -38,7 +39,7 @@ class CornersDecoder:
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not scores and corners in the configured unit."""
+        """Return why the outputs are not class scores and box corners in the configured unit; "" if they are."""
         boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
         return (
             not_scores(scores, "Use the decoder ssd with scores = softmax, or rtdetr")
@@ -48,10 +49,11 @@ class CornersDecoder:
 
 
 class SsdDecoder:
-    """Decoder of an SSD: ``boxes (N, priors, 4)`` as shares or offsets, and ``scores (N, priors, classes)``.
+    """Decoder of the outputs of an SSD: ``boxes (N, priors, 4)`` and ``scores (N, priors, classes)``.
 
-    ``form`` tells the meaning of a box: ``corners`` (left, top, right, bottom), ``centres`` (centre and size), or
-    ``offsets`` from the prior boxes, which are outside of the model.
+    The setting ``form`` states how the model gives a box: ``corners`` (left, top, right, bottom), ``centres`` (centre
+    and size), or ``offsets`` from prior boxes. Corners, centres and sizes are fractions of the input size. The model
+    file does not hold the prior boxes, so the setting ``priors`` lists their sizes.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -65,7 +67,7 @@ class SsdDecoder:
             )
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression, without background boxes."""
+        """Return the boxes of each image after non-maximum suppression, except boxes of the background class."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         if self._settings.form == "offsets" and boxes.shape[1] != len(self._priors):
             raise InferenceFailed(
@@ -76,7 +78,7 @@ class SsdDecoder:
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not scores and boxes in the configured form."""
+        """Return why the outputs are not class scores and boxes in the configured form; "" if they are."""
         boxes, scores = boxes_and_scores(outputs, None, len(self._options.labels))
         if self._settings.scores == "given":
             reason = not_scores(scores, "Set scores = softmax or scores = sigmoid")
@@ -104,8 +106,8 @@ class SsdDecoder:
 def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[Floats, Floats]:
     """Return the output of boxes ``(N, boxes, 4)`` and the output of scores ``(N, boxes, labels)``.
 
-    With four labels, both outputs have the same shape; then the name of the boxes must contain "box" or "loc". Raise
-    InferenceFailed if the model does not have exactly one output of boxes and one of scores.
+    A model with four labels has two outputs of the same shape, so the name of its output of boxes must contain "box"
+    or "loc". Raise InferenceFailed if the model does not have exactly one output of boxes and one of scores.
     """
     if not outputs:
         raise InferenceFailed("the model has no output: expected boxes and scores")
@@ -128,17 +130,17 @@ def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[F
 
 
 def left_first(boxes: Floats, settings: OrderSettings) -> Floats:
-    """Return boxes with the horizontal before the vertical number of each pair."""
+    """Return boxes in which x comes before y, and width before height."""
     return boxes[..., [1, 0, 3, 2]] if settings.order == "top-left" else boxes
 
 
 def without_background(scores: Floats, labels: tuple[str, ...]) -> Floats:
-    """Return scores ``(…, labels)`` with -1 for the background, which no ``min_score`` accepts."""
+    """Return scores ``(…, labels)`` with -1 for the background class, which is below any ``min_score``."""
     return np.where(np.array(labels) == BACKGROUND, np.float32(-1), scores)
 
 
 def activated(scores: Floats, kind: str) -> Floats:
-    """Apply ``softmax`` or ``sigmoid`` to the last axis of logits; any other kind returns the scores as they are."""
+    """Apply ``softmax`` or ``sigmoid`` to the last axis of logits; return scores of another ``kind`` unchanged."""
     if kind == "sigmoid":
         return np.asarray((1 + np.tanh(scores / 2)) / 2, np.float32)  # the logistic function, without overflow
     if kind == "softmax":
@@ -148,14 +150,14 @@ def activated(scores: Floats, kind: str) -> Floats:
 
 
 def input_size(options: DecoderOptions) -> Floats:
-    """Return (width, height, width, height) of the input in px: the factors that convert corners in shares to px."""
+    """Return (width, height, width, height) of the input in px, by which corners in fractions are multiplied."""
     return np.array([options.input_width, options.input_height] * 2, np.float32)
 
 
 def _prior_boxes(priors: Mapping[int, Sequence[Prior]], width: int, height: int) -> Floats:
-    """Return centre and size of each prior box as shares of the input, ``(priors, 4)``, clipped to 0 to 1.
+    """Return the centre and size of each prior box in fractions of the input size, ``(priors, 4)``, clipped to 0..1.
 
-    The order is that of an SSD's outputs: stride, row, column, prior box of the cell.
+    As in an SSD's outputs, the prior boxes are sorted by stride, row, column, and index within the cell.
     """
     found = [np.zeros((0, 4))]
     for stride, sizes in sorted(priors.items()):

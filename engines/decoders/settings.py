@@ -1,4 +1,4 @@
-"""Settings of single decoders, which a model's manifest holds in ``[decoding.settings]``."""
+"""Settings of individual decoders. A model's manifest holds these settings in ``[decoding.settings]``."""
 
 from __future__ import annotations
 
@@ -12,37 +12,49 @@ from engines.exceptions import ManifestError
 Side = Annotated[float, Field(gt=0)]
 Stride = Annotated[int, Field(gt=0)]
 Prior = Side | tuple[Side, Side]
-"""Side of a square prior box in px, or its width and height."""
+"""Size of a prior box in px: the side of a square, or (width, height)."""
 
 
 class NoSettings(BaseModel):
-    """Settings of a decoder without settings of its own."""
+    """Base class of all decoder settings, used directly by decoders that have no settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class OrderSettings(NoSettings):
-    """Order of the two coordinates of a point, or of a size: TensorFlow's models use ``top-left``, y before x."""
+    """Order of the coordinates of a point, and of width and height.
+
+    TensorFlow's models use ``top-left``: y before x.
+    """
 
     order: Literal["left-top", "top-left"] = "left-top"
 
 
 class BoxSettings(OrderSettings):
-    """Settings of boxes with corners. ``share`` is the share of the input's width or height."""
+    """Settings of a decoder whose boxes are given as two corners.
+
+    With the unit ``share``, coordinates are fractions of the input's width or height.
+    """
 
     unit: Literal["share", "px"] = "share"
 
 
 class RowSettings(OrderSettings):
-    """Settings of models with NMS inside. TensorFlow's models use ``share``, ``top-left``, and classes from 1."""
+    """Settings of a decoder for models that perform non-maximum suppression themselves.
+
+    TensorFlow's models use the unit ``share`` and the order ``top-left``, and number classes from 1.
+    """
 
     unit: Literal["share", "px"] = "px"
     first_class: Annotated[int, Field(ge=0, le=1)] = 0
-    """Number of the first label in the column of classes."""
+    """Number by which the model's column of classes denotes the first label."""
 
 
 class PriorSettings(OrderSettings):
-    """Settings of an SSD. ``priors`` holds the prior boxes of a cell by the stride of their feature map."""
+    """Settings of the SSD decoder.
+
+    ``priors`` maps the stride of a feature map in px to the sizes of the prior boxes in each cell.
+    """
 
     form: Literal["corners", "centres", "offsets"] = "corners"
     scores: Literal["given", "softmax", "sigmoid"] = "given"
@@ -55,7 +67,10 @@ Settings = TypeVar("Settings", bound=NoSettings)
 
 
 def read_settings(kind: type[Settings], decoder: str, given: Mapping[str, Any]) -> Settings:
-    """Validate the settings of a decoder. Raise ManifestError with the key, the value and the known keys."""
+    """Validate the settings of a decoder.
+
+    Raise ManifestError that names the invalid key, its value and the known keys.
+    """
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:

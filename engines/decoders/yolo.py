@@ -1,6 +1,6 @@
-"""Decoders of YOLO outputs that the model has decoded to pixels of its input: YOLOv5 to v7, YOLOv8, v9 and v11.
+"""Decoders of YOLO models that give boxes in px of their input: YOLOv5 to v7, YOLOv8, v9 and v11.
 
-The layouts are those of the ONNX exports of these models (https://docs.ultralytics.com/modes/export/).
+The output layouts are those of the YOLO models' ONNX exports (https://docs.ultralytics.com/modes/export/).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PIXELS = "Export the model with boxes in px"
 
 
 class Yolov5Decoder:
-    """Decoder of ``(N, cells, 5 + classes)``: centre and size in px, objectness, class scores. YOLOv5 to YOLOv7.
+    """Decoder of YOLOv5 to YOLOv7: ``(N, cells, 5 + classes)`` with centre and size in px, objectness, class scores.
 
-    A YOLOX model that is exported with ``decode_in_inference = True`` has the same layout.
+    A YOLOX model that is exported with ``decode_in_inference = True`` has the output layout of YOLOv5.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -32,12 +32,12 @@ class Yolov5Decoder:
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression."""
+        """Return the boxes of each image after non-maximum suppression."""
         raw = only_output(outputs, (len(rows), "cells", 5 + len(self._options.labels)))
         return [self._decode_row(cells, row) for cells, row in zip(raw, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not decoded boxes with scores."""
+        """Return why the outputs are not boxes in px with class scores; "" if they are."""
         raw = next(iter(outputs.values()))
         return (
             not_scores(raw[..., 4:], _SIGMOIDS)
@@ -51,14 +51,14 @@ class Yolov5Decoder:
 
 
 class Yolov8Decoder:
-    """Decoder of ``(N, 4 + classes, cells)``: rows of centre, size in px, and class scores. YOLOv8, v9 and v11."""
+    """Decoder of YOLOv8, v9 and v11: ``(N, 4 + classes, cells)`` with centre and size in px, and class scores."""
 
     def __init__(self, options: DecoderOptions) -> None:
         read_settings(NoSettings, "yolov8", options.settings)
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression."""
+        """Return the boxes of each image after non-maximum suppression."""
         raw = only_output(outputs, (len(rows), 4 + len(self._options.labels), "cells"))
         return [
             best_boxes(from_centres(cells[:, :4]), cells[:, 4:], row, self._options)
@@ -66,7 +66,7 @@ class Yolov8Decoder:
         ]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not decoded boxes with scores."""
+        """Return why the outputs are not boxes in px with class scores; "" if they are."""
         raw: Floats = np.moveaxis(next(iter(outputs.values())), 1, 2)
         return (
             not_scores(raw[..., 4:], _SIGMOIDS)

@@ -17,7 +17,7 @@ STRIDES = (8, 16, 32)
 
 
 class YoloxDecoder:
-    """Decoder of ``(N, cells, 5 + classes)``: centre, log size, objectness and class scores of each grid cell."""
+    """Decoder of ``(N, cells, 5 + classes)``: centre offset, log size, objectness and class scores per grid cell."""
 
     def __init__(self, options: DecoderOptions) -> None:
         read_settings(NoSettings, "yolox", options.settings)
@@ -25,12 +25,12 @@ class YoloxDecoder:
         self._grid, self._stride = _grid(options.input_width, options.input_height)
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the boxes of each row after non-maximum suppression per class."""
+        """Return the boxes of each image after non-maximum suppression per class."""
         raw = only_output(outputs, (len(rows), len(self._grid), 5 + len(self._options.labels)))
         return [self._decode_row(cells, row) for cells, row in zip(raw, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not a raw grid: scores without a sigmoid, or boxes decoded by the model."""
+        """Return why the outputs are not raw YOLOX outputs, for example because boxes are in px; "" if they are."""
         raw = next(iter(outputs.values()))
         reason = not_scores(raw[..., 4:], "Export the model with its sigmoids")
         if reason:
