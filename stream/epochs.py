@@ -36,7 +36,7 @@ class Admission(Enum):
 class EpochGate:
     """Decides by their epochs which records of one camera or sensor count.
 
-    A record has a lower epoch than the present epoch if it is a repeat, if a second agent wrote it, or if the agent
+    Records of an epoch lower than the present epoch have three sources: repeats, a second agent, and an agent that
     lost its spool or had its clock corrected. Records of a lower epoch do not count until the present epoch has
     ended: see ``QUIET_S`` and ``RUN_RECORDS``.
     """

@@ -62,9 +62,9 @@ async def tail(
     """Return, in order, the records before ``position`` that the next owner needs. Read each record once.
 
     ``history_point`` returns key, epoch and time of a record, or None for a record to skip. For every key (camera or
-    sensor) with a record in the last ``seconds`` of broker time, return the records of the key's last epoch in the
-    last ``wanted_s`` by the key's own clock. For a camera or sensor without a record in the last ``seconds``, return
-    only the records that are read on behalf of other keys. Read at most ``offsets_for(seconds)`` offsets. Raise
+    sensor) with a record in the last ``seconds`` of broker time, return the last ``wanted_s`` of the key's last
+    epoch, by the key's own clock. For a camera or sensor without a record in the last ``seconds``, return only the
+    records that are read on behalf of other keys. Read at most ``offsets_for(seconds)`` offsets. Raise
     LogUnavailable.
     """
     reach = _Reach(history_point, seconds)

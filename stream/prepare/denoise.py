@@ -32,9 +32,9 @@ MEMORY = 0.75
 """Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to
 √((1-m)/(1+m)) = 38 % within about four frames."""
 MOVED_SIGMAS = 1.5
-"""A pixel counts as moving if the mean of the 3×3 pixels around the pixel differs from the past mean by more than
-this number of standard deviations of the pixel noise. A 3×3 mean has a third of the noise of one pixel, so the
-threshold is 4.5 standard deviations of the mean."""
+"""A pixel counts as moving if its 3×3 mean differs from the past 3×3 mean by more than this number of standard
+deviations of the pixel noise. A 3×3 mean has a third of the noise of one pixel, so the threshold is 4.5 standard
+deviations of the mean."""
 MIN_STEP = 2.0
 """Minimum difference between two 3×3 means that counts as motion, in grey levels. Smaller differences can come from
 rounding."""

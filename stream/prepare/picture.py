@@ -39,8 +39,8 @@ Size = tuple[int, int]
 def check(data: bytes, encoding: str, declared: Size) -> None:
     """Check a picture without decoding it. Raise Undecodable, CutShort, TooLarge, TooManyScans or WrongSize.
 
-    The errors mean, in this order: data that is no picture, a truncated picture, too many pixels, too many scans to
-    decode, or a size that differs from ``declared``. Only ``pixels`` detects damage inside a picture.
+    WrongSize means that the picture's size differs from ``declared``. TooLarge and TooManyScans mean that decoding
+    would take too much memory or time. Only ``pixels`` detects damage inside a picture.
     """
     found = _jpeg_size(data) if encoding == "jpeg" else _webp_size(data)
     if found is None or 0 in found:

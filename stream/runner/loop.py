@@ -108,10 +108,9 @@ async def _following(
 def keep_freed_memory() -> bool:
     """Set the C library to reuse large freed memory blocks.
 
-    Return False without a change if the C library is not glibc. By default, glibc gets the memory of each picture and
-    batch from the system and returns the memory as soon as it is freed, so each new picture or batch causes page
-    faults. Without this function, page faults took two fifths of the CPU time of preparing a 416×416 batch. See
-    mallopt(3).
+    Return False without a change if the C library is not glibc. By default, glibc gets the memory of each picture
+    from the system and returns the memory as soon as the picture is freed, so each new picture causes page faults.
+    Without this function, page faults took two fifths of the CPU time of preparing a 416×416 batch. See mallopt(3).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -1,7 +1,7 @@
 """A runner without Faust, threads or waiting, for tests of a stage's logic and for replays.
 
-Like the Kafka runner, the memory runner processes records in offset order, writes outputs in the order in which the
-processor returns them, and commits only the offsets before the first unfinished record.
+Like the Kafka runner, the memory runner processes records in offset order, and writes outputs in the order in which
+the processor returns the outputs. A commit stops before the first unfinished record.
 """
 
 from __future__ import annotations

@@ -40,10 +40,9 @@ IN_FLIGHT_BYTES = 8 * 1024 * 1024
 """Maximum bytes of output of one partition that the broker has not acknowledged: two batches of eight 416×416
 pictures. The producer holds up to three copies of unacknowledged output in memory."""
 OPEN_AT_ONCE = 2
-"""Number of partitions that read back their state at the same time. One event loop reads back the state of all
-partitions. If it read back many partitions at the same time, all of these partitions would start late, with full
-queues. With two partitions, the event loop reads records of one partition while the other partition waits for the
-broker."""
+"""Number of partitions that read back their state at the same time. If the one event loop read back the state of many
+partitions at the same time, all partitions would start late, with full queues. With two partitions, the event loop
+reads records of one partition while the other partition waits for the broker."""
 SETTLE_S = 1.0
 """Maximum time in seconds that a revoked partition waits for acknowledgements. At a rebalance, most acknowledgements
 have already arrived, and the rebalance must not wait for a broker that is gone."""

@@ -40,10 +40,9 @@ class SenseStage:
     The rules in ``config`` must have been converted by ``stream.rules.validated``.
 
     After a restart, the stage reads back the last windows of each sensor by the sensor's own clock, even if the
-    sensor writes far less often than other sensors. If the history has too few readings of a sensor to fill a window,
-    the stage assumes that the sensor's values are within the bounds. If the values of a sensor without enough history
-    are still outside the bounds, the stage reports the breach a second time, because no reading shows whether the
-    breach ended before the restart.
+    sensor seldom writes a record. If the history has too few readings of a sensor to fill a window, the stage assumes
+    that the sensor's values are within the bounds. If the values of a sensor without enough history are still outside
+    the bounds, the stage reports the breach a second time: the breach may have ended and begun again.
 
     The last window of a sensor that falls silent is evaluated at a deadline, and once more after a restart. To write
     no event twice, the stage also reads back the events that were written since the first reading that it reads back.

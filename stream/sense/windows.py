@@ -72,14 +72,14 @@ class TumblingWindows:
 
     @property
     def pending_ns(self) -> int | None:
-        """Event time in ns at which ``due`` must evaluate the oldest window that has new readings since the last call
-        of ``due``; None if no window has new readings."""
+        """Event time in ns at which ``due`` must return the oldest window with readings that ``due`` has not returned
+        yet; None if there is no such window."""
         unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
         return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 
     def due(self, now_ns: int) -> list[ReadingWindow]:
-        """Return, in order, copies of the open windows that have new readings since the last call of ``due`` and
-        whose end plus the allowed lateness is not after ``now_ns``.
+        """Return, in order, copies of the open windows that have new readings since the last call of ``due``. Leave
+        out windows whose end plus the allowed lateness is after ``now_ns``.
 
         ``now_ns`` is the sensor's present time, estimated from the sensor's last reading. The returned windows stay
         open.

@@ -2,8 +2,8 @@
 
 ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``. Boxes are
 enlarged by a margin before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317). Without a margin,
-the boxes of a small vehicle in two frames may not overlap: at five frames a second, the vehicle moves by most of its
-own length between two frames.
+the boxes of a small vehicle may not overlap from frame to frame: at five frames a second, the vehicle moves by most
+of its length.
 """
 
 from __future__ import annotations

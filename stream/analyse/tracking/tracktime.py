@@ -8,9 +8,9 @@ STILL = frozenset({"still", "masked"})
 """Reasons for which the agent's gate withholds a frame that has no motion, or motion only inside masks."""
 UNSEEN = "rate"
 """Reason for which the agent's gate withholds a frame that it did not examine. If the gate withheld some frames
-between two sent frames as ``still``, nothing moved in the unexamined frames either, because the gate sends each frame
-in which it finds motion. If all frames between two sent frames are unexamined, something moves and the gate limits
-the frame rate."""
+between two sent frames as ``still``, nothing moved in the unexamined frames either. The gate would have sent the
+first frame with motion. If all frames between two sent frames are unexamined, something moves and the gate limits the
+frame rate."""
 HELD_STEP_S = 0.2
 """Maximum track time in seconds between two sent frames if nothing moved between these frames. Motion may begin one
 interval of the gate, 0.2 s, before the gate sends the first frame of the motion."""
@@ -28,8 +28,8 @@ class TrackTime:
 
     Tracks survive a gap of any length without motion, because track time stands still in the gap.
 
-    A gap counts in full if its frames were shed, lost, sent on another lane, or withheld by schedule or overload,
-    because objects may have moved in these frames.
+    A gap counts in full if objects may have moved in its frames: frames that were shed, lost, sent on another lane,
+    or withheld by schedule or overload.
     """
 
     def __init__(self) -> None:
