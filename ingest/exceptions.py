@@ -1,13 +1,13 @@
-"""Errors of the contract. Every error derives from IngestError."""
+"""Errors of the ``ingest`` package. Every error derives from IngestError."""
 
 from __future__ import annotations
 
 _SHOWN_CHARS = 200
-"""Maximum number of characters of an invalid value in an error message: enough to find the value."""
+"""Maximum number of characters of an invalid value in an error message: enough to find the value in its file."""
 
 
 class IngestError(Exception):
-    """Base of every error that the contract raises."""
+    """Base class of every error that this package raises."""
 
 
 class CodecError(IngestError):
@@ -45,7 +45,7 @@ class UnknownVersion(CodecError):
 
 
 class WrongKind(CodecError):
-    """A record has another kind than its topic expects."""
+    """A record's ``kind`` is not the kind that its topic expects."""
 
     def __init__(self, expected: str, found: object) -> None:
         super().__init__(f"expected a {expected} record, found {found!r}: check the producer's topic")
@@ -54,7 +54,7 @@ class WrongKind(CodecError):
 
 
 class WrongType(CodecError):
-    """A field is missing or has the wrong type."""
+    """A field of a record is missing or has the wrong type."""
 
     def __init__(self, kind: str, problems: str) -> None:
         super().__init__(f"{kind}: {problems}")
@@ -63,7 +63,10 @@ class WrongType(CodecError):
 
 
 class ConfigError(IngestError):
-    """A configuration value is invalid. The text names the file, the key, the value and the expected value."""
+    """A configuration value is invalid.
+
+    The error message names the file, the key, the value and the expected value.
+    """
 
     def __init__(self, where: str, key: str, value: object, expected: str) -> None:
         super().__init__(f"{where}: {key} = {_shown(value)}: expected {expected}")
@@ -74,13 +77,13 @@ class ConfigError(IngestError):
 
 
 def _shown(value: object) -> str:
-    """Return a value shortened for one line, because values from outside may have any length."""
+    """Return a value as text shortened for an error message, because a value from a file may have any length."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}… ({len(text)} characters)"
 
 
 class TopicMismatch(IngestError):
-    """Topics on the broker differ from the contract. The text lists each difference and its remedy."""
+    """Topics on the broker differ from the contract. The error message lists each difference and how to remove it."""
 
     def __init__(self, differences: list[str]) -> None:
         super().__init__("topics differ from the contract: " + "; ".join(differences))
@@ -92,7 +95,7 @@ class LogUnavailable(IngestError):
 
 
 class Fenced(IngestError):
-    """A newer owner of the same partition has taken over, so this process must release the partition."""
+    """A newer writer has the same transactional id, so this process must release the partition."""
 
 
 class MemberIdle(IngestError):
@@ -106,4 +109,4 @@ class MemberIdle(IngestError):
 
 
 class LedgerError(IngestError):
-    """An interval of sequence numbers is empty, or starts below 0."""
+    """An interval of sequence numbers is empty or starts below 0."""

@@ -1,6 +1,6 @@
 """Dead letters: records that could not be processed, with their original bytes.
 
-Functions to make, list and replay dead letters.
+This module makes, lists and replays dead letters.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _RECEIPT_LANE = "sightline-replayed-lane"
 _RECEIPT_TOPIC = "sightline-replayed-topic"
 _RECEIPT_FRAMES = "sightline-replayed-frames"
 _RECEIPT_POSITION = "sightline-replayed-place"
-"""Headers of a replay's receipt: a record of ``deadletter`` without a value and without the error headers, so that no
-reader takes it for a dead letter."""
+"""Headers of a replay receipt, which is a record of ``deadletter`` without a value. A receipt has no error headers,
+so that no reader mistakes the receipt for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
-"""Header of a dead letter that holds only the first part of its record. A dead letter with this header is not
-replayed."""
+"""Header of a dead letter whose value is only the first part of the original record's value. A dead letter with this
+header is not replayed."""
 _OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
 MAX_HEADER_BYTES = 40 * 1024
-"""Maximum size of the original record's headers in a dead letter. The ids of 64 frames take at most 20 KiB; the error
-headers take 4 KiB."""
+"""Maximum size of the original record's headers in a dead letter. The ids of 64 frames take at most 20 KiB, and the
+error headers, which come in addition, take 4 KiB."""
 MAX_KEY_BYTES = 1024
 MAX_TEXT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One record of ``deadletter``: the original record, its failure, and its frames."""
+    """One record of ``deadletter``: the original record, why it failed, and the ids of its frames."""
 
     offset: int
     parked_ms: int
@@ -59,7 +59,7 @@ class DeadLetter:
 
     @property
     def lane(self) -> str:
-        """Lane of the record when it failed."""
+        """Lane of the original record (``live``, ``late`` or a replay's)."""
         return h.lane_of(self.record.headers, self.failure.topic)
 
     @property
@@ -69,10 +69,10 @@ class DeadLetter:
 
 
 def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") -> Outgoing:
-    """Return the dead letter of a record: its original bytes, key and headers, and the headers of its failure.
+    """Return a dead letter with the bytes, key and headers of a record, and with headers that describe the failure.
 
-    A dead letter always fits into its topic. A foreign producer may write a record that exceeds the size limit. The
-    dead letter of such a record holds the bytes that fit, and a header with the record's size.
+    A dead letter never exceeds the size limit of its topic. If another project's producer wrote a record that exceeds
+    the limit, the dead letter holds the bytes that fit, and a header with the record's size.
     """
     failure = Failure(record.topic, record.partition, record.offset, stage, _reason(error), _shortened(str(error)))
     headers = {**_bounded(record.headers), **failure_headers(failure)}
@@ -85,9 +85,9 @@ def parked(record: LogRecord, stage: str, error: Exception, pipeline: str = "") 
 
 
 def _bounded(headers: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the headers that fit into ``MAX_HEADER_BYTES``, this project's headers first.
+    """Return the headers that fit into ``MAX_HEADER_BYTES``, and prefer this project's headers.
 
-    A topic accepts 64 KiB of headers.
+    The topic accepts records with up to 64 KiB of headers.
     """
     kept: dict[str, bytes] = {}
     room = MAX_HEADER_BYTES
@@ -111,7 +111,7 @@ async def letters(log: Log) -> AsyncIterator[DeadLetter]:
 
 
 async def letter_at(log: Log, offset: int) -> DeadLetter | None:
-    """Return the dead letter at an offset, None if the offset has no dead letter. Raise LogUnavailable."""
+    """Return the dead letter at an offset, None if there is no dead letter at this offset. Raise LogUnavailable."""
     if not (await log.beginnings(DEADLETTER))[0] <= offset < (await log.ends(DEADLETTER))[0]:
         return None
     async with aclosing(log.read(DEADLETTER, 0, offset, offset + 1)) as records:
@@ -122,25 +122,26 @@ async def letter_at(log: Log, offset: int) -> DeadLetter | None:
 
 @dataclass
 class ReplayReport:
-    """Report of a replay: the number of dead letters sent, and the number of skipped ones by reason."""
+    """Report of a replay: the number of dead letters sent, and the number of dead letters skipped, by reason."""
 
     run: str
     sent: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
 
     def skip(self, why: str) -> None:
-        """Count a dead letter that was not sent."""
+        """Count a dead letter that was skipped for the reason ``why``."""
         self.skipped[why] = self.skipped.get(why, 0) + 1
 
 
 async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
-    """Send the wanted dead letters, unchanged, back to their topic and partition, on lanes named by the run.
+    """Send the original records of the wanted dead letters to their topics and partitions again.
 
-    Skip frames that already have a result, and frames that an earlier replay sent and that may still be in
-    processing. A repeated replay therefore sends nothing twice. A record that failed again after a replay is sent
-    again. A new replay fences an older replay that still runs.
+    The lanes of the records are named after ``run``. Skip frames that already have a result, and frames that an
+    earlier replay sent and that may still be in processing. A repeated replay therefore sends nothing twice. If a
+    replayed record fails again, the next replay sends the record again. A new replay fences an older replay that
+    still runs.
 
-    Raise ValueError for an invalid name of the run, Fenced, or LogUnavailable.
+    Raise ValueError for an invalid ``run``, Fenced, or LogUnavailable.
     """
     end = (await log.ends(DEADLETTER))[0]
     receipts: list[ReplayReceipt] = []
@@ -228,7 +229,10 @@ def _receipt(record: LogRecord) -> ReplayReceipt | None:
 
 
 async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
-    """Return the frames that have results, per pipeline and for any pipeline, and whether a replay wrote them."""
+    """Map the frames that have results to whether a replay wrote the result.
+
+    Keys are (frame id, pipeline) for the result's pipeline, and (frame id, ``""``) for any pipeline.
+    """
     ended: dict[object, bool] = {}
     ends, beginnings = await log.ends(RESULTS), await log.beginnings(RESULTS)
     for partition, end in ends.items() if frames else ():
@@ -242,6 +246,6 @@ async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the name of an error in dead letters: ``reason`` of this project's errors, else the name of the type."""
+    """Return the name of an error for dead letters: ``reason`` of this project's errors, else the class name."""
     reason = None if isinstance(error, (UnicodeError, OSError)) else getattr(error, "reason", None)
     return reason if isinstance(reason, str) else type(error).__name__

@@ -1,8 +1,8 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
-Downstream, an engine node sheds frames out of order within a camera, epoch, lane and pipeline. Dead letters are
-stored in the order of their failures, for both lanes and all stages together. Therefore a replay uses another lane
-whenever a letter would be out of order on all lanes used so far.
+An engine node sheds frames that arrive out of order within a camera, epoch, lane and pipeline. Dead letters, however,
+are stored in the order of their failures, with all lanes and stages in one partition. Therefore a replay opens a new
+lane if a dead letter would be out of order on every lane used so far.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from ingest.contract.identity import FrameId, replay_lane
 
 Unit = Hashable
-"""Key of the work that is replayed once: (frame, pipeline), with ``""`` for all pipelines. For a record that names no
-frame, the key is the record's position."""
+"""Key of a unit of work that is replayed only once: (frame id, pipeline), with ``""`` for all pipelines. For a record
+that names no frame, the key is the record's position."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The facts about a dead letter that the plan needs. ``position`` is the position of the record that failed."""
+    """The facts about a dead letter that the replay plan needs.
+
+    ``position`` is the topic, partition and offset of the record that failed.
+    """
 
     offset: int
     topic: str
@@ -30,13 +33,16 @@ class Candidate:
 
     @property
     def units(self) -> frozenset[Unit]:
-        """The keys of the work that this letter would replay."""
+        """The keys of the units of work that this dead letter would replay."""
         return frozenset((frame, self.pipeline) for frame in self.frames) or frozenset({self.position})
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReceipt:
-    """The proof that a replay sent a dead letter. The receipt's ``offset`` is above that of the letter."""
+    """The proof that a replay sent a dead letter.
+
+    The receipt's ``offset`` is higher than the dead letter's offset.
+    """
 
     offset: int
     lane: str
@@ -45,14 +51,14 @@ class ReplayReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """The decision to send a letter on this lane."""
+    """The decision to send a dead letter again on ``lane``."""
 
     lane: str
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The decision not to send a letter."""
+    """The decision not to send a dead letter again, with the reason."""
 
     why: str
 
@@ -65,7 +71,11 @@ PARTLY_REPLAYED = Skip("some of its frames have been replayed or have a result")
 
 @dataclass
 class _LaneState:
-    """The state of one lane: each camera's topic, the highest sequence numbers sent, and the keys of work sent."""
+    """The state of one lane of a replay.
+
+    ``topics`` maps each camera to its topic. ``marks`` maps (camera, epoch, pipeline) to the highest sequence number
+    sent. ``sent`` holds the keys of the work sent.
+    """
 
     topics: dict[str, str] = field(default_factory=dict)
     marks: dict[tuple[str, int, str], int] = field(default_factory=dict)
@@ -85,10 +95,10 @@ class _LaneState:
 
 
 class ReplayPlan:
-    """Decides about dead letters, one by one in the order of their offsets.
+    """Decides which dead letters to send and on which lane, one by one in the order of their offsets.
 
-    ``ended`` maps the keys of work with a result to whether a replay wrote the result. ``receipts`` are the receipts
-    of all replays.
+    ``ended`` maps the key of each unit of work that has a result to whether a replay wrote this result. ``receipts``
+    holds the receipts of all earlier replays.
     """
 
     def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:
@@ -102,7 +112,7 @@ class ReplayPlan:
             self._lanes[receipt.lane].carry(receipt.sent)
 
     def decide(self, letter: Candidate) -> Send | Skip:
-        """Return the decision about a letter, and record the decision as carried out."""
+        """Decide about one dead letter. Later decisions assume that the caller carries this decision out."""
         units = letter.units
         done = {unit for unit in units if self._replayed.get(unit, -1) > letter.offset or unit in self._ended}
         if done == units:
@@ -119,9 +129,9 @@ class ReplayPlan:
         return Send(lane)
 
     def _lane(self, letter: Candidate) -> str | None:
-        """Return the first lane that accepts a letter.
+        """Return the first lane on which a dead letter is in order, None if no lane is possible.
 
-        If this plan already sent some frames of a letter, only the lane of these frames accepts the letter.
+        If this plan already sent some frames of the dead letter, only the lane of these frames is possible.
         """
         number = 1
         while True:

@@ -1,7 +1,7 @@
-"""Reading of fetched record batches. A consumer never fails on bytes that a producer wrote.
+"""Reading of fetched record batches, so that no bytes that a producer wrote make a consumer fail.
 
-aiokafka decodes the names of headers strictly and decompresses without a limit. An error while decoding or
-decompressing would end every consumer of the partition at the same offset, after every restart.
+aiokafka itself raises an error for a header name that is not UTF-8, and decompresses without a size limit. Such an
+error would stop every consumer of the partition at the same offset, again after every restart.
 """
 
 from __future__ import annotations
@@ -23,26 +23,29 @@ from ingest.runtime import logs
 _log = logs.get("ingest.kafka.fetched")
 
 MAX_UNPACKED_BYTES = 4 * MAX_RECORD_BYTES
-"""Largest batch after decompression: four records of the largest size. This project's producers make batches of at
-most 1 MiB, or of a single record."""
+"""Largest size of a batch after decompression, in bytes: four records of the largest size. This project's producers
+make smaller batches: a single record, or at most 1 MiB."""
 UNREADABLE = "sightline-unreadable-batch"
-"""Header of the record that replaces an unreadable batch. The value of the header is the error."""
+"""Name of the header that marks a record as the replacement of an unreadable batch. The header's value is the
+error."""
 
 _CODEC_BITS, _GZIP, _SNAPPY, _LZ4, _ZSTD = 0x07, 1, 2, 3, 4
 _MAGIC, _MAGIC_AT, _ATTRIBUTES_AT, _HEADER_BYTES = 2, 16, 21, 61
-"""The version of a batch, and the positions of the version, the attributes and the records (Kafka protocol)."""
+"""Numbers of Kafka's protocol: the version of a batch, and the byte positions of the version, the attributes and the
+records in a batch."""
 _FIRST_RATIO = 16
-"""First guess of the compression ratio. JSON compresses by a factor of 5 to 10."""
+"""Assumed compression ratio, which gives the first size of the output buffer. JSON compresses by a factor of 5 to
+10."""
 _GROWTH = 8
-"""Factor by which the output buffer grows when a buffer was too small. Zeroing the largest buffer takes up to 100
-ms."""
+"""Factor by which the output buffer grows when it is too small. The first buffer is not simply the largest, because
+zeroing the largest buffer takes up to 100 ms."""
 
 
 class ReadableRecords(_MemoryRecordsPy):  # type: ignore[misc]
-    """The batches of one fetch, as aiokafka reads them."""
+    """The record batches of one fetch response. This class replaces aiokafka's reader of a fetch response."""
 
     def next_batch(self) -> Any:
-        """Return the next batch."""
+        """Return the next record batch of the fetch response, None after the last batch."""
         raw, batch = self._next_slice, super().next_batch()
         return ReadableBatch(raw, batch) if raw is not None and raw[_MAGIC_AT] == _MAGIC else batch
 
@@ -50,9 +53,9 @@ class ReadableRecords(_MemoryRecordsPy):  # type: ignore[misc]
 class ReadableBatch:
     """A batch that never raises an error while its records are read.
 
-    A header name that is not UTF-8 is read with its bytes escaped. A batch that cannot be read becomes one record at
-    its last offset, with the bytes of the batch as its value: every stage refuses such a value, and writes a dead
-    letter.
+    In a header name that is not UTF-8, the invalid bytes are escaped. A batch that cannot be read becomes one record
+    at the batch's last offset, with the batch's bytes as the value. Every service refuses such a value and writes a
+    dead letter.
     """
 
     def __init__(self, raw: memoryview, batch: Any) -> None:
@@ -62,7 +65,7 @@ class ReadableBatch:
         return getattr(self._batch, name)
 
     def __next__(self) -> Any:
-        """Return the one record of a control batch."""
+        """Return the only record of a control batch, which marks the end of a transaction."""
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
@@ -106,7 +109,10 @@ class _EscapedText(bytearray):
 
 
 def _plain(raw: memoryview) -> bytes | memoryview:
-    """Return a batch without compression. Raise CorruptRecordException, or an error of the codec."""
+    """Return a batch with its records decompressed.
+
+    Raise CorruptRecordException, or an error of the compression library.
+    """
     (attributes,) = struct.unpack_from(">h", raw, _ATTRIBUTES_AT)
     codec = attributes & _CODEC_BITS
     if not codec:
@@ -117,7 +123,7 @@ def _plain(raw: memoryview) -> bytes | memoryview:
 
 
 def _unpacked(codec: int, data: bytes) -> bytes:
-    """Decompress at most ``MAX_UNPACKED_BYTES``."""
+    """Decompress data. Raise CorruptRecordException if the result would exceed ``MAX_UNPACKED_BYTES``."""
     if codec == _SNAPPY:
         _require_snappy_size(data)
         return bytes(snappy_decode(data))
@@ -137,9 +143,9 @@ def _unpacked(codec: int, data: bytes) -> bytes:
 
 
 def _require_snappy_size(data: bytes) -> None:
-    """Raise CorruptRecordException if the data declares more than ``MAX_UNPACKED_BYTES`` bytes.
+    """Raise CorruptRecordException if snappy data declares a decompressed size over ``MAX_UNPACKED_BYTES``.
 
-    The data is Xerial's stream of blocks, or one block.
+    The data is one snappy block, or a series of blocks in the framing of the library snappy-java (Xerial).
     """
     blocks = [data]
     if data[:8] == b"\x82SNAPPY\x00":

@@ -1,4 +1,4 @@
-"""Follow a topic: read its new records again and again, without a consumer group."""
+"""Follow a topic: poll it for new records, without a consumer group."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from contextlib import aclosing
 from ingest.kafka.log import Log, LogRecord
 
 POLL_S = 0.25
-"""Pause between two reads of a follower, in seconds. A person does not notice this delay."""
+"""Pause between two polls of a follower, in seconds. A person who watches the output does not notice this delay."""
 
 
 class Follower:
-    """A reader of a topic that continues where its last call stopped.
+    """A reader of a topic. Each call of ``new`` continues at the offset at which the previous call stopped.
 
-    It begins at the present end of each partition, or with ``from_start`` at the first record. With ``partition``, it
-    reads this partition only. A partition that is added or created again later is read from its first record.
+    A follower begins at the present end of each partition, or with ``from_start`` at the first record. With
+    ``partition``, a follower reads only this partition. A partition that is added or created again later is read from
+    its first record.
     """
 
     def __init__(self, log: Log, topic: str, *, partition: int | None = None, from_start: bool = False) -> None:
@@ -23,9 +24,9 @@ class Follower:
         self._positions: dict[int, int] | None = None
 
     async def begin(self) -> dict[int, int]:
-        """Fix and return the first offset to read, by partition. The first call of ``new`` does it otherwise.
+        """Fix and return the first offset to read, by partition.
 
-        Raise LogUnavailable.
+        Without this call, the first call of ``new`` fixes these offsets. Raise LogUnavailable.
         """
         ask = self._log.beginnings if self._from_start else self._log.ends
         self._positions = dict(await ask(self._topic))

@@ -1,4 +1,4 @@
-"""The log on Kafka."""
+"""The log interface implemented on Kafka."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 TIMEOUT_S = 30.0
-"""Longest silence of the broker before the log gives up, in seconds. The timeout is longer than a broker's
-restart."""
+"""Time without a response from the broker after which a call raises LogUnavailable, in seconds. This timeout is
+longer than a broker's restart."""
 _POLL_MS = 500
-"""Longest wait of one poll, in ms. Short enough to notice the deadline in time; long enough that polls cost
-little."""
+"""Longest time that one poll waits for records, in ms. This time is short enough to notice the deadline in time, and
+long enough that polls cost little."""
 _IDLE_READERS = 2
-"""Maximum number of idle consumers kept between reads. Alerts read one frame after another; no caller reads many at
-once."""
+"""Maximum number of idle consumers kept between reads. Two are enough, because no caller runs many reads at once: the
+alert service reads one frame after another."""
 _RETRY_PAUSE_S = 0.1
-"""Pause between requests to a broker that is still loading, in seconds. Loading takes about a second."""
+"""Pause before a request is repeated while the broker is still loading its data, in seconds. Loading takes about a
+second."""
 
 
 def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes]) -> LogRecord:
-    """Convert a record of aiokafka. The topic loses its prefix, and a missing value becomes an empty value."""
+    """Convert a record of aiokafka.
+
+    Remove the prefix from the topic's name, and make a missing value an empty value.
+    """
     return LogRecord(
         topic=record.topic.removeprefix(settings.prefix),
         partition=record.partition,
@@ -50,7 +54,7 @@ def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes])
 
 
 class KafkaLog:
-    """A Log on an Apache Kafka cluster, and an asynchronous context manager that closes it.
+    """A Log on an Apache Kafka cluster. The log is an asynchronous context manager, which closes the log at the end.
 
     Clients are started when first needed and stopped by ``close``.
     """
@@ -60,7 +64,8 @@ class KafkaLog:
         self._client_id = client_id
         self._timeout_s = timeout_s
         self._clients: dict[Callable[..., Any], Any] = {}
-        """The started clients by their factory: the producer, the consumer for offsets, and the admin client."""
+        """The started clients, by the function that creates the client: one producer, one consumer for offsets, one
+        admin client."""
         self._starting = asyncio.Lock()
         self._writers: set[KafkaWriter] = set()
         self._idle: list[AIOKafkaConsumer] = []
@@ -92,7 +97,10 @@ class KafkaLog:
         return Position(meta.partition, meta.offset)
 
     async def partitions(self) -> Mapping[str, int]:
-        """Return the number of partitions of each topic under this prefix. Raise LogUnavailable."""
+        """Return the number of partitions of each topic whose name begins with the deployment's prefix.
+
+        Raise LogUnavailable.
+        """
         # Describe all topics: on brokers that allow it, describing a missing topic by name creates it.
         described = await self._ask("topics", lambda admin: admin.describe_topics())
         return {
@@ -102,7 +110,7 @@ class KafkaLog:
         }
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        """Return, by partition, the last stable offset.
+        """Return the last stable offset of each partition.
 
         A read up to this offset ends even while a transaction is open.
         """
@@ -110,7 +118,10 @@ class KafkaLog:
         return await _offsets(reader.end_offsets, parts)
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Wait until the transactions now open have ended. Return the partitions' ends. Raise LogUnavailable."""
+        """Wait until all transactions that are open now have ended, then return the end of each partition.
+
+        Raise LogUnavailable.
+        """
         _, parts = await self._partitions_of(topic)
         wanted = [kafka_tp for kafka_tp in parts if kafka_tp.partition in set(partitions)]
         raw = kafka.consumer(self.settings, self._client_id, isolation_level="read_uncommitted")
@@ -131,12 +142,15 @@ class KafkaLog:
             await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return, by partition, the first offset that retention has not deleted. Raise LogUnavailable."""
+        """Return the first offset of each partition that retention has not deleted. Raise LogUnavailable."""
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.beginning_offsets, parts)
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
-        """Return the offset of the first record written at that Unix time or later, the end if no record is."""
+        """Return the offset of the first record written at or after ``at_ms``, else the partition's end.
+
+        ``at_ms`` is Unix time in ms.
+        """
         await self._require(*tp)
         kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
         try:
@@ -177,12 +191,18 @@ class KafkaLog:
             await self._give_back(consumer, complete)
 
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
-        """Return the next offset that a group will read, None without a commit. Raise LogUnavailable."""
+        """Return the next offset that a group will read, None if the group has not committed.
+
+        Raise LogUnavailable.
+        """
         commit = await self.commit_of(group, tp)
         return commit.offset if commit else None
 
     async def commit_of(self, group: str, tp: TopicPartition) -> GroupCommit | None:
-        """Return a group's commit with its metadata, None without a commit. Raise LogUnavailable."""
+        """Return a group's committed offset with its metadata, None if the group has not committed.
+
+        Raise LogUnavailable.
+        """
         kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
 
         async def question(admin: AIOKafkaAdminClient) -> GroupCommit | None:
@@ -195,7 +215,7 @@ class KafkaLog:
         return commit if commit.offset >= 0 else None
 
     async def members(self, group: str) -> Sequence[tuple[str, int]] | None:
-        """Return client id and number of partitions of each member of a group; None while the group rebalances.
+        """Return (client id, number of partitions) of each member of a group; None while the group rebalances.
 
         Raise LogUnavailable.
         """
@@ -212,8 +232,10 @@ class KafkaLog:
         return [(client_id, _held(assignment)) for _, client_id, _, _, assignment in members]
 
     async def writer(self, transactional_id: str) -> KafkaWriter:
-        """Open the writer of this transactional id. Fence an older writer and abort its transaction. Raise
-        LogUnavailable."""
+        """Open the writer for a transactional id.
+
+        Fence an older writer with this id and abort its transaction. Raise LogUnavailable.
+        """
         writer = KafkaWriter(self.settings, self._client_id, transactional_id, self._timeout_s)
         await writer.open()
         self._writers = {w for w in self._writers if not w.closed} | {writer}
@@ -234,7 +256,7 @@ class KafkaLog:
             await self._clients.pop(kafka.admin).close()
 
     async def _ask(self, subject: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T | None]]) -> T:
-        """Repeat a request until its answer is not None. Raise LogUnavailable after the timeout."""
+        """Repeat a request to the broker until the response is not None. Raise LogUnavailable after the timeout."""
         deadline = Deadline.after(self._timeout_s)
         while True:
             problem: object = "the broker is still loading"
@@ -255,7 +277,7 @@ class KafkaLog:
         return client
 
     async def _started(self, make: Callable[[KafkaSettings, str], C]) -> C:
-        """Return the one client of this kind, started when first needed."""
+        """Return the client that ``make`` creates, and create and start it in the first call."""
         async with self._starting:
             if make not in self._clients:
                 self._clients[make] = await self._new(make)
@@ -263,7 +285,10 @@ class KafkaLog:
             return client
 
     async def _give_back(self, consumer: AIOKafkaConsumer, complete: bool) -> None:
-        """Keep a consumer whose read completed, so that the next read needs no new connection. Stop it otherwise."""
+        """Keep a consumer whose read completed, so that the next read needs no new connection.
+
+        Stop a consumer whose read did not complete.
+        """
         if complete and not self._closed and len(self._idle) < _IDLE_READERS:
             consumer.pause(*consumer.assignment())
             self._idle.append(consumer)
@@ -276,7 +301,10 @@ class KafkaLog:
         return await self._started(kafka.consumer), [KafkaPartition(name, p) for p in range(count)]
 
     async def _require(self, topic: str, partition: int = 0) -> int:
-        """Return the number of a topic's partitions. Raise LogUnavailable if ``partition`` is not among them."""
+        """Return the number of a topic's partitions.
+
+        Raise LogUnavailable if the topic has no partition ``partition``.
+        """
         count = (await self.partitions()).get(topic, 0)
         name = self.settings.topic(topic)
         if not count:

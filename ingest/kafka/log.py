@@ -1,8 +1,8 @@
-"""The log interface: the part of Kafka that decision code needs.
+"""The log interface: the functions of Kafka that this project's services use.
 
-Topic names here have no deployment prefix. ``kafkalog`` implements this interface on Kafka. ``memorylog`` implements
-this interface in memory, for tests. Consumer groups are not part of the interface: a service that needs a group has
-its own consumer.
+In this interface, topic names have no deployment prefix. ``kafkalog`` implements this interface on Kafka.
+``memorylog`` implements this interface in memory, for tests. Consumer groups are not part of the interface: a service
+that needs a group has its own consumer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """A record read from the log. ``timestamp_ms`` is Unix time in ms."""
+    """A record read from the log. ``timestamp_ms`` is the Unix time in ms at which the broker appended the record."""
 
     topic: str
     partition: int
@@ -51,7 +51,7 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record to write. The partition is always explicit.
+    """A record to write. The caller always chooses the partition.
 
     On a compacted topic an empty value is a tombstone, which deletes the key.
     """
@@ -64,72 +64,84 @@ class Outgoing:
 
 
 def require_size(record: Outgoing) -> None:
-    """Raise Oversize if a record's value exceeds the largest limit of any topic."""
+    """Raise Oversize if a record's value exceeds ``MAX_RECORD_BYTES``."""
     if len(record.value) > MAX_RECORD_BYTES:
         raise Oversize(len(record.value), MAX_RECORD_BYTES)
 
 
 class Writer(Protocol):
-    """The only writer under one transactional id: opening a second writer with the same id fences the first."""
+    """A writer of transactions.
+
+    Only one writer can use a transactional id: opening a second writer with the same id fences the first writer.
+    """
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Write all records and the group's next offsets in one transaction, or write nothing.
+        """Write all records and commit the group's next offsets in one transaction, or write nothing.
 
-        Return after the commit. Raise Fenced when a newer writer has this id, and LogUnavailable when the broker
-        did not answer. After either error, and after a cancellation, only ``close`` may be called. Raise Oversize
-        when a record is too large; then nothing was written.
+        Return after the transaction is committed. Raise Fenced when a newer writer has the same transactional id, and
+        LogUnavailable when the broker does not respond. After Fenced, LogUnavailable or a cancellation, the caller
+        may only call ``close``. Raise Oversize and write nothing when a record is too large.
         """
 
     async def close(self) -> None:
-        """Abort the open transaction and release the id. A second call does nothing."""
+        """Abort the open transaction and release the transactional id. A second call does nothing."""
 
 
 class Log(Protocol):
-    """An ordered, partitioned log. All methods must be called in the same event loop. No method blocks the loop."""
+    """An ordered, partitioned log.
+
+    All methods must be called in the same event loop. No method blocks the event loop.
+    """
 
     async def produce(self, record: Outgoing) -> Position:
         """Write one record, and return its position once every replica has the record.
 
-        Raise LogUnavailable when the partition does not exist or the broker did not answer. Without an answer, the
-        record may have been written, or may still be written. Raise Oversize when the record is too large.
+        Raise LogUnavailable when the partition does not exist or the broker does not respond. If the broker does not
+        respond, the record may have been written, or may still be written. Raise Oversize when the record is too
+        large.
         """
 
     async def partitions(self) -> Mapping[str, int]:
         """Return the number of partitions of each topic that exists."""
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        """Return, by partition, the offset after the last committed record. Raise LogUnavailable."""
+        """Return the offset after the last committed record of each partition. Raise LogUnavailable."""
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Wait until every transaction now open in these partitions has ended. Return their ends.
+        """Wait until all transactions that are open now have ended, then return the end of each partition.
 
-        The ends then include records that were committed after another writer's open transaction. Raise
-        LogUnavailable when a transaction stays open for too long.
+        Without this wait, an end may lie before committed records, because another writer's open transaction holds it
+        back. Raise LogUnavailable when a transaction stays open for too long.
         """
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return, by partition, the first offset that retention has not deleted. Raise LogUnavailable."""
+        """Return the first offset of each partition that retention has not deleted. Raise LogUnavailable."""
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
-        """Return the offset of the first record written at that Unix time or later, the end if no record is.
+        """Return the offset of the first record written at or after ``at_ms``, else the partition's end.
+
+        ``at_ms`` is Unix time in ms. Raise LogUnavailable.
+        """
+
+    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
+        """Yield the committed records with offsets from ``start`` up to but not including ``stop``.
+
+        Offsets of deleted records and of aborted transactions are skipped. Raise LogUnavailable when the partition
+        does not exist, or when the broker stops sending records before ``stop`` is reached. A caller that stops early
+        must close the generator (``contextlib.aclosing``) to release its connection.
+        """
+
+    async def committed(self, group: str, tp: TopicPartition) -> int | None:
+        """Return the next offset that a group will read, None if the group has not committed.
 
         Raise LogUnavailable.
         """
 
-    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
-        """Yield the committed records from ``start`` up to but not including ``stop``, then end.
-
-        Offsets of deleted records and of aborted transactions are skipped. Raise LogUnavailable when the partition
-        does not exist, or when the broker stays silent before ``stop`` is reached. A caller that leaves early
-        closes the generator (``contextlib.aclosing``), which releases its connection.
-        """
-
-    async def committed(self, group: str, tp: TopicPartition) -> int | None:
-        """Return the next offset that a group will read, None without a commit. Raise LogUnavailable."""
-
     async def writer(self, transactional_id: str) -> Writer:
-        """Open the writer of this transactional id. Fence an older writer and abort its transaction. Raise
-        LogUnavailable."""
+        """Open the writer for a transactional id.
+
+        Fence an older writer with this id and abort its transaction. Raise LogUnavailable.
+        """
 
     async def close(self) -> None:
         """Close all writers and connections. A second call does nothing."""
