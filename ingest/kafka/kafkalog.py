@@ -142,7 +142,7 @@ class KafkaLog:
             await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return the first offset of each partition that retention has not deleted. Raise LogUnavailable."""
+        """Return, for each partition, the first offset that retention has not deleted. Raise LogUnavailable."""
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.beginning_offsets, parts)
 

@@ -115,7 +115,7 @@ class Log(Protocol):
         """
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return the first offset of each partition that retention has not deleted. Raise LogUnavailable."""
+        """Return, for each partition, the first offset that retention has not deleted. Raise LogUnavailable."""
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
         """Return the offset of the first record written at or after ``at_ms``, else the partition's end.

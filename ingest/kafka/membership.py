@@ -1,8 +1,8 @@
 """Detection of a consumer group member that is left without partitions.
 
-A topic that is deleted and created again, or a rebalance that the broker loses, may leave a member without partitions
-although other members hold several, or no member holds any. The member runs, sends heartbeats, and reads nothing. A
-restart of this member makes the group assign all partitions anew.
+When a topic is deleted and created again, or the broker loses a rebalance, a member may be left without partitions
+although partitions are available: other members hold several, or no member holds any. Such a member runs and sends
+heartbeats, but reads nothing. Restarting the member makes the group assign all partitions again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from ingest.runtime.clock import Clock, SystemClock
 _log = logs.get("ingest.membership")
 
 CHECK_S = 10.0
-"""Time between two requests to the group's coordinator, in seconds. Each request is small."""
+"""Time between two requests to the group's coordinator, in seconds. Requests may be this frequent because each
+request is small."""
 IDLE_LIMIT_S = 120.0
-"""Time without partitions after which the process ends, in seconds. The group needs less time to notice a lost member
-and to assign the member's partitions."""
+"""Time without partitions after which the process ends, in seconds. This limit is longer than the group needs to
+notice a lost member and to assign the lost member's partitions to other members."""
 
 
 class GroupLog(Protocol):
@@ -34,21 +35,24 @@ class GroupLog(Protocol):
         """Return the number of partitions of each topic."""
 
     async def members(self, group: str) -> Sequence[tuple[str, int]] | None:
-        """Return client id and number of partitions of each member; None while the group rebalances."""
+        """Return (client id, number of partitions) of each member of a group; None while the group rebalances."""
 
 
 class IdleMemberDetector:
-    """Decides whether a member is left without partitions, and for how long. Pure: the caller passes the time."""
+    """Decides whether a group member is left without partitions, and for how long.
+
+    The detector reads no clock: the caller passes the time.
+    """
 
     def __init__(self, client_id: str) -> None:
         self._client_id = client_id
         self._since_s: float | None = None
 
     def check(self, now_s: float, partitions: int, members: Sequence[tuple[str, int]] | None) -> float | None:
-        """Return the seconds for which this member has been left without partitions, None if it has not.
+        """Return how long this member has been left without partitions, in seconds; None if that is not the case.
 
-        A member without partitions does not count as left without if each partition is held by a different member. A
-        rebalance (``members`` is None) neither starts nor resets the idle time.
+        A member without partitions counts as left without only if the number of partitions exceeds the number of
+        members that hold partitions. A rebalance (``members`` is None) neither starts nor resets the idle time.
         """
         if members is None:
             return None if self._since_s is None else now_s - self._since_s
@@ -61,7 +65,10 @@ class IdleMemberDetector:
 
 
 class MemberGuard:
-    """Watches one member of a group. ``idle`` is 1 while the member is left without partitions, else 0."""
+    """Watches one member of a consumer group.
+
+    The gauge ``idle`` is 1 while the member is left without partitions, else 0.
+    """
 
     def __init__(
         self,
@@ -82,7 +89,7 @@ class MemberGuard:
     async def watching(self, stop: asyncio.Event) -> AsyncIterator[None]:
         """Watch the member until the context ends.
 
-        Set ``stop`` and raise MemberIdle if the member is idle for too long.
+        Set ``stop`` and raise MemberIdle if the member has been left without partitions for ``IDLE_LIMIT_S``.
         """
         task = asyncio.create_task(self._watch())
         task.add_done_callback(lambda done: None if done.cancelled() else stop.set())

@@ -1,4 +1,4 @@
-"""A log in memory with the contract of the Kafka log, for tests of decision code and for trying out rules."""
+"""The log interface implemented in memory, for tests and for trying out rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from ingest.runtime.clock import Clock, SystemClock
 
 
 class MemoryLog:
-    """A Log that keeps its records in lists. Transactions are atomic because a transaction awaits nothing."""
+    """A Log that keeps its records in lists.
+
+    Transactions are atomic because no other coroutine runs during a transaction.
+    """
 
     def __init__(self, partitions: int = 4, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -28,7 +31,7 @@ class MemoryLog:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Keep the records, as ``close`` does."""
+        """Do nothing, so that a test can read the records after the context has ended."""
 
     def set_partitions(self, topic: str, partitions: int) -> None:
         """Change a topic's number of partitions."""
@@ -39,7 +42,10 @@ class MemoryLog:
         self._beginnings[tp] = max(before, self._beginnings[tp])
 
     def create_again(self, tp: TopicPartition) -> None:
-        """Empty a partition, as if its topic was deleted and created again. Commits of running members remain."""
+        """Empty a partition, as if its topic was deleted and created again.
+
+        Offsets that consumer groups committed remain.
+        """
         del self._records[tp]
         self._beginnings.pop(tp, None)
 
@@ -53,25 +59,28 @@ class MemoryLog:
         return dict(self._counts)
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        """Return, by partition, the offset after the last record."""
+        """Return, for each partition, the offset after the last record."""
         return {p: len(self._records[TopicPartition(topic, p)]) for p in range(self._count(topic))}
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the ends of these partitions at once: no transaction is ever open."""
+        """Return the ends of these partitions without waiting, because a MemoryLog never has an open transaction."""
         ends = await self.ends(topic)
         return {partition: ends[partition] for partition in partitions}
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:
-        """Return, by partition, the first offset that ``forget`` has not deleted."""
+        """Return, for each partition, the first offset that ``forget`` has not deleted."""
         return {p: self._beginnings[TopicPartition(topic, p)] for p in range(self._count(topic))}
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
-        """Return the offset of the first record written at that Unix time or later, the end if no record is."""
+        """Return the offset of the first record written at or after ``at_ms``, else the partition's end.
+
+        ``at_ms`` is Unix time in ms.
+        """
         records = self._records[tp][self._beginnings[tp] :]
         return next((r.offset for r in records if r.timestamp_ms >= at_ms), len(self._records[tp]))
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
-        """Yield the records from ``start`` up to but not including ``stop``."""
+        """Yield the records with offsets from ``start`` up to but not including ``stop``."""
         self._require_partition(topic, partition)
         records = self._records[TopicPartition(topic, partition)]
         if stop > len(records):
@@ -80,17 +89,17 @@ class MemoryLog:
             yield record
 
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
-        """Return the next offset that a group will read, None without a commit."""
+        """Return the next offset that a group will read, None if the group has not committed."""
         return self._offsets.get((group, tp))
 
     async def writer(self, transactional_id: str) -> _MemoryWriter:
-        """Open the writer of this id and fence an older writer."""
+        """Open the writer for a transactional id and fence an older writer with this id."""
         writer = _MemoryWriter(self, transactional_id)
         self._owners[transactional_id] = writer
         return writer
 
     async def close(self) -> None:
-        """Keep the records, so that a test can continue with them."""
+        """Do nothing, so that a test can read the records after a service has closed the log."""
 
     def _count(self, topic: str) -> int:
         if topic not in self._counts:

@@ -1,9 +1,9 @@
-"""The position at which a consumer group begins a partition, and the records that the group will never read.
+"""The offset at which a consumer group begins to read a partition, and reports of records that expired unread.
 
-Retention may delete records before a group has read them. The service that skips the deleted records first reports
-the gap on ``status``. Without this report, ``sightline audit`` would say "balanced" although records were lost. A
-topic that was deleted and created again begins at 0, so a committed offset of the old topic would skip its first
-records.
+Retention may delete records before a group has read them. Before a service skips such records, the service reports
+their offsets on ``status``. Without this report, ``sightline audit`` would say "balanced" although records were lost.
+If a topic was deleted and created again, the new topic begins at offset 0. An offset that was committed for the old
+topic would skip the first records of the new topic.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ _log = logs.get("ingest.position")
 
 
 BEYOND_EVERY_END = 2**62
-"""Offset that no topic reaches. When this offset is committed, the next owner of the partition begins at the topic's
-beginning."""
+"""Offset higher than the end of any partition. If a group commits this offset, the next reader of the partition
+starts at the partition's beginning."""
 
 
 class StartPosition(NamedTuple):
-    """The next offset to read, and the number of records that retention deleted before the group read them.
+    """The next offset that a group reads, and the number of records that expired before the group read them.
 
-    ``recreated`` is true if the topic was deleted and created again: the group then starts at the topic's beginning.
+    ``recreated`` is true if the topic was deleted and created again. In this case the group starts at the partition's
+    beginning.
     """
 
     offset: int
@@ -38,11 +39,11 @@ class StartPosition(NamedTuple):
 
 
 async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosition:
-    """Return the committed offset of a group, the beginning without a commit. Raise LogUnavailable.
+    """Return where a group starts to read: at its committed offset, or at the beginning if it has not committed.
 
-    Records that expired unread are logged and reported on ``status``. A group without a commit is new, so no deleted
-    record counts as missed. A commit beyond the end belongs to an earlier topic of this name: the group starts at the
-    beginning.
+    Raise LogUnavailable. Records that retention deleted before the group read them are logged and reported on
+    ``status``. A group without a committed offset is new, so deleted records do not count as missed. A committed
+    offset beyond the end belongs to a deleted topic with the same name, so the group starts at the beginning.
     """
     committed = await log.committed(group, tp)
     first = (await log.beginnings(tp.topic))[tp.partition]
@@ -63,9 +64,9 @@ async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosit
 
 
 async def commit(log: Log, group: str, tp: TopicPartition, position: int) -> None:
-    """Commit a position, which may be below the committed position. A group member itself never goes back.
+    """Commit an offset for a group, which may be lower than the group's committed offset.
 
-    Raise LogUnavailable.
+    Running members never commit a lower offset. Raise LogUnavailable.
     """
     writer = await log.writer(f"{group}-restart-{tp.topic}-{tp.partition}")
     try:
@@ -75,10 +76,10 @@ async def commit(log: Log, group: str, tp: TopicPartition, position: int) -> Non
 
 
 async def expired_between(log: Log, group: str, tp: TopicPartition, expected: int, found: int) -> int:
-    """Report the records that retention deleted between two reads, and return their number. Raise LogUnavailable.
+    """Report and count the records that retention deleted between two reads of a group. Raise LogUnavailable.
 
-    ``expected`` is the next offset of the group, and ``found`` the offset of the next record that was read. Gaps that
-    retention did not cause are transaction markers.
+    ``expected`` is the next offset of the group, and ``found`` the offset of the next record that was read. Missing
+    offsets that retention did not delete belong to transaction markers, and are not reported.
     """
     first = min(found, (await log.beginnings(tp.topic))[tp.partition])
     if first <= expected:
@@ -88,7 +89,7 @@ async def expired_between(log: Log, group: str, tp: TopicPartition, expected: in
 
 
 async def report_expired(log: Log, group: str, tp: TopicPartition, first: int, stop: int) -> None:
-    """Log that the records from ``first`` to ``stop - 1`` expired unread, and report the loss on ``status``."""
+    """Log that the offsets ``first`` to ``stop - 1`` expired unread, and report these offsets on ``status``."""
     gap = ExpiredUnread(group=group, topic=tp.topic, partition=tp.partition, first=first, last=stop - 1)
     _log.error("records_expired_unread", **gap.model_dump(), records=stop - first)
     beat = Heartbeat(

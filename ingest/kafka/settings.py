@@ -1,4 +1,4 @@
-"""Settings of Kafka clients, and the only functions that create clients: security, and the reason of each default."""
+"""Settings of Kafka clients, with the reason for each default, and the functions that create clients."""
 
 from __future__ import annotations
 
@@ -26,37 +26,42 @@ from ingest.kafka import fetched
 from ingest.runtime.text import decode_text
 
 MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
-"""Largest request, in bytes: one record of the largest size with its headers."""
+"""Maximum size of a request in bytes: one record of the largest size with its headers."""
 REQUEST_TIMEOUT_MS = 30_000
-"""Time limit of a request. Longer than a broker's restart; a shorter limit would abandon sends that the broker
-accepted."""
+"""Time limit of a request, in ms. The limit is longer than a broker's restart, because a shorter limit would give up
+requests that the broker accepts after the restart."""
 SESSION_TIMEOUT_MS = 12_000
-"""Time without a heartbeat after which the broker removes a member from its group. Pauses of the garbage collector
-and scheduler last seconds and must not end a session. A dead node must be replaced quickly."""
+"""Time without a heartbeat after which the broker removes a member from its group, in ms. Pauses by the garbage
+collector or the scheduler last seconds and must not end a session. A longer timeout would delay the takeover of a
+dead node's partitions."""
 HEARTBEAT_INTERVAL_MS = 3_000
-"""Pause between group heartbeats: a quarter of the session timeout, so that a member may lose three heartbeats in a
-row."""
+"""Pause between the heartbeats of a group member, in ms. The pause is a quarter of the session timeout, so that a
+member may lose three heartbeats in a row."""
 MAX_POLL_INTERVAL_MS = 120_000
-"""Longest pause between two polls. The slowest work between two polls, reading back the end of a partition, takes
-seconds: two minutes mean a hang."""
+"""Longest time between two polls of a consumer, in ms. Even the slowest work between two polls (reading the end of a
+partition again) takes only seconds, so a consumer that does not poll for two minutes hangs."""
 RETRY_BACKOFF_MS = 50
-"""Pause between retries of a retriable error, e.g. while a partition changes its leader."""
+"""Pause before a failed request is retried, in ms. A retry is necessary while a partition changes its leader, for
+example."""
 BETWEEN_TRANSACTIONS_S = 0.003
 """Pause before a transaction is retried while the markers of the previous transaction are still being written.
 
-Three of four consecutive transactions are retried. aiokafka's own pause is 20 ms; this shorter pause reduces the
-median transaction from 29 to 11 ms, see decision 0001.
+Three of four consecutive transactions are retried at least once. aiokafka's default pause is 20 ms. The shorter pause
+reduces the median duration of a transaction from 29 to 11 ms (decision 0001).
 """
 TRANSACTION_BATCH_BYTES = 1024 * 1024
-"""Batch size of a transactional producer: all results of a transaction for one partition fit into one request."""
+"""Batch size of a transactional producer, in bytes: large enough that one request holds all results of a transaction
+for one partition."""
 LINGER_MS = 2
-"""Time that a producer waits to fill a request. Frames are large, so a longer wait adds latency only."""
+"""Time that a producer waits for more records to fill a request, in ms. Because frames are large, a longer wait would
+only add latency."""
 FETCH_MAX_WAIT_MS = 100
-"""Longest time that the broker delays an empty response to a fetch. The broker responds at once when records
-arrive."""
+"""Longest time that the broker waits for new records before it sends an empty response to a fetch, in ms. When
+records arrive, the broker responds at once."""
 
 MAX_POLL_RECORDS = 500
-"""Largest number of records of one poll: a compressed batch of 16 MiB may hold millions."""
+"""Maximum number of records that one poll returns. Without this limit, one poll could return millions of records,
+because a compressed batch of 16 MiB may hold so many."""
 
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it
 fetched.install()
@@ -72,7 +77,10 @@ _LAST_PORT = 65_535
 
 
 def _addresses(bootstrap: str) -> str:
-    """Return the addresses unchanged. Raise ValueError for an address that a Kafka client would refuse later."""
+    """Return the text of bootstrap addresses unchanged.
+
+    Raise ValueError if the text contains an address that a Kafka client would refuse later.
+    """
     for address in bootstrap.split(","):
         found = _BROKER.fullmatch(address.strip())
         if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
@@ -89,7 +97,10 @@ def _is_loopback(address: str) -> bool:
 
 
 class KafkaSettings(BaseModel):
-    """Address and security of a cluster. ``prefix`` begins the name of every topic, group and transactional id."""
+    """Address and security settings of a Kafka cluster.
+
+    The names of all topics, groups and transactional ids begin with ``prefix``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -117,14 +128,14 @@ class KafkaSettings(BaseModel):
             raise ConfigError("environment", variable, env[variable], first["msg"]) from None
 
     def to_env(self) -> dict[str, str]:
-        """Return the variables that ``from_env`` reads, for a child process."""
+        """Return the environment variables from which a child process reads the same settings with ``from_env``."""
         values = self.model_dump(exclude_none=True, exclude_defaults=True, mode="json")
         env = {f"SIGHTLINE_KAFKA_{name.upper()}": str(value) for name, value in values.items() if name != "bootstrap"}
         return env | {"SIGHTLINE_KAFKA": self.bootstrap}
 
     @property
     def plaintext_hosts(self) -> list[str]:
-        """The brokers on other machines that are reached without TLS."""
+        """The bootstrap addresses on other machines that clients reach without TLS."""
         if "SSL" in self.security.split("_"):
             return []
         return [a.strip() for a in self.bootstrap.split(",") if not _is_loopback(a.strip())]
@@ -138,7 +149,10 @@ class KafkaSettings(BaseModel):
         return self.prefix + name
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context, None if TLS is off. Certificates are read from files. Raise ConfigError."""
+        """Return the TLS context, None if TLS is off.
+
+        Read the certificates from ``ca_file`` and ``cert_file``. Raise ConfigError.
+        """
         if "SSL" not in self.security.split("_"):
             return None
         with _readable(CA_FILE, self.ca_file, "a PEM file of certificates"):
@@ -149,9 +163,11 @@ class KafkaSettings(BaseModel):
         return context
 
     def password(self) -> str:
-        """Return the SASL password. The file is read each time, to pick up a rotated password. Raise ConfigError.
+        """Return the SASL password.
 
-        An empty file is an error: the broker may count an empty password as a failed attempt.
+        Each call reads the password file, so that a new password takes effect. Raise ConfigError. Raise ConfigError
+        also for an empty password file, because the broker may count a login with an empty password as a failed
+        attempt.
         """
         with _readable(PASSWORD_FILE, self.password_file, "a text file with the password"):
             password = decode_text(self.password_file.read_bytes()).strip() if self.password_file else ""
@@ -160,7 +176,10 @@ class KafkaSettings(BaseModel):
             return password
 
     def client(self, client_id: str) -> dict[str, Any]:
-        """Return the arguments of every aiokafka client. Raise ConfigError for an unusable file."""
+        """Return the constructor arguments that all aiokafka clients have in common.
+
+        Raise ConfigError for an unusable certificate or password file.
+        """
         args: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap,
             "client_id": client_id,
@@ -194,8 +213,8 @@ def producer(
 ) -> AIOKafkaProducer:
     """Make an idempotent producer that waits for all replicas. Start the producer before use, and stop it afterwards.
 
-    Each topic is compressed as the contract says: topics of JSON and small records are compressed, JPEG and pixels
-    are not.
+    The producer compresses each topic as ``TOPICS`` says: topics with JSON and small records are compressed, topics
+    with JPEG and pixels are not.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),
@@ -214,7 +233,10 @@ def producer(
 
 
 def _append_compressed(accumulator: MessageAccumulator, prefix: str, builder: BatchBuilder, tp: Any) -> Any:
-    """Append an empty batch with the compression of its topic. aiokafka has one compression for a whole producer."""
+    """Append an empty batch that uses its topic's compression.
+
+    By default, aiokafka uses one compression for all topics of a producer.
+    """
     topic = TOPICS.get(tp.topic.removeprefix(prefix))
     codec = topic.compression if topic else None
     accumulator._compression_type = AIOKafkaProducer._COMPRESSORS[codec][1] if codec else 0
@@ -226,7 +248,8 @@ def consumer(
 ) -> AIOKafkaConsumer:
     """Make a consumer that reads committed records only and never commits by itself.
 
-    ``group`` is the name without prefix. Start the consumer before use, and stop it afterwards.
+    ``group`` is the group's name without the deployment's prefix. Start the consumer before use, and stop it
+    afterwards.
     """
     args: dict[str, Any] = {
         **settings.client(client_id),

@@ -39,13 +39,14 @@ from ingest.site.topic.store import publish, read
 from ingest.site.topic.view import Config
 
 PROPAGATION_S = 15.0
-"""Time limit for a change to reach every broker, in seconds. A change reaches all brokers in 1 to 2 s, later on a
-busy machine."""
+"""Time limit for a change of topics to reach every broker, in seconds. A change usually takes 1 to 2 s, and longer on
+a busy machine."""
 _POLL_S = 0.1
 _NAME = re.compile(NAME_PATTERN)
-"""Pattern of a camera's name. A record of another producer may have any key."""
+"""Pattern of a camera's name. The keys of records are checked with it, because records from other projects' producers
+may have any key."""
 _SET_ON_TOPIC = 1
-"""Source of a setting that is set on the topic (DYNAMIC_TOPIC_CONFIG in Kafka's protocol)."""
+"""Number in Kafka's protocol for a setting that was set on the topic itself (DYNAMIC_TOPIC_CONFIG)."""
 
 
 async def create(settings: KafkaSettings, partitions: int, replication: int = 1) -> list[str]:
@@ -73,11 +74,11 @@ async def create(settings: KafkaSettings, partitions: int, replication: int = 1)
 
 
 async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
-    """Compare the topics with the contract: partitions, retention, compression, timestamps, replicas in sync.
+    """Compare the topics' partition counts and settings with the contract.
 
     With ``fix``, first correct the settings that differ, add missing partitions to ``deliveries``, and return the
-    differences. Without ``fix``, nothing is corrected, because a shorter retention deletes records. Raise
-    TopicMismatch for the differences that remain.
+    corrected differences. Nothing is corrected without ``fix``, because a correction that shortens the retention
+    deletes records. Raise TopicMismatch if differences remain.
     """
     async with _admin(settings) as admin:
         described = await admin.describe_topics()
@@ -140,7 +141,7 @@ async def _add_deliveries(admin: AIOKafkaAdminClient, settings: KafkaSettings, f
 
 
 async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]) -> None:
-    """Set all settings of a topic. Settings that the request does not name return to the broker's defaults."""
+    """Set all settings of a topic. The broker resets every setting that ``wanted`` does not name to its default."""
     [response] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(wanted))])
     [(code, text, *_)] = response.resources
     if code:
@@ -148,11 +149,12 @@ async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]
 
 
 async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | None = None) -> dict[str, int]:
-    """Pin every known camera to its present partition, then add partitions to the co-partitioned topics.
+    """Pin every known camera to its present partition, then add partitions to the topics in ``CO_PARTITIONED``.
 
-    A camera is known if ``config`` names the camera, or the log has frames of the camera. Return the pins that were
-    written. Also give ``deliveries`` as many partitions as ``alerts``. After an interruption, call this function
-    again to finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a topic is missing.
+    A camera is known if the topic ``config`` contains the camera, or if there are frames of the camera. Return the
+    pins that were written. Also give ``deliveries`` as many partitions as ``alerts``. After an interruption, call
+    this function again to finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a
+    topic is missing.
     """
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
@@ -171,7 +173,7 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
 
 
 async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
-    """Delete the contract's topics whose full name begins with ``prefix``, and return their names.
+    """Delete this project's topics whose full name begins with ``prefix``, and return the deleted names.
 
     Only demos and tests call this function. Topics with this prefix whose names are not in the contract remain.
     """
@@ -195,14 +197,18 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
 
 
 async def _new_pins(log: Log, config: Config, partitions: int) -> dict[str, int]:
-    """Return the partition of each camera without a pin: that of the camera's newest frame, else the name's hash."""
+    """Return the partition for each camera that has no pin.
+
+    This is the partition of the camera's newest frame. For a camera without frames, the hash of the name gives the
+    partition.
+    """
     known = {camera.name: partition_for(camera.name, partitions) for camera in config.of(CameraConfig)}
     known |= await _seen(log)
     return {name: partition for name, partition in known.items() if name not in config.pins}
 
 
 async def _seen(log: Log) -> dict[str, int]:
-    """Return the partition of each camera's newest frame."""
+    """Return the partition of each camera's newest frame, by camera."""
     newest: dict[str, tuple[int, int]] = {}
     for topic in (FRAMES, FRAMES_LATE):
         beginnings, ends = await log.beginnings(topic), await log.ends(topic)
@@ -214,7 +220,10 @@ async def _seen(log: Log) -> dict[str, int]:
 
 
 async def _settled(log: Log, done: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:
-    """Return the partition counts once ``done`` accepts them, or the latest counts after ``PROPAGATION_S``."""
+    """Wait until ``done`` accepts the topics' partition counts, at most ``PROPAGATION_S``.
+
+    Return the latest partition counts.
+    """
     deadline = Deadline.after(PROPAGATION_S)
     while True:
         found = await log.partitions()

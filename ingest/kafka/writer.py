@@ -1,4 +1,4 @@
-"""Writing to Kafka: checks before a send, transactions, and stopping a producer within a time limit."""
+"""Writing to Kafka: checks before a record is sent, transactions, and stopping a producer within a time limit."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ingest.kafka.log import Outgoing, TopicPartition, require_size
 from ingest.kafka.settings import KafkaSettings
 
 UNKNOWN_TOPIC_S = 5.0
-"""Time after which a topic counts as missing, in seconds. A new topic is known to every broker within 1 s."""
+"""Time after which an unknown topic counts as missing, in seconds. Every broker knows a new topic within 1 s."""
 FLUSH_S = 5.0
-"""Time that a stopped producer has to write its buffer, in seconds. This time covers a short stall of the broker, not
-a restart."""
+"""Time limit for a producer to send its buffered records when it is stopped, in seconds. This time is enough for a
+short stall of the broker, but not for a broker's restart."""
 
 _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber)
-"""Errors that a broker returns to a producer of an older epoch. Which error the broker returns depends on the
-request."""
+"""Errors that a broker returns to a producer that was fenced by a newer producer. The error depends on the kind of
+the request."""
 
 
 async def start(client: Any, settings: KafkaSettings) -> None:
@@ -50,7 +50,10 @@ async def start(client: Any, settings: KafkaSettings) -> None:
 
 
 async def stop(producer: AIOKafkaProducer, flush_s: float = FLUSH_S) -> None:
-    """Stop a producer. Records that the broker does not accept within ``flush_s`` fail with KafkaTimeoutError."""
+    """Stop a producer.
+
+    Buffered records that the broker does not accept within ``flush_s`` fail with KafkaTimeoutError.
+    """
     try:
         async with asyncio.timeout(flush_s):
             await producer.flush()
@@ -82,7 +85,7 @@ async def require_writable(producer: AIOKafkaProducer, settings: KafkaSettings, 
 
 
 def arguments(settings: KafkaSettings, record: Outgoing) -> dict[str, Any]:
-    """Return the arguments of aiokafka's ``send``.
+    """Return the arguments of aiokafka's ``send`` for a record.
 
     An empty value with a key becomes a tombstone, which deletes the key in a compacted topic.
     """
@@ -98,7 +101,7 @@ def arguments(settings: KafkaSettings, record: Outgoing) -> dict[str, Any]:
 class KafkaWriter:
     """A transactional producer. A writer runs one transaction at a time.
 
-    After a failure, only ``close`` may be called.
+    After a failed transaction, the caller may only call ``close``.
     """
 
     def __init__(self, settings: KafkaSettings, client_id: str, transactional_id: str, timeout_s: float) -> None:
@@ -112,7 +115,7 @@ class KafkaWriter:
         self.closed = False
 
     async def open(self) -> None:
-        """Fence an older writer of this id and abort its transaction. Raise LogUnavailable."""
+        """Fence an older writer with the same transactional id and abort its transaction. Raise LogUnavailable."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await start(self._producer, self._settings)
@@ -122,7 +125,10 @@ class KafkaWriter:
             ) from error
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Write all records and the group's offsets in one transaction. Raise Fenced, LogUnavailable or Oversize."""
+        """Write all records and commit the group's offsets in one transaction.
+
+        Raise Fenced, LogUnavailable or Oversize.
+        """
         if self._failed is not None:
             raise type(self._failed)(str(self._failed))
         await require_writable(self._producer, self._settings, records)
@@ -185,7 +191,7 @@ def _retrieve_error(future: asyncio.Future[Any]) -> None:
 def _retrieve_errors(producer: AIOKafkaProducer) -> None:
     """Retrieve the errors in futures that nobody awaits after a producer has failed.
 
-    Otherwise asyncio reports each error as never retrieved, long after the failure itself was handled.
+    If nobody retrieves these errors, asyncio logs each one as "never retrieved" long after the failure was handled.
     """
     if producer._txn_manager._transaction_waiter is not None:
         _retrieve_error(producer._txn_manager._transaction_waiter)

@@ -1,1 +1,1 @@
-"""The ledger of captured frames and readings: interval algebra, final states, balance, auditor."""
+"""The ledger of captured frames and readings: intervals of sequence numbers, final states, balance, and audit."""
