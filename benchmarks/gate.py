@@ -1,7 +1,7 @@
 """Benchmark of the gate: share of withheld frames, CPU time, and share of detections that the kept frames still show.
 
 ``python -m benchmarks.gate`` runs the benchmark on the real footage of ``shared/data``, if present, and on simulated
-scenes. On the footage, YOLOX-nano classifies every frame once; the detections are cached under ``.sightline``.
+scenes. On the real footage, YOLOX-nano processes every frame once; its detections are cached under ``.sightline``.
 YOLOX-nano does not recognise the drawn vehicles of simulated scenes, so the ground truth replaces their detections.
 
 **Agreement.** A frame has news if it shows an object that the last kept frame did not show: no box in the last kept
@@ -15,19 +15,19 @@ not compared, because YOLOX takes cars seen from above for telephones.
 
 **Inherited.** A withheld frame inherits the detections of the last kept frame. ``inherited_f1`` is the F1 of the
 inherited detections against the frame's own detections, averaged over all frames; two boxes match if their IoU is at
-least one half. F1 is 1 for a frame without inherited and own detections. Reducto (Li et al., SIGCOMM 2020) calls
-``inherited_f1`` accuracy, and withholds 51 to 97 % of frames at an accuracy of 0.9.
+least one half. F1 is 1 for a frame that has neither inherited nor own detections. Reducto (Li et al., SIGCOMM 2020)
+calls ``inherited_f1`` accuracy, and withholds 51 to 97 % of frames at an accuracy of 0.9.
 
 **Competitors.** Fixed-threshold differencing keeps a frame if the share of pixels that differ by more than 25 grey
 levels from the last kept frame exceeds a threshold. The other competitor keeps every n-th frame. For each clip, the
 benchmark takes the threshold that withholds most frames while agreement and inherited F1 are no worse than with the
-gate. ``differencing_one_threshold`` takes one threshold for all clips, under the same condition for the pooled
-agreement and F1 of the clips.
+gate. ``differencing_one_threshold`` takes one threshold for all clips: the threshold that withholds most frames while
+pooled agreement and F1 are no worse than with the gate.
 
 **Cost.** The CPU times of the gate and of one inference are measured, on one thread each; an inference is timed every
 24 frames.
 
-The gate's constants were tuned on the three clips, so the results do not predict results on unseen footage.
+The gate's constants were tuned on the three clips of ``shared/data``, so the results say little about unseen footage.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def _smalls(footage: Footage) -> list[Image]:
 def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> dict[str, Any]:
     """Return the best results of differencing and of every n-th frame.
 
-    Both methods must reach the gate's agreement and F1.
+    Only thresholds and values of n whose agreement and F1 are no worse than the gate's count.
     """
     smalls = _smalls(footage)
     by_threshold = [agreement(differenced(smalls, t), footage.seen, steady) for t in THRESHOLDS]

@@ -100,7 +100,7 @@ class SpoolCopy:
 
 @dataclass
 class Topics:
-    """Records in Kafka, in the order of each partition: frames, readings, ends, withheld intervals, notices."""
+    """Records that an agent wrote to Kafka, in partition order: frames, readings, ends of epochs, withheld intervals, notices."""
 
     frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
     """Frame id, lane (``live`` or ``late``), and CRC-32 of each record."""

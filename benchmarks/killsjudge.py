@@ -1,8 +1,9 @@
 """Judges the evidence of a run that kills an agent repeatedly. Pure.
 
-A frame or reading counts as promised when its row is committed to the spool (DESIGN, section 2). Each promised record
-must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeats must keep each record once.
-The ledger must count a frame that was lost from memory as unclean, if a heartbeat had reported the frame.
+A frame or reading counts as promised when its row is committed to the spool (DESIGN, section 2). Each record that was
+committed to the spool must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeats must
+keep each record once. If a heartbeat had reported a frame that was lost from memory, the ledger must count the frame
+as ``unclean``.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from stream.sense.sensor import Cleaner
 
 REPORTED_WITHIN_S = 5.0
 """Maximum age of a frame that no heartbeat has reported, in seconds. A capture process reports its number of frames
-once per second, and the agent forwards the number in a heartbeat once per second. The limit exceeds the sum of 2 s,
-because a busy machine is slow."""
+once per second, and the agent forwards the number in a heartbeat once per second. The limit leaves 3 s for delays of
+a busy machine."""
 _MAX_FAULTS = 20
 _DROPPED = ("repeat", "old-epoch")
 
@@ -67,7 +68,7 @@ class InMemory:
 
     ``undecided`` counts the frames with a sequence number but without a gate decision. ``withheld`` counts the frames
     that the gate had withheld; their pictures were already discarded. ``reported`` counts the frames that a heartbeat
-    had reported, and that the ledger must therefore count as unclean.
+    had reported, and that the ledger must therefore count as ``unclean``.
     """
 
     undecided: int = 0
@@ -221,7 +222,7 @@ def _interrupted(evidence: KillEvidence) -> dict[Epoch, Kill]:
 
 
 def _memory(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Count the frames that were only in memory at each kill, and the unclean frames of the ledger."""
+    """Count the frames that were only in memory at each kill, and the lost frames that the ledger reports."""
     frames: dict[int, list[InMemory]] = {kill.number: [] for kill in evidence.kills if kill.open}
     readings: list[InMemory] = []
     for epoch, kill in broken.items():

@@ -76,8 +76,8 @@ class OutageOptions:
 class ReceivedFrames:
     """Frames that the consumer received.
 
-    ``ages_s`` has pairs (arrival time, age) by topic, and ``order`` has pairs (epoch, sequence number) by topic and
-    camera.
+    ``ages_s`` has pairs (arrival time, age at arrival) in seconds by topic, and ``order`` has pairs (epoch, sequence
+    number) by topic and camera.
     """
 
     ages_s: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {FRAMES: [], FRAMES_LATE: []})

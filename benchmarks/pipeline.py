@@ -80,7 +80,7 @@ class Picture:
 
 @dataclass
 class PipelineCase:
-    """Input of one measurement: frames, a model, and the pipeline that prepares frames for it."""
+    """Input of one measurement: frames, a model, and the pipeline configuration for the model."""
 
     name: str
     pictures: list[Picture]

@@ -3,8 +3,8 @@
 The ground truth is thirty face profiles of three people, labelled by hand (see ``benchmarks/data/faces.json``). A
 face counts as covered if at least nine tenths of its label's area are covered. The clip is also shown at half and a
 third of its size within a grey picture, to simulate a more distant camera. The redactor gets every frame in order, as
-in an agent without a gate, because it also redacts where it detected a face shortly before. Pictures of the labelled
-frames are written to ``.sightline/redaction`` for a human to check.
+in an agent without a gate, because the redactor also covers areas where it detected a face shortly before. Pictures
+of the labelled frames are written to ``.sightline/redaction`` for a human to check.
 """
 
 from __future__ import annotations

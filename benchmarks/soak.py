@@ -1,13 +1,14 @@
-"""Soak test of an agent for hours, with faults of its peers: the agent's memory and file descriptors must stay flat.
+"""Soak test of an agent for hours while broker and cameras fail: the agent's memory and file descriptors must not
+grow.
 
-``python -m benchmarks.soak --hours 2`` runs a real broker, and one agent with RTSP cameras (if the server of ``make
-peers`` is installed), simulated cameras, a sensor, and the host's own figures. The faults take turns: the broker is
-killed, the RTSP server is killed or hangs, a capture process is killed, and a camera is removed from the ``config``
-topic and added again. Every few seconds, the memory, file descriptors and threads of each process are measured. At
-the end, the agent is stopped, and the ledger is compared with the topics.
+``python -m benchmarks.soak --hours 2`` runs a real broker, and one agent with RTSP cameras (if ``make peers`` has
+installed the RTSP server), simulated cameras, a simulated sensor, and a sensor of the host's CPU load. Faults are
+caused one after the other: the broker is killed, the RTSP server is killed or hangs, a capture process is killed, and
+a camera is removed from the ``config`` topic and added again. Every 20 seconds, the memory, file descriptors and
+threads of each process are measured. At the end, the test stops the agent, and compares the ledger with the topics.
 
-**Flat.** After the warm-up, the median of the last quarter is at most ``SLACK`` above the median of the first
-quarter. A leak of one page per frame shows as megabytes within minutes.
+**Flat.** A figure is flat if, after the warm-up, the median of its last quarter is at most ``SLACK`` above the median
+of its first quarter. A leak of one memory page per frame adds up to megabytes within minutes.
 """
 
 from __future__ import annotations
@@ -48,18 +49,20 @@ from tests.peers.rtsp import RtspServer, why_not
 
 PARTITIONS = 4
 SLACK = 0.05
-"""Accepted growth of memory, as a share. The allocator alone varies by 2 to 3 % over an hour."""
+"""Accepted growth of memory, as a share. Memory use varies by 2 to 3 % over an hour because of the allocator
+alone."""
 SLACK_FILES = 2
-"""Accepted growth of descriptors and threads: a connection may be opening while a sample is taken."""
+"""Accepted growth of the numbers of file descriptors and threads: a new connection may be open while a sample is
+taken."""
 MAX_LOG_LINES = 40
 """Maximum number of lines of a traceback in the report."""
 TRAVELLER = "simulated-0"
-"""The camera that is removed and added again."""
+"""Name of the camera that the test removes from the ``config`` topic and adds again."""
 
 
 @dataclass(frozen=True)
 class SoakOptions:
-    """Options of a run. Times are in seconds; ``fault_s`` is the length of each fault."""
+    """Options of a run. All times are in seconds. ``fault_s`` is the length of each fault."""
 
     seconds: float = 7200.0
     fps: float = 10.0
@@ -73,7 +76,7 @@ class SoakOptions:
 
 @dataclass
 class Sample:
-    """Resources of the agent and its child processes at one time. Memory is the unique set size, in MB."""
+    """Resources of the agent and its child processes at one time. Memory is the unique set size (USS), in MB."""
 
     at_s: float
     agent_mb: float
@@ -86,7 +89,7 @@ class Sample:
 
 @dataclass
 class Soak:
-    """The running processes, and the faults so far."""
+    """The running processes, and the names of the faults caused so far."""
 
     options: SoakOptions
     broker: Broker
@@ -139,7 +142,7 @@ def _traceback(log: Path) -> list[str]:
 
 
 def judged(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return for each figure the medians of the first and last quarter, the slope, and whether the figure is flat."""
+    """Return the medians of the first and last quarter, the slope and the verdict, by name of the figure."""
     return {
         name: _flat([s.at_s for s in samples], [getattr(s, name) for s in samples], slack)
         for name, slack in (
@@ -153,7 +156,7 @@ def judged(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def faults(report: dict[str, Any]) -> list[str]:
-    """Return the faults that a report shows."""
+    """Check a report, and return the failed checks."""
     wrong = [f"{name} not flat" for name, figure in report["flat"].items() if not figure["flat"]]
     wrong += [f"{report['restarts']} restarts of the agent"] if report["restarts"] else []
     wrong += [name for name in ("missing", "holes", "duplicates") if report["ledger"][name]]
@@ -161,7 +164,10 @@ def faults(report: dict[str, Any]) -> list[str]:
 
 
 def _flat(at_s: Sequence[float], values: Sequence[float], slack: float) -> dict[str, Any]:
-    """Return whether one figure stayed flat, with its medians and slope. A slack below 1 is a share of the figure."""
+    """Return whether one figure stayed flat, with its medians and slope.
+
+    A ``slack`` below 1 is a share of the first median; a larger ``slack`` is an absolute growth.
+    """
     quarter = max(1, len(values) // 4)
     first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
     slope = statistics.linear_regression(at_s, values).slope if len(set(at_s)) > 1 else 0.0
@@ -224,7 +230,7 @@ def _sample(agent: psutil.Process, at_s: float) -> Sample:
 
 
 async def _cause_faults(soak: Soak) -> None:
-    """Cause one fault after the other until the time is over. Cause each kind of fault at least once.
+    """Cause faults one after the other until the run's time is over, each kind of fault at least once.
 
     Each fault ends before the next fault begins.
     """

@@ -1,8 +1,8 @@
 """Write amplification of the spool: bytes written to the disk per byte of a kept frame.
 
-Writing wears out flash cards. ``python -m benchmarks.wear`` measures the store on the disk of ``--folder``. Frames
-are kept, settled and removed, one or four per commit, with and without frames in flight; in an outage, frames are
-only kept. The kernel counts the bytes written by this process.
+Writing wears out flash cards. ``python -m benchmarks.wear`` measures the spool on the disk of ``--folder``. Frames
+are stored, offered for sending and removed, one or four per commit, with and without frames in flight; in a simulated
+outage, frames are only stored. The number of written bytes is the kernel's count for the process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from edge_agent.spool.store import SpoolStore
 from ingest.contract import headers as h
 
 BYTES = 60_000_000
-"""Bytes of frames in each case: enough for a dozen checkpoints of the write-ahead log."""
+"""Total size of the frames in each case: enough for a dozen checkpoints of SQLite's write-ahead log."""
 AT_ONCE = 64
 
 
 class WearCase(NamedTuple):
-    """One way to use the spool. ``on_their_way`` frames wait for an acknowledgement; None for an outage."""
+    """One pattern of use of the spool.
+
+    ``on_their_way`` is the number of frames that wait for Kafka's acknowledgement, or None in an outage.
+    """
 
     size: int
     in_a_commit: int
@@ -40,7 +43,7 @@ CASES = [
 
 
 def measure(case: WearCase, folder: Path) -> float:
-    """Return the number of bytes written per byte kept."""
+    """Return the number of bytes written to the disk per byte stored in the spool."""
     spool = SpoolStore(folder / "spool.db", "wear")
     epoch = spool.begin_epoch("camera", "frame", 1)
     frames, offered, before = BYTES // case.size, list[int](), _written()
@@ -71,7 +74,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Folder on the disk to measure; not in memory.")] = Path("/var/tmp"),  # noqa: S108
     out: Out = RESULTS,
 ) -> None:
-    """Measure, print, and keep the results with date and machine."""
+    """Measure all cases, and print and save the results with date and machine."""
     measured: list[dict[str, Any]] = []
     for case in CASES:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:

@@ -1,9 +1,9 @@
-"""Benchmark of a camera behind a bad wire: captured frames, and time to recover after the impairment.
+"""Benchmark of a camera behind an impaired network link: captured frames, and time to recover after the impairment.
 
-``python -m benchmarks.wire`` runs the benchmark, as root or with user namespaces. A real RTSP server sends real
-footage with a number in each frame, through a relay that loses, delays and slows IP packets. Each impairment has its
-own server, wire and spool, and uses the agent's back-off. Each kept frame is compared with the frame that the server
-sent.
+``python -m benchmarks.wire`` runs the benchmark; it needs root or unprivileged user namespaces. A real RTSP server
+sends real footage with a number drawn into each frame, through a relay that drops, delays and throttles IP packets.
+Each impairment has its own server, link and spool. The agent reconnects with its normal back-off. Each kept frame is
+compared with the frame that the server sent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ FOOTAGE = DATA / "highway.avi"
 FPS = 25
 STALL_S: float = WatchConfig().stall_s
 BOUND_S = CAP_S + STALL_S + START_S
-"""Maximum time to recover: a connection that began before the recovery stalls, then come a pause and a new start."""
+"""Maximum time to recover, in seconds: a connection that was opened before the recovery stalls, then the agent waits
+for its back-off and connects again."""
 USUAL_S, AFTER_S, LOOK_S = 5.0, 5.0, 0.02
 LOSS, JITTER_S = 0.05, 0.2
 KILLS = 20
@@ -47,7 +48,7 @@ KILLS = 20
 
 @dataclass
 class Course:
-    """Course of one impairment: a camera, its wire, and the measurements during the run."""
+    """Run of one impairment: a camera, its network link, and the measurements during the run."""
 
     there: FarCamera
     wire: BadWire
@@ -75,7 +76,10 @@ Impair = Callable[[Course], Awaitable[None]]
 
 
 async def _killed(course: Course) -> None:
-    """Kill the server, wait for up to 3 s, start the server, and let the server run for up to 6 s."""
+    """Kill and restart the RTSP server ``KILLS`` times.
+
+    The server is down for up to 3 s, and then runs for up to 6 s.
+    """
     chance = random.Random(0)
     for _ in range(KILLS):
         epoch = course.there.camera.epoch
@@ -101,7 +105,7 @@ async def _dead(course: Course) -> None:
 
 
 async def _third(course: Course) -> None:
-    """Limit the wire to a third of the footage's bandwidth."""
+    """Limit the network link to a third of the footage's bandwidth."""
     before = course.wire.set()["carried_bytes"]
     await asyncio.sleep(USUAL_S)
     usual = (course.wire.set()["carried_bytes"] - before) / USUAL_S
@@ -135,7 +139,10 @@ CASES: dict[str, tuple[str, Impair]] = {
 
 
 def footage(folder: Path) -> Path:
-    """Encode the numbered footage as a camera does, and write a list of its access units next to the video file."""
+    """Encode footage with a number in each frame as a camera does.
+
+    Write a list of the video's access units beside the video file.
+    """
     clip = units.encode(folder / "highway.mp4", _numbered(), FPS)
     units.units(clip, clip.with_suffix(".units"))
     return clip
@@ -174,7 +181,7 @@ async def run(clip: Path, transport: str, impair: Impair, seconds: float) -> dic
 
 
 def report(course: Course) -> dict[str, Any]:
-    """Return the report of a finished course."""
+    """Return the report of a finished run."""
     found = course.there.found()
     return {
         "captured": found.captured,
@@ -198,7 +205,7 @@ def main(
     only: Annotated[str, typer.Option(help="Run only impairments whose name contains this text.")] = "",
     out: Out = RESULTS,
 ) -> None:
-    """Run every impairment, print, and save the results with date and machine."""
+    """Run every impairment, and print and save the results with date and machine."""
     if reason := badwire.why_not() or rtsp.why_not() or ("" if FOOTAGE.exists() else f"no {FOOTAGE.name}"):
         raise typer.BadParameter(f"the benchmark cannot run here: {reason}")
     cases: dict[str, dict[str, Any]] = {}

@@ -1,20 +1,23 @@
-"""Benchmark of the engine node against a bare loop of its own ONNX Runtime session, on the same prepared pixels.
+"""Benchmark of the engine node against a bare loop, which calls the node's ONNX Runtime session on the same prepared
+pixels.
 
-``python -m benchmarks.serving.node --keep`` measures the shipped model and, if its file is there, YOLOX-nano, in
+``python -m benchmarks.serving.node --keep`` measures the shipped model, and YOLOX-nano if its model file exists, in
 batches of 1, 4 and 16 pictures.
 
-**Node.** A whole node runs in this process, with the consumer, the transactional writers and the limits of
-production, on a Kafka broker of its own. Before each round, the batches of the round are written in one Kafka
-transaction. The clock starts before this transaction is committed, and stops when the transaction of the last result
-is committed. Batches of ``prepare`` hold at most 8 frames, so the node merges two of them into a batch of 16.
+**Node.** A complete engine node runs in the benchmark's process, with the consumer, transactional writers and limits
+of production, on a Kafka broker that only the benchmark uses. Before each round, a producer writes the batches of the
+round in one Kafka transaction. The measured time begins before the commit of this transaction, and ends with the
+commit of the last result. A record of the topic ``batches`` has at most 8 frames, so the node merges two records into
+a batch of 16.
 
-**Bare loop.** The same session object computes the same number of batches, in as many threads as the node's engine
-has. Its pixels are already padded to the model's input. It reads no outputs and writes nothing.
+**Bare loop.** The bare loop runs the same number of batches through the node's session object, in as many threads as
+the node's engine has. The bare loop's pixels are already padded to the model's input. The bare loop decodes no
+outputs and writes nothing.
 
-**Fairness.** Bare loop and node take turns, and the turns of each round are in the opposite order of the last one.
-The ratio of a round divides the node's rows per second by the bare loop's. The batch size is given: the choice of
-warm-up is not used. The node is idle during the bare loop, but its consumer polls. ``cpu_ms_per_row`` is the CPU time
-of this process, without the broker's.
+**Fairness.** Each round measures the bare loop and the node, in the opposite order of the previous round. The ratio
+of a round is the node's rows per second divided by the bare loop's rows per second; a row is one picture. The command
+line sets the batch size; the node does not choose a batch size during warm-up. While the bare loop runs, the node
+only polls Kafka. ``cpu_ms_per_row`` is the CPU time of the benchmark's process, without the broker's CPU time.
 """
 
 from __future__ import annotations
@@ -58,35 +61,36 @@ from ingest.runtime import eventloop
 from ingest.runtime.clock import SystemClock
 
 PICTURES = 240
-"""Number of different pictures. Their pixels exceed every cache, so that both sides read them from memory."""
+"""Number of different pictures. The pixels of all pictures exceed the CPU caches, so node and bare loop read from
+memory."""
 RECORD_ROWS = 8
-"""Maximum number of frames per record: ``max_items`` of a pipeline by default."""
+"""Maximum number of frames per record: the default of a pipeline's ``max_items``."""
 GOAL_S = 600.0
-"""Latency goal of the pipeline in s. With this goal no batch is made smaller to be in time."""
+"""Latency goal of the pipeline in seconds: so long that the node never makes a batch smaller to meet the goal."""
 LEAST = 0.95
-"""Required ratio of the node's speed to that of the bare loop."""
+"""Minimum ratio of the node's rows per second to the bare loop's rows per second."""
 WRITTEN = "sightline_engine_records_total"
 
 
 class FixedBatchEngine(OnnxRuntimeEngine):
-    """An ONNX Runtime engine with a given batch size, which warm-up does not choose."""
+    """An ONNX Runtime engine with a fixed batch size, instead of the size that warm-up would choose."""
 
     def __init__(self, workers: int, size: int) -> None:
         super().__init__(workers)
         self._size = size
 
     def load(self, model: Model) -> None:
-        """Load a model with slots that are large enough."""
+        """Load a model with slots that hold at least a batch of the fixed size."""
         most = max(self._size, model.manifest.max_batch)
         super().load(replace(model, manifest=model.manifest.model_copy(update={"max_batch": most})))
 
     def warm_up(self) -> None:
-        """Time batches of the given size."""
+        """Time one batch of the fixed size."""
         self._batch_size = self._size
         self.warm_up_s = {self._size: self._timed_run(self._size)}
 
     def call(self, images: Images) -> None:
-        """Run the session in the calling thread, as a bare loop does."""
+        """Run the session on a batch in the calling thread."""
         assert self._session is not None
         self._session.run(self._names, {self._input: images})
 
@@ -100,14 +104,14 @@ class RoundFigures(NamedTuple):
 
 @dataclass
 class BareLoop:
-    """The bare loop: batches of padded pixels, and the engine whose session computes them."""
+    """The bare loop: batches of padded pixels, and the engine whose session processes the batches."""
 
     engine: FixedBatchEngine
     batches: Sequence[Images]
     threads: int
 
     def measure(self, calls: int) -> RoundFigures:
-        """Compute ``calls`` batches, and return the speed."""
+        """Run ``calls`` batches, and return rows per second and CPU time per row."""
 
         def work(number: int) -> None:
             for call in range(number, calls, self.threads):
@@ -121,7 +125,7 @@ class BareLoop:
 
 @dataclass
 class NodeInProcess:
-    """A running node, and the producer that fills its topic. An asynchronous context manager that stops both."""
+    """Context manager of a running engine node and of the producer that writes batches for the node."""
 
     case: PipelineCase
     settings: KafkaSettings
@@ -162,7 +166,10 @@ class NodeInProcess:
         await self._models.close()
 
     async def measure(self, records: Sequence[Outgoing], rows: int) -> RoundFigures:
-        """Write all records in one transaction, and return the speed from its commit to the commit of all results."""
+        """Write all records in one transaction.
+
+        Return the node's speed from this commit to the commit of the last result.
+        """
         wanted = self._written() + rows
         await self._producer.begin_transaction()
         await _send(self._producer, self.settings, records)
@@ -188,7 +195,7 @@ def _figures(rows: int, started_s: float, cpu_s: float) -> RoundFigures:
 
 
 def records_of(case: PipelineCase, rows: Sequence[PreparedRow], size: int, calls: int, epoch: int) -> list[Outgoing]:
-    """Return the records of ``calls`` batches. The partitions take turns; each has one camera."""
+    """Return the Kafka records of ``calls`` batches, for the partitions in turn; each partition has one camera."""
     per_record = min(size, RECORD_ROWS)
     pictures, seqs, records = itertools.cycle(rows), [0] * CAMERAS, []
     for number in range(calls * size // per_record):
@@ -200,7 +207,7 @@ def records_of(case: PipelineCase, rows: Sequence[PreparedRow], size: int, calls
 
 
 def summary(bare: Sequence[RoundFigures], node: Sequence[RoundFigures]) -> dict[str, Any]:
-    """Return the medians of the rounds, and the ratio of each round."""
+    """Return the median figures of all rounds, and the ratio of node to bare loop in each round."""
     ratios = [n.rows_per_s / b.rows_per_s for b, n in zip(bare, node, strict=True)]
     return {
         "bare_rows_per_s": statistics.median(b.rows_per_s for b in bare),
@@ -215,7 +222,7 @@ def summary(bare: Sequence[RoundFigures], node: Sequence[RoundFigures]) -> dict[
 async def measure(
     case: PipelineCase, broker: Broker, size: int, threads: int, rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """Measure one model at one batch size, in alternating turns of ``seconds`` each."""
+    """Measure node and bare loop alternately, each for ``seconds``, with one model and batch size."""
     settings = KafkaSettings(bootstrap=broker.bootstrap, prefix=f"node-{time.time_ns() // 1_000_000}.")
     await topicadmin.create(settings, partitions=CAMERAS)
     rows = prepared_rows(case)
@@ -247,7 +254,7 @@ def main(
     model: Annotated[str, typer.Option(help="Only the model with this name.")] = "",
     keep_it: KeepIt = False,
 ) -> None:
-    """Measure, and print the ratio of node and bare loop per model and batch size. Exit with 1 below 0.95."""
+    """Measure and print the ratio of node to bare loop per model and batch size. Exit with 1 below 0.95."""
     measured: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
         for case in cases(PICTURES):

@@ -13,7 +13,7 @@ from ingest.kafka.settings import KafkaSettings
 
 
 class SteadySender:
-    """A sender of a case's pictures again and again, as frames of all cameras in turn, in one epoch."""
+    """Sends a case's pictures in an endless loop, as frames of all cameras in turn, in one epoch."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float) -> None:
         self._case, self._settings, self._fps = case, settings, fps
@@ -21,7 +21,7 @@ class SteadySender:
         self.sent = 0
 
     def stop(self) -> None:
-        """Let ``run`` end after the present frame."""
+        """Make ``run`` end after the current frame."""
         self._over = True
 
     async def run(self, producer: AIOKafkaProducer) -> None:

@@ -1,8 +1,8 @@
-"""Witness inside an agent and its capture processes: a log of frames numbered, withheld, encoded and stored.
+"""Logs inside an agent and its capture processes which frames are numbered, withheld, encoded and stored.
 
-Python imports a module of this name at its start if the module's folder is on ``PYTHONPATH``. ``SIGHTLINE_WITNESS``
-names a folder, in which each process appends one line per event to its own file. A written line survives a kill of
-the process. ``benchmarks.killsevidence`` reads the lines.
+Python imports a module named ``sitecustomize`` at startup if the module's folder is on ``PYTHONPATH``.
+``SIGHTLINE_WITNESS`` names a folder in which each process appends one line per event to its own file. A written line
+survives a kill of the process. ``benchmarks.killsevidence`` reads these files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _write(file: int, event: str, name: str, epoch: int, seq: int, size: int = 0
 
 
 def _watch_numbers(file: int) -> None:
-    """Log each number given to a frame or a reading, and each number withheld."""
+    """Log each sequence number that is assigned to a frame or reading, and each number of a withheld frame."""
     from edge_agent.camera.tally import Tally
 
     number, withhold = Tally.number, Tally.withhold
@@ -40,7 +40,7 @@ def _watch_numbers(file: int) -> None:
 
 
 def _watch_encoding(file: int) -> None:
-    """Log each encoded frame with its bytes."""
+    """Log each encoded frame with its size in bytes."""
     from edge_agent.camera import intake
     from ingest.contract.codec import encode
 
@@ -53,7 +53,7 @@ def _watch_encoding(file: int) -> None:
 
 
 def _watch_promises(file: int) -> None:
-    """Log each frame and each record of readings that the spool has committed."""
+    """Log each frame, and each record of readings, after the spool has committed it."""
     from edge_agent.spool.store import SpoolStore
 
     keep = SpoolStore.keep

@@ -1,1 +1,1 @@
-"""Pictures of files, sent on the way of camera frames: `sightline classify`."""
+"""Implementation of `sightline classify`, which sends picture files through the stack like frames of a camera."""

@@ -1,4 +1,4 @@
-"""Find picture files, and capture each as the edge agent captures a frame."""
+"""Find picture files, and capture each file as the edge agent captures a frame."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, EncodeConfig, GateConfig
 
 QUALITY = 95
-"""JPEG quality of the sent pictures. Cameras send 85; X-rays and documents have fine detail and no second frame."""
+"""JPEG quality of the sent pictures. Cameras use 85. X-rays and documents need more, because they have fine detail
+and are sent only once."""
 _EVERY_PICTURE = GateConfig(motion=False, max_fps=0.0, open_fps=0.0, pre_roll_s=0.0)
 _REPORT_S = 1.0
-"""Step of the capture's clock for each picture. It is the interval of progress reports, so that each picture has a
-report with the reason why it is unusable."""
+"""Seconds by which the capture's clock advances per picture: the interval of progress reports, so that each unusable
+picture gets a progress report with the reason."""
 
 
 def find_pictures(named: Sequence[Path]) -> list[Path]:
-    """Return the named files, and the pictures of the named folders and their sub-folders by name. Each comes once.
+    """Return the named files, and the pictures below the named folders sorted by name, without repeats.
 
-    Raise ConfigError if a name does not exist, or if there is no picture at all.
+    Raise ConfigError if a named file or folder does not exist, or if no picture is found.
     """
     found: list[Path] = []
     for path in named:
@@ -52,9 +53,11 @@ def find_pictures(named: Sequence[Path]) -> list[Path]:
 
 
 class PictureCapture:
-    """A capture whose frames are picture files: numbered, encoded and accounted for as those of a camera.
+    """Captures picture files as frames.
 
-    Pictures are not redacted, and no gate withholds any. Call all methods from one thread at a time.
+    The frames are numbered, encoded and entered in the ledger like frames of a camera.
+
+    Pictures are not redacted, and no gate withholds pictures. Only one thread at a time may call the methods.
     """
 
     def __init__(self, stream: str, epoch: int) -> None:
@@ -67,9 +70,11 @@ class PictureCapture:
         self._decoder = PictureDecoder()
 
     def take(self, picture: Path, captured_ns: int) -> KeptFrame:
-        """Capture the next picture. Raise FrameUnusable with the reason if it cannot be read, decoded or encoded.
+        """Capture the next picture.
 
-        An unusable picture has a number in the ledger, too, and is withheld.
+        Raise FrameUnusable with the reason if the picture cannot be read, decoded or encoded.
+
+        An unusable picture also gets a sequence number, and the ledger counts the picture as withheld.
         """
         self._clock.advance(_REPORT_S)
         captured, reason = self._captured(picture, captured_ns)
@@ -84,7 +89,7 @@ class PictureCapture:
     def end(self) -> CaptureEnd:
         """End the capture.
 
-        Return the end of the capture, with the interval of the pictures that were withheld last.
+        Return the message that ends the capture, with the interval of the last withheld pictures.
         """
         self._intake.abandon()
         (end,) = (message for message in self._messages() if isinstance(message, CaptureEnd))
@@ -95,7 +100,7 @@ class PictureCapture:
         return [message for message in found if message]
 
     def _captured(self, picture: Path, captured_ns: int) -> tuple[CapturedFrame, str]:
-        """Return a decoded frame, or an unusable one with its reason."""
+        """Return a decoded frame and an empty reason, or an unusable frame and the reason."""
         try:
             data = _read(picture)
             _require_size(data)
@@ -121,9 +126,11 @@ def _read(picture: Path) -> bytes:
 
 
 def _require_size(data: bytes) -> None:
-    """Raise FrameUnusable if a header claims more pixels than a frame may have. Nothing is decoded.
+    """Raise FrameUnusable if the header of a picture states more pixels than a frame may have.
 
-    A header that Pillow cannot read passes: the decoder judges it.
+    The picture is not decoded.
+
+    A picture whose header Pillow cannot read passes this check; the decoder accepts or refuses the picture later.
     """
     try:
         with warnings.catch_warnings():

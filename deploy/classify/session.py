@@ -1,7 +1,9 @@
-"""One run of `sightline classify`: send pictures as frames, follow their ends, and balance their ledger.
+"""One run of `sightline classify`: send pictures as frames, wait for the outcome of each frame, and balance the
+ledger.
 
-The run is one stream with a name of its own, so it needs no entry in the site, and its frames are in one partition.
-The frames name their pipeline in a header; without it, every pipeline for all cameras would classify them.
+All frames of a run belong to one stream with a generated name, so they are in one partition, and the site file needs
+no entry for the stream. A header of each frame names the pipeline; without this header, every pipeline for all
+cameras would classify the frame.
 """
 
 from __future__ import annotations
@@ -37,15 +39,17 @@ from ingest.site.topic import store as configstore
 
 SERVICE = "classify"
 IN_FLIGHT = 32
-"""Pictures sent and not yet answered: four full batches, which keep a node busy and delay live cameras little."""
+"""Maximum number of sent pictures without a result: four full batches, which keep a node busy and delay live cameras
+little."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The end of one picture.
+    """The outcome of one picture.
 
-    ``outcome`` is ``classified``, ``empty``, ``shed`` or ``dead`` as in the ledger, ``unreadable`` for a picture that
-    cannot be sent, ``unanswered`` without an end in time, or ``unsent`` after earlier pictures were unanswered.
+    ``outcome`` is ``classified``, ``empty``, ``shed`` or ``dead`` as in the ledger, ``unreadable`` if the picture
+    could not be sent, ``unanswered`` if no result or dead letter arrived in time, or ``unsent`` if the run stopped
+    before the picture because earlier pictures were unanswered.
     """
 
     picture: Path
@@ -57,7 +61,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyOutcome:
-    """The stream of a finished run, its balance, and whether every picture was classified."""
+    """Outcome of a run: the stream's name, the ledger's balance, and whether every picture was classified."""
 
     stream: str
     balance: Balance
@@ -73,10 +77,10 @@ async def classify(
     on_answer: Callable[[Answer], None] = lambda _: None,
     clock: Clock | None = None,
 ) -> ClassifyOutcome:
-    """Send pictures to a pipeline, and report each end as it arrives. Return the ledger of the run.
+    """Send pictures to a pipeline, report each outcome as it arrives, and return the ledger's balance.
 
-    Stop when no answer arrives for ``timeout_s`` while pictures wait for one. Raise ConfigError for an unknown
-    pipeline, and LogUnavailable.
+    Stop if pictures are waiting and no outcome has arrived for ``timeout_s``. Raise ConfigError if the pipeline is
+    unknown, and LogUnavailable if Kafka does not answer.
     """
     clock = clock or SystemClock()
     config = await configstore.read(log)
@@ -99,7 +103,7 @@ def require_pipeline(name: str, known: Sequence[str]) -> None:
 
 
 class _Run:
-    """The state of one run: the pictures that wait for an answer, and the ledger of the stream."""
+    """State of one run: the pictures that wait for an outcome, and the ledger of the stream."""
 
     def __init__(
         self,
@@ -120,12 +124,12 @@ class _Run:
         self._followers = (Follower(log, RESULTS, partition=partition), Follower(log, DEADLETTER))
 
     async def begin(self) -> None:
-        """Begin to follow results and dead letters, before the first picture is sent."""
+        """Start to read new results and dead letters, before the first picture is sent."""
         for follower in self._followers:
             await follower.begin()
 
     async def send_all(self, queue: deque[Path], timeout_s: float) -> None:
-        """Send the pictures, a few at a time, and collect their ends."""
+        """Send the pictures, at most ``IN_FLIGHT`` at a time, and collect their outcomes."""
         deadline = Deadline.after(timeout_s, self._clock)
         ended = False
         while (queue or self._waiting) and not (self._waiting and deadline.passed):
@@ -160,7 +164,7 @@ class _Run:
         await self._produce(self._outgoing(kept))
 
     def _outgoing(self, kept: KeptFrame) -> Outgoing:
-        """Return the record that an agent would send, with the pipeline in its header."""
+        """Return the record that an agent would send for the frame, with the pipeline in a header."""
         row = Row(
             kind="frame",
             name=self._stream,
@@ -176,7 +180,7 @@ class _Run:
         return Outgoing(record.topic, self._partition, record.value, key=record.key.encode(), headers=headers)
 
     async def _end(self) -> None:
-        """Write the end of the epoch, as an agent does in its heartbeat."""
+        """Write the end of the epoch in a heartbeat, as an agent does."""
         end = self._capture.end()
         status = CameraStatus(
             camera=self._stream, epoch=self._epoch, state="ended", captured=end.last + 1, kept=self._kept
@@ -193,13 +197,13 @@ class _Run:
         await self._produce(Outgoing(STATUS, 0, encode(beat), key=beat.instance.encode()))
 
     async def _produce(self, record: Outgoing) -> None:
-        """Write a record. Enter it into the ledger once Kafka has acknowledged it."""
+        """Write a record to Kafka, and enter the record into the ledger after the acknowledgement."""
         at = await self._log.produce(record)
         written = LogRecord(record.topic, at.partition, at.offset, record.key, record.value, record.headers)
         ENTRY_BY_TOPIC[record.topic](self.ledger, written)
 
     async def _collect(self) -> bool:
-        """Report the new ends of this run's pictures. Return whether there was one."""
+        """Report the new outcomes of this run's pictures. Return whether a new outcome was found."""
         found = False
         for follower in self._followers:
             async with aclosing(follower.new()) as records:

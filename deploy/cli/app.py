@@ -1,4 +1,4 @@
-"""The `sightline` command line. A command imports the packages of its service only when the command runs."""
+"""The `sightline` command line. The packages of a command's service are imported only when the command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options, output and error handling that the commands share."""
+"""Options, output and error handling that all commands share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
 USAGE_EXIT = 2
-"""Exit code of a command that did nothing: an argument is wrong, or Kafka cannot be reached."""
+"""Exit code of a command that failed before it did anything: an argument is wrong, or Kafka cannot be reached."""
 
 _ENVIRONMENT = {
     errno.EACCES: "a place that this user may write to",
@@ -45,7 +45,7 @@ _ENVIRONMENT = {
     errno.EEXIST: "a folder",
     errno.EADDRINUSE: "a free port",
 }
-"""Errors of the operating system that are no bugs, and the expected value in their error message."""
+"""Expected value in the error message, by ``errno`` of an operating system error that is not a bug."""
 
 Kafka = Annotated[
     str, typer.Option("--kafka", help="Kafka's address. Default: $SIGHTLINE_KAFKA.", show_default=False)
@@ -72,13 +72,16 @@ progress = Console(stderr=True)
 
 
 def kafka_settings(kafka: str = "", prefix: str = "") -> KafkaSettings:
-    """Return the settings of the environment, overridden by the command line. Raise ConfigError."""
+    """Return Kafka's settings from environment variables; command line options override the variables.
+
+    Raise ConfigError.
+    """
     given = {key: value for key, value in (("SIGHTLINE_KAFKA", kafka), ("SIGHTLINE_KAFKA_PREFIX", prefix)) if value}
     return KafkaSettings.from_env({**os.environ, **given})
 
 
 def on_log(client_id: str, kafka: str, prefix: str, work: Callable[[Log], Awaitable[T]]) -> T:
-    """Connect to Kafka, run work on its log, and return the result. Raise ConfigError or LogUnavailable."""
+    """Connect to Kafka, call ``work`` with the log, and return the result. Raise ConfigError or LogUnavailable."""
     settings = kafka_settings(kafka, prefix)
 
     async def connected() -> T:
@@ -89,7 +92,7 @@ def on_log(client_id: str, kafka: str, prefix: str, work: Callable[[Log], Awaita
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mapping[str, str]) -> None:
-    """Print rows as JSON, or as a table. ``columns`` has the heading of each key that the table shows."""
+    """Print rows as JSON, or as a table. ``columns`` maps each row key that the table shows to its column heading."""
     if as_json:
         stdout.print_json(data=list(rows))
         return
@@ -100,17 +103,20 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mappin
 
 
 def printable(text: str) -> str:
-    """Return text of unknown origin with control characters and undecodable bytes escaped."""
+    """Escape control characters and undecodable bytes in text from an untrusted source."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _plain(text: str) -> Text:
-    """Return text of unknown origin without markup, and with control characters escaped."""
+    """Return text from an untrusted source as Rich text without markup, with control characters escaped."""
     return Text(printable(text))
 
 
 def signer(sign_key: Path | None) -> ConfigSigner | None:
-    """Return the signer of a private key. Raise ConfigError without a key if readers accept only signed entries."""
+    """Return a signer with the private key, or None without a key.
+
+    Raise ConfigError if there is no key and readers accept only signed entries.
+    """
     if sign_key:
         return ConfigSigner.load(sign_key)
     if os.environ.get(PUBLIC_KEY_FILE):
@@ -122,8 +128,8 @@ def signer(sign_key: Path | None) -> ConfigSigner | None:
 def friendly(command: Callable[P, T]) -> Callable[P, T]:
     """Print Sightline's own errors as one line on stderr and exit with 2.
 
-    Other errors are bugs: they keep a traceback. Errors of the operating system about a folder, a disk or a port also
-    print one line.
+    Operating system errors about a folder, a disk or a port also print one line. All other errors are bugs and keep
+    their traceback.
     """
 
     @functools.wraps(command)

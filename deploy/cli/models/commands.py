@@ -41,10 +41,10 @@ def add(
 
     A Keras file or a TensorFlow SavedModel is converted to ONNX first, which needs the extra `train`.
 
-    The file is inspected in a child process with bounds. The first decoder that can read the outputs is chosen.
-    Settings that the file does not show are assumed, and the report names these settings. Options override all
-    proposed settings. The stored model takes uint8 pixels. The outputs of the stored model are compared with the
-    outputs of the original, and nothing is stored if the outputs differ.
+    A child process with limits on CPU time and memory inspects the file. The first decoder that can read the model's
+    outputs is chosen. Settings that the file does not show are assumed, and the report names these settings. Options
+    override all proposed settings. The stored model takes uint8 pixels. The outputs of the stored model are compared
+    with the outputs of the original, and nothing is stored if the outputs differ.
     """
     _add(file, name_of(name, file), overrides, models, max_seconds, as_json)
 
@@ -75,7 +75,7 @@ def pull(
     max_seconds: MaxSeconds = 120,
     as_json: AsJson = False,
 ) -> None:
-    """Download a model, compare its SHA-256 with the given one, and add the model as `models add` does."""
+    """Download a model, check its SHA-256, and add the model as `models add` does."""
     from deploy.local.pull import pull as download
 
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
@@ -116,7 +116,7 @@ def show(
 @app.command()
 @friendly
 def verify(models: Models = DEFAULT_MODELS) -> None:
-    """Compare the file of every version with its manifest."""
+    """Check that the file of every model version matches the version's manifest."""
     repository = existing(models)
     for name in repository.names():
         for version in repository.versions(name):
@@ -126,7 +126,7 @@ def verify(models: Models = DEFAULT_MODELS) -> None:
 @app.command()
 @friendly
 def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: Models = DEFAULT_MODELS) -> None:
-    """Serve this version: running engine nodes load it within seconds."""
+    """Serve this version of a model: running engine nodes load the version within seconds."""
     before = existing(models).promote(name, version)
     stdout.print(f"{name}: {before} → {version}")
 
@@ -134,7 +134,7 @@ def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: 
 @app.command()
 @friendly
 def rollback(name: Name, models: Models = DEFAULT_MODELS) -> None:
-    """Serve the version before the one that is served now."""
+    """Serve the next older version of a model instead of the served version."""
     stdout.print(f"{name}: back to {existing(models).roll_back(name)}")
 
 

@@ -38,10 +38,10 @@ def compare(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Compare a candidate model with the served model, on the frames that both have classified.
+    """Compare a candidate model with the served model, on the frames that both models have classified.
 
     Print the agreement, the objects of each label that the candidate found and missed, and the frames with the
-    largest differences. The comparisons come from the topic `shadow`, which keeps them for 7 days.
+    largest differences. The comparisons come from the topic `shadow`, which keeps records for 7 days.
     """
     history = on_log("sightline-compare", kafka, prefix, lambda log: read_history(log, pipeline))
     known = history.candidates()
@@ -57,7 +57,7 @@ def compare(
 
 
 async def read_history(log: Log, pipeline: str) -> ShadowHistory:
-    """Read all comparisons of a pipeline. Name unreadable records on standard error. Raise LogUnavailable."""
+    """Read all comparisons of a pipeline. Report unreadable records on standard error. Raise LogUnavailable."""
     from engines.shadow.report import ShadowHistory
 
     history = ShadowHistory(pipeline)

@@ -1,4 +1,4 @@
-"""Options of the commands that inspect a model file, and their meaning."""
+"""Options of the commands that inspect a model file, and functions that parse the option values."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def overrides_of(
     size: Size = "",
     settings: Settings = None,
 ) -> Overrides:
-    """Return the settings that options fix. Raise ConfigError."""
+    """Return the model settings that the command line options set. Raise ConfigError."""
     from engines.repository.report import Overrides
 
     return Overrides(
@@ -108,7 +108,7 @@ def overrides_of(
 
 
 def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``overrides_of``.
+    """Add the options of ``overrides_of`` to a command.
 
     The command gets the values of the options as its argument ``overrides``.
     """
@@ -146,7 +146,7 @@ def _unique(key: str, lines: list[str]) -> tuple[str, ...]:
 
 
 def _decoding(settings: list[str]) -> dict[str, Any]:
-    """Return the settings of a decoder. A value is TOML, or else plain text."""
+    """Parse decoder settings of the form KEY=VALUE. A value that is not valid TOML is plain text."""
     found: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -169,7 +169,7 @@ def _size(text: str) -> tuple[int, int] | None:
 def name_of(name: str, file: Path) -> str:
     """Return the model name that the user gave, or a name derived from the file's name.
 
-    Raise ConfigError for an unusable name.
+    Raise ConfigError if the name is invalid.
     """
     chosen = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("._-")[:63].rstrip("._-")
     if not re.fullmatch(NAME_PATTERN, chosen):

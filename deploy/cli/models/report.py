@@ -70,7 +70,7 @@ def _tensor(tensor: TensorInfo) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a value as one line. Many labels are shortened to the first labels and the number of labels."""
+    """Format a value as one line. A long list is shortened to its length and its first elements."""
     if isinstance(value, Decoding):
         values = value.model_dump(exclude={"settings"}, exclude_defaults=True) | value.settings
         return ", ".join(f"{key} {found}" for key, found in values.items())
@@ -81,5 +81,5 @@ def _short(value: Any) -> str:
 
 
 def _line(text: str) -> None:
-    """Print text of unknown origin without markup."""
+    """Print text from an untrusted source without Rich markup."""
     stdout.print("".join(c if c.isprintable() or c == "\n" else "?" for c in text), markup=False, soft_wrap=True)

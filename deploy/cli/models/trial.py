@@ -20,7 +20,7 @@ Version = Annotated[int, typer.Option(min=0, help="Version of the model. 0: the 
 
 
 def existing(models: Path) -> Repository:
-    """Return the repository in a folder. Raise ConfigError if there is none."""
+    """Return the model repository in a folder. Raise ConfigError if the folder does not exist."""
     if not models.is_dir():
         raise ConfigError("models", "--models", str(models), "a model repository; `sightline models add` creates one")
     return Repository(models)
@@ -37,9 +37,9 @@ def try_model(
     models: Models = DEFAULT_MODELS,
     as_json: AsJson = False,
 ) -> None:
-    """Run a model on pictures and write each one with its boxes.
+    """Run a model on pictures, and write each picture with the bounding boxes of its detections.
 
-    A picture is prepared as a pipeline with `regions = "full"` prepares a frame.
+    Each picture is resized for the model like a frame in a pipeline with `regions = "full"`.
     """
     from deploy.local.modeltest import drawn_pictures
 

@@ -59,11 +59,12 @@ def run_agent(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Capture, gate, spool and send until stopped, then send the rest of the spool.
+    """Capture, gate, spool and send frames and readings until stopped, then send the rest of the spool.
 
     The agent starts with the cameras and sensors of the site file. Once the config topic has cameras or sensors of
-    the site, the agent runs these instead and follows the topic. `sightline config apply` writes the config topic.
-    Commands, secrets and files that the topic names need the permission of the policy or the site file.
+    the site, the agent runs the topic's cameras and sensors instead, and applies later changes of the topic.
+    `sightline config apply` writes the config topic. The agent uses a command, secret or file that the topic names
+    only if the policy or the site file allows it.
     """
     from edge_agent.policy import load_policy
 
@@ -96,7 +97,7 @@ def preview(
 ) -> None:
     """Run a camera's gate, masks and redaction for some seconds, and write a picture that shows the effect.
 
-    Green boxes are motion, yellow outlines are the gate's masks. No frame is stored or sent.
+    In the picture, green boxes are motion, and yellow outlines are the gate's masks. No frame is stored or sent.
     """
     wanted = next((c for c in site.load(site_file).cameras if c.name == camera), None)
     if wanted is None:
@@ -141,7 +142,8 @@ def doctor(
 
     Exits with 1 if a check fails.
 
-    No frame or reading is stored or sent. A few heartbeats are sent to compare the clocks.
+    No frame or reading is stored or sent. A few heartbeats are sent to Kafka to compare the clocks of agent and
+    broker.
     """
     from edge_agent.policy import Rights, load_policy
 

@@ -1,4 +1,4 @@
-"""`sightline engine`: an engine node, and its doctor."""
+"""`sightline engine`: run an engine node, or check the machine that runs the node."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ app = typer.Typer(invoke_without_command=True)
 _log = logs.get("engines.node")
 
 PROMOTIONS_S = 5.0
-"""Pause between two checks of the repository for promoted versions, in s."""
+"""Interval at which a node checks the model repository for promoted versions, in seconds."""
 
 
 @app.callback()
@@ -64,8 +64,8 @@ def engine(
 ) -> None:
     """Classify batches until stopped.
 
-    The node follows the pipelines of the site, and versions that are promoted or rolled back, while it runs. Exits
-    with 75 when another node has taken over its partitions or Kafka cannot be reached.
+    While the node runs, it applies changes of the site's pipelines, and loads model versions that are promoted or
+    rolled back. Exits with 75 if another node has taken over the node's partitions, or if Kafka cannot be reached.
     """
     if context.invoked_subcommand:
         return
@@ -156,7 +156,7 @@ async def _serve(
 
 
 def make_engine(model: Model, backend: str, instances: int) -> Engine:
-    """Return a new engine for a model. With the backend ``auto``, choose one and log the reasons."""
+    """Return a new engine for a model. With ``auto``, choose a backend and log the reason."""
     from engines import backends
 
     if backend == backends.AUTO:
@@ -195,7 +195,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show devices, versions, backends and the choice of `auto`, with its reasons.
+    """Show devices, package versions and backends, and the backend that `auto` chooses with the reasons.
 
     With --models, also show the speed of every served model on every usable backend, one batch at a time.
     """
@@ -253,7 +253,7 @@ def _print_gpu_use(use: Mapping[str, Any]) -> None:
 
 
 def _choices(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the choice of ``auto`` for each precision, and why other usable backends were not chosen."""
+    """Return one table row per precision: the backend that ``auto`` chooses, and why it chooses no other backend."""
     rows = []
     for precision, choice in report["auto"].items():
         usable = {name: text for name, text in choice["passed_over"].items() if not report["backends"][name]}

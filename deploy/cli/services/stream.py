@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from stream.sense.stage import SenseStage
 
 LATE_NICENESS = 10
-"""Niceness of a worker of the late lane. On a busy machine live frames come first, and late frames still make
-progress."""
+"""Niceness of a process that prepares late frames. On a busy machine live frames come first, and late frames still
+make progress."""
 
 Instance = Annotated[
     str,
@@ -43,7 +43,7 @@ Instance = Annotated[
 
 
 class Lane(StrEnum):
-    """The frames that a worker prepares."""
+    """Which frames a worker prepares: live frames, or the backlog of outages."""
 
     LIVE = "live"
     LATE = "late"
@@ -60,7 +60,7 @@ def prepare(
 ) -> None:
     """Decode, denoise and batch frames until stopped.
 
-    Exits with 70 after an error, with 75 when Kafka is gone.
+    Exits with 70 after an error, and with 75 if Kafka cannot be reached.
     """
     import cv2
 
@@ -87,7 +87,7 @@ def analyse(
 ) -> None:
     """Track objects and apply the rules until stopped.
 
-    Exits with 70 after an error, with 75 when Kafka is gone.
+    Exits with 70 after an error, and with 75 if Kafka cannot be reached.
     """
     from stream.analyse.stage import AnalyseStage
     from stream.rules import validated
@@ -110,7 +110,7 @@ def sense(
 ) -> None:
     """Clean sensor readings and apply their threshold rules until stopped.
 
-    Exits with 70 after an error, with 75 when Kafka is gone.
+    Exits with 70 after an error, and with 75 if Kafka cannot be reached.
     """
     from stream.metrics import SenseMetrics
     from stream.rules import validated
@@ -134,9 +134,9 @@ def alerts(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Store the evidence of each event, then raise its alert, until stopped.
+    """Store the evidence pictures of each event and raise the event's alert, until stopped.
 
-    Exits with 70 after an error, with 75 when Kafka is gone.
+    Exits with 70 after an error, and with 75 if Kafka cannot be reached.
     """
     from stream.alerts.evidence import FolderStore
     from stream.alerts.lettering import require_font
@@ -154,9 +154,9 @@ def alerts(
 def dispatch(
     metrics_port: MetricsPort = 0, metrics_host: MetricsHost = LOOPBACK, kafka: Kafka = "", prefix: Prefix = ""
 ) -> None:
-    """Deliver alerts to the receivers of the site until stopped, with a receipt for each attempt.
+    """Deliver alerts to the receivers of the site until stopped, and write a receipt for each attempt.
 
-    Exits with 75 when Kafka is gone.
+    Exits with 75 if Kafka cannot be reached.
     """
     service = Service("dispatch", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     raise typer.Exit(service.run(lambda stop: _dispatch(service, stop)))

@@ -1,1 +1,1 @@
-"""Commands for people and scripts, which do not run a service."""
+"""Commands that do one task and exit, instead of running a service."""

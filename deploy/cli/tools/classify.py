@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _MAX_NAME_CHARS = 48
 _OUTCOME_CHARS = 10
-"""Width of the columns in the table: picture and outcome. The label comes last and has no limit."""
+"""Width of the table's column for the outcome, in characters. ``_MAX_NAME_CHARS`` limits the column for the picture,
+and the last column, the labels, has no limit."""
 _STYLES = {"classified": "", "empty": "yellow", "shed": "yellow"}
 
 
@@ -40,8 +41,7 @@ def classify(
 ) -> None:
     """Send pictures through the stack as if a camera had taken them, and print each result as it arrives.
 
-    Exits with 0 if every picture was classified, and with 1 if one is unreadable, dead, shed or unanswered, or if the
-    ledger does not balance.
+    Exits with 0 if every picture was classified and the ledger balances, else with 1.
     """
     from deploy.classify.pictures import find_pictures
     from deploy.classify.session import classify as run_classify
@@ -73,7 +73,10 @@ def classify(
 
 
 def to_json(answer: Answer) -> dict[str, Any]:
-    """Return an answer as plain values, with the same keys for every outcome. Boxes are in pixels of the picture."""
+    """Return the answer for one picture as values for JSON, with the same keys for every outcome.
+
+    Boxes are in pixels of the picture.
+    """
     result = answer.result
     return {
         "picture": str(answer.picture),

@@ -76,7 +76,8 @@ def apply(
 ) -> None:
     """Write a site's file to the config topic, and leave the entries of other sites unchanged.
 
-    Entries that the file no longer has are removed. Exits with 1 if the topic then has invalid entries.
+    Entries of this site that the file no longer has are removed. Exits with 1 if the topic has invalid entries
+    afterwards.
     """
     wanted = validated_site(site.load(file), file)
     _warn(file, _silent_rules(wanted), wanted)
@@ -115,7 +116,7 @@ def remove(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Remove entries from the config topic, of any site, including invalid ones."""
+    """Remove entries of any site, also invalid entries, from the config topic."""
     signing = signer(sign_key)
     on_log("sightline-config", kafka, prefix, lambda log: _remove(log, keys, signing))
     stdout.print(f"removed: {', '.join(keys)}", markup=False, soft_wrap=True)
@@ -148,10 +149,10 @@ def _with_legacy_tls(found: Site) -> list[str]:
 
 
 def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]:
-    """Return the labels of the models that a site names.
+    """Return the labels of each model that a site names, by model name.
 
-    Raise ConfigError, ModelUnknown or ManifestError. A second model must be a classifier, and the labels that it is
-    for must be labels of its pipeline's model.
+    Raise ConfigError, ModelUnknown or ManifestError. A second model must be a classifier, and its key ``on`` may list
+    only labels of the pipeline's first model.
     """
     from engines.decoders import CLASSIFIERS
     from engines.repository.store import Repository
@@ -179,7 +180,7 @@ def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]
 async def _apply(
     log: Log, file: Path, wanted: Site, dry_run: bool, take_over: bool, signer: ConfigSigner | None = None
 ) -> tuple[ConfigChanges, dict[str, str]]:
-    """Apply a site. Return the changes, and the entries that are still invalid with their errors."""
+    """Apply a site. Return the changes, and the error of each entry that is still invalid, by key."""
     writer = None if dry_run else await log.writer(WRITER)
     present = await _signed(log, signer)
     found = site_changes(wanted, present.entries, refused=present.refused, take_over=take_over)
@@ -214,7 +215,7 @@ async def _remove(log: Log, keys: list[str], signer: ConfigSigner | None) -> Non
 
 
 async def _signed(log: Log, signer: ConfigSigner | None) -> Config:
-    """Read the topic. The signer's times are then later than the times of all signed entries of the topic."""
+    """Read the topic. Set the signer's clock past the times of all signed entries of the topic."""
     present = await read(log, validate=validated, trust=signer.trust() if signer else None)
     if signer:
         signer.after = present.signed_at

@@ -99,5 +99,8 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
 
 
 async def _rows(log: Log, wanted: Callable[[DeadLetter], bool]) -> list[dict[str, Any]]:
-    """Return the rows to print. Each letter is freed once its row is made, because a letter may have 16 MiB."""
+    """Return the table rows of the wanted dead letters.
+
+    Read one letter at a time, because a letter may have 16 MiB.
+    """
     return [_row(letter) async for letter in letters(log) if wanted(letter)]

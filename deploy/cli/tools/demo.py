@@ -1,4 +1,4 @@
-"""`sightline demo`: the whole stack on this machine, with a proof that the ledger balances."""
+"""`sightline demo`: run the whole stack on this machine, and check that the ledger balances."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def demo(
 ) -> None:
     """Run cameras, agent, stream processors, engine node, alerts and a receiver, then audit the ledger.
 
-    Exits with 0 if every captured frame ended in exactly one state, with 1 otherwise.
+    Exits with 0 if every captured frame ended in exactly one state, and with 1 otherwise.
     """
     from deploy.cli.models.options import read_labels
     from deploy.local.demo.run import SHIPPED_MODELS, DemoOptions, run_demo

@@ -26,7 +26,7 @@ Folder = Annotated[
 @app.command()
 @friendly
 def fetch() -> None:
-    """Download Kafka's jars from Maven Central and archive its classes for quick starts, once.
+    """Download Kafka's jars from Maven Central, and create the class archive with which the broker starts faster.
 
     Do nothing if SIGHTLINE_KAFKA names a cluster.
     """
@@ -43,7 +43,7 @@ def fetch() -> None:
 @app.command()
 @friendly
 def start(folder: Folder = None) -> None:
-    """Start the broker and wait until it answers. It keeps running."""
+    """Start the broker and wait until it answers. The broker keeps running after the command."""
     broker = Broker(folder=folder)
     address = broker.start(detach=True)
     typer.echo(f"Kafka {'was already running' if broker.attached else 'is running'} on {address}")
@@ -77,9 +77,9 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
 @app.command()
 @friendly
 def address(folder: Folder = None) -> None:
-    """Print only the address of the running broker, for $SIGHTLINE_KAFKA.
+    """Print only the address of the running broker, as a value for $SIGHTLINE_KAFKA.
 
-    Exits with 1 without a running broker.
+    Exits with 1 if no broker runs.
     """
     found = _status(Broker(folder=folder))["bootstrap"]
     if found is None:

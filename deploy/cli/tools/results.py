@@ -1,4 +1,4 @@
-"""`sightline results`: the results of the engines."""
+"""`sightline results`: print the results of the engine nodes."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def _line(result: Result) -> str:
 
 
 def detection_text(one: Detection) -> str:
-    """Return a detection with its attributes, such as ``car 0.91 (type: van 0.80, plate: small)``.
+    """Format a detection with its attributes, such as ``car 0.91 (type: van 0.80, plate: small)``.
 
-    An attribute without a label shows the reason.
+    An attribute without a label shows the reason why its label is missing.
     """
     given = [f"{each.name}: {each.missing or f'{each.label} {each.score:.2f}'}" for each in one.attributes]
     return f"{one.label} {one.score:.2f}" + (f" ({', '.join(given)})" if given else "")

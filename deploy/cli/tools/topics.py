@@ -37,7 +37,7 @@ def create(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Create missing topics, then verify all."""
+    """Create missing topics, then verify the settings of all topics."""
     created = run(topicadmin.create(kafka_settings(kafka, prefix), partitions, replication))
     stdout.print(f"created {', '.join(created)}" if created else "all topics existed already and match the contract")
 
@@ -49,7 +49,8 @@ def verify(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Compare partitions, retention, compression, timestamps and replicas in sync with the contract.
+    """Compare all topics with the contract: partitions, retention, compression, timestamps and minimum in-sync
+    replicas.
 
     Exits with 2 and names each difference if any setting differs.
     """
@@ -66,7 +67,7 @@ def grow(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Add partitions to the data path. First pin every known camera to its present partition."""
+    """Add partitions to the topics of the data path, after pinning every known camera to its current partition."""
     try:
         pins = run(topicadmin.grow(kafka_settings(kafka, prefix), partitions, signer(sign_key)))
     except ValueError as error:

@@ -20,7 +20,7 @@ from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, LabelledRegions, 
 _MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
 _DOCS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "model-regions.md"
 _HELD_OUT = 10_000
-"""First seed of the held-out scenes. No training uses this seed or a higher one."""
+"""Lowest random seed of the held-out scenes. Training uses only lower seeds."""
 
 
 def train(
@@ -33,8 +33,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = _MODELS,
     docs: Annotated[Path | None, typer.Option(help="Page to write with the confusion matrix.")] = _DOCS,
 ) -> None:
-    """Train on regions of rendered scenes, measure on held-out scenes, and write model, manifest and confusion
-    matrix."""
+    """Train a model on rendered scenes, measure it on held-out scenes, and write model, manifest and confusion matrix."""
     from training import network
 
     started_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Counts of the records on a stack's topics, and the report of these counts. Pure."""
+"""Counts the records on a stack's topics, and makes a report of the counts. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ RATE_WINDOW_S = 5.0
 """Window of the result rate in the live table, in seconds. The window is long enough for a readable rate, and short
 enough to show a stall."""
 _RATE_RESULTS = 10_000
-"""Maximum number of arrival times kept for the rate. The table therefore shows at most 2,000 results per second."""
+"""Maximum number of arrival times kept for the rate. With a window of 5 s, the table therefore shows at most 2,000
+results per second."""
 
 
 @dataclass
@@ -34,17 +35,17 @@ class CameraFigures:
 class Figures:
     """Counts of all records seen so far.
 
-    Latencies cover the live lane only, because a backlog is late by design. Latencies up to the receipt cover frames
-    only, because readings wait by design until their window ends.
+    Latencies cover live frames only, because the backlog after an outage is late by design. Latencies from capture to
+    receipt exclude sensor readings, because readings wait until their time window ends.
 
-    Results are counted and not kept, so that a run may last for days. About a kilobyte of each event and its alert is
-    kept, to recognise repeats and to compare crossings with the truth.
+    Results are only counted and not stored, so that memory does not grow in runs of days. About 1 kB per event is
+    stored, to recognise repeats and to compare line crossings with the ground truth.
     """
 
     cameras: dict[str, CameraFigures] = field(default_factory=lambda: defaultdict(CameraFigures))
     services: dict[str, tuple[float, str]] = field(default_factory=dict)
     events: dict[str, LineCrossing | None] = field(default_factory=dict)
-    """Line crossing that an event reports, or None, by event id."""
+    """Line crossing that an event reports, by event id; None for an event of another type."""
     alerts: dict[str, bool] = field(default_factory=dict)
     """Whether an alert is about a live frame, by alert id."""
     final: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -54,9 +55,9 @@ class Figures:
     receipts_ms: dict[tuple[str, str], float] = field(default_factory=dict)
     results: int = 0
     first_s: float = 0.0
-    """Arrival of the first result in Unix seconds, 0 without results."""
+    """Arrival time of the first result in Unix seconds, or 0 if no result has arrived."""
     last_s: float = 0.0
-    """Arrival of the last result in Unix seconds, 0 without results."""
+    """Arrival time of the last result in Unix seconds, or 0 if no result has arrived."""
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_RESULTS))
 
     def result(self, result: Result, now_ns: int) -> None:
@@ -113,7 +114,7 @@ class Figures:
         return (self.results - 1) / span_s if span_s else 0.0
 
     def undelivered(self, receivers: Collection[str]) -> int:
-        """Return the number of final receipts of these receivers that are still missing."""
+        """Return the number of missing final receipts. Each alert needs one final receipt per receiver."""
         return sum((alert, receiver) not in self.final for alert in self.alerts for receiver in receivers)
 
     def unseen(self) -> list[str]:

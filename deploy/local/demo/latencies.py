@@ -17,17 +17,17 @@ RELATIVE_ERROR = 0.005
 """Largest relative error of a percentile: 0.5 ms in 100 ms, which is less than the difference between two runs. With
 this error, latencies up to a day need 2,000 buckets."""
 LEAST_MS = 0.1
-"""Smallest latency, in ms: reports are rounded to this value. Shorter latencies count as this value. Negative
-latencies also count as this value; the reason is two clocks that differ."""
+"""Smallest recorded latency in ms, and the rounding step of reports. Shorter latencies count as ``LEAST_MS``.
+Negative latencies, which occur if two clocks differ, also count as ``LEAST_MS``."""
 RECENT = 500
-"""Number of recent latencies for the live table: some ten seconds of a few cameras."""
+"""Number of recent latencies for the live table: about ten seconds of results of a few cameras."""
 _PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _FACTOR = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_FACTOR = math.log(_FACTOR)
 
 
 class Latencies:
-    """Histogram of latencies in ms. ``recent`` has the last latencies unrounded, for the live table."""
+    """Histogram of latencies in ms. ``recent`` has the last ``RECENT`` latencies unrounded, for the live table."""
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=RECENT)
@@ -49,7 +49,7 @@ class Latencies:
 
 
 def percentiles_ms(values: Iterable[float]) -> dict[str, float]:
-    """Return p50, p95 and p99 in ms, rounded to a tenth, or nothing without values."""
+    """Return p50, p95 and p99 in ms, rounded to 0.1 ms, or an empty dict if there are no values."""
     given = list(values)
     if not given:
         return {}
@@ -58,7 +58,7 @@ def percentiles_ms(values: Iterable[float]) -> dict[str, float]:
 
 
 def _at(share: float, middles: list[float], below: npt.NDArray[np.int64]) -> float:
-    """Return a quantile by linear interpolation. ``below`` counts the values up to each bucket's end."""
+    """Return a quantile by linear interpolation. ``below`` has the number of values up to the end of each bucket."""
     rank = share * (int(below[-1]) - 1)
     low, high = (middles[int(np.searchsorted(below, place, "right"))] for place in (int(rank), math.ceil(rank)))
     return low + (high - low) * (rank - int(rank))

@@ -1,4 +1,4 @@
-"""Run of a whole stack on one machine: choose broker, model and site; start, capture, drain, audit."""
+"""Runs a whole stack on one machine, waits for the results of all frames, and audits the ledger."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ from ingest.site.topic.store import publish
 from stream.rules import validated_site
 
 READY_TIMEOUT_S = 90.0
-"""Time limit of the start, in seconds. Ten Python processes on two cores need about fifteen seconds, longer on a cold
-disk."""
+"""Time limit of the start, in seconds. Ten Python processes on two cores start in about 15 s, or more slowly if their
+files are not in the disk cache."""
 STOP_AGENT_S = 60.0
-"""Time limit of the agent's stop, in seconds. The agent first sends its spool to Kafka."""
+"""Time limit of the agent's stop, in seconds. Before the agent exits, it sends its spool to Kafka."""
 DRAIN_TIMEOUT_S = 60.0
-"""Time limit of the drain, in seconds. Frames in flight take one second; the partitions of a killed node move to
-another node after twelve."""
+"""Maximum time to wait for the results of all sent frames, in seconds. Frames in flight need about 1 s, and a killed
+node's partitions move to another node within 12 s."""
 _QUIET_S = 5.0
-"""Time without a result after which the stack is drained, in seconds.
+"""Time without a new result, in seconds, after which all frames count as processed.
 
-This time is longer than a batch's delay, a transaction and a restart of the stream processor's loop. The audit waits
-for frames that take longer.
+``_QUIET_S`` is longer than the delay of a batch, a transaction and a restart of the stream processor's loop together.
+The audit waits for frames whose processing takes longer than ``_QUIET_S``.
 """
 _POLL_S = 0.25
 PARTITIONS = 4
@@ -74,12 +74,12 @@ class RunningStack:
 
 
 During = Callable[[RunningStack], Coroutine[Any, Any, None]]
-"""A function that runs beside the stack, such as the kills of tests."""
+"""Coroutine function that runs while the stack runs, for example to kill processes in a test."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """Options of the demo command. ``home`` is the folder of the run's files; ``model`` needs ``decoder``.
+    """Options of the demo command. ``home`` is the folder of the run's files. ``model`` also requires ``decoder``.
 
     ``site`` is a user's own site file, whose models are in the repository ``models``. With ``site``, videos and
     ``model`` must not be given.
@@ -92,7 +92,8 @@ class DemoOptions:
     decoder: str = ""
     labels: tuple[str, ...] = ()
     line: str = ""
-    """Counting line of the videos, as ``x1,y1,x2,y2``; empty for the middle of the picture."""
+    """Line in the videos whose crossings are counted, as ``x1,y1,x2,y2`` in shares of width and height. If empty, the
+    line is in the middle of the picture."""
     site: Path | None = None
     models: Path = SHIPPED_MODELS
 
@@ -106,19 +107,19 @@ class Demo:
     models: Path
     site: Site
     seconds: float
-    """Length of the run. 0: until ``stop`` is set."""
+    """Length of the run in seconds. If 0, the run lasts until ``stop`` is set."""
     on_tick: Callable[[Figures, float | None, dict[str, int]], None] = lambda *_: None
     on_step: Callable[[str], None] = lambda _: None
     during: During | None = None
     has_truth: bool = True
-    """Whether the site's lines are those of the simulated scenes. Only then can crossings be compared with the
-    truth."""
+    """Whether the site has the counting lines of the simulated scenes. If so, detected crossings are compared with
+    the ground truth."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """The ledger and the report of a finished run."""
+    """The ledger's balance and the report of a finished run."""
 
     balance: dict[str, Any]
     report: dict[str, Any]
@@ -134,8 +135,9 @@ async def run_demo(
 ) -> DemoOutcome:
     """Run one demo with its own topics. Raise ConfigError, DeployError, EngineError or IngestError.
 
-    The demo runs on the cluster of ``SIGHTLINE_KAFKA`` and leaves no topic there. Without this variable, the demo
-    runs on ``broker``, by default a new one. On this broker, the demo's topics stay until the next demo.
+    If ``SIGHTLINE_KAFKA`` is set, the demo runs on the cluster of this variable and deletes its topics at the end. If
+    ``SIGHTLINE_KAFKA`` is not set, the demo runs on ``broker``, by default a new broker, and its topics stay there
+    until the next demo.
     """
     make_site, models = _site(options)
     base = KafkaSettings.from_env()
@@ -177,7 +179,8 @@ async def run_demo(
 def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]:
     """Check all options.
 
-    Return a function that makes the site with the demo's receiver, and the model repository.
+    Return a function that makes the site from the settings of the demo's receiver, and the path of the model
+    repository.
     """
     for given, key in ((options.videos, "--video"), (options.model, "--model")):
         if options.site and given:
@@ -201,7 +204,7 @@ def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]
 
 
 def _model(options: DemoOptions) -> tuple[Path, Manifest]:
-    """Return the model repository and the manifest of the model to use."""
+    """Return the path of the model repository, and the manifest of the model to use."""
     if options.model is None:
         return SHIPPED_MODELS, Repository(SHIPPED_MODELS).open(_SHIPPED_MODEL).manifest
     if not options.decoder:
@@ -216,7 +219,7 @@ def _model(options: DemoOptions) -> tuple[Path, Manifest]:
 
 
 def prepare_files(files: StackFiles) -> ReceiverConfig:
-    """Empty the folder of a stack, write the receiver's secret, and return a receiver on a free port."""
+    """Empty the folder of a stack, write the receiver's secret, and return receiver settings with a free port."""
     shutil.rmtree(files.root, ignore_errors=True)
     make_folder(files.root)
     files.secret_file.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
@@ -234,10 +237,10 @@ def prepare_files(files: StackFiles) -> ReceiverConfig:
 
 
 async def run(demo: Demo) -> DemoOutcome:
-    """Run the stack, drain it and return its ledger and report.
+    """Run the stack, wait for the results of all frames, and return the ledger's balance and the report.
 
-    Raise StackError when a service is not ready, or an alert not delivered, in time. Raise LogUnavailable when Kafka
-    does not answer.
+    Raise StackError if a service is not ready in time, or an alert is not delivered in time. Raise LogUnavailable if
+    Kafka does not answer.
     """
     demo.files.site_file.write_text(tomli_w.dumps(demo.site.model_dump(mode="json", exclude_none=True)))
     port = urlsplit(demo.site.receivers[0].url).port or 0
