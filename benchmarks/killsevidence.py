@@ -100,7 +100,7 @@ class SpoolCopy:
 
 @dataclass
 class Topics:
-    """Records that an agent wrote to Kafka, in partition order: frames, readings, ends of epochs, withheld intervals, notices."""
+    """Records that an agent wrote to Kafka, sorted by partition and offset."""
 
     frames: list[tuple[FrameId, str, int]] = field(default_factory=list)
     """Frame id, lane (``live`` or ``late``), and CRC-32 of each record."""

@@ -49,8 +49,7 @@ def verify(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Compare all topics with the contract: partitions, retention, compression, timestamps and minimum in-sync
-    replicas.
+    """Compare all topics with the contract: partitions, retention, compression, timestamps, minimum in-sync replicas.
 
     Exits with 2 and names each difference if any setting differs.
     """

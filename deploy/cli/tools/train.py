@@ -33,7 +33,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = _MODELS,
     docs: Annotated[Path | None, typer.Option(help="Page to write with the confusion matrix.")] = _DOCS,
 ) -> None:
-    """Train a model on rendered scenes, measure it on held-out scenes, and write model, manifest and confusion matrix."""
+    """Train a model on rendered scenes, measure the model on held-out scenes, and write the results."""
     from training import network
 
     started_s = time.monotonic()
