@@ -1,9 +1,10 @@
-"""Desired configuration of an agent: cameras and sensors from the site file, the ``config`` topic, or the saved copy.
+"""Desired configuration of an agent: the cameras and sensors of the site file, the ``config`` topic or the saved
+configuration.
 
-An agent begins with the site file. Once the ``config`` topic has an entry of this site, the topic replaces the site
-file. The agent saves to disk the last configuration that it could run, and starts with that copy when Kafka is
-unreachable. The topic keeps replacing the site file even when all its entries are removed. A removed camera therefore
-does not come back at the next start.
+A new agent runs the cameras and sensors of the site file. As soon as the ``config`` topic contains a camera or sensor
+of this site, the topic replaces the site file. The agent saves the last configuration that it could run to disk, and
+starts with the saved configuration when Kafka is unreachable. The topic keeps replacing the site file even after all
+entries have been removed from the topic, so a removed camera does not return at the next start.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = logs.get("edge_agent.config")
 _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig))
 """Key prefixes of the entries that an agent reads. Other services report unusable entries of other kinds."""
 _MAX_REFUSALS = 5
-"""Maximum number of refused entries in a heartbeat. Without this limit, many unusable entries would make the
+"""Maximum number of refused entries that a heartbeat lists. Without this limit, many unusable entries would make the
 heartbeat too large to send."""
 
 
@@ -35,14 +36,16 @@ class RunningConfiguration:
     sensors: tuple[SensorConfig, ...] = ()
     pins: tuple[PinConfig, ...] = ()
     own_sensors: tuple[SensorConfig, ...] = ()
-    """The sensors as written in the topic or the site file, before names of secrets are replaced by local paths."""
+    """The sensors as written in the ``config`` topic or the site file, before the agent replaces the names of secrets
+    with local paths."""
 
 
 class DesiredConfiguration:
-    """Chooser of the cameras and sensors that an agent runs. ``only`` lists the names to run; empty means all.
+    """Component that selects the cameras and sensors that an agent runs.
 
-    An entry is refused if neither the policy nor the site file gives it the rights that it needs. Without
-    ``last_good``, the agent does not follow the ``config`` topic and always runs the site file.
+    ``only`` lists the names of the cameras and sensors to run; an empty list means all. An entry is refused if it
+    needs a right that neither the policy nor the site file grants. Without ``last_good``, the agent does not follow
+    the ``config`` topic and always runs the site file.
     """
 
     def __init__(
@@ -57,8 +60,8 @@ class DesiredConfiguration:
         self._rights = Rights(policy or AgentPolicy(), site)
         self._denied: dict[str, str] = {}
         self.signed_at = saved.signed_at
-        """Time of the newest signature of each entry, by the entry's key. The reader of the topic updates this
-        dictionary."""
+        """Time of the newest signature of each ``config`` entry, by the entry's key. The reader of the ``config``
+        topic updates this dictionary."""
         self.entries: dict[str, ConfigEntry] = saved.entries
         members = [entry for entry in saved.entries.values() if not isinstance(entry, PinConfig)]
         # a configuration that was saved before the site was renamed does not apply
@@ -70,30 +73,31 @@ class DesiredConfiguration:
 
     @property
     def pins(self) -> dict[str, int]:
-        """Partition of each pinned camera, by camera name."""
+        """Partition to which a camera is pinned, by camera name."""
         return {pin.name: pin.partition for pin in self.running.pins}
 
     @property
     def refused(self) -> list[str]:
-        """Reasons why entries are refused: at most ``_MAX_REFUSALS``, and then the number of further reasons."""
+        """Reasons why entries were refused: at most ``_MAX_REFUSALS`` reasons, followed by the number of further
+        reasons."""
         reasons = [reason for _, reason in sorted((self._denied | self._refusals).items())]
         more = len(reasons) - _MAX_REFUSALS
         return reasons[:_MAX_REFUSALS] + ([f"and {more} more"] if more > 0 else [])
 
     def validate(self, entry: ConfigEntry) -> ConfigEntry:
-        """Return an entry of the ``config`` topic unchanged.
+        """Return the given entry of the ``config`` topic unchanged.
 
-        Raise ConfigError if the entry belongs to this agent and lacks a right.
+        Raise ConfigError if the entry belongs to this agent and needs a right that the agent does not grant.
         """
         if self._is_ours(entry) and (not self._only or entry.name in self._only):
             self._rights.local(entry)
         return entry
 
     def apply(self, view: ConfigView) -> None:
-        """Apply the current entries of the ``config`` topic.
+        """Apply the entries that the ``config`` topic contains now.
 
-        A ``config`` topic that was deleted and created again has no entry of this site. In that case, the previous
-        entries and pins stay in force, except entries that were removed or moved to another site.
+        If somebody deleted the ``config`` topic and created it again, the topic has no entry of this site. The
+        previous entries and pins then stay in force, except entries that were removed or moved to another site.
         """
         current = view.config.entries
         ours = {key: entry for key, entry in current.items() if self._is_ours(entry)}
@@ -114,9 +118,9 @@ class DesiredConfiguration:
             _log.warning("site_missing_in_config_topic", running=len(missing), fix="apply the site file again")
 
     def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
-        """Run the sensors of ``before`` again.
+        """Run the sensors of the earlier configuration ``before`` again.
 
-        All new sensors are refused together, because sensors can share a connection.
+        All new sensors are refused together, because the sensors that conflict can share one connection.
         """
         self.running = replace(self.running, sensors=before.sensors, own_sensors=before.own_sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}
@@ -124,15 +128,16 @@ class DesiredConfiguration:
         self._refusals["config"] = reason
 
     def save(self) -> None:
-        """Save the entries for a start without Kafka.
+        """Save the entries to disk, so that the agent can start without Kafka.
 
-        Block until the entries are on the disk. Do nothing if the agent does not follow the ``config`` topic.
+        Block until the entries are written to the disk. Do nothing if the agent does not follow the ``config`` topic.
         """
         if self._last_good:
             self._last_good.save(SavedConfiguration(self.entries, self.topic_holds, dict(self.signed_at)))
 
     def _permitted(self, wanted: RunningConfiguration) -> RunningConfiguration:
-        """Return the permitted entries, with local programs of commands and local paths of secrets filled in."""
+        """Return the entries that the rights permit, with command names replaced by programs and secret names
+        replaced by local paths."""
         self._denied = {}
         return replace(
             wanted,
@@ -150,7 +155,8 @@ class DesiredConfiguration:
             return None
 
     def _chosen(self) -> RunningConfiguration:
-        """Return this site's entries from the ``config`` topic, or from the site file if the topic never had any."""
+        """Return this site's entries from the ``config`` topic, or from the site file if the topic never had an entry
+        of this site."""
         config = Config(self.entries)
         cameras, sensors = self._site.cameras, self._site.sensors
         if self.topic_holds:

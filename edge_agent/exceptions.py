@@ -1,4 +1,4 @@
-"""Errors of the edge agent. Every error derives from AgentError."""
+"""Errors of the edge agent. Every error in this module derives from AgentError."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class AgentError(Exception):
 
 
 class SourceError(AgentError):
-    """A camera cannot be used now. The agent retries its capture for ever."""
+    """A camera or sensor source cannot be used now. The agent keeps retrying the source."""
 
 
 class RedactionFailed(SourceError):
@@ -16,46 +16,52 @@ class RedactionFailed(SourceError):
 
 
 class SourceUnusable(SourceError):
-    """A camera cannot be opened, or its address is invalid."""
+    """A camera or sensor source cannot be opened, or its configuration is invalid."""
 
 
 class SourceStalled(SourceError):
-    """A camera is open, but has sent no frame for too long."""
+    """A camera is open, but has sent no frame for longer than the stall timeout."""
 
 
 class SourceEnded(AgentError):
-    """A source has no more frames, like a file at its end. A capture whose source has ended stops without a fault."""
+    """A source has no more frames; for example, a video file has ended.
+
+    The capture of the source then stops, and this is not a failure.
+    """
 
 
 class SensorSilent(AgentError):
-    """One sensor of a connection does not respond, or refuses a request.
+    """One sensor on a shared connection does not respond, or rejects a request.
 
     Other sensors on the same connection may work.
     """
 
 
 class FrameUnusable(AgentError):
-    """A frame cannot be encoded, or is too large for a record. Later frames may be usable."""
+    """A frame cannot be encoded, or is too large for a Kafka record. Later frames may be usable."""
 
 
 class SpoolError(AgentError):
-    """The spool cannot store rows, or the spool file cannot be used."""
+    """The spool cannot store rows, or its file cannot be used."""
 
 
 class SpoolUnavailable(SpoolError):
-    """The spool cannot be used for some time. The failed call has changed nothing and may be repeated later."""
+    """The spool cannot be used at present, for example because the disk is full.
+
+    The failed call has changed nothing, and the caller may repeat the call later.
+    """
 
     def __init__(self, path: object, why: str, cause: object) -> None:
         super().__init__(f"{path}: {cause}: check that the disk is mounted, writable and not full")
         self.why = why
-        """Reason: ``full``, ``read-only`` or ``failing`` describes the disk; ``salvaged`` means that rows of a
-        damaged file were salvaged."""
+        """Reason for the error: the disk is ``full``, ``read-only`` or ``failing``, or rows of a damaged file were
+        ``salvaged``."""
 
 
 class WrongKey(SpoolError):
-    """Rows of the spool are encrypted with a key that the site file does not name.
+    """The spool contains rows that are encrypted with a key that the site file does not name.
 
-    The spool file is left unchanged.
+    This error leaves the spool file unchanged.
     """
 
     def __init__(self, path: object, key_ids: object) -> None:
@@ -66,7 +72,10 @@ class WrongKey(SpoolError):
 
 
 class SpoolVersionMismatch(SpoolError):
-    """The spool file has tables of another version of the agent. The spool file is left unchanged."""
+    """The tables in the spool file were made by an incompatible version of the agent.
+
+    This error leaves the spool file unchanged.
+    """
 
     def __init__(self, path: object, found: int, expected: int) -> None:
         super().__init__(
@@ -77,17 +86,20 @@ class SpoolVersionMismatch(SpoolError):
 
 
 class LinkError(AgentError):
-    """A record was not delivered over the link."""
+    """A record was not delivered over the link to Kafka or to the gateway."""
 
 
 class LinkLost(LinkError):
-    """The link is lost or does not respond. Records that were in flight may have reached Kafka."""
+    """The link to Kafka or to the gateway is lost or does not respond.
+
+    Records that were in flight may have reached Kafka.
+    """
 
     def __init__(self, problem: str, retry_after_s: float = 0.0) -> None:
         super().__init__(problem)
         self.retry_after_s = retry_after_s
-        """Pause before the next attempt that the gateway asked for, in seconds."""
+        """Pause that the gateway requested before the next attempt, in seconds."""
 
 
 class RecordRefused(LinkError):
-    """One record will never be accepted. Other records may be accepted."""
+    """The link refuses one record permanently. The link may still accept other records."""

@@ -1,4 +1,4 @@
-"""Fleet of an agent: the running cameras and sensors, which change while the agent runs."""
+"""Runner of an agent's cameras and sensors, which can change while the agent runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _log = logs.get("edge_agent.fleet")
 
 
 FleetMember = Camera | SensorFeed
-"""Camera or sensor feed that a ``Fleet`` runs. ``run`` returns when the member is stopped, when the member's source
-ends, or when the spool fails."""
+"""Camera or sensor feed, which a ``Fleet`` runs. The method ``run`` returns when the camera or feed is stopped or its
+source ends, and raises an error when the spool fails."""
 
 
 class Fleet:
-    """Runner of cameras and sensor feeds. A new configuration restarts only the cameras and feeds that it changes.
+    """Runner of cameras and sensor feeds.
 
-    ``make_feeds`` returns the feeds for a list of sensors; one feed may serve several sensors of a connection.
-    ``make_feeds`` raises SourceUnusable if the sensors of one connection configure that connection differently.
+    When the configuration changes, only the changed cameras and feeds are restarted. ``make_feeds`` returns the feeds
+    for a list of sensors; one feed serves all sensors of one connection. ``make_feeds`` raises SourceUnusable if two
+    sensors configure their shared connection differently.
     """
 
     def __init__(
@@ -38,26 +39,27 @@ class Fleet:
         self._changing = asyncio.Lock()
         self._failure: asyncio.Future[None] | None = None
         self.over = asyncio.Event()
-        """Set once the sources of all cameras have ended. Never set in a fleet without cameras."""
+        """Event that is set when the sources of all cameras have ended. In a fleet without cameras, this event is
+        never set."""
 
     @property
     def cameras(self) -> list[Camera]:
-        """The cameras, sorted by name."""
+        """The running cameras, sorted by name."""
         return sorted((x for x in self._members.values() if isinstance(x, Camera)), key=lambda c: c.config.name)
 
     @property
     def sensors(self) -> list[Sensor]:
-        """The sensors of all feeds."""
+        """The sensors of all running feeds."""
         return [
             sensor for member in self._members.values() if isinstance(member, SensorFeed) for sensor in member.sensors
         ]
 
     async def apply(self, cameras: Iterable[CameraConfig], sensors: Sequence[SensorConfig]) -> None:
-        """Run exactly these cameras and sensors.
+        """Run the given cameras and sensors, and stop all others.
 
-        Return when the old members have ended and the new members have started.
+        Return when the stopped cameras and feeds have ended and the new ones have started.
 
-        If the sensors cannot run together, raise SourceUnusable and change nothing.
+        If the sensors conflict with each other, raise SourceUnusable and change nothing.
         """
         async with self._changing:
             feeds = self._make_feeds(sensors)
@@ -66,12 +68,15 @@ class Fleet:
             await self._change(wanted)
 
     async def stop(self) -> None:
-        """End all members cleanly. Raise the error of a failed member."""
+        """Stop all cameras and feeds, and wait until they have ended.
+
+        Raise the error of a camera or feed that failed.
+        """
         async with self._changing:
             await self._change({})
 
     async def failed(self) -> None:
-        """Wait until a member fails. Raise the error of that member."""
+        """Wait until a camera or feed fails. Raise the error of the failed camera or feed."""
         self._failure = asyncio.get_running_loop().create_future()
         for task in self._tasks.values():
             self._ended(task)
@@ -97,9 +102,10 @@ class Fleet:
             _log.info("fleet_changed", cameras=cameras, sensors=sensors, ended=len(gone), started=len(new))
 
     async def _end(self, gone: Sequence[str]) -> None:
-        """Stop members and wait until they have ended. Raise the error of a failed member.
+        """Stop the given cameras and feeds, and wait until they have ended.
 
-        If this call is cancelled, the members still end cleanly, and another call may wait for their end.
+        Raise the error of a camera or feed that failed. If this call is cancelled, the cameras and feeds still end,
+        and another call may wait for their end.
         """
         self._ending.update(gone)
         for key in gone:
@@ -123,8 +129,8 @@ class Fleet:
 
 
 def _key(*configs: CameraConfig | SensorConfig) -> str:
-    """Return the key of a camera or sensor feed: its configurations as JSON.
+    """Return the key of a camera or sensor feed: its configuration as JSON.
 
-    A changed key restarts the member.
+    A camera or feed is restarted when its key changes.
     """
     return "\n".join(config.model_dump_json() for config in configs)

@@ -23,23 +23,23 @@ _MEMORY_S = 300.0
 """Time constant of the usual view, which is a long running average of the camera's pictures, in seconds. The usual
 view must follow shadows, which move within minutes."""
 _LEARN_S = 30.0
-"""Time for which the usual view is learnt before the current picture is compared with it, in seconds."""
+"""Time for which the usual view is learnt before the current picture is compared with the usual view, in seconds."""
 _UNLIKE = 0.35
-"""Minimum correlation between the edges of the current picture and of the usual view; below it, the view has changed.
-The correlation of an unchanged view stays above 0.5 in rain and at night."""
+"""Minimum correlation between the edges of the current picture and of the usual view. A view with a lower correlation
+has changed. The correlation of an unchanged view stays above 0.5 in rain and at night."""
 _BLURRED = 0.55
-"""Minimum sharpness of the current picture, as a share of the sharpness of the usual view; below it, the view is
-blurred.
+"""Minimum sharpness of the current picture, as a share of the sharpness of the usual view. A view with a lower
+sharpness is blurred.
 
 Rain and noise increase the sharpness, so only a lens that is out of focus reduces the sharpness to less than this
 share.
 """
 _FLAT = 2.0
-"""Minimum standard deviation of a picture, in grey levels; below it, the picture shows nothing."""
+"""Minimum standard deviation of a picture, in grey levels. A picture with a smaller deviation shows nothing."""
 _COVERED = 0.35
-"""Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view; below it, the
-camera is covered. A changed view with a larger standard deviation means that the camera is turned away, or partly
-covered."""
+"""Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view. A changed
+view with a smaller deviation means that the camera is covered. A changed view with a larger standard deviation means
+that the camera is turned away, or partly covered."""
 _NEAR = (7, 7)
 """Width and height of the area over which edge strengths are averaged, in px of the small picture. Within this area
 an edge may move, because masts sway."""

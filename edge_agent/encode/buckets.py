@@ -1,4 +1,4 @@
-"""Token buckets that limit the bytes a camera may send, and the file that keeps their content over a restart."""
+"""Token buckets that limit the bytes that a camera may send, and the file that keeps their content over a restart."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from ingest.site import EncodeConfig
 
 DAY_S = 86_400.0
 DAY_BURST_SHARE = 0.25
-"""Share of the daily budget that a bucket can hold, saved up during a quiet night. The remaining part of the daily
-budget flows in evenly over the day. Any 24 hours therefore cost at most the daily budget."""
+"""Capacity of the bucket for the daily budget, as a share of the daily budget; the bucket fills up during a quiet
+night. The rest of the daily budget flows into the bucket evenly over the day. A camera therefore never sends more
+than the daily budget within 24 hours."""
 START_S = 60.0
-"""Initial content of a new bucket, as seconds of inflow. A restarted capture process does not get this content again.
-The restarted process continues with the bytes that the last process saved."""
+"""Initial content of a new bucket, expressed as seconds of inflow. A restarted capture process does not get this
+initial content again, but continues with the content that the previous process saved."""
 MAX_HORIZON_S = 1800.0
-"""Maximum time over which a bucket's saved bytes are spent, in seconds. With this limit, bytes saved during a quiet
-night are spent in the next busy half hour."""
+"""Maximum time over which the controller spends the saved bytes of a bucket, in seconds. With this limit, the bytes
+that a camera saved during a quiet night are spent within the next busy half hour."""
 MAX_SHARE = 0.7
-"""Maximum share of a bucket's content that is planned for one frame. The remaining share is a margin, because an
-encoded frame may be larger than planned."""
+"""Maximum planned size of a frame, as a share of the bucket's content. The rest of the content is a margin, because
+an encoded frame may be larger than planned."""
 _FILE_BYTES = 512
-"""Fixed size of the budget file. Each frame rewrites the same bytes of the file, which changes one page in memory.
-The operating system writes that page to disk from time to time. Only a power cut loses the latest content."""
+"""Fixed size of the file that stores the bucket contents, in bytes. Each frame overwrites the same bytes of the file,
+so only one memory page changes. The operating system writes the changed page to disk from time to time. A power cut
+loses the latest content of the file, but a crash of the process does not."""
 
 
 @dataclass
 class Bucket:
-    """Token bucket: ``rate`` bytes a second flow in, up to ``capacity`` bytes.
+    """Token bucket into which ``rate`` bytes flow per second, and which holds at most ``capacity`` bytes.
 
     In any ``T`` seconds, at most ``capacity + rate × T`` bytes flow out.
     """
@@ -44,20 +46,22 @@ class Bucket:
     at_s: float | None = None
 
     def share(self, interval_s: float) -> float:
-        """Return the planned size of the next frame in bytes, if one frame arrives every ``interval_s`` seconds."""
+        """Return the planned size of the next frame in bytes, given that one frame arrives every ``interval_s``
+        seconds."""
         then = min(self.capacity, self.left + self.rate * interval_s)
         horizon_s = min(self.capacity / self.rate / 2, MAX_HORIZON_S)  # time over which saved bytes are spent
         return then * min(interval_s / horizon_s, MAX_SHARE)
 
     def refill(self, now_s: float) -> None:
-        """Add the bytes that flowed in since the last call. A clock that goes back adds no bytes."""
+        """Add the bytes that flowed in since the last refill. If the clock goes back, add no bytes."""
         if self.at_s is not None:
             self.left = min(self.capacity, self.left + max(0.0, now_s - self.at_s) * self.rate)
         self.at_s = now_s if self.at_s is None else max(self.at_s, now_s)
 
 
 def make_buckets(config: EncodeConfig) -> list[Bucket]:
-    """Return the buckets of a camera's budgets: per second, per day, both or none."""
+    """Return the token buckets of a camera: one for a budget per second and one for a budget per day, as far as
+    configured."""
     limits = []
     if config.bytes_per_s:
         limits.append((float(config.bytes_per_s), config.bytes_per_s * config.burst_s))
@@ -70,19 +74,21 @@ def make_buckets(config: EncodeConfig) -> list[Bucket]:
 class CarriedBudget:
     """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
-    Without the file, each reconnect of a camera would grant ``START_S`` of budget again. A camera that reconnects
-    often could send many times its daily budget. A file that cannot be read or written is ignored.
+    Without this file, a camera would get ``START_S`` seconds of budget again at each reconnect. A camera that
+    reconnects often could then send many times its daily budget. A missing or unreadable file is ignored, and so is a
+    failed write.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path, self._clock = path, clock
 
     def restore(self, buckets: Sequence[Bucket]) -> None:
-        """Restore the saved content of buckets with an unchanged budget, plus the inflow since the save.
+        """Restore the saved content of each bucket whose budget is unchanged, and add the bytes that flowed in since
+        the save.
 
-        The wall clock measures the inflow. After the restore, save the file again at once with the present time.
-        Without this save, a wall clock that was set back could stop the inflow: processes that end before their first
-        frame would never save a new time.
+        The elapsed time since the save is measured with the wall clock. After the restore, save the file again with
+        the present time. If only frames caused a save, the inflow could stop after the wall clock was set back:
+        processes that end before their first frame would never save a new time.
         """
         try:
             with self._path.open("rb") as file:
@@ -98,7 +104,7 @@ class CarriedBudget:
         self.save(buckets)
 
     def save(self, buckets: Sequence[Bucket]) -> None:
-        """Write the current content of the buckets."""
+        """Write the current content of the buckets to the file."""
         if not buckets:
             return
         now = {"at_s": self._clock.now_ns() / 1e9, "buckets": [[b.rate, b.capacity, b.left] for b in buckets]}

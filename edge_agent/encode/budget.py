@@ -1,16 +1,17 @@
-"""Controller that chooses picture quality and size so that a camera stays within its byte budgets. Pure.
+"""Controller that selects the quality and size of pictures so that a camera stays within its byte budgets. Pure.
 
-A level in 0..1 determines quality and size. Level 1 is the configured quality at full size. Level 0 is the floor: the
-configured minimum quality and minimum size.
+One number, the level in 0..1, determines the quality and the size of a picture. Level 1 means the configured quality
+and the full size. Level 0, the floor, means the configured minimum quality and minimum size.
 
-The controller is an integrator on the logarithm of the size, because encoded sizes grow about as exp(level). After
-each frame the level moves by ``GAIN`` × ln(target ÷ size). If sizes grow as exp(k × level), each frame multiplies the
-distance to the target by |1 - GAIN × k|. In measurements with JPEG and WebP, k was 0.4 to 4.5, and mostly 2. With
-such k, the distance to the target usually falls below 5 % after 4 frames, and in the worst case after 24 frames. The
-controller is stable for k up to 6.
+The controller integrates the logarithm of the size error, because the size of encoded frames grows about as exp(k ×
+level). After each frame, the controller adds ``GAIN`` × ln(target ÷ size) to the level. Each frame thereby multiplies
+the logarithmic distance between size and target by |1 - GAIN × k|. In measurements with JPEG and WebP, k was between
+0.4 and 4.5, and mostly about 2. For these values of k, the distance falls below 5 % after 4 frames in most cases, and
+after 24 frames in the worst case. The controller is stable for k up to 6.
 
-The target is a share of a bucket's content. A full bucket makes pictures larger, and an almost empty bucket makes
-them smaller. In equilibrium, the frames use as many bytes a second as flow into the bucket.
+The target size of a frame is a share of the bytes in the token bucket. Pictures become larger while the bucket is
+full, and smaller while the bucket is almost empty. In equilibrium, the frames use as many bytes per second as flow
+into the bucket.
 """
 
 from __future__ import annotations
@@ -23,28 +24,29 @@ from ingest.site import EncodeConfig
 
 GAIN = 0.3
 SCALE_BELOW = 0.5
-"""Level below which the picture is also scaled down. Above this level, the picture has full size and only its quality
-changes."""
+"""Level below which the picture is scaled down in addition to a lower quality. Above this level, the picture keeps
+its full size and only the quality changes."""
 STEP = 1 / 8
-"""Step of the scale, as a share of width and height. A tracker follows boxes in pixels, so a picture size that
-changed with every frame would disturb tracking."""
+"""Smallest change of the picture's scale, as a share of the full width and height. Coarse changes are better for
+tracking, which follows boxes in pixels and would be disturbed by a new picture size in every frame."""
 HYSTERESIS = 0.06
-"""Hysteresis of the scale, as a difference of levels. The scale changes only when the level is beyond the boundary
-between two scales by more than this difference. The value is about half the distance between two such boundaries."""
+"""Hysteresis of the picture's scale, as a difference of levels. The scale changes only when the level is more than
+this difference beyond the boundary between two scales. This value is about half the distance between two neighbouring
+boundaries."""
 _INTERVAL_RATE = 0.2
-"""Weight of the newest interval in the running mean of the time between frames. When the gate opens and frames become
-more frequent, the mean adapts within a few frames."""
+"""Weight of the newest interval in the running average of the interval between frames. When the gate opens and frames
+become more frequent, the average adapts within a few frames."""
 _MAX_INTERVAL_S = 60.0
-"""Maximum interval that enters the mean, in seconds. A longer gap between two frames is a pause and does not predict
-the next interval."""
+"""Maximum interval between frames that enters the running average, in seconds. A longer interval is a pause of the
+camera, and does not predict the next interval."""
 _HOPELESS_SHARE = 0.5
-"""Share of the size of the last frame that was encoded at the floor. If a bucket holds fewer bytes than this share of
-that size, the next frame is refused without encoding it. Frames that meet a full bucket are always encoded:
-only their encoding shows whether the scene has become simpler."""
+"""Share of the size of the last frame that was encoded at minimum quality and size. The next frame is refused without
+being encoded if a bucket holds fewer bytes than this share. While all buckets are filled to capacity, every frame is
+encoded: only encoding shows whether the scene has become simpler."""
 
 
 class Rung(NamedTuple):
-    """Encoder settings of one level."""
+    """Encoder settings for one level: JPEG or WebP quality, and scale of the picture."""
 
     quality: int
     scale: float
@@ -53,7 +55,7 @@ class Rung(NamedTuple):
 class Ladder:
     """Mapping from a level to the encoder settings of one camera.
 
-    The mapping has a hysteresis, so it depends on the last scale.
+    The scale has a hysteresis, so the settings depend on the previous scale.
     """
 
     def __init__(self, config: EncodeConfig) -> None:
@@ -62,11 +64,11 @@ class Ladder:
 
     @property
     def floor(self) -> Rung:
-        """Encoder settings of minimum quality and scale."""
+        """Encoder settings with the minimum quality and the minimum scale."""
         return Rung(self._config.min_quality, self._config.min_scale)
 
     def rung(self, level: float) -> Rung:
-        """Return the settings for a level in 0..1."""
+        """Return the encoder settings for a level in 0..1."""
         best, worst = self._config.quality, self._config.min_quality
         share = min(1.0, max(0.0, (level - SCALE_BELOW) / (1 - SCALE_BELOW)))
         lower, upper = self._scale_at(level - HYSTERESIS), self._scale_at(level + HYSTERESIS)
@@ -80,10 +82,10 @@ class Ladder:
 
 
 class Budget:
-    """Byte budgets of one camera.
+    """Byte budgets of one camera, and the controller that keeps to them.
 
-    For each frame, call ``rung``, encode with its settings, and call ``spend``. If ``spend`` refuses the frame,
-    encode the frame once more at ``floor``.
+    The caller calls ``rung`` for each frame, encodes the frame with the returned settings, and calls ``spend``. If
+    ``spend`` returns False, the caller encodes the frame once more with the settings from ``floor``.
     """
 
     def __init__(self, config: EncodeConfig) -> None:
@@ -91,7 +93,7 @@ class Budget:
         self.buckets: list[Bucket] = make_buckets(config)
         """Token buckets, which a ``CarriedBudget`` saves and restores."""
         self.level = 1.0
-        """Level of the next frame, 0..1."""
+        """Level for the next frame, in 0..1."""
         self._interval_s = 0.0
         self._last_s: float | None = None
         self._floor_bytes = 0
@@ -99,13 +101,13 @@ class Budget:
 
     @property
     def left(self) -> int:
-        """Bytes that may be spent now; 0 without a budget."""
+        """Bytes that a frame may use now; 0 if no budget is configured."""
         return int(min((b.left for b in self.buckets), default=0))
 
     def rung(self, now_s: float) -> Rung | None:
         """Return the encoder settings for the next frame.
 
-        Return None if even a frame of minimum quality and size would exceed the budget.
+        Return None if the buckets hold too few bytes even for a frame of minimum quality and size.
         """
         for bucket in self.buckets:
             bucket.refill(now_s)
@@ -119,9 +121,9 @@ class Budget:
         return self._ladder.floor if self._at_floor else self._ladder.rung(self.level)
 
     def floor(self) -> Rung | None:
-        """Return the settings of minimum quality and size for a refused frame.
+        """Return the encoder settings of minimum quality and size, for a frame that ``spend`` refused.
 
-        Return None if the frame was already encoded with these settings.
+        Return None if the frame was already encoded at minimum quality and size.
         """
         if self._at_floor:
             return None
@@ -129,7 +131,10 @@ class Budget:
         return self._ladder.floor
 
     def spend(self, size_bytes: int) -> bool:
-        """Spend a frame's bytes and adjust the level. Return False and spend no bytes if too few bytes are left."""
+        """Take the bytes of an encoded frame from the buckets and adjust the level.
+
+        If a bucket holds too few bytes, return False and take no bytes.
+        """
         if not self.buckets:
             return True
         if self._at_floor:

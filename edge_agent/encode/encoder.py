@@ -22,9 +22,9 @@ _QUALITY = {"jpeg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Encoded picture with its settings.
+    """Encoded picture and the settings of its encoding.
 
-    ``scaled_from`` is the size in px before scaling, or None if the picture was not scaled.
+    ``scaled_from`` is the width and height of the picture before scaling, in px; None if the picture was not scaled.
     """
 
     data: bytes
@@ -43,7 +43,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """Refusal of a frame that exceeds the byte budget. A refused frame is withheld with the reason ``budget``.
+    """Result for a frame that exceeds the byte budget. The frame is withheld with the reason ``budget``.
 
     ``left_bytes`` is the number of bytes that remain in the budget.
     """
@@ -52,9 +52,10 @@ class OverBudget:
 
 
 class Encoder:
-    """Encoder of one camera's pictures within the camera's byte budget. Pass pictures in order, from one thread.
+    """Encoder of one camera's pictures within the camera's byte budget.
 
-    ``carried`` saves the remaining budget for the next capture process.
+    Only one thread may call ``encode``, with the pictures in the order of their capture. ``carried`` is the file that
+    hands the remaining budget to the next capture process.
     """
 
     def __init__(self, config: EncodeConfig, carried: CarriedBudget | None = None) -> None:
@@ -64,9 +65,10 @@ class Encoder:
             carried.restore(self._budget.buckets)
 
     def encode(self, redaction: Redaction, now_s: float) -> Encoded | OverBudget:
-        """Encode a picture at ``now_s`` on the monotonic clock. Raise FrameUnusable if encoding fails.
+        """Encode a picture within the byte budget; ``now_s`` is the time on the monotonic clock.
 
-        Encode a picture that exceeds the budget once more, at the minimum quality and size.
+        Raise FrameUnusable if the picture cannot be encoded. If the encoded picture exceeds the budget, encode the
+        picture once more at minimum quality and size.
         """
         rung = self._budget.rung(now_s)
         while rung is not None:

@@ -1,1 +1,1 @@
-"""Gate: decide which captured frames are sent, by armed hours, rate, motion and a random sample."""
+"""Gate: decides which captured frames are sent, by armed hours, frame rate, motion and a random sample."""

@@ -1,10 +1,10 @@
-"""Background model of the empty scene, and the foreground: the pixels that differ from the background.
+"""Background model of a camera's scene, which finds the foreground: the pixels that differ from the background.
 
-Each pixel has a background level, which is a running average, and a noise level, which is a running mean deviation.
-Adaptive background mixture models work in the same way (Stauffer and Grimson, CVPR 1999). When an object stops, its
-pixels become the background after some seconds. The model remembers the background behind a stopped object. When the
-object leaves, that background causes no false motion. The model estimates the change of light between two pictures
-and applies the change to the background.
+For each pixel, the model stores a background level (a running average) and a noise level (a running mean deviation).
+Adaptive background mixture models store similar values for each pixel (Stauffer and Grimson, CVPR 1999). When a
+moving object stops, its pixels become background after some seconds. The model then remembers the earlier background,
+which the stopped object hides. When the object leaves, the remembered background appears again and is not reported as
+motion. When the light changes, the model estimates the change between two pictures and adapts the background.
 """
 
 from __future__ import annotations
@@ -22,55 +22,64 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
-"""Time for which a foreground pixel must stay steady to count as part of a stopped object. The time is longer than
-one second, because a passing bus with a plain roof keeps a pixel steady for about that time."""
+"""Time for which a foreground pixel must stay steady before it counts as part of a stopped object, in seconds. This
+time must be longer than a second, because a passing bus with a plain roof keeps a pixel steady for about a second."""
 ESTABLISHED_S = 60.0
-"""Minimum age of a background before it may replace the remembered background behind a stopped object. A person who
-stands still for a shorter time is not remembered as background."""
+"""Minimum age of a background, in seconds, for replacing the remembered background behind a stopped object. A person
+who stands still for less than this time is therefore not remembered as background."""
 _LEARN_S = 2.0
-"""Time constant of the background where nothing moves. The background can follow daylight, which changes more
-slowly."""
+"""Time constant with which a background pixel adapts where nothing moves, in seconds. The background image adapts
+within this time, so that it follows daylight but not vehicles."""
 _FORGET_S = 60.0
-"""Time constant of the background where pixels change all the time, such as branches and water."""
+"""Time constant with which a background pixel adapts where pixels change all the time, such as at branches and water,
+in seconds."""
 _NOISE_S = 3.3
-"""Time constant of the running estimate of a pixel's noise."""
+"""Time constant of the running average of a pixel's noise, in seconds."""
 _RECENT_S = 0.3
-"""Time constant of a short running average. A foreground pixel close to this average is steady."""
+"""Time constant of a short running average of each pixel, in seconds. A foreground pixel is steady while its level
+stays close to this average."""
 _SIGMAS = 4.0
-"""Detection limit, in mean deviations of a pixel's own noise. Four mean deviations are 3.2 standard deviations. A
-median filter later removes single pixels whose noise exceeds this limit."""
+"""Detection limit of a foreground pixel, in mean deviations of the pixel's noise. For Gaussian noise, four mean
+deviations are 3.2 standard deviations. A median filter later removes single pixels whose noise exceeded the detection
+limit."""
 _MIN_DIFFERENCE = 10.0
-"""Minimum difference in grey levels between foreground and background. Compression noise stays below this limit."""
+"""Minimum difference between a foreground pixel and the background, in grey levels. Compression noise causes smaller
+differences."""
 _JUDGE_S = 0.15
-"""Time between two searches for steady pixels. A search in every frame would cost eight times as much, and would find
-objects no earlier, because they take seconds to stop."""
+"""Time between two searches for steady pixels, in seconds. A search in every frame would cost eight times as much and
+would find stopped objects no earlier, because objects take seconds to stop."""
 _STEADY_SHARE = 0.5
-"""Maximum variation of a steady pixel, as a share of the detection limit."""
+"""Maximum difference between a steady pixel and its short running average, as a share of the detection limit."""
 _FIRST_NOISE = 2.0
 _MAX_NOISE = 20.0
-"""Maximum noise in grey levels that a pixel can learn from objects that pass all the time."""
+"""Maximum noise that a pixel can learn from objects that pass all the time, in grey levels."""
 _SETTLE_FRAMES = 3
-"""Number of frames after the start in which the background is learnt and no motion is reported."""
+"""Number of frames after the start during which the model learns the background and reports no foreground."""
 _MAX_STEP_S = 1.0
-"""Maximum time step between two frames. After a longer gap, the background learns as if only this time had passed."""
+"""Maximum time step between two frames that the model uses, in seconds. After a longer gap between frames, the
+background adapts as if only this time had passed."""
 _FLOOD_SHARE = 0.5
-"""Share of the picture above which a sudden change is a switched light and not a moving object."""
+"""Minimum share of the picture that changes at once when a light is switched; no moving object is expected to be as
+large."""
 _FLOOD_S = 2.0
-"""Minimum time between two changes by a switched light. A second change within this time is caused by a large object
-near the camera."""
+"""Minimum time between two switched lights, in seconds. If another large change follows within this time, a large
+object near the camera caused the change."""
 _UNKNOWN = -1e6
-"""Grey level that marks an unknown hidden background. This level differs from every real pixel, in any light."""
+"""Grey level that marks an unknown background behind stopped objects. No real pixel can have this level, even after
+changes of light."""
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _EVERY_PX = 4
-"""Sampling step in both directions for the estimate of a change of light, which needs only about 1,000 pixels."""
+"""Sampling step in x and y for estimating a change of light, in px; the estimate needs only about 1,000 pixels."""
 _MIN_OFFSET = 2.0
-"""Change of light in grey levels below which the same offset applies to dark and to bright pixels."""
+"""Minimum change of light for which a gain is estimated, in grey levels; a smaller change is treated as one offset
+for all pixels."""
 _MIN_CONTRAST = 4.0
-"""Minimum contrast for measuring a gain: grey levels between the darkest and the brightest quarter of a picture."""
+"""Minimum contrast for estimating a gain: the difference between the darkest and the brightest quarter of a picture,
+in grey levels."""
 _MAX_GAIN = 4.0
 _MAX_ERROR = 20.0
-"""Maximum error of one pixel, in grey levels, when models of a light change are compared. Pixels of moving objects
-have larger errors and must not decide the comparison."""
+"""Maximum error that one pixel can contribute when models of a light change are compared, in grey levels. Pixels of
+moving objects have larger errors, and this maximum keeps them from deciding the comparison."""
 
 
 class _Light(NamedTuple):
@@ -80,17 +89,17 @@ class _Light(NamedTuple):
     offset: float
 
     def apply_to(self, picture: Floats) -> None:
-        """Apply the change of light to a picture, in place."""
+        """Apply this change of light to a picture, in place."""
         if self.gain != 1.0:
             picture *= np.float32(self.gain)
         picture += np.float32(self.offset)
 
 
 class Foreground(NamedTuple):
-    """Two masks ``(height, width)`` uint8, 1 for foreground pixels.
+    """Two masks, ``(height, width)`` uint8, in which 1 marks a foreground pixel.
 
-    ``differs`` marks all pixels that differ from the background. ``surely`` marks the pixels that differ even if the
-    background has moved by one pixel, as the edge of a trembling mast does.
+    ``differs`` marks all pixels that differ from the background. ``surely`` leaves out pixels that differ only
+    because the background has moved by one pixel, such as the edge of a trembling mast.
     """
 
     differs: Mask
@@ -110,15 +119,18 @@ class Background:
         self._seen = 0
         self._flood_s = -math.inf
         self.stationary = StationaryMap(first.shape)
-        """Map of the objects that have stopped and not left yet."""
+        """Map of the objects that have stopped and have not left yet."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height and width of the small pictures."""
+        """Height and width of the small pictures, in px."""
         return self._back.shape
 
     def update(self, small: Floats, step_s: float) -> Foreground:
-        """Learn from the next picture, taken ``step_s`` after the previous one. Return the foreground pixels."""
+        """Learn from the next small picture, which was taken ``step_s`` after the previous picture.
+
+        Return the foreground pixels of the picture.
+        """
         step_s = min(max(step_s, 0.0), _MAX_STEP_S)
         self._clock_s += step_s
         if self._seen < _SETTLE_FRAMES:
@@ -147,9 +159,9 @@ class Background:
         return Foreground(differs, surely)
 
     def _unless_uncovered(self, small: Floats, limit: Floats, differs: Mask) -> Mask:
-        """Return the pixels of ``differs`` that also differ from the background hidden behind stopped objects.
+        """Return the pixels of ``differs`` that also differ from the remembered background behind stopped objects.
 
-        At the remaining pixels of ``differs``, a stopped object has left, and the hidden background becomes the
+        At the other pixels of ``differs``, a stopped object has left, and the remembered background becomes the
         background again.
         """
         new = differs & _exceeds(_difference(small, self._hidden), limit)
@@ -180,9 +192,9 @@ class Background:
             cv2.accumulateWeighted(restless, self._noise, _weight(step_s, _FORGET_S), near)
 
     def _absorb(self, small: Floats, limit: Floats, differs: Mask, step_s: float) -> None:
-        """Make foreground pixels part of the background.
+        """Adapt the background to the foreground pixels.
 
-        Unsteady pixels change slowly, and pixels that were steady for ``ABSORB_S`` at once.
+        An unsteady pixel adapts slowly; a pixel that was steady for ``ABSORB_S`` becomes background at once.
         """
         unsteady = _exceeds(_difference(small, self._recent), limit * np.float32(_STEADY_SHARE))
         cv2.accumulateWeighted(small, self._recent, _weight(step_s, _RECENT_S))
@@ -209,9 +221,10 @@ def _difference(one: Floats, other: Floats) -> Floats:
 
 
 def _beyond_neighbours(small: Floats, back: Floats) -> Floats:
-    """Return the difference of each pixel from the range of grey levels of the background within one pixel.
+    """Return how far each pixel is outside the range of grey levels that the background has within one pixel.
 
-    The result is small at the edge of a mast that trembles in the wind, because the edge has moved by only one pixel.
+    The result is small at the edge of a mast that trembles in the wind, because that edge has moved by only one
+    pixel.
     """
     above = cv2.subtract(small, cv2.dilate(back, _NEIGHBOURS))
     below = cv2.subtract(cv2.erode(back, _NEIGHBOURS), small)
@@ -228,11 +241,11 @@ def _weight(step_s: float, constant_s: float) -> float:
 
 
 def _light_change(before: Floats, now: Floats) -> _Light:
-    """Return the change of light between two pictures of one scene, ``(height, width)`` float32.
+    """Return the change of light between two pictures of the same scene, ``(height, width)`` float32.
 
-    Three models are compared, and the model with the smallest error is returned. The models are an offset (fog), a
-    gain (a lamp or the exposure), and both together (a correction of contrast). The models use medians, which ignore
-    moving objects that cover less than half of the picture.
+    Three models of the change are compared, and the model with the smallest error is returned. The three models are
+    an offset (fog), a gain (a lamp or the exposure), and an offset with a gain (a correction of contrast). The models
+    use medians, so moving objects that cover less than half of the picture have no influence.
     """
     old, new = before[::_EVERY_PX, ::_EVERY_PX].ravel(), now[::_EVERY_PX, ::_EVERY_PX].ravel()
     shift = _Light(1.0, _median(new - old))
@@ -264,5 +277,8 @@ def _bounded(gain: float) -> float:
 
 
 def _median(values: Floats) -> float:
-    """Return the upper median. NumPy's ``median`` averages the two middle values and takes six times as long."""
+    """Return the median; for an even number of values, the upper of the two middle values.
+
+    NumPy's ``median`` averages the two middle values instead, and takes six times as long.
+    """
     return float(np.partition(values, values.size // 2, axis=None)[values.size // 2])

@@ -1,4 +1,4 @@
-"""Numbered frames and the gate's decisions on them."""
+"""Numbered frames, and the gate's decisions to send or withhold them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ingest.contract.records import Box
 
 @dataclass(frozen=True, slots=True)
 class NumberedFrame:
-    """Captured frame with its sequence number. ``image`` is ``(height, width, 3)`` uint8 BGR; None if not decoded."""
+    """Captured frame and its sequence number.
+
+    ``image`` is ``(height, width, 3)`` uint8 BGR; None if the frame was not decoded.
+    """
 
     seq: int
     captured_ns: int
@@ -23,15 +26,15 @@ class NumberedFrame:
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """Decision to send a frame or to withhold it for a ``reason``, which is empty when the frame is sent.
+    """Decision on a frame: to send the frame if ``reason`` is empty, or to withhold the frame for this reason.
 
-    The decision to send a frame contains the frame's image; the decision to withhold a frame does not. The pre-roll
-    buffer holds preliminary decisions. A frame in the buffer keeps its image, because later motion may reverse the
-    decision.
+    A decision to send a frame contains the frame's image; a final decision to withhold a frame does not. A decision
+    in the gate's pre-roll buffer is preliminary. A preliminary decision contains the frame's image, because later
+    motion may reverse the decision.
 
-    ``motion`` has the boxes of moving objects; None if the gate did not examine the frame. ``resting`` has the boxes
-    of stationary objects; None if the frame does not report stationary objects. ``sampled`` marks a frame that is
-    sent only to check the gate's decisions.
+    ``motion`` contains the boxes of moving objects; None if the gate did not examine the frame. ``resting`` contains
+    the boxes of stationary objects; None if the frame does not report stationary objects. ``sampled`` marks a frame
+    without motion that is sent as a random sample, to check the gate's decisions.
     """
 
     frame: NumberedFrame
@@ -42,10 +45,13 @@ class GateDecision:
 
     @property
     def keep(self) -> bool:
-        """Whether the frame is sent."""
+        """Whether the decision is to send the frame."""
         return not self.reason
 
 
 def withheld(frame: NumberedFrame, reason: str) -> GateDecision:
-    """Return the final decision to withhold a frame. The returned decision has no image."""
+    """Return a final decision to withhold a frame for the given reason.
+
+    The decision does not contain the frame's image.
+    """
     return GateDecision(replace(frame, image=None), reason)
