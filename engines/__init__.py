@@ -1,1 +1,1 @@
-"""Inference: the Engine interface, its backends, decoders, the model repository and the engine node."""
+"""Inference: the Engine interface and its backends, the output decoders, the model repository and the engine node."""

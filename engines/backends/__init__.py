@@ -1,4 +1,4 @@
-"""Inference backends by name. The library of a backend is imported only in that backend's module."""
+"""Registry of inference backends by name. Only the module of a backend imports that backend's library."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ BACKENDS: Mapping[str, str] = {
     "onnxruntime": "engines.backends.onnxruntime:OnnxRuntimeEngine",
     "fake": "engines.backends.fake:FakeEngine",
 }
-"""Module and class of each backend. Each module has a function ``unavailable_reason() -> str``."""
+"""Map from the name of a backend to its module and class, as ``module:class``. Each backend module has a function
+``unavailable_reason() -> str``."""
 
 
 def make(name: str, workers: int = 1) -> Engine:
-    """Return a new engine of a backend, which computes up to ``workers`` batches at once on a CPU.
+    """Return a new engine of a backend. On a CPU, the engine computes up to ``workers`` batches at the same time.
 
     Raise KeyError if the name is not in ``BACKENDS``.
     """
@@ -34,7 +35,7 @@ def make(name: str, workers: int = 1) -> Engine:
 
 
 def unavailable_reason(name: str) -> str:
-    """Return why a backend cannot be used on this machine; empty if it can be used.
+    """Return the reason why a backend cannot be used on this machine, or an empty text if the backend can be used.
 
     Raise KeyError if the name is not in ``BACKENDS``.
     """
@@ -47,10 +48,10 @@ def unavailable_reason(name: str) -> str:
 
 
 def choose_cpu_here(precision: Precision) -> BackendChoice:
-    """Return the backend for a model that allows ``precision``, on the processor of this machine."""
+    """Return the best CPU backend of this machine for a model whose manifest allows ``precision``."""
     return choose(precision, processor(), unavailable_reason, CPU_ORDER)
 
 
 def choose_here(precision: Precision) -> BackendChoice:
-    """Return the backend for a model that allows ``precision``, on this machine."""
+    """Return the best backend of this machine, GPU or CPU, for a model whose manifest allows ``precision``."""
     return choose(precision, processor(), unavailable_reason)

@@ -10,14 +10,15 @@ from ingest.site.pipeline import Precision
 
 AUTO = "auto"
 AUTO_ORDER = ("tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime")
-"""Backends in the order in which they are considered. A GPU is faster than any CPU; ONNX Runtime is always there."""
+"""Backends in the order of preference: GPU backends first, because a GPU is faster than any CPU. ONNX Runtime is
+last, because it is always installed."""
 CPU_ORDER = AUTO_ORDER[2:]
-"""The backends among them that compute on a processor."""
+"""CPU backends, in the order of preference."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
-    """Chosen backend of a model, the reason for it, and the reasons against each backend before it in the order."""
+    """Chosen backend of a model, the reason for the choice, and the reason against each preferred backend."""
 
     backend: str
     reason: str
@@ -32,9 +33,9 @@ def choose(
 ) -> BackendChoice:
     """Return the first usable backend of ``order`` for a model that allows ``precision``.
 
-    OpenVINO is used only where it is faster than ONNX Runtime: at a precision below fp32, on a processor with
-    instructions for that precision. ``unavailable_reason`` takes a backend's name, and returns an empty text if the
-    backend can be used.
+    OpenVINO is chosen only if the precision is below fp32 and the processor has fast instructions for that precision.
+    In all other cases, OpenVINO is no faster than ONNX Runtime. ``unavailable_reason`` takes a backend's name, and
+    returns an empty text if the backend can be used.
     """
     passed_over: dict[str, str] = {}
     for name in order[:-1]:
@@ -47,9 +48,9 @@ def choose(
 
 
 def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:
-    """Return two texts: why OpenVINO is faster than ONNX Runtime, and why it is not.
+    """Return the reason why OpenVINO is faster than ONNX Runtime, and the reason why OpenVINO is not faster.
 
-    One of the two texts is empty.
+    One of the two reasons is an empty text.
     """
     if precision == "fp32":
         return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"

@@ -1,4 +1,4 @@
-"""Base of the backends whose library computes in the calling thread."""
+"""Base class of the engines whose library computes in the calling thread."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from engines.repository.manifest import Model
 
 
 class BlockingEngine(Engine):
-    """Engine that computes up to ``workers`` batches at once, each in a thread of its own.
+    """Engine that computes up to ``workers`` batches at the same time, each in its own thread.
 
-    There is one slot more than workers: one batch is filled or decoded while all workers compute.
+    The engine has ``workers + 1`` slots, so that the caller can fill or decode one batch while all workers compute.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -23,16 +23,16 @@ class BlockingEngine(Engine):
 
     @property
     def parallel(self) -> int:
-        """Number of batches that are computed at the same time."""
+        """Number of batches that the engine computes at the same time."""
         return self._workers
 
     def load(self, model: Model) -> None:
-        """Load a model, and start the workers. Raise EngineStateError or ModelLoadFailed."""
+        """Load a model, and start the worker threads. Raise EngineStateError or ModelLoadFailed."""
         super().load(model)
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="infer")
 
     def close(self) -> None:
-        """Release the model, and end the workers. May be called twice. Raise EngineStateError."""
+        """Release the model, and end the worker threads. A second call has no effect. Raise EngineStateError."""
         super().close()
         if self._pool:
             self._pool.shutdown()
@@ -47,4 +47,7 @@ class BlockingEngine(Engine):
 
     @abstractmethod
     def _infer_impl(self, images: Images) -> Outputs:
-        """Return the outputs of a batch. Called from several threads at once. Raise InferenceFailed."""
+        """Compute and return the outputs of a batch.
+
+        Several threads call this method at the same time. Raise InferenceFailed.
+        """

@@ -1,6 +1,6 @@
-"""A fake engine whose outputs depend only on the pixels.
+"""A fake engine whose outputs depend only on the pixels of the input.
 
-The engine serves tests, and measurements of the pipeline without a model.
+Tests use the fake engine, and benchmarks that measure the pipeline without a model.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from engines.repository.manifest import Model
 
 
 def unavailable_reason() -> str:
-    """Return an empty text: the fake engine needs nothing."""
+    """Return an empty text, because the fake engine is always available."""
     return ""
 
 
 class FakeEngine(BlockingEngine):
-    """Classifier that needs no model file.
+    """Fake classifier that needs no model file.
 
-    An image's class is the first channel of its first pixel, modulo the number of classes, with probability 0.9.
-    ``fails(image)`` is called for every image. If the call returns true for any image, the whole batch raises
-    InferenceFailed.
+    The class of an image is the value of the first channel of its first pixel, modulo the number of classes. The
+    probability of this class is 0.9. If ``fails(image)`` returns true for any image of a batch, the inference of the
+    whole batch raises InferenceFailed.
     """
 
     def __init__(self, workers: int = 1, fails: Callable[[Images], bool] = lambda _: False) -> None:

@@ -1,4 +1,4 @@
-"""Processors, NVIDIA GPUs and driver of this machine, read without the libraries of the backends."""
+"""Detection of the CPU, NVIDIA GPUs and NVIDIA driver of this machine, without the backends' libraries."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ INSTRUCTIONS: Mapping[Precision, tuple[tuple[str, str], ...]] = {
     "fp16": (("amx_fp16", ""),),
     "int8": (("amx_int8", ""), ("avx512_vnni", ""), ("avx_vnni", "")),
 }
-"""Instructions that compute each precision faster than fp32, the fastest first.
+"""Map from a precision to the CPU instructions that compute this precision faster than fp32, fastest first.
 
-An instruction is a flag of ``/proc/cpuinfo`` and the vendor whose processors gain from the flag; an empty vendor
-stands for all vendors. On Intel's Sapphire Rapids without AMX, ResNet-18 takes 1.7 times as long in bf16 or fp16 as
-in fp32 (decision 11)."""
+Each instruction is a pair: a flag in ``/proc/cpuinfo``, and the vendor of the CPUs on which the instruction is fast.
+An empty vendor stands for all vendors. On Intel's Sapphire Rapids without AMX, ResNet-18 takes 1.7 times as long in
+bf16 or fp16 as in fp32 (decision 11)."""
 _CPUINFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
 _NAME_BYTES = 256
 _COMPUTE_CAPABILITY = (75, 76)
-"""Major and minor compute capability, as ``CUdevice_attribute`` numbers of ``cuda.h``."""
+"""Numbers of the ``CUdevice_attribute`` values for the major and the minor compute capability, from ``cuda.h``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Cuda:
-    """Driver of the NVIDIA GPUs, and the GPUs. ``unavailable_reason`` is empty if CUDA can be used."""
+    """The NVIDIA driver and the GPUs of this machine. ``unavailable_reason`` is empty if CUDA can be used."""
 
     unavailable_reason: str
     driver: str = ""
@@ -61,7 +61,7 @@ class Cpu:
     flags: frozenset[str]
 
     def instruction(self, precision: Precision) -> str:
-        """Return the instruction that computes a precision faster than fp32; empty if there is none."""
+        """Return the CPU's instruction that computes ``precision`` faster than fp32, or an empty text."""
         for flag, vendor in INSTRUCTIONS[precision]:
             if flag in self.flags and vendor in ("", self.vendor):
                 return flag
@@ -85,7 +85,7 @@ def cpu_count() -> int:
 
 
 def cuda(load: Callable[[], Any] = load_driver) -> Cuda:
-    """Return the state of CUDA. ``load`` loads the driver's library."""
+    """Return the NVIDIA driver and the GPUs of this machine. ``load`` returns the CUDA driver's library."""
     if reason := driver_reason():
         return Cuda(reason, _driver_version())
     lib, number = load(), ctypes.c_int()

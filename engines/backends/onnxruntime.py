@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend on the CPU: the default without a GPU."""
+"""The ONNX Runtime backend, which computes on the CPU and is the default on machines without a GPU."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from engines.repository.manifest import Model
 
 
 def unavailable_reason() -> str:
-    """Return an empty text: ONNX Runtime is a dependency and runs everywhere."""
+    """Return an empty text, because ONNX Runtime is always installed and runs on every machine."""
     return ""
 
 
 class OnnxRuntimeEngine(BlockingEngine):
-    """Engine with one ONNX Runtime session, whose weights all workers share.
+    """Engine with one ONNX Runtime session, so that all workers share the model's weights in memory.
 
-    Each worker computes a whole batch on one core. Several batches at once are faster than one batch on all cores.
+    Each worker computes a whole batch on one core. Several batches in parallel, each on one core, reach a higher
+    throughput than one batch at a time on all cores.
     """
 
     PROVIDERS: ClassVar[tuple[str, ...]] = ("CPUExecutionProvider",)

@@ -1,4 +1,7 @@
-"""The backend of ONNX Runtime's CUDA provider: a GPU without TensorRT. Needs the package ``onnxruntime-gpu``."""
+"""The backend that computes on a GPU with ONNX Runtime's CUDA provider, without TensorRT.
+
+This backend needs the package ``onnxruntime-gpu``.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from engines.repository.manifest import Model
 
 _PROVIDER = "CUDAExecutionProvider"
 _FATAL = frozenset({214, 220, 700, 702, 709, 710, *range(714, 720), 721, 999})
-"""Values of ``cudaError_t`` after which every call of the process fails, according to the comments in
+"""Values of ``cudaError_t`` after which every CUDA call of the process fails, according to NVIDIA's
 ``driver_types.h``."""
 
 
 def unavailable_reason() -> str:
-    """Return why this backend cannot be used here; empty if it can be used."""
+    """Return why this backend cannot be used on this machine, or an empty text if the backend can be used."""
     if _PROVIDER not in ort.get_available_providers():
         return (
             f"onnxruntime {ort.__version__} has no CUDA provider: "
@@ -29,19 +32,19 @@ def unavailable_reason() -> str:
 
 
 def device_error(text: str) -> DeviceLost | InferenceFailed:
-    """Return DeviceLost for a fatal CUDA error, else InferenceFailed.
+    """Return DeviceLost if ``text`` names a fatal CUDA error, else InferenceFailed.
 
-    ONNX Runtime's text has ``CUDA failure NUMBER``.
+    ONNX Runtime writes a CUDA error as ``CUDA failure NUMBER`` into its error text.
     """
     codes = map(int, re.findall(r"CUDA failure (\d+)", text))
     return DeviceLost(text) if _FATAL.intersection(codes) else InferenceFailed(text)
 
 
 class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
-    """Engine on the first GPU. Layers without a CUDA kernel run on the CPU.
+    """Engine that computes on the first GPU. Layers without a CUDA kernel run on the CPU.
 
-    ONNX Runtime copies each batch from the slot to the GPU itself. With several workers, one batch is copied while
-    another is computed.
+    ONNX Runtime copies each batch from the slot to the GPU. If the engine has several workers, one batch is copied
+    while another batch is computed.
     """
 
     PROVIDERS = (_PROVIDER, "CPUExecutionProvider")
@@ -62,4 +65,4 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
             raise device_error(str(error)) from None
 
     def _trim_impl(self) -> None:
-        """Do nothing: ONNX Runtime's option that frees memory applies only to the CPU's arena."""
+        """Do nothing, because ONNX Runtime can free unused memory only on the CPU, not on the GPU."""

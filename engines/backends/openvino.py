@@ -1,6 +1,6 @@
-"""The OpenVINO backend on the CPU: bf16, fp16 and int8 where the processor has instructions for them.
+"""The OpenVINO backend, which computes on the CPU in bf16, fp16 or int8 if the CPU has fast instructions.
 
-Needs the extra ``openvino``. In fp32, OpenVINO is no faster than ONNX Runtime.
+This backend needs the optional dependency ``sightline[openvino]``. In fp32, OpenVINO is no faster than ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ if TYPE_CHECKING:
     import openvino
 
 _CAPABILITIES: Mapping[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
-"""OpenVINO's name of each precision in the ``OPTIMIZATION_CAPABILITIES`` of a device."""
+"""Map from a precision to its name in OpenVINO's device property ``OPTIMIZATION_CAPABILITIES``."""
 _HINTS: Mapping[Precision, str] = {"bf16": "bf16", "fp16": "f16"}
-"""Values of ``INFERENCE_PRECISION_HINT``. For all other precisions the hint is f32. In an int8 model the layers
-between quantise and dequantise nodes run in int8; f32 for its other layers gives the accuracy that was measured when
-the model was quantised."""
+"""Map from a precision to the value of OpenVINO's ``INFERENCE_PRECISION_HINT``, which is f32 for all other
+precisions. In an int8 model, the layers between quantise and dequantise nodes run in int8. With the hint f32, the
+other layers of an int8 model keep the accuracy that was measured after quantisation."""
 
 
 def unavailable_reason() -> str:
-    """Return why this backend cannot be used here; empty if it can be used."""
+    """Return why this backend cannot be used on this machine, or an empty text if the backend can be used."""
     return "" if find_spec("openvino") else "OpenVINO is not installed: pip install 'sightline[openvino]'"
 
 
 class OpenVinoSlot(Slot):
-    """Slot with an inference request of its own, which reads the slot's pixels in place."""
+    """Slot with its own OpenVINO inference request. The request reads the slot's pixels without a copy."""
 
     def __init__(self, pixels: Images, request: openvino.InferRequest) -> None:
         super().__init__(pixels)
         self.request = request
         self.error = ""
-        """Error message of a batch that could not be started."""
+        """Error message of the slot's batch if OpenVINO could not start the batch, else an empty text."""
 
 
 class OpenVinoEngine(Engine):
-    """Engine with one compiled model, which computes up to ``workers`` batches at once, each on one core.
+    """Engine with one compiled model.
 
-    There is one slot more than workers: one batch is filled or decoded while all workers compute. The precision is
-    that of the model's manifest, or fp32 if OpenVINO does not support that precision on this processor.
+    The engine computes up to ``workers`` batches at the same time, each on one core.
+
+    The engine has ``workers + 1`` slots, so that the caller can fill or decode one batch while all workers compute.
+    The engine computes in the precision of the model's manifest, or in fp32 if OpenVINO does not support that
+    precision on this CPU.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -59,12 +62,12 @@ class OpenVinoEngine(Engine):
 
     @property
     def parallel(self) -> int:
-        """Number of batches that are computed at the same time."""
+        """Number of batches that the engine computes at the same time."""
         return self._workers
 
     @property
     def inference_precision(self) -> str:
-        """OpenVINO's name for the precision of the loaded model's layers that are not int8: f32, bf16 or f16."""
+        """Precision of those layers of the loaded model that are not int8, as OpenVINO's name: f32, bf16 or f16."""
         assert self._compiled is not None  # noqa: S101  (narrows the type)
         name: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         return name
@@ -132,10 +135,10 @@ class OpenVinoEngine(Engine):
 
 @functools.cache
 def _core() -> openvino.Core:
-    """Return the process's only ``Core``, because each further ``Core`` loads the plug-ins again.
+    """Return the OpenVINO ``Core``, of which a process makes only one, because each ``Core`` loads all plug-ins.
 
-    OpenVINO reports each import to Google Analytics through the package ``openvino_telemetry``, and uses a stub if
-    that package is missing. Therefore this function makes imports of the package fail in this process.
+    OpenVINO reports each import to Google Analytics through the package ``openvino_telemetry``. To prevent these
+    reports, this function makes imports of ``openvino_telemetry`` fail, and OpenVINO then uses a stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -144,7 +147,7 @@ def _core() -> openvino.Core:
 
 
 def _read(model: Model) -> openvino.Model:
-    """Read a model file as ONNX. ``Core.read_model`` would also try six other formats on a file that is not ONNX."""
+    """Read an ONNX model file. ``Core.read_model`` is not used, because it also tries six other file formats."""
     from openvino.frontend import FrontEndManager
 
     front_end = FrontEndManager().load_by_framework("onnx")
@@ -152,6 +155,9 @@ def _read(model: Model) -> openvino.Model:
 
 
 def _last_line(error: Exception) -> str:
-    """Return the last line of an OpenVINO error: the cause. The other lines name OpenVINO's source files."""
+    """Return the last line of an OpenVINO error, which names the cause.
+
+    The lines before it only name OpenVINO's source files.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else repr(error)

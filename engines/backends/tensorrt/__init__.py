@@ -1,6 +1,7 @@
 """The TensorRT backend for NVIDIA GPUs, through pycuda.
 
-Nothing in this package has run on a GPU yet. Its tests run on a fake CUDA device and a fake ``tensorrt`` module.
+Nothing in this package has run on a GPU yet. The tests of this package use a fake CUDA device and a fake ``tensorrt``
+module.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Build of a TensorRT plan from an ONNX file. This module has not run on a GPU yet.
 
-The names used here exist in TensorRT 10.13 and 11.4. Networks are strongly typed: the ONNX file alone decides the
-precision of each layer.
+All names of TensorRT's Python API that this module uses exist in TensorRT 10.13 and 11.4. The module builds strongly
+typed networks, in which the ONNX file alone decides the precision of each layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ LOG_LINES_KEPT = 8
 
 
 class BuildProgress(NamedTuple):
-    """Progress of a build: a phase of TensorRT's builder, and its finished steps. Phases nest and overlap."""
+    """Progress of one phase of TensorRT's builder: the name of the phase, and its finished and total steps.
+
+    Phases can be nested and can overlap.
+    """
 
     phase: str
     step: int
@@ -32,14 +35,14 @@ class BuildProgress(NamedTuple):
 
 
 class BuiltPlan(NamedTuple):
-    """A plan, and the kernel timings known after its build."""
+    """A compiled model (plan), and the kernel timings that TensorRT measured in this build and in earlier builds."""
 
     plan: bytes
     timings: bytes
 
 
 class BuildControl:
-    """Reports the progress of a build to ``on_progress``, and cancels the build from another thread.
+    """Reports the progress of a build to ``on_progress``, and lets another thread cancel the build.
 
     TensorRT calls ``on_progress`` from its builder threads.
     """
@@ -50,13 +53,14 @@ class BuildControl:
 
     @property
     def cancelled(self) -> bool:
-        """Return whether the build was cancelled."""
+        """Return whether ``cancel`` has been called."""
         return self._cancelled.is_set()
 
     def report(self, progress: BuildProgress) -> None:
         """Call ``on_progress``.
 
-        Errors of ``on_progress`` are logged, because an error that reached TensorRT would end the process.
+        This method logs errors of ``on_progress`` and does not raise them, because an exception in TensorRT's thread
+        would end the process.
         """
         try:
             self.on_progress(progress)
@@ -64,16 +68,18 @@ class BuildControl:
             _log.warning("build_progress_failed", error=repr(error))
 
     def cancel(self) -> None:
-        """Cancel the build, which then ends after its current step."""
+        """Cancel the build. TensorRT ends the build after the current step."""
         self._cancelled.set()
 
 
 def build(
     trt: Any, logger: Any, model: Model, options: BuildOptions, timings: bytes, control: BuildControl
 ) -> BuiltPlan:
-    """Return the plan of a model. A build takes minutes, and needs the device's context in the calling thread.
+    """Compile a model to a TensorRT plan, which takes minutes.
 
-    Raise ModelLoadFailed with TensorRT's errors, BuildCancelled after a cancel.
+    The CUDA context of the device must be current in the calling thread.
+
+    Raise ModelLoadFailed with TensorRT's errors if the build fails, and BuildCancelled if the build was cancelled.
     """
     if control.cancelled:
         raise BuildCancelled(f"the build of {model.manifest.id} was cancelled")
@@ -107,7 +113,7 @@ def build(
 def make_logger(trt: Any) -> Any:
     """Return a TensorRT logger that writes to this project's log.
 
-    The logger's method ``recent`` returns the last errors as one text.
+    The method ``recent`` of the logger returns TensorRT's last error messages as one text.
 
     TensorRT calls the logger from several threads.
     """
@@ -132,7 +138,10 @@ def make_logger(trt: Any) -> Any:
 
 
 def make_monitor(trt: Any, control: BuildControl) -> Any:
-    """Return a progress monitor for a build. TensorRT calls the monitor from its builder threads."""
+    """Return a TensorRT progress monitor that reports to ``control`` and stops a cancelled build.
+
+    TensorRT calls the monitor from its builder threads.
+    """
 
     class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -154,7 +163,7 @@ def make_monitor(trt: Any, control: BuildControl) -> Any:
 
 
 def _require_input(trt: Any, network: Any, model: Model) -> None:
-    """Raise ModelLoadFailed unless the network has one uint8 input of the manifest's name and shape."""
+    """Raise ModelLoadFailed unless the network has one uint8 input with the name and shape of the manifest."""
     spec = model.manifest.input
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     found = [(tensor.name, str(tensor.dtype), tuple(tensor.shape)) for tensor in inputs]
@@ -169,14 +178,17 @@ def _require_input(trt: Any, network: Any, model: Model) -> None:
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], max_batch: int) -> bool:
-    """Return whether an input takes every batch size. Free axes have the size -1."""
+    """Return whether an input of ``shape`` accepts images of the size ``wanted`` in batches of up to ``max_batch``.
+
+    An axis of any size has the value -1 in ``shape``.
+    """
     if len(shape) != 1 + len(wanted) or shape[0] not in (-1, 1) or (shape[0] == 1 and max_batch > 1):
         return False
     return all(size in (-1, expected) for size, expected in zip(shape[1:], wanted, strict=True))
 
 
 def _profile(builder: Any, model: Model, options: BuildOptions) -> Any:
-    """Return the optimisation profile: batches of 1 to ``max_batch`` images, fastest at ``opt_batch``."""
+    """Return an optimisation profile for batches of 1 to ``max_batch`` images, tuned for ``opt_batch`` images."""
     spec = model.manifest.input
     rest = (spec.height, spec.width, CHANNELS)
     profile = builder.create_optimization_profile()

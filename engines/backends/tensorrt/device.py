@@ -1,6 +1,7 @@
 """The device interface: the CUDA calls that the TensorRT backend needs.
 
-``pycudadevice`` implements the interface. The tests have a fake device that keeps CUDA's asynchronous contract.
+The module ``pycudadevice`` implements the device interface with pycuda. The tests implement the device interface with
+a fake device, whose calls are asynchronous like those of CUDA.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 HostArray = npt.NDArray[Any]
 Event = NewType("Event", object)
-"""A point in a stream that a thread can wait for. The waiting thread sleeps."""
+"""CUDA event: a point in a stream that a thread can wait for. A waiting thread sleeps and does not poll."""
 
 
 class DeviceMemory(NamedTuple):
@@ -26,14 +27,17 @@ class DeviceMemory(NamedTuple):
 
 
 class Stream(Protocol):
-    """A queue of device work that runs in order. ``handle`` is the ``CUstream`` that TensorRT uses."""
+    """CUDA stream: a queue of GPU work that runs in order.
+
+    ``handle`` is the ``CUstream`` pointer that TensorRT uses.
+    """
 
     @property
     def handle(self) -> int: ...
 
 
 class DeviceBuffer(ABC):
-    """Device memory that its holder owns, and returns by ``free``. Addresses are valid until the buffer is freed."""
+    """Buffer of GPU memory. The owner of the buffer must call ``free``, which makes ``address`` invalid."""
 
     def __init__(self, address: int, nbytes: int) -> None:
         self.address = address
@@ -41,15 +45,18 @@ class DeviceBuffer(ABC):
 
     @abstractmethod
     def free(self) -> None:
-        """Return the memory to the device. No work in flight may use the memory. Raise GpuError."""
+        """Free the memory. The caller must make sure that no unfinished GPU work uses the memory. Raise GpuError."""
 
 
 class Graph(ABC):
-    """A captured sequence of device work, launched by one call. The graph contains the addresses of its buffers."""
+    """CUDA graph: a recorded sequence of GPU work that one call launches.
+
+    The addresses of the buffers are fixed in the graph.
+    """
 
     @abstractmethod
     def launch(self, stream: Stream) -> None:
-        """Start the work on a stream, and return at once. Raise GpuError."""
+        """Start the graph's work on a stream, and return without waiting for the work. Raise GpuError."""
 
     @abstractmethod
     def close(self) -> None:
@@ -57,11 +64,11 @@ class Graph(ABC):
 
 
 class GpuDevice(ABC):
-    """One GPU, used through its primary context, which TensorRT uses too.
+    """One GPU, used through the primary CUDA context of the process, which TensorRT uses too.
 
-    The thread that makes the device opens the context, and the same thread closes the device. Call all other methods
-    within ``current()``, which provides the context. All methods raise GpuError. After a sticky error, such as an
-    illegal address, every call fails until the process ends.
+    The constructor opens the context, and the same thread must call ``close``. All other methods must be called
+    within ``with device.current()``, which makes the context current. All methods raise GpuError. After a sticky CUDA
+    error, such as an illegal address, every CUDA call fails until the process ends.
     """
 
     name: str
@@ -69,11 +76,11 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def current(self) -> AbstractContextManager[None]:
-        """Make the context current in the calling thread while the block runs."""
+        """Make the CUDA context current in the calling thread while the ``with`` block runs."""
 
     @abstractmethod
     def memory(self) -> DeviceMemory:
-        """Return the free and total memory of the whole device, other processes included."""
+        """Return the free and the total memory of the GPU. Memory that other processes use is not free."""
 
     @abstractmethod
     def allocate(self, nbytes: int) -> DeviceBuffer:
@@ -81,53 +88,60 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def pin(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
-        """Return an uninitialised array in pinned host memory. Copies from other memory are not asynchronous."""
+        """Return an uninitialised array in pinned host memory.
+
+        Only copies from and to pinned memory are asynchronous.
+        """
 
     @abstractmethod
     def stream(self) -> Stream:
-        """Return a stream that does not wait for the default stream."""
+        """Return a new CUDA stream that does not wait for the default stream."""
 
     @abstractmethod
     def event(self) -> Event: ...
 
     @abstractmethod
     def copy_in(self, target: DeviceBuffer, source: HostArray, stream: Stream) -> None:
-        """Start to copy a pinned array to the device.
+        """Start an asynchronous copy of a pinned array to the GPU.
 
-        Do not write to ``source`` until an event behind the copy has happened.
+        The caller must not change ``source`` until an event that was recorded after the copy has happened.
         """
 
     @abstractmethod
     def copy_out(self, target: HostArray, source: DeviceBuffer, stream: Stream) -> None:
-        """Start to fill a pinned array from the device.
+        """Start an asynchronous copy from the GPU into a pinned array.
 
-        Do not read ``target`` until an event behind the copy has happened.
+        The caller must not read ``target`` until an event that was recorded after the copy has happened.
         """
 
     @abstractmethod
     def record(self, event: Event, stream: Stream) -> None:
-        """Let ``event`` happen when the work started so far on ``stream`` is done."""
+        """Record ``event`` on ``stream``.
+
+        The event happens when all work started on the stream before this call is finished.
+        """
 
     @abstractmethod
     def wait(self, event: Event) -> None:
-        """Block until an event has happened."""
+        """Block the calling thread until ``event`` has happened."""
 
     @abstractmethod
     def capture(self, stream: Stream, work: Callable[[], bool]) -> Graph | None:
-        """Record the work that ``work`` starts on ``stream``, without running it.
+        """Call ``work``, and record the GPU work that it starts on ``stream`` as a graph. The GPU work does not run.
 
-        Return None if ``work`` returns False, or if CUDA cannot capture the work: then run ``work`` without a graph.
+        Return None if ``work`` returns False, or if CUDA cannot record the GPU work. After None, the caller must call
+        ``work`` without a graph.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Wait for all work of the context. Raise GpuError if the context cannot be used any more."""
+        """Wait for all GPU work of the CUDA context. Raise GpuError if the context has failed permanently."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release the context. Free all buffers first."""
+        """Release the CUDA context. The caller must have freed all buffers before."""
 
 
 def row_bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
-    """Return the size of one row of a tensor, whose first axis is the batch, in bytes."""
+    """Return the size of one batch item of a tensor, in bytes. The first axis of ``shape`` is the batch."""
     return int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize

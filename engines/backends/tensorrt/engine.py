@@ -27,13 +27,14 @@ T = TypeVar("T")
 _log = logs.get("engines.backends.tensorrt.engine")
 
 SLOTS = 3
-"""Number of slots: one batch is copied in, a second is computed, and a third is copied out at the same time."""
+"""Number of batch slots. With three slots, the GPU copies one batch in, computes a second and copies a third out at
+the same time."""
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class GpuPlatform:
-    """Access to TensorRT and to the GPUs. Tests replace this object."""
+    """Functions that give access to TensorRT and to the GPUs. Tests pass an object with fake functions."""
 
     reason: Callable[[], str] = unavailable_reason
     tensorrt: Callable[[], Any] = load_tensorrt
@@ -41,7 +42,10 @@ class GpuPlatform:
 
 
 class EngineMemory(NamedTuple):
-    """Memory of a loaded engine, in bytes. ``plan_bytes`` is the size of the plan, which contains the weights."""
+    """Memory that a loaded engine uses, in bytes: the plan, the GPU buffers of all slots, and pinned host memory.
+
+    ``plan_bytes`` is the size of the compiled model (plan), which contains the weights.
+    """
 
     plan_bytes: int
     slots_bytes: int
@@ -49,7 +53,7 @@ class EngineMemory(NamedTuple):
 
 
 class TensorRtSlot(Slot):
-    """A slot in pinned memory, with the device side of its batch."""
+    """A batch slot whose pixels are in pinned memory, with the GPU buffers and the stream of its batch."""
 
     def __init__(self, work: SlotWork) -> None:
         super().__init__(work.pixels)
@@ -58,11 +62,11 @@ class TensorRtSlot(Slot):
 
 
 class TensorRtEngine(Engine):
-    """Engine that computes on one GPU. ``load`` builds the plan first, unless the plan is in the cache.
+    """Engine that computes on one GPU. ``load`` compiles the model to a TensorRT plan, unless the cache has the plan.
 
-    A build takes minutes. ``control`` reports the progress of the build, and can cancel the build. All device calls
-    are made in the GPU's own thread; the thread that collects a batch only waits for the batch's event. ``workers``
-    concerns CPU backends only.
+    The build of a plan takes minutes. ``control`` reports the progress of the build, and can cancel the build. All
+    CUDA calls run in the GPU's own thread, except that the thread that collects a batch waits for the batch's event.
+    ``workers`` has no effect, because it is the thread count of CPU backends.
     """
 
     def __init__(
@@ -86,14 +90,14 @@ class TensorRtEngine(Engine):
 
     @property
     def memory(self) -> EngineMemory:
-        """Memory that the loaded model holds."""
+        """Memory that the loaded model uses on the GPU and in pinned host memory."""
         memory = [slot.work.memory for slot in self._gpu_slots]
         return EngineMemory(
             self._plan_bytes, sum(one.device_bytes for one in memory), sum(one.pinned_bytes for one in memory)
         )
 
     def needs_build(self, model: Model) -> bool:
-        """Return whether the cache has no plan of the model for this TensorRT version and GPU."""
+        """Return whether ``load`` must build a plan, because the cache has none for this model and GPU."""
         if self._platform.reason():
             return False  # load raises this reason
         try:
@@ -103,7 +107,7 @@ class TensorRtEngine(Engine):
         return self._plans.read(key) is None
 
     def cancel_build(self) -> None:
-        """Cancel the build. It ends after its current step."""
+        """Cancel the build of a plan, which ends after TensorRT's current step."""
         self._control.cancel()
 
     def _load_impl(self, model: Model) -> None:
@@ -143,13 +147,13 @@ class TensorRtEngine(Engine):
         self._require_memory(gpu, model)
 
     def _key(self, trt: Any, gpu: GpuThread, model: Model) -> PlanKey:
-        """Return the key of the model's plan. Raise OSError if the model file cannot be read."""
+        """Return the key of the model's plan in the cache. Raise OSError if the model file cannot be read."""
         manifest = model.manifest
         options = BuildOptions(manifest.max_batch, manifest.max_batch, tf32=manifest.precision != "fp32")
         return PlanKey(sha256_of(model.path), trt.__version__, gpu.device.compute_capability, options)
 
     def _build(self, trt: Any, logger: Any, gpu: GpuThread, key: PlanKey, model: Model) -> bytes:
-        """Build a plan in the calling thread, so that the GPU's thread serves other models meanwhile."""
+        """Build a plan in the calling thread, so that the GPU's thread can serve other models during the build."""
         _log.info("plan_build_started", model=model.manifest.id, device=gpu.device.name)
         with gpu.device.current():
             built = build(trt, logger, model, key.options, self._plans.timings(key), self._control)
@@ -214,7 +218,7 @@ class TensorRtEngine(Engine):
         raise ModelLoadFailed(f"model {model.manifest.id} on {self._gpu.device.name}: {text}")
 
     def _unload(self) -> None:
-        """Free all that the model holds on the device. Runs in the GPU thread."""
+        """Free the model's GPU memory and pinned memory. This method must run in the GPU thread."""
         slots, self._gpu_slots = self._gpu_slots, []
         plan, self._plan, self._plan_bytes = self._plan, None, 0
         try:

@@ -1,4 +1,7 @@
-"""One thread per GPU, which opens the primary context, makes all device objects and starts all work."""
+"""One thread for each GPU.
+
+The thread opens the primary CUDA context, creates all CUDA objects and starts all GPU work.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ T = TypeVar("T")
 
 
 class GpuThread:
-    """The thread of one GPU. All engines on this GPU share the thread.
+    """The thread that makes the CUDA calls for one GPU. All engines on this GPU share the thread.
 
-    ``open_device`` runs in the thread. The thread only starts work and never waits for it, so that the next batch is
-    copied while the last one is computed. The thread that collects a batch waits for the batch's event.
+    The thread calls ``open_device`` first. The thread starts GPU work without waiting for its end, so that the GPU
+    copies one batch while it computes another. The thread that collects a batch calls ``wait`` to wait for the end of
+    the batch.
 
-    The thread is a daemon that ``atexit`` closes: pycuda aborts a process in which a thread ends with a context on
-    its stack.
+    The thread is a daemon thread, and an ``atexit`` handler closes it before the process ends. pycuda aborts the
+    process if a thread ends while a CUDA context is on the thread's stack.
     """
 
     def __init__(self, open_device: Callable[[], GpuDevice], name: str = "gpu") -> None:
@@ -38,13 +42,13 @@ class GpuThread:
 
     @property
     def closed(self) -> bool:
-        """Return whether the thread has ended."""
+        """Return whether the GPU thread has ended."""
         return not self._thread.is_alive()
 
     def start(self, work: Callable[[], T]) -> Future[T]:
-        """Run ``work`` in the thread, and return its future.
+        """Run ``work`` in the GPU thread, and return a future with the result.
 
-        The future raises InferenceFailed or DeviceLost in place of GpuError.
+        If ``work`` raises GpuError, the future raises InferenceFailed or DeviceLost.
         """
         future: Future[T] = Future()
         if self.closed:
@@ -54,11 +58,11 @@ class GpuThread:
         return future
 
     def call(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in the thread, and return its result."""
+        """Run ``work`` in the GPU thread, wait for its end, and return its result."""
         return self.start(work).result()
 
     def wait(self, event: Event) -> None:
-        """Block the calling thread until an event has happened. Raise InferenceFailed or DeviceLost."""
+        """Block the calling thread until ``event`` has happened. Raise InferenceFailed or DeviceLost."""
         failure = ""
         try:
             with self.device.current():
@@ -69,18 +73,24 @@ class GpuThread:
             raise self.call(lambda: self._sorted(failure))
 
     def enter(self, release: Callable[[], None]) -> None:
-        """Add a user of the device. ``release`` runs in the thread if the process ends before ``leave``."""
+        """Add a user of the GPU.
+
+        If the process ends before the user calls ``leave``, the GPU thread calls ``release``.
+        """
         self._users.add(release)
 
     def leave(self, release: Callable[[], None]) -> None:
-        """Run a user's ``release`` in the thread, then remove the user. The context stays for the next user."""
+        """Call ``release`` in the GPU thread, then remove the user. The CUDA context stays open for other users."""
         if release in self._users and not self.closed:
             with suppress(EngineError):  # memory of a lost device cannot be freed
                 self.call(release)
         self._users.discard(release)
 
     def close(self) -> None:
-        """Run the ``release`` of all users, release the context, and end the thread. May be called twice."""
+        """Call ``release`` of all users, release the CUDA context, and end the thread.
+
+        A second call has no effect.
+        """
         atexit.unregister(self.close)
         if self.closed:
             return
@@ -119,10 +129,11 @@ class GpuThread:
         future.set_exception(self._sorted(text))
 
     def _sorted(self, text: str) -> EngineError:
-        """Return DeviceLost if the context has failed for good, InferenceFailed otherwise.
+        """Return DeviceLost if the CUDA context has failed permanently, else InferenceFailed.
 
-        CUDA reports an error of a kernel at any later call, and repeats it until the process ends. ``check`` waits
-        for all work. Afterwards, no copy of a failed batch is in flight.
+        CUDA reports the error of a kernel at some later call, and repeats a permanent error at every call. This
+        method calls ``device.check``, which waits for all GPU work, so that no copy of a failed batch is still
+        running.
         """
         try:
             self.device.check()
@@ -136,7 +147,7 @@ _lock = threading.Lock()
 
 
 def gpu_thread(index: int) -> GpuThread:
-    """Return the thread of GPU number ``index``, and start it if there is none. Raise GpuError."""
+    """Return the thread of GPU number ``index``. If that GPU has no running thread, start one. Raise GpuError."""
     from engines.backends.tensorrt.pycudadevice import PycudaDevice
 
     with _lock:
@@ -147,6 +158,6 @@ def gpu_thread(index: int) -> GpuThread:
 
 
 def _without_frames(error: Exception) -> Exception:
-    """Return an error without its traceback, which would keep device objects alive."""
+    """Return an error without its traceback, because the frames of a traceback would keep CUDA objects alive."""
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)

@@ -1,6 +1,8 @@
-"""CUDA graphs through libcuda, because pycuda has none. This module has not run on a GPU yet.
+"""CUDA graphs, made by direct calls of libcuda, because pycuda does not support CUDA graphs.
 
-The calls are those of the CUDA driver API, section "Stream Management" and "Graph Management".
+This module has not run on a GPU yet.
+
+The CUDA driver API documents the called functions in the sections "Stream Management" and "Graph Management".
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from engines.backends.tensorrt.probe import error_text, load_driver
 from engines.exceptions import GpuError
 
 THREAD_LOCAL = 1
-"""``CU_STREAM_CAPTURE_MODE_THREAD_LOCAL``: calls of other threads do not break a capture."""
+"""CUDA's ``CU_STREAM_CAPTURE_MODE_THREAD_LOCAL``: CUDA calls of other threads do not make a graph capture fail."""
 
 
 class CudaGraph(Graph):
-    """An executable graph of libcuda."""
+    """An executable CUDA graph (``CUgraphExec``)."""
 
     def __init__(self, cuda: Any, executable: ctypes.c_void_p) -> None:
         self._cuda = cuda
@@ -34,7 +36,10 @@ class CudaGraph(Graph):
 
 
 def capture(stream: Stream, work: Callable[[], bool]) -> CudaGraph | None:
-    """Capture the work that ``work`` starts on a stream. Return None if CUDA cannot capture the work."""
+    """Call ``work``, and record the GPU work that it starts on ``stream`` as a CUDA graph.
+
+    Return None if CUDA cannot record the GPU work.
+    """
     cuda = load_driver()
     handle = ctypes.c_void_p(stream.handle)
     graph, executable = ctypes.c_void_p(), ctypes.c_void_p()

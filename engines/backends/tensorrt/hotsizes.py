@@ -1,25 +1,27 @@
-"""The batch sizes that are worth a CUDA graph. Pure."""
+"""Selection of the most frequent batch sizes, which get a CUDA graph. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 GRAPHS = 2
-"""Number of batch sizes with a graph. A graph needs an execution context per slot."""
+"""Maximum number of batch sizes that have a CUDA graph. Each graph needs one TensorRT execution context for each
+slot."""
 GRAPH_RUNS = 64
-"""Number of runs from which a batch size may get a graph. The number exceeds the runs of a warm-up, which are 5 per
-slot and size."""
+"""Minimum number of batches of one size before that size may get a CUDA graph. A warm-up runs 5 batches for each slot
+and size, which is too few to get a graph."""
 CHOOSE_EVERY = 64
-"""Number of runs between two choices of the sizes that have graphs."""
+"""Number of batches after which the batch sizes with a CUDA graph are chosen again."""
 HALVE_EVERY = 4096
-"""Number of runs after which all counts are halved, so that the choice follows a change of load within a minute."""
+"""Number of batches after which all counts are halved, so that the chosen sizes follow a change of load within a
+minute."""
 ADVANTAGE = 1.5
-"""Factor by which the count of a size with a graph is multiplied, so that two sizes of similar count do not replace
-each other in turn."""
+"""Factor for the count of a batch size that has a CUDA graph (hysteresis). Two sizes with similar counts would
+otherwise replace each other at every choice."""
 
 
 class HotSizes:
-    """Counts batch sizes, and chooses the ``GRAPHS`` most frequent sizes."""
+    """Counts the batches of each size, and chooses up to ``GRAPHS`` sizes with the highest counts."""
 
     def __init__(self) -> None:
         self.sizes: frozenset[int] = frozenset()
@@ -27,7 +29,7 @@ class HotSizes:
         self._runs = 0
 
     def note(self, rows: int) -> None:
-        """Count a run, and choose the sizes again every ``CHOOSE_EVERY`` runs."""
+        """Count a batch of ``rows`` images, and choose the sizes again after every ``CHOOSE_EVERY`` batches."""
         self._counts[rows] += 1
         self._runs += 1
         if self._runs % CHOOSE_EVERY == 0:

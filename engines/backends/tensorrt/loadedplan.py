@@ -1,4 +1,4 @@
-"""A deserialised plan: its inputs and outputs, and its execution contexts.
+"""A TensorRT plan loaded into memory: its inputs, its outputs and its execution contexts.
 
 Use the objects of this module only in the GPU thread.
 """
@@ -15,7 +15,7 @@ from engines.repository.manifest import Model
 
 
 class TensorSpec(NamedTuple):
-    """An input or output of a plan. The first axis is the batch."""
+    """Name, shape and type of an input or output of a plan. The first axis of the shape is the batch."""
 
     name: str
     shape: tuple[int, ...]
@@ -23,14 +23,14 @@ class TensorSpec(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Size of one row, in bytes."""
+        """Size of the data of one batch item, in bytes."""
         return row_bytes(self.shape, self.dtype)
 
 
 class LoadedPlan:
-    """A TensorRT engine with its runtime.
+    """A TensorRT engine and the TensorRT runtime that the engine needs.
 
-    Raise ModelLoadFailed if its inputs or outputs do not suit the model.
+    The constructor raises ModelLoadFailed if the inputs or outputs of the engine do not suit the model.
     """
 
     def __init__(self, trt: Any, logger: Any, runtime: Any, engine: Any, model: Model) -> None:
@@ -46,19 +46,25 @@ class LoadedPlan:
 
     @property
     def scratch_bytes(self) -> int:
-        """Device memory that one context needs while it computes, in bytes."""
+        """GPU memory that an execution context needs during a computation, in bytes."""
         return int(self._engine.device_memory_size_v2)
 
     def context(self) -> Any | None:
-        """Return a new execution context whose scratch memory the caller provides. Return None if TensorRT fails."""
+        """Return a new execution context without scratch memory, which the caller must provide.
+
+        Return None if TensorRT cannot create the context.
+        """
         return self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
 
     def recent_errors(self) -> str:
-        """Return the last errors that TensorRT has logged."""
+        """Return the last error messages that TensorRT has logged, as one text."""
         return str(self._logger.recent())
 
     def close(self) -> None:
-        """Destroy the engine, then its runtime. Close all contexts first."""
+        """Destroy the TensorRT engine, then its runtime.
+
+        The caller must have destroyed all execution contexts before.
+        """
         self._engine = None
         self._runtime = None
 
@@ -79,16 +85,21 @@ class LoadedPlan:
 
 
 def deserialise(trt: Any, logger: Any, plan: bytes, model: Model) -> LoadedPlan | None:
-    """Load a plan. Return None if TensorRT refuses the plan, for example a plan of another version or device."""
+    """Load a plan.
+
+    Return None if TensorRT refuses the plan, for example because another TensorRT version or GPU built the plan.
+    """
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(plan)
     return None if engine is None else LoadedPlan(trt, logger, runtime, engine, model)
 
 
 class BoundContext:
-    """An execution context whose addresses are set once. The context remembers its batch size.
+    """A TensorRT execution context with fixed buffer addresses.
 
-    Raise GpuError if TensorRT cannot create the context.
+    The input shape is set only when the batch size changes.
+
+    The constructor raises GpuError if TensorRT cannot create the execution context.
     """
 
     def __init__(self, plan: LoadedPlan, addresses: dict[str, int], scratch: int) -> None:
@@ -104,7 +115,10 @@ class BoundContext:
                 raise GpuError(f"TensorRT refuses the address of {name}: {plan.recent_errors()}")
 
     def execute(self, rows: int, stream: int) -> bool:
-        """Start the computation of the first ``rows`` rows on a stream. Return False if TensorRT refuses."""
+        """Start the computation of the first ``rows`` batch items on a CUDA stream.
+
+        Return False if TensorRT refuses the call.
+        """
         if rows != self._rows:
             self._rows = 0
             if not self._context.set_input_shape(self._plan.input.name, (rows, *self._plan.input.shape[1:])):

@@ -1,7 +1,7 @@
-"""Plans on disk: TensorRT's compiled models, and the kernel timings that make the next build faster.
+"""Disk cache of TensorRT plans (compiled models), and of kernel timings, which make the next build faster.
 
-A plan works only with the TensorRT version and the compute capability that it was built for. A plan that does not fit
-fails only when it is deserialised. Therefore the key of a plan names the version and the capability.
+A plan works only with the TensorRT version and the GPU compute capability that it was built for. The key of a plan
+therefore includes the TensorRT version and the compute capability.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from engines.exceptions import BuildCancelled
 from ingest.runtime.files import make_folder, write_private
 
 PLANS_KEPT = 32
-"""Maximum number of plans on disk. The plan that was used least recently is deleted first. A plan of a detector has
-10 to 200 MB."""
+"""Maximum number of plans on disk. The plan that was used least recently is deleted first. The plan of one detector
+has 10 to 200 MB."""
 LOCK_POLL_S = 0.2
 """Time between two attempts to lock a plan that another process builds, in seconds."""
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -30,22 +30,29 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """Options of a build. Networks are strongly typed: the ONNX file decides the types of each layer."""
+    """Options with which TensorRT builds a plan.
+
+    The precision of a layer is no option, because the ONNX file decides it (strongly typed networks).
+    """
 
     max_batch: int
     opt_batch: int
     workspace_bytes: int = 2 << 30
-    """Maximum scratch memory of a layer, in bytes. 2 GiB leave room for several models on an 8 GB Jetson."""
+    """Maximum scratch memory of a layer, in bytes. A limit of 2 GiB lets several models fit into the memory of an 8
+    GB Jetson."""
     tf32: bool = False
-    """Whether layers of type float32 may compute with 10 bits of mantissa (TensorFloat-32). TensorRT's own default is
-    true."""
+    """Whether layers of type float32 may compute with 10 bits of mantissa (TensorFloat-32). TensorRT allows
+    TensorFloat-32 by default."""
     level: int = 3
-    """``builder_optimization_level`` from 0 to 5. 3 is TensorRT's default."""
+    """TensorRT's ``builder_optimization_level``, from 0 to 5. TensorRT's default is 3."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanKey:
-    """Everything that a plan depends on. ``capability`` is the compute capability: ``(9, 0)`` of an H200."""
+    """Key of a plan in the cache: all values that a plan depends on.
+
+    ``capability`` is the compute capability of the GPU, for example ``(9, 0)`` for an H200.
+    """
 
     model_sha256: str
     tensorrt: str
@@ -54,21 +61,22 @@ class PlanKey:
 
     @property
     def name(self) -> str:
-        """File name of the plan: the hash of the key."""
+        """File name of the plan without its suffix: the hash of the key."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
 
 
 class PlanCache:
-    """Plans in one folder. Several processes may use the folder at once.
+    """Cache of TensorRT plans in one folder. Several processes may use the folder at the same time.
 
-    TensorRT runs code from plans. Therefore only the owner may read or write the folder, and a plan carries its hash.
+    TensorRT runs code that a plan contains. Therefore only the owner may read or write the folder, and each file
+    starts with the SHA-256 hash of its plan.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, key: PlanKey) -> Path:
-        """Return the path of a plan, whether it exists or not."""
+        """Return the path of a plan's file, whether the file exists or not."""
         return self.folder / f"{key.name}.plan"
 
     def read(self, key: PlanKey) -> bytes | None:
@@ -92,9 +100,9 @@ class PlanCache:
             old.unlink(missing_ok=True)
 
     def timings(self, key: PlanKey) -> bytes:
-        """Return the kernel timings for a key's version and capability.
+        """Return the stored kernel timings for the TensorRT version and compute capability in ``key``.
 
-        The timings are empty before the first build.
+        The result is empty if no build has stored timings.
         """
         try:
             return self._timings_path(key).read_bytes()
@@ -107,9 +115,10 @@ class PlanCache:
 
     @contextmanager
     def building(self, key: PlanKey, cancelled: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Hold the build lock of a plan, so that only one process builds it.
+        """Hold the build lock of a plan, so that only one process at a time builds the plan.
 
-        Raise OSError, or BuildCancelled if ``cancelled()`` is true while another process holds the lock.
+        If another process holds the lock, wait for the lock. Raise BuildCancelled if ``cancelled()`` returns true
+        during the wait. Raise OSError if the folder cannot be written.
         """
         make_folder(self.folder)
         with (self.folder / f"{key.name}.lock").open("w") as file:
@@ -141,7 +150,7 @@ def default_folder() -> Path:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Lock a file. Return False if another process has locked it."""
+    """Lock a file, and return True. Return False if another process has locked the file."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

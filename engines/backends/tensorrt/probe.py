@@ -1,7 +1,7 @@
 """Check that TensorRT, pycuda and a usable GPU are present, before any TensorRT object is made.
 
-Without a working driver, a TensorRT builder or runtime ends the process when it is used or destroyed. Therefore the
-probe calls ``cuInit`` first.
+If the NVIDIA driver does not work, the use of a TensorRT builder or runtime ends the whole process. Therefore the
+check calls CUDA's ``cuInit`` before TensorRT.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from importlib.util import find_spec
 from typing import Any
 
 DRIVER = "libcuda.so.1"
-"""The CUDA driver's library. The NVIDIA driver package installs the library; the CUDA toolkit does not."""
+"""File name of the CUDA driver's library. The NVIDIA driver package installs this library, but the CUDA toolkit does
+not."""
 OLDEST, NEWEST = (10, 12), (11,)
-"""Oldest release and newest major version of TensorRT whose Python API this package uses."""
+"""Oldest release and newest major version of TensorRT that this package supports."""
 MODULES = ("tensorrt", "tensorrt_bindings")
-"""Modules with TensorRT's Python API, in the order of search. ``make tensorrt`` installs only the bindings."""
+"""Python modules that provide TensorRT's API, in the order of preference. The command ``make tensorrt`` installs only
+``tensorrt_bindings``."""
 GUIDE = "See docs/install-gpu-node.md"
 
 
 def unavailable_reason() -> str:
-    """Return the reason why TensorRT cannot be used here. The text is empty if TensorRT and a GPU can be used."""
+    """Return the reason why TensorRT cannot be used on this machine, or an empty text if TensorRT can be used."""
     if not any(map(find_spec, MODULES)):
         return f"TensorRT is not installed: the module tensorrt is missing. {GUIDE}"
     if not find_spec("pycuda"):
@@ -30,7 +32,7 @@ def unavailable_reason() -> str:
 
 
 def driver_reason() -> str:
-    """Return the reason why CUDA has no usable GPU here. The text is empty if ``cuInit`` finds a GPU."""
+    """Return the reason why CUDA has no usable GPU on this machine, or an empty text if CUDA finds a GPU."""
     try:
         cuda = load_driver()
     except OSError:
@@ -46,9 +48,9 @@ def driver_reason() -> str:
 
 
 def library_reason() -> str:
-    """Return the reason why TensorRT's Python module cannot be used.
+    """Return the reason why TensorRT's Python module cannot be used, or an empty text if the module can be used.
 
-    Call this function only after ``driver_reason``.
+    The caller must call ``driver_reason`` before this function.
     """
     try:
         trt = load_tensorrt()
@@ -62,7 +64,7 @@ def library_reason() -> str:
 
 
 def load_driver() -> Any:
-    """Load the CUDA driver's library. Raise OSError without a driver."""
+    """Load the CUDA driver's library. Raise OSError if no driver is installed."""
     return ctypes.CDLL(DRIVER)
 
 
@@ -72,12 +74,12 @@ def load_tensorrt() -> Any:
 
 
 def version_of(trt: Any) -> tuple[int, ...]:
-    """Return TensorRT's version as numbers: ``(10, 15, 1, 29)``."""
+    """Return TensorRT's version as a tuple of numbers, such as ``(10, 15, 1, 29)``."""
     return tuple(int(part) for part in trt.__version__.split(".") if part.isdigit())
 
 
 def error_text(cuda: Any, code: int) -> str:
-    """Return the driver's text for a CUDA error."""
+    """Return the CUDA driver's description of an error code."""
     text = ctypes.c_char_p()
     cuda.cuGetErrorString(code, ctypes.byref(text))
     return (text.value or b"unknown error").decode()

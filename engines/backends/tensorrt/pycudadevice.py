@@ -1,7 +1,8 @@
-"""The device interface on pycuda. This module has not run on a GPU yet.
+"""Implementation of the device interface with pycuda. This module has not run on a GPU yet.
 
 pycuda keeps a stack of contexts per thread. pycuda's objects must be freed in the thread that opened their context.
-Therefore GpuThread opens, uses and closes a PycudaDevice. Other threads push the context only to wait for events.
+Therefore GpuThread opens, uses and closes a PycudaDevice. Other threads push the CUDA context on their stack only to
+wait for events.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from engines.exceptions import GpuError
 T = TypeVar("T")
 
 NON_BLOCKING = 1
-"""``CU_STREAM_NON_BLOCKING``: the stream does not wait for the default stream."""
+"""CUDA's flag ``CU_STREAM_NON_BLOCKING``: a stream with this flag does not wait for the default stream."""
 
 
 class PycudaBuffer(DeviceBuffer):
-    """Device memory from ``cuMemAlloc``, which aligns memory to 256 bytes."""
+    """GPU memory from ``cuMemAlloc``, which aligns memory to 256 bytes."""
 
     def __init__(self, cuda: Any, nbytes: int) -> None:
         self._cuda = cuda
@@ -31,14 +32,14 @@ class PycudaBuffer(DeviceBuffer):
         super().__init__(int(self._allocation), nbytes)
 
     def free(self) -> None:
-        """Return the memory to the device."""
+        """Free the GPU memory."""
         call(self._cuda, self._allocation.free)
 
 
 class PycudaDevice(GpuDevice):
     """GPU number ``index`` among the GPUs that CUDA_VISIBLE_DEVICES makes visible.
 
-    The constructor makes the context current.
+    The constructor makes the CUDA context current in the calling thread.
     """
 
     def __init__(self, index: int) -> None:
@@ -54,7 +55,7 @@ class PycudaDevice(GpuDevice):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Push the context, and pop the context at the end of the block."""
+        """Push the CUDA context on the thread's stack, and pop it at the end of the ``with`` block."""
         call(self._cuda, self._context.push)
         try:
             yield
@@ -62,7 +63,7 @@ class PycudaDevice(GpuDevice):
             call(self._cuda, self._cuda.Context.pop)
 
     def memory(self) -> DeviceMemory:
-        """Return the free and total memory."""
+        """Return the free and the total memory of the GPU."""
         free, total = call(self._cuda, self._cuda.mem_get_info)
         return DeviceMemory(int(free), int(total))
 
@@ -71,52 +72,55 @@ class PycudaDevice(GpuDevice):
         return PycudaBuffer(self._cuda, nbytes)
 
     def pin(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
-        """Return an array in portable pinned memory, which every context may copy from."""
+        """Return an array in portable pinned host memory, which is pinned for all CUDA contexts."""
         flags = self._cuda.host_alloc_flags.PORTABLE
         array: HostArray = call(self._cuda, self._cuda.pagelocked_empty, shape, dtype, "C", flags)
         return array
 
     def stream(self) -> Stream:
-        """Return a non-blocking stream."""
+        """Return a new CUDA stream that does not wait for the default stream."""
         stream: Stream = call(self._cuda, self._cuda.Stream, NON_BLOCKING)
         return stream
 
     def event(self) -> Event:
-        """Return an event without timing, for which a thread sleeps instead of spinning."""
+        """Return a CUDA event without timing. A thread that waits for the event sleeps and does not poll."""
         flags = self._cuda.event_flags
         return Event(call(self._cuda, self._cuda.Event, int(flags.DISABLE_TIMING) | int(flags.BLOCKING_SYNC)))
 
     def copy_in(self, target: DeviceBuffer, source: HostArray, stream: Stream) -> None:
-        """Start a copy to the device."""
+        """Start an asynchronous copy to the GPU."""
         call(self._cuda, self._cuda.memcpy_htod_async, target.address, source, stream)
 
     def copy_out(self, target: HostArray, source: DeviceBuffer, stream: Stream) -> None:
-        """Start a copy from the device."""
+        """Start an asynchronous copy from the GPU."""
         call(self._cuda, self._cuda.memcpy_dtoh_async, target, source.address, stream)
 
     def record(self, event: Event, stream: Stream) -> None:
-        """Record an event on a stream."""
+        """Record a CUDA event on a stream."""
         call(self._cuda, event.record, stream)  # type: ignore[attr-defined]
 
     def wait(self, event: Event) -> None:
-        """Block until an event has happened. pycuda releases the interpreter lock meanwhile."""
+        """Block the calling thread until ``event`` has happened.
+
+        During the wait, pycuda releases Python's global interpreter lock.
+        """
         call(self._cuda, event.synchronize)  # type: ignore[attr-defined]
 
     def capture(self, stream: Stream, work: Callable[[], bool]) -> Graph | None:
-        """Capture work through libcuda, because pycuda has no graphs."""
+        """Record GPU work as a CUDA graph by direct calls of libcuda, because pycuda does not support CUDA graphs."""
         return capture(stream, work)
 
     def check(self) -> None:
-        """Synchronise the context, which reports a sticky error."""
+        """Wait for all GPU work of the CUDA context, which raises GpuError if the context has failed permanently."""
         call(self._cuda, self._cuda.Context.synchronize)
 
     def close(self) -> None:
-        """Release the primary context."""
+        """Release the primary CUDA context of the GPU."""
         call(self._cuda, self._context.detach)
 
 
 def call(cuda: Any, function: Callable[..., T], *arguments: object) -> T:
-    """Call pycuda, and raise its errors as GpuError.
+    """Call a function of pycuda, and raise pycuda's errors as GpuError.
 
     The GpuError is raised outside the handler and keeps only the text: pycuda's exception would keep frames alive,
     and with them contexts and buffers.

@@ -1,6 +1,6 @@
-"""The device side of a slot: its stream, its buffers, its execution contexts and its CUDA graphs.
+"""The GPU objects of one batch slot: its stream, its buffers, its execution contexts and its CUDA graphs.
 
-Use everything except ``pixels``, ``event`` and ``outputs`` only in the GPU thread.
+Threads other than the GPU thread may use only ``pixels``, ``event`` and ``outputs`` of a SlotWork.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engines.exceptions import GpuError
 
 
 class SlotMemory(NamedTuple):
-    """Memory of one slot, in bytes."""
+    """Memory that one batch slot uses, in bytes."""
 
     device_bytes: int
     pinned_bytes: int
@@ -26,9 +26,9 @@ class SlotMemory(NamedTuple):
 
 @dataclass(slots=True)
 class HotContext:
-    """The context of one hot batch size, and its graph after the second run.
+    """Execution context of one frequent batch size, and the CUDA graph that the second run records.
 
-    ``refused`` is true if the work cannot be captured.
+    ``refused`` is true if CUDA cannot record the run as a graph.
     """
 
     context: BoundContext | None
@@ -38,11 +38,14 @@ class HotContext:
 
 
 class SlotWork:
-    """Runs the batches of one slot on a stream of its own. The addresses never change, as CUDA graphs require.
+    """Runs the batches of one slot on its own CUDA stream.
 
-    A change of the input shape changes the state of a context, which invalidates a graph captured before. Therefore
-    each graph has a context of its own, as NVIDIA advises (github.com/NVIDIA/TensorRT/issues/3798). All contexts of
-    the slot share one scratch buffer, because the stream runs one batch at a time. Raise GpuError.
+    The buffers keep their addresses, because CUDA graphs contain the addresses.
+
+    If the input shape of an execution context changes, graphs recorded with this context become invalid. Each graph
+    therefore has its own execution context, which NVIDIA recommends (github.com/NVIDIA/TensorRT/issues/3798). All
+    execution contexts of a slot share one scratch buffer, because the stream of the slot runs one batch at a time.
+    Raise GpuError.
     """
 
     def __init__(self, device: GpuDevice, plan: LoadedPlan, hot: HotSizes, shape: tuple[int, int, int, int]) -> None:
@@ -66,7 +69,10 @@ class SlotWork:
             raise
 
     def start(self, rows: int) -> None:
-        """Start the copy in, the computation and the copy out of a batch. ``event`` marks the end of the batch."""
+        """Start the copy of a batch to the GPU, its computation, and the copy of the outputs to the host.
+
+        ``event`` happens when all three are finished.
+        """
         self._hot_sizes.note(rows)
         hot = self._hot_context(rows)
         if hot is None or hot.context is None:
@@ -86,7 +92,10 @@ class SlotWork:
         self._device.record(self.event, self._stream)
 
     def outputs(self, rows: int) -> Outputs:
-        """Return the outputs of a finished batch: views of pinned memory. float16 outputs are copied to float32."""
+        """Return the outputs of a finished batch as views of pinned memory.
+
+        Outputs of type float16 are copied to float32.
+        """
         return {
             name: array[:rows].astype(np.float32 if array.dtype == np.float16 else array.dtype, copy=False)
             for name, array in self._results.items()
@@ -94,17 +103,20 @@ class SlotWork:
 
     @property
     def memory(self) -> SlotMemory:
-        """Memory that the slot holds."""
+        """Memory that the slot uses on the GPU and in pinned host memory."""
         pinned = self.pixels.nbytes + sum(array.nbytes for array in self._results.values())
         return SlotMemory(sum(buffer.nbytes for buffer in self._buffers), pinned)
 
     @property
     def graphs(self) -> list[int]:
-        """Batch sizes that have a graph."""
+        """Batch sizes that have a CUDA graph, sorted."""
         return sorted(rows for rows, hot in self._hot.items() if hot.graph is not None)
 
     def close(self) -> None:
-        """Destroy graphs and contexts, and free the buffers. No batch may be in flight."""
+        """Destroy the graphs and execution contexts, and free the buffers.
+
+        The caller must make sure that no batch is running.
+        """
         graphs = [hot.graph for hot in self._hot.values() if hot.graph is not None]
         self._hot.clear()
         self._context = None
@@ -128,7 +140,10 @@ class SlotWork:
         return True
 
     def _hot_context(self, rows: int) -> HotContext | None:
-        """Return the context of a hot batch size, and drop the contexts of sizes that are no longer hot."""
+        """Return the execution context of a frequent batch size, or None for other sizes.
+
+        Destroy the contexts and graphs of sizes that are no longer frequent.
+        """
         for cold in self._hot.keys() - self._hot_sizes.sizes:
             graph = self._hot.pop(cold).graph
             if graph is not None:
