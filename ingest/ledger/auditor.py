@@ -1,10 +1,11 @@
-"""The audit: read the topics and compute the balance.
+"""The audit: read the topics and compute whether every captured frame has exactly one known outcome.
 
-The audit fixes a cut, which is the ends of all topics at its start, and reads all records before the cut: first
-frames, then heartbeats, then results and dead letters. A frame delivered before the cut may still be in processing.
-Therefore the audit reads on beyond the cut until every frame has its final states or the wait is over. Frames that
-are still missing or lack a final state after the wait are unaccounted, except frames that an agent reports in its
-spool. The next audit covers frames captured after the cut.
+When the audit starts, it notes the end offsets of all topics, which are called the cut. The audit reads all records
+before the cut: first frames, then heartbeats, then results and dead letters. A frame delivered before the cut may
+still be in processing. Therefore the audit also reads records after the cut, until every frame has its final states
+or the time limit is over. Frames that are still missing or lack a final state at the end of the audit are
+unaccounted, except frames that an agent reports in its spool. Frames captured after the cut are not part of this
+audit.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site.topic import store as configstore
 
 Progress = Callable[[int, int], None]
-"""A callback with the number of records read and the number to read."""
+"""A callback that gets the number of records read so far and the total number of records to read."""
 
 _PHASES = ((FRAMES, READINGS), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
-"""Order of reading. Live frames and readings come first, because these topics show from where a camera or sensor is
-retained. Results and dead letters come last, because results of deleted frames are not entered."""
+"""Order of reading. Live frames and readings come first, because they show the first retained frame of each camera
+and the first retained reading of each sensor. Results and dead letters come last, because the ledger ignores results
+of frames that retention has deleted."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
 _READERS_OF_FRAMES = (
     ("prepare-live", FRAMES),
@@ -47,13 +49,13 @@ _READERS_OF_FRAMES = (
     ("engines", BATCHES),
     ("engines", BATCHES_LATE),
 )
-"""Consumer groups that bring a delivered frame to its final state, with their input topics."""
+"""Consumer groups that process delivered frames, each with an input topic."""
 _POLL_S = 0.25
-"""Pause between reads of new results and dead letters, in seconds. The pause is longer than a batch's delay and a
-transaction."""
+"""Pause between two reads of new results and dead letters, in seconds. The pause is longer than batching and a
+transaction take together, so that most reads find new records."""
 _READERS = 8
-"""Number of partitions read at once. Each read fetches up to 16 MiB ahead, so this number bounds memory. More reads
-would not be faster."""
+"""Number of partitions that the audit reads at the same time. Each reader buffers up to 16 MiB, so this number bounds
+memory. More readers would not make the audit faster."""
 _REPORT_EVERY = 500
 
 
@@ -62,7 +64,8 @@ async def audit(
 ) -> Balance:
     """Return the balance of all frames and readings captured so far.
 
-    Wait at most ``wait_s`` for frames in processing. Raise LogUnavailable when the log does not answer.
+    Wait at most ``wait_s`` for frames that are still being processed. Raise LogUnavailable when the broker does not
+    respond.
     """
     clock = clock or SystemClock()
     reader = _TopicReader(log, on_progress or (lambda *_: None))
@@ -81,7 +84,10 @@ async def _ends(log: Log, topics: Iterable[str]) -> dict[TopicPartition, int]:
 
 
 class _TopicReader:
-    """Reads all partitions, continues at the position of the last call, and enters records into the ledger."""
+    """Reads all partitions and enters the records into the ledger.
+
+    Each call of ``read_on`` continues at the offsets at which the previous call stopped.
+    """
 
     def __init__(self, log: Log, progress: Progress) -> None:
         self.readings = Ledger()
@@ -92,7 +98,7 @@ class _TopicReader:
         self._read = self._total = 0
 
     async def read_to_cut(self, ends: Mapping[TopicPartition, int], clock: Clock) -> None:
-        """Read all records before the cut, in phases."""
+        """Read all records before the cut, topic by topic in the order of ``_PHASES``."""
         for topic in _TOPICS:
             self._positions |= {
                 TopicPartition(topic, p): first for p, first in (await self._log.beginnings(topic)).items()
@@ -124,7 +130,7 @@ class _TopicReader:
         await self.read_on({tp: end for tp, end in ends.items() if tp.topic in _PHASES[-1]})
 
     async def _enter_expired(self) -> None:
-        """Enter the records that retention has deleted before a stopped service has read them."""
+        """Enter the offsets of records that retention deleted before a stopped service read the records."""
         for group, topic in _READERS_OF_FRAMES:
             for partition, first in (await self._log.beginnings(topic)).items():
                 committed = await self._log.committed(group, TopicPartition(topic, partition))
@@ -132,7 +138,10 @@ class _TopicReader:
                     self.ledger.expired_unread[group, topic, partition].add(committed, first - 1)
 
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Read the records since the last call, and enter those that fill a hole or give a frame's final state."""
+        """Read the records that were written since the last call.
+
+        Enter missing frames and readings, withheld intervals and final states of frames.
+        """
         enter = {topic: functools.partial(entry, self.ledger) for topic, entry in ENTRY_BY_TOPIC.items()}
         await self._read_all(ends, enter)
 
@@ -158,7 +167,7 @@ class _TopicReader:
         self._positions[tp] = end
 
     async def _truncated(self, ends: Mapping[TopicPartition, int], clock: Clock) -> dict[int, int]:
-        """Return, by partition of the frames, the Unix time in ms up to which retention has deleted frames."""
+        """Return, by partition number, the Unix time in ms up to which retention has deleted frames."""
         truncated: dict[int, int] = {}
         for tp, first in self._positions.items():
             if tp.topic in (FRAMES, FRAMES_LATE) and first > 0:
@@ -172,7 +181,10 @@ class _TopicReader:
 
 
 async def _gather(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all coroutines, and raise the first error after the other coroutines have stopped."""
+    """Run all coroutines.
+
+    If a coroutine fails, cancel the other coroutines, wait until they have stopped, and raise the error.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             for each in work:

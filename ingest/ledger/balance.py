@@ -1,7 +1,8 @@
-"""The balance of the ledger. Pure.
+"""The balance of the ledger: whether every captured frame has exactly one known outcome. Pure.
 
-The ledger balances when every number in ``[0, last]`` of every epoch is either withheld or delivered, exactly once.
-In addition, every delivered frame must have exactly one final state in each pipeline that it was routed to.
+The ledger balances under two conditions. Every sequence number from 0 to the last number of every epoch was either
+withheld or delivered, exactly once. Every delivered frame has exactly one final state in each pipeline that the frame
+was routed to.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
-"""Maximum number of faulty frames that are named as examples. The balance shows only some faulty frames as examples;
-its counts include all faulty frames."""
+"""Maximum number of frames that the balance names as examples of a fault. The counts in the balance include all
+faulty frames."""
 _UNCLEAN = "unclean"
 _OF_FRAMES = (FRAMES, FRAMES_LATE)
-"""Topics with one record per frame."""
+"""Topics in which each record is one frame, so that each deleted record is one lost frame."""
 
 
 @dataclass
 class StateCounts:
-    """Frames or readings by final state, for one camera or sensor, or in total.
+    """Numbers of frames or readings by final state, for one camera or sensor or for all together.
 
     - ``captured`` counts all sequence numbers: withheld, spooled, delivered and unaccounted frames together.
     - ``spooled`` frames are not in the log yet, but an agent reports them as stored in its spool.
-    - ``repeats`` counts frames that were sent again after a crash and dropped.
-    - ``unclean`` frames were in the memory of an agent when the agent was killed. These frames were never stored, and
-      do not count as captured.
+    - ``repeats`` counts frames that an agent sent a second time after a crash; the second copies are ignored.
+    - ``unclean`` frames were in the memory of an agent when the agent was killed. ``captured`` does not include
+      ``unclean`` frames, because they were never stored.
 
-    - ``expired_unread`` frames were deleted by retention before the prepare stage read them. The cameras of such
-      frames are unknown, so only the total includes these frames, and they do not count as captured.
+    - ``expired_unread`` frames were deleted by retention before the prepare stage read them. Because the cameras of
+      ``expired_unread`` frames are unknown, only the total includes these frames, and ``captured`` does not.
 
     A delivered frame has one final state per pipeline, so there may be more final states than frames.
     """
@@ -57,11 +58,11 @@ class StateCounts:
 
     @property
     def balanced(self) -> bool:
-        """Whether every captured frame ended in exactly one state, or is still in its agent's spool."""
+        """Whether every captured frame has exactly one outcome or is still in its agent's spool."""
         return self.unaccounted == 0 and self.duplicates == 0 and self.expired_unread == 0
 
     def add(self, other: StateCounts, times: int = 1) -> None:
-        """Add other counts, multiplied by ``times``."""
+        """Add the counts of ``other`` to these counts, ``times`` times."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
             if isinstance(mine, Counter):
@@ -72,13 +73,13 @@ class StateCounts:
                 setattr(self, name, mine + value * times)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return a dict of plain values that can be written as JSON."""
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The balance per camera and in total.
+    """The balance of each camera and of all cameras together.
 
     ``unidentified`` counts dead letters that name no frame. These dead letters are not part of the balance.
     """
@@ -87,30 +88,32 @@ class Balance:
     totals: StateCounts
     unidentified: int = 0
     truncated: list[str] = field(default_factory=list)
-    """Epochs whose first frames retention has deleted, and the sequence number from which each epoch is balanced."""
+    """Epochs whose first frames retention has deleted, each with the sequence number of its first frame in the
+    balance."""
     left_out: list[str] = field(default_factory=list)
-    """Cameras whose frames retention may have deleted completely. These cameras are not balanced."""
+    """Cameras that the balance does not include, because retention may have deleted all their frames."""
     unclean: list[str] = field(default_factory=list)
-    """Epochs that a kill ended, with the last number stored and the last number that a heartbeat reported, -1 for
-    none. The frames between these two numbers were in memory only; there may have been more frames.
+    """Epochs that ended because the agent or its capture was killed. Each entry gives the last sequence number that
+    was stored and the last one that a heartbeat reported, -1 for none. Frames between the stored and the reported
+    number were only in the agent's memory; further frames may have been lost.
     """
     expired_unread: list[str] = field(default_factory=list)
-    """Offsets that retention deleted before a service read them, with the service's consumer group."""
+    """Offsets that retention deleted before a service read the records, each with the service's consumer group."""
     sensors: Balance | None = None
     """The balance of readings, with sensors in place of cameras."""
 
     @property
     def balanced(self) -> bool:
-        """Whether every captured frame and reading ended in exactly one state, or is still in its agent's spool."""
+        """Whether every captured frame and reading has exactly one outcome or is still in its agent's spool."""
         return self.totals.balanced and not self.expired_unread and (self.sensors is None or self.sensors.balanced)
 
     @property
     def settled(self) -> bool:
-        """Whether the ledger balances and no agent has anything left to deliver."""
+        """Whether the ledger balances and no agent still has frames or readings to deliver."""
         return self.balanced and not self.totals.spooled and (self.sensors is None or self.sensors.settled)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return a dict of plain values that can be written as JSON."""
         return {
             "balanced": self.balanced,
             "totals": self.totals.to_dict(),
@@ -125,7 +128,7 @@ class Balance:
 
 
 def compute_balance(ledger: Ledger) -> Balance:
-    """Return the balance of all records added to a ledger so far."""
+    """Return the balance of all records that were added to the ledger so far."""
     cameras: dict[str, StateCounts] = {}
     totals, truncated, unclean = StateCounts(), [], []
     by_camera: defaultdict[str, dict[int, EpochLedger]] = defaultdict(dict)
@@ -163,11 +166,11 @@ def compute_balance(ledger: Ledger) -> Balance:
 
 
 def _is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
-    """Return whether an epoch without a recorded end has been replaced by another epoch of its camera.
+    """Return whether a later epoch of the same camera has begun, for an epoch whose end was never reported.
 
-    Heartbeats show the replacement: the agent reports the other epoch only after the last report of this epoch. A new
-    spool or a corrected clock gives the later epoch a lower number. Without heartbeats of both epochs, the higher
-    number is the later epoch.
+    The order of the heartbeats shows which epoch is later. The epochs' numbers do not always show the order, because
+    a new spool or a corrected clock may give a later epoch a lower number. Only if one of two epochs has no
+    heartbeat, the epoch with the higher number counts as later.
     """
     own = epochs[epoch]
     return any(
@@ -210,7 +213,10 @@ def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Inte
 
 
 def _count_frame(state: FrameState) -> StateCounts:
-    """Return the counts of one frame in this state. The examples in the counts name the faults."""
+    """Return the counts for one frame in the given state.
+
+    The field ``examples`` of the counts describes the frame's faults.
+    """
     counts = StateCounts()
     if not state.lanes:
         return counts  # retention has deleted its frame record, but not its ends

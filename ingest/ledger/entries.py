@@ -1,4 +1,4 @@
-"""Translation of records into entries of the ledger. Pure."""
+"""Functions that read Kafka records and enter the records' facts into the ledger. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def enter_readings(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_status(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the intervals of withheld frames and the ends of epochs from a heartbeat."""
+    """Enter the facts in a heartbeat: intervals of withheld frames, ends of epochs, and contents of spools."""
     beat = _decoded(Heartbeat, record)
     if beat:
         _enter_heartbeat(ledger, beat, record.offset)
@@ -66,7 +66,7 @@ def _enter_intervals(
 
 
 def enter_result(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the final state of a frame in one pipeline."""
+    """Enter the final state of a frame in one pipeline, from a record of ``results``."""
     result = _decoded(Result, record)
     if result:
         end = FrameEnd(result.outcome, result.pipeline, result.lane, result.reason)
@@ -74,7 +74,7 @@ def enter_result(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the final states of the frames in a dead letter."""
+    """Enter the final state ``dead`` for all frames in a dead letter."""
     failure = h.read_failure(record.headers)
     if failure is None or failure.topic not in (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE):
         return  # a result, event or reading that failed at a later stage: its frame already has its end
@@ -101,11 +101,11 @@ ENTRY_BY_TOPIC: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
 
 
 class RetainedReadings:
-    """Enters the retained readings, and the number from which each sensor is balanced.
+    """Enters the readings that retention has not deleted, and the first reading of each sensor's balance.
 
     ``truncated`` holds the partitions in which retention has deleted records. A sensor's readings are in order, so
-    retention deleted nothing after the sensor's first retained record. A sensor without a retained record in a
-    truncated partition cannot be balanced.
+    nothing is missing after the sensor's first remaining record. If retention deleted records of a partition and a
+    sensor has no record left there, the sensor's readings cannot be checked.
     """
 
     def __init__(self, ledger: Ledger, truncated: Container[int], partition_of: Callable[[str], int]) -> None:
@@ -113,7 +113,7 @@ class RetainedReadings:
         self._seen: set[str] = set()
 
     def readings(self, record: LogRecord) -> None:
-        """Enter a record of ``readings``. All records of readings are entered before any heartbeat."""
+        """Enter a record of ``readings``. The caller enters all records of ``readings`` before any heartbeat."""
         readings = _decoded(Readings, record)
         if readings is None:
             return
@@ -124,7 +124,7 @@ class RetainedReadings:
         self._ledger.add_readings(readings.first, readings.last_seq, readings.account)
 
     def leave_out_unseen(self, beat: Heartbeat) -> None:
-        """Leave out the sensors of a heartbeat whose readings retention has deleted completely."""
+        """Exclude each sensor in a heartbeat from the balance if retention has deleted all readings of the sensor."""
         own = beat.readings
         about = {a.camera for a in own.accounts} | {e.camera for e in own.ended} | {s.sensor for s in beat.sensors}
         for sensor in about:
@@ -133,13 +133,15 @@ class RetainedReadings:
 
 
 class RetainedFrames:
-    """Enters the retained frames, and the frame from which each camera is balanced.
+    """Enters the frames that retention has not deleted, and the first frame of each camera's balance.
 
-    ``truncated`` gives, by partition, the Unix time in ms up to which retention has deleted frames, on either lane. A
-    camera's balance starts at its first live frame that was sent after this Unix time. Earlier live frames are
-    deleted or left out. All frames captured after this first frame, also those of the late lane, were sent after it.
-    A camera without such a first frame in a truncated partition cannot be balanced. ``partition_of`` returns a
-    camera's partition, for cameras without a retained frame. ``sensors`` is the RetainedReadings of the same ledger.
+    ``truncated`` maps a partition to the Unix time in ms up to which retention has deleted frames from ``frames`` or
+    ``frames.late``. A camera's balance starts at the camera's first live frame that was sent after the time in
+    ``truncated``. Live frames sent before this time are deleted or left out. All frames that a camera captured after
+    the first frame of its balance were sent after that frame, so retention has deleted none of them. If retention
+    deleted frames of a partition and a camera has no later live frame there, the camera's frames cannot be checked.
+    ``partition_of`` returns the partition of a camera that has no frame left. ``sensors`` is the RetainedReadings
+    object for the same ledger.
     """
 
     def __init__(
@@ -153,7 +155,10 @@ class RetainedFrames:
         self._seen: set[str] = set()
 
     def frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames`` or ``frames.late``. All live frames are entered before the late frames."""
+        """Enter a record of ``frames`` or ``frames.late``.
+
+        The caller enters all records of ``frames`` before any record of ``frames.late``.
+        """
         found, lane = _delivery(record), h.lane_of(record.headers, record.topic)
         if not found or is_replay(lane):
             return
@@ -169,7 +174,10 @@ class RetainedFrames:
         self._ledger.add_frame(frame, lane, account)
 
     def status(self, record: LogRecord) -> None:
-        """Enter a record of ``status``, which is retained longer than the frames that it counts."""
+        """Enter a heartbeat, a record of ``status``.
+
+        Heartbeats are retained longer than frames, so a heartbeat may report cameras without any retained frame.
+        """
         beat = _decoded(Heartbeat, record)
         if beat is None:
             return
@@ -182,10 +190,10 @@ class RetainedFrames:
 
 
 def _delivery(record: LogRecord) -> tuple[FrameId, WithheldInterval | None] | None:
-    """Return the frame in a record and the interval of withheld frames: from the headers, else from the body.
+    """Return the frame of a record and the interval of frames withheld before it, from the headers or else the body.
 
-    The headers are still readable when the body is corrupt. A frame without the account header may come from a writer
-    that does not know this header, so the record's body is read.
+    The headers are still readable when the body is corrupt. If the header ``sightline-account`` is missing, the body
+    is read, because the record's producer may not know this header.
     """
     frames = h.frames_of(record.headers)
     account = h.account_of(record.headers, frames[0]) if len(frames) == 1 else None
@@ -200,9 +208,10 @@ def _delivery(record: LogRecord) -> tuple[FrameId, WithheldInterval | None] | No
 
 
 def _decoded(kind: type[R], record: LogRecord) -> R | None:
-    """Return a record's body, None if the body cannot be read.
+    """Return the decoded value of a record, None if the value cannot be decoded.
 
-    The sequence numbers that an unreadable body counts then show up as missing.
+    If a value cannot be decoded, its frames and withheld intervals are not entered, and the balance reports their
+    sequence numbers as missing.
     """
     try:
         return decode(kind, record.value)

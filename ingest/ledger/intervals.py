@@ -1,8 +1,9 @@
-"""Covers of integer intervals, with their holes and overlaps. Pure.
+"""Multisets of integers that are stored as intervals, to find missing numbers and numbers that occur twice. Pure.
 
-A cover is a multiset of numbers, added as closed intervals ``[first, last]``. A cover tiles ``[0, last]`` when the
-cover holds every number of this interval exactly once. Only the points where the depth changes are stored. Therefore
-intervals may be added in any order, and a long unbroken run takes two entries.
+A cover is a multiset of integers, to which closed intervals ``[first, last]`` are added. A cover has no holes and no
+overlaps in ``[0, last]`` when it contains every number of this interval exactly once. A cover stores only the numbers
+at which the multiplicity changes. Therefore intervals may be added in any order, and a long interval without gaps
+takes only two entries.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from itertools import pairwise
 from ingest.exceptions import LedgerError
 
 Interval = tuple[int, int]
-"""A closed interval: first and last number."""
+"""A closed interval: (first number, last number)."""
 
 
 class Cover:
-    """A multiset of numbers of at least 0."""
+    """A multiset of non-negative integers, stored as intervals."""
 
     def __init__(self, intervals: Iterable[Interval] = ()) -> None:
         self._steps: dict[int, int] = {}
@@ -33,18 +34,21 @@ class Cover:
 
     @property
     def last(self) -> int:
-        """Highest number in the cover, -1 for an empty cover."""
+        """The highest number in the cover, -1 if the cover is empty."""
         return max(self._steps, default=0) - 1
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (first, last, depth) of every run of equal depth, in order. Holes between runs have depth 0."""
+        """Yield (first, last, depth) for each interval of numbers that occur equally often, in order.
+
+        ``depth`` is the number of occurrences, 0 for a hole.
+        """
         depth, points = 0, sorted(self._steps)
         for point, following in pairwise(points):
             depth += self._steps[point]
             yield point, following - 1, depth
 
     def holes(self, first: int, last: int) -> list[Interval]:
-        """Return the uncovered intervals within ``[first, last]``, in order."""
+        """Return the intervals of numbers in ``[first, last]`` that are not in the cover, in order."""
         found, at = [], first
         for a, b, depth in self.runs():
             if depth == 0 or b < at:
@@ -57,7 +61,10 @@ class Cover:
         return [*found, (at, last)] if at <= last else found
 
     def overlaps(self) -> list[Interval]:
-        """Return the intervals covered more than once, in order, repeated for each additional time."""
+        """Return the intervals of numbers that occur more than once, in order.
+
+        An interval whose numbers occur n times is returned n - 1 times.
+        """
         return [(a, b) for a, b, depth in self.runs() for _ in range(depth - 1)]
 
     def _step(self, at: int, change: int) -> None:
@@ -69,11 +76,11 @@ class Cover:
 
 
 def common(some: Iterable[Interval], others: Iterable[Interval]) -> list[Interval]:
-    """Return the numbers in both sets of intervals, as intervals in order, each number once."""
+    """Return the numbers that occur in both lists of intervals, as ordered intervals without overlaps."""
     both = Cover((max(a, c), min(b, d)) for a, b in some for c, d in list(others) if max(a, c) <= min(b, d))
     return [(a, b) for a, b, depth in both.runs() if depth]
 
 
 def length(intervals: Iterable[Interval]) -> int:
-    """Return the sum of the intervals' lengths."""
+    """Return the total length of all intervals."""
     return sum(last - first + 1 for first, last in intervals)

@@ -1,16 +1,16 @@
-"""Estimate of how often the gate misses an object, from its random sample of withheld frames. Pure.
+"""Estimate of how often an agent's motion gate misses an object, from a random sample of withheld frames. Pure.
 
-The gate sends a random sample of the frames that it would withhold. A sampled frame is a miss if it shows an object
-that the last regular frame did not show: a new object, or an object that has moved by more than half its size. A
-stationary object is no miss, because an earlier regular frame showed the object. Objects in earlier sampled frames do
-not count as seen, because these frames would not exist without the sample. Therefore the random draw does not
-influence which quiet frames are misses.
+The gate sends a random sample of the frames that it would withhold. A sampled frame counts as a miss if it shows an
+object that is new since the last regular frame, or that has moved by more than half its size since that frame. A
+stationary object does not make a frame a miss, because the last regular frame showed the object. A sampled frame is
+never compared with an earlier sampled frame, because the earlier frame would not have been sent without the sampling.
+Therefore the random draw does not influence which withheld frames are misses.
 
-Misses come in runs: an unnoticed object is missed in every frame until a regular frame is sent. Frames are drawn
-independently, so the confidence interval of the rate is still valid.
+Misses come in groups, because an object that the gate overlooks is missed in every frame until the next regular
+frame. The confidence interval of the miss rate is valid nevertheless, because frames are drawn independently.
 
-Two kinds of error are not measured. The model itself may overlook an object. A pipeline that classifies
-only moving regions classifies nothing in a frame without motion.
+The miss rate does not include objects that the model itself overlooks. The miss rate cannot be measured with a
+pipeline that classifies only moving regions, because such a pipeline classifies nothing in a frame without motion.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ from ingest.contract.identity import is_replay
 from ingest.contract.records import Detection, Result
 
 CERTAIN = 0.5
-"""Minimum score of an object. Below this score, a detector finds an object in one frame and loses it in the next."""
+"""Minimum score of a detection that can count as a missed object. Detections with a lower score are unstable: a
+detector often reports such an object in one frame and not in the next."""
 SAME = 0.5
-"""Minimum intersection over union of two boxes of one object that has hardly moved."""
+"""Minimum intersection over union at which two boxes count as the same object."""
 _Z_95 = 1.959964
-"""Standard deviations around the mean that hold 95 % of a normal distribution."""
+"""Half-width of the interval around the mean that contains 95 % of a normal distribution, in standard deviations."""
 _LOOKED_AT = ("still", "masked")
-"""Withheld reasons of frames that the gate inspected. The random sample is drawn from frames with these reasons."""
+"""Reasons for withholding a frame after the gate has examined the frame. The random sample is drawn from frames with
+these reasons."""
 
 
 @dataclass
 class MissRate:
-    """The miss rate of one camera's gate, measured with one pipeline.
+    """The miss rate of one camera's motion gate, measured with one pipeline.
 
     ``quiet`` counts the frames in which the gate saw no motion, ``sampled`` the quiet frames that were sent as the
     sample and classified, and ``missed`` the sampled frames that showed a new object.
@@ -47,23 +49,23 @@ class MissRate:
 
     @property
     def rate(self) -> float | None:
-        """Share of quiet frames that show a new object, 0..1; None without a classified sample."""
+        """Share of frames without motion that show a new object, 0..1; None if no sampled frame was classified."""
         return self.missed / self.sampled if self.sampled else None
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """95 % confidence interval of the rate."""
+        """95 % confidence interval of the miss rate: (lower bound, upper bound), 0..1."""
         return wilson(self.missed, self.sampled)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return a dict of plain values that can be written as JSON."""
         low, high = self.bounds
         return {**vars(self), "rate": self.rate, "low": low, "high": high}
 
 
 @dataclass
 class MissCounter:
-    """Miss rates by camera and pipeline. ``hidden`` returns whether a detection is behind a mask."""
+    """Counts misses by camera and pipeline. ``hidden`` returns whether a detection lies in a masked area."""
 
     hidden: Callable[[Result, Detection], bool]
     rates: dict[tuple[str, str], MissRate] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class MissCounter:
     _last: dict[tuple[str, str, str], Result] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        """Add the next result. The results of each camera must be added in the order of their frames."""
+        """Count one result. The caller must add the results of each camera in the order of the frames."""
         if is_replay(result.lane):
             return
         rate = self.rates.setdefault((result.camera, result.pipeline), MissRate())
@@ -89,21 +91,25 @@ class MissCounter:
 
 
 def _follows(result: Result, last: Result) -> bool:
-    """Return whether no frame between two results was sent on the other lane or became a dead letter."""
+    """Return whether all frames between two results of a lane were withheld.
+
+    A frame in between that was not withheld was sent on another lane or became a dead letter.
+    """
     return result.epoch == last.epoch and result.seq - last.seq - 1 <= sum(result.withheld.values())
 
 
 def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> bool:
-    """Return whether a detection with a score of at least ``CERTAIN`` has no counterpart in the previous frame.
+    """Return whether the present frame has a detection that matches no detection of the last regular frame.
 
-    The counterpart may have any score. Labels are not compared, because models often give a small vehicle different
-    labels in two frames.
+    Only a detection with a score of at least ``CERTAIN`` counts as new, but a match in the last regular frame may
+    have any score. Two detections match if their intersection over union is at least ``SAME``. Labels are not
+    compared, because models often give a small vehicle different labels in two frames.
     """
     return any(found.score >= CERTAIN and all(found.box.iou(other.box) < SAME for other in before) for found in now)
 
 
 def wilson(hits: int, trials: int, z: float = _Z_95) -> tuple[float, float]:
-    """Return the Wilson score interval of a rate with ``hits`` in ``trials``; 0..1 without any trial.
+    """Return the Wilson score interval of a rate, for ``hits`` in ``trials``; (0, 1) if there are no trials.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). This
     interval is valid for few trials and for rates near 0, where the interval of the normal approximation has no
