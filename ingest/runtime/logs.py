@@ -16,14 +16,15 @@ REPEAT_INTERVAL_S = 60.0
 logs some twenty records a second. These records would wear out an SD card and hide important lines.
 """
 _MAX_KINDS = 256
-"""Maximum number of distinct library records to remember. Only a library that puts changing values into its message
-templates has more."""
+"""Maximum number of distinct library messages to remember. A library logs more distinct messages only if it puts
+changing values into its message templates."""
 
 
 class RepeatFilter(logging.Filter):
-    """Log filter that passes each library record once per ``REPEAT_INTERVAL_S``, with the number of repeats.
+    """Log filter that passes each distinct message of a library once per ``REPEAT_INTERVAL_S``, and appends how often
+    the message was suppressed since.
 
-    Records of Sightline itself always pass.
+    Log records of Sightline itself always pass the filter.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +50,8 @@ class RepeatFilter(logging.Filter):
 
 
 def configure(service: str, level: str = "INFO") -> None:
-    """Set up logging once, at the start of a process. Records of libraries are included from WARNING on."""
+    """Set up logging. Call this function once, at the start of a process. Log records of libraries are written from
+    level WARNING on."""
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -76,10 +78,11 @@ def configure(service: str, level: str = "INFO") -> None:
 
 
 def quiet_clients() -> None:
-    """Silence the Kafka clients and log to stderr.
+    """Silence the loggers of the Kafka clients, and write Sightline's own log to stderr.
 
-    Commands call this function, because they report errors by exceptions and write results to stdout. Handlers
-    attached to the clients' logger still receive their records.
+    Command-line tools call this function, because these tools write results to stdout and report errors by
+    exceptions. A handler that is attached to the logger of the Kafka clients still receives the log records of the
+    clients.
     """
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     clients = logging.getLogger(_CLIENTS)

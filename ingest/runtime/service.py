@@ -1,4 +1,5 @@
-"""The common frame of every service: logs, metrics port, stop signals, Kafka log, configuration and exit status."""
+"""Code that every service shares: logging, metrics port, stop signals, connection to Kafka, configuration and exit
+status."""
 
 from __future__ import annotations
 
@@ -28,13 +29,13 @@ from ingest.site.topic.view import Config, ConfigView, Validate, accept
 _log = logs.get("ingest.service")
 
 EXIT_FAILED = 70
-"""Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). The supervisor then starts the service
-again."""
+"""Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). A process supervisor restarts a service
+that ends with this status."""
 EXIT_AGAIN = 75
-"""Exit status when Kafka is gone, another process has taken over, or the configuration has changed (EX_TEMPFAIL of
-sysexits.h).
+"""Exit status when Kafka is unreachable, another process has taken over the work, or the configuration has changed
+(EX_TEMPFAIL of sysexits.h).
 
-When started again, the service continues at its last commit.
+A service that is restarted after this exit status continues at its last committed offsets.
 """
 
 
@@ -42,10 +43,10 @@ When started again, the service continues at its last commit.
 class Service:
     """One service's process, from its start to its exit status.
 
-    ``name`` appears in every log line and in the Kafka client id. All metrics of the process go into ``registry``,
-    which is served for Prometheus on ``metrics_port``; 0 serves none. `/live` and `/ready` on the same port show
-    ``health``. By default, the port accepts connections from this machine only, because the metrics name cameras and
-    need no password.
+    ``name`` appears in every log line and in the Kafka client id. All metrics of the process go into ``registry``. An
+    HTTP server on ``metrics_port`` serves the metrics to Prometheus; with port 0 there is no server. The paths
+    `/live` and `/ready` of the metrics server show ``health``. By default, the metrics server accepts connections
+    from the local host only, because the metrics contain camera names and need no password.
     """
 
     name: str
@@ -58,8 +59,9 @@ class Service:
     def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         """Run ``work(stop)`` in a new event loop and return the exit status. Call this method in the main thread.
 
-        SIGTERM, SIGINT and SIGHUP set ``stop``; ``work`` then finishes and returns. LogUnavailable and Fenced
-        are logged and become ``EXIT_AGAIN``, MemberIdle becomes ``EXIT_FAILED``. Any other error propagates.
+        SIGTERM, SIGINT and SIGHUP set the event ``stop``, after which ``work`` must finish and return. If ``work``
+        raises LogUnavailable or Fenced, log the error and return ``EXIT_AGAIN``. If ``work`` raises MemberIdle, log
+        the error and return ``EXIT_FAILED``. Any other exception of ``work`` propagates to the caller.
         """
 
         async def until_stopped() -> None:
@@ -81,9 +83,9 @@ class Service:
         return 0
 
     def serve_metrics(self) -> WSGIServer | None:
-        """Serve metrics and health in a thread. Return the server, None without a port.
+        """Serve metrics and health in a thread. Return the server, or None if ``metrics_port`` is 0.
 
-        If the port is in use, log a warning and return None: the service then runs without metrics.
+        If the port cannot be opened, log an error and return None, so that the service runs without metrics.
         """
         if not self.metrics_port:
             return None
@@ -101,13 +103,15 @@ class Service:
 
     @asynccontextmanager
     async def open_log(self) -> AsyncIterator[KafkaLog]:
-        """Yield an open log whose topics match the contract. Raise LogUnavailable or TopicMismatch."""
+        """Connect to Kafka, check that its topics match the contract, and yield the open log. Raise LogUnavailable,
+        or TopicMismatch if a topic does not match."""
         async with KafkaLog(self.settings, f"{self.name}-{os.getpid()}") as log:
             require_topics(await log.partitions())
             yield log
 
     async def read_config(self, log: Log, validate: Validate = accept) -> Config:
-        """Read the ``config`` topic to its end, and count its refused entries. Raise LogUnavailable.
+        """Read the ``config`` topic to its end, and set a metric to the number of refused entries. Raise
+        LogUnavailable.
 
         Services that run rules pass ``stream.rules.validated`` as ``validate``.
         """
@@ -116,10 +120,11 @@ class Service:
     async def follow_config(
         self, before: Config, on_change: Callable[[Config], None], validate: Validate = accept
     ) -> None:
-        """Follow the ``config`` topic for ever, and pass on each configuration that differs from the last one.
+        """Follow the ``config`` topic for ever, and call ``on_change`` with each changed configuration.
 
-        ``before`` is the configuration in force at first. ``on_change`` raises ConfigError to refuse a configuration;
-        the refusal is logged. If the topic has lost all its entries, the configuration in force stays.
+        ``before`` is the configuration with which the service started. ``on_change`` may raise ConfigError to refuse
+        a configuration; this method logs the refusal. If the topic is empty although nobody removed its entries, the
+        service keeps the configuration in force.
         """
 
         async def changed(view: ConfigView) -> None:

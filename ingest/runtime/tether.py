@@ -1,9 +1,9 @@
-"""Run a command that dies with its parent: ``python tether.py PARENT_PID command …``.
+"""Run a command that the kernel kills when the parent process ends: ``python tether.py PARENT_PID command …``.
 
-The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). Then the program
-replaces itself by the command and keeps its process id. The tether is a separate program because code between fork
-and exec is unsafe in a process with threads. This program imports nothing from Sightline, so that it starts in
-milliseconds.
+The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). After this request to
+the kernel, the program replaces itself by the command and keeps its process id. The request is made by a separate
+program, because Python code between fork and exec is unsafe in a process with threads. This program imports nothing
+from Sightline, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def tethered(command: Sequence[str]) -> list[str]:
-    """Return a command that runs ``command`` and dies with this process.
+    """Return the arguments of a process that runs ``command`` and is killed when the calling process ends.
 
-    Start the command from a thread that lives as long as this process: the kernel treats the starting thread as the
-    parent.
+    Start the returned command from a thread that lives as long as the calling process, because the kernel sends
+    SIGKILL when the starting thread ends.
     """
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 

@@ -1,4 +1,4 @@
-"""Text files that users write with any editor."""
+"""Decoding of text files that users write with any editor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks, and their encodings."""
+"""Pairs of a byte order mark and the name of its encoding in Python."""
 
 
 def decode_text(data: bytes) -> str:
-    """Return the text of a file's bytes in the encoding of its byte order mark, UTF-8 without a mark.
+    """Decode the bytes of a text file in the encoding of its byte order mark, or in UTF-8 if the file has no mark.
 
-    Every text file of a user is read with this function: secrets, labels, site and policy files. Raise ValueError
-    with a message that quotes nothing of the file.
+    Every text file that a user writes is decoded by this function: secrets, labels, site files and policy files. If
+    decoding fails, raise ValueError with a message that quotes nothing of the file.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:

@@ -1,4 +1,5 @@
-"""Configuration of a camera: its stream, the checks of its view, and the masking of secrets in addresses."""
+"""Configuration of a camera: its stream, the checks for frozen, black or covered pictures, and the masking of secrets
+in addresses."""
 
 from __future__ import annotations
 
@@ -15,13 +16,15 @@ from ingest.site.picture import EncodeConfig, RedactConfig
 from ingest.site.url import require_port
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
-"""Pattern of a login in a URL. The scheme is limited to 31 characters: otherwise the search in a long word takes
-quadratic time."""
+"""Pattern of a login in a URL. The pattern limits the scheme to 31 characters, because without a limit the search in
+a long word would take quadratic time."""
 LOGIN = "pass|pwd|psw|secret|token|key|auth|user|usr|login"
-"""Parts of the parameter names with which camera addresses pass a login in the path or query."""
+"""Words that mark a parameter of a camera's URL as part of a login. The value of a parameter whose name contains one
+of these words is masked."""
 _PARAMETER = re.compile(rf"([?&;][^?&;=\s]{{0,40}}?(?:{LOGIN})[^?&;=\s]{{0,40}}=)[^&;\s'\"]*", re.IGNORECASE)
 _SECRET_KEY = re.compile(r"(?:.*_)?(?:password|passwd|pwd|secret|token)", re.IGNORECASE)
-"""Keys whose values are masked. Secrets belong in files, but a user may write a password here by mistake."""
+"""Pattern of configuration keys whose values are masked. Secrets belong in separate files, but a user may write a
+password into the site file by mistake."""
 _VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
@@ -30,12 +33,13 @@ LEGACY_TLS = 'stream.tls = "legacy" allows TLS 1.0 and SHA-1: others in the netw
 
 
 class StreamConfig(ConfigSection):
-    """Settings of a network camera's stream. The password is in a separate file, never in the site file."""
+    """Settings of a network camera's stream. The camera's password is in a separate file, never in the site file."""
 
     transport: Literal["tcp", "udp"] = "tcp"
-    """Transport of RTSP. With ``udp``, the stream falls back to TCP when no packet arrives."""
+    """Transport of RTSP. With ``udp``, the agent falls back to TCP if no packet arrives."""
     kind: Literal["auto", "snapshot", "mjpeg"] = "auto"
-    """Kind of an HTTP source: one picture per request, or an endless response; ``auto`` uses the content type."""
+    """Kind of an HTTP source: ``snapshot`` is one picture per request, ``mjpeg`` is an endless response. ``auto``
+    chooses the kind by the content type."""
     user: str = ""
     password_file: Path | None = None
     """A file whose first line is the password."""
@@ -43,24 +47,27 @@ class StreamConfig(ConfigSection):
     """Trusted certificate authorities for ``rtsps`` and ``https``, as PEM; by default the authorities of the
     system."""
     verify: bool = True
-    """Verify the camera's certificate. False accepts any certificate, such as a self-signed one in a private
-    network."""
+    """Verify the camera's certificate. If false, any certificate of the camera is accepted, such as a self-signed
+    certificate in a private network."""
     tls: Literal["modern", "legacy"] = "modern"
     """TLS versions for ``https``: ``legacy`` also allows TLS 1.0 and 1.1, SHA-1 and short keys.
 
-    Attackers in the network may be able to read or change such a connection, so each start logs a warning.
+    Attackers in the network may be able to read or change a legacy connection, so the agent logs a warning at each
+    start.
     """
     own_clock: bool = True
-    """Use the capture time in the stream if the stream has one; False always uses the host's clock."""
+    """If true, use the capture time in the stream if the stream contains one. If false, always use the host's
+    clock."""
     max_skew_s: float = Field(default=2.0, gt=0.0)
-    """Largest accepted difference between the stream's clock and the host's clock. If the clocks differ by more, the
-    difference is reported and the host's clock is used."""
+    """Largest accepted difference between the stream's clock and the host's clock. If the two clocks differ by more
+    than this limit, the agent reports the difference and uses the host's clock."""
     existing: bool = False
     """For ``images:FOLDER``: at the first start, also read the pictures that already exist."""
     recursive: bool = False
     """For ``images:FOLDER``: also read the pictures of sub-folders."""
     memory_mb: int = Field(default=1024, ge=128)
-    """Memory of the decoder in MiB. A capture that needs more ends with an error: a guard against broken streams."""
+    """Maximum memory of the decoder in MiB. A broken stream can make a decoder use ever more memory; above this
+    limit, the capture ends with an error."""
 
     @model_validator(mode="after")
     def _password_has_a_user(self) -> Self:
@@ -70,16 +77,17 @@ class StreamConfig(ConfigSection):
 
 
 class WatchConfig(ConfigSection):
-    """Times after which a bad view is reported. 0 switches a check off."""
+    """Times after which the agent reports bad pictures of a camera. A time of 0 switches the check off."""
 
     stall_s: float = Field(default=10.0, gt=0.0)
     """Time without a frame after which the agent reconnects to the camera."""
     frozen_s: Seconds = 60.0
-    """Time for which pictures are identical. Even pictures of a still scene differ, because of the sensor's noise."""
+    """Time with identical pictures after which the camera is reported as frozen. Even pictures of a still scene
+    differ, because a camera's image sensor has noise."""
     black_s: Seconds = 10.0
-    """Time for which pictures are black."""
+    """Time with black pictures after which the camera is reported as black."""
     tampered_s: Seconds = 10.0
-    """Time for which the camera is covered, out of focus or turned away."""
+    """Time after which a camera that is covered, out of focus or turned away is reported as tampered with."""
     relearn_s: float = Field(default=900.0, gt=0.0)
     """Time after which a changed but stable view becomes the camera's usual view."""
 
@@ -99,14 +107,14 @@ class CameraConfig(ConfigEntry):
     source: str
     site: str = ""
     fps: float = Field(default=10.0, gt=0.0)
-    """Frames per second at which files, scenes and images are played and snapshots are fetched, and to which devices
-    are set."""
+    """Frames per second at which the agent plays files, scenes and images, or fetches snapshots. A device is set to
+    this rate."""
     loop: bool = False
-    """Play a file again from its start when it ends."""
+    """If true, a video file that ends is played again from its start."""
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
-    """Size of the frames; with 0, frames keep the size of the source. A simulated scene is rendered in this size, by
-    default 640×360."""
+    """Width and height of the frames in pixels; with 0, frames keep the size of the source. A simulated scene is
+    rendered in this size; with 0, it is rendered in 640×360."""
     options: dict[str, str | int | float | bool] = {}
     """Options of a simulated scene: seed, light, rain, noise_sigma, density, frames."""
     stream: StreamConfig = StreamConfig()
@@ -143,7 +151,8 @@ class CameraConfig(ConfigEntry):
 
 
 def mask_secrets(value: Any) -> Any:
-    """Return a value with the logins in URLs and the values of password-like keys masked, also in nested values."""
+    """Return a copy of a value in which the logins in URLs and the values of password-like keys are masked, including
+    nested values."""
     if isinstance(value, str):
         return _PARAMETER.sub(r"\1…", _USERINFO.sub(r"\g<scheme>…@", value))
     if isinstance(value, dict):
@@ -154,6 +163,7 @@ def mask_secrets(value: Any) -> Any:
 
 
 def has_secret(source: str) -> bool:
-    """Return whether an address contains a literal password, other than ``${NAME}``."""
+    """Return whether an address contains a literal password. The placeholder ``${NAME}`` does not count as a
+    password."""
     found = _USERINFO.match(source)
     return found is not None and bool(_VARIABLE.sub("", found["user"].partition(":")[2]))

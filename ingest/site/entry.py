@@ -1,4 +1,5 @@
-"""Base classes of a site's entries, the types of their values, and the small entries: rules, pins, receivers."""
+"""Base classes of the configuration entries of a site, common value types, and the entries for rules, pins and
+receivers."""
 
 from __future__ import annotations
 
@@ -15,19 +16,22 @@ from ingest.site.url import WebUrl
 Seconds = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 RelativePoint = tuple[Share, Share]
-"""x, y as shares of the picture's width and height, so that a shape stays in place when the resolution changes."""
+"""A point ``(x, y)`` in shares of the picture's width and height, so that a shape stays in place when the resolution
+changes."""
 Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 
 class ConfigSection(BaseModel):
-    """Base of a section of an entry: frozen, with finite numbers only, and without unknown keys."""
+    """Base class of the sections of a configuration. A section is immutable, accepts finite numbers only, and refuses
+    unknown keys."""
 
     # JSON has no infinity: it would be read back from the topic as null, and refused
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ConfigEntry(ConfigSection):
-    """Base of an entry of a site, stored under its key on the ``config`` topic."""
+    """Base class of a site's configuration entries. An entry is one record on the ``config`` topic, with the entry's
+    key as record key."""
 
     KIND: ClassVar[str]
 
@@ -40,7 +44,7 @@ class ConfigEntry(ConfigSection):
 
 
 class SharedEntry(ConfigEntry):
-    """Base of an entry that several sites may share."""
+    """Base class of configuration entries that several sites may share."""
 
     sites: tuple[str, ...] = ()
     """The sites whose files contain this entry. `sightline config apply` writes this field; a site file cannot set
@@ -48,9 +52,9 @@ class SharedEntry(ConfigEntry):
 
 
 class RuleEntry(SharedEntry):
-    """A rule with unvalidated settings.
+    """A rule whose type-specific settings are not validated yet.
 
-    Only services that run rules know and validate the settings of a rule type: see ``stream/rules.py``.
+    The services that run rules validate the settings of each rule type: see ``stream/rules.py``.
     """
 
     KIND: ClassVar[str] = "rule"
@@ -60,7 +64,8 @@ class RuleEntry(SharedEntry):
 
 
 class PinConfig(ConfigEntry):
-    """A camera's partition. `sightline topics grow` writes pins so that each camera keeps its partition."""
+    """A pin, which fixes a camera to one partition. When `sightline topics grow` adds partitions, it writes pins so
+    that each camera keeps its partition."""
 
     KIND: ClassVar[str] = "pin"
 
@@ -68,22 +73,24 @@ class PinConfig(ConfigEntry):
 
 
 class ReceiverConfig(SharedEntry):
-    """A webhook that receives alerts. The secret is read from a file (``whsec_…``, Standard Webhooks)."""
+    """A webhook that receives alerts. The webhook's signing secret, ``whsec_…`` as in Standard Webhooks, is read from
+    ``secret_file``."""
 
     KIND: ClassVar[str] = "receiver"
 
     url: WebUrl
     secret_file: Path
     history: bool = False
-    """Whether a new receiver gets all alerts that the topic still has. Otherwise the receiver gets only new
-    alerts."""
+    """If true, a new receiver gets all alerts that the topic ``alerts`` still has. If false, a new receiver gets only
+    alerts that are written after the receiver was added."""
     timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
     retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-    """Pause before each attempt in seconds: the schedule of Standard Webhooks, 75 hours in all."""
+    """Pauses before the attempts to deliver an alert, in seconds. The default is the schedule of Standard Webhooks,
+    which takes 75 hours in all."""
 
 
 def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tuple[Point, ...]:
-    """Return relative points as pixels of a picture of this size."""
+    """Convert relative points to pixels of a picture that is ``width`` × ``height`` pixels large."""
     return tuple((x * width, y * height) for x, y in points)
 
 
@@ -96,11 +103,12 @@ _PHRASES = (
     (r"^\w+ should have ", "a value with "),
     (r"^\w+ should match ", "a value that matches "),
 )
-"""Beginnings of pydantic's messages, and the noun phrases that replace them after the word ``expected``."""
+"""Pairs of a pattern for the beginning of a pydantic message, and its replacement. A replaced message is a noun
+phrase that fits after the word ``expected``."""
 
 
 def expectation(error: ErrorDetails) -> str:
-    """Return the value that a validation error expected, as a noun phrase."""
+    """Describe the value that a validation error expected, and return the description as a noun phrase."""
     if error["type"] == "extra_forbidden":
         return _KNOWN_KEY
     if error["type"] == "missing":

@@ -1,4 +1,4 @@
-"""Reading of a whole site from its file, and of single entries from the ``config`` topic."""
+"""Reads a whole site from its file, and single configuration entries from records of the ``config`` topic."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
 
 MAX_ENTRY_BYTES = 1024 * 1024
-"""Maximum size of an entry. An entry of this size has room for hundreds of masks with hundreds of corners. A larger
-entry is refused unread."""
+"""Maximum size of a configuration entry in bytes. A camera with hundreds of masks of hundreds of corners each fits
+into this size. A larger entry is refused without being parsed."""
 UNNAMED = "site"
-"""Name of a site whose file sets no name. Cameras and sensors of a site without a name have no site name either."""
+"""Name of a site whose file sets no name. If a site file sets no name, the field ``site`` of its cameras and sensors
+stays empty."""
 _Own = TypeVar("_Own", CameraConfig, SensorConfig)
 
 
@@ -30,7 +31,7 @@ class Site(ConfigSection):
 
     name: str = UNNAMED
     time_zone: TimeZone = "UTC"
-    """Time zone of the cameras' armed hours, unless a camera sets its own."""
+    """Time zone of the armed hours of all cameras that set no time zone of their own."""
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
@@ -46,7 +47,8 @@ class Site(ConfigSection):
     @field_validator("cameras", "sensors")
     @classmethod
     def _name_the_site(cls, entries: tuple[_Own, ...], info: ValidationInfo) -> tuple[_Own, ...]:
-        """Set the site's name in its cameras and sensors, because each entry is a separate record on ``config``."""
+        """Copy the site's name into its cameras and sensors, because each entry becomes a separate record on the
+        ``config`` topic."""
         name = info.data.get("name", UNNAMED)
         for entry in entries:
             if entry.site not in ("", name):
@@ -82,7 +84,8 @@ _KINDS: dict[str, type[ConfigEntry]] = {
 
 
 def parse_entry(key: str, data: bytes) -> ConfigEntry:
-    """Parse one entry of the ``config`` topic. Raise ConfigError with the key, the value and the expected value."""
+    """Parse one entry of the ``config`` topic. For an invalid entry, raise ConfigError with the key, the value and
+    the expected value."""
     kind = key.partition("/")[0]
     if kind not in _KINDS:
         raise ConfigError("config topic", key, kind, f"one of {', '.join(sorted(_KINDS))}")
@@ -95,7 +98,8 @@ def parse_entry(key: str, data: bytes) -> ConfigEntry:
 
 
 def load(path: Path) -> Site:
-    """Read a site file. Raise ConfigError with the file, the key, the value and the expected value."""
+    """Read a site file. For an invalid file, raise ConfigError with the file, the key, the value and the expected
+    value."""
     try:
         values = tomllib.loads(read_text(path, "TOML"))
     except tomllib.TOMLDecodeError as error:
@@ -107,7 +111,8 @@ def load(path: Path) -> Site:
 
 
 def config_error(where: str, error: ValidationError, at: str = "") -> ConfigError:
-    """Return the first problem that pydantic found. ``at`` is the key of the section that was validated."""
+    """Return a ConfigError for the first problem that pydantic found. ``at`` is the key of the section that was
+    validated."""
     first = error.errors()[0]
     key = ".".join(map(str, ([at] if at else []) + [*first["loc"]])) or "site"
     shown = mask_secrets(dict.fromkeys(first["loc"][-1:], first["input"]))

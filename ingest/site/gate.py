@@ -12,8 +12,8 @@ from ingest.site.entry import ConfigSection, Polygon, Seconds, Share
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _LONGEST_ZONE = 64
-"""Maximum length of a time zone's name: twice the longest existing name. Python looks up each part of the name as a
-package, so a longer name would be slow."""
+"""Maximum length of a time zone's name in characters: twice the length of the longest existing name. Python looks up
+each part of the name as a package, so the look-up of a very long name would be slow."""
 _EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -36,9 +36,10 @@ TimeOfDay = Annotated[time, AfterValidator(_local)]
 
 
 class ArmedHours(ConfigSection):
-    """Hours from ``start`` to ``end`` in local time. An ``end`` that is not after ``start`` is on the next day.
+    """Hours from ``start`` to ``end`` in local time. If ``end`` is not after ``start``, the hours end on the next
+    day.
 
-    ``days`` are the days on which the hours start.
+    ``days`` are the weekdays on which the armed hours start.
     """
 
     days: tuple[Day, ...] = Field(default=_EVERY_DAY, min_length=1)
@@ -47,35 +48,40 @@ class ArmedHours(ConfigSection):
 
 
 class GateConfig(ConfigSection):
-    """Settings of the gate, which withholds frames without news. A rate of 0 means no limit."""
+    """Settings of the motion gate, which withholds frames without motion. A frame rate of 0 means no limit."""
 
     max_fps: float = Field(default=12.5, ge=0.0)
-    """Frames per second that the gate inspects. The agent does not read the pixels of the other frames.
+    """Maximum number of frames per second that the gate inspects. The agent does not read the pixels of frames that
+    the gate does not inspect.
 
-    The default is every second frame of a camera with 25 frames per second. At this rate, a detector finds 93 % of
-    the objects in dense traffic that it finds at the full rate (``benchmarks/gate.py``). The trackers of this project
-    need no higher rate.
+    With the default, the gate inspects every second frame of a camera with 25 frames per second. In dense traffic, a
+    detector finds 93 % as many objects at 12.5 frames per second as at 25 (``benchmarks/gate.py``). The trackers of
+    this project need no more than 12.5 frames per second.
     """
     open_fps: float = Field(default=5.0, ge=0.0)
-    """Frames per second that are sent while the gate is open. A frame in which an object moved by ``min_change`` is
-    sent at once."""
+    """Frames per second that are sent while the gate is open, that is, during motion. A frame in which an object
+    moved by at least ``min_change`` is sent at once."""
     motion: bool = True
-    """Withhold frames without motion."""
+    """If true, frames without motion are not sent."""
     min_area: Share = 0.0005
-    """Area of the smallest moving region, as a share of the picture."""
+    """Minimum area of a moving region that counts as motion, as a share of the picture's area."""
     min_change: Share = 0.15
-    """An object counts as moved when this share of its area is outside its area in the last frame sent."""
+    """An object counts as moved if at least this share of its area lies outside of the area that it covered in the
+    last frame sent."""
     masks: tuple[Polygon, ...] = ()
-    """Polygons in which motion is ignored: a tree, a road behind the fence, a burnt-in clock."""
+    """Polygons in which motion is ignored, such as a tree, a road behind the fence, or a clock that the camera draws
+    into the picture."""
     hold_s: Seconds = 1.0
-    """Time for which the gate stays open after the last motion."""
+    """Time in seconds for which the gate stays open after the last motion, so that frames are still sent."""
     pre_roll_s: float = Field(default=0.5, ge=0.0, le=3.0)
-    """Length of the pre-roll in seconds: frames of this time before a motion are also sent. The pre-roll must be
-    shorter than ``spool.late_after_s``, so that these frames still go to the live lane."""
+    """Length of the pre-roll in seconds. The pre-roll consists of the frames captured directly before a motion, which
+    are also sent. The pre-roll must be shorter than ``spool.late_after_s``, so that its frames still go to the live
+    lane."""
     keep_alive_s: Seconds = 10.0
-    """Interval at which a frame of a still scene is sent; 0 for never."""
+    """Interval in seconds at which a frame of a still scene is sent; 0 for never."""
     sample: Share = 0.01
-    """Share of the frames without motion that is sent anyway, to estimate how often the gate misses an object."""
+    """Share of the frames without motion that is sent nevertheless. This random sample shows how often the gate
+    misses an object."""
     armed: tuple[ArmedHours, ...] = ()
     """Hours in which frames are sent; empty for always."""
     time_zone: TimeZone | None = None
