@@ -4,20 +4,21 @@
 ResNet-18 with random weights for 224×224 pictures. Each model runs through the ``Engine`` of each backend with one
 worker on one core, on random pictures.
 
-**Fairness.** A candidate is a backend with a precision. All candidates of a model are loaded before the first
-measurement. Each round runs every candidate for the same number of batches, and begins with a different candidate.
-Loading and the first two batches are not timed.
+Fairness: a candidate is a backend with a precision. All candidates of a model are loaded before the first
+measurement. Each round runs every candidate for the same number of batches, in an order that rotates from round to
+round. Loading and the first two batches are not timed.
 
-**Noise.** ONNX Runtime in fp32 is measured twice; ``noise`` is the second measurement divided by the first. A speedup
+Noise: ONNX Runtime in fp32 is measured twice; ``noise`` is the second measurement divided by the first. A speedup
 means nothing unless it is further from 1 than ``noise``. The report has the wall-clock time and the CPU time of the
-process; other processes disturb the CPU time less. For both times, the report has the minimum and the median over all
-batches. ``speedup`` divides the smallest CPU time of ONNX Runtime in fp32 by the smallest CPU time of the candidate.
+process; other processes disturb the CPU time less. For wall-clock time and CPU time, the report has the minimum and
+the median over all batches. ``speedup`` divides the smallest CPU time of ONNX Runtime in fp32 by the smallest CPU
+time of the candidate.
 
-**int8.** Each backend gets the int8 format that it computes fastest: unsigned activations for ONNX Runtime, signed
-activations for OpenVINO. The int8 models are calibrated with random pictures. Their speed is right, but their outputs
-are inaccurate and are not compared. For fp32, bf16 and fp16, ``largest_difference`` is the largest difference of an
-output, divided by the largest output of ONNX Runtime in fp32. The ResNet-18 has no ``largest_difference``: its random
-weights saturate the softmax.
+Quantisation: each backend gets the int8 format that it computes fastest: unsigned activations for ONNX Runtime,
+signed activations for OpenVINO. The int8 models are calibrated with random pictures. The speed of the int8 models is
+representative, but their outputs are inaccurate and are not compared. For fp32, bf16 and fp16, ``largest_difference``
+is the largest difference of an output, divided by the largest output of ONNX Runtime in fp32. The ResNet-18 has no
+``largest_difference``: its random weights saturate the softmax.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from tests.peers.rtsp import RtspServer, why_not
 
 START_S = 3.0
 """Time for the capture process to import modules, connect and fill its buffers, in seconds. The measurement begins
-after this time."""
+``START_S`` after the start of the process."""
 BAR_MB = 150.0
 
 
@@ -119,7 +119,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of PyAV and OpenCV.")] = 5,
     out: Out = RESULTS,
 ) -> None:
-    """Measure, print, and save the results with date and machine."""
+    """Measure all cases, and print and save the results with date and machine."""
     if reason := why_not():
         raise typer.BadParameter(f"no RTSP server: {reason}")
     cv2.setNumThreads(1)

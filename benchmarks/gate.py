@@ -2,30 +2,30 @@
 
 ``python -m benchmarks.gate`` runs the benchmark on the real footage of ``shared/data``, if present, and on simulated
 scenes. On the real footage, YOLOX-nano processes every frame once; its detections are cached under ``.sightline``.
-YOLOX-nano does not recognise the drawn vehicles of simulated scenes, so the ground truth replaces their detections.
+For simulated scenes, whose drawn vehicles YOLOX-nano does not recognise, the ground truth replaces its detections.
 
-**Agreement.** A frame has news if it shows an object that the last kept frame did not show: no box in the last kept
-frame overlaps the object's box by half. A new box needs a score of at least 0.5 and a box of the last kept frame only
-0.1: a score that varies around 0.5 is thus no news. An object that is not found again in the next frame is no news.
-Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1 between two consecutive frames is
-0.87. The figure ``strict`` also counts objects as news that are found in a single frame only. Agreement is the share
-of frames with news that were kept. If the gate misses an object, every frame until the next kept frame counts as a
-miss. A frame with news also counts as a miss if the gate withholds the frame because of its rate limit. Labels are
-not compared, because YOLOX takes cars seen from above for telephones.
+Agreement: a frame has news if it shows an object that the last kept frame did not show: no box in the last kept frame
+overlaps the object's box by half. A new object needs a score of at least 0.5, but a box of the last kept frame only
+0.1, so that a score that varies around 0.5 is not news. An object that is not found again in the next frame is not
+news. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1 between two consecutive
+frames is 0.87. The figure ``strict`` also counts objects as news that are found in a single frame only. Agreement is
+the share of frames with news that were kept. If the gate misses an object, every frame until the next kept frame
+counts as a miss. A frame with news also counts as a miss if the gate withholds the frame because of its rate limit.
+Labels are not compared, because YOLOX takes cars seen from above for telephones.
 
-**Inherited.** A withheld frame inherits the detections of the last kept frame. ``inherited_f1`` is the F1 of the
-inherited detections against the frame's own detections, averaged over all frames; two boxes match if their IoU is at
-least one half. F1 is 1 for a frame that has neither inherited nor own detections. Reducto (Li et al., SIGCOMM 2020)
-calls ``inherited_f1`` accuracy, and withholds 51 to 97 % of frames at an accuracy of 0.9.
+Inherited detections: a withheld frame inherits the detections of the last kept frame. ``inherited_f1`` is the F1 of
+the inherited detections against the frame's own detections, averaged over all frames; two boxes match if their IoU is
+at least one half. F1 is 1 for a frame that has neither inherited nor own detections. Reducto (Li et al., SIGCOMM
+2020) calls ``inherited_f1`` accuracy, and withholds 51 to 97 % of frames at an accuracy of 0.9.
 
-**Competitors.** Fixed-threshold differencing keeps a frame if the share of pixels that differ by more than 25 grey
-levels from the last kept frame exceeds a threshold. The other competitor keeps every n-th frame. For each clip, the
+Competitors: fixed-threshold differencing keeps a frame if the share of pixels that differ by more than 25 grey levels
+from the last kept frame exceeds a threshold. The second competitor keeps every n-th frame. For each clip, the
 benchmark takes the threshold that withholds most frames while agreement and inherited F1 are no worse than with the
 gate. ``differencing_one_threshold`` takes one threshold for all clips: the threshold that withholds most frames while
 pooled agreement and F1 are no worse than with the gate.
 
-**Cost.** The CPU times of the gate and of one inference are measured, on one thread each; an inference is timed every
-24 frames.
+Cost: the benchmark measures the CPU time of the gate on each frame, and of inferences on every 24th frame, on one
+thread.
 
 The gate's constants were tuned on the three clips of ``shared/data``, so the results say little about unseen footage.
 """
@@ -171,7 +171,7 @@ class GateRun:
 
 
 def gated(footage: Footage, config: GateConfig, yolox: Yolox | None = None) -> GateRun:
-    """Send footage through a gate, and return the decisions. Every 24 frames, run inferences on the same frame."""
+    """Send footage through a gate, and return the decisions. On every 24th frame, also run and time inferences."""
     gate, decisions = Gate(config, "bench", 1), list[GateDecision]()
     run = GateRun([], Counter(), 0, [])
     for index, image in enumerate(footage.frames()):
@@ -260,7 +260,7 @@ def _smalls(footage: Footage) -> list[Image]:
 def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> dict[str, Any]:
     """Return the best results of differencing and of every n-th frame.
 
-    Only thresholds and values of n whose agreement and F1 are no worse than the gate's count.
+    Ignore thresholds, and values of n, whose agreement or F1 is worse than the gate's.
     """
     smalls = _smalls(footage)
     by_threshold = [agreement(differenced(smalls, t), footage.seen, steady) for t in THRESHOLDS]

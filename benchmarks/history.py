@@ -50,8 +50,8 @@ DISPATCH, RECEIVER = "dispatch", "webhook-receiver"
 RESTARTS = (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)
 """Signals that end the dispatcher before each restart."""
 WAIT_S = 300.0
-"""Maximum time for a start or for the delivery of all alerts, in seconds. A start that reads all 400,000 receipts
-takes 58 s."""
+"""Maximum time for a start or for the delivery of all alerts, in seconds. A start that had to read all 400,000
+receipts took 58 s."""
 BATCH = 5_000
 """Number of receipts that are sent to Kafka concurrently."""
 SLACK_S = 5.0
@@ -72,7 +72,7 @@ class HistoryOptions:
 class MeasuredStart:
     """One start of the dispatcher: the time until the post of a new alert, and the peak memory.
 
-    ``after`` names the signal that ended the previous dispatcher.
+    ``after`` names the signal that ended the previous dispatcher, or is ``no commit`` for the first start.
     """
 
     after: str
@@ -142,7 +142,7 @@ class Dispatching:
 async def measure(
     options: HistoryOptions, receipts: int, settings: KafkaSettings, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measure the dispatcher's starts with this number of receipts on the topic."""
+    """Measure the dispatcher's starts with this number of receipts on the topic ``deliveries``."""
     await topicadmin.create(settings, partitions=PARTITIONS)
     await write_receipts(settings, receipts)
     async with KafkaLog(settings, "history") as log:
@@ -169,7 +169,7 @@ async def measure(
 
 
 async def write_receipts(settings: KafkaSettings, count: int) -> None:
-    """Write final receipts of alerts that are not on the topic."""
+    """Write final receipts of alerts that are not on the topic ``alerts``."""
     producer = kafka.producer(settings, "history")
     await producer.start()
     try:

@@ -55,11 +55,12 @@ CAPTURE = 0.2
 STOPPING = 0.1
 """Share of kills that hit a stopping agent while the agent closes its epochs or sends its spool."""
 SLOW = 0.25
-"""Share of kills while the broker is paused. A paused broker receives records without acknowledging them."""
+"""Share of kills that happen while the broker is paused. A paused broker receives records without acknowledging
+them."""
 BEFORE_S = 0.3
 """Maximum time from the agent's stop request or the broker's pause to the kill, in seconds."""
 FLOWING = 5
-"""Number of frames in the spool after which an agent counts as started."""
+"""Number of stored frames after which an agent counts as started."""
 STOP_S = 60.0
 """Maximum time for a start or a clean stop, in seconds."""
 
@@ -114,7 +115,7 @@ def plan(options: KillOptions) -> list[Step]:
 
 
 class KilledAgent:
-    """An agent process. The module ``witness`` logs events inside the agent and its child processes."""
+    """An agent process. The module in ``benchmarks/witness`` logs events inside the agent and its child processes."""
 
     def __init__(self, argv: list[str], env: dict[str, str], folder: Path) -> None:
         self._argv, self._log = argv, folder / "agent.log"
@@ -269,7 +270,7 @@ class Killing:
             await asyncio.sleep(0.05)
 
     def _configure(self, number: int) -> None:
-        """Write the site file for this kill, with no encryption key, the first key or the second key."""
+        """Write the site file for this kill. The spool has no encryption key, the first key or the second key."""
         third = number * 3 // self._options.kills
         disk = {"key_file": str(self._keys[third - 1])} if third else {}
         previous = {"previous_key_files": [str(self._keys[0])]} if third == 2 else {}

@@ -1,9 +1,9 @@
 """Judges the evidence of a run that kills an agent repeatedly. Pure.
 
-A frame or reading counts as promised when its row is committed to the spool (DESIGN, section 2). Each record that was
-committed to the spool must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeats must
-keep each record once. If a heartbeat had reported a frame that was lost from memory, the ledger must count the frame
-as ``unclean``.
+A frame or reading counts as promised as soon as its row is committed to the spool. Each record that was committed to
+the spool must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeats must keep each
+record once. If a heartbeat had reported a frame that was lost from memory, the ledger must count the frame as
+``unclean``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Outage of the broker under a running agent: order of delivery, and latency of live frames beside the backlog.
+"""Outage of the broker under a running agent: order of delivery, and latency of live frames while the backlog is
+sent.
 
 ``python -m benchmarks.outage --outage-s 600`` runs simulated cameras, one agent, and a broker that is killed and
 started again. The benchmark measures the latency from capture to a consumer, of live and late frames, before the
@@ -52,7 +53,7 @@ MAX_SLOWDOWN = 3.0
 """Maximum p95 latency of live frames while the backlog is sent, as a multiple of the latency before the outage. On an
 idle machine, the ratio is 1.5 in runs of several minutes; in a short run, it depends on a few frames."""
 BURST_MIB_PER_S = 0.6
-"""Accepted excess of the backlog's throughput over its rate limit, in MiB/s. The limit lets a burst through at the
+"""Accepted excess of the backlog's throughput over its rate limit, in MiB/s. The rate limit allows a burst at the
 start."""
 
 
@@ -60,7 +61,7 @@ start."""
 class OutageOptions:
     """Options of a run.
 
-    If ``late_mib_per_s`` is 0, the backlog has no rate limit, only its share of the bytes in flight.
+    If ``late_mib_per_s`` is 0, the backlog is limited only by its share of the bytes in flight.
     """
 
     cameras: int = 4

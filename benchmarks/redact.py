@@ -37,8 +37,8 @@ COVERED = 0.9
 """Share of a labelled face's area that must be covered. The uncovered edge of a profile identifies nobody."""
 SCALES = (1.0, 0.5, 1 / 3)
 LEAD_FRAMES = 15
-"""Number of frames sent to the redactor before each labelled face. They last longer than ``hold_s``, so that the
-redactor holds earlier detections as in operation."""
+"""Number of frames sent to the redactor before each labelled face. The frames last longer than ``hold_s``, so that
+earlier detections take effect as in operation."""
 LEAD_NONE_FRAMES = 3
 """Number of frames sent to the redactor before each frame without a face: enough to show occasional false
 detections."""
@@ -120,7 +120,7 @@ def _clip(wanted: Container[int]) -> Iterator[tuple[int, Image]]:
 
 
 def _further(image: Image, scale: float) -> tuple[Image, tuple[int, int]]:
-    """Return a grey picture with the scaled-down picture in its middle, and the picture's top left corner in px."""
+    """Return a grey picture with the scaled-down picture in its middle, and the corner of that middle part in px."""
     if scale == 1.0:
         return image.copy(), (0, 0)
     height, width = image.shape[:2]

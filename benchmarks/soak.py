@@ -7,8 +7,8 @@ caused one after the other: the broker is killed, the RTSP server is killed or h
 a camera is removed from the ``config`` topic and added again. Every 20 seconds, the memory, file descriptors and
 threads of each process are measured. At the end, the test stops the agent, and compares the ledger with the topics.
 
-**Flat.** A figure is flat if, after the warm-up, the median of its last quarter is at most ``SLACK`` above the median
-of its first quarter. A leak of one memory page per frame adds up to megabytes within minutes.
+Flat: a figure is flat if, after the warm-up, the median of its last quarter is at most ``SLACK`` above the median of
+its first quarter. A leak of one memory page per frame adds up to megabytes within minutes.
 """
 
 from __future__ import annotations

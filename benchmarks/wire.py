@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.wire`` runs the benchmark; it needs root or unprivileged user namespaces. A real RTSP server
 sends real footage with a number drawn into each frame, through a relay that drops, delays and throttles IP packets.
-Each impairment has its own server, link and spool. The agent reconnects with its normal back-off. Each kept frame is
-compared with the frame that the server sent.
+Each impairment has its own server, link and spool. The agent reconnects with its normal back-off. The benchmark
+compares each frame that the agent keeps with the frame that the server sent.
 """
 
 from __future__ import annotations

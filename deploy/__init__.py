@@ -1,1 +1,4 @@
-"""Command line, local stack and deployment files. This package connects all other packages."""
+"""Command line, local stack and deployment files.
+
+This package provides the commands that start the services of all other packages.
+"""

@@ -1,8 +1,8 @@
 """Disturbs every process of a stack by a seeded plan, and counts frames, events, alerts and posts.
 
-``python -m benchmarks.chaos --seconds 600 --faults 40`` runs the site of ``sightline demo`` on a broker of its own.
-The plan sends SIGKILL, SIGSTOP with SIGCONT, or SIGTERM with a restart to the agent, its capture processes, all
-services, the webhook receiver and the broker. The run passes if
+``python -m benchmarks.chaos --seconds 600 --faults 40`` runs the site of ``sightline demo`` on a Kafka broker that
+only the benchmark uses. The plan sends SIGKILL, SIGSTOP with SIGCONT, or SIGTERM with a restart to the agent, its
+capture processes, all services, the webhook receiver and the broker. The run passes if
 
 - the ledger balances: no frame is unaccounted for, and no frame has two final states,
 - each event that an undisturbed replay of the same results and readings raises is on the topic ``events`` exactly
@@ -42,8 +42,8 @@ from ingest.runtime import eventloop
 
 MODEL = "regions"
 RECEIVER_TIMEOUT_S = 3 * PAUSE_S[1]
-"""Time limit of a post, in seconds. A receiver that is paused for longer than this limit gets its alerts again by
-design, so the limit is longer than each pause."""
+"""Time limit of a post, in seconds. The dispatcher repeats a post that reaches this limit, so the limit is longer
+than the longest pause of the receiver."""
 
 
 async def run(options: ChaosOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:

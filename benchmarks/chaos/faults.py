@@ -20,11 +20,11 @@ from deploy.local.stack import AGENT
 from ingest.runtime.clock import Deadline
 
 BACK_S = 90.0
-"""Maximum time until a disturbed process runs again, in seconds. A broker that loads its logs on a busy machine takes
-longest."""
+"""Maximum time until a disturbed process runs again, in seconds. The broker takes longest, because it has to load its
+logs."""
 STOP_S = 40.0
-"""Maximum time of a clean stop, in seconds: longer than the longest pause of the broker, because a process may wait
-for the broker to commit its offsets."""
+"""Maximum time of a clean stop, in seconds: longer than the longest pause of the broker, because a stopping process
+may have to commit its offsets to a paused broker."""
 _POLL_S = 0.05
 _CAPTURE_MODULE = "edge_agent.camera.child"
 
@@ -38,7 +38,7 @@ class FaultInjector:
         self.injected: list[InjectedFault] = []
 
     async def run(self, faults: list[PlannedFault]) -> None:
-        """Cause each fault at its time, and return when all faults have ended."""
+        """Cause each fault at its planned time, and return when all faults have ended."""
         began_s = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for fault in faults:

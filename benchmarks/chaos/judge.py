@@ -133,7 +133,7 @@ def _violations(evidence: ChaosEvidence, figures: dict[str, Any]) -> list[str]:
 
 
 def _cause(event: Event) -> tuple[object, ...]:
-    """Return a key that identifies an event across restarts: its frame and box, or its sensor and id."""
+    """Return a key that stays the same after a restart: frame and box of a camera event, or id of a sensor event."""
     data = event.data
     if data.camera:
         return data.camera, data.lane, data.epoch, data.seq, Sighting.of(data.rule, data.label, data.overlay.box)

@@ -4,20 +4,20 @@ pixels.
 ``python -m benchmarks.serving.node --keep`` measures the shipped model, and YOLOX-nano if its model file exists, in
 batches of 1, 4 and 16 pictures.
 
-**Node.** A complete engine node runs in the benchmark's process, with the consumer, transactional writers and limits
-of production, on a Kafka broker that only the benchmark uses. Before each round, a producer writes the batches of the
+Node: a complete engine node runs in the benchmark's process, with the consumer, transactional writers and limits of
+production, on a Kafka broker that only the benchmark uses. Before each round, a producer writes the batches of the
 round in one Kafka transaction. The measured time begins before the commit of this transaction, and ends with the
 commit of the last result. A record of the topic ``batches`` has at most 8 frames, so the node merges two records into
 a batch of 16.
 
-**Bare loop.** The bare loop runs the same number of batches through the node's session object, in as many threads as
-the node's engine has. The bare loop's pixels are already padded to the model's input. The bare loop decodes no
-outputs and writes nothing.
+Bare loop: the loop runs the same number of batches through the node's session object, in as many threads as the
+node's engine has. The bare loop's pixels are already padded to the model's input. The bare loop decodes no outputs
+and writes nothing.
 
-**Fairness.** Each round measures the bare loop and the node, in the opposite order of the previous round. The ratio
-of a round is the node's rows per second divided by the bare loop's rows per second; a row is one picture. The command
-line sets the batch size; the node does not choose a batch size during warm-up. While the bare loop runs, the node
-only polls Kafka. ``cpu_ms_per_row`` is the CPU time of the benchmark's process, without the broker's CPU time.
+Fairness: each round measures the bare loop and the node, in the opposite order of the previous round. The ratio of a
+round is the node's rows per second divided by the bare loop's rows per second; a row is one picture. The command line
+sets the batch size; the node does not choose a batch size during warm-up. While the bare loop runs, the node only
+polls Kafka. ``cpu_ms_per_row`` is the CPU time of the benchmark's process, without the broker's CPU time.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class NodeInProcess:
     async def measure(self, records: Sequence[Outgoing], rows: int) -> RoundFigures:
         """Write all records in one transaction.
 
-        Return the node's speed from this commit to the commit of the last result.
+        Return the node's speed between the commit of the transaction and the commit of the last result.
         """
         wanted = self._written() + rows
         await self._producer.begin_transaction()

@@ -22,12 +22,12 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, EncodeConfig, GateConfig
 
 QUALITY = 95
-"""JPEG quality of the sent pictures. Cameras use 85. X-rays and documents need more, because they have fine detail
-and are sent only once."""
+"""JPEG quality of the sent pictures. X-rays and documents need a higher quality than the 85 of cameras, because they
+have fine detail and are sent only once."""
 _EVERY_PICTURE = GateConfig(motion=False, max_fps=0.0, open_fps=0.0, pre_roll_s=0.0)
 _REPORT_S = 1.0
-"""Seconds by which the capture's clock advances per picture: the interval of progress reports, so that each unusable
-picture gets a progress report with the reason."""
+"""Seconds by which the capture's clock advances per picture. A progress report is due after each step, so every
+unusable picture is reported with its reason."""
 
 
 def find_pictures(named: Sequence[Path]) -> list[Path]:
@@ -55,7 +55,7 @@ def find_pictures(named: Sequence[Path]) -> list[Path]:
 class PictureCapture:
     """Captures picture files as frames.
 
-    The frames are numbered, encoded and entered in the ledger like frames of a camera.
+    Pictures are numbered, encoded and entered in the ledger like frames of a camera.
 
     Pictures are not redacted, and no gate withholds pictures. Only one thread at a time may call the methods.
     """

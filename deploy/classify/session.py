@@ -1,9 +1,9 @@
 """One run of `sightline classify`: send pictures as frames, wait for the outcome of each frame, and balance the
 ledger.
 
-All frames of a run belong to one stream with a generated name, so they are in one partition, and the site file needs
-no entry for the stream. A header of each frame names the pipeline; without this header, every pipeline for all
-cameras would classify the frame.
+All frames of a run belong to one stream with a generated name, and thus to one partition. The site file needs no
+entry for this stream. A header of each frame names the pipeline; without this header, every pipeline for all cameras
+would classify the frame.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ little."""
 class Answer:
     """The outcome of one picture.
 
-    ``outcome`` is ``classified``, ``empty``, ``shed`` or ``dead`` as in the ledger, ``unreadable`` if the picture
-    could not be sent, ``unanswered`` if no result or dead letter arrived in time, or ``unsent`` if the run stopped
-    before the picture because earlier pictures were unanswered.
+    ``outcome`` is ``classified``, ``empty``, ``shed`` or ``dead`` as in the ledger, or ``unreadable`` if the picture
+    could not be sent. If no result or dead letter arrives in time, ``outcome`` is ``unanswered``. If the run stops
+    before the picture is sent, because earlier pictures are unanswered, ``outcome`` is ``unsent``.
     """
 
     picture: Path

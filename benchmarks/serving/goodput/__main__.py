@@ -5,20 +5,20 @@
 prints a table of offered rate against goodput and p99. Goodput is the rate of responses that arrive within
 ``--bound`` seconds of the planned arrival of their request.
 
-**Same for all.** All systems have the same model, decoder, pixels, arrival times, cores and number of client
-processes, and one ONNX Runtime session thread per worker. The model is YOLOX-nano, or the shipped model if
-YOLOX-nano's file is missing. The latency includes the transport. The node gets requests and returns results over
-Kafka, with a transaction for the results; the peers use HTTP over loopback. Kafka stores the node's requests durably;
-the peers' requests are not stored.
+Fairness: all systems have the same model, decoder, pixels, arrival times, cores and number of client processes, and
+one ONNX Runtime session thread per worker. The model is YOLOX-nano, or the shipped model if YOLOX-nano's file is
+missing. The latency includes the transport. The node gets requests and returns results over Kafka, with a transaction
+for the results; the peers use HTTP over loopback. Kafka stores the node's requests durably; the peers' requests are
+not stored.
 
-**Tuning.** All systems use dynamic batching. ``--tune`` measures the settings of ``CANDIDATES`` at the given rates,
-to choose the best setting. The node sheds requests, and LitServe refuses requests, that have waited too long to be
+Tuning: all systems use dynamic batching. ``--tune`` measures the settings of ``CANDIDATES`` at the given rates, to
+choose the best setting. The node sheds requests, and LitServe refuses requests, that have waited too long to be
 answered within the bound. Ray Serve refuses requests while its queue is full; its queue limit is the number of
 requests that arrive within the bound. Ray Serve runs without its dashboard, with ``RAY_SERVE_THROUGHPUT_OPTIMIZED``,
 and with workers of normal priority. A shed or refused request counts as a request without a response.
 
-**Order.** Each round starts each system once and offers all rates to the system, one after another. Each round begins
-with a different system. A table entry is the median of all rounds.
+Order: each round starts each system once and offers all rates to the system, one after another. The order of the
+systems rotates from round to round. A table entry is the median of all rounds.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ class DemoOptions:
     decoder: str = ""
     labels: tuple[str, ...] = ()
     line: str = ""
-    """Line in the videos whose crossings are counted, as ``x1,y1,x2,y2`` in shares of width and height. If empty, the
-    line is in the middle of the picture."""
+    """Line in the videos whose crossings are counted, as ``x1,y1,x2,y2`` in shares of width and height. An empty
+    value puts the line in the middle of the picture."""
     site: Path | None = None
     models: Path = SHIPPED_MODELS
 
@@ -112,8 +112,8 @@ class Demo:
     on_step: Callable[[str], None] = lambda _: None
     during: During | None = None
     has_truth: bool = True
-    """Whether the site has the counting lines of the simulated scenes. If so, detected crossings are compared with
-    the ground truth."""
+    """Whether the site has the counting lines of the simulated scenes. Detected crossings are compared with the
+    ground truth only if ``has_truth`` is set."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -133,11 +133,11 @@ async def run_demo(
     during: During | None = None,
     broker: Broker | None = None,
 ) -> DemoOutcome:
-    """Run one demo with its own topics. Raise ConfigError, DeployError, EngineError or IngestError.
+    """Run one demo with its own topics. Raise ConfigError, DeployError, EngineError or IngestError if the demo fails.
 
-    If ``SIGHTLINE_KAFKA`` is set, the demo runs on the cluster of this variable and deletes its topics at the end. If
-    ``SIGHTLINE_KAFKA`` is not set, the demo runs on ``broker``, by default a new broker, and its topics stay there
-    until the next demo.
+    If ``SIGHTLINE_KAFKA`` is set, the demo runs on the Kafka cluster at this address, and deletes its topics at the
+    end. If ``SIGHTLINE_KAFKA`` is not set, the demo runs on ``broker``, by default a new broker, and its topics stay
+    there until the next demo.
     """
     make_site, models = _site(options)
     base = KafkaSettings.from_env()
