@@ -1,4 +1,4 @@
-"""Metrics that every service exports. The caller passes the registry."""
+"""Prometheus metrics that several services export. The caller passes the registry that collects the metrics."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class ConfigMetrics:
 
 
 class GroupMetrics:
-    """Metrics of one member of a consumer group. Their names begin with ``prefix``.
+    """Metrics of one member of a consumer group. The names of the metrics begin with ``prefix``.
 
-    ``records`` names the records of the group's topics. All metrics have the given labels.
+    ``records`` is the plural noun for the group's records in the metrics' help texts. All metrics have the given
+    labels.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The ledger: the captured, withheld and delivered frames of each epoch, and the states of delivered frames. Pure.
 
-Millions of frames have equal states. To save memory, equal states are one shared object, and each frame has a
-reference to its state object. ``ingest.ledger.balance`` computes the balance.
+Millions of frames have equal states. To save memory, frames with equal states share one FrameState object.
+``ingest.ledger.balance`` computes the balance from a ledger.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ ALL_PIPELINES = ""
 DEAD = "dead"
 
 NOTHING_RETAINED = (sys.maxsize, 0)
-"""Start of a camera without a retained frame: a pair above every (epoch, seq)."""
+"""The start of the balance for a camera without a retained frame: a pair higher than every (epoch, sequence
+number)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,11 @@ class FrameEnd:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameState:
-    """The lanes that a frame was delivered on, the pipelines it was routed to, and its final states.
+    """The state of a frame: the lanes it was delivered on, the pipelines it was routed to, and its final states.
 
-    ``ends`` counts how often each final state was written. A dead letter counts once, because a service may write it
-    again after a crash. Only ``Ledger`` creates states, one object per value, so states are compared by identity.
+    ``ends`` counts how often each final state was written. A dead letter counts only once, because a service may
+    write the same dead letter again after a crash. FrameState objects are compared by identity, because only
+    ``Ledger`` creates them, and equal states are one object.
     """
 
     lanes: frozenset[str] = frozenset()
@@ -48,10 +50,11 @@ class FrameState:
 
 @dataclass(slots=True)
 class EpochLedger:
-    """The ledger of one epoch of a camera: the cover by withheld and delivered frames, and each frame's state.
+    """The ledger of one epoch of a camera.
 
-    ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of a frame that was already on the
-    same lane. Such deliveries are normal after a crash of the agent.
+    ``cover`` holds the sequence numbers of withheld and delivered frames, and ``frames`` the state of each frame by
+    sequence number. ``withheld`` counts withheld frames by reason. ``repeats`` counts frames that were delivered on
+    the same lane before. After a crash, an agent normally delivers some frames a second time.
     """
 
     cover: Cover = field(default_factory=Cover)
@@ -60,39 +63,46 @@ class EpochLedger:
     repeats: int = 0
     end: EpochEnd | None = None
     reported: int = -1
-    """Highest sequence number that a heartbeat reported as captured. A lower bound of the captured frames, because
+    """Highest sequence number that a heartbeat reported as captured. The true number may be higher, because
     heartbeats may be lost."""
     heard: tuple[int, int] | None = None
-    """Offsets on ``status`` of the first and last heartbeats that report this epoch as the current one."""
+    """Offsets in the topic ``status`` of the first and the last heartbeat that reported this epoch as the camera's
+    current epoch."""
     status_accounts: set[tuple[int, int, tuple[tuple[str, int], ...]]] = field(default_factory=set)
-    """Intervals of withheld frames from ``status``, kept to recognise an interval that is sent again."""
+    """Withheld intervals that heartbeats reported, as (first, last, counts by reason), to recognise an interval that
+    is reported again."""
     runs: set[Interval] = field(default_factory=set)
-    """Delivered runs of readings, if the ledger is of a sensor."""
+    """Intervals of delivered readings (first and last sequence number), used only for sensors."""
 
     @property
     def last(self) -> int:
-        """Highest number known to have been captured, -1 for none."""
+        """Highest sequence number that was withheld, delivered or named by the epoch's end, -1 if there is none."""
         return max(self.cover.last, self.end.last if self.end else -1)
 
     def began_after(self, other: EpochLedger) -> bool | None:
-        """Return whether this epoch began after the last heartbeat of another, None without heartbeats of both."""
+        """Return whether this epoch began after the last heartbeat of another epoch.
+
+        Return None if one of the two epochs has no heartbeat.
+        """
         return self.heard[0] > other.heard[1] if self.heard and other.heard else None
 
 
 class Ledger:
-    """All facts that the topics contain about captured frames. Before the cut, records may be added in any order.
+    """All facts that the topics contain about captured frames.
 
-    ``readings`` is a separate ledger of the sensors, in which a sensor takes the place of a camera. Readings are
-    delivered in runs, and no pipeline processes readings.
+    Until ``cut`` is called, records may be added in any order. ``readings`` is a separate ledger for sensors, in
+    which each sensor is treated like a camera. One record delivers several readings, and no pipeline processes
+    readings.
     """
 
     def __init__(self, readings: Ledger | None = None) -> None:
         self.readings = readings
         self.epochs: dict[tuple[str, int], EpochLedger] = defaultdict(EpochLedger)
         self.starts: dict[str, tuple[int, int]] = {}
-        """The (epoch, seq) from which a camera is balanced, for each camera of which retention has deleted frames."""
+        """The start of the balance, (epoch, sequence number), for each camera of which retention has deleted
+        frames."""
         self.expired_unread: dict[tuple[str, str, int], Cover] = defaultdict(Cover)
-        """Offsets that retention deleted before a consumer group read them, by group, topic and partition."""
+        """Offsets that retention deleted before a consumer group read the records, by (group, topic, partition)."""
         self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
         self._cut: dict[tuple[str, int], int] | None = None
         self._unidentified: set[object] = set()
@@ -107,27 +117,29 @@ class Ledger:
         return len(self._unidentified)
 
     def start_at(self, camera: str, epoch: int, seq: int) -> None:
-        """Balance a camera from this frame on, because retention has deleted earlier frames."""
+        """Start the balance of a camera at the given frame, because retention has deleted earlier frames."""
         self.starts[camera] = (epoch, seq)
 
     def leave_out(self, camera: str) -> None:
-        """Exclude a camera that cannot be balanced, because retention may have deleted all its frames."""
+        """Exclude a camera from the balance, because retention may have deleted all its frames."""
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Fix the set of frames to balance.
+        """Fix the sequence numbers that the balance covers.
 
-        After the cut, the ledger adds only records that fill a hole, and final states of frames.
+        In each epoch, these are all numbers up to the highest number known now. After this call, the ledger ignores
+        records about higher sequence numbers.
         """
         self._cut = {key: entries.last for key, entries in self.epochs.items()}
         if self.readings:
             self.readings.cut()
 
     def add_frame(self, frame: FrameId, lane: str, account: WithheldInterval | None) -> None:
-        """Add a frame that is in the log, and the interval of the frames withheld before it.
+        """Add a delivered frame and the interval of the frames withheld just before the frame.
 
-        The same frame on the same lane is a repeat, not an error. The same frame on another lane is a duplicate. A
-        frame that a replay sends again does not count as delivered again.
+        A frame that is delivered twice on the same lane is a repeat, which is not an error. A frame that is delivered
+        on both lanes is a duplicate, which is an error. A frame on a replay's lane is ignored, because a replay sends
+        frames that were delivered before.
         """
         if is_replay(lane) or not self._is_wanted(frame.camera, frame.epoch, frame.seq):
             return
@@ -142,9 +154,10 @@ class Ledger:
         entries.cover.add(frame.seq, frame.seq)
 
     def add_readings(self, first: FrameId, last: int, account: WithheldInterval | None) -> None:
-        """Add a run of readings that is in the log; ``first.camera`` is the sensor's name.
+        """Add the delivered readings from ``first`` to the sequence number ``last``.
 
-        A second, identical run counts as a repeat.
+        ``first.camera`` is the sensor's name. Readings that are added a second time with the same first and last
+        number count as repeats.
         """
         if not self._is_wanted(first.camera, first.epoch, last, first.seq):
             return
@@ -158,7 +171,10 @@ class Ledger:
         entries.cover.add(first.seq, last)
 
     def add_account(self, account: WithheldInterval) -> None:
-        """Add an interval of withheld frames from ``status``. A second, identical interval is ignored."""
+        """Add an interval of withheld frames that a heartbeat reported.
+
+        An identical interval that was added before is ignored.
+        """
         if not self._is_wanted(account.camera, account.epoch, account.last, account.first):
             return
         entries = self.epochs[account.camera, account.epoch]
@@ -170,8 +186,9 @@ class Ledger:
     def add_epoch_end(self, end: EpochEnd) -> None:
         """Add the end of an epoch.
 
-        A clean end wins over an unclean end, because an agent may be killed after a clean end. The end of an epoch
-        counts even if it was written after the cut. The next audit covers frames after the cut.
+        If an epoch has a clean and an unclean end, the clean end counts, because an agent may be killed after it has
+        ended the epoch. The end of an epoch counts even if it was written after the cut. Frames after the cut are
+        left to the next audit.
         """
         if self._cut is not None:
             cut = self._cut.get((end.camera, end.epoch))
@@ -187,9 +204,10 @@ class Ledger:
         entries.end = end
 
     def add_progress(self, camera: str, epoch: int, last: int, offset: int) -> None:
-        """Add the highest captured number that a heartbeat reported. Frames up to this number may have been withheld.
+        """Add the highest captured sequence number that a heartbeat reported for an epoch.
 
-        ``offset`` is the heartbeat's offset on ``status``.
+        Frames up to this number that were not delivered may have been withheld. ``offset`` is the heartbeat's offset
+        in the topic ``status``.
         """
         if self._cut is None and self._is_wanted(camera, epoch, max(0, last)):
             entries = self.epochs[camera, epoch]
@@ -198,23 +216,29 @@ class Ledger:
             entries.heard = min(first, offset), max(latest, offset)
 
     def set_spooled(self, agent: str, at_ns: int, waiting: Iterable[Waiting]) -> None:
-        """Replace the known contents of an agent's spool, unless a newer report is known."""
+        """Replace the known contents of an agent's spool by a heartbeat's report, unless a newer report is known."""
         if at_ns >= self._waiting.get(agent, (0, []))[0]:
             self._waiting[agent] = at_ns, list(waiting)
 
     def spooled(self, camera: str, epoch: int) -> list[Interval]:
-        """Return the intervals of an epoch in which frames still wait in a spool."""
+        """Return the intervals of sequence numbers of an epoch that agents report as still in their spools."""
         everywhere = (each for _, waiting in self._waiting.values() for each in waiting)
         return [(each.first, each.last) for each in everywhere if (each.camera, each.epoch) == (camera, epoch)]
 
     def add_frame_end(self, frame: FrameId, end: FrameEnd, pipelines: frozenset[str] = frozenset()) -> None:
-        """Add one final state of a frame. ``pipelines`` are all pipelines of the frame, if the record names them."""
+        """Add one final state of a frame.
+
+        ``pipelines`` holds all pipelines that the frame was routed to, or is empty if the record does not name them.
+        """
         if self._is_wanted(frame.camera, frame.epoch, frame.seq):
             frames = self.epochs[frame.camera, frame.epoch].frames
             frames[frame.seq] = self._after_end(frames.get(frame.seq, self._new), end, pipelines)
 
     def add_unidentified(self, position: object) -> None:
-        """Add a dead letter that names no frame. ``position`` is the position of the failed record in the log."""
+        """Add a dead letter that names no frame.
+
+        ``position`` is the topic, partition and offset of the record that failed.
+        """
         self._unidentified.add(position)
 
     def _is_wanted(self, camera: str, epoch: int, seq: int, first: int | None = None) -> bool:

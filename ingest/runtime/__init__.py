@@ -1,1 +1,1 @@
-"""Foundations of every process: clock, logs, event loop, back-off, heartbeat and the common frame of a service."""
+"""Code that all processes share: clock, logs, event loop, back-off, heartbeat, start and stop of a service."""

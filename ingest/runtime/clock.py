@@ -1,4 +1,7 @@
-"""Clocks and deadlines. Deadlines use the monotonic clock; wall time is for timestamps only."""
+"""Clocks and deadlines.
+
+Deadlines use the monotonic clock, because the wall clock may jump; timestamps use the wall clock.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """A source of time. Neither method blocks; both may be called from any thread."""
+    """A source of time. The methods do not block, and any thread may call them."""
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back."""
@@ -18,7 +21,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of the machine."""
+    """The computer's clock."""
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back."""
@@ -37,11 +40,11 @@ class ManualClock:
     started_ns: int = 1_700_000_000_000_000_000
 
     def monotonic(self) -> float:
-        """Return the seconds by which the clock was advanced."""
+        """Return the seconds by which the clock was advanced in total."""
         return self.seconds
 
     def now_ns(self) -> int:
-        """Return the clock's Unix time in ns."""
+        """Return the Unix time in ns that this clock shows."""
         return self.started_ns + round(self.seconds * 1e9)
 
     def advance(self, seconds: float) -> None:
@@ -53,7 +56,7 @@ class ManualClock:
 class Deadline:
     """A moment on the monotonic clock.
 
-    A chain of calls passes one deadline down, so that all calls together keep the time limit.
+    A function passes its deadline to the functions it calls, so that all calls together keep one time limit.
     """
 
     at: float
@@ -61,16 +64,16 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, clock: Clock | None = None) -> Deadline:
-        """Return the deadline ``seconds`` from now."""
+        """Return a deadline that is ``seconds`` from now."""
         clock = clock or SystemClock()
         return cls(clock.monotonic() + seconds, clock)
 
     @property
     def left(self) -> float:
-        """Return the seconds left, never negative."""
+        """The seconds until the deadline, 0 after the deadline."""
         return max(0.0, self.at - self.clock.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Return whether the deadline has passed."""
+        """Whether the deadline has passed."""
         return self.left == 0.0

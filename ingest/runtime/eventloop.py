@@ -1,4 +1,4 @@
-"""The event loop of a process, and the signals that stop it."""
+"""The event loop of a process, and the signals that stop the process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in a new uvloop event loop.
 
-    Event loops that libraries create later in other threads are also uvloops, such as the one of Faust's fetcher.
-    Every service moves large records through sockets: with uvloop, a busy engine node or stream processor has about 5
-    % more processor time for its work (``benchmarks/results``).
+    Event loops that libraries create later in other threads, such as Faust's fetcher thread, are also uvloops. All
+    services send and receive large records through sockets. With uvloop instead of asyncio's own loop, a busy engine
+    node or stream processor has about 5 % more processor time for its other work (``benchmarks/results``).
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     return asyncio.run(work)
 
 
 def stop_event() -> asyncio.Event:
-    """Return an event of the running loop that SIGTERM, SIGINT and SIGHUP set. Call this function in the main thread.
+    """Return an asyncio event that is set when the process receives SIGTERM, SIGINT or SIGHUP.
 
-    A terminal that closes sends SIGHUP, which would kill the process in the middle of its work. A SIGHUP that is
-    ignored, as under nohup(1), stays ignored.
+    Call this function in the main thread. SIGHUP is handled because a terminal sends it when it is closed, and an
+    unhandled SIGHUP would kill the process in the middle of its work. If the process was started with SIGHUP ignored,
+    as nohup(1) does, SIGHUP stays ignored.
     """
     event = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
 """Files and folders that only their owner, or their owner and group, can read.
 
-The umask of the user cannot make these files readable for others.
+Other users cannot read these files, whatever umask the user has set.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import stat
 from pathlib import Path
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
-"""Modes of files and folders of one service."""
+"""Modes of files and folders that only their owner can read and write."""
 GROUP_FILE, GROUP_FOLDER = 0o640, 0o750
-"""Modes of files and folders that other services of the same group read."""
+"""Modes of files and folders that other services of the same user group can read."""
 
 
 def restrict_umask() -> None:
@@ -23,7 +23,8 @@ def restrict_umask() -> None:
 def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
     """Make a folder with its parents.
 
-    Tighten the mode of an existing folder, unless other users share the folder, like /tmp. Raise OSError.
+    If the folder exists, remove the permissions that ``mode`` does not grant, unless other users share the folder (as
+    with /tmp). Raise OSError.
     """
     if not folder.parent.exists():
         make_folder(folder.parent, mode)
@@ -34,7 +35,10 @@ def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
 
 
 def open_private(path: Path, mode: int = PRIVATE_FILE, flags: int = os.O_TRUNC) -> int:
-    """Open a file for writing and return its descriptor. Tighten the mode of an existing file. Raise OSError."""
+    """Open a file for writing and return its descriptor.
+
+    If the file exists, remove the permissions that ``mode`` does not grant. Raise OSError.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
     found = os.fstat(descriptor)
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~mode:
@@ -49,7 +53,10 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Write a file that must not exist, with exactly this mode, and sync the file to disk. Raise OSError."""
+    """Create a file with exactly this mode, write the data, and sync the file to disk.
+
+    The file must not exist before. Raise OSError.
+    """
     with os.fdopen(open_private(path, mode, os.O_EXCL), "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(data)

@@ -1,4 +1,4 @@
-"""The HTTP port of a service: `/metrics` for Prometheus, `/live` and `/ready` for the supervisor of the process."""
+"""HTTP server of a service: `/metrics` for Prometheus, `/live` and `/ready` for the supervisor of the process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 ANSWER_S = 5.0
-"""Maximum time in s in which the event loop answers. No step of a service keeps the loop for a second."""
+"""Time limit for the event loop to respond to a health check, in seconds. The limit is generous: no service blocks
+its event loop for as long as one second."""
 STARTING = "the service is starting"
 
 
 class Health:
-    """Answers whether a service is live and ready. The questions come from threads of the HTTP server.
+    """Tells whether a service is live and ready.
 
-    A service is live while its event loop turns. It is ready if the function passed to ``ready_when`` returns an
-    empty text; otherwise the text is the reason. That function is called in the event loop.
+    Threads of the HTTP server call ``dead_reason`` and ``unready_reason``. A service is live while its event loop
+    responds. A service is ready while the function passed to ``ready_when`` returns an empty text; a text that is not
+    empty is the reason why the service is not ready. The event loop calls the function passed to ``ready_when``.
     """
 
     def __init__(self) -> None:
@@ -29,19 +31,25 @@ class Health:
         self._unready: Callable[[], str] = lambda: STARTING
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch this event loop."""
+        """Set the event loop whose responses show that the service is live."""
         self._loop = loop
 
     def ready_when(self, unready_reason: Callable[[], str]) -> None:
-        """Use this function for ``unready_reason``."""
+        """Set the function that returns why the service is not ready, or an empty text if the service is ready."""
         self._unready = unready_reason
 
     def dead_reason(self, answer_s: float = ANSWER_S) -> str:
-        """Return why the service is not live; empty if it is. Block until the event loop answers."""
+        """Return why the service is not live, an empty text if it is live.
+
+        Block until the event loop responds, at most ``answer_s``.
+        """
         return self._ask(lambda: "", answer_s)
 
     def unready_reason(self, answer_s: float = ANSWER_S) -> str:
-        """Return why the service is not ready; empty if it is. Block until the event loop answers."""
+        """Return why the service is not ready, an empty text if it is ready.
+
+        Block until the event loop responds, at most ``answer_s``.
+        """
         return self._ask(self._unready, answer_s)
 
     def _ask(self, question: Callable[[], str], answer_s: float) -> str:
@@ -65,13 +73,13 @@ class Health:
 
 
 def serve(host: str, port: int, registry: CollectorRegistry, health: Health) -> WSGIServer:
-    """Return a server that answers on the given address, each request in a thread of its own.
+    """Return an HTTP server for the given address, which handles each request in its own thread.
 
-    The caller runs ``serve_forever``. Raise OSError if the port is taken.
+    The caller must call the server's method ``serve_forever``. Raise OSError if the port is taken.
     """
 
     class FamilyServer(ThreadingWSGIServer):
-        """Server of the address family that the host needs."""
+        """HTTP server with the address family of the host: IPv6 or IPv4."""
 
         address_family = AF_INET6 if ":" in host else AF_INET
 

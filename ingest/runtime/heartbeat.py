@@ -19,13 +19,14 @@ from ingest.runtime.clock import Clock, SystemClock
 _log = logs.get("ingest.heartbeat")
 
 INTERVAL_S = 2.0
-"""Pause between two heartbeats, in seconds. With this pause, a console shows a dead service within a few seconds."""
+"""Pause between two heartbeats, in seconds. The pause is short, so that the console shows within a few seconds that a
+service is dead."""
 
 State = Literal["starting", "running", "stopped"]
 
 
 def instance_name() -> str:
-    """Return the name of this process among all instances of its service: host and process id."""
+    """Return a name that distinguishes this process from other instances of its service: host name and process id."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
@@ -33,9 +34,9 @@ def instance_name() -> str:
 class HeartbeatWriter:
     """Writer of one service's heartbeats.
 
-    ``produce`` writes a record, as ``Log.produce`` does. ``figures`` returns the numbers that a heartbeat carries.
-    By default a heartbeat that cannot be written is only logged, because a missing heartbeat already signals trouble.
-    With ``required``, the error of ``produce`` propagates and ends the service.
+    ``produce`` writes a record to Kafka, like ``Log.produce``. ``figures`` returns the numbers that a heartbeat
+    carries. If a heartbeat cannot be written, the writer only logs the error, because a missing heartbeat already
+    signals trouble. If ``required`` is true, the error of ``produce`` ends the service.
     """
 
     service: str

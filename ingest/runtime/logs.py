@@ -1,4 +1,4 @@
-"""Structured logging of every process: key=value lines on a terminal, JSON lines otherwise."""
+"""Structured logging for all processes: key=value lines on a terminal, JSON lines in a file or pipe."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import structlog
 _CLIENTS = "aiokafka"
 _OURS = "sightline"
 REPEAT_INTERVAL_S = 60.0
-"""Pause between two writings of the same library record, in seconds. While Kafka is unreachable, the Kafka client
-logs some twenty records a second. These records would wear out an SD card and hide important lines.
+"""Minimum time between two log lines with the same message from a library, in seconds. While Kafka is unreachable,
+the Kafka client logs about twenty lines a second, which would wear out an SD card and hide important lines.
 """
 _MAX_KINDS = 256
 """Maximum number of distinct library messages to remember. A library logs more distinct messages only if it puts
