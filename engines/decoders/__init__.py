@@ -1,4 +1,4 @@
-"""Decoders by name: the built-in decoders, and decoders of other packages (entry point ``sightline.decoders``)."""
+"""Registry of output decoders by name: built-in decoders, and decoders of other installed packages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "sightline.decoders"
-"""Group of the entry points of other packages' decoders."""
+"""Entry point group in which other Python packages register their decoders."""
 _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
     "corners": CornersDecoder,
     "end2end": EndToEndDecoder,
@@ -51,11 +51,11 @@ _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
 }
 
 CLASSIFIERS = frozenset({"sigmoid", "softmax"})
-"""Decoders that label a whole region without locating objects in it. A pipeline with one of these decoders classifies
-moving regions."""
+"""Names of the decoders that label a whole image region and give no boxes of objects. A pipeline whose model uses one
+of these decoders classifies the moving regions of a frame."""
 
 READ_ONE_OUTPUT = frozenset({"sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
-"""Decoders that read a single output, which must be the only output of the model."""
+"""Names of the decoders that accept only models with exactly one output."""
 
 
 def known() -> list[str]:
@@ -64,9 +64,10 @@ def known() -> list[str]:
 
 
 def make(name: str, options: DecoderOptions) -> OutputDecoder:
-    """Return a new decoder.
+    """Return a new decoder of the given name and options.
 
-    Raise DecoderUnknown, DecoderNotLoaded, or ManifestError for a setting that the decoder does not have.
+    Raise DecoderUnknown if no decoder has this name, DecoderNotLoaded if the decoder cannot be imported, and
+    ManifestError for an unknown setting.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name](options)
@@ -81,9 +82,9 @@ def make(name: str, options: DecoderOptions) -> OutputDecoder:
 
 
 def readable(outputs: Outputs, rows: Sequence[FrameRegion], options: DecoderOptions) -> list[Proposal]:
-    """Return those proposed decoders that can read the outputs of a model with their default settings.
+    """Return the proposed decoders that can read a model's outputs with the decoder's default settings.
 
-    ``outputs`` come from a batch of several different images.
+    ``outputs`` must be the model's outputs for a batch of several different images.
     """
     size = options.input_width, options.input_height
     found = []

@@ -1,4 +1,4 @@
-"""The OutputDecoder interface, which turns the outputs of a model into detections."""
+"""The OutputDecoder interface. A decoder turns the output arrays of a model into detections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingest.contract.records import Box, Detection, Fit, Inner, Region
 
 
 class FrameRegion(NamedTuple):
-    """The region of a frame that one row of a batch shows, and the size of that frame in px."""
+    """Source of one image of a batch: the region of the frame in the image, and the frame's size in px."""
 
     region: Region
     frame_width: int
@@ -24,30 +24,33 @@ class FrameRegion(NamedTuple):
 
     @classmethod
     def whole(cls, width: int, height: int) -> FrameRegion:
-        """Return the region that covers a whole frame. The frame has the size of a model's input in px."""
+        """Return the region that covers a whole frame of the size ``width`` × ``height`` in px."""
         size = (width, height)
         return cls(Region(Box(0, 0, *size), Fit(1.0, 1.0, 0.0, 0.0), Inner(0, 0, *size)), *size)
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderOptions:
-    """Settings of a decoder, taken from its model and pipeline. Input sizes are in px."""
+    """Options of a decoder, from its model's manifest and from the pipeline.
+
+    ``input_width`` and ``input_height`` are in px.
+    """
 
     labels: tuple[str, ...]
     input_width: int
     input_height: int
     min_score: float = 0.3
     max_overlap: float = 0.45
-    """Maximum intersection over union of two objects of one class. Boxes with a larger overlap show the same
-    object."""
+    """Maximum intersection over union of the boxes of two objects of one class. Two boxes with a larger overlap count
+    as the same object."""
     across_classes: bool = False
-    """Whether boxes of different classes that overlap by more than ``max_overlap`` show the same object, too."""
+    """Whether ``max_overlap`` also applies to two boxes of different classes."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the decoder itself, such as the prior boxes of an SSD."""
+    """Settings that only this decoder has, such as the prior boxes of an SSD."""
 
     @classmethod
     def of(cls, manifest: Manifest, min_score: float = 0.3) -> DecoderOptions:
-        """Return the options of a model for a pipeline with the minimum score ``min_score``."""
+        """Return the decoder options from a model's manifest, with the minimum score ``min_score`` of a pipeline."""
         spec, decoding = manifest.input, manifest.decoding
         return cls(
             manifest.labels,
@@ -61,42 +64,47 @@ class DecoderOptions:
 
 
 class OutputDecoder(Protocol):
-    """A decoder of a model's output arrays. Decoders are pure, and may be called from any thread."""
+    """A decoder of a model's output arrays. Decoders have no side effects, and any thread may call a decoder."""
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the detections of each row, highest score first. Boxes are in frame px, clipped to the frame.
+        """Return the detections of each image, highest score first.
 
-        Raise InferenceFailed if an array does not have the shape that this decoder reads, or holds numbers that are
-        not finite.
+        Boxes are in px of the frame, and clipped to the frame.
+
+        Raise InferenceFailed if an output does not have the shape that this decoder reads, or has NaN or infinity.
         """
 
 
 @runtime_checkable
 class JudgesOutputs(Protocol):
-    """An optional interface of decoders, to recognise outputs that have the right shape but another meaning."""
+    """An optional interface of decoders that can recognise outputs of the right shape but with wrong values."""
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why this decoder cannot read the outputs, and the next step. Return "" if the decoder can read them.
+        """Return why this decoder cannot read the outputs, and what the user can do.
 
-        ``outputs`` have passed ``decode``, and come from a batch of several different images.
+        Return "" if the decoder can read the outputs.
+
+        The caller must call ``decode`` with ``outputs`` before. ``outputs`` must belong to a batch of several
+        different images.
         """
 
 
 @runtime_checkable
 class StatesUnprovenSettings(Protocol):
-    """An optional interface of decoders with settings that outputs without objects neither prove nor refute."""
+    """An optional interface of decoders with settings that only outputs with objects can confirm."""
 
     def unproven(self, outputs: Outputs) -> dict[str, Any]:
-        """Return all settings of the decoder if these outputs prove none of them, else an empty dictionary.
+        """Return the decoder's settings if the outputs have no object that could confirm the settings.
 
-        ``outputs`` have passed ``decode`` and ``misfit``.
+        Return an empty dictionary if the outputs have objects. The caller must call ``decode`` and ``misfit``
+        with ``outputs`` before.
         """
 
 
 def refusal(decoder: OutputDecoder, outputs: Outputs, rows: Sequence[FrameRegion]) -> str:
-    """Return why a decoder cannot read a model's outputs, or "" if the decoder can.
+    """Return the reason why a decoder cannot read a model's outputs, or "" if the decoder can read the outputs.
 
-    Adoption calls this function before a model is stored.
+    The command that adds a model to the repository calls this function before it stores the model.
     """
     try:
         decoder.decode(outputs, rows)
@@ -106,15 +114,15 @@ def refusal(decoder: OutputDecoder, outputs: Outputs, rows: Sequence[FrameRegion
 
 
 def clipped(box: Box, row: FrameRegion) -> Box | None:
-    """Return a box clipped to the row's frame; None if the box lies outside of the frame."""
+    """Return a box clipped to the frame of ``row``, or None if the box lies outside of the frame."""
     cut = box.clipped(row.frame_width, row.frame_height)
     return cut if cut.width > 0 and cut.height > 0 else None
 
 
 def only_output(outputs: Outputs, shape: tuple[int | str, ...]) -> npt.NDArray[np.float32]:
-    """Return the first output of a model. A word in ``shape`` stands for any dimension.
+    """Return the first output of a model. In ``shape``, a text such as ``"K"`` accepts a dimension of any size.
 
-    Raise InferenceFailed if the shape differs or a number is not finite.
+    Raise InferenceFailed if the output does not have the given shape, or has NaN or infinity.
     """
     if not outputs:
         raise InferenceFailed("the model has no output: expected one array")
@@ -128,7 +136,10 @@ def only_output(outputs: Outputs, shape: tuple[int | str, ...]) -> npt.NDArray[n
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
-    """Return whether a shape is the wanted one. A word in ``wanted`` stands for any dimension."""
+    """Return whether the shape ``found`` matches ``wanted``.
+
+    In ``wanted``, a text such as ``"K"`` accepts a dimension of any size.
+    """
     return len(found) == len(wanted) and all(
         isinstance(want, str) or have == want for have, want in zip(found, wanted, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Boxes of a detector: conversion, non-maximum suppression, and detections in the frame. Pure."""
+"""Functions on a detector's boxes: conversion, non-maximum suppression, and mapping to the frame. Pure."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from engines.decoders.base import DecoderOptions, FrameRegion, clipped
 from ingest.contract.records import Box, Detection
 
 MAX_DETECTIONS = 300
-"""Maximum number of detections per image. A COCO evaluation uses at most 100, and a crowded image has fewer than 300
-objects."""
+"""Maximum number of detections per image. The COCO evaluation uses at most 100 detections per image, and even a
+crowded image shows fewer than 300 objects."""
 
 FAR = 1e6
-"""Maximum distance of a box from the image, in the unit of the output, such as px or grid cells. Prevents
-overflow."""
+"""Limit to which box coordinates are clipped, in the unit of the model's output, such as px or grid cells. The limit
+prevents overflow."""
 LARGEST_LOG = 14.0
-"""Maximum logarithm of a box's size, which lies beyond any image and prevents overflow."""
+"""Limit to which the logarithm of a box's size is clipped. The limit is larger than any image, and prevents
+overflow."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
 
 def from_centres(boxes: Floats) -> Floats:
-    """Convert boxes ``(…, 4)`` of centre x, centre y, width, height to left, top, right, bottom."""
+    """Convert boxes ``(…, 4)`` from (centre x, centre y, width, height) to (left, top, right, bottom)."""
     half = boxes[..., 2:4] / 2
     return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
 
 
 def likely(scores: Floats, min_score: float) -> tuple[Indices, Indices, Floats]:
-    """Return the boxes whose best class has a score of at least ``min_score``: their indices, classes and scores.
+    """Return the index, the best class and its score for each box whose best class scores at least ``min_score``.
 
-    ``scores`` is ``(boxes, classes)``.
+    ``scores`` has the shape ``(boxes, classes)``.
     """
     classes = scores.argmax(axis=1)
     best = scores[np.arange(len(scores)), classes]
@@ -41,11 +42,11 @@ def likely(scores: Floats, min_score: float) -> tuple[Indices, Indices, Floats]:
 
 
 def likely_cells(cells: Floats, min_score: float) -> tuple[Indices, Indices, Floats]:
-    """Return the grid cells whose best class has a score of at least ``min_score``: indices, classes and scores.
+    """Return the index, best class and score of each grid cell whose best class scores at least ``min_score``.
 
-    ``cells`` is ``(cells, 5 + classes)``, with the objectness in column 4. A score is the objectness times a class
-    score of at most 1. Cells with a low objectness are therefore skipped: nearly all of the 25,200 cells of a 640 px
-    input.
+    ``cells`` has the shape ``(cells, 5 + classes)``, with the objectness in column 4. The score of a class is the
+    objectness times the class score, which is at most 1. Cells whose objectness is below ``min_score`` are therefore
+    skipped, which are nearly all of the 25,200 cells of a 640 px input.
     """
     sure = np.flatnonzero(cells[:, 4] >= min_score)
     indices, classes, best = likely(cells[sure, 4:5] * np.minimum(cells[sure, 5:], 1.0), min_score)
@@ -58,8 +59,8 @@ def suppressed(
     """Return the indices of the boxes that non-maximum suppression keeps, highest score first.
 
     A box is dropped if its intersection over union with a kept box exceeds ``max_overlap``. Boxes of different
-    classes are compared only if ``across_classes`` is true. The kept boxes do not depend on the order of the input:
-    between equal scores, the class and then the corners decide. At most ``MAX_DETECTIONS`` boxes are kept.
+    classes are compared only if ``across_classes`` is true. Boxes with equal scores are ordered by class and then by
+    corners, so that the result does not depend on the order of the input. At most ``MAX_DETECTIONS`` boxes are kept.
     """
     order = np.lexsort((*corners.T[::-1], classes, -scores))
     low = corners[order, :2]
@@ -75,9 +76,9 @@ def suppressed(
 def detections(
     corners: Floats, scores: Floats, classes: Indices, row: FrameRegion, options: DecoderOptions
 ) -> list[Detection]:
-    """Return the detections of boxes in px of the model's input, in the given order.
+    """Convert boxes in px of the model's input to detections in px of the frame, in the given order.
 
-    Boxes are mapped to the frame and clipped. Boxes without area in the frame are dropped.
+    Boxes are clipped to the frame. Boxes that lie outside of the frame are dropped.
     """
     found = []
     for (left, top, right, bottom), score, index in zip(
@@ -90,9 +91,10 @@ def detections(
 
 
 def best_boxes(corners: Floats, scores: Floats, row: FrameRegion, options: DecoderOptions) -> list[Detection]:
-    """Return the detections of one image after non-maximum suppression.
+    """Return the detections of one image from all its boxes and scores, after non-maximum suppression.
 
-    ``corners`` is ``(boxes, 4)`` in px of the model's input, ``scores`` is ``(boxes, classes)``.
+    ``corners`` has the shape ``(boxes, 4)`` and is in px of the model's input. ``scores`` has the shape ``(boxes,
+    classes)``.
     """
     indices, classes, best = likely(scores, options.min_score)
     return kept_boxes(corners[indices], best, classes, row, options)
@@ -101,7 +103,7 @@ def best_boxes(corners: Floats, scores: Floats, row: FrameRegion, options: Decod
 def kept_boxes(
     corners: Floats, scores: Floats, classes: Indices, row: FrameRegion, options: DecoderOptions
 ) -> list[Detection]:
-    """Return the detections of boxes in px of the model's input after non-maximum suppression."""
+    """Apply non-maximum suppression to boxes in px of the model's input, and return the kept boxes as detections."""
     if not scores.size:
         return []
     kept = suppressed(corners, scores, classes, options.max_overlap, options.across_classes)

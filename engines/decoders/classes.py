@@ -1,4 +1,4 @@
-"""The decoders of classifiers: softmax for one label per region, sigmoid for independent labels."""
+"""The decoders of classifiers. Softmax gives one label per region, and sigmoid any number of labels."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from engines.engine import Outputs
 from ingest.contract.records import Detection
 
 BACKGROUND = "background"
-"""Label of a region without an object. A region with this label never becomes a detection."""
+"""Label of a class that means "no object". The decoders never return a detection with this label."""
 
 _ROUNDING = 0.05
-"""Maximum difference between 1 and the sum of a row's probabilities, which low-precision models round. Rows with a
-larger difference are logits."""
+"""Maximum difference between 1 and the sum of an image's class probabilities, which models of low precision round. If
+the difference is larger, the numbers are logits."""
 
 
 class SoftmaxDecoder:
-    """Decoder of class probabilities or logits ``(N, classes)``. The box of a detection is the box of its region."""
+    """Decoder of class probabilities or logits of the shape ``(N, classes)``.
+
+    A detection has the box of the classified region.
+    """
 
     def __init__(self, options: DecoderOptions) -> None:
         read_settings(NoSettings, "softmax", options.settings)
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the most likely class of each region, unless that class is the background or has a score below
-        ``min_score``."""
+        """Return a detection of the most likely class of each region.
+
+        A region gives no detection if this class is the background or scores below ``min_score``.
+        """
         best = _probabilities(only_output(outputs, (len(rows), len(self._options.labels))))
         return [self._decode_row(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs do not describe exclusive classes: there is only one class, or the scores are
-        independent."""
+        """Return a reason if the model has only one class, or if the scores are independent, else ""."""
         if len(self._options.labels) == 1:
             return "a softmax over one label is always 1"
         scores = next(iter(outputs.values()))
@@ -57,10 +61,10 @@ class SoftmaxDecoder:
 
 
 class SigmoidDecoder:
-    """Decoder of independent scores ``(N, classes)`` between 0 and 1.
+    """Decoder of independent class scores between 0 and 1, of the shape ``(N, classes)``.
 
-    With a single label, the shape ``(N,)`` is accepted too. A region gets every label whose score reaches
-    ``min_score``. Adoption appends a sigmoid to a model that returns logits.
+    If the model has a single label, the shape ``(N,)`` is accepted too. A region gets every label whose score reaches
+    ``min_score``. The command that adds a model appends a sigmoid to a model that returns logits.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -68,15 +72,17 @@ class SigmoidDecoder:
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return a detection of the whole region for each label with a score of at least ``min_score``, except the
-        background."""
+        """Return a detection of the whole region for each label with a score of at least ``min_score``.
+
+        The background label gives no detection.
+        """
         if len(self._options.labels) == 1:
             outputs = {name: values[:, None] if values.ndim == 1 else values for name, values in outputs.items()}
         scores = only_output(outputs, (len(rows), len(self._options.labels)))
         return [self._decode_row(values, row) for values, row in zip(scores, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not scores between 0 and 1."""
+        """Return the reason why the outputs are not scores between 0 and 1, or "" if they are."""
         return not_scores(next(iter(outputs.values())), "End the model with a sigmoid")
 
     def _decode_row(self, scores: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
@@ -92,9 +98,10 @@ class SigmoidDecoder:
 
 
 def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the outputs as probabilities.
+    """Return the softmax of rows that hold logits, and rows that hold probabilities scaled to a sum of 1.
 
-    Decide for each row whether its values are logits, so that no row depends on the rest of the batch.
+    The function decides for each row alone whether the row holds logits, so that the result for an image does not
+    depend on the other images of its batch.
     """
     sums = scores.sum(axis=1, keepdims=True)
     given = (scores >= 0.0).all(axis=1, keepdims=True) & (np.abs(sums - 1.0) <= _ROUNDING)

@@ -1,4 +1,4 @@
-"""The decoder of models with non-maximum suppression inside, such as YOLOv10 and TensorRT's EfficientNMS."""
+"""The decoder of models whose outputs need no further suppression of overlapping boxes, such as YOLOv10."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from engines.exceptions import InferenceFailed
 from ingest.contract.records import Detection
 
 _FAINT = 0.01
-"""Score up to which a row counts as padding. Padded rows may hold any numbers."""
+"""Maximum score of a row that counts as padding. The box and class of a padding row may be any numbers."""
 
 
 class _Found(NamedTuple):
-    """Boxes ``(N, K, 4)``, scores and classes ``(N, K)``. Scores of rows beyond the count are 0."""
+    """Outputs of a model: boxes of the shape ``(N, K, 4)``, and scores and classes of the shape ``(N, K)``.
+
+    Rows after the model's number of detections have the score 0.
+    """
 
     boxes: Floats
     scores: Floats
@@ -31,12 +34,12 @@ class _Found(NamedTuple):
 
 
 class EndToEndDecoder:
-    """Decoder of rows ``(N, K, 6)``, which are left, top, right, bottom, score, class.
+    """Decoder of an output of the shape ``(N, K, 6)``, whose rows are left, top, right, bottom, score, class.
 
-    A model may have several outputs instead: boxes ``(N, K, 4)``, scores ``(N, K)``, classes ``(N, K)``, and
-    optionally the number of rows that count, ``(N,)`` or ``(N, 1)``.
-    Scores come before classes, unless a name contains "class" or "label". Of the outputs of TensorFlow's detectors,
-    the others are ignored.
+    The decoder also reads separate outputs: boxes ``(N, K, 4)``, scores ``(N, K)``, classes ``(N, K)``, and
+    optionally the number of valid rows, ``(N,)`` or ``(N, 1)``. The scores must come before the classes, unless the
+    name of the output with the classes contains "class", "label" or "cls". Further outputs of TensorFlow's detectors
+    are ignored.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -45,13 +48,16 @@ class EndToEndDecoder:
         self._ignored = {index for index, label in enumerate(options.labels) if label == BACKGROUND}
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the rows that score at least ``min_score``, except the background and unknown classes."""
+        """Return a detection for each row with a score of at least ``min_score``.
+
+        Rows of the background or of an unknown class are skipped.
+        """
         found = self._read(outputs, len(rows))
         corners = found.boxes.clip(-FAR, FAR) * (input_size(self._options) if self._settings.unit == "share" else 1)
         return [self._decode_row(*one) for one in zip(corners, found.scores, found.classes, rows, strict=True)]
 
     def misfit(self, outputs: Outputs) -> str:
-        """Return why the outputs are not rows of boxes in the configured unit, scores and classes."""
+        """Return the reason why the boxes, scores or classes have wrong values, or "" if the values are right."""
         found = self._read(outputs, len(next(iter(outputs.values()))))
         real = found.scores > _FAINT
         boxes = found.boxes[real]
@@ -63,7 +69,10 @@ class EndToEndDecoder:
         )
 
     def unproven(self, outputs: Outputs) -> dict[str, Any]:
-        """Return the unit and order of the corners if all rows are padding."""
+        """Return the decoder's settings if all rows are padding, which cannot confirm the settings.
+
+        Return an empty dictionary if any row has an object.
+        """
         scores = self._read(outputs, len(next(iter(outputs.values())))).scores
         return {} if (scores > _FAINT).any() else self._settings.model_dump()
 

@@ -1,4 +1,4 @@
-"""Propose decoders for a model from the shapes of its outputs. Pure."""
+"""Proposes decoders that may fit a model, from the shapes of its outputs. Pure."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import NamedTuple
 from engines.decoders.yolox import STRIDES
 
 Shape = Sequence[int | None]
-"""Shape of an output, batch axis first. None stands for a dimension that the model does not declare."""
+"""Shape of a model output, with the batch axis first. None stands for a dimension that the model does not declare."""
 
 MOST_QUERIES = 1000
-"""Largest number of boxes of a model that needs no suppression. RT-DETR has 300 boxes, and a model with NMS inside
-has 100 to 1,000. Models with grids or prior boxes have more: 2,100 cells at 320 px, 4,420 priors in UltraFace."""
+"""Maximum number of boxes of a model that needs no non-maximum suppression (NMS). RT-DETR returns 300 boxes, and
+models that contain NMS return 100 to 1,000. Models with grids or prior boxes, which need NMS, have more boxes: 2,100
+cells for an input of 320 px, or 4,420 prior boxes in UltraFace."""
 _TENSORFLOW = frozenset({"detection_boxes", "detection_classes", "detection_scores"})
 _ROW = 6
-"""Numbers per row of a model with NMS inside: left, top, right, bottom, score, class."""
+"""Length of the rows of a model that contains non-maximum suppression: left, top, right, bottom, score, class."""
 
 
 class Proposal(NamedTuple):
-    """A decoder that may read a model.
+    """A decoder that may be able to read a model's outputs.
 
-    ``output`` has the names of the outputs to keep, with commas between; "" keeps all. ``classes`` is the number of
-    labels, background included, or None if the shapes do not show the number.
+    ``output`` has the names of the model outputs to keep, separated by commas, or "" to keep all outputs. ``classes``
+    is the number of labels, including the background, or None if the output shapes do not show the number.
     """
 
     decoder: str
@@ -34,10 +35,11 @@ class Proposal(NamedTuple):
 def propose(
     outputs: Mapping[str, Shape], labels: int | None = None, size: tuple[int, int] | None = None
 ) -> list[Proposal]:
-    """Return the decoders whose layout fits the outputs, most likely first; an empty list if none fits.
+    """Return the decoders that read outputs of the given shapes, most likely first, or an empty list.
 
-    ``labels`` is the number of labels, or None if it is not known. ``size`` is width and height of the input in px.
-    Shapes alone do not tell raw grids from decoded grids, or logits from scores: let ``refusal`` judge each proposal.
+    ``labels`` is the number of labels, or None if the number is unknown. ``size`` is the width and the height of the
+    model's input in px. Shapes alone do not distinguish raw grids from decoded grids, or logits from scores. The
+    caller must therefore check each proposal with ``refusal``.
     """
     found = list(_of_several(outputs, labels))
     if names := tensorflow_outputs(outputs):
@@ -113,7 +115,7 @@ def tensorflow_outputs(outputs: Iterable[str]) -> list[str]:
 
 
 def cells(width: int, height: int) -> int:
-    """Return the number of grid cells of an input with the strides 8, 16 and 32."""
+    """Return the total number of cells of the three grids with strides of 8, 16 and 32 px over an input."""
     return sum((width // stride) * (height // stride) for stride in STRIDES)
 
 
@@ -122,7 +124,7 @@ def _agree(found: int | None, wanted: int | None) -> bool:
 
 
 def _after(first: int, found: int | None, labels: int | None) -> bool:
-    """Return whether an axis may hold ``first`` values and then one value for each label."""
+    """Return whether an axis of length ``found`` may hold ``first`` values and then one value for each label."""
     return found is None or found == first + labels if labels is not None else found is None or found > first
 
 

@@ -1,4 +1,4 @@
-"""The decoder of RT-DETR and DETR (Zhao et al., 2023, https://arxiv.org/abs/2304.08069)."""
+"""The decoder of the detectors DETR and RT-DETR (Zhao et al., 2023, https://arxiv.org/abs/2304.08069)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class RtdetrDecoder:
 
     Each query gives a box as centre and size, in fractions of the input size, and class logits or scores.
 
-    The decoder does not suppress overlapping boxes.
+    The decoder keeps overlapping boxes, because DETR and RT-DETR return one box for each object.
 
-    The model has outputs ``(N, queries, 4)`` and ``(N, queries, classes)``, or one ``(N, queries, 4 + classes)``.
-    Logits get a sigmoid. With a label ``background``, which DETR calls "no object", the logits get a softmax.
+    The model has outputs of the shapes ``(N, queries, 4)`` and ``(N, queries, classes)``, or a single output of the
+    shape ``(N, queries, 4 + classes)``. The decoder applies a sigmoid to logits, or a softmax if the model has the
+    label ``background``, which DETR calls "no object".
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -32,7 +33,7 @@ class RtdetrDecoder:
         self._options = options
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
-        """Return the best class of each query, except the background."""
+        """Return the best class of each query, background excluded, if that class scores at least ``min_score``."""
         boxes, scores = self._read(outputs, len(rows))
         corners = from_centres(boxes.clip(-FAR, FAR)) * input_size(self._options)
         return [self._decode_row(*one) for one in zip(corners, scores, rows, strict=True)]
