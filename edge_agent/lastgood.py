@@ -1,4 +1,7 @@
-"""Last good configuration, saved on the agent's disk. The agent starts with this copy when Kafka is unreachable."""
+"""Last good configuration of an agent, saved on the agent's disk.
+
+The agent starts with the saved configuration when Kafka is unreachable.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ _log = logs.get("edge_agent.config")
 
 @dataclass(frozen=True, slots=True)
 class SavedConfiguration:
-    """Configuration entries by key, as saved on disk.
+    """Contents of the saved file: ``entries`` has the configuration entries by key.
 
-    ``topic_holds`` means that the ``config`` topic has replaced the site file. ``signed_at`` has the time of the
-    newest signature of each entry, by the entry's key. With these times, the agent refuses replayed older entries
-    even after a restart.
+    ``topic_holds`` is true if the ``config`` topic has replaced the site file. ``signed_at`` contains the time of the
+    newest signature of each entry, by the entry's key. With the saved signature times, the agent can refuse a replay
+    of an older entry even after a restart.
     """
 
     entries: dict[str, ConfigEntry] = field(default_factory=dict)
@@ -30,13 +33,17 @@ class SavedConfiguration:
 
 
 class LastGood:
-    """One JSON file, replaced atomically: after a crash, the file has either the old or the new contents."""
+    """JSON file with the saved configuration, replaced atomically: after a crash, the file has either the old or the
+    new contents."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load(self) -> SavedConfiguration:
-        """Return the saved configuration, or an empty one if there is no file. Log and skip unreadable entries."""
+        """Return the saved configuration, or an empty configuration if the file does not exist or cannot be read.
+
+        Log and skip entries that cannot be parsed.
+        """
         try:
             saved = json.loads(self._path.read_bytes())
             topic_holds = saved["topic_holds"] is True
@@ -56,7 +63,10 @@ class LastGood:
         return SavedConfiguration(entries, topic_holds and (bool(entries) or not pairs), signed_at)
 
     def save(self, saved: SavedConfiguration) -> None:
-        """Replace the file. Log a disk error and continue, because the file is needed only at the next start."""
+        """Replace the file.
+
+        Log a disk error without raising it, because the file is needed only at the next start.
+        """
         entries = {key: entry.model_dump(mode="json") for key, entry in sorted(saved.entries.items())}
         whole = {
             "topic_holds": saved.topic_holds,

@@ -1,4 +1,4 @@
-"""Prometheus metrics of an agent. The caller passes the Prometheus registry."""
+"""Prometheus metrics of an agent. The caller passes the registry in which the metrics are registered."""
 
 from __future__ import annotations
 

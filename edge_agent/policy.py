@@ -1,8 +1,8 @@
-"""Policy of an agent: the rights that entries of the ``config`` topic have on this device.
+"""Policy of an agent: the rights that an entry of the ``config`` topic may use on this device.
 
-The device's owner writes ``agent.toml`` and the site file. An entry of the topic has a right if ``agent.toml`` or the
-site file grants that right. Anyone who can write to the topic may change cameras within these rights, but cannot gain
-further rights.
+The device's owner writes ``agent.toml`` and the site file. An entry of the ``config`` topic has a right if
+``agent.toml`` or the site file grants the right. Anyone who can write to the ``config`` topic may change cameras and
+sensors within these rights, but cannot gain other rights.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ SECRETS_FOLDER = Path("/etc/sightline/secrets")
 NETWORK = ("rtsp", "rtsps", "http", "https")
 _CAMERA_KINDS = (*NETWORK, "device", "images", "simulated")
 _SAFE = (*NETWORK, "device", "images", "file", "host", "mqtt", "serial", "modbus")
-"""Kinds of sources that need no permission. Sources of the kinds ``file`` and ``images`` still need an allowed
-folder."""
+"""Kinds of sources that are allowed by default. Sources of the kinds ``file`` and ``images`` also need a folder that
+``folders`` allows."""
 _DEVICES = Path("/dev")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
-"""Pattern of a plain host name or IP address: no variables, and no characters on which URL parsers disagree."""
+"""Pattern of a plain host name or IP address, without variables and without characters that URL parsers interpret
+differently."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_NAME = re.compile(r"(?!\.{1,2}$)[^/\0]+")
 _WRITABLE_BY_OTHERS = 0o022
@@ -50,17 +51,18 @@ class AgentPolicy(ConfigSection):
     """
 
     sources: tuple[str, ...] = _SAFE
-    """Allowed kinds of sources; ``file`` is a video file. Commands are allowed by name in ``commands``."""
+    """Allowed kinds of sources; the kind ``file`` means a video file. A source of the kind ``command`` is allowed by
+    its name in ``commands`` instead."""
     hosts: tuple[str, ...] = ("*",)
-    """Hosts that cameras and sensors may connect to: host names, in which ``*`` is a wildcard, IP addresses, or
-    networks such as 10.0.0.0/24."""
+    """Hosts to which cameras and sensors may connect: IP addresses, networks such as 10.0.0.0/24, or host names with
+    ``*`` as a wildcard."""
     folders: tuple[Path, ...] = ()
-    """Folders from which videos, images and detector models may be read."""
+    """Folders from which the agent may read videos, images and detector models."""
     commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
-    """Program and arguments of each sensor source ``command:NAME``, by NAME."""
+    """Program and arguments that a sensor source ``command:NAME`` runs, by NAME."""
     secrets: dict[str, tuple[str, ...]] = {}
-    """Hosts to which a secret may be sent, by the secret's name. A secret is a file in ``secrets_folder`` or a
-    variable ``${NAME}``."""
+    """Hosts to which the agent may send a secret, by the name of the secret. A secret is a file in
+    ``secrets_folder``, or an environment variable that an entry uses as ``${NAME}``."""
     secrets_folder: Path = SECRETS_FOLDER
     config_public_key_file: Path | None = None
     """File with the public key of the people who may change the configuration. If this file is set, the agent refuses

@@ -1,10 +1,11 @@
-"""Gate of one camera: armed hours, frame rate, motion and a random sample decide which frames are sent.
+"""Gate of one camera: selects the frames to send by armed hours, frame rate, motion and a random sample.
 
-The gate reads no clock; it uses the capture times of the frames.
+The gate reads no clock, and uses the capture times of the frames instead.
 
-While the gate is closed, frames wait in the pre-roll buffer. When motion begins, the buffered frames are sent too.
-Frames that leave the buffer without motion are withheld, except for keep-alive frames and the random sample. The
-decision on a frame may therefore come some frames later. The gate returns decisions in the order of the frames.
+The gate is closed while nothing moves; frames then wait in the pre-roll buffer. When motion begins, the gate opens,
+and the buffered frames are sent first. A frame that leaves the buffer without motion is withheld, unless it is due as
+a keep-alive frame or belongs to the random sample. The decision on a buffered frame therefore comes some frames
+later. The gate returns decisions in the order of the frames.
 """
 
 from __future__ import annotations
@@ -23,33 +24,35 @@ from ingest.site import GateConfig
 STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
 REPORT_STATIONARY_NS = 10_000_000_000
-"""Interval between two reports of stationary objects while other objects move. Without these reports, dwell timers in
-the stream processors would lose the stationary objects. The sent frame after a report repeats the report, because a
-tracker needs two consecutive frames to begin a track. Each report costs the engines one examined region for each
-stationary object."""
+"""Interval between two reports of stationary objects while other objects move, in ns. Without these reports, the
+stream processors would lose the stationary objects and end their dwell timers. The next sent frame repeats a report,
+because a tracker needs an object in two consecutive frames to begin a track. Each report makes the inference engine
+examine one region for each stationary object."""
 _SETTLE_NS = 1_000_000_000
-"""Minimum time between two reports of stationary objects that are sent because motion has ended. These reports do not
-wait for ``REPORT_STATIONARY_NS``. Without this limit, a trembling object would cause several reports a second,
-because its motion ends several times a second."""
+"""Minimum time between two reports of stationary objects that are sent because motion has ended, in ns. A report at
+the end of motion does not wait for ``REPORT_STATIONARY_NS``. Without this limit, the motion of a trembling object,
+which ends several times a second, would cause several reports a second."""
 _EARLY_SHARE = 0.15
-"""Share of the interval by which a frame may come early and still pass the rate limit. When the network delays a
-frame, the next frame seems to come early. A camera that is slower than the rate limit must not lose such a frame."""
+"""Share of the frame interval by which a frame may come too early and still pass the rate limit. When the network
+delays a frame, the next frame seems to come too early. A camera whose frame rate is below the rate limit must not
+lose frames because of such delays."""
 _SAMPLE_BYTES = 8
 MAX_PICTURES = 12
-"""Maximum number of buffered pictures. When motion begins, all buffered pictures are sent in one burst, and the queue
-to the agent has room for 16."""
+"""Maximum number of pictures in the pre-roll buffer. When motion begins, all buffered pictures are sent at once, and
+the queue to the agent has room for only 16 messages."""
 MAX_BYTES = 32 * 1024 * 1024
-"""Maximum size of the buffered pictures: five of 1920×1080, or 46 of 640×360. Buffered pictures stay uncompressed,
-because compressing every withheld frame would cost more than motion detection."""
+"""Maximum size of the pictures in the pre-roll buffer, in bytes: 5 pictures of 1920×1080, or 46 of 640×360. The
+pictures are not compressed in the buffer, because compressing every withheld frame would cost more than motion
+detection."""
 _MAX_FRAMES = 1000
-"""Maximum number of buffered frames. This limit matters only after the clock was set back, because buffered frames
-then do not expire."""
+"""Maximum number of frames in the pre-roll buffer, with or without a picture. This limit matters only after the clock
+was set back, because buffered frames do not expire in this case."""
 
 
 class Rate:
-    """Limit on the average number of frames a second; 0 means no limit.
+    """Limit of the average number of frames per second; 0 means no limit.
 
-    Pure; the time is the frame's capture time.
+    Pure: the current time is the capture time of the frame.
     """
 
     def __init__(self, fps: float) -> None:
@@ -59,14 +62,17 @@ class Rate:
         self._next_ns = 0.0
 
     def due(self, now_ns: int) -> bool:
-        """Return whether a frame may pass. When the clock has been set back, the rate limit starts anew."""
+        """Return whether a frame captured at ``now_ns`` may pass the rate limit.
+
+        If the clock has been set back, the frame may pass and the rate limit starts anew.
+        """
         return self._taken_ns is None or now_ns >= self._next_ns - self._early_ns or now_ns < self._taken_ns
 
     def take(self, now_ns: int) -> None:
-        """Record that a frame has passed the rate limit.
+        """Record that a frame captured at ``now_ns`` has passed the rate limit.
 
-        The next due time is one interval after the last due time, so that the average rate stays at the limit. After
-        a pause of the camera, the rate limit starts anew, and no frames may pass in compensation for the pause.
+        The next frame is due one interval after this frame was due, so that the average rate stays at the limit.
+        After a pause of the camera, the rate limit starts anew: no extra frames may pass to make up for the pause.
         """
         first = self._taken_ns is None or now_ns < self._taken_ns
         behind = first or not -self._early_ns <= now_ns - self._next_ns < self._interval_ns
@@ -75,18 +81,18 @@ class Rate:
 
 
 def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
-    """Return whether a frame belongs to a random sample of all frames; ``share`` is the size of the sample, in 0..1.
+    """Return whether a frame belongs to a random sample; ``share`` is the sample's share of all frames, in 0..1.
 
-    The sample depends only on a hash of the frame's identity, so that a replay draws the same frames.
+    The choice depends only on a hash of camera, epoch and sequence number, so a repeated run selects the same frames.
     """
     digest = blake2b(f"{camera}/{epoch}/{seq}".encode(), digest_size=_SAMPLE_BYTES).digest()
     return int.from_bytes(digest, "big") < share * (1 << (8 * _SAMPLE_BYTES))
 
 
 class PreRollBuffer:
-    """Queue of preliminary decisions in the order of their frames.
+    """Pre-roll buffer: a queue of preliminary decisions, in the order of their frames.
 
-    A frame stays in the buffer for at most ``wait_s``.
+    A decision stays in the buffer for at most ``wait_s``.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -100,7 +106,8 @@ class PreRollBuffer:
         self._count(decision, 1)
 
     def expired(self, now_ns: int) -> Iterator[GateDecision]:
-        """Remove and yield the decisions that have waited for ``wait_s`` or exceed a buffer limit, oldest first."""
+        """Remove and yield the decisions that have waited for ``wait_s`` or exceed a limit of the buffer, oldest
+        first."""
         while self._decisions:
             first = self._decisions[0].frame
             is_full = self._pictures > MAX_PICTURES or self._bytes > MAX_BYTES or len(self._decisions) > _MAX_FRAMES
@@ -109,7 +116,7 @@ class PreRollBuffer:
             yield self._pop()
 
     def drain(self) -> Iterator[GateDecision]:
-        """Remove and yield all decisions, oldest first."""
+        """Remove and yield all decisions in the buffer, oldest first."""
         while self._decisions:
             yield self._pop()
 
@@ -125,9 +132,10 @@ class PreRollBuffer:
 
 
 class Gate:
-    """Gate for one epoch of one camera. The caller passes each frame once, in order.
+    """Gate for the frames of one camera during one epoch, which is one run of the capture process.
 
-    The first frame that the gate examines is always sent. The first frame after unarmed hours is always sent, too.
+    The caller passes each frame once, in the order of capture. The gate always sends the first frame that it
+    examines, and the first frame after hours in which the camera was not armed.
     """
 
     def __init__(self, config: GateConfig, camera: str, epoch: int) -> None:
@@ -146,16 +154,17 @@ class Gate:
         self._repeats_report = False
 
     def precheck(self, captured_ns: int) -> str:
-        """Return the reason to withhold a frame without decoding it; an empty string if the frame must be decoded."""
+        """Return the reason to withhold a frame before decoding; an empty string if the frame must be decoded and
+        examined."""
         if not self._schedule.armed(captured_ns):
             self._is_first, self._is_open = True, False
             return SCHEDULE
         return "" if self._looks.due(captured_ns) else RATE
 
     def decide(self, frame: NumberedFrame) -> list[GateDecision]:
-        """Detect motion in a frame, which must have an image. Return the decisions that are now final.
+        """Examine a decoded frame for motion. Return all decisions that this frame makes final.
 
-        The decisions may concern this frame or earlier frames from the pre-roll buffer.
+        A returned decision may concern this frame or earlier frames from the pre-roll buffer.
         """
         assert frame.image is not None  # noqa: S101  (narrowing: a frame that passes the precheck has its image)
         motion = self._detector.detect(frame.image, frame.captured_ns) if self._detector else None
@@ -175,19 +184,22 @@ class Gate:
         return [*decisions, self._while_open(frame, motion, at_once=at_once)]
 
     def withhold(self, frame: NumberedFrame, reason: str) -> list[GateDecision]:
-        """Withhold a frame for the given reason. Return the decisions that are now final."""
+        """Withhold a frame for the given reason, without examining its picture.
+
+        Return all decisions that this frame makes final.
+        """
         self._buffer.add(withheld(frame, reason))
         return self._expired(frame.captured_ns)
 
     def close(self) -> list[GateDecision]:
-        """Return the final decisions on all buffered frames at the end of the epoch."""
+        """Return the final decisions on all frames in the pre-roll buffer, at the end of the epoch."""
         return [self._final(each) for each in self._buffer.drain()]
 
     def _expired(self, now_ns: int) -> list[GateDecision]:
         return [self._final(each) for each in self._buffer.expired(now_ns)]
 
     def _while_open(self, frame: NumberedFrame, motion: Motion | None, *, at_once: bool) -> GateDecision:
-        """Return the decision on a frame while the gate is open."""
+        """Return the decision on a frame that arrives while the gate is open."""
         parts = motion.parts if motion else None
         if not (at_once or self._sends.due(frame.captured_ns) or self._new_motion.is_new(parts)):
             return withheld(frame, RATE)
@@ -203,7 +215,7 @@ class Gate:
     def _is_report_due(self, at_ns: int, motion: Motion | None) -> bool:
         """Return whether a sent frame must report stationary objects.
 
-        A report is due after ``REPORT_STATIONARY_NS``, and also when motion has just ended.
+        A report is due when ``REPORT_STATIONARY_NS`` has passed since the last report, or when motion has just ended.
         """
         if motion is None or self._repeats_report or self._reported_ns is None:
             return True
@@ -211,7 +223,10 @@ class Gate:
         return not _within(self._reported_ns, at_ns, _SETTLE_NS if ended else REPORT_STATIONARY_NS)
 
     def _report(self, frame: NumberedFrame, resting: tuple[Box, ...] | None) -> tuple[Box, ...] | None:
-        """Record that a sent frame reports these stationary objects. Return the objects unchanged."""
+        """Record that a sent frame reports the stationary objects ``resting``.
+
+        Return ``resting`` unchanged.
+        """
         at_ns = self._reported_ns = frame.captured_ns
         self._repeats_report = bool(resting) and not _within(self._repeated_ns, at_ns, REPORT_STATIONARY_NS)
         self._repeated_ns = at_ns if self._repeats_report else self._repeated_ns
@@ -221,9 +236,9 @@ class Gate:
         return self._detector.stationary_boxes() if self._detector else None
 
     def _preliminary(self, frame: NumberedFrame, motion: Motion | None) -> GateDecision:
-        """Return the preliminary decision on a frame while the gate is closed.
+        """Return the preliminary decision on a frame that arrives while the gate is closed.
 
-        Later motion may reverse the decision.
+        The decision is preliminary, because motion that begins soon afterwards reverses the decision.
         """
         chosen = sampled(self._camera, self._epoch, frame.seq, self._config.sample)
         reason = MASKED if motion and motion.masked else STILL
@@ -232,7 +247,10 @@ class Gate:
         return GateDecision(frame, reason, motion.boxes if motion else None, resting, chosen)
 
     def _final(self, buffered: GateDecision) -> GateDecision:
-        """Return the final decision on a buffered frame. No motion followed while the frame was buffered."""
+        """Return the final decision on a frame that leaves the pre-roll buffer.
+
+        No motion began while the frame was in the buffer.
+        """
         if buffered.frame.image is not None and self._is_overdue(buffered.frame):
             return self._send_buffered(buffered, self._report(buffered.frame, buffered.resting))
         if buffered.sampled:
@@ -245,7 +263,8 @@ class Gate:
         return bool(every_ns) and not 0 <= frame.captured_ns - self._sent_ns < every_ns
 
     def _send_buffered(self, buffered: GateDecision, resting: tuple[Box, ...] | None = None) -> GateDecision:
-        """Return the decision to send a buffered frame, or to withhold it if it has no image."""
+        """Return the decision to send a buffered frame; if the frame has no image, return the decision to withhold
+        it."""
         if buffered.frame.image is None:
             return buffered
         self._sent_ns = buffered.frame.captured_ns

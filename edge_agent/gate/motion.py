@@ -1,4 +1,5 @@
-"""Motion detector: find the pixels of a small grey picture that differ from the background, and box them."""
+"""Motion detector: finds the pixels of a small grey picture that differ from the background, and returns their
+bounding boxes."""
 
 from __future__ import annotations
 
@@ -18,19 +19,24 @@ Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 MIN_WIDTH_PX = 160
-"""Minimum width of the small picture. A person who is 16 px wide in a 640 px picture is 4 px wide in a 160 px
-picture, which is enough for detection. A picture of this width has 14,400 pixels and is cheap to process."""
+"""Minimum width of the small picture in which motion is detected, in px. A person who is 16 px wide in a 640 px wide
+picture is 4 px wide in a 160 px wide picture, which is enough for detection. A small picture of 160×90 has 14,400
+pixels and is cheap to process."""
 _NOMINAL_STEP_S = 0.1
-"""Assumed time between frames that have no capture time."""
+"""Assumed time between two frames when their capture times are not known, in seconds."""
 _STALE_S = 60.0
-"""Gap between frames after which the background is learnt anew. Light and parked cars may change during the gap."""
+"""Time between two frames above which the background is learnt anew, in seconds. During such a long gap, the light
+may change and cars may park or leave."""
 _MASK_FRACTION_BITS = 4
-"""Fraction bits of mask corners for OpenCV: corners are given in sixteenths of a pixel."""
+"""Number of fraction bits in the mask corners that OpenCV gets: corners are integers in sixteenths of a pixel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Moving boxes in pixels of the frame, largest first. ``masked`` means that all motion was behind a mask."""
+    """Bounding boxes of moving objects in pixels of the frame, largest first.
+
+    ``masked`` means that objects moved only behind the masks.
+    """
 
     boxes: tuple[Box, ...] = ()
     masked: bool = False
@@ -38,10 +44,11 @@ class Motion:
 
 
 class MotionDetector:
-    """Detector of moving regions in the frames of one camera. The caller passes the frames in order.
+    """Detector of moving regions in the frames of one camera. The caller passes the frames in the order of capture.
 
-    ``min_area`` is the area of the smallest reported region, as a share of the picture. Motion behind ``masks`` is
-    ignored. ``masks`` are polygons with corners in shares of width and height.
+    ``min_area`` is the minimum area of a reported region, as a share of the picture's area. The detector ignores
+    motion behind the ``masks``. ``masks`` are polygons, whose corners are given in shares of the picture's width and
+    height.
     """
 
     def __init__(self, min_area: float, masks: Sequence[Sequence[Point]] = ()) -> None:
@@ -51,22 +58,26 @@ class MotionDetector:
         self._before: MovingParts | None = None
         self._at_ns: int | None = None
         self._size = (0, 0, 1)
-        """Width and height of the last frame in pixels, and the factor from the small picture to that frame."""
+        """Width and height of the last frame in px, and the factor by which that frame is larger than its small
+        picture."""
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
-        """Return the moving boxes of a frame ``(height, width, 3)`` uint8. Assume that frames are 0.1 s apart."""
+        """Return the bounding boxes of moving objects in a frame ``(height, width, 3)`` uint8.
+
+        Assume that the frame was captured 0.1 s after the previous frame.
+        """
         return self._detect(image, _NOMINAL_STEP_S).boxes
 
     def detect(self, image: Image, at_ns: int) -> Motion:
-        """Return the motion in a frame ``(height, width, 3)`` uint8 that was captured at ``at_ns``."""
+        """Return the motion in a frame ``(height, width, 3)`` uint8 that was captured at ``at_ns``, in Unix ns."""
         step_s = _NOMINAL_STEP_S if self._at_ns is None else (at_ns - self._at_ns) / 1e9
         self._at_ns = at_ns
         return self._detect(image, step_s)
 
     def stationary_boxes(self) -> tuple[Box, ...]:
-        """Return the boxes of objects that have stopped and have not left yet, in pixels of the last frame.
+        """Return the bounding boxes of objects that have stopped and have not left yet, in pixels of the last frame.
 
-        At most ``MAX_RESTING`` boxes are returned. Objects that stopped last come first.
+        Return at most ``MAX_RESTING`` boxes. The boxes of the objects that stopped last come first.
         """
         if self._background is None:
             return ()
@@ -99,16 +110,17 @@ class MotionDetector:
         return join(foreground, self._min_area * foreground.differs.size, self._before)
 
     def _in_frame(self, left: int, top: int, width: int, height: int) -> Box:
-        """Convert a rectangle of the small picture to a box in pixels of the frame."""
+        """Convert a rectangle in pixels of the small picture to a box in pixels of the frame."""
         frame_width, frame_height, scale = self._size
         right, bottom = min((left + width) * scale, frame_width), min((top + height) * scale, frame_height)
         return Box(*map(float, (left * scale, top * scale, right, bottom)))
 
 
 def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Image:
-    """Return an array of the given ``shape`` (height, width), uint8: 0 behind a mask and 1 elsewhere.
+    """Return a uint8 array of the given ``shape``, (height, width), that contains 0 behind a mask and 1 elsewhere.
 
-    Corners of masks are shares of width and height. A pixel is behind a mask if its centre is inside the polygon.
+    The corners of a mask are given in shares of width and height. A pixel is behind a mask if its centre is inside
+    the polygon.
     """
     unmasked = np.ones(shape[:2], np.uint8)
     for mask in masks:
@@ -119,9 +131,9 @@ def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Imag
 
 
 def _small(image: Image) -> Floats:
-    """Return a small grey picture: the frame halved repeatedly, but not below ``MIN_WIDTH_PX`` in width.
+    """Return a small grey picture: the frame, halved in size as often as its width stays at least ``MIN_WIDTH_PX``.
 
-    OpenCV halves a picture with vector instructions, ten times as fast as it scales by other factors.
+    OpenCV halves a picture with vector instructions, which is ten times as fast as scaling by another factor.
     """
     small = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     while small.shape[1] >= 2 * MIN_WIDTH_PX and small.shape[0] > 1:

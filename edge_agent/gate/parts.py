@@ -1,4 +1,5 @@
-"""Moving parts: connected regions of foreground pixels, and the comparison of these regions with an earlier frame."""
+"""Moving parts: connected regions of foreground pixels, and their comparison with the moving parts of an earlier
+frame."""
 
 from __future__ import annotations
 
@@ -13,28 +14,30 @@ from edge_agent.gate.background import Foreground
 Labels = npt.NDArray[np.int32]
 
 _MIN_SIDE_PX = 2
-"""Minimum width and height of a moving part. A region that is one pixel wide is rain or the edge of a shadow."""
+"""Minimum width and height of a moving part, in px of the small picture. A region that is only one pixel wide is
+usually rain or the edge of a shadow."""
 SURE_SHARE = 0.5
-"""Minimum number of ``Foreground.surely`` pixels in a moving part, as a share of the minimum area. The edge of a
-trembling object has fewer such pixels."""
+"""Minimum number of ``Foreground.surely`` pixels in a moving part, as a share of the minimum number of pixels of a
+part. The edge of an object that trembles in the wind has fewer of these pixels."""
 _SMALL = 3.0
-"""Multiple of the minimum area up to which a moving part counts as small. Adjacent streaks of rain look like moving
-parts up to this size."""
+"""Maximum size of a small moving part, as a multiple of the minimum size. Several adjacent streaks of rain can look
+like one moving part of up to this size."""
 _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-"""Kernel that closes gaps between the parts of one object, for example of a car whose roof has the colour of the
-road."""
+"""Kernel for closing gaps within one object, for example in a car whose roof has the colour of the road."""
 _GONE = 2.0
-"""Factor by which the required share of changed pixels is higher for a departing object than for an arriving one."""
+"""Factor by which a part that has disappeared needs a larger share of changed pixels than a part that has
+appeared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MovingParts:
-    """Moving regions of a small picture.
+    """Moving parts of a small picture.
 
-    ``labels`` is ``(height, width)`` int32: the label of each pixel's part, 0 for background. ``areas`` has the
-    number of pixels of each part, by label, and 0 for parts that are ignored. ``rectangles`` has left, top, width and
-    height of the parts that are not ignored, largest first.
+    ``labels`` is ``(height, width)`` int32 and contains for each pixel the label of its moving part, or 0 for
+    background. ``areas`` contains the number of pixels of each moving part by label, and 0 for a part that is
+    ignored. ``rectangles`` contains left, top, width and height of each part that is not ignored, in px, largest part
+    first.
     """
 
     labels: Labels
@@ -43,10 +46,11 @@ class MovingParts:
 
 
 def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> MovingParts:
-    """Join foreground pixels to parts. Ignore parts with fewer than ``min_px`` pixels or too few ``surely`` pixels.
+    """Group the foreground pixels into connected moving parts.
 
-    A small part must also touch the foreground of the previous picture, ``before``. This condition excludes rain:
-    streaks of rain are at other places in each picture.
+    Ignore parts that have fewer than ``min_px`` pixels or too few ``surely`` pixels. Ignore a small part unless it
+    touches the foreground of the previous picture, ``before``. A streak of rain never touches, because it is at
+    another place in the previous picture.
     """
     whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
     # at this size, Grana's algorithm takes less than half the time of OpenCV's other algorithms
@@ -66,7 +70,8 @@ def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> M
 
 
 def _touches(labels: Labels, before: MovingParts | None, count: int) -> npt.NDArray[np.bool_]:
-    """Return, by label, whether a part touches the foreground of the previous picture, ``before``."""
+    """Return a boolean by label: whether the moving part touches the foreground of the previous picture,
+    ``before``."""
     if before is None or before.labels.shape != labels.shape:
         return np.zeros(count, np.bool_)
     near = cv2.dilate((before.labels > 0).view(np.uint8), _NEAR)
@@ -74,11 +79,11 @@ def _touches(labels: Labels, before: MovingParts | None, count: int) -> npt.NDAr
 
 
 class NewMotion:
-    """Comparison of a frame's moving parts with those of the last sent frame.
+    """Comparison of a frame's moving parts with the moving parts of the last sent frame.
 
-    Motion is new when enough pixels of a part lie outside all parts of the last sent frame. Enough means at least
-    ``share`` of the part and at least ``min_area`` of the picture. Motion is also new when a part of the last sent
-    frame has disappeared.
+    Motion is new if a moving part has enough pixels outside all parts of the last sent frame: at least ``share`` of
+    the part, and at least ``min_area`` of the picture. Motion is also new if a part of the last sent frame has
+    disappeared.
     """
 
     def __init__(self, share: float, min_area: float) -> None:
@@ -86,11 +91,12 @@ class NewMotion:
         self._sent: MovingParts | None = None
 
     def sent(self, parts: MovingParts | None) -> None:
-        """Remember the moving parts of a sent frame; None for a frame without motion."""
+        """Store the moving parts of a frame that is sent; None for a frame without motion."""
         self._sent = parts
 
     def is_new(self, parts: MovingParts | None) -> bool:
-        """Return whether an object has arrived, has moved to another place, or has left since the last sent frame."""
+        """Return whether an object has arrived, has moved to another place or has left, compared with the last sent
+        frame."""
         if parts is None or self._sent is None or parts.labels.shape != self._sent.labels.shape:
             return parts is not self._sent
         min_px = self._min_area * parts.labels.size
@@ -99,9 +105,10 @@ class NewMotion:
 
 
 def _is_beside(parts: MovingParts, other: MovingParts, share: float, min_px: float) -> bool:
-    """Return whether any of ``parts`` lies largely outside ``other``.
+    """Return whether any of the ``parts`` lies largely outside the parts ``other``.
 
-    A part lies largely outside if at least ``min_px`` pixels and this ``share`` of its pixels are outside.
+    A part lies largely outside if at least ``min_px`` of its pixels and at least a ``share`` of its pixels are
+    outside.
     """
     beside = np.bincount(parts.labels[other.labels == 0], minlength=len(parts.areas))
     return bool(np.any((parts.areas > 0) & (beside >= min_px) & (beside >= share * parts.areas)))

@@ -1,8 +1,8 @@
-"""Armed hours of a camera. Pure.
+"""Armed hours of a camera, in which its gate may send frames. Pure.
 
-Armed hours are the hours in which the gate may send frames, as wall-clock times in the camera's time zone. When the
-clocks change for daylight saving time, an interval of armed hours stays one interval, and the camera stays armed at
-every wall-clock time inside that interval:
+Armed hours are given as wall-clock times in the camera's time zone. When the clocks change for daylight saving time,
+an interval of armed hours stays one interval, and the camera stays armed at every wall-clock time inside that
+interval:
 
 - When clocks are set back, one hour occurs twice. A start time in the repeated hour means the first occurrence, and
   an end time means the second occurrence.
@@ -25,14 +25,14 @@ _FIRST, _SECOND = 0, 1
 
 
 class Schedule:
-    """Armed hours of one camera. A camera without hours is always armed."""
+    """Armed hours of one camera, with their time zone. A camera without configured hours is always armed."""
 
     def __init__(self, hours: Sequence[ArmedHours], time_zone: str) -> None:
         self._hours = tuple(hours)
         self._zone = ZoneInfo(time_zone)
 
     def armed(self, at_ns: int) -> bool:
-        """Return whether the camera is armed at the time ``at_ns``, in Unix ns."""
+        """Return whether the camera is armed at ``at_ns``, in Unix ns."""
         if not self._hours:
             return True
         now = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
@@ -48,9 +48,9 @@ class Schedule:
         return self._reached(start, _FIRST, now) and not self._reached(end, _SECOND, now)
 
     def _reached(self, wall: datetime, fold: int, now: datetime) -> bool:
-        """Return whether the wall clock has reached or skipped the time ``wall``.
+        """Return whether the wall clock shows ``wall`` or a later time, or has skipped ``wall``.
 
-        ``fold`` selects the occurrence of a repeated hour (PEP 495).
+        ``fold`` selects the first or the second occurrence of a repeated hour (PEP 495).
         """
         moment = wall.replace(tzinfo=self._zone, fold=fold).astimezone(UTC)
         if moment.astimezone(self._zone).replace(tzinfo=None) != wall:

@@ -1,8 +1,8 @@
-"""Map of stationary objects: objects that have stopped and not left yet.
+"""Map of stationary objects, which have stopped and have not left yet.
 
-A pixel is stationary from the moment when a stopped object becomes its background. The pixel stops being stationary
-when the background behind the object is visible again. An object that passes in front does not remove a stationary
-object.
+A pixel becomes stationary at the moment when the background model makes a stopped object part of the background. The
+pixel stops being stationary when the earlier background behind the stopped object is visible again. A stationary
+object stays in the map while another object passes in front of it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]
 
 _SEPARATE_S = 2.0
-"""Time without newly stopped pixels after which the next stopped pixels form a new arrival. An arrival is the set of
-pixels that stop at about the same time. All pixels of one object become background within two seconds. Pixels that
-stop later belong to another object, even if both objects touch, like cars in a row."""
+"""Time without newly stopped pixels after which the next stopped pixels form a new arrival, in seconds. An arrival is
+a set of pixels that stopped at about the same time. All pixels of one object become background within two seconds.
+Pixels that stop more than two seconds later belong to another object, even if both objects touch, as parked cars
+do."""
 _MAX_ARRIVAL_S = 30.0
-"""Maximum length of one arrival. The shadow of a cloud passes in a shorter time. Without this limit, leaves that come
-to rest every second would form one endless arrival, which would look like a change of light."""
+"""Maximum duration of one arrival, in seconds. The shadow of a cloud passes within this time. Without this limit,
+leaves that come to rest every second would form one endless arrival, which would count as a change of light."""
 _LIGHT_SHARE = 0.25
-"""Share of the picture above which an arrival counts as a change of light. An arrival that large is dropped, and the
-earlier stationary objects in its area are kept."""
+"""Maximum size of an arrival, as a share of the picture; a larger arrival counts as a change of light. A larger
+arrival is dropped, and the earlier stationary objects in its area stay in the map."""
 _SURE_SHARE = 0.5
-"""Minimum number of pixels of an arrival, as a share of the minimum area of an object. Smaller arrivals are ignored
-early, because the many specks that leaves and noise leave in a day would take too long to examine."""
+"""Minimum number of pixels of an arrival, as a share of the minimum number of pixels of an object. Smaller arrivals
+are ignored early, because moving leaves and noise cause too many small arrivals in a day to examine each arrival."""
 _MIN_SIDE_PX = 2
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 
 class StationaryMap:
-    """Map from each pixel of a small picture ``(height, width)`` to the arrival of the stationary object there."""
+    """Map from each pixel of a small picture ``(height, width)`` to the number of the arrival at this pixel; 0 for
+    none."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._top = np.zeros(shape, np.int32)
@@ -48,9 +50,9 @@ class StationaryMap:
         self._found: dict[float, tuple[Rectangle, ...]] = {}
 
     def stopped(self, where: Mask, hides: Mask, at_s: float) -> None:
-        """Add the stopped pixels ``where``.
+        """Add the pixels ``where`` that have just stopped.
 
-        At the pixels ``hides``, remember the earlier stationary object, which the new object now covers.
+        At the pixels ``hides``, remember the earlier arrival, which the newly stopped object hides.
         """
         if at_s - self._arrived_s > _SEPARATE_S or at_s - self._began_s > _MAX_ARRIVAL_S:
             self._arrival, self._is_light, self._before = self._arrival + 1, False, self._top.copy()
@@ -68,22 +70,24 @@ class StationaryMap:
     def relit(self) -> None:
         """Keep all arrivals after a light was switched.
 
-        Remember each arrival as part of the background that the new light has replaced.
+        Remember each arrival also as a hidden arrival, because the background model now treats the background before
+        the switch as hidden.
         """
         self._beneath = self._top.copy()
 
     def uncovered(self, bare: Mask) -> None:
-        """Remove the arrivals at the pixels ``bare``, where a stationary object has left.
+        """Remove the arrivals at the pixels ``bare``, from which a stationary object has left.
 
-        Restore the earlier arrivals that the removed arrivals had covered.
+        Restore the earlier arrivals that the removed arrivals had hidden.
         """
         self._top[bare], self._beneath[bare] = self._beneath[bare], 0
         self._found.clear()
 
     def rectangles(self, min_px: float, unmasked: npt.NDArray[np.uint8] | None) -> tuple[Rectangle, ...]:
-        """Return left, top, width and height of at most ``MAX_RESTING`` stationary objects outside the masks.
+        """Return left, top, width and height, in px of the small picture, of at most ``MAX_RESTING`` stationary
+        objects outside the masks.
 
-        Objects that stopped last come first.
+        The objects that stopped last come first.
         """
         if min_px not in self._found:
             top = self._top if unmasked is None else self._top * unmasked
