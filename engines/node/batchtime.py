@@ -1,4 +1,4 @@
-"""The time of a batch as a function of its size, learned from measured runs, and the size that meets most deadlines.
+"""Learn the time of a batch as a function of its size, and choose the batch size that meets the most deadlines.
 
 Pure.
 """
@@ -11,18 +11,20 @@ from statistics import median
 from typing import NamedTuple
 
 RUNS_PER_SIZE = 9
-"""Number of latest runs of a batch size whose median counts. Four slow runs of nine change nothing."""
+"""Number of latest runs of each batch size, of which the median is used. Up to four slow runs among the nine do not
+make the median slow."""
 HALF_LIFE_RUNS = 100
-"""Number of runs after which the weight of a size that was not run again is halved."""
+"""The weight of a batch size is halved after this number of runs of other batch sizes."""
 FORGET_RUNS = 8 * HALF_LIFE_RUNS
-"""Number of runs after which a size that was not run again is forgotten."""
+"""A batch size is forgotten after this number of runs of other batch sizes."""
 
 
 class BatchTime:
-    """Learns the time of a batch of n rows as the line ``a·n + b``, with ``a`` and ``b`` at least 0.
+    """Predicts the time in s of a batch of n images as ``a·n + b``, with ``a`` and ``b`` at least 0.
 
-    The line is a weighted least-squares fit through the median time of each size. Medians ignore single slow runs.
-    Weights fall with age, so that the line follows a device that becomes slower or faster.
+    ``a`` and ``b`` come from a weighted least-squares fit to the median time of each batch size. Medians ignore
+    single slow runs. Old runs have less weight, so that the prediction follows a device that becomes slower or
+    faster.
     """
 
     def __init__(self, first_runs_s: Mapping[int, float] | None = None) -> None:
@@ -34,7 +36,7 @@ class BatchTime:
             self.observe(rows, seconds)
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Note the measured time of a batch of ``rows`` rows."""
+        """Note the measured time in s of a batch of ``rows`` images."""
         self._count += 1
         self._runs_s.setdefault(rows, deque(maxlen=RUNS_PER_SIZE)).append(seconds)
         self._last_run[rows] = self._count
@@ -43,7 +45,10 @@ class BatchTime:
         self._fit()
 
     def predict_s(self, rows: int) -> float:
-        """Return the expected time of a batch in seconds; 0 before the first run. The time never falls with size."""
+        """Return the expected time of a batch in seconds; 0 before the first run.
+
+        A larger batch never has a shorter expected time.
+        """
         return self._slope_s * rows + self._base_s
 
     def _fit(self) -> None:
@@ -66,20 +71,23 @@ class BatchTime:
 
 
 class WaitingJob(NamedTuple):
-    """Size of a waiting job, and the time in s from now at which its results are due. The time may be negative."""
+    """A waiting job: its number of images, and the time in s from now until its results are due.
+
+    An overdue job has a negative time.
+    """
 
     rows: int
     due_s: float
 
 
 def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict_s: Callable[[int], float]) -> int:
-    """Return the number of jobs from the front to classify together.
+    """Return how many of the first jobs to classify together in one batch.
 
-    It is a full batch if all jobs of it are in time. Otherwise it is the number with most rows in time, out of a full
-    batch and the batches that just meet the deadline of one job. ``jobs`` are all waiting jobs in the order of their
-    deadlines; the first ``fitting`` of them fit into one batch. The jobs behind the batch are expected to follow in
-    batches of ``most_rows``. Of equally good numbers the largest is returned, because larger batches take less time
-    per row.
+    ``jobs`` are all waiting jobs in the order of their deadlines; the first ``fitting`` jobs fit into one batch.
+    Return ``fitting`` if all jobs of the full batch meet their deadlines. If a job of the full batch would be late,
+    compare the full batch with the largest batches that meet the deadline of each job. Choose the batch with which
+    the most images meet their deadlines, if the remaining jobs follow in batches of ``most_rows``. Of equally good
+    batches choose the largest, because larger batches take less time per image.
     """
     ends = _finish_times(jobs[:fitting], predict_s)
     if min((job.due_s for job in jobs[:fitting]), default=0.0) >= ends[-1]:
@@ -92,7 +100,7 @@ def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict
 
 
 def _finish_times(jobs: Sequence[WaitingJob], predict_s: Callable[[int], float]) -> list[float]:
-    """Return the time of a batch of the first job, of the first two jobs, and so on."""
+    """Return the expected times in s of batches of the first job, the first two jobs, and so on up to all jobs."""
     rows, ends = 0, []
     for job in jobs:
         rows += job.rows
@@ -101,7 +109,8 @@ def _finish_times(jobs: Sequence[WaitingJob], predict_s: Callable[[int], float])
 
 
 def _rows_in_time(jobs: Sequence[WaitingJob], first: int, most_rows: int, predict_s: Callable[[int], float]) -> int:
-    """Return how many rows meet their deadline if the first batch has ``first`` jobs and all others are full."""
+    """Return how many images meet their deadlines if the first batch has ``first`` jobs and later batches are full.
+    """
     in_time, now_s, begin, size = 0, 0.0, 0, first
     while begin < len(jobs):
         batch = jobs[begin : begin + size]

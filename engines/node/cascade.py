@@ -1,7 +1,8 @@
-"""A pipeline's model and its second models: the objects that the model detects become crops for the second models.
+"""Run a pipeline's model, and classify crops of the detected objects with the pipeline's second models.
 
-Crops are cut from the frame at full resolution. All crops of a merged batch go to a second model together. A second
-model that is missing or fails never costs a detection: the detection then names the reason.
+Crops are cut from the frame at full resolution. A second model classifies the crops of all frames of a merged batch
+together. If a second model is missing or fails, the detection is still reported, with the reason for its missing
+label.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ from ingest.site import SecondModelConfig
 
 SMALL, UNSURE, LIMIT = "small", "unsure", "limit"
 NO_FRAME, NO_MODEL, FAILED = "no_frame", "no_model", "failed"
-"""Reasons why an object has no label of a second model, as ``Attribute`` describes them."""
+"""Reasons why an object has no label of a second model. ``Attribute`` describes these reasons."""
 MAX_FRAME_PIXELS = 7680 * 4320
-"""Maximum size of a decoded frame: 8K UHD, the largest frame that ``prepare`` accepts."""
+"""Maximum number of pixels of a frame to decode: 8K UHD, the largest frame that the stage ``prepare`` accepts."""
 MAX_CROPS = 256
-"""Number of crops of a second model from which they are classified before the next frame is decoded. Crops of 224×224
-pixels then take 38 MB."""
+"""Once this number of crops has been collected for a second model, the crops are classified before the next frame is
+decoded. 256 crops of 224×224 pixels take 38 MB."""
 LABELLED = "labelled"
-"""Outcome in the metrics of an object that a second model labelled."""
+"""Outcome under which the metrics count objects that a second model has labelled."""
 
 _Place = tuple[int, int]
-"""Index of a task in a merged batch, and index of a detection in the task."""
+"""Position of a detection: index of its task in the merged batch, and index of the detection in the task."""
 
 
 class Cascade:
-    """A pipeline's open model, and each of its second models; None for a second model that is not loaded."""
+    """A pipeline's open model and the pipeline's second models. A second model that is not loaded is None."""
 
     def __init__(
         self,
@@ -64,16 +65,16 @@ class Cascade:
 
     @property
     def max_rows(self) -> int:
-        """Maximum number of rows merged into one batch."""
+        """Maximum number of images merged into one batch."""
         return self._first.max_rows
 
     @property
     def batch_time(self) -> BatchTime:
-        """Expected device time of a batch, with its second models."""
+        """Expected device time of a batch, including the time of the second models."""
         return self._first.batch_time
 
     def classify(self, merged: MergedBatch) -> None:
-        """Settle every task of a merged batch with its detections and their attributes, or its error.
+        """Classify a merged batch, and set in every task the detections with their attributes, or the error.
 
         Add the time that each stage took to ``merged.took``. Raise DeviceLost.
         """
@@ -90,7 +91,7 @@ class Cascade:
         self._first.classify(merged, refine)
 
     def _with_attributes(self, tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
-        """Return the detections of each task with their attributes, in the order of the second models."""
+        """Return the detections of each task. The attributes of a detection are in the order of the second models."""
         passes = [_SecondPass(config, model) for config, model in self._seconds]
         for index, (task, detections) in enumerate(zip(tasks, found, strict=True)):
             _collect(passes, index, task, detections)
@@ -110,7 +111,7 @@ class Cascade:
 
 @dataclass(slots=True)
 class _SecondPass:
-    """One second model, the crops of a merged batch for the model, and the attributes that it has given so far."""
+    """State of one second model during a merged batch: the crops to classify, and the attributes found so far."""
 
     config: SecondModelConfig
     model: SecondModel | None
@@ -121,7 +122,7 @@ class _SecondPass:
 
     @property
     def spec(self) -> InputSpec | None:
-        """Input of the model; None without a model."""
+        """Input of the model; None if the model is not loaded."""
         return self.model.model.manifest.input if self.model else None
 
     def miss(self, place: _Place, reason: str) -> None:
@@ -136,7 +137,7 @@ class _SecondPass:
         self.images.append(image)
 
     def label(self, at_least: int = 1) -> None:
-        """Classify the collected crops, if there are ``at_least`` so many."""
+        """Classify the collected crops if their number is ``at_least`` or more."""
         if self.model is None or len(self.places) < at_least:
             return
         model = self.model.model.manifest.id
@@ -151,7 +152,7 @@ class _SecondPass:
 
 
 def _collect(passes: Sequence[_SecondPass], index: int, task: ItemTask, detections: Sequence[Detection]) -> None:
-    """Add the objects of one frame to the second models that want them. Decode the frame only if there is one."""
+    """Collect crops of one frame's objects for the second models. Decode the frame only if a crop is needed."""
     size = task.item.width, task.item.height
     plans = [planned(each.config, each.spec, size, detections) for each in passes]
     has_windows = any(isinstance(window, CropWindow) for plan in plans for window in plan.values())
@@ -170,10 +171,11 @@ def _collect(passes: Sequence[_SecondPass], index: int, task: ItemTask, detectio
 def planned(
     config: SecondModelConfig, spec: InputSpec | None, size: tuple[int, int], detections: Sequence[Detection]
 ) -> dict[int, CropWindow | str]:
-    """Return the crop window of each object that a second model wants, or the reason why there is none. Pure.
+    """Return the crop window of each object that a second model classifies, or the reason why there is none. Pure.
 
-    Keys are indices of ``detections``. ``spec`` is None without a model, ``size`` the frame's width and height. Of
-    more than ``max_objects`` objects that are large enough, those with the highest scores get a window.
+    The keys of the result are indices of ``detections``. ``spec`` is None if the second model is not loaded. ``size``
+    is the frame's (width, height) in px. If more than ``max_objects`` objects are large enough, only the objects with
+    the highest scores get a window.
     """
     found: dict[int, CropWindow | str] = {}
     wanted = [n for n, one in enumerate(detections) if not config.on or one.label in config.on]
@@ -193,9 +195,10 @@ def planned(
 
 
 def decoded(data: bytes, size: tuple[int, int]) -> Pixels | None:
-    """Return an encoded frame as ``(height, width, 3)`` uint8, BGR; None if the data is no picture of this size.
+    """Decode a frame to ``(height, width, 3)`` uint8, BGR. Return None if the data is not a picture of ``size``.
 
-    The size is read from the header first, so that a small record cannot claim gigabytes.
+    The size in the picture's header is checked first, so that a small record cannot make the decoder allocate
+    gigabytes.
     """
     if size[0] * size[1] > MAX_FRAME_PIXELS:
         return None
@@ -212,7 +215,8 @@ def decoded(data: bytes, size: tuple[int, int]) -> Pixels | None:
 
 
 def draw(frame: Pixels, window: CropWindow, spec: InputSpec) -> Pixels:
-    """Return the crop of a BGR frame, resized to ``region.inner`` and in the colours of the model."""
+    """Cut a crop out of a BGR frame, resize it to ``window.region.inner``, and convert it to the model's colour
+    order."""
     part = frame[window.top : window.bottom, window.left : window.right]
     left, top, right, bottom = window.region.inner
     drawn = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
@@ -222,6 +226,6 @@ def draw(frame: Pixels, window: CropWindow, spec: InputSpec) -> Pixels:
 
 
 def _described(one: Detection, passes: Sequence[_SecondPass], place: _Place) -> Detection:
-    """Return a detection with the attributes that the second models gave to it."""
+    """Return a detection together with the attributes that the second models gave to the detection."""
     given = [attribute for each in passes for attribute in each.attributes.get(place, ())]
     return one.model_copy(update={"attributes": tuple(given)}) if given else one

@@ -1,7 +1,8 @@
-"""Fair shares of a device for the pipelines of a node: priority levels with a floor, and weighted turns in a level.
+"""Share a device's time between the pipelines of a node: by priority level, and equally within a level.
 
-Pure. The method is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) over measured device time, in which
-deadlines decide between pipelines that are about equally far.
+Pure. Each priority level has a guaranteed minimum share. The method is start-time fair queueing (Goyal, Vin and
+Cheng, SIGCOMM 1996) over measured device time. Of two pipelines that have used about the same device time, the
+pipeline with the earlier deadline goes first.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from collections.abc import Hashable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 QUANTUM_S = 0.05
-"""Device time in s by which a pipeline may be ahead of another one of its level. Within it the earlier deadline goes
-first. It is several batches of a usual model."""
+"""Two pipelines of a priority level are served by deadline while their used device times differ by at most this time
+in s. A usual model computes several batches in this time."""
 FLOOR_SHARE = 0.1
-"""Share of the device time that each waiting level gets, however busy the levels above it are."""
+"""Guaranteed minimum share of the device time for each priority level with waiting jobs, however busy higher levels
+are."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Demand(NamedTuple):
-    """A queue that waits: its priority level, 0 for the highest, and its earliest deadline."""
+    """Demand of a waiting queue: its priority level, 0 for the highest, and the earliest deadline of its jobs."""
 
     level: int
     deadline_ns: int
@@ -29,20 +31,23 @@ class Demand(NamedTuple):
 class FairShares(Generic[Key]):
     """Chooses which queue uses the device next.
 
-    The highest waiting level goes first, unless a lower one has used less than its floor. In a level, queues get
-    equal device time while they wait. A queue that did not wait gets no credit for that time.
+    The highest priority level with waiting jobs goes first, unless a lower level has used less than its guaranteed
+    minimum. Within a level, waiting queues get equal device time. A queue gets no credit for time in which it had no
+    waiting jobs.
     """
 
     def __init__(self) -> None:
         self._used_s: defaultdict[Key, float] = defaultdict(float)
-        """Virtual time: device time that a queue has used, raised to that of the others when it begins to wait."""
+        """Virtual time of each queue: its used device time in s. When a queue begins to wait, its virtual time is
+        raised to the lowest virtual time of the queues that already wait."""
         self._owed_s: defaultdict[int, float] = defaultdict(float)
-        """Device time that a level may still use before it has had its floor. Negative if it has used more."""
+        """Device time in s that each level still lacks to its guaranteed minimum; negative if the level has used
+        more."""
         self._waiting: dict[Key, int] = {}
         self._top = 0
 
     def choose(self, demands: Mapping[Key, Demand]) -> Key:
-        """Return the queue to serve next. ``demands`` are all queues that wait; there is at least one."""
+        """Return the queue to serve next. ``demands`` holds all waiting queues, and at least one."""
         self._note(demands)
         levels = sorted({demand.level for demand in demands.values()})
         self._top = levels[0]
@@ -53,7 +58,7 @@ class FairShares(Generic[Key]):
         return min(near, key=lambda key: demands[key].deadline_ns)
 
     def charge(self, key: Key, level: int, seconds: float) -> None:
-        """Add device time to a queue. A negative time corrects an estimate that was too high."""
+        """Add used device time in s to a queue. A negative time corrects an earlier estimate that was too high."""
         self._used_s[key] += seconds
         waiting = set(self._waiting.values())
         for lower in {*self._owed_s, *waiting, level}:

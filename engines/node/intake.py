@@ -1,6 +1,7 @@
-"""The node's consumer.
+"""The Kafka consumer of an engine node.
 
-The consumer pauses new partitions until the node has taken them over, and pauses full lanes.
+The consumer pauses newly assigned partitions until the node has taken the partitions over. The consumer also pauses
+partitions of a lane (live or late) that has too many unfinished jobs.
 """
 
 from __future__ import annotations
@@ -21,29 +22,29 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
 
 POLL_MS = 50
-"""Maximum time that a poll waits for the first record, in ms. The wait does not delay work that is ready."""
+"""Maximum time in ms that a poll waits for the first record. The wait does not delay jobs that were read earlier."""
 POLL_RECORDS = 16
-"""Maximum number of records per poll. A lane can exceed its limit of jobs by at most this number."""
+"""Maximum number of records per poll. The live or the late lane can exceed its limit of jobs by at most this number.
+"""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
-"""Maximum bytes of a partition that aiokafka reads ahead. A single larger record still arrives (KIP-74). When a
-partition is paused, aiokafka discards the data that it has read ahead. With a larger value, more data would be read
+"""Maximum number of bytes that aiokafka prefetches from a partition. A single larger record still arrives (KIP-74).
+When a partition is paused, aiokafka discards the prefetched data. A larger limit would make aiokafka fetch more data
 twice under load."""
 LIVE_ROWS_PER_INSTANCE = 64
-"""Maximum number of live rows per engine that wait for classification: two large batches, which keep an engine
-busy."""
+"""Maximum number of images of live frames that wait for one engine: two large batches, which keep the engine busy."""
 LIVE_JOBS = 512
-"""Maximum number of live batches whose results are not written yet."""
+"""Maximum number of batches of live frames whose results are not written yet."""
 LIVE_BYTES = 96 * 1024 * 1024
-"""Maximum bytes of live batches whose results are not written yet. Jobs keep their pixels until their results are
-written."""
+"""Maximum bytes of live batches whose results are not written yet. A job keeps its pixels in memory until its results
+are written."""
 LATE_SHARE = 4
-"""Divisor of the live limits that gives the limits of the late lane. The smaller limits keep engines busy without
-delaying live frames."""
+"""The limits for late batches are the limits for live batches divided by this number. The smaller limits still keep
+engines busy, and do not delay live frames."""
 
 
 class LaneLoad(NamedTuple):
-    """Load of one lane: rows that wait for an engine, batches whose results are not written yet, and the bytes of
-    these batches."""
+    """Load of the live or the late lane: images that wait for an engine, batches whose results are not written yet,
+    and the bytes of these batches."""
 
     rows: int = 0
     jobs: int = 0
@@ -51,11 +52,13 @@ class LaneLoad(NamedTuple):
 
 
 class LaneThrottle:
-    """Chooses the partitions of one lane to pause, with hysteresis: a limit applies until its figure has halved.
+    """Chooses which partitions of the live or the late lane to pause.
 
-    Too many jobs or bytes pause all partitions. Too many waiting rows pause the partitions that most of them come
-    from, so that the others are not delayed. Pure. Each lane has limits of its own, so a late backlog never stops the
-    reading of live batches. The scheduler makes live batches go first.
+    The limits have hysteresis: an exceeded limit applies until the load has fallen to half of the limit. If a lane
+    has too many jobs or bytes, all partitions of the lane are paused. If too many images wait, only the partitions
+    with the most waiting images are paused, so that other partitions are not delayed. Pure. Each lane has limits of
+    its own, so that a backlog of late batches never stops the reading of live batches. The scheduler classifies live
+    batches before late batches.
     """
 
     def __init__(self, instances: int, *, late: bool) -> None:
@@ -64,7 +67,10 @@ class LaneThrottle:
         self._full = self._busy = False
 
     def paused(self, load: LaneLoad, waiting: Mapping[TopicPartition, int]) -> set[TopicPartition]:
-        """Return the partitions to pause. ``waiting`` has the waiting rows of each partition that could be read."""
+        """Return the partitions to pause.
+
+        ``waiting`` maps each partition that may be read to its number of waiting images.
+        """
         jobs, size = self._limits.jobs, self._limits.bytes
         divisor = 2 if self._full else 1
         self._full = load.jobs > jobs // divisor or load.bytes > size // divisor
@@ -76,7 +82,7 @@ class LaneThrottle:
 
 
 class BatchIntake:
-    """A consumer of ``batches`` and ``batches.late`` in the group ``engines``.
+    """Consumer of the topics ``batches`` and ``batches.late`` in the consumer group ``engines``.
 
     A partition yields no records between ``hold`` and ``begin``, and none while ``LaneThrottle`` pauses it.
     """
@@ -98,12 +104,12 @@ class BatchIntake:
         )
 
     async def start(self, listener: ConsumerRebalanceListener) -> None:
-        """Join the group. Raise LogUnavailable."""
+        """Join the consumer group. Raise LogUnavailable."""
         self._consumer.subscribe([self._settings.topic(t) for t in self._lanes], listener=listener)
         await start(self._consumer, self._settings)
 
     async def stop(self) -> None:
-        """Leave the group."""
+        """Leave the consumer group."""
         await self._consumer.stop()
 
     def hold(self, tps: Iterable[TopicPartition]) -> None:
@@ -112,7 +118,7 @@ class BatchIntake:
         self._consumer.pause(*map(self._kafka_partition, self._held))
 
     def begin(self, tp: TopicPartition, position: int) -> None:
-        """Seek a held partition to an offset. The next ``throttle`` resumes the partition."""
+        """Seek to an offset in a partition that ``hold`` has paused. The next ``throttle`` resumes the partition."""
         self._consumer.seek(self._kafka_partition(tp), position)
         self._held.discard(tp)
 
@@ -122,7 +128,10 @@ class BatchIntake:
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:
-        """Pause the partitions over the limits of their lane, on hold or waiting for a model. Resume all others."""
+        """Pause partitions whose lane exceeds its limits, that ``hold`` has paused, or that wait for a model.
+
+        Resume all other partitions.
+        """
         blocked = scheduler.blocked()
         assigned = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}
         wanted = assigned & (self._held | blocked)

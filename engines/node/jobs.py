@@ -25,24 +25,23 @@ from ingest.kafka.log import LogRecord, Outgoing
 
 STAGE = "engine"
 OUT_OF_ORDER = "out_of_order"
-"""Ledger reason for a frame that arrived after a later frame of its epoch. Only a foreign producer writes frames out
-of order."""
+"""Reason in the ledger for a frame that arrived after a later frame of its epoch. Sightline's own agents write frames
+in order, so the frame comes from another producer."""
 STALE = "stale"
-"""Ledger reason for a live frame that can no longer be classified before it is older than ``freshness_s``."""
+"""Reason in the ledger for a live frame whose results would come more than ``freshness_s`` after its capture."""
 EVERY_NTH = "every_nth"
-"""Ledger reason for a live frame that was dropped because only each n-th frame is kept under overload."""
+"""Reason in the ledger for a live frame that was dropped because only every n-th frame is kept under overload."""
 LIGHTER = "lighter"
-"""Reason on a result of the pipeline's lighter model, which classifies under overload."""
+"""Reason in a result that the pipeline's lighter model produced because of overload."""
 EPOCHS_KEPT = 1024
-"""Maximum number of epochs remembered per camera, lane and pipeline. The epoch that was advanced least recently is
-forgotten first.
+"""Maximum number of epochs remembered per camera, lane and pipeline. The epoch that received no frame for the longest
+time is forgotten first.
 
-An epoch is one run of a capture process. A capture process that fails at once is restarted every few seconds, so
-these epochs cover more than an hour. A frame of a forgotten epoch is classified, never dropped as a repeat.
+An epoch is one run of a capture process. Even if a capture process fails at once and is restarted every few seconds,
+1,024 epochs cover more than an hour. A frame of a forgotten epoch is classified, never dropped as a repeat.
 """
 SEEN_KEPT = 1024
-"""Number of sequence numbers below its mark that an epoch remembers: half a minute of frames from the fastest
-camera."""
+"""Number of sequence numbers that are remembered per epoch: half a minute of frames from the fastest camera."""
 
 
 class _EpochMark:
@@ -63,30 +62,30 @@ class _EpochMark:
 
 
 class HighWaterMarks:
-    """The highest sequence number seen and the last numbers below that one, per camera, lane, pipeline and epoch.
+    """The highest sequence number seen and the latest lower numbers, per camera, lane, pipeline and epoch.
 
     Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash, agents send
-    frames again from an earlier number. Therefore a frame at or below the mark counts as a repeat. A frame whose
-    number is known to be unseen is out of order instead.
+    frames again from an earlier number. A frame at or below the highest number therefore counts as a repeat. If the
+    number of a lower frame was certainly never seen, the frame counts as out of order, not as a repeat.
     """
 
     def __init__(self) -> None:
         self._marks: dict[tuple[str, str, str], dict[int, _EpochMark]] = defaultdict(dict)
 
     def is_repeat(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Return whether a frame was seen before. A frame too far below its mark counts as seen."""
+        """Return whether a frame was seen before. A frame whose number is too old to be remembered counts as seen."""
         mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
         return mark is not None and (frame.seq <= mark.floor or frame.seq in mark.seen)
 
     def is_out_of_order(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Return whether a frame is below its mark and was certainly never seen."""
+        """Return whether a later frame of the same epoch was seen, and the frame itself was certainly never seen."""
         mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
         return mark is not None and frame.seq < mark.highest and not self.is_repeat(frame, lane, pipeline)
 
     def advance(self, frame: FrameId, lane: str, pipeline: str, floor: int = -1) -> None:
-        """Note that a frame was seen, and raise the mark if the frame is higher.
+        """Mark a frame as seen, and raise the highest number of the frame's epoch if the frame's number is higher.
 
-        ``floor`` applies to the first frame of an epoch: numbers up to ``floor`` count as seen.
+        If the frame is the first of its epoch, all numbers up to ``floor`` count as seen.
         """
         epochs = self._marks[frame.camera, lane, pipeline]
         mark = epochs.pop(frame.epoch, None) or _EpochMark(floor)
@@ -96,15 +95,16 @@ class HighWaterMarks:
             del epochs[next(iter(epochs))]
 
     def forget_numbers(self) -> None:
-        """Count all numbers up to each mark as seen, because a part of the history could not be read."""
+        """In each epoch, count all numbers up to the highest as seen, because a part of the history could not be
+        read."""
         for mark in (mark for epochs in self._marks.values() for mark in epochs.values()):
             mark.floor, mark.seen = mark.highest, set()
 
     def advance_past(self, record: LogRecord) -> None:
         """Mark all frames in the headers of a result or dead letter as seen.
 
-        Results older than the first result that is read back are unknown. Therefore all lower numbers in the epoch of
-        that result count as seen.
+        Results older than the first result that is read back are unknown. In an epoch, all numbers below the first
+        frame that is read back therefore count as seen.
         """
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         lane = h.lane_of(record.headers, record.topic)
@@ -118,9 +118,11 @@ def _shed(item: BatchItem, reason: str) -> BatchItem:
 
 @dataclass(slots=True)
 class ItemTask:
-    """One batch item to classify, with the images of its regions. ``classify`` adds its detections or its error.
+    """One batch item to classify, with the images of its regions.
 
-    ``frame`` is the item's encoded frame at full resolution, empty for an item without one.
+    ``ServedModel.classify`` sets ``detections`` or ``error``.
+
+    ``frame`` is the item's encoded frame at full resolution; it is empty if the batch holds no frame for the item.
     """
 
     item: BatchItem
@@ -148,7 +150,7 @@ class Job:
     Each of ``items`` gets a result or a dead letter, in the order of the items. ``tasks`` maps an index of ``items``
     to a task. Only items with pixels have a task. ``refused`` holds the dead letter of a record that cannot be read.
     A job whose items were all repeats has neither items nor ``refused``, but its offset is still committed.
-    ``single`` marks a batch of one item: the original record can then serve as the dead letter.
+    ``single`` is true for a batch of one item, whose original record can serve as the dead letter.
     """
 
     record: LogRecord
@@ -159,32 +161,32 @@ class Job:
     refused: list[Outgoing] = field(default_factory=list)
     model: str = ""
     reason: str = ""
-    """Reason on the results of classified frames: why another model than usual has classified them."""
+    """Reason in the results of classified frames, if another model than the usual one classified the frames."""
     queued_ns: int = 0
-    """Unix time at which the job began to wait for an engine."""
+    """Unix time in ns at which the job began to wait for an engine."""
     waiting_rows: int = 0
-    """``rows`` while the job waits for an engine. The scheduler keeps it, because it needs it many times."""
+    """Value of ``rows`` while the job waits for an engine, cached because the scheduler reads the number often."""
     captured_ns: int = 0
-    """Earliest capture time of its frames that wait for an engine."""
+    """Earliest capture time (Unix, in ns) of the job's frames that wait for an engine."""
     deadline_ns: int = 0
-    """Unix time at which the results of the job are due."""
+    """Unix time in ns at which the results of the job are due."""
     out_of_order: list[FrameId] = field(default_factory=list)
-    """Frames that are shed because a later frame of the same epoch arrived before."""
+    """Frames that are shed because a later frame of the same epoch was read earlier."""
 
     @property
     def settled(self) -> bool:
-        """Return whether each task of the job is settled."""
+        """Return whether every task of the job is classified or has finally failed."""
         return all(task.settled for task in self.tasks.values())
 
     @property
     def rows(self) -> int:
-        """Number of rows that are not classified yet. Each region is one row."""
+        """Number of regions that are not classified yet. Each region is one row of a batch."""
         return sum(len(task.images) for task in self.tasks.values() if not task.settled)
 
     def shed(self, reason: str, chosen: Callable[[BatchItem], bool]) -> int:
-        """Shed the items that ``chosen`` returns true for and that are not settled. Return their number.
+        """Shed the unclassified items for which ``chosen`` returns true, and return the number of shed items.
 
-        Each of them gets a result with the reason.
+        Each shed item gets a result with ``reason``.
         """
         found = [index for index, task in self.tasks.items() if not task.settled and chosen(task.item)]
         for index in found:
@@ -193,8 +195,8 @@ class Job:
 
 
 def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) -> Job:
-    """Turn a batch record into a job: drop repeated items, shed items out of order, and note the remaining items in
-    the marks.
+    """Turn a batch record into a job: drop repeated items, shed items that are out of order, and mark the items as
+    seen in ``marks``.
 
     A batch that cannot be read becomes a dead letter with its original bytes. Items with pixels become dead letters
     if their pipeline is not in ``pipelines``. Frames that no pipeline accepts arrive without pixels under the
@@ -229,7 +231,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
 
 
 def results(job: Job, finished_ns: int) -> list[Outgoing]:
-    """Return the records to write for a settled job: a result or a dead letter per item, in the batch's order."""
+    """Return the records to write for a classified job: one result or dead letter per item, in the items' order."""
     records = list(job.refused)
     for index, item in enumerate(job.items):
         task = job.tasks.get(index)
@@ -242,7 +244,7 @@ def results(job: Job, finished_ns: int) -> list[Outgoing]:
 
 
 def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
-    """Return the dead letter of one item: a batch of this item alone, so that it can be replayed by itself."""
+    """Return the dead letter of one item: a batch of only this item, which can be replayed alone."""
     canvas, colour, fit = task.preparation
     alone = Batch(
         pipeline=job.pipeline,
