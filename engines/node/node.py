@@ -33,35 +33,37 @@ from ingest.site.pipeline import UNROUTED_NAME
 _log = logs.get("engines.node.node")
 
 Gap = tuple[TopicPartition, int, int]
-"""A gap in a partition: the offset that was expected, and the later offset that arrived. A gap means deleted records,
-because batches are not written in transactions."""
+"""A gap in a partition: the topic partition, the expected offset, and the higher offset that arrived. A gap means
+that Kafka has deleted records. Transaction markers, which also leave gaps, do not occur, because batches are not
+written in transactions."""
 
 MAX_PATIENCE_S = 0.25
-"""Maximum time that settled results wait to share a transaction, in seconds.
+"""Maximum time in s that finished results wait, so that several batches share a transaction.
 
-A transaction costs the broker and the node about 2 ms of a core, as much as a small model needs for a frame. Under
-load, several batches of a partition therefore share a transaction.
+A transaction costs the broker and the node about 2 ms of processor time, which is what a small model needs for one
+frame. Under load, several batches of a partition therefore share a transaction.
 """
 PATIENCE_OF_GOAL = 0.25
-"""Maximum share of the shortest latency goal for which settled results wait."""
+"""Maximum wait of finished results, as a fraction of the shortest latency goal of all pipelines."""
 MEMORY = 0.9
-"""Weight of earlier measurements in a moving average, which covers about the last ten of them."""
+"""Weight of earlier measurements in an exponential moving average, which covers about the last ten measurements."""
 STOP_S = 15.0
-"""Maximum time to finish jobs in flight at a clean stop. The time is less than the 30 s after which orchestrators
-kill a process."""
+"""Maximum time in s to finish jobs in flight at a clean stop. The limit is less than the 30 s after which
+orchestrators kill a process."""
 CLOSE_S = 10.0
-"""Maximum time to leave the group and close the writers, so that an unreachable broker does not prevent the process
-from ending."""
+"""Maximum time in s to leave the consumer group and close the transactional writers. The limit lets the process end
+even if the broker is unreachable."""
 
 
 class Node(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One member of the group ``engines``.
+    """One member of the Kafka consumer group ``engines``.
 
     A node runs on one event loop, and makes each engine call in a thread. ``models`` holds the model of each
-    pipeline. Up to ``concurrency`` batches are classified at once: one more than the engines compute, so that a batch
-    is prepared meanwhile. The node stops ``intake`` and closes ``log`` at the end of ``run``. ``take_over`` opens
-    newly assigned partitions. ``refresh`` reads the configuration again before a batch of an unknown pipeline becomes
-    a dead letter: its pipeline may be new. ``shadow`` gets the classified frames while the node is idle.
+    pipeline. Up to ``concurrency`` batches are in progress at once: one more than the engines can compute at once, so
+    that the next batch is prepared during a computation. The node stops ``intake`` and closes ``log`` at the end of
+    ``run``. ``take_over`` opens newly assigned partitions. ``refresh`` reads the configuration again before a batch
+    of an unknown pipeline becomes a dead letter, because the pipeline may be new. ``shadow`` runs candidate models on
+    classified frames while the node is idle.
 
     The process must end after any error from ``run``: Fenced and LogUnavailable leave a partition's writer in a state
     that only a new process can clear.
@@ -124,7 +126,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._close()
 
     def figures(self) -> dict[str, float]:
-        """Return the figures of a heartbeat: rows that wait, batches in flight, and owned partitions."""
+        """Return the figures of a heartbeat: numbers of waiting images, batches in flight, and owned partitions."""
         return {
             "waiting_rows": float(self._scheduler.waiting),
             "in_flight_batches": float(sum(owned.in_flight for owned in self._owned.values())),
@@ -132,9 +134,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         }
 
     def unready_reason(self) -> str:
-        """Return why the node is not ready.
+        """Return why the node is not ready to classify.
 
-        The text is empty once models are loaded, the group is joined, and all assigned partitions are taken over.
+        The reason is empty once models are loaded, the consumer group is joined, and all assigned partitions are
+        taken over.
         """
         if not self._joined:
             return f"the consumer group {GROUP} has not been joined"
@@ -155,7 +158,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             self._takeover.add_done_callback(self._on_done)
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Release partitions: finish open transactions, and drop all other jobs.
+        """Release partitions: finish their open transactions, and drop jobs that no transaction writes yet.
 
         The next owner reads the batches of dropped jobs again.
         """
@@ -213,7 +216,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return pipeline not in self._models.names and pipeline != UNROUTED_NAME
 
     def _take(self, record: LogRecord) -> Gap | None:
-        """Add a record to its partition, and return the gap of deleted records before it, or None.
+        """Turn a record into a job of its partition. Return the gap in offsets before the record, or None.
 
         An offset lower than the last offset means that the topic was created again. The new topic is read from its
         beginning.
@@ -235,7 +238,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
-        """Count a frame out of order. Log only the first frame out of order of each camera."""
+        """Count a frame that arrived out of order. Log only the first such frame of each camera."""
         self._metrics.out_of_order.labels(frame.camera).inc()
         if frame.camera not in self._disordered:
             self._disordered.add(frame.camera)
@@ -253,7 +256,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             waiting.cancel()
 
     def _start_tasks(self) -> float | None:
-        """Start engine calls up to the limit, and the transactions that are due.
+        """Start engine calls up to the limit ``concurrency``, and the transactions that are due.
 
         Return the time in seconds until the next transaction is due; None if no job waits for a transaction.
         """
@@ -374,10 +377,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 def patience(queue_s: float, goal_s: float) -> float:
-    """Return the time in s for which settled results may wait to share a transaction: half of the expected wait of
-    the last queued row.
+    """Return the time in s for which finished results may wait to share a transaction.
 
-    Without a queue the time is 0. Under load it is short compared with the wait in the queue, and with the shortest
-    latency goal ``goal_s``.
+    The time is the least of three numbers: half of ``queue_s``, the expected wait of the last queued image; the
+    fraction ``PATIENCE_OF_GOAL`` of the shortest latency goal ``goal_s``; and ``MAX_PATIENCE_S``.
     """
     return min(MAX_PATIENCE_S, queue_s / 2, goal_s * PATIENCE_OF_GOAL)

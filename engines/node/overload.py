@@ -1,9 +1,10 @@
-"""Overload of a node: its measurement, and how far each pipeline reduces its work by the policy of its configuration.
+"""Measure the overload of a node, and decide how far each pipeline reduces its work under its overload policy.
 
-Pure. Time is cut into periods. A node is saturated in a period if work waits for most of it. A pipeline reduces its
-work while the node is saturated, most of its regions miss the latency goal, and their age does not fall. Late frames
-alone are no overload: an earlier stage may have been slow. A pipeline takes a reduction back once the measured load
-leaves room for it.
+Pure. The load is measured in periods of ``PERIOD_S``. A node is saturated in a period if work waits for an engine
+during most of the period. A pipeline reduces its work while the node is saturated, most results of the pipeline miss
+the latency goal, and the mean age of these results does not fall. Late frames alone do not show overload, because an
+earlier stage may have been slow. A pipeline ends a reduction step by step, once the measured load leaves enough
+capacity.
 """
 
 from __future__ import annotations
@@ -20,38 +21,41 @@ from ingest.site import PipelineConfig
 from ingest.site.pipeline import Overload
 
 PERIOD_S = 1.0
-"""Length of a period in s. It is many batches, and short compared with a load that users notice."""
+"""Length in s of a measurement period. A period has time for many batches, and is short compared with an overload
+that users notice."""
 SATURATED_SHARE = 0.8
-"""Share of a period for which work must wait, for a saturated node."""
+"""A node is saturated in a period if work waits for an engine during at least this fraction of the period."""
 SETTLE_PERIODS = 2
-"""Number of periods between two steps up, in which the frames that waited before the first step are classified."""
+"""Minimum number of periods between two increases of a pipeline's reduction. In this time, the frames that waited
+before the first increase are classified."""
 CALM_PERIODS = 5
-"""Number of calm periods before a step down. With ``HEADROOM`` it prevents a step down and up every few seconds."""
+"""Number of consecutive periods without overload after which a pipeline's reduction is decreased. ``CALM_PERIODS``
+and ``HEADROOM`` prevent a reduction from changing every few seconds."""
 HEADROOM = 0.8
-"""Share of the device's capacity that the expected load may use after a step down."""
+"""Maximum fraction of the device's capacity that the expected load may use after a reduction is decreased."""
 RECOVERY_S = 0.2
-"""Fall of the mean age of classified regions in one period from which no further step is needed: the backlog shrinks.
-"""
+"""If the mean age of a pipeline's results falls by more than this time in s within a period, the backlog shrinks and
+the pipeline's reduction is not increased."""
 CAPACITY_MEMORY = 0.5
-"""Weight of earlier saturated periods in the capacity of the device."""
+"""Weight of earlier saturated periods in the moving average that measures the device's capacity."""
 MOST_NTH = 30
-"""Largest n of every-nth: one frame a second of a fast camera."""
+"""Largest n of the policy ``every-nth``. With n = 30, a camera of 30 frames a second keeps one frame a second."""
 
 
 class PipelineModels(Protocol):
-    """The facts about the pipelines of a node and their models that scheduling and overload policies need."""
+    """Interface to the facts about a node's pipelines and models that the scheduler and the overload policies need."""
 
     def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
-        """Return the maximum number of rows worth merging into a batch."""
+        """Return the maximum number of images worth merging into a batch."""
 
     def is_loading(self, pipeline: str) -> bool:
-        """Return whether a pipeline has no model yet, and its model is still to be loaded."""
+        """Return whether a pipeline has no model yet because its first model is still to be loaded."""
 
     def has_lighter(self, pipeline: str) -> bool:
         """Return whether the lighter model of a pipeline is loaded."""
 
     def batch_s(self, pipeline: str, rows: int, *, lighter: bool = False) -> float:
-        """Return the expected device time of a batch in seconds."""
+        """Return the expected device time in s of a batch of ``rows`` images."""
 
     def config(self, pipeline: str) -> PipelineConfig:
         """Return the settings of a pipeline."""
@@ -59,20 +63,28 @@ class PipelineModels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeriodLoad:
-    """Load of the device in one period: device seconds per second, by pipeline. ``capacity`` is the highest total."""
+    """Load of the device in one period.
+
+    ``used`` maps a pipeline to its device time in s per second. ``capacity`` is the total device time in s per second
+    that the device reaches while it is saturated.
+    """
 
     saturated: bool
     used: Mapping[str, float]
     capacity: float
 
     def fits(self, pipeline: str, factor: float) -> bool:
-        """Return whether the device has room if the load of a pipeline is multiplied by ``factor``."""
+        """Return whether the device has enough capacity if the load of one pipeline is multiplied by ``factor``."""
         total = sum(self.used.values()) + self.used.get(pipeline, 0.0) * (factor - 1.0)
         return total <= HEADROOM * self.capacity
 
 
 class DeviceLoad:
-    """Measures the load of the device. Its capacity is the load of saturated periods. Times in s never go back."""
+    """Measures the load of a device.
+
+    The capacity of the device is a moving average of its load in saturated periods. Times are in s and do not
+    decrease.
+    """
 
     def __init__(self) -> None:
         self._began_s: float | None = None
@@ -83,11 +95,14 @@ class DeviceLoad:
         self._capacity = 0.0
 
     def use(self, pipeline: str, seconds: float) -> None:
-        """Add device time of a pipeline."""
+        """Add device time in s that a pipeline has used."""
         self._used_s[pipeline] += seconds
 
     def note(self, now_s: float, waiting: bool) -> PeriodLoad | None:
-        """Note whether work waits from now on. Return the load of a period that has ended, else None."""
+        """Note whether work waits for an engine from ``now_s`` on.
+
+        Return the load of a period that ends at ``now_s``, else None.
+        """
         if self._began_s is None:
             self._began_s = self._noted_s = now_s
         self._waiting_s += max(0.0, now_s - self._noted_s) * self._waiting
@@ -107,10 +122,13 @@ class DeviceLoad:
 
 
 class OverloadControl:
-    """The reduction of one pipeline. ``degree`` is 1 without a reduction.
+    """Decides how far one pipeline reduces its work while the node is overloaded.
 
-    With ``every-nth``, each n-th frame of a camera is kept, and n is the degree. With ``lighter``, the degree 2
-    stands for the lighter model. The policy ``shed`` needs no degree, because the age of each frame decides.
+    ``degree`` is 1 while the pipeline does not reduce its work.
+
+    With the policy ``every-nth``, every n-th frame of a camera is kept, where n is ``degree``. With the policy
+    ``lighter``, the lighter model classifies while ``degree`` is 2. The policy ``shed`` always has ``degree`` 1,
+    because it drops frames by age.
     """
 
     def __init__(self, pipeline: str, policy: Overload) -> None:
@@ -126,26 +144,27 @@ class OverloadControl:
 
     @property
     def lighter(self) -> bool:
-        """Whether the lighter model classifies."""
+        """Whether the lighter model of the pipeline classifies live frames."""
         return self.policy == "lighter" and self.degree > 1
 
     def keeps(self, camera: str) -> bool:
-        """Return whether to keep the next frame of a camera."""
+        """Return whether the policy keeps the next frame of a camera."""
         if self.policy != "every-nth" or self.degree == 1:
             return True
         self._frames[camera] += 1
         return self._frames[camera] % self.degree == 0
 
     def classified(self, rows: int, age_s: float, goal_s: float) -> None:
-        """Add rows that are being classified, with the expected age of their results."""
+        """Count ``rows`` regions that an engine classifies, with the expected age in s of their results when these
+        are written."""
         self._rows += rows
         self._age_s += rows * age_s
         self._late_rows += rows if age_s > goal_s else 0
 
     def end_period(self, load: PeriodLoad, lighter_factor: float) -> bool:
-        """Change the degree by the load of a period. Return whether the degree has changed.
+        """Adjust ``degree`` to the load of the period that has ended. Return whether ``degree`` has changed.
 
-        ``lighter_factor`` is the time per row of the usual model divided by that of the lighter one.
+        ``lighter_factor`` is the usual model's time per image divided by the lighter model's time per image.
         """
         late = 2 * self._late_rows > self._rows
         mean_age_s = self._age_s / self._rows if self._rows else 0.0
@@ -182,7 +201,7 @@ class OverloadPolicies:
         self._shed: Counter[tuple[str, str]] = Counter()
 
     def thin(self, job: Job) -> None:
-        """Shed the frames of a new job that ``every-nth`` drops at present."""
+        """Shed the frames of a new job that the policy ``every-nth`` drops."""
         control = self._control(job.pipeline)
         if control.degree > 1:
             self._count(job, EVERY_NTH, lambda item: item.lane == LIVE and not control.keeps(item.camera))
@@ -202,11 +221,14 @@ class OverloadPolicies:
             control.classified(len(task.images), (end_ns - task.item.captured_ns) / 1e9, goal_s)
 
     def use(self, pipeline: str, seconds: float) -> None:
-        """Add measured device time of a pipeline."""
+        """Add measured device time in s that a pipeline has used."""
         self._load.use(pipeline, seconds)
 
     def note(self, now_ns: int, waiting: bool) -> None:
-        """Note whether work waits from now on. At the end of a period, change the degrees of all controls."""
+        """Note whether work waits for an engine from ``now_ns`` on.
+
+        At the end of a period, adjust the reduction of every pipeline.
+        """
         load = self._load.note(now_ns / 1e9, waiting)
         if load is None:
             return
@@ -216,12 +238,12 @@ class OverloadPolicies:
                 self._changed.append(control)
 
     def changed_controls(self) -> list[OverloadControl]:
-        """Return the controls whose degree has changed since the last call."""
+        """Return the OverloadControls whose ``degree`` has changed since the last call."""
         changed, self._changed = self._changed, []
         return changed
 
     def shed_counts(self) -> dict[tuple[str, str], int]:
-        """Return the number of frames shed since the last call, by pipeline and reason."""
+        """Return the number of frames shed since the last call. The keys are (pipeline, reason)."""
         shed, self._shed = self._shed, Counter()
         return shed
 
@@ -240,7 +262,7 @@ class OverloadPolicies:
         return control
 
     def _lighter_factor(self, pipeline: str) -> float:
-        """Return the time per row of the usual model, divided by that of the lighter one."""
+        """Return the usual model's time per image divided by the lighter model's time per image."""
         usual, lighter = (
             self._models.batch_s(pipeline, rows, lighter=lighter) / rows
             for lighter in (False, True)

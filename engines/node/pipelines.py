@@ -1,4 +1,7 @@
-"""The models of a node, by pipeline. The models follow the configuration and the repository while the node runs."""
+"""The models that a node serves for its pipelines.
+
+While the node runs, changes of the configuration and of the model repository take effect.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,17 @@ T = TypeVar("T")
 _log = logs.get("engines.node")
 
 RETRY_S = 60.0
-"""Time in s after which a refused version is tried again: its file may be there by then, or memory may be free."""
+"""Time in s after which a model version that could not be loaded is tried again. By then the model file may exist, or
+memory may be free."""
 REMOVED_S = 60.0
 """Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
 need the model."""
 
 _LIGHTER = "/lighter"
-"""Suffix of the name under which the lighter model of a pipeline is kept. No pipeline's own name has a slash."""
+"""Suffix of the name under which the lighter model of a pipeline is kept. The slash makes the name differ from every
+pipeline's own name."""
 _UNKNOWN = PipelineConfig(name="unknown", model="unknown", width=1, height=1)
-"""Settings of a pipeline that is not configured."""
+"""Placeholder for the settings of a pipeline that is not configured."""
 
 
 @dataclass(eq=False, slots=True)
@@ -44,34 +49,37 @@ class _Serving:
     config: PipelineConfig
     """Settings of the pipeline."""
     stand_in: bool = False
-    """Whether the model serves only until the plan of its own backend is built."""
+    """Whether the model serves on a substitute backend until its TensorRT plan is built."""
     in_use: int = 0
     replaced: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class _Build:
-    """A model whose backend builds a plan in the background."""
+    """A model whose TensorRT plan is built in the background."""
 
     settings: ModelSettings
     model: AnyModel
     cancelled: bool = False
 
     def cancel(self) -> None:
-        """Let the build end after its current step."""
+        """Make the build of the TensorRT plan end after its current step."""
         self.cancelled = True
         self.model.cancel_build()
 
 
 class LiveModels:
-    """The served models. A new version is loaded beside the present one, and replaces it between two batches.
+    """The served models of a node.
 
-    A version that cannot be loaded changes nothing: the pipeline keeps its present model, and the version is tried
-    again after ``RETRY_S``. Each second model is loaded, replaced and refused by itself. A pipeline is served without
-    a second model that cannot be loaded. A model whose backend must build a plan is built in the background, one at a
-    time. Until then the present model serves; without one, a stand-in. All methods belong to one event loop. Call
-    ``want`` and ``update``, then ``run``, then ``close``. Models are loaded in threads of ``executor``, by default in
-    those of the event loop.
+    A new version of a model is loaded beside the present version, and replaces the present version between two
+    batches.
+
+    If a version cannot be loaded, the pipeline keeps its present model, and the version is tried again after
+    ``RETRY_S``. Each second model is loaded and replaced independently of the pipeline's own model. If a second model
+    cannot be loaded, the pipeline is served without the second model. TensorRT plans are built in the background, one
+    at a time. During a build, the present model serves, or a model on a substitute backend if there is no present
+    model. Call all methods on one event loop: ``want`` and ``update``, then ``run``, then ``close``. Models are
+    loaded in threads of ``executor``, or of the event loop's default executor if ``executor`` is None.
     """
 
     def __init__(
@@ -87,10 +95,11 @@ class LiveModels:
         self._executor = executor
         self._wanted: dict[str, PipelineConfig] = {}
         self._seconds: dict[str, SecondWanted] = {}
-        """Second models that are wanted, by ``SecondWanted.name``."""
+        """Maps ``SecondWanted.name`` to each second model that the configuration asks for."""
         self._serving: dict[str, _Serving] = {}
         self._refused: dict[str, tuple[ModelSettings, float]] = {}
-        """Settings that could not be served, and the monotonic time of the next attempt, by pipeline."""
+        """Maps the name of each model that could not be loaded to its settings and the monotonic time in s of the
+        next attempt."""
         self._builds: dict[str, _Build] = {}
         self._building: set[asyncio.Task[None]] = set()
         self._one_build = asyncio.Semaphore()
@@ -98,9 +107,9 @@ class LiveModels:
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.on_update: Callable[[], None] = lambda: None
-        """Called after each pipeline whose model was loaded, refused, or found unchanged."""
+        """Called each time that a model has been loaded, could not be loaded, or was found unchanged."""
         self.on_refused: Callable[[str, str], None] = lambda _name, _reason: None
-        """Called with its name and the reason for each model that cannot be served."""
+        """Called with (name, reason) for each model that cannot be loaded."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -109,7 +118,7 @@ class LiveModels:
         return frozenset(name for name in loaded if "/" not in name)
 
     def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
-        """Return the maximum number of rows worth merging into a batch; 1 for a pipeline that is not served."""
+        """Return the maximum number of images worth merging into a batch; 1 for a pipeline that is not served."""
         serving = self._serving_of(pipeline, lighter)
         return serving.model.max_rows if serving else 1
 
@@ -118,12 +127,12 @@ class LiveModels:
         return pipeline + _LIGHTER in self._serving
 
     def batch_s(self, pipeline: str, rows: int, *, lighter: bool = False) -> float:
-        """Return the expected device time of a batch in seconds; 0 for a pipeline that is not served."""
+        """Return the expected device time in s of a batch of ``rows`` images; 0 for a pipeline that is not served."""
         serving = self._serving_of(pipeline, lighter)
         return serving.model.batch_time.predict_s(rows) if serving else 0.0
 
     def _serving_of(self, pipeline: str, lighter: bool) -> _Serving | None:
-        """Return the model of a pipeline: the lighter one if it is wanted and loaded, else the usual one."""
+        """Return a pipeline's lighter model if ``lighter`` is true and that model is loaded, else the usual model."""
         return (self._serving.get(pipeline + _LIGHTER) if lighter else None) or self._serving.get(pipeline)
 
     def config(self, pipeline: str) -> PipelineConfig:
@@ -138,27 +147,34 @@ class LiveModels:
 
     @property
     def slot_count(self) -> int:
-        """Maximum number of batches that one model can have in flight, now or once it is built; 1 without a model."""
+        """Maximum number of batches in flight of any one model, loaded or with a plan being built; 1 if there is no
+        model."""
         served = [serving.model for serving in self._serving.values()]
         held = [*served, *(build.model for build in self._builds.values())]
         return max((model.slot_count for model in held), default=1)
 
     def unready_reason(self) -> str:
-        """Return why no batch can be classified. Empty if a model is served, or if no pipeline is configured."""
+        """Return why no batch can be classified.
+
+        The reason is empty if a model is served, or if no pipeline is configured.
+        """
         is_served = any("/" not in name for name in self._serving)
         return "" if is_served or not self._wanted else "no model is loaded"
 
     def is_loading(self, pipeline: str) -> bool:
-        """Return whether a pipeline has no model yet, and its model is still to be loaded."""
+        """Return whether a pipeline has no model yet because its first model is still to be loaded."""
         return pipeline in self._wanted and pipeline not in self._serving and pipeline not in self._refused
 
     def served_version(self, pipeline: str) -> str:
-        """Return the version of a pipeline's open model, such as ``regions@2``; empty without one."""
+        """Return the version of a pipeline's open model, such as ``regions@2``; empty if no model is open."""
         serving = self._serving.get(pipeline)
         return serving.settings.version if serving else ""
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
-        """Let ``run`` serve these pipelines, and no others after ``REMOVED_S``."""
+        """Set the pipelines that ``run`` serves.
+
+        ``run`` drops the models of all other pipelines after ``REMOVED_S``.
+        """
         self._wanted = {each.name: each for pipeline in pipelines for each in _models_of(pipeline)}
         found = (SecondWanted(pipeline, config) for pipeline in self._wanted.values() for config in pipeline.then)
         self._seconds = {second.name: second for second in found}
@@ -174,7 +190,8 @@ class LiveModels:
         self._changed.set()
 
     async def run(self, pause_s: float) -> None:
-        """Follow ``want`` at once, and look for promoted versions every ``pause_s`` seconds, for ever."""
+        """Call ``update`` for ever: at once after each call of ``want``, and every ``pause_s`` seconds to find
+        promoted versions."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), pause_s)
@@ -182,10 +199,10 @@ class LiveModels:
                 await self.update()
 
     async def update(self) -> None:
-        """Load all models that are wanted but not served, and drop the models of pipelines removed long ago.
+        """Load all configured models that are not served yet, and drop the models of pipelines removed long ago.
 
-        Begin the builds of plans without waiting for them. Raise ConfigError with the first pipeline that cannot be
-        served; the others are served all the same.
+        Start to build TensorRT plans, without waiting for the builds. If pipelines cannot be served, serve all other
+        pipelines, then raise ConfigError for the first pipeline that failed.
         """
         self._changed.clear()
         now_s = self._monotonic()
@@ -206,10 +223,10 @@ class LiveModels:
 
     @contextlib.asynccontextmanager
     async def use(self, pipeline: str, *, lighter: bool = False) -> AsyncIterator[Cascade]:
-        """Yield the present models of a pipeline, which stay open meanwhile. Raise PipelineUnknown.
+        """Yield the present models of a pipeline, and keep these models open for the ``with`` block.
 
-        With ``lighter``, yield its lighter model, or the usual one if that is not loaded. Second models stay the
-        same.
+        If ``lighter`` is true, yield the pipeline's lighter model, or the usual model if the lighter model is not
+        loaded. ``lighter`` does not change the second models. Raise PipelineUnknown.
         """
         first = self._serving_of(pipeline, lighter)
         if first is None or not isinstance(first.model, ServedModel):
@@ -265,7 +282,7 @@ class LiveModels:
         self._replace(wanted, settings, model)
 
     async def _begin_build(self, wanted: Wanted, settings: ModelSettings, model: AnyModel) -> None:
-        """Open a stand-in if no present model can serve, and build the plan of the model in the background."""
+        """Build the TensorRT plan of a model in the background. If no present model can serve, open a substitute."""
         name, before = wanted.name, self._serving.get(wanted.name)
         if not before or (
             before.settings != settings and (before.stand_in or before.settings.input != settings.input)
@@ -318,7 +335,7 @@ class LiveModels:
         _log.info("model_served", pipeline=name, model=settings.version, before=replaced, stand_in=stand_in)
 
     def _refusal(self, wanted: Wanted, settings: ModelSettings, error: Exception) -> ConfigError:
-        """Note and log that a version cannot be served, and return the error for the caller."""
+        """Note and log that a model version cannot be loaded, and return the error for the caller to raise."""
         name = wanted.name
         self._refused[name] = settings, self._monotonic() + RETRY_S
         self._measure()
@@ -361,9 +378,9 @@ class LiveModels:
 
 
 def _models_of(pipeline: PipelineConfig) -> list[PipelineConfig]:
-    """Return the settings of a pipeline's usual model, and of its lighter one if it has one.
+    """Return the settings of a pipeline's usual model, and of the pipeline's lighter model if there is one.
 
-    Both use the second models of the pipeline.
+    The lighter model's settings have no second models, because ``use`` takes the second models of the usual settings.
     """
     if not pipeline.lighter:
         return [pipeline]

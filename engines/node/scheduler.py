@@ -1,9 +1,10 @@
 """The scheduler decides which batches an engine classifies next, and which batches are merged.
 
-Pure. Fair shares of the device choose the pipeline. The scheduler then merges jobs of that pipeline from all topic
-partitions, the earliest deadline first, up to the size that finishes most regions in time. It never waits for more
-batches, because the next ones arrive while the engine classifies. Live batches go before late ones. Under overload it
-applies the policy of each pipeline to live frames.
+Pure. The scheduler first chooses a pipeline by fair shares of device time. The scheduler then merges jobs of this
+pipeline from all topic partitions, the earliest deadline first, up to the batch size with which most regions meet
+their deadlines. The scheduler never waits for more batches, because further batches arrive while the engine
+classifies. Live batches are classified before late batches. Under overload, the scheduler applies the overload policy
+of each pipeline to live frames.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from ingest.site.pipeline import Priority
 
 LEVELS: tuple[Priority, ...] = ("high", "normal", "low")
 LOOK_AHEAD = 2
-"""Number of full batches behind the next one whose deadlines count for the size of the next one. It bounds the time
-of a decision."""
+"""Number of full batches after the next batch whose deadlines are considered when the size of the next batch is
+chosen. This limit bounds the time of the decision."""
 LATE_LEVEL = len(LEVELS)
-"""Level of all late batches, below every live one."""
+"""Priority level of all late batches, which is below every level of live batches."""
 
 
 class QueueKey(NamedTuple):
-    """The queue of one pipeline and lane."""
+    """Key of a queue: the pipeline, and whether the queue holds late batches or live batches."""
 
     pipeline: str
     late: bool
@@ -42,7 +43,7 @@ class QueueKey(NamedTuple):
 class StageSeconds:
     """Measured time of a merged batch, in seconds: copying its pixels, computing, and decoding its outputs.
 
-    ``cascade`` is the time of all second models, 0 without any.
+    ``cascade`` is the time of all second models; 0 if the pipeline has no second models.
     """
 
     copy: float = 0.0
@@ -52,7 +53,10 @@ class StageSeconds:
 
     @property
     def device_s(self) -> float:
-        """Time that the batch occupied its device. Second models count in full, because they delay its results."""
+        """Time in s for which the batch occupied the device.
+
+        The whole time of the second models is included, because second models delay the results of the batch.
+        """
         return self.compute + self.cascade
 
 
@@ -72,16 +76,16 @@ class MergedBatch:
 
     @property
     def rows(self) -> int:
-        """Number of rows of the engine call. Each region is one row."""
+        """Number of rows of the engine call: one row for each region of a frame."""
         return sum(len(task.images) for task in self.tasks)
 
 
 class Scheduler:
     """Queues of the jobs that need an engine, per pipeline, lane and topic partition.
 
-    Jobs of a topic partition and pipeline are classified in offset order. A job with more rows than the model's batch
-    is classified alone. While the model of a pipeline is loading, its jobs wait, and the topic partitions that they
-    come from are blocked: nothing more is read from them. Times in ns are Unix times.
+    Jobs of a topic partition and pipeline are classified in offset order. A job with more regions than the model's
+    largest batch is classified alone. While the model of a pipeline is loading, the pipeline's jobs wait, and no more
+    records are read from the topic partitions of these jobs. Times in ns are Unix times.
     """
 
     def __init__(self, models: PipelineModels) -> None:
@@ -91,20 +95,21 @@ class Scheduler:
         self._shares: FairShares[QueueKey] = FairShares()
         self.policies = OverloadPolicies(models)
         self.write_s = 0.0
-        """Expected time in s from the end of a batch until its results are written. Deadlines include it."""
+        """Expected time in s from the end of a batch until its results are written. The scheduler subtracts this time
+        from each deadline."""
 
     @property
     def waiting(self) -> int:
-        """Number of rows that wait for an engine."""
+        """Number of regions that wait for an engine."""
         return self._rows.total()
 
     def waiting_in(self, topic: str) -> int:
-        """Return the number of rows from one topic that wait for an engine, without those of blocked partitions."""
+        """Return the number of regions from one topic that wait for an engine, except from blocked partitions."""
         blocked = self.blocked()
         return sum(rows for tp, rows in self._rows.items() if tp.topic == topic and tp not in blocked)
 
     def rows_of(self, tp: TopicPartition) -> int:
-        """Return the number of rows from one topic partition that wait for an engine."""
+        """Return the number of regions from one topic partition that wait for an engine."""
         return self._rows[tp]
 
     def blocked(self) -> set[TopicPartition]:
@@ -113,11 +118,12 @@ class Scheduler:
         return {tp for queue in loading for tp in queue}
 
     def add(self, tp: TopicPartition, job: Job, now_ns: int) -> None:
-        """Append a job to the queue of its pipeline and topic partition, without the frames that the policy sheds.
+        """Append a job to the queue of its pipeline and topic partition, without the frames that the overload policy
+        sheds.
 
-        A job without any other frame is settled, and not queued. Its results are due at the earliest capture time
-        plus the latency goal. A capture time in the future counts as now, and an overdue job is due now. So a wrong
-        clock of a camera delays no other camera.
+        A job whose frames are all shed is not queued. The results of a job are due at the earliest capture time of
+        its frames plus the latency goal. A capture time in the future counts as now, and an overdue job is due now,
+        so that a camera with a wrong clock does not delay other cameras.
         """
         self.policies.thin(job)
         if job.settled:
@@ -141,8 +147,8 @@ class Scheduler:
     def next(self, now_ns: int) -> MergedBatch | None:
         """Return the next batch to classify; None if no job can be classified now.
 
-        Shed the frames that can no longer be fresh, if the policy of their pipeline says so. Their jobs may then be
-        settled.
+        Before the choice, shed the frames of pipelines with the policy ``shed`` that would be too old when
+        classified. A job whose frames are all shed leaves the queue.
         """
         for key in list(self._queues):
             self._shed_stale(key, now_ns)
@@ -183,7 +189,8 @@ class Scheduler:
         return self._models.batch_s(key.pipeline, rows, lighter=self._uses_lighter(key))
 
     def _shed_stale(self, key: QueueKey, now_ns: int) -> None:
-        """Shed the live frames that would be older than the freshness at the end of the next full batch."""
+        """Shed live frames that would be older than ``freshness_s`` when the results of the next full batch are
+        written."""
         config, queue = self._models.config(key.pipeline), self._queues[key]
         if key.late or config.overload != "shed" or not config.freshness_s:
             return
@@ -208,7 +215,7 @@ class Scheduler:
         return LATE_LEVEL if key.late else LEVELS.index(self._models.config(key.pipeline).priority)
 
     def _chosen(self, key: QueueKey, now_ns: int) -> list[TopicPartition]:
-        """Return the topic partition of each job to classify together, in the order of deadlines."""
+        """Return the topic partitions of the jobs to merge into the next batch, in the order of deadlines."""
         most_rows = self._max_rows(key)
         jobs = self._by_deadline(key)
         fitting, behind = self._fill(jobs, most_rows)
@@ -221,7 +228,8 @@ class Scheduler:
         least_s = predict_s(1) + self.write_s
 
         def due_of(job: Job) -> WaitingJob:
-            """Return when a job is due: at its deadline, or if that is missed anyway, when it becomes stale."""
+            """Return when a job is due: at its deadline, or at the time its frames become stale if the deadline
+            cannot be met."""
             due_s = (job.deadline_ns - now_ns) / 1e9
             if due_s < least_s and fresh_s:
                 due_s = (job.captured_ns - now_ns) / 1e9 + fresh_s
@@ -236,7 +244,7 @@ class Scheduler:
     def _fill(
         self, jobs: Iterator[tuple[TopicPartition, Job]], most_rows: int
     ) -> tuple[list[tuple[TopicPartition, Job]], list[Job]]:
-        """Take jobs until a batch is full. Return those that fit, and those that do not."""
+        """Take jobs until a batch is full. Return the jobs that fit into the batch, and the jobs that do not fit."""
         fitting, behind, rows = list[tuple[TopicPartition, Job]](), list[Job](), 0
         full: set[TopicPartition] = set()
         for tp, job in jobs:
@@ -251,7 +259,8 @@ class Scheduler:
         return fitting, behind
 
     def _by_deadline(self, key: QueueKey) -> Iterator[tuple[TopicPartition, Job]]:
-        """Yield the jobs of a queue, those of a topic partition in their order, else the earliest deadline first."""
+        """Yield the jobs of a queue, the earliest deadline first, but keep the offset order within each topic
+        partition."""
         queue = self._queues[key]
         heads = [(jobs[0].deadline_ns, tp, 0) for tp, jobs in queue.items()]
         heapq.heapify(heads)
