@@ -43,7 +43,7 @@ MOST_NTH = 30
 
 
 class PipelineModels(Protocol):
-    """Interface to the facts about a node's pipelines and models that the scheduler and the overload policies need."""
+    """Interface to the facts about pipelines and models that the scheduler and the overload policies need."""
 
     def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
         """Return the maximum number of images worth merging into a batch."""
