@@ -109,7 +109,7 @@ def _finish_times(jobs: Sequence[WaitingJob], predict_s: Callable[[int], float])
 
 
 def _rows_in_time(jobs: Sequence[WaitingJob], first: int, most_rows: int, predict_s: Callable[[int], float]) -> int:
-    """Return how many images meet their deadlines if the first batch has ``first`` jobs and all later ones are full."""
+    """Return how many images meet their deadlines if the first batch has ``first`` jobs and later ones are full."""
     in_time, now_s, begin, size = 0, 0.0, 0, first
     while begin < len(jobs):
         batch = jobs[begin : begin + size]

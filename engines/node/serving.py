@@ -22,7 +22,7 @@ from ingest.site import PipelineConfig, SecondModelConfig
 _log = logs.get("engines.node")
 
 Refine = Callable[[Sequence[ItemTask], list[list[Detection]]], list[list[Detection]]]
-"""Function that adds attributes to the detections of each task. It raises no error other than MemoryError and
+"""Function that adds attributes to the detections of each task. The function may raise only MemoryError and
 DeviceLost."""
 
 
@@ -36,7 +36,7 @@ class EngineModel:
     def __init__(self, model: Model, engine: Engine, decoder: OutputDecoder) -> None:
         self.model = model
         self.batch_time = BatchTime()
-        """Expected device time of a batch. ``open`` begins with the times of the warm-up."""
+        """Expected device time of a batch. ``open`` fills it with the batch times that warm-up measured."""
         self._engine = engine
         self._decoder = decoder
         spec = model.manifest.input
@@ -46,24 +46,30 @@ class EngineModel:
 
     @property
     def max_rows(self) -> int:
-        """Maximum number of rows merged into one batch. Merging more rows would only make the first one wait."""
+        """Maximum number of images merged into one batch.
+
+        A larger batch would only delay the results of its first images.
+        """
         return self._engine.batch_size
 
     @property
     def slot_count(self) -> int:
-        """Maximum number of batches in flight, including one that is filled or decoded."""
+        """Maximum number of batches in flight, including batches that are being filled or decoded."""
         return self._engine.slot_count
 
     def needs_build(self) -> bool:
-        """Return whether ``open`` would first build a plan, which takes minutes."""
+        """Return whether ``open`` would first build a TensorRT plan, which takes minutes."""
         return self._engine.needs_build(self.model)
 
     def cancel_build(self) -> None:
-        """Make ``open`` raise BuildCancelled if it builds a plan, now or later. May be called in any thread."""
+        """Make a present or later call of ``open`` raise BuildCancelled instead of building a TensorRT plan.
+
+        Any thread may call this method.
+        """
         self._engine.cancel_build()
 
     def open(self) -> None:
-        """Load and warm up the engine, and try the decoder.
+        """Load the model into the engine, warm the engine up, and try the decoder on outputs of the model.
 
         The model is ready when this method returns. Raise ModelLoadFailed.
         """
@@ -79,7 +85,7 @@ class EngineModel:
     def _require_readable(self) -> None:
         """Raise ModelLoadFailed if the decoder cannot read the outputs of several images of noise.
 
-        Otherwise every frame would become a dead letter.
+        With a decoder that cannot read the outputs, every frame would become a dead letter.
         """
         height, width, _ = self._canvas
         outputs = self._engine.infer(noise_images(width, height))
@@ -91,9 +97,10 @@ class EngineModel:
     def _run(
         self, rows: Sequence[FrameRegion], images: Sequence[Pixels], took: StageSeconds
     ) -> list[list[Detection]]:
-        """Return the detections of each row, from engine calls of at most ``max_rows`` rows each.
+        """Return the detections of each image, using engine calls of at most ``max_rows`` images.
 
-        An item may declare thousands of one-pixel regions. Padding all of them at once would take gigabytes.
+        A batch item may declare thousands of one-pixel regions. To pad all regions of such an item at once would take
+        gigabytes of memory.
         """
         found: list[list[Detection]] = []
         for first in range(0, len(rows), self.max_rows):
@@ -129,10 +136,10 @@ class ServedModel(EngineModel):
         super().__init__(model, engine, decoder or decoders.make(model.manifest.decoder, options))
 
     def classify(self, merged: MergedBatch, refine: Refine = _unchanged) -> None:
-        """Settle every task with its detections, after ``refine`` has added their attributes.
+        """Classify a merged batch, and set the detections of every task after ``refine`` has added attributes.
 
-        Settle it with its error if it also fails in an engine call of its own. Add the time that each stage took to
-        ``merged.took``. Raise DeviceLost.
+        If a task also fails in an engine call of its own, set the error of the task. Add the time that each stage
+        took to ``merged.took``. Raise DeviceLost.
         """
         for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
             job.model = self.model.manifest.id
@@ -184,10 +191,11 @@ class SecondModel(EngineModel):
         self._failing = False
 
     def label(self, rows: Sequence[FrameRegion], images: Sequence[Pixels]) -> list[list[Detection] | None]:
-        """Return the labels of each image as detections; None for an image on which the model fails alone.
+        """Return the labels of each image as detections; None for an image that fails even in an engine call of its
+        own.
 
-        Images are in the model's colours, each of the size of its region's ``inner``. Raise MemoryError or
-        DeviceLost.
+        Each image has the model's colour order, and the size of ``region.inner`` in the image's FrameRegion. Raise
+        MemoryError or DeviceLost.
         """
         found = self._label(rows, images)
         if rows and self._failing and None not in found:
@@ -211,10 +219,10 @@ class SecondModel(EngineModel):
 
 
 class RepositorySource:
-    """Served models from a repository.
+    """Makes the models that a node serves, from a model repository.
 
-    ``make_engine`` returns a new engine for a model. ``make_stand_in`` returns one that loads within seconds, for the
-    time in which the other one builds a plan.
+    ``make_engine`` returns a new engine for a model. ``make_stand_in`` returns a substitute engine that loads within
+    seconds, and serves while the model's own engine builds a TensorRT plan.
     """
 
     def __init__(
@@ -228,7 +236,7 @@ class RepositorySource:
         self._make_stand_in = make_stand_in
 
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
-        """Return the version that the configuration names, else the promoted one.
+        """Return the model version that the configuration names, or else the promoted version.
 
         Raise ModelUnknown or ManifestError.
         """
@@ -244,7 +252,10 @@ class RepositorySource:
         return self._made_second(config, self._make_engine)
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel | None:
-        """Return the model for the time of a build, not yet opened, or None. Raise EngineError."""
+        """Return the model on a substitute engine, not yet opened; None if there is no substitute.
+
+        Raise EngineError.
+        """
         if not self._make_stand_in:
             return None
         if isinstance(wanted, PipelineConfig):

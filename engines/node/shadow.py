@@ -1,4 +1,4 @@
-"""Shadow mode: candidates classify a share of the frames after the served models, and are compared with them."""
+"""Shadow mode: candidate models classify a share of the frames that served models have classified, for comparison."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ from ingest.site import PipelineConfig
 _log = logs.get("engines.node.shadow")
 
 QUEUED_FRAMES = 32
-"""Maximum number of frames that wait for a candidate. Further frames are skipped."""
+"""Maximum number of frames that wait for candidate models. Further frames are skipped."""
 QUEUED_BYTES = 32 * 1024 * 1024
-"""Maximum bytes of pixels that wait for a candidate."""
+"""Maximum total size in bytes of the pixels that wait for candidate models."""
 IDLE_POLL_S = 0.02
-"""Time between two looks whether the node is idle, in seconds. Only frames that wait for a candidate cause looks."""
+"""Time in s between two checks whether the node is idle. The node checks only while frames wait for a candidate."""
 FAILURES = 3
-"""Number of frames in a row whose failure switches a candidate off. A single frame may be faulty itself."""
+"""A candidate is switched off after this number of failed frames in a row. One failure is not enough, because the
+frame itself may be faulty."""
 LOWEST_PRIORITY = 19
-"""Nice value of the candidates' threads, which gives the processor to all other threads first."""
+"""Nice value of the candidates' threads. With this value, all other threads get the processor first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ShadowFrame:
-    """A frame that waits for the candidate, and the detections of the served model."""
+    """A frame that waits for the candidate model, and the served model's detections in this frame."""
 
     task: ItemTask
     pipeline: str
@@ -59,12 +60,12 @@ class _ShadowFrame:
 
 
 class ShadowRunner:
-    """Runs the candidates of pipelines with ``shadow``.
+    """Runs the candidate models that pipelines name in their setting ``shadow``.
 
     A candidate gets copies of frames that the served model has classified, one at a time, and only while ``busy()``
-    is false. A candidate computes in threads of the lowest priority, and its errors concern no result. Frames for
-    which there is no idle time are skipped. All methods belong to one event loop. ``produce`` writes a record, as
-    ``Log.produce`` does.
+    is false. A candidate computes in threads of the lowest priority, and a candidate's errors do not affect results.
+    Frames are skipped if the node has no idle time. All methods belong to one event loop. ``produce`` writes a
+    record, as ``Log.produce`` does.
     """
 
     def __init__(
@@ -82,18 +83,21 @@ class ShadowRunner:
         self._models.on_refused = self._on_refused
         self._pipelines: dict[str, PipelineConfig] = {}
         self._off: set[str] = set()
-        """Pipelines whose candidate was switched off."""
+        """Names of the pipelines whose candidate was switched off."""
         self._failures: Counter[str] = Counter()
         self._frames: deque[_ShadowFrame] = deque()
         self._nbytes = 0
         self._offered = asyncio.Event()
         self._ends: deque[ShadowRecord] = deque()
         self._reasons: dict[str, tuple[str, str]] = {}
-        """Candidate and reason of the last end that was written, by pipeline."""
+        """Maps a pipeline's name to the (candidate, reason) that was last reported as switched off."""
         self.busy: Callable[[], bool] = lambda: False
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
-        """Let ``run`` load the candidates of these pipelines. After a failure, a changed candidate is tried."""
+        """Set the pipelines whose candidates ``run`` loads.
+
+        If a candidate was switched off and its pipeline now names another candidate, run the other candidate.
+        """
         before, self._pipelines = self._pipelines, {each.name: each for each in pipelines if each.shadow}
         for name, old in before.items():
             if name not in self._pipelines or self._pipelines[name].shadow != old.shadow:
@@ -101,7 +105,7 @@ class ShadowRunner:
         self._load()
 
     def offer(self, merged: MergedBatch, served: str) -> None:
-        """Queue the sampled frames of a batch that the model ``served`` has classified. Returns at once."""
+        """Queue the sampled frames of a batch that the model ``served`` has classified. Return at once."""
         pipeline = self._pipelines.get(merged.pipeline)
         if pipeline is None or not self._runs(pipeline):
             return
@@ -134,7 +138,7 @@ class ShadowRunner:
             await asyncio.wait({following})
 
     async def close(self) -> None:
-        """Release the candidates. A frame that is computed at this moment is abandoned."""
+        """Release the candidates. Abandon the frame that a candidate is computing at this moment."""
         await self._models.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -191,9 +195,9 @@ class ShadowRunner:
         )
 
     def _runs(self, pipeline: PipelineConfig) -> bool:
-        """Return whether the candidate itself is open.
+        """Return whether the candidate that a pipeline names is open.
 
-        While a changed candidate loads, or after its refusal, the candidate before it is still open.
+        While a new candidate loads, or if the new candidate cannot be loaded, the previous candidate is still open.
         """
         return pipeline.name not in self._off and self._models.served_version(pipeline.name) == pipeline.shadow
 
@@ -205,7 +209,7 @@ class ShadowRunner:
             _log.warning("comparison_not_written", pipeline=record.pipeline, error=repr(error))
 
     def _switch_off(self, pipeline: PipelineConfig, reason: str) -> None:
-        """End a candidate until its pipeline names another one."""
+        """Stop the candidate of a pipeline until the pipeline names another candidate."""
         self._off.add(pipeline.name)
         self._load()
         self._end(pipeline, reason)
@@ -215,7 +219,10 @@ class ShadowRunner:
             self._end(pipeline, reason)
 
     def _end(self, pipeline: PipelineConfig, reason: str) -> None:
-        """Report why a candidate does not run. The reason of a candidate that is tried again is reported once."""
+        """Report why a candidate does not run.
+
+        If a candidate fails again for the same reason, do not report the reason again.
+        """
         self._metrics.shadow_off.labels(pipeline.name).set(1)
         if self._reasons.get(pipeline.name) == (pipeline.shadow, reason):
             return
@@ -246,7 +253,10 @@ class ShadowRunner:
 
 
 def lower_priority() -> None:
-    """Give the calling thread, and the threads that it starts, the lowest priority. Does nothing except on Linux."""
+    """Give the calling thread, and the threads that it starts, the lowest priority.
+
+    On systems other than Linux, do nothing.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

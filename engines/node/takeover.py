@@ -1,12 +1,12 @@
 """Take partitions over from another node, and write the jobs of owned partitions in offset order.
 
-A take-over has three steps, and no other order is safe. First, the take-over opens the transactional writers, which
-aborts the transactions of the old owners and fences these owners. Then the take-over reads the committed offsets,
-which no other node can move any more. Last, the take-over reads back the committed results and dead letters for the
-high-water marks.
+A take-over has three steps, and no other order of the steps is safe. First, the take-over opens the transactional
+writers, so that Kafka aborts the transactions of the previous owners and fences these owners. Second, the take-over
+reads the committed offsets, which no fenced owner can change. Third, the take-over reads committed results and dead
+letters to restore the high-water marks, which recognise repeated frames.
 
-Partitions that are taken over together share the reads of the third step, because the results of both lanes lie in
-one partition, and the dead letters of all partitions in one topic.
+Partitions that are taken over together share the reads of results and dead letters. The results of the live and the
+late lane are in the same partition, and the dead letters of all partitions are in one topic.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ GROUP = "engines"
 MAX_COMMIT_JOBS = 64
 """Maximum number of jobs per transaction, so that a transaction commits in tens of milliseconds."""
 REPEATS_S = 600.0
-"""Length in s of the time before a take-over from which all results are read back for the marks.
+"""A take-over reads all results of the last ``REPEATS_S`` seconds to restore the high-water marks.
 
-The time covers the frames that the prepare stage repeats after a crash, which are less than a second of frames. The
-time also covers the frames in flight that an agent repeats after an outage of its link."""
+``REPEATS_S`` covers all repeated frames. After a crash, the stage ``prepare`` repeats less than a second of frames.
+After an outage of its link, an agent repeats the frames that were in flight."""
 RESULTS_TAIL = 20_000
-"""Minimum number of results that are read back per partition, for a partition that was idle. Reading this number
-takes less than a second."""
+"""Minimum number of results that a take-over reads per partition, if the results of the last ``REPEATS_S`` seconds
+are fewer. To read 20,000 results takes less than a second."""
 RESULTS_MOST = 400_000
-"""Maximum number of results that are read back per partition. Reading this number takes about ten seconds."""
+"""Maximum number of results that a take-over reads per partition. To read 400,000 results takes about ten seconds."""
 DEAD_LETTERS_TAIL = 500
-"""Maximum number of dead letters that are read back for the marks. Each dead letter holds pixels, about half a
-megabyte. If there are more dead letters, the node cannot tell a frame of an older dead letter from a frame out of
-order, so both count as repeats."""
+"""Maximum number of dead letters that a take-over reads to restore the high-water marks. Each dead letter holds
+pixels, about half a megabyte. If there are more dead letters, the node cannot tell a frame of an older dead letter
+from a frame out of order, so both frames count as repeats."""
 
 
 class OwnedPartition:
-    """One input partition that this node owns, with its transactional writer, its marks and its jobs.
+    """One input partition that this node owns, with its transactional writer, high-water marks and jobs.
 
-    Jobs are taken and written in offset order, even if they settle in another order.
+    Jobs are added and written in offset order, even if jobs are classified in another order.
     """
 
     def __init__(self, tp: TopicPartition, writer: Writer, marks: HighWaterMarks, start: StartPosition) -> None:
@@ -57,11 +57,11 @@ class OwnedPartition:
         self._jobs: deque[Job] = deque()
         self._settled_at_s: float | None = None
         self.in_flight_bytes = 0
-        """Bytes of the records of all jobs that are not written yet."""
+        """Total size in bytes of the records of all jobs whose results are not written yet."""
 
     @property
     def in_flight(self) -> int:
-        """Number of jobs that are not written yet."""
+        """Number of jobs whose results are not written yet."""
         return len(self._jobs)
 
     def take(self, record: LogRecord, pipelines: frozenset[str]) -> Job:
@@ -73,11 +73,11 @@ class OwnedPartition:
         return job
 
     def due(self, now_s: float, patience_s: float) -> float | None:
-        """Return the monotonic time in s at which to write the settled jobs at the head; None if the first job is not
-        settled.
+        """Return the monotonic time in s at which to write the finished jobs at the head of the queue; None if the
+        first job is not finished.
 
-        The jobs are due at once if all jobs are settled or a transaction is full. Otherwise the jobs wait up to
-        ``patience_s`` to share a transaction with the jobs behind them.
+        Finished jobs are due at once if all jobs are finished or the finished jobs fill a transaction. While later
+        jobs are unfinished, finished jobs wait up to ``patience_s`` to share a transaction with the later jobs.
         """
         if not self._jobs or not self._jobs[0].settled:
             self._settled_at_s = None
@@ -88,9 +88,11 @@ class OwnedPartition:
         return now_s if full or all(job.settled for job in self._jobs) else self._settled_at_s + patience_s
 
     async def write(self, now_ns: Callable[[], int]) -> int:
-        """Write the settled jobs at the head and their offsets in one transaction. Return the number of records.
+        """In one transaction, write the results of the finished jobs at the head of the queue, and commit the jobs'
+        offsets.
 
-        Calls must not overlap. Raise Fenced or LogUnavailable, after which the partition must be closed.
+        Return the number of written records. Calls of ``write`` must not overlap. Raise Fenced or LogUnavailable,
+        after which the partition must be closed.
         """
         jobs = self._settled_head()
         records: list[Outgoing] = [record for job in jobs for record in results(job, now_ns())]
@@ -113,9 +115,9 @@ class OwnedPartition:
 
 
 async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None = None) -> list[OwnedPartition]:
-    """Open the writers of topic partitions, read their positions, and read back their marks. Raise LogUnavailable.
+    """Open the transactional writers of topic partitions, read committed offsets, and restore high-water marks.
 
-    On failure or cancellation, all opened writers are closed.
+    On failure or cancellation, all opened writers are closed. Raise LogUnavailable.
     """
     writers: dict[TopicPartition, Writer] = {}
 

@@ -1,4 +1,4 @@
-"""The models that a configuration asks for, and the interface of their source."""
+"""The models that a configuration asks for, and the interface ModelSource that makes these models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ AnyModel = ServedModel | SecondModel
 
 
 class ModelSource(Protocol):
-    """Maker of served models. Methods block, and may be called from any thread. They raise EngineError."""
+    """Interface that makes the models of a node.
+
+    Methods block, raise EngineError, and may be called from any thread.
+    """
 
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
@@ -23,26 +26,30 @@ class ModelSource(Protocol):
         """Return a second model, not yet opened."""
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel | None:
-        """Return the model on a backend that loads within seconds, not yet opened; None if there is no such backend.
+        """Return a substitute: the model on a backend that loads within seconds, not yet opened; None without such a
+        backend.
 
-        The stand-in serves while the model's own backend builds a plan.
+        The substitute serves while the model's own backend builds a TensorRT plan.
         """
 
 
 class SecondWanted(NamedTuple):
-    """A second model that a pipeline wants."""
+    """A second model that a pipeline's configuration asks for."""
 
     pipeline: PipelineConfig
     config: SecondModelConfig
 
     @property
     def name(self) -> str:
-        """The name under which the second model is kept. No pipeline's own name has a slash."""
+        """Name under which LiveModels keeps the second model.
+
+        The slashes make the name differ from every pipeline's name.
+        """
         return f"{self.pipeline.name}/then/{self.config.name}"
 
     @property
     def key(self) -> str:
-        """The key in error messages."""
+        """Configuration key of the second model, for error messages."""
         return f"{self.pipeline.key}.then.{self.config.name}"
 
 
@@ -51,7 +58,10 @@ Wanted = PipelineConfig | SecondWanted
 
 
 class ModelSettings(NamedTuple):
-    """The settings of a pipeline that its served model depends on. The stage ``prepare`` applies all others."""
+    """The settings of a pipeline that its served model depends on.
+
+    The stage ``prepare`` applies all other settings.
+    """
 
     version: str
     input: tuple[object, ...]
@@ -60,7 +70,10 @@ class ModelSettings(NamedTuple):
 
     @classmethod
     def of(cls, wanted: Wanted, version: str) -> ModelSettings:
-        """Return the settings of a pipeline, or of a second model, whose input its manifest alone defines."""
+        """Return the settings of a pipeline or second model.
+
+        ``input`` is () for a second model, because the second model's manifest defines the input.
+        """
         if isinstance(wanted, SecondWanted):
             return cls(version, (), wanted.config.min_score, wanted.config.precision)
         shape = (wanted.width, wanted.height, wanted.colour, wanted.fit)
@@ -68,5 +81,5 @@ class ModelSettings(NamedTuple):
 
 
 def config_of(wanted: Wanted) -> PipelineConfig | SecondModelConfig:
-    """Return the settings that name the model."""
+    """Return the part of the configuration that names the model."""
     return wanted.config if isinstance(wanted, SecondWanted) else wanted
