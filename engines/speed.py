@@ -11,11 +11,12 @@ import numpy as np
 from engines.engine import Engine
 
 _MIN_RUNS = 5
-"""Minimum number of timed batches of a size, for a median that one slow batch does not decide."""
+"""Minimum number of timed batches per batch size. With five batches, a single slow batch does not determine the
+median."""
 
 
 class BatchSpeed(NamedTuple):
-    """Speed of one batch size. Latencies are in milliseconds for a whole batch."""
+    """Measured speed of batches of one size. Latencies are in ms for a whole batch."""
 
     batch: int
     images_per_s: float
@@ -27,7 +28,9 @@ class BatchSpeed(NamedTuple):
 def batch_speed(
     engine: Engine, batch: int, seconds: float, clock_s: Callable[[], float] = time.perf_counter
 ) -> BatchSpeed:
-    """Run batches of noise one after another for ``seconds``, but at least five. An untimed batch comes first.
+    """Time batches of noise one after another for ``seconds``, but at least five batches.
+
+    An untimed batch runs first.
 
     Raise InferenceFailed.
     """
@@ -37,9 +40,9 @@ def batch_speed(
 def batch_speeds(
     engines: Sequence[Engine], batch: int, seconds: float, clock_s: Callable[[], float] = time.perf_counter
 ) -> list[BatchSpeed]:
-    """Measure engines as ``batch_speed`` does, for ``seconds`` in all. Their batches take turns.
+    """Measure the speed of several engines, whose batches run in turns, for ``seconds`` in all.
 
-    So other work on the machine slows all engines alike. Raise InferenceFailed.
+    Because of the turns, other work on the machine slows all engines alike. Raise InferenceFailed.
     """
     durations_s: list[list[float]] = [[] for _ in engines]
     for engine in engines:

@@ -1,8 +1,9 @@
 """Adopt foreign ONNX models into the repository.
 
-Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model takes floats in another layout, so nodes for
-cast, scale and transpose are put in front of the model. Before anything is written, the outputs of the original and
-of the wrapped model are compared, and the decoder must be able to read the outputs.
+Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model, made by other software, takes floats in
+another layout. Graph nodes that cast, scale and transpose the pixels are therefore put in front of the model. Before
+the model is stored, the outputs of the original and of the wrapped model are compared, and the decoder must be able
+to read the outputs.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ _TOLERANCE = 1e-3
 """Maximum difference between the outputs of the wrapped and the original model, relative to the largest output. The
 added nodes cause rounding differences only."""
 _HALF_TOLERANCE = 1e-2
-"""Maximum relative difference for half precision, whose ten-bit sums depend on the order of addition in a batch."""
+"""Maximum relative difference between the outputs of a float16 model and its wrapped form. Sums of float16 numbers
+depend on the order of addition, which differs between batch sizes."""
 _FAINT = 0.01
-"""Minimum score at which an object in an image of noise shows that a decoder reads the outputs correctly."""
+"""A decoder that finds an object with at least this score in an image of noise is assumed to read the outputs
+correctly."""
 _MAX_BATCH = 8
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
@@ -84,14 +87,15 @@ class AdoptOptions:
 
 
 def adopt(file: Path, repository: Repository, options: AdoptOptions) -> Model:
-    """Read a model file, and adopt it as ``adopt_checked`` does. Raise the same errors."""
+    """Read a model file, and adopt the model with ``adopt_checked``. Raise the errors of ``adopt_checked``."""
     if options.decoder not in decoders.known():  # before a large file is read
         raise DecoderUnknown(options.decoder, decoders.known())
     return adopt_checked(read_checked(file), repository, options)
 
 
 def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOptions) -> Model:
-    """Wrap a model, compare it with the original, try its decoder, and write it as the next version.
+    """Wrap a model, compare its outputs with the original's, try the decoder, and store the model as the next
+    version.
 
     Raise DecoderUnknown, ManifestError for a setting that the decoder does not have, or AdoptFailed.
     """
@@ -167,7 +171,7 @@ def _source(checked: CheckedFile, converted: ConvertedFrom | None) -> dict[str, 
 def outputs_on_noise(
     original: Any, given: ForeignInput, options: AdoptOptions, rows: int = NOISE_IMAGES
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the outputs of a model with float outputs for images of noise, computed one image at a time.
+    """Run a model with float outputs on images of noise, one image at a time, and return the outputs by name.
 
     Raise AdoptFailed if the model cannot run.
     """
@@ -178,19 +182,19 @@ def outputs_on_noise(
 
 
 def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> str:
-    """Return why the decoder cannot read outputs of ``outputs_on_noise``, or "" if the outputs are readable."""
+    """Return why the decoder cannot read the ``outputs`` of ``outputs_on_noise``, or "" if the decoder can."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoders.refusal(decoder, outputs, _regions(given))
 
 
 def unproven_settings(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> dict[str, Any]:
-    """Return the decoder's settings if readable outputs of ``outputs_on_noise`` prove none of them."""
+    """Return the decoder's settings if ``outputs``, which the decoder can read, prove none of them; else {}."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoder.unproven(outputs) if isinstance(decoder, decoders.StatesUnprovenSettings) else {}
 
 
 def finds_objects(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> bool:
-    """Return whether the decoder finds an object in readable outputs of ``outputs_on_noise``, with a faint score."""
+    """Return whether the decoder finds an object with a score of at least ``_FAINT`` in the outputs on noise."""
     decoder = decoders.make(options.decoder, replace(_decoder_options(given, options), min_score=_FAINT))
     return any(decoder.decode(outputs, _regions(given)))
 
@@ -200,12 +204,12 @@ def _decoder_options(given: ForeignInput, options: AdoptOptions) -> DecoderOptio
 
 
 def _regions(given: ForeignInput) -> list[FrameRegion]:
-    """Return the regions of the images of noise."""
+    """Return a FrameRegion of the whole image for each of the ``NOISE_IMAGES``."""
     return [FrameRegion.whole(given.width, given.height)] * NOISE_IMAGES
 
 
 def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: AdoptOptions, batch: int) -> None:
-    """Raise AdoptFailed if the decoder cannot read the outputs as scores of these labels."""
+    """Raise AdoptFailed if the decoder cannot read the outputs of the wrapped model for images of noise."""
     pixels = noise_images(given.width, given.height)
     chunks = [_run(wrapped, pixels[i : i + batch]) for i in range(0, NOISE_IMAGES, batch)]
     found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
@@ -224,7 +228,7 @@ def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: A
 
 
 def _hint(outputs: Outputs, decoder: str, options: DecoderOptions, others: Sequence[Proposal]) -> str:
-    """Return the next step for outputs that the decoder does not read; "" for an unknown layout."""
+    """Return the advice that ends the error message about unreadable outputs; "" if there is no advice."""
     if decoder == "softmax" and len(options.labels) == 1:
         return ". A model of one class needs the decoder sigmoid"
     if others:

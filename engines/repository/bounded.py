@@ -1,7 +1,8 @@
 """Run a task on a foreign file in a child process with bounds on memory and processor time.
 
-A file from elsewhere may be made to take all memory or to compute for ever. The child ends alone, and the caller gets
-one clear error. This module imports no parser, because the child bounds itself before it imports one.
+A file of unknown origin may be crafted to take all memory or to compute for ever. If the child exceeds a limit, only
+the child ends, and the caller gets AdoptFailed. This module imports no parser, because the child bounds itself before
+it imports one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pydantic import BaseModel, ValidationError
 from engines.exceptions import AdoptFailed
 
 _WALL_PER_CPU = 10
-"""Maximum ratio of elapsed time to processor time. A busy machine may give a child a tenth of a core."""
+"""A child process is killed when its elapsed time reaches this multiple of its limit of processor time. A busy
+machine may give a child only a tenth of a core."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

@@ -1,7 +1,7 @@
 """Inspect and adopt foreign models in a child process with bounds on memory and processor time.
 
-A file of unknown origin may be crafted to take all memory or to compute for ever. Beyond a limit, only the child
-ends, and the caller gets one clear error.
+A file of unknown origin may be crafted to take all memory or to compute for ever. If the child exceeds a limit, only
+the child ends, and the caller gets AdoptFailed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from engines.repository.store import Repository
 
 _GIB = 2**30
 _COPIES = 12
-"""Memory of a child as a multiple of the model's size: the graph, the wrapped graphs, their messages and sessions."""
+"""Memory limit of a child process as a multiple of the model's size. The memory holds the graph, the wrapped graphs,
+and their protobuf messages and ONNX Runtime sessions."""
 
 
 class ChildLimits(NamedTuple):
-    """Bounds of a child process: processor time in seconds, and address space in bytes besides the model's copies."""
+    """Limits of a child process: processor time in s, and address space in bytes in addition to the copies of the
+    model."""
 
     cpu_s: int = 120
     base_bytes: int = 4 * _GIB
@@ -46,7 +48,7 @@ class ChildRequest(BaseModel):
 
 
 class ChildAnswer(BaseModel):
-    """Answer of the child: a report, or the message of an error."""
+    """Answer of the child: a report, or an error message."""
 
     report: ModelReport | None = None
     error: str = ""
@@ -93,6 +95,6 @@ def examine(
 
 
 def _total_bytes(file: Path) -> int:
-    """Return the size of a model file and of the weight files beside it."""
+    """Return the total size in bytes of a model file and of the weight files beside the model file."""
     beside = [p for p in file.absolute().parent.glob(f"{file.name}*") if p.is_file()]
     return sum(p.stat().st_size for p in {file.absolute(), *beside})

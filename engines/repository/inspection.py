@@ -1,7 +1,7 @@
 """Read a foreign ONNX file with distrust, and describe its inputs and outputs.
 
-The checks refuse files that make a reader open other files or take too much memory. The checks run in a child process
-with bounds (``engines.repository.guard``), because the parser itself may fail.
+The checks refuse files that would make a parser open other files or take too much memory. The checks run in a child
+process with limited memory and time (``engines.repository.guard``), because the parser itself may fail.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from engines.repository.wrap import graphs_of, inputs_of
 MAX_BYTES = 2**31 - 1
 """Maximum size of a model with its weights: an ONNX file is a protobuf message, which holds at most 2 GiB."""
 MIN_OPSET = 7
-"""Oldest version of the operators that ONNX Runtime computes as specified."""
+"""Oldest ONNX operator set version (opset) whose operators ONNX Runtime computes as specified."""
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _SCALING = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
 _NEUTRAL = frozenset({"Cast", "Identity", "Transpose"})
-"""Operators that may stand between an input and its normalisation."""
+"""ONNX operators that may come between an input and the operators that normalise the input."""
 _MAX_METADATA_CHARACTERS = 100_000
-"""Maximum length of one metadata entry. The names of 1,000 classes take 30,000 characters."""
+"""Maximum length of one metadata entry in characters. The names of 1,000 classes take 30,000 characters."""
 
 
 class TensorInfo(BaseModel):
-    """An input or output of a model. A dimension of None is free.
+    """An input or output of a model. A dimension in ``shape`` that is None may have any size.
 
     ``low`` and ``high`` are the range of an output's values on images of noise, if the model was run.
     """
@@ -61,7 +61,7 @@ class FileFacts(BaseModel):
 
 
 class CheckedFile(NamedTuple):
-    """A model file that was read once: its sound ONNX model, and the SHA-256 of its bytes."""
+    """A model file that was read and checked: its path, the valid ONNX model in the file, and the file's SHA-256."""
 
     path: Path
     model: Any
@@ -69,12 +69,12 @@ class CheckedFile(NamedTuple):
 
 
 def read_checked(file: Path) -> CheckedFile:
-    """Read and hash a model file. Raise AdoptFailed for a file that is not a sound ONNX model."""
+    """Read and hash a model file. Raise AdoptFailed for a file that is not a valid ONNX model."""
     return CheckedFile(file, load_checked(file), sha256_of(file))
 
 
 def load_checked(file: Path) -> Any:
-    """Return the model of a file, with its weights. Raise AdoptFailed for a file that is not a sound ONNX model."""
+    """Return the model of a file, with its weights. Raise AdoptFailed for a file that is not a valid ONNX model."""
     require_model_file(file)
     try:
         model = onnx.load_model(str(file), load_external_data=False)
@@ -107,7 +107,7 @@ def require_model_file(file: Path) -> None:
 
 
 def facts_of(file: Path, model: Any) -> FileFacts:
-    """Return the facts of a loaded model."""
+    """Return the facts that the file of a loaded model states about itself."""
     return FileFacts(
         size_bytes=file.stat().st_size,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
@@ -119,7 +119,7 @@ def facts_of(file: Path, model: Any) -> FileFacts:
 
 
 def opset_of(model: Any) -> int:
-    """Return the version of the standard operators, or 0 if the model declares none."""
+    """Return the model's version of the standard operator set, or 0 if the model declares no version."""
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 

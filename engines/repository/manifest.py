@@ -32,10 +32,11 @@ class InputSpec(BaseModel):
 
 
 class Decoding(BaseModel):
-    """How a decoder merges overlapping boxes, and the settings of the decoder itself.
+    """How a decoder merges overlapping boxes (``max_overlap``, ``across_classes``), and settings of this decoder
+    only.
 
-    ``max_overlap`` is the largest intersection over union of two objects. Boxes of different classes are merged only
-    if ``across_classes`` is true.
+    Two boxes whose intersection over union exceeds ``max_overlap`` count as one object. Boxes of different classes
+    are merged only if ``across_classes`` is true.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +47,7 @@ class Decoding(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Contents of ``model.toml``. ``training`` and ``origin`` are for people; no code reads them."""
+    """Contents of ``model.toml``. ``training`` and ``origin`` inform people; no code reads these two fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,7 +91,7 @@ class Model:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest in a model version's folder. Raise ManifestError with the file and the key."""
+    """Read the manifest in a model version's folder. Raise ManifestError that names the file and the invalid key."""
     path = folder / MANIFEST
     try:
         return Manifest.model_validate(tomllib.loads(decode_text(path.read_bytes())))

@@ -2,7 +2,8 @@
 
 The layouts of the outputs suggest possible decoders. Each decoder is tried on the outputs of images of noise, and the
 first decoder that can read these outputs is proposed. An ONNX file states neither the normalisation of pixels nor the
-resizing. Both settings are usual values of the programs that export such models, and are marked as assumed.
+resizing. For these two settings, the usual values of the programs that export such models are proposed and marked as
+assumed.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from engines.repository.usage import hidden_order, labels_in, labels_of, named_s
 from engines.repository.wrap import ForeignInput, input_of, with_float_outputs
 
 _USUAL_SIZE = (640, 640)
-"""Input size of YOLO and RT-DETR models that accept any size."""
+"""Input size (width, height) in px for models that accept any size: the usual size of YOLO and RT-DETR models."""
 _MERGING = Decoding.model_fields.keys() - {"settings"}
-"""Settings of all decoders, which tell how overlapping boxes are merged."""
+"""Names of the settings that all decoders have, which control how overlapping boxes are merged."""
 _NO_OBJECT = "the outputs on images of noise show no object"
 _NO_SHIFT = (0.0, 0.0, 0.0)
 _NO_SCALE = (1.0, 1.0, 1.0)
@@ -49,8 +50,8 @@ def examined(
 ) -> ModelReport:
     """Inspect a model file, choose its settings, and adopt the model.
 
-    Without ``repository``, adopt the model into a temporary repository. ``converted`` describes the original of
-    ``file``. Raise AdoptFailed, DecoderUnknown or ManifestError.
+    Without ``repository``, adopt the model into a temporary repository. ``converted`` describes the file from which
+    ``file`` was converted. Raise AdoptFailed, DecoderUnknown or ManifestError.
     """
     if overrides.decoder and overrides.decoder not in decoders.known():
         raise DecoderUnknown(overrides.decoder, decoders.known())
@@ -78,9 +79,10 @@ def examined(
 
 
 class _Choice(NamedTuple):
-    """The settings of a proposed decoder. ``refusal`` is the reason why the decoder cannot read the outputs, or "".
+    """The settings of a proposed decoder, and the outputs on which the decoder was tried. ``refusal`` is the reason
+    why the decoder cannot read the outputs, or "".
 
-    ``unproven`` is true if the outputs show no object, which leaves the settings of the decoder itself unproven.
+    ``unproven`` is true if the outputs show no object, so that nothing confirms the settings of this decoder.
     """
 
     settings: tuple[Setting, ...]
@@ -92,10 +94,10 @@ class _Choice(NamedTuple):
 def _chosen(
     file: Path, model: Any, given: ForeignInput, overrides: Overrides, facts: FileFacts
 ) -> tuple[tuple[Setting, ...], Outputs, list[str]]:
-    """Return the settings of the first decoder that reads the outputs, the outputs, and the refused decoders.
+    """Return (settings, outputs, reasons against other decoders) for the first decoder that can read the outputs.
 
-    A decoder with unproven settings gives way to a later one that finds objects. A decoder that the user chose is
-    tried alone.
+    A decoder whose settings nothing confirms is chosen only if no later decoder finds objects. If the user named a
+    decoder, no other decoder is tried.
     """
     plain = with_float_outputs(model, overrides.output, scores=False)
     usage = AdoptOptions("probe", "", ())
@@ -130,7 +132,7 @@ def _chosen(
 def _tried(
     model: Any, given: ForeignInput, overrides: Overrides, proposal: Proposal, metadata: Mapping[str, str]
 ) -> _Choice:
-    """Try a decoder with each of its usual settings, or with the settings of the user."""
+    """Try a decoder with each of its usual settings, or only with the settings that the user gave."""
     refusal = ""
     for candidate in _candidates(model, overrides, proposal):
         settings = tuple(_settings(model, given, overrides, proposal, candidate, metadata))
@@ -152,7 +154,10 @@ def _tried(
 
 
 class _Candidate(NamedTuple):
-    """Settings of a decoder to try, and where they come from. ``named``: the names of the outputs state them."""
+    """Settings of a decoder to try, and the origin of these settings.
+
+    ``named`` is true if output names state the settings.
+    """
 
     decoding: Decoding
     source: Source
@@ -209,7 +214,7 @@ def _settings(
     candidate: _Candidate,
     metadata: Mapping[str, str],
 ) -> Iterator[Setting]:
-    """Yield the settings of a model."""
+    """Yield each setting of a model, with its value, origin and reason."""
     decoding = candidate.decoding
     usage, reason, source = usage_of(model, given, proposal.decoder, decoding, metadata)
     if overrides.decoder:
@@ -236,7 +241,7 @@ def _settings(
 
 
 def _size(model: Any, overrides: Overrides, metadata: Mapping[str, str]) -> Setting | None:
-    """Return the setting of the input size, or None if the file fixes the size and the user named none."""
+    """Return the setting of the input size, or None if the file fixes the size and the user named no size."""
     if overrides.size:
         return Setting(key="size", value=overrides.size, source="option", reason="--size")
     try:

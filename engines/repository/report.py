@@ -1,4 +1,4 @@
-"""Records about a foreign model: the settings that the user fixed, the findings, and the origin of each setting."""
+"""Records about a foreign model: settings that the user fixed, inspected facts, and the origin of each setting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ Colour = Literal["bgr", "rgb"]
 FitName = Literal["stretch", "letterbox", "crop"]
 Channels = tuple[float, float, float]
 Source = Literal["option", "file", "assumed"]
-"""Origin of a setting: the user; the file, stated or measured; or only the usage of similar models."""
+"""Origin of a setting: ``option`` (the user), ``file`` (stated in the file, or measured by running the model), or
+``assumed`` (usual for similar models)."""
 
 
 class Overrides(BaseModel):
@@ -29,7 +30,7 @@ class Overrides(BaseModel):
     scale: Channels | None = None
     output: str = ""
     decoding: dict[str, Any] = {}
-    """Settings of the decoder itself."""
+    """Settings of the decoder by name, as in ``[decoding]`` of the manifest."""
     size: tuple[int, int] | None = None
     """Width and height of the input in px, for a model that accepts any size."""
 
@@ -53,8 +54,8 @@ class ConvertedFrom(BaseModel):
 class Setting(BaseModel):
     """A setting of a model, and where it comes from.
 
-    ``source`` is ``option`` (the user), ``file`` (stated or measured), or ``assumed``: nothing in the file shows the
-    setting.
+    ``source`` is ``option`` if the user gave the setting, ``file`` if the file states the setting or a run of the
+    model shows it, and ``assumed`` if the setting is only usual for similar models.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +67,7 @@ class Setting(BaseModel):
 
 
 class ModelReport(BaseModel):
-    """Result of an inspection. ``model`` is the identity of the stored version, or empty if none was stored."""
+    """Result of an inspection. ``model`` is the identity of the stored version, or empty if no version was stored."""
 
     file: str
     sha256: str
@@ -75,7 +76,7 @@ class ModelReport(BaseModel):
     settings: tuple[Setting, ...]
     outputs: tuple[TensorInfo, ...] = Field(description="Outputs on images of noise, with their ranges.")
     rejected: tuple[str, ...] = ()
-    """Decoders whose layout fits but that were refused, with the reasons."""
+    """Decoders that expect outputs of these shapes but were refused, each with the reason."""
     max_batch: int = 0
     model: str = ""
 

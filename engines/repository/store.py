@@ -1,8 +1,8 @@
 """The model repository on disk.
 
 ``<root>/<name>/<version>/`` holds a manifest and the model file. ``<root>/<name>/promoted`` holds the number of the
-promoted version. A new version's folder is written under another name and renamed, so that no reader sees an
-incomplete version. A stored version never changes.
+promoted version. The folder of a new version is written under a temporary name and then renamed, so that no reader
+sees an incomplete version. A stored version never changes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PROMOTED = "promoted"
 
 
 class Repository:
-    """The repository of the models below one folder.
+    """The model repository in one folder.
 
-    Methods read or write the disk, block, and may be called from any thread.
+    Methods block while they read or write the disk. Any thread may call the methods.
     """
 
     def __init__(self, root: Path) -> None:
@@ -39,7 +39,7 @@ class Repository:
         return sorted(int(folder.name) for folder in self._folders() if folder.parent.name == name)
 
     def promoted(self, name: str) -> int:
-        """Return the version that nodes serve: the promoted one, or the newest if none is promoted.
+        """Return the version that nodes serve: the promoted version, or the newest version if no version is promoted.
 
         Raise ModelUnknown, or ManifestError if the promoted version does not exist.
         """
@@ -59,9 +59,9 @@ class Repository:
     def resolve(self, model: str) -> tuple[str, int]:
         """Return the name and version of ``NAME`` or ``NAME@VERSION``.
 
-        Without a version, return the promoted version.
+        For ``NAME`` alone, return the version that ``promoted`` returns.
 
-        Raise ModelUnknown if the version is not a number. Raise the errors of ``promoted``.
+        Raise ModelUnknown if the version is not a number, and the errors of ``promoted``.
         """
         name, separator, version = model.partition("@")
         if not separator:
@@ -71,7 +71,7 @@ class Repository:
         return name, int(version)
 
     def open(self, model: str, version: int | None = None) -> Model:
-        """Return a model after a check of its file against the manifest.
+        """Read a model version, compare the file's hash with the manifest, and return the Model.
 
         ``model`` is ``NAME`` or ``NAME@VERSION``. Raise ModelUnknown or ManifestError.
         """
@@ -92,7 +92,9 @@ class Repository:
         return opened
 
     def promote(self, name: str, version: int) -> int:
-        """Promote a version, which running nodes serve within seconds. Return the version that was served before.
+        """Promote a version, and return the version that was served before.
+
+        Running nodes serve the new version within seconds.
 
         Raise ModelUnknown or ManifestError.
         """
@@ -105,7 +107,7 @@ class Repository:
         return before
 
     def roll_back(self, name: str) -> int:
-        """Promote the version before the served one, and return its number.
+        """Promote the version that precedes the served version, and return the number of the promoted version.
 
         Raise ModelUnknown if there is no earlier version.
         """
@@ -116,7 +118,7 @@ class Repository:
         return older[-1]
 
     def write(self, name: str, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Model:
-        """Write the next version of a model, and return it. ``manifest`` lacks the version and the hash of its file.
+        """Write the next version of a model, and return the Model. ``manifest`` lacks the version and the file hash.
 
         ``files`` has the contents of the files by name, among them ``manifest["file"]``. Raise AdoptFailed if the
         folder cannot be written.
@@ -136,7 +138,7 @@ class Repository:
         return self.open(name, version)
 
     def part(self, name: str, version: int) -> Path:
-        """Return the folder in which this process writes a version before it is renamed."""
+        """Return the temporary folder in which this process writes a new version."""
         return self.root / name / f".{version}.{os.getpid()}.part"
 
     def parts(self, name: str, pid: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Usual preparation of pixels, settings and labels of model families, for facts that an ONNX file does not hold."""
+"""Usual pixel preparation, decoder settings and labels of model families: facts that an ONNX file does not hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIGNED: Channels = (1 / 127.5, 1 / 127.5, 1 / 127.5)
 
 
 class FamilyUsage(NamedTuple):
-    """Preparation of pixels that is usual in a family of models."""
+    """Preparation of pixels (colour order, resizing, normalisation) that is usual in a family of models."""
 
     family: str
     colour: Colour
@@ -34,7 +34,7 @@ class FamilyUsage(NamedTuple):
 _IMAGENET = FamilyUsage(
     "PyTorch classifiers", "rgb", "crop", (123.675, 116.28, 103.53), (1 / 58.395, 1 / 57.12, 1 / 57.375)
 )
-"""Mean and deviation of ImageNet's pixels in 0..255, as torchvision uses them."""
+"""Mean and standard deviation of ImageNet's pixels on the scale 0..255, with torchvision's values."""
 _KERAS = FamilyUsage("Keras classifiers", "rgb", "stretch", (127.5, 127.5, 127.5), _SIGNED)
 _USAGE = {
     "yolox": FamilyUsage("YOLOX", "bgr", "letterbox"),
@@ -47,7 +47,7 @@ _USAGE = {
 }
 
 _ULTRAFACE_PRIORS = {"8": [10, 16, 24], "16": [32, 48], "32": [64, 96], "64": [128, 192, 256]}
-"""Sides of UltraFace's square prior boxes in px, by the stride of their feature map."""
+"""Maps the stride in px of each UltraFace feature map to the sides in px of its square prior boxes."""
 _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "corners": ({}, {"unit": "px"}),
     "end2end": ({}, {"unit": "share"}, {"unit": "share", "order": "top-left"}),
@@ -68,7 +68,7 @@ _ORDERED = frozenset({"corners", "end2end", "ssd"})
 
 
 def variants(decoder: str) -> tuple[dict[str, Any], ...]:
-    """Return the settings of a decoder that models use, most usual first."""
+    """Return the combinations of a decoder's settings that models use, the most usual combination first."""
     return tuple(dict(settings) for settings in _VARIANTS.get(decoder, ({},)))
 
 
@@ -83,9 +83,9 @@ def named_settings(decoder: str, outputs: Iterable[str]) -> dict[str, Any]:
 
 
 def hidden_order(decoder: str, producer: str) -> dict[str, Any]:
-    """Return the settings that decide the order of coordinates and classes, where nothing shows them.
+    """Return the settings for the order of coordinates and classes that neither names nor values of the outputs show.
 
-    A model that was converted from TensorFlow may have either order, whatever its shapes.
+    A model that was converted from TensorFlow may give x before y or y before x, whatever the shapes of its outputs.
     """
     if producer != "tf2onnx" or decoder not in _ORDERED:
         return {}
@@ -95,7 +95,7 @@ def hidden_order(decoder: str, producer: str) -> dict[str, Any]:
 def usage_of(
     model: Any, given: ForeignInput, decoder: str, decoding: Decoding, metadata: Mapping[str, str]
 ) -> tuple[FamilyUsage, str, Source]:
-    """Return the usual preparation of pixels, the reason, and whether the file states the preparation."""
+    """Return (usual preparation of pixels, reason, source); the source is ``file`` or ``assumed``."""
     family = "corners" if "priors" in decoding.settings else decoder  # both families are UltraFace
     usage = _USAGE.get(family) or (_KERAS if given.layout == "nhwc" else _IMAGENET)
     reason = f"usual for {usage.family}"
@@ -108,7 +108,7 @@ def usage_of(
 
 
 def labels_of(proposal: Proposal, decoding: Decoding, overrides: Overrides, metadata: Mapping[str, str]) -> Setting:
-    """Return the labels that the user, the metadata or the number of classes give."""
+    """Return labels from the user, else from the metadata, else the usual labels for the number of classes."""
     named, count = labels_in(metadata), proposal.classes
     if overrides.labels:
         return Setting(key="labels", value=overrides.labels, source="option", reason="--labels")

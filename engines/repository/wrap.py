@@ -23,7 +23,8 @@ _TYPES: dict[int, type[np.generic]] = {
 _RESHAPES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that change the type, order or shape of a tensor, but not its values."""
 _LINEAR = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sub"})
-"""Operators without an activation. If a classifier ends with one of these operators, its outputs are logits."""
+"""Operators that apply no activation function. If a classifier ends with one of these operators, the classifier's
+outputs are logits."""
 
 Triple = tuple[float, float, float]
 
@@ -64,7 +65,7 @@ def inputs_of(model: Any) -> list[Any]:
 
 
 def graphs_of(model: Any) -> Iterator[Any]:
-    """Yield the graph of a model, and the graphs inside of its nodes."""
+    """Yield the main graph of a model, and the subgraphs in its nodes, for example in If and Loop."""
     waiting = [model.graph]
     while waiting:
         graph = waiting.pop()
@@ -75,9 +76,9 @@ def graphs_of(model: Any) -> Iterator[Any]:
 
 
 def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
-    """Return the input of a foreign model. ``size`` (width, height) replaces a width and height that are not fixed.
+    """Return the input of a foreign model. ``size`` is the (width, height) in px for a model that accepts any size.
 
-    Raise AdoptFailed for an input that pixels cannot be converted to.
+    Raise AdoptFailed if pixels cannot be converted to the model's input.
     """
     inputs = inputs_of(model)
     shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
@@ -108,8 +109,8 @@ def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
 def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
     """Return a model whose outputs are float32.
 
-    With ``output``, the model has only the outputs of these names, which have commas between. With ``scores``, a
-    sigmoid is appended to outputs that are logits. Raise AdoptFailed for an unknown output.
+    If ``output`` is not empty, keep only the outputs that ``output`` names, separated by commas. If ``scores`` is
+    true, append a sigmoid to each output that consists of logits. Raise AdoptFailed for an unknown output.
     """
     model = copy.deepcopy(original)
     graph = model.graph
@@ -133,8 +134,8 @@ def with_float_outputs(original: Any, output: str, scores: bool) -> Any:
 def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple) -> Any:
     """Return the model with a uint8 input ``(N, height, width, 3)``, which is its only input.
 
-    Added nodes compute the original input from these pixels. The tensors of added nodes get names that the model does
-    not use.
+    Added graph nodes compute the original input from the uint8 pixels. The tensors of added nodes get names that the
+    model does not use.
     """
     model = copy.deepcopy(original)
     graph = model.graph
@@ -191,7 +192,7 @@ def with_free_batch(model: Any, batch: int = 1) -> Any:
 
 
 def planes(pixels: npt.NDArray[np.uint8], given: ForeignInput, mean: Triple, scale: Triple) -> npt.NDArray[Any]:
-    """Return pixels converted to the input of the original model."""
+    """Convert uint8 pixels to the input of the original model."""
     floats = ((pixels.astype(np.float32) - mean) * scale).astype(np.float32)
     ordered = floats if given.layout == "nhwc" else floats.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(ordered.astype(given.dtype))
@@ -206,7 +207,10 @@ def _is_linear(graph: Any, name: str) -> bool:
 
 
 def tensor_names(model: Any) -> set[str]:
-    """Return the names of all tensors of a model. A graph inside of a node shares the names of the graph outside."""
+    """Return the names of all tensors of a model.
+
+    A subgraph in a node shares the names of the graph around the node.
+    """
     names: set[str] = set()
     for graph in graphs_of(model):
         names.update(value.name for value in (*graph.input, *graph.output, *graph.initializer))

@@ -13,21 +13,24 @@ from ingest.contract.records import Box, Detection, ShadowDifference
 MIN_IOU = 0.5
 """Minimum intersection over union of two boxes that show the same object: the usual bound of PASCAL VOC."""
 SCORE_TOLERANCE = 0.1
-"""Maximum difference of two scores that counts as equal."""
+"""Two scores count as equal if their difference is at most this number."""
 
 
 class DetectionComparison(NamedTuple):
-    """Objects that both models found with the same label, counted by label, and the differences."""
+    """Result of a comparison.
+
+    ``agreed`` maps each label to the number of objects that both models found with this label.
+    """
 
     agreed: Mapping[str, int]
     differences: tuple[ShadowDifference, ...]
 
 
 def compare(served: Sequence[Detection], candidate: Sequence[Detection]) -> DetectionComparison:
-    """Pair the detections of both models, and return the agreements and differences.
+    """Pair the detections of the served and the candidate model, and return the agreements and differences.
 
-    Detections pair from the best pair down: the same label goes first, then the larger overlap, then the more equal
-    scores. Each detection has at most one partner.
+    The best pairs are formed first: pairs with equal labels before other pairs, then by larger overlap, then by
+    smaller difference of the scores. Each detection has at most one partner.
     """
     pairs = sorted(
         (

@@ -15,23 +15,26 @@ FRAMES_SHOWN = 10
 
 @dataclass(slots=True)
 class LabelCounts:
-    """Objects of one label. ``missed``, ``relabelled`` and ``found`` add up to the objects of the served model."""
+    """Numbers of objects with one label.
+
+    ``missed``, ``relabelled`` and ``found`` add up to the number of objects that the served model found.
+    """
 
     found: int = 0
-    """Objects that both models found with this label."""
+    """Number of objects that both models found with this label."""
     missed: int = 0
-    """Objects that only the served model found."""
+    """Number of objects that only the served model found."""
     relabelled: int = 0
-    """Objects to which the candidate gave another label."""
+    """Number of objects with this label to which the candidate gave another label."""
     extra: int = 0
-    """Objects that only the candidate found."""
+    """Number of objects that only the candidate found."""
 
 
 @dataclass
 class ShadowReport:
-    """Agreement of a candidate with the served model of a pipeline, over all frames that were added.
+    """Agreement of a candidate with the served model of a pipeline, over all frames whose records were added.
 
-    A frame that was added before is ignored, because nodes repeat comparisons after a crash.
+    A second record of a frame is ignored, because nodes repeat comparisons after a crash.
     """
 
     pipeline: str
@@ -43,7 +46,7 @@ class ShadowReport:
     score_differences: int = 0
     labels: dict[str, LabelCounts] = field(default_factory=dict)
     off: str = ""
-    """Reason for which the candidate was switched off last; empty if frames were compared afterwards."""
+    """Reason why the candidate was last switched off; empty if frames have been compared since then."""
     _seen: set[tuple[str, int, int]] = field(default_factory=set)
     _largest: list[tuple[float, int, ShadowRecord]] = field(default_factory=list)
 
@@ -71,15 +74,15 @@ class ShadowReport:
 
     @property
     def agreement(self) -> float:
-        """Share of frames in which both models agree, 0..1; 1 without frames."""
+        """Fraction of frames in which the served model and the candidate agree, 0..1; 1 if there are no frames."""
         return self.agreeing_frames / self.frames if self.frames else 1.0
 
     def largest(self) -> list[tuple[float, ShadowRecord]]:
-        """Return the frames with the largest differences and their weights, the largest first."""
+        """Return (weight, record) of the frames with the largest differences, in descending order of weight."""
         return [(weight, record) for weight, _, record in sorted(self._largest, key=lambda e: e[:2], reverse=True)]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as values fit for JSON."""
+        """Return the report as a dictionary that can be serialised as JSON."""
         return {
             "pipeline": self.pipeline,
             "served": self.served,
@@ -122,16 +125,17 @@ class ShadowReport:
 
 
 class ShadowHistory:
-    """The reports of one pipeline by served model and candidate, from its records in the order of the topic."""
+    """The shadow reports of one pipeline: one report for each pair of served model and candidate."""
 
     def __init__(self, pipeline: str) -> None:
         self._pipeline = pipeline
         self._reports: dict[tuple[str, str], ShadowReport] = {}
         self._latest: dict[str, tuple[str, str]] = {}
-        """Key of the last report by candidate. The candidate that was added last comes last."""
+        """Maps each candidate to the (served model, candidate) of its latest report. The candidate with the latest
+        record is the last key."""
 
     def add(self, record: ShadowRecord) -> None:
-        """Add a record. Ignore records of other pipelines."""
+        """Add a record, in the order of the topic. Ignore records of other pipelines."""
         if record.pipeline != self._pipeline:
             return
         key = (record.served, record.candidate)
@@ -142,9 +146,9 @@ class ShadowHistory:
         self._reports.setdefault(key, ShadowReport(self._pipeline, *key)).add(record)
 
     def candidates(self) -> list[str]:
-        """Return the candidates, the latest last."""
+        """Return the candidates in the order of their latest records."""
         return list(self._latest)
 
     def report(self, candidate: str) -> ShadowReport:
-        """Return the report of a candidate beside the model that was served last. Raise KeyError."""
+        """Return the report of a candidate's comparison with the model that was served last. Raise KeyError."""
         return self._reports[self._latest[candidate]]

@@ -1,1 +1,1 @@
-"""The wire contract: identity, codec, headers, topics, records."""
+"""The wire contract between the stages: frame identity, encoding, headers, topics and records."""

@@ -1,8 +1,8 @@
 """Encoding and decoding of records: msgpack on the data path, JSON for people and webhooks.
 
-A msgpack record is a map of its fields, ``kind``, and ``v``, the version as (major, minor). A minor version may add
-fields, and readers ignore unknown fields. A major version may change anything, so a record of an unknown major
-version is refused and becomes a dead letter.
+A msgpack record is a map with the record's fields, the record's ``kind``, and ``v``, the version as (major, minor). A
+minor version may add fields, and readers ignore unknown fields. A major version may change anything, so a record of
+an unknown major version is refused and becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -19,26 +19,31 @@ from ingest.exceptions import Oversize, Truncated, UnknownVersion, WrongKind, Wr
 R = TypeVar("R", bound=Record)
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-"""Largest record of any topic. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under 4 MiB."""
+"""Maximum size in bytes of a record of any topic. A batch of eight 416×416 RGB pictures is 4 MiB; a 4K JPEG is under
+4 MiB."""
 MAX_JSON_BYTES = 1024 * 1024
-"""Largest record in JSON, such as an event. The largest event of any rule takes 20 KiB."""
+"""Maximum size in bytes of a record in JSON, such as an event. The largest event of any rule takes 20 KiB."""
 MAX_CONTAINERS = 64 * 1024
 """Maximum number of maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all boxes of
-moving and stationary objects, has half of this number."""
+moving and stationary objects, has half as many maps and arrays."""
 HEAD_BYTES = 1024
-"""Upper bound of a batch's size without items and pixels: field names, numbers, and a name of 63 characters."""
+"""Maximum size in bytes of an encoded batch without its items, pixels and frames: field names, numbers, and a
+pipeline name of 63 characters."""
 
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
     """Return a record as msgpack.
 
-    Raise Oversize over ``max_bytes``, and WrongType for a value that msgpack cannot represent.
+    Raise Oversize for a record of more than ``max_bytes``, and WrongType for a value that msgpack cannot represent.
     """
     return _pack(record, {"kind": record.KIND, "v": record.VERSION, **record.model_dump(by_alias=True)}, max_bytes)
 
 
 def encode_part(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
-    """Return a record encoded as a field of another record. Raise Oversize or WrongType as ``encode`` does."""
+    """Return a record as msgpack without ``kind`` and ``v``, for use as a field of another record.
+
+    Raise Oversize or WrongType as ``encode`` does.
+    """
     return _pack(record, record.model_dump(by_alias=True), max_bytes)
 
 
