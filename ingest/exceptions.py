@@ -15,12 +15,12 @@ class CodecError(IngestError):
 
     @property
     def reason(self) -> str:
-        """Name of this error in metrics and dead letters, e.g. ``truncated``."""
+        """Name of this error in metrics and dead letters, such as ``truncated``."""
         return type(self).__name__.lower()
 
 
 class Truncated(CodecError):
-    """The bytes end too early, or are not msgpack or JSON at all."""
+    """The bytes of a record end too early, or are not msgpack or JSON at all."""
 
 
 class Oversize(CodecError):
@@ -91,7 +91,7 @@ class TopicMismatch(IngestError):
 
 
 class LogUnavailable(IngestError):
-    """The log did not answer within the deadline."""
+    """Kafka did not respond within the time limit."""
 
 
 class Fenced(IngestError):

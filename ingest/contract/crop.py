@@ -68,8 +68,8 @@ def crop_window(model: InputShape, box: Box, around: Box, size: tuple[int, int])
 def _cropped(around: Box, size: tuple[int, int], aspect: float) -> Box:
     """Return a box with the aspect ratio of the model's input (width ÷ height) and the centre of ``around``.
 
-    The side that is too short for this aspect ratio grows, at most to the size of the frame. If the frame is too
-    small, the other side is cut at both ends until the aspect ratio is right.
+    The side of ``around`` that is too short for the aspect ratio grows, at most to the size of the frame. If the
+    frame is too small, the other side of ``around`` is cut at both ends until the aspect ratio is right.
     """
     width = min(max(around.width, around.height * aspect), float(size[0]))
     height = min(max(around.height, around.width / aspect), float(size[1]))

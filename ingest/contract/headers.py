@@ -43,8 +43,8 @@ def new_traceparent() -> str:
 def traceparent_of(headers: Headers) -> str:
     """Return a record's W3C trace context, or a new context when the ``traceparent`` header is missing or malformed.
 
-    A header longer than the standard's 55 characters counts as malformed, because every derived record repeats the
-    header.
+    A ``traceparent`` longer than the standard's 55 characters counts as malformed, because every derived record
+    repeats this header.
     """
     found = headers.get(TRACEPARENT)
     return found.decode() if found and _TRACE.fullmatch(found) else new_traceparent()
@@ -125,7 +125,7 @@ def account_text(account: WithheldInterval) -> str:
 
 
 def account_of(headers: Headers, frame: FrameId) -> WithheldInterval | None:
-    """Return the interval of the frames withheld just before this frame, from the ``sightline-account`` header.
+    """Return the interval of the frames withheld just before ``frame``, from the ``sightline-account`` header.
 
     Return None when the header is missing or malformed, or when the interval does not end just before the frame.
     """

@@ -1,7 +1,7 @@
 """Names, partition counts and retention of the topics, and a comparison with the topics on the broker.
 
-Five topics are co-partitioned: a frame of partition p of ``frames`` stays in partition p of the other four. Therefore
-the frames of each camera stay in order from the agent to the results, without a reorder buffer.
+Five topics are co-partitioned: a frame of partition p of ``frames`` stays in partition p of the other four.
+Co-partitioning keeps the frames of each camera in order from the agent to the results, without a reorder buffer.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def topic_differences(found: Mapping[str, int]) -> list[str]:
 
 
 def delivery_differences(found: Mapping[str, int]) -> list[str]:
-    """Return a problem if ``deliveries`` has fewer partitions than ``alerts``.
+    """Return a list with one problem if ``deliveries`` has fewer partitions than ``alerts``, else an empty list.
 
     A delivery receipt goes to the partition of ``deliveries`` that has the same number as the alert's partition.
     """

@@ -20,8 +20,8 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
 
 WRITER = "deadletter-replay"
-"""Transactional id of every replay. A new replay fences an older replay that still runs, because both would send the
-same dead letters."""
+"""Transactional id of every replay. A new replay fences an older replay that still runs, because two replays would
+send the same dead letters."""
 TOO_LARGE = Skip("was too large to be parked whole")
 NOWHERE = Skip("names a topic or partition that does not exist")
 _RECEIPT_LANE = "sightline-replayed-lane"
@@ -54,7 +54,7 @@ class DeadLetter:
 
     @property
     def whole(self) -> bool:
-        """Whether the dead letter holds all bytes of its record."""
+        """Whether the dead letter holds all bytes of the original record."""
         return _CUT not in self.record.headers
 
     @property
@@ -137,11 +137,11 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
     """Send the original records of the wanted dead letters to their topics and partitions again.
 
     The lanes of the records are named after ``run``. Skip frames that already have a result, and frames that an
-    earlier replay sent and that may still be in processing. A repeated replay therefore sends nothing twice. If a
-    replayed record fails again, the next replay sends the record again. A new replay fences an older replay that
-    still runs.
+    earlier replay sent and that may still be in processing. Therefore a replay that is run again sends no frame
+    twice. If a replayed record fails again, the next replay sends the record again. A new replay fences an older
+    replay that still runs.
 
-    Raise ValueError for an invalid ``run``, Fenced, or LogUnavailable.
+    Raise ValueError for an invalid ``run``. Also raise Fenced or LogUnavailable.
     """
     end = (await log.ends(DEADLETTER))[0]
     receipts: list[ReplayReceipt] = []

@@ -1,8 +1,8 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
 An engine node sheds frames that arrive out of order within a camera, epoch, lane and pipeline. Dead letters, however,
-are stored in the order of their failures, with all lanes and stages in one partition. Therefore a replay opens a new
-lane if a dead letter would be out of order on every lane used so far.
+are stored in the order of their failures, with all lanes and stages in one partition. A replay therefore opens a new
+lane for a dead letter that would be out of order on every lane used so far.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _LaneState:
     """The state of one lane of a replay.
 
     ``topics`` maps each camera to its topic. ``marks`` maps (camera, epoch, pipeline) to the highest sequence number
-    sent. ``sent`` holds the keys of the work sent.
+    sent. ``sent`` holds the keys of all units of work sent on this lane.
     """
 
     topics: dict[str, str] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class ReplayPlan:
         return Send(lane)
 
     def _lane(self, letter: Candidate) -> str | None:
-        """Return the first lane on which a dead letter is in order, None if no lane is possible.
+        """Return the first lane on which the frames of a dead letter would be in order, None if no lane is possible.
 
         If this plan already sent some frames of the dead letter, only the lane of these frames is possible.
         """

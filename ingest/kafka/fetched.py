@@ -1,7 +1,7 @@
 """Reading of fetched record batches, so that no bytes that a producer wrote make a consumer fail.
 
-aiokafka itself raises an error for a header name that is not UTF-8, and decompresses without a size limit. Such an
-error would stop every consumer of the partition at the same offset, again after every restart.
+aiokafka itself raises an error for a header name that is not UTF-8, and decompresses without a size limit. An error
+while reading a batch would stop every consumer of the partition at the same offset, again after every restart.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _FIRST_RATIO = 16
 """Assumed compression ratio, which gives the first size of the output buffer. JSON compresses by a factor of 5 to
 10."""
 _GROWTH = 8
-"""Factor by which the output buffer grows when it is too small. The first buffer is not simply the largest, because
-zeroing the largest buffer takes up to 100 ms."""
+"""Factor by which the output buffer grows when it is too small. A buffer of the largest size is not used from the
+start, because zeroing it takes up to 100 ms."""
 
 
 class ReadableRecords(_MemoryRecordsPy):  # type: ignore[misc]
@@ -69,7 +69,7 @@ class ReadableBatch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the records of the batch. Raise MemoryError only."""
+        """Yield the records of the batch. Raise no error except MemoryError."""
         batch, offset = self._batch, -1
         try:
             plain = _plain(self._raw)

@@ -112,7 +112,7 @@ class KafkaLog:
     async def ends(self, topic: str) -> Mapping[int, int]:
         """Return the last stable offset of each partition.
 
-        A read up to this offset ends even while a transaction is open.
+        A read up to the last stable offset completes even while a transaction is open.
         """
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.end_offsets, parts)
@@ -277,7 +277,7 @@ class KafkaLog:
         return client
 
     async def _started(self, make: Callable[[KafkaSettings, str], C]) -> C:
-        """Return the client that ``make`` creates, and create and start it in the first call."""
+        """Return the client of the kind that ``make`` creates. The first call creates and starts the client."""
         async with self._starting:
             if make not in self._clients:
                 self._clients[make] = await self._new(make)

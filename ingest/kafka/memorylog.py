@@ -63,7 +63,7 @@ class MemoryLog:
         return {p: len(self._records[TopicPartition(topic, p)]) for p in range(self._count(topic))}
 
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the ends of these partitions without waiting, because a MemoryLog never has an open transaction."""
+        """Return the ends of the partitions without waiting, because a MemoryLog never has an open transaction."""
         ends = await self.ends(topic)
         return {partition: ends[partition] for partition in partitions}
 

@@ -1,6 +1,6 @@
 """The offset at which a consumer group begins to read a partition, and reports of records that expired unread.
 
-Retention may delete records before a group has read them. Before a service skips such records, the service reports
+Retention may delete records before a group has read them. Before a service skips deleted records, the service reports
 their offsets on ``status``. Without this report, ``sightline audit`` would say "balanced" although records were lost.
 If a topic was deleted and created again, the new topic begins at offset 0. An offset that was committed for the old
 topic would skip the first records of the new topic.
@@ -29,7 +29,7 @@ starts at the partition's beginning."""
 class StartPosition(NamedTuple):
     """The next offset that a group reads, and the number of records that expired before the group read them.
 
-    ``recreated`` is true if the topic was deleted and created again. In this case the group starts at the partition's
+    ``recreated`` is true if the topic was deleted and created again, so that the group starts at the partition's
     beginning.
     """
 
@@ -64,7 +64,7 @@ async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosit
 
 
 async def commit(log: Log, group: str, tp: TopicPartition, position: int) -> None:
-    """Commit an offset for a group, which may be lower than the group's committed offset.
+    """Commit an offset for a group, even an offset lower than the group's committed offset.
 
     Running members never commit a lower offset. Raise LogUnavailable.
     """

@@ -39,15 +39,15 @@ HEARTBEAT_INTERVAL_MS = 3_000
 member may lose three heartbeats in a row."""
 MAX_POLL_INTERVAL_MS = 120_000
 """Longest time between two polls of a consumer, in ms. Even the slowest work between two polls (reading the end of a
-partition again) takes only seconds, so a consumer that does not poll for two minutes hangs."""
+partition again) takes only seconds, so a consumer that does not poll for two minutes must be hanging."""
 RETRY_BACKOFF_MS = 50
 """Pause before a failed request is retried, in ms. A retry is necessary while a partition changes its leader, for
 example."""
 BETWEEN_TRANSACTIONS_S = 0.003
 """Pause before a transaction is retried while the markers of the previous transaction are still being written.
 
-Three of four consecutive transactions are retried at least once. aiokafka's default pause is 20 ms. The shorter pause
-reduces the median duration of a transaction from 29 to 11 ms (decision 0001).
+Three of four consecutive transactions are retried at least once. The default pause of aiokafka is 20 ms. The pause of
+3 ms reduces the median duration of a transaction from 29 to 11 ms (decision 0001).
 """
 TRANSACTION_BATCH_BYTES = 1024 * 1024
 """Batch size of a transactional producer, in bytes: large enough that one request holds all results of a transaction

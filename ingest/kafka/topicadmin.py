@@ -43,14 +43,17 @@ PROPAGATION_S = 15.0
 a busy machine."""
 _POLL_S = 0.1
 _NAME = re.compile(NAME_PATTERN)
-"""Pattern of a camera's name. The keys of records are checked with it, because records from other projects' producers
-may have any key."""
+"""Pattern of a camera's name. The keys of frame records are checked against this pattern, because records from other
+projects' producers may have any key."""
 _SET_ON_TOPIC = 1
 """Number in Kafka's protocol for a setting that was set on the topic itself (DYNAMIC_TOPIC_CONFIG)."""
 
 
 async def create(settings: KafkaSettings, partitions: int, replication: int = 1) -> list[str]:
-    """Create the missing topics and return their names. Raise TopicMismatch if an existing topic differs."""
+    """Create the missing topics and return their names.
+
+    Raise TopicMismatch if an existing topic differs from the contract.
+    """
     topics = [
         NewTopic(
             settings.topic(name),
@@ -151,10 +154,10 @@ async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]
 async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | None = None) -> dict[str, int]:
     """Pin every known camera to its present partition, then add partitions to the topics in ``CO_PARTITIONED``.
 
-    A camera is known if the topic ``config`` contains the camera, or if there are frames of the camera. Return the
-    pins that were written. Also give ``deliveries`` as many partitions as ``alerts``. After an interruption, call
-    this function again to finish. Raise ValueError unless the number of partitions grows, and TopicMismatch if a
-    topic is missing.
+    A camera is known if the topic ``config`` contains the camera, or if ``frames`` or ``frames.late`` contains frames
+    of the camera. Return the new pins, which map a camera's name to its partition. Also give ``deliveries`` as many
+    partitions as ``alerts``. After an interruption, call this function again to finish. Raise ValueError unless the
+    number of partitions grows, and TopicMismatch if a topic is missing.
     """
     async with KafkaLog(settings, "sightline-topics") as log:
         found = await log.partitions()
@@ -199,8 +202,8 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
 async def _new_pins(log: Log, config: Config, partitions: int) -> dict[str, int]:
     """Return the partition for each camera that has no pin.
 
-    This is the partition of the camera's newest frame. For a camera without frames, the hash of the name gives the
-    partition.
+    A camera with frames gets the partition of its newest frame. A camera without frames gets the partition that
+    follows from the hash of its name.
     """
     known = {camera.name: partition_for(camera.name, partitions) for camera in config.of(CameraConfig)}
     known |= await _seen(log)

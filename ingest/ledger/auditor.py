@@ -2,7 +2,7 @@
 
 When the audit starts, it notes the end offsets of all topics, which are called the cut. The audit reads all records
 before the cut: first frames, then heartbeats, then results and dead letters. A frame delivered before the cut may
-still be in processing. Therefore the audit also reads records after the cut, until every frame has its final states
+still be in processing. The audit therefore also reads records after the cut, until every frame has its final states
 or the time limit is over. Frames that are still missing or lack a final state at the end of the audit are
 unaccounted, except frames that an agent reports in its spool. Frames captured after the cut are not part of this
 audit.
@@ -140,7 +140,7 @@ class _TopicReader:
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
         """Read the records that were written since the last call.
 
-        Enter missing frames and readings, withheld intervals and final states of frames.
+        Enter frames, readings and withheld intervals that were missing so far, and final states of frames.
         """
         enter = {topic: functools.partial(entry, self.ledger) for topic, entry in ENTRY_BY_TOPIC.items()}
         await self._read_all(ends, enter)

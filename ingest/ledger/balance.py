@@ -81,7 +81,8 @@ class StateCounts:
 class Balance:
     """The balance of each camera and of all cameras together.
 
-    ``unidentified`` counts dead letters that name no frame. These dead letters are not part of the balance.
+    ``unidentified`` counts dead letters that name no frame. Dead letters that name no frame are not part of the
+    balance.
     """
 
     cameras: dict[str, StateCounts]
@@ -94,8 +95,8 @@ class Balance:
     """Cameras that the balance does not include, because retention may have deleted all their frames."""
     unclean: list[str] = field(default_factory=list)
     """Epochs that ended because the agent or its capture was killed. Each entry gives the last sequence number that
-    was stored and the last one that a heartbeat reported, -1 for none. Frames between the stored and the reported
-    number were only in the agent's memory; further frames may have been lost.
+    was stored and the last sequence number that a heartbeat reported, -1 for none. Frames between the stored and the
+    reported number were only in the agent's memory; further frames may have been lost.
     """
     expired_unread: list[str] = field(default_factory=list)
     """Offsets that retention deleted before a service read the records, each with the service's consumer group."""

@@ -1,9 +1,9 @@
 """Multisets of integers that are stored as intervals, to find missing numbers and numbers that occur twice. Pure.
 
 A cover is a multiset of integers, to which closed intervals ``[first, last]`` are added. A cover has no holes and no
-overlaps in ``[0, last]`` when it contains every number of this interval exactly once. A cover stores only the numbers
-at which the multiplicity changes. Therefore intervals may be added in any order, and a long interval without gaps
-takes only two entries.
+overlaps in ``[0, last]`` when it contains every number of this interval exactly once. Because a cover stores only the
+numbers at which the multiplicity changes, intervals may be added in any order, and a long interval without gaps takes
+only two entries.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The gate sends a random sample of the frames that it would withhold. A sampled f
 object that is new since the last regular frame, or that has moved by more than half its size since that frame. A
 stationary object does not make a frame a miss, because the last regular frame showed the object. A sampled frame is
 never compared with an earlier sampled frame, because the earlier frame would not have been sent without the sampling.
-Therefore the random draw does not influence which withheld frames are misses.
+Comparing only with regular frames ensures that the random draw does not influence which withheld frames are misses.
 
 Misses come in groups, because an object that the gate overlooks is missed in every frame until the next regular
 frame. The confidence interval of the miss rate is valid nevertheless, because frames are drawn independently.
@@ -25,7 +25,7 @@ from ingest.contract.records import Detection, Result
 
 CERTAIN = 0.5
 """Minimum score of a detection that can count as a missed object. Detections with a lower score are unstable: a
-detector often reports such an object in one frame and not in the next."""
+detector often reports an object with a low score in one frame and not in the next."""
 SAME = 0.5
 """Minimum intersection over union at which two boxes count as the same object."""
 _Z_95 = 1.959964
@@ -39,8 +39,8 @@ these reasons."""
 class MissRate:
     """The miss rate of one camera's motion gate, measured with one pipeline.
 
-    ``quiet`` counts the frames in which the gate saw no motion, ``sampled`` the quiet frames that were sent as the
-    sample and classified, and ``missed`` the sampled frames that showed a new object.
+    ``quiet`` counts the frames in which the gate saw no motion. ``sampled`` counts the quiet frames that were drawn
+    at random, sent and classified. ``missed`` counts the sampled frames that showed a new object.
     """
 
     quiet: int = 0
@@ -111,9 +111,9 @@ def shows_new_object(now: Sequence[Detection], before: Sequence[Detection]) -> b
 def wilson(hits: int, trials: int, z: float = _Z_95) -> tuple[float, float]:
     """Return the Wilson score interval of a rate, for ``hits`` in ``trials``; (0, 1) if there are no trials.
 
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). This
-    interval is valid for few trials and for rates near 0, where the interval of the normal approximation has no
-    width.
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927). The Wilson
+    score interval is valid for few trials and for rates near 0, where the normal approximation gives an interval
+    without width.
     """
     if not trials:
         return 0.0, 1.0

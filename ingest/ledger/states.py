@@ -127,8 +127,8 @@ class Ledger:
     def cut(self) -> None:
         """Fix the sequence numbers that the balance covers.
 
-        In each epoch, these are all numbers up to the highest number known now. After this call, the ledger ignores
-        records about higher sequence numbers.
+        The balance covers, in each epoch, all numbers up to the highest number known now. After this call, the ledger
+        ignores records about higher sequence numbers.
         """
         self._cut = {key: entries.last for key, entries in self.epochs.items()}
         if self.readings:

@@ -19,7 +19,7 @@ pause ``BASE_S`` again."""
 
 
 def delay_s(failures: int, chance: float, base_s: float = BASE_S, cap_s: float = CAP_S) -> float:
-    """Return the pause in seconds after this number of consecutive failures (1 or more).
+    """Return the pause in seconds after ``failures`` consecutive failures (1 or more).
 
     The pause doubles with each failure, up to ``cap_s``. ``chance`` is a random number in [0, 1) that shortens the
     pause by up to half, so that services that failed together do not restart together.

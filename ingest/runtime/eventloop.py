@@ -26,9 +26,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def stop_event() -> asyncio.Event:
     """Return an asyncio event that is set when the process receives SIGTERM, SIGINT or SIGHUP.
 
-    Call this function in the main thread. SIGHUP is handled because a terminal sends it when it is closed, and an
-    unhandled SIGHUP would kill the process in the middle of its work. If the process was started with SIGHUP ignored,
-    as nohup(1) does, SIGHUP stays ignored.
+    Call this function in the main thread. SIGHUP is handled because a terminal sends SIGHUP when the terminal is
+    closed, and an unhandled SIGHUP would kill the process in the middle of its work. If the process was started with
+    SIGHUP ignored, as nohup(1) does, SIGHUP stays ignored.
     """
     event = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
 """Files and folders that only their owner, or their owner and group, can read.
 
-Other users cannot read these files, whatever umask the user has set.
+Other users cannot read the files that this module creates, whatever umask the user has set.
 """
 
 from __future__ import annotations

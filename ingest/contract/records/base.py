@@ -86,19 +86,19 @@ class Box(NamedTuple):
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def shared(self, other: Box) -> float:
-        """Return the area of the intersection of both boxes, in square pixels."""
+        """Return the area of the intersection of this box and ``other``, in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         if width <= 0.0:
             return 0.0
         return width * max(min(self.bottom, other.bottom) - max(self.top, other.top), 0.0)
 
     def iou(self, other: Box) -> float:
-        """Return the intersection over the union, 0..1; 0 for boxes that share no area."""
+        """Return the intersection over union of this box and ``other``, 0..1; 0 for boxes that share no area."""
         shared = self.shared(other)
         return shared / (self.area + other.area - shared) if shared else 0.0
 
     def overlap(self, other: Box) -> float:
-        """Return the area of the intersection divided by the area of the smaller box, 0..1.
+        """Return the area that this box and ``other`` share, divided by the area of the smaller box, 0..1.
 
         Return 0 for boxes that share no area.
         """
@@ -106,7 +106,7 @@ class Box(NamedTuple):
         return shared / min(self.area, other.area) if shared else 0.0
 
     def union(self, other: Box) -> Box:
-        """Return the smallest box that contains both boxes."""
+        """Return the smallest box that contains this box and ``other``."""
         left, top = min(self.left, other.left), min(self.top, other.top)
         return Box(left, top, max(self.right, other.right), max(self.bottom, other.bottom))
 
@@ -139,8 +139,8 @@ class Box(NamedTuple):
 class FrameRef(NamedTuple):
     """Topic, partition and offset of a frame's record.
 
-    Evidence and replay read the frame's original bytes from this position. ``topic`` is the topic's name without the
-    deployment's prefix.
+    The evidence of an alert and a replay of frames use this position to read the frame's original bytes. ``topic`` is
+    the topic's name without the deployment's prefix.
     """
 
     topic: Annotated[str, Field(pattern=r"^frames(\.late)?$")]

@@ -55,7 +55,7 @@ class Region(NamedTuple):
     """One region of a frame that the model classifies.
 
     ``fit`` maps the frame into the model's input, and ``inner`` is the rectangle that the region's picture fills in
-    the input.
+    the model's input.
     """
 
     box: Box
@@ -100,7 +100,7 @@ def padded_rows(canvas: Canvas, pad: int, inners: Sequence[Inner], pictures: Seq
     """Return a uint8 array ``(N, height, width, channels)`` with one padded picture per row.
 
     ``pad`` is the value of the padding. Each picture is an array ``(bottom - top, right - left, channels)``, with the
-    edges of its ``Inner``. The caller may change the returned array.
+    edges given by the picture's ``Inner``. The caller may change the returned array.
     """
     rows = np.empty((len(inners), canvas.height, canvas.width, canvas.channels), np.uint8)
     pad_into(rows, pad, inners, pictures)
@@ -128,9 +128,9 @@ class EncodedFrame(NamedTuple):
 class BatchItem(RoutedFrame):
     """One frame in a batch. An item whose outcome is ``empty`` or ``shed`` has no regions and therefore no pixels.
 
-    ``attached`` describes the item's part of the batch's ``frames``. ``attached`` is None in a pipeline without
-    second models. ``attached`` is also None if the encoded frame and the pixels together are too large for one
-    record.
+    ``attached`` describes the item's encoded frame in the batch's field ``frames``. ``attached`` is None in a
+    pipeline without second models. ``attached`` is also None if the encoded frame and the pixels together are too
+    large for one record.
     """
 
     KIND: ClassVar[str] = "item"
@@ -277,9 +277,9 @@ class Result(RoutedFrame):
     """The final state of a delivered frame in one pipeline.
 
     The outcome is ``classified`` with detections (perhaps none), ``empty`` when no region of the frame showed motion
-    or an unclassified stationary object, or ``shed`` with a reason. ``model`` is ``name@version`` for a classified
-    frame. ``looked_at`` holds the boxes of the classified regions, as the agent reported them, without the margin
-    that was added for the model.
+    or a stationary object that was not classified yet, or ``shed`` with a reason. ``model`` is ``name@version`` for a
+    classified frame. ``looked_at`` holds the boxes of the classified regions, as the agent reported them, without the
+    margin that was added for the model.
     """
 
     KIND: ClassVar[str] = "result"

@@ -17,15 +17,15 @@ WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget",
 - ``expired``: a full spool dropped the frame.
 - ``unclean``: the capture was killed before the frame was stored in the spool.
 
-With all other reasons, the agent withheld the frame on purpose.
+All reasons without an explanation here mean that the agent withheld the frame on purpose.
 """
 MAX_RESTING = 16
 """Maximum number of stationary objects that one frame reports. If a frame reports this many stationary objects,
 further stationary objects may be missing from the report."""
 MAX_REASONS = 16
 """Maximum number of reasons in one interval of withheld frames. The limit is about twice the number of today's
-reasons, because a newer agent may have more reasons. The limit is low because all reasons travel with every batch
-item and result."""
+reasons, because a newer agent may have more reasons. The limit is low because every batch item and result carries the
+counts of all reasons."""
 MAX_PIPELINES = 256
 """Maximum number of pipelines of one frame. The number is limited because every batch item and result carries the
 names of all pipelines of its frame."""
@@ -143,9 +143,9 @@ class Frame(FrameMeta):
     - ``account`` covers the frames withheld since the previous kept frame of this epoch.
     - ``captured_by`` is the clock of the capture time: ``host`` (the host's clock on arrival) or ``stream`` (the
       camera's clock).
-    - ``captured_error_ms`` is the arrival time by the host's clock minus the capture time of the stream, in ms. This
-      difference bounds the error of the capture time, unless the camera's clock is ahead of the host's clock.
-      ``captured_error_ms`` is None when the error is unknown.
+    - ``captured_error_ms`` is the arrival time by the host's clock minus the capture time of the stream, in ms.
+      ``captured_error_ms`` bounds the error of the capture time, unless the camera's clock is ahead of the host's
+      clock. ``captured_error_ms`` is None when the error is unknown.
     - ``quality`` is the encoding quality, 0 when the quality is unknown.
     - ``scaled_from`` is the picture's width and height before scaling it down to the byte budget, None without
       scaling.

@@ -86,9 +86,9 @@ class Waiting(Record):
 class SensorLedger(Record):
     """Withheld intervals, ended epochs and spool contents of sensors, for the ledger.
 
-    These facts are separate from the facts about cameras, so that a camera and a sensor may have the same name. The
-    field ``camera`` of each interval is the sensor's name. ``waiting`` is None in a heartbeat that does not report
-    the spool.
+    The facts about sensors are separate from the facts about cameras, so that a camera and a sensor may have the same
+    name. The field ``camera`` of each interval is the sensor's name. ``waiting`` is None in a heartbeat that does not
+    report the spool.
     """
 
     KIND: ClassVar[str] = "sensor-ledger"
