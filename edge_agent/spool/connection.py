@@ -39,8 +39,8 @@ CREATE TEMP TRIGGER gone AFTER DELETE ON main.outbox BEGIN
     DELETE FROM counts WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch AND rows = 0;
 END;
 """
-"""SQL that creates an in-memory table with the number and total bytes of the rows of each epoch. Reading this table
-replaces a count of all rows, up to a million, every second."""
+"""SQL that creates an in-memory table with the number and total bytes of the rows of each epoch. The spool reads this
+table every second, instead of counting up to a million rows."""
 
 
 class SpoolConnection:
@@ -67,14 +67,14 @@ class SpoolConnection:
             self._opened()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file for good: later calls raise SpoolError."""
         self._closed = True
         if self._db is not None:
             self._db.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block as a transaction: commit at its end, or roll back after an error.
+        """Run the ``with`` block as a transaction: commit at the end of the block, or roll back after an error.
 
         Raise SpoolUnavailable or SpoolError for SQLite errors.
         """

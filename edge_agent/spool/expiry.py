@@ -32,8 +32,8 @@ _ORDER = (
     ("readings", "?2 IS NOT NULL"),
     ("frame", "name IN (SELECT value FROM json_each(?2))"),
 )
-"""Kinds of rows in the order of their expiry: frames, then readings, then frames of evidence cameras. Frames expire
-before readings, because frames are larger and more numerous."""
+"""Kinds of rows in the order of their expiry: frames, then readings, then frames of cameras that are configured as
+evidence cameras. Frames expire before readings, because frames are larger and more numerous."""
 
 
 @dataclass

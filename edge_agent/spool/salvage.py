@@ -164,9 +164,9 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
 
 
 def _index(db: sqlite3.Connection) -> tuple[dict[int, tuple[str, int, int, str]], bool]:
-    """Return a map from row id to (name, epoch, seq, kind) of the frames and readings in the table's index.
+    """Return a map from row id to (name, epoch, seq, kind), and whether the whole table index was readable.
 
-    Also return whether the whole index was readable.
+    The map has the frames and readings in the readable part of the table index.
     """
     found: dict[int, tuple[str, int, int, str]] = {}
     complete = True

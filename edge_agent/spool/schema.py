@@ -23,8 +23,8 @@ WAITS = "wait"
 picture. If a row keeps its size, SQLite rewrites only one page."""
 
 PARKED = "parked"
-"""Value of column ``lane`` for a row that Kafka or the gateway refuses permanently. Such a row stays in the spool
-until it expires."""
+"""Value of column ``lane`` for a row that Kafka or the gateway refuses permanently. A parked row stays in the spool
+until the row expires."""
 
 PAGE_BYTES = 1024
 """Page size of the SQLite file. In addition to the picture, each commit writes about ten whole pages, mostly of
@@ -175,7 +175,8 @@ def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Cal
 def read(values: Iterable[Any], seal: Seal) -> Row:
     """Return the row made from a query result with the columns ``COLUMNS``. Raise DamagedRow.
 
-    With the columns ``WITHOUT_PICTURES``, a frame gets an empty record and its checksum is not verified.
+    If the columns are ``WITHOUT_PICTURES``, the row of a frame gets an empty record, and its checksum is not
+    verified.
     """
     *fields, key, crc = values
     if fields[5] is None:

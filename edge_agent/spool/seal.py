@@ -47,9 +47,9 @@ class Seal:
         return nonce + self._ciphers[self.key_id].encrypt(nonce, record, identity)
 
     def open(self, sealed: bytes, identity: bytes, key_id: str) -> bytes:
-        """Decrypt a sealed record. Raise ValueError if the encrypted bytes were changed or belong to another row.
+        """Decrypt a stored record. Raise ValueError if the encrypted bytes were changed or belong to another row.
 
-        The seal must have the key ``key_id``; ``knows`` tells whether it does.
+        The caller must have checked with ``knows`` that the seal has the key ``key_id``.
         """
         if key_id == PLAIN:
             return sealed
@@ -60,7 +60,9 @@ class Seal:
 
 
 def load_seal(key_file: Path | None, previous: Sequence[Path] = ()) -> Seal:
-    """Return a seal that encrypts with the key in ``key_file``. The seal decrypts with the keys in all files.
+    """Return a seal that encrypts with the key in ``key_file``.
+
+    The seal can also decrypt with the keys in ``previous``.
 
     Raise ConfigError.
     """

@@ -1,4 +1,4 @@
-"""Space on the spool's disk: the limits of the spool, and a reserve of bytes for a full disk."""
+"""Disk space of the spool: its size limits, and a reserve file that the spool deletes when the disk is full."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Room:
 
 
 class Reserve:
-    """File beside the spool that reserves room on the disk.
+    """File in the spool's folder that holds disk space in reserve for a full disk.
 
-    The methods of a reserve block while they use the disk.
+    All methods block on the disk.
     """
 
     def __init__(self, path: Path, size: int) -> None:

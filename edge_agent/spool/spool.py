@@ -54,8 +54,8 @@ class Spool:
 
     All methods must be called in one event loop. The spool calls all methods of ``store`` in a thread of its own.
     ``close`` closes the store. Methods raise SpoolError. A method whose docstring does not mention SpoolUnavailable
-    repeats a refused write until the disk accepts the write. Such a method may use the disk space of the reserve
-    file.
+    repeats a refused write until the disk accepts the write. A method that repeats a refused write may use the disk
+    space of the reserve file.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Spool:
     def give_up(self) -> None:
         """Stop waiting for space on a full disk.
 
-        From now on, a row is either stored in the space of the reserve file or refused.
+        After this call, a row is either stored in the space of the reserve file or refused.
         """
         self._giving_up = True
         self._room.set()

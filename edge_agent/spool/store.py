@@ -147,9 +147,9 @@ class SpoolStore(SpoolConnection):
     def settle_live(self, now_ns: int, limit: int) -> list[Row]:
         """Set ``lane`` to ``live`` in the rows of unsent frames that are not late.
 
-        Return the changed rows, oldest first. The caller may send these rows, which no longer expire. If a later live
-        frame of the same camera was already sent, a frame becomes late even if the frame looks young, for example
-        after the clock was set back. The live frames of a camera therefore stay in order.
+        Return the changed rows, oldest first. The caller may send the returned rows, which no longer expire. If a
+        later live frame of the same camera was already sent, a frame becomes late even if the frame looks young, for
+        example after the clock was set back. The live frames of a camera therefore stay in order.
         """
         young = f"INDEXED BY outbox_late WHERE late_ns >= ? AND NOT {_OVERTAKEN}"  # does not search the backlog
         with self.transaction() as db:
@@ -323,7 +323,7 @@ class SpoolStore(SpoolConnection):
     ) -> Row:
         """Return a status row that reports ends of epochs, and intervals of withheld or expired rows as ``accounts``.
 
-        The row reports on sensors if ``kind`` is ``readings``, otherwise on cameras.
+        The status row reports on sensors if ``kind`` is ``readings``, and on cameras for all other kinds.
         """
         now_ns = self._clock.now_ns()
         beat = Heartbeat(service=SERVICE, instance=self._instance, at_ns=now_ns, reason=reason)

@@ -1,4 +1,6 @@
-"""Estimate of a site's network traffic, disk space for an outage, disk wear and Kafka partitions. Pure.
+"""Estimate of a site's network traffic, disk space for an outage, disk wear and Kafka partitions.
+
+All functions are pure.
 
 The estimated picture size comes from measurements of real footage. Depending on the scene, pictures have between half
 and twice the estimated size. The user supplies the share of time with motion. Once the site runs, measurements
@@ -55,8 +57,8 @@ class Assumptions:
     moving_share: float = 0.15
     """Share of a camera's armed time in which objects move."""
     moved_on_share: float = 0.5
-    """Share of the frames examined during motion that are sent because an object has moved since the last sent frame.
-    These frames may exceed the rate ``open_fps``."""
+    """Share of the frames examined during motion that are sent because an object has moved since the last sent frame,
+    even if the rate then exceeds ``open_fps``."""
     outage_s: float = 8 * 3600.0
     width: int = 1280
     height: int = 720
@@ -110,7 +112,7 @@ class SiteCost:
     def bytes_per_day(self) -> float:
         """Mean number of bytes that all cameras send in a day.
 
-        Each replica of the topic ``frames`` needs this disk space per day of retention.
+        Each replica of the topic ``frames`` needs the same number of bytes for each day of retention.
         """
         return sum(camera.bytes_per_day for camera in self.cameras)
 

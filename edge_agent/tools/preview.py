@@ -50,7 +50,7 @@ class Preview:
 def watch(camera: CameraConfig, seconds: float, clock: Clock) -> Preview:
     """Capture frames for ``seconds`` with the camera's settings, without storing or sending frames.
 
-    Blocks. Raise SourceError.
+    The call blocks for ``seconds``. Raise SourceError.
 
     The preview's picture is the sent frame with the largest moving area, or the last sent frame if nothing moves.
     """

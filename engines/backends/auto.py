@@ -10,15 +10,18 @@ from ingest.site.pipeline import Precision
 
 AUTO = "auto"
 AUTO_ORDER = ("tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime")
-"""Backends in the order of preference: GPU backends first, because a GPU is faster than any CPU. ONNX Runtime is
-last, because it is always installed."""
+"""Backends in the order of preference: GPU backends first, because a GPU is faster than any CPU. ONNX Runtime is the
+last entry, because ONNX Runtime is available on every machine."""
 CPU_ORDER = AUTO_ORDER[2:]
 """CPU backends, in the order of preference."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
-    """Chosen backend of a model, the reason for the choice, and the reason against each preferred backend."""
+    """Backend chosen for a model, and the reason for the choice.
+
+    ``passed_over`` maps each backend with a higher preference to the reason why it was not chosen.
+    """
 
     backend: str
     reason: str

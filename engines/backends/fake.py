@@ -1,6 +1,6 @@
 """A fake engine whose outputs depend only on the pixels of the input.
 
-Tests use the fake engine, and benchmarks that measure the pipeline without a model.
+Tests and benchmarks of the pipeline use the fake engine, because the fake engine needs no model.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Cpu:
 
 
 def processor(cpuinfo: Path = _CPUINFO) -> Cpu:
-    """Return the first processor that the system lists."""
+    """Return the name, vendor and flags of the first processor in ``/proc/cpuinfo``."""
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
     except OSError:

@@ -157,7 +157,7 @@ def _read(model: Model) -> openvino.Model:
 def _last_line(error: Exception) -> str:
     """Return the last line of an OpenVINO error, which names the cause.
 
-    The lines before it only name OpenVINO's source files.
+    The other lines of the error only name OpenVINO's source files.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else repr(error)

@@ -16,7 +16,7 @@ from ingest.contract.records import Box, Detection, Fit, Inner, Region
 
 
 class FrameRegion(NamedTuple):
-    """Source of one image of a batch: the region of the frame in the image, and the frame's size in px."""
+    """Source of one image of a batch: the frame region that the image shows, and the frame's size in px."""
 
     region: Region
     frame_width: int

@@ -1,4 +1,7 @@
-"""Functions on a detector's boxes: conversion, non-maximum suppression, and mapping to the frame. Pure."""
+"""Functions on a detector's boxes: conversion, non-maximum suppression, and mapping to the frame.
+
+All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ FAR = 1e6
 """Limit to which box coordinates are clipped, in the unit of the model's output, such as px or grid cells. The limit
 prevents overflow."""
 LARGEST_LOG = 14.0
-"""Limit to which the logarithm of a box's size is clipped. The limit is larger than any image, and prevents
-overflow."""
+"""Limit to which the logarithm of a box's size is clipped. A size of e^14 px exceeds any image, so the limit only
+prevents overflow."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]

@@ -1,6 +1,6 @@
 """Checks that recognise model outputs whose shape fits a decoder but whose values have another meaning.
 
-Each check returns the reason why the values do not fit, or "" if the values fit. Pure.
+Each check returns the reason why the values do not fit, or "" if the values fit. All checks are pure functions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from engines.decoders.boxes import Floats
 
 _OVER = 1e-3
-"""Tolerance for scores outside of 0 to 1, which half-precision rounding causes."""
+"""Maximum distance of a score from the range 0 to 1 that half-precision rounding can cause."""
 _SHARES = 2.0
 """Limit that distinguishes box coordinates in fractions of the input size from coordinates in px. Even a box that
 extends beyond the image has fractions below 2. Coordinates in px exceed 2 unless all boxes lie in the first two
@@ -20,7 +20,8 @@ _MOSTLY = 0.9
 """Minimum share of boxes that must be in the order left, top, right, bottom. The share is below 1, because boxes
 without an object may have any corners."""
 _FEW = 16
-"""Minimum number of boxes from which their coordinates can show that the layout is wrong."""
+"""Minimum number of boxes for a check of the coordinate order, because the coordinates of fewer boxes prove
+nothing."""
 
 
 def not_scores(scores: Floats, cure: str) -> str:
@@ -83,7 +84,8 @@ def not_centres(boxes: Floats, cure: str) -> str:
 def not_classes(values: npt.NDArray[np.float32], labels: int, first: int = 0) -> str:
     """Return the reason why ``values`` are not label indices, or "" if they are.
 
-    ``first`` has been subtracted from the numbers of the model.
+    ``first`` is the model's class number of the first label. The caller has subtracted ``first`` from the model's
+    class numbers.
     """
     if (values != np.round(values)).any():
         return f"class column has {float(values[values != np.round(values)][0]):.4g}: expected whole numbers"

@@ -18,7 +18,7 @@ BACKGROUND = "background"
 
 _ROUNDING = 0.05
 """Maximum difference between 1 and the sum of an image's class probabilities, which models of low precision round. If
-the difference is larger, the numbers are logits."""
+the sum differs by more, the decoder treats the numbers as logits."""
 
 
 class SoftmaxDecoder:
@@ -98,7 +98,7 @@ class SigmoidDecoder:
 
 
 def _probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the softmax of rows that hold logits, and rows that hold probabilities scaled to a sum of 1.
+    """Convert each row to probabilities: apply a softmax to logits, and scale probabilities to a sum of 1.
 
     The function decides for each row alone whether the row holds logits, so that the result for an image does not
     depend on the other images of its batch.

@@ -1,4 +1,4 @@
-"""Proposes decoders that may fit a model, from the shapes of its outputs. Pure."""
+"""Proposes decoders that may fit a model, from the shapes of its outputs. All functions are pure."""
 
 from __future__ import annotations
 
@@ -104,9 +104,10 @@ def _of_pair(reason: str, count: int | None, classes: int | None) -> Iterator[Pr
 
 
 def tensorflow_outputs(outputs: Iterable[str]) -> list[str]:
-    """Return the outputs of a detector of TensorFlow's Object Detection API that the decoder needs, else [].
+    """Return the outputs that ``end2end`` needs from a detector of TensorFlow's Object Detection API, else [].
 
-    https://github.com/tensorflow/models/blob/master/research/object_detection/exporter_lib_v2.py names them.
+    https://github.com/tensorflow/models/blob/master/research/object_detection/exporter_lib_v2.py defines the names of
+    the outputs.
     """
     names = {name.partition(":")[0].rpartition("/")[2]: name for name in outputs}
     if not _TENSORFLOW.issubset(names):

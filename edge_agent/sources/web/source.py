@@ -194,7 +194,7 @@ class WebSource:
 
 
 def _start(chunks: Iterator[bytes]) -> bytes:
-    """Return the first bytes of a response body: at least as many as show whether the body begins with a boundary."""
+    """Return enough first bytes of a response body to see whether the body begins with a boundary."""
     start = b""
     for chunk in chunks:
         start += chunk

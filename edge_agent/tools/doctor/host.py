@@ -30,8 +30,8 @@ _OTHERS = 0o027
 """Permission bits that a secret file must not have: any for others, and write or execute for the group. The group may
 read the file, because docs/install-agent.md gives secret files to a group."""
 LOOSE_ERROR_MS = 200.0
-"""Maximum error of the system clock that the check accepts, in ms. A person walks 30 cm in 200 ms. If the error is
-larger, the events of two cameras may appear in the wrong order."""
+"""Maximum error of the system clock that the check accepts, in ms. A person walks 30 cm in 200 ms. If the clock error
+exceeds 200 ms, the events of two cameras may appear in the wrong order."""
 
 
 def median_sync_ms(folder: Path) -> float:
@@ -59,7 +59,7 @@ def check_disk(
 ) -> Finding:
     """Measure how long a sync to disk takes, and compare the free disk space with the size limits of the spool.
 
-    Blocks for at most 1 s.
+    The call blocks for at most 1 s.
     """
     subject = f"disk {folder}"
     try:

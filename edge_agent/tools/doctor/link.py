@@ -31,7 +31,7 @@ HEARTBEATS_SENT = 5
 """Number of heartbeats that are sent to compare the clocks of agent and broker."""
 _ADVICE = "check the address, the secrets and the firewall"
 FAR_MS = 1000.0
-"""Maximum offset between the clocks of agent and broker, in ms. If the offset is larger, rules that combine the
+"""Maximum offset between the clocks of agent and broker, in ms. If the offset exceeds 1 s, rules that combine the
 cameras of two agents do not work."""
 _NO_PARTITION = 2**31 - 1
 """Partition number that no topic has. A broker that receives a write to this partition checks the write permission,

@@ -1,4 +1,4 @@
-"""Check of the sensors of one connection: a few seconds of readings."""
+"""Check of the sensors of one connection: receive readings for a few seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPEN_S = 10.0
 
 
 class _CountingSink:
-    """Receiver of readings that counts them by sensor."""
+    """Receiver that counts the readings of each sensor."""
 
     def __init__(self) -> None:
         self.last: dict[str, Reading] = {}
@@ -52,7 +52,7 @@ class _CountingSink:
 async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], seconds: float) -> list[Finding]:
     """Receive readings for ``seconds``, and up to ``OPEN_S`` until each sensor has sent a reading.
 
-    Store no reading.
+    The check does not store the readings.
     """
     sink, why = _CountingSink(), ""  # why: reason if the source has ended by itself
     try:

@@ -75,7 +75,7 @@ class BuildControl:
 def build(
     trt: Any, logger: Any, model: Model, options: BuildOptions, timings: bytes, control: BuildControl
 ) -> BuiltPlan:
-    """Compile a model to a TensorRT plan, which takes minutes.
+    """Compile a model to a TensorRT plan. The compilation takes minutes.
 
     The CUDA context of the device must be current in the calling thread.
 

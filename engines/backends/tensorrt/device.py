@@ -67,8 +67,8 @@ class GpuDevice(ABC):
     """One GPU, used through the primary CUDA context of the process, which TensorRT uses too.
 
     The constructor opens the context, and the same thread must call ``close``. All other methods must be called
-    within ``with device.current()``, which makes the context current. All methods raise GpuError. After a sticky CUDA
-    error, such as an illegal address, every CUDA call fails until the process ends.
+    within ``with device.current()``, which makes the context current. All methods raise GpuError if a CUDA call
+    fails. After a sticky CUDA error, such as an illegal address, every CUDA call fails until the process ends.
     """
 
     name: str
@@ -80,7 +80,10 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def memory(self) -> DeviceMemory:
-        """Return the free and the total memory of the GPU. Memory that other processes use is not free."""
+        """Return the free and the total memory of the GPU.
+
+        The free memory excludes memory that other processes use.
+        """
 
     @abstractmethod
     def allocate(self, nbytes: int) -> DeviceBuffer:
@@ -129,8 +132,8 @@ class GpuDevice(ABC):
     def capture(self, stream: Stream, work: Callable[[], bool]) -> Graph | None:
         """Call ``work``, and record the GPU work that it starts on ``stream`` as a graph. The GPU work does not run.
 
-        Return None if ``work`` returns False, or if CUDA cannot record the GPU work. After None, the caller must call
-        ``work`` without a graph.
+        Return None if ``work`` returns False, or if CUDA cannot record the GPU work. If the result is None, the
+        caller must call ``work`` without a graph.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Selection of the most frequent batch sizes, which get a CUDA graph. Pure."""
+"""Selection of the most frequent batch sizes, which get a CUDA graph. The module does no I/O."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ HALVE_EVERY = 4096
 """Number of batches after which all counts are halved, so that the chosen sizes follow a change of load within a
 minute."""
 ADVANTAGE = 1.5
-"""Factor for the count of a batch size that has a CUDA graph (hysteresis). Two sizes with similar counts would
-otherwise replace each other at every choice."""
+"""Factor for the count of a batch size that has a CUDA graph (hysteresis). The factor keeps two sizes with similar
+counts from replacing each other at every choice."""
 
 
 class HotSizes:

@@ -32,7 +32,8 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 class BuildOptions:
     """Options with which TensorRT builds a plan.
 
-    The precision of a layer is no option, because the ONNX file decides it (strongly typed networks).
+    There is no option for the precision of layers, because the ONNX file decides the precision (strongly typed
+    network).
     """
 
     max_batch: int
@@ -68,8 +69,8 @@ class PlanKey:
 class PlanCache:
     """Cache of TensorRT plans in one folder. Several processes may use the folder at the same time.
 
-    TensorRT runs code that a plan contains. Therefore only the owner may read or write the folder, and each file
-    starts with the SHA-256 hash of its plan.
+    Because TensorRT runs code that a plan contains, only the owner may read or write the folder. Each file starts
+    with the SHA-256 hash of its plan, so that a damaged plan is not loaded.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +81,7 @@ class PlanCache:
         return self.folder / f"{key.name}.plan"
 
     def read(self, key: PlanKey) -> bytes | None:
-        """Return a plan. Return None if the plan does not exist or is damaged."""
+        """Return the stored plan of a key. Return None if the plan does not exist or is damaged."""
         path = self.path(key)
         try:
             data = path.read_bytes()
@@ -94,7 +95,10 @@ class PlanCache:
         return plan
 
     def write(self, key: PlanKey, plan: bytes) -> None:
-        """Store a plan, and delete the plans that were used least recently. Raise OSError."""
+        """Store a plan.
+
+        If the folder has more than ``PLANS_KEPT`` plans, delete the least recently used plans. Raise OSError.
+        """
         self._replace(self.path(key), hashlib.sha256(plan).digest() + plan)
         for old in sorted(self.folder.glob("*.plan"), key=_last_use)[:-PLANS_KEPT]:
             old.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Check that TensorRT, pycuda and a usable GPU are present, before any TensorRT object is made.
 
-If the NVIDIA driver does not work, the use of a TensorRT builder or runtime ends the whole process. Therefore the
-check calls CUDA's ``cuInit`` before TensorRT.
+The check calls CUDA's ``cuInit`` first, because a TensorRT builder or runtime ends the whole process if the NVIDIA
+driver does not work.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Implementation of the device interface with pycuda. This module has not run on a GPU yet.
 
 pycuda keeps a stack of contexts per thread. pycuda's objects must be freed in the thread that opened their context.
-Therefore GpuThread opens, uses and closes a PycudaDevice. Other threads push the CUDA context on their stack only to
-wait for events.
+For this reason, a single thread (GpuThread) opens, uses and closes a PycudaDevice. Other threads push the CUDA
+context on their stack only to wait for events.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class PycudaDevice(GpuDevice):
 def call(cuda: Any, function: Callable[..., T], *arguments: object) -> T:
     """Call a function of pycuda, and raise pycuda's errors as GpuError.
 
-    The GpuError is raised outside the handler and keeps only the text: pycuda's exception would keep frames alive,
-    and with them contexts and buffers.
+    The GpuError is raised outside the ``except`` block and keeps only the text. A reference to pycuda's exception
+    would keep stack frames alive, with the contexts and buffers in these frames.
     """
     try:
         return function(*arguments)

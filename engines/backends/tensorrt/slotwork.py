@@ -71,7 +71,7 @@ class SlotWork:
     def start(self, rows: int) -> None:
         """Start the copy of a batch to the GPU, its computation, and the copy of the outputs to the host.
 
-        ``event`` happens when all three are finished.
+        ``event`` happens when the copy of the outputs is finished.
         """
         self._hot_sizes.note(rows)
         hot = self._hot_context(rows)
