@@ -1,8 +1,8 @@
 """Detection of a consumer group member that is left without partitions.
 
-When a topic is deleted and created again, or the broker loses a rebalance, a member may be left without partitions
-although partitions are available: other members hold several, or no member holds any. Such a member runs and sends
-heartbeats, but reads nothing. Restarting the member makes the group assign all partitions again.
+A member may be left without partitions although other members hold several partitions or no member holds any. The
+causes are a topic that was deleted and created again, and a rebalance that the broker lost. Such a member runs and
+sends heartbeats, but reads nothing. Restarting the member makes the group assign all partitions again.
 """
 
 from __future__ import annotations

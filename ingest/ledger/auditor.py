@@ -51,8 +51,8 @@ _READERS_OF_FRAMES = (
 )
 """Consumer groups that process delivered frames, each with an input topic."""
 _POLL_S = 0.25
-"""Pause between two reads of new results and dead letters, in seconds. The pause is longer than batching and a
-transaction take together, so that most reads find new records."""
+"""Pause between two reads of new results and dead letters, in seconds. The pause is longer than the batching delay
+and the duration of a transaction."""
 _READERS = 8
 """Number of partitions that the audit reads at the same time. Each reader buffers up to 16 MiB, so this number bounds
 memory. More readers would not make the audit faster."""

@@ -1,10 +1,10 @@
 """Estimate of how often an agent's motion gate misses an object, from a random sample of withheld frames. Pure.
 
 The gate sends a random sample of the frames that it would withhold. A sampled frame counts as a miss if it shows an
-object that is new since the last regular frame, or that has moved by more than half its size since that frame. A
-stationary object does not make a frame a miss, because the last regular frame showed the object. A sampled frame is
-never compared with an earlier sampled frame, because the earlier frame would not have been sent without the sampling.
-Comparing only with regular frames ensures that the random draw does not influence which withheld frames are misses.
+object that is new or has moved by more than half its size since the last regular frame. A stationary object does not
+make a frame a miss, because the last regular frame showed the object. A sampled frame is never compared with an
+earlier sampled frame, because the earlier frame would not have been sent without the sampling. Comparing only with
+regular frames ensures that the random draw does not influence which withheld frames are misses.
 
 Misses come in groups, because an object that the gate overlooks is missed in every frame until the next regular
 frame. The confidence interval of the miss rate is valid nevertheless, because frames are drawn independently.
