@@ -100,7 +100,8 @@ class Spool:
     def give_up(self) -> None:
         """Stop waiting for space on a full disk.
 
-        After this call, a row is either stored in the space of the reserve file or refused.
+        After this call, a row that does not fit on the disk, even with the space of the reserve file, is refused at
+        once.
         """
         self._giving_up = True
         self._room.set()
