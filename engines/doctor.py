@@ -21,7 +21,7 @@ from engines.speed import batch_speed
 from ingest.site.pipeline import Precision
 
 PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "pycuda", "nvidia-ml-py", "numpy")
-"""Packages whose versions matter to a backend."""
+"""Python packages whose versions the report lists, because a backend depends on them."""
 TIMED_S = 0.5
 """Minimum time for which a model is run to measure its speed, in seconds."""
 

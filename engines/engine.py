@@ -37,9 +37,9 @@ TIMED_RUNS = 3
 """Number of timed runs per batch size at warm-up, after one untimed run. Warm-up uses the time of the fastest timed
 run."""
 SPEED_TOLERANCE = 1.03
-"""A batch size counts as equally fast if its time per image is at most this multiple of the best time per image. A
-difference of up to 3 % is measurement noise. Of equally fast batch sizes the largest is used, because it needs the
-fewest engine calls."""
+"""A batch size counts as fast as the fastest size if its time per image is at most this multiple of the fastest
+size's time per image. A difference of up to 3 % is measurement noise. Of the sizes that count as equally fast, the
+largest is used, because the largest size needs the fewest engine calls."""
 HOPELESS = 1.2
 """If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.
 
@@ -67,7 +67,8 @@ class ComputeClock:
     """Measures the time for which a device computes each batch, excluding the batch's wait for earlier batches.
 
     The device computes up to ``parallel`` batches at once, in the order of submission. A batch starts once fewer than
-    ``parallel`` of the earlier batches are unfinished. Thread-safe. All times are monotonic times in s.
+    ``parallel`` of the earlier batches are unfinished. Any thread may call the methods. All times are monotonic times
+    in s.
     """
 
     def __init__(self, parallel: int) -> None:
@@ -114,7 +115,7 @@ class Engine(ABC):
 
     @property
     def parallel(self) -> int:
-        """Number of batches that the engine computes at the same time. Further submitted batches wait."""
+        """Number of batches that the engine computes at the same time, while further submitted batches wait."""
         return 1
 
     @property
@@ -207,7 +208,8 @@ class Engine(ABC):
         self._submit_impl(slot)
 
     def collect(self, slot: Slot) -> Outputs:
-        """Wait for a submitted slot, and return its outputs. The arrays are valid until the slot is released.
+        """Wait for the batch in a submitted slot, and return the model's outputs. The arrays are valid until the slot
+        is released.
 
         Raise InferenceFailed if the batch failed, DeviceLost if no batch can succeed any more in this process.
         """

@@ -8,7 +8,7 @@ class EngineError(Exception):
 
 
 class EngineStateError(EngineError):
-    """A method was called before load or after close."""
+    """A method was called in the wrong state, for example before ``load`` or after ``close``."""
 
 
 class BadBatch(EngineError):
@@ -43,7 +43,7 @@ class ManifestError(EngineError):
 
 
 class ModelUnknown(EngineError):
-    """The repository does not have the model or the version."""
+    """The model repository does not hold the requested model or version."""
 
 
 class DecoderUnknown(EngineError):
@@ -71,7 +71,7 @@ class PipelineUnknown(EngineError):
 
 
 class AdoptFailed(EngineError):
-    """A foreign model cannot be added to the repository."""
+    """A foreign model, made by other software, cannot be added to the model repository."""
 
 
 class OptimiseFailed(EngineError):

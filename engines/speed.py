@@ -42,7 +42,7 @@ def batch_speeds(
 ) -> list[BatchSpeed]:
     """Measure the speed of several engines, whose batches run in turns, for ``seconds`` in all.
 
-    Because of the turns, other work on the machine slows all engines alike. Raise InferenceFailed.
+    Batches run in turns, so that other work on the machine slows all engines alike. Raise InferenceFailed.
     """
     durations_s: list[list[float]] = [[] for _ in engines]
     for engine in engines:

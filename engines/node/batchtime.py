@@ -11,8 +11,8 @@ from statistics import median
 from typing import NamedTuple
 
 RUNS_PER_SIZE = 9
-"""Number of latest runs of each batch size, of which the median is used. Up to four slow runs among the nine do not
-make the median slow."""
+"""Number of latest runs of each batch size, of which the median is used. Up to four slow runs among nine do not make
+the median slow."""
 HALF_LIFE_RUNS = 100
 """The weight of a batch size is halved after this number of runs of other batch sizes."""
 FORGET_RUNS = 8 * HALF_LIFE_RUNS

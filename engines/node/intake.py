@@ -24,8 +24,8 @@ from ingest.kafka.writer import start
 POLL_MS = 50
 """Maximum time in ms that a poll waits for the first record. The wait does not delay jobs that were read earlier."""
 POLL_RECORDS = 16
-"""Maximum number of records per poll. The live or the late lane can exceed its limit of jobs by at most this number.
-"""
+"""Maximum number of records per poll. The live or the late lane can exceed its limit of jobs by at most
+``POLL_RECORDS`` jobs."""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
 """Maximum number of bytes that aiokafka prefetches from a partition. A single larger record still arrives (KIP-74).
 When a partition is paused, aiokafka discards the prefetched data. A larger limit would make aiokafka fetch more data

@@ -216,7 +216,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return pipeline not in self._models.names and pipeline != UNROUTED_NAME
 
     def _take(self, record: LogRecord) -> Gap | None:
-        """Turn a record into a job of its partition. Return the gap in offsets before the record, or None.
+        """Turn a record into a job of its partition. Return the gap in offsets before the record; None if there is no
+        gap.
 
         An offset lower than the last offset means that the topic was created again. The new topic is read from its
         beginning.

@@ -82,8 +82,8 @@ class PeriodLoad:
 class DeviceLoad:
     """Measures the load of a device.
 
-    The capacity of the device is a moving average of its load in saturated periods. Times are in s and do not
-    decrease.
+    The capacity of the device is a moving average of its load in saturated periods. All times that callers pass are
+    in s, and must not decrease.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class DeviceLoad:
     def note(self, now_s: float, waiting: bool) -> PeriodLoad | None:
         """Note whether work waits for an engine from ``now_s`` on.
 
-        Return the load of a period that ends at ``now_s``, else None.
+        If a period ends at ``now_s``, return the load of the period, else None.
         """
         if self._began_s is None:
             self._began_s = self._noted_s = now_s
@@ -243,7 +243,7 @@ class OverloadPolicies:
         return changed
 
     def shed_counts(self) -> dict[tuple[str, str], int]:
-        """Return the number of frames shed since the last call. The keys are (pipeline, reason)."""
+        """Return the number of frames shed since the last call. The keys of the result are (pipeline, reason)."""
         shed, self._shed = self._shed, Counter()
         return shed
 

@@ -27,8 +27,8 @@ T = TypeVar("T")
 _log = logs.get("engines.node")
 
 RETRY_S = 60.0
-"""Time in s after which a model version that could not be loaded is tried again. By then the model file may exist, or
-memory may be free."""
+"""Time in s after which a model version that could not be loaded is tried again, because its file may then exist or
+memory may then be free."""
 REMOVED_S = 60.0
 """Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
 need the model."""
@@ -282,7 +282,10 @@ class LiveModels:
         self._replace(wanted, settings, model)
 
     async def _begin_build(self, wanted: Wanted, settings: ModelSettings, model: AnyModel) -> None:
-        """Build the TensorRT plan of a model in the background. If no present model can serve, open a substitute."""
+        """Build the TensorRT plan of a model in the background.
+
+        If no present model can serve, first open the model on a substitute backend.
+        """
         name, before = wanted.name, self._serving.get(wanted.name)
         if not before or (
             before.settings != settings and (before.stand_in or before.settings.input != settings.input)

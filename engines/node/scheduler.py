@@ -1,10 +1,10 @@
 """The scheduler decides which batches an engine classifies next, and which batches are merged.
 
 Pure. The scheduler first chooses a pipeline by fair shares of device time. The scheduler then merges jobs of this
-pipeline from all topic partitions, the earliest deadline first, up to the batch size with which most regions meet
-their deadlines. The scheduler never waits for more batches, because further batches arrive while the engine
-classifies. Live batches are classified before late batches. Under overload, the scheduler applies the overload policy
-of each pipeline to live frames.
+pipeline from all topic partitions, the earliest deadline first, up to the batch size with which the largest number of
+regions meet their deadlines. The scheduler never waits for more batches, because further batches arrive while the
+engine classifies. Live batches are classified before late batches. Under overload, the scheduler applies the overload
+policy of each pipeline to live frames.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ingest.site.pipeline import Priority
 LEVELS: tuple[Priority, ...] = ("high", "normal", "low")
 LOOK_AHEAD = 2
 """Number of full batches after the next batch whose deadlines are considered when the size of the next batch is
-chosen. This limit bounds the time of the decision."""
+chosen. ``LOOK_AHEAD`` bounds the time that the choice takes."""
 LATE_LEVEL = len(LEVELS)
 """Priority level of all late batches, which is below every level of live batches."""
 
@@ -95,8 +95,8 @@ class Scheduler:
         self._shares: FairShares[QueueKey] = FairShares()
         self.policies = OverloadPolicies(models)
         self.write_s = 0.0
-        """Expected time in s from the end of a batch until its results are written. The scheduler subtracts this time
-        from each deadline."""
+        """Expected time in s from the end of a batch until its results are written. The scheduler subtracts
+        ``write_s`` from each deadline."""
 
     @property
     def waiting(self) -> int:

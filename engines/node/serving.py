@@ -36,7 +36,7 @@ class EngineModel:
     def __init__(self, model: Model, engine: Engine, decoder: OutputDecoder) -> None:
         self.model = model
         self.batch_time = BatchTime()
-        """Expected device time of a batch. ``open`` fills it with the batch times that warm-up measured."""
+        """Expected device time of a batch. ``open`` fills ``batch_time`` with the times that warm-up measured."""
         self._engine = engine
         self._decoder = decoder
         spec = model.manifest.input
@@ -119,7 +119,8 @@ class EngineModel:
 
 
 class ServedModel(EngineModel):
-    """A classifier of one pipeline's merged batches. ``classify`` may be called from several threads at once.
+    """Classifies the batches of one pipeline, each of which is merged from one or more jobs. ``classify`` may be
+    called from several threads at once.
 
     ``decoder`` replaces the decoder that the model's manifest names.
     """
@@ -244,15 +245,15 @@ class RepositorySource:
         return f"{name}@{version}"
 
     def make(self, pipeline: PipelineConfig) -> ServedModel:
-        """Return the served model of a pipeline, not yet opened. Raise EngineError."""
+        """Return a ServedModel for a pipeline, which the caller must open. Raise EngineError."""
         return self._made(pipeline, self._make_engine)
 
     def make_second(self, config: SecondModelConfig) -> SecondModel:
-        """Return a second model, not yet opened. Raise EngineError."""
+        """Return a SecondModel, which the caller must open. Raise EngineError."""
         return self._made_second(config, self._make_engine)
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel | None:
-        """Return the model on a substitute engine, not yet opened; None if there is no substitute.
+        """Return the model on a substitute engine, which the caller must open; None if there is no substitute.
 
         Raise EngineError.
         """

@@ -64,8 +64,8 @@ class ShadowRunner:
 
     A candidate gets copies of frames that the served model has classified, one at a time, and only while ``busy()``
     is false. A candidate computes in threads of the lowest priority, and a candidate's errors do not affect results.
-    Frames are skipped if the node has no idle time. All methods belong to one event loop. ``produce`` writes a
-    record, as ``Log.produce`` does.
+    Frames are skipped if the node has no idle time. Call all methods on one event loop. ``produce`` writes a record
+    to Kafka, like ``Log.produce``.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class ShadowRunner:
         return pipeline.name not in self._off and self._models.served_version(pipeline.name) == pipeline.shadow
 
     async def _write(self, record: ShadowRecord) -> None:
-        """Write a record. A record that cannot be written is lost, because it must not stop the node."""
+        """Write a record. A record that cannot be written is lost, because a failed write must not stop the node."""
         try:
             await self._produce(Outgoing(SHADOW, 0, encode(record), key=(record.camera or "").encode()))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Take partitions over from another node, and write the jobs of owned partitions in offset order.
+"""Take partitions over from another node, and write the results of owned partitions in offset order.
 
 A take-over has three steps, and no other order of the steps is safe. First, the take-over opens the transactional
 writers, so that Kafka aborts the transactions of the previous owners and fences these owners. Second, the take-over
@@ -102,7 +102,10 @@ class OwnedPartition:
         return len(records)
 
     async def close(self) -> None:
-        """Abort the open transaction. The next owner reads the jobs that were not written."""
+        """Abort the open transaction.
+
+        The partition's next owner reads the records again whose results were not written.
+        """
         await self._writer.close()
 
     def _settled_head(self) -> list[Job]:

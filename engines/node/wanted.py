@@ -20,10 +20,10 @@ class ModelSource(Protocol):
         """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
 
     def make(self, pipeline: PipelineConfig) -> ServedModel:
-        """Return the served model of a pipeline, not yet opened."""
+        """Return a ServedModel for a pipeline, which the caller must open."""
 
     def make_second(self, config: SecondModelConfig) -> SecondModel:
-        """Return a second model, not yet opened."""
+        """Return a SecondModel, which the caller must open."""
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel | None:
         """Return a substitute: the model on a backend that loads within seconds, not yet opened; None without such a

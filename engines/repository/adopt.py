@@ -41,7 +41,7 @@ KERAS_FILE = "model.keras"
 """Name of the Keras file beside a model that was converted from it."""
 _TOLERANCE = 1e-3
 """Maximum difference between the outputs of the wrapped and the original model, relative to the largest output. The
-added nodes cause rounding differences only."""
+graph nodes that wrap a model cause rounding differences only."""
 _HALF_TOLERANCE = 1e-2
 """Maximum relative difference between the outputs of a float16 model and its wrapped form. Sums of float16 numbers
 depend on the order of addition, which differs between batch sizes."""
@@ -245,7 +245,8 @@ def _hint(outputs: Outputs, decoder: str, options: DecoderOptions, others: Seque
 def _difference(
     original: Any, wrapped: Any, given: ForeignInput, options: AdoptOptions, rows: int
 ) -> float | AdoptFailed:
-    """Return the largest relative output difference, or the error of a model that cannot run.
+    """Return the largest relative difference between original and wrapped outputs, or the error if a model cannot
+    run.
 
     The original model gets one image at a time, and the wrapped model gets all images in one batch.
     """

@@ -34,7 +34,7 @@ class ChildLimits(NamedTuple):
 
 
 class ChildRequest(BaseModel):
-    """Task of the child. Without a ``repository``, the child only inspects the file."""
+    """Task of the child process. Without a ``repository``, the child only inspects the file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,7 +48,7 @@ class ChildRequest(BaseModel):
 
 
 class ChildAnswer(BaseModel):
-    """Answer of the child: a report, or an error message."""
+    """Answer of the child process: a report, or an error message."""
 
     report: ModelReport | None = None
     error: str = ""

@@ -1,4 +1,4 @@
-"""Read a foreign ONNX file with distrust, and describe its inputs and outputs.
+"""Check an ONNX file from an untrusted source, and describe the file's inputs and outputs.
 
 The checks refuse files that would make a parser open other files or take too much memory. The checks run in a child
 process with limited memory and time (``engines.repository.guard``), because the parser itself may fail.

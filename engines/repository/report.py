@@ -52,7 +52,7 @@ class ConvertedFrom(BaseModel):
 
 
 class Setting(BaseModel):
-    """A setting of a model, and where it comes from.
+    """A setting of a model, and the origin of the setting.
 
     ``source`` is ``option`` if the user gave the setting, ``file`` if the file states the setting or a run of the
     model shows it, and ``assumed`` if the setting is only usual for similar models.
@@ -76,7 +76,7 @@ class ModelReport(BaseModel):
     settings: tuple[Setting, ...]
     outputs: tuple[TensorInfo, ...] = Field(description="Outputs on images of noise, with their ranges.")
     rejected: tuple[str, ...] = ()
-    """Decoders that expect outputs of these shapes but were refused, each with the reason."""
+    """Decoders that expect outputs of the model's shapes but were refused, each with the reason."""
     max_batch: int = 0
     model: str = ""
 

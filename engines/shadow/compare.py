@@ -19,7 +19,8 @@ SCORE_TOLERANCE = 0.1
 class DetectionComparison(NamedTuple):
     """Result of a comparison.
 
-    ``agreed`` maps each label to the number of objects that both models found with this label.
+    ``agreed`` maps each label to the number of objects that the served model and the candidate both found with this
+    label.
     """
 
     agreed: Mapping[str, int]

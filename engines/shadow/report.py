@@ -21,7 +21,7 @@ class LabelCounts:
     """
 
     found: int = 0
-    """Number of objects that both models found with this label."""
+    """Number of objects that the served model and the candidate both found with this label."""
     missed: int = 0
     """Number of objects that only the served model found."""
     relabelled: int = 0
@@ -42,7 +42,7 @@ class ShadowReport:
     candidate: str
     frames: int = 0
     agreeing_frames: int = 0
-    """Frames in which both models found the same objects with the same labels."""
+    """Number of frames in which the served model and the candidate found the same objects with the same labels."""
     score_differences: int = 0
     labels: dict[str, LabelCounts] = field(default_factory=dict)
     off: str = ""
@@ -51,7 +51,7 @@ class ShadowReport:
     _largest: list[tuple[float, int, ShadowRecord]] = field(default_factory=list)
 
     def add(self, record: ShadowRecord) -> None:
-        """Add a record of this candidate. Ignore records of other pipelines, candidates and served models."""
+        """Add a record of the report's candidate. Ignore records of other pipelines, candidates and served models."""
         if (record.pipeline, record.candidate) != (self.pipeline, self.candidate):
             return
         if record.off:

@@ -25,7 +25,7 @@ MAX_JSON_BYTES = 1024 * 1024
 """Maximum size in bytes of a record in JSON, such as an event. The largest event of any rule takes 20 KiB."""
 MAX_CONTAINERS = 64 * 1024
 """Maximum number of maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all boxes of
-moving and stationary objects, has half as many maps and arrays."""
+moving and stationary objects, contains half as many maps and arrays as this maximum."""
 HEAD_BYTES = 1024
 """Maximum size in bytes of an encoded batch without its items, pixels and frames: field names, numbers, and a
 pipeline name of 63 characters."""
