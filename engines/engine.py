@@ -37,8 +37,8 @@ TIMED_RUNS = 3
 """Number of timed runs per batch size at warm-up, after one untimed run. Warm-up uses the time of the fastest timed
 run."""
 SPEED_TOLERANCE = 1.03
-"""A batch size counts as fast as the fastest size if its time per image is at most this multiple of the fastest
-size's time per image. A difference of up to 3 % is measurement noise. Of the sizes that count as equally fast, the
+"""A batch size and the fastest batch size count as equally fast if the ratio of their times per image is at most
+``SPEED_TOLERANCE``. A difference of up to 3 % is measurement noise. Of the sizes that count as equally fast, the
 largest is used, because the largest size needs the fewest engine calls."""
 HOPELESS = 1.2
 """If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.

@@ -86,8 +86,8 @@ def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict
     ``jobs`` are all waiting jobs in the order of their deadlines; the first ``fitting`` jobs fit into one batch.
     Return ``fitting`` if all jobs of the full batch meet their deadlines. If a job of the full batch would be late,
     compare the full batch with the largest batches that meet the deadline of each job. Choose the batch with which
-    the most images meet their deadlines, if the remaining jobs follow in batches of ``most_rows``. Of equally good
-    batches choose the largest, because larger batches take less time per image.
+    the most images meet their deadlines, on the assumption that the remaining jobs follow in batches of ``most_rows``
+    images. Of equally good batches choose the largest, because larger batches take less time per image.
     """
     ends = _finish_times(jobs[:fitting], predict_s)
     if min((job.due_s for job in jobs[:fitting]), default=0.0) >= ends[-1]:

@@ -1,6 +1,6 @@
 """Run a pipeline's model, and classify crops of the detected objects with the pipeline's second models.
 
-Crops are cut from the frame at full resolution. A second model classifies the crops of all frames of a merged batch
+Crops are cut from the frame at full resolution. A second model classifies the crops of all frames of a batch
 together. If a second model is missing or fails, the detection is still reported, with the reason for its missing
 label.
 """

@@ -1,8 +1,8 @@
-"""Share a device's time between the pipelines of a node: by priority level, and equally within a level.
+"""Share a device's time between a node's pipelines: high priority levels first, and equal shares within a level.
 
-Pure. Each priority level has a guaranteed minimum share. The method is start-time fair queueing (Goyal, Vin and
-Cheng, SIGCOMM 1996) over measured device time. Of two pipelines that have used about the same device time, the
-pipeline with the earlier deadline goes first.
+Pure. Each priority level has a guaranteed minimum share of the device time. The method is start-time fair queueing
+(Goyal, Vin and Cheng, SIGCOMM 1996) over measured device time. Of two pipelines that have used about the same device
+time, the pipeline with the earlier deadline goes first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 QUANTUM_S = 0.05
 """Two pipelines of a priority level are served by deadline while their used device times differ by at most this time
-in s. A usual model computes several batches in this time."""
+in s. A usual model computes several batches within ``QUANTUM_S``."""
 FLOOR_SHARE = 0.1
 """Guaranteed minimum share of the device time for each priority level with waiting jobs, however busy higher levels
 are."""
@@ -47,7 +47,7 @@ class FairShares(Generic[Key]):
         self._top = 0
 
     def choose(self, demands: Mapping[Key, Demand]) -> Key:
-        """Return the queue to serve next. ``demands`` holds all waiting queues, and at least one."""
+        """Return the queue to serve next. ``demands`` maps every waiting queue to its Demand, and is not empty."""
         self._note(demands)
         levels = sorted({demand.level for demand in demands.values()})
         self._top = levels[0]
