@@ -93,8 +93,8 @@ class Agent:
         """Check before the start whether the agent can use its sensors.
 
         Raise SourceUnusable if a sensor in the site file is unusable. If a sensor of the saved configuration is
-        unusable, run the cameras of that configuration and none of its sensors. A saved sensor is unusable when it
-        needs hardware or software that the agent no longer has.
+        unusable, run the saved cameras without any sensors. A saved sensor is unusable when it needs hardware or
+        software that the agent no longer has.
         """
         try:
             make_sources(self._desired.running.sensors, self._clock)
@@ -134,8 +134,8 @@ class Agent:
             await self._spool.close()
 
     async def _follow(self) -> None:
-        """Report how the capture of a killed agent ended, start the cameras and sensors, and follow the ``config``
-        topic until cancelled."""
+        """Write the end-of-capture records that a killed agent could not write, start the cameras and sensors, and
+        follow the ``config`` topic."""
         await self._close_killed_epochs()
         await self._apply()
         if not self._follows:

@@ -2,7 +2,7 @@
 configuration.
 
 A new agent runs the cameras and sensors of the site file. As soon as the ``config`` topic contains a camera or sensor
-of this site, the topic replaces the site file. The agent saves the last configuration that it could run to disk, and
+of this site, the topic replaces the site file. The agent saves to disk the last configuration that it could run, and
 starts with the saved configuration when Kafka is unreachable. The topic keeps replacing the site file even after all
 entries have been removed from the topic, so a removed camera does not return at the next start.
 """
@@ -22,7 +22,8 @@ from ingest.site.topic.view import Config, ConfigView
 _log = logs.get("edge_agent.config")
 
 _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig))
-"""Key prefixes of the entries that an agent reads. Other services report unusable entries of other kinds."""
+"""Key prefixes of the entries that an agent reads. Other services report the unusable entries with other key
+prefixes."""
 _MAX_REFUSALS = 5
 """Maximum number of refused entries that a heartbeat lists. Without this limit, many unusable entries would make the
 heartbeat too large to send."""
@@ -96,8 +97,9 @@ class DesiredConfiguration:
     def apply(self, view: ConfigView) -> None:
         """Apply the entries that the ``config`` topic contains now.
 
-        If somebody deleted the ``config`` topic and created it again, the topic has no entry of this site. The
-        previous entries and pins then stay in force, except entries that were removed or moved to another site.
+        If somebody deleted the ``config`` topic and created it again, the topic has no entry of this site, and the
+        previous entries and pins stay in force. Entries that were removed from the topic or moved to another site do
+        not stay in force.
         """
         current = view.config.entries
         ours = {key: entry for key, entry in current.items() if self._is_ours(entry)}
@@ -120,7 +122,8 @@ class DesiredConfiguration:
     def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
         """Run the sensors of the earlier configuration ``before`` again.
 
-        All new sensors are refused together, because the sensors that conflict can share one connection.
+        All new sensors are refused together, because the conflict may concern several sensors that share one
+        connection.
         """
         self.running = replace(self.running, sensors=before.sensors, own_sensors=before.own_sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}

@@ -26,7 +26,7 @@ class SourceStalled(SourceError):
 class SourceEnded(AgentError):
     """A source has no more frames; for example, a video file has ended.
 
-    The capture of the source then stops, and this is not a failure.
+    A capture whose source has ended stops without a failure.
     """
 
 

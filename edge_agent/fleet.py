@@ -83,7 +83,7 @@ class Fleet:
         await self._failure
 
     async def cancel(self) -> None:
-        """Cancel all members."""
+        """Cancel the tasks of all cameras and feeds."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -20,11 +20,11 @@ _log = logs.get("edge_agent.config")
 
 @dataclass(frozen=True, slots=True)
 class SavedConfiguration:
-    """Contents of the saved file: ``entries`` has the configuration entries by key.
+    """Contents of the file with the saved configuration.
 
-    ``topic_holds`` is true if the ``config`` topic has replaced the site file. ``signed_at`` contains the time of the
-    newest signature of each entry, by the entry's key. With the saved signature times, the agent can refuse a replay
-    of an older entry even after a restart.
+    ``entries`` contains the configuration entries by key. ``topic_holds`` is true if the ``config`` topic has
+    replaced the site file. ``signed_at`` contains the time of the newest signature of each entry, by the entry's key.
+    With the saved signature times, the agent can refuse a replay of an older entry even after a restart.
     """
 
     entries: dict[str, ConfigEntry] = field(default_factory=dict)

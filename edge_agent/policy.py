@@ -32,8 +32,8 @@ SECRETS_FOLDER = Path("/etc/sightline/secrets")
 NETWORK = ("rtsp", "rtsps", "http", "https")
 _CAMERA_KINDS = (*NETWORK, "device", "images", "simulated")
 _SAFE = (*NETWORK, "device", "images", "file", "host", "mqtt", "serial", "modbus")
-"""Kinds of sources that are allowed by default. Sources of the kinds ``file`` and ``images`` also need a folder that
-``folders`` allows."""
+"""Kinds of sources that are allowed by default. Sources of the kinds ``file`` and ``images`` also need an allowed
+folder."""
 _DEVICES = Path("/dev")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 """Pattern of a plain host name or IP address, without variables and without characters that URL parsers interpret
@@ -54,12 +54,12 @@ class AgentPolicy(ConfigSection):
     """Allowed kinds of sources; the kind ``file`` means a video file. A source of the kind ``command`` is allowed by
     its name in ``commands`` instead."""
     hosts: tuple[str, ...] = ("*",)
-    """Hosts to which cameras and sensors may connect: IP addresses, networks such as 10.0.0.0/24, or host names with
-    ``*`` as a wildcard."""
+    """Hosts to which cameras and sensors may connect, as IP addresses, networks such as 10.0.0.0/24, or host names
+    with ``*`` as a wildcard."""
     folders: tuple[Path, ...] = ()
     """Folders from which the agent may read videos, images and detector models."""
     commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
-    """Program and arguments that a sensor source ``command:NAME`` runs, by NAME."""
+    """Program and arguments of each command source, by the NAME in the source ``command:NAME``."""
     secrets: dict[str, tuple[str, ...]] = {}
     """Hosts to which the agent may send a secret, by the name of the secret. A secret is a file in
     ``secrets_folder``, or an environment variable that an entry uses as ``${NAME}``."""

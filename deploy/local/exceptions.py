@@ -60,5 +60,5 @@ class BrokerFailed(DeployError):
 
 
 class StackError(DeployError):
-    """A request to the supervisor failed, for example because two services have the same name or a service is not
+    """The services of a stack cannot run, for example because two services have the same name or a service is not
     ready in time."""

@@ -33,7 +33,7 @@ class DrawnPicture(NamedTuple):
 def drawn_pictures(
     model: Model, pictures: Sequence[Path], out: Path, min_score: float, backend: str
 ) -> Iterator[DrawnPicture]:
-    """For each picture, yield the detections, and write a copy with the boxes drawn in to the folder ``out``.
+    """For each picture, yield the detections, and write a copy that shows the detected boxes to the folder ``out``.
 
     Raise PictureUnusable, ModelLoadFailed or InferenceFailed.
     """

@@ -1,6 +1,6 @@
 """Operating system processes, identified by process id: start, find, signal and await a process.
 
-All functions but ``spawn`` accept any process, not only child processes.
+All functions except ``spawn`` accept any process, not only child processes.
 """
 
 from __future__ import annotations

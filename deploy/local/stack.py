@@ -10,8 +10,8 @@ from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
 DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")
-"""All services except the agent, in the order in which they process a frame. The services stop in this order, so that
-each service can still process the records that the previous service wrote."""
+"""All services except the agent, in the order in which they process a frame. When a stack stops, its services stop in
+the order of ``DOWNSTREAM``, so that each service can still process the records that the previous service wrote."""
 
 ONE_THREAD = {
     # Each process has work for one core. Ten processes whose numerical libraries start a thread per core slow each

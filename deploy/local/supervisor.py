@@ -1,4 +1,5 @@
-"""Supervisor of a stack's services: starts child processes, restarts failed ones, and stops all of them in order."""
+"""Supervisor of a stack's services: starts the services as child processes, restarts failed services, and stops all
+services in order."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ class Supervisor:
     async def stop(self, order: Sequence[str] | None = None) -> bool:
         """Stop the services one after another, by default in reverse order of their start.
 
-        Stop the services that ``order`` does not name last. Return whether all services ended without SIGKILL.
+        Services that are missing in ``order`` stop after the services in ``order``. Return whether all services ended
+        without SIGKILL.
         """
         wanted = list(order or [])
         wanted += [name for name in reversed(self._children) if name not in wanted]

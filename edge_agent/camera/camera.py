@@ -89,12 +89,13 @@ class Camera:
         self._frames_from_s: float | None = None
         """Monotonic time of the first progress report from the current capture process; None before that report."""
         self._fault = ""
-        """Reason why the supervisor stopped the current capture process; empty if the supervisor did not."""
+        """Reason why the supervisor stopped the current capture process; empty if the supervisor did not stop the
+        process."""
         self._view = ViewCondition()
         self._view_from_s = 0.0
 
     def stop(self) -> None:
-        """Request a clean end of the capture from ``run``."""
+        """Ask ``run`` to end the capture cleanly."""
         self._stop.set()
 
     async def run(self) -> None:
@@ -124,7 +125,7 @@ class Camera:
         )
 
     async def _epoch(self) -> bool:
-        """Run one capture process from its start to its exit, as one epoch.
+        """Run one capture process from its start to its exit.
 
         Return whether the source has no more frames.
         """
@@ -170,7 +171,7 @@ class Camera:
     async def _take(self, message: Message) -> int:
         """Handle one message from the capture process.
 
-        Return the sequence number if the message is a frame that the spool stored, and -1 otherwise.
+        Return the sequence number of a frame that the spool stored, and -1 for any other message.
         """
         match message:
             case CaptureProgress():

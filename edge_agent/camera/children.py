@@ -21,8 +21,8 @@ from ingest.site import CameraConfig
 READ_AHEAD_BYTES = 64 * 1024
 """Limit of asyncio's stream reader in bytes: the reader buffers up to twice this limit plus one record.
 
-The limit is low, because the buffered frames are lost when the agent is killed. While the disk is slow, frames wait
-in the capture process, which withholds new frames when its queue is full.
+With a low limit, fewer buffered frames are lost when the agent is killed. While the disk is slow, frames wait in the
+capture process, which withholds new frames when its queue is full.
 """
 CHILD_ENVIRONMENT = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
@@ -33,7 +33,7 @@ _POLL_S = 0.05
 _STDERR_TAIL_BYTES = 400
 _STDERR_S = 1.0
 """Maximum wait until the standard error of an exited process is closed, in seconds. A helper process that inherited
-standard error may keep it open after the capture process has exited."""
+the pipe of standard error may keep the pipe open after the capture process has exited."""
 
 
 async def start_capture(
@@ -69,8 +69,8 @@ async def start_process(command: Sequence[str], **options: Any) -> Process:
     cannot be started.
 
     Raise OSError when no process can be started. For each child process, asyncio starts a thread that waits for the
-    exit of the process. When asyncio cannot start this thread, it raises RuntimeError and leaves the child process
-    running. ``start_process`` then kills the child process and raises OSError.
+    exit of the process. When asyncio cannot start the thread, asyncio raises RuntimeError and leaves the child
+    process running. ``start_process`` kills a child process that asyncio left running, and raises OSError.
     """
     loop = asyncio.get_running_loop()
     pipes = _Pipes(limit=READ_AHEAD_BYTES, loop=loop)
@@ -106,8 +106,8 @@ async def wait_exited(process: Process) -> None:
 async def last_stderr_line(process: Process) -> str:
     """Read the standard error of a process to its end.
 
-    Return the last line of standard error, or an empty string if there is no output. Somebody must read standard
-    error: a child process that has written 64 KiB to a full pipe blocks.
+    Return the last line of standard error, or an empty string if there is no output. The agent must read standard
+    error, because a child process blocks when it writes to a pipe that already holds 64 KiB.
     """
     tail = b""
     while process.stderr and (data := await process.stderr.read(4096)):
@@ -151,6 +151,6 @@ async def clean_up(process: Process, stderr_reader: asyncio.Task[str], within_s:
 def close_pipes(process: Process) -> None:
     """Close the pipes of a child process that has exited.
 
-    A pipe with unread data stays open without this call.
+    asyncio itself does not close a pipe that still contains unread data.
     """
     process._transport.close()  # type: ignore[attr-defined]  # asyncio has no public method for this

@@ -17,8 +17,8 @@ SMALL_WIDTH_PX = 160
 """Width of the small pictures that are checked, in px. A picture of this width still shows the layout of a scene, and
 checking the picture takes 0.25 ms."""
 _SAME_SHARE = 0.99
-"""Minimum share of pixels that stay unchanged in a frozen view. The other pixels may change in a frozen view, because
-some cameras draw a clock into their pictures."""
+"""Minimum share of pixels that stay unchanged in a frozen view. Up to 1 % of the pixels may change in a frozen view,
+because some cameras draw a clock into their pictures."""
 _BLACK_LEVEL = 32
 """Grey level above which a pixel counts as lit, from 0 to 255. Black in video has grey level 16, and sensor noise
 raises this level a little."""
@@ -27,7 +27,7 @@ _LIT_SHARE = 0.01
 pixels than this share."""
 _RECOVER_S = 2.0
 """Time for which a black or tampered view must be good again before the agent reports the view as good, in seconds.
-This delay prevents repeated changes of the state while someone wipes the lens."""
+Without a delay, the reported state would change repeatedly while someone wipes the lens."""
 
 
 def small(grey: Grey) -> Grey:
@@ -58,10 +58,7 @@ class ViewHealth:
         return self._layout.memory
 
     def look(self, grey: Grey, now_s: float) -> ViewCondition:
-        """Return the condition of the view from a picture and its time; the picture comes from ``small``:
-
-        ``(height, width)`` uint8.
-        """
+        """Return the condition of the view, given a ``(height, width)`` uint8 picture from ``small`` and its time."""
         frozen = self._frozen.since(self._is_same(grey), now_s)
         black = self._black.since(bool(np.mean(grey > _BLACK_LEVEL) < _LIT_SHARE), now_s)
         if self._black.begun:
@@ -91,8 +88,8 @@ class _Hysteresis:
 
     @property
     def begun(self) -> bool:
-        """Whether the condition holds or held within the last ``end_s``, even if it has not yet lasted for
-        ``begin_s``."""
+        """Whether the condition holds or held within the last ``end_s``, even if the condition has lasted for less
+        than ``begin_s``."""
         return self._from_s is not None
 
     def since(self, seen: bool, now_s: float) -> bool:

@@ -1,8 +1,8 @@
 """Frame pipeline of the capture process: numbers, gates, redacts and encodes each frame, and makes the frame's
 record.
 
-While the queue to the agent is full, new frames are withheld with the reason ``overload``. A slow agent therefore
-never blocks the camera.
+A slow agent never blocks the camera: while the queue to the agent is full, new frames are withheld with the reason
+``overload``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ingest.runtime.clock import Clock
 from ingest.site import CameraConfig
 
 MAX_IMAGE_BYTES = MAX_RECORD_BYTES - 64 * 1024
-"""Maximum size of an encoded picture, in bytes. The limit leaves 64 KiB of the maximum record size for the other
-fields of the frame, which need far less."""
+"""Maximum size of an encoded picture, in bytes. A record has room for 64 KiB besides the picture, far more than the
+other fields of a frame need."""
 REPORT_EVERY_S = 1.0
 """Interval between two progress reports to the agent, in seconds."""
 UNUSABLE = "unusable"

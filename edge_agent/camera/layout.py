@@ -1,9 +1,9 @@
 """Tamper detection: compare the edges in a camera's current view with the edges of its usual view. Pure.
 
-Light and objects change in a good view, but the edges of walls, kerbs and roofs stay in place. These edges change
-when someone covers, blurs or turns the camera. The detector compares edge strengths by correlation, which stays the
-same when all edges grow weaker at dusk. A lens that goes out of focus blurs fine edges before coarse ones, so a drop
-in sharpness means a blurred view.
+Light and objects change in a good view, but the edges of walls, kerbs and roofs stay in place. Covering, blurring or
+turning the camera changes the edges of walls, kerbs and roofs. The detector compares edge strengths by correlation,
+which stays the same when all edges grow weaker at dusk. A lens that goes out of focus blurs fine edges before coarse
+ones, so a drop in sharpness means a blurred view.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from edge_agent.sources.source import Grey
 Field = npt.NDArray[np.float32]
 
 _SMOOTH_S = 3.0
-"""Time constant of the short running average that serves as the current picture, in seconds. The average has less
-noise than a single picture, and shows no passing objects."""
+"""Time constant of the short running average that serves as the current picture, in seconds. A running average has
+less noise than a single picture, and shows no passing objects."""
 _MEMORY_S = 300.0
 """Time constant of the usual view, which is a long running average of the camera's pictures, in seconds. The usual
 view must follow shadows, which move within minutes."""
 _LEARN_S = 30.0
 """Time for which the usual view is learnt before the current picture is compared with the usual view, in seconds."""
 _UNLIKE = 0.35
-"""Minimum correlation between the edges of the current picture and of the usual view. A view with a lower correlation
-has changed. The correlation of an unchanged view stays above 0.5 in rain and at night."""
+"""Minimum correlation between the edges of the current picture and of the usual view. The view has changed if the
+correlation is below this minimum. The correlation of an unchanged view stays above 0.5 in rain and at night."""
 _BLURRED = 0.55
-"""Minimum sharpness of the current picture, as a share of the sharpness of the usual view. A view with a lower
-sharpness is blurred.
+"""Minimum sharpness of the current picture, as a share of the sharpness of the usual view. The view is blurred if the
+sharpness is below this minimum.
 
 Rain and noise increase the sharpness, so only a lens that is out of focus reduces the sharpness to less than this
 share.
 """
 _FLAT = 2.0
-"""Minimum standard deviation of a picture, in grey levels. A picture with a smaller deviation shows nothing."""
+"""Minimum standard deviation of a picture, in grey levels. A picture with a deviation below this minimum shows
+nothing."""
 _COVERED = 0.35
-"""Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view. A changed
-view with a smaller deviation means that the camera is covered. A changed view with a larger standard deviation means
-that the camera is turned away, or partly covered."""
+"""Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view. The camera is
+covered if the deviation is below this minimum. If the deviation of a changed view is above this minimum, the camera
+is turned away or partly covered."""
 _NEAR = (7, 7)
 """Width and height of the area over which edge strengths are averaged, in px of the small picture. Within this area
 an edge may move, because masts sway."""
@@ -136,7 +137,7 @@ def _centred(field: Field) -> Field:
     """Return the edge strengths minus the mean of each row and the mean of each column.
 
     A line across the whole picture, such as a kerb, can look the same after the camera has been turned. Subtracting
-    the row and column means removes such lines from the comparison.
+    the row and column means removes lines across the whole picture from the comparison.
     """
     rows, columns = field.mean(axis=1, keepdims=True), field.mean(axis=0, keepdims=True)
     return np.asarray(field - rows - columns + field.mean(), np.float32)

@@ -1,7 +1,7 @@
 """Sequence numbers of captured frames, and counts of withheld frames by reason (``WithheldInterval``). Pure.
 
 A captured frame gets its sequence number before any processing step may withhold the frame. Each numbered frame is
-then recorded, in the order of the sequence numbers, as kept or as withheld with a reason. A kept frame carries a
+recorded, in the order of sequence numbers, either as kept or as withheld for a reason. A kept frame carries a
 ``WithheldInterval``, which counts the frames withheld since the previous kept frame.
 """
 
@@ -31,12 +31,12 @@ class Tally:
         return self._next - 1
 
     def withhold(self, reason: str) -> None:
-        """Record the oldest frame that is neither kept nor withheld as withheld."""
+        """Record as withheld the oldest frame whose outcome is not recorded yet."""
         self._counts[reason] += 1
         self._settled += 1
 
     def give_up(self, reason: str) -> None:
-        """Record every frame that is neither kept nor withheld as withheld."""
+        """Record as withheld every frame whose outcome is not recorded yet."""
         while self._settled < self._next:
             self.withhold(reason)
 
@@ -52,7 +52,7 @@ class Tally:
         )
 
     def account(self) -> WithheldInterval | None:
-        """Record the oldest frame that is neither kept nor withheld as kept.
+        """Record as kept the oldest frame whose outcome is not recorded yet.
 
         Return the interval of the frames withheld since the previous kept frame, or None if no frame was withheld.
         """

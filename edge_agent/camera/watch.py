@@ -140,7 +140,8 @@ class WatchedSource:
     def _before(self, max_age_s: float) -> Grey | None:
         """Return the picture of the usual view that an earlier capture saved.
 
-        Apply all privacy masks to this picture and to the saved file, because the site file may contain new masks.
+        Apply all privacy masks to the returned picture and to the saved file, because the site file may contain new
+        masks.
         """
         before = self._memory.load(max_age_s) if self._memory else None
         if self._memory is None or before is None or self._masks is None:

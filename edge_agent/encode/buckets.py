@@ -1,4 +1,5 @@
-"""Token buckets that limit the bytes that a camera may send, and the file that keeps their content over a restart."""
+"""Token buckets that limit the bytes that a camera may send, and the file that keeps the buckets' content over a
+restart."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from ingest.site import EncodeConfig
 
 DAY_S = 86_400.0
 DAY_BURST_SHARE = 0.25
-"""Capacity of the bucket for the daily budget, as a share of the daily budget; the bucket fills up during a quiet
-night. The rest of the daily budget flows into the bucket evenly over the day. A camera therefore never sends more
-than the daily budget within 24 hours."""
+"""Capacity of the bucket for the daily budget, as a share of the daily budget. The daily budget minus this capacity
+flows into the bucket evenly over the day. A full bucket and 24 hours of inflow add up to the daily budget, so a
+camera never sends more within 24 hours."""
 START_S = 60.0
 """Initial content of a new bucket, expressed as seconds of inflow. A restarted capture process does not get this
 initial content again, but continues with the content that the previous process saved."""
@@ -25,8 +26,8 @@ MAX_HORIZON_S = 1800.0
 """Maximum time over which the controller spends the saved bytes of a bucket, in seconds. With this limit, the bytes
 that a camera saved during a quiet night are spent within the next busy half hour."""
 MAX_SHARE = 0.7
-"""Maximum planned size of a frame, as a share of the bucket's content. The rest of the content is a margin, because
-an encoded frame may be larger than planned."""
+"""Maximum planned size of a frame, as a share of the bucket's content. The rest of the bucket's content is a margin,
+because an encoded frame may be larger than planned."""
 _FILE_BYTES = 512
 """Fixed size of the file that stores the bucket contents, in bytes. Each frame overwrites the same bytes of the file,
 so only one memory page changes. The operating system writes the changed page to disk from time to time. A power cut
@@ -60,8 +61,8 @@ class Bucket:
 
 
 def make_buckets(config: EncodeConfig) -> list[Bucket]:
-    """Return the token buckets of a camera: one for a budget per second and one for a budget per day, as far as
-    configured."""
+    """Return a token bucket for each budget that the camera's configuration sets: the budget per second and the
+    budget per day."""
     limits = []
     if config.bytes_per_s:
         limits.append((float(config.bytes_per_s), config.bytes_per_s * config.burst_s))
@@ -75,8 +76,8 @@ class CarriedBudget:
     """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
     Without this file, a camera would get ``START_S`` seconds of budget again at each reconnect. A camera that
-    reconnects often could then send many times its daily budget. A missing or unreadable file is ignored, and so is a
-    failed write.
+    reconnects often could send many times its daily budget without this file. A missing or unreadable file is
+    ignored, and so is a failed write.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:

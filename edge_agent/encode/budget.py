@@ -4,14 +4,15 @@ One number, the level in 0..1, determines the quality and the size of a picture.
 and the full size. Level 0, the floor, means the configured minimum quality and minimum size.
 
 The controller integrates the logarithm of the size error, because the size of encoded frames grows about as exp(k ×
-level). After each frame, the controller adds ``GAIN`` × ln(target ÷ size) to the level. Each frame thereby multiplies
-the logarithmic distance between size and target by |1 - GAIN × k|. In measurements with JPEG and WebP, k was between
-0.4 and 4.5, and mostly about 2. For these values of k, the distance falls below 5 % after 4 frames in most cases, and
-after 24 frames in the worst case. The controller is stable for k up to 6.
+level). After each frame, the controller adds ``GAIN`` × ln(target ÷ size) to the level. Each frame multiplies the
+logarithmic distance between size and target by |1 - GAIN × k|. In measurements with JPEG and WebP, the growth rate k
+was between 0.4 and 4.5, and mostly about 2. For k from 0.4 to 4.5, the distance between size and target falls below 5
+% after 4 frames in most cases, and after 24 frames in the worst case. The controller is stable for growth rates k up
+to 6.
 
-The target size of a frame is a share of the bytes in the token bucket. Pictures become larger while the bucket is
-full, and smaller while the bucket is almost empty. In equilibrium, the frames use as many bytes per second as flow
-into the bucket.
+The target size of a frame is a share of the bytes in the token bucket. Pictures become larger while the token bucket
+is full, and smaller while it is almost empty. In equilibrium, the frames use as many bytes per second as flow into
+the bucket.
 """
 
 from __future__ import annotations
@@ -24,29 +25,30 @@ from ingest.site import EncodeConfig
 
 GAIN = 0.3
 SCALE_BELOW = 0.5
-"""Level below which the picture is scaled down in addition to a lower quality. Above this level, the picture keeps
+"""Level below which the picture has the minimum quality and is also scaled down. Above this level, the picture keeps
 its full size and only the quality changes."""
 STEP = 1 / 8
 """Smallest change of the picture's scale, as a share of the full width and height. Coarse changes are better for
 tracking, which follows boxes in pixels and would be disturbed by a new picture size in every frame."""
 HYSTERESIS = 0.06
 """Hysteresis of the picture's scale, as a difference of levels. The scale changes only when the level is more than
-this difference beyond the boundary between two scales. This value is about half the distance between two neighbouring
-boundaries."""
+this difference beyond the boundary between two scales. This hysteresis is about half the distance between the
+boundaries of neighbouring scales."""
 _INTERVAL_RATE = 0.2
 """Weight of the newest interval in the running average of the interval between frames. When the gate opens and frames
-become more frequent, the average adapts within a few frames."""
+become more frequent, the running average adapts within a few frames."""
 _MAX_INTERVAL_S = 60.0
-"""Maximum interval between frames that enters the running average, in seconds. A longer interval is a pause of the
-camera, and does not predict the next interval."""
+"""Maximum interval between frames that enters the running average, in seconds. An interval above this maximum is a
+pause of the camera, and does not predict the next interval."""
 _HOPELESS_SHARE = 0.5
-"""Share of the size of the last frame that was encoded at minimum quality and size. The next frame is refused without
-being encoded if a bucket holds fewer bytes than this share. While all buckets are filled to capacity, every frame is
-encoded: only encoding shows whether the scene has become simpler."""
+"""Minimum content of a bucket for encoding a frame, as a share of the size of the last frame that was encoded at
+minimum quality and size. A frame is refused without being encoded if a bucket holds fewer bytes than this minimum.
+While all buckets are filled to capacity, every frame is encoded: only encoding shows whether the scene has become
+simpler."""
 
 
 class Rung(NamedTuple):
-    """Encoder settings for one level: JPEG or WebP quality, and scale of the picture."""
+    """Encoder settings for one level, which are the JPEG or WebP quality and the scale of the picture."""
 
     quality: int
     scale: float
@@ -82,7 +84,7 @@ class Ladder:
 
 
 class Budget:
-    """Byte budgets of one camera, and the controller that keeps to them.
+    """Byte budgets of one camera, and the controller of the camera's picture quality and size.
 
     The caller calls ``rung`` for each frame, encodes the frame with the returned settings, and calls ``spend``. If
     ``spend`` returns False, the caller encodes the frame once more with the settings from ``floor``.

@@ -2,9 +2,9 @@
 
 For each pixel, the model stores a background level (a running average) and a noise level (a running mean deviation).
 Adaptive background mixture models store similar values for each pixel (Stauffer and Grimson, CVPR 1999). When a
-moving object stops, its pixels become background after some seconds. The model then remembers the earlier background,
-which the stopped object hides. When the object leaves, the remembered background appears again and is not reported as
-motion. When the light changes, the model estimates the change between two pictures and adapts the background.
+moving object stops, its pixels become background after some seconds. The model remembers the background that a
+stopped object hides. When a stopped object leaves, the model knows the background behind it, and reports no motion
+there. When the light changes, the model estimates the change between two pictures and adapts the background.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
-"""Time for which a foreground pixel must stay steady before it counts as part of a stopped object, in seconds. This
-time must be longer than a second, because a passing bus with a plain roof keeps a pixel steady for about a second."""
+"""Minimum time for which a foreground pixel of a stopped object has been steady, in seconds. This time must be longer
+than a second, because a passing bus with a plain roof keeps a pixel steady for about a second."""
 ESTABLISHED_S = 60.0
 """Minimum age of a background, in seconds, for replacing the remembered background behind a stopped object. A person
-who stands still for less than this time is therefore not remembered as background."""
+who stands still for less than this time is not remembered as background."""
 _LEARN_S = 2.0
 """Time constant with which a background pixel adapts where nothing moves, in seconds. The background image adapts
 within this time, so that it follows daylight but not vehicles."""
@@ -56,13 +56,13 @@ _MAX_NOISE = 20.0
 _SETTLE_FRAMES = 3
 """Number of frames after the start during which the model learns the background and reports no foreground."""
 _MAX_STEP_S = 1.0
-"""Maximum time step between two frames that the model uses, in seconds. After a longer gap between frames, the
-background adapts as if only this time had passed."""
+"""Maximum time step between two frames that the model uses, in seconds. After a gap between frames above this
+maximum, the background adapts as if only ``_MAX_STEP_S`` had passed."""
 _FLOOD_SHARE = 0.5
-"""Minimum share of the picture that changes at once when a light is switched; no moving object is expected to be as
-large."""
+"""Minimum share of the picture that changes at once when a light is switched; a moving object usually covers a
+smaller share."""
 _FLOOD_S = 2.0
-"""Minimum time between two switched lights, in seconds. If another large change follows within this time, a large
+"""Minimum time between two switches of a light, in seconds. If another large change follows within this time, a large
 object near the camera caused the change."""
 _UNKNOWN = -1e6
 """Grey level that marks an unknown background behind stopped objects. No real pixel can have this level, even after
@@ -79,7 +79,7 @@ in grey levels."""
 _MAX_GAIN = 4.0
 _MAX_ERROR = 20.0
 """Maximum error that one pixel can contribute when models of a light change are compared, in grey levels. Pixels of
-moving objects have larger errors, and this maximum keeps them from deciding the comparison."""
+moving objects have larger errors, and this maximum keeps those pixels from deciding the comparison."""
 
 
 class _Light(NamedTuple):
@@ -107,7 +107,7 @@ class Foreground(NamedTuple):
 
 
 class Background:
-    """Background model of one camera, at the size of the small pictures: ``(height, width)`` float32 grey levels."""
+    """Background model of one camera, as ``(height, width)`` float32 grey levels of the small pictures."""
 
     def __init__(self, first: Floats) -> None:
         self._back, self._recent = first.copy(), first.copy()
@@ -221,7 +221,8 @@ def _difference(one: Floats, other: Floats) -> Floats:
 
 
 def _beyond_neighbours(small: Floats, back: Floats) -> Floats:
-    """Return how far each pixel is outside the range of grey levels that the background has within one pixel.
+    """Return by how many grey levels each pixel is outside the range of the background at the pixel and its eight
+    neighbours.
 
     The result is small at the edge of a mast that trembles in the wind, because that edge has moved by only one
     pixel.

@@ -28,9 +28,9 @@ class NumberedFrame:
 class GateDecision:
     """Decision on a frame: to send the frame if ``reason`` is empty, or to withhold the frame for this reason.
 
-    A decision to send a frame contains the frame's image; a final decision to withhold a frame does not. A decision
-    in the gate's pre-roll buffer is preliminary. A preliminary decision contains the frame's image, because later
-    motion may reverse the decision.
+    A decision to send a frame contains the frame's image; a final decision to withhold a frame contains no image. A
+    decision in the gate's pre-roll buffer is preliminary. A preliminary decision contains the frame's image, because
+    later motion may reverse the decision.
 
     ``motion`` contains the boxes of moving objects; None if the gate did not examine the frame. ``resting`` contains
     the boxes of stationary objects; None if the frame does not report stationary objects. ``sampled`` marks a frame

@@ -2,10 +2,10 @@
 
 The gate reads no clock, and uses the capture times of the frames instead.
 
-The gate is closed while nothing moves; frames then wait in the pre-roll buffer. When motion begins, the gate opens,
+While nothing moves, the gate is closed, and frames wait in the pre-roll buffer. When motion begins, the gate opens,
 and the buffered frames are sent first. A frame that leaves the buffer without motion is withheld, unless it is due as
-a keep-alive frame or belongs to the random sample. The decision on a buffered frame therefore comes some frames
-later. The gate returns decisions in the order of the frames.
+a keep-alive frame or belongs to the random sample. The decision on a frame may come some frames later, because the
+frame waits in the buffer. The gate returns decisions in the order of the frames.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ingest.site import GateConfig
 STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
 REPORT_STATIONARY_NS = 10_000_000_000
-"""Interval between two reports of stationary objects while other objects move, in ns. Without these reports, the
-stream processors would lose the stationary objects and end their dwell timers. The next sent frame repeats a report,
-because a tracker needs an object in two consecutive frames to begin a track. Each report makes the inference engine
-examine one region for each stationary object."""
+"""Interval between two reports of stationary objects while other objects move, in ns. Without regular reports, the
+stream processors would lose the stationary objects and end their dwell timers. The next sent frame after a report
+repeats the report, because a tracker needs an object in two consecutive frames to begin a track. Each report makes
+the inference engine examine one region for each stationary object."""
 _SETTLE_NS = 1_000_000_000
 """Minimum time between two reports of stationary objects that are sent because motion has ended, in ns. A report at
 the end of motion does not wait for ``REPORT_STATIONARY_NS``. Without this limit, the motion of a trembling object,
@@ -35,18 +35,18 @@ which ends several times a second, would cause several reports a second."""
 _EARLY_SHARE = 0.15
 """Share of the frame interval by which a frame may come too early and still pass the rate limit. When the network
 delays a frame, the next frame seems to come too early. A camera whose frame rate is below the rate limit must not
-lose frames because of such delays."""
+lose frames because of network delays."""
 _SAMPLE_BYTES = 8
 MAX_PICTURES = 12
 """Maximum number of pictures in the pre-roll buffer. When motion begins, all buffered pictures are sent at once, and
 the queue to the agent has room for only 16 messages."""
 MAX_BYTES = 32 * 1024 * 1024
 """Maximum size of the pictures in the pre-roll buffer, in bytes: 5 pictures of 1920×1080, or 46 of 640×360. The
-pictures are not compressed in the buffer, because compressing every withheld frame would cost more than motion
+pictures in the buffer are not compressed, because compressing every withheld frame would cost more than motion
 detection."""
 _MAX_FRAMES = 1000
-"""Maximum number of frames in the pre-roll buffer, with or without a picture. This limit matters only after the clock
-was set back, because buffered frames do not expire in this case."""
+"""Maximum number of frames in the pre-roll buffer, with or without a picture. This limit bounds the buffer even if
+the capture times of the frames do not advance, so that no frame expires."""
 
 
 class Rate:
@@ -192,7 +192,7 @@ class Gate:
         return self._expired(frame.captured_ns)
 
     def close(self) -> list[GateDecision]:
-        """Return the final decisions on all frames in the pre-roll buffer, at the end of the epoch."""
+        """Return the final decisions on all frames in the pre-roll buffer, at the end of the capture."""
         return [self._final(each) for each in self._buffer.drain()]
 
     def _expired(self, now_ns: int) -> list[GateDecision]:
@@ -238,7 +238,7 @@ class Gate:
     def _preliminary(self, frame: NumberedFrame, motion: Motion | None) -> GateDecision:
         """Return the preliminary decision on a frame that arrives while the gate is closed.
 
-        The decision is preliminary, because motion that begins soon afterwards reverses the decision.
+        The decision is preliminary, because motion that begins soon afterwards can reverse the decision.
         """
         chosen = sampled(self._camera, self._epoch, frame.seq, self._config.sample)
         reason = MASKED if motion and motion.masked else STILL
@@ -247,10 +247,7 @@ class Gate:
         return GateDecision(frame, reason, motion.boxes if motion else None, resting, chosen)
 
     def _final(self, buffered: GateDecision) -> GateDecision:
-        """Return the final decision on a frame that leaves the pre-roll buffer.
-
-        No motion began while the frame was in the buffer.
-        """
+        """Return the final decision on a frame that leaves the pre-roll buffer for another reason than new motion."""
         if buffered.frame.image is not None and self._is_overdue(buffered.frame):
             return self._send_buffered(buffered, self._report(buffered.frame, buffered.resting))
         if buffered.sampled:

@@ -25,8 +25,8 @@ pixels and is cheap to process."""
 _NOMINAL_STEP_S = 0.1
 """Assumed time between two frames when their capture times are not known, in seconds."""
 _STALE_S = 60.0
-"""Time between two frames above which the background is learnt anew, in seconds. During such a long gap, the light
-may change and cars may park or leave."""
+"""Maximum time between two frames, in seconds; after a longer gap, the background is learnt anew. During a gap of
+more than a minute, the light may change and cars may park or leave."""
 _MASK_FRACTION_BITS = 4
 """Number of fraction bits in the mask corners that OpenCV gets: corners are integers in sixteenths of a pixel."""
 
@@ -131,7 +131,7 @@ def draw_masks(masks: Sequence[Sequence[Point]], shape: tuple[int, ...]) -> Imag
 
 
 def _small(image: Image) -> Floats:
-    """Return a small grey picture: the frame, halved in size as often as its width stays at least ``MIN_WIDTH_PX``.
+    """Return a small grey picture: the frame, halved repeatedly while its width stays at least ``MIN_WIDTH_PX``.
 
     OpenCV halves a picture with vector instructions, which is ten times as fast as scaling by another factor.
     """

@@ -18,7 +18,7 @@ _MIN_SIDE_PX = 2
 usually rain or the edge of a shadow."""
 SURE_SHARE = 0.5
 """Minimum number of ``Foreground.surely`` pixels in a moving part, as a share of the minimum number of pixels of a
-part. The edge of an object that trembles in the wind has fewer of these pixels."""
+part. The edge of an object that trembles in the wind has fewer ``surely`` pixels than this minimum."""
 _SMALL = 3.0
 """Maximum size of a small moving part, as a multiple of the minimum size. Several adjacent streaks of rain can look
 like one moving part of up to this size."""
@@ -49,8 +49,8 @@ def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> M
     """Group the foreground pixels into connected moving parts.
 
     Ignore parts that have fewer than ``min_px`` pixels or too few ``surely`` pixels. Ignore a small part unless it
-    touches the foreground of the previous picture, ``before``. A streak of rain never touches, because it is at
-    another place in the previous picture.
+    touches the foreground of the previous picture, ``before``. Streaks of rain are ignored in this way, because they
+    were at other places in the previous picture.
     """
     whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
     # at this size, Grana's algorithm takes less than half the time of OpenCV's other algorithms
@@ -70,8 +70,7 @@ def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> M
 
 
 def _touches(labels: Labels, before: MovingParts | None, count: int) -> npt.NDArray[np.bool_]:
-    """Return a boolean by label: whether the moving part touches the foreground of the previous picture,
-    ``before``."""
+    """Return for each label whether its moving part touches the foreground of the previous picture, ``before``."""
     if before is None or before.labels.shape != labels.shape:
         return np.zeros(count, np.bool_)
     near = cv2.dilate((before.labels > 0).view(np.uint8), _NEAR)
@@ -107,8 +106,8 @@ class NewMotion:
 def _is_beside(parts: MovingParts, other: MovingParts, share: float, min_px: float) -> bool:
     """Return whether any of the ``parts`` lies largely outside the parts ``other``.
 
-    A part lies largely outside if at least ``min_px`` of its pixels and at least a ``share`` of its pixels are
-    outside.
+    A part lies largely outside if at least ``min_px`` of its pixels, and at least the fraction ``share`` of its
+    pixels, are outside.
     """
     beside = np.bincount(parts.labels[other.labels == 0], minlength=len(parts.areas))
     return bool(np.any((parts.areas > 0) & (beside >= min_px) & (beside >= share * parts.areas)))

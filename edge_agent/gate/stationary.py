@@ -1,6 +1,6 @@
 """Map of stationary objects, which have stopped and have not left yet.
 
-A pixel becomes stationary at the moment when the background model makes a stopped object part of the background. The
+A pixel becomes stationary at the moment when the background model makes a stopped object part of the background. A
 pixel stops being stationary when the earlier background behind the stopped object is visible again. A stationary
 object stays in the map while another object passes in front of it.
 """
@@ -20,16 +20,17 @@ Mask = npt.NDArray[np.bool_]
 Rectangle = tuple[int, int, int, int]
 
 _SEPARATE_S = 2.0
-"""Time without newly stopped pixels after which the next stopped pixels form a new arrival, in seconds. An arrival is
-a set of pixels that stopped at about the same time. All pixels of one object become background within two seconds.
-Pixels that stop more than two seconds later belong to another object, even if both objects touch, as parked cars
-do."""
+"""Time without newly stopped pixels after which the next stopped pixels form a new arrival (a new stopped object), in
+seconds. An arrival is a set of pixels that stopped at about the same time. All pixels of one object become background
+within two seconds. Pixels that stop more than two seconds later belong to another object, even if both objects touch,
+as parked cars do."""
 _MAX_ARRIVAL_S = 30.0
-"""Maximum duration of one arrival, in seconds. The shadow of a cloud passes within this time. Without this limit,
-leaves that come to rest every second would form one endless arrival, which would count as a change of light."""
+"""Maximum time from the first to the last stopped pixel of one arrival, in seconds. The shadow of a cloud passes
+within this time. Without this limit, leaves that come to rest every second would form one endless arrival, which
+would count as a change of light."""
 _LIGHT_SHARE = 0.25
-"""Maximum size of an arrival, as a share of the picture; a larger arrival counts as a change of light. A larger
-arrival is dropped, and the earlier stationary objects in its area stay in the map."""
+"""Maximum size of an arrival, as a share of the picture; a larger arrival counts as a change of light. An arrival
+above this size is dropped, and the earlier stationary objects in its area stay in the map."""
 _SURE_SHARE = 0.5
 """Minimum number of pixels of an arrival, as a share of the minimum number of pixels of an object. Smaller arrivals
 are ignored early, because moving leaves and noise cause too many small arrivals in a day to examine each arrival."""

@@ -113,7 +113,7 @@ def parse_line(text: str) -> Line:
 
 
 def with_receiver(site: Site, receiver: ReceiverConfig) -> Site:
-    """Add the demo's own receiver, as the first one, and a link to Kafka to the user's site, and return this site.
+    """Return the user's site with a link to Kafka, and with the demo's own receiver before the site's receivers.
 
     Raise ConfigError if the site has neither a camera nor a sensor.
     """
@@ -142,9 +142,9 @@ def require_models(site: Site, models: Path) -> None:
 def video_site(
     videos: Sequence[Path], manifest: Manifest, *, receiver: ReceiverConfig, regions: bool, line: Line = MIDDLE
 ) -> Site:
-    """Return a site with one camera for each video file, which plays in a loop.
+    """Return a site with one camera for each video file.
 
-    All cameras have the same counting line.
+    Each camera plays its file in a loop, and all cameras have the same counting line.
     """
     names = [_camera_name(path, number) for number, path in enumerate(videos)]
     cameras = tuple(

@@ -19,8 +19,8 @@ STATES = (*SENSOR_STATES[:4], "classified", "empty", "shed", "dead", "expired_un
 not classified, so their table has fewer states."""
 
 _SILENT_AFTER_S = 6.0
-"""Maximum age of a service's last heartbeat, in seconds: three missed heartbeats. The live table shows an older
-service in yellow."""
+"""Maximum age of a service's last heartbeat, in seconds: three missed heartbeats. The live table shows a service in
+yellow if its last heartbeat is older than this maximum."""
 _CAMERAS_SHOWN = 4
 _CAMERA_WIDTH = 10
 """Maximum width of a camera's column in the table of frames, in characters. Four camera columns fit into 80

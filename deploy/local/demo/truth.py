@@ -32,8 +32,9 @@ class LineCrossing:
 class CrossingScore:
     """Comparison of detected crossings with true crossings.
 
-    ``line_crossings`` counts the true crossings, ``found`` those with an event, and ``labels_right`` those with an
-    event of the right label. ``false`` counts the events that match no true crossing.
+    ``line_crossings`` counts all true crossings, ``found`` counts the true crossings with an event, and
+    ``labels_right`` counts the true crossings whose event has the right label. ``false`` counts the events that match
+    no true crossing.
     """
 
     line_crossings: int

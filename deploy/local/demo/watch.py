@@ -32,7 +32,7 @@ _log = logs.get("deploy.watch")
 async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -> AsyncIterator[None]:
     """Run the coroutine ``work`` in the background while the body of the ``with`` statement runs.
 
-    When the body ends, cancel ``work``; with ``to_its_end``, wait until ``work`` ends instead. If ``work`` fails,
+    When the body ends, cancel ``work``, or wait until ``work`` ends if ``to_its_end`` is set. If ``work`` fails,
     cancel the body and raise the error of ``work``. If the body raises an error, cancel ``work`` and raise the body's
     error.
     """

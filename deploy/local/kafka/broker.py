@@ -41,7 +41,7 @@ STOP_TIMEOUT_S = 20.0
 """Time limit for a clean stop of a broker, in seconds. A clean stop of a broker takes one or two seconds."""
 ARCHIVE_TIMEOUT_S = 60.0
 """Time limit for a broker that writes the JVM's archive of parsed classes when it stops, in seconds. On an idle
-machine, such a stop takes three seconds."""
+machine, a stop that writes the archive takes three seconds."""
 _POLL_S = 0.05
 _TAIL_LINES = 15
 _HOST = "127.0.0.1"
@@ -103,8 +103,8 @@ class Broker:
         """Create the JVM's archive of Kafka's parsed classes unless it exists, and return the archive's path.
 
         Raise the same errors as ``start``. A broker starts in 1.8 s with the archive and in 3.0 s without the archive
-        (2 cores, JDK 17, 2026-11-29). The JVM writes the archive when the broker process exits. A JVM of another
-        version than the one that wrote the archive ignores the archive.
+        (2 cores, JDK 17, 2026-11-29). The JVM writes the archive when the broker process exits. A JVM ignores an
+        archive that a JVM of another version wrote.
         """
         archive = class_archive(self.home)
         self.fetch()

@@ -33,8 +33,8 @@ class Ports:
 def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
     """Return the first two free ports of ``PORT_RANGE``.
 
-    The search begins at index ``start`` and wraps around at the end. Raise LookupError if fewer than two ports of
-    ``PORT_RANGE`` are free.
+    The search begins at index ``start``, and continues at the first port of the range after the last port. Raise
+    LookupError if fewer than two ports of ``PORT_RANGE`` are free.
     """
     first, size = PORT_RANGE.start, len(PORT_RANGE)
     candidates = (first + (start + i) % size for i in range(size))

@@ -85,7 +85,7 @@ def java_major(version: str) -> int:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file while the body of the ``with`` statement runs.
 
-    Another process that wants the lock waits. The kernel releases the lock if the process dies.
+    Another process that wants the lock waits. The kernel releases the lock if the process that holds the lock dies.
     """
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
