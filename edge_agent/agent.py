@@ -46,7 +46,7 @@ BEAT_S = 1.0
 """Pause between two heartbeats of the agent, in seconds."""
 FLUSH_S = 20.0
 """Maximum time for sending the spooled rows at a clean stop of the agent, in seconds. Rows that were not sent within
-this time stay on disk until the agent starts again."""
+``FLUSH_S`` stay on disk until the agent starts again."""
 _POLL_S = 0.1
 
 

@@ -1,8 +1,8 @@
 """`make tensorrt`: install the TensorRT libraries and pycuda into the virtual environment that runs this module.
 
 The TensorRT libraries are downloaded from Maven Central. The Python bindings and the CUDA headers are listed in
-requirements-tensorrt.lock, and must be installed first. pycuda has no wheels, so this module compiles pycuda against
-the CUDA headers and an empty libcuda.
+requirements-tensorrt.lock, and must be installed first. This module compiles pycuda against the CUDA headers and an
+empty libcuda, because pycuda has no wheels.
 """
 
 from __future__ import annotations

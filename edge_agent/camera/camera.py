@@ -35,8 +35,8 @@ from ingest.site import CameraConfig, mask_secrets
 _log = logs.get("edge_agent.camera.camera")
 
 STOP_CHILD_S = 10.0
-"""Time for a capture process to finish its last frame after a stop request, in seconds. A capture process that still
-runs after this time is killed."""
+"""Time for a capture process to finish its last frame after a stop request, in seconds. The agent kills a capture
+process that still runs ``STOP_CHILD_S`` after the stop request."""
 END_CHILD_S = 1.0
 """Time for a capture process to exit after its last message or after a fault, in seconds. A capture process that has
 sent its last message or has failed has no work left."""
@@ -45,8 +45,8 @@ START_S = 8.0
 LONG_CAP_S = 60.0
 """Maximum pause between two starts of a capture process, in seconds.
 
-Each start of a capture process costs half a second of one core. Without such a long pause, fifty unreachable cameras
-that are restarted every ten seconds would use two or three cores.
+Each start of a capture process costs half a second of one core. Fifty unreachable cameras that are restarted every
+ten seconds would use two or three cores.
 """
 _STALLS = 2
 """Maximum wait for the first frame of a starting source, in multiples of ``watch.stall_s``: one to open the source,

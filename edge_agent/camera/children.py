@@ -97,7 +97,8 @@ class _Pipes(SubprocessStreamProtocol):
 async def wait_exited(process: Process) -> None:
     """Wait until the child process has exited.
 
-    asyncio's ``process.wait`` would also wait until all other processes have closed the pipes that they inherited.
+    The method ``process.wait`` of asyncio would also wait until all other processes have closed the pipes that they
+    inherited.
     """
     while process.returncode is None:  # noqa: ASYNC110  (asyncio offers no event for this)
         await asyncio.sleep(_POLL_S)

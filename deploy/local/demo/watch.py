@@ -53,9 +53,9 @@ async def beside(work: Coroutine[Any, Any, None], *, to_its_end: bool = False) -
 async def watching(settings: KafkaSettings) -> AsyncIterator[Figures]:
     """Read a deployment's topics from their first records while the body of the ``with`` statement runs.
 
-    Yield a ``Figures`` object and keep the object up to date. Skip unreadable records; the audit after the run counts
-    them. If reading fails, cancel the body of the ``with`` statement and raise the error, which is usually
-    LogUnavailable.
+    Yield a ``Figures`` object and keep the object up to date. Skip unreadable records, because the audit after the
+    run counts unreadable records. If reading fails, cancel the body of the ``with`` statement and raise the error,
+    which is usually LogUnavailable.
     """
     figures = Figures()
     async with KafkaLog(settings, "sightline-watch") as log:

@@ -12,8 +12,8 @@ from ingest.contract.codec import MAX_RECORD_BYTES
 PORT_RANGE = range(15_000, 30_000)
 """Ports that a local broker may use: below Linux's ephemeral ports, which begin at 32768.
 
-If the broker used an ephemeral port, a client that keeps connecting to the dead broker could connect to itself. The
-client would then hold the port, and the broker could not start again.
+If the broker used an ephemeral port, a client that keeps connecting to the dead broker could connect to itself. A
+client that is connected to itself holds the broker's port, so the broker could not start again.
 """
 HEAP_MB = 256
 """Maximum heap of the broker's JVM, in MiB. The heap is large enough for a few hundred partitions and records of 16
