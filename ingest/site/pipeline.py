@@ -11,19 +11,21 @@ from ingest.contract.records.base import Name
 from ingest.site.entry import ConfigSection, Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
-"""Maximum size of a batch's pixels. The last MiB of a record is for the items. 64 items with 64 regions each need
-less than half a MiB, and just fit with the largest number of moving and stationary boxes."""
+"""Maximum size of a batch's pixels in bytes. The remaining MiB of the record holds the metadata of the batch's items.
+The metadata of 64 items with 64 regions each takes less than half a MiB. With the largest number of moving and
+stationary boxes, the metadata just fits into the MiB."""
 UNROUTED_NAME = "none"
-"""Pipeline name of batches with frames of cameras that no pipeline processes."""
+"""Pipeline name in batches of frames from cameras that no pipeline processes."""
 MAX_SECOND_MODELS = 8
 """Maximum number of second models of one pipeline."""
 _CHANNELS = 3
 
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-"""Lowest numeric precision in which a model may be computed. A backend may compute in a higher one."""
+"""Lowest numeric precision in which a model may be computed. A backend may compute in a higher precision."""
 Priority = Literal["high", "normal", "low"]
-"""Priority of a pipeline on an engine node. Each lower priority still gets a tenth of the device time."""
+"""Priority of a pipeline on an engine node. While pipelines of a higher priority have work, each lower priority still
+gets a tenth of the device time."""
 Overload = Literal["shed", "every-nth", "lighter"]
 """Policy of a pipeline while an engine node has more work than it can finish in time."""
 USUAL_GOAL_S = 1.0
@@ -36,7 +38,7 @@ class SecondModelConfig(ConfigSection):
     name: Name
     """Name of the attribute that the second model adds to an object, such as ``type``."""
     model: str
-    """``NAME`` or ``NAME@VERSION`` in the repository, as for a pipeline."""
+    """The second model in the model repository, as ``NAME`` or ``NAME@VERSION``."""
     on: tuple[str, ...] = ()
     """Labels of the objects to classify; empty for all."""
     min_score: Share = 0.3
@@ -46,52 +48,59 @@ class SecondModelConfig(ConfigSection):
     margin: Share = 0.1
     """Margin added to a box on each side, as a share of the box's size."""
     max_objects: int = Field(default=16, ge=1, le=256)
-    """Maximum number of classified objects in one frame. The objects with the highest scores are classified."""
+    """Maximum number of objects in one frame that the second model classifies. If a frame has more objects, the
+    objects with the highest scores are classified."""
     precision: Precision | None = None
-    """Lowest precision in which the model may be computed. None: the precision in its manifest."""
+    """Lowest precision in which the model may be computed. If None, the precision in the model's manifest applies."""
 
 
 class PipelineConfig(SharedEntry):
-    """Preparation of frames for one model, and the cameras it is applied to."""
+    """Settings of a pipeline: its model, the preparation of frames for the model, and the cameras of these frames."""
 
     KIND: ClassVar[str] = "pipeline"
 
     model: str
-    """Name of the model in the repository, or name and version, such as ``regions@2``. Without a version, the node
-    serves the promoted one."""
+    """Name of the model in the repository, or name and version, such as ``regions@2``. Without a version, engine
+    nodes serve the promoted version of the model."""
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     colour: Literal["bgr", "rgb"] = "bgr"
     fit: Literal["stretch", "letterbox", "crop"] = "stretch"
-    """How a picture gets the shape of the model's input: distorted, padded, or with its longer sides cut off."""
+    """How a picture is fitted to the aspect ratio of the model's input. ``stretch`` distorts the picture,
+    ``letterbox`` pads the picture, and ``crop`` cuts off its longer sides."""
     regions: Literal["full", "motion"] = "full"
-    """``full`` classifies the whole frame, ``motion`` each region with motion."""
+    """Part of a frame that the model examines: ``full`` is the whole frame, ``motion`` is each region with motion."""
     region_margin: Share = 0.15
-    """Margin added to a region on each side, as a share of its size."""
+    """Margin added to a moving region on each side, as a share of the region's size."""
     max_regions: int = Field(default=8, ge=1, le=64)
     denoise: Literal["none", "median", "auto"] = "auto"
     max_items: int = Field(default=8, ge=1, le=64)
     max_delay_s: Seconds = 0.05
     max_bytes: int = Field(default=6 * 1024 * 1024, ge=64 * 1024)
     freshness_s: Seconds = 0.0
-    """Age at which a live frame is shed as stale, before its preparation or by an engine node; 0 for never."""
+    """Age in seconds from which a live frame is dropped as stale, by the prepare stage or by an engine node; 0 for
+    never."""
     latency_goal_s: Seconds = 0.0
-    """Time from capture to result that engine nodes aim for; 0 for ``freshness_s``, or 1 s without it."""
+    """Time in seconds from capture to result that engine nodes aim for. If 0, the goal is ``freshness_s``, or 1 s if
+    ``freshness_s`` is 0 as well."""
     priority: Priority = "normal"
     overload: Overload = "shed"
-    """Under overload, engine nodes shed live frames that become older than ``freshness_s``, or keep every n-th live
-    frame of a camera, or use the model ``lighter`` for live frames."""
+    """Policy of engine nodes under overload. ``shed`` drops live frames that become older than ``freshness_s``,
+    ``every-nth`` keeps every n-th live frame of a camera, and ``lighter`` uses the model ``lighter`` for live
+    frames."""
     lighter: str = ""
-    """Model for ``overload = "lighter"``, named like ``model``. Its input has the same size, colour and fit."""
+    """Model that replaces ``model`` under overload if ``overload = "lighter"``, as ``NAME`` or ``NAME@VERSION``. The
+    input of the lighter model has the same size, colour and fit as the input of ``model``."""
     min_score: Share = 0.3
     precision: Precision | None = None
-    """Lowest precision in which the model may be computed. None: the precision in its manifest."""
+    """Lowest precision in which the model may be computed. If None, the precision in the model's manifest applies."""
     shadow: str = ""
-    """Candidate model ``NAME@VERSION`` that runs beside the served one and is compared with it; empty for none."""
+    """Candidate model, as ``NAME@VERSION``, whose results are compared with the results of the served model; empty
+    for no candidate."""
     shadow_share: Share = 0.1
-    """Share of the frames that the candidate classifies."""
+    """Share of the frames that the candidate model ``shadow`` classifies."""
     cameras: tuple[Name, ...] = ()
-    """Names of the cameras; empty for all."""
+    """Names of the cameras whose frames the pipeline processes; empty for all cameras."""
     then: tuple[SecondModelConfig, ...] = Field(default=(), max_length=MAX_SECOND_MODELS)
     """Second models, which classify the detected objects at full resolution."""
 

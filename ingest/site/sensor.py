@@ -1,6 +1,7 @@
-"""Configuration of a sensor: its source with options, the meaning of its readings, and their batching.
+"""Configuration of a sensor: its source, the options of the source, and the quantity, unit and batching of its
+readings.
 
-Options hold no secrets, only the names of files with secrets.
+The options of a source hold no secrets, only the names of files with secrets.
 """
 
 from __future__ import annotations
@@ -21,31 +22,32 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class SimulatedOptions(ConfigSection):
-    """Options of ``simulated:KIND``."""
+    """Options of a sensor with the source ``simulated:KIND``."""
 
     seed: int = Field(default=0, ge=0)
 
 
 class HostOptions(ConfigSection):
-    """Options of ``host:QUANTITY``."""
+    """Options of a sensor with the source ``host:QUANTITY``."""
 
     path: Path = Path("/")
-    """For ``disk``: a path on the file system whose free bytes are measured."""
+    """For the source ``host:disk``: a path on the file system whose free bytes are measured."""
     label: str = ""
-    """For ``temperature``: the chip or label to read; by default the hottest sensor of the host."""
+    """For the source ``host:temperature``: the chip or label to read; by default the hottest sensor of the host."""
 
 
 class MqttOptions(ConfigSection):
-    """Options of ``mqtt:TOPIC``. Sensors with the same broker and user share one connection."""
+    """Options of a sensor with the source ``mqtt:TOPIC``. Sensors with the same broker and user share one
+    connection."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
-    """TCP port; 0 for 1883, or 8883 with TLS."""
+    """TCP port of the broker. If 0, the port is 8883 with TLS and 1883 without TLS."""
     username: str = ""
     password_file: Path | None = None
     tls: bool = False
     ca_file: Path | None = None
-    """Trusted certificates as PEM; by default the certificates of the system."""
+    """File with the trusted certificates as PEM; by default the certificates of the operating system."""
     cert_file: Path | None = None
     key_file: Path | None = None
     field: str = ""
@@ -67,13 +69,14 @@ def csv_separator(header: str) -> str:
 
 
 def csv_cells(line: str, separator: str) -> list[str]:
-    """Return the cells of one line of CSV (RFC 4180). Raise csv.Error for wrong quotes."""
+    """Return the cells of one line of CSV (RFC 4180). Raise csv.Error for a line with malformed quotes."""
     cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True), [])
     return [cell.strip() for cell in cells]
 
 
 class LineOptions(ConfigSection):
-    """Options of a source of text lines: their format, and the name of this sensor in them."""
+    """Options of a source that sends text lines: the format of the lines, and the name of this sensor in the
+    lines."""
 
     format: Literal["lines", "csv"] = "lines"
     header: str = ""
@@ -93,15 +96,16 @@ class LineOptions(ConfigSection):
 
 
 class CommandOptions(LineOptions):
-    """Options of ``command:NAME``. Sensors with the same source, ``argv`` and format share one process."""
+    """Options of a sensor with the source ``command:NAME``. Sensors with the same source, ``argv`` and format share
+    one process."""
 
     argv: tuple[str, ...] = Field(default=(), min_length=1)
-    """The program and its arguments. No shell interprets them. Without ``argv``, the device's ``agent.toml`` sets the
-    program and its arguments."""
+    """The program and its arguments. The program is started without a shell. Without ``argv``, the file
+    ``agent.toml`` on the agent's device sets the program and its arguments."""
 
 
 class SerialOptions(LineOptions):
-    """Options of ``serial:/dev/…``. Sensors of one device share one serial port."""
+    """Options of a sensor with the source ``serial:/dev/…``. Sensors of one device share one serial port."""
 
     baud: Baud = 9600
     bytesize: Literal[5, 6, 7, 8] = 8
@@ -110,10 +114,12 @@ class SerialOptions(LineOptions):
 
 
 class ModbusOptions(ConfigSection):
-    """Options of ``modbus:HOST[:PORT]`` and ``modbus:/dev/…``. Sensors of one device share one connection."""
+    """Options of a sensor with the source ``modbus:HOST[:PORT]`` or ``modbus:/dev/…``. Sensors of one device share
+    one connection."""
 
     address: int = Field(ge=0, le=65535)
-    """Address of the register in the protocol, from 0. Register 40001 in a manual usually has address 0."""
+    """Address of the register in the Modbus protocol, counted from 0. The register that a manual calls 40001 usually
+    has address 0."""
     table: Literal["holding", "input"] = "holding"
     type: Literal["int16", "uint16", "int32", "uint32", "float32"] = "uint16"
     word_order: Literal["big", "little"] = "big"
@@ -162,13 +168,15 @@ class SensorConfig(ConfigEntry):
     quantity: str
     unit: str
     rate_hz: float = Field(default=10.0, gt=0.0, le=1000.0)
-    """Readings per second of a source that is polled. Other sources send readings at their own rate."""
+    """Readings per second that the agent takes from a source that it polls. A source that is not polled sends
+    readings at its own rate."""
     low: float = -1e9
     high: float = 1e9
-    """Limits of the sensor's physical range. Readings outside of the range are flagged, and rules ignore them."""
+    """Upper limit of the sensor's physical range; ``low`` is the lower limit. Readings outside of the range are
+    flagged, and rules ignore flagged readings."""
     column_rows: int = Field(default=100, ge=1, le=10_000)
     max_delay_s: Seconds = 2.0
-    """Longest time that a reading waits for further readings of the same record."""
+    """Maximum time in seconds that a reading waits for further readings, which are sent in the same record."""
     silent_after_s: Seconds = 0.0
     """Time without a reading after which the sensor is reported as stalled; 0 for never."""
     options: dict[str, str | int | float | bool | tuple[str, ...]] = {}
@@ -181,12 +189,13 @@ class SensorConfig(ConfigEntry):
 
     @property
     def address(self) -> str:
-        """The part of ``source`` after the kind: a topic, a device, a name."""
+        """The part of ``source`` after the kind, such as a topic, a device or a name."""
         return self.source.partition(":")[2]
 
     @property
     def parsed(self) -> ConfigSection:
-        """The options as the model of the source's kind, with defaults."""
+        """The options of the source with default values, as an instance of the options class for the source's
+        kind."""
         return _OPTIONS[self.kind].model_validate(self.options)
 
     @model_validator(mode="after")

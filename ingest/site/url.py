@@ -12,14 +12,16 @@ from pydantic import AfterValidator
 
 LAST_PORT = 65_535
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-"""One label of a host name (RFC 1123), with the underscore that container networks use."""
+"""Pattern of one label of a host name (RFC 1123). Underscores are also allowed, because host names in container
+networks contain underscores."""
 _MAX_HOST_CHARS = 253
 
 
 def checked_url(url: str, schemes: Collection[str] = ("http", "https"), *, login: bool = False) -> str:
-    """Return a web address unchanged. Raise ValueError with the reason.
+    """Validate a web address, and return the address unchanged. If the address is invalid, raise ValueError with the
+    reason.
 
-    ``login`` allows a user and password before the host.
+    If ``login`` is true, the address may have a user and password before the host.
     """
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     if re.search(r"[\s\x00-\x1f\x7f\\]", url):
@@ -56,9 +58,10 @@ def _require_host(host: str) -> None:
 
 
 def require_port(netloc: str) -> None:
-    """Raise ValueError unless the port is an ASCII number from 1 to 65535: ``urlsplit`` also accepts ``:٣``.
+    """Raise ValueError unless the port is a number from 1 to 65535 in ASCII digits. Python's ``urlsplit`` also
+    accepts other digits, such as ``:٣``.
 
-    A login before the host is allowed.
+    ``netloc`` may have a login before the host.
     """
     netloc = netloc.rpartition("@")[2]
     port = re.search(r":([^\]:]*)$", netloc)

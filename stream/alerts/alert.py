@@ -23,7 +23,7 @@ _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 def alert_id(event: Event) -> str:
     """Return the id of an event's alert, which depends only on the event's id.
 
-    The alert's id is the ``webhook-id`` of every delivery attempt.
+    Every delivery attempt sends the alert's id in the header ``webhook-id``.
     """
     return f"msg_{event_id('alert', event.id)}"
 
@@ -31,8 +31,9 @@ def alert_id(event: Event) -> str:
 def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> tuple[Evidence, ...]:
     """Store the original picture of an event and an annotated copy, and return references to both.
 
-    Return an empty tuple for a sensor's event. Raise EvidenceMissing if ``record`` is None or holds another frame,
-    FrameError if the picture is damaged or too large, StoreFailed if the store cannot write.
+    Return an empty tuple for a sensor's event, which has no picture. Raise EvidenceMissing if ``record`` is None or
+    is not the event's frame, FrameError if the picture is damaged or too large, StoreFailed if the store cannot
+    write.
     """
     if event.data.frame is None:
         return ()
@@ -46,7 +47,7 @@ def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) ->
 
 
 def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
-    """Return the alert of an event and its stored evidence."""
+    """Return the alert for an event, with references to the stored evidence pictures."""
     fields = {name: getattr(event.data, name) for name in type(event.data).model_fields}
     return Alert(
         id=alert_id(event),

@@ -1,6 +1,7 @@
 """The dispatcher: delivers every alert to every receiver, until a final receipt exists for each delivery.
 
-All state of the dispatcher is in the log: the alerts in ``alerts`` without a final receipt in ``deliveries`` are due.
+All state of the dispatcher is in Kafka. An alert on the topic ``alerts`` is due until the topic ``deliveries`` has a
+final receipt of the alert.
 """
 
 from __future__ import annotations
@@ -46,21 +47,22 @@ _log = logs.get("stream.dispatch")
 POLL_MS = 100
 """Maximum time that one poll waits for alerts, in ms."""
 COMMIT_S = 1.0
-"""Seconds between two commits. After a kill, the next dispatcher reads the alerts and receipts since the last commit
-again."""
+"""Seconds between two offset commits. If a dispatcher is killed, the next dispatcher reads the alerts and receipts
+since the last commit again."""
 READERS = 2
-"""Maximum number of alerts that are read from the log again at the same time. Each read needs a connection of its
-own, and the log keeps two connections for reads."""
+"""Maximum number of concurrent reads of alerts whose contents are not in memory. Each read needs its own connection
+to Kafka, and KafkaLog keeps two connections for reads."""
 SETTLE_S = 8.0
-"""Maximum time that a revocation waits for running attempts, so that the next owner reads their receipts. This time
-is less than the group's session timeout of 12 s."""
+"""Maximum time in seconds that the revocation of a partition waits for running delivery attempts. Because of the
+wait, the next owner of the partition can read the receipts of these attempts. The wait is shorter than the consumer
+group's session timeout of 12 s."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay other receivers.
 
-    A newly assigned partition yields no alert until its receipts have been read back. ``run`` raises LogUnavailable
-    when a receipt cannot be written. The process must then end and restart.
+    The alerts of a newly assigned partition are not delivered until the receipts of the partition have been read.
+    ``run`` raises LogUnavailable when a receipt cannot be written; the process must restart after this error.
     """
 
     def __init__(
@@ -93,7 +95,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._heartbeats = HeartbeatWriter(GROUP, self._log.produce, self._waiting, self._clock, required=True)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until ``stop`` is set, then finish the running attempts. Raise LogUnavailable or TopicMismatch."""
+        """Deliver alerts until ``stop`` is set, and finish the running delivery attempts before returning. Raise
+        LogUnavailable or TopicMismatch."""
         try:
             await require_deliveries(self._log)
         except BaseException:
@@ -122,16 +125,17 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._close([*tasks, *ends])
 
     def unready_reason(self) -> str:
-        """Return why the dispatcher is not ready; empty once it has joined its group and read back all receipts."""
+        """Return why the dispatcher is not ready. Return an empty string once the dispatcher has joined its group and
+        has read all receipts."""
         if not self._joined:
             return f"the consumer group {GROUP} has not been joined"
         return "receipts are being read back" if self._takeover and not self._takeover.done() else ""
 
     async def apply(self, receivers: Sequence[ReceiverConfig]) -> None:
-        """Deliver alerts to ``receivers`` from now on, and to no others. Raise LogUnavailable.
+        """Deliver alerts only to ``receivers`` from now on. Raise LogUnavailable.
 
         A removed receiver gets no more alerts. A new receiver gets only new alerts, or all stored alerts if its entry
-        has ``history = true``. A changed receiver keeps its queue.
+        has ``history = true``. A receiver with changed settings keeps its queue of alerts.
         """
         async with self._changing:
             wanted = {config.name: config for config in receivers}
@@ -149,9 +153,11 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                     _log.info("receiver_changed", receiver=name)
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Start the take-over of partitions. A partition yields no alerts until its take-over is done.
+        """Start the take-over of newly assigned partitions, which reads their receipts. The alerts of a partition are
+        not delivered until its take-over is complete.
 
-        The take-over runs in a task of its own, because aiokafka sends no heartbeats while it waits for this method.
+        The take-over runs in a separate asyncio task, because aiokafka sends no heartbeats while
+        ``on_partitions_assigned`` runs.
         """
         tps = list(assigned)
         self._joined = True
@@ -161,7 +167,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._takeover.add_done_callback(self._on_done)
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Release partitions: wait for the running attempts, commit, and drop the rest of the queues."""
+        """Release partitions: wait for the running delivery attempts of their alerts, commit offsets, and drop their
+        queued alerts."""
         if self._takeover:
             self._takeover.cancel()
             await asyncio.wait({self._takeover})
@@ -210,7 +217,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _on_config(self, view: ConfigView) -> None:
         """Apply the receivers of the ``config`` topic.
 
-        If the topic has no receiver at all, keep the present receivers.
+        If the topic has no receivers although the present receivers were not removed, keep the present receivers.
         """
         receivers = view.config.of(ReceiverConfig)
         lost = [name for name, sender in self._senders.items() if sender.config.key not in view.removed]
@@ -238,10 +245,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._metrics.expired_unread.inc(await expired_between(self._log, GROUP, *gap))
 
     async def _take(self, record: LogRecord) -> tuple[TopicPartition, int, int] | None:
-        """Enter an alert for every receiver.
+        """Add an alert to the queue of every receiver.
 
-        Return the gap of offsets before the alert, or None: the partition, the expected offset and the alert's
-        offset.
+        If offsets before the alert are missing, return the partition, the expected offset and the alert's offset. If
+        no offsets are missing, return None.
         """
         owned = self._owned.get(record.partition)
         if owned and owned.taken and record.offset < owned.alerts_next:
@@ -270,7 +277,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         return gap
 
     async def _leave_old_topic(self, record: LogRecord, owned: OwnedAlerts) -> None:
-        """Make the next owner read ``alerts`` from its beginning, because the topic was created again.
+        """Make the next owner of the partition read ``alerts`` from the beginning, because the topic was created
+        again.
 
         Raise LogUnavailable.
         """
@@ -290,7 +298,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             owned.receipts_end = max(owned.receipts_end, position.offset + 1)
 
     async def _read_again(self, receiver: str, position: AlertPosition) -> Alert | None:
-        """Read an alert that is not held in memory from the log.
+        """Read from Kafka an alert whose contents are not in memory.
 
         If retention has deleted the alert, report the loss and return None.
         """
@@ -314,7 +322,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _commit(self) -> None:
         """Commit the progress of each partition whose progress has changed.
 
-        After a failed commit, the next commit covers the same progress.
+        If the commit fails, the next call of this method commits the progress.
         """
         changed = {}
         for partition, owned in self._owned.items():
@@ -354,7 +362,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """Make ``run`` raise an error. If a callback raised the error itself, aiokafka would only log it."""
+        """Make ``run`` raise ``error``. A rebalance callback calls this method, because aiokafka only logs an error
+        that the callback raises."""
         self._error = self._error or error
         self._broken.set()
 

@@ -14,21 +14,21 @@ from stream.exceptions import StoreFailed, UnusableName
 
 
 class EvidenceStore(Protocol):
-    """A store of pictures by name. Methods block and may be called from any thread."""
+    """A store of pictures by name. All methods are blocking and may be called from any thread."""
 
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write a picture durably under a name and return a reference to it.
 
-        A second write under the same name replaces the first. Both writes have the same picture, because the name
-        depends only on the event. Raise StoreFailed if the store cannot write, UnusableName for a name that leads out
-        of the store.
+        A second picture with the same name replaces the first picture. The two pictures are equal, because name and
+        picture depend only on the event. Raise StoreFailed if the store cannot write, UnusableName for a name whose
+        path is outside of the store.
         """
 
     def read(self, name: str) -> bytes:
-        """Return the picture with a name. Raise StoreFailed."""
+        """Return the picture that is stored under a name. Raise StoreFailed."""
 
     def delete(self, name: str) -> None:
-        """Remove the picture with a name, if it exists."""
+        """Remove the picture that is stored under a name, if the picture exists."""
 
 
 class FolderStore:
@@ -56,7 +56,7 @@ class FolderStore:
         return _evidence(name, path.as_uri(), data, media_type)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file."""
+        """Return the contents of a picture's file."""
         try:
             return self._path(name).read_bytes()
         except OSError as error:

@@ -1,10 +1,10 @@
-"""Text on evidence pictures, in every script that an installed font has.
+"""Draws text on evidence pictures, in every script for which a font is installed.
 
-The functions have no side effects, except that they read font files.
+The functions of this module have no side effects, except that they read font files.
 
 OpenCV draws ASCII letters only. Pillow draws with DejaVu Sans, which comes with matplotlib and has Latin, Greek,
-Cyrillic, Arabic and Hebrew letters. Other scripts need a system font, or a font that ``SIGHTLINE_FONT`` names
-(decision 9).
+Cyrillic, Arabic and Hebrew letters. Scripts that DejaVu Sans lacks need a system font, or a font that
+``SIGHTLINE_FONT`` names (decision 9).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logs.get("stream.lettering")
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FONT_VARIABLE = "SIGHTLINE_FONT"
-"""Environment variable with the path of the font to try first."""
+"""Environment variable with the path of the font file that is tried first."""
 _SYSTEM = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",  # Debian and Ubuntu: fonts-noto-cjk
     "/usr/share/fonts/google-noto-cjk/NotoSansCJK-Regular.ttc",  # Fedora
@@ -37,11 +37,12 @@ _SYSTEM = (
 )
 """Paths of fonts for scripts that DejaVu Sans lacks, as Linux distributions install them."""
 _NO_CHARACTER = "\uffff"
-"""A code point without a character. A font draws this code point with the same replacement shape as every character
-that the font lacks."""
+"""A code point to which no character is assigned. A font draws this code point with the same replacement shape as
+every character that the font lacks."""
 _PROBE_PX = 20
 _MOST_CHARACTERS = 300
-"""Maximum number of characters drawn in one line. A picture 4,096 px wide has room for fewer characters."""
+"""Maximum number of characters drawn in one line. Even a picture 4,096 px wide has room for fewer than 300
+characters."""
 
 
 def require_font() -> None:
@@ -63,7 +64,8 @@ def text_size(text: str, px: int) -> tuple[int, int]:
 def put_text(
     image: npt.NDArray[np.uint8], at: tuple[int, int], text: str, px: int, colour: tuple[int, int, int]
 ) -> None:
-    """Draw a line of text into a BGR picture, clipped to the picture. ``at`` is the text's left and top, in px."""
+    """Draw a line of text into a BGR picture, clipped to the picture. ``at`` is the position ``(left, top)`` of the
+    text, in px."""
     (left, top), (width, height) = at, text_size(text, px)
     cut = max(-left, 0), max(-top, 0)
     room = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
@@ -88,7 +90,7 @@ def _runs(text: str, px: int) -> list[tuple[Font, str]]:
 def font_for(character: str) -> str:
     """Return the path of the first font that has a character, or "" for Pillow's built-in font.
 
-    Log a character that no font has.
+    Log a warning if no font has the character.
     """
     files = _font_files()
     for path in files:
@@ -119,8 +121,8 @@ def _font(path: str, px: int) -> Font:
 
 
 def _anchor(font: Font) -> str | None:
-    """Return Pillow's name of the anchor at the left end of the base line, so that runs of several fonts share one
-    base line."""
+    """Return the name of the Pillow anchor that puts a text's base line at a given height. With this anchor, runs in
+    several fonts share one base line."""
     return "ls" if isinstance(font, ImageFont.FreeTypeFont) else None
 
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 from ingest.contract.records import Alert, Delivery
 
 FINISHED_KEPT = 10_000
-"""Number of finished alerts whose ids are remembered. An alert that occurs twice on the topic, with fewer finished
-alerts in between, is delivered once."""
+"""Number of finished alerts whose ids are remembered. An alert that occurs twice on the topic is delivered once,
+unless more than this number of alerts finished in between."""
 
 
 HELD_ALERTS = 1_000
-"""Maximum number of waiting alerts whose contents are in memory, for each receiver: about 20 MB. More alerts wait
-only if the receiver is down."""
+"""Maximum number of waiting alerts of one receiver whose contents are in memory, about 20 MB in all. More alerts wait
+only while the receiver is unreachable."""
 
 
 class AlertPosition(NamedTuple):
@@ -29,8 +29,9 @@ class AlertPosition(NamedTuple):
 class ReceiverPosition(NamedTuple):
     """The progress of one receiver in one partition.
 
-    Every alert below the offset ``alerts`` is finished. All receipts of unfinished alerts are at or after the offset
-    ``receipts`` of the topic ``deliveries``. ``receipts`` is None if no unfinished alert has a receipt yet.
+    Every alert of the partition below the offset ``alerts`` is finished. All receipts of unfinished alerts are at or
+    after the offset ``receipts`` of the topic ``deliveries``. ``receipts`` is None if no unfinished alert has a
+    receipt yet.
     """
 
     alerts: int
@@ -39,10 +40,11 @@ class ReceiverPosition(NamedTuple):
 
 @dataclass(order=True, slots=True)
 class DeliveryTask:
-    """One alert for one receiver: the Unix time of its next attempt in seconds, and the number of that attempt.
+    """The delivery of one alert to one receiver: ``due_s`` is the Unix time of the next attempt in seconds, and
+    ``attempt`` is the number of the next attempt.
 
-    ``alert`` is None if ``HELD_ALERTS`` other alerts are already in memory: each attempt then reads the alert from
-    the log.
+    ``alert`` is None if ``HELD_ALERTS`` other alerts were already in memory when the task was created. Each attempt
+    of a task without ``alert`` reads the alert from Kafka.
     """
 
     due_s: float
@@ -52,13 +54,13 @@ class DeliveryTask:
     position: AlertPosition = field(compare=False)
     attempt: int = field(compare=False, default=1)
     entry: int = field(compare=False, default=0)
-    """Number that tells two entries of one alert apart. An alert is entered again when its partition is reassigned
-    after a revocation."""
+    """Number that distinguishes two tasks for the same alert. A second task is created when the alert's partition is
+    assigned again after a revocation."""
 
 
 class _Receipt(NamedTuple):
-    """The strongest receipt of an alert (delivered, then dead, then retrying), and the offset of the alert's first
-    receipt."""
+    """The receipt that decides the state of an alert, and the offset of the alert's first receipt. ``rank`` is 2 for
+    a delivered alert, 1 for a dead alert, and 0 for an alert that is retried; the highest rank decides."""
 
     rank: int
     attempt: int
@@ -68,13 +70,14 @@ class _Receipt(NamedTuple):
 
 @dataclass
 class _Partition:
-    """One partition: the offset of the next alert to enter, and the unfinished alerts by offset, with the offsets of
-    their first receipts."""
+    """State of one partition of ``alerts``; ``next`` is the offset of the next alert to enter. ``open`` maps the
+    offset of each unfinished alert to the offset of its first receipt. ``receipts`` maps an alert's id to its
+    receipt."""
 
     next: int
     alerts_end: int = 0
-    """End offset of ``alerts`` when all receipts had been read. No receipt that was read belongs to an alert at or
-    after this offset."""
+    """End offset of the partition of ``alerts``, determined after all receipts had been read. Every receipt that was
+    read belongs to an alert below this offset."""
     open: dict[int, int] = field(default_factory=dict)
     receipts: dict[str, _Receipt] = field(default_factory=dict)
     held: bool = False
@@ -84,15 +87,16 @@ class _Partition:
         """Lowest offset of a receipt that the next owner of the partition needs; None if the next owner needs no
         receipt written so far.
 
-        The next owner needs the receipts of unfinished alerts, and of alerts that are not entered yet. The first
-        entry of ``receipts`` has the lowest offset.
+        The next owner of the partition needs the receipts of unfinished alerts, and the receipts of alerts that this
+        dispatcher has not entered yet. The first value of ``receipts`` has the lowest offset, because receipts are
+        entered in order of offset.
         """
         first = next(iter(self.receipts.values()), None)
         return min([*self.open.values(), *([first.first] if first else [])], default=None)
 
     def forget_receipts(self) -> None:
-        """Drop the receipts if every alert before ``alerts_end`` is entered, because a receipt can only belong to
-        such an alert."""
+        """Drop all receipts if every alert below ``alerts_end`` has been entered, because no receipt belongs to a
+        later alert."""
         if self.next >= self.alerts_end:
             self.receipts.clear()
 
@@ -100,8 +104,9 @@ class _Partition:
 class PendingDeliveries:
     """The delivery tasks of one receiver.
 
-    Open a partition first, then enter its receipts and call ``receipts_read``, then enter its alerts in order of
-    offset. An alert that is entered again is ignored.
+    For each partition, call the methods in this order: ``open``, ``receipt`` for each receipt, ``receipts_read``, and
+    ``alert`` for each alert in order of offset. If ``alert`` is called twice for the same alert, the second call does
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -119,19 +124,20 @@ class PendingDeliveries:
         self._partitions[partition] = _Partition(begin)
 
     def receipts_read(self, partition: int, alerts_end: int) -> None:
-        """Note that all receipts of a partition are entered.
+        """Note that ``receipt`` has been called for all receipts of a partition.
 
-        These receipts belong to alerts before the offset ``alerts_end``.
+        Each receipt of the partition belongs to an alert below the offset ``alerts_end``.
         """
         found = self._partitions[partition]
         found.alerts_end = alerts_end
         found.forget_receipts()
 
     def receipt(self, partition: int, offset: int, receipt: Delivery) -> None:
-        """Enter a receipt of this receiver.
+        """Enter a receipt of a delivery attempt at this receiver.
 
-        A receipt of a later attempt replaces an earlier one, unless the earlier one is final. Two dispatchers may try
-        the same alert around a rebalance, so a successful delivery replaces any failure.
+        The receipt of a later attempt replaces the receipt of an earlier attempt, unless the earlier receipt is
+        final. During a rebalance, two dispatchers may attempt to deliver the same alert, so a receipt of success
+        replaces any receipt of failure.
         """
         found = self._partitions[partition].receipts
         rank = {"retrying": 0, "dead": 1, "delivered": 2}[receipt.state]
@@ -145,10 +151,10 @@ class PendingDeliveries:
     def alert(
         self, alert: Alert, position: AlertPosition, receipts_end: int, first_pause_s: float, now_s: float
     ) -> None:
-        """Enter an alert, unless the alert was entered before or its partition is not open.
+        """Create the task of an alert, unless the alert was entered before or its partition is not open.
 
-        ``receipts_end`` is the present end offset of ``deliveries``: receipts of a new alert have this offset or a
-        higher one.
+        ``receipts_end`` is the present end offset of the topic ``deliveries``. The receipts of a new alert will be
+        written at this offset or at higher offsets.
         """
         partition = self._partitions.get(position.partition)
         if partition is None or position.offset < partition.next:
@@ -171,19 +177,19 @@ class PendingDeliveries:
         self._push(DeliveryTask(due_s, 0, alert.id, held, position, attempt, self._order))
 
     def skip(self, position: AlertPosition) -> None:
-        """Count an alert that cannot be decoded as finished, so that a restart does not read the alert again."""
+        """Mark an alert that cannot be decoded as finished, so that the alert is not read again after a restart."""
         partition = self._partitions.get(position.partition)
         if partition is not None and position.offset >= partition.next:
             partition.next = position.offset + 1
             partition.forget_receipts()
 
     def again(self, task: DeliveryTask, due_s: float) -> None:
-        """Schedule the next attempt of a task, unless its partition was revoked meanwhile."""
+        """Schedule the next attempt of a task, unless the partition of its alert was revoked meanwhile."""
         if self._is_current(task) and not self._partitions[task.position.partition].held:
             self._push(replace(task, due_s=due_s, attempt=task.attempt + 1))
 
     def finish(self, task: DeliveryTask) -> None:
-        """Note that an alert needs no more attempts."""
+        """Note that a task's alert needs no more delivery attempts."""
         if self._is_current(task):
             del self._known[task.id]
             self._held.discard(task.id)
@@ -198,7 +204,7 @@ class PendingDeliveries:
 
     @property
     def next_s(self) -> float | None:
-        """Unix time in seconds at which the next task is due, None without tasks."""
+        """Unix time in seconds at which the next task is due; None if there are no tasks."""
         return self._heap[0].due_s if self._heap else None
 
     def position(self, partition: int) -> ReceiverPosition | None:
@@ -209,7 +215,8 @@ class PendingDeliveries:
         return ReceiverPosition(next(iter(found.open), found.next), found.receipts_needed)
 
     def hold(self, partition: int) -> None:
-        """Begin no more attempts in a partition, because it is about to be revoked."""
+        """Begin no more delivery attempts for the alerts of a partition, because the partition is about to be
+        revoked."""
         if partition in self._partitions:
             self._partitions[partition].held = True
         self._heap = [task for task in self._heap if task.position.partition != partition]

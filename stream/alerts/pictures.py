@@ -44,7 +44,8 @@ def annotated(jpeg: bytes, event: Event) -> bytes:
 
 
 def _attributes(event: Event) -> str:
-    """Return the labels of second models as text behind an object's own label."""
+    """Return an object's labels from second models as text, which is appended to the object's label from the main
+    model."""
     found = sorted((key, value) for key, value in event.data.details.items() if key.startswith("attributes."))
     return "".join(f", {value}" for _, value in found if isinstance(value, str))
 
@@ -63,7 +64,8 @@ def _shape(image: Image, points: tuple[Point, ...], direction: object) -> None:
 
 
 def _arrow(image: Image, line: npt.NDArray[np.int32], side: int) -> None:
-    """Draw the direction of the crossing: forward is to the right of the line."""
+    """Draw an arrow that shows the direction of a crossing. ``forward`` points to the right of the line, seen from
+    the line's start."""
     along = (line[1] - line[0]).astype(np.float64)
     across = np.array([-along[1], along[0]]) / max(1.0, float(np.hypot(*along))) * side
     middle = line.mean(axis=0)

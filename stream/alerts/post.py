@@ -1,9 +1,10 @@
 """A minimal HTTP/1.1 client that posts a body and reads only the status and ``Retry-After`` of the response.
 
-A receiver is foreign code. A receiver may send informational responses without end (RFC 9110, §15.2), drip its
-headers, or send a body that contradicts its own length. A general HTTP client reads and checks all of a response, so
-one hostile receiver could occupy the event loop and starve the others. This client reads the status line, and at most
-a bounded number of bytes and seconds of the rest.
+A receiver is third-party software, which may be faulty or hostile. A receiver may send informational responses
+without end (RFC 9110, §15.2), send its headers very slowly, or send a body of another length than announced. A
+general HTTP client reads and checks the whole response, so one hostile receiver could occupy the event loop and block
+deliveries to other receivers. This client reads the status line, and limits the number of bytes and seconds for the
+rest of the response.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ MAX_LINE_BYTES = 8 * 1024
 MAX_HEAD_LINES = 128
 """Maximum number of lines up to the end of the response head, including the lines of informational responses."""
 MAX_BODY_BYTES = 64 * 1024
-"""Maximum size of a response body that is read. The client reads a short body, because a receiver may report an error
-if the connection closes before its response is sent."""
+"""Maximum number of bytes of a response body that the client reads. The client reads the body because a receiver may
+report an error if the client disconnects before the response is sent completely."""
 REST_S = 1.0
-"""Maximum time to read the rest of a response once its status is known. Only the status decides whether the delivery
-succeeded."""
+"""Maximum time in seconds to read the rest of a response after the status line. The status line alone decides whether
+the delivery succeeded."""
 RESOLVERS = 2
 """Number of threads that look up one receiver's host name. Each receiver has its own threads, so that a name server
 that hangs delays only one receiver."""
@@ -41,7 +42,7 @@ _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r\n])")
 class HttpPoster:
     """An HTTP client that posts to one URL. Each post opens its own connection, and posts may run concurrently.
 
-    Raise ValueError for a URL that is not http or https with a host.
+    Raise ValueError for a URL that has no host or whose scheme is not http or https.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,9 +59,9 @@ class HttpPoster:
         self._resolver = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolve")
 
     async def post(self, headers: Mapping[str, str], body: bytes, timeout_s: float) -> AttemptResult:
-        """Post a body and return the final status. If the post fails, return a result without a status.
+        """Post a body and return the final status. If the post fails, return a result whose status is None.
 
-        ``timeout_s`` is the time limit from the look-up of the name to the status line.
+        ``timeout_s`` limits the time from the look-up of the host name to the arrival of the status line.
         """
         writer: asyncio.StreamWriter | None = None
         try:
@@ -87,7 +88,7 @@ class HttpPoster:
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def _connect(self, timeout_s: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Try the addresses of the host in order, and return a connection to the first one that answers.
+        """Try the addresses of the host in order, and return a connection to the first address that answers.
 
         Each address gets an equal share of the time limit.
         """
@@ -122,7 +123,8 @@ class HttpPoster:
 async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
     """Write a request.
 
-    Ignore an early close by the receiver, because the receiver may have sent its status before.
+    If the receiver closes the connection during the write, ignore the error, because the receiver may already have
+    sent its status.
     """
     writer.write(data)
     with contextlib.suppress(ConnectionError):
@@ -147,7 +149,8 @@ async def _final_status(reader: asyncio.StreamReader) -> int:
 
 
 async def _retry_after(reader: asyncio.StreamReader) -> str:
-    """Return the value of the header ``Retry-After``, or "" if it does not arrive within the limits."""
+    """Return the value of the header ``Retry-After``, or "" if the header does not arrive within ``REST_S`` and
+    ``MAX_HEAD_LINES``."""
     with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(REST_S):
             for _ in range(MAX_HEAD_LINES):
@@ -160,7 +163,8 @@ async def _retry_after(reader: asyncio.StreamReader) -> str:
 
 
 async def _skip_body(reader: asyncio.StreamReader) -> None:
-    """Read the response body up to the limits: a receiver may abort its work if the client disconnects early."""
+    """Read and discard at most ``MAX_BODY_BYTES`` of the response body within ``REST_S``. The body is read because a
+    receiver may abort its work if the client disconnects early."""
     left = MAX_BODY_BYTES
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(REST_S):

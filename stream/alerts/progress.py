@@ -1,4 +1,5 @@
-"""Commit the dispatcher's progress in one partition, and read it back at a take-over.
+"""Stores the dispatcher's progress in one partition as an offset commit. The next dispatcher that owns the partition
+reads the progress from this commit.
 
 The committed offset is the lowest offset of ``alerts`` that a receiver still needs. The commit's metadata holds the
 position of each receiver, and the offset of the first receipt in ``deliveries`` that is still needed. A new
@@ -27,8 +28,8 @@ _log = logs.get("stream.dispatch")
 GROUP = "dispatch"
 """Consumer group of the dispatchers."""
 MAX_METADATA_CHARS = 4000
-"""Maximum length of a commit's metadata. A broker refuses more than ``offset.metadata.max.bytes``, 4096 by
-default."""
+"""Maximum length of a commit's metadata. A Kafka broker refuses metadata above its limit
+``offset.metadata.max.bytes``, which is 4096 by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class DispatchProgress:
 
     @classmethod
     def of(cls, positions: Mapping[str, ReceiverPosition], alerts_next: int, receipts_end: int) -> DispatchProgress:
-        """Return the progress computed from the positions of all receivers."""
+        """Return the progress in a partition, computed from the positions of all receivers."""
         waiting = [position.receipts for position in positions.values() if position.receipts is not None]
         return cls(
             min((position.alerts for position in positions.values()), default=alerts_next),
@@ -56,9 +57,9 @@ class DispatchProgress:
         )
 
     def metadata(self) -> str:
-        """Return the metadata of the commit.
+        """Return the progress as JSON, for the metadata of an offset commit.
 
-        If the list of receivers is too long, name only the receivers whose position is above ``offset``.
+        If the JSON with all receivers is too long, name only the receivers whose position is above ``offset``.
         """
         ahead = {name: position - self.offset for name, position in sorted(self.receivers.items())}
         text = _encoded(self.receipts, ahead, others=self.others)
@@ -70,7 +71,8 @@ class DispatchProgress:
     def read(cls, commit: GroupCommit) -> DispatchProgress:
         """Return the progress stored in a commit.
 
-        If another program wrote the metadata, ignore the metadata and read all receipts.
+        If the metadata cannot be parsed because another program wrote the commit, return a progress with which all
+        receipts are read.
         """
         try:
             found = json.loads(commit.metadata)
@@ -87,12 +89,12 @@ def _encoded(receipts: int, receivers: Mapping[str, int], *, others: bool) -> st
 
 @dataclass(slots=True)
 class OwnedAlerts:
-    """A partition that this dispatcher owns: the next offset of ``alerts`` to enter, and the end offset of
-    ``deliveries``.
+    """A partition that this dispatcher owns: the offset in ``alerts`` of the next alert to enter, and the end offset
+    of the partition of ``deliveries``.
 
     ``expired`` counts the alerts that retention deleted before every receiver had finished them. ``recreated`` is
-    true if ``alerts`` was created again since the last commit. ``taken`` is true once an alert of this partition was
-    entered.
+    true if the topic ``alerts`` was created again since the last commit. ``taken`` is true once an alert of this
+    partition was added to the queues of the receivers.
     """
 
     alerts_next: int
@@ -103,8 +105,8 @@ class OwnedAlerts:
 
 
 async def require_deliveries(log: Log) -> None:
-    """Raise TopicMismatch if ``deliveries`` lacks a partition that ``alerts`` has, LogUnavailable without a
-    broker."""
+    """Raise TopicMismatch if ``deliveries`` lacks a partition that ``alerts`` has, LogUnavailable if Kafka cannot be
+    reached."""
     problems = delivery_differences(await log.partitions())
     if problems:
         raise TopicMismatch(problems)
@@ -116,11 +118,13 @@ async def take_over(
     commit: GroupCommit | None,
     receivers: Sequence[tuple[ReceiverConfig, PendingDeliveries]],
 ) -> OwnedAlerts:
-    """Open a partition for each receiver, and enter the receipts that are still needed. Raise LogUnavailable.
+    """Open a newly assigned partition for each receiver, and enter the receipts that are still needed. Raise
+    LogUnavailable.
 
-    Without a commit, every alert that has no final receipt is due. With a commit, a receiver that the commit does not
-    name is new. A new receiver gets only new alerts, or all stored alerts if its entry has ``history = true``. Alerts
-    that retention deleted before a receiver had finished them are logged and reported on ``status``.
+    If ``commit`` is None, every alert that has no final receipt is due. If the commit names all receivers, a receiver
+    that the commit does not name is new. A new receiver gets only new alerts, or all stored alerts if its entry has
+    ``history = true``. Alerts that retention deleted before a receiver had finished them are logged and reported on
+    the topic ``status``.
     """
     await require_deliveries(log)  # again, because partitions may be added while this dispatcher runs
     first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]

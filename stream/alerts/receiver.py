@@ -1,4 +1,4 @@
-"""A receiver that verifies, shows and stores webhooks, for trials and tests."""
+"""A webhook receiver that verifies, shows and stores alerts, for trials and tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ingest.runtime.text import decode_text
 
 
 class Inbox:
-    """Stores the received alerts in the file ``out``, one JSON line for each, and knows the ids of all alerts
-    received so far."""
+    """Stores the received alerts in the file ``out``, one JSON line for each alert, and remembers the ids of all
+    alerts received so far."""
 
     def __init__(self, out: Path | None, show: Callable[[dict[str, Any]], None]) -> None:
         self._out, self._show = out, show
@@ -39,7 +39,7 @@ class Inbox:
 def _ids(out: Path) -> Iterator[str]:
     """Yield the alert ids in a file.
 
-    Skip a line that was truncated when the process was killed: the sender repeats that alert.
+    Skip a line that was truncated when the process was killed, because the sender repeats the alert of this line.
     """
     for line in out.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -60,7 +60,7 @@ def read_secret(file: Path) -> str:
 
 
 def make_app(secret: str, inbox: Inbox) -> FastAPI:
-    """Return the ASGI application.
+    """Return the ASGI application that receives webhooks.
 
     The application answers 204 to a valid signature, and 401 to an invalid signature or an old timestamp.
     """

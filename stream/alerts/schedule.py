@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 GONE = 410
-"""HTTP status of a receiver that wants no more attempts."""
+"""HTTP status ``410 Gone``, by which a receiver refuses all further attempts."""
 JITTER_SHARE = 0.1
 """Maximum random extension of a pause, as a share of the pause. Random extensions spread the retries of deliveries
-that failed together."""
+that failed at the same time."""
 MAX_RETRY_AFTER_S = 24 * 3600.0
 """Maximum pause that a receiver can request by one ``Retry-After`` header, in seconds."""
 
@@ -33,7 +33,7 @@ class AttemptResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state of an alert after an attempt.
+    """The state of an alert after a delivery attempt: delivered, retrying or dead.
 
     ``pause_s`` is the time until the next attempt if the alert is retried.
     """

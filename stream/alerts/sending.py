@@ -1,6 +1,6 @@
 """The sender of alerts to one receiver.
 
-Each receiver has its own queue and workers, so that no receiver delays another.
+Each receiver has its own queue and workers, so that a slow receiver does not delay deliveries to other receivers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from stream.alerts.webhook import Deliverer
 _log = logs.get("stream.dispatch")
 
 CONCURRENT = 8
-"""Maximum number of concurrent attempts at one receiver: enough to drain a backlog, few enough for a small
-receiver."""
+"""Maximum number of concurrent delivery attempts at one receiver. Eight attempts drain a backlog quickly, and do not
+overload a small receiver."""
 MAX_IDLE_S = 1.0
-"""Maximum time between two checks for due deliveries."""
+"""Maximum time in seconds between two checks for due deliveries."""
 
 
 class ReceiverSender:
@@ -62,7 +62,7 @@ class ReceiverSender:
 
     @property
     def first_pause_s(self) -> float:
-        """Pause before the first attempt, in seconds."""
+        """Pause before the first attempt to deliver a new alert, in seconds."""
         return self.config.retry_s[0] if self.config.retry_s else 0.0
 
     def wake(self) -> None:
@@ -70,12 +70,13 @@ class ReceiverSender:
         self._wake.set()
 
     def change(self, config: ReceiverConfig) -> None:
-        """Use another configuration from the next attempt on, and keep the queue."""
+        """Use another configuration of the receiver from the next attempt on, and keep the queue of alerts."""
         self.config = config
         self._deliverers.append(self._make(config))
 
     async def settle(self, partition: int) -> None:
-        """Wait until all running attempts in a partition have ended and their receipts are written."""
+        """Wait until all running attempts for the alerts of a partition have ended and the receipts of these attempts
+        are written."""
         if attempts := self._attempts[partition]:
             await asyncio.wait(attempts)
 

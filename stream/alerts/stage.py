@@ -1,4 +1,5 @@
-"""The stage ``alerts``: events in, alerts out. The evidence of an event is stored before its alert is written."""
+"""The stage ``alerts``, which turns each event into an alert. The evidence of an event is stored before its alert is
+written."""
 
 from __future__ import annotations
 
@@ -25,20 +26,21 @@ _log = logs.get("stream.alerts")
 
 NAME = "alerts"
 KNOWN_ALERTS = 10_000
-"""Number of latest alerts whose ids a partition remembers. An event that ``analyse`` repeats makes no second alert
-while the alert's id is remembered."""
+"""Number of the latest alerts whose ids are remembered for each partition. If the stage ``analyse`` writes an event
+twice, the second event makes no alert while the id of the first alert is remembered."""
 MAX_EVENT_BYTES = MAX_JSON_BYTES // 2
-"""Maximum size of an event. The alert of an event also names the evidence, and must still fit the size limit of JSON
-records."""
+"""Maximum size of an event in bytes. The event's alert holds the event and the names of the evidence pictures, and
+must fit the size limit of JSON records."""
 RETRY_S = 5.0
-"""Pause between two attempts to store the picture of the first waiting event."""
+"""Pause in seconds between two attempts to store the picture of the event that has waited longest."""
 RETRIES_AT_ONCE = 16
-"""Maximum number of waiting events that one ``tick`` tries again, so that a backlog does not delay new events."""
+"""Maximum number of waiting events that one call of ``tick`` tries again, so that a backlog does not delay new
+events."""
 MAX_WAITING = 1_000
-"""Maximum number of events per partition that wait for the evidence store. Beyond this number, the oldest event
-becomes a dead letter, which can be replayed."""
+"""Maximum number of events per partition that wait for the evidence store. If more events wait, the oldest waiting
+event becomes a dead letter, which can be replayed."""
 FETCH_S = 30.0
-"""Maximum time to read one frame from the log. A restart of a broker takes less time."""
+"""Maximum time in seconds to read one frame from Kafka. The restart of a Kafka broker takes less than this time."""
 
 
 class AlertStage:
@@ -68,11 +70,11 @@ class AlertStage:
 
 
 ID = "sightline-alert"
-"""Header with the alert's id. A reader that only needs the id need not decode the record."""
+"""Kafka header with the alert's id, so that a reader gets the id without decoding the record."""
 
 
 class AlertProcessor(ParkingProcessor[Alert | None]):
-    """The processor of one partition.
+    """The processor of one partition of events.
 
     The processor runs in a worker thread, and reads frames through the event loop.
     """
@@ -167,7 +169,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
 
 async def _one(log: Log, ref: FrameRef) -> LogRecord | None:
-    """Return the record at an offset in the log.
+    """Return the record at an offset of a Kafka partition.
 
     Return None if retention has deleted the record, or if no record was written at this offset.
     """

@@ -1,4 +1,4 @@
-"""The Deliverer interface, by which alerts reach a receiver, and its implementation by webhooks."""
+"""The interface ``Deliverer``, which sends alerts to a receiver, and its implementation by signed webhooks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WebhookDeliverer:
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
         """Post an alert once.
 
-        A redirect is a failure: the operator must enter the receiver's new address in the site file.
+        A redirect counts as a failure, because the operator must enter the receiver's new address in the site file.
         """
         body = encode_json(alert)
         try:
@@ -51,7 +51,7 @@ class WebhookDeliverer:
         return await self._poster.post(headers, body, self._receiver.timeout_s)
 
     async def close(self) -> None:
-        """Release the threads that look up names."""
+        """Release the threads that look up host names."""
         if self._poster:
             self._poster.close()
 
@@ -68,11 +68,11 @@ class LogDeliverer:
         return AttemptResult(200)
 
     async def close(self) -> None:
-        """Do nothing: there is no connection."""
+        """Do nothing, because there is no connection to close."""
 
 
 def signed_headers(message_id: str, body: bytes, now_s: float, receiver: ReceiverConfig) -> dict[str, str]:
-    """Return the headers of a signed post. Raise ConfigError if the secret file holds no usable secret.
+    """Return the HTTP headers of a signed alert. Raise ConfigError if the secret file holds no usable secret.
 
     A secret file may have several lines, with the new secret first and old secrets below. Each post is signed with
     all secrets, so that a receiver can change to the new secret at any time.

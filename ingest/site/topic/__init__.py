@@ -1,1 +1,2 @@
-"""The compacted ``config`` topic: store, view, follower, and the changes that applying a site makes."""
+"""The compacted ``config`` topic: reading, following and writing its entries, signatures, and the changes that apply
+a site."""

@@ -1,7 +1,8 @@
-"""Changes to the ``config`` topic when one of several sites is applied. Pure.
+"""Computes the changes to the ``config`` topic that apply one of several sites. Pure.
 
 A camera or sensor belongs to one site. A pipeline, rule or receiver may be in the files of several sites. A shared
-entry names all its sites, and is removed when the last site drops the entry.
+entry lists all sites whose files contain the entry. The shared entry is removed from the topic when no site's file
+contains the entry any more.
 """
 
 from __future__ import annotations
@@ -18,27 +19,29 @@ from ingest.site.sensor import SensorConfig
 
 @dataclass
 class ConfigChanges:
-    """Entries to write and keys to remove, and keys that stay unchanged."""
+    """Entries to write to the ``config`` topic, and keys to remove from the topic. The keys in ``conflicts`` and
+    ``unclaimed`` stay unchanged."""
 
     added: dict[str, ConfigEntry] = field(default_factory=dict)
     changed: dict[str, ConfigEntry] = field(default_factory=dict)
     fields: dict[str, list[str]] = field(default_factory=dict)
-    """Changed fields of each changed entry."""
+    """Names of the changed fields, by the key of the changed entry."""
     taken_over: dict[str, ConfigEntry] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     conflicts: dict[str, list[str]] = field(default_factory=dict)
-    """Keys that other sites define with other settings, and the names of these sites. After a conflict, the caller
-    should write nothing."""
+    """Names of the sites that define an entry with other settings, by the key of the entry. If there is a conflict,
+    the caller should write nothing."""
     unclaimed: list[str] = field(default_factory=list)
     """Keys of entries on the topic that belong to no site and are missing in this site's file."""
 
     @property
     def written(self) -> tuple[ConfigEntry, ...]:
-        """All entries to write."""
+        """All entries to write to the topic."""
         return (*self.added.values(), *self.changed.values(), *self.taken_over.values())
 
     def change(self, before: ConfigEntry | None, after: ConfigEntry) -> None:
-        """Add an entry that replaces a valid or an invalid entry."""
+        """Add the change from the entry ``before`` to the entry ``after``. ``before`` is None if the present entry is
+        invalid."""
         old: dict[str, Any] = before.model_dump() if before else {}
         self.changed[after.key] = after
         self.fields[after.key] = [name for name, value in after.model_dump().items() if old.get(name) != value]
@@ -47,10 +50,11 @@ class ConfigChanges:
 def site_changes(
     site: Site, present: Mapping[str, ConfigEntry], *, refused: Collection[str] = (), take_over: bool = False
 ) -> ConfigChanges:
-    """Compare a site with the entries on the topic. ``refused`` are the keys whose newest entry is invalid.
+    """Compare a site with the entries on the topic, and return the changes to make. ``refused`` contains the keys
+    whose newest entry on the topic is invalid.
 
-    With ``take_over``, this site's definition wins over other sites': a camera or sensor becomes this site's, and a
-    shared entry changes for all sites.
+    With ``take_over``, the definitions of this site replace the definitions of other sites. A camera or sensor that
+    is taken over belongs to this site from now on. A shared entry that is taken over changes for all its sites.
     """
     found = ConfigChanges()
     wanted = {entry.key: entry for entry in site.entries()}
@@ -105,7 +109,7 @@ def _owners(entry: ConfigEntry | None) -> set[str]:
 
 
 def _with_owners(entry: ConfigEntry, sites: set[str]) -> ConfigEntry:
-    """Return a shared entry with these sites as its owners, and any other entry unchanged."""
+    """Return a copy of a shared entry that is owned by ``sites``. Return an entry that is not shared unchanged."""
     if not isinstance(entry, SharedEntry):
         return entry
     return entry.model_copy(update={"sites": tuple(sorted(sites))})

@@ -1,7 +1,8 @@
 """Signatures of entries on the ``config`` topic: Ed25519 (RFC 8032), in Kafka headers.
 
-A signature covers the key, the value and the time of signing. A record is stale if it is older than a record already
-seen under the same key: someone has written an old record again. Tombstones are signed as well.
+A signature covers the key, the value and the time of signing. A record is stale if its time of signing is earlier
+than the time of a record already seen with the same key. A stale record means that someone has written an old record
+again. Tombstones are signed as well.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ PUBLIC_KEY_FILE = "SIGHTLINE_CONFIG_PUBLIC_KEY_FILE"
 SIGN_KEY_FILE = "SIGHTLINE_CONFIG_SIGN_KEY_FILE"
 SIGNATURE, SIGNED_AT = "sightline-signature", "sightline-signed-at"
 _DOMAIN = b"sightline config 1\n"
-"""Beginning of each signed message. This prefix makes signatures that were made for another purpose invalid."""
+"""Prefix of each signed message. Because of the prefix, a signature that was made with the same key for another
+purpose is invalid here."""
 _MAX_DIGITS = 19
-"""Digits of the largest time in ns that fits into 64 bits."""
+"""Number of decimal digits of the largest time in ns that fits into a signed 64-bit integer."""
 
 
 class ConfigSigner:
-    """Signs entries with a private key. Each signature is newer than the previous one and newer than ``after``."""
+    """Signs entries with a private key. The time of each signature is later than the time of the previous signature
+    and later than ``after``."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self.after = 0
-        """Newest time on the topic, in ns. With a slow clock, a new entry would otherwise count as stale."""
+        """Latest time of signing on the topic, in ns. A new signature gets a later time even if this host's clock is
+        slow, so that the new entry does not count as stale."""
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -63,9 +67,9 @@ class ConfigSigner:
 
 
 class ConfigTrust:
-    """Checks signatures with a public key. ``seen`` has the newest time of signing by key.
+    """Checks signatures with a public key. ``seen`` maps each key of the topic to the latest time of signing, in ns.
 
-    A caller may store ``seen`` over a restart.
+    A caller may store ``seen`` on disk, so that stale records are also refused after a restart.
     """
 
     def __init__(self, key: Ed25519PublicKey, seen: MutableMapping[str, int] | None = None) -> None:
@@ -86,7 +90,8 @@ class ConfigTrust:
 
     @classmethod
     def from_env(cls, seen: MutableMapping[str, int] | None = None) -> Self | None:
-        """Return the ConfigTrust for the public key that the environment names, None without a key.
+        """Return the ConfigTrust for the public key in the file that the environment variable
+        ``SIGHTLINE_CONFIG_PUBLIC_KEY_FILE`` names. Return None if the variable is not set.
 
         Raise ConfigError.
         """
@@ -119,7 +124,7 @@ class ConfigTrust:
 def generate(file: Path) -> Path:
     """Write a new private key, readable by its owner only, and the public key in the same folder.
 
-    Return the path of the public key. Raise ConfigError if a file exists or cannot be written.
+    Return the path of the public key. Raise ConfigError if one of the two files already exists or cannot be written.
     """
     key, public = Ed25519PrivateKey.generate(), file.with_name(f"{file.name}.pub")
     private_pem = key.private_bytes(

@@ -19,16 +19,19 @@ from ingest.site.topic.view import Config, ConfigView, Validate, accept
 _log = logs.get("ingest.config")
 
 FOLLOW_S = 5.0
-"""Pause between two checks for new records, in seconds. A person makes the changes and does not notice this delay."""
+"""Pause between two checks for new records, in seconds. The changes to the topic are made by people, who do not
+notice this delay."""
 WRITER = "config"
-"""Transactional id of a process that changes the topic. Open the writer before reading the topic, and close it after
-``commit``. A later process fences an earlier process, whose view of the topic is outdated."""
+"""Kafka transactional id of every process that changes the ``config`` topic. Open the writer before reading the
+topic, and close the writer after ``commit``. If a second process opens a writer meanwhile, Kafka fences the first
+process, whose view of the topic is outdated."""
 
 
 async def publish(
     log: Log, entries: Iterable[ConfigEntry], removed: Iterable[str] = (), signer: ConfigSigner | None = None
 ) -> None:
-    """Write entries and remove keys without reading the topic. Sign all records if there is a signer."""
+    """Write entries and remove keys without a transaction and without reading the topic. If ``signer`` is given, sign
+    all records."""
     for record in _records(entries, removed, signer):
         await log.produce(record)
 
@@ -39,9 +42,10 @@ async def commit(
     removed: Iterable[str] = (),
     signer: ConfigSigner | None = None,
 ) -> None:
-    """Write entries and remove keys in one transaction. Sign all records if there is a signer.
+    """Write entries and remove keys in one transaction. If ``signer`` is given, sign all records.
 
-    Raise Fenced if another process has opened its writer after this one, or LogUnavailable.
+    Raise Fenced if another process has opened a writer since ``writer`` was opened. Raise LogUnavailable if Kafka
+    cannot be reached.
     """
     records = _records(entries, removed, signer)
     try:
@@ -60,16 +64,18 @@ def _records(entries: Iterable[ConfigEntry], removed: Iterable[str], signer: Con
 
 
 class ConfigReader:
-    """A reader of the ``config`` topic into a view: first the whole topic, then the records since the last call."""
+    """Reads the ``config`` topic into a ConfigView. The first call of ``catch_up`` reads the whole topic, and each
+    further call reads the records since the previous call."""
 
     def __init__(self, log: Log, view: ConfigView) -> None:
         self._log, self._view = log, view
         self._position: int | None = None
 
     async def catch_up(self) -> None:
-        """Read to the end of the topic. Raise LogUnavailable.
+        """Read the topic from the last position to the end. Raise LogUnavailable.
 
-        A topic that ends before the last position was created again, so it is read from its beginning.
+        If the topic ends before the last position, the topic was created again, and is therefore read from its
+        beginning.
         """
         end = (await self._log.ends(CONFIG))[0]
         if self._position is None or end < self._position:
@@ -90,11 +96,12 @@ class ConfigReader:
 async def read(
     log: Log, metrics: ConfigMetrics | None = None, validate: Validate = accept, trust: ConfigTrust | None = None
 ) -> Config:
-    """Read the topic to its end. Raise LogUnavailable.
+    """Read the ``config`` topic to its end, and return its entries. Raise LogUnavailable.
 
-    An invalid entry is logged, counted and left out, and the last valid entry under the same key stays in force if
-    the topic still has it. ``Config.refused`` lists the refused keys with their errors. Services that run rules pass
-    ``stream.rules.validated`` as ``validate``. ``trust`` replaces the ConfigTrust of the environment.
+    An invalid entry is logged, counted and ignored. The last valid entry with the same key stays in force if the
+    topic still has the valid entry. ``Config.refused`` maps the key of each refused entry to its error. Services that
+    run rules pass ``stream.rules.validated`` as ``validate``. If given, ``trust`` is used in place of the ConfigTrust
+    from the environment.
     """
     view = ConfigView(validate=validate, trust=trust)
     await ConfigReader(log, view).catch_up()
@@ -109,15 +116,15 @@ async def follow(
     on_change: Callable[[ConfigView], Awaitable[None]],
     pause_s: float = FOLLOW_S,
 ) -> None:
-    """Read the topic from its beginning, then follow it for ever.
+    """Read the ``config`` topic from its beginning, and follow its changes for ever.
 
     ``on_change`` is called after the first reading, and after each reading that changed or refused an entry.
 
-    When Kafka does not answer, or the secrets for Kafka cannot be read, the entries stay in force and the read is
-    tried again. An outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error
-    until the outage ends. Each attempt opens a new connection with the current secrets, and reads the topic from its
-    beginning. During the outage, the topic may have been created again, or compaction may have deleted an entry and
-    its tombstone.
+    If Kafka does not answer, or the secrets for Kafka cannot be read, the entries stay in force and the read is tried
+    again. An outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error until
+    the outage ends. Each attempt after a failed read opens a new connection with the current secrets. The new
+    connection reads the topic from its beginning, because the topic may have been created again during the outage.
+    During the outage, compaction may also have deleted an entry and its tombstone.
     """
     reported, reader, outage_since_s = None, None, 0.0
     try:

@@ -22,8 +22,8 @@ E = TypeVar("E", bound=ConfigEntry)
 Validate = Callable[[ConfigEntry], ConfigEntry]
 
 _SHOWN_CHARS = 500
-"""Maximum number of characters of a refusal's text. The text quotes the entry, which may have any length, and goes
-into a log line and every heartbeat."""
+"""Maximum length in characters of the error text of a refused entry. The error text quotes the entry, which may have
+any length, and is written to a log line and to every heartbeat."""
 _UNSIGNED_REMOVAL = (
     "config topic, {key}: the topic no longer has it, and no signed removal. It stays in force. Apply the site file "
     "again, or run `sightline config remove {key} --sign-key FILE`"
@@ -33,20 +33,21 @@ _REMEDY = "write it again with `sightline config apply`, or remove it with `sigh
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All valid entries of the topic by key, and the reasons for refusals, at the time of reading."""
+    """Snapshot of the ``config`` topic: the valid entries by key, and the errors of the refused entries by key."""
 
     entries: dict[str, ConfigEntry]
     refused: Mapping[str, str] = field(default_factory=dict)
     signed_at: int = field(default=0, compare=False)
-    """Newest time of a signature, 0 without signatures. The next signature must be newer than this time."""
+    """Latest time of signing on the topic, in ns; 0 if no entry is signed. The next signature must be later than
+    ``signed_at``."""
 
     def of(self, cls: type[E]) -> tuple[E, ...]:
-        """Return the entries of one class, by name."""
+        """Return the entries of one class, sorted by key."""
         return tuple(e for _, e in sorted(self.entries.items()) if isinstance(e, cls))
 
     @property
     def pins(self) -> dict[str, int]:
-        """The pinned partitions, by camera."""
+        """The pinned partition number of each pinned camera, by the camera's name."""
         return {pin.name: pin.partition for pin in self.of(PinConfig)}
 
 
@@ -56,14 +57,15 @@ def accept(entry: ConfigEntry) -> ConfigEntry:
 
 
 class ConfigView:
-    """The current entries of the topic, updated record by record in the order of the topic.
+    """The current entries of the ``config`` topic, updated with each record in the order of the topic.
 
     An invalid entry is refused, and the last valid entry under the same key stays in force. A reading of the whole
     topic starts with ``begin_reading`` and ends with ``finish_reading``. ``validate`` may replace an entry by an
     instance of a stricter model, or refuse the entry with a ConfigError.
 
-    With a public key, an entry or tombstone without a valid signature is refused. By default, ``trust`` comes from
-    the environment, so that every reader checks signatures. Raise ConfigError for an unusable key.
+    If ``trust`` has a public key, an entry or tombstone without a valid signature is refused. By default, ``trust``
+    comes from the environment, so that every reader checks signatures. Raise ConfigError if the public key cannot be
+    used.
     """
 
     def __init__(
@@ -80,17 +82,17 @@ class ConfigView:
         self._removed: set[str] = set()
         self._seen: set[str] | None = None
         self.outage = ""
-        """The error that currently prevents reading the topic, empty without an error."""
+        """The error that currently prevents reading the topic; empty while the topic can be read."""
 
     @property
     def config(self) -> Config:
-        """The entries in force now."""
+        """A snapshot of the entries in force and of the refused entries."""
         newest = max(self._trust.seen.values(), default=0) if self._trust else 0
         return Config(dict(self._entries), dict(self._refused), newest)
 
     @property
     def removed(self) -> frozenset[str]:
-        """Keys with a tombstone on the topic."""
+        """Keys whose last record on the topic is a tombstone."""
         return frozenset(self._removed)
 
     def begin_reading(self) -> None:
@@ -124,10 +126,10 @@ class ConfigView:
     def finish_reading(self) -> None:
         """End a reading of the topic, and log each refusal once.
 
-        After a reading of the whole topic, entries that the topic no longer contains are removed: compaction deletes
-        a removed entry and later its tombstone. ``removed`` lets the caller distinguish removed entries from a lost
-        topic. With a public key, missing entries stay in force and are reported, because anyone may have written the
-        tombstone.
+        After a reading of the whole topic, remove the entries that the topic no longer contains: compaction deletes a
+        removed entry and later its tombstone. If the topic is empty, ``removed`` lets the caller distinguish removed
+        entries from a lost topic. If signatures are required, an entry that the topic no longer contains stays in
+        force and is reported as refused, because anyone may have written its tombstone.
         """
         seen, self._seen = self._seen, None
         if seen is not None and self._trust:
