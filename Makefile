@@ -52,7 +52,7 @@ peers: ## install the tests' RTSP server (GStreamer) and MQTT broker (mosquitto)
 
 test: lint kafka peers ## lint, then run every test on a real Kafka; chaos tests run last
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not chaos and not tensorrt"
-	$(BIN)/pytest -n 3 --dist worksteal -m chaos
+	$(BIN)/pytest -n 2 --dist worksteal -m chaos
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/pytest -m train
