@@ -1,1 +1,1 @@
-"""The stage ``analyse``: tracks and rules turn results into events."""
+"""The stage ``analyse``, which tracks objects, applies rules to the tracks, and writes events."""

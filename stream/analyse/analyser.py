@@ -1,6 +1,6 @@
-"""Tracks, rules and events of one camera, lane and pipeline.
+"""Tracks objects and applies rules for the results of one camera, lane (live, late or replay) and pipeline.
 
-Pure: the events depend only on the results and their order.
+Pure: the events depend only on the results and on the order of the results.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _log = logs.get("stream.analyse")
 
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
-"""Time after which rules forget a track that is no longer seen."""
+"""Time in seconds after which rules forget a track that is no longer seen."""
 _DIGITS = 2
-"""Number of decimals of box coordinates that are compared. Further decimals change when a box is scaled to the first
-picture and back."""
+"""Number of decimal places to which the coordinates of boxes are compared. Further decimal places change when a box
+is converted to pixels of the first picture and back."""
 
 
 class Sighting(NamedTuple):
-    """The frame, rule, label and box of a written event.
+    """The rule, label and box of a written event.
 
-    ``box`` is empty for an event that concerns no single track. A sighting identifies a written event after a
-    restart. An event's id cannot identify the event, because a track that began before the results that are read back
-    gets another name. The frame and the box of an event do not depend on that name.
+    ``box`` is empty for an event that concerns no single track. After a restart, the frame and the sighting identify
+    a written event. The event's id cannot identify the event, because a track gets another name if its beginning is
+    not read back. The frame and the box of an event do not depend on the track's name.
     """
 
     rule: str
@@ -51,16 +51,17 @@ class Sighting(NamedTuple):
 
     @classmethod
     def of(cls, rule: str, label: str, box: Box | None) -> Sighting:
-        """Return the sighting of a box, in pixels of its frame."""
+        """Return the sighting of an event; ``box`` is in pixels of the event's frame."""
         return cls(rule, label, tuple(round(edge, _DIGITS) for edge in box)) if box else cls(rule)
 
 
 ReportedEvents = dict[tuple[int, int], set[Sighting]]
-"""Sightings of one camera and lane whose events are already written, by (epoch, seq)."""
+"""Sightings of one camera and lane whose events are already written, by the frame's ``(epoch, seq)``."""
 
 
 def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEvents]:
-    """Return the sightings of written events by (camera, lane). Leave out unreadable events and events of sensors."""
+    """Return the sightings of written events, by ``(camera, lane)`` and the frame's ``(epoch, seq)``. Leave out
+    unreadable events and events of sensors."""
     reported: defaultdict[tuple[str, str], ReportedEvents] = defaultdict(lambda: defaultdict(set))
     for record in events:
         try:
@@ -74,13 +75,14 @@ def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEv
 
 
 class Analyser:
-    """Tracks and rules of one camera, lane and pipeline. A new epoch begins without tracks.
+    """The tracks and rules of one camera, lane and pipeline. A new epoch (a new run of the camera's capture) begins
+    without tracks.
 
     Results of a lower epoch make no events until the present epoch has ended: see ``EpochGate``.
 
-    A detection begins a track if its score reaches ``BEGIN_SCORE`` or the lowest ``min_score`` of the rules.
-    ``reported`` has the events that an earlier owner of the partition has written; the analyser does not return these
-    events again.
+    A detection begins a track if the detection's score reaches ``BEGIN_SCORE`` or the lowest ``min_score`` of the
+    rules. ``reported`` has the events that an earlier owner of the partition has written; the analyser does not
+    return these events again.
     """
 
     def __init__(
@@ -136,8 +138,8 @@ class Analyser:
     def use(self, rules: Iterable[CameraRule], site: str) -> None:
         """Use other rules from the next result on.
 
-        Unchanged rules keep their state. The present tracks continue, unless the score at which a track begins has
-        changed: tracking then begins anew.
+        Unchanged rules keep their state. If the score at which a track begins has changed, all tracks are dropped and
+        tracking begins again. If this score has not changed, the present tracks continue.
         """
         before_score, self._rules, self._site = self._begin_score, tuple(rules), site
         self._begin_score = _begin_score(self._rules)
@@ -179,7 +181,8 @@ class Analyser:
         yield from self._apply_rules(result, at_s, scale, self._hold([one.track for one in held], at_s))
 
     def _hold(self, names: Sequence[str], at_s: float) -> list[SceneTrack]:
-        """Keep tracks without a detection alive, and return the tracks whose objects have certainly not moved."""
+        """Keep stationary tracks without a detection alive, and return the tracks whose objects have certainly not
+        moved."""
         self._seen_s.update(dict.fromkeys(names, at_s))
         return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 
@@ -188,9 +191,9 @@ class Analyser:
         return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes)
 
     def _scale(self, size: tuple[int, int]) -> Scale:
-        """Return the scale from a picture to the epoch's first picture.
+        """Return the factors that convert pixels of a picture to pixels of the epoch's first picture.
 
-        The rules' shapes are in pixels of that first picture.
+        The shapes of the rules are in pixels of the epoch's first picture.
         """
         scale = Scale.between(size, self._size or size)
         if self._size is None:
@@ -253,7 +256,7 @@ class Analyser:
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
-    """Return the voted labels of a track as details of an event, such as ``attributes.type``."""
+    """Return the labels that second models voted for a track, as details of an event, such as ``attributes.type``."""
     found: dict[str, DetailValue] = {}
     for name, voted in track.attributes.items():
         found[f"attributes.{name}"] = voted.label

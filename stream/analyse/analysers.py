@@ -19,15 +19,16 @@ from stream.analyse.tracking.tracker import Tracker
 from stream.readback import HistoryPoint
 
 MAX_REPLAYED = 64
-"""Maximum number of analysers for replayed results, of about 10 kB each. Nothing marks the end of a replay, so the
-least recently used analyser is dropped. If that replay continues, a new analyser begins without tracks."""
+"""Maximum number of analysers for replayed results, of about 10 kB each. Nothing marks the end of a replay, so above
+this number the least recently used analyser is dropped. If a replay continues after its analyser was dropped, a new
+analyser begins without tracks."""
 
 Key = tuple[str, str, str]
-"""Camera, lane and pipeline."""
+"""The camera, lane and pipeline of an analyser."""
 
 
 class RuleSet:
-    """The camera rules by camera and pipeline, and the name of each camera's site in ``sites``."""
+    """The camera rules by ``(camera, pipeline)``. ``sites`` maps the name of a camera to the name of its site."""
 
     def __init__(self, rules: Iterable[CameraRule], sites: Mapping[str, str] | None = None) -> None:
         self.sites = sites or {}
@@ -49,7 +50,7 @@ class RuleSet:
     def history_point(self, record: LogRecord) -> HistoryPoint | None:
         """Return the epoch and time of a result in its camera's history.
 
-        Return None if the result is unreadable or no rule applies to it.
+        Return None if the result is unreadable or no rule applies to the result.
         """
         try:
             result = decode(Result, record.value)
@@ -84,15 +85,15 @@ class Analysers:
     def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
         """Store the past results that were read back, in order, and the events that are already written.
 
-        An analyser processes its past results again when its first new result arrives, so that a partition opens
-        without this delay.
+        An analyser processes its past results again only when its first new result arrives, so that past results do
+        not delay the opening of the partition.
         """
         for record in past:
             self._past[_key(decode(Result, record.value))].append(record.value)
         self._reported = reported
 
     def step(self, result: Result) -> list[Event]:
-        """Process the next result and return its events. Raise the errors of the tracker."""
+        """Process the next result and return its events. Errors of the tracker propagate to the caller."""
         self._follow()
         rules = self._rules.of(result.camera, result.pipeline)
         if not rules:
@@ -109,9 +110,9 @@ class Analysers:
         return analyser.step(result)
 
     def _follow(self) -> None:
-        """If the rules have changed, apply the new ones to all analysers.
+        """If the rules have changed, apply the new rules to all analysers.
 
-        Drop each analyser that has no rules any more.
+        Drop each analyser whose camera and pipeline have no rules any more.
         """
         rules = self._in_force()
         if rules is self._rules:
@@ -137,8 +138,8 @@ class Analysers:
 def _replay(analyser: Analyser, past: Result) -> None:
     """Process a past result again.
 
-    Drop the events of the result, which are already written. Ignore an error, because a failing result is already
-    parked as a dead letter.
+    Drop the events of the result, which are already written. Ignore an error, because a result that causes an error
+    is already parked as a dead letter.
     """
     try:
         analyser.step(past)

@@ -1,4 +1,4 @@
-"""Geometry of points, lines and polygons in a picture, and the scale of pictures. Pure.
+"""Geometry of points, lines and polygons in a picture, and conversion between picture sizes. Pure.
 
 Coordinates are in pixels, x to the right, y downwards.
 """
@@ -16,7 +16,7 @@ def distance_px(start: Point, end: Point, point: Point) -> float:
     """Return the distance of a point from the infinite line through ``start`` and ``end``, positive to the right of
     the line.
 
-    Right and left are seen from the start, looking towards the end.
+    Right and left are as seen by an observer at ``start`` who looks towards ``end`` in the picture.
     """
     along = end[0] - start[0], end[1] - start[1]
     towards = point[0] - start[0], point[1] - start[1]
@@ -24,9 +24,10 @@ def distance_px(start: Point, end: Point, point: Point) -> float:
 
 
 def crosses(start: Point, end: Point, before: Point, after: Point) -> bool:
-    """Return whether the path from one point to another meets the finite line, including its ends.
+    """Return whether the straight path from ``before`` to ``after`` meets the finite line from ``start`` to ``end``,
+    including its ends.
 
-    The points must be on different sides of the infinite line.
+    ``before`` and ``after`` must be on different sides of the infinite line through ``start`` and ``end``.
     """
     a, b = distance_px(start, end, before), distance_px(start, end, after)
     share = a / (a - b)
@@ -50,7 +51,7 @@ def inside(polygon: Sequence[Point], point: Point) -> bool:
 class Scale:
     """Factors that convert pixels of the current picture to pixels of the epoch's first picture.
 
-    When the picture size changes, tracks and rules keep the coordinates of the first picture.
+    If the picture size changes during an epoch, tracks and rules keep the coordinates of the epoch's first picture.
     """
 
     x: float = 1.0
@@ -58,9 +59,10 @@ class Scale:
 
     @classmethod
     def between(cls, picture: tuple[int, int], first: tuple[int, int]) -> Scale:
-        """Return the scale from a picture to the first picture, each given as ``(width, height)``.
+        """Return the factors from pixels of ``picture`` to pixels of ``first``; each size is given as ``(width,
+        height)``.
 
-        Raise ValueError for a picture without pixels.
+        Raise ValueError for a picture whose width or height is 0.
         """
         if not all(picture):
             raise ValueError(f"picture of {picture[0]}×{picture[1]} pixels: expected a width and a height above 0")

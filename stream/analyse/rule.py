@@ -21,19 +21,20 @@ from stream.analyse.tracking.votes import VotedLabel
 from stream.rules import Happening, Rule
 
 TAIL_S = 120.0
-"""Minimum length of the history that a rule needs after a restart, in seconds. This length covers the life of a
-track: a vehicle is in the picture for seconds, and a waiting person for a minute or two."""
+"""Minimum length in seconds of the past results that are read back for a rule after a restart. This length covers the
+life of a usual track: a vehicle is in the picture for seconds, and a waiting person for a minute or two."""
 MARGIN_S = 60.0
-"""Seconds of history beyond twice a rule's longest setting. These seconds are enough to track even a rarely detected
-object again after a restart."""
+"""Length in seconds of the past results that are read back in addition to twice a rule's longest time setting. The
+additional results suffice to begin the track of a rarely detected object again after a restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneTrack:
-    """One tracked object in one frame. Coordinates are in pixels of the scene."""
+    """One tracked object in one frame. Coordinates are in pixels of the epoch's first picture."""
 
     name: str
-    """Name of the track. The name is the same after a restart, if the track's beginning was read back."""
+    """Name of the track. After a restart, a track has the same name as before if the results at its beginning were
+    read back."""
     label: str
     """Label that the object had most often so far, weighted by score."""
     score: float
@@ -41,10 +42,11 @@ class SceneTrack:
     at_rest: bool
     """Whether the object is known to stand still. A track at rest may have no detection in this frame."""
     trail: Sequence[Point]
-    """The last centres of the track's box, oldest first. Later frames append to this list: do not keep a
-    reference."""
+    """The latest centres of the track's box, oldest first. Later frames change this sequence, so a rule must copy the
+    points that it needs later."""
     attributes: Mapping[str, VotedLabel] = field(default_factory=dict)
-    """Labels of second models by the attribute's name, voted over the track."""
+    """Label of each second model, by the name of the attribute that the model adds. A label is the result of a vote
+    over the frames of the track."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Scene:
     """``classified``, or ``empty`` for a frame in which nothing moved."""
     tracks: tuple[SceneTrack, ...]
     gap_s: float = 0.0
-    """Seconds since the previous scene, excluding the time in which the agent saw that nothing moved."""
+    """Seconds since the previous scene, excluding the time in which the agent detected no motion."""
     missing: Mapping[str, int] | None = None
     """Number of missing frames since the previous scene, by reason. The agent and the prepare stage state the
     reasons; the reason is ``unknown`` for frames without any record."""
@@ -78,20 +80,22 @@ Labels = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length
 
 
 class CameraRule(Rule):
-    """Base of the rules over the tracks of one camera and pipeline."""
+    """Base class of the rules that evaluate the tracks of one camera and pipeline."""
 
     REFERS_TO: ClassVar[tuple[str, ...]] = ("camera", "pipeline")
 
     camera: Name
     pipeline: Name
     labels: tuple[str, ...] = ()
-    """Labels that the rule applies to; empty for all."""
+    """Labels of the objects that the rule applies to; empty for all objects."""
     attributes: dict[Name, Labels] = {}
-    """Labels of second models, by the attribute's name, that the rule applies to. Every attribute must match."""
+    """Accepted labels of second models, by the name of the attribute. The rule applies to an object only if every
+    attribute has an accepted label."""
     min_score: Share = 0.3
 
     def applies_to(self, track: SceneTrack) -> bool:
-        """Return whether a track has one of the rule's labels, its attributes, and a high enough score."""
+        """Return whether a track has one of the rule's labels, all attributes of the rule, and at least the score
+        ``min_score``."""
         if track.score < self.min_score or (self.labels and track.label not in self.labels):
             return False
         found = track.attributes
@@ -99,7 +103,8 @@ class CameraRule(Rule):
 
     @property
     def subject_words(self) -> str:
-        """The objects that the rule applies to in words, such as ``car with type van``; empty for all objects."""
+        """Description in words of the objects that the rule applies to, such as ``car with type van``; empty for all
+        objects."""
         wanted = [f"{name} {' or '.join(labels)}" for name, labels in sorted(self.attributes.items())]
         words = " or ".join(self.labels)
         return f"{words or 'objects'} with {' and '.join(wanted)}" if wanted else words
@@ -108,9 +113,10 @@ class CameraRule(Rule):
     def tail_s(self) -> float:
         """Length in seconds of the past results from which a new owner of the partition rebuilds the rule's state.
 
-        The history covers twice the longest setting whose name ends in ``_s``. An object that was present before the
-        history begins counts as a new object. This object reaches the rule's dwell time in the first half of the
-        history, and the cooldown of its event ends in the second half.
+        The length covers at least twice the longest setting whose name ends in ``_s``. An object that was present
+        before the past results counts as a new object at the first of the past results. Such an object reaches the
+        rule's dwell time in the first half of the past results, and the cooldown of its event ends in the second
+        half.
         """
         times_s: list[float] = [value for name, value in self if name.endswith("_s")]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
@@ -122,11 +128,11 @@ class CameraRule(Rule):
 
     @abc.abstractmethod
     def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
-        """Return a new state of the rule for pictures of this size."""
+        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
 
 
 class PolygonRule(CameraRule):
-    """Base of the rules over the objects inside a polygon."""
+    """Base class of the rules that evaluate the objects inside a polygon."""
 
     polygon: tuple[RelativePoint, ...] = Field(min_length=3)
 
@@ -138,16 +144,17 @@ class PolygonRule(CameraRule):
 
 R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
 WHOLE_SCENE = ""
-"""Subject of a happening that concerns no single track."""
+"""Subject of a happening that concerns the whole scene and no single track."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneHappening(Happening):
-    """A happening in a scene.
+    """A situation that a rule has recognised in a scene, and that becomes an event.
 
-    A happening concerns one ``track``, or the whole scene. A happening of the whole scene has an ``occurrence``, such
-    as the name of the frame in which the happening began, and may have the ``label`` of the objects involved. The
-    happenings of one track form one incident. Each occurrence is an incident of its own.
+    A happening concerns one ``track``, or the whole scene. For a happening of the whole scene, ``occurrence`` is a
+    unique name, such as the name of the frame in which the happening began. For a happening of the whole scene,
+    ``label`` may hold the label of the objects involved. The happenings of one track form one incident. Each
+    occurrence of the whole scene is a separate incident.
     """
 
     track: SceneTrack | None = None
@@ -156,16 +163,16 @@ class SceneHappening(Happening):
 
     @property
     def subject(self) -> str:
-        """The track's name, or ``WHOLE_SCENE``."""
+        """The track's name, or ``WHOLE_SCENE`` for a happening of the whole scene."""
         return self.track.name if self.track else WHOLE_SCENE
 
 
 class RuleWatch(abc.ABC, Generic[R_co]):
     """State of one rule during one epoch. ``shape`` is the rule's shape in pixels of the scenes.
 
-    A rule implements ``step`` and, if it keeps state of its own, ``settle`` and ``forget``. This base class assigns a
-    number to each happening of a track, and applies the cooldown. The base class also leaves out happenings whose
-    events an earlier owner of the partition has already written.
+    A subclass implements ``step``. A subclass that keeps state also overrides ``settle`` and ``forget``. This base
+    class assigns a number to each happening of a track, and applies the cooldown. The base class also leaves out
+    happenings whose events an earlier owner of the partition has already written.
     """
 
     def __init__(self, rule: R_co, width: int, height: int) -> None:
@@ -178,17 +185,19 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     def step(self, scene: Scene) -> Iterable[SceneHappening]:
         """Process the next scene and return the happenings to report now, at most one per subject.
 
-        Use a track's position in every frame. A track's label and score only decide whether the track is reported.
+        An implementation must process a track's position in every frame. The label and score of a track only decide
+        whether the rule reports the track.
         """
 
     def settle(self, subject: str) -> None:
-        """Note that an event of this subject and frame has already been written.
+        """Note that an event of ``subject`` in the present frame has already been written.
 
-        This method is called after ``step``.
+        ``observe`` calls ``settle`` after ``step``.
         """
 
     def forget(self, track: str) -> None:
-        """Drop the state of a track that has ended. An override must call this method of the base class."""
+        """Drop the state of a track that has ended. A method that overrides ``forget`` must call
+        ``super().forget(track)``."""
         self._numbers.pop(track, None)
         self._quiet_until_ns.pop(track, None)
 
@@ -197,10 +206,10 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         return scene.at_ns < self._quiet_until_ns.get(subject, 0)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
-        """Call ``step``, and return the happenings that have no written event.
+        """Process the next scene with ``step``, and return the happenings whose events are not written yet.
 
-        Return each happening with its number within its incident, from 1. ``reported`` has the subjects for which an
-        event of this frame is already written.
+        Each returned pair is a happening and the happening's number within its incident, from 1. ``reported`` has the
+        subjects for which an event of this frame is already written.
         """
         found = list(self.step(scene))
         for subject in reported:

@@ -1,4 +1,4 @@
-"""The stage ``analyse``: results in, events out."""
+"""The stage ``analyse``, which turns the results of models into events."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ which stamps events."""
 class AnalyseStage:
     """The stage that tracks objects and applies the rules of a site.
 
-    ``config`` is read with ``stream.rules.validated``.
+    The rules in ``config`` must be validated by ``stream.rules.validated``.
 
-    After a restart, the stage reads back past results. The time span of these results, by the camera's clock, exceeds
-    twice the longest dwell time or cooldown of the camera's rules. A track or visit that began within these results
-    continues under the same ids. An object that is older than these results was already reported, and is not reported
-    again. The track of an older object gets another name, and its next event begins a new incident. A killed process
-    may have written events after its last commit. The stage reads these events back and does not write them again,
-    even if their track has another name now.
+    After a restart, the stage reads back past results. The past results span more than twice the longest dwell time
+    or cooldown of the camera's rules, by the camera's clock. A track or visit that began within the past results
+    keeps its id. An object that was present before the past results was already reported, and is not reported again.
+    The track of such an object gets another name, and the track's next event begins a new incident. A killed process
+    may have written events after its last commit. The stage reads back the events that are already written and does
+    not write such an event again, even if the event's track has another name now.
 
-    State is lost in two cases. On a busy partition, a rule with very long times may need more offsets than
-    ``readback.offsets_for`` allows; such a rule may report an object again that was present all along. A camera
-    without any result among the results that are read back starts without tracks.
+    A restart loses state in two cases. On a busy partition, a rule with very long times may need more past results
+    than ``readback.offsets_for`` allows. Such a rule may report an object again although the object never left. A
+    camera that has no result among the past results starts without tracks.
     """
 
     name = NAME
@@ -60,9 +60,9 @@ class AnalyseStage:
         )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
-        """Create a partition's state from its results of the last minutes.
+        """Create the state of a partition from the partition's results of the last minutes.
 
-        The events of these results are not written again.
+        Events of the results that are read back are not written again.
         """
         past = await tail(log, tp, position, self._rules.history_point, self._rules.longest_s)
         analysers = Analysers(lambda: self._rules, self._make_tracker)

@@ -1,1 +1,2 @@
-"""Camera rules, one module each. A module in this folder is found as a rule without being registered elsewhere."""
+"""Camera rules, with one module for each type of rule. A module that is added to this folder is found automatically,
+and needs no registration."""

@@ -1,4 +1,5 @@
-"""Rule ``count``: at least, or at most, some number of objects are inside a polygon for some time. Pure."""
+"""Rule ``count``, which reports that at least or at most a given number of objects has been inside a polygon for a
+given time. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.tracking.tracker import LOST_S
 
 SETTLE_FRAMES = 3
-"""Number of consecutive frames that begin or end an occurrence. One frame is not enough: a track appears only with
-its second detection, and a detector may overlook an object in one frame."""
+"""Number of consecutive frames that begin or end an occurrence. One frame does not suffice, because a track appears
+only with its second detection, and a detector may overlook an object in one frame."""
 
 
 class CountRule(PolygonRule):
     """Report once when at least ``at_least`` or at most ``at_most`` objects have been inside a polygon for ``for_s``.
 
-    A reported occurrence ends when the count leaves the bound by more than ``hysteresis``.
+    A reported occurrence ends when the number of objects is outside of the bound by more than ``hysteresis``.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.zone.count"
@@ -50,7 +51,7 @@ class CountRule(PolygonRule):
         return self.at_most is not None and count <= self.at_most + slack
 
     def watch(self, width: int, height: int) -> CountWatch:
-        """Return a new state of the rule for pictures of this size."""
+        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
         return CountWatch(self, width, height)
 
 
@@ -67,9 +68,11 @@ class _Occurrence:
 
 
 class CountWatch(RuleWatch[CountRule]):
-    """The number of objects inside one polygon, and the present occurrence.
+    """State of a count rule: the present occurrence, during which the number of objects inside the polygon is within
+    the bound.
 
-    An occurrence that reaches ``for_s`` during the cooldown is reported after the cooldown if it still lasts.
+    An occurrence that reaches ``for_s`` during the cooldown is reported after the cooldown if the occurrence still
+    lasts.
     """
 
     def __init__(self, rule: CountRule, width: int, height: int) -> None:
@@ -96,12 +99,13 @@ class CountWatch(RuleWatch[CountRule]):
             )
 
     def settle(self, subject: str) -> None:
-        """Note that the occurrence has been reported."""
+        """Note that the present occurrence has been reported."""
         if self._occurrence:
             self._occurrence.reported = True
 
     def _updated(self, scene: Scene, count: int) -> _Occurrence | None:
-        """Return the occurrence after a scene with this count."""
+        """Return the present occurrence after a scene with ``count`` objects in the polygon; None if there is no
+        occurrence."""
         occurrence = self._occurrence
         if occurrence and not occurrence.reported and scene.gap_s > LOST_S:
             occurrence = None  # the count during the gap is unknown

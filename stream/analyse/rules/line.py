@@ -1,8 +1,9 @@
-"""Rule ``line``: an object crosses a line, with direction. Pure.
+"""Rule ``line``, which reports that an object has crossed a line, and in which direction. Pure.
 
-An object has crossed the line if it passed between the ends of the line, and was then clearly on the other side for
-some frames. A track is clearly on one side if it is outside a band around the line. Without the band, a box that
-trembles on the line would be counted a hundred times.
+An object has crossed the line if the object passed between the ends of the line and afterwards was clearly on the
+other side for several frames. A track is clearly on one side if the centre of its box is outside of a band around the
+line. Without such a band, a stationary object on the line would be counted again and again, because the position of
+its box varies slightly.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, Sc
 
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006
-"""Half the band's width, as a share of the picture's diagonal. At 640×360 half the band is 4 px wide: the boxes of a
-stationary object vary by as much."""
+"""Half the width of the band around the line, as a share of the picture's diagonal. In a picture of 640×360 pixels,
+half the band is 4 px wide, because the position of a stationary object's box varies by up to 4 px."""
 SETTLE_FRAMES = 2
-"""Number of consecutive frames on the other side that complete a crossing. A single false box does not make a
-crossing."""
+"""Number of consecutive frames on the other side that complete a crossing. With two frames, a single false detection
+does not complete a crossing."""
 WAIT_S = 3.0
-"""Time after a crossing in which the object may still get a label of the rule, in seconds: fifteen frames at 5 frames
-per second."""
+"""Maximum time in seconds that a crossing waits until the rule applies to its object, for example because the object
+gets another label. 3 s are fifteen frames at 5 frames per second."""
 
 
 class LineRule(CameraRule):
@@ -57,16 +58,17 @@ class LineRule(CameraRule):
         return self.start, self.end
 
     def watch(self, width: int, height: int) -> LineWatch:
-        """Return a new state of the rule for pictures of this size."""
+        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
         return LineWatch(self, width, height)
 
 
 class LineWatch(RuleWatch[LineRule]):
-    """Crossings of one line, including crossings of tracks that the rule does not apply to yet.
+    """State of a line rule: the crossings of the line, including crossings of tracks to which the rule does not apply
+    yet.
 
-    If the rule does not apply to a track, its crossing waits for ``WAIT_S``, because the track may get another label
-    or a higher score. A crossing during the cooldown does not count. An object at rest crosses no line, even if a
-    part of the object is detected on the other side.
+    If the rule does not apply to a track, the track's crossing waits for ``WAIT_S``, because the track may get
+    another label or a higher score. A crossing during the cooldown of its track is not reported. An object at rest
+    crosses no line, even if a part of the object is detected on the other side.
     """
 
     def __init__(self, rule: LineRule, width: int, height: int) -> None:
@@ -106,14 +108,15 @@ class LineWatch(RuleWatch[LineRule]):
 @dataclass
 class _Path:
     anchor: Point
-    """Point at which the track was seen last."""
+    """Centre of the track's box in the latest frame with a detection, in pixels."""
     sign: int
-    """Side of the track's last point that was not exactly on the line: 1 is right, -1 is left. 0 if every point was
-    on the line."""
+    """Side of the line on which the track was last: 1 is right, -1 is left. Points exactly on the line do not count;
+    0 means that every point of the track was on the line."""
     settled: int = 0
-    """Side on which the track was clearly seen last; 0 if the track was not clearly on a side yet."""
+    """Side of the line on which the track was last outside of the band: 1 is right, -1 is left, 0 means that the
+    track was never outside of the band."""
     beyond: int = 0
-    """Number of consecutive frames in which the track was clearly on the other side."""
+    """Number of consecutive frames in which the track was outside of the band on the side opposite to ``settled``."""
     net: int = 0
     """Number of passes through the line to the right minus the number of passes to the left, since ``settled`` was
     set."""
@@ -128,7 +131,7 @@ class LineCounter:
         self._paths: dict[str, _Path] = {}
 
     def step(self, track: str, anchor: Point) -> str | None:
-        """Enter a track's point in the next frame.
+        """Process the position of a track in the next frame.
 
         Return ``forward`` or ``backward`` if this frame completes a crossing, else None.
         """
@@ -146,7 +149,7 @@ class LineCounter:
 
 
 def _settle(path: _Path, side: int) -> str | None:
-    """Note that a track is clearly on a side.
+    """Note that a track is outside of the band, on the given side of the line.
 
     Return the direction if the track has now completed a crossing, else None.
     """

@@ -1,4 +1,4 @@
-"""Rule ``zone``: an object is inside a polygon for some time. Pure."""
+"""Rule ``zone``, which reports that an object has been inside a polygon for a given time. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stream.analyse.geometry import inside
 from stream.analyse.rule import PolygonRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 LEAVE_FRAMES = 3
-"""Number of consecutive frames outside of the polygon that end a visit. A visit therefore continues while the
-object's box trembles on the edge."""
+"""Number of consecutive frames outside of the polygon that end a visit. One frame does not suffice, because a box on
+the edge of the polygon moves slightly from frame to frame."""
 
 
 class ZoneRule(PolygonRule):
@@ -24,7 +24,7 @@ class ZoneRule(PolygonRule):
     dwell_s: Seconds = 0.0
 
     def watch(self, width: int, height: int) -> ZoneWatch:
-        """Return a new state of the rule for pictures of this size."""
+        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
         return ZoneWatch(self, width, height)
 
 
@@ -36,10 +36,11 @@ class _Visit:
 
 
 class ZoneWatch(RuleWatch[ZoneRule]):
-    """The visits of tracks to one polygon.
+    """State of a zone rule: the present visits of tracks to the polygon.
 
-    A visit may reach the dwell time during the cooldown, or while the rule does not apply to its track. A visit of
-    this kind is reported afterwards, if the visit still lasts.
+    If a visit reaches the dwell time during the cooldown of its track, the visit is reported after the cooldown. If a
+    visit reaches the dwell time while the rule does not apply to its track, the visit is reported as soon as the rule
+    applies. A visit that has ended is not reported later.
     """
 
     def __init__(self, rule: ZoneRule, width: int, height: int) -> None:

@@ -1,1 +1,2 @@
-"""Tracking: the tracker, track time, stationary tracks, and duplicate detections of one object."""
+"""Tracking of objects: the tracker, the clock of tracks, stationary tracks, and the removal of duplicate
+detections."""

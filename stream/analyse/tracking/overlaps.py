@@ -1,4 +1,4 @@
-"""Reduce the detections of a frame to one per object. Pure.
+"""Reduce the detections of a frame to one detection per object. Pure.
 
 Many detectors suppress overlapping boxes only within one class, and thus report one van both as a car and as a truck.
 Two detections of one object would become two tracks, and the object would cross a line twice.
@@ -10,14 +10,15 @@ from ingest.contract.records import Box, Detection, Result
 
 ONE_OBJECT = 0.7
 """Minimum intersection over union of two boxes that count as one object. If a detector reports one vehicle as two
-classes, the two boxes differ by a few per cent on each side. The boxes of a rider and the bicycle overlap by half."""
+classes, the two boxes differ by a few per cent on each side. The boxes of a bicycle and its rider, which are two
+objects, overlap only by half."""
 
 
 def one_per_object(result: Result) -> tuple[Detection, ...]:
     """Return the detections of a result without duplicates.
 
-    Of several detections of one object, keep the one with the highest score. Keep all labels that a classifier gives
-    to one region, because these labels are not exclusive.
+    Of several detections of one object, keep the detection with the highest score. Keep all labels that a classifier
+    gives to one region, because these labels are not exclusive.
     """
     if len(result.detections) < 2:
         return result.detections

@@ -1,9 +1,10 @@
 """Stationary tracks: tracks of objects that stand still, in regions that no model examines. Pure.
 
 A pipeline that examines only moving regions loses an object that has stopped. The agent's background model absorbs
-the stopped object, and the agent reports no motion at the object's position. As long as nothing moves at the object's
-position, the object is assumed to be present. From time to time the agent lists the stationary boxes of a frame, and
-the model examines these boxes. The model's detections confirm the object or end its track.
+the stopped object, and the agent reports no motion at the object's position. As long as nothing moves at the position
+of a stopped object, the object is assumed to be present. From time to time the agent lists the stationary boxes of a
+frame, and the model examines these boxes. If the model detects an object in a listed box, the object's track
+continues. If the model repeatedly detects nothing at the object's position, the track ends.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from stream.analyse.geometry import Scale
 from stream.analyse.tracking.tracker import LOST_S, HeldTrack, Track
 
 REST_S = 2.0
-"""Time in a position after which a track is stationary. The agent's background model takes twice this time to absorb
-an object. An object that is still moving when it goes out of sight was never stationary."""
+"""Time in seconds after which a track that has not changed its position is stationary. The agent's background model
+takes twice this time to absorb an object. An object that is still moving when it goes out of sight was never
+stationary."""
 UNCONFIRMED_S = 120.0
 """Time after which a stationary track is dropped if the agent has not listed the track's object and the model has not
-detected the object. This time is four times the longest usual keep-alive interval."""
+detected the object. 120 s are four times the longest usual keep-alive interval."""
 COVERED_S = 10.0
 """Maximum time in s for which a passing object may cover a stationary object. If motion covers the object's position
 for longer than this time, the stationary object counts as gone."""
