@@ -41,7 +41,7 @@ A service that is restarted after this exit status continues at its last committ
 
 @dataclass(frozen=True)
 class Service:
-    """One service's process, from its start to its exit status.
+    """Runs the process of one service, from its start to its exit status.
 
     ``name`` appears in every log line and in the Kafka client id. All metrics of the process go into ``registry``. An
     HTTP server on ``metrics_port`` serves the metrics to Prometheus; with port 0 there is no server. The paths

@@ -1,7 +1,7 @@
 """Run a command that the kernel kills when the parent process ends: ``python tether.py PARENT_PID command …``.
 
-The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). After this request to
-the kernel, the program replaces itself by the command and keeps its process id. The request is made by a separate
+The program asks the kernel to send SIGKILL when its parent ends (prctl(2), PR_SET_PDEATHSIG). After the call of
+prctl, the program replaces itself by the command and keeps its process id. The call of prctl is made by a separate
 program, because Python code between fork and exec is unsafe in a process with threads. This program imports nothing
 from Sightline, so that it starts in milliseconds.
 """

@@ -1,8 +1,8 @@
 """Configuration of a site: cameras, sensors, pipelines, rules and receivers, as one validated TOML file.
 
 `sightline config apply` writes each entry of the site file to the compacted ``config`` topic, with the key
-``kind/name``. All services read the entries from this topic. The site file holds no secrets, only the names of files
-with secrets.
+``kind/name``. All services read the entries of the site from the ``config`` topic. The site file holds no secrets,
+only the names of files with secrets.
 """
 
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig

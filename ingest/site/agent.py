@@ -35,8 +35,8 @@ class DiskConfig(ConfigSection):
     """Maximum size of all frames and readings together. Ledger entries, which count withheld frames, are always
     stored and do not add to this size."""
     min_free_bytes: int = Field(default=256 * _MIB, ge=0)
-    """Minimum free space on the disk. If less is free, the spool deletes records, even if other programs fill the
-    disk."""
+    """Minimum free space on the disk. If less than ``min_free_bytes`` is free, the spool deletes records, even if
+    other programs fill the disk."""
     reserve_bytes: int = Field(default=16 * _MIB, ge=8 * _MIB)
     """Size of a reserve file, which the agent deletes when the disk is full. The agent needs the freed space to send
     records and to store counts of withheld frames; SQLite's write-ahead log alone takes 4 MiB."""
@@ -51,17 +51,17 @@ class DiskConfig(ConfigSection):
 class LinkConfig(ConfigSection):
     """Settings of the link from an agent to Kafka or to a gateway.
 
-    Environment variables set the address and the secrets of Kafka. This section sets the address and the secrets of a
-    gateway.
+    Environment variables set the address and the secrets of Kafka. The section ``link`` of the site file sets the
+    address and the secrets of a gateway.
     """
 
     kind: Literal["kafka", "https"] = "kafka"
     max_in_flight_bytes: int = Field(default=4 * _MIB, ge=64 * 1024)
-    """Maximum number of bytes that are sent and not yet acknowledged. The default takes about one second on a 30
-    Mbit/s link. When the link fails, all unacknowledged bytes are sent again."""
+    """Maximum number of bytes that are sent and not yet acknowledged. Sending the default of 4 MiB takes about one
+    second on a 30 Mbit/s link. When the link fails, all unacknowledged bytes are sent again."""
     late_share: float = Field(default=0.25, gt=0.0, le=1.0)
-    """Maximum share of ``max_in_flight_bytes`` that the backlog may use. The limit keeps the wait of a live frame
-    short."""
+    """Maximum share of ``max_in_flight_bytes`` that the backlog may use. A live frame never waits for more bytes of
+    the backlog than this share."""
     late_bytes_per_s: int = Field(default=2 * _MIB, ge=0)
     """Maximum rate at which the backlog is sent while live frames arrive, averaged over one second. If 0, only
     ``late_share`` limits the backlog."""

@@ -66,8 +66,8 @@ class StreamConfig(ConfigSection):
     recursive: bool = False
     """For ``images:FOLDER``: also read the pictures of sub-folders."""
     memory_mb: int = Field(default=1024, ge=128)
-    """Maximum memory of the decoder in MiB. A broken stream can make a decoder use ever more memory; above this
-    limit, the capture ends with an error."""
+    """Maximum memory of the decoder in MiB. A broken stream can make a decoder use ever more memory. If the decoder
+    needs more than ``memory_mb``, the capture ends with an error."""
 
     @model_validator(mode="after")
     def _password_has_a_user(self) -> Self:
@@ -77,7 +77,8 @@ class StreamConfig(ConfigSection):
 
 
 class WatchConfig(ConfigSection):
-    """Times after which the agent reports bad pictures of a camera. A time of 0 switches the check off."""
+    """Times after which the agent reports bad pictures of a camera. If the time of a check is 0, the check is
+    switched off."""
 
     stall_s: float = Field(default=10.0, gt=0.0)
     """Time without a frame after which the agent reconnects to the camera."""
@@ -107,8 +108,8 @@ class CameraConfig(ConfigEntry):
     source: str
     site: str = ""
     fps: float = Field(default=10.0, gt=0.0)
-    """Frames per second at which the agent plays files, scenes and images, or fetches snapshots. A device is set to
-    this rate."""
+    """Frames per second at which the agent plays files, scenes and images, or fetches snapshots. A capture device,
+    ``device:N``, is set to this frame rate."""
     loop: bool = False
     """If true, a video file that ends is played again from its start."""
     width: int = Field(default=0, ge=0)

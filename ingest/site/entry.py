@@ -22,8 +22,8 @@ Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 
 class ConfigSection(BaseModel):
-    """Base class of the sections of a configuration. A section is immutable, accepts finite numbers only, and refuses
-    unknown keys."""
+    """Base class of the sections of a configuration. A configuration section is immutable, accepts finite numbers
+    only, and refuses unknown keys."""
 
     # JSON has no infinity: it would be read back from the topic as null, and refused
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -47,8 +47,8 @@ class SharedEntry(ConfigEntry):
     """Base class of configuration entries that several sites may share."""
 
     sites: tuple[str, ...] = ()
-    """The sites whose files contain this entry. `sightline config apply` writes this field; a site file cannot set
-    it."""
+    """The sites whose files contain this entry. `sightline config apply` writes the field ``sites``; a site file
+    cannot set this field."""
 
 
 class RuleEntry(SharedEntry):

@@ -80,8 +80,8 @@ class GateConfig(ConfigSection):
     keep_alive_s: Seconds = 10.0
     """Interval in seconds at which a frame of a still scene is sent; 0 for never."""
     sample: Share = 0.01
-    """Share of the frames without motion that is sent nevertheless. This random sample shows how often the gate
-    misses an object."""
+    """Share of the frames without motion that is sent nevertheless. The randomly chosen frames show how often the
+    gate misses an object."""
     armed: tuple[ArmedHours, ...] = ()
     """Hours in which frames are sent; empty for always."""
     time_zone: TimeZone | None = None

@@ -51,7 +51,7 @@ class RedactConfig(ConfigSection):
     masks: tuple[Polygon, ...] = ()
     """Polygons that are filled with ``mask_colour`` before the gate and the detectors process the picture."""
     mask_colour: tuple[Level, Level, Level] = (0, 0, 0)
-    """Blue, green, red."""
+    """Colour of the masks as ``(blue, green, red)``, each from 0 to 255."""
     faces: DetectorConfig | None = None
     plates: DetectorConfig | None = None
     method: Literal["pixelate", "blur", "fill"] = "pixelate"
@@ -64,9 +64,10 @@ class RedactConfig(ConfigSection):
 class EncodeConfig(ConfigSection):
     """Encoding, quality and size of pictures.
 
-    To keep a byte budget, the encoder lowers the quality from ``quality`` to ``min_quality`` at most, and the size to
-    ``min_scale`` at most. A byte budget of 0 means no limit. While one capture process runs, any ``T`` seconds have
-    at most ``bytes_per_s`` × (``T`` + ``burst_s``) bytes, and any 24 hours have at most ``bytes_per_day`` bytes.
+    To keep within a byte budget, the encoder lowers the quality, but not below ``min_quality``, and the picture's
+    scale, but not below ``min_scale``. A byte budget of 0 means no limit. While one capture process runs, any ``T``
+    seconds have at most ``bytes_per_s`` × (``T`` + ``burst_s``) bytes, and any 24 hours have at most
+    ``bytes_per_day`` bytes.
     """
 
     encoding: Literal["jpeg", "webp"] = "jpeg"

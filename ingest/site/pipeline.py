@@ -11,9 +11,9 @@ from ingest.contract.records.base import Name
 from ingest.site.entry import ConfigSection, Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
-"""Maximum size of a batch's pixels in bytes. The remaining MiB of the record holds the metadata of the batch's items.
+"""Maximum size of a batch's pixels in bytes. The remaining 1 MiB of a record holds the metadata of the batch's items.
 The metadata of 64 items with 64 regions each takes less than half a MiB. With the largest number of moving and
-stationary boxes, the metadata just fits into the MiB."""
+stationary boxes, the metadata of a batch just fits into 1 MiB."""
 UNROUTED_NAME = "none"
 """Pipeline name in batches of frames from cameras that no pipeline processes."""
 MAX_SECOND_MODELS = 8
@@ -44,7 +44,8 @@ class SecondModelConfig(ConfigSection):
     min_score: Share = 0.3
     """Minimum score of a label of the second model."""
     min_pixels: int = Field(default=32, ge=1)
-    """Minimum width and height of an object's box, in pixels of the frame. Smaller objects are not classified."""
+    """Minimum width and height of an object's box, in pixels of the frame. An object with a smaller box is not
+    classified."""
     margin: Share = 0.1
     """Margin added to a box on each side, as a share of the box's size."""
     max_objects: int = Field(default=16, ge=1, le=256)

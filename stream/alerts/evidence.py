@@ -19,9 +19,9 @@ class EvidenceStore(Protocol):
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write a picture durably under a name and return a reference to it.
 
-        A second picture with the same name replaces the first picture. The two pictures are equal, because name and
-        picture depend only on the event. Raise StoreFailed if the store cannot write, UnusableName for a name whose
-        path is outside of the store.
+        A second picture with the same name replaces the first picture. Two pictures with the same name are equal,
+        because name and picture depend only on the event. Raise StoreFailed if the store cannot write, UnusableName
+        for a name whose path is outside of the store.
         """
 
     def read(self, name: str) -> bytes:

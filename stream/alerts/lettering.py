@@ -37,7 +37,7 @@ _SYSTEM = (
 )
 """Paths of fonts for scripts that DejaVu Sans lacks, as Linux distributions install them."""
 _NO_CHARACTER = "\uffff"
-"""A code point to which no character is assigned. A font draws this code point with the same replacement shape as
+"""A code point to which no character is assigned. A font draws such a code point with the same replacement shape as
 every character that the font lacks."""
 _PROBE_PX = 20
 _MOST_CHARACTERS = 300
@@ -121,8 +121,8 @@ def _font(path: str, px: int) -> Font:
 
 
 def _anchor(font: Font) -> str | None:
-    """Return the name of the Pillow anchor that puts a text's base line at a given height. With this anchor, runs in
-    several fonts share one base line."""
+    """Return the name of the Pillow anchor that puts a text's base line at a given height. With the returned anchor,
+    runs in several fonts share one base line."""
     return "ls" if isinstance(font, ImageFont.FreeTypeFont) else None
 
 

@@ -112,7 +112,8 @@ class PendingDeliveries:
     def __init__(self) -> None:
         self._heap: list[DeliveryTask] = []
         self._known: dict[str, tuple[AlertPosition, int]] = {}
-        """Position and entry number by alert id, for every alert that is waiting or being delivered."""
+        """Position and ``entry`` number of the task of every alert that waits or is being delivered, by the alert's
+        id."""
         self._held: set[str] = set()
         """Ids of the alerts whose contents are in memory."""
         self._finished: OrderedDict[str, int] = OrderedDict()
@@ -154,7 +155,7 @@ class PendingDeliveries:
         """Create the task of an alert, unless the alert was entered before or its partition is not open.
 
         ``receipts_end`` is the present end offset of the topic ``deliveries``. The receipts of a new alert will be
-        written at this offset or at higher offsets.
+        written at or after the offset ``receipts_end``.
         """
         partition = self._partitions.get(position.partition)
         if partition is None or position.offset < partition.next:

@@ -1,5 +1,5 @@
-"""Stores the dispatcher's progress in one partition as an offset commit. The next dispatcher that owns the partition
-reads the progress from this commit.
+"""Stores the dispatcher's progress in one partition as an offset commit. A dispatcher that takes over the partition
+reads the progress from the last commit.
 
 The committed offset is the lowest offset of ``alerts`` that a receiver still needs. The commit's metadata holds the
 position of each receiver, and the offset of the first receipt in ``deliveries`` that is still needed. A new
@@ -121,10 +121,10 @@ async def take_over(
     """Open a newly assigned partition for each receiver, and enter the receipts that are still needed. Raise
     LogUnavailable.
 
-    If ``commit`` is None, every alert that has no final receipt is due. If the commit names all receivers, a receiver
-    that the commit does not name is new. A new receiver gets only new alerts, or all stored alerts if its entry has
-    ``history = true``. Alerts that retention deleted before a receiver had finished them are logged and reported on
-    the topic ``status``.
+    If ``commit`` is None, every alert that has no final receipt is due. If ``others`` is false in the commit, a
+    receiver that the commit does not name is new. A new receiver gets only new alerts, or all stored alerts if its
+    entry has ``history = true``. Alerts that retention deleted before a receiver had finished them are logged and
+    reported on the topic ``status``.
     """
     await require_deliveries(log)  # again, because partitions may be added while this dispatcher runs
     first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]

@@ -33,16 +33,16 @@ TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time in seconds after which rules forget a track that is no longer seen."""
 _DIGITS = 2
-"""Number of decimal places to which the coordinates of boxes are compared. Further decimal places change when a box
-is converted to pixels of the first picture and back."""
+"""Number of decimal places to which the coordinates of boxes are compared. Decimal places after the second change
+when a box is converted to pixels of the first picture and back."""
 
 
 class Sighting(NamedTuple):
     """The rule, label and box of a written event.
 
     ``box`` is empty for an event that concerns no single track. After a restart, the frame and the sighting identify
-    a written event. The event's id cannot identify the event, because a track gets another name if its beginning is
-    not read back. The frame and the box of an event do not depend on the track's name.
+    a written event. An event's id depends on the track's name, and a track whose beginning is not read back after a
+    restart gets another name. The frame and the box of an event do not depend on the track's name.
     """
 
     rule: str
@@ -78,7 +78,8 @@ class Analyser:
     """The tracks and rules of one camera, lane and pipeline. A new epoch (a new run of the camera's capture) begins
     without tracks.
 
-    Results of a lower epoch make no events until the present epoch has ended: see ``EpochGate``.
+    Results of an epoch lower than the present epoch make no events until the present epoch has ended: see
+    ``EpochGate``.
 
     A detection begins a track if the detection's score reaches ``BEGIN_SCORE`` or the lowest ``min_score`` of the
     rules. ``reported`` has the events that an earlier owner of the partition has written; the analyser does not
@@ -139,7 +140,7 @@ class Analyser:
         """Use other rules from the next result on.
 
         Unchanged rules keep their state. If the score at which a track begins has changed, all tracks are dropped and
-        tracking begins again. If this score has not changed, the present tracks continue.
+        tracking begins again. If the score at which a track begins has not changed, the present tracks continue.
         """
         before_score, self._rules, self._site = self._begin_score, tuple(rules), site
         self._begin_score = _begin_score(self._rules)

@@ -40,7 +40,7 @@ class RuleSet:
 
     @property
     def longest_s(self) -> float:
-        """Longest history that a rule needs after a restart, in seconds; 0 without rules."""
+        """Longest time span of past results that a rule needs after a restart, in seconds; 0 without rules."""
         return max(self._tail_s.values(), default=0.0)
 
     def of(self, camera: str, pipeline: str) -> tuple[CameraRule, ...]:
@@ -83,7 +83,8 @@ class Analysers:
         return len(self._lasting) + len(self._replayed)
 
     def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
-        """Store the past results that were read back, in order, and the events that are already written.
+        """Store the past results that were read back, in the order of their offsets, and the events that are already
+        written.
 
         An analyser processes its past results again only when its first new result arrives, so that past results do
         not delay the opening of the partition.

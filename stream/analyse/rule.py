@@ -67,8 +67,8 @@ class Scene:
     gap_s: float = 0.0
     """Seconds since the previous scene, excluding the time in which the agent detected no motion."""
     missing: Mapping[str, int] | None = None
-    """Number of missing frames since the previous scene, by reason. The agent and the prepare stage state the
-    reasons; the reason is ``unknown`` for frames without any record."""
+    """Number of missing frames since the previous scene, by reason. The agent and the prepare stage record why a
+    frame is missing; the reason is ``unknown`` for frames without any record."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -114,9 +114,9 @@ class CameraRule(Rule):
         """Length in seconds of the past results from which a new owner of the partition rebuilds the rule's state.
 
         The length covers at least twice the longest setting whose name ends in ``_s``. An object that was present
-        before the past results counts as a new object at the first of the past results. Such an object reaches the
-        rule's dwell time in the first half of the past results, and the cooldown of its event ends in the second
-        half.
+        before the past results counts as a new object at the first of the past results. An object that counts as new
+        at the first past result reaches the rule's dwell time in the first half of the past results. The cooldown of
+        this object's event ends in the second half of the past results.
         """
         times_s: list[float] = [value for name, value in self if name.endswith("_s")]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)

@@ -23,8 +23,8 @@ FOLLOW_S = 5.0
 notice this delay."""
 WRITER = "config"
 """Kafka transactional id of every process that changes the ``config`` topic. Open the writer before reading the
-topic, and close the writer after ``commit``. If a second process opens a writer meanwhile, Kafka fences the first
-process, whose view of the topic is outdated."""
+topic, and close the writer after ``commit``. If a second process opens a writer before the first process commits,
+Kafka fences the first process, whose view of the topic may be outdated."""
 
 
 async def publish(

@@ -67,7 +67,7 @@ class LineWatch(RuleWatch[LineRule]):
     yet.
 
     If the rule does not apply to a track, the track's crossing waits for ``WAIT_S``, because the track may get
-    another label or a higher score. A crossing during the cooldown of its track is not reported. An object at rest
+    another label or a higher score. A crossing during the cooldown of its track is not reported. A stationary object
     crosses no line, even if a part of the object is detected on the other side.
     """
 

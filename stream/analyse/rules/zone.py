@@ -40,7 +40,7 @@ class ZoneWatch(RuleWatch[ZoneRule]):
 
     If a visit reaches the dwell time during the cooldown of its track, the visit is reported after the cooldown. If a
     visit reaches the dwell time while the rule does not apply to its track, the visit is reported as soon as the rule
-    applies. A visit that has ended is not reported later.
+    applies. A visit that ends before it can be reported is not reported.
     """
 
     def __init__(self, rule: ZoneRule, width: int, height: int) -> None:
