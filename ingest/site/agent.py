@@ -23,7 +23,8 @@ class SpoolConfig(ConfigSection):
     max_bytes: int = Field(default=512 * _MIB, ge=_MIB)
     max_age_s: Seconds = 24 * 3600.0
     late_after_s: Seconds = 5.0
-    """A frame that was not sent to Kafka within this time after its capture goes to the late lane (the backlog)."""
+    """A frame that was not sent to Kafka within this time after its capture goes to the late lane, which holds the
+    backlog."""
     evidence: bool = False
     """If true, this camera's frames expire last when the whole disk is full."""
 

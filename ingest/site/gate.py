@@ -54,9 +54,9 @@ class GateConfig(ConfigSection):
     """Maximum number of frames per second that the gate inspects. The agent does not read the pixels of frames that
     the gate does not inspect.
 
-    With the default, the gate inspects every second frame of a camera with 25 frames per second. In dense traffic, a
-    detector finds 93 % as many objects at 12.5 frames per second as at 25 (``benchmarks/gate.py``). The trackers of
-    this project need no more than 12.5 frames per second.
+    With the default of 12.5, the gate inspects every second frame of a camera with 25 frames per second. In dense
+    traffic, a detector that gets 12.5 frames per second finds 93 % of the objects that it finds at 25
+    (``benchmarks/gate.py``). The trackers of this project need no more than 12.5 frames per second.
     """
     open_fps: float = Field(default=5.0, ge=0.0)
     """Frames per second that are sent while the gate is open, that is, during motion. A frame in which an object
@@ -75,8 +75,8 @@ class GateConfig(ConfigSection):
     """Time in seconds for which the gate stays open after the last motion, so that frames are still sent."""
     pre_roll_s: float = Field(default=0.5, ge=0.0, le=3.0)
     """Length of the pre-roll in seconds. The pre-roll consists of the frames captured directly before a motion, which
-    are also sent. The pre-roll must be shorter than ``spool.late_after_s``, so that its frames still go to the live
-    lane."""
+    are also sent. The pre-roll must be shorter than ``spool.late_after_s``, so that the frames of the pre-roll are
+    still sent as live frames."""
     keep_alive_s: Seconds = 10.0
     """Interval in seconds at which a frame of a still scene is sent; 0 for never."""
     sample: Share = 0.01

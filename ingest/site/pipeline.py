@@ -61,8 +61,8 @@ class PipelineConfig(SharedEntry):
     KIND: ClassVar[str] = "pipeline"
 
     model: str
-    """Name of the model in the repository, or name and version, such as ``regions@2``. Without a version, engine
-    nodes serve the promoted version of the model."""
+    """Name of the model in the repository, or name and version, such as ``regions@2``. If ``model`` names no version,
+    engine nodes serve the promoted version of the model."""
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     colour: Literal["bgr", "rgb"] = "bgr"

@@ -4,7 +4,7 @@ The functions of this module have no side effects, except that they read font fi
 
 OpenCV draws ASCII letters only. Pillow draws with DejaVu Sans, which comes with matplotlib and has Latin, Greek,
 Cyrillic, Arabic and Hebrew letters. Scripts that DejaVu Sans lacks need a system font, or a font that
-``SIGHTLINE_FONT`` names (decision 9).
+``SIGHTLINE_FONT`` names (decision 9 in ``docs/decisions``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The rules of a site, and the analysers of one partition.
 
-There is one analyser per camera, lane and pipeline with rules. Pure.
+Each combination of camera, lane (live, late or replay) and pipeline that has rules gets an analyser. Pure.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from stream.analyse.tracking.votes import VotedLabel
 from stream.rules import Happening, Rule
 
 TAIL_S = 120.0
-"""Minimum length in seconds of the past results that are read back for a rule after a restart. This length covers the
-life of a usual track: a vehicle is in the picture for seconds, and a waiting person for a minute or two."""
+"""Minimum length in seconds of the past results that are read back for a rule after a restart. 120 s cover the life
+of a usual track: a vehicle is in the picture for seconds, and a waiting person for a minute or two."""
 MARGIN_S = 60.0
 """Length in seconds of the past results that are read back in addition to twice a rule's longest time setting. The
 additional results suffice to begin the track of a rarely detected object again after a restart."""
@@ -56,8 +56,8 @@ class Scene:
     frame: str
     """The frame's name ``epoch-seq``, which is unique for each camera."""
     at_ns: int
-    """Capture time since the epoch's first frame, in ns. This time never decreases, even if the camera's clock is set
-    back."""
+    """Capture time since the epoch's first frame, in ns. The time ``at_ns`` never decreases, even if the camera's
+    clock is set back."""
     width: int
     """Width of the epoch's first picture, in pixels. All scenes of an epoch have this width."""
     height: int
@@ -170,7 +170,7 @@ class SceneHappening(Happening):
 class RuleWatch(abc.ABC, Generic[R_co]):
     """State of one rule during one epoch. ``shape`` is the rule's shape in pixels of the scenes.
 
-    A subclass implements ``step``. A subclass that keeps state also overrides ``settle`` and ``forget``. This base
+    A subclass implements ``step``. A subclass that keeps state also overrides ``settle`` and ``forget``. The base
     class assigns a number to each happening of a track, and applies the cooldown. The base class also leaves out
     happenings whose events an earlier owner of the partition has already written.
     """

@@ -2,8 +2,8 @@
 
 An object has crossed the line if the object passed between the ends of the line and afterwards was clearly on the
 other side for several frames. A track is clearly on one side if the centre of its box is outside of a band around the
-line. Without such a band, a stationary object on the line would be counted again and again, because the position of
-its box varies slightly.
+line. Without a band around the line, a stationary object on the line would be counted again and again, because the
+position of its box varies slightly.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _Path:
     """Side of the line on which the track was last: 1 is right, -1 is left. Points exactly on the line do not count;
     0 means that every point of the track was on the line."""
     settled: int = 0
-    """Side of the line on which the track was last outside of the band: 1 is right, -1 is left, 0 means that the
+    """Side of the line on which the track was last outside of the band: 1 is right, -1 is left. 0 means that the
     track was never outside of the band."""
     beyond: int = 0
     """Number of consecutive frames in which the track was outside of the band on the side opposite to ``settled``."""
