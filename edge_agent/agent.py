@@ -45,8 +45,10 @@ _log = logs.get("edge_agent")
 BEAT_S = 1.0
 """Pause between two heartbeats of the agent, in seconds."""
 FLUSH_S = 20.0
-"""Maximum time for sending the spooled rows at a clean stop of the agent, in seconds. Rows that were not sent within
-``FLUSH_S`` stay on disk until the agent starts again."""
+"""Maximum time for sending the spooled rows at a clean stop of the agent, in seconds.
+
+Rows that a stopping agent cannot send within ``FLUSH_S`` stay on disk until the agent starts again.
+"""
 _POLL_S = 0.1
 
 
@@ -185,7 +187,7 @@ class Agent:
         for kind in kinds:
             for end in await self._spool.unfinished(kind):
                 _log.warning(
-                    "killed_epoch_closed",
+                    "epoch_of_killed_process_closed",
                     kind=kind,
                     name=end.camera,
                     epoch=end.epoch,

@@ -44,7 +44,7 @@ class Post(NamedTuple):
 
 @dataclass
 class ChaosEvidence:
-    """The evidence of a run.
+    """The data of a chaos run from which ``judge`` decides whether frames, events or alerts were lost.
 
     ``alerts`` lists the alert id of each record on the topic ``alerts``. ``receipts`` maps an alert id to its final
     delivery state.

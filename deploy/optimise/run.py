@@ -34,7 +34,10 @@ later."""
 _FEW_PICTURES = 50
 _LARGE_BATCH = 8
 _REFERENCE = "onnxruntime"
-"""Backend that computes the outputs to compare. It runs every form on any machine."""
+"""Backend that computes the outputs of the original and of each optimised version, which are then compared.
+
+ONNX Runtime runs every quantised form on any machine.
+"""
 
 Begin = Callable[[str, int], Callable[[], None]]
 """Begin a step with a title and a number of parts. Returns the function to call after each part."""

@@ -25,8 +25,10 @@ from ingest.site import EncodeConfig
 
 GAIN = 0.3
 SCALE_BELOW = 0.5
-"""Level below which the picture has the minimum quality and is also scaled down. Above this level, the picture keeps
-its full size and only the quality changes."""
+"""Quality level below which the picture has the minimum quality and is also scaled down.
+
+Above ``SCALE_BELOW``, the picture keeps its full size, and the level changes only the quality of the JPEG or WebP.
+"""
 STEP = 1 / 8
 """Smallest change of the picture's scale, as a share of the full width and height. Coarse changes are better for
 tracking, which follows boxes in pixels and would be disturbed by a new picture size in every frame."""

@@ -34,7 +34,7 @@ class SoftmaxDecoder:
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return a detection of the most likely class of each region.
 
-        A region gives no detection if this class is the background or scores below ``min_score``.
+        A region gives no detection if its most likely class is the background or scores below ``min_score``.
         """
         best = _probabilities(only_output(outputs, (len(rows), len(self._options.labels))))
         return [self._decode_row(probabilities, row) for probabilities, row in zip(best, rows, strict=True)]

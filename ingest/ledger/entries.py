@@ -113,7 +113,10 @@ class RetainedReadings:
         self._seen: set[str] = set()
 
     def readings(self, record: LogRecord) -> None:
-        """Enter a record of ``readings``. The caller enters all records of ``readings`` before any heartbeat."""
+        """Enter a record of the topic ``readings`` in the ledger.
+
+        The caller enters all records of ``readings`` before any heartbeat.
+        """
         readings = _decoded(Readings, record)
         if readings is None:
             return
@@ -124,7 +127,7 @@ class RetainedReadings:
         self._ledger.add_readings(readings.first, readings.last_seq, readings.account)
 
     def leave_out_unseen(self, beat: Heartbeat) -> None:
-        """Exclude each sensor in a heartbeat from the balance if retention has deleted all readings of the sensor."""
+        """Leave out of the balance each sensor of a heartbeat whose readings were all deleted by retention."""
         own = beat.readings
         about = {a.camera for a in own.accounts} | {e.camera for e in own.ended} | {s.sensor for s in beat.sensors}
         for sensor in about:

@@ -58,8 +58,9 @@ def _require_host(host: str) -> None:
 
 
 def require_port(netloc: str) -> None:
-    """Raise ValueError unless the port is a number from 1 to 65535 in ASCII digits. Python's ``urlsplit`` also
-    accepts other digits, such as ``:٣``.
+    """Raise ValueError unless the port is a number from 1 to 65535 in ASCII digits.
+
+    Python's ``urlsplit`` also accepts a port in digits of another script, such as ``:٣``.
 
     ``netloc`` may have a login before the host.
     """

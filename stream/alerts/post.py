@@ -145,7 +145,7 @@ async def _final_status(reader: asyncio.StreamReader) -> int:
         if found is not None and int(found[1]) >= 200:
             return int(found[1])
         informational = True
-    raise ValueError(f"no final status within {MAX_HEAD_LINES} lines of informational responses")
+    raise ValueError(f"{MAX_HEAD_LINES} header lines of informational responses (HTTP 1xx), and no final response")
 
 
 async def _retry_after(reader: asyncio.StreamReader) -> str:

@@ -1,4 +1,4 @@
-"""Batch the frames of one partition by pipeline and lane.
+"""Batch the frames of one partition by pipeline and by lane (live, late or replayed).
 
 Pure: this module writes nothing, and gets the clock as a parameter.
 

@@ -101,7 +101,7 @@ def _jpeg_size(data: bytes) -> Size | None:
 def _scans(data: bytes) -> int:
     """Return the number of start-of-scan markers at even and odd offsets.
 
-    This search with NumPy takes a third of the time of ``bytes.count``.
+    NumPy finds the markers in a third of the time of ``bytes.count``.
     """
     pairs = [np.frombuffer(data, "<u2", (len(data) - first) // 2, first) for first in (0, 1)]
     return sum(int(np.count_nonzero(each == _START_OF_SCAN)) for each in pairs)

@@ -186,7 +186,7 @@ def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]
         if options.site and given:
             raise ConfigError("demo", key, str(given), "no such option with --site")
     if options.line and not options.videos:
-        raise ConfigError("demo", "--line", options.line, "a line with --video only")
+        raise ConfigError("demo", "--line", options.line, "--video as well: --line belongs to a video")
     if options.site:
         own = validated_site(load(options.site), options.site)
         demosite.require_models(own, options.models)

@@ -143,7 +143,7 @@ class BatchItem(RoutedFrame):
     def _pixels_only_to_classify(self) -> Self:
         if bool(self.regions) != (self.outcome == "classify"):
             raise ValueError(
-                f"{len(self.regions)} regions with outcome {self.outcome}: expected regions for classify, else none"
+                f"{len(self.regions)} regions and outcome {self.outcome}: expected regions only with outcome classify"
             )
         return self
 

@@ -193,7 +193,7 @@ async def test_findings_of_sensors_are_good_poor_out_of_range_or_bad_without_rea
     assert (other.state, "unclaimed readings: t" in other.seen) == ("bad", True)
 
 
-async def test_the_finding_of_a_sensor_that_stops_or_gives_unreadable_data_is_poor() -> None:
+async def test_the_doctor_rates_a_sensor_as_poor_that_stops_or_gives_unreadable_data() -> None:
     options = {"argv": ["/bin/sh", "-c", "echo 5; echo the bus is off >&2"]}
     once = await sensor("command:once", options=options, seconds=20.0)
     assert (once.state, once.seen) == (

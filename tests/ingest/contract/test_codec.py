@@ -263,9 +263,9 @@ def test_records_with_contradicting_fields_are_refused(record: Record, changed: 
 
 
 def test_only_an_item_that_needs_classification_may_have_regions() -> None:
-    with pytest.raises(ValueError, match="1 regions with outcome empty: expected regions for classify, else none"):
+    with pytest.raises(ValueError, match="1 regions and outcome empty: expected regions only with"):
         BatchItem(**{**ITEM.model_dump(), "outcome": "empty"})
-    with pytest.raises(ValueError, match="0 regions with outcome classify: expected regions for classify, else none"):
+    with pytest.raises(ValueError, match="0 regions and outcome classify: expected regions only"):
         BatchItem(**{**ITEM.model_dump(), "regions": ()})
 
 

@@ -417,7 +417,7 @@ def test_totals_sum_over_cameras_and_epochs() -> None:
     assert (found.totals.captured, found.totals.classified) == (4, 4)
 
 
-def test_examples_are_limited_while_counts_are_complete() -> None:
+def test_a_balance_counts_all_missing_frames_and_lists_some_as_examples() -> None:
     found = balance(*[deliver(seq) for seq in range(100)])
     assert found.totals.unaccounted == 100
     assert len(found.totals.examples) == len(found.cameras[CAMERA].examples) == 10

@@ -111,7 +111,7 @@ def test_readings_of_a_lower_epoch_count_after_enough_consecutive_records() -> N
     assert lower_epoch_dropped(columns=2 * RUN_RECORDS, pause_s=0.0) == RUN_RECORDS - 1
 
 
-def test_a_lower_epoch_between_records_of_the_present_epoch_never_counts() -> None:
+def test_records_of_an_older_epoch_among_records_of_the_present_epoch_are_ignored() -> None:
     cleaner = Cleaner(SENSOR)
     for seq in range(2 * RUN_RECORDS):
         assert cleaner.clean(readings(seq, [20.0], epoch=7), 0)
