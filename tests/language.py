@@ -1,8 +1,8 @@
 """Measure the project's prose, and draw random samples of it for a reader who has not seen the code.
 
 ``python -m tests.language rate [PATH…]`` prints the share of the word *what* for each folder.
-``python -m tests.language sample --seed N [PATH…]`` prints random docstring sentences, messages and test names, and
-the file of each test name.
+``python -m tests.language sample --seed N [PATH…]`` prints random docstring sentences, messages and test names, each
+with its file.
 """
 
 from __future__ import annotations
@@ -152,9 +152,12 @@ def _print_sample(paths: list[Path], seed: int) -> None:
     draw = random.Random(seed)
     product = [path for path in paths if "tests" not in path.parts]
     all_sentences = sentences(product)
-    trees = [ast.parse(file.read_text()) for file in python_files(product)]
-    texts = (text for tree in trees for text in messages(tree))
-    all_messages = [text for text in texts if len(_WORD.findall(text)) >= LEAST_WORDS]
+    texts = [
+        (file.relative_to(ROOT), text)
+        for file in python_files(product)
+        for text in messages(ast.parse(file.read_text()))
+    ]
+    all_messages = [f"[{file}] {text}" for file, text in texts if len(_WORD.findall(text)) >= LEAST_WORDS]
     tests = python_files(path for path in paths if "tests" in path.parts)
     names = [
         f"{file.relative_to(ROOT)}: {name}" for file in tests for name in test_names(ast.parse(file.read_text()))

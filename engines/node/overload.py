@@ -227,7 +227,7 @@ class OverloadPolicies:
     def note(self, now_ns: int, waiting: bool) -> None:
         """Note whether work waits for an engine from ``now_ns`` on.
 
-        At the end of a period, adjust the reduction of every pipeline.
+        At the end of a period, adjust how far every pipeline reduces its work.
         """
         load = self._load.note(now_ns / 1e9, waiting)
         if load is None:

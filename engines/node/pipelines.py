@@ -296,7 +296,7 @@ class LiveModels:
                     await self._in_thread(_open, stand_in)
                     self._replace(wanted, settings, stand_in, stand_in=True)
             except Exception as error:  # the build goes on without a stand-in
-                _log.warning("no_stand_in", pipeline=name, model=settings.version, error=repr(error))
+                _log.warning("no_model_while_plan_builds", pipeline=name, model=settings.version, error=repr(error))
         self._builds[name] = build = _Build(settings, model)
         if not self._is_wanted(name):  # removed meanwhile
             build.cancel()

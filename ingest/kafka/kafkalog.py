@@ -182,7 +182,8 @@ class KafkaLog:
                     deadline = Deadline.after(self._timeout_s)
                 elif deadline.passed:
                     raise LogUnavailable(
-                        f"{kafka_tp.topic}[{partition}] was silent for {self._timeout_s:.0f} s before offset {stop}"
+                        f"{kafka_tp.topic}[{partition}] gave no record for {self._timeout_s:.0f} s: "
+                        f"expected records up to offset {stop}"
                     )
             complete = True
         except KafkaError as error:

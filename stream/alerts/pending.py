@@ -134,7 +134,7 @@ class PendingDeliveries:
         found.forget_receipts()
 
     def receipt(self, partition: int, offset: int, receipt: Delivery) -> None:
-        """Enter a receipt of a delivery attempt at this receiver.
+        """Note the receipt of one attempt to deliver an alert to this receiver.
 
         The receipt of a later attempt replaces the receipt of an earlier attempt, unless the earlier receipt is
         final. During a rebalance, two dispatchers may attempt to deliver the same alert, so a receipt of success

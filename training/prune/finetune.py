@@ -178,7 +178,7 @@ def _losses(original: Any, pixels: Pixels, classes: npt.NDArray[np.int64] | None
     if classes is not None and (len(outputs) != 1 or outputs[0].ndim != 2):
         raise OptimiseFailed(
             f"the model has outputs of shape {[o.shape[1:] for o in outputs]}: expected one number for each class. "
-            "Pictures in folders by class train classifiers only; a folder without such folders trains any model"
+            "Folders by class can train only a classifier. For another model, put all pictures into one folder"
         )
     found = []
     for values in outputs:

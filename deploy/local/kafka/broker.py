@@ -116,7 +116,7 @@ class Broker:
                     node.start(jvm_options=[f"-XX:ArchiveClassesAtExit={part}"])
                     node.stop(ARCHIVE_TIMEOUT_S)
                 if not part.exists():
-                    raise BrokerFailed("stopped without an archive of its classes", str(node.folder), "")
+                    raise BrokerFailed("stopped without writing an archive of its Java classes", str(node.folder), "")
                 part.rename(archive)
         return archive
 

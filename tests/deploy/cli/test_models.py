@@ -118,7 +118,7 @@ def test_check_stores_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-def test_show_prints_a_pipeline_for_the_site_file(tmp_path: Path) -> None:
+def test_show_prints_a_pipeline_to_copy_into_the_site_file(tmp_path: Path) -> None:
     models("add", classifier(tmp_path / "m.onnx"), "colours")
     output = models("show", "colours")
     assert "origin.assumed" in output

@@ -128,7 +128,7 @@ def test_the_error_for_a_wrong_setting_names_the_right_setting(
         np.testing.assert_allclose(found.box, OBJECT, atol=1e-3)
 
 
-def test_offsets_from_prior_boxes_are_served_with_the_priors_of_the_manifest(tmp_path: Path) -> None:
+def test_a_model_whose_outputs_are_offsets_is_served_with_the_prior_boxes_of_its_manifest(tmp_path: Path) -> None:
     offsets, scores = np.zeros((16 + 4, 4)), np.full((20, 2), 0.01)
     offsets[1 + 16], scores[1 + 16] = (-0.4, 0.4, 5 * np.log(2), 0.0), (0.05, 0.9)
     priors = {"16": [10], "32": [[8, 20]]}

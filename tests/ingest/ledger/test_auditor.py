@@ -373,7 +373,7 @@ async def test_a_camera_without_a_retained_frame_is_left_out_of_the_audit(site: 
     assert set(found.cameras) == {"yard"}
 
 
-async def test_a_camera_on_an_untruncated_partition_is_not_left_out_of_the_audit(site: SiteWriter) -> None:
+async def test_a_camera_whose_partition_still_has_all_records_is_audited(site: SiteWriter) -> None:
     await deliver_run(site, range(5))
     site.log.forget(TopicPartition(FRAMES, 0), 5)
     names = [f"silent-{i}" for i in range(8)]

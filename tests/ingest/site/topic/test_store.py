@@ -41,7 +41,7 @@ async def test_an_empty_topic_is_an_empty_configuration(log: MemoryLog) -> None:
     assert await read(log) == Config({})
 
 
-async def test_entries_are_read_by_class_and_sorted_by_name(log: MemoryLog) -> None:
+async def test_entries_of_one_kind_are_sorted_by_name(log: MemoryLog) -> None:
     await publish(log, [YARD, GATE, CARS, ZONE, LINE, SENSOR, HOT, PAGER, PinConfig(name="gate", partition=3)])
     config = await read(log, validate=validated)
     assert config.of(CameraConfig) == (GATE, YARD)

@@ -90,7 +90,7 @@ async def rig() -> AsyncIterator[ThreadRig]:
     rig.thread.thread_loop.close()
 
 
-async def test_a_partition_is_not_fetched_before_its_loop_calls_begin(rig: ThreadRig) -> None:
+async def test_a_partition_is_fetched_only_after_its_loop_has_called_begin(rig: ThreadRig) -> None:
     rig.client.assign(P0, P1)
     rig.client.ready = {P0: [5, 6], P1: [0]}
     assert await rig.fetch(P0, P1) == {}
