@@ -66,10 +66,10 @@ def test_a_malformed_line_option_is_refused(text: str) -> None:
 
 
 def test_the_line_option_without_a_video_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="with --video only"):
+    with pytest.raises(ConfigError, match="expected --video as well"):
         _site(options(tmp_path, line="0,0.6,1,0.6"))
     (tmp_path / "site.toml").write_text(SITE)
-    with pytest.raises(ConfigError, match="with --video only"):
+    with pytest.raises(ConfigError, match="expected --video as well"):
         _site(options(tmp_path, line="0,0.6,1,0.6", site=tmp_path / "site.toml"))
 
 
