@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.metrics import GroupMetrics
@@ -21,72 +23,54 @@ class NodeMetrics(GroupMetrics):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry, "sightline_engine", "Batches")
-        self.batches = Counter("sightline_engine_batches_total", "Batches read from the log", registry=registry)
-        self.rows = Counter("sightline_engine_rows_total", "Regions classified", ["pipeline"], registry=registry)
-        self.written = Counter(
-            "sightline_engine_records_total", "Results and dead letters written", registry=registry
-        )
-        self.out_of_order = Counter(
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, buckets=_SECONDS, registry=registry)
+        self.batches = counter("sightline_engine_batches_total", "Batches read from the log")
+        self.rows = counter("sightline_engine_rows_total", "Regions classified", ["pipeline"])
+        self.waiting = gauge("sightline_engine_waiting_rows", "Regions waiting for an engine")
+        self.written = counter("sightline_engine_records_total", "Results and dead letters written")
+        self.transaction = histogram("sightline_engine_transaction_seconds", "Duration of one transaction")
+        self.infer = histogram("sightline_engine_infer_seconds", "Duration of one engine call, with decoding")
+        self._stages = {
+            stage: histogram(f"sightline_engine_{stage}_seconds", text, ["pipeline", "model"])
+            for stage, text in _STAGES.items()
+        }
+        self.out_of_order = counter(
             "sightline_engine_out_of_order_total",
             "Frames shed because a later frame of their epoch came before, once for each of their pipelines",
             ["camera"],
-            registry=registry,
         )
-        self.shed = Counter(
+        self.shed = counter(
             "sightline_engine_shed_total",
             "Frames shed by the overload policy of their pipeline",
             ["pipeline", "reason"],
-            registry=registry,
         )
-        self.overload = Gauge(
+        self.overload = gauge(
             "sightline_engine_overload_degree",
             "1 without overload; n of every-nth, or 2 while the lighter model classifies",
             ["pipeline"],
-            registry=registry,
         )
-        self.refused_models = Gauge(
+        self.refused_models = gauge(
             "sightline_engine_refused_models",
             "Pipelines and second models whose wanted version cannot be served; they keep their present version",
-            registry=registry,
         )
-        self.stand_ins = Gauge(
-            "sightline_engine_stand_ins",
-            "Pipelines that a CPU serves until their TensorRT plan is built",
-            registry=registry,
+        self.stand_ins = gauge(
+            "sightline_engine_stand_ins", "Pipelines that a CPU serves until their TensorRT plan is built"
         )
-        self.shadow_frames = Counter(
-            "sightline_engine_shadow_frames_total",
-            "Frames for a candidate model, by outcome: agree, differ, failed, or skipped without idle time",
-            ["pipeline", "outcome"],
-            registry=registry,
-        )
-        self.shadow_off = Gauge(
-            "sightline_engine_shadow_off",
-            "1 for a pipeline whose candidate model was switched off after a failure",
-            ["pipeline"],
-            registry=registry,
-        )
-        self.waiting = Gauge("sightline_engine_waiting_rows", "Regions waiting for an engine", registry=registry)
-        self.infer = Histogram(
-            "sightline_engine_infer_seconds",
-            "Duration of one engine call, with decoding",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._stages = {
-            stage: Histogram(
-                f"sightline_engine_{stage}_seconds", text, ["pipeline", "model"], buckets=_SECONDS, registry=registry
-            )
-            for stage, text in _STAGES.items()
-        }
-        self.attributes = Counter(
+        self.attributes = counter(
             "sightline_engine_attributes_total",
             "Labels of second models, and objects without one by reason",
             ["pipeline", "attribute", "outcome"],
-            registry=registry,
         )
-        self.transaction = Histogram(
-            "sightline_engine_transaction_seconds", "Duration of one transaction", buckets=_SECONDS, registry=registry
+        self.shadow_frames = counter(
+            "sightline_engine_shadow_frames_total",
+            "Frames for a candidate model, by outcome: agree, differ, failed, or skipped without idle time",
+            ["pipeline", "outcome"],
+        )
+        self.shadow_off = gauge(
+            "sightline_engine_shadow_off",
+            "1 for a pipeline whose candidate model was switched off after a failure",
+            ["pipeline"],
         )
 
     def observe(self, stage: str, pipeline: str, model: str, seconds: float) -> None:

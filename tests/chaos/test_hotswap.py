@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.hotswap import judge
+from benchmarks.serving.hotswap import judge
 
 GOOD = [(0, 1), (0, 1), (1, 1), (0, 3), (1, 4)]
 

@@ -6,6 +6,7 @@ requirements.lock.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,14 @@ class PeerDetector:
         arrays = self._session.run(self._names, {self._input: np.stack(pictures)})
         found = self._decoder.decode(dict(zip(self._names, arrays, strict=True)), [self._region] * len(pictures))
         return [[detection.model_dump() for detection in picture] for picture in found]
+
+
+def server_options() -> ArgumentParser:
+    """Return a parser of the options that the servers of LitServe and Ray Serve share."""
+    parser = ArgumentParser()
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--wait-s", type=float, required=True)
+    return parser

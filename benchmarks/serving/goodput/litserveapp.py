@@ -5,7 +5,6 @@ than ``--timeout-s`` gets an error instead of a late response. LitServe evaluate
 ``decode_request``, so this file has no ``from __future__ import annotations``.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import litserve as ls
 from fastapi import Request
 
-from benchmarks.serving.goodput.detector import PeerDetector
+from benchmarks.serving.goodput.detector import PeerDetector, server_options
 from engines.engine import Images
 
 
@@ -51,12 +50,7 @@ class DetectorApi(ls.LitAPI):  # type: ignore[misc]
 
 def main() -> None:
     """Serve until terminated."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--wait-s", type=float, required=True)
+    parser = server_options()
     parser.add_argument("--timeout-s", type=float, required=True)
     options = parser.parse_args()
     api = DetectorApi(options.model, options.batch, options.wait_s)

@@ -6,7 +6,6 @@ Ray runs on this machine only, without dashboard. Ray's HTTP proxy and each repl
 
 from __future__ import annotations
 
-import argparse
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
-from benchmarks.serving.goodput.detector import PeerDetector
+from benchmarks.serving.goodput.detector import PeerDetector, server_options
 from engines.engine import Images
 
 
@@ -40,12 +39,7 @@ class DetectorReplica:
 
 def main() -> None:
     """Serve until terminated."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--wait-s", type=float, required=True)
+    parser = server_options()
     parser.add_argument("--queue", type=int, required=True)
     options = parser.parse_args()
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,64 +12,81 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, print_rows, progress, stdout
-from deploy.cli.models.trial import DEFAULT_MODELS, Models, Version, existing
+from deploy.cli.models.trial import (
+    DEFAULT_MODELS,
+    Backends,
+    Models,
+    Name,
+    Seconds,
+    Version,
+    existing,
+    require_backend,
+)
 from ingest.contract.identity import NAME_PATTERN
 from ingest.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from deploy.optimise.pictures import PreparedPictures
     from deploy.optimise.report import OptimisedVersion, OptimiseReport
+    from deploy.optimise.run import Begin
+    from engines.optimise.int8 import Form
     from engines.repository.manifest import Manifest
+
+
+Precision = Annotated[
+    Literal["fp32", "fp16", "int8"], typer.Option(help="fp16 for GPUs, int8 for CPUs and GPUs, fp32 to prune only.")
+]
+Forms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--form",
+        help="Form of int8: u8s8 for ONNX Runtime on CPUs, s8s8 for TensorRT. May be repeated. Default: both.",
+        show_default=False,
+    ),
+]
+PruneShare = Annotated[
+    float, typer.Option(min=0.0, max=0.95, help="Share to remove. Needs a model added from a .keras file.")
+]
+PruneBy = Annotated[
+    Literal["channels", "weights"],
+    typer.Option(help="channels: a smaller, faster model. weights: zeros, which only compress well."),
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the pictures after pruning.")]
+Calibrate = Annotated[
+    Path | None, typer.Option(help="Folder of pictures, perhaps in folders by class.", show_default=False)
+]
+FromLog = Annotated[int, typer.Option(min=0, help="Use the newest frames of the running site, as many as this.")]
+Test = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of other pictures for the comparison. Default: half of the pictures.", show_default=False
+    ),
+]
+MaxLoss = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Largest loss of accuracy or agreement of a stored version.")
+]
+MinScore = Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score of a detection that is compared.")]
+NewName = Annotated[
+    str, typer.Option("--name", help="Name for the result. Default: NAME-pruned, NAME-fp16 and so on.")
+]
 
 
 @friendly
 def optimise(
-    name: Annotated[str, typer.Argument(help="Name of the model.")],
-    precision: Annotated[
-        Literal["fp32", "fp16", "int8"],
-        typer.Option(help="fp16 for GPUs, int8 for CPUs and GPUs, fp32 to prune only."),
-    ] = "fp32",
-    form: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Form of int8: u8s8 for ONNX Runtime on CPUs, s8s8 for TensorRT. May be repeated. Default: both.",
-            show_default=False,
-        ),
-    ] = None,
-    prune: Annotated[
-        float, typer.Option(min=0.0, max=0.95, help="Share to remove. Needs a model added from a .keras file.")
-    ] = 0.0,
-    prune_by: Annotated[
-        Literal["channels", "weights"],
-        typer.Option(help="channels: a smaller, faster model. weights: zeros, which only compress well."),
-    ] = "channels",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pictures after pruning.")] = 5,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures, perhaps in folders by class.", show_default=False),
-    ] = None,
-    from_log: Annotated[
-        int, typer.Option(min=0, help="Use the newest frames of the running site, as many as this.")
-    ] = 0,
-    test: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of other pictures for the comparison. Default: half of the pictures.", show_default=False
-        ),
-    ] = None,
-    max_loss: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Largest loss of accuracy or agreement of a stored version.")
-    ] = 0.02,
-    min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Lowest score of a detection that is compared.")
-    ] = 0.3,
-    new_name: Annotated[
-        str, typer.Option("--name", help="Name for the result. Default: NAME-pruned, NAME-fp16 and so on.")
-    ] = "",
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time per backend and batch size, in seconds.")] = 2.0,
-    backend: Annotated[
-        list[str] | None, typer.Option(help="Backend to measure. May be repeated. Default: all.", show_default=False)
-    ] = None,
+    name: Name,
+    precision: Precision = "fp32",
+    form: Forms = None,
+    prune: PruneShare = 0.0,
+    prune_by: PruneBy = "channels",
+    epochs: Epochs = 5,
+    calibrate: Calibrate = None,
+    from_log: FromLog = 0,
+    test: Test = None,
+    max_loss: MaxLoss = 0.02,
+    min_score: MinScore = 0.3,
+    new_name: NewName = "",
+    seconds: Seconds = 2.0,
+    backend: Backends = None,
     version: Version = 0,
     models: Models = DEFAULT_MODELS,
     as_json: AsJson = False,
@@ -77,28 +95,19 @@ def optimise(
 ) -> None:
     """Make a smaller or faster version of a model, and store it if it loses little against the original.
 
-    With pictures in folders by class, the accuracy of both models is compared, else their agreement. Exits with 1 if
-    a version loses more than --max-loss; that version is not stored.
+    With pictures in folders by class, the accuracy of both models is compared, else their agreement.
+
+    A version that loses more than --max-loss is not stored, and the command exits with 1.
     """
     from deploy.optimise.run import OptimiseOptions
     from deploy.optimise.run import optimise as run
-    from engines import backends
-    from engines.optimise.int8 import FORMS
 
     for one in backend or []:
-        if one not in backends.BACKENDS:
-            raise ConfigError("optimise", "--backend", one, f"one of {', '.join(sorted(backends.BACKENDS))}")
-    for one in form or []:
-        if one not in FORMS:
-            raise ConfigError("optimise", "--form", one, f"one of {', '.join(FORMS)}")
+        require_backend(one)
     _require_name(new_name)
-    repository = existing(models)
-    model = repository.open(name, version or None)
-    pictures = _pictures(model.manifest, calibrate, from_log, kafka, prefix)
-    trained, tested = _split(pictures, model.manifest, test, precision == "int8" or prune > 0)
     options = OptimiseOptions(
         precision=precision,
-        forms=tuple(known for known in FORMS if known in (form or FORMS)) if precision == "int8" else (),
+        forms=_forms(form) if precision == "int8" else (),
         prune=prune,
         prune_by=prune_by,
         epochs=epochs,
@@ -108,6 +117,19 @@ def optimise(
         seconds=seconds,
         backends=tuple(backend or ()),
     )
+    repository = existing(models)
+    model = repository.open(name, version or None)
+    pictures = _pictures(model.manifest, calibrate, from_log, kafka, prefix)
+    trained, tested = _split(pictures, model.manifest, test, precision == "int8" or prune > 0)
+    with _progress() as begin:
+        report = run(model, repository, trained, tested, options, begin)
+    _print(report, models, as_json)
+    raise typer.Exit(1 if any(one.refused for one in report.versions) else 0)
+
+
+@contextmanager
+def _progress() -> Iterator[Begin]:
+    """Show a progress bar on a terminal while the block runs. Yield the function that begins a step of the work."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=progress, transient=True, disable=not progress.is_terminal) as bar:
 
@@ -115,9 +137,17 @@ def optimise(
             task = bar.add_task(title, total=total)
             return lambda: bar.advance(task)
 
-        report = run(model, repository, trained, tested, options, begin)
-    _print(report, models, as_json)
-    raise typer.Exit(1 if any(one.refused for one in report.versions) else 0)
+        yield begin
+
+
+def _forms(chosen: list[str] | None) -> tuple[Form, ...]:
+    """Return the chosen forms of int8, all without a choice. Raise ConfigError for an unknown one."""
+    from engines.optimise.int8 import FORMS
+
+    for one in chosen or []:
+        if one not in FORMS:
+            raise ConfigError("optimise", "--form", one, f"one of {', '.join(FORMS)}")
+    return tuple(known for known in FORMS if known in (chosen or FORMS))
 
 
 def _require_name(name: str) -> None:

@@ -17,6 +17,11 @@ DEFAULT_MODELS = Path("models")
 Models = Annotated[Path, typer.Option("--models", envvar="SIGHTLINE_MODELS", help="Folder of the model repository.")]
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[int, typer.Option(min=0, help="Version of the model. 0: the served one.")]
+Seconds = Annotated[float, typer.Option(min=0.0, help="Time per backend and batch size, in seconds.")]
+Backends = Annotated[
+    list[str] | None,
+    typer.Option("--backend", help="Backend to measure. May be repeated. Default: all.", show_default=False),
+]
 
 
 def existing(models: Path) -> Repository:
@@ -44,7 +49,7 @@ def try_model(
     from deploy.local.modeltest import drawn_pictures
 
     model = existing(models).open(name, version or None)
-    _require_backend(backend)
+    require_backend(backend)
     for row in drawn_pictures(model, pictures, out, min_score, backend):
         found = [
             {"label": d.label, "score": round(d.score, 4), "box": [round(v, 1) for v in d.box]}
@@ -63,10 +68,8 @@ def try_model(
 @friendly
 def benchmark(
     name: Name,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time per backend and batch size, in seconds.")] = 2.0,
-    backend: Annotated[
-        list[str] | None, typer.Option(help="Backend to measure. May be repeated. Default: all.", show_default=False)
-    ] = None,
+    seconds: Seconds = 2.0,
+    backend: Backends = None,
     version: Version = 0,
     models: Models = DEFAULT_MODELS,
     as_json: AsJson = False,
@@ -77,7 +80,7 @@ def benchmark(
     model = existing(models).open(name, version or None)
     chosen = backend or [known for known in backends.BACKENDS if known != "fake"]
     for one in chosen:
-        _require_backend(one)
+        require_backend(one)
     rows = [row for one in chosen for row in _measured(model, one, seconds)]
     columns = ("backend", "batch", "images_per_s", "p50_ms", "p99_ms", "runs")
     shown = rows if as_json else [row for row in rows if not row["error"]]
@@ -110,7 +113,8 @@ def _measured(model: Model, backend: str, seconds: float) -> list[dict[str, Any]
     return rows
 
 
-def _require_backend(backend: str) -> None:
+def require_backend(backend: str) -> None:
+    """Raise ConfigError unless a backend has this name."""
     from engines import backends
 
     if backend not in backends.BACKENDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +33,7 @@ from ingest.site import PipelineConfig
 
 if TYPE_CHECKING:
     from engines.engine import Engine
+    from engines.node.serving import RepositorySource
     from engines.repository.manifest import Model
     from ingest.site.topic.view import Config
 
@@ -80,16 +81,13 @@ def engine(
 async def _serve(
     service: Service, stop: asyncio.Event, models: Path, backend: str, instances: int, session_timeout_s: float
 ) -> None:
-    from engines import backends
     from engines.gpuuse import export_gpu_use
     from engines.metrics import NodeMetrics
     from engines.node.intake import BatchIntake
     from engines.node.node import Node
     from engines.node.pipelines import LiveModels
-    from engines.node.serving import RepositorySource
     from engines.node.shadow import ShadowRunner
     from engines.node.takeover import GROUP
-    from engines.repository.store import Repository
     from ingest.contract.topics import BATCHES, BATCHES_LATE
     from ingest.kafka.kafkalog import KafkaLog
     from ingest.kafka.membership import MemberGuard
@@ -99,15 +97,9 @@ async def _serve(
     async with service.open_log() as log, contextlib.AsyncExitStack() as stack:
         metrics = NodeMetrics(service.registry)
         export_gpu_use(service.registry)
-        source = RepositorySource(
-            Repository(models),
-            lambda model: make_engine(model, backend, instances),
-            lambda model: backends.make(backends.choose_cpu_here(model.manifest.precision).backend, instances),
-        )
-        live = LiveModels(source, metrics, SystemClock().monotonic)
+        live = LiveModels(_source(models, backend, instances), metrics, SystemClock().monotonic)
         stack.push_async_callback(live.close)
-        candidates = RepositorySource(Repository(models), lambda model: make_engine(model, backend, 1))
-        shadow = ShadowRunner(candidates, log.produce, metrics)
+        shadow = ShadowRunner(_source(models, backend, 1), log.produce, metrics)
         stack.push_async_callback(shadow.close)
 
         def want(config: Config) -> None:
@@ -139,20 +131,42 @@ async def _serve(
             shadow=shadow,
         )
         service.health.ready_when(node.unready_reason)
-        running = (service.follow_config(config, want), live.run(PROMOTIONS_S), shadow.run(PROMOTIONS_S))
-        tasks = set(map(asyncio.create_task, running))
+        beside = (service.follow_config(config, want), live.run(PROMOTIONS_S), shadow.run(PROMOTIONS_S))
+        async with guard.watching(stop), _running_beside(beside, stop):
+            await node.run(stop)
+
+
+@contextlib.asynccontextmanager
+async def _running_beside(work: Iterable[Coroutine[Any, Any, None]], stop: asyncio.Event) -> AsyncIterator[None]:
+    """Run coroutines until the block ends. Set ``stop`` when one of them ends earlier, and raise its error.
+
+    A node that no longer follows its configuration must end.
+    """
+    tasks = set(map(asyncio.create_task, work))
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
+    try:
+        yield
+    finally:
+        failures = [error for task in tasks if task.done() and (error := task.exception())]
         for task in tasks:
-            task.add_done_callback(lambda _: stop.set())
-        try:
-            async with guard.watching(stop):
-                await node.run(stop)
-        finally:
-            failures = [error for task in tasks if task.done() and (error := task.exception())]
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        if failures:  # a node that no longer follows its configuration must end
-            raise failures[0]
+            task.cancel()
+        await asyncio.wait(tasks)
+    if failures:
+        raise failures[0]
+
+
+def _source(models: Path, backend: str, instances: int) -> RepositorySource:
+    """Return the source of a repository's models, on ``backend`` and on a CPU until a plan for a GPU is built."""
+    from engines import backends
+    from engines.node.serving import RepositorySource
+    from engines.repository.store import Repository
+
+    return RepositorySource(
+        Repository(models),
+        lambda model: make_engine(model, backend, instances),
+        lambda model: backends.make(backends.choose_cpu_here(model.manifest.precision).backend, instances),
+    )
 
 
 def make_engine(model: Model, backend: str, instances: int) -> Engine:

@@ -1,8 +1,8 @@
 """Replace the model of a live engine node again and again, and check every frame's result.
 
-``python -m benchmarks.hotswap --swaps 100 --broken 20`` sends frames at a steady rate to the prepare stage and one
-engine node. During the run, the pipeline on the ``config`` topic names one model version after the other. Some
-versions have a model file that no backend can load. The run passes if
+``python -m benchmarks.serving.hotswap --swaps 100 --broken 20`` sends frames at a steady rate to the prepare stage
+and one engine node. During the run, the pipeline on the ``config`` topic names one model version after the other.
+Some versions have a model file that no backend can load. The run passes if
 
 - every frame has exactly one result, and no frame has a dead letter,
 - no result names a broken version,
