@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli.common import AsJson, friendly
+from deploy.local.exceptions import BrokerFailed
 from deploy.local.kafka.broker import Broker
 from deploy.local.kafka.fetch import kafka_version, libs_folder
 
@@ -36,7 +37,10 @@ def fetch() -> None:
         return
     broker = Broker()
     libs = broker.fetch()
-    broker.archive_classes()
+    try:
+        broker.archive_classes()
+    except BrokerFailed as error:
+        typer.echo(f"without an archive of Kafka's classes, a broker starts more slowly: {error}", err=True)
     typer.echo(f"Apache Kafka {kafka_version()} is in {libs}")
 
 

@@ -111,6 +111,7 @@ class Broker:
         with locked(archive.with_suffix(".lock")):
             if not archive.exists():
                 part = archive.with_suffix(".part")
+                part.unlink(missing_ok=True)  # a killed process may have left an incomplete one
                 with TemporaryDirectory() as folder:
                     node = Broker(self.home, Path(folder) / "node")
                     node.start(jvm_options=[f"-XX:ArchiveClassesAtExit={part}"])

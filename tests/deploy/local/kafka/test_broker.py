@@ -112,6 +112,20 @@ def test_a_second_archive_of_classes_is_not_made(home: Path) -> None:
     assert Broker(home).archive_classes().stat().st_mtime_ns == made
 
 
+def test_kafka_is_fetched_even_if_no_archive_of_classes_can_be_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Broker) -> Path:
+        raise BrokerFailed("stopped", str(self.folder), "")
+
+    monkeypatch.setattr(Broker, "archive_classes", fail)
+    monkeypatch.setenv("SIGHTLINE_HOME", str(home))
+    monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
+    result = CliRunner().invoke(app, ["fetch"])
+    assert result.exit_code == 0
+    assert "a broker starts more slowly" in result.output
+
+
 def test_a_port_in_use_is_named_in_the_error(broker_factory: Callable[[], Broker]) -> None:
     broker = broker_factory()
     port = int(broker.bootstrap.rpartition(":")[2])
