@@ -3,7 +3,7 @@
 ``python -m benchmarks.optimise --keep`` needs the extra ``train``: run it with ``.venv-train/bin/python``. It trains
 a ResNet-18 with 11 million weights on regions of the simulated scenes, 64×64 px in eight classes, and adds the Keras
 model to a repository. `sightline models optimise` then makes each version. Accuracy is measured on scenes of another
-seed, and latency on each backend, whose batches of the original and of the optimised model take turns.
+seed, and latency on each backend, with batches of the original and of the optimised model in turn.
 
 The report fails if int8 in the form of ONNX Runtime is not twice as fast as fp32 with ONNX Runtime.
 """

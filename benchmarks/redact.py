@@ -83,7 +83,11 @@ class Measure:
 
 
 def _settings() -> dict[str, RedactConfig]:
-    """Return the compared redaction settings by name."""
+    """Return the compared redaction settings by name.
+
+    UltraFace runs with several input sizes, minimum scores and times ``hold_s``. OpenCV's cascades, YOLOX-nano on
+    whole people, and masks alone are the other settings.
+    """
 
     def ultraface(width: int, height: int, score: float = 0.5, hold_s: float = 1.0, levels: int = 1) -> RedactConfig:
         model = DetectorConfig(model=ULTRAFACE, width=width, height=height, min_score=score, levels=levels)

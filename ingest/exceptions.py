@@ -91,7 +91,7 @@ class TopicMismatch(IngestError):
 
 
 class LogUnavailable(IngestError):
-    """Kafka did not respond within the time limit."""
+    """Kafka did not respond within the time limit, refused a request, or has no such topic or partition."""
 
 
 class Fenced(IngestError):

@@ -1,4 +1,7 @@
-"""Run a model of the model repository on picture files, and draw the detected boxes into copies of the pictures."""
+"""Run a model of the model repository on picture files, and draw the detected boxes into copies of the pictures.
+
+The pictures are prepared as `sightline prepare` prepares frames.
+"""
 
 from __future__ import annotations
 

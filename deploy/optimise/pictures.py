@@ -113,8 +113,8 @@ def from_folder(folder: Path, manifest: Manifest, option: str) -> PreparedPictur
 async def from_log(log: Log, manifest: Manifest, count: int) -> PreparedPictures:
     """Return the regions of the newest frames of a site, up to ``count`` frames.
 
-    Frames that cannot be decoded are left out, as `prepare` does. Raise ConfigError for a site without frames, and
-    LogUnavailable.
+    Frames that cannot be decoded are left out, as by `sightline prepare`. Raise ConfigError for a site without
+    frames, and LogUnavailable.
     """
     pipeline, samples = pipeline_of(manifest), []
     starts, ends = await log.beginnings(FRAMES), await log.ends(FRAMES)

@@ -29,8 +29,8 @@ from engines.speed import batch_speeds
 from ingest.site.pipeline import Precision
 
 MAX_CALIBRATION = 200
-"""Maximum number of calibration pictures. NVIDIA and ONNX Runtime recommend 100 to 500; ranges hardly change
-later."""
+"""Maximum number of calibration pictures. NVIDIA and ONNX Runtime recommend 100 to 500. More pictures hardly
+change the ranges of values."""
 _FEW_PICTURES = 50
 _LARGE_BATCH = 8
 _REFERENCE = "onnxruntime"
@@ -45,10 +45,11 @@ Begin = Callable[[str, int], Callable[[], None]]
 
 @dataclass(frozen=True, slots=True)
 class OptimiseOptions:
-    """Settings of an optimisation. ``name`` is the model that gets the new versions; empty for one made of the parts.
+    """Settings of an optimisation.
 
-    ``max_loss`` is the largest loss of accuracy or agreement. ``seconds`` is the time to measure each backend and
-    batch size. An empty ``backends`` measures all that can be used.
+    ``name`` is the model that gets the new versions. If empty, ``name_of`` adds the steps of the optimisation to the
+    original's name. ``max_loss`` is the largest loss of accuracy or agreement. ``seconds`` is the time to measure
+    each backend and batch size. If ``backends`` is empty, all usable backends of this machine are measured.
     """
 
     precision: Precision = "fp32"
@@ -172,7 +173,7 @@ def _converted(
 
 
 def _temporary(base: Model, content: bytes, precision: Precision, folder: Path) -> Model:
-    """Return a model of this file content, in a folder of its own."""
+    """Write a model file of this content to the new folder ``folder``, and return the Model."""
     folder.mkdir()
     (folder / base.manifest.file).write_bytes(content)
     sha256 = sha256_of(folder / base.manifest.file)

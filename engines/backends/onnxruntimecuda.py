@@ -65,4 +65,4 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
             raise device_error(str(error)) from None
 
     def _trim_impl(self) -> None:
-        """Do nothing, because ONNX Runtime can free unused memory only on the CPU, not on the GPU."""
+        """Do nothing, because the option that frees memory after a run names only the CPU's memory arena."""

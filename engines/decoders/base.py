@@ -77,7 +77,7 @@ class OutputDecoder(Protocol):
 
 @runtime_checkable
 class JudgesOutputs(Protocol):
-    """An optional interface of decoders that can recognise outputs of the right shape but with wrong values."""
+    """An optional interface of decoders that can recognise outputs of the right shape but with another meaning."""
 
     def misfit(self, outputs: Outputs) -> str:
         """Return why this decoder cannot read the outputs, and what the user can do.

@@ -1,4 +1,7 @@
-"""The decoder of models whose outputs need no further suppression of overlapping boxes, such as YOLOv10."""
+"""The decoder of models whose outputs need no further non-maximum suppression.
+
+Examples are YOLOv10, and models that end with TensorRT's EfficientNMS.
+"""
 
 from __future__ import annotations
 

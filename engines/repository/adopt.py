@@ -43,8 +43,8 @@ _TOLERANCE = 1e-3
 """Maximum difference between the outputs of the wrapped and the original model, relative to the largest output. The
 graph nodes that wrap a model cause rounding differences only."""
 _HALF_TOLERANCE = 1e-2
-"""Maximum relative difference between the outputs of a float16 model and its wrapped form. Sums of float16 numbers
-depend on the order of addition, which differs between batch sizes."""
+"""Maximum relative difference between the outputs of a float16 model and its wrapped form. Sums of float16 numbers,
+which have ten bits of mantissa, depend on the order of addition, which differs between batch sizes."""
 _FAINT = 0.01
 """A decoder that finds an object with at least this score in an image of noise is assumed to read the outputs
 correctly."""

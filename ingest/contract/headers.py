@@ -25,8 +25,8 @@ header repeats the counts from the record's value, so that the ledger can read t
 corrupt."""
 LANE = "sightline-lane"
 PIPELINE = "sightline-pipeline"
-"""Header with the name of the pipeline for which a batch or its dead letter was made. A frame or dead letter without
-this header concerns all pipelines."""
+"""Header with the name of the only pipeline that a batch, its dead letter or a picture of `sightline classify`
+concerns. A frame or dead letter without this header concerns all pipelines."""
 TRACEPARENT = "traceparent"
 CLOUD_EVENT = {"content-type": b"application/cloudevents+json; charset=UTF-8"}
 """Headers of a CloudEvent in structured JSON mode (CloudEvents Kafka binding 1.0, §3.3)."""

@@ -46,9 +46,9 @@ example."""
 BETWEEN_TRANSACTIONS_S = 0.003
 """Pause before a transaction is retried while the markers of the previous transaction are still being written.
 
-If a producer begins a transaction right after the previous one, Kafka refuses three of four at first, and they are
-retried. The default pause of aiokafka is 20 ms. The pause of
-3 ms reduces the median duration of a transaction from 29 to 11 ms (decision 0001).
+Kafka at first refuses three of four transactions that begin right after the previous transaction. aiokafka's own
+pause before a retry is 20 ms. The pause of 3 ms reduces the median duration of a transaction from 29 to 11 ms
+(decision 0001).
 """
 TRANSACTION_BATCH_BYTES = 1024 * 1024
 """Batch size of a transactional producer, in bytes: large enough that one request holds all results of a transaction

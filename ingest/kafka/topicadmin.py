@@ -79,6 +79,7 @@ async def create(settings: KafkaSettings, partitions: int, replication: int = 1)
 async def verify(settings: KafkaSettings, *, fix: bool = False) -> list[str]:
     """Compare the topics' partition counts and settings with the contract.
 
+    The compared settings include retention, compression, type of timestamp and minimum in-sync replicas.
     With ``fix``, first correct the settings that differ, add missing partitions to ``deliveries``, and return the
     corrected differences. Nothing is corrected without ``fix``, because a correction that shortens the retention
     deletes records. Raise TopicMismatch if differences remain.

@@ -81,8 +81,7 @@ class StateCounts:
 class Balance:
     """The balance of each camera and of all cameras together.
 
-    ``unidentified`` counts dead letters that name no frame. Dead letters that name no frame are not part of the
-    balance.
+    ``unidentified`` counts dead letters that name no frame, which are not part of the balance.
     """
 
     cameras: dict[str, StateCounts]

@@ -14,8 +14,9 @@ not stored.
 Tuning: all systems use dynamic batching. ``--tune`` measures the settings of ``CANDIDATES`` at the given rates, to
 choose the best setting. The node sheds requests, and LitServe refuses requests, that have waited too long to be
 answered within the bound. Ray Serve refuses requests while its queue is full; its queue limit is the number of
-requests that arrive within the bound. Ray Serve runs without its dashboard, with ``RAY_SERVE_THROUGHPUT_OPTIMIZED``,
-and with workers of normal priority. A shed or refused request counts as a request without a response.
+requests that arrive within the bound at the highest rate. Ray Serve runs without its dashboard, with
+``RAY_SERVE_THROUGHPUT_OPTIMIZED``, and with workers of normal priority. A shed or refused request counts as a request
+without a response.
 
 Order: each round starts each system once and offers all rates to the system, one after another. The order of the
 systems rotates from round to round. A table entry is the median of all rounds.

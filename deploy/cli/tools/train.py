@@ -33,7 +33,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = _MODELS,
     docs: Annotated[Path | None, typer.Option(help="Page to write with the confusion matrix.")] = _DOCS,
 ) -> None:
-    """Train a model on rendered scenes, measure the model on held-out scenes, and write the results."""
+    """Train a model on regions of rendered scenes, and measure the model on regions of held-out scenes.
+
+    Write the model, its manifest, and a page with the confusion matrix.
+    """
     from training import network
 
     started_s = time.monotonic()

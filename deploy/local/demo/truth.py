@@ -10,8 +10,8 @@ from dataclasses import dataclass
 TOLERANCE_NS = 1_500_000_000
 """Maximum time between a true crossing and the event that reports the crossing, in ns.
 
-A rule reports a crossing a few frames after the true crossing, when the object is well past the line. At five frames
-per second, the rule's hysteresis of three frames delays the event by 0.6 s.
+The time of a true crossing is exact. A rule reports a crossing a few frames after the true crossing, when the object
+is well past the line. At five frames per second, the rule's hysteresis of three frames delays the event by 0.6 s.
 """
 
 

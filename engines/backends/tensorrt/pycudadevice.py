@@ -111,7 +111,7 @@ class PycudaDevice(GpuDevice):
         return capture(stream, work)
 
     def check(self) -> None:
-        """Wait for all GPU work of the CUDA context, which raises GpuError if the context has failed permanently."""
+        """Wait for all GPU work of the CUDA context. Raise GpuError if the context has failed permanently."""
         call(self._cuda, self._cuda.Context.synchronize)
 
     def close(self) -> None:

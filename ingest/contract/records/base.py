@@ -44,7 +44,7 @@ class Record(BaseModel):
     """Base of every record on the wire: frozen, strictly typed, versioned.
 
     Unknown fields are ignored, because a newer minor version may add fields. Infinity and NaN are refused in every
-    field whose type does not allow them.
+    field except those of the type ``AnyFloat``.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
@@ -56,7 +56,7 @@ class Record(BaseModel):
 class Box(NamedTuple):
     """A rectangle in pixels of the frame: left, top, right, bottom; right and bottom are exclusive.
 
-    A record that has a box with a coordinate beyond ``MAX_PX`` is refused, because such a box cannot be drawn,
+    A record with a box that has a coordinate beyond ``MAX_PX`` is refused, because such a box cannot be drawn,
     cropped or tracked.
     """
 

@@ -143,8 +143,9 @@ class Frame(FrameMeta):
     - ``account`` covers the frames withheld since the previous kept frame of this epoch.
     - ``captured_by`` is the clock of the capture time: ``host`` (the host's clock on arrival) or ``stream`` (the
       camera's clock).
-    - ``captured_error_ms`` is the arrival time by the host's clock minus the capture time of the stream, in ms.
-      ``captured_error_ms`` bounds the error of the capture time, unless the camera's clock is ahead of the host's
+    - ``captured_error_ms`` is the absolute difference in ms between the capture time and the arrival time by the
+      host's clock; while the capture changes to the stream's clock, the larger of the differences from both clocks.
+      The error of the capture time is at most ``captured_error_ms``, unless the camera's clock is ahead of the host's
       clock. ``captured_error_ms`` is None when the error is unknown.
     - ``quality`` is the encoding quality, 0 when the quality is unknown.
     - ``scaled_from`` is the picture's width and height before scaling it down to the byte budget, None without

@@ -113,7 +113,8 @@ class ExpiredUnread(Record):
 class Heartbeat(Record):
     """A heartbeat of a service or agent on the topic ``status``.
 
-    An agent adds the intervals of withheld frames and the ended epochs that no record of a frame has.
+    The heartbeat of an agent also has the intervals of withheld frames and the ended epochs that no frame record
+    carries.
 
     ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report the spool.
     ``expired_unread`` lists the records that the service has just skipped because retention deleted them.
