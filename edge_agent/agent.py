@@ -151,7 +151,7 @@ class Agent:
         await asyncio.Event().wait()
 
     async def _refresh_pins(self) -> None:
-        """Read from the ``config`` topic which cameras are pinned to a partition. Raise LogUnavailable."""
+        """Read the partition of each pinned camera from the ``config`` topic. Raise LogUnavailable."""
         async with KafkaLog(self._settings, f"agent-pins-{self._instance}") as log:
             self._pins.update((await read(log, trust=self._trust)).pins)
 

@@ -52,7 +52,7 @@ class DispatchMetrics(GroupMetrics):
 
 
 class SenseMetrics:
-    """Metrics of sensor readings that are dropped or that arrive too late for their window.
+    """Metrics of sensor readings that are dropped or arrive too late for their window, and of restarts of windows.
 
     These metrics explain why a sensor causes no events, for example because its clock is wrong or its device is new.
     """

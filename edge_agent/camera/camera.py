@@ -79,7 +79,8 @@ class Camera:
         self._refused: list[WithheldInterval] = []
         """Intervals of the frames that were withheld since the last frame that the spool stored.
 
-        A frame that the disk could not store counts as withheld with the reason ``overload``.
+        A frame that the disk could not store counts as withheld with the reason ``overload``, because the agent never
+        promised to deliver the frame.
         """
         self.epoch = 0
         self.captured = 0

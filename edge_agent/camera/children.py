@@ -68,9 +68,9 @@ async def start_process(command: Sequence[str], **options: Any) -> Process:
     """Start a child process as ``asyncio.create_subprocess_exec`` does, but without leaking the process if a thread
     cannot be started.
 
-    Raise OSError when no process can be started. For each child process, asyncio starts a thread that waits for the
-    exit of the process. When asyncio cannot start the thread, asyncio raises RuntimeError and leaves the child
-    process running. ``start_process`` kills a child process that asyncio left running, and raises OSError.
+    Raise OSError when no process can be started. For each child process, asyncio starts a thread that waits for its
+    exit. When asyncio cannot start the thread, asyncio raises RuntimeError and leaves the child running.
+    ``start_process`` kills a child that asyncio left running, and raises OSError.
     """
     loop = asyncio.get_running_loop()
     pipes = _Pipes(limit=READ_AHEAD_BYTES, loop=loop)

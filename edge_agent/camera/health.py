@@ -21,7 +21,7 @@ _SAME_SHARE = 0.99
 because some cameras draw a clock into their pictures."""
 _BLACK_LEVEL = 32
 """Grey level above which a pixel counts as lit, from 0 to 255. Black in video has grey level 16, and sensor noise
-raises this level a little."""
+adds a few levels."""
 _LIT_SHARE = 0.01
 """Minimum share of lit pixels; a view with fewer lit pixels is black. The lamps of a street at night light more
 pixels than this share."""

@@ -1,7 +1,7 @@
 """Tamper detection: compare the edges in a camera's current view with the edges of its usual view. Pure.
 
-Light and objects change in a good view, but the edges of walls, kerbs and roofs stay in place. Covering, blurring or
-turning the camera changes the edges of walls, kerbs and roofs. The detector compares edge strengths by correlation,
+In a good view, light changes and objects move, but the edges of walls, kerbs and roofs stay in place. Covering,
+blurring or turning the camera changes the edges in the picture. The detector compares edge strengths by correlation,
 which stays the same when all edges grow weaker at dusk. A lens that goes out of focus blurs fine edges before coarse
 ones, so a drop in sharpness means a blurred view.
 """
@@ -40,7 +40,7 @@ nothing."""
 _COVERED = 0.35
 """Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view. The camera is
 covered if the deviation is below this minimum. If the deviation of a changed view is above this minimum, the camera
-is turned away or partly covered."""
+is turned away, or covered."""
 _NEAR = (7, 7)
 """Width and height of the area over which edge strengths are averaged, in px of the small picture. Within this area
 an edge may move, because masts sway."""

@@ -76,8 +76,8 @@ class CarriedBudget:
     """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
     Without this file, a camera would get ``START_S`` seconds of budget again at each reconnect. A camera that
-    reconnects often could send many times its daily budget without this file. A missing or unreadable file is
-    ignored, and so is a failed write.
+    reconnects often could then send many times its daily budget. A missing or unreadable file is ignored, and so is a
+    failed write.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:

@@ -6,9 +6,8 @@ and the full size. Level 0, the floor, means the configured minimum quality and 
 The controller integrates the logarithm of the size error, because the size of encoded frames grows about as exp(k ×
 level). After each frame, the controller adds ``GAIN`` × ln(target ÷ size) to the level. Each frame multiplies the
 logarithmic distance between size and target by |1 - GAIN × k|. In measurements with JPEG and WebP, the growth rate k
-was between 0.4 and 4.5, and mostly about 2. For k from 0.4 to 4.5, the distance between size and target falls below 5
-% after 4 frames in most cases, and after 24 frames in the worst case. The controller is stable for growth rates k up
-to 6.
+was between 0.4 and 4.5, and mostly about 2. For k from 0.4 to 4.5, the size is within 5 % of the target after 4
+frames in most cases, and after 24 frames in the worst case. The controller is stable for growth rates k up to 6.
 
 The target size of a frame is a share of the bytes in the token bucket. Pictures become larger while the token bucket
 is full, and smaller while it is almost empty. In equilibrium, the frames use as many bytes per second as flow into

@@ -22,14 +22,14 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
-"""Minimum time for which a foreground pixel of a stopped object has been steady, in seconds. This time must be longer
-than a second, because a passing bus with a plain roof keeps a pixel steady for about a second."""
+"""Time for which a foreground pixel must be steady to count as part of a stopped object, in seconds. This time must
+be longer than a second, because a passing bus with a plain roof keeps a pixel steady for about a second."""
 ESTABLISHED_S = 60.0
 """Minimum age of a background, in seconds, for replacing the remembered background behind a stopped object. A person
 who stands still for less than this time is not remembered as background."""
 _LEARN_S = 2.0
-"""Time constant with which a background pixel adapts where nothing moves, in seconds. The background image adapts
-within this time, so that it follows daylight but not vehicles."""
+"""Time constant with which a background pixel adapts where nothing moves, in seconds. The background follows
+daylight, which changes more slowly."""
 _FORGET_S = 60.0
 """Time constant with which a background pixel adapts where pixels change all the time, such as at branches and water,
 in seconds."""

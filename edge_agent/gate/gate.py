@@ -83,7 +83,8 @@ class Rate:
 def sampled(camera: str, epoch: int, seq: int, share: float) -> bool:
     """Return whether a frame belongs to a random sample; ``share`` is the sample's share of all frames, in 0..1.
 
-    The choice depends only on a hash of camera, epoch and sequence number, so a repeated run selects the same frames.
+    The choice depends only on a hash of camera, epoch and sequence number, so a second pass over the same frames
+    selects the same sample.
     """
     digest = blake2b(f"{camera}/{epoch}/{seq}".encode(), digest_size=_SAMPLE_BYTES).digest()
     return int.from_bytes(digest, "big") < share * (1 << (8 * _SAMPLE_BYTES))

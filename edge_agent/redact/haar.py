@@ -1,8 +1,7 @@
 """Face detector that uses Haar cascades (Viola and Jones, CVPR 2001). OpenCV contains several trained Haar cascades.
 
-Haar cascades find well-lit faces from the front and from the side, but miss many other faces. Haar cascades are meant
-for installations that have no model file. ``benchmarks/redact.py`` measures the share of faces that the cascades
-miss.
+Haar cascades find well-lit faces from the front and from the side, but miss many other faces. The cascades are meant
+for installations that have no model file. ``benchmarks/redact.py`` measures the share of missed faces.
 """
 
 from __future__ import annotations

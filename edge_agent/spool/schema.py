@@ -32,8 +32,8 @@ indexes. With pages of 4096 bytes, the commits for a frame with a 40 kB picture 
 sector are safe only if a power failure during a write does not damage neighbouring bytes. SQLite's write-ahead log
 makes the same assumption."""
 WAL_BYTES = 4 * 1024 * 1024
-"""Size of the write-ahead log at which SQLite writes the log back into the database. The write-ahead log needs this
-many bytes of free disk space."""
+"""Size of the write-ahead log at which SQLite writes the log back into the database. The write-ahead log needs up to
+this many bytes of free disk space."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_BYTES}",

@@ -46,7 +46,7 @@ class Reserve:
             return False
 
     def fill(self) -> bool:
-        """Create the reserve file if the disk has at least twice its size free.
+        """Create the reserve file if at least twice the file's size is free on the disk.
 
         Return whether the reserve file exists in its full size.
         """

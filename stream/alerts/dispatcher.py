@@ -53,9 +53,9 @@ READERS = 2
 """Maximum number of concurrent reads of alerts whose contents are not in memory. Each read needs its own connection
 to Kafka, and KafkaLog keeps two connections for reads."""
 SETTLE_S = 8.0
-"""Maximum time in seconds that the revocation of a partition waits for running delivery attempts. A revocation waits
-so that the next owner of the partition can read the receipts of the running attempts. A revocation waits for less
-than the consumer group's session timeout of 12 s."""
+"""Maximum time in seconds that the revocation of a partition waits for running delivery attempts, so that the next
+owner of the partition can read their receipts. This time is less than the 12 s session timeout of the consumer
+group."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -153,8 +153,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                     _log.info("receiver_changed", receiver=name)
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Start to take over newly assigned partitions, whose receipts must be read first. The alerts of a partition
-        are not delivered until the receipts of the partition have been read.
+        """Start to take over newly assigned partitions. The alerts of a partition are not delivered until its
+        receipts have been read.
 
         The take-over runs in a separate asyncio task, because aiokafka sends no heartbeats while
         ``on_partitions_assigned`` runs.

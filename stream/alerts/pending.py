@@ -87,9 +87,8 @@ class _Partition:
         """Lowest offset of a receipt that the next owner of the partition needs; None if the next owner needs no
         receipt written so far.
 
-        The next owner of the partition needs the receipts of unfinished alerts, and the receipts of alerts that this
-        dispatcher has not entered yet. The first value of ``receipts`` has the lowest offset, because receipts are
-        entered in order of offset.
+        The next owner needs the receipts of unfinished alerts, and of alerts that this dispatcher has not entered
+        yet. The first value of ``receipts`` has the lowest offset, because receipts are entered in order of offset.
         """
         first = next(iter(self.receipts.values()), None)
         return min([*self.open.values(), *([first.first] if first else [])], default=None)

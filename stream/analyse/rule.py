@@ -24,8 +24,8 @@ TAIL_S = 120.0
 """Minimum length in seconds of the past results that are read back for a rule after a restart. 120 s cover the life
 of a usual track: a vehicle is in the picture for seconds, and a waiting person for a minute or two."""
 MARGIN_S = 60.0
-"""Length in seconds of the past results that are read back in addition to twice a rule's longest time setting. The
-additional results suffice to begin the track of a rarely detected object again after a restart."""
+"""Time span of past results that is read back beyond twice a rule's longest time setting, in seconds. This margin
+suffices to begin the track of a rarely detected object again after a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,8 @@ class CameraRule(Rule):
         """Length in seconds of the past results from which a new owner of the partition rebuilds the rule's state.
 
         The length covers at least twice the longest setting whose name ends in ``_s``. An object that was present
-        before the past results counts as a new object at the first of the past results. An object that counts as new
-        at the first past result reaches the rule's dwell time in the first half of the past results. The cooldown of
-        this object's event ends in the second half of the past results.
+        before the past results counts as new at their beginning. A dwell time that starts at the beginning of the
+        past results ends in their first half, and the cooldown of the resulting event ends in their second half.
         """
         times_s: list[float] = [value for name, value in self if name.endswith("_s")]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
@@ -151,10 +150,10 @@ WHOLE_SCENE = ""
 class SceneHappening(Happening):
     """A situation that a rule has recognised in a scene, and that becomes an event.
 
-    A happening concerns one ``track``, or the whole scene. For a happening of the whole scene, ``occurrence`` is a
-    unique name, such as the name of the frame in which the happening began. For a happening of the whole scene,
-    ``label`` may hold the label of the objects involved. The happenings of one track form one incident. Each
-    occurrence of the whole scene is a separate incident.
+    A happening concerns one ``track``, or the whole scene. A happening of the whole scene has a unique
+    ``occurrence``, such as the name of the frame in which it began, and may have the ``label`` of the objects
+    involved. The happenings of one track form one incident. Each occurrence of the whole scene is a separate
+    incident.
     """
 
     track: SceneTrack | None = None

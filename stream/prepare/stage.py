@@ -51,7 +51,7 @@ class PrepareStage:
     def configure(self, config: Config) -> None:
         """Use other pipelines from the next frame on.
 
-        Close an open batch of a changed pipeline before the next frame is added.
+        An open batch of a changed pipeline closes before the next frame is added.
         """
         self.plans = plans(config.of(PipelineConfig))
         self.config = config

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from ingest.kafka.log import Log, TopicPartition
 
 CHECK_LAG_S = 5.0
-"""Time in seconds between two checks of the lag of the readers of a stage's output."""
+"""Time in seconds between two checks of how far the readers of a stage's output lag behind."""
 
 
 class Downstream(NamedTuple):

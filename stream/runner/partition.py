@@ -42,7 +42,8 @@ pictures. The producer holds up to three copies of unacknowledged output in memo
 OPEN_AT_ONCE = 2
 """Number of partitions that read back their state at the same time. If the one event loop read back the state of many
 partitions at the same time, all partitions would start late, with full queues. With two partitions, the event loop
-reads records of one partition while the other partition waits for the broker."""
+reads records of one partition while the other partition waits for the broker. The log keeps two connections for
+reads."""
 SETTLE_S = 1.0
 """Maximum time in seconds that a revoked partition waits for acknowledgements. At a rebalance, most acknowledgements
 have already arrived, and the rebalance must not wait for a broker that is gone."""

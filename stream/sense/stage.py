@@ -27,8 +27,8 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Length in seconds of the history that is read back in addition to the history that the rules need. The additional
-history covers the allowed lateness, and the difference between the clocks of sensor and broker."""
+"""Time span that is read back beyond the history that the rules need, in seconds. This margin covers the allowed
+lateness, and the difference between the clocks of sensor and broker."""
 
 CLOCKS_MS = 60_000
 """Maximum difference in ms between the clock that stamps readings and the clock that stamps events."""

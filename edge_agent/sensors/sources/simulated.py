@@ -21,7 +21,7 @@ _SPELL_LASTS_S = 6.0
 
 
 class SimulatedSensorSource:
-    """Simulated temperature of a cabinet: 35 ± 8 °C, hot spells of about 70 °C, and a few readings of ±999 °C."""
+    """Simulated cabinet temperature: 35 ± 8 °C, hot spells of about 70 °C, and a few impossible values of ±999 °C."""
 
     def __init__(self, sensor: SensorConfig, clock: Clock) -> None:
         self._sensor, self._clock = sensor, clock

@@ -1,10 +1,9 @@
 """Capture times of a stream's frames.
 
-The camera's clock gives the time if this clock is close to the host's clock; otherwise, the host's clock gives the
-time.
+The camera's clock gives the time if it is close to the host's clock; otherwise, the host's clock does.
 
 RTCP sender reports (RFC 3550, 6.4.1) map time stamps of a stream to the camera's clock. A time by the camera's clock
-contains no delay of network or decoder, but contains the error of the camera's clock.
+contains the error of that clock, but no delay of network or decoder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HTTP client transport for cameras. The transport accepts faulty header lines and, if configured, old TLS versions.
+"""HTTP client transport for cameras, which accepts faulty header lines and, if configured, old TLS versions.
 
 Some cameras send faulty header lines. Browsers skip a faulty header line, but h11 refuses the whole response.
 ``_TidyStream`` therefore removes faulty header lines before h11 parses the response.

@@ -20,7 +20,10 @@ from ingest.site import SensorConfig, Site
 
 
 async def examine(site: Site, settings: KafkaSettings, folder: Path, seconds: float) -> AsyncIterator[Finding]:
-    """Yield the findings of the disk, the clock, the secret files, the link, and each camera and sensor."""
+    """Yield the findings of the disk, the clock, the secret files, the link, and each camera and sensor.
+
+    Each camera and each sensor connection is checked for ``seconds``.
+    """
     yield await asyncio.to_thread(check_disk, folder, (*site.cameras, *site.sensors), site.spool)
     yield check_clock()
     for path, owner in secret_files(site, settings):

@@ -50,9 +50,10 @@ class _CountingSink:
 
 
 async def check_sensors(source: SensorSource, sensors: Sequence[SensorConfig], seconds: float) -> list[Finding]:
-    """Receive readings for ``seconds``, and up to ``OPEN_S`` until each sensor has sent a reading.
+    """Receive readings for ``seconds`` without storing them, and return the finding for each sensor.
 
-    The check does not store the readings.
+    If a sensor has sent no reading within ``seconds``, continue until each sensor has sent a reading, at most for
+    ``OPEN_S`` in all.
     """
     sink, why = _CountingSink(), ""  # why: reason if the source has ended by itself
     try:

@@ -211,8 +211,8 @@ class StationaryTracks:
         return [one for one in tracks if not any(_is_whole(detection.box, one.box) for detection in found)]
 
     def hold(self, names: Iterable[str], at_s: float) -> list[Track]:
-        """Continue the named tracks without a detection, and return the tracks whose objects are certainly still in
-        position."""
+        """Continue the named tracks without a detection, and return the tracks whose objects have certainly not
+        moved."""
         stops = [self._stops[name] for name in names if name in self._stops]
         for stop in stops:
             stop.at_s, stop.track.box = at_s, stop.position

@@ -73,7 +73,7 @@ class HeldTrack(NamedTuple):
 class Tracker(Protocol):
     """A tracker of the objects in the frames of one camera and one lane (live, late or a replay).
 
-    Callers pass frames in the order of their capture times. Pure; single-threaded.
+    Callers pass frames in the order of capture. Pure; single-threaded.
     """
 
     def step(
