@@ -236,7 +236,7 @@ def ledger_of(totals: dict[str, Any]) -> dict[str, Any]:
 
 
 def faults(options: OutageOptions, report: dict[str, Any]) -> list[str]:
-    """Check a report, and return the names of the failed checks."""
+    """Check a report, and return a list of the faults, which is empty if every check passed."""
     wrong = [name for name in ("missing", "holes", "duplicates") if report["ledger"][name]]
     pace = LinkConfig().late_bytes_per_s / 2**20 if options.late_mib_per_s is None else options.late_mib_per_s
     if pace and report["late"]["mib_per_s"] >= pace + BURST_MIB_PER_S:
