@@ -71,8 +71,8 @@ class _Receipt(NamedTuple):
 @dataclass
 class _Partition:
     """State of one partition of ``alerts``; ``next`` is the offset of the next alert to enter. ``open`` maps the
-    offset of each unfinished alert to the offset of its first receipt. ``receipts`` maps an alert's id to its
-    receipt."""
+    offset of each unfinished alert to the lowest offset that a receipt of the alert can have. ``receipts`` maps an
+    alert's id to its receipt."""
 
     next: int
     alerts_end: int = 0

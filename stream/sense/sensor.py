@@ -139,8 +139,8 @@ class SensorWatch:
         """Return the events of windows that must be evaluated although no reading has closed them.
 
         The sensor's present time is estimated as the time of its last reading plus the time since that reading
-        arrived. A window is evaluated ``max_delay_s`` after the estimated time has passed the window's end, because
-        the agent may hold a reading back for ``max_delay_s``.
+        arrived. A window is evaluated ``max_delay_s`` after the estimated time has passed the window's end plus the
+        allowed lateness, because the agent may hold a reading back for ``max_delay_s``.
         """
         if self._latest is None:
             return []
