@@ -1,4 +1,4 @@
-"""Capture process of one camera: a crash in a video decoder affects no other camera.
+"""Capture process of one camera, so that a crash in a video decoder affects no other camera.
 
 ``python -m edge_agent.camera.child`` reads the camera's configuration as a JSON object from the first line of
 standard input. The process writes only messages to the agent on standard output; output of libraries goes to standard

@@ -12,7 +12,7 @@ SLICE_S = 1.0
 reports its progress."""
 _MAX_LAG_S = 1.0
 """Maximum delay of a frame after its due time, in seconds. After a longer delay, the schedule starts again at the
-present time, and missed frames are skipped."""
+present time, without catching up."""
 
 
 class FramePacer:

@@ -103,8 +103,8 @@ def exchange(path: Path) -> Path:
     """Rename a damaged file, and give its name to the salvaged file. Return the damaged file's new path.
 
     If a crash interrupts the exchange, either the damaged file still has its name, or the salvaged file is complete.
-    After a crash, ``finish_exchange`` completes the exchange at the next start. Damaged files from earlier exchanges
-    are deleted, to free disk space for the spool.
+    ``finish_exchange`` ends an interrupted exchange at the next start. Damaged files from earlier exchanges are
+    deleted, to free disk space for the spool.
     """
     older = list(path.parent.glob(f"{path.stem}.corrupt-*"))
     aside = path.with_suffix(f".corrupt-{time.time_ns() // 1_000_000}")

@@ -1,4 +1,4 @@
-"""Frame source for RTSP cameras over TCP, UDP or TLS, with all video codecs of FFmpeg, such as H.264 and H.265."""
+"""Frame source for RTSP cameras over TCP, UDP or TLS, with FFmpeg's codecs, such as H.264, H.265 and MJPEG."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ingest.runtime.files import make_folder
 class TruthFrame:
     """Ground truth of one captured frame.
 
-    ``objects`` and ``crossings`` have the fields of SceneObject and SimulatedCrossing.
+    ``objects`` and ``crossings`` contain dictionaries with the fields of SceneObject and SimulatedCrossing.
     """
 
     index: int
