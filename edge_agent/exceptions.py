@@ -1,4 +1,21 @@
-"""Errors of the edge agent. Every error in this module derives from AgentError."""
+"""Errors of the edge agent. Every error in this module derives from AgentError.
+
+AgentError
+├── SourceError           a camera cannot be used now; its capture is retried for ever
+│   ├── RedactionFailed   a picture cannot be redacted and is not sent
+│   ├── SourceUnusable    the camera cannot be opened, or its address is invalid
+│   └── SourceStalled     the camera is open, but has sent no frame for too long
+├── SourceEnded           the source has no more frames, like a file at its end
+├── SensorSilent          one sensor of a connection does not respond; the others may work
+├── FrameUnusable         one frame cannot be made into a record; later frames may be usable
+├── SpoolError            the spool cannot keep its rows
+│   ├── SpoolUnavailable  temporary: the disk is full, read-only or failing, or the file was just salvaged
+│   ├── SpoolVersionMismatch  the spool file has tables of another version
+│   └── WrongKey          spool rows are encrypted with a key that was not given
+└── LinkError             a record was not delivered over the link
+    ├── LinkLost          the link is lost; records in flight may have arrived
+    └── RecordRefused     one record will never be accepted; other records may be
+"""
 
 from __future__ import annotations
 

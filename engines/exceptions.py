@@ -1,4 +1,21 @@
-"""Errors of the engine package. Every error derives from EngineError."""
+"""Errors of the engine package. Every error derives from EngineError.
+
+EngineError
+├── EngineStateError    a method was called before load or after close
+├── BadBatch            a batch does not have the shape or type of the model's input
+├── ModelLoadFailed     a model cannot be loaded, or its outputs contradict its manifest
+├── InferenceFailed     the backend failed on a batch
+├── DeviceLost          the device cannot be used any more by this process
+├── GpuError            a CUDA call failed; an engine raises it as InferenceFailed or DeviceLost
+├── BuildCancelled      building a TensorRT plan was cancelled
+├── ManifestError       a manifest is invalid, or does not match its model file
+├── ModelUnknown        the repository does not have the model or the version
+├── DecoderUnknown      no decoder has the name
+├── DecoderNotLoaded    the decoder of another package cannot be loaded
+├── PipelineUnknown     a batch belongs to a pipeline that is not configured
+├── OptimiseFailed      a model cannot be made smaller or faster, or pictures cannot show that it is still good
+└── AdoptFailed         a foreign model cannot be added to the repository
+"""
 
 from __future__ import annotations
 

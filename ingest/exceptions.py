@@ -1,4 +1,19 @@
-"""Errors of the ``ingest`` package. Every error derives from IngestError."""
+"""Errors of the ``ingest`` package. Every error derives from IngestError.
+
+IngestError
+├── CodecError              a record cannot be read or written
+│   ├── Truncated           the bytes end too early, or are not msgpack or JSON at all
+│   ├── Oversize            more bytes than the topic allows
+│   ├── UnknownVersion      a major version that this code does not support
+│   ├── WrongKind           a record of another kind than expected
+│   └── WrongType           a field is missing or has the wrong type
+├── ConfigError             a configuration value is invalid
+├── TopicMismatch           topics on the broker differ from the contract
+├── LogUnavailable          the log did not answer within the deadline
+├── Fenced                  a newer owner of the same partition has taken over
+├── MemberIdle              a group member was left without partitions; a restart assigns them anew
+└── LedgerError             an interval of withheld frames contradicts itself
+"""
 
 from __future__ import annotations
 

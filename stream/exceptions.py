@@ -1,4 +1,24 @@
-"""Errors of a stream processor. Every error in this module derives from StreamError."""
+"""Errors of a stream processor. Every error in this module derives from StreamError.
+
+StreamError
+├── RunnerError             the runner cannot go on; the process ends and its supervisor restarts it
+│   ├── UnknownOffset       a stage finishes a record that it did not get, or finishes a record twice
+│   ├── NotWritten          the broker did not accept a record
+│   ├── RecordsLost         a fetched record did not arrive
+│   ├── TopicCreatedAgain   the topic was deleted and created again while the stage read it
+│   └── Stuck               records wait without progress
+├── FrameError              one frame cannot be prepared; the frame becomes a dead letter
+│   ├── Undecodable         the data is no picture
+│   ├── CutShort            the picture is truncated
+│   ├── TooLarge            the picture exceeds the limit of pixels
+│   ├── TooManyScans        the picture would take hours to decode
+│   ├── WrongSize           the picture's size differs from its record
+│   ├── HeaderMismatch      the header of the record names another frame than its body
+│   └── UnknownLane         the header of the record names an unknown lane
+├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
+├── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
+└── UnusableName            the name of a picture leads out of the store; the event becomes a dead letter
+"""
 
 from __future__ import annotations
 

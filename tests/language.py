@@ -26,6 +26,7 @@ LEAST_WORDS = 4
 """Minimum number of words of a sentence or message that is drawn. Shorter texts are formats such as ``{file}:
 {error}``."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
+_DIAGRAM = re.compile(r"[├└│┌]")
 _LITERAL = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
 
@@ -44,13 +45,15 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Yield every string that stands alone as a statement, after the name of the definition or constant it describes.
 
     Such strings are docstrings, and the notes below constants and fields. The name of a module's docstring is empty.
+    Lines of a diagram are left out.
     """
     for parent in ast.walk(tree):
         body = getattr(parent, "body", None)
         for before, node in zip([None, *body], body, strict=False) if isinstance(body, list) else ():
             text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
             if isinstance(text, str):
-                yield _name(before or parent), " ".join(text.split())
+                lines = [line for line in text.splitlines() if not _DIAGRAM.search(line)]
+                yield _name(before or parent), " ".join(" ".join(lines).split())
 
 
 def _name(node: ast.AST) -> str:

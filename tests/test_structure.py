@@ -24,7 +24,7 @@ def python_files(*folders: str) -> list[Path]:
 
 def test_folders_have_at_most_fifteen_files() -> None:
     files: defaultdict[Path, int] = defaultdict(int)
-    for file in python_files(*PACKAGES, "tests"):
+    for file in python_files(*PACKAGES, "benchmarks", "tests"):
         files[file.parent.relative_to(ROOT)] += 1
     assert {str(folder): count for folder, count in files.items() if count > MAX_FILES_PER_FOLDER} == {}
 
@@ -51,3 +51,16 @@ def test_each_documented_step_of_the_path_of_a_frame_exists(file: str, name: str
         ]
         assert found, f"{file} has no {name}"
         body = found[0].body
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in python_files(*PACKAGES) if file.name == "exceptions.py"],
+    ids=lambda file: file.parent.name,
+)
+def test_the_tree_in_the_docstring_of_an_exceptions_module_names_all_its_errors(file: Path) -> None:
+    module = ast.parse(file.read_text())
+    drawn = set(re.findall(r"[├└]── (\w+)", ast.get_docstring(module) or ""))
+    derived = {node.name for node in module.body if isinstance(node, ast.ClassDef)}
+    assert len(derived - drawn) == 1  # the root stands above the branches
+    assert drawn <= derived

@@ -1,6 +1,14 @@
 """Errors of the local stack: the Kafka broker and the services on one machine.
 
 Every error in this module derives from DeployError.
+
+DeployError
+├── ToolMissing         a needed program is not installed, or too old
+├── FetchFailed         Maven could not download Kafka's jars
+├── PullFailed          a model file could not be downloaded, or is another file
+├── PictureUnusable     a file is not a picture
+├── BrokerFailed        the broker ended, or did not answer within the deadline
+└── StackError          the services of a stack cannot be run as described
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import KillOptions, footage, plan, run
-from benchmarks.killsevidence import Epoch, Numbers, Opened, SpoolCopy, SpooledRow, Topics
-from benchmarks.killsjudge import Kill, KillEvidence, judge
+from benchmarks.kills.__main__ import KillOptions, footage, plan, run
+from benchmarks.kills.evidence import Epoch, Numbers, Opened, SpoolCopy, SpooledRow, Topics
+from benchmarks.kills.judge import Kill, KillEvidence, judge
 from deploy.local.kafka.broker import Broker
 from edge_agent.spool.schema import WAITS
 from ingest.contract.identity import LATE, LIVE, FrameId

@@ -2,7 +2,7 @@
 
 Python imports a module named ``sitecustomize`` at startup if the module's folder is on ``PYTHONPATH``.
 ``SIGHTLINE_WITNESS`` names a folder in which each process appends one line per event to its own file. A written line
-survives a kill of the process. ``benchmarks.killsevidence`` reads the files in this folder.
+survives a kill of the process. ``benchmarks.kills.evidence`` reads the files in this folder.
 """
 
 from __future__ import annotations

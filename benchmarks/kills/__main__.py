@@ -3,7 +3,7 @@
 ``python -m benchmarks.kills`` runs one agent with an RTSP camera, simulated cameras and a sensor, on a broker that is
 also killed at times. SIGKILL ends the agent, or one of its capture processes, at random moments. After each kill, the
 benchmark copies the spool. The spool is unencrypted for the first third of the kills, then encrypted with one key,
-and then with another key. ``benchmarks.killsjudge`` judges the evidence. The chaos tests run this benchmark with a
+and then with another key. ``benchmarks.kills.judge`` judges the evidence. The chaos tests run this benchmark with a
 few kills.
 """
 
@@ -26,8 +26,8 @@ import psutil
 import tomli_w
 import typer
 
-from benchmarks.killsevidence import Epoch, copy_dead, copy_living, read_topics, witnessed
-from benchmarks.killsjudge import Kill, KillEvidence, judge
+from benchmarks.kills.evidence import Epoch, copy_dead, copy_living, read_topics, witnessed
+from benchmarks.kills.judge import Kill, KillEvidence, judge
 from benchmarks.report import ROOT, KeepIt, conclude, log_progress
 from deploy.local.kafka.broker import Broker
 from edge_agent.sources.simulated.config import SceneConfig
@@ -43,7 +43,7 @@ from ingest.runtime.tether import tethered
 from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
-WITNESS = ROOT / "benchmarks" / "witness"
+WITNESS = Path(__file__).parent / "witness"
 PARTITIONS = 4
 CHILD = "edge_agent.camera.child"
 SENSOR = "cabinet"

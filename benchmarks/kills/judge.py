@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.killsevidence import Epoch, Numbers, SpoolCopy, SpooledRow, Topics
+from benchmarks.kills.evidence import Epoch, Numbers, SpoolCopy, SpooledRow, Topics
 from edge_agent.spool.schema import WAITS
 from engines.node.jobs import HighWaterMarks
 from ingest.contract.identity import FrameId

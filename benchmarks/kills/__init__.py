@@ -1,0 +1,1 @@
+"""Kills of an agent, and the judgement whether committed frames were lost."""
