@@ -132,12 +132,17 @@ class BatchIntake:
 
         Resume all other partitions.
         """
-        blocked = scheduler.blocked()
         assigned = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}
-        wanted = assigned & (self._held | blocked)
+        wanted = assigned & (self._held | scheduler.blocked())
         for topic, lane in self._lanes.items():
             waiting = {tp: scheduler.rows_of(tp) for tp in assigned - wanted if tp.topic == topic}
-            wanted |= lane.paused(_load(topic, owned, scheduler), waiting)
+            in_flight = [partition for partition in owned if partition.tp in waiting]
+            load = LaneLoad(
+                rows=sum(waiting.values()),
+                jobs=sum(partition.in_flight for partition in in_flight),
+                bytes=sum(partition.in_flight_bytes for partition in in_flight),
+            )
+            wanted |= lane.paused(load, waiting)
         paused = {self.tp(kafka_tp) for kafka_tp in self._consumer.paused()}
         self._consumer.pause(*map(self._kafka_partition, wanted - paused))
         self._consumer.resume(*map(self._kafka_partition, (paused - wanted) & assigned))
@@ -148,13 +153,3 @@ class BatchIntake:
 
     def _kafka_partition(self, tp: TopicPartition) -> KafkaPartition:
         return KafkaPartition(self._settings.topic(tp.topic), tp.partition)
-
-
-def _load(topic: str, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> LaneLoad:
-    blocked = scheduler.blocked()
-    lane = [partition for partition in owned if partition.tp.topic == topic and partition.tp not in blocked]
-    return LaneLoad(
-        rows=scheduler.waiting_in(topic),
-        jobs=sum(partition.in_flight for partition in lane),
-        bytes=sum(partition.in_flight_bytes for partition in lane),
-    )

@@ -165,9 +165,9 @@ class Job:
     queued_ns: int = 0
     """Unix time in ns at which the job began to wait for an engine."""
     waiting_rows: int = 0
-    """Value of ``rows`` while the job waits for an engine, cached because the scheduler reads the number often."""
+    """Number of regions that wait for an engine, set by ``measure_waiting``. Each region is one row of a batch."""
     captured_ns: int = 0
-    """Earliest capture time (Unix, in ns) of the job's frames that wait for an engine."""
+    """Earliest capture time (Unix, in ns) of the job's frames that wait for an engine, set by ``measure_waiting``."""
     deadline_ns: int = 0
     """Unix time in ns at which the results of the job are due."""
     out_of_order: list[FrameId] = field(default_factory=list)
@@ -178,10 +178,11 @@ class Job:
         """Return whether every task of the job is classified or has finally failed."""
         return all(task.settled for task in self.tasks.values())
 
-    @property
-    def rows(self) -> int:
-        """Number of regions that are not classified yet. Each region is one row of a batch."""
-        return sum(len(task.images) for task in self.tasks.values() if not task.settled)
+    def measure_waiting(self) -> None:
+        """Set ``waiting_rows`` and ``captured_ns`` from the tasks that are not classified yet."""
+        waiting = [task for task in self.tasks.values() if not task.settled]
+        self.waiting_rows = sum(len(task.images) for task in waiting)
+        self.captured_ns = min((task.item.captured_ns for task in waiting), default=0)
 
     def shed(self, reason: str, chosen: Callable[[BatchItem], bool]) -> int:
         """Shed the unclassified items for which ``chosen`` returns true, and return the number of shed items.
@@ -208,7 +209,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         return Job(record, refused=[parked(record, STAGE, error, pipeline)])
     job, images = Job(record, batch.pipeline, len(batch.items) == 1), iter(batch.pictures())
-    lane = h.lane_of(record.headers, record.topic)
+    lane, preparation = h.lane_of(record.headers, record.topic), batch.preparation
     for item, frame in zip(batch.items, batch.attached_frames(), strict=True):
         item_images = list(itertools.islice(images, len(item.regions)))
         if is_replay(lane) and item.lane != lane:  # the body of a replayed batch names the original lane
@@ -220,7 +221,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
             item_images, item = [], _shed(item, OUT_OF_ORDER)
         marks.advance(item.id, item.lane, batch.pipeline)
         if item_images:
-            job.tasks[len(job.items)] = ItemTask(item, batch.preparation, item_images, frame)
+            job.tasks[len(job.items)] = ItemTask(item, preparation, item_images, frame)
         job.items.append(item)
     if batch.pipeline not in pipelines:
         for task in job.tasks.values():

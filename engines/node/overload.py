@@ -1,8 +1,9 @@
 """Measure the overload of a node, and decide how far each pipeline reduces its work under its overload policy.
 
-Pure. The load is measured in periods of ``PERIOD_S``. A node is saturated in a period if work waits for an engine
-during most of the period. A pipeline reduces its work while the node is saturated, most results of the pipeline miss
-the latency goal, and the mean age of these results does not fall. Late frames alone do not show overload, because an
+Pure. The load is measured in periods of ``PERIOD_S``. Only live frames count, because late frames use the device time
+that live frames leave. A node is saturated in a period if live frames wait for a loaded model during most of the
+period. A pipeline reduces its work while the node is saturated, most results of the pipeline miss the latency goal,
+and the mean age of these results does not fall. Results that miss the goal alone do not show overload, because an
 earlier stage may have been slow. A pipeline ends a reduction step by step, once the measured load leaves enough
 capacity.
 """
@@ -24,7 +25,7 @@ PERIOD_S = 1.0
 """Length in s of a measurement period. A period has time for many batches, and is short compared with an overload
 that users notice."""
 SATURATED_SHARE = 0.8
-"""A node is saturated in a period if work waits for an engine during at least this fraction of the period."""
+"""A node is saturated in a period if live frames wait for an engine during at least this fraction of the period."""
 SETTLE_PERIODS = 2
 """Minimum number of periods between two increases of a pipeline's reduction. In this time, the frames that waited
 before the first increase are classified."""
@@ -99,7 +100,7 @@ class DeviceLoad:
         self._used_s[pipeline] += seconds
 
     def note(self, now_s: float, waiting: bool) -> PeriodLoad | None:
-        """Note whether work waits for an engine from ``now_s`` on.
+        """Note whether live frames wait for an engine from ``now_s`` on.
 
         If a period ends at ``now_s``, return the load of the period, else None.
         """
@@ -215,17 +216,20 @@ class OverloadPolicies:
         return self._control(pipeline).lighter and self._models.has_lighter(pipeline)
 
     def classified(self, pipeline: str, tasks: Iterable[ItemTask], end_ns: int) -> None:
-        """Note the age that live results will have when they are written, at the Unix time ``end_ns``."""
+        """Note the age that live results will have when they are written, at the Unix time ``end_ns``.
+
+        Replayed frames do not count, because they are old when the node reads them.
+        """
         control, goal_s = self._control(pipeline), self._models.config(pipeline).goal_s
-        for task in tasks:
+        for task in (task for task in tasks if task.item.lane == LIVE):
             control.classified(len(task.images), (end_ns - task.item.captured_ns) / 1e9, goal_s)
 
     def use(self, pipeline: str, seconds: float) -> None:
-        """Add measured device time in s that a pipeline has used."""
+        """Add measured device time in s that live batches of a pipeline have used."""
         self._load.use(pipeline, seconds)
 
     def note(self, now_ns: int, waiting: bool) -> None:
-        """Note whether work waits for an engine from ``now_ns`` on.
+        """Note whether live frames wait for an engine from ``now_ns`` on.
 
         At the end of a period, adjust how far every pipeline reduces its work.
         """

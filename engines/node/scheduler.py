@@ -103,11 +103,6 @@ class Scheduler:
         """Number of regions that wait for an engine."""
         return self._rows.total()
 
-    def waiting_in(self, topic: str) -> int:
-        """Return the number of regions from one topic that wait for an engine, except from blocked partitions."""
-        blocked = self.blocked()
-        return sum(rows for tp, rows in self._rows.items() if tp.topic == topic and tp not in blocked)
-
     def rows_of(self, tp: TopicPartition) -> int:
         """Return the number of regions from one topic partition that wait for an engine."""
         return self._rows[tp]
@@ -129,13 +124,13 @@ class Scheduler:
         if job.settled:
             return
         goal_ns = round(self._models.config(job.pipeline).goal_s * 1e9)
-        job.queued_ns, job.captured_ns = now_ns, min(task.item.captured_ns for task in job.tasks.values())
+        job.queued_ns = now_ns
+        job.measure_waiting()
         job.deadline_ns = min(max(job.captured_ns + goal_ns, now_ns), now_ns + goal_ns)
         key = QueueKey(job.pipeline, tp.topic == BATCHES_LATE)
         self._queues[key].setdefault(tp, deque()).append(job)
-        job.waiting_rows = job.rows
         self._rows[tp] += job.waiting_rows
-        self.policies.note(now_ns, self.waiting > 0)
+        self._note_waiting(now_ns)
 
     def drop(self, tp: TopicPartition) -> None:
         """Discard the jobs of a topic partition that was revoked."""
@@ -158,7 +153,7 @@ class Scheduler:
             if not self._models.is_loading(key.pipeline)
         }
         if not demands:
-            self.policies.note(now_ns, self.waiting > 0)
+            self._note_waiting(now_ns)
             return None
         key = self._shares.choose(demands)
         merged = MergedBatch(key.pipeline, late=key.late, lighter=self._uses_lighter(key))
@@ -170,14 +165,23 @@ class Scheduler:
         if not key.late:
             end_ns = now_ns + round((merged.expected_s + self.write_s) * 1e9)
             self.policies.classified(key.pipeline, merged.tasks, end_ns)
-        self.policies.note(now_ns, self.waiting > 0)
+        self._note_waiting(now_ns)
         return merged
 
     def finished(self, merged: MergedBatch) -> None:
         """Charge the measured device time of a batch to its pipeline, in place of the expected time."""
         key = QueueKey(merged.pipeline, merged.late)
         self._shares.charge(key, self._level(key), merged.took.device_s - merged.expected_s)
-        self.policies.use(merged.pipeline, merged.took.device_s)
+        if not merged.late:
+            self.policies.use(merged.pipeline, merged.took.device_s)
+
+    def _note_waiting(self, now_ns: int) -> None:
+        """Tell the overload policies whether live jobs wait whose model is loaded.
+
+        Late jobs only use device time that live jobs leave, and jobs of a loading model use no device time.
+        """
+        waiting = any(not key.late and not self._models.is_loading(key.pipeline) for key in self._queues)
+        self.policies.note(now_ns, waiting)
 
     def _uses_lighter(self, key: QueueKey) -> bool:
         return not key.late and self.policies.uses_lighter(key.pipeline)
@@ -200,12 +204,13 @@ class Scheduler:
         end_ns = now_ns + round((self._batch_s(key, min(rows, most_rows)) + self.write_s) * 1e9)
         oldest_ns = end_ns - round(config.freshness_s * 1e9)
         for tp, jobs in list(queue.items()):
-            for job in jobs:
-                if job.captured_ns < oldest_ns:
-                    self.policies.shed_stale(job, oldest_ns)
-                    self._rows[tp] -= job.waiting_rows - job.rows
-                    job.waiting_rows = job.rows
-            if any(job.settled for job in jobs):
+            stale = [job for job in jobs if job.captured_ns < oldest_ns]
+            for job in stale:
+                self.policies.shed_stale(job, oldest_ns)
+                self._rows[tp] -= job.waiting_rows
+                job.measure_waiting()
+                self._rows[tp] += job.waiting_rows
+            if any(job.settled for job in stale):
                 queue[tp] = deque(job for job in jobs if not job.settled)
             if not queue[tp]:
                 del queue[tp]
@@ -216,12 +221,12 @@ class Scheduler:
 
     def _chosen(self, key: QueueKey, now_ns: int) -> list[TopicPartition]:
         """Return the topic partitions of the jobs to merge into the next batch, in the order of deadlines."""
-        most_rows = self._max_rows(key)
+        most_rows, lighter = self._max_rows(key), self._uses_lighter(key)
         jobs = self._by_deadline(key)
         fitting, behind = self._fill(jobs, most_rows)
 
         def predict_s(rows: int) -> float:
-            return self._batch_s(key, rows)
+            return self._models.batch_s(key.pipeline, rows, lighter=lighter)
 
         config = self._models.config(key.pipeline)
         fresh_s = config.freshness_s if config.overload == "shed" else 0.0

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka import TopicPartition as KafkaPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.node.intake import LATE_SHARE, LIVE_BYTES, LIVE_JOBS, LIVE_ROWS_PER_INSTANCE, LaneLoad, LaneThrottle
+from engines.node.intake import (
+    LATE_SHARE,
+    LIVE_BYTES,
+    LIVE_JOBS,
+    LIVE_ROWS_PER_INSTANCE,
+    BatchIntake,
+    LaneLoad,
+    LaneThrottle,
+)
+from engines.node.jobs import HighWaterMarks
+from engines.node.scheduler import Scheduler
+from engines.node.takeover import OwnedPartition
 from ingest.contract.topics import BATCHES
 from ingest.kafka.log import TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.position import StartPosition
+from ingest.kafka.settings import KafkaSettings
+from tests.engines.node.batches import EvenModels, item, record
 
 ONE, TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
 
@@ -61,3 +77,46 @@ def test_a_lane_over_its_rows_pauses_partitions_until_the_others_hold_half_of_th
     assert bool(paused) == (sum(rows) > limit)
     if paused:
         assert sum(count for tp, count in waiting.items() if tp not in paused) <= limit // 2
+
+
+class FakeConsumer:
+    """A consumer of two assigned partitions, which only keeps the set of paused partitions."""
+
+    def __init__(self) -> None:
+        self.stopped: set[KafkaPartition] = set()
+
+    def assignment(self) -> set[KafkaPartition]:
+        return {KafkaPartition(f"sightline.{tp.topic}", tp.partition) for tp in (ONE, TWO)}
+
+    def paused(self) -> set[KafkaPartition]:
+        return set(self.stopped)
+
+    def pause(self, *partitions: KafkaPartition) -> None:
+        self.stopped |= set(partitions)
+
+    def resume(self, *partitions: KafkaPartition) -> None:
+        self.stopped -= set(partitions)
+
+
+async def test_jobs_of_a_loading_model_pause_their_partition_and_do_not_count_as_load_of_the_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer, models = FakeConsumer(), EvenModels(8)
+    monkeypatch.setattr("engines.node.intake.kafka.consumer", lambda *_, **__: consumer)
+    intake, scheduler = BatchIntake(KafkaSettings(), "engine", 1, 6000), Scheduler(models)
+    owned = [
+        OwnedPartition(tp, await MemoryLog(2).writer(str(tp)), HighWaterMarks(), StartPosition(0))
+        for tp in (ONE, TWO)
+    ]
+    models.loading = {"new"}
+    for partition, pipeline, rows in zip(owned, ("new", "regions"), (LIVE_ROWS_PER_INSTANCE, 5), strict=True):
+        batch = record([item(0, rows=rows)], pipeline=pipeline)
+        scheduler.add(partition.tp, partition.take(batch, frozenset({"new", "regions"})), 0)
+    intake.throttle(owned, scheduler)
+    assert {intake.tp(kafka_tp) for kafka_tp in consumer.stopped} == {ONE}
+    models.loading.clear()
+    intake.throttle(owned, scheduler)
+    assert {intake.tp(kafka_tp) for kafka_tp in consumer.stopped} == {ONE}  # the lane now exceeds its limit
+    scheduler.drop(ONE)
+    intake.throttle(owned, scheduler)
+    assert not consumer.stopped

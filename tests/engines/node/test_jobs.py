@@ -116,7 +116,8 @@ class TestJobs:
         accept(record([item(0, rows=2), item(1)]), marks, PIPELINES)
         job = accept(record([item(0, rows=2), item(1), item(2)]), marks, PIPELINES)
         assert [i.seq for i in job.items] == [2]
-        assert job.rows == 1
+        job.measure_waiting()
+        assert job.waiting_rows == 1
 
     def test_an_unreadable_batch_becomes_a_dead_letter_with_its_original_bytes(self) -> None:
         bad = record([item(0)])

@@ -7,6 +7,7 @@ import random
 from collections import Counter, defaultdict
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,8 @@ from engines.node.fairshare import FLOOR_SHARE
 from engines.node.intake import LIVE_ROWS_PER_INSTANCE
 from engines.node.jobs import HighWaterMarks, ItemTask, Job, accept
 from engines.node.scheduler import MergedBatch, Scheduler
-from ingest.contract.records import Canvas
+from ingest.contract.identity import LIVE
+from ingest.contract.records import Canvas, Preparation
 from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.kafka.log import LogRecord, TopicPartition
 from tests.engines.node.batches import EvenModels, item, record
@@ -101,6 +103,18 @@ class TestScheduler:
         assert [offsets(scheduler.next(5 * 10**9)) for _ in range(3)] == [[1], [0], []]
         assert scheduler.policies.shed_counts() == {("regions", "stale"): 1}
 
+    def test_a_job_without_its_stale_frames_is_as_old_as_its_oldest_fresh_frame(self) -> None:
+        models, second = EvenModels(8, row_s=0.01), 10**9
+        models.configure("regions", freshness_s=2.0)
+        scheduler = Scheduler(models)
+        two = record([item(0, captured_ns=second), item(1, captured_ns=5 * second)])
+        each = accept(two, HighWaterMarks(), frozenset({"regions"}))
+        scheduler.add(LIVE_0, each, 5 * second)
+        merged = scheduler.next(5 * second)
+        assert merged is not None
+        assert [task.item.seq for task in merged.tasks] == [1]
+        assert (each.captured_ns, each.waiting_rows, scheduler.waiting) == (5 * second, 1, 0)
+
     def test_a_full_batch_is_chosen_if_all_deadlines_are_missed_anyway(self) -> None:
         scheduler = Scheduler(EvenModels(4, row_s=2.0))
         for offset in range(8):
@@ -117,19 +131,19 @@ class TestScheduler:
         scheduler.add(LIVE_0, job(LIVE_0, 1, rows=2), 0)
         scheduler.add(LIVE_1, job(LIVE_1, 2), 0)
         assert scheduler.blocked() == {LIVE_0}
-        assert (scheduler.waiting, scheduler.waiting_in(BATCHES)) == (6, 1)
+        assert (scheduler.waiting, scheduler.rows_of(LIVE_1)) == (6, 1)
         assert offsets(scheduler.next(0)) == [1, 2]
         assert scheduler.next(0) is None
         models.loading.clear()
         assert scheduler.blocked() == set()
-        assert scheduler.waiting_in(BATCHES) == 3
+        assert (scheduler.rows_of(LIVE_0), scheduler.rows_of(LIVE_1)) == (3, 0)
         assert offsets(scheduler.next(0)) == [0]
 
     def test_late_jobs_are_never_merged_into_a_live_batch_and_go_after_it(self) -> None:
         scheduler = Scheduler(EvenModels(8))
         scheduler.add(LATE_0, job(LATE_0, 0), 0)
         scheduler.add(LIVE_1, job(LIVE_1, 1), 0)
-        assert (scheduler.waiting_in(BATCHES), scheduler.waiting_in(BATCHES_LATE)) == (1, 1)
+        assert (scheduler.rows_of(LIVE_1), scheduler.rows_of(LATE_0)) == (1, 1)
         assert [offsets(scheduler.next(0)) for _ in range(2)] == [[1], [0]]
         assert scheduler.waiting == 0
 
@@ -157,6 +171,7 @@ class SimulatedNode:
         self.models = models
         self.scheduler = Scheduler(models)
         self.now_s = 0.0
+        self.lane = LIVE
         self.arrivals: defaultdict[str, list[float]] = defaultdict(list)
         self.used_s: Counter[str] = Counter()
         self.done: defaultdict[str, list[float]] = defaultdict(list)
@@ -175,8 +190,8 @@ class SimulatedNode:
         """Read the frames that have arrived, up to the limit of waiting rows."""
         while times and times[0] <= now_s and self.scheduler.rows_of(tp) < LIVE_ROWS_PER_INSTANCE:
             captured_ns, number = round(heapq.heappop(times) * 1e9), len(self.jobs)
-            one = PLAIN.model_copy(update={"seq": number, "captured_ns": captured_ns})
-            task = ItemTask(one, Canvas(64, 64, 3), [PIXELS])
+            one = PLAIN.model_copy(update={"seq": number, "captured_ns": captured_ns, "lane": self.lane})
+            task = ItemTask(one, Preparation(Canvas(64, 64, 3)), [PIXELS])
             self.jobs.append(Job(LogRecord(*tp, number, None, b""), pipeline, True, [one], {0: task}))
             self.scheduler.add(tp, self.jobs[-1], round(now_s * 1e9))
 
@@ -295,6 +310,26 @@ class TestOverloadPolicies:
         after = [each for each in node.jobs[before:] if each.items[0].captured_ns > last_s * 1e9]
         assert after
         assert not [each for each in after if each.items[0].reason]
+
+    @pytest.mark.parametrize("other", ["loading", "late"])
+    def test_frames_that_live_frames_do_not_wait_for_keep_no_reduction(self, other: str) -> None:
+        node = policy_node(overload="every-nth")
+        late_tp = TopicPartition(BATCHES_LATE if other == "late" else BATCHES, 9)
+        node.models.loading = {"other"} if other == "loading" else set()
+        node.run(20)
+        assert node.degrees[-1][1] > 1
+        backlog = [20.0] * (20_000 if other == "late" else 10)
+        while node.now_s < 60:
+            node.read("other", backlog, late_tp, node.now_s)
+            node.run(node.now_s + 0.1)
+        assert node.degrees[-1][1] == 1
+        assert node.scheduler.rows_of(late_tp)  # the other frames wait until the end
+
+    def test_old_replayed_frames_are_no_sign_of_overload(self) -> None:
+        node = policy_node(overload="every-nth")
+        node.lane = "replay-1"
+        node.run(20)
+        assert node.degrees == []
 
     def test_a_new_policy_ends_the_reduction_of_the_old_one(self) -> None:
         node = policy_node(overload="every-nth")
