@@ -99,7 +99,6 @@ class Cascade:
                 each.label(at_least=MAX_CROPS)
         for each in passes:
             each.label()
-        for each in passes:
             counts = Counter(one.missing or LABELLED for given in each.attributes.values() for one in given)
             for outcome, count in counts.items():
                 self._metrics.attributes.labels(self._pipeline, each.config.name, outcome).inc(count)

@@ -309,12 +309,13 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         except PipelineUnknown as error:
             for task in merged.tasks:
                 task.error = error
+        else:
+            took_s = self._clock.monotonic() - started_s
+            self._seconds_per_row = MEMORY * self._seconds_per_row + (1.0 - MEMORY) * took_s / rows
+            self._metrics.infer.observe(took_s)
+            self._metrics.rows.labels(merged.pipeline).inc(rows)
+            self._observe_stages(merged, started_ns)
         self._scheduler.finished(merged)
-        took_s = self._clock.monotonic() - started_s
-        self._seconds_per_row = MEMORY * self._seconds_per_row + (1.0 - MEMORY) * took_s / rows
-        self._metrics.infer.observe(took_s)
-        self._metrics.rows.labels(merged.pipeline).inc(rows)
-        self._observe_stages(merged, started_ns)
 
     def _observe_stages(self, merged: MergedBatch, started_ns: int) -> None:
         pipeline, model = merged.pipeline, merged.jobs[0].model

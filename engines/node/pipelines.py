@@ -340,7 +340,8 @@ class LiveModels:
     def _refusal(self, wanted: Wanted, settings: ModelSettings, error: Exception) -> ConfigError:
         """Note and log that a model version cannot be loaded, and return the error for the caller to raise."""
         name = wanted.name
-        self._refused[name] = settings, self._monotonic() + RETRY_S
+        if self._is_wanted(name):  # else removed meanwhile
+            self._refused[name] = settings, self._monotonic() + RETRY_S
         self._measure()
         reason = str(error) if isinstance(error, EngineError) else repr(error)
         serving = self._serving[name].settings.version if name in self._serving else "none"

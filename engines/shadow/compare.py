@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Box, Detection, ShadowDifference
@@ -76,14 +76,14 @@ def _overlap(one: Box, other: Box) -> float:
     return 1.0 if one == other else one.iou(other)  # equal boxes without area have no intersection
 
 
-def _difference(form: str, found: Detection, other: Detection | None = None) -> ShadowDifference:
-    return ShadowDifference.model_validate(
-        {
-            "form": form,
-            "box": found.box,
-            "label": found.label,
-            "score": found.score,
-            "other_label": other.label if other else "",
-            "other_score": other.score if other else 0.0,
-        }
+def _difference(
+    form: Literal["label", "score", "missed", "extra"], found: Detection, other: Detection | None = None
+) -> ShadowDifference:
+    return ShadowDifference(
+        form=form,
+        box=found.box,
+        label=found.label,
+        score=found.score,
+        other_label=other.label if other else "",
+        other_score=other.score if other else 0.0,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ingest.contract.records import ShadowRecord
@@ -91,15 +91,7 @@ class ShadowReport:
             "frames": self.frames,
             "agreement": round(self.agreement, 4),
             "score_differences": self.score_differences,
-            "labels": {
-                label: {
-                    "found": counts.found,
-                    "missed": counts.missed,
-                    "relabelled": counts.relabelled,
-                    "extra": counts.extra,
-                }
-                for label, counts in sorted(self.labels.items())
-            },
+            "labels": {label: asdict(counts) for label, counts in sorted(self.labels.items())},
             "largest": [
                 {
                     "frame": str(record.frame),

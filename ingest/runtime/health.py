@@ -67,7 +67,7 @@ class Health:
             self._loop.call_soon_threadsafe(reply)
             return answer.result(answer_s)
         except TimeoutError:
-            return f"the event loop has not turned for {answer_s:g} s"
+            return f"the event loop has not responded for {answer_s:g} s"
         except RuntimeError:
             return "the service has ended"
 

@@ -138,6 +138,17 @@ async def test_the_metric_of_refused_models_forgets_removed_pipelines(bench: Liv
     assert bench.registry.get_sample_value("sightline_engine_refused_models") == 0
 
 
+async def test_a_pipeline_removed_while_its_broken_model_loads_does_not_count_as_refused(bench: LiveBench) -> None:
+    bench.source.broken = {"regions@1"}
+    bench.live.want([CARS])
+    loading = asyncio.create_task(bench.live.update())
+    await asyncio.sleep(0)
+    bench.live.want([])
+    with pytest.raises(ConfigError, match="is broken"):
+        await loading
+    assert bench.registry.get_sample_value("sightline_engine_refused_models") == 0
+
+
 async def test_a_pipeline_is_loading_until_its_model_is_served_or_refused(bench: LiveBench) -> None:
     updates: list[frozenset[str]] = []
     bench.live.on_update = lambda: updates.append(bench.live.names)
