@@ -161,9 +161,8 @@ def _children() -> list[psutil.Process]:
     psutil reads the state of every process on the machine. That costs two milliseconds per call, so the usual answer
     of no children comes from Linux's own list.
     """
-    lists = [task / "children" for task in Path("/proc/self/task").iterdir()]
-    with contextlib.suppress(OSError):  # the list of a thread that has just ended, or a kernel without these lists
-        if not any(path.read_text() for path in lists):
+    with contextlib.suppress(OSError):  # the list of a thread that has just ended, or a system without these lists
+        if not any((task / "children").read_text() for task in Path("/proc/self/task").iterdir()):
             return []
     return psutil.Process().children(recursive=True)
 

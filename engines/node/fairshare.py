@@ -76,5 +76,3 @@ class FairShares(Generic[Key]):
                 if key not in self._waiting:
                     self._used_s[key] = max(self._used_s[key], present_s)
         self._waiting = {key: demand.level for key, demand in demands.items()}
-        for level in self._owed_s.keys() - set(self._waiting.values()):
-            self._owed_s[level] = min(self._owed_s[level], 0.0)

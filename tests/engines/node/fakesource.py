@@ -1,21 +1,25 @@
-"""Fakes for the tests of the node: its consumer, and a source of models under any version number, some of them broken
-or slow to load."""
+"""Fakes for the tests of the node, and a running node.
+
+The fakes are its consumer, and a source of models under any version number, some of them broken or slow to load.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition as KafkaPartition
 
 from engines.backends.fake import FakeEngine
 from engines.exceptions import EngineStateError, ModelLoadFailed, ModelUnknown
+from engines.node.node import Node
 from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
-from ingest.kafka.log import LogRecord, TopicPartition
+from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.site import PipelineConfig
 from tests.paths import MODELS
 
@@ -108,3 +112,24 @@ def is_open(engine: FakeEngine) -> bool:
 async def configured(live: LiveModels, pipelines: Sequence[PipelineConfig]) -> None:
     live.want(pipelines)
     await live.update()
+
+
+@asynccontextmanager
+async def running(node: Node, intake: FakeIntake, *partitions: KafkaPartition) -> AsyncIterator[None]:
+    """Run a node for the ``with`` block, after it has taken over these partitions."""
+    await node.on_partitions_assigned(list(partitions))
+    await asyncio.wait_for(intake.all_begun.wait(), 60)
+    stop = asyncio.Event()
+    task = asyncio.create_task(node.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 60)
+
+
+async def until_written(log: Log, topic: str, count: int, partition: int = 0) -> None:
+    """Wait until a topic partition has ``count`` records."""
+    async with asyncio.timeout(60):
+        while (await log.ends(topic))[partition] < count:
+            await asyncio.sleep(0.001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 from prometheus_client import CollectorRegistry
 
 from engines.backends.fake import FakeEngine
@@ -36,7 +38,7 @@ from ingest.kafka.log import LogRecord
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import PipelineConfig, SecondModelConfig
 from tests.engines.node.batches import PIPELINES, item, record
-from tests.engines.node.fakesource import FakeIntake, FakeSource, configured
+from tests.engines.node.fakesource import FakeIntake, FakeSource, configured, running, until_written
 from tests.paths import MODELS
 
 TYPE = SecondModelConfig(name="type", model="regions")
@@ -84,6 +86,18 @@ def second_model(engine: FakeEngine | None = None, config: SecondModelConfig = T
     second = SecondModel(config, Repository(MODELS).open("regions"), engine or FakeEngine())
     second.open()
     return second
+
+
+class CountingEngine(FakeEngine):
+    """Engine that records the size of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def _infer_impl(self, images: Images) -> dict[str, np.ndarray]:
+        self.sizes.append(len(images))
+        return dict(super()._infer_impl(images))
 
 
 class Rig:
@@ -192,11 +206,17 @@ class TestCrops:
         [b"", b"no picture", jpeg()[:40], jpeg(width=32), b"RIFF\x10\x00\x00\x00WEBPVP8 "],
         ids=["empty", "text", "cut", "another-size", "webp-header"],
     )
-    def test_a_frame_that_is_no_picture_of_the_declared_size_is_not_decoded(self, data: bytes) -> None:
+    def test_a_frame_that_is_no_picture_of_the_declared_size_is_refused(self, data: bytes) -> None:
         assert decoded(data, (64, 64)) is None
 
-    def test_a_frame_that_declares_a_gigabyte_is_not_decoded(self) -> None:
-        assert decoded(jpeg(), (30_000, 30_000)) is None
+    @pytest.mark.parametrize(("most_pixels", "width"), [(cascade_module.MAX_FRAME_PIXELS, 32), (64 * 64 - 1, 64)])
+    def test_a_frame_of_another_size_or_of_too_many_pixels_is_refused_before_it_is_decoded(
+        self, most_pixels: int, width: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = jpeg(width=width)
+        monkeypatch.setattr(cascade_module, "MAX_FRAME_PIXELS", most_pixels)
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the frame was decoded"))
+        assert decoded(data, (64, 64)) is None
 
     def test_jpeg_and_webp_frames_are_decoded(self) -> None:
         webp = cv2.imencode(".webp", np.full((48, 64, 3), 200, np.uint8))[1].tobytes()
@@ -205,6 +225,15 @@ class TestCrops:
             assert picture is not None
             assert picture.shape == (48, 64, 3)
             assert abs(int(picture.mean()) - 200) <= 2
+
+    def test_a_frame_is_decoded_without_the_rotation_in_its_header(self) -> None:
+        rotated = Image.Exif()
+        rotated[ExifTags.Base.Orientation] = 6
+        file = io.BytesIO()
+        Image.new("RGB", (64, 48)).save(file, "jpeg", exif=rotated)
+        picture = decoded(file.getvalue(), (64, 48))
+        assert picture is not None
+        assert picture.shape == (48, 64, 3)
 
 
 class TestAttributes:
@@ -218,13 +247,6 @@ class TestAttributes:
         assert rig.count("labelled") == 1
 
     def test_all_crops_of_a_merged_batch_reach_the_second_engine_in_full_batches(self) -> None:
-        class CountingEngine(FakeEngine):
-            sizes: list[int] = []
-
-            def _infer_impl(self, images: Images) -> dict[str, np.ndarray]:
-                self.sizes.append(len(images))
-                return dict(super()._infer_impl(images))
-
         engine = CountingEngine()
         second = second_model(engine)
         engine._batch_size = 4  # the fastest size of the warm-up depends on the machine
@@ -295,8 +317,12 @@ class TestAttributes:
 
     def test_more_crops_than_are_held_at_once_are_classified_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cascade_module, "MAX_CROPS", 2)
-        rig = Rig((TYPE, second_model()))
+        engine = CountingEngine()
+        rig = Rig((TYPE, second_model(engine)))
+        engine._batch_size = 4
+        engine.sizes.clear()
         cars = rig.classify(with_frames(*(jpeg(BUS if n % 2 else CAR) for n in range(5))))
+        assert engine.sizes == [2, 2, 1]
         assert [car.attributes[0].label for car in cars] == ["car", "bus", "car", "bus", "car"]
 
     def test_a_dead_letter_keeps_the_frame_for_its_replay(self) -> None:
@@ -413,18 +439,12 @@ class TestLiveSecondModels:
 
 
 async def test_a_node_writes_detections_and_attributes_in_one_record() -> None:
-    log, intake, stop, live = MemoryLog(2), FakeIntake(), asyncio.Event(), live_models(SecondSource())
+    log, intake, live = MemoryLog(2), FakeIntake(), live_models(SecondSource())
     await configured(live, [PIPELINE])
     node = Node(log, intake, live, concurrency=2, metrics=NodeMetrics(CollectorRegistry()))  # type: ignore[arg-type]
-    await node.on_partitions_assigned([KafkaPartition("sightline.batches", 0)])
-    await asyncio.wait_for(intake.all_begun.wait(), 60)
-    intake.fetched.put_nowait([with_frames(jpeg(BUS), b""), with_frames(jpeg(CAR), offset=1, first_seq=2)])
-    running = asyncio.create_task(node.run(stop))
-    async with asyncio.timeout(60):
-        while (await log.ends(RESULTS))[0] < 3:
-            await asyncio.sleep(0.01)
-    stop.set()
-    await running
+    async with running(node, intake, KafkaPartition("sightline.batches", 0)):
+        intake.fetched.put_nowait([with_frames(jpeg(BUS), b""), with_frames(jpeg(CAR), offset=1, first_seq=2)])
+        await until_written(log, RESULTS, 3)
     written = [decode(Result, one.value) async for one in log.read(RESULTS, 0, 0, 3)]
     given = [one.attributes[0] for result in written for one in result.detections]
     assert [one.label or one.missing for one in given] == ["bus", NO_FRAME, "car"]

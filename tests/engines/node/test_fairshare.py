@@ -78,6 +78,17 @@ def test_a_lower_level_with_single_batches_does_not_exceed_its_floor() -> None:
     assert used["low"] <= FLOOR_SHARE * 1000 + 1
 
 
+def test_a_lower_level_gets_no_credit_for_time_in_which_none_of_its_queues_waited() -> None:
+    shares = FairShares[str]()
+    both, chosen = {"high": Demand(0, 0), "low": Demand(2, 0)}, Counter[str]()
+    for turn in range(1020):
+        demands = both if turn == 0 or turn >= 1000 else {"high": Demand(0, 0)}
+        one = shares.choose(demands)
+        shares.charge(one, demands[one].level, 0.01)
+        chosen[one] += 1
+    assert chosen["low"] <= FLOOR_SHARE * 20 + 1
+
+
 def test_an_unused_device_serves_a_low_level_fully() -> None:
     shares = FairShares[str]()
     for _ in range(50):

@@ -26,7 +26,7 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.position import StartPosition
 from ingest.site import PipelineConfig
 from tests.engines.node.batches import item, record
-from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured
+from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured, running, until_written
 
 ONE, TWO = KafkaPartition("sightline.batches", 0), KafkaPartition("sightline.batches.late", 1)
 OTHER = KafkaPartition("sightline.batches", 1)
@@ -242,25 +242,18 @@ async def test_the_configuration_is_read_once_per_fetch_before_batches_of_unknow
         nonlocal refreshed
         refreshed += 1
 
-    log, stop = MemoryLog(2), asyncio.Event()
-    metrics = NodeMetrics(CollectorRegistry())
+    log, metrics = MemoryLog(2), NodeMetrics(CollectorRegistry())
     node = Node(log, intake, no_models(), concurrency=1, metrics=metrics, refresh=refresh)
-    await node.on_partitions_assigned([ONE])
-    await asyncio.wait_for(intake.all_begun.wait(), 60)
-    intake.fetched.put_nowait([record([item(n)], offset=n) for n in range(2)])
-    running = asyncio.create_task(node.run(stop))
-    async with asyncio.timeout(60):
-        while (await log.ends(DEADLETTER))[0] < 2:
-            await asyncio.sleep(0.01)
-    stop.set()
-    await running
+    async with running(node, intake, ONE):
+        intake.fetched.put_nowait([record([item(n)], offset=n) for n in range(2)])
+        await until_written(log, DEADLETTER, 2)
     assert refreshed == 1
 
 
 async def test_batches_of_other_pipelines_are_classified_while_the_model_of_a_new_pipeline_loads(
     intake: FakeIntake,
 ) -> None:
-    source, stop, log = FakeSource(), asyncio.Event(), MemoryLog(2)
+    source, log = FakeSource(), MemoryLog(2)
     live = LiveModels(source, NodeMetrics(CollectorRegistry()), lambda: 0.0)
     old, new = (CARS.model_copy(update={"name": name}) for name in ("regions", "new"))
     await configured(live, [old])
@@ -271,21 +264,15 @@ async def test_batches_of_other_pipelines_are_classified_while_the_model_of_a_ne
 
     metrics = NodeMetrics(CollectorRegistry())
     node = Node(log, intake, live, concurrency=1, metrics=metrics, refresh=refresh)
-    await node.on_partitions_assigned([ONE, OTHER])
-    await asyncio.wait_for(intake.all_begun.wait(), 60)
-    intake.fetched.put_nowait([record([item(0, camera="a")], offset=0, pipeline="new")])
-    intake.fetched.put_nowait([replace(record([item(0, camera="b")], offset=0), partition=1)])
-    tasks = [asyncio.create_task(node.run(stop)), asyncio.create_task(live.run(60.0))]
-    async with asyncio.timeout(60):
-        while (await log.ends(RESULTS))[1] < 1:
-            await asyncio.sleep(0.01)
+    async with running(node, intake, ONE, OTHER):
+        intake.fetched.put_nowait([record([item(0, camera="a")], offset=0, pipeline="new")])
+        intake.fetched.put_nowait([replace(record([item(0, camera="b")], offset=0), partition=1)])
+        loading = asyncio.create_task(live.run(60.0))
+        await until_written(log, RESULTS, 1, partition=1)
         assert await log.ends(RESULTS) == {0: 0, 1: 1}
         source.may_load.set()
-        while (await log.ends(RESULTS))[0] < 1:
-            await asyncio.sleep(0.01)
-    assert await log.ends(DEADLETTER) == {0: 0}
-    stop.set()
-    await tasks[0]
-    tasks[1].cancel()
-    await asyncio.wait(tasks[1:])
+        await until_written(log, RESULTS, 1)
+        assert await log.ends(DEADLETTER) == {0: 0}
+    loading.cancel()
+    await asyncio.wait({loading})
     await live.close()

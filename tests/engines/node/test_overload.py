@@ -4,7 +4,7 @@ node."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka import TopicPartition as KafkaPartition
@@ -28,7 +28,7 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
 from ingest.site.pipeline import Overload
 from tests.engines.node.batches import item, record
-from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured
+from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured, running, until_written
 
 SATURATED = PeriodLoad(True, {"p": 1.0}, 1.0)
 QUIET = PeriodLoad(False, {"p": 0.1}, 1.0)
@@ -153,7 +153,7 @@ class PolicyBench:
         self.clock, self.log, self.intake = ManualClock(), MemoryLog(1), FakeIntake()
         self.registry = CollectorRegistry()
         self.config = PipelineConfig.model_validate({**CARS.model_dump(), "name": "regions", **settings})
-        self._source, self._stop, self._sent = FakeSource(), asyncio.Event(), 0
+        self._source, self._sent = FakeSource(), 0
         metrics = NodeMetrics(self.registry)
         self._live = LiveModels(self._source, metrics, self.clock.monotonic)
         self._node = Node(
@@ -164,20 +164,13 @@ class PolicyBench:
             metrics=metrics,
             clock=self.clock,
         )
-        self._running: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def start(self, stack: AsyncExitStack) -> None:
+        stack.push_async_callback(self._live.close)
         await configured(self._live, [self.config])
         self._source.on_image = lambda: self.clock.advance(IMAGE_S)
-        await self._node.on_partitions_assigned([KafkaPartition(f"sightline.{BATCHES}", 0)])
-        await asyncio.wait_for(self.intake.all_begun.wait(), 60)
-        self._running = asyncio.create_task(self._node.run(self._stop))
-
-    async def stop(self) -> None:
-        self._stop.set()
-        if self._running:
-            await asyncio.wait_for(self._running, 60)
-        await self._live.close()
+        partition = KafkaPartition(f"sightline.{BATCHES}", 0)
+        await stack.enter_async_context(running(self._node, self.intake, partition))
 
     def frame(self, age_s: float = 0.0, rows: int = ROWS) -> BatchItem:
         captured_ns = self.clock.now_ns() - round(age_s * 1e9)
@@ -187,9 +180,7 @@ class PolicyBench:
     async def classify(self, *frames: BatchItem) -> list[Result]:
         """Send frames in one fetch, and return all results once each frame sent so far has one."""
         self.intake.fetched.put_nowait([record([each], offset=each.seq) for each in frames])
-        async with asyncio.timeout(60):
-            while (await self.log.ends(RESULTS))[0] < self._sent:
-                await asyncio.sleep(0.001)
+        await until_written(self.log, RESULTS, self._sent)
         assert (await self.log.ends(DEADLETTER))[0] == 0
         found = [decode(Result, each.value) async for each in self.log.read(RESULTS, 0, 0, self._sent)]
         assert [each.seq for each in found] == list(range(self._sent))  # each frame has exactly one end
@@ -210,25 +201,15 @@ class PolicyBench:
         return self.registry.get_sample_value(f"sightline_engine_{name}", {"pipeline": "regions", **labels})
 
 
-@pytest.fixture
-async def benches() -> AsyncIterator[list[PolicyBench]]:
-    made: list[PolicyBench] = []
-    yield made
-    for bench in made:
-        await bench.stop()
-
-
-async def started(benches: list[PolicyBench], **settings: object) -> PolicyBench:
-    benches.append(PolicyBench(**settings))
-    await benches[-1].start()
-    return benches[-1]
+async def started(stack: AsyncExitStack, **settings: object) -> PolicyBench:
+    bench = PolicyBench(**settings)
+    await bench.start(stack)
+    return bench
 
 
 class TestNodePolicies:
-    async def test_a_frame_that_can_no_longer_be_fresh_is_shed_with_its_reason(
-        self, benches: list[PolicyBench]
-    ) -> None:
-        bench = await started(benches, freshness_s=2.0)
+    async def test_a_frame_that_can_no_longer_be_fresh_is_shed_with_its_reason(self, stack: AsyncExitStack) -> None:
+        bench = await started(stack, freshness_s=2.0)
         found = await bench.classify(bench.frame(age_s=5.0), bench.frame())
         assert [(each.outcome, each.reason, each.model) for each in found] == [
             ("shed", "stale", ""),
@@ -238,9 +219,9 @@ class TestNodePolicies:
         assert (await bench.balance()).shed == {"stale": 1}
 
     async def test_a_node_under_overload_keeps_every_nth_frame_and_gives_the_others_a_reason(
-        self, benches: list[PolicyBench]
+        self, stack: AsyncExitStack
     ) -> None:
-        bench = await started(benches, overload="every-nth")
+        bench = await started(stack, overload="every-nth")
         overload = await bench.classify(*(bench.frame() for _ in range(8)))
         assert {each.outcome for each in overload} == {"classified"}
         degree = int(bench.metric("overload_degree") or 1)
@@ -253,9 +234,9 @@ class TestNodePolicies:
         assert (ledger.classified, ledger.shed) == (9, {"every_nth": degree - 1})
 
     async def test_a_node_under_overload_names_the_lighter_model_on_its_results_until_the_load_falls(
-        self, benches: list[PolicyBench]
+        self, stack: AsyncExitStack
     ) -> None:
-        bench = await started(benches, overload="lighter", lighter="regions@9")
+        bench = await started(stack, overload="lighter", lighter="regions@9")
         overload = await bench.classify(*(bench.frame() for _ in range(8)))
         assert overload[0].model == "regions@1"
         assert (overload[-1].model, overload[-1].reason, overload[-1].outcome) == (
@@ -274,8 +255,8 @@ class TestNodePolicies:
         ledger = await bench.balance()
         assert ledger.classified == ledger.captured
 
-    async def test_the_stages_of_a_batch_are_measured_by_pipeline_and_model(self, benches: list[PolicyBench]) -> None:
-        bench = await started(benches)
+    async def test_the_stages_of_a_batch_are_measured_by_pipeline_and_model(self, stack: AsyncExitStack) -> None:
+        bench = await started(stack)
         await bench.classify(bench.frame(), bench.frame())
         for stage in ("queue", "copy", "compute", "decode"):
             count = bench.metric(f"{stage}_seconds_count", model="regions@1")

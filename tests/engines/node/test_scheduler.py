@@ -15,7 +15,7 @@ from engines.node.fairshare import FLOOR_SHARE
 from engines.node.intake import LIVE_ROWS_PER_INSTANCE
 from engines.node.jobs import HighWaterMarks, ItemTask, Job, accept
 from engines.node.scheduler import MergedBatch, Scheduler
-from ingest.contract.identity import LIVE
+from ingest.contract.identity import LATE, LIVE
 from ingest.contract.records import Canvas, Preparation
 from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.kafka.log import LogRecord, TopicPartition
@@ -91,6 +91,14 @@ class TestScheduler:
         for offset in range(8):
             scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=0), 0)
         assert offsets(scheduler.next(0)) == [0, 1]
+
+    def test_the_deadlines_of_jobs_behind_a_full_batch_count_for_its_size(self) -> None:
+        """A first batch of one job would meet all deadlines of the four first jobs, but none of the last three."""
+        scheduler, second = Scheduler(EvenModels(4, row_s=0.09, base_s=0.1)), 10**9
+        for offset, due_s in enumerate([0.25, *[0.6] * 3, *[1.0] * 4]):
+            captured_ns = round((9.0 + due_s) * second)
+            scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=captured_ns), 10 * second)
+        assert offsets(scheduler.next(10 * second)) == [0, 1, 2, 3]
 
     def test_late_and_replayed_frames_are_never_shed(self) -> None:
         models = EvenModels(8, row_s=0.3)
@@ -172,6 +180,8 @@ class SimulatedNode:
         self.scheduler = Scheduler(models)
         self.now_s = 0.0
         self.lane = LIVE
+        self.slowness: defaultdict[str, float] = defaultdict(lambda: 1.0)
+        """Time that a batch of a pipeline takes, as a multiple of the expected time."""
         self.arrivals: defaultdict[str, list[float]] = defaultdict(list)
         self.used_s: Counter[str] = Counter()
         self.done: defaultdict[str, list[float]] = defaultdict(list)
@@ -206,7 +216,8 @@ class SimulatedNode:
             if merged is None:
                 now_s = min([until_s, *(times[0] for times in self.arrivals.values() if times)])
                 continue
-            merged.took.compute = self.models.batch_s(merged.pipeline, merged.rows, lighter=merged.lighter)
+            expected_s = self.models.batch_s(merged.pipeline, merged.rows, lighter=merged.lighter)
+            merged.took.compute = expected_s * self.slowness[merged.pipeline]
             now_s += merged.took.compute
             self.used_s[merged.pipeline] += merged.took.compute
             self.scheduler.finished(merged)
@@ -232,6 +243,14 @@ class TestOverloadedNode:
         node.camera("b", 90, 20, seed=1)
         node.run(20)
         assert abs(node.used_s["a"] - node.used_s["b"]) < 0.3
+
+    def test_device_time_is_shared_by_measured_times_although_the_expected_times_are_wrong(self) -> None:
+        node = SimulatedNode(EvenModels(8, row_s=0.01, base_s=0.01))
+        node.slowness["b"] = 3.0
+        node.camera("a", 300, 20)
+        node.camera("b", 300, 20, seed=1)
+        node.run(20)
+        assert abs(node.used_s["a"] - node.used_s["b"]) < 0.5
 
     def test_the_lowest_priority_keeps_its_floor_and_the_highest_keeps_the_rest(self) -> None:
         models = EvenModels(8, row_s=0.01, base_s=0.01)
@@ -331,6 +350,16 @@ class TestOverloadPolicies:
         node.run(20)
         assert node.degrees == []
 
+    @pytest.mark.parametrize("lane", [LATE, "replay-7"])
+    def test_every_nth_keeps_all_late_and_replayed_frames(self, lane: str) -> None:
+        node = policy_node(overload="every-nth")
+        node.run(10)
+        assert node.degrees[-1][1] > 1
+        frames = [item(seq, lane=lane) for seq in range(20)]
+        each = accept(record(frames, pipeline="p"), HighWaterMarks(), frozenset({"p"}))
+        node.scheduler.policies.thin(each)
+        assert not [task for task in each.tasks.values() if task.settled]
+
     def test_a_new_policy_ends_the_reduction_of_the_old_one(self) -> None:
         node = policy_node(overload="every-nth")
         node.run(10)
@@ -349,3 +378,28 @@ class TestOverloadPolicies:
         node.run(60)
         assert [degree for _, degree in node.degrees] == [2, 1]
         assert node.outcomes() == {"classified": len(node.jobs)}
+
+    def test_the_lighter_model_stays_while_the_usual_one_could_not_keep_up(self) -> None:
+        models = EvenModels(8, row_s=0.01, base_s=0.01)
+        models.configure("p", overload="lighter", lighter="small")
+        node = SimulatedNode(models)
+        node.camera("p", 120, 40)
+        node.run(40)
+        assert [degree for _, degree in node.degrees] == [2]
+
+    @pytest.mark.parametrize(
+        ("tp", "is_loaded", "lighter"), [(LIVE_0, True, True), (LATE_0, True, False), (LIVE_0, False, False)]
+    )
+    def test_the_lighter_model_classifies_only_live_batches_and_only_once_it_is_loaded(
+        self, tp: TopicPartition, is_loaded: bool, lighter: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        node = policy_node(overload="lighter", lighter="small")
+        node.run(10)
+        assert node.degrees[-1][1] == 2
+        node.scheduler.drop(LIVE_0)
+        monkeypatch.setattr(node.models, "has_lighter", lambda _: is_loaded)
+        node.scheduler.add(tp, job(tp, 0, pipeline="p"), round(node.now_s * 1e9))
+        merged = node.scheduler.next(round(node.now_s * 1e9))
+        assert offsets(merged) == [0]
+        assert merged is not None
+        assert merged.lighter == lighter

@@ -6,17 +6,19 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from engines.backends.fake import FakeEngine
-from engines.engine import Images, Outputs
+from engines.engine import Images, Outputs, Slot
 from engines.exceptions import DeviceLost, ModelLoadFailed
 from engines.metrics import NodeMetrics
+from engines.node import shadow
 from engines.node.jobs import HighWaterMarks, accept
 from engines.node.node import Node
 from engines.node.pipelines import LiveModels
@@ -33,8 +35,8 @@ from ingest.kafka.log import Outgoing, Position
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import PipelineConfig
 from tests.engines.node.batches import PIPELINES, item, record
-from tests.engines.node.fakesource import CARS, FakeSource, configured
-from tests.engines.node.test_node import ONE, FakeIntake
+from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured, running, until_written
+from tests.engines.node.test_node import ONE
 from tests.paths import MODELS
 
 REGIONS = CARS.model_copy(update={"name": "regions", "shadow": "regions@2", "shadow_share": 1.0})
@@ -125,16 +127,14 @@ class ShadowBench:
         await self.runner.close()
 
 
-@pytest.fixture
-async def made() -> AsyncIterator[list[ShadowBench]]:
-    benches: list[ShadowBench] = []
-    yield benches
-    for bench in benches:
-        await bench.close()
+def shadow_bench(stack: AsyncExitStack, **engines: FakeEngine) -> ShadowBench:
+    bench = ShadowBench(**engines)
+    stack.push_async_callback(bench.close)
+    return bench
 
 
-async def test_a_candidate_is_compared_with_the_served_model(made: list[ShadowBench]) -> None:
-    made.append(bench := ShadowBench(v2=NextLabelEngine()))
+async def test_a_candidate_is_compared_with_the_served_model(stack: AsyncExitStack) -> None:
+    bench = shadow_bench(stack, v2=NextLabelEngine())
     await bench.start()
     bench.offer(0)
     (written,) = await bench.written(1)
@@ -143,8 +143,8 @@ async def test_a_candidate_is_compared_with_the_served_model(made: list[ShadowBe
     assert (bench.frames("differ"), bench.frames("agree")) == (1, 0)
 
 
-async def test_an_equal_candidate_agrees(made: list[ShadowBench]) -> None:
-    made.append(bench := ShadowBench(v2=FakeEngine()))
+async def test_an_equal_candidate_agrees(stack: AsyncExitStack) -> None:
+    bench = shadow_bench(stack, v2=FakeEngine())
     await bench.start()
     bench.offer(0, 1)
     assert [(r.seq, r.agreed, r.differences) for r in await bench.written(2)] == [
@@ -155,9 +155,9 @@ async def test_an_equal_candidate_agrees(made: list[ShadowBench]) -> None:
 
 
 async def test_a_candidate_waits_until_the_node_is_idle_and_frames_beyond_the_queue_are_skipped(
-    made: list[ShadowBench],
+    stack: AsyncExitStack,
 ) -> None:
-    made.append(bench := ShadowBench(v2=FakeEngine()))
+    bench = shadow_bench(stack, v2=FakeEngine())
     busy = True
     bench.runner.busy = lambda: busy
     await bench.start()
@@ -168,17 +168,30 @@ async def test_a_candidate_waits_until_the_node_is_idle_and_frames_beyond_the_qu
     assert [r.seq for r in await bench.written(QUEUED_FRAMES)] == list(range(QUEUED_FRAMES))
 
 
-async def test_a_share_of_zero_offers_no_frame(made: list[ShadowBench]) -> None:
-    made.append(bench := ShadowBench(v2=FakeEngine()))
+async def test_frames_beyond_the_maximum_size_of_the_queue_are_skipped_until_it_is_empty(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "QUEUED_BYTES", 2 * 64 * 64 * 3)
+    bench = shadow_bench(stack, v2=FakeEngine())
+    await bench.start()
+    for first in (0, 10):
+        bench.offer(first, first + 1, first + 2)
+        await bench.until(lambda: not bench.runner._frames)
+    assert bench.frames("skipped") == 2
+    assert [r.seq for r in await bench.written(4)] == [0, 1, 10, 11]
+
+
+async def test_a_share_of_zero_offers_no_frame(stack: AsyncExitStack) -> None:
+    bench = shadow_bench(stack, v2=FakeEngine())
     await bench.start(REGIONS.model_copy(update={"shadow_share": 0.0}))
     bench.offer(0, 1, 2)
     assert not bench.runner._frames
 
 
 async def test_failures_in_a_row_switch_a_candidate_off_and_a_changed_candidate_gets_a_new_chance(
-    made: list[ShadowBench],
+    stack: AsyncExitStack,
 ) -> None:
-    made.append(bench := ShadowBench(v2=FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 9)), v3=FakeEngine()))
+    bench = shadow_bench(stack, v2=FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 9)), v3=FakeEngine())
     await bench.start()
     bench.offer(*range(FAILURES - 1), first_pixel=9)
     bench.offer(10)
@@ -199,14 +212,14 @@ async def test_failures_in_a_row_switch_a_candidate_off_and_a_changed_candidate_
 
 @pytest.mark.parametrize("error", [DeviceLost("gone"), MemoryError()])
 async def test_a_lost_device_or_a_full_memory_switches_a_candidate_off_at_once(
-    error: Exception, made: list[ShadowBench]
+    error: Exception, stack: AsyncExitStack
 ) -> None:
     def fails(image: Images) -> bool:
         if image[0, 0, 0] == 9:
             raise error
         return False
 
-    made.append(bench := ShadowBench(v2=FakeEngine(fails=fails)))
+    bench = shadow_bench(stack, v2=FakeEngine(fails=fails))
     await bench.start()
     bench.offer(0, first_pixel=9)
     (end,) = await bench.written(1)
@@ -214,8 +227,8 @@ async def test_a_lost_device_or_a_full_memory_switches_a_candidate_off_at_once(
     assert bench.frames("failed") == 1
 
 
-async def test_a_candidate_that_does_not_load_is_reported_once_with_its_reason(made: list[ShadowBench]) -> None:
-    made.append(bench := ShadowBench())
+async def test_a_candidate_that_does_not_load_is_reported_once_with_its_reason(stack: AsyncExitStack) -> None:
+    bench = shadow_bench(stack)
     await bench.start()
     for _ in range(2):
         bench.runner._models._refused.clear()
@@ -226,9 +239,9 @@ async def test_a_candidate_that_does_not_load_is_reported_once_with_its_reason(m
 
 
 async def test_a_candidate_is_not_compared_any_more_once_its_pipeline_names_a_broken_one(
-    made: list[ShadowBench],
+    stack: AsyncExitStack,
 ) -> None:
-    made.append(bench := ShadowBench(v2=FakeEngine()))
+    bench = shadow_bench(stack, v2=FakeEngine())
     await bench.start()
     bench.offer(0)
     await bench.written(1)
@@ -241,8 +254,8 @@ async def test_a_candidate_is_not_compared_any_more_once_its_pipeline_names_a_br
     assert bench.off() == 1
 
 
-async def test_a_comparison_that_cannot_be_written_is_lost_without_an_error(made: list[ShadowBench]) -> None:
-    made.append(bench := ShadowBench(v2=FakeEngine()))
+async def test_a_comparison_that_cannot_be_written_is_lost_without_an_error(stack: AsyncExitStack) -> None:
+    bench = shadow_bench(stack, v2=FakeEngine())
     writes = 0
 
     async def produce(_: Outgoing) -> Position:
@@ -260,30 +273,67 @@ async def test_a_comparison_that_cannot_be_written_is_lost_without_an_error(made
 
 @pytest.mark.parametrize("candidate", [NextLabelEngine(), FakeEngine(fails=lambda image: image.any())])
 async def test_results_of_a_node_are_those_of_the_served_model_only(
-    candidate: FakeEngine, made: list[ShadowBench]
+    candidate: FakeEngine, stack: AsyncExitStack
 ) -> None:
-    made.append(bench := ShadowBench(v2=candidate))
-    log, intake, stop = bench.log, FakeIntake(), asyncio.Event()
+    bench = shadow_bench(stack, v2=candidate)
+    log, intake = bench.log, FakeIntake()
     live = LiveModels(FakeSource(), NodeMetrics(CollectorRegistry()), lambda: 0.0)
     await configured(live, [REGIONS])
     node = Node(log, intake, live, concurrency=1, metrics=bench.metrics, shadow=bench.runner)
     await bench.start()
-    await node.on_partitions_assigned([ONE])
-    await asyncio.wait_for(intake.all_begun.wait(), 60)
-    running = asyncio.create_task(node.run(stop))
-    for offset in range(5):
-        intake.fetched.put_nowait([record([item(offset)], offset=offset)])
-    await bench.written(1)
-    async with asyncio.timeout(60):
-        while (await log.ends(RESULTS))[0] < 5:
-            await asyncio.sleep(0.01)
-    stop.set()
-    await running
+    async with running(node, intake, ONE):
+        for offset in range(5):
+            intake.fetched.put_nowait([record([item(offset)], offset=offset)])
+        await bench.written(1)
+        await until_written(log, RESULTS, 5)
     results = [decode(Result, r.value) async for r in log.read(RESULTS, 0, 0, 5)]
     assert [(r.seq, r.model, [d.label for d in r.detections]) for r in results] == [
         (seq, "regions@1", ["car"]) for seq in range(5)
     ]
     assert await log.ends(DEADLETTER) == {0: 0}
+    await live.close()
+
+
+class StuckEngine(FakeEngine):
+    """Engine whose caller waits at each batch until ``may_go_on`` is set.
+
+    ``callers`` has the name of each thread that submitted a batch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits, self.may_go_on = threading.Event(), threading.Event()
+        self.may_go_on.set()
+        self.callers: set[str] = set()
+
+    def submit(self, slot: Slot, rows: int) -> None:
+        self.callers.add(threading.current_thread().name)
+        if not self.may_go_on.is_set():
+            self.waits.set()
+            assert self.may_go_on.wait(60)
+        super().submit(slot, rows)
+
+
+async def test_a_node_writes_results_while_a_candidate_computes(stack: AsyncExitStack) -> None:
+    engine, source, intake, busy = StuckEngine(), FakeSource(), FakeIntake(), list[bool]()
+    bench = shadow_bench(stack, v2=engine)
+    live = LiveModels(source, NodeMetrics(CollectorRegistry()), lambda: 0.0)
+    await configured(live, [REGIONS])
+    source.on_image = lambda: busy.append(bench.runner.busy())
+    node = Node(bench.log, intake, live, concurrency=1, metrics=bench.metrics, shadow=bench.runner)
+    await bench.start()
+    engine.may_go_on.clear()
+    async with running(node, intake, ONE):
+        intake.fetched.put_nowait([record([item(0)], offset=0)])
+        assert await asyncio.to_thread(engine.waits.wait, 60)
+        intake.fetched.put_nowait([record([item(1)], offset=1)])
+        await until_written(bench.log, RESULTS, 2)
+        assert (await bench.records(), bench.frames("failed")) == ([], 0)
+        engine.may_go_on.set()
+        assert [written.seq for written in await bench.written(2)] == [0, 1]
+    assert busy == [True, True]
+    assert not bench.runner.busy()
+    assert all(name.startswith("shadow") for name in engine.callers), engine.callers
     await live.close()
 
 

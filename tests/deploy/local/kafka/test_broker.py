@@ -80,7 +80,6 @@ def test_a_broker_dies_with_the_process_that_started_it(broker_factory: Callable
     code = f"""
 from pathlib import Path
 from deploy.local.kafka.broker import Broker
-from deploy.local.kafka.fetch import class_archive, libs_folder
 broker = Broker(Path({str(broker.home)!r}), Path({str(broker.folder)!r}))
 broker.start()
 print(broker.pid, flush=True)
@@ -104,6 +103,7 @@ def test_a_broker_with_a_damaged_class_archive_starts_without_the_archive(
     class_archive(tmp_path).write_bytes(b"no archive" * 1000)
     broker.start()
     assert broker.answers
+    assert f"-XX:SharedArchiveFile={class_archive(tmp_path)}" in psutil.Process(broker.pid).cmdline()
 
 
 def test_a_second_archive_of_classes_is_not_made(home: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,6 @@ from tests.paths import MODELS
 @pytest.fixture
 def model() -> Model:
     return Repository(MODELS).open("regions")
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[FakeRig]:
-    rig = make_rig(tmp_path / "plans")
-    yield rig
-    rig.thread.close()
 
 
 @pytest.fixture
