@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from engines.exceptions import OptimiseFailed
 from engines.repository.adopt import KERAS_FILE, AdoptOptions, adopt
 from engines.repository.manifest import Model, sha256_of
 from engines.repository.store import Repository
-from engines.repository.wrap import Triple
+from engines.repository.wrap import NO_MEAN, NO_SCALE, Triple
 from training.convert.guard import require_train_extra
 
 
@@ -61,7 +61,7 @@ def prune(
     fine_tune(
         smaller,
         original,
-        Pixels(pictures, _triple(origin.get("mean"), 0.0), _triple(origin.get("scale"), 1.0), dtype),
+        Pixels(pictures, _triple(origin.get("mean", NO_MEAN)), _triple(origin.get("scale", NO_SCALE)), dtype),
         _classes(model, pictures.labels),
         epochs=epochs,
         sparsity=share if by == "weights" else 0.0,
@@ -102,8 +102,8 @@ def _classes(model: Model, labels: list[str]) -> Any:
     return np.array([known.index(label) for label in labels], np.int64) if labels else None
 
 
-def _triple(values: Any, default: float) -> Triple:
-    first, second, third = values or (default,) * 3
+def _triple(values: Sequence[float]) -> Triple:
+    first, second, third = values
     return float(first), float(second), float(third)
 
 
@@ -116,8 +116,8 @@ def _as_before(model: Model) -> AdoptOptions:
         labels=manifest.labels,
         colour=manifest.input.colour,
         fit=manifest.input.fit,
-        mean=_triple(origin.get("mean"), 0.0),
-        scale=_triple(origin.get("scale"), 1.0),
+        mean=_triple(origin.get("mean", NO_MEAN)),
+        scale=_triple(origin.get("scale", NO_SCALE)),
         output=str(origin.get("output", "")),
         decoding=manifest.decoding,
         size=(manifest.input.width, manifest.input.height),

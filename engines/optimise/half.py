@@ -7,6 +7,7 @@ it. The normalisation of the pixels and the computation of boxes and scores stay
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.exceptions import OptimiseFailed
-from engines.optimise.layers import inner_part
-from engines.repository.wrap import tensor_names, unused_name
+from engines.optimise.layers import inner_part, inputs_of_node
+from engines.repository.wrap import subgraphs_of, tensor_names, unused_name
 
 _HALF = "tensor(float16)"
 _STAYS = frozenset({"Cast", "CumSum", "DequantizeLinear", "QuantizeLinear", "Range", "ReduceSumSquare", "TopK"})
@@ -62,14 +63,14 @@ class _Converter:
                 self._keep(node)
         del self._graph.node[:], self._graph.value_info[:]
         self._graph.node.extend(self._nodes)
-        read = {name for node in self._nodes for name in node.input} | self._outputs
-        kept = [w for w in self._graph.initializer if w.name in read or _has_graph(self._nodes)]
+        read = {name for node in self._nodes for name in inputs_of_node(node)} | self._outputs
+        kept = [w for w in self._graph.initializer if w.name in read]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
 
     def _can_be_half(self, node: Any) -> bool:
         """Return whether the operator's definition allows float16 for all float outputs and the first input."""
-        if node.op_type in _STAYS or _has_graph([node]) or not any(name in self._floats for name in node.output):
+        if node.op_type in _STAYS or any(subgraphs_of(node)) or not any(name in self._floats for name in node.output):
             return False
         schema = self._schema(node)
         if schema is None:
@@ -91,25 +92,18 @@ class _Converter:
         for i, name in enumerate(node.output):
             if name not in self._floats:
                 continue
-            self._halves.add(name)
-            if name in self._outputs:  # the output of the model keeps its name and its type
-                changed.output[i] = unused_name(f"{name}_half", self._used)
-                self._used.add(changed.output[i])
-                casts.append(helper.make_node("Cast", [changed.output[i]], [name], to=TensorProto.FLOAT))
-                self._copies[name, TensorProto.FLOAT16], self._copies[name, TensorProto.FLOAT] = (
-                    changed.output[i],
-                    name,
-                )
-                self._halves.discard(name)
+            if name not in self._outputs:
+                self._halves.add(name)
+                continue
+            changed.output[i] = self._new_name(f"{name}_half")  # the output of the model keeps its name and its type
+            casts.append(helper.make_node("Cast", [changed.output[i]], [name], to=TensorProto.FLOAT))
+            self._copies[name, TensorProto.FLOAT16] = changed.output[i]
         self._nodes += [changed, *casts]
 
     def _keep(self, node: Any) -> None:
+        read = [name for name in inputs_of_node(node) if name in self._halves]
         changed = copy.deepcopy(node)
-        for i, name in enumerate(node.input):
-            if name in self._halves:
-                changed.input[i] = self._as(name, TensorProto.FLOAT)
-        if _has_graph([node]):  # graphs inside of a node read tensors of this graph by their names
-            _rename_inside(changed, {name: self._as(name, TensorProto.FLOAT) for name in self._halves})
+        _rename_inputs(changed, {name: self._as(name, TensorProto.FLOAT) for name in read})
         self._nodes.append(changed)
 
     def _as(self, name: str, kind: int) -> str:
@@ -117,8 +111,7 @@ class _Converter:
         missing."""
         if (name, kind) in self._copies:
             return self._copies[name, kind]
-        target = unused_name(f"{name}_{'half' if kind == TensorProto.FLOAT16 else 'float'}", self._used)
-        self._used.add(target)
+        target = self._new_name(f"{name}_{'half' if kind == TensorProto.FLOAT16 else 'float'}")
         self._copies[name, kind] = target
         if name in self._weights:
             values = numpy_helper.to_array(self._weights[name])
@@ -127,6 +120,11 @@ class _Converter:
         else:
             self._nodes.append(helper.make_node("Cast", [name], [target], to=kind))
         return target
+
+    def _new_name(self, name: str) -> str:
+        found = unused_name(name, self._used)
+        self._used.add(found)
+        return found
 
     def _takes_half(self, schema: Any, index: int) -> bool:
         return _HALF in _formal(schema.inputs, index).types
@@ -143,13 +141,9 @@ def _formal(formals: Any, index: int) -> Any:
     return formals[min(index, len(formals) - 1)]
 
 
-def _has_graph(nodes: list[Any]) -> bool:
-    return any(a.HasField("g") or a.graphs for node in nodes for a in node.attribute)
-
-
-def _rename_inside(node: Any, names: dict[str, str]) -> None:
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inside in graph.node:
-                inside.input[:] = [names.get(name, name) for name in inside.input]
-                _rename_inside(inside, names)
+def _rename_inputs(node: Any, names: Mapping[str, str]) -> None:
+    """Rename the inputs of a node, and of the nodes in its graphs, which read outer tensors by their names."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for graph in subgraphs_of(node):
+        for inside in graph.node:
+            _rename_inputs(inside, names)

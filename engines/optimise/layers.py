@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from engines.repository.wrap import subgraphs_of
+
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that take most of the time of a model."""
 
@@ -42,10 +44,9 @@ def inner_part(graph: Any) -> Part:
 def inputs_of_node(node: Any) -> Iterator[str]:
     """Yield the names of the tensors that a node reads, including those that graphs inside of the node read."""
     yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inside in graph.node:
-                yield from inputs_of_node(inside)
+    for graph in subgraphs_of(node):
+        for inside in graph.node:
+            yield from inputs_of_node(inside)
 
 
 def _reached(nodes: list[Any], starts: list[bool]) -> set[int]:

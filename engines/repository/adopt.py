@@ -22,13 +22,16 @@ from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, Proposal
 from engines.engine import Outputs
 from engines.exceptions import AdoptFailed, DecoderUnknown
-from engines.noise import NOISE_IMAGES, noise_images
+from engines.noise import NOISE_IMAGES, largest_difference, noise_images
 from engines.repository.inspection import CheckedFile, read_checked
 from engines.repository.manifest import Decoding, Model
 from engines.repository.report import ConvertedFrom
 from engines.repository.store import Repository
 from engines.repository.wrap import (
+    NO_MEAN,
+    NO_SCALE,
     ForeignInput,
+    Triple,
     input_of,
     planes,
     with_float_outputs,
@@ -73,8 +76,8 @@ class AdoptOptions:
     labels: tuple[str, ...]
     colour: Literal["bgr", "rgb"] = "bgr"
     fit: Literal["stretch", "letterbox", "crop"] = "letterbox"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: Triple = NO_MEAN
+    scale: Triple = NO_SCALE
     output: str = ""
     """Name of the output to keep; empty to keep all outputs."""
     decoding: Decoding = field(default_factory=Decoding)
@@ -255,13 +258,11 @@ def _difference(
         expected = outputs_on_noise(original, given, options, rows)
     except AdoptFailed as error:
         return error
-    differences = []
     for name, values in found.items():
-        wanted = expected[name]
-        if wanted.shape != values.shape:
-            return AdoptFailed(f"output {name} has shape {values.shape} for {rows} images: expected {wanted.shape}")
-        differences.append(float(np.abs(wanted - values).max()) / max(1.0, float(np.abs(wanted).max())))
-    return max(differences)
+        wanted = expected[name].shape
+        if wanted != values.shape:
+            return AdoptFailed(f"output {name} has shape {values.shape} for {rows} images: expected {wanted}")
+    return largest_difference((expected[name], values) for name, values in found.items())
 
 
 def _run(model: Any, images: npt.NDArray[Any]) -> Outputs:

@@ -13,13 +13,14 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from engines.exceptions import AdoptFailed
+from engines.exceptions import AdoptFailed, EngineError
 
 _WALL_PER_CPU = 10
 """A child process is killed when its elapsed time reaches this multiple of its limit of processor time. A busy
@@ -28,62 +29,82 @@ machine may give a child only a tenth of a core."""
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class ChildTask(NamedTuple):
-    """A task of a child process: the file, the task's name in errors, and the bounds."""
+class BoundedRequest(BaseModel):
+    """Task of a child process on a foreign file, and the bounds of the child."""
+
+    model_config = ConfigDict(frozen=True)
 
     file: Path
-    noun: str
-    expected: str
     cpu_s: int
     memory_bytes: int
 
 
+class ChildFailure(BaseModel):
+    """Answer of a child process that failed: the message of the error."""
+
+    error: str
+
+
+class ChildTask(NamedTuple):
+    """A module to run as a child process, and the task's name and the expected file in error messages."""
+
+    module: str
+    noun: str
+    expected: str
+
+
 def ask_child(
-    module: str,
-    request: BaseModel,
-    answer: type[Answer],
     task: ChildTask,
-    temporary: str,
+    request: BoundedRequest,
+    answer: type[Answer],
     on_end: Callable[[int], None] = lambda pid: None,
 ) -> Answer:
-    """Run a module as a child process, whose temporary files go to ``temporary``, and return its answer.
+    """Run a child process, and return its answer.
 
-    ``request`` has the fields ``cpu_s`` and ``memory_bytes``. ``on_end`` is called with the child's process id after
-    its end. Raise AdoptFailed for a child that exceeds its bounds or gives no answer.
+    The child's temporary files are deleted after its end. ``on_end`` is then called with the child's process id.
+    Raise AdoptFailed for a child that fails, exceeds its bounds or gives no answer.
     """
-    command = [sys.executable, "-P", "-m", module]
-    wall_s = task.cpu_s * _WALL_PER_CPU
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": temporary},
-    ) as child:
+    command = [sys.executable, "-P", "-m", task.module]
+    wall_s = request.cpu_s * _WALL_PER_CPU
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": temporary},
+        ) as child,
+    ):
         try:
             stdout, stderr = child.communicate(request.model_dump_json().encode(), wall_s)
         except subprocess.TimeoutExpired:
-            raise AdoptFailed(_beyond(task, f"{wall_s} s")) from None
+            raise AdoptFailed(_beyond(task, request, f"{wall_s} s")) from None
         finally:
             child.kill()  # does nothing if the child has ended
             child.wait()
             on_end(child.pid)
     if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        raise AdoptFailed(_beyond(task, f"{task.cpu_s} s of processor time"))
+        raise AdoptFailed(_beyond(task, request, f"{request.cpu_s} s of processor time"))
+    either: Any = answer | ChildFailure
     try:
-        return answer.model_validate_json(stdout)
+        found: Answer | ChildFailure = TypeAdapter(either).validate_json(stdout)
     except ValidationError:
         last = stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
         raise AdoptFailed(
-            f"model file {task.file}: its {task.noun} ended with {last[0]!r} within {task.memory_bytes // 2**20} MiB "
-            f"of memory: expected {task.expected}"
+            f"model file {request.file}: its {task.noun} ended with {last[0]!r} within "
+            f"{request.memory_bytes // 2**20} MiB of memory: expected {task.expected}"
         ) from None
+    if isinstance(found, ChildFailure):
+        raise AdoptFailed(found.error)
+    return found
 
 
-def answer_parent(answer: Callable[[bytes], str]) -> None:
-    """Answer the request on standard input by a line of JSON on standard output. A child process calls this.
+def answer_parent(work: Callable[[bytes], BaseModel]) -> None:
+    """Do the task of the request on standard input, and write the answer to standard output as JSON.
 
-    The bounds of the request hold from here on.
+    A child process calls this function. The bounds of the request hold from here on. An EngineError or a lack of
+    memory is answered by a ChildFailure.
     """
     raw = sys.stdin.buffer.read()
     given = json.loads(raw)
@@ -92,7 +113,14 @@ def answer_parent(answer: Callable[[bytes], str]) -> None:
     _bound(resource.RLIMIT_CORE, 0)
     answers = os.dup(1)
     os.dup2(2, 1)  # libraries may print
-    os.write(answers, answer(raw).encode())
+    try:
+        answer = work(raw).model_dump_json()
+    except EngineError as error:
+        answer = ChildFailure(error=str(error)).model_dump_json()
+    except MemoryError:
+        bound = f"more than {given['memory_bytes'] // 2**20} MiB of memory needed: expected a smaller model"
+        answer = ChildFailure(error=f"model file {given['file']}: {bound}").model_dump_json()
+    os.write(answers, answer.encode())
 
 
 def _bound(kind: int, limit: int) -> None:
@@ -101,8 +129,8 @@ def _bound(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (allowed, hard))  # at the soft limit, SIGXCPU ends the process
 
 
-def _beyond(task: ChildTask, limit: str) -> str:
+def _beyond(task: ChildTask, request: BoundedRequest, limit: str) -> str:
     return (
-        f"model file {task.file}: {task.noun} takes more than {limit}: expected less. Pass --max-seconds "
+        f"model file {request.file}: {task.noun} takes more than {limit}: expected less. Pass --max-seconds "
         "for a large file"
     )

@@ -7,14 +7,10 @@ the child ends, and the caller gets AdoptFailed.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
-from engines.exceptions import AdoptFailed
-from engines.repository.bounded import ChildTask, ask_child
+from engines.repository.bounded import BoundedRequest, ChildTask, ask_child
 from engines.repository.inspection import MAX_BYTES, require_model_file
 from engines.repository.report import ConvertedFrom, ModelReport, Overrides
 from engines.repository.store import Repository
@@ -33,25 +29,13 @@ class ChildLimits(NamedTuple):
     base_bytes: int = 4 * _GIB
 
 
-class ChildRequest(BaseModel):
+class ChildRequest(BoundedRequest):
     """Task of the child process. Without a ``repository``, the child only inspects the file."""
 
-    model_config = ConfigDict(frozen=True)
-
-    file: Path
     name: str
     repository: Path | None
     overrides: Overrides
     converted: ConvertedFrom | None
-    cpu_s: int
-    memory_bytes: int
-
-
-class ChildAnswer(BaseModel):
-    """Answer of the child process: a report, or an error message."""
-
-    report: ModelReport | None = None
-    error: str = ""
 
 
 def examine(
@@ -70,7 +54,6 @@ def examine(
     """
     require_model_file(file)
     limits = limits or ChildLimits()
-    memory = limits.base_bytes + _COPIES * min(_total_bytes(file), MAX_BYTES)
     request = ChildRequest(
         file=file,
         name=name,
@@ -78,20 +61,16 @@ def examine(
         overrides=overrides or Overrides(),
         converted=converted,
         cpu_s=limits.cpu_s,
-        memory_bytes=memory,
+        memory_bytes=limits.base_bytes + _COPIES * min(_total_bytes(file), MAX_BYTES),
     )
-    task = ChildTask(file, "inspection", "a sound ONNX model", limits.cpu_s, memory)
+    task = ChildTask("engines.repository.child", "inspection", "a sound ONNX model")
 
     def clean_up(pid: int) -> None:
         if repository:
             for part in Repository(repository).parts(name, pid):
                 shutil.rmtree(part, ignore_errors=True)
 
-    with tempfile.TemporaryDirectory() as temporary:
-        answer = ask_child("engines.repository.child", request, ChildAnswer, task, temporary, clean_up)
-    if answer.report is None:
-        raise AdoptFailed(answer.error)
-    return answer.report
+    return ask_child(task, request, ModelReport, clean_up)
 
 
 def _total_bytes(file: Path) -> int:

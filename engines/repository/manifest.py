@@ -47,7 +47,7 @@ class Decoding(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Contents of ``model.toml``. ``training`` and ``origin`` inform people; no code reads these two fields."""
+    """Contents of ``model.toml``. No code reads ``training``, and only `models optimise` reads ``origin``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

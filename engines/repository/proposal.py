@@ -34,15 +34,13 @@ from engines.repository.manifest import Decoding
 from engines.repository.report import ConvertedFrom, ModelReport, Overrides, Setting, Source
 from engines.repository.store import Repository
 from engines.repository.usage import hidden_order, labels_in, labels_of, named_settings, usage_of, variants
-from engines.repository.wrap import ForeignInput, input_of, with_float_outputs
+from engines.repository.wrap import NO_MEAN, NO_SCALE, ForeignInput, input_of, with_float_outputs
 
 _USUAL_SIZE = (640, 640)
 """Input size (width, height) in px for models that accept any size: the usual size of YOLO and RT-DETR models."""
 _MERGING = Decoding.model_fields.keys() - {"settings"}
 """Names of the settings that all decoders have, which control how overlapping boxes are merged."""
 _NO_OBJECT = "the outputs on images of noise show no object"
-_NO_SHIFT = (0.0, 0.0, 0.0)
-_NO_SCALE = (1.0, 1.0, 1.0)
 
 
 def examined(
@@ -234,7 +232,7 @@ def _settings(
         if fixed is not None:
             yield Setting(key=key, value=fixed, source="option", reason=f"--{key}")
         elif key in ("mean", "scale") and given.dtype is np.uint8:
-            value = _NO_SHIFT if key == "mean" else _NO_SCALE
+            value = NO_MEAN if key == "mean" else NO_SCALE
             yield Setting(key=key, value=value, source="file", reason="the input takes uint8 pixels")
         else:
             yield Setting(key=key, value=getattr(usage, key), source=source, reason=reason)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from engines.repository.inspection import FileFacts, TensorInfo
+from engines.repository.wrap import Triple
 
 Colour = Literal["bgr", "rgb"]
 FitName = Literal["stretch", "letterbox", "crop"]
-Channels = tuple[float, float, float]
 Source = Literal["option", "file", "assumed"]
 """Origin of a setting: ``option`` (the user), ``file`` (stated in the file, or measured by running the model), or
 ``assumed`` (usual for similar models)."""
@@ -26,8 +26,8 @@ class Overrides(BaseModel):
     labels: tuple[str, ...] = ()
     colour: Colour | None = None
     fit: FitName | None = None
-    mean: Channels | None = None
-    scale: Channels | None = None
+    mean: Triple | None = None
+    scale: Triple | None = None
     output: str = ""
     decoding: dict[str, Any] = {}
     """Settings of the decoder by name, as in ``[decoding]`` of the manifest."""

@@ -11,14 +11,12 @@ from engines.decoders import Proposal
 from engines.repository.adopt import COCO_LABELS
 from engines.repository.inspection import scales_itself
 from engines.repository.manifest import Decoding
-from engines.repository.report import Channels, Colour, FitName, Overrides, Setting, Source
-from engines.repository.wrap import ForeignInput
+from engines.repository.report import Colour, FitName, Overrides, Setting, Source
+from engines.repository.wrap import NO_MEAN, NO_SCALE, ForeignInput, Triple
 
 _MAX_LABELS = 100_000
-_ZERO: Channels = (0.0, 0.0, 0.0)
-_ONE: Channels = (1.0, 1.0, 1.0)
-_BYTE: Channels = (1 / 255, 1 / 255, 1 / 255)
-_SIGNED: Channels = (1 / 127.5, 1 / 127.5, 1 / 127.5)
+_BYTE: Triple = (1 / 255, 1 / 255, 1 / 255)
+_SIGNED: Triple = (1 / 127.5, 1 / 127.5, 1 / 127.5)
 
 
 class FamilyUsage(NamedTuple):
@@ -27,8 +25,8 @@ class FamilyUsage(NamedTuple):
     family: str
     colour: Colour
     fit: FitName
-    mean: Channels = _ZERO
-    scale: Channels = _ONE
+    mean: Triple = NO_MEAN
+    scale: Triple = NO_SCALE
 
 
 _IMAGENET = FamilyUsage(
@@ -100,7 +98,7 @@ def usage_of(
     usage = _USAGE.get(family) or (_KERAS if given.layout == "nhwc" else _IMAGENET)
     reason = f"usual for {usage.family}"
     if scales_itself(model):
-        usage = usage._replace(mean=_ZERO, scale=_ONE)
+        usage = usage._replace(mean=NO_MEAN, scale=NO_SCALE)
         reason += "; the graph itself normalises the pixels"
     if "names" in metadata and "stride" in metadata and usage.scale == _BYTE:  # Ultralytics writes both keys
         return usage, f"{reason}; the metadata are those of its exporter", "file"

@@ -27,6 +27,8 @@ _LINEAR = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sub"})
 outputs are logits."""
 
 Triple = tuple[float, float, float]
+NO_MEAN: Triple = (0.0, 0.0, 0.0)
+NO_SCALE: Triple = (1.0, 1.0, 1.0)
 
 
 Layout = Literal["nchw", "nhwc"]
@@ -71,8 +73,15 @@ def graphs_of(model: Any) -> Iterator[Any]:
         graph = waiting.pop()
         yield graph
         for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            waiting.extend(subgraphs_of(node))
+
+
+def subgraphs_of(node: Any) -> Iterator[Any]:
+    """Yield the graphs directly inside of a node, for example the branches of If."""
+    for attribute in node.attribute:
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
 
 
 def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
@@ -142,8 +151,11 @@ def with_pixels(original: Any, given: ForeignInput, mean: Triple, scale: Triple)
     used = tensor_names(model)
     pixels, last = unused_name("pixels", used), unused_name("sightline_float", used)
     nodes = [helper.make_node("Cast", [pixels], [last], to=TensorProto.FLOAT)]
-    for name, kind, values in (("sightline_mean", "Sub", mean), ("sightline_scale", "Mul", scale)):
-        if values not in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
+    for name, kind, values, neutral in (
+        ("sightline_mean", "Sub", mean, NO_MEAN),
+        ("sightline_scale", "Mul", scale, NO_SCALE),
+    ):
+        if values != neutral:
             constant, result = unused_name(name, used), unused_name(f"{name}_out", used)
             graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), constant))
             nodes.append(helper.make_node(kind, [last, constant], [result]))

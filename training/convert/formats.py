@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from engines import decoders
 from engines.exceptions import AdoptFailed
+from engines.noise import largest_difference
 from training.convert.guard import ConversionAnswer
 
 _OPSET = 17
@@ -175,7 +176,7 @@ def _difference(
     session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     random = np.random.default_rng(0)
-    differences = [0.0]
+    pairs = []
     for low, high in ((0, 256), (-1, 1)) if np.issubdtype(dtype, np.floating) else ((0, 256),):
         images = random.uniform(low, high, shape).astype(dtype)
         expected = {name: np.asarray(values) for name, values in function(images).items()}
@@ -183,14 +184,13 @@ def _difference(
         if len(found) != len(expected):
             raise AdoptFailed(f"model file {file}: ONNX outputs are {names}: expected {sorted(expected)}")
         for name in _comparable(names, expected):
-            wanted, values = np.asarray(expected[name], np.float64), np.asarray(found[name], np.float64)
+            wanted, values = expected[name], np.asarray(found[name])
             if wanted.shape != values.shape:
                 raise AdoptFailed(
                     f"model file {file}: output {name} has shape {values.shape}: expected {wanted.shape}"
                 )
-            if wanted.size:
-                differences.append(float(np.abs(wanted - values).max()) / max(1.0, float(np.abs(wanted).max())))
-    return max(differences)
+            pairs.append((wanted, values))
+    return largest_difference(pairs)
 
 
 def _comparable(names: list[str], expected: Mapping[str, Any]) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from engines.exceptions import AdoptFailed
-from engines.repository.bounded import ChildTask, ask_child
+from engines.repository.bounded import BoundedRequest, ChildTask, ask_child
+from engines.repository.manifest import sha256_of
 from engines.repository.report import ConvertedFrom
 
 _NEEDED = ("keras", "tensorflow", "tf2onnx")
@@ -21,27 +21,21 @@ memory."""
 _COPIES = 20
 
 
-class ConversionRequest(BaseModel):
+class ConversionRequest(BoundedRequest):
     """Task of the child: convert ``file``, and write the ONNX file ``target``.
 
     ``size`` is the width and height in px of the pictures with which the two models are compared, where any fits.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    file: Path
     target: Path
     size: tuple[int, int] | None
-    cpu_s: int
-    memory_bytes: int
 
 
 class ConversionAnswer(BaseModel):
-    """Answer of the child: the converter with its version, and the largest difference; or the message of an error."""
+    """Answer of the child: the converter with its version, and the largest difference."""
 
-    converter: str = ""
-    largest_difference: float = 0.0
-    error: str = ""
+    converter: str
+    largest_difference: float
 
 
 def is_convertible(file: Path) -> bool:
@@ -59,11 +53,8 @@ def convert(file: Path, folder: Path, size: tuple[int, int] | None, cpu_s: int) 
     target = folder / "converted.onnx"
     memory = _BASE_BYTES + _COPIES * sum(p.stat().st_size for p in _files(file))
     request = ConversionRequest(file=file, target=target, size=size, cpu_s=cpu_s, memory_bytes=memory)
-    task = ChildTask(file, "conversion", "a Keras file or a TensorFlow SavedModel", cpu_s, memory)
-    with tempfile.TemporaryDirectory() as temporary:
-        answer = ask_child("training.convert.child", request, ConversionAnswer, task, temporary)
-    if answer.error:
-        raise AdoptFailed(answer.error)
+    task = ChildTask("training.convert.child", "conversion", "a Keras file or a TensorFlow SavedModel")
+    answer = ask_child(task, request, ConversionAnswer)
     return target, ConvertedFrom(
         file=file,
         sha256=sha256_of_all(file),
@@ -86,8 +77,7 @@ def require_train_extra(subject: str) -> None:
 def sha256_of_all(file: Path) -> str:
     """Return the SHA-256 of a file; for a folder, that of the names and hashes of its files."""
     if file.is_file():
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return sha256_of(file)
     digest = hashlib.sha256()
     for path in _files(file):
         digest.update(f"{path.relative_to(file).as_posix()} {sha256_of_all(path)}\n".encode())

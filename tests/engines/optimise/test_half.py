@@ -84,6 +84,21 @@ def test_a_graph_inside_of_a_node_reads_float32() -> None:
     require_equal_outputs(model)
 
 
+def test_a_node_with_graphs_converts_back_only_the_tensors_that_it_reads() -> None:
+    graph = Graph()
+    read = graph.conv(graph.pixels(), 3, 4)
+    other = graph.add("Relu", read)
+    inside = helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Neg", [read], ["inside"])], "branch", [], [inside])
+    chosen = graph.add("If", graph.constant(np.array(True)), then_branch=branch, else_branch=branch)
+    last = graph.conv(graph.add("Add", other, chosen), 4, 2)
+    model = halved(graph.model({last: ["n", 2, 16, 16]}))
+    back = [n.input[0] for n in model.graph.node if n.op_type == "Cast" and n.attribute[0].i == TensorProto.FLOAT]
+    assert [name for name in back if name not in ("pixels", f"{last}_half")] == [read]
+    weights = {w.data_type for w in model.graph.initializer if len(w.dims) == 4}
+    assert weights == {TensorProto.FLOAT16}  # the float32 weights are gone
+
+
 def test_weights_beyond_the_range_of_half_precision_become_its_largest_number() -> None:
     graph = Graph()
     last = graph.conv(graph.pixels(), 3, 4)
