@@ -18,14 +18,12 @@ import typer
 
 from benchmarks.report import ROOT, KeepIt, conclude, log_progress
 from deploy.optimise.pictures import PreparedPictures, from_folder
-from deploy.optimise.run import OptimiseOptions, optimise
-from engines import backends
+from deploy.optimise.run import OptimiseOptions, optimise, speed_rows
 from engines.optimise.int8 import Form
 from engines.repository.adopt import AdoptOptions, adopt
 from engines.repository.manifest import Model, sha256_of
 from engines.repository.report import ConvertedFrom
 from engines.repository.store import Repository
-from engines.speed import batch_speeds
 from training.regions import LABELS, SIZE_PX, LabelledRegions, rendered_regions
 
 SHARES = (0.3, 0.5, 0.7)
@@ -93,31 +91,14 @@ def versions(tuning: int) -> dict[str, OptimiseOptions]:
 def measured(original: Model, version: Model, seconds: float) -> dict[str, Any]:
     """Return size, quality and speed of a version beside the original."""
     made = version.manifest.origin["optimised"]
-    rows = []
-    for backend in BACKENDS:
-        engines = [backends.make(backend), backends.make(backend)]
-        for engine, model in zip(engines, (original, version), strict=True):
-            engine.load(model)
-        for size in (1, _LARGE_BATCH):
-            before, after = batch_speeds(engines, size, seconds)
-            rows.append(
-                {
-                    "backend": backend,
-                    "batch": size,
-                    "original_ms": before.p50_ms,
-                    "optimised_ms": after.p50_ms,
-                    "speedup": round(before.p50_ms / after.p50_ms, 2),
-                    "runs": before.runs,
-                }
-            )
-        for engine in engines:
-            engine.close()
+    sizes = (1, _LARGE_BATCH)
+    rows = [row for backend in BACKENDS for row in speed_rows(backend, original, version, sizes, seconds)]
     return {
         "original_bytes": original.path.stat().st_size,
         "optimised_bytes": version.path.stat().st_size,
         "accuracy": {key: made[key] for key in ("original", "optimised", "loss", "pictures")},
         **({"pruned": made["pruned"]} if "pruned" in made else {}),
-        "speed": rows,
+        "speed": [row.model_dump() for row in rows],
     }
 
 

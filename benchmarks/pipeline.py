@@ -278,14 +278,19 @@ async def until(done: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+async def publish_site(settings: KafkaSettings, pipeline: PipelineConfig) -> None:
+    """Publish the configuration of a site with one pipeline and ``CAMERAS`` cameras."""
+    async with KafkaLog(settings, "bench") as log:
+        cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
+        await publish(log, [pipeline, *cameras])
+
+
 async def _case(case: PipelineCase, broker: Broker, rounds: int, threads: int) -> dict[str, Any]:
     base = KafkaSettings(bootstrap=broker.bootstrap)
     await topicadmin.remove(base, prefix="sightline-bench-")
     settings = base.model_copy(update={"prefix": f"sightline-bench-{time.time_ns() // 1_000_000}."})
     await topicadmin.create(settings, partitions=CAMERAS)
-    async with KafkaLog(settings, "bench") as log:
-        cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
-        await publish(log, [case.pipeline, *cameras])
+    await publish_site(settings, case.pipeline)
     return await Stack(case, settings, ROOT / ".sightline" / "bench", threads).measure(broker, rounds)
 
 

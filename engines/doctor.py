@@ -69,7 +69,7 @@ def describe_machine(monitor: GpuMonitor | None = None) -> dict[str, Any]:
 
 def time_models(repository: Repository, timed_s: float = TIMED_S) -> Iterator[ModelTiming]:
     """Measure the served version of every model on every usable backend except ``fake``."""
-    names = [name for name in backends.BACKENDS if name != "fake" and not backends.unavailable_reason(name)]
+    names = backends.usable()
     for model in map(repository.open, repository.names()):
         for name in names:
             yield time_model(model, name, timed_s)

@@ -30,7 +30,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.pipeline import CAMERAS, PipelineCase, shipped_case, until
+from benchmarks.pipeline import CAMERAS, PipelineCase, publish_site, shipped_case, until
 from benchmarks.report import KeepIt, conclude, log_progress
 from benchmarks.serving.sender import SteadySender
 from deploy.local.kafka.broker import Broker
@@ -45,8 +45,6 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
 from ingest.runtime import eventloop
-from ingest.site import CameraConfig
-from ingest.site.topic.store import publish
 
 NODES = ("engine-1", "engine-2")
 SESSION_TIMEOUT_S = 8.0
@@ -184,9 +182,7 @@ async def run(kills: int, seed: int, longest_s: float, fps: float, broker: Broke
     settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="nodekills.")
     case = shipped_case(PICTURES)
     await topicadmin.create(settings, partitions=CAMERAS)
-    async with KafkaLog(settings, "nodekills") as log:
-        cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
-        await publish(log, [case.pipeline, *cameras])
+    await publish_site(settings, case.pipeline)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         supervisor = Supervisor(nodes(settings, folder, case.repository.root), folder, seed=seed)

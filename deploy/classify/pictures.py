@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from deploy.local.pictures import KNOWN_PICTURES, picture_names
 from edge_agent.camera.intake import FrameIntake
 from edge_agent.camera.messages import CaptureEnd, CaptureProgress, KeptFrame, Message
 from edge_agent.exceptions import FrameUnusable
-from edge_agent.sources.images import list_pictures
 from edge_agent.sources.limits import MAX_PIXELS
 from edge_agent.sources.pictures import MAX_PICTURE_BYTES, PictureDecoder
 from edge_agent.sources.source import CapturedFrame, unusable
@@ -38,17 +38,14 @@ def find_pictures(named: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in named:
         if path.is_dir():
-            try:
-                found += [path / name for name in sorted(file.name for file in list_pictures(path, recursive=True))]
-            except OSError as error:
-                raise ConfigError("classify", "PICTURE", str(path), f"a readable folder ({error.strerror})") from None
+            found += [path / name for name in picture_names(path, "classify", "PICTURE")]
         elif path.exists():
             found.append(path)
         else:
             raise ConfigError("classify", "PICTURE", str(path), "a picture or a folder that exists")
     if not found:
         names = ", ".join(map(str, named))
-        raise ConfigError("classify", "PICTURE", names, "a folder with JPEG, PNG, WebP, TIFF or BMP files")
+        raise ConfigError("classify", "PICTURE", names, KNOWN_PICTURES)
     return list(dict.fromkeys(found))
 
 

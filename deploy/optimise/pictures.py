@@ -10,7 +10,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from deploy.local.modeltest import pipeline_of, read_picture
-from edge_agent.sources.images import list_pictures
+from deploy.local.pictures import KNOWN_PICTURES, picture_names
 from engines.engine import Images
 from engines.repository.manifest import Manifest
 from ingest.contract.crop import CropWindow
@@ -90,12 +90,9 @@ def from_folder(folder: Path, manifest: Manifest, option: str) -> PreparedPictur
     If the sub-folders have the names of labels, the pictures in them have these labels. Raise ConfigError for a
     folder without pictures, or with some sub-folders that are labels and some that are not.
     """
-    try:
-        names = sorted(found.name for found in list_pictures(folder, recursive=True))
-    except OSError as error:
-        raise ConfigError("optimise", option, str(folder), f"a readable folder ({error.strerror})") from None
+    names = picture_names(folder, "optimise", option)
     if not names:
-        raise ConfigError("optimise", option, str(folder), "a folder with JPEG, PNG, WebP, TIFF or BMP files")
+        raise ConfigError("optimise", option, str(folder), KNOWN_PICTURES)
     tops = {Path(name).parts[0] if len(Path(name).parts) > 1 else "" for name in names}
     labelled = tops & set(manifest.labels)
     if labelled and (others := sorted(tops - labelled)):

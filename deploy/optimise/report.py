@@ -25,7 +25,10 @@ class PruneFacts(BaseModel):
 
 
 class SpeedRow(BaseModel):
-    """Median latency of one batch on one backend, of the original and of the optimised model."""
+    """Median latency of one batch on one backend, of the original and of the optimised model.
+
+    ``runs`` is the number of timed batches of each model.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,6 +37,7 @@ class SpeedRow(BaseModel):
     original_ms: float
     optimised_ms: float
     speedup: float
+    runs: int
 
 
 class OptimisedVersion(BaseModel):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -209,36 +210,40 @@ def _speeds(
     model: Model, candidate: Model, options: OptimiseOptions, begin: Begin
 ) -> tuple[list[SpeedRow], list[str]]:
     """Return the latency on each backend for batches of one image and for larger ones."""
-    names = options.backends or tuple(
-        name for name in backends.BACKENDS if name != "fake" and not backends.unavailable_reason(name)
-    )
+    names = options.backends or backends.usable()
     sizes = sorted({1, min(_LARGE_BATCH, model.manifest.max_batch, candidate.manifest.max_batch)})
     advance = begin("measuring", len(names) * len(sizes))
     rows, notes = [], []
     for name in names:
-        engines = [backends.make(name), backends.make(name)]
         try:
-            for engine, each in zip(engines, (model, candidate), strict=True):
-                engine.load(each)
-            for size in sizes:
-                original, optimised = batch_speeds(engines, size, options.seconds)
-                speedup = round(original.p50_ms / optimised.p50_ms, 2)
-                rows.append(
-                    SpeedRow(
-                        backend=name,
-                        batch=size,
-                        original_ms=original.p50_ms,
-                        optimised_ms=optimised.p50_ms,
-                        speedup=speedup,
-                    )
-                )
+            for row in speed_rows(name, model, candidate, sizes, options.seconds):
+                rows.append(row)
                 advance()
         except EngineError as error:
             notes.append(f"{name} cannot run the model: {error}")
-        finally:
-            for engine in engines:
-                engine.close()
     return rows, notes
+
+
+def speed_rows(
+    backend: str, original: Model, optimised: Model, sizes: Sequence[int], seconds: float
+) -> Iterator[SpeedRow]:
+    """Measure two models on a backend, ``seconds`` for each batch size. Batches of the models take turns.
+
+    Raise ModelLoadFailed or InferenceFailed.
+    """
+    with closing(backends.make(backend)) as first, closing(backends.make(backend)) as second:
+        first.load(original)
+        second.load(optimised)
+        for size in sizes:
+            before, after = batch_speeds([first, second], size, seconds)
+            yield SpeedRow(
+                backend=backend,
+                batch=size,
+                original_ms=before.p50_ms,
+                optimised_ms=after.p50_ms,
+                speedup=round(before.p50_ms / after.p50_ms, 2),
+                runs=before.runs,
+            )
 
 
 def _stored(

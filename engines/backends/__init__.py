@@ -11,7 +11,16 @@ from engines.backends.hardware import processor
 from engines.engine import Engine
 from ingest.site.pipeline import Precision
 
-__all__ = ["AUTO", "BACKENDS", "BackendChoice", "choose_cpu_here", "choose_here", "make", "unavailable_reason"]
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "BackendChoice",
+    "choose_cpu_here",
+    "choose_here",
+    "make",
+    "unavailable_reason",
+    "usable",
+]
 
 
 BACKENDS: Mapping[str, str] = {
@@ -45,6 +54,11 @@ def unavailable_reason(name: str) -> str:
     except ModuleNotFoundError as error:
         return f"the Python module {error.name} is missing"
     return reason
+
+
+def usable() -> list[str]:
+    """Return the names of the backends that can be used on this machine, without ``fake``."""
+    return [name for name in BACKENDS if name != "fake" and not unavailable_reason(name)]
 
 
 def choose_cpu_here(precision: Precision) -> BackendChoice:

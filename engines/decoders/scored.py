@@ -27,14 +27,13 @@ class CornersDecoder:
     def __init__(self, options: DecoderOptions) -> None:
         self._options = options
         self._settings = read_settings(BoxSettings, "corners", options.settings)
-        self._unit = self._settings.unit
 
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the boxes of each image after non-maximum suppression, except boxes of the background class."""
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         scores = without_background(scores, self._options.labels)
         corners = left_first(boxes, self._settings).clip(-FAR, FAR) * (
-            input_size(self._options) if self._unit == "share" else 1
+            input_size(self._options) if self._settings.unit == "share" else 1
         )
         return [best_boxes(*one, self._options) for one in zip(corners, scores, rows, strict=True)]
 
@@ -44,7 +43,7 @@ class CornersDecoder:
         return (
             not_scores(scores, "Use the decoder ssd with scores = softmax, or rtdetr")
             or not_corners(boxes, "Use the decoder rtdetr for centre and size, or ssd for offsets")
-            or not_in_unit(boxes, self._unit)
+            or not_in_unit(boxes, self._settings.unit)
         )
 
 

@@ -41,7 +41,7 @@ import typer
 from benchmarks.pipeline import PipelineCase, cases
 from benchmarks.report import KeepIt, conclude, log_progress
 from benchmarks.serving.goodput.openload import load_figures
-from benchmarks.serving.goodput.systems import OpenLoad, RunningServer, ServerSetting, serving
+from benchmarks.serving.goodput.systems import OpenLoad, ServerSetting, serving
 from benchmarks.serving.inputs import padded, prepared_rows
 
 SYSTEMS = ("sightline", "litserve", "ray")
@@ -86,15 +86,24 @@ class GoodputOptions:
     pictures: Path
 
 
-async def warmed(server: RunningServer, pictures: Path) -> None:
-    """Warm a server up with a low load whose responses are not measured."""
-    await server.drive(OpenLoad(WARM_UP_RATE, WARM_UP_S, 0, pictures))
+async def offer(
+    setting: ServerSetting, case: PipelineCase, options: GoodputOptions, seed: int, key: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Start a server, offer all rates to the server, and return the figures of each run with the values of ``key``.
 
-
-async def offer(server: RunningServer, load: OpenLoad, bound_s: float) -> dict[str, Any]:
-    """Send one load to a server, and return the load's figures."""
-    figures = load_figures(await server.drive(load), load.seconds, bound_s)
-    return {"rate": load.rate, **figures, "load": round(os.getloadavg()[0], 2)}
+    A low load whose responses are not measured warms the server up.
+    """
+    runs = []
+    with tempfile.TemporaryDirectory() as name:
+        wait_s = WAIT_SHARE * options.bound_s
+        async with serving(setting, case, wait_s, options.queue, Path(name)) as server:
+            await server.drive(OpenLoad(WARM_UP_RATE, WARM_UP_S, 0, options.pictures))
+            for rate in options.rates:
+                latencies_s = await server.drive(OpenLoad(rate, options.seconds, seed, options.pictures))
+                figures = load_figures(latencies_s, options.seconds, options.bound_s)
+                runs.append({**key, "rate": rate, **figures, "load": round(os.getloadavg()[0], 2)})
+                log_progress(f"{runs[-1]}")
+    return runs
 
 
 def table(runs: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> list[dict[str, Any]]:
@@ -120,32 +129,17 @@ async def compare(case: PipelineCase, options: GoodputOptions) -> list[dict[str,
     for number in range(options.rounds):
         for place in range(len(options.systems)):
             system = options.systems[(place + number) % len(options.systems)]
-            with tempfile.TemporaryDirectory() as name:
-                async with serving(
-                    CHOSEN[system], case, WAIT_SHARE * options.bound_s, options.queue, Path(name)
-                ) as server:
-                    await warmed(server, options.pictures)
-                    for rate in options.rates:
-                        load = OpenLoad(rate, options.seconds, 1 + number, options.pictures)
-                        figures = await offer(server, load, options.bound_s)
-                        runs.append({"round": number, "system": system, **figures})
-                        log_progress(f"round {number}, {system}: {figures}")
+            key = {"round": number, "system": system}
+            runs += await offer(CHOSEN[system], case, options, 1 + number, key)
     return runs
 
 
 async def tune(case: PipelineCase, options: GoodputOptions) -> list[dict[str, Any]]:
     """Offer all rates to each setting in ``CANDIDATES``, and return the figures of each run."""
-    runs = []
+    runs: list[dict[str, Any]] = []
     for setting in CANDIDATES:
         if setting.system in options.systems:
-            with tempfile.TemporaryDirectory() as name:
-                async with serving(setting, case, WAIT_SHARE * options.bound_s, options.queue, Path(name)) as server:
-                    await warmed(server, options.pictures)
-                    for rate in options.rates:
-                        load = OpenLoad(rate, options.seconds, 1, options.pictures)
-                        figures = await offer(server, load, options.bound_s)
-                        runs.append({"setting": setting.name, **figures})
-                        log_progress(f"{setting.name}: {figures}")
+            runs += await offer(setting, case, options, 1, {"setting": setting.name})
     return runs
 
 

@@ -65,6 +65,8 @@ class KafkaLoad:
                 await asyncio.sleep(max(0.0, self._started_s + at_s - time.perf_counter()))
                 await producer.send(**arguments(self._settings, self._record(number)))
             await asyncio.wait({reading}, timeout=self._options.drain_s)
+            if reading.done():
+                reading.result()  # raises the reader's error
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

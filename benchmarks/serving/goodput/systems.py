@@ -16,16 +16,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pipeline import CAMERAS, PipelineCase
+from benchmarks.pipeline import CAMERAS, PipelineCase, publish_site
 from benchmarks.report import ROOT
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import ONE_THREAD
 from ingest.kafka import topicadmin
-from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import Deadline
-from ingest.site import CameraConfig
-from ingest.site.topic.store import publish
 
 PEERS = ROOT / ".sightline" / "peers"
 """Folder of the environments of LitServe and Ray Serve, which ``setup.sh`` creates."""
@@ -165,9 +162,7 @@ async def _node(setting: ServerSetting, case: PipelineCase, folder: Path) -> Asy
     try:
         settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="goodput.")
         await topicadmin.create(settings, partitions=CAMERAS)
-        async with KafkaLog(settings, "goodput") as log:
-            cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
-            await publish(log, [case.pipeline, *cameras])
+        await publish_site(settings, case.pipeline)
         argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={case.repository.root}"]
         output = folder / "sightline.log"
         async with _process([*argv, f"--instances={setting.workers}"], output, settings.to_env()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -89,10 +90,7 @@ def _print(report: ShadowReport) -> None:
         {
             "label": label,
             "served": counts.found + counts.missed + counts.relabelled,
-            "found": counts.found,
-            "missed": counts.missed,
-            "relabelled": counts.relabelled,
-            "extra": counts.extra,
+            **asdict(counts),
         }
         for label, counts in sorted(report.labels.items())
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from deploy.cli.common import print_rows, stdout
+from deploy.cli.common import print_rows, printable, stdout
 from deploy.local.modeltest import pipeline_of
 from engines.repository.inspection import TensorInfo
 from engines.repository.manifest import Decoding, Model
@@ -82,4 +82,4 @@ def _short(value: Any) -> str:
 
 def _line(text: str) -> None:
     """Print text from an untrusted source without Rich markup."""
-    stdout.print("".join(c if c.isprintable() or c == "\n" else "?" for c in text), markup=False, soft_wrap=True)
+    stdout.print("\n".join(map(printable, text.split("\n"))), markup=False, soft_wrap=True)

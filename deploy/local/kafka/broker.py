@@ -115,8 +115,8 @@ class Broker:
                 with TemporaryDirectory() as folder:
                     node = Broker(self.home, Path(folder) / "node")
                     node.start(jvm_options=[f"-XX:ArchiveClassesAtExit={part}"])
-                    node.stop(ARCHIVE_TIMEOUT_S)
-                if not part.exists():
+                    complete = node.stop(ARCHIVE_TIMEOUT_S)
+                if not complete or not part.exists():  # a killed JVM leaves an incomplete archive
                     raise BrokerFailed("stopped without writing an archive of its Java classes", str(node.folder), "")
                 part.rename(archive)
         return archive
@@ -137,7 +137,7 @@ class Broker:
             self.attached = found is not None
             if found is None:
                 found = self._launch(libs, detach, jvm_options)
-            self._await_answer(found, deadline)
+            self._await_answer(found, deadline, timeout_s)
         return self.bootstrap
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
@@ -202,14 +202,14 @@ class Broker:
         if done.returncode != 0:
             raise BrokerFailed("cannot format its data folder", str(self.folder), done.stdout + done.stderr)
 
-    def _await_answer(self, started: Process, deadline: Deadline) -> None:
+    def _await_answer(self, started: Process, deadline: Deadline, timeout_s: float) -> None:
         while not serves(_HOST, self._ports().broker):
             if not started.alive:
                 raise BrokerFailed("ended before it answered a request", str(self.folder), self._tail())
             if deadline.passed:
                 if not self.attached:
                     started.end(Deadline.after(STOP_TIMEOUT_S))
-                raise BrokerFailed(f"did not answer within {START_TIMEOUT_S:.0f} s", str(self.folder), self._tail())
+                raise BrokerFailed(f"did not answer within {timeout_s:g} s", str(self.folder), self._tail())
             time.sleep(_POLL_S)
 
     def _tail(self) -> str:
