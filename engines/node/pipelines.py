@@ -15,8 +15,8 @@ from typing import TypeVar
 from engines.exceptions import EngineError, EngineStateError, PipelineUnknown
 from engines.metrics import NodeMetrics
 from engines.node.cascade import Cascade
-from engines.node.serving import SecondModel, ServedModel
-from engines.node.wanted import AnyModel, ModelSettings, ModelSource, SecondWanted, Wanted, config_of
+from engines.node.serving import AnyModel, SecondModel, ServedModel
+from engines.node.wanted import ModelSettings, ModelSource, SecondWanted, Wanted, config_of
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import PipelineConfig
@@ -270,7 +270,7 @@ class LiveModels:
                 return
             if self._is_refused(name, settings):
                 return
-            model = await self._in_thread(self._made, wanted)
+            model = await self._in_thread(self._source.make, config_of(wanted))
             if await self._in_thread(model.needs_build):
                 await self._begin_build(wanted, settings, model)
                 return
@@ -362,11 +362,6 @@ class LiveModels:
     def _is_refused(self, name: str, settings: ModelSettings) -> bool:
         refused, retry_s = self._refused.get(name, (None, 0.0))
         return refused == settings and self._monotonic() < retry_s
-
-    def _made(self, wanted: Wanted) -> AnyModel:
-        if isinstance(wanted, SecondWanted):
-            return self._source.make_second(wanted.config)
-        return self._source.make(wanted)
 
     def _drop(self, name: str) -> None:
         serving = self._serving.pop(name, None)

@@ -219,6 +219,9 @@ class SecondModel(EngineModel):
             return [None]
 
 
+AnyModel = ServedModel | SecondModel
+
+
 class RepositorySource:
     """Makes the models that a node serves, from a model repository.
 
@@ -244,32 +247,22 @@ class RepositorySource:
         name, version = self._repository.resolve(wanted.model)
         return f"{name}@{version}"
 
-    def make(self, pipeline: PipelineConfig) -> ServedModel:
-        """Return a ServedModel for a pipeline, which the caller must open. Raise EngineError."""
-        return self._made(pipeline, self._make_engine)
+    def make(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel:
+        """Return the model, which the caller must open. Raise EngineError."""
+        return self._made(wanted, self._make_engine)
 
-    def make_second(self, config: SecondModelConfig) -> SecondModel:
-        """Return a SecondModel, which the caller must open. Raise EngineError."""
-        return self._made_second(config, self._make_engine)
-
-    def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel | None:
+    def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel | None:
         """Return the model on a substitute engine, which the caller must open; None if there is no substitute.
 
         Raise EngineError.
         """
-        if not self._make_stand_in:
-            return None
+        return self._made(wanted, self._make_stand_in) if self._make_stand_in else None
+
+    def _made(self, wanted: PipelineConfig | SecondModelConfig, make_engine: Callable[[Model], Engine]) -> AnyModel:
+        model = self._repository.open(wanted.model).at_precision(wanted.precision)
         if isinstance(wanted, PipelineConfig):
-            return self._made(wanted, self._make_stand_in)
-        return self._made_second(wanted, self._make_stand_in)
-
-    def _made(self, pipeline: PipelineConfig, make_engine: Callable[[Model], Engine]) -> ServedModel:
-        model = self._repository.open(pipeline.model).at_precision(pipeline.precision)
-        return ServedModel(pipeline, model, make_engine(model))
-
-    def _made_second(self, config: SecondModelConfig, make_engine: Callable[[Model], Engine]) -> SecondModel:
-        model = self._repository.open(config.model).at_precision(config.precision)
-        return SecondModel(config, model, make_engine(model))
+            return ServedModel(wanted, model, make_engine(model))
+        return SecondModel(wanted, model, make_engine(model))
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:

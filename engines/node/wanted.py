@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from engines.node.serving import SecondModel, ServedModel
+from engines.node.serving import AnyModel
 from ingest.site import PipelineConfig, SecondModelConfig
-
-AnyModel = ServedModel | SecondModel
 
 
 class ModelSource(Protocol):
@@ -19,11 +17,8 @@ class ModelSource(Protocol):
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
 
-    def make(self, pipeline: PipelineConfig) -> ServedModel:
-        """Return a ServedModel for a pipeline, which the caller must open."""
-
-    def make_second(self, config: SecondModelConfig) -> SecondModel:
-        """Return a SecondModel, which the caller must open."""
+    def make(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel:
+        """Return a ServedModel for a pipeline, a SecondModel for a second model. The caller must open the model."""
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel | None:
         """Return a substitute: the model on a backend that loads within seconds, not yet opened; None without such a

@@ -44,18 +44,18 @@ class BuildBench:
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         return "regions@1"
 
-    def make(self, pipeline: PipelineConfig) -> ServedModel:
-        return ServedModel(pipeline, Repository(MODELS).open("regions"), self._engine())
-
-    def make_second(self, config: SecondModelConfig) -> SecondModel:
-        return SecondModel(config, Repository(MODELS).open("regions"), self._engine())
+    def make(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel:
+        return self._made(wanted, self._engine())
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel | None:
         if self.broken_stand_in:
             raise ModelLoadFailed("the CPU cannot compute it")
         self.stand_ins.append(OnnxRuntimeEngine())
+        return self._made(wanted, self.stand_ins[-1])
+
+    def _made(self, wanted: PipelineConfig | SecondModelConfig, engine: Engine) -> ServedModel | SecondModel:
         kind = ServedModel if isinstance(wanted, PipelineConfig) else SecondModel
-        return kind(wanted, Repository(MODELS).open("regions"), self.stand_ins[-1])  # type: ignore[arg-type]
+        return kind(wanted, Repository(MODELS).open("regions"), engine)  # type: ignore[arg-type]
 
     async def engine(self, pipeline: str = "cars") -> Engine:
         async with self.live.use(pipeline) as model:

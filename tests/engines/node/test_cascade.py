@@ -354,14 +354,16 @@ class SecondSource(FakeSource):
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         return self.second if isinstance(wanted, SecondModelConfig) else super().version(wanted)
 
-    def make_second(self, config: SecondModelConfig) -> SecondModel:
+    def make(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel:
+        if isinstance(wanted, PipelineConfig):
+            return super().make(wanted)
         if self.broken_second:
             raise ModelLoadFailed(f"{self.second} is broken")
         model = Repository(MODELS).open("regions")
         number = int(self.second.partition("@")[2])
         self.made.append(FakeEngine())
         manifest = model.manifest.model_copy(update={"version": number})
-        return SecondModel(config, Model(manifest, model.folder), self.made[-1])
+        return SecondModel(wanted, Model(manifest, model.folder), self.made[-1])
 
 
 PIPELINE = PipelineConfig(name="regions", model="regions", width=64, height=64, then=(TYPE,))
