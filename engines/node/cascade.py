@@ -25,14 +25,12 @@ from engines.node.scheduler import MergedBatch
 from engines.node.serving import SecondModel, ServedModel
 from engines.repository.manifest import InputSpec, Model
 from ingest.contract.crop import CropWindow, crop_window
-from ingest.contract.records import Attribute, Detection, Pixels
+from ingest.contract.records import MAX_FRAME_PIXELS, Attribute, Detection, Pixels
 from ingest.site import SecondModelConfig
 
 SMALL, UNSURE, LIMIT = "small", "unsure", "limit"
 NO_FRAME, NO_MODEL, FAILED = "no_frame", "no_model", "failed"
 """Reasons why an object has no label of a second model. ``Attribute`` describes these reasons."""
-MAX_FRAME_PIXELS = 7680 * 4320
-"""Maximum number of pixels of a frame to decode: 8K UHD, the largest frame that the stage ``prepare`` accepts."""
 MAX_CROPS = 256
 """Once this number of crops has been collected for a second model, the crops are classified before the next frame is
 decoded. 256 crops of 224×224 pixels take 38 MB."""

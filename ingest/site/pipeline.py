@@ -11,9 +11,9 @@ from ingest.contract.records.base import Name
 from ingest.site.entry import ConfigSection, Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
-"""Maximum size of a batch's pixels in bytes. The remaining 1 MiB of a record holds the metadata of the batch's items.
-The metadata of 64 items with 64 regions each takes less than half a MiB. With the largest number of moving and
-stationary boxes, the metadata of a batch just fits into 1 MiB."""
+"""Maximum size of a batch's pixels and attached frames in bytes. The remaining 1 MiB of a record holds the metadata
+of the batch's items. The metadata of 64 items with 64 regions each takes less than half a MiB. With the largest
+number of moving and stationary boxes, the metadata of a batch just fits into 1 MiB."""
 UNROUTED_NAME = "none"
 """Pipeline name in batches of frames from cameras that no pipeline processes."""
 MAX_SECOND_MODELS = 8

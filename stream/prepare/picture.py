@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ingest.contract.records import MAX_FRAME_PIXELS
 from stream.exceptions import CutShort, TooLarge, TooManyScans, Undecodable, WrongSize
 
-MAX_PIXELS = 7680 * 4320
-"""Maximum number of pixels of a picture: 8K UHD, 100 MB when decoded."""
 MAX_SCANS = 64
 """Maximum number of scans of a progressive JPEG; encoders write about ten. Decoding takes a pass over the whole
 picture for each scan, and a hostile record has room for a million scans of 16 bytes."""
@@ -49,8 +48,8 @@ def check(data: bytes, encoding: str, declared: Size) -> None:
         raise CutShort(encoding, len(data))
     if found != declared:
         raise WrongSize(found, declared)
-    if found[0] * found[1] > MAX_PIXELS:
-        raise TooLarge(found, MAX_PIXELS)
+    if found[0] * found[1] > MAX_FRAME_PIXELS:
+        raise TooLarge(found, MAX_FRAME_PIXELS)
     if encoding == "jpeg" and (scans := _scans(data)) > MAX_SCANS:
         raise TooManyScans(scans, MAX_SCANS)
 

@@ -19,6 +19,7 @@ from ingest.contract.records.batch import (
 )
 from ingest.contract.records.event import Alert, AlertData, Delivery, Event, EventData, Evidence, Overlay
 from ingest.contract.records.frame import (
+    MAX_FRAME_PIXELS,
     MAX_RESTING,
     WITHHELD_REASONS,
     Frame,
@@ -55,6 +56,7 @@ __all__ = [
     "BY_HOST_INSTEAD",
     "BY_SOURCE",
     "GOOD",
+    "MAX_FRAME_PIXELS",
     "MAX_RESTING",
     "OUT_OF_RANGE",
     "STALE",

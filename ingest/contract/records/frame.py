@@ -29,6 +29,8 @@ counts of all reasons."""
 MAX_PIPELINES = 256
 """Maximum number of pipelines of one frame. The number is limited because every batch item and result carries the
 names of all pipelines of its frame."""
+MAX_FRAME_PIXELS = 7680 * 4320
+"""Maximum number of pixels of a frame that a stage decodes: 8K UHD, 100 MB when decoded."""
 MAX_REASON_CHARS = 200
 MAX_TRACEPARENT_CHARS = 64
 """Maximum length of a trace context, in characters. A trace context of the W3C standard has 55 characters."""
