@@ -127,6 +127,8 @@ class NodeKilling:
                     await self._kill_all(supervisor, steps)
                     self.sender.stop()
                 await until(lambda: reading.done() or self.results >= self.sender.sent)
+            if reading.done():
+                reading.result()  # raises the reader's error
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

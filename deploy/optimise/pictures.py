@@ -7,14 +7,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple, overload
 
-import numpy as np
-
 from deploy.local.modeltest import pipeline_of, read_picture
 from deploy.local.pictures import KNOWN_PICTURES, picture_names
-from engines.engine import Images
+from engines.engine import CHANNELS, Images
 from engines.repository.manifest import Manifest
 from ingest.contract.crop import CropWindow
-from ingest.contract.records import pad_into
+from ingest.contract.records import Canvas, padded_rows
 from ingest.contract.topics import FRAMES
 from ingest.exceptions import CodecError, ConfigError
 from ingest.kafka.log import Log
@@ -67,9 +65,8 @@ class PreparedPictures(Sequence[Images]):
         if window is None:
             (window,) = windows(self._pipeline, (image.shape[1], image.shape[0]), None, 1)
         spec = self._manifest.input
-        prepared = np.empty((1, spec.height, spec.width, 3), np.uint8)
-        pad_into(prepared, spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
-        return prepared
+        canvas = Canvas(spec.height, spec.width, CHANNELS)
+        return padded_rows(canvas, spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
 
     def halves(self) -> tuple[PreparedPictures, PreparedPictures]:
         """Return every second picture, and the others. With labels, each class is halved."""

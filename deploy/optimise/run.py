@@ -166,8 +166,7 @@ def _converted(
     reduce_range = form == "u8s8" and not processor().instruction("int8")
     if reduce_range:
         notes.append("This processor has no VNNI, so weights have seven bits; with eight, sums overflow.")
-    pictures = (chosen[index] for index in range(len(chosen)))
-    found = quantised(loaded, form, pictures, reduce_range=reduce_range, on_picture=advance)
+    found = quantised(loaded, form, chosen, reduce_range=reduce_range, on_picture=advance)
     if form == "s8s8":
         notes.append("s8s8 is for TensorRT and OpenVINO. ONNX Runtime is slow with it on CPUs.")
     return found.SerializeToString(), notes
@@ -192,8 +191,8 @@ def _found(model: Model, pictures: PreparedPictures, min_score: float, begin: Be
     engine.load(model)
     found = []
     try:
-        for index in range(len(pictures)):
-            found += decoder.decode(engine.infer(pictures[index]), [region])
+        for picture in pictures:
+            found += decoder.decode(engine.infer(picture), [region])
             advance()
     finally:
         engine.close()

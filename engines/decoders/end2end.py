@@ -125,10 +125,14 @@ def _parts(outputs: Outputs, rows: int) -> _Found | None:
         counts = []
     if len(named) != 2:
         return None
-    classes, scores = sorted(named, key=lambda name: not any(w in name.lower() for w in ("class", "label", "cls")))
-    if not any(word in classes.lower() for word in ("class", "label", "cls")):
-        scores, classes = named
+    scores, classes = named
+    if _names_classes(scores):
+        scores, classes = classes, scores
     kept = np.asarray(named[scores], np.float32)
     if counts:
         kept = np.where(np.arange(most) < counts[0].reshape(-1, 1), kept, np.float32(0))
     return _Found(boxes[0], kept, named[classes])
+
+
+def _names_classes(name: str) -> bool:
+    return any(word in name.lower() for word in ("class", "label", "cls"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,7 @@ _TENSORRT_OPTIONS = {
 def quantised(
     model: Any,
     form: Form,
-    pictures: Sequence[Images] | Iterator[Images],
+    pictures: Iterable[Images],
     *,
     reduce_range: bool = False,
     on_picture: Callable[[], None] = lambda: None,
@@ -93,9 +93,7 @@ def quantised(
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(
-        self, name: str, pictures: Sequence[Images] | Iterator[Images], on_picture: Callable[[], None]
-    ) -> None:
+    def __init__(self, name: str, pictures: Iterable[Images], on_picture: Callable[[], None]) -> None:
         self._name, self._left, self._on_picture = name, iter(pictures), on_picture
 
     def get_next(self) -> dict[str, Images] | None:

@@ -84,8 +84,13 @@ def ask_child(
             child.kill()  # does nothing if the child has ended
             child.wait()
             on_end(child.pid)
-    if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+    if child.returncode == -signal.SIGXCPU:
         raise AdoptFailed(_beyond(task, request, f"{request.cpu_s} s of processor time"))
+    if child.returncode == -signal.SIGKILL:
+        raise AdoptFailed(
+            f"model file {request.file}: its {task.noun} was killed: it took more memory than is free, or more than "
+            f"{request.cpu_s} s of processor time. Free memory, or pass --max-seconds for a large file"
+        )
     either: Any = answer | ChildFailure
     try:
         found: Answer | ChildFailure = TypeAdapter(either).validate_json(stdout)

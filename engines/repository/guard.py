@@ -1,8 +1,4 @@
-"""Inspect and adopt foreign models in a child process with bounds on memory and processor time.
-
-A file of unknown origin may be crafted to take all memory or to compute for ever. If the child exceeds a limit, only
-the child ends, and the caller gets AdoptFailed.
-"""
+"""Inspect and adopt foreign models in a child process with bounds on memory and processor time."""
 
 from __future__ import annotations
 

@@ -108,13 +108,7 @@ def _of_keras(file: Path) -> tuple[Any, Any]:
     import keras
 
     model = keras.saving.load_model(str(file), compile=False, safe_mode=True)
-    inputs = getattr(model, "inputs", None) or []
-    shapes = [tuple(given.shape) for given in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3:
-        raise AdoptFailed(
-            f"model file {file}: inputs have shapes {shapes}: expected one input of colour pictures, "
-            "(None, height, width, 3)"
-        )
+    _require_one_input(file, [tuple(given.shape) for given in getattr(model, "inputs", None) or []])
     return keras_function(model)
 
 
@@ -130,12 +124,7 @@ def _of_saved_model(folder: Path) -> tuple[Any, Any]:
         )
     signature = loaded.signatures[_SIGNATURE]
     given = signature.structured_input_signature[1]
-    shapes = {name: tuple(spec.shape) for name, spec in given.items()}
-    if len(shapes) != 1 or [len(s) for s in shapes.values()] != [4] or next(iter(shapes.values()))[3] != 3:
-        raise AdoptFailed(
-            f"model file {folder}: inputs have shapes {shapes}: expected one input of colour pictures, "
-            "(N, height, width, 3)"
-        )
+    _require_one_input(folder, [tuple(spec.shape) for spec in given.values()])
     ((name, spec),) = given.items()
     spec = tf.TensorSpec(spec.shape, spec.dtype, name="images")
 
@@ -143,6 +132,15 @@ def _of_saved_model(folder: Path) -> tuple[Any, Any]:
         return loaded.signatures[_SIGNATURE](**{name: images})
 
     return tf.function(compute, input_signature=[spec]), spec
+
+
+def _require_one_input(file: Path, shapes: list[tuple[int | None, ...]]) -> None:
+    """Raise AdoptFailed unless a model has one input of colour pictures."""
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3:
+        raise AdoptFailed(
+            f"model file {file}: inputs have shapes {shapes}: expected one input of colour pictures, "
+            "(N, height, width, 3)"
+        )
 
 
 def _require_harmless(folder: Path) -> None:
