@@ -79,6 +79,7 @@ def test_halves_have_every_picture_once_and_half_of_each_class() -> None:
     samples = [PictureSample(Path(f"{n}.png"), label="ab"[n % 3 == 0]) for n in range(20)]
     first, second = PreparedPictures(samples, manifest()).halves()
     assert len(first) + len(second) == 20
+    assert {*first._samples, *second._samples} == set(samples)
     assert abs(first.labels.count("a") - second.labels.count("a")) <= 1
     assert abs(first.labels.count("b") - second.labels.count("b")) <= 1
 

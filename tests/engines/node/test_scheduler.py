@@ -358,7 +358,7 @@ class TestOverloadPolicies:
         frames = [item(seq, lane=lane) for seq in range(20)]
         each = accept(record(frames, pipeline="p"), HighWaterMarks(), frozenset({"p"}))
         node.scheduler.policies.thin(each)
-        assert not [task for task in each.tasks.values() if task.settled]
+        assert len(each.tasks) == 20
 
     def test_a_new_policy_ends_the_reduction_of_the_old_one(self) -> None:
         node = policy_node(overload="every-nth")

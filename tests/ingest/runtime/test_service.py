@@ -125,9 +125,8 @@ async def test_a_service_whose_event_loop_does_not_turn_is_not_live() -> None:
     health = Health()
     assert health.dead_reason() == "the service is starting"
     health.begin(asyncio.get_running_loop())
-    assert (
-        health.dead_reason(answer_s=0.01) == "the event loop has not responded for 0.01 s"
-    )  # this call blocks the loop
+    blocked = health.dead_reason(answer_s=0.01)  # this call blocks the loop
+    assert blocked == "the event loop has not responded for 0.01 s"
     assert await asyncio.to_thread(health.dead_reason) == ""
 
 
