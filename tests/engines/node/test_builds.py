@@ -35,6 +35,10 @@ class BuildBench:
         self.building = threading.Semaphore(0)
         self.stand_ins: list[OnnxRuntimeEngine] = []
         self.broken_stand_in = False
+        self.may_stand_in, self.standing_in = threading.Event(), threading.Event()
+        self.may_stand_in.set()
+        self.cancels_in_time = True
+        """Whether a cancelled build ends without a plan. A build that is cancelled after its last step has a plan."""
         self.now_s = 0.0
         self.registry = CollectorRegistry()
         self.live = LiveModels(self, NodeMetrics(self.registry), lambda: self.now_s)
@@ -48,6 +52,8 @@ class BuildBench:
         return self._made(wanted, self._engine())
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel | None:
+        self.standing_in.set()
+        assert self.may_stand_in.wait(60)
         if self.broken_stand_in:
             raise ModelLoadFailed("the CPU cannot compute it")
         self.stand_ins.append(OnnxRuntimeEngine())
@@ -77,7 +83,7 @@ class BuildBench:
 
     def _engine(self) -> TensorRtEngine:
         control = BuildControl(self._wait)
-        cancel = control.cancel
+        cancel = control.cancel if self.cancels_in_time else lambda: None
         control.cancel = lambda: (cancel(), self.may_build.set())  # type: ignore[method-assign, assignment]
         return self.rig.engine(control)
 
@@ -164,6 +170,28 @@ async def test_the_removal_of_a_pipeline_cancels_its_build(bench: BuildBench) ->
     await bench.until(lambda: not bench.live._builds)
     assert not list(bench.rig.plans.folder.glob("*.plan"))
     assert bench.metric("refused_models") == 0
+
+
+async def test_the_plan_of_a_pipeline_removed_while_its_stand_in_loads_is_not_built(bench: BuildBench) -> None:
+    bench.may_stand_in.clear()
+    bench.live.want([CARS])
+    updating = asyncio.create_task(bench.live.update())
+    assert await asyncio.to_thread(bench.standing_in.wait, 60)
+    bench.live.want([])
+    bench.may_stand_in.set()
+    await updating
+    await bench.until(lambda: not bench.live._builds)
+    assert bench.rig.trt.builds == 0
+
+
+async def test_a_model_whose_build_is_cancelled_after_its_last_step_is_not_served(bench: BuildBench) -> None:
+    bench.cancels_in_time = False
+    await configured(bench.live, [CARS])
+    await bench.begun()
+    bench.live.want([])
+    await bench.until(lambda: not bench.live._builds)
+    assert bench.rig.trt.builds == 1
+    assert await bench.engine() is bench.stand_ins[0]
 
 
 async def test_a_failed_build_leaves_the_stand_in_and_is_tried_again_after_a_while(bench: BuildBench) -> None:
