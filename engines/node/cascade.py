@@ -200,7 +200,7 @@ def decoded(data: bytes, size: tuple[int, int]) -> Pixels | None:
     if size[0] * size[1] > MAX_FRAME_PIXELS:
         return None
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "WEBP")) as header:
             if header.size != size:
                 return None
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
