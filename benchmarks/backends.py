@@ -38,6 +38,8 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.report import DATA, ROOT, KeepIt, conclude, log_progress
 from engines import backends
 from engines.engine import Engine, Images
+from engines.optimise import int8
+from engines.optimise.int8 import Form
 from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
@@ -51,11 +53,11 @@ CANDIDATES: Mapping[str, tuple[str, Precision]] = {
     "openvino bf16": ("openvino", "bf16"),
     "openvino fp16": ("openvino", "fp16"),
 }
-INT8: Mapping[str, tuple[str, bool]] = {
-    "onnxruntime int8": ("onnxruntime", False),
-    "openvino int8": ("openvino", True),
+INT8: Mapping[str, tuple[str, Form]] = {
+    "onnxruntime int8": ("onnxruntime", "u8s8"),
+    "openvino int8": ("openvino", "s8s8"),
 }
-"""Backend and whether activations are signed, by name of the int8 candidate."""
+"""Backend and form of int8, by name of the int8 candidate."""
 RANDOM = "resnet-18"
 """Name of the model with random weights."""
 BATCHES_PER_TURN = 3
@@ -97,9 +99,9 @@ def load(model: Model, folder: Path) -> dict[str, Engine]:
     for name, (backend, precision) in CANDIDATES.items():
         engines[name] = backends.make(backend)
         engines[name].load(model.at_precision(precision))
-    for name, (backend, signed) in INT8.items():
+    for name, (backend, form) in INT8.items():
         engines[name] = backends.make(backend)
-        engines[name].load(quantised(model, folder, signed=signed).at_precision("int8"))
+        engines[name].load(quantised(model, folder, form).at_precision("int8"))
     return engines
 
 
@@ -151,41 +153,12 @@ def _timed(engine: Engine, images: Images) -> tuple[float, float]:
         return time.perf_counter() - started_s, time.process_time() - started_cpu_s
 
 
-def quantised(model: Model, folder: Path, *, signed: bool) -> Model:
-    """Return a model in int8 with explicit quantise and dequantise nodes.
-
-    Signed activations with a zero point of 0 are the format that TensorRT uses; OpenVINO is also fast with this
-    format.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    spec, target = model.manifest.input, folder / f"int8-{signed}" / model.manifest.name
+def quantised(model: Model, folder: Path, form: Form) -> Model:
+    """Return a model in int8, as `sightline models optimise` makes it, calibrated with random pictures."""
+    spec, target = model.manifest.input, folder / form / model.manifest.name
     target.mkdir(parents=True)
-
-    class Pictures(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._left = _CALIBRATION_IMAGES
-
-        def get_next(self) -> dict[str, Images] | None:
-            self._left -= 1
-            return {spec.name: _random_images(1, spec.height, spec.width, self._left)} if self._left >= 0 else None
-
-    prepared, file = str(target / "prepared.onnx"), str(target / model.manifest.file)
-    quant_pre_process(str(model.path), prepared, skip_symbolic_shape=True)
-    options: dict[str, Any] = {"activation_type": QuantType.QUInt8}
-    if signed:
-        operators = ["Conv", "Gemm", "MatMul", "Add"]
-        extra = {
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,
-            "AddQDQPairToWeight": True,
-            "DedicatedQDQPair": True,
-            "OpTypesToExcludeOutputQuantization": operators,
-        }
-        options = {"activation_type": QuantType.QInt8, "op_types_to_quantize": operators, "extra_options": extra}
-    quantize_static(prepared, file, Pictures(), quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, **options)
+    pictures = (_random_images(1, spec.height, spec.width, seed) for seed in range(_CALIBRATION_IMAGES))
+    onnx.save(int8.quantised(onnx.load(str(model.path)), form, pictures), str(target / model.manifest.file))
     return Model(model.manifest, target)
 
 

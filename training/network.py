@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines import noise
+from training.convert.formats import keras_function, write_onnx
 from training.regions import LabelledRegions
 
 INPUT = "images"
@@ -86,14 +88,8 @@ def recall_per_class(matrix: npt.NDArray[np.int64]) -> list[float]:
 
 
 def export(model: Any, path: Path) -> None:
-    """Write a network as an ONNX file with a free batch size and an input named ``INPUT``."""
-    import tensorflow as tf
-    import tf2onnx
-
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)]
-    function = tf.function(lambda images: {"probabilities": model(images, training=False)}, input_signature=signature)
-    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=17)
-    path.write_bytes(proto.SerializeToString())
+    """Write a network as an ONNX file with a free batch size and an input named ``INPUT``. Raise AdoptFailed."""
+    write_onnx(path, *keras_function(model), path)
 
 
 def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) -> float:
@@ -103,7 +99,7 @@ def largest_difference(model: Any, path: Path, images: npt.NDArray[np.uint8]) ->
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = session.run(["probabilities"], {INPUT: images})[0]
-    return float(np.abs(np.asarray(found) - predict(model, images)).max())
+    return noise.largest_difference([(predict(model, images), found)])
 
 
 def _mirrored(images: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:

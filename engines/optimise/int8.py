@@ -15,15 +15,19 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from engines.engine import Images
 from engines.exceptions import OptimiseFailed
 from engines.optimise.layers import inner_part
+from engines.repository.inspection import opset_of
 
 Form = Literal["u8s8", "s8s8"]
 FORMS: tuple[Form, ...] = ("u8s8", "s8s8")
+_MIN_OPSET = 13
+"""Oldest operator set version (opset) in which quantised weights have a scale for each output channel."""
 _TENSORRT_OPERATORS = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Add"]
 """Operators whose inputs are quantised for TensorRT (NVIDIA, "Explicit quantization"). TensorRT chooses the
 precision of the others itself."""
@@ -105,7 +109,10 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _as_written(model: Any, folder: Path) -> str:
+    """Write a model to a file in ``folder`` with at least the opset ``_MIN_OPSET``, and return the file's path."""
     file = folder / "model.onnx"
+    if opset_of(model) < _MIN_OPSET:
+        model = onnx.version_converter.convert_version(model, _MIN_OPSET)
     onnx.save(model, str(file))
     return str(file)
 

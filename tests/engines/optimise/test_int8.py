@@ -93,6 +93,17 @@ def test_weights_are_stored_in_eight_bits(int8: dict[Form, Any], form: Form) -> 
     assert {values.dtype for values in weights} == {np.dtype(np.int8)}
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_with_an_old_operator_set_is_quantised(form: Form) -> None:
+    graph = Graph()
+    first = graph.conv(graph.pixels(), 3, 8)
+    last = graph.conv(graph.add("Relu", graph.conv(graph.add("Relu", first), 8, 8)), 8, 2)
+    model = graph.model({last: ["n", 2, 16, 16]}, opset=11)
+    (wanted,) = run(model, pictures(4))
+    (found,) = run(quantised(model, form, CALIBRATION), pictures(4))
+    assert np.abs(found - wanted).mean() < 0.1 * np.abs(wanted).mean()
+
+
 def test_calibration_reads_every_picture_once() -> None:
     seen: list[int] = []
     quantised(residual_classifier(), "u8s8", iter(CALIBRATION), on_picture=lambda: seen.append(1))
