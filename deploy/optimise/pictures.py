@@ -105,7 +105,7 @@ def from_folder(folder: Path, manifest: Manifest, option: str) -> PreparedPictur
 
 
 async def from_log(log: Log, manifest: Manifest, count: int) -> PreparedPictures:
-    """Return the regions of the newest frames of a site, up to ``count`` frames.
+    """Return the regions of the newest frames of a site, about ``count`` frames, as many from each partition.
 
     Frames that cannot be decoded are left out, as by `sightline prepare`. Raise ConfigError for a site without
     frames, and LogUnavailable.
