@@ -167,17 +167,8 @@ def test_a_keras_model_is_pruned_fine_tuned_and_stored(
         app,
         [
             *("models", "optimise", "colours", "--prune", "0.5", "--prune-by", by, "--epochs", "30"),
-            *(
-                "--calibrate",
-                str(folder),
-                "--max-loss",
-                "0.2",
-                "--seconds",
-                "0",
-                "--backend",
-                "onnxruntime",
-                "--json",
-            ),
+            *("--calibrate", str(folder), "--max-loss", "0.2", "--seconds", "0"),
+            *("--backend", "onnxruntime", "--json"),
         ],
     )
     assert result.exit_code == 0, result.output

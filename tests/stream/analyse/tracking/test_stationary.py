@@ -10,7 +10,7 @@ import pytest
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LIVE
-from ingest.contract.records import MAX_RESTING, Box, Detection, Event, FrameRef, Result
+from ingest.contract.records import MAX_RESTING, Attribute, Box, Detection, Event, FrameRef, Result
 from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -282,11 +282,13 @@ def test_a_person_in_front_of_a_trembling_bus_is_not_merged_with_it() -> None:
     assert event.data.overlay.box == person.box
 
 
-def test_the_label_of_a_part_does_not_change_the_label_of_the_whole_object() -> None:
-    part = seen(Box(460.0, 100.0, 500.0, 240.0), "person")
+@pytest.mark.parametrize("wanted", [{"labels": ("person",)}, {"labels": ("bus",), "attributes": {"coat": ("red",)}}])
+def test_a_moving_part_changes_neither_label_nor_attributes_of_the_whole_object(wanted: dict[str, object]) -> None:
+    coat = Attribute(name="coat", label="red", score=0.9, model="m@1")
+    part = seen(Box(460.0, 100.0, 500.0, 240.0), "person").model_copy(update={"attributes": (coat,)})
     parts = [result(at_s, part, motion=(part.box,)) for at_s in times(3.0, 9.0)]
-    people = DWELL.model_copy(update={"labels": ("person",), "dwell_s": 0.0})
-    assert events_of([*trembling(0.0, 3.0), *parts], people) == []
+    rule = DWELL.model_copy(update={"dwell_s": 0.0, **wanted})
+    assert events_of([*trembling(0.0, 3.0), *parts], rule) == []
 
 
 def test_two_misses_of_a_stationary_object_within_a_second_count_once() -> None:
