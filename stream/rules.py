@@ -26,6 +26,7 @@ from ingest.runtime import logs
 from ingest.site import ConfigEntry, RuleEntry, Site
 from ingest.site.entry import Seconds
 from ingest.site.file import config_error
+from ingest.site.hours import Schedule, TimeZone, WeeklyHours
 
 _log = logs.get("stream.rules")
 
@@ -46,10 +47,20 @@ class Rule(RuleEntry, extra="forbid"):
     REFERS_TO: ClassVar[tuple[str, ...]]
     """Names of the settings that refer to another entry of the site. A setting that refers to an entry is named after
     the entry's kind, such as ``camera``."""
+    CAMERA_NEEDS: ClassVar[tuple[str, ...]] = ()
+    """Names of optional settings that the rule's camera must have, such as ``ground``."""
 
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
     """Time in seconds after an event of a track during which the rule emits no other event of this track."""
+    hours: tuple[WeeklyHours, ...] = ()
+    """Hours in which the rule emits events; empty for always."""
+    time_zone: TimeZone | None = None
+    """Time zone of the hours. A site file sets its own time zone in rules that have hours and no time zone."""
+
+    def in_force(self, at_ns: int) -> bool:
+        """Return whether the rule emits events at ``at_ns``, in Unix ns."""
+        return not self.hours or Schedule(self.hours, self.time_zone or "UTC").contains(at_ns)
 
     def same_as(self, other: Rule) -> bool:
         """Return whether this rule and another rule have equal settings.
@@ -125,15 +136,21 @@ def validated(entry: ConfigEntry) -> ConfigEntry:
 def validated_site(site: Site, file: Path) -> Site:
     """Return a site whose rules are converted to the models of their plug-ins.
 
-    Raise ConfigError for a rule that has wrong settings, or that refers to an entry that the site does not have.
+    Raise ConfigError for a rule that has wrong settings, for a rule that refers to an entry that the site does not
+    have, and for a rule whose camera lacks a setting that the rule needs.
     """
     rules = [parse_rule(rule.model_dump(), str(file), f"rules.{n}") for n, rule in enumerate(site.rules)]
     keys = {entry.key for entry in site.entries()}
+    cameras = {camera.name: camera for camera in site.cameras}
     for n, rule in enumerate(rules):
         for kind in rule.REFERS_TO:
             name = getattr(rule, kind)
             if f"{kind}/{name}" not in keys:
                 raise ConfigError(str(file), f"rules.{n}.{kind}", name, f"the name of a {kind} in this file")
+        for setting in rule.CAMERA_NEEDS:
+            name = rule.camera  # type: ignore[attr-defined]
+            if not getattr(cameras[name], setting):
+                raise ConfigError(str(file), f"rules.{n}.camera", name, f"a camera with the setting {setting}")
     return site.model_copy(update={"rules": tuple(rules)})
 
 

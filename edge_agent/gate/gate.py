@@ -17,9 +17,9 @@ from hashlib import blake2b
 from edge_agent.gate.decision import GateDecision, NumberedFrame, withheld
 from edge_agent.gate.motion import Motion, MotionDetector
 from edge_agent.gate.parts import NewMotion
-from edge_agent.gate.schedule import Schedule
 from ingest.contract.records import Box
 from ingest.site import GateConfig
+from ingest.site.hours import Schedule
 
 STILL, MASKED, RATE, SCHEDULE = "still", "masked", "rate", "schedule"
 
@@ -157,7 +157,7 @@ class Gate:
     def precheck(self, captured_ns: int) -> str:
         """Return the reason to withhold a frame before decoding; an empty string if the frame must be decoded and
         examined."""
-        if not self._schedule.armed(captured_ns):
+        if not self._schedule.contains(captured_ns):
             self._is_first, self._is_open = True, False
             return SCHEDULE
         return "" if self._looks.due(captured_ns) else RATE

@@ -13,8 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.site import CameraConfig, Site
-from ingest.site.gate import ArmedHours
+from ingest.site import CameraConfig, Site, WeeklyHours
 
 _DAY_S = 86_400
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -169,7 +168,7 @@ def bits_per_pixel(encoding: str, quality: int) -> float:
     return float(small * (large / small) ** share)
 
 
-def armed_share(armed: Sequence[ArmedHours]) -> float:
+def armed_share(armed: Sequence[WeeklyHours]) -> float:
     """Return the share of a week in which a camera is armed. Minutes that are in several armed periods count once."""
     if not armed:
         return 1.0

@@ -9,7 +9,8 @@ from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
 from ingest.site.camera import LEGACY_TLS, CameraConfig, StreamConfig, WatchConfig, mask_secrets
 from ingest.site.entry import ConfigEntry, PinConfig, ReceiverConfig, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
-from ingest.site.gate import ArmedHours, GateConfig
+from ingest.site.gate import GateConfig
+from ingest.site.hours import WeeklyHours
 from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig
 from ingest.site.pipeline import PipelineConfig, SecondModelConfig
 from ingest.site.sensor import SensorConfig
@@ -17,7 +18,6 @@ from ingest.site.sensor import SensorConfig
 __all__ = [
     "LEGACY_TLS",
     "UNNAMED",
-    "ArmedHours",
     "CameraConfig",
     "ConfigEntry",
     "DetectorConfig",
@@ -36,6 +36,7 @@ __all__ = [
     "SpoolConfig",
     "StreamConfig",
     "WatchConfig",
+    "WeeklyHours",
     "load",
     "mask_secrets",
     "parse_entry",

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, Seconds
 from ingest.site.gate import GateConfig
+from ingest.site.ground import GroundConfig
 from ingest.site.picture import EncodeConfig, RedactConfig
 from ingest.site.url import require_port
 
@@ -124,6 +125,8 @@ class CameraConfig(ConfigEntry):
     redact: RedactConfig = RedactConfig()
     encode: EncodeConfig = EncodeConfig()
     spool: SpoolConfig = SpoolConfig()
+    ground: GroundConfig | None = None
+    """Ground plane, which rules over speeds and distances need."""
 
     @model_validator(mode="after")
     def _legacy_tls_is_for_https(self) -> Self:

@@ -13,7 +13,7 @@ from ingest.runtime.text import read_text
 from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
 from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, ReceiverConfig, RuleEntry, expectation
-from ingest.site.gate import TimeZone
+from ingest.site.hours import TimeZone
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
 
@@ -31,7 +31,7 @@ class Site(ConfigSection):
 
     name: str = UNNAMED
     time_zone: TimeZone = "UTC"
-    """Time zone of the armed hours of all cameras that set no time zone of their own."""
+    """Time zone of the armed hours of cameras and the hours of rules that set no time zone of their own."""
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
@@ -67,6 +67,17 @@ class Site(ConfigSection):
             if camera.gate.armed and camera.gate.time_zone is None
             else camera
             for camera in cameras
+        )
+
+    @field_validator("rules")
+    @classmethod
+    def _set_time_zones_of_rules(cls, rules: tuple[RuleEntry, ...], info: ValidationInfo) -> tuple[RuleEntry, ...]:
+        """Set the site's time zone in the rules that have hours and no time zone of their own."""
+        change = {"time_zone": info.data.get("time_zone")}
+        settings = (rule.model_extra or {} for rule in rules)
+        return tuple(
+            rule.model_copy(update=change) if found.get("hours") and found.get("time_zone") is None else rule
+            for rule, found in zip(rules, settings, strict=True)
         )
 
     @model_validator(mode="after")

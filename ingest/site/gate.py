@@ -2,49 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import time
-from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ingest.site.entry import ConfigSection, Polygon, Seconds, Share
-
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-_LONGEST_ZONE = 64
-"""Maximum length of a time zone's name in characters: twice the length of the longest existing name. Python looks up
-each part of the name as a package, so the look-up of a very long name would be slow."""
-_EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-
-def _known(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones
-        raise ValueError("expected a time zone by its IANA name, such as Europe/Berlin") from None
-    return name
-
-
-def _local(at: time) -> time:
-    if at.tzinfo is not None:
-        raise ValueError("expected a time of day without an offset: set time_zone instead")
-    return at
-
-
-TimeZone = Annotated[str, Field(max_length=_LONGEST_ZONE), AfterValidator(_known)]
-TimeOfDay = Annotated[time, AfterValidator(_local)]
-
-
-class ArmedHours(ConfigSection):
-    """Hours from ``start`` to ``end`` in local time. If ``end`` is not after ``start``, the hours end on the next
-    day.
-
-    ``days`` are the weekdays on which the armed hours start.
-    """
-
-    days: tuple[Day, ...] = Field(default=_EVERY_DAY, min_length=1)
-    start: TimeOfDay
-    end: TimeOfDay
+from ingest.site.hours import TimeZone, WeeklyHours
 
 
 class GateConfig(ConfigSection):
@@ -82,7 +43,7 @@ class GateConfig(ConfigSection):
     sample: Share = 0.01
     """Share of the frames without motion that is sent nevertheless. The randomly chosen frames show how often the
     gate misses an object."""
-    armed: tuple[ArmedHours, ...] = ()
+    armed: tuple[WeeklyHours, ...] = ()
     """Hours in which frames are sent; empty for always."""
     time_zone: TimeZone | None = None
     """Time zone of the armed hours; None for the site's time zone."""

@@ -5,6 +5,7 @@ Pure: the events depend only on the results and on the order of the results.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,8 +18,9 @@ from ingest.contract.records.event import DetailValue
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from ingest.runtime import logs
-from ingest.site import to_pixels
+from ingest.site import CameraConfig, to_pixels
 from stream.analyse.geometry import Scale
+from stream.analyse.ground import GroundPlane
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
@@ -89,12 +91,12 @@ class Analyser:
     def __init__(
         self,
         rules: Iterable[CameraRule],
-        site: str,
+        camera: CameraConfig | None,
         make_tracker: Callable[[float], Tracker],
         reported: ReportedEvents | None = None,
     ) -> None:
         self._rules = tuple(rules)
-        self._site = site
+        self._camera = camera
         self._make_tracker = make_tracker
         self._begin_score = _begin_score(self._rules)
         self._reported = reported or {}
@@ -129,26 +131,31 @@ class Analyser:
         self._tracker = self._make_tracker(self._begin_score)
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
+        self._diagonal_px = 1.0
+        self._ground: GroundPlane | None = None
         self._watches: tuple[RuleWatch[CameraRule], ...] = ()
         self._trails: dict[str, deque[Point]] = defaultdict(lambda: deque(maxlen=TRAIL_POINTS))
+        self._origins: dict[str, Point] = {}
+        self._moved: dict[str, float] = {}
         self._seen_s: dict[str, float] = {}
         self._stationary = StationaryTracks()
         self._missing: Counter[str] = Counter()
         self._scene_s = 0.0
 
-    def use(self, rules: Iterable[CameraRule], site: str) -> None:
-        """Use other rules from the next result on.
+    def use(self, rules: Iterable[CameraRule], camera: CameraConfig | None) -> None:
+        """Use other rules and another configuration of the camera from the next result on.
 
         Unchanged rules keep their state. If the score at which a track begins has changed, all tracks are dropped and
         tracking begins again. If the score at which a track begins has not changed, the present tracks continue.
         """
-        before_score, self._rules, self._site = self._begin_score, tuple(rules), site
+        before_score, self._rules, self._camera = self._begin_score, tuple(rules), camera
         self._begin_score = _begin_score(self._rules)
         if self._begin_score != before_score:
             self._tracker = self._make_tracker(self._begin_score)
             self._stationary = StationaryTracks()
         if self._size is None:
             return
+        self._ground = _ground_plane(camera, self._size)
         size, before = self._size, self._watches
         kept = ([watch for watch in before if watch.rule.same_as(rule)] for rule in self._rules)
         self._watches = tuple(
@@ -166,6 +173,7 @@ class Analyser:
         seen = [track for track in tracks if not track.held]
         for track in seen:
             self._trails[track.name].append(track.box.centre)
+            self._note_move(track.name, track.box.centre)
             self._seen_s[track.name] = at_s
         moving = [self._in_scene(track, self._stationary.seen(track, view, at_s, lived_ns)) for track in seen]
         self._stationary.missed(view, {track.name for track in seen}, lived_ns)
@@ -188,8 +196,12 @@ class Analyser:
         return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 
     def _in_scene(self, track: Track, at_rest: bool) -> SceneTrack:
-        trail, attributes = self._trails[track.name], track.votes.results
-        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes)
+        trail, attributes, moved = self._trails[track.name], track.votes.results, self._moved.get(track.name, 0.0)
+        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes, moved)
+
+    def _note_move(self, name: str, centre: Point) -> None:
+        distance_px = math.dist(self._origins.setdefault(name, centre), centre)
+        self._moved[name] = max(self._moved.get(name, 0.0), distance_px / self._diagonal_px)
 
     def _scale(self, size: tuple[int, int]) -> Scale:
         """Return the factors that convert pixels of a picture to pixels of the epoch's first picture.
@@ -199,6 +211,8 @@ class Analyser:
         scale = Scale.between(size, self._size or size)
         if self._size is None:
             self._size = size
+            self._diagonal_px = math.hypot(*size)
+            self._ground = _ground_plane(self._camera, size)
             self._watches = tuple(rule.watch(*size) for rule in self._rules)
         return scale
 
@@ -207,12 +221,14 @@ class Analyser:
         scene = Scene(
             frame=f"{result.epoch}-{result.seq}",
             at_ns=self._time.lived_ns,
+            captured_ns=result.captured_ns,
             width=width,
             height=height,
             outcome=result.outcome,
             tracks=tuple(tracks),
             gap_s=at_s - self._scene_s,
             missing=+self._missing,
+            ground=self._ground,
         )
         self._scene_s, self._missing = at_s, Counter()
         sightings = self._reported.get((result.epoch, result.seq), set())
@@ -231,7 +247,7 @@ class Analyser:
             (result.lane, track.name if track else happening.occurrence),
             result.captured_ns,
             number=number,
-            site=self._site,
+            site=self._camera.site if self._camera else "",
             camera=result.camera,
             lane=result.lane,
             late=is_late(result.lane),
@@ -251,6 +267,8 @@ class Analyser:
     def _forget(self, now_s: float) -> None:
         for name in [n for n, seen_s in self._seen_s.items() if now_s - seen_s > TRACK_IDLE_S]:
             del self._seen_s[name], self._trails[name]
+            self._origins.pop(name, None)
+            self._moved.pop(name, None)
             self._stationary.forget(name)
             for watch in self._watches:
                 watch.forget(name)
@@ -263,6 +281,10 @@ def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
         found[f"attributes.{name}"] = voted.label
         found[f"attributes.{name}.score"] = round(voted.score, 3)
     return found
+
+
+def _ground_plane(camera: CameraConfig | None, size: tuple[int, int]) -> GroundPlane | None:
+    return GroundPlane.of(camera.ground, *size) if camera and camera.ground else None
 
 
 def _begin_score(rules: Iterable[CameraRule]) -> float:

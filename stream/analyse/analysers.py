@@ -13,6 +13,7 @@ from ingest.contract.identity import is_replay
 from ingest.contract.records import Event, Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
+from ingest.site import CameraConfig
 from stream.analyse.analyser import Analyser, ReportedEvents
 from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import Tracker
@@ -28,10 +29,10 @@ Key = tuple[str, str, str]
 
 
 class RuleSet:
-    """The camera rules by ``(camera, pipeline)``. ``sites`` maps the name of a camera to the name of its site."""
+    """The camera rules by ``(camera, pipeline)``, and the cameras by name."""
 
-    def __init__(self, rules: Iterable[CameraRule], sites: Mapping[str, str] | None = None) -> None:
-        self.sites = sites or {}
+    def __init__(self, rules: Iterable[CameraRule], cameras: Iterable[CameraConfig] = ()) -> None:
+        self.cameras = {camera.name: camera for camera in cameras}
         found: defaultdict[tuple[str, str], list[CameraRule]] = defaultdict(list)
         for rule in rules:
             found[rule.camera, rule.pipeline].append(rule)
@@ -123,14 +124,14 @@ class Analysers:
             for key, analyser in list(analysers.items()):
                 camera, _, pipeline = key
                 if own := rules.of(camera, pipeline):
-                    analyser.use(own, rules.sites.get(camera, ""))
+                    analyser.use(own, rules.cameras.get(camera))
                 else:
                     del analysers[key]
 
     def _create(self, key: Key, rules: Iterable[CameraRule]) -> Analyser:
         camera, lane, _ = key
         reported = self._reported.get((camera, lane))
-        analyser = Analyser(rules, self._rules.sites.get(camera, ""), self._make_tracker, reported)
+        analyser = Analyser(rules, self._rules.cameras.get(camera), self._make_tracker, reported)
         for past in self._past.pop(key, ()):
             _replay(analyser, decode(Result, past))
         return analyser

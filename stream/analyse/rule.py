@@ -17,6 +17,7 @@ from ingest.contract.records import Box, Point
 from ingest.contract.records.base import Name
 from ingest.site import to_pixels
 from ingest.site.entry import RelativePoint, Share
+from stream.analyse.ground import GroundPlane
 from stream.analyse.tracking.votes import VotedLabel
 from stream.rules import Happening, Rule
 
@@ -47,6 +48,14 @@ class SceneTrack:
     attributes: Mapping[str, VotedLabel] = field(default_factory=dict)
     """Label of each second model, by the name of the attribute that the model adds. A label is the result of a vote
     over the frames of the track."""
+    moved: float = 0.0
+    """Largest distance of the box's centre from the track's first position so far, as a share of the picture's
+    diagonal."""
+
+    @property
+    def foot(self) -> Point:
+        """Middle of the box's lower edge, ``(x, y)``: the point where the object stands on the ground."""
+        return (self.box.left + self.box.right) / 2, self.box.bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class Scene:
     at_ns: int
     """Capture time since the epoch's first frame, in ns. The time ``at_ns`` never decreases, even if the camera's
     clock is set back."""
+    captured_ns: int
+    """Capture time by the camera's clock, in Unix ns."""
     width: int
     """Width of the epoch's first picture, in pixels. All scenes of an epoch have this width."""
     height: int
@@ -69,6 +80,8 @@ class Scene:
     missing: Mapping[str, int] | None = None
     """Number of missing frames since the previous scene, by reason. The agent and the prepare stage record why a
     frame is missing; the reason is ``unknown`` for frames without any record."""
+    ground: GroundPlane | None = None
+    """Conversion from pixels to metres on the ground; None for a camera without a ground plane."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -92,11 +105,18 @@ class CameraRule(Rule):
     """Accepted labels of second models, by the name of the attribute. The rule applies to an object only if every
     attribute has an accepted label."""
     min_score: Share = 0.3
+    min_move: Share = 0.0
+    """Minimum distance that an object must have moved from its first position, as a share of the picture's diagonal.
+    With 0.05, a parked vehicle whose box shakes causes no event."""
 
     def applies_to(self, track: SceneTrack) -> bool:
-        """Return whether a track has one of the rule's labels, all attributes of the rule, and at least the score
-        ``min_score``."""
-        if track.score < self.min_score or (self.labels and track.label not in self.labels):
+        """Return whether a track has one of the rule's labels, all attributes of the rule, at least the score
+        ``min_score``, and has moved by at least ``min_move``."""
+        if (
+            track.score < self.min_score
+            or track.moved < self.min_move
+            or (self.labels and track.label not in self.labels)
+        ):
             return False
         found = track.attributes
         return all(name in found and found[name].label in labels for name, labels in self.attributes.items())
@@ -201,8 +221,11 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         self._quiet_until_ns.pop(track, None)
 
     def is_quiet(self, scene: Scene, subject: str = WHOLE_SCENE) -> bool:
-        """Return whether the cooldown after the subject's last event still lasts."""
-        return scene.at_ns < self._quiet_until_ns.get(subject, 0)
+        """Return whether the rule must not report the subject now.
+
+        A rule is quiet outside of its hours, and during the cooldown after the subject's last event.
+        """
+        return not self.rule.in_force(scene.captured_ns) or scene.at_ns < self._quiet_until_ns.get(subject, 0)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
         """Process the next scene with ``step``, and return the happenings whose events are not written yet.

@@ -56,7 +56,7 @@ class AnalyseStage:
         self.config = config
         self._rules = RuleSet(
             config.of(CameraRule),  # type: ignore[type-abstract]
-            {camera.name: camera.site for camera in config.of(CameraConfig)},
+            config.of(CameraConfig),
         )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:

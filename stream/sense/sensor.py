@@ -161,7 +161,7 @@ class SensorWatch:
         events = []
         for window in windows:
             happening = watch.step(window) if window.count >= rule.min_readings else None
-            if happening and self._reported.get(rule.name) != window.start_ns:
+            if happening and rule.in_force(window.start_ns) and self._reported.get(rule.name) != window.start_ns:
                 cause, name = (window.start_ns,), self._sensor
                 events.append(make_event(rule, happening, name, cause, window.start_ns, site=self._site, sensor=name))
                 self._reported[rule.name] = window.start_ns

@@ -135,7 +135,7 @@ def served() -> ServedModel:
 
 
 def events_of(found: Sequence[Result], rule: ZoneRule = BAY) -> list[Event]:
-    analyser = Analyser([rule], "", ByteTracker)
+    analyser = Analyser([rule], None, ByteTracker)
     return [event for result in found for event in analyser.step(result)]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.tools.plan import Assumptions, armed_share, bits_per_pixel, cost_of
-from ingest.site import ArmedHours, CameraConfig, Site
+from ingest.site import CameraConfig, Site, WeeklyHours
 
 DAY_S = 86_400
 
@@ -41,10 +41,10 @@ def test_a_busy_camera_sends_at_open_fps_or_half_of_its_examined_frames() -> Non
 
 
 def test_overlapping_armed_hours_count_once_in_the_plan() -> None:
-    night = ArmedHours(start=time(22), end=time(6))
+    night = WeeklyHours(start=time(22), end=time(6))
     assert armed_share([night]) == pytest.approx(8 / 24)
-    assert armed_share([night, ArmedHours(start=time(23), end=time(1))]) == pytest.approx(8 / 24)
-    assert armed_share([ArmedHours(days=("sun",), start=time(12), end=time(12))]) == pytest.approx(1 / 7)
+    assert armed_share([night, WeeklyHours(start=time(23), end=time(1))]) == pytest.approx(8 / 24)
+    assert armed_share([WeeklyHours(days=("sun",), start=time(12), end=time(12))]) == pytest.approx(1 / 7)
     assert armed_share([]) == 1.0
 
 

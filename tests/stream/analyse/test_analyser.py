@@ -9,6 +9,7 @@ import pytest
 
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Attribute, Box, Detection, Event, FrameRef, Result
+from ingest.site import CameraConfig
 from stream.analyse.analyser import Analyser, Sighting
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
@@ -19,6 +20,9 @@ from stream.epochs import RUN_RECORDS
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
 RIGHT = ZoneRule(name="right", camera="c", pipeline="p", polygon=((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)))
 FPS = 10.0
+
+
+YARD = CameraConfig(name="c", source="simulated:road", site="yard")
 
 
 def car(x: float, y: float = 180.0, label: str = "car", score: float = 0.9) -> Detection:
@@ -43,7 +47,7 @@ def result(seq: int, at_s: float, *found: Detection, epoch: int = 1, **fields: A
 
 
 def events_of(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
-    analyser = Analyser(rules, "", ByteTracker)
+    analyser = Analyser(rules, None, ByteTracker)
     return [event for one in results for event in analyser.step(one)]
 
 
@@ -153,10 +157,10 @@ def test_a_visit_is_reported_once_when_it_reaches_the_dwell_time() -> None:
 def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
     """An earlier owner saw the whole visit and reported it. The present owner has seen only a part of the visit."""
     reported = {(1, 200): {Sighting.of("right", "car", car(480.0).box)}}
-    analyser = Analyser([DWELL], "", ByteTracker, reported)
+    analyser = Analyser([DWELL], None, ByteTracker, reported)
     assert [event for one in stay(150.0) for event in analyser.step(one)] == []
     elsewhere = {(1, 200): {Sighting.of("right", "car", car(400.0).box), Sighting.of("other", "car", car(480.0).box)}}
-    analyser = Analyser([DWELL], "", ByteTracker, elsewhere)
+    analyser = Analyser([DWELL], None, ByteTracker, elsewhere)
     assert len([event for one in stay(150.0) for event in analyser.step(one)]) == 1
 
 
@@ -256,7 +260,7 @@ def test_a_track_survives_a_change_of_the_picture_size_and_its_event_has_pixels_
 
 
 def test_a_picture_without_pixels_is_refused_and_the_next_one_is_processed() -> None:
-    analyser = Analyser([LINE], "", ByteTracker)
+    analyser = Analyser([LINE], None, ByteTracker)
     with pytest.raises(ValueError, match="0×360"):
         analyser.step(result(0, 0.0, width=0))
     events = [event for one in drive(*path(160.0, 480.0), first=1) for event in analyser.step(one)]
@@ -359,11 +363,14 @@ def test_a_changed_rule_begins_with_a_new_state_and_other_rules_keep_their_state
     """Both rules report a visit after two seconds. One second into the visit, the second rule is changed."""
     kept = RIGHT.model_copy(update={"name": "kept", "dwell_s": 2.0})
     old = kept.model_copy(update={"name": "old", "sites": ("north",)})
-    analyser = Analyser([kept, old], "", ByteTracker)
+    analyser = Analyser([kept, old], None, ByteTracker)
     visit = [result(seq, seq / FPS, car(480.0)) for seq in range(60)]
     first = [event for one in visit[:10] for event in analyser.step(one)]
     shared = kept.model_copy(update={"sites": ("north", "south")})
-    analyser.use([shared, old.model_copy(update={"severity": "critical"})], "yard")
+    analyser.use(
+        [shared, old.model_copy(update={"severity": "critical"})],
+        CameraConfig(name="c", source="simulated:road", site="yard"),
+    )
     second = {event.data.rule: event for one in visit[10:] for event in analyser.step(one)}
     assert first == []
     assert second["old"].data.captured_ns - second["kept"].data.captured_ns == pytest.approx(1e9, abs=0.2e9)

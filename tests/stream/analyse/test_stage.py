@@ -130,7 +130,7 @@ async def test_an_event_has_type_source_frame_overlay_and_summary() -> None:
 def known() -> tuple[list[Result], dict[str, Event]]:
     """Return results that cover more time than a restart reads back, and all their events."""
     found = results(5, 200)
-    analyser = Analyser([LINE], "here", ByteTracker)
+    analyser = Analyser([LINE], CAMERA, ByteTracker)
     return found, {event.id: event for one in found for event in analyser.step(one)}
 
 

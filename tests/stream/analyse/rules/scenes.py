@@ -8,6 +8,9 @@ from ingest.contract.records import Box
 from stream.analyse.rule import Scene, SceneTrack
 from stream.analyse.tracking.votes import VotedLabel
 
+EPOCH_NS = 1_800_000_000 * 10**9
+"""Capture time of the scenes' epoch in Unix ns: Friday, 15 January 2027, 08:00 UTC."""
+
 
 def track(
     x: float,
@@ -17,15 +20,21 @@ def track(
     *,
     score: float = 0.9,
     at_rest: bool = False,
+    moved: float = 0.0,
     **attributes: str,
 ) -> SceneTrack:
     """Return a track whose box has its centre at (x, y). ``attributes`` are voted labels of second models."""
     voted = {key: VotedLabel(value, 0.9) for key, value in attributes.items()}
-    return SceneTrack(name, label, score, Box(x - 20, y - 10, x + 20, y + 10), at_rest, [(x, y)], voted)
+    return SceneTrack(name, label, score, Box(x - 20, y - 10, x + 20, y + 10), at_rest, [(x, y)], voted, moved)
 
 
 def scene(at_s: float, *tracks: SceneTrack, **fields: Any) -> Scene:
-    """Return the scene of a classified frame, ``at_s`` seconds after the epoch began."""
+    """Return the scene of a classified frame, ``at_s`` seconds after the epoch began at ``EPOCH_NS``."""
     at_ns = round(at_s * 1e9)
-    values: dict[str, Any] = {"frame": f"1-{at_ns}", "outcome": "classified", **fields}
+    values: dict[str, Any] = {
+        "frame": f"1-{at_ns}",
+        "outcome": "classified",
+        "captured_ns": EPOCH_NS + at_ns,
+        **fields,
+    }
     return Scene(at_ns=at_ns, width=640, height=360, tracks=tracks, **values)

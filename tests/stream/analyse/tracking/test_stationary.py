@@ -99,7 +99,7 @@ def busy(start_s: float, stop_s: float, *, resting: tuple[Box, ...] | None = Non
 
 
 def events_of(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
-    analyser = Analyser(rules or (DWELL,), "", ByteTracker)
+    analyser = Analyser(rules or (DWELL,), None, ByteTracker)
     return [event for one in results for event in analyser.step(one)]
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.gate.schedule import Schedule
-from ingest.site import ArmedHours
+from ingest.site import WeeklyHours
+from ingest.site.hours import Schedule
 
 MINUTE = timedelta(minutes=1)
 CHANGES = (
@@ -56,7 +56,7 @@ def wall_clock(zone: str, day: datetime, step: int) -> list[tuple[datetime, bool
 
 def stretches(schedule: Schedule, moments: list[datetime]) -> list[tuple[datetime, datetime]]:
     """Return the armed intervals: the first armed minute, and the first minute after the interval."""
-    return intervals([schedule.armed(ns(at)) for at in moments], moments)
+    return intervals([schedule.contains(ns(at)) for at in moments], moments)
 
 
 def intervals(flags: list[bool], moments: list[datetime]) -> list[tuple[datetime, datetime]]:
@@ -73,14 +73,14 @@ def test_an_armed_night_is_an_hour_longer_or_shorter_when_clocks_change(
 ) -> None:
     evening = datetime(*day)
     weekday = evening.strftime("%a").lower()
-    nights = Schedule([ArmedHours.model_validate({"days": [weekday], "start": "22:00", "end": "06:00"})], zone)
+    nights = Schedule([WeeklyHours.model_validate({"days": [weekday], "start": "22:00", "end": "06:00"})], zone)
     ((start, end),) = stretches(nights, minutes(zone, evening))
     assert end - start == timedelta(hours=hours)
     assert start.astimezone(ZoneInfo(zone)).strftime("%a %H:%M").lower() == f"{weekday} 22:00"
 
 
 def test_armed_hours_in_a_repeated_hour_last_from_the_first_start_to_the_second_end() -> None:
-    half = Schedule([ArmedHours(start=time(2, 15), end=time(2, 45))], "Europe/Berlin")
+    half = Schedule([WeeklyHours(start=time(2, 15), end=time(2, 45))], "Europe/Berlin")
     day = [s for s in stretches(half, minutes("Europe/Berlin", datetime(2026, 10, 25))) if s[0].day == 25]
     assert day == [(datetime(2026, 10, 25, 0, 15, tzinfo=UTC), datetime(2026, 10, 25, 1, 45, tzinfo=UTC))]
 
@@ -88,9 +88,9 @@ def test_armed_hours_in_a_repeated_hour_last_from_the_first_start_to_the_second_
 def test_armed_hours_inside_a_skipped_hour_never_arm_and_longer_armed_hours_start_at_the_clock_change() -> None:
     day, zone = datetime(2026, 3, 29), "Europe/Berlin"
     change = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
-    inside = Schedule([ArmedHours(days=("sun",), start=time(2, 15), end=time(2, 45))], zone)
+    inside = Schedule([WeeklyHours(days=("sun",), start=time(2, 15), end=time(2, 45))], zone)
     assert stretches(inside, minutes(zone, day)) == []
-    beyond = Schedule([ArmedHours(days=("sun",), start=time(2, 15), end=time(4, 0))], zone)
+    beyond = Schedule([WeeklyHours(days=("sun",), start=time(2, 15), end=time(4, 0))], zone)
     assert stretches(beyond, minutes(zone, day)) == [(change, change + timedelta(hours=1))]
 
 
@@ -100,10 +100,10 @@ def test_armed_hours_inside_a_skipped_hour_never_arm_and_longer_armed_hours_star
 def test_a_camera_is_armed_without_gaps_at_all_wall_clock_times_of_its_armed_hours(
     zone: str, day: datetime, start: time, end: time, weekdays: list[str]
 ) -> None:
-    hours = ArmedHours.model_validate({"days": weekdays, "start": start, "end": end})
+    hours = WeeklyHours.model_validate({"days": weekdays, "start": start, "end": end})
     step = 7 if start.minute else 10
     schedule, moments = Schedule([hours], zone), minutes(zone, day)[::step]
-    flags = [schedule.armed(ns(at)) for at in moments]
+    flags = [schedule.contains(ns(at)) for at in moments]
     for armed, (wall, change_is_near) in zip(flags, wall_clock(zone, day, step), strict=True):
         says = False
         for begins in (wall.date(), wall.date() - timedelta(days=1)):
@@ -119,11 +119,11 @@ def test_a_camera_is_armed_without_gaps_at_all_wall_clock_times_of_its_armed_hou
 
 @given(at_ns=st.integers(0, 4_000_000_000_000_000_000))
 def test_a_camera_without_armed_hours_or_with_hours_around_the_clock_is_always_armed(at_ns: int) -> None:
-    assert Schedule([], "UTC").armed(at_ns)
-    assert Schedule([ArmedHours(start=time(0), end=time(0))], "Europe/Berlin").armed(at_ns)
+    assert Schedule([], "UTC").contains(at_ns)
+    assert Schedule([WeeklyHours(start=time(0), end=time(0))], "Europe/Berlin").contains(at_ns)
 
 
 def test_overlapping_armed_hours_form_one_interval() -> None:
-    both = Schedule([ArmedHours(start=time(8), end=time(12)), ArmedHours(start=time(11), end=time(14))], "UTC")
+    both = Schedule([WeeklyHours(start=time(8), end=time(12)), WeeklyHours(start=time(11), end=time(14))], "UTC")
     found = stretches(both, minutes("UTC", datetime(2026, 6, 1)))
     assert [(a.hour, b.hour) for a, b in found] == [(8, 14)] * 5
