@@ -2,8 +2,8 @@
 
 ``make bench`` runs the benchmark. Pipeline and bare loop run alternately, so that a machine that slows down during
 the run slows both of them down. The result is the pipeline's throughput divided by the bare loop's throughput. The
-bare loop has one thread per core, and the threads share one ONNX Runtime session. The pipeline runs the broker, the
-stages ``prepare`` and ``analyse``, and an engine node with one instance per core on the same cores.
+bare loop has one process per core. The pipeline runs the broker, the stages ``prepare`` and ``analyse``, and an
+engine node with one instance per core on the same cores. Each camera has a rule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,29 +21,26 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import typer
 from aiokafka import AIOKafkaProducer
 
+from benchmarks.bareloop import FrameLoop
 from benchmarks.report import DATA, RESULTS, ROOT, Out, keep
 from deploy.local.demo.latencies import Latencies
 from deploy.local.demo.site import pipeline_for
 from deploy.local.demo.watch import watching
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
-from deploy.local.supervisor import Supervisor
+from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge_agent.gate.motion import MotionDetector
 from edge_agent.sources.simulated import SceneConfig, SimulatedScene
-from engines import decoders
-from engines.decoders import DecoderOptions, FrameRegion
-from engines.engine import CHANNELS
 from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Box, Canvas, Frame, padded_rows
+from ingest.contract.records import Box, Frame
 from ingest.contract.topics import FRAMES
 from ingest.kafka import settings as kafka
 from ingest.kafka import topicadmin
@@ -54,7 +50,8 @@ from ingest.runtime import eventloop
 from ingest.runtime.clock import Deadline
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.store import publish
-from stream.prepare.regions import draw, windows
+from stream.analyse.rules.line import LineRule
+from stream.prepare.denoise import DenoiseKind
 
 CAMERAS = 4
 """Number of cameras, one per partition, so that no camera waits for another."""
@@ -120,66 +117,59 @@ def shipped_case(count: int) -> PipelineCase:
     return PipelineCase("regions on a simulated road", _pictures(rendered, count), model, shipped, pipeline)
 
 
+def yolox_case(count: int) -> PipelineCase:
+    """Return the benchmark case of YOLOX-nano on a video of cars."""
+    repository = Repository(ROOT / ".sightline" / "models")
+    options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
+    model = adopt(DATA / "yolox-nano.onnx", repository, options)
+    repository.promote("yolox-nano", model.manifest.version)
+    pictures = _pictures(_video(DATA / "car-detection.mp4"), count)
+    pipeline = pipeline_for(model.manifest, regions=False)
+    return PipelineCase("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline)
+
+
 def cases(count: int) -> list[PipelineCase]:
     """Return the benchmark cases: the shipped model, and YOLOX-nano if its model file exists."""
-    found = [shipped_case(count)]
-    if (DATA / "yolox-nano.onnx").is_file():
-        repository = Repository(ROOT / ".sightline" / "models")
-        options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
-        model = adopt(DATA / "yolox-nano.onnx", repository, options)
-        repository.promote("yolox-nano", model.manifest.version)
-        pictures = _pictures(_video(DATA / "car-detection.mp4"), max(60, count // 3))
-        pipeline = pipeline_for(model.manifest, regions=False)
-        found.append(PipelineCase("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline))
-    return found
+    exists = (DATA / "yolox-nano.onnx").is_file()
+    return [shipped_case(count), *([yolox_case(max(60, count // 3))] if exists else [])]
 
 
-def _bare(case: PipelineCase, threads: int) -> float:
-    """Run the bare loop on all pictures of a case, and return its frames per second."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(case.model.path), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    spec = case.model.manifest.input
-    canvas = Canvas(spec.height, spec.width, CHANNELS)
-    decoder = decoders.make(
-        case.model.manifest.decoder, DecoderOptions(case.model.manifest.labels, spec.width, spec.height)
-    )
-
-    def work(number: int) -> None:
-        for picture in case.pictures[number::threads]:
-            image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
-            cut = windows(case.pipeline, (picture.width, picture.height), picture.motion, case.pipeline.max_regions)
-            inners = [window.region.inner for window in cut]
-            parts = [draw(case.pipeline, image, window) for window in cut]
-            rows = [FrameRegion(window.region, picture.width, picture.height) for window in cut]
-            arrays = session.run(names, {spec.name: padded_rows(canvas, spec.pad, inners, parts)})
-            decoder.decode(dict(zip(names, arrays, strict=True)), rows)
-
-    started_s = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(threads)))
-    took_s = time.perf_counter() - started_s
-    return len(case.pictures) / took_s
+def bare_loop(case: PipelineCase, denoise: DenoiseKind = "none") -> FrameLoop:
+    """Return the bare loop over the frames of a case."""
+    frames = [(picture.jpeg, picture.motion) for picture in case.pictures]
+    return FrameLoop(frames, case.model.folder, case.pipeline, denoise)
 
 
-def frame_record(case: PipelineCase, number: int, epoch: int) -> tuple[int, str, bytes, dict[str, bytes]]:
+def frame_record(
+    case: PipelineCase, number: int, epoch: int, cameras: int = CAMERAS
+) -> tuple[int, str, bytes, dict[str, bytes]]:
     """Return the partition, camera, value and headers of one frame, with the present time as capture time.
 
-    After the last picture, the frames begin with the first picture again.
+    The frames of ``cameras`` cameras take turns, and each camera has a partition. After the last picture, the frames
+    begin with the first picture again.
     """
     picture = case.pictures[number % len(case.pictures)]
     frame = Frame(
-        camera=f"camera-{number % CAMERAS}",
+        camera=f"camera-{number % cameras}",
         epoch=epoch,
-        seq=number // CAMERAS,
+        seq=number // cameras,
         captured_ns=time.time_ns(),
         width=picture.width,
         height=picture.height,
         image=picture.jpeg,
         motion=picture.motion,
     )
-    return number % CAMERAS, frame.camera, encode(frame), h.frame_headers([frame.id], LIVE)
+    return number % cameras, frame.camera, encode(frame), h.frame_headers([frame.id], LIVE)
+
+
+def stack_specs(case: PipelineCase, settings: KafkaSettings, folder: Path, instances: int) -> list[ServiceSpec]:
+    """Return the specifications of the pipeline's services, with ``instances`` instances in the engine node."""
+    specs = services(StackFiles(folder), settings, case.repository.root, 0)
+    return [
+        replace(spec, argv=[*spec.argv, f"--instances={instances}"]) if spec.name == "engine" else spec
+        for spec in specs
+        if spec.name in SERVICES
+    ]
 
 
 class Stack:
@@ -187,10 +177,7 @@ class Stack:
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, folder: Path, threads: int) -> None:
         self._case, self._settings, self._threads = case, settings, threads
-        specs = services(StackFiles(folder), settings, case.repository.root, 0)
-        wanted = [s for s in specs if s.name in SERVICES]
-        wanted = [replace(s, argv=[*s.argv, f"--instances={threads}"]) if s.name == "engine" else s for s in wanted]
-        self.supervisor = Supervisor(wanted, folder)
+        self.supervisor = Supervisor(stack_specs(case, settings, folder, threads), folder)
         self.peak_mb: dict[str, float] = {}
 
     async def measure(self, broker: Broker, rounds: int) -> dict[str, Any]:
@@ -204,7 +191,7 @@ class Stack:
                 await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
                 await self._burst(producer, figures, 0)  # warm-up: fills caches and opens partitions
                 for number in range(rounds):
-                    bare.append(await asyncio.to_thread(_bare, self._case, self._threads))
+                    bare.append((await asyncio.to_thread(bare_loop(self._case).run, len(self._case.pictures))).fps)
                     piped.append(await self._burst(producer, figures, number + 1))
                     self._sample(broker)
                 figures.result_ms = Latencies()
@@ -278,11 +265,15 @@ async def until(done: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def publish_site(settings: KafkaSettings, pipeline: PipelineConfig) -> None:
-    """Publish the configuration of a site with one pipeline and ``CAMERAS`` cameras."""
+async def publish_site(settings: KafkaSettings, pipeline: PipelineConfig, cameras: int = CAMERAS) -> None:
+    """Publish the configuration of a site with one pipeline and ``cameras`` cameras, each with a counting line."""
+    names = [f"camera-{number}" for number in range(cameras)]
+    lines = [
+        LineRule(name=f"line-{name}", camera=name, pipeline=pipeline.name, start=(0.0, 0.5), end=(1.0, 0.5))
+        for name in names
+    ]
     async with KafkaLog(settings, "bench") as log:
-        cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
-        await publish(log, [pipeline, *cameras])
+        await publish(log, [pipeline, *(CameraConfig(name=name, source="device:0") for name in names), *lines])
 
 
 async def _case(case: PipelineCase, broker: Broker, rounds: int, threads: int) -> dict[str, Any]:
@@ -295,8 +286,9 @@ async def _case(case: PipelineCase, broker: Broker, rounds: int, threads: int) -
 
 
 @contextmanager
-def _broker() -> Iterator[Broker]:
-    broker = Broker(folder=ROOT / ".sightline" / "bench-kafka")
+def fresh_broker(folder: str) -> Iterator[Broker]:
+    """Run a broker without earlier data, in a folder below ``.sightline``."""
+    broker = Broker(folder=ROOT / ".sightline" / folder)
     broker.clean()
     broker.start()
     try:
@@ -312,7 +304,7 @@ def main(
 ) -> None:
     """Measure all cases, and print and write the results with date and machine."""
     threads = os.cpu_count() or 1
-    with _broker() as broker:
+    with fresh_broker("bench-kafka") as broker:
         measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in cases(frames)]
     typer.echo(json.dumps(keep("pipeline", {"cases": measured}, out), indent=2))
 
