@@ -17,6 +17,7 @@ from ingest.contract.records import Box, Point
 from ingest.contract.records.base import Name
 from ingest.site import to_pixels
 from ingest.site.entry import RelativePoint, Share
+from stream.analyse.geometry import inside
 from stream.analyse.ground import GroundPlane
 from stream.analyse.tracking.votes import VotedLabel
 from stream.rules import Happening, Rule
@@ -150,6 +151,9 @@ class CameraRule(Rule):
         """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
 
 
+WHOLE_PICTURE: tuple[RelativePoint, ...] = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+
+
 class PolygonRule(CameraRule):
     """Base class of the rules that evaluate the objects inside a polygon."""
 
@@ -159,6 +163,17 @@ class PolygonRule(CameraRule):
     def shape(self) -> tuple[RelativePoint, ...]:
         """The rule's polygon."""
         return self.polygon
+
+
+class AreaRule(PolygonRule):
+    """Base class of the rules that evaluate the objects inside a polygon, or in the whole picture by default."""
+
+    polygon: tuple[RelativePoint, ...] = Field(default=WHOLE_PICTURE, min_length=3)
+
+    @property
+    def shape(self) -> tuple[RelativePoint, ...]:
+        """The rule's polygon; empty for the whole picture."""
+        return () if self.polygon == WHOLE_PICTURE else self.polygon
 
 
 R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
@@ -226,6 +241,10 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         A rule is quiet outside of its hours, and during the cooldown after the subject's last event.
         """
         return not self.rule.in_force(scene.captured_ns) or scene.at_ns < self._quiet_until_ns.get(subject, 0)
+
+    def covers(self, point: Point) -> bool:
+        """Return whether a point is inside the rule's polygon. A rule without a shape covers the whole picture."""
+        return not self.shape or inside(self.shape, point)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
         """Process the next scene with ``step``, and return the happenings whose events are not written yet.

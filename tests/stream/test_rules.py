@@ -202,9 +202,9 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
     points = """
         [sightline.rules]
-        stopped = acme_rules:StoppedRule
+        parked = acme_rules:ParkedRule
         broken = acme_rules:Missing
-        wrong = acme_rules:StoppedWatch
+        wrong = acme_rules:ParkedWatch
         taken = acme_line:Line
     """
     (info / "entry_points.txt").write_text(textwrap.dedent(points))
@@ -220,11 +220,11 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def test_another_package_adds_a_rule_by_an_entry_point(file: Path) -> None:
     with capture_logs() as said:
         names = set(plug_ins())
-    assert {"stopped", "line"} <= names
+    assert {"parked", "line"} <= names
     assert {line["entry_point"] for line in said} == {"broken", "wrong", "taken"}
     assert {line["event"] for line in said} == {"rule_plug_in_not_loaded"}
     assert plug_ins()["line"] is LineRule
-    extra = '[[rules]]\ntype = "stopped"\nname = "stop"\ncamera = "gate"\npipeline = "cars"\nmin_area_px = "large"\n'
+    extra = '[[rules]]\ntype = "parked"\nname = "stop"\ncamera = "gate"\npipeline = "cars"\nmin_area_px = "large"\n'
     assert problem(file, "[[rules]]", f"{extra}[[rules]]").key == "rules.0.min_area_px"
     file.write_text(SITE + extra.replace('"large"', "2"))
     assert validated_site(load(file), file).rules[-1].model_dump()["min_area_px"] == 2.0
@@ -232,16 +232,16 @@ def test_another_package_adds_a_rule_by_an_entry_point(file: Path) -> None:
 
 @pytest.mark.usefixtures("third_party")
 def test_the_rule_that_the_documentation_shows_reports_each_stop_once() -> None:
-    rule = plug_ins()["stopped"].model_validate({"name": "stop", "camera": "c", "pipeline": "p", "labels": ("car",)})
+    rule = plug_ins()["parked"].model_validate({"name": "stop", "camera": "c", "pipeline": "p", "labels": ("car",)})
     state = rule.watch(640, 360)  # type: ignore[attr-defined]
     stops = [False, True, True, False, True]
     found = [state.observe(scene(n, track(100.0, 100.0, at_rest=at_rest)), ()) for n, at_rest in enumerate(stops)]
     assert [[(one.summary, number) for one, number in happenings] for happenings in found] == [
         [],
-        [("car has stopped, says stop", 1)],
+        [("car has parked, says stop", 1)],
         [],
         [],
-        [("car has stopped, says stop", 2)],
+        [("car has parked, says stop", 2)],
     ]
     assert state.observe(scene(9, track(100.0, 100.0, "other", at_rest=True)), ["other"]) == []
     state.forget("other")

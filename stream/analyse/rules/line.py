@@ -1,166 +1,31 @@
-"""Rule ``line``, which reports that an object has crossed a line, and in which direction. Pure.
-
-An object has crossed the line if the object passed between the ends of the line and afterwards was clearly on the
-other side for several frames. A track is clearly on one side if the centre of its box is outside of a band around the
-line. Without a band around the line, a stationary object on the line would be counted again and again, because the
-position of its box varies slightly.
-"""
+"""Rule ``line``, which reports that an object has crossed a line, and in which direction. Pure."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
-from ingest.contract.records import Point
-from ingest.site.entry import RelativePoint
-from stream.analyse.geometry import crosses, distance_px
-from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
-
-FORWARD, BACKWARD = "forward", "backward"
-BAND_SHARE = 0.006
-"""Half the width of the band around the line, as a share of the picture's diagonal. In a picture of 640×360 pixels,
-half the band is 4 px wide, because the position of a stationary object's box varies by up to 4 px."""
-SETTLE_FRAMES = 2
-"""Number of consecutive frames on the other side that complete a crossing. With two frames, a single false detection
-does not complete a crossing."""
-WAIT_S = 3.0
-"""Maximum time in seconds that a crossing waits until the rule applies to its object, for example because the object
-gets another label. 3 s are fifteen frames at 5 frames per second."""
+from stream.analyse.crossing import CrossingRule, CrossingWatch, LineCrossing
+from stream.analyse.rule import Scene, SceneHappening
 
 
-class LineRule(CameraRule):
-    """Report each crossing of the line from ``start`` to ``end``.
-
-    ``forward`` is the direction from the left of the line to its right, seen by an observer who looks from ``start``
-    to ``end`` in the picture.
-    """
+class LineRule(CrossingRule):
+    """Report each crossing of the line from ``start`` to ``end``."""
 
     EVENT_TYPE: ClassVar[str] = "sightline.line.crossed"
 
     type: Literal["line"] = "line"
-    start: RelativePoint
-    end: RelativePoint
-    direction: Literal["forward", "backward", "both"] = "both"
-
-    @model_validator(mode="after")
-    def _has_length(self) -> Self:
-        if self.start == self.end:
-            raise ValueError("start and end are the same point: expected a line with a length")
-        return self
-
-    @property
-    def shape(self) -> tuple[RelativePoint, ...]:
-        """The ends of the line."""
-        return self.start, self.end
 
     def watch(self, width: int, height: int) -> LineWatch:
         """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
         return LineWatch(self, width, height)
 
 
-class LineWatch(RuleWatch[LineRule]):
-    """State of a line rule: the crossings of the line, including crossings of tracks to which the rule does not apply
-    yet.
+class LineWatch(CrossingWatch[LineRule]):
+    """State of a line rule. A crossing during the cooldown of its track is not reported."""
 
-    If the rule does not apply to a track, the track's crossing waits for ``WAIT_S``, because the track may get
-    another label or a higher score. A crossing during the cooldown of its track is not reported. A stationary object
-    crosses no line, even if a part of the object is detected on the other side.
-    """
-
-    def __init__(self, rule: LineRule, width: int, height: int) -> None:
-        super().__init__(rule, width, height)
-        start, end = self.shape
-        self._counter = LineCounter(start, end, math.hypot(width, height))
-        self._waiting: dict[str, tuple[str, int]] = {}
-
-    def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the crossings to report now."""
-        for track in scene.tracks:
-            direction = None if track.at_rest else self._crossed(track, scene)
-            if direction:
-                summary = f"{track.label} crossed {self.rule.name} going {direction}"
-                yield SceneHappening(track=track, summary=summary, details={"direction": direction})
-
-    def settle(self, subject: str) -> None:
-        """Note that the crossing of a track has been reported."""
-        self._waiting.pop(subject, None)
-
-    def forget(self, track: str) -> None:
-        """Drop the state of a track that has ended."""
-        super().forget(track)
-        self._counter.forget(track)
-        self._waiting.pop(track, None)
-
-    def _crossed(self, track: SceneTrack, scene: Scene) -> str | None:
-        direction = self._counter.step(track.name, track.box.centre)
-        if direction and self.rule.direction in ("both", direction) and not self.is_quiet(scene, track.name):
-            self._waiting[track.name] = direction, scene.at_ns + round(WAIT_S * 1e9)
-        if track.name not in self._waiting or not self.rule.applies_to(track):
-            return None
-        crossed, until_ns = self._waiting.pop(track.name)
-        return crossed if scene.at_ns <= until_ns else None
-
-
-@dataclass
-class _Path:
-    anchor: Point
-    """Centre of the track's box in the latest frame with a detection, in pixels."""
-    sign: int
-    """Side of the line on which the track was last: 1 is right, -1 is left. Points exactly on the line do not count;
-    0 means that every point of the track was on the line."""
-    settled: int = 0
-    """Side of the line on which the track was last outside of the band: 1 is right, -1 is left. 0 means that the
-    track was never outside of the band."""
-    beyond: int = 0
-    """Number of consecutive frames in which the track was outside of the band on the side opposite to ``settled``."""
-    net: int = 0
-    """Number of passes through the line to the right minus the number of passes to the left, since ``settled`` was
-    set."""
-
-
-class LineCounter:
-    """Counts the crossings of one line from the positions of tracks."""
-
-    def __init__(self, start: Point, end: Point, diagonal_px: float) -> None:
-        self._start, self._end = start, end
-        self._band_px = BAND_SHARE * diagonal_px
-        self._paths: dict[str, _Path] = {}
-
-    def step(self, track: str, anchor: Point) -> str | None:
-        """Process the position of a track in the next frame.
-
-        Return ``forward`` or ``backward`` if this frame completes a crossing, else None.
-        """
-        distance = distance_px(self._start, self._end, anchor)
-        side = (distance > 0) - (distance < 0)
-        path = self._paths.setdefault(track, _Path(anchor, side))
-        if side * path.sign < 0:
-            path.net += side * crosses(self._start, self._end, path.anchor, anchor)
-        path.anchor, path.sign = anchor, side or path.sign
-        return _settle(path, side) if abs(distance) > self._band_px else None
-
-    def forget(self, track: str) -> None:
-        """Drop the state of a track that has ended."""
-        self._paths.pop(track, None)
-
-
-def _settle(path: _Path, side: int) -> str | None:
-    """Note that a track is outside of the band, on the given side of the line.
-
-    Return the direction if the track has now completed a crossing, else None.
-    """
-    if path.settled in (0, side):
-        path.settled, path.beyond, path.net = side, 0, 0
-        return None
-    path.beyond += 1
-    if path.beyond < SETTLE_FRAMES:
-        return None
-    went_through = path.net * side > 0
-    path.settled, path.beyond, path.net = side, 0, 0
-    if not went_through:
-        return None
-    return FORWARD if side > 0 else BACKWARD
+    def crossed(self, crossing: LineCrossing, scene: Scene) -> Iterator[SceneHappening]:
+        """Return the happening of a crossing."""
+        if not crossing.quiet:
+            summary = f"{crossing.track.label} crossed {self.rule.name} going {crossing.direction}"
+            yield SceneHappening(track=crossing.track, summary=summary, details={"direction": crossing.direction})

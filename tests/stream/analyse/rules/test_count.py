@@ -18,8 +18,9 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream import readback
+from stream.analyse.occurrence import SETTLE_FRAMES
 from stream.analyse.rule import SceneHappening
-from stream.analyse.rules.count import SETTLE_FRAMES, CountRule, CountWatch
+from stream.analyse.rules.count import CountRule, CountWatch
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.tracker import LOST_S
 from tests.stream.analyse.rules.scenes import scene, track

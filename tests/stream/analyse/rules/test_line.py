@@ -10,8 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edge_agent.sources.simulated import COUNTING_LINES
+from stream.analyse.crossing import BACKWARD, FORWARD, WAIT_S, LineCounter
 from stream.analyse.geometry import crosses
-from stream.analyse.rules.line import BACKWARD, FORWARD, WAIT_S, LineCounter, LineRule
+from stream.analyse.rules.line import LineRule
 from tests.stream.analyse.rules.scenes import scene, track
 
 DIAGONAL_PX = 734.0

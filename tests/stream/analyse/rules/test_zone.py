@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from stream.analyse.lasting import END_FRAMES
 from stream.analyse.rule import SceneTrack
-from stream.analyse.rules.zone import LEAVE_FRAMES, ZoneRule, ZoneWatch
+from stream.analyse.rules.zone import ZoneRule, ZoneWatch
 from tests.stream.analyse.rules.scenes import scene, track
 
 INSIDE, OUTSIDE = (150.0, 150.0), (250.0, 150.0)
@@ -39,13 +40,13 @@ def test_a_box_flickering_on_the_edge_makes_one_visit_and_a_return_makes_another
     state = watch()
     flicker = [INSIDE, OUTSIDE, INSIDE, OUTSIDE, OUTSIDE, INSIDE]
     assert reported(state, [track(*place) for place in flicker]) == [(0, 0.0)]
-    back = [*[OUTSIDE] * LEAVE_FRAMES, INSIDE]
-    assert reported(state, [track(*place) for place in back], 100) == [(100 + LEAVE_FRAMES, 0.0)]
+    back = [*[OUTSIDE] * END_FRAMES, INSIDE]
+    assert reported(state, [track(*place) for place in back], 100) == [(100 + END_FRAMES, 0.0)]
 
 
 def test_a_visit_that_reaches_its_dwell_time_during_the_cooldown_is_reported_afterwards() -> None:
     """The first visit is reported at 1 s. The second visit begins at 2 s; the cooldown ends at 4 s."""
-    places = [*[INSIDE] * 5, *[OUTSIDE] * LEAVE_FRAMES, *[INSIDE] * 20]
+    places = [*[INSIDE] * 5, *[OUTSIDE] * END_FRAMES, *[INSIDE] * 20]
     state = watch(dwell_s=1.0, cooldown_s=3.0)
     assert reported(state, [track(*place) for place in places]) == [(4, 1.0), (16, 2.0)]
 
@@ -63,8 +64,8 @@ def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
     assert [state.observe(scene(n * STEP_S, track(*INSIDE)), ["t"] if n == 2 else ()) for n in range(1, 8)] == [
         []
     ] * 7
-    leave = [state.observe(scene(n * STEP_S, track(*OUTSIDE)), ()) for n in range(8, 8 + LEAVE_FRAMES)]
-    assert leave == [[]] * LEAVE_FRAMES
+    leave = [state.observe(scene(n * STEP_S, track(*OUTSIDE)), ()) for n in range(8, 8 + END_FRAMES)]
+    assert leave == [[]] * END_FRAMES
     back = [state.observe(scene(n * STEP_S, track(*INSIDE)), ()) for n in range(20, 25)]
     assert [one[1] for found in back for one in found] == [3]
 

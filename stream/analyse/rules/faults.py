@@ -1,0 +1,86 @@
+"""Rule ``faults``, which reports faulty products: a streak of faults, or a high share of faults. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ingest.contract.records.base import Name
+from ingest.site.entry import Share
+from stream.analyse.crossing import CrossingRule, CrossingWatch, LineCrossing
+from stream.analyse.rule import Scene, SceneHappening, SceneTrack
+
+
+class FaultsRule(CrossingRule):
+    """Report once when ``streak`` products in a row, or a share above ``share`` of the products of the last
+    ``within_s``, are faulty.
+
+    A product is judged when it crosses the line. It is faulty if its label is one of ``faulty``, or, with
+    ``attribute``, if the label of this second model is. A streak is reported again after a product without a fault,
+    a share after it was at most ``share``.
+    """
+
+    EVENT_TYPE: ClassVar[str] = "sightline.product.faults"
+
+    type: Literal["faults"] = "faults"
+    faulty: tuple[str, ...] = Field(min_length=1)
+    attribute: Name | None = None
+    streak: int | None = Field(default=None, ge=1)
+    share: Share | None = None
+    within_s: float = Field(default=300.0, gt=0.0)
+    at_least: int = Field(default=20, ge=1)
+    """Minimum number of products within ``within_s`` from which a share is computed."""
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        if (self.streak is None) == (self.share is None):
+            raise ValueError("expected either streak or share")
+        return self
+
+    def is_faulty(self, track: SceneTrack) -> bool:
+        """Return whether a product is faulty."""
+        if self.attribute is None:
+            return track.label in self.faulty
+        voted = track.attributes.get(self.attribute)
+        return voted is not None and voted.label in self.faulty
+
+    def watch(self, width: int, height: int) -> FaultsWatch:
+        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        return FaultsWatch(self, width, height)
+
+
+class FaultsWatch(CrossingWatch[FaultsRule]):
+    """State of the rule: the products of the last ``within_s``, and the present streak of faults."""
+
+    def __init__(self, rule: FaultsRule, width: int, height: int) -> None:
+        super().__init__(rule, width, height)
+        self._products: deque[tuple[int, bool]] = deque()
+        self._streak = 0
+        self._exceeded = False
+
+    def crossed(self, crossing: LineCrossing, scene: Scene) -> Iterator[SceneHappening]:
+        """Judge the product that has crossed the line, and return the happening to report now, if any."""
+        faulty = self.rule.is_faulty(crossing.track)
+        self._streak = self._streak + 1 if faulty else 0
+        self._products.append((crossing.at_ns, faulty))
+        while crossing.at_ns - self._products[0][0] > self.rule.within_s * 1e9:
+            self._products.popleft()
+        exceeded = self._bound_exceeded()
+        begins, self._exceeded = exceeded and not self._exceeded, exceeded
+        if begins and not crossing.quiet:
+            count, bad = len(self._products), sum(fault for _, fault in self._products)
+            found = f"{self._streak} faulty products in a row" if self.rule.streak else f"{bad} of {count} faulty"
+            yield SceneHappening(
+                track=crossing.track,
+                summary=f"{found} at {self.rule.name}",
+                details={"streak": self._streak, "faulty": bad, "products": count, "share": round(bad / count, 4)},
+            )
+
+    def _bound_exceeded(self) -> bool:
+        if self.rule.streak is not None:
+            return self._streak >= self.rule.streak
+        count, bad = len(self._products), sum(fault for _, fault in self._products)
+        return self.rule.share is not None and count >= self.rule.at_least and bad > self.rule.share * count

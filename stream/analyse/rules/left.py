@@ -1,0 +1,48 @@
+"""Rule ``left``, which reports that an object, such as a suitcase, has been left behind. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ingest.site.entry import Seconds
+from stream.analyse.lasting import LastingWatch
+from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
+
+
+class LeftRule(AreaRule):
+    """Report an object once that has stood still for ``for_s`` without an owner nearby.
+
+    An owner is an object with one of the labels ``owners``. It is nearby while the distance between the feet of both
+    is at most ``near`` heights of the owner.
+    """
+
+    EVENT_TYPE: ClassVar[str] = "sightline.object.left"
+
+    type: Literal["left"] = "left"
+    labels: tuple[str, ...] = ("backpack", "handbag", "suitcase")
+    owners: tuple[str, ...] = ("person",)
+    near: float = Field(default=1.0, gt=0.0)
+    for_s: Seconds = 30.0
+
+    def watch(self, width: int, height: int) -> LeftWatch:
+        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        return LeftWatch(self, width, height, self.for_s)
+
+
+class LeftWatch(LastingWatch[LeftRule]):
+    """State of the rule: since when each object at rest has been alone."""
+
+    def holds(self, track: SceneTrack, scene: Scene) -> bool:
+        """Return whether a track stands still inside the polygon, and no owner is nearby."""
+        if not track.at_rest or track.label in self.rule.owners or not self.covers(track.foot):
+            return False
+        owners = (other for other in scene.tracks if other.label in self.rule.owners)
+        return not any(math.dist(other.foot, track.foot) <= self.rule.near * other.box.height for other in owners)
+
+    def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
+        """Return the happening of an object that has been alone for ``lasted_s`` seconds."""
+        summary = f"{track.label} left behind in {self.rule.name} for {lasted_s:.0f} s"
+        return SceneHappening(track=track, summary=summary, details={"alone_s": round(lasted_s, 3)})

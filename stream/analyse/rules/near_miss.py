@@ -1,0 +1,139 @@
+"""Rule ``near_miss``, which reports that two objects passed the same place shortly after each other on crossing ways.
+Pure.
+
+The post-encroachment time begins when the first object leaves the place, and ends when the second one arrives (Allen,
+Shin and Cooper, Transportation Research Record 667, 1978). A time below 1.5 s is usually called a serious conflict.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from ingest.contract.records import Point
+from stream.analyse.motion import angle_between
+from stream.analyse.rule import AreaRule, RuleWatch, Scene, SceneHappening, SceneTrack
+
+_HEADING_POINTS = 4
+"""Number of latest positions from which an object's heading follows."""
+
+
+class NearMissRule(AreaRule):
+    """Report each pair of objects once whose ways cross within a post-encroachment time below ``below_s``.
+
+    The ways cross if the angle between the headings is at least ``min_angle`` degrees. With ``with_labels``, the
+    first object of a pair must have one of these labels, such as persons for a rule over vehicles.
+    """
+
+    EVENT_TYPE: ClassVar[str] = "sightline.near_miss"
+
+    type: Literal["near_miss"] = "near_miss"
+    below_s: float = Field(default=1.5, gt=0.0, le=10.0)
+    min_angle: float = Field(default=30.0, ge=0.0, le=180.0)
+    with_labels: tuple[str, ...] = ()
+
+    def watch(self, width: int, height: int) -> NearMissWatch:
+        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        return NearMissWatch(self, width, height)
+
+
+class _Print(NamedTuple):
+    """The ground that an object covered at one time: the lower quarter of its box."""
+
+    at_ns: int
+    left: float
+    right: float
+    top: float
+    bottom: float
+    heading: Point
+
+    def meets(self, other: _Print) -> bool:
+        """Return whether two objects cover a common place."""
+        beside = self.right <= other.left or other.right <= self.left
+        apart = self.bottom <= other.top or other.bottom <= self.top
+        return not (beside or apart)
+
+
+class NearMissWatch(RuleWatch[NearMissRule]):
+    """State of the rule: the places that each track covered recently, and the pairs that are reported."""
+
+    def __init__(self, rule: NearMissRule, width: int, height: int) -> None:
+        super().__init__(rule, width, height)
+        self._window_ns = round(rule.below_s * 1e9)
+        self._centres: dict[str, deque[Point]] = {}
+        self._prints: dict[str, deque[_Print]] = {}
+        self._labels: dict[str, str] = {}
+        self._reported: set[frozenset[str]] = set()
+
+    def step(self, scene: Scene) -> Iterator[SceneHappening]:
+        """Process the next scene and return the second object of each near miss that happens now."""
+        moving = [track for track in scene.tracks if not track.at_rest]
+        fresh = {track.name: self._note(track, scene) for track in moving}
+        for track in moving:
+            mark = fresh[track.name]
+            if mark is None or not self.rule.applies_to(track) or not self.covers(track.foot):
+                continue
+            encounter = self._encounter(track.name, mark)
+            if encounter and not self.is_quiet(scene, track.name):
+                other, gap_s = encounter
+                self._reported.add(frozenset((track.name, other)))
+                label = self._labels[other]
+                yield SceneHappening(
+                    track=track,
+                    summary=f"{track.label} passed {gap_s:.1f} s after {label} on a crossing way in {self.rule.name}",
+                    details={"post_encroachment_s": round(gap_s, 3), "other": label},
+                )
+
+    def settle(self, subject: str) -> None:
+        """Note that the near misses of a track in the present frame have been reported."""
+        prints = self._prints.get(subject)
+        if prints and (encounter := self._encounter(subject, prints[-1])):
+            self._reported.add(frozenset((subject, encounter[0])))
+
+    def forget(self, track: str) -> None:
+        """Drop the state of a track that has ended."""
+        super().forget(track)
+        self._centres.pop(track, None)
+        self._prints.pop(track, None)
+        self._labels.pop(track, None)
+        self._reported = {pair for pair in self._reported if track not in pair}
+
+    def _note(self, track: SceneTrack, scene: Scene) -> _Print | None:
+        """Store the place that a track covers, and return it; None while the heading is unknown."""
+        self._labels[track.name] = track.label
+        centres = self._centres.setdefault(track.name, deque(maxlen=_HEADING_POINTS))
+        centres.append(track.box.centre)
+        if len(centres) < _HEADING_POINTS:
+            return None
+        (from_x, from_y), (x, y) = centres[0], centres[-1]
+        box = track.box
+        mark = _Print(
+            scene.at_ns, box.left, box.right, box.bottom - box.height / 4, box.bottom, (x - from_x, y - from_y)
+        )
+        prints = self._prints.setdefault(track.name, deque())
+        prints.append(mark)
+        while scene.at_ns - prints[0].at_ns > self._window_ns:
+            prints.popleft()
+        return mark
+
+    def _encounter(self, name: str, mark: _Print) -> tuple[str, float] | None:
+        """Return the track that left the place of ``mark`` last before, and the time since then in seconds."""
+        found: tuple[str, float] | None = None
+        for other, prints in self._prints.items():
+            if other == name or frozenset((name, other)) in self._reported or not self._wanted(other):
+                continue
+            before = [one for one in prints if one.at_ns < mark.at_ns and one.meets(mark)]
+            if not before or before[-1] is prints[-1]:
+                continue  # the other object never was here, or is still here
+            if angle_between(before[-1].heading, mark.heading) < self.rule.min_angle:
+                continue
+            gap_s = (mark.at_ns - before[-1].at_ns) / 1e9
+            if gap_s <= self.rule.below_s and (found is None or gap_s < found[1]):
+                found = other, gap_s
+        return found
+
+    def _wanted(self, other: str) -> bool:
+        return not self.rule.with_labels or self._labels.get(other) in self.rule.with_labels

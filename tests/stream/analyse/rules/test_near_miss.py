@@ -1,0 +1,41 @@
+"""Tests of the rule ``near_miss``."""
+
+from __future__ import annotations
+
+import pytest
+
+from stream.analyse.rules.near_miss import NearMissRule
+from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+
+RULE = NearMissRule(name="crossing", camera="c", pipeline="p", below_s=1.5)
+
+
+def crossing(delay: int, *, label: str = "car") -> list[list[SceneTrack]]:
+    """Return frames with an object that goes right, and one that crosses its way ``delay`` frames later."""
+    frames = []
+    for n in range(60):
+        right = track(20.0 + 10 * n, 180.0, "right", label, size=(20.0, 20.0))
+        up = track(320.0, 480.0 - 10 * (n - delay), "up", "car", size=(20.0, 20.0))
+        frames.append([right, up])
+    return frames
+
+
+@pytest.mark.parametrize(("delay", "reports"), [(5, 1), (8, 1), (13, 0)])
+def test_crossing_ways_are_reported_below_the_post_encroachment_time(delay: int, reports: int) -> None:
+    found = play(RULE.watch(640, 360), crossing(delay))
+    assert len(found) == reports
+    for _, one in found:
+        assert one.track is not None
+        assert (one.track.name, one.details["other"]) == ("up", "car")
+        assert float(one.details["post_encroachment_s"]) == pytest.approx(0.2 * (delay - 2), abs=0.41)
+
+
+def test_vehicles_that_follow_each_other_are_no_near_miss() -> None:
+    frames = [[track(20.0 + 10 * n, 180.0, "a"), track(20.0 + 10 * (n - 5), 180.0, "b")] for n in range(60)]
+    assert play(RULE.watch(640, 360), frames) == []
+
+
+def test_first_object_must_have_one_of_the_wanted_labels() -> None:
+    persons = RULE.model_copy(update={"with_labels": ("person",)})
+    assert play(persons.watch(640, 360), crossing(5)) == []
+    assert len(play(persons.watch(640, 360), crossing(5, label="person"))) == 1

@@ -1,0 +1,35 @@
+"""Tests of the rule ``running``."""
+
+from __future__ import annotations
+
+import pytest
+
+from stream.analyse.rules.running import RunningRule
+from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+
+RULE = RunningRule(name="hall", camera="c", pipeline="p")
+STEP_S = 0.1
+
+
+def moving(heights_per_s: float, height: float, frames: int = 40) -> list[list[SceneTrack]]:
+    size = 0.4 * height, height
+    return [
+        [track(100.0 + heights_per_s * height * STEP_S * n, 200.0, "t", "person", size=size)] for n in range(frames)
+    ]
+
+
+@pytest.mark.parametrize("height", [20.0, 80.0])
+def test_person_who_runs_is_reported_once_near_and_far(height: float) -> None:
+    ((at_s, one),) = play(RULE.watch(640, 360), moving(2.2, height), STEP_S)
+    assert at_s < 2.0
+    assert one.details["heights_per_s"] == pytest.approx(2.2, abs=0.1)
+
+
+@pytest.mark.parametrize("height", [20.0, 80.0])
+def test_person_who_walks_is_not_reported(height: float) -> None:
+    assert play(RULE.watch(640, 360), moving(1.0, height), STEP_S) == []
+
+
+def test_a_jump_of_the_box_is_not_a_run() -> None:
+    frames = [*moving(0.0, 80.0, 15), *[[track(180.0, 200.0, "t", "person", size=(32.0, 80.0))]] * 15]
+    assert play(RULE.watch(640, 360), frames, STEP_S) == []

@@ -1,0 +1,53 @@
+"""Tests of the rule ``turning``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stream.analyse.rules.turning import TurningRule
+from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+
+LINES: dict[str, Any] = {
+    "west": ((0.3, 0.0), (0.3, 1.0)),
+    "east": ((0.7, 0.0), (0.7, 1.0)),
+    "north": ((0.3, 0.2), (0.7, 0.2)),
+    "south": ((0.3, 0.8), (0.7, 0.8)),
+}
+RULE = TurningRule(name="crossing", camera="c", pipeline="p", lines=LINES)
+ARMS = {"west": (40.0, 180.0), "east": (600.0, 180.0), "north": (320.0, 10.0), "south": (320.0, 350.0)}
+
+
+def way(*stops: tuple[float, float]) -> list[list[SceneTrack]]:
+    frames = []
+    for one, other in itertools.pairwise(stops):
+        steps = int(math.dist(one, other) / 10)
+        frames += [
+            [track(one[0] + (other[0] - one[0]) * n / steps, one[1] + (other[1] - one[1]) * n / steps)]
+            for n in range(steps)
+        ]
+    return [*frames, [track(*stops[-1])], [track(*stops[-1])]]
+
+
+@pytest.mark.parametrize("origin", ARMS)
+@pytest.mark.parametrize("destination", ARMS)
+def test_each_movement_through_a_crossing_is_reported_with_origin_and_destination(
+    origin: str, destination: str
+) -> None:
+    found = play(RULE.watch(640, 360), way(ARMS[origin], (320.0, 180.0), ARMS[destination]))
+    assert [one.details for _, one in found] == [{"origin": origin, "destination": destination}]
+
+
+def test_only_the_wanted_movements_are_reported() -> None:
+    left_turns = RULE.model_copy(update={"only": (("south", "west"),)})
+    assert play(left_turns.watch(640, 360), way(ARMS["south"], (320.0, 180.0), ARMS["north"])) == []
+    assert len(play(left_turns.watch(640, 360), way(ARMS["south"], (320.0, 180.0), ARMS["west"]))) == 1
+
+
+def test_only_must_name_lines_of_the_rule() -> None:
+    with pytest.raises(ValidationError, match="only names up: expected names of lines"):
+        TurningRule(name="crossing", camera="c", pipeline="p", lines=LINES, only=(("up", "west"),))

@@ -1,0 +1,32 @@
+"""Tests of the rule ``wrong_way``."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from stream.analyse.rules.wrong_way import WrongWayRule
+from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+
+RULE = WrongWayRule(name="ramp", camera="c", pipeline="p", start=(0.1, 0.5), end=(0.9, 0.5))
+
+
+def go(dx: float, dy: float, frames: int = 20) -> list[list[SceneTrack]]:
+    return [[track(320.0 + dx * n, 180.0 + dy * n)] for n in range(frames)]
+
+
+@pytest.mark.parametrize(
+    ("dx", "dy", "reports"), [(-10.0, 0.0, 1), (-10.0, 4.0, 1), (10.0, 0.0, 0), (0.0, 8.0, 0), (-0.5, 0.0, 0)]
+)
+def test_only_a_clear_movement_against_the_direction_is_reported(dx: float, dy: float, reports: int) -> None:
+    assert len(play(RULE.watch(640, 360), go(dx, dy))) == reports
+
+
+def test_box_that_jumps_back_once_is_not_reported() -> None:
+    path = [*go(10.0, 0.0, 10), *[[track(380.0, 180.0)]], *go(10.0, 0.0, 20)[12:]]
+    assert play(RULE.watch(640, 360), path) == []
+
+
+def test_wrong_way_rule_needs_two_different_points() -> None:
+    with pytest.raises(ValidationError, match="expected two points that show the allowed direction"):
+        RULE.model_validate({**RULE.model_dump(), "end": RULE.start})
