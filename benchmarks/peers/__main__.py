@@ -1,0 +1,172 @@
+"""Sightline beside its peers: ``python -m benchmarks.peers frames``. README.md has the rules of the comparison.
+
+``benchmarks/peers/setup.sh`` creates the environments of the peers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.peers.frames import FrameBench, FrameLoads, Step, measure_bare
+from benchmarks.peers.systems import CANDIDATES, SYSTEMS
+from benchmarks.peers.tables import BARE, append_run, markdown, read_runs, summary, to_bare, turns
+from benchmarks.pipeline import PipelineCase, fresh_broker, shipped_case, yolox_case
+from benchmarks.report import KeepIt, keep, log_progress
+from ingest.runtime import eventloop
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+CASES = {"yolox": yolox_case, "regions": shipped_case}
+LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 1000, 200.0)}
+"""Loads by case. The rate is about a third of the slowest system's throughput on two cores."""
+PICTURES = 300
+"""Number of different frames. A load repeats them."""
+BARE_DENOISE = "bare-denoise"
+TUNE_PARTITIONS = 4
+FRAME_KEYS = ("case", "partitions", "system")
+FRAME_TITLES = {
+    "fps": "frames/s",
+    "to_bare": "÷ bare",
+    "cpu_ms": "CPU ms/frame",
+    "broker_cpu_ms": "broker CPU ms/frame",
+    "broker_stored_kb": "stored kB/frame",
+    "broker_moved_kb": "broker I/O kB/frame",
+    "p50_ms": "p50 ms",
+    "p95_ms": "p95 ms",
+    "p99_ms": "p99 ms",
+    "first_result_s": "first result s",
+    "pss_mb": "PSS MB",
+    "broker_pss_mb": "broker PSS MB",
+}
+
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of all systems, which take turns.")]
+Partitions = Annotated[str, typer.Option(help="Numbers of partitions, separated by commas.")]
+RunsFile = Annotated[
+    Path | None,
+    typer.Option("--runs", help="Append each run to this file, and report on all runs in it.", show_default=False),
+]
+
+
+class RunSession:
+    """The runs of a command, with a display of the progress on stderr."""
+
+    def __init__(self, name: str, total: int, file: Path | None) -> None:
+        self._name, self._file = name, file
+        self.runs = read_runs(file) if file else []
+        self.first_round = 1 + max((run["round"] for run in self.runs), default=-1)
+        columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> RunSession:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def run(self, key: dict[str, Any], measure: Callable[[Step], dict[str, Any]]) -> None:
+        """Make one measurement, and note its figures. A measurement that fails is noted with its error."""
+        label = " ".join(str(value) for name, value in key.items() if name != "round")
+
+        def step(text: str) -> None:
+            self._progress.update(self._task, description=f"round {key['round']}, {label}: {text}")
+            if not self._progress.console.is_terminal:
+                log_progress(f"round {key['round']}, {label}: {text}")
+
+        step("prepare")
+        started_s = time.perf_counter()
+        try:
+            figures = measure(step)
+        except Exception as error:
+            figures = {"error": repr(error)[-3000:]}
+            self._progress.console.print(f"{label}: {error}", markup=False)
+        took_s = round(time.perf_counter() - started_s, 1)
+        run = {**key, **figures, "took_s": took_s, "load": round(os.getloadavg()[0], 2)}
+        self.runs.append(run)
+        if self._file:
+            append_run(self._file, run)
+        self._progress.advance(self._task)
+
+    def report(self, keys: Sequence[str], titles: dict[str, str], settings: dict[str, str], *, keep_it: bool) -> None:
+        """Print the table of all runs, and write all runs to benchmarks/results if ``keep_it``."""
+        good = [run for run in self.runs if "error" not in run]
+        rows = summary(good, keys, list(titles))
+        typer.echo(markdown(rows, keys, titles))
+        if keep_it:
+            keep(f"peers-{self._name}", {"settings": settings, "table": rows, "runs": self.runs})
+        failed = len(self.runs) - len(good)
+        if failed:
+            typer.echo(f"{failed} measurements failed", err=True)
+            raise typer.Exit(1)
+
+
+def _bare_run(case: PipelineCase, name: str, system: str, step: Step) -> dict[str, Any]:
+    step("run")
+    return measure_bare(case, LOADS[name].burst, denoise=system == BARE_DENOISE)
+
+
+def _frame_run(bench: FrameBench, name: str, step: Step) -> dict[str, Any]:
+    return eventloop.run(bench.measure(LOADS[name], step))
+
+
+@app.command()
+def frames(
+    cases: Annotated[str, typer.Option(help="Cases, separated by commas: yolox, regions.")] = "yolox,regions",
+    systems: Annotated[str, typer.Option(help="Systems, separated by commas.")] = ",".join(
+        (BARE, BARE_DENOISE, *SYSTEMS)
+    ),
+    partitions: Partitions = "4",
+    rounds: Rounds = 3,
+    runs: RunsFile = None,
+    keep_it: KeepIt = False,
+) -> None:
+    """Classify frames: throughput, latency, CPU time, broker traffic and memory of all systems and the bare loop."""
+    chosen, counts = systems.split(","), [int(number) for number in partitions.split(",")]
+    loaded = {name: CASES[name](PICTURES) for name in cases.split(",")}
+    total = rounds * len(loaded) * sum(1 if name.startswith(BARE) else len(counts) for name in chosen)
+    with fresh_broker("peers-kafka") as broker, RunSession("frames", total, runs) as session:
+        for number in range(session.first_round, session.first_round + rounds):
+            for (case_name, case), system in product(loaded.items(), turns(chosen, number)):
+                key = {"round": number, "case": case_name, "system": system}
+                if system.startswith(BARE):
+                    session.run({**key, "partitions": None}, partial(_bare_run, case, case_name, system))
+                    continue
+                for count in counts:
+                    measure = partial(_frame_run, FrameBench(broker, case, SYSTEMS[system], count), case_name)
+                    session.run({**key, "partitions": count}, measure)
+    session.runs = to_bare(session.runs)
+    settings = {name: system.label for name, system in SYSTEMS.items()}
+    session.report(FRAME_KEYS, FRAME_TITLES, settings, keep_it=keep_it)
+
+
+@app.command()
+def tune(
+    case: Annotated[str, typer.Option(help="Case: yolox or regions.")] = "yolox",
+    systems: Annotated[str, typer.Option(help="Peers, separated by commas.")] = "faststream,quixstreams,aiokafka",
+    rounds: Rounds = 1,
+    runs: RunsFile = None,
+) -> None:
+    """Compare the settings of each peer. The best setting of each peer goes into SYSTEMS."""
+    chosen = [system for system in CANDIDATES if system.name in systems.split(",")]
+    loaded = CASES[case](PICTURES)
+    with fresh_broker("peers-kafka") as broker, RunSession("tune", rounds * len(chosen), runs) as session:
+        for number in range(session.first_round, session.first_round + rounds):
+            for system in chosen:
+                key = {"round": number, "case": case, "system": system.label, "partitions": TUNE_PARTITIONS}
+                session.run(key, partial(_frame_run, FrameBench(broker, loaded, system, TUNE_PARTITIONS), case))
+    session.report(FRAME_KEYS, FRAME_TITLES, {}, keep_it=False)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,38 @@
+"""Quix Streams: a streaming dataframe with one step. At least once, with a checkpoint every ``--batch`` messages."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from quixstreams import Application
+
+from benchmarks.peers.jobs.work import LINGER_MS, MAX_FETCH_WAIT_MS, PeerWork, read_options
+
+if __name__ == "__main__":
+    options = read_options()
+    work = PeerWork(options)
+
+    def classify(value: bytes, _key: Any, _timestamp: int, headers: Any) -> bytes:
+        """Return the result of one frame."""
+        return work(value, dict(headers))
+
+    with tempfile.TemporaryDirectory() as state:
+        app = Application(
+            broker_address=options.bootstrap,
+            consumer_group=options.group,
+            auto_offset_reset="earliest",
+            auto_create_topics=False,
+            use_changelog_topics=False,
+            commit_every=options.batch,
+            consumer_poll_timeout=0.1,
+            consumer_extra_config={"fetch.wait.max.ms": MAX_FETCH_WAIT_MS, "isolation.level": "read_committed"},
+            producer_extra_config={"acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS},
+            state_dir=state,
+            loglevel="WARNING",
+        )
+        source = app.topic(options.source, value_deserializer="bytes", key_deserializer="bytes")
+        target = app.topic(options.target, value_serializer="bytes", key_serializer="bytes")
+        # The headers of a message, and so the frame's id, pass to the output.
+        app.dataframe(source).apply(classify, metadata=True).to_topic(target)
+        app.run()

@@ -1,0 +1,47 @@
+"""Options and work of the peers' programs: from the value and the headers of a frame to the value of its result."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import orjson
+
+from benchmarks.framejob import FrameJob
+from ingest.contract.records import Box
+from ingest.site import PipelineConfig
+
+ID, MOTION = "sightline-frames", "motion"
+"""Headers of a frame: its id, which is also the header of its result, and the bounding boxes of motion as JSON."""
+MAX_FETCH_WAIT_MS = 100
+LINGER_MS = 2
+"""Settings of the clients that Sightline's clients have as well (``ingest/kafka/settings.py``)."""
+
+
+def read_options() -> Namespace:
+    """Return the options of a peer's program."""
+    parser = ArgumentParser()
+    for name in ("bootstrap", "source", "target", "group", "pipeline"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    return parser.parse_args()
+
+
+class PeerWork:
+    """Classifies frames. Several threads may call it at the same time."""
+
+    def __init__(self, options: Namespace) -> None:
+        cv2.setNumThreads(1)
+        self._job = FrameJob(options.model, PipelineConfig.model_validate_json(options.pipeline))
+
+    def __call__(self, jpeg: bytes, headers: Mapping[str, bytes]) -> bytes:
+        """Return the result of one frame as JSON."""
+        motion = tuple(Box(*box) for box in orjson.loads(headers[MOTION]))
+        found = self._job.detections(jpeg, motion)
+        detections = [{"label": d.label, "score": d.score, "box": list(d.box)} for d in found]
+        value: bytes = orjson.dumps({"id": headers[ID].decode(), "detections": detections})
+        return value

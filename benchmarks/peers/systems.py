@@ -1,0 +1,107 @@
+"""The compared systems, their settings, and the command lines of their processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.peers.load import create_topics
+from benchmarks.pipeline import PipelineCase, publish_site, stack_specs
+from benchmarks.report import ROOT
+from deploy.local.stack import ONE_THREAD
+from deploy.local.supervisor import ServiceSpec
+from ingest.contract.topics import FRAMES, RESULTS
+from ingest.kafka import topicadmin
+from ingest.kafka.settings import KafkaSettings
+
+PEERS = ROOT / ".sightline" / "peers"
+"""Folder of the peers' environments, which ``setup.sh`` creates."""
+GROUP = "peer"
+PROGRAMS = {"faststream": "faststreamapp", "quixstreams": "quixapp", "aiokafka": "aiokafkaloop"}
+
+
+@dataclass(frozen=True)
+class FrameSystem:
+    """A system that classifies frames, and its setting.
+
+    A peer has ``processes`` processes with ``threads`` threads, which fetch ``batch`` frames at once. Sightline has
+    one engine node with ``processes`` instances.
+    """
+
+    name: str
+    processes: int = 2
+    threads: int = 1
+    batch: int = 16
+    denoise: bool = False
+
+    @property
+    def program(self) -> str | None:
+        """The name of the peer's program, or None for Sightline."""
+        return PROGRAMS.get(self.name)
+
+    @property
+    def label(self) -> str:
+        """Name with the setting, for people."""
+        if self.program is None:
+            return f"{self.name}, denoise {'on' if self.denoise else 'off'}"
+        return f"{self.name}, {self.processes} processes, {self.threads} threads, batches up to {self.batch}"
+
+    async def prepare(self, case: PipelineCase, settings: KafkaSettings, partitions: int) -> None:
+        """Create the topics, and publish the site for Sightline."""
+        if self.program:
+            await create_topics(settings, (FRAMES, RESULTS), partitions)
+            return
+        await topicadmin.create(settings, partitions=partitions)
+        denoise = "auto" if self.denoise else "none"
+        await publish_site(settings, case.pipeline.model_copy(update={"denoise": denoise}), partitions)
+
+    def specs(self, case: PipelineCase, settings: KafkaSettings, folder: Path) -> list[ServiceSpec]:
+        """Return the specifications of the system's processes."""
+        if self.program is None:
+            specs = stack_specs(case, settings, folder, self.processes)
+            return [
+                replace(spec, argv=[*spec.argv, "--backend=onnxruntime"]) if spec.name == "engine" else spec
+                for spec in specs
+            ]
+        arguments = [
+            f"--source={settings.topic(FRAMES)}",
+            f"--target={settings.topic(RESULTS)}",
+            f"--group={settings.group(GROUP)}",
+            f"--pipeline={case.pipeline.model_dump_json()}",
+            f"--model={case.model.folder}",
+            f"--threads={self.threads}",
+            f"--batch={self.batch}",
+        ]
+        return [
+            peer_spec(f"worker-{number}", self.name, self.program, settings, arguments)
+            for number in range(self.processes)
+        ]
+
+
+def peer_spec(
+    name: str, environment: str, program: str, settings: KafkaSettings, arguments: Sequence[str]
+) -> ServiceSpec:
+    """Return the specification of a process that runs a peer's program in the peer's environment."""
+    python = PEERS / environment / "bin" / "python"
+    assert python.exists(), f"{python} is missing: run benchmarks/peers/setup.sh"
+    argv = [str(python), "-u", "-m", f"benchmarks.peers.jobs.{program}", f"--bootstrap={settings.bootstrap}"]
+    return ServiceSpec(name=name, argv=[*argv, *arguments], env={**ONE_THREAD, "PYTHONPATH": str(ROOT)})
+
+
+SYSTEMS = {
+    "sightline": FrameSystem("sightline", denoise=True),
+    "sightline-no-denoise": FrameSystem("sightline-no-denoise"),
+    "faststream": FrameSystem("faststream"),
+    "quixstreams": FrameSystem("quixstreams", batch=8),
+    "aiokafka": FrameSystem("aiokafka", threads=2),
+}
+"""The systems by name. The peers' settings are the best of ``CANDIDATES`` by ``python -m benchmarks.peers tune``."""
+CANDIDATES = [
+    FrameSystem(name, processes, threads, batch)
+    for name in PROGRAMS
+    for processes, threads in ((2, 1), (1, 2), (2, 2))
+    for batch in (4, 16)
+    if name != "quixstreams" or threads == 1  # a process of Quix Streams has one thread
+]
+"""Settings of the peers that ``python -m benchmarks.peers tune`` compares."""

@@ -1,0 +1,75 @@
+"""Medians and ranges of measured figures, as tables. Pure."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Run = Mapping[str, Any]
+"""The figures of one measurement: ``case``, ``system``, ``round`` and so on as texts or numbers."""
+
+BARE = "bare"
+
+
+def to_bare(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the runs with ``to_bare``: frames per second divided by the bare loop's of the same case and round."""
+    bare = {(run["case"], run["round"]): run["fps"] for run in runs if run["system"] == BARE}
+    keys = [(run["case"], run["round"]) for run in runs]
+    return [
+        {**run, "to_bare": round(run["fps"] / bare[key], 3)} if key in bare else {**run}
+        for run, key in zip(runs, keys, strict=True)
+    ]
+
+
+def summary(runs: Sequence[Run], keys: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row per combination of the values of ``keys``, in the order of their first run.
+
+    A row has the number of runs, and median, minimum and maximum of each figure that its runs have.
+    """
+    groups: defaultdict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[tuple(run.get(key) for key in keys)].append(run)
+    rows = []
+    for group, members in groups.items():
+        row = {**dict(zip(keys, group, strict=True)), "runs": len(members)}
+        for figure in figures:
+            values = [run[figure] for run in members if figure in run]
+            if values:
+                row[figure] = [round(statistics.median(values), 3), min(values), max(values)]
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], titles: Mapping[str, str]) -> str:
+    """Return rows of ``summary`` as a Markdown table, with the title of each figure."""
+    head = [*keys, *titles.values()]
+    body = [[str(row[key]) for key in keys] + [_spread(row.get(figure)) for figure in titles] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *body])
+
+
+def _spread(figure: Sequence[float] | None) -> str:
+    if figure is None:
+        return "–"
+    median, low, high = (f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}" for value in figure)
+    return median if low == high else f"{median} ({low}–{high})"
+
+
+def read_runs(file: Path) -> list[dict[str, Any]]:
+    """Return the runs in a file with a JSON object per line, or an empty list if the file does not exist."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def append_run(file: Path, run: Run) -> None:
+    """Append a run to a file with a JSON object per line."""
+    with file.open("a") as output:
+        output.write(json.dumps(run) + "\n")
+
+
+def turns(systems: Sequence[str], number: int) -> list[str]:
+    """Return the order of the systems in a round: each round begins with the next system."""
+    first = number % len(systems)
+    return [*systems[first:], *systems[:first]]

@@ -1,0 +1,82 @@
+"""Tests of the figures, tables and loads of the comparison with the peers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers.load import ResultArrivals
+from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to_bare, turns
+from benchmarks.peers.usage import cpu_s, pss_mb, stored_bytes
+
+RUNS = [
+    {"case": "a", "round": 0, "system": "bare", "fps": 100.0},
+    {"case": "a", "round": 0, "system": "x", "fps": 80.0, "p99_ms": 9.0},
+    {"case": "a", "round": 1, "system": "bare", "fps": 50.0},
+    {"case": "a", "round": 1, "system": "x", "fps": 45.0},
+    {"case": "b", "round": 0, "system": "x", "fps": 7.0},
+]
+
+
+def test_a_ratio_compares_with_the_bare_loop_of_the_same_case_and_round() -> None:
+    assert [run.get("to_bare") for run in to_bare(RUNS)] == [1.0, 0.8, 1.0, 0.9, None]
+
+
+def test_a_summary_has_median_and_range_of_the_figures_that_the_runs_have() -> None:
+    rows = summary(RUNS, ("case", "system"), ("fps", "p99_ms"))
+    assert rows == [
+        {"case": "a", "system": "bare", "runs": 2, "fps": [75.0, 50.0, 100.0]},
+        {"case": "a", "system": "x", "runs": 2, "fps": [62.5, 45.0, 80.0], "p99_ms": [9.0, 9.0, 9.0]},
+        {"case": "b", "system": "x", "runs": 1, "fps": [7.0, 7.0, 7.0]},
+    ]
+
+
+def test_a_table_shows_ranges_and_marks_missing_figures() -> None:
+    rows = summary(RUNS, ("system",), ("fps", "p99_ms"))
+    assert markdown(rows, ("system",), {"fps": "frames/s", "p99_ms": "p99 ms"}).splitlines() == [
+        "| system | frames/s | p99 ms |",
+        "| --- | --- | --- |",
+        "| bare | 75 (50–100) | – |",
+        "| x | 45 (7–80) | 9 |",
+    ]
+
+
+def test_each_round_begins_with_the_next_system() -> None:
+    assert [turns("abc", number) for number in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
+
+
+def test_runs_are_read_back_from_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "runs.jsonl"
+    assert read_runs(file) == []
+    for run in RUNS:
+        append_run(file, run)
+    assert read_runs(file) == RUNS
+
+
+def test_a_repeated_result_does_not_change_the_first_arrival() -> None:
+    arrivals = ResultArrivals()
+    arrivals.add(b"camera/1/0", b"first", 1.0)
+    arrivals.add(b"camera/1/0", b"again", 2.0)
+    assert (arrivals.at_s, arrivals.values, arrivals.repeats) == ({b"camera/1/0": 1.0}, [b"first"], 1)
+
+
+async def test_waiting_ends_with_the_reason_of_a_failure() -> None:
+    with pytest.raises(TimeoutError, match=r"0 of 1 results within 60 s\. worker-0: out of memory"):
+        await ResultArrivals().wait(1, 60.0, lambda: "worker-0: out of memory")
+
+
+def test_stored_bytes_counts_log_segments_only(tmp_path: Path) -> None:
+    partition = tmp_path / "frames-0"
+    partition.mkdir()
+    (partition / "0.log").write_bytes(bytes(70))
+    (partition / "1.log").write_bytes(bytes(7))
+    (partition / "0.index").write_bytes(bytes(1000))
+    assert stored_bytes(tmp_path) == 77
+
+
+def test_a_process_that_does_not_exist_uses_neither_time_nor_memory() -> None:
+    gone = 2**22 + 1  # above the largest process id
+    assert (cpu_s(gone), pss_mb(gone)) == (0.0, 0.0)
+    assert pss_mb(os.getpid()) > 1.0
