@@ -95,7 +95,7 @@ class ReceivedFrames:
         if not order or (frame.epoch, frame.seq) > order[-1]:
             order.append((frame.epoch, frame.seq))
         elif (frame.epoch, frame.seq) not in set(order):  # a repeat does not violate the order
-            raise AssertionError(f"{topic}: frame {frame.id} arrived after frame {order[-1]}")
+            raise AssertionError(f"topic {topic}: frame {frame.id} arrived after the later frame {order[-1]}")
 
     def live_ms(self, start_s: float, end_s: float) -> dict[str, float]:
         """Return the percentiles of the ages of live frames that arrived in an interval, in ms."""
@@ -204,7 +204,7 @@ async def _until(done: Callable[[], bool], seconds: float, following: asyncio.Ta
     deadline = Deadline.after(seconds)
     while not done():
         if deadline.passed:
-            raise TimeoutError(f"the condition did not become true within {seconds:.0f} s")
+            raise TimeoutError(f"the frames did not arrive within {seconds:.0f} s")
         await _passed(0.1, following)
 
 

@@ -154,7 +154,7 @@ class DesiredConfiguration:
             return self._rights.local(entry)
         except ConfigError as error:
             self._denied[entry.key] = str(error)
-            _log.warning("entry_not_permitted", key=entry.key, error=str(error))
+            _log.warning("config_entry_not_permitted", key=entry.key, error=str(error))
             return None
 
     def _chosen(self) -> RunningConfiguration:

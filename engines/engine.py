@@ -202,7 +202,9 @@ class Engine(ABC):
         """
         self._require(slot, "acquired")
         if not 0 < rows <= len(slot.pixels):
-            raise BadBatch(f"batch for {self.model.manifest.id} has {rows} rows: expected 1 to {len(slot.pixels)}")
+            raise BadBatch(
+                f"batch for model {self.model.manifest.id} has {rows} rows: expected 1 to {len(slot.pixels)}"
+            )
         slot.rows, slot.state = rows, "submitted"
         self._compute_clock.submitted(slot, time.perf_counter())
         self._submit_impl(slot)
@@ -258,7 +260,7 @@ class Engine(ABC):
         expected = (manifest.input.height, manifest.input.width, CHANNELS)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             shape = f"(N, {', '.join(map(str, expected))})"
-            raise BadBatch(f"batch for {manifest.id} is {images.dtype} {images.shape}: expected uint8 {shape}")
+            raise BadBatch(f"batch for model {manifest.id} is {images.dtype} {images.shape}: expected uint8 {shape}")
         parts: list[Outputs] = []
         for part in (images[i : i + most] for i in range(0, len(images), most)):
             with self.slot() as slot:
@@ -271,7 +273,9 @@ class Engine(ABC):
         if self._model is None:
             return
         if any(slot.state == "submitted" for slot in self._slots):
-            raise EngineStateError(f"{self._model.manifest.id} has batches in flight: collect them before close")
+            raise EngineStateError(
+                f"model {self._model.manifest.id} has submitted batches: collect them before close"
+            )
         self._model = None
         self._slots.clear()
         self._close_impl()
@@ -287,9 +291,11 @@ class Engine(ABC):
 
     def _require(self, slot: Slot, *states: str) -> None:
         if slot not in self._slots:
-            raise EngineStateError(f"slot does not belong to this {type(self).__name__}: acquire a slot after load")
+            raise EngineStateError(
+                f"the batch slot belongs to another engine or model: acquire a slot of {type(self).__name__}"
+            )
         if slot.state not in states:
-            raise EngineStateError(f"slot is {slot.state}: expected {' or '.join(states)}")
+            raise EngineStateError(f"the batch slot is {slot.state}: expected {' or '.join(states)}")
 
     def _timed_run(self, size: int) -> float:
         """Run a batch of black images ``TIMED_RUNS`` times, and return the shortest time in s."""

@@ -81,6 +81,6 @@ class EpochGate:
             return False
         ignored = self._lower - 1
         _log.warning(
-            "lower_epoch_accepted", **subject, epoch=epoch, present=self.present, records_without_events=ignored
+            "lower_epoch_accepted", **subject, epoch=epoch, before=self.present, records_without_events=ignored
         )
         return True

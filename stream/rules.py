@@ -94,9 +94,13 @@ def plug_ins() -> dict[str, type[Rule]]:
         try:
             cls = point.load()
             if not issubclass(cls, Rule) or inspect.isabstract(cls):
-                raise TypeError(f"{point.value} is not a complete subclass of CameraRule or SensorRule")
+                raise TypeError(
+                    f"{point.value} lacks methods of CameraRule or SensorRule: expected a complete subclass"
+                )
             if found.setdefault(rule_type(cls), cls) is not cls:
-                raise TypeError(f"{point.value} has the type of {found[rule_type(cls)].__name__}: rename its type")
+                raise TypeError(
+                    f"{point.value} has the same type as {found[rule_type(cls)].__name__}: give its type another name"
+                )
         except Exception as error:
             _log.error("rule_plug_in_not_loaded", entry_point=point.name, error=repr(error))
     return found
@@ -106,7 +110,7 @@ def rule_type(cls: type[Rule]) -> str:
     """Return the type by which site files name a rule. Raise TypeError for a class that declares no type."""
     name = cls.model_fields["type"].default
     if not isinstance(name, str):
-        raise TypeError(f"{cls.__name__}.type has no default: declare it as type: Literal['NAME'] = 'NAME'")
+        raise TypeError(f"rule class {cls.__name__} has no default of type: declare type: Literal['NAME'] = 'NAME'")
     return name
 
 

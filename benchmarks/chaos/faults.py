@@ -66,7 +66,9 @@ class FaultInjector:
         """
         process = self._broker.process
         if process is None:
-            raise BrokerFailed("is down since an earlier fault", str(self._broker.folder), "")
+            raise BrokerFailed(
+                "has been down since an earlier fault, and cannot be a target again", str(self._broker.folder), ""
+            )
         if fault.kind == PAUSE:
             await _pause(process, fault.length_s)
             return 0
@@ -105,7 +107,7 @@ class FaultInjector:
             if found and found != other_than:
                 return found
             await asyncio.sleep(_POLL_S)
-        raise TimeoutError(f"not running within {BACK_S:.0f} s")
+        raise TimeoutError(f"the service did not run again within {BACK_S:.0f} s")
 
     def _capture(self) -> int | None:
         """Return the process id of the newest capture process, or None if no capture process runs."""

@@ -111,12 +111,14 @@ class PictureCapture:
 def _read(picture: Path) -> bytes:
     try:
         if not picture.is_file():  # opening a pipe would block
-            raise FrameUnusable("not a file, or no longer there")
+            raise FrameUnusable("the picture is not a regular file, or was deleted")
         size = picture.stat().st_size
         if not size:
-            raise FrameUnusable("the file is empty")
+            raise FrameUnusable("the picture file is empty")
         if size > MAX_PICTURE_BYTES:
-            raise FrameUnusable(f"{size} bytes exceed the limit of {MAX_PICTURE_BYTES}: save it smaller")
+            raise FrameUnusable(
+                f"the file has {size} bytes: expected at most {MAX_PICTURE_BYTES}. Save a smaller picture"
+            )
         return picture.read_bytes()
     except OSError as error:
         raise FrameUnusable(error.strerror or str(error)) from None
@@ -139,4 +141,6 @@ def _require_size(data: bytes) -> None:
     except Exception:  # Pillow's parsers raise many kinds of errors for malformed files
         return
     if width * height > MAX_PIXELS:
-        raise FrameUnusable(f"{width}×{height} pixels exceed the limit of {MAX_PIXELS}: scale it down")
+        raise FrameUnusable(
+            f"the picture has {width}×{height} pixels: expected at most {MAX_PIXELS}. Scale the picture down"
+        )

@@ -47,7 +47,7 @@ def _download(client: httpx.Client, url: str, file: IO[bytes], max_bytes: int) -
             if not response.has_redirect_location:
                 return _received(url, response, file, max_bytes)
             url = str(response.url.join(response.headers["location"]))
-    raise PullFailed(url, f"more than {_MAX_REDIRECTS} redirects", "the address of the file itself")
+    raise PullFailed(url, f"more than {_MAX_REDIRECTS} redirects", "an address that leads to the file")
 
 
 def _received(url: str, response: httpx.Response, file: IO[bytes], max_bytes: int) -> str:

@@ -92,7 +92,7 @@ def _keras_file(model: Model) -> Path:
         )
     wanted = model.manifest.origin.get("keras_sha256")
     if wanted and sha256_of(file) != wanted:
-        raise OptimiseFailed(f"{file} has sha256 {sha256_of(file)}: expected {wanted}, which its manifest names")
+        raise OptimiseFailed(f"{file} has the SHA-256 {sha256_of(file)}: expected {wanted}, as the manifest says")
     return file
 
 

@@ -62,7 +62,7 @@ def fetch_libraries(folder: Path) -> Path:
         return libraries
     maven = shutil.which("mvn")
     if not maven:
-        raise DeployError("mvn is missing: install it (apt-get install maven on Debian)")
+        raise DeployError("the program mvn is missing: install Maven (apt-get install maven on Debian)")
     part = folder / "part"  # a killed download must not leave an incomplete folder
     shutil.rmtree(part, ignore_errors=True)
     artifact = f"org.bytedeco:tensorrt:{VERSION}:jar:linux-x86_64-redist"
@@ -83,7 +83,7 @@ def unpack(jar: Path, sha256: str, folder: Path) -> None:
     with jar.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        raise DeployError(f"{jar.name} has the SHA-256 {found}: expected {sha256}. Delete it, and run this again")
+        raise DeployError(f"{jar.name} has the SHA-256 {found}: expected {sha256}. Run the installation again")
     with zipfile.ZipFile(jar) as archive:
         for entry in archive.namelist():
             if ".so" in Path(entry).name:
@@ -126,7 +126,7 @@ def _run(command: list[str], timeout_s: float, environment: Mapping[str, str] | 
         )
     except FileNotFoundError:
         raise DeployError(
-            f"{command[0]} is missing: install it (apt-get install build-essential on Debian)"
+            f"the program {command[0]} is missing: install a compiler (apt-get install build-essential on Debian)"
         ) from None
     except subprocess.TimeoutExpired:
         raise DeployError(f"{command[0]} did not end within {timeout_s:.0f} s") from None

@@ -98,7 +98,7 @@ class OnnxDetector:
         middle = (low + high) / 2
         if not ((low <= high) & (middle >= -_NEAR) & (middle <= 1 + _NEAR)).all():
             raise RedactionFailed(
-                f"model {self.name} with decoder {self._config.decoder}: a box lies outside of the picture:"
+                f"model {self.name} with decoder {self._config.decoder}: a box lies outside the picture:"
                 " expected left, top, right and bottom as shares of the input. Check the model's decoder"
             )
 
@@ -126,7 +126,9 @@ class OnnxDetector:
             )
         classes = self._config.classes or range(scores.shape[1])
         if max(classes) >= scores.shape[1]:
-            raise RedactionFailed(f"model {self.name}: classes = {classes}: expected classes below {scores.shape[1]}")
+            raise RedactionFailed(
+                f"model {self.name}: classes = {classes}: expected class numbers below {scores.shape[1]}"
+            )
         return shares * scale, scores[:, list(classes)].max(axis=1)
 
     def _input(self, image: Image, width: int, height: int) -> tuple[Floats, Floats]:

@@ -37,7 +37,9 @@ class Redaction:
 
     def __post_init__(self) -> None:
         if self.seal is not _MADE_HERE:
-            raise RedactionFailed("a Redaction was not made by Redactor.apply: only Redactor.apply may make one")
+            raise RedactionFailed(
+                "a Redaction was made outside Redactor.apply: expected only redactions made by Redactor.apply"
+            )
 
 
 class Redactor:

@@ -269,7 +269,7 @@ def _read_token(file: Path) -> str:
     """
     token = decode_text(file.read_bytes()).strip()
     if not token or not _TOKEN.fullmatch(token):  # the error of the HTTP client would quote the token
-        raise ValueError("expected a token of one line of printable ASCII")
+        raise ValueError("expected the token as one line of printable ASCII characters")
     return token
 
 

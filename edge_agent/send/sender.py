@@ -172,7 +172,7 @@ class Sender:
         steady = not self._window and now_s - opened_s >= STEADY_S
         if self._backoff.out and (self._accepted or steady):
             outage_s = self._backoff.steady(now_s) or 0.0
-            _log.info("link_back", address=self._link.address, outage_s=round(outage_s, 1))
+            _log.info("link_restored", address=self._link.address, outage_s=round(outage_s, 1))
 
     async def _round(self) -> bool:
         """Pass rows to the link while the in-flight limit allows more rows. Repeat old rows before new rows are sent.

@@ -43,7 +43,8 @@ def make_sources(sensors: Sequence[SensorConfig], clock: Clock) -> list[tuple[Se
         device, name = group[0].source, group[0].name
         if group[0].kind in _EXCLUSIVE and device in first:
             raise SourceUnusable(
-                f"sensors {first[device]} and {name} share {device}: expected equal connection options in both"
+                f"sensors {first[device]} and {name} share the device {device}, but have different connection "
+                "options: expected equal options"
             )
         first[device] = name
     return [(_source(group, clock), group) for group in groups.values()]

@@ -86,7 +86,7 @@ class SensorFeed:
         """
         if limit != self._limit:
             self._limit = limit
-            _log.warning("source_limited", source=self.name, limit=limit)
+            _log.warning("sensor_source_limited", source=self.name, limit=limit)
 
     def unclaimed(self, name: str) -> None:
         """Count a reading that no sensor claims.
@@ -96,7 +96,7 @@ class SensorFeed:
         self._metrics.unclaimed.labels(self.name).inc()
         if name not in self._unclaimed and len(self._unclaimed) < _MAX_UNCLAIMED_NAMES:
             self._unclaimed.add(name)
-            _log.info("reading_unclaimed", source=self.name, field=name or "unreadable data")
+            _log.info("reading_without_configured_sensor", source=self.name, field=name or "unreadable data")
 
     async def _serve(self) -> None:
         """Run the source, and run the source again whenever the source ends or fails.

@@ -90,7 +90,10 @@ def _resolved(source: str, stream: StreamConfig, environment: Mapping[str, str])
 def _filled(text: str, environment: Mapping[str, str]) -> str:
     missing = sorted({name for name in _VARIABLE.findall(text) if name not in environment})
     if missing:
-        raise SourceUnusable(f"the address needs the variables {', '.join(missing)} in the environment of the agent")
+        raise SourceUnusable(
+            f"the address names the environment variables {', '.join(missing)}: expected them in the agent's "
+            "environment"
+        )
     return _VARIABLE.sub(lambda found: environment[found[1]], text)
 
 

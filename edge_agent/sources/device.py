@@ -62,10 +62,10 @@ class DeviceSource:
     def _retrieve(self, video: cv2.VideoCapture, number: int) -> Callable[[], Image]:
         def make() -> Image:
             if number != self._grabbed:
-                raise FrameUnusable("the device has already grabbed a later frame")
+                raise FrameUnusable("the frame is lost: the V4L2 device has already captured a later frame")
             found, image = video.retrieve()
             if not found:
-                raise FrameUnusable("the picture from the device cannot be decoded")
+                raise FrameUnusable("the frame from the V4L2 device cannot be decoded")
             return np.asarray(image, np.uint8)
 
         return make

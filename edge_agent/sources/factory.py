@@ -74,7 +74,7 @@ def make_source(camera: CameraConfig, context: SourceContext) -> FrameSource:
             address = resolve(camera.source, camera.stream)
             return WebSource(address, camera.stream, camera.fps, clock, stall_s=stall_s, on_notice=on_notice)
     if rest.startswith("//"):
-        raise SourceUnusable(f"camera {camera.name}: unknown scheme {scheme}: expected one of {_SCHEMES} or a file")
+        raise SourceUnusable(f"camera {camera.name}: unknown scheme {scheme}: expected one of {_SCHEMES}, or a file")
     from edge_agent.sources.file import FileSource
 
     return FileSource(Path(camera.source), camera.fps, clock, loop=camera.loop)
@@ -90,7 +90,9 @@ def _simulated(camera: CameraConfig, kind: str, context: SourceContext) -> Frame
     known = {field.name for field in fields(SceneConfig)}
     unknown = sorted(set(options) - known)
     if unknown:
-        raise SourceUnusable(f"camera {camera.name}: options {unknown}: expected some of {sorted({*known, _FRAMES})}")
+        raise SourceUnusable(
+            f"camera {camera.name}: unknown options {unknown}: expected options of {sorted({*known, _FRAMES})}"
+        )
     size = {"width": camera.width, "height": camera.height} if camera.width and camera.height else {}
     try:
         config = SceneConfig(

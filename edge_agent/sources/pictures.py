@@ -72,13 +72,13 @@ class _JpegPicture:
         if self._frame is None:
             size, end = len(self._data), JpegScan().end(self._data)
             if end is None:
-                raise FrameUnusable(f"truncated JPEG of {size} bytes")
+                raise FrameUnusable(f"the JPEG picture of {size} bytes is truncated")
             context = VideoCodecContext.create("mjpeg", "r")
             context.options, context.thread_count = DAMAGE_IS_ERROR | {"max_pixels": str(MAX_PIXELS)}, 1
             try:
                 (self._frame,) = context.decode(av.Packet(self._data[:end]))
             except (av.FFmpegError, MemoryError, ValueError) as error:
-                raise FrameUnusable(f"damaged JPEG of {size} bytes: {why(error)}") from None
+                raise FrameUnusable(f"the JPEG picture of {size} bytes is damaged: {why(error)}") from None
         return self._frame
 
 
@@ -87,7 +87,7 @@ def _decoded(data: bytes, how: int) -> Image | Grey:
         # the agent sets OPENCV_IO_MAX_IMAGE_PIXELS for its children, which limits the size that a header may claim
         image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:
-        raise FrameUnusable(f"{len(data)} bytes cannot be decoded as a picture: {error.err}") from None
+        raise FrameUnusable(f"a picture of {len(data)} bytes cannot be decoded: {error.err}") from None
     if image is None:
-        raise FrameUnusable(f"{len(data)} bytes are not a picture in a known format")
+        raise FrameUnusable(f"a file of {len(data)} bytes is not a picture in a known format")
     return np.asarray(image, np.uint8)

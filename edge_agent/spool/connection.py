@@ -62,7 +62,9 @@ class SpoolConnection:
         try:
             make_folder(path.parent)
         except OSError as error:
-            raise SpoolError(f"{path.parent}: {error}: expected a folder that can be written to") from error
+            raise SpoolError(
+                f"spool folder {path.parent}: {error}: expected a folder that can be written to"
+            ) from error
         with contextlib.suppress(SpoolUnavailable):  # each later call opens the file again
             self._opened()
 
@@ -138,7 +140,7 @@ class SpoolConnection:
                 db.execute("DELETE FROM counts")
                 db.execute(_COUNT_ALL)
         except sqlite3.IntegrityError as error:  # an epoch occurs twice or has no name
-            raise sqlite3.DatabaseError(f"the index of waiting rows is damaged: {error}") from error
+            raise sqlite3.DatabaseError(f"the spool's index of waiting rows is damaged: {error}") from error
         self._data_version = version
 
     def _salvage(self, error: str) -> None:
@@ -168,7 +170,7 @@ class SpoolConnection:
             for *fields, _, crc in db.execute(query, (key,)):
                 if crc == checksum(Row(*fields), key):
                     raise WrongKey(self.path, unknown)
-        raise sqlite3.DatabaseError(f"only damaged rows name the unknown keys {unknown}")
+        raise sqlite3.DatabaseError(f"rows with the unknown encryption keys {unknown} are damaged")
 
     def _typed(self, error: Exception) -> SpoolError:
         """Return the SpoolError that corresponds to an error of SQLite or of the disk."""

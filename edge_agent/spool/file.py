@@ -36,7 +36,7 @@ def connect(path: Path) -> sqlite3.Connection:
             db.execute(pragma).fetchall()
     except UnicodeDecodeError as error:  # SQLite's error message quotes bytes of a damaged table
         db.close()
-        raise sqlite3.DatabaseError(f"the tables cannot be read: {error.reason}") from error
+        raise sqlite3.DatabaseError(f"the spool's tables cannot be read: {error.reason}") from error
     except BaseException:
         db.close()
         raise
@@ -62,7 +62,7 @@ def check_structure(db: sqlite3.Connection, limit_s: float = CHECK_S) -> None:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
-        _log.info("spool_check_stopped_at_limit", limit_s=limit_s)
+        _log.info("spool_check_stopped_at_time_limit", limit_s=limit_s)
         return
     finally:
         timer.cancel()

@@ -184,7 +184,9 @@ def read(values: Iterable[Any], seal: Seal) -> Row:
         return Row(*fields)
     row = Row(*fields)
     if crc != checksum(row, key):
-        raise DamagedRow(f"row {row.id}, {row.identity.decode(errors='replace')}, is damaged: the checksum is wrong")
+        raise DamagedRow(
+            f"spool row {row.id}, {row.identity.decode(errors='replace')}, is damaged: its checksum is wrong"
+        )
     if not key:
         return row
     try:

@@ -56,7 +56,7 @@ class Seal:
         try:
             return self._ciphers[key_id].decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], identity)
         except InvalidTag:
-            raise ValueError("the record differs from the one that was encrypted") from None
+            raise ValueError("the record was changed after its encryption, or belongs to another row") from None
 
 
 def load_seal(key_file: Path | None, previous: Sequence[Path] = ()) -> Seal:
@@ -69,7 +69,7 @@ def load_seal(key_file: Path | None, previous: Sequence[Path] = ()) -> Seal:
     if key_file is None:
         if previous:
             raise ConfigError(
-                "site file", "spool.previous_key_files", str(previous[0]), "spool.key_file to be set as well"
+                "site file", "spool.previous_key_files", str(previous[0]), "a site file that also sets spool.key_file"
             )
         return Seal()
     return Seal([_key("spool.key_file", key_file), *(_key("spool.previous_key_files", file) for file in previous)])
@@ -83,7 +83,7 @@ def _key(setting: str, file: Path) -> bytes:
     except (OSError, ValueError) as error:
         raise ConfigError("site file", setting, str(file), f"{expected} ({type(error).__name__})") from None
     if len(key) != KEY_BYTES:
-        raise ConfigError("site file", setting, str(file), f"{expected}; the file holds {len(key)} bytes")
+        raise ConfigError("site file", setting, str(file), f"{expected}, found {len(key)} bytes")
     return key
 
 

@@ -310,7 +310,7 @@ class Spool:
             self.trouble = DiskTrouble(why, text, self._clock.monotonic())
             if not self._giving_up:
                 self._room.clear()
-            _log.warning("disk_refuses_writes", why=why, error=text)
+            _log.warning("spool_disk_refuses_writes", why=why, error=text)
             self._notices.append(f"disk {why}: frames are withheld as overload: {text}")
 
     def _end_trouble(self) -> None:
@@ -318,7 +318,7 @@ class Spool:
             outage_s = round(self._clock.monotonic() - self.trouble.since_s, 1)
             self.trouble = None
             self._room.set()
-            _log.info("disk_back", outage_s=outage_s)
+            _log.info("spool_disk_accepts_writes_again", outage_s=outage_s)
             self._notices.append(f"disk is back after {outage_s} s")
 
     def _report_recoveries(self) -> None:

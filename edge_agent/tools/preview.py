@@ -72,7 +72,7 @@ def watch(camera: CameraConfig, seconds: float, clock: Clock) -> Preview:
         if best is None or area >= largest:
             best, motion, largest = redaction, moving, area
     if best is None:
-        raise SourceUnusable(f"camera {camera.name}: no frame would have been sent within {seconds:g} s")
+        raise SourceUnusable(f"camera {camera.name}: the gate let no frame pass within {seconds:g} s")
     encoded = Encoder(camera.encode).encode(best, clock.monotonic())
     size_bytes = len(encoded.data) if isinstance(encoded, Encoded) else 0
     return Preview(counts, best.image, motion, len(best.boxes), size_bytes)

@@ -125,11 +125,12 @@ def only_output(outputs: Outputs, shape: tuple[int | str, ...]) -> npt.NDArray[n
     Raise InferenceFailed if the output does not have the given shape, or has NaN or infinity.
     """
     if not outputs:
-        raise InferenceFailed("the model has no output: expected one array")
+        raise InferenceFailed("the model has no output: expected one output array")
     name, values = next(iter(outputs.items()))
     if not fits(values.shape, shape):
         raise InferenceFailed(
-            f"output {name} has shape {values.shape}: expected {_text(shape)} for this input size and these labels"
+            f"model output {name} has shape {values.shape}: expected {_text(shape)}, which follows from the "
+            "manifest's input size and labels"
         )
     require_finite(name, values)
     return values
@@ -149,7 +150,7 @@ def require_finite(name: str, values: npt.NDArray[np.float32]) -> None:
     """Raise InferenceFailed if an output has NaN or infinity."""
     if not np.isfinite(values).all():
         raise InferenceFailed(
-            f"output {name} has NaN or infinity: expected finite numbers. Check the model's precision."
+            f"model output {name} has NaN or infinity: expected finite numbers. Check the model's precision."
         )
 
 

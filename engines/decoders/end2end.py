@@ -88,7 +88,7 @@ class EndToEndDecoder:
 
     def _read(self, outputs: Outputs, rows: int) -> _Found:
         if not outputs:
-            raise InferenceFailed("the model has no output: expected rows of boxes")
+            raise InferenceFailed("the model has no output: expected an output with rows of boxes")
         if names := tensorflow_outputs(outputs):
             outputs = {name: outputs[name] for name in names}
         for name, values in outputs.items():
@@ -97,8 +97,8 @@ class EndToEndDecoder:
         if found is None:
             shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
             raise InferenceFailed(
-                f"outputs are {shapes}: expected one ({rows}, K, 6), or boxes ({rows}, K, 4) with scores ({rows}, K) "
-                f"and classes ({rows}, K)"
+                f"model outputs are {shapes}: expected one output ({rows}, K, 6), or boxes ({rows}, K, 4), scores "
+                f"({rows}, K) and classes ({rows}, K)"
             )
         return found._replace(
             boxes=left_first(found.boxes, self._settings), classes=found.classes - self._settings.first_class

@@ -70,7 +70,7 @@ class SsdDecoder:
         boxes, scores = boxes_and_scores(outputs, len(rows), len(self._options.labels))
         if self._settings.form == "offsets" and boxes.shape[1] != len(self._priors):
             raise InferenceFailed(
-                f"the model has {boxes.shape[1]} boxes: expected {len(self._priors)} for these prior boxes"
+                f"the model has {boxes.shape[1]} boxes: expected {len(self._priors)}, one for each prior box"
             )
         scores = without_background(activated(scores, self._settings.scores), self._options.labels)
         corners = self._corners(left_first(boxes, self._settings)) * input_size(self._options)
@@ -109,7 +109,7 @@ def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[F
     or "loc". Raise InferenceFailed if the model does not have exactly one output of boxes and one of scores.
     """
     if not outputs:
-        raise InferenceFailed("the model has no output: expected boxes and scores")
+        raise InferenceFailed("the model has no output: expected an output of boxes and an output of scores")
     batch: int | str = "N" if rows is None else rows
     boxes = [name for name, values in outputs.items() if fits(values.shape, (batch, "boxes", 4))]
     scores = [name for name, values in outputs.items() if fits(values.shape, (batch, "boxes", labels))]
@@ -120,8 +120,8 @@ def boxes_and_scores(outputs: Outputs, rows: int | None, labels: int) -> tuple[F
     if len(pairs) != 1:
         shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
         raise InferenceFailed(
-            f"outputs are {shapes}: expected boxes ({batch}, boxes, 4) and scores ({batch}, boxes, {labels}) "
-            "for these labels"
+            f"model outputs are {shapes}: expected boxes ({batch}, boxes, 4) and scores ({batch}, boxes, {labels}), "
+            f"because the manifest has {labels} labels"
         )
     for name in pairs[0]:
         require_finite(name, outputs[name])

@@ -338,7 +338,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         error = None if task.cancelled() else task.exception()
         if tp not in self._owned and isinstance(error, Fenced | LogUnavailable):
             # The partition was revoked meanwhile: the next owner has fenced this writer, and reads the batches again.
-            _log.info("transaction_abandoned", tp=f"{tp.topic}[{tp.partition}]", error=str(error))
+            _log.info("transaction_abandoned", partition=f"{tp.topic}[{tp.partition}]", error=str(error))
             self._wake.set()
         else:
             self._on_done(task)

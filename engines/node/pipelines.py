@@ -335,7 +335,7 @@ class LiveModels:
             self._removed_s[name] = self._monotonic()
         self._measure()
         replaced = before.settings.version if before else "none"
-        _log.info("model_served", pipeline=name, model=settings.version, before=replaced, stand_in=stand_in)
+        _log.info("model_served", pipeline=name, model=settings.version, replaced=replaced, stand_in=stand_in)
 
     def _refusal(self, wanted: Wanted, settings: ModelSettings, error: Exception) -> ConfigError:
         """Note and log that a model version cannot be loaded, and return the error for the caller to raise."""

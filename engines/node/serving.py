@@ -166,8 +166,8 @@ class ServedModel(EngineModel):
         for task in tasks:
             if not task.preparation.suits(self._preparation):
                 raise BadBatch(
-                    f"batch is prepared for {task.preparation}: {self.model.manifest.id} expects "
-                    f"{self._preparation}. Give a pipeline with another preparation a new name"
+                    f"the batch has pictures of {task.preparation}: model {self.model.manifest.id} expects "
+                    f"{self._preparation}. If a pipeline gets another size or other channels, give it a new name"
                 )
         rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
         found = iter(self._run(rows, [image for task in tasks for image in task.images], took))

@@ -206,7 +206,7 @@ class ShadowRunner:
         try:
             await self._produce(Outgoing(SHADOW, 0, encode(record), key=(record.camera or "").encode()))
         except Exception as error:
-            _log.warning("comparison_not_written", pipeline=record.pipeline, error=repr(error))
+            _log.warning("shadow_comparison_not_written", pipeline=record.pipeline, error=repr(error))
 
     def _switch_off(self, pipeline: PipelineConfig, reason: str) -> None:
         """Stop the candidate of a pipeline until the pipeline names another candidate."""

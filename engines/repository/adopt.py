@@ -114,7 +114,7 @@ def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOp
     if isinstance(difference, AdoptFailed) or difference > tolerance:  # exported for one batch size
         if given.batch > 1:
             raise AdoptFailed(
-                f"model file {file} has a fixed batch of {given.batch} images: expected a free batch, or 1. "
+                f"model file {file} has the fixed batch size {given.batch}: expected a dynamic batch size, or 1. "
                 "Export the model with a dynamic batch axis"
             )
         stored, batch = wrapped, 1
@@ -123,8 +123,8 @@ def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOp
         raise AdoptFailed(f"model file {file}: {difference}")
     if not difference <= tolerance:
         raise AdoptFailed(
-            f"model file {file}: outputs with uint8 pixels differ from the original by {difference}: "
-            f"expected at most {tolerance}"
+            f"model file {file}: the outputs of its version for uint8 pixels differ from the original by "
+            f"{difference}: expected at most {tolerance}"
         )
     _refuse_unreadable(file, stored, given, options, batch)
     manifest = {
@@ -276,5 +276,5 @@ def _run(model: Any, images: npt.NDArray[Any]) -> Outputs:
         arrays = session.run(names, {session.get_inputs()[0].name: images})
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         reason = str(error) or type(error).__name__  # MemoryError has no message
-        raise AdoptFailed(f"ONNX Runtime cannot run it: {reason}") from None
+        raise AdoptFailed(f"ONNX Runtime cannot run the model: {reason}") from None
     return {name: np.atleast_1d(np.asarray(array)) for name, array in zip(names, arrays, strict=True)}

@@ -88,8 +88,8 @@ def ask_child(
         raise AdoptFailed(_beyond(task, request, f"{request.cpu_s} s of processor time"))
     if child.returncode == -signal.SIGKILL:
         raise AdoptFailed(
-            f"model file {request.file}: its {task.noun} was killed: it took more memory than is free, or more than "
-            f"{request.cpu_s} s of processor time. Free memory, or pass --max-seconds for a large file"
+            f"model file {request.file}: its {task.noun} was killed, because it took more memory than is free, or "
+            f"more than {request.cpu_s} s of processor time. Free memory, or pass --max-seconds for a large file"
         )
     either: Any = answer | ChildFailure
     try:

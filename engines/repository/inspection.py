@@ -83,7 +83,9 @@ def load_checked(file: Path) -> Any:
             file, f"{error}: expected an ONNX model. The file may be of another kind, or truncated"
         ) from None
     if not model.graph.node:
-        raise _refused(file, "no graph: expected an ONNX model. The file may be of another kind, or truncated")
+        raise _refused(
+            file, "the file has no graph: expected an ONNX model. The file may be of another kind, or truncated"
+        )
     _require_operators(file, model)
     _require_bounded_weights(file, model)
     try:
@@ -101,9 +103,11 @@ def require_model_file(file: Path) -> None:
     except OSError as error:
         raise _refused(file, f"{error.strerror}: expected a readable ONNX file") from None
     if not stat.S_ISREG(found.st_mode):
-        raise _refused(file, "not a regular file: expected an ONNX file, a .keras file, or a SavedModel folder")
+        raise _refused(
+            file, "the path is not a regular file: expected an ONNX file, a .keras file, or a SavedModel folder"
+        )
     if not 0 < found.st_size <= MAX_BYTES:
-        raise _refused(file, f"{found.st_size} bytes: expected an ONNX file of 1 to {MAX_BYTES} bytes")
+        raise _refused(file, f"the file has {found.st_size} bytes: expected an ONNX file of 1 to {MAX_BYTES} bytes")
 
 
 def facts_of(file: Path, model: Any) -> FileFacts:
@@ -146,7 +150,9 @@ def _info(value: Any) -> TensorInfo:
 def _require_operators(file: Path, model: Any) -> None:
     newest, found = onnx.defs.onnx_opset_version(), opset_of(model)
     if not MIN_OPSET <= found <= newest:
-        raise _refused(file, f"opset {found}: expected {MIN_OPSET} to {newest}. Export the model with opset 17")
+        raise _refused(
+            file, f"the model has opset {found}: expected {MIN_OPSET} to {newest}. Export the model with opset 17"
+        )
     for graph in graphs_of(model):
         for node in graph.node:
             if node.domain not in _STANDARD_DOMAINS and not model.functions:
@@ -161,7 +167,7 @@ def _require_bounded_weights(file: Path, model: Any) -> None:
     folder, total = file.absolute().parent, 0
     for tensor in _weights(model):
         if any(d < 0 for d in tensor.dims):
-            raise _refused(file, f"weights {tensor.name} have shape {list(tensor.dims)}: expected positive numbers")
+            raise _refused(file, f"weights {tensor.name} have shape {list(tensor.dims)}: expected no negative size")
         total += math.prod(tensor.dims) * _item_bytes(file, tensor)
         if total > MAX_BYTES:
             raise _refused(
@@ -178,11 +184,11 @@ def _require_inside(file: Path, name: str, folder: Path, location: str) -> None:
     outside = not location or not path.resolve().is_relative_to(folder.resolve()) or path.is_symlink()
     if outside:
         raise _refused(
-            file, f"weights {name} are in {location!r}: expected a file in the folder of the model, and no link"
+            file, f"weights {name} are in {location!r}: expected a file in the model's folder that is no link"
         )
     if not path.is_file():
         raise _refused(
-            file, f"weights {name} are in {location!r}: expected that file beside the model. Copy it there"
+            file, f"weights {name} are in {location!r}, which does not exist: copy that file beside the model"
         )
 
 

@@ -46,14 +46,15 @@ class Repository:
         versions = self.versions(name)
         if not versions:
             raise ModelUnknown(
-                f"model repository {self.root} has no model {name!r}: it has {', '.join(self.names()) or 'none'}"
+                f"model repository {self.root} has no model {name!r}: expected one of its models: "
+                f"{', '.join(self.names()) or 'none'}"
             )
         pointer = self.root / name / _PROMOTED
         if not pointer.exists():
             return versions[-1]
         text = pointer.read_text().strip()
         if not text.isdigit() or int(text) not in versions:
-            raise ManifestError(f"{pointer} names version {text!r}: expected one of {versions}")
+            raise ManifestError(f"file {pointer} promotes version {text!r}: expected one of {versions}")
         return int(text)
 
     def resolve(self, model: str) -> tuple[str, int]:
@@ -78,7 +79,7 @@ class Repository:
         name, wanted = self.resolve(model) if version is None else (model, version)
         folder = self.root / name / str(wanted)
         if wanted not in self.versions(name):
-            raise ModelUnknown(f"model {name!r} has no version {wanted}: it has {self.versions(name)}")
+            raise ModelUnknown(f"model {name!r} has no version {wanted}: expected one of {self.versions(name)}")
         manifest = read_manifest(folder)
         if (manifest.name, manifest.version) != (name, wanted):
             raise ManifestError(f"manifest {folder / MANIFEST} describes {manifest.id}: expected {name}@{wanted}")
@@ -88,7 +89,7 @@ class Repository:
                 f"model {manifest.id} has no file {opened.path}: expected the file that its manifest names"
             )
         if (found := sha256_of(opened.path)) != manifest.sha256:
-            raise ManifestError(f"model file {opened.path} has sha256 {found}: expected {manifest.sha256}")
+            raise ManifestError(f"model file {opened.path} has the SHA-256 {found}: expected {manifest.sha256}")
         return opened
 
     def promote(self, name: str, version: int) -> int:
@@ -113,7 +114,9 @@ class Repository:
         """
         older = [v for v in self.versions(name) if v < self.promoted(name)]
         if not older:
-            raise ModelUnknown(f"model {name!r} has no version before {self.promoted(name)}")
+            raise ModelUnknown(
+                f"model {name!r} has no version before version {self.promoted(name)}, which is promoted"
+            )
         self.promote(name, older[-1])
         return older[-1]
 
@@ -134,7 +137,7 @@ class Repository:
             part.rename(folder)
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
-            raise AdoptFailed(f"{folder}: {error.strerror}: expected a writable folder") from None
+            raise AdoptFailed(f"model folder {folder}: {error.strerror}: expected a writable folder") from None
         return self.open(name, version)
 
     def part(self, name: str, version: int) -> Path:

@@ -94,12 +94,14 @@ def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
     layout: Layout = "nhwc" if len(shape) == 4 and shape[3] == 3 and shape[1] != 3 else "nchw"
     if len(shape) != 4 or shape[3 if layout == "nhwc" else 1] != 3:
         raise AdoptFailed(
-            f"model inputs {[i.name for i in inputs]} have shape {shape}: expected one of (N, 3, height, width) or "
-            "(N, height, width, 3). Export the model with a single input of colour pictures"
+            f"model inputs {[i.name for i in inputs]} have shape {shape}: expected a single input (N, 3, height, "
+            "width) or (N, height, width, 3). Export the model with one input of colour pictures"
         )
     height, width = shape[1:3] if layout == "nhwc" else shape[2:]
     if size and ((width and width != size[0]) or (height and height != size[1])):
-        raise AdoptFailed(f"input size {size[0]}x{size[1]}: expected {width}x{height}, which the model file fixes")
+        raise AdoptFailed(
+            f"--size = {size[0]}x{size[1]}: expected {width}x{height}, the fixed input size of the model file"
+        )
     height, width = height or (size or (0, 0))[1], width or (size or (0, 0))[0]
     if min(width, height) <= 0 or width * height * 3 > MAX_PIXEL_BYTES:
         raise AdoptFailed(

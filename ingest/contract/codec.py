@@ -127,7 +127,7 @@ def _pack(record: Record, fields: dict[str, Any], max_bytes: int) -> bytes:
     try:
         data: bytes = msgpack.packb(fields, use_bin_type=True)
     except (ValueError, OverflowError) as error:  # an integer over 64 bits, a lone surrogate
-        raise WrongType(record.KIND, f"msgpack cannot represent it: {error}") from None
+        raise WrongType(record.KIND, f"msgpack cannot represent the record: {error}") from None
     if len(data) > max_bytes:
         raise Oversize(len(data), max_bytes)
     return data
@@ -141,7 +141,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
         nonlocal left
         left -= 1
         if left < 0:
-            raise ValueError(f"more than {MAX_CONTAINERS} maps and arrays")
+            raise ValueError(f"the record has more than {MAX_CONTAINERS} maps and arrays")
         return made
 
     try:

@@ -86,7 +86,7 @@ class ReadableBatch:
             raise
         except Exception as error:
             last = batch.next_offset - 1
-            _log.warning("batch_unreadable", offset=last, bytes=len(self._raw), error=repr(error)[:500])
+            _log.warning("kafka_batch_unreadable", offset=last, bytes=len(self._raw), error=repr(error)[:500])
             headers = [(UNREADABLE, repr(error)[:500].encode())]
             yield _DefaultRecordPy(last, batch.max_timestamp, batch.timestamp_type, None, bytes(self._raw), headers)
 
@@ -129,7 +129,7 @@ def _unpacked(codec: int, data: bytes) -> bytes:
         return bytes(snappy_decode(data))
     module = {_GZIP: cramjam.gzip, _LZ4: cramjam.lz4, _ZSTD: cramjam.zstd}.get(codec)
     if module is None:
-        raise CorruptRecordException(f"compression {codec}: expected 1 to 4 (gzip, snappy, lz4, zstd)")
+        raise CorruptRecordException(f"batch has the compression {codec}: expected 1 to 4 (gzip, snappy, lz4, zstd)")
     size = min(max(len(data), 1) * _FIRST_RATIO, MAX_UNPACKED_BYTES)
     while True:
         buffer = bytearray(size)
@@ -153,12 +153,14 @@ def _require_snappy_size(data: bytes) -> None:
         while at < len(data):
             (size,) = struct.unpack_from(">i", data, at)
             if size <= 0:
-                raise CorruptRecordException(f"snappy block has a size of {size} bytes: expected more than 0")
+                raise CorruptRecordException(f"block of snappy data has a size of {size} bytes: expected more than 0")
             blocks.append(data[at + 4 : at + 4 + size])
             at += 4 + size
     declared = sum(cramjam.snappy.decompress_raw_len(block) for block in blocks)
     if declared > MAX_UNPACKED_BYTES:
-        raise CorruptRecordException(f"{declared} bytes after decompression: expected at most {MAX_UNPACKED_BYTES}")
+        raise CorruptRecordException(
+            f"batch has {declared} bytes after decompression: expected at most {MAX_UNPACKED_BYTES}"
+        )
 
 
 def install() -> None:

@@ -91,8 +91,8 @@ class KafkaLog:
                 meta = await producer.send_and_wait(**arguments(self.settings, record))
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(
-                f"{record.topic}[{record.partition}]: no acknowledgement within {self._timeout_s:.0f} s ({error!r}): "
-                "the record may have been written, or may still be"
+                f"{record.topic}[{record.partition}]: Kafka acknowledged no record within {self._timeout_s:.0f} s "
+                f"({error!r}). Kafka may have written the record nevertheless"
             ) from error
         return Position(meta.partition, meta.offset)
 
@@ -137,7 +137,8 @@ class KafkaLog:
                 return ends
             if deadline.passed:
                 raise LogUnavailable(
-                    f"{topic}: a transaction has been open for {self._timeout_s:.0f} s: restart its writer"
+                    f"topic {topic}: a transaction has been open for {self._timeout_s:.0f} s: restart the service "
+                    "that writes to the topic"
                 )
             await asyncio.sleep(_RETRY_PAUSE_S)
 
@@ -156,7 +157,7 @@ class KafkaLog:
         try:
             found = (await (await self._started(kafka.consumer)).offsets_for_times({kafka_tp: at_ms}))[kafka_tp]
         except KafkaError as error:
-            raise LogUnavailable(f"{kafka_tp.topic}: the offset for a time could not be read: {error!r}") from error
+            raise LogUnavailable(f"topic {kafka_tp.topic}: the offset at a time cannot be read: {error!r}") from error
         return found.offset if found else (await self.ends(tp.topic))[tp.partition]
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
@@ -182,12 +183,12 @@ class KafkaLog:
                     deadline = Deadline.after(self._timeout_s)
                 elif deadline.passed:
                     raise LogUnavailable(
-                        f"{kafka_tp.topic}[{partition}] gave no record for {self._timeout_s:.0f} s: "
+                        f"partition {kafka_tp.topic}[{partition}] delivered no record for {self._timeout_s:.0f} s: "
                         f"expected records up to offset {stop}"
                     )
             complete = True
         except KafkaError as error:
-            raise LogUnavailable(f"{kafka_tp.topic}[{partition}] could not be read: {error!r}") from error
+            raise LogUnavailable(f"partition {kafka_tp.topic}[{partition}] cannot be read: {error!r}") from error
         finally:
             await self._give_back(consumer, complete)
 
@@ -310,10 +311,10 @@ class KafkaLog:
         name = self.settings.topic(topic)
         if not count:
             raise LogUnavailable(
-                f"no topic {name}: run `sightline topics create`, or allow this user to describe the topic"
+                f"Kafka shows no topic {name}: run `sightline topics create`, or allow this user to describe topics"
             )
         if partition >= count:
-            raise LogUnavailable(f"{name} has no partition {partition}, it has {count} partitions")
+            raise LogUnavailable(f"topic {name} has no partition {partition}: expected one of {count} partitions")
         return count
 
 
@@ -328,4 +329,4 @@ async def _offsets(
     try:
         return {kafka_tp.partition: offset for kafka_tp, offset in (await ask(parts)).items()}
     except KafkaError as error:
-        raise LogUnavailable(f"offsets of {parts[0].topic} could not be read: {error!r}") from error
+        raise LogUnavailable(f"the offsets of topic {parts[0].topic} cannot be read: {error!r}") from error

@@ -108,7 +108,7 @@ class MemberGuard:
             try:
                 counts, members = await self._log.partitions(), await self._log.members(self._group)
             except LogUnavailable as error:
-                _log.debug("members_unknown", group=self._group, error=str(error))
+                _log.debug("group_members_unknown", group=self._group, error=str(error))
                 continue
             partitions = sum(counts.get(topic, 0) for topic in self._topics)
             idle_s = self._detector.check(self._clock.monotonic(), partitions, members)

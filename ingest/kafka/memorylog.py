@@ -84,7 +84,9 @@ class MemoryLog:
         self._require_partition(topic, partition)
         records = self._records[TopicPartition(topic, partition)]
         if stop > len(records):
-            raise LogUnavailable(f"{topic}[{partition}] ends at offset {len(records)}, before offset {stop}")
+            raise LogUnavailable(
+                f"partition {topic}[{partition}] ends at offset {len(records)}: expected {stop} or more"
+            )
         for record in records[max(start, self._beginnings[TopicPartition(topic, partition)]) : stop]:
             yield record
 
@@ -130,7 +132,7 @@ class _MemoryWriter:
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Write all records and offsets, or raise Fenced and write nothing."""
         if self._log._owners.get(self.transactional_id) is not self:
-            raise Fenced(f"transactional id {self.transactional_id} has a newer owner")
+            raise Fenced(f"a newer process writes with the transactional id {self.transactional_id}")
         for record in records:
             self._log._require(record)
         for record in records:

@@ -85,7 +85,7 @@ def _addresses(bootstrap: str) -> str:
     for address in bootstrap.split(","):
         found = _BROKER.fullmatch(address.strip())
         if not found or not 0 < int(found["port"] or 1) <= _LAST_PORT:
-            raise ValueError("expected HOST[:PORT], separated by commas, IPv6 addresses in brackets")
+            raise ValueError("expected one or more HOST[:PORT], separated by commas, with IPv6 addresses in brackets")
     return bootstrap
 
 

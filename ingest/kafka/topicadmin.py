@@ -133,7 +133,7 @@ async def _settings_of(admin: AIOKafkaAdminClient, topic: str) -> tuple[dict[str
     [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     [(code, text, _, _, entries)] = response.resources
     if code:
-        raise LogUnavailable(f"settings of {topic} could not be read: {for_code(code).__name__}: {text}")
+        raise LogUnavailable(f"the settings of topic {topic} cannot be read: {for_code(code).__name__}: {text}")
     found = {entry[0]: entry[1] for entry in entries}
     return found, {entry[0]: entry[1] for entry in entries if entry[3] == _SET_ON_TOPIC}
 
@@ -149,7 +149,7 @@ async def _set(admin: AIOKafkaAdminClient, topic: str, wanted: Mapping[str, str]
     [response] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(wanted))])
     [(code, text, *_)] = response.resources
     if code:
-        raise LogUnavailable(f"settings of {topic} were not changed: {for_code(code).__name__}: {text}")
+        raise LogUnavailable(f"the settings of topic {topic} were not changed: {for_code(code).__name__}: {text}")
 
 
 async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | None = None) -> dict[str, int]:
@@ -195,8 +195,8 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
     counts = [found[t] for t in CO_PARTITIONED]
     if partitions < max(counts) or partitions == min(counts):
         raise ValueError(
-            f"{partitions} partitions requested, but {FRAMES} has {max(counts)}: expected more, because "
-            "Kafka cannot remove partitions"
+            f"{partitions} partitions requested, but topic {FRAMES} has {max(counts)}: expected a larger number, "
+            "because Kafka cannot remove partitions"
         )
 
 

@@ -79,9 +79,9 @@ async def require_writable(producer: AIOKafkaProducer, settings: KafkaSettings, 
                     await producer.client.force_metadata_update()
                     known = await producer.partitions_for(name)
         except (TimeoutError, KafkaError) as error:
-            raise LogUnavailable(f"no topic {name}: run `sightline topics create`") from error
+            raise LogUnavailable(f"Kafka has no topic {name}: run `sightline topics create`") from error
         if partition not in known:
-            raise LogUnavailable(f"{name} has no partition {partition}, it has partitions {sorted(known)}")
+            raise LogUnavailable(f"topic {name} has no partition {partition}: expected one of {sorted(known)}")
 
 
 def arguments(settings: KafkaSettings, record: Outgoing) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class KafkaWriter:
                 await start(self._producer, self._settings)
         except TimeoutError as error:  # aiokafka requests its producer id without a time limit
             raise LogUnavailable(
-                f"{self._id}: the transactional producer did not start within {self._timeout_s:.0f} s"
+                f"the producer with the transactional id {self._id} did not start within {self._timeout_s:.0f} s"
             ) from error
 
     async def write(self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]) -> None:

@@ -28,7 +28,7 @@ class Cover:
     def add(self, first: int, last: int) -> None:
         """Add one interval. Raise LedgerError if the interval is empty or starts below 0."""
         if first < 0 or last < first:
-            raise LedgerError(f"interval {first}..{last}: expected 0 <= first <= last")
+            raise LedgerError(f"interval {first}..{last} of frame numbers: expected 0 <= first <= last")
         self._step(first, 1)
         self._step(last + 1, -1)
 

@@ -27,9 +27,9 @@ def decode_text(data: bytes) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not {encoding}") from None
+        raise ValueError(f"byte {error.start} is no valid {encoding}") from None
     if "\0" in text:
-        raise ValueError("found NUL characters, as in UTF-16 without a byte order mark")
+        raise ValueError("the text has NUL characters, as in UTF-16 without a byte order mark")
     return text
 
 

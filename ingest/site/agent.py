@@ -80,5 +80,5 @@ class LinkConfig(ConfigSection):
             try:
                 checked_url(self.url, ("https",), login=True)
             except ValueError as error:
-                raise ValueError(f"url of the gateway: {error}, not {self.url!r}") from None
+                raise ValueError(f"{error} as url of the gateway, not {self.url!r}") from None
         return self

@@ -73,7 +73,7 @@ class StreamConfig(ConfigSection):
     @model_validator(mode="after")
     def _password_has_a_user(self) -> Self:
         if self.password_file and not self.user:
-            raise ValueError("expected user with password_file")
+            raise ValueError("expected user as well, because password_file is set")
         return self
 
 
@@ -131,14 +131,15 @@ class CameraConfig(ConfigEntry):
     @model_validator(mode="after")
     def _legacy_tls_is_for_https(self) -> Self:
         if self.stream.tls == "legacy" and not self.source.lower().startswith("https://"):
-            raise ValueError('stream.tls = "legacy" needs an address that begins with https://')
+            raise ValueError('expected a source that begins with https://, because stream.tls = "legacy" is set')
         return self
 
     @model_validator(mode="after")
     def _pre_roll_is_live(self) -> Self:
         if self.gate.motion and 0.0 < self.spool.late_after_s <= self.gate.pre_roll_s:
             raise ValueError(
-                "expected gate.pre_roll_s below spool.late_after_s: a frame that waits longer goes to the late lane"
+                "expected gate.pre_roll_s below spool.late_after_s, because a frame older than spool.late_after_s "
+                "counts as late"
             )
         return self
 
@@ -147,7 +148,8 @@ class CameraConfig(ConfigEntry):
     def _has_no_password(cls, source: str) -> str:
         if has_secret(source):
             raise ValueError(
-                "expected no password in the address: use stream.password_file, or write ${NAME} instead"
+                "expected no password in the address: use stream.password_file, or write ${NAME} for the environment "
+                "variable NAME"
             )
         if source.startswith(_ADDRESSES):
             require_port(source.partition("//")[2].partition("/")[0].partition("?")[0])

@@ -40,7 +40,7 @@ def _known(name: str) -> str:
 
 def _local(at: time) -> time:
     if at.tzinfo is not None:
-        raise ValueError("expected a time of day without an offset: set time_zone instead")
+        raise ValueError("expected a time of day without a UTC offset: set the zone in time_zone")
     return at
 
 

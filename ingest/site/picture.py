@@ -41,7 +41,9 @@ class DetectorConfig(ConfigSection):
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
         if not self.model and self.decoder != "haar":
-            raise ValueError(f'expected an ONNX file as model for decoder = "{self.decoder}"')
+            raise ValueError(
+                f'expected the path of an ONNX file in model, because decoder = "{self.decoder}" needs a model'
+            )
         return self
 
 
@@ -86,5 +88,5 @@ class EncodeConfig(ConfigSection):
     @model_validator(mode="after")
     def _min_quality_is_below_quality(self) -> Self:
         if self.min_quality > self.quality and (self.bytes_per_s or self.bytes_per_day):
-            raise ValueError(f"expected min_quality of at most quality = {self.quality}, not {self.min_quality}")
+            raise ValueError(f"expected min_quality at or below quality = {self.quality}, not {self.min_quality}")
         return self

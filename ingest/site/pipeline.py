@@ -110,7 +110,9 @@ class PipelineConfig(SharedEntry):
     def _attributes_are_unique(cls, then: tuple[SecondModelConfig, ...]) -> tuple[SecondModelConfig, ...]:
         names = [one.name for one in then]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"expected each name once per pipeline, but {', '.join(twice)} is defined twice")
+            raise ValueError(
+                f"expected each name once among the second models, but {', '.join(twice)} is defined twice"
+            )
         return then
 
     @field_validator("shadow")
@@ -118,22 +120,24 @@ class PipelineConfig(SharedEntry):
     def _names_a_version(cls, shadow: str) -> str:
         name, _, version = shadow.partition("@")
         if shadow and not (name and version.isdecimal() and version[0] != "0"):
-            raise ValueError("expected NAME@VERSION, such as regions@2")
+            raise ValueError("expected a model as NAME@VERSION, such as regions@2")
         return shadow
 
     @model_validator(mode="after")
     def _lighter_model_has_its_policy(self) -> Self:
         if bool(self.lighter) != (self.overload == "lighter"):
-            raise ValueError('expected both overload = "lighter" and lighter = "MODEL", or neither of the two')
+            raise ValueError('expected both overload = "lighter" and a model in lighter, or neither')
         return self
 
     @model_validator(mode="after")
     def _can_be_carried(self) -> Self:
         if self.name == UNROUTED_NAME:
-            raise ValueError(f"expected another name than {self.name!r}, which is reserved for unrouted frames")
+            raise ValueError(
+                f"expected another name than {self.name!r}, which is reserved for frames without a pipeline"
+            )
         if self.width * self.height * _CHANNELS > MAX_PIXEL_BYTES:
             raise ValueError(
-                f"expected at most {MAX_PIXEL_BYTES} bytes per picture, not {self.width}×{self.height}×3"
+                f"expected at most {MAX_PIXEL_BYTES} bytes per picture, not {self.width} × {self.height} px × 3 bytes"
             )
         return self
 

@@ -57,9 +57,9 @@ class MqttOptions(ConfigSection):
     @model_validator(mode="after")
     def _options_match(self) -> Self:
         if not self.tls and (self.ca_file or self.cert_file):
-            raise ValueError("expected tls = true, which ca_file and cert_file need")
+            raise ValueError("expected tls = true, because ca_file or cert_file is set")
         if self.password_file and not self.username:
-            raise ValueError("expected username with password_file")
+            raise ValueError("expected username as well, because password_file is set")
         return self
 
 
@@ -91,7 +91,7 @@ class LineOptions(ConfigSection):
             if header:
                 csv_cells(header, csv_separator(header))
         except csv.Error:
-            raise ValueError('expected one line of CSV, such as time,"Hall, north"') from None
+            raise ValueError('expected a header of one line of CSV, such as time,"Hall, north"') from None
         return header
 
 
@@ -202,16 +202,16 @@ class SensorConfig(ConfigEntry):
     def _source_makes_sense(self) -> Self:
         if self.kind not in _OPTIONS or ":" not in self.source:
             known = ", ".join(f"{kind}:" for kind in _OPTIONS)
-            raise ValueError(f"expected one of {known} and an address, not source = {self.source!r}")
+            raise ValueError(f"expected a source that begins with one of {known}, not {self.source!r}")
         pattern, expected = _ADDRESS[self.kind]
         if not pattern.fullmatch(self.address):
-            raise ValueError(f"expected {expected}, not source = {self.source!r}")
+            raise ValueError(f"expected {expected} as source, not {self.source!r}")
         try:
             _ = self.parsed
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(["options", *map(str, first["loc"])])
-            raise ValueError(f"expected {key}: {expectation(first)}, for source = {self.source!r}") from None
+            raise ValueError(f"expected valid {key}: {expectation(first)}, for source = {self.source!r}") from None
         if self.low > self.high:
-            raise ValueError(f"expected low <= high, not {self.low:g} and {self.high:g}")
+            raise ValueError(f"expected low <= high, not low = {self.low:g} and high = {self.high:g}")
         return self

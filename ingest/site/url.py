@@ -25,16 +25,20 @@ def checked_url(url: str, schemes: Collection[str] = ("http", "https"), *, login
     """
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     if re.search(r"[\s\x00-\x1f\x7f\\]", url):
-        raise ValueError(f"expected {wanted}host[:port][/path] without spaces, control characters or backslashes")
+        raise ValueError(
+            f"expected an address {wanted}host[:port][/path] without spaces, control characters or backslashes"
+        )
     try:
         parts = urlsplit(url)
         host, user = parts.hostname or "", parts.username or parts.password
     except ValueError as error:
-        raise ValueError(f"expected {wanted}host[:port][/path] ({error})") from None
+        raise ValueError(f"expected an address {wanted}host[:port][/path] ({error})") from None
     if parts.scheme not in schemes or not host:
-        raise ValueError(f"expected {wanted}host[:port][/path]")
+        raise ValueError(f"expected an address {wanted}host[:port][/path]")
     if user is not None and not login:
-        raise ValueError("expected an address without a user or password: the config topic is not secret")
+        raise ValueError(
+            "expected an address without a user or password, because every service can read the config topic"
+        )
     _require_host(host)
     require_port(parts.netloc)
     if parts.fragment:

@@ -62,7 +62,7 @@ def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
 def _frame(event: Event, record: LogRecord | None) -> Frame:
     wanted = FrameId(event.data.camera or "", event.data.epoch, event.data.seq)
     if record is None:
-        raise EvidenceMissing(f"frame {wanted} was deleted from the log: {event.data.frame}")
+        raise EvidenceMissing(f"frame {wanted} at {event.data.frame} is no longer in the Kafka topic")
     if h.frames_of(record.headers) not in ((wanted,), ()):
         raise EvidenceMissing(f"the record at {event.data.frame} is not frame {wanted}")
     try:

@@ -141,7 +141,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             wanted = {config.name: config for config in receivers}
             for name in self._senders.keys() - wanted.keys():
                 sender = self._senders.pop(name)
-                _log.info("receiver_removed", receiver=name, dropped=len(sender.pending))
+                _log.info("receiver_removed", receiver=name, dropped_alerts=len(sender.pending))
                 retiring = asyncio.create_task(sender.retire())
                 self._retiring.add(retiring)
                 retiring.add_done_callback(self._retiring.discard)
@@ -288,8 +288,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         with contextlib.suppress(KafkaError):
             await self._consumer.commit({tp: OffsetAndMetadata(BEYOND_EVERY_END, "")})
         raise LogUnavailable(
-            f"{ALERTS}[{partition}] came with offset {record.offset} instead of {owned.alerts_next} or more: the "
-            "topic was created again. The restart reads it from its beginning"
+            f"{ALERTS}[{partition}] delivered offset {record.offset}: expected {owned.alerts_next} or more. The "
+            "topic was created again, and the dispatcher reads it from its beginning after a restart"
         )
 
     async def _write(self, receipt: Outgoing) -> None:

@@ -100,7 +100,7 @@ def font_for(character: str) -> str:
         "font_lacks_character",
         character=character,
         code=f"U+{ord(character):04X}",
-        next=f"install a font with it, such as fonts-noto-cjk, or name one in {FONT_VARIABLE}",
+        fix=f"install a font with it, such as fonts-noto-cjk, or name one in {FONT_VARIABLE}",
     )
     return files[0]
 

@@ -51,7 +51,7 @@ class HttpPoster:
         except httpx.InvalidURL as error:
             raise ValueError(f"{url}: {error}") from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError(f"{url}: expected http:// or https:// with a host")
+            raise ValueError(f"{url}: expected an address that begins with http:// or https:// and has a host")
         self._host = parsed.raw_host.decode("ascii").strip("[]")
         self._port = parsed.port or (443 if parsed.scheme == "https" else 80)
         self._authority, self._target = parsed.netloc, parsed.raw_path
@@ -141,11 +141,14 @@ async def _final_status(reader: asyncio.StreamReader) -> int:
         line = await reader.readuntil(b"\n")
         found = _STATUS.match(line)
         if found is None and not informational:
-            raise ValueError(f"expected an HTTP/1 status line, not {line[:60]!r}")
+            raise ValueError(f"the receiver answered {line[:60]!r}: expected an HTTP/1 status line")
         if found is not None and int(found[1]) >= 200:
             return int(found[1])
         informational = True
-    raise ValueError(f"{MAX_HEAD_LINES} header lines of informational responses (HTTP 1xx), and no final response")
+    raise ValueError(
+        f"the receiver sent {MAX_HEAD_LINES} header lines of informational responses (HTTP 1xx): "
+        "expected a final response"
+    )
 
 
 async def _retry_after(reader: asyncio.StreamReader) -> str:

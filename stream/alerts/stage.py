@@ -121,7 +121,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             self._retry_at_s = self._clock.monotonic() + RETRY_S
         self._waiting = waiting
         if not waiting and self._outage_since_s is not None:
-            _log.info("evidence_stored_again", out_for_s=round(self._clock.monotonic() - self._outage_since_s, 1))
+            _log.info("evidence_stored_again", outage_s=round(self._clock.monotonic() - self._outage_since_s, 1))
             self._outage_since_s = None
         return works
 
@@ -149,7 +149,9 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
         if alert_id(event) in self._known:
             return None
         if self._waiting and event.data.frame is not None:
-            raise StoreFailed("the pictures of earlier events still wait for the evidence store")
+            raise StoreFailed(
+                "pictures of earlier events still wait to be stored: expected an evidence store that accepts writes"
+            )
         return make_alert(event, evidence_of(event, self._fetch(event.data.frame), self._store))
 
     def _emit(self, record: LogRecord, outcome: Alert | None) -> Sequence[Work]:

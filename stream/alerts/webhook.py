@@ -83,7 +83,10 @@ def signed_headers(message_id: str, body: bytes, now_s: float, receiver: Receive
         signatures = [Webhook(secret).sign(message_id, moment, body.decode()) for secret in secrets]
     except Exception as error:  # the package standardwebhooks raises its own errors and those of base64
         raise ConfigError(
-            receiver.key, "secret_file", str(receiver.secret_file), f"base64 on each line, `whsec_…` ({error})"
+            receiver.key,
+            "secret_file",
+            str(receiver.secret_file),
+            f"one base64 secret on each line, such as `whsec_…` ({error})",
         ) from None
     return {
         "content-type": "application/cloudevents+json; charset=utf-8",

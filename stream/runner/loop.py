@@ -114,7 +114,7 @@ def keep_freed_memory() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
-        _log.info("large_blocks_not_reused", reason="the C library is not glibc")
+        _log.info("memory_blocks_not_reused", reason="the C library is not glibc")
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_BYTES))
 

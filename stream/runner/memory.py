@@ -58,7 +58,9 @@ class MemoryRunner:
             self._clock.seconds = max(self._clock.seconds, due)
             await self.tick()
             if self._next_deadline() == due:
-                raise RuntimeError(f"{self._stage.name}: tick did not move the deadline {due}, which has passed")
+                raise RuntimeError(
+                    f"{self._stage.name}: tick left the deadline {due} in the past: expected a later deadline"
+                )
         self._clock.seconds = max(self._clock.seconds, until)
 
     async def stop(self) -> None:

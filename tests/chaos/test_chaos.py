@@ -155,5 +155,5 @@ async def test_a_fault_of_a_broker_that_did_not_come_back_is_reported_as_a_probl
     injector = FaultInjector(running, Broker(tmp_path, tmp_path), lambda _: None)
     await injector.run([PlannedFault(0.0, BROKER, kind, 0.0)])
     (injected,) = injector.injected
-    assert "is down since an earlier fault" in injected.problem
+    assert "has been down since an earlier fault" in injected.problem
     assert injected.kills == 0

@@ -108,7 +108,7 @@ class EngineContract:
         for call in (lambda: engine.submit(slot, 1), lambda: engine.release(slot)):
             with pytest.raises(EngineStateError, match="slot is submitted"):
                 call()
-        with pytest.raises(EngineStateError, match="batches in flight"):
+        with pytest.raises(EngineStateError, match="has submitted batches"):
             engine.close()
         engine.collect(slot)
         engine.release(slot)
@@ -116,7 +116,7 @@ class EngineContract:
             engine.release(slot)
         engine.close()
         engine.load(model)
-        with pytest.raises(EngineStateError, match="does not belong to this"):
+        with pytest.raises(EngineStateError, match="belongs to another engine or model"):
             engine.submit(slot, 1)
 
     @pytest.mark.parametrize("rows", [0, 33])

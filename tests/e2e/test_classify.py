@@ -99,7 +99,7 @@ async def test_a_folder_of_pictures_is_classified_and_the_ledger_balances(
     code, out, err = await run(log, truncated(folder, first), first, "--pipeline", "regions")
     assert code == 1, (out, err)
     assert "unreadable" in out
-    assert "truncated JPEG of 500 bytes" in out
+    assert "the JPEG picture of 500 bytes is truncated" in out
     assert "balanced: every captured frame ended in exactly one state" in out
 
     balance = await audit(log, wait_s=30.0)

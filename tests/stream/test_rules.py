@@ -105,8 +105,8 @@ def test_the_rules_of_a_site_become_models_of_their_plug_ins(file: Path) -> None
         ("above = 30.0", "above = 30.0\nabvoe = 3", "rules.2.abvoe", 3, "not permitted"),
         ("above = 30.0", "above = inf", "rules.2.above", float("inf"), "finite"),
         ('type = "zone"', 'type = "zoen"', "rules.1.type", "zoen", "expected one of"),
-        ("above = 30.0", "", "rules.2", None, "expected above, below or both"),
-        ("end = [0.5, 1.0]", "end = [0.5, 0.0]", "rules.0", None, "a line with a length"),
+        ("above = 30.0", "", "rules.2", None, "expected a limit in above, in below, or in both"),
+        ("end = [0.5, 1.0]", "end = [0.5, 0.0]", "rules.0", None, "two different points as start and end"),
         ("polygon = [[0.0, 0.0], ", "polygon = [", "rules.1.polygon", None, "at least 3 items"),
     ],
 )

@@ -75,7 +75,7 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, name: str, monkeyp
         path.mkdir()
         (path / "saved_model.pb").write_bytes(b"model")
     line = refused(path)
-    assert "modules keras, tensorflow, tf2onnx are missing: expected the extra train" in line
+    assert "modules keras, tensorflow, tf2onnx are missing. Install the extra train" in line
     assert "pip install 'sightline[train]'" in line
 
 

@@ -116,7 +116,7 @@ def test_nested_models_and_models_without_channels_to_remove_are_refused() -> No
     with pytest.raises(OptimiseFailed, match="is a model of its own: expected a functional model of single layers"):
         without_channels(nested, 0.5)
     only = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(inputs)))
-    with pytest.raises(OptimiseFailed, match="no channel of the model can be removed"):
+    with pytest.raises(OptimiseFailed, match="removes no channel of the model"):
         without_channels(only, 0.5)
 
 

@@ -74,7 +74,7 @@ def write_onnx(file: Path, function: Any, spec: Any, target: Path) -> str:
     unknown = sorted({node.op_type for node in proto.graph.node if node.domain not in ("", "ai.onnx")})
     if unknown:
         raise AdoptFailed(
-            f"model file {file}: ONNX has no operators for {', '.join(unknown)}: expected a model without them"
+            f"model file {file}: ONNX has no operators for {', '.join(unknown)}: expected standard operators"
         )
     target.write_bytes(proto.SerializeToString())
     return f"tf2onnx {tf2onnx.__version__}"
@@ -155,7 +155,7 @@ def _require_harmless(folder: Path) -> None:
     found = sorted({node.op for graph in saved.meta_graphs for node in _nodes(graph)} & _DANGEROUS)
     if found:
         raise AdoptFailed(
-            f"model file {folder}: operators {', '.join(found)} run code or use files: expected a model without them"
+            f"model file {folder}: operators {', '.join(found)} run code or use files: expected safe operators"
         )
 
 

@@ -69,8 +69,8 @@ def require_train_extra(subject: str) -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise AdoptFailed(
-            f"{subject}: the Python modules {', '.join(missing)} are missing: expected the extra train. "
-            "Install it: pip install 'sightline[train]'"
+            f"{subject}: the Python modules {', '.join(missing)} are missing. "
+            "Install the extra train: pip install 'sightline[train]'"
         )
 
 

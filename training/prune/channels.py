@@ -167,8 +167,8 @@ def without_channels(model: Any, share: float) -> Any:
             smaller.get_layer(layer.name).set_weights(weights)
     if smaller.count_params() >= model.count_params():
         raise OptimiseFailed(
-            f"no channel of the model can be removed at a share of {share}: expected layers with more than "
-            f"{_MULTIPLE} channels, or a larger --prune"
+            f"the share {share} removes no channel of the model: expected layers with more than {_MULTIPLE} "
+            "channels, or a larger --prune"
         )
     return smaller
 

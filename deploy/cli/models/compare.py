@@ -47,7 +47,9 @@ def compare(
     history = on_log("sightline-compare", kafka, prefix, lambda log: read_history(log, pipeline))
     known = history.candidates()
     if not known:
-        raise ConfigError("models compare", "PIPELINE", pipeline, "a pipeline with `shadow` and classified frames")
+        raise ConfigError(
+            "models compare", "PIPELINE", pipeline, "a pipeline whose `shadow` model has classified frames"
+        )
     if candidate and candidate not in known:
         raise ConfigError("models compare", "--candidate", candidate, f"one of {', '.join(known)}")
     report = history.report(candidate or known[-1])

@@ -161,7 +161,7 @@ def _pictures(manifest: Manifest, calibrate: Path | None, from_log: int, kafka: 
     from deploy.optimise.pictures import from_log as newest
 
     if calibrate and from_log:
-        raise ConfigError("optimise", "--from-log", str(from_log), "either --calibrate or --from-log")
+        raise ConfigError("optimise", "--from-log", str(from_log), "no --from-log, because --calibrate is given")
     if calibrate:
         return from_folder(calibrate, manifest, "--calibrate")
     if from_log:

@@ -190,7 +190,8 @@ async def _apply(
             str(file),
             ", ".join(found.conflicts),
             f"already defined by {', '.join(owners)} with other settings",
-            "names that no other site has. Rename it here, remove it from the other site's file and apply that, or "
+            "names that no other site has. Rename the entry here, or remove it from the other site's file and apply "
+            "that file, or "
             "pass --take-over. Nothing was changed",
         )
     if writer:

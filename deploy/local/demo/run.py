@@ -184,7 +184,9 @@ def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]
     """
     for given, key in ((options.videos, "--video"), (options.model, "--model")):
         if options.site and given:
-            raise ConfigError("demo", key, str(given), "no such option with --site")
+            raise ConfigError(
+                "demo", key, str(given), f"no {key}, because the file of --site names the cameras and models"
+            )
     if options.line and not options.videos:
         raise ConfigError("demo", "--line", options.line, "--video as well: --line belongs to a video")
     if options.site:

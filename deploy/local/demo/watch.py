@@ -77,7 +77,7 @@ async def _follow(consumer: AIOKafkaConsumer, settings: KafkaSettings, figures: 
         try:
             fetched = await consumer.getmany(timeout_ms=_POLL_MS)
         except KafkaError as error:
-            raise LogUnavailable(f"reading the topics failed: {error!r}") from error
+            raise LogUnavailable(f"the Kafka topics cannot be read: {error!r}") from error
         now_ns = time.time_ns()
         for record in itertools.chain.from_iterable(fetched.values()):
             found = from_consumer(settings, record)

@@ -42,7 +42,9 @@ def choose_ports(start: int, is_free: Callable[[int], bool]) -> Ports:
     try:
         return Ports(next(free), next(free))
     except StopIteration:
-        raise LookupError(f"no two free ports from {first} to {PORT_RANGE.stop - 1}") from None
+        raise LookupError(
+            f"Kafka needs two free TCP ports from {first} to {PORT_RANGE.stop - 1}, found fewer"
+        ) from None
 
 
 def properties(template: str, ports: Ports, data: Path) -> str:

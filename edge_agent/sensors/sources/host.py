@@ -57,7 +57,9 @@ class HostSource:
             async with asyncio.timeout(self._answer_s):
                 return Reading(float(await asyncio.shield(self._asked)))
         except TimeoutError:  # the next query waits for the same thread: otherwise threads would pile up
-            raise SensorSilent(f"{self._sensor.source}: no answer within {self._answer_s:g} s") from None
+            raise SensorSilent(
+                f"{self._sensor.source}: the operating system gave no value within {self._answer_s:g} s"
+            ) from None
         except (OSError, ValueError) as error:
             raise SensorSilent(str(error)) from None
 

@@ -60,7 +60,9 @@ class Multipart:
             if body:
                 found.append(body)
         if len(self._buffer) > self._max_bytes + _MAX_HEADER_BYTES:
-            raise ValueError(f"MJPEG stream: no complete part within {self._max_bytes} bytes")
+            raise ValueError(
+                f"the MJPEG stream has a picture without an end: expected at most {self._max_bytes} bytes"
+            )
         return found
 
     def _headers(self) -> bytes | None:
@@ -103,7 +105,9 @@ class Multipart:
 
     def _end_by_length(self) -> int | None:
         if self._length is not None and self._length > self._max_bytes:
-            raise ValueError(f"MJPEG stream: a part of {self._length} bytes exceeds the limit of {self._max_bytes}")
+            raise ValueError(
+                f"the MJPEG stream has a picture of {self._length} bytes: expected at most {self._max_bytes}"
+            )
         return self._length if self._length is not None and self._length <= len(self._buffer) else None
 
     def _next_boundary(self) -> int | None:
@@ -128,4 +132,6 @@ def _require_short(size: int) -> None:
     Without this limit, each search of the growing buffer would take longer than the search before.
     """
     if size > _MAX_HEADER_BYTES:
-        raise ValueError(f"MJPEG stream: no part begins within {_MAX_HEADER_BYTES} bytes")
+        raise ValueError(
+            f"the MJPEG stream has {size} bytes without the start of a picture: expected at most {_MAX_HEADER_BYTES}"
+        )

@@ -116,8 +116,8 @@ class WebSource:
         if url.host != own.host or (own.scheme == "https" and url.scheme != "https"):
             where = f"{url.scheme}://{url.host}"
             raise httpx.ProtocolError(
-                f"the camera redirects to {where}: expected the host in source. "
-                f"If the redirect is right, use {where} in source"
+                f"the camera redirects to {where}: expected the same host as in source. "
+                f"If you trust {where}, use it in source"
             )
 
     def _begin(self, stack: ExitStack) -> None:
@@ -178,7 +178,7 @@ class WebSource:
         for chunk in chunks:
             data += chunk
             if len(data) > MAX_PICTURE_BYTES:
-                raise ValueError(f"the picture exceeds the limit of {MAX_PICTURE_BYTES} bytes")
+                raise ValueError(f"the camera sent a picture of more than {MAX_PICTURE_BYTES} bytes")
             if deadline.passed:
                 raise ValueError(f"the camera sent no complete picture for {self._stall_s:g} s")
         return bytes(data)

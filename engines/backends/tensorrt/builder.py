@@ -199,7 +199,7 @@ def _profile(builder: Any, model: Model, options: BuildOptions) -> Any:
 def _require_profile(config: Any, profile: Any, model: Model) -> None:
     if config.add_optimization_profile(profile) < 0:
         raise ModelLoadFailed(
-            f"model file {model.path}: TensorRT refuses batches of 1 to {model.manifest.max_batch}. "
+            f"model file {model.path}: TensorRT refuses batches of 1 to {model.manifest.max_batch} images. "
             "Export the model with a dynamic first axis"
         )
 

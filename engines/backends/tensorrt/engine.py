@@ -136,7 +136,7 @@ class TensorRtEngine(Engine):
                     plan = self._build(trt, logger, gpu, key, model)
                     if not self._deserialise(trt, logger, plan, model):
                         raise ModelLoadFailed(
-                            f"plan of {model.manifest.id}: TensorRT refuses the plan: {logger.recent()}"
+                            f"model {model.manifest.id}: TensorRT refuses its own plan: {logger.recent()}"
                         )
         except OSError as error:
             raise ModelLoadFailed(
@@ -192,7 +192,7 @@ class TensorRtEngine(Engine):
             self._gpu_slots.append(slot)
             return slot
         self._close_impl()
-        raise ModelLoadFailed(f"{SLOTS} batch slots cannot be made on {gpu.device.name}: {text}")
+        raise ModelLoadFailed(f"GPU {gpu.device.name}: the buffers of {SLOTS} batches cannot be allocated: {text}")
 
     def _submit_impl(self, slot: Slot) -> None:
         assert isinstance(slot, TensorRtSlot)  # noqa: S101  (narrows the type)

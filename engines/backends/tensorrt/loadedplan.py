@@ -39,7 +39,8 @@ class LoadedPlan:
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         if inputs != [model.manifest.input.name]:
             raise ModelLoadFailed(
-                f"plan of {model.manifest.id}: inputs are {inputs}: expected {model.manifest.input.name}"
+                f"model {model.manifest.id}: the inputs of the TensorRT plan are {inputs}: expected "
+                f"{model.manifest.input.name}"
             )
         self.input = self._spec(inputs[0], model)
         self.outputs = [self._spec(name, model) for name in names if name not in inputs]
@@ -112,7 +113,7 @@ class BoundContext:
             context.set_device_memory(scratch, plan.scratch_bytes)
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise GpuError(f"TensorRT refuses the address of {name}: {plan.recent_errors()}")
+                raise GpuError(f"TensorRT refuses the memory address of tensor {name}: {plan.recent_errors()}")
 
     def execute(self, rows: int, stream: int) -> bool:
         """Start the computation of the first ``rows`` batch items on a CUDA stream.

@@ -129,7 +129,7 @@ class PlanCache:
         with (self.folder / f"{key.name}.lock").open("w") as file:
             while not _lock(file):
                 if cancelled():
-                    raise BuildCancelled(f"plan {key.name}: cancelled while another process builds it")
+                    raise BuildCancelled(f"waiting for plan {key.name}, which another process builds, was cancelled")
                 time.sleep(LOCK_POLL_S)
             for part in self.folder.glob(f"{self.path(key).name}.*.part"):  # of a process that was killed
                 part.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ a heartbeat has a few figures per camera."""
 
 def _bounded(value: Any) -> Any:
     if isinstance(value, Mapping) and len(value) > MAX_KEYS:
-        raise ValueError(f"{len(value)} keys: expected at most {MAX_KEYS}")
+        raise ValueError(f"the map has {len(value)} keys: expected at most {MAX_KEYS}")
     return value
 
 

@@ -219,18 +219,22 @@ class Batch(Record):
         outside = [inner for inner in self.inners if not self.canvas.holds(inner)]
         if outside:
             raise ValueError(
-                f"{outside[0]} lies outside {self.canvas}: expected a rectangle inside the model's input"
+                f"rectangle {outside[0]} lies outside {self.canvas}: expected a rectangle inside the model's input"
             )
         expected = sum(inner.area for inner in self.inners) * self.channels
         if len(self.pixels) != expected:
-            raise ValueError(f"{len(self.pixels)} bytes of pixels, expected {expected} for {self.rows} regions")
+            raise ValueError(
+                f"the batch has {len(self.pixels)} bytes of pixels: expected {expected} for its {self.rows} regions"
+            )
         return self
 
     @model_validator(mode="after")
     def _frames_fit(self) -> Self:
         expected = sum(item.attached.size_bytes for item in self.items if item.attached)
         if len(self.frames) != expected:
-            raise ValueError(f"{len(self.frames)} bytes of frames, expected {expected} as the items declare")
+            raise ValueError(
+                f"the batch has {len(self.frames)} bytes of frames: expected {expected}, the sum of its items"
+            )
         return self
 
 

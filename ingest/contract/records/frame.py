@@ -60,17 +60,19 @@ class WithheldInterval(Record):
     def _tally(self) -> Self:
         length = self.last - self.first + 1
         if length < 1:
-            raise ValueError(f"interval {self.first}..{self.last} is empty: expected first <= last")
+            raise ValueError(f"interval {self.first}..{self.last} of frame numbers is empty: expected first <= last")
         if sum(self.counts.values()) != length:
-            raise ValueError(f"counts {self.counts} do not sum to {length}, the length of {self.first}..{self.last}")
+            raise ValueError(
+                f"counts {self.counts} do not sum to {length}, the length of the interval {self.first}..{self.last}"
+            )
         return self
 
     def require_before(self, item: FrameId) -> None:
         """Raise ValueError unless this interval ends just before ``item``, which is a frame or a sensor reading."""
         if (self.camera, self.epoch, self.last + 1) != (item.camera, item.epoch, item.seq):
             raise ValueError(
-                f"withheld interval {self.camera}/{self.epoch}/{self.first}..{self.last}: expected its end just "
-                f"before {item}"
+                f"withheld interval {self.camera}/{self.epoch}/{self.first}..{self.last}: expected an interval "
+                f"that ends just before {item}"
             )
 
 

@@ -85,7 +85,9 @@ class Readings(Record):
         if self.timed_by:
             lengths.add(len(self.timed_by))
         if len(lengths) != 1 or not self.times_ns:
-            raise ValueError(f"columns have lengths {sorted(lengths)}: expected one length, at least 1")
+            raise ValueError(
+                f"the columns of readings have lengths {sorted(lengths)}: expected equal lengths above 0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -76,5 +76,5 @@ class ShadowRecord(Record):
     @model_validator(mode="after")
     def _frame_or_end(self) -> Self:
         if bool(self.off) == bool(self.camera):
-            raise ValueError("expected either a camera, or a reason in off")
+            raise ValueError("expected camera or off in a shadow record, but not both")
         return self

@@ -108,7 +108,10 @@ class ConfigTrust:
             self._key.verify(signature, _message(key, value, at))
         except InvalidSignature:
             raise ConfigError(
-                where, SIGNATURE, signature.hex()[:16], f"a signature of the key in {PUBLIC_KEY_FILE}"
+                where,
+                SIGNATURE,
+                signature.hex()[:16],
+                f"a signature that the public key in {PUBLIC_KEY_FILE} verifies",
             ) from None
         newest = self.seen.get(key, 0)
         if at < newest:
@@ -116,7 +119,7 @@ class ConfigTrust:
                 where,
                 SIGNED_AT,
                 at,
-                f"at least {newest}: an older entry was written again. Apply the site file again",
+                f"at least {newest}, the time of a newer entry that was read before. Apply the site file again",
             )
         self.seen[key] = at
 

@@ -52,7 +52,9 @@ async def commit(
         if records:
             await writer.write(records, CONFIG, {})
     except Fenced:
-        raise Fenced("another process is changing the config topic: nothing was changed, try again") from None
+        raise Fenced(
+            "nothing was changed, because another process writes to the config topic at the same time. Try again"
+        ) from None
 
 
 def _records(entries: Iterable[ConfigEntry], removed: Iterable[str], signer: ConfigSigner | None) -> list[Outgoing]:
@@ -141,7 +143,7 @@ async def follow(
                 reader = None
             else:
                 if view.outage:
-                    _log.info("config_topic_available", out_for_s=round(time.monotonic() - outage_since_s, 1))
+                    _log.info("config_topic_available_again", outage_s=round(time.monotonic() - outage_since_s, 1))
                 view.outage = ""
                 if reported != (now := view.config):
                     reported = now

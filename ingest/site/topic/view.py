@@ -142,7 +142,7 @@ class ConfigView:
                 kept = key in self._entries
                 _log.warning("config_entry_refused", key=_short(key), error=why, kept=kept, remedy=_REMEDY)
         for key in self._logged.keys() - self._refused.keys():
-            _log.info("config_entry_valid_or_removed", key=_short(key))
+            _log.info("config_entry_no_longer_refused", key=_short(key))
         self._logged = dict(self._refused)
 
 

@@ -29,7 +29,7 @@ class CountRule(PolygonRule):
     @model_validator(mode="after")
     def _has_one_bound(self) -> Self:
         if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("expected either at_least or at_most")
+            raise ValueError("expected at_least or at_most, but not both")
         return self
 
     @property

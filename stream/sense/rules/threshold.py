@@ -32,7 +32,7 @@ class ThresholdRule(SensorRule):
     @model_validator(mode="after")
     def _has_a_bound(self) -> Self:
         if self.above is None and self.below is None:
-            raise ValueError("expected above, below or both")
+            raise ValueError("expected a limit in above, in below, or in both")
         return self
 
     def watch(self, sensor: str, config: SensorConfig | None) -> ThresholdWatch:

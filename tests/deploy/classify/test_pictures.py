@@ -90,10 +90,10 @@ def test_a_grey_picture_becomes_a_frame(tmp_path: Path) -> None:
 def unreadable(folder: Path) -> dict[str, Path]:
     whole = write(folder, "whole.jpg", np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8))
     contents = {
-        "truncated": whole.read_bytes()[:900],
+        "is truncated": whole.read_bytes()[:900],
         "not a picture": b"hello, this is a text",
         "empty": b"",
-        "exceed the limit": png_header(MAX_PIXELS, 2),
+        "expected at most": png_header(MAX_PIXELS, 2),
         "exceeds limit": png_header(2**30, 2**30),
     }
     paths = {}
@@ -109,9 +109,9 @@ def test_an_unreadable_picture_is_refused_with_its_reason_and_withheld_in_the_le
     for reason, path in bad.items():
         with pytest.raises(FrameUnusable, match=reason):
             capture.take(path, 1)
-    with pytest.raises(FrameUnusable, match="no longer there"):
+    with pytest.raises(FrameUnusable, match="was deleted"):
         capture.take(tmp_path / "none.png", 1)
-    with pytest.raises(FrameUnusable, match="not a file"):
+    with pytest.raises(FrameUnusable, match="not a regular file"):
         capture.take(tmp_path, 1)
     kept = capture.take(write(tmp_path, "good.png"), 2)
     assert kept.seq == len(bad) + 2

@@ -196,7 +196,9 @@ def test_compare_prints_the_agreement_of_a_candidate(monkeypatch: pytest.MonkeyP
     end = ShadowRecord(pipeline="cars", candidate="m@3", written_ns=9, off="out of memory")
     asyncio.run(log.produce(Outgoing(SHADOW, 0, encode(end))))
     assert models("compare", "cars").splitlines() == ["cars: m@3", "switched off: out of memory"]
-    assert "PIPELINE = 'people': expected a pipeline with `shadow`" in refused("compare", "people")
+    assert "PIPELINE = 'people': expected a pipeline whose `shadow` model has classified frames" in refused(
+        "compare", "people"
+    )
     assert "--candidate = 'm@9': expected one of m@2, m@3" in refused("compare", "cars", "--candidate", "m@9")
 
 

@@ -140,7 +140,7 @@ def test_the_error_for_an_unusable_argument_names_the_option(labelled: Path, tmp
     (tmp_path / "empty").mkdir()
     int8 = ("small", "--precision", "int8")
     assert "--calibrate = '': expected a folder of pictures, or --from-log N" in refused(*int8)
-    assert "either --calibrate or --from-log" in refused(*int8, "--calibrate", labelled, "--from-log", "5")
+    assert "no --from-log, because --calibrate is given" in refused(*int8, "--calibrate", labelled, "--from-log", "5")
     assert "expected a folder with JPEG" in refused(*int8, "--calibrate", tmp_path / "empty")
     assert "--form = 's4s4': expected one of u8s8, s8s8" in refused(*int8, "--form", "s4s4")
     assert "--backend = 'abacus'" in refused(*int8, "--backend", "abacus")
@@ -169,5 +169,5 @@ def test_pruning_without_keras_names_the_extra(
     monkeypatch.setattr(guard, "find_spec", lambda name: None)
     (repository.root / "small" / "1" / KERAS_FILE).write_bytes(b"keras")
     error = refused("small", "--prune", "0.5", "--calibrate", labelled)
-    assert "modules keras, tensorflow, tf2onnx are missing: expected the extra train" in error
+    assert "modules keras, tensorflow, tf2onnx are missing. Install the extra train" in error
     assert "pip install 'sightline[train]'" in error

@@ -316,6 +316,6 @@ def test_encoding_a_picture_without_pixels_raises_frame_unusable() -> None:
 
 
 def test_an_encoder_setting_with_min_quality_above_quality_is_rejected() -> None:
-    with pytest.raises(ValidationError, match="at most quality"):
+    with pytest.raises(ValidationError, match="at or below quality"):
         EncodeConfig(quality=30, bytes_per_s=1000)
     assert EncodeConfig(quality=30).quality == 30

@@ -199,7 +199,7 @@ async def test_names_of_unclaimed_readings_are_logged_once_and_counted(
         source.give("a", 1.0)
         await bench.until(lambda: bench.sensors["a"].captured == 1)
         await bench.stop()
-    names = [line["field"] for line in logs if line["event"] == "reading_unclaimed"]
+    names = [line["field"] for line in logs if line["event"] == "reading_without_configured_sensor"]
     assert names[:3] == ["temp", "unreadable data", "0"]
     assert len(names) == 20
     assert bench.figure("sightline_agent_unclaimed_readings_total", source="simulated:t") == 103

@@ -186,7 +186,7 @@ async def test_a_broker_without_mqtt_5_is_read_with_version_3_1_1_and_logged_onc
                 await bench.stop()
     assert broker.levels == [5, 4, 5, 4]
     assert broker.clean[1::2] == [True, True]  # 3.1.1 has no expiry: a kept session would queue messages for ever
-    (line,) = [line for line in logs if line["event"] == "source_limited"]
+    (line,) = [line for line in logs if line["event"] == "sensor_source_limited"]
     assert "MQTT 3.1.1" in line["limit"]
 
 

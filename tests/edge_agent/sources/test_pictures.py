@@ -59,7 +59,7 @@ def test_a_jpeg_that_lost_its_middle_is_unusable(options: tuple[int, ...], share
     lost = frame(data[:at] + data[at + 3000 :])
     assert frame(data).image.shape == (240, 320, 3)
     for look in (lambda: lost.image, lost.luma):
-        with pytest.raises(FrameUnusable, match="damaged JPEG"):
+        with pytest.raises(FrameUnusable, match=r"JPEG picture .* is damaged"):
             look()
 
 
@@ -67,7 +67,7 @@ def test_a_jpeg_that_lost_its_middle_is_unusable(options: tuple[int, ...], share
 def test_a_truncated_jpeg_is_unusable_even_with_a_complete_thumbnail(cut: int) -> None:
     data = with_segment(JPEG, b"Exif\0\0" + jpeg(scene(48, 64)))
     assert frame(data).image.shape == (240, 320, 3)
-    with pytest.raises(FrameUnusable, match="truncated JPEG"):
+    with pytest.raises(FrameUnusable, match=r"JPEG picture .* is truncated"):
         _ = frame(data[:-cut]).image
 
 

@@ -107,7 +107,7 @@ def test_an_encrypted_record_moved_to_another_row_is_rejected(tmp_path: Path) ->
         db.execute("UPDATE outbox SET record = ?, crc = ? WHERE seq = 0", (other, crc))
     db.close()
     spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
-    with pytest.raises(SpoolUnavailable, match="row 1, frame/a/5/0: the record differs from the one"):
+    with pytest.raises(SpoolUnavailable, match="row 1, frame/a/5/0: the record was changed after its encryption"):
         spool.settle_live(0, 10)
     spool.close()
 
@@ -134,5 +134,5 @@ def test_the_error_for_an_unusable_spool_key_file_names_the_file(
 
 
 def test_previous_spool_keys_without_a_current_key_are_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"spool\.key_file to be set as well"):
+    with pytest.raises(ConfigError, match=r"a site file that also sets spool\.key_file"):
         load_seal(None, [tmp_path / "old"])

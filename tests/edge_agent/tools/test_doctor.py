@@ -173,10 +173,10 @@ def observed(*messages: Message) -> Finding:
 
 
 def test_the_finding_of_a_camera_with_repeated_unusable_frames_is_poor_and_shows_the_reason() -> None:
-    damaged = CaptureProgress(2, "a frame cannot be examined: damaged JPEG of 9000 bytes")
+    damaged = CaptureProgress(2, "a frame cannot be examined: the JPEG picture of 9000 bytes is damaged")
     assert observed().state == observed(CaptureProgress(2)).state == observed(damaged).state == "good"
     finding = observed(damaged, damaged)
-    assert (finding.state, "damaged JPEG of 9000 bytes" in finding.seen) == ("poor", True)
+    assert (finding.state, "the JPEG picture of 9000 bytes is damaged" in finding.seen) == ("poor", True)
 
 
 def test_the_finding_of_a_camera_with_a_notice_is_poor_and_shows_the_notice() -> None:

@@ -138,7 +138,7 @@ def test_a_model_whose_outputs_are_offsets_is_served_with_the_prior_boxes_of_its
     np.testing.assert_allclose(found.box, (x - 8, y - 10, x + 8, y + 10), atol=1e-3)
     with pytest.raises(ManifestError, match=r"priors = \{\}: expected the sizes of the prior boxes"):
         add(tmp_path, {"s": scores, "b": offsets}, "ssd", form="offsets")
-    with pytest.raises(AdoptFailed, match="has 20 boxes: expected 16 for these prior boxes"):
+    with pytest.raises(AdoptFailed, match="has 20 boxes: expected 16, one for each prior box"):
         add(tmp_path, {"s": scores, "b": offsets}, "ssd", form="offsets", priors={"16": [10]})
     boxes, some = faint()
     with pytest.raises(AdoptFailed, match="The model has decoded them: set form = corners"):

@@ -90,7 +90,10 @@ class TestServing:
         assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER, RESULTS]
         letter = results(jobs[1], 0)[0]
         assert decode(Batch, letter.value).items[0].seq == 1
-        assert b"prepared for" in h.failure_headers(failure_of(letter))["__connect.errors.exception.message"]
+        assert (
+            b"the batch has pictures of"
+            in h.failure_headers(failure_of(letter))["__connect.errors.exception.message"]
+        )
 
     @pytest.mark.parametrize(
         ("colour", "fit", "topic"),
@@ -112,7 +115,7 @@ class TestServing:
         assert written.topic == topic
         if topic == DEADLETTER:
             assert decode(Batch, written.value).preparation == batch.preparation
-            assert "Give a pipeline with another preparation a new name" in failure_of(written).message
+            assert "give it a new name" in failure_of(written).message
 
     @pytest.mark.parametrize("error", [KeyError("label"), ZeroDivisionError("scale"), ValueError("shape")])
     def test_an_image_on_which_the_decoder_fails_becomes_a_dead_letter(self, error: Exception) -> None:

@@ -198,7 +198,7 @@ def test_a_repository_that_cannot_be_written_is_refused_with_the_next_step(tmp_p
 def test_the_error_for_a_model_that_cannot_run_has_the_reason(tmp_path: Path) -> None:
     nodes = [helper.make_node("Einsum", ["x"], ["y"], equation="abcd->zz")]
     file = save(tmp_path / "m.onnx", nodes, {"w": np.zeros(1, np.float32)}, {"y": ("N", 3)})
-    with pytest.raises(AdoptFailed, match=r"ONNX Runtime cannot run it: .+"):
+    with pytest.raises(AdoptFailed, match=r"ONNX Runtime cannot run the model: .+"):
         adopted(tmp_path, file, "softmax", "red", "blue", "green")
 
 

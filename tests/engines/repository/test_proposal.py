@@ -161,7 +161,7 @@ def test_a_size_is_assumed_only_for_a_model_that_accepts_any_size(tmp_path: Path
     assert value(examine(file), "size") == (640, 640)
     report = examine(file, size=(32, 16))
     assert value(report, "size") == (32, 16)
-    with pytest.raises(AdoptFailed, match="expected 8x8, which the model file fixes"):
+    with pytest.raises(AdoptFailed, match="expected 8x8, the fixed input size of the model file"):
         examine(classifier(tmp_path / "f.onnx"), size=(32, 16))
 
 
@@ -186,7 +186,7 @@ def test_a_model_that_works_only_with_a_batch_of_two_images_is_refused(tmp_path:
         "rows": np.array([2, 3], np.int64),
     }
     file = write(tmp_path / "m.onnx", nodes, (2, 3, 8, 8), {"y": (2, 3)}, weights)
-    with pytest.raises(AdoptFailed, match="fixed batch of 2 images: expected a free batch, or 1"):
+    with pytest.raises(AdoptFailed, match="fixed batch size 2: expected a dynamic batch size, or 1"):
         examine(file, decoder="softmax", labels=("a", "b", "c"))
 
 

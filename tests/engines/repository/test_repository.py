@@ -55,21 +55,21 @@ def test_the_newest_version_is_served_until_one_is_promoted(repository: Reposito
     assert repository.open("regions").manifest.version == 1
     repository.promote("regions", 2)
     assert repository.roll_back("regions") == 1
-    with pytest.raises(ModelUnknown, match="no version before 1"):
+    with pytest.raises(ModelUnknown, match="no version before version 1"):
         repository.roll_back("regions")
 
 
 def test_the_error_for_an_unknown_model_lists_models_and_versions(repository: Repository) -> None:
-    with pytest.raises(ModelUnknown, match="it has regions"):
+    with pytest.raises(ModelUnknown, match="expected one of its models: regions"):
         repository.promoted("cars")
-    with pytest.raises(ModelUnknown, match=r"no version 9: it has \[1, 2\]"):
+    with pytest.raises(ModelUnknown, match=r"no version 9: expected one of \[1, 2\]"):
         repository.open("regions", 9)
 
 
 def test_a_model_file_that_contradicts_its_manifest_is_neither_opened_nor_promoted(repository: Repository) -> None:
     file = repository.root / "regions" / "2" / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ManifestError, match="sha256"):
+    with pytest.raises(ManifestError, match="SHA-256"):
         repository.promote("regions", 2)
     file.unlink()
     with pytest.raises(ManifestError, match="no file"):

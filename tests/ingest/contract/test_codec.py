@@ -228,15 +228,15 @@ def test_a_record_of_another_kind_is_refused(kind: object) -> None:
         ({"account": {**ACCOUNT.model_dump(), "counts": {"still": 3, "a b=1": 4}}}, "counts"),
         (
             {"account": {"camera": "gate", "epoch": 5, "first": 0, "last": 5, "counts": {"still": 6}}},
-            "end just before",
+            "ends just before",
         ),
         (
             {"account": {"camera": "yard", "epoch": 5, "first": 0, "last": 6, "counts": {"still": 7}}},
-            "end just before",
+            "ends just before",
         ),
         (
             {"account": {"camera": "gate", "epoch": 4, "first": 0, "last": 6, "counts": {"still": 7}}},
-            "end just before",
+            "ends just before",
         ),
     ],
 )
@@ -248,11 +248,11 @@ def test_a_frame_with_an_invalid_field_is_refused(changed: dict[str, Any], probl
 @pytest.mark.parametrize(
     ("record", "changed", "problem"),
     [
-        (BATCH, {"pixels": bytes(5)}, "5 bytes of pixels, expected 6"),
+        (BATCH, {"pixels": bytes(5)}, "5 bytes of pixels: expected 6"),
         (BATCH, {"height": 0}, "lies outside"),
-        (BATCH, {"items": []}, "expected 0 for 0 regions"),
-        (READINGS, {"values": [1.0]}, "columns have lengths"),
-        (READINGS, {"values": [], "times_ns": [], "quality": []}, "at least 1"),
+        (BATCH, {"items": []}, "expected 0 for its 0 regions"),
+        (READINGS, {"values": [1.0]}, "the columns of readings have lengths"),
+        (READINGS, {"values": [], "times_ns": [], "quality": []}, "expected equal lengths above 0"),
         (RESULT, {"outcome": "dead"}, "outcome"),
         (BEAT, {"state": "tired"}, "state"),
     ],
@@ -287,7 +287,7 @@ def test_json_with_a_missing_field_is_refused() -> None:
 
 @pytest.mark.parametrize("changed", [{"seq": 2**64}, {"site": "\ud800"}])
 def test_a_value_that_msgpack_cannot_represent_is_refused(changed: dict[str, Any]) -> None:
-    with pytest.raises(WrongType, match="msgpack cannot represent it"):
+    with pytest.raises(WrongType, match="msgpack cannot represent the record"):
         encode(FRAME.model_copy(update=changed))
 
 

@@ -87,5 +87,5 @@ def test_an_oversize_or_unencodable_item_is_refused_on_its_own() -> None:
 def test_a_batch_whose_frames_are_shorter_than_its_items_declare_is_refused() -> None:
     picture = np.zeros((9, 9, 3), np.uint8)
     one = encode_part(item([9], attached=EncodedFrame("jpeg", 10)))
-    with pytest.raises(CodecError, match="9 bytes of frames, expected 10"):
+    with pytest.raises(CodecError, match="9 bytes of frames: expected 10"):
         decode(Batch, encode_batch("cars", Preparation(Canvas(SIDE, SIDE, 3)), [one], [picture], [bytes(9)]))

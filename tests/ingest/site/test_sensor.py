@@ -42,17 +42,17 @@ def test_a_valid_source_and_its_options_are_accepted(source: str, options: dict[
 @pytest.mark.parametrize(
     ("source", "options", "expected"),
     [
-        ("thermometer", {}, "expected one of simulated:, host:, mqtt:"),
-        ("opcua:plc", {}, "expected one of simulated:, host:, mqtt:"),
+        ("thermometer", {}, "begins with one of simulated:, host:, mqtt:"),
+        ("opcua:plc", {}, "begins with one of simulated:, host:, mqtt:"),
         ("host:fan", {}, "host: and one of cpu, memory, load, temperature, disk"),
         ("mqtt:", {}, "expected mqtt:TOPIC"),
         ("mqtt:a/b+/c", {}, "expected mqtt:TOPIC"),
         ("mqtt:a/#/c", {}, "expected mqtt:TOPIC"),
         ("mqtt:a", {"password": "x"}, "options.password: a known key (extra keys are not permitted)"),
-        ("mqtt:a", {"ca_file": "/ca.pem"}, "options: tls = true, which ca_file and cert_file need"),
-        ("mqtt:a", {"password_file": "/secret"}, "options: username with password_file"),
+        ("mqtt:a", {"ca_file": "/ca.pem"}, "options: tls = true, because ca_file or cert_file is set"),
+        ("mqtt:a", {"password_file": "/secret"}, "options: username as well, because password_file is set"),
         ("command:gpio", {"argv": []}, "options.argv"),
-        ("command:gpio", ARGV | {"header": 'time,"Hall'}, "options.header: one line of CSV"),
+        ("command:gpio", ARGV | {"header": 'time,"Hall'}, "options.header: a header of one line of CSV"),
         ("serial:ttyUSB0", {}, "expected serial:/dev/"),
         ("serial:/dev/ttyUSB0", {"baud": 1}, "options.baud"),
         ("modbus:10.0.0.5:port", BUS, "expected modbus:HOST"),
@@ -69,5 +69,5 @@ def test_an_invalid_source_or_option_is_refused_with_the_expected_value(
 
 
 def test_a_low_limit_above_the_high_limit_is_refused() -> None:
-    with pytest.raises(ValidationError, match="expected low <= high, not 5 and 1"):
+    with pytest.raises(ValidationError, match="expected low <= high, not low = 5 and high = 1"):
         SensorConfig(name="s", source="simulated:x", quantity="q", unit="1", low=5, high=1)

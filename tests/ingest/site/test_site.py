@@ -236,7 +236,7 @@ def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> No
     pipeline = f'[[pipelines]]\nname = "p"\nmodel = "m"\nwidth = 64\nheight = 64\nshadow = "{shadow}"\n'
     refused = problem(file, pipeline)
     assert refused.key == "pipelines.0.shadow"
-    assert "expected NAME@VERSION, such as regions@2" in str(refused)
+    assert "expected a model as NAME@VERSION, such as regions@2" in str(refused)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> No
     ],
 )
 def test_a_lighter_model_needs_the_policy_lighter(settings: dict[str, str], valid: bool) -> None:
-    with contextlib.nullcontext() if valid else pytest.raises(ValueError, match='lighter = "MODEL", or neither'):
+    with contextlib.nullcontext() if valid else pytest.raises(ValueError, match="a model in lighter, or neither"):
         PipelineConfig.model_validate({"name": "p", "model": "m", "width": 1, "height": 1, **settings})
 
 

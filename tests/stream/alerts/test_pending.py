@@ -272,7 +272,7 @@ async def test_an_alerts_topic_created_again_ends_the_dispatcher_and_is_read_fro
     alert = encode_json(make_alert(event(), ()))
     await dispatcher._take(LogRecord(ALERTS, 0, 3, None, alert))  # fetched before the take-over
     await dispatcher._take(LogRecord(ALERTS, 0, 5, None, alert))
-    with pytest.raises(LogUnavailable, match=r"alerts\[0\] came with offset 0 instead of 6 or more"):
+    with pytest.raises(LogUnavailable, match=r"alerts\[0\] delivered offset 0: expected 6 or more"):
         await dispatcher._take(LogRecord(ALERTS, 0, 0, None, alert))
     await dispatcher._commit()
     await dispatcher._close([])

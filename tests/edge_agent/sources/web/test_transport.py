@@ -94,7 +94,7 @@ def test_a_connection_with_the_legacy_tls_option_still_verifies_the_certificate(
 def test_the_legacy_tls_option_is_refused_for_a_source_other_than_https(source: str, tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(f'[[cameras]]\nname = "a"\nsource = "{source}"\nstream.tls = "legacy"\n')
-    with pytest.raises(ConfigError, match="needs an address that begins with https://"):
+    with pytest.raises(ConfigError, match="expected a source that begins with https://"):
         load(file)
 
 

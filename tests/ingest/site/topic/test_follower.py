@@ -190,5 +190,5 @@ async def test_an_outage_is_logged_at_its_begin_and_end_and_each_retry_opens_a_n
             assert "Authorization" in view.outage
             await changes.get()
     assert (len(made), view.outage) == (4, "")
-    assert [line["event"] for line in logged] == ["config_topic_unavailable", "config_topic_available"]
+    assert [line["event"] for line in logged] == ["config_topic_unavailable", "config_topic_available_again"]
     following.cancel()
