@@ -21,7 +21,7 @@ GOOD = NodeKillEvidence(
 )
 
 
-def test_a_seed_gives_the_same_kills_of_both_nodes() -> None:
+def test_the_same_seed_plans_the_same_kills_of_both_engine_nodes() -> None:
     steps = plan(30, 7, 20.0)
     assert steps == plan(30, 7, 20.0)
     assert steps != plan(30, 8, 20.0)
@@ -29,7 +29,7 @@ def test_a_seed_gives_the_same_kills_of_both_nodes() -> None:
     assert all(0.0 <= pause_s <= 20.0 for pause_s, _ in steps)
 
 
-def test_a_run_with_one_result_per_frame_passes() -> None:
+def test_a_kill_run_with_one_result_per_frame_passes() -> None:
     assert judge(GOOD) == []
 
 
@@ -45,6 +45,6 @@ def test_a_run_with_one_result_per_frame_passes() -> None:
     ],
     ids=["lost frame", "second result", "dead letter", "unaccounted", "duplicate", "missing kill"],
 )
-def test_each_fault_of_a_run_with_node_kills_is_named(change: dict[str, object], fault: str) -> None:
+def test_each_violation_in_a_run_with_node_kills_is_reported(change: dict[str, object], fault: str) -> None:
     (found,) = judge(replace(GOOD, **change))  # type: ignore[arg-type]
     assert fault in found

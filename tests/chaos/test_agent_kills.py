@@ -41,7 +41,7 @@ async def test_a_killed_agent_delivers_each_frame_committed_to_its_spool_once(
     assert report["ledger"]["readings"]["delivered"] > 100
 
 
-def test_the_same_seed_plans_the_same_kills() -> None:
+def test_the_same_seed_plans_the_same_kills_of_an_agent() -> None:
     steps = plan(KillOptions())
     assert steps == plan(KillOptions())
     assert [step.broker for step in steps[:12]] == [""] * 4 + ["kill"] + [""] * 2 + ["start"] + [""] * 4
@@ -140,13 +140,13 @@ def test_repeated_frames_are_dropped_but_a_frame_on_both_lanes_is_a_fault() -> N
     assert "frame road/5/1 would be classified twice" in str(report["faults"])
 
 
-def test_a_frame_after_a_later_one_is_a_fault() -> None:
+def test_a_frame_delivered_after_a_later_frame_is_a_fault() -> None:
     assert "frame road/5/0 is dropped as a repeat, but arrived only once" in str(
         judged(topics(frames(1, 0)))["faults"]
     )
 
 
-def test_repeated_readings_are_dropped_unless_out_of_order() -> None:
+def test_repeated_readings_are_no_fault_unless_they_are_out_of_order() -> None:
     said = topics(frames(0, 1))
     run = {"sensor": "cabinet", "epoch": 5, "quantity": "t", "unit": "Cel", "times_ns": (1, 2), "quality": (0, 0)}
     first, second = (Readings.model_validate({**run, "seq": seq, "values": (1.0, 2.0)}) for seq in (0, 2))

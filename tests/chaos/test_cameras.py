@@ -103,7 +103,7 @@ async def test_a_camera_is_captured_again_after_each_of_twenty_server_kills(
 
 
 @pytest.mark.parametrize("how", ["hung", "cut"])
-async def test_a_hung_or_broken_link_is_detected_in_time(
+async def test_a_hung_or_broken_camera_link_is_detected_within_the_time_limit(
     how: str, rig: Rig, rtsp_server: Callable[..., RtspServer], road: Path
 ) -> None:
     server = rtsp_server({"road": road})
@@ -123,7 +123,7 @@ async def test_a_hung_or_broken_link_is_detected_in_time(
         epoch_.require_whole()
 
 
-async def test_a_hung_server_is_disconnected_and_reconnected(
+async def test_a_hung_camera_server_is_disconnected_and_reconnected(
     rig: Rig, rtsp_server: Callable[..., RtspServer], road: Path
 ) -> None:
     server = rtsp_server({"road": road})
@@ -264,7 +264,9 @@ def bomb(width: int, height: int) -> bytes:
     return data[:size] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[size + 4 :]
 
 
-async def test_a_picture_with_a_huge_claimed_size_is_withheld_without_an_allocation(rig: Rig, tmp_path: Path) -> None:
+async def test_a_picture_with_a_huge_claimed_size_is_withheld_without_allocating_its_memory(
+    rig: Rig, tmp_path: Path
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     images = rig.add(camera("images", f"images:{folder}", fps=FPS))

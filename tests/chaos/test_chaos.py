@@ -36,12 +36,12 @@ SECOND = 1_000_000_000
 TOTALS = {"unaccounted": 0, "duplicates": 0}
 
 
-def test_the_same_seed_gives_the_same_plan() -> None:
+def test_the_same_seed_gives_the_same_plan_of_faults() -> None:
     assert plan(ChaosOptions(seed=7)) == plan(ChaosOptions(seed=7))
     assert plan(ChaosOptions(seed=7)) != plan(ChaosOptions(seed=8))
 
 
-def test_every_process_has_each_kind_of_fault_before_any_repeats() -> None:
+def test_every_process_has_each_kind_of_fault_before_any_fault_is_repeated() -> None:
     faults = plan(ChaosOptions(faults=len(KINDS) * len(TARGETS)))
     counts = Counter((fault.target, fault.kind) for fault in faults)
     assert {target for target, _ in counts} == set(TARGETS)
@@ -131,7 +131,7 @@ def test_an_event_of_a_track_that_a_restart_renamed_does_not_count_as_lost() -> 
         ([fault("engine", 11, 13)], 1),
     ],
 )
-def test_a_repeated_post_is_explained_only_by_a_kill_between_both_posts(
+def test_a_repeated_webhook_post_is_excused_only_by_a_kill_between_both_posts(
     injected: list[InjectedFault], unexplained: int
 ) -> None:
     posts = [*good().posts, Post(15 * SECOND, "a")]
@@ -140,7 +140,7 @@ def test_a_repeated_post_is_explained_only_by_a_kill_between_both_posts(
     assert ("1 unexplained_extra_posts: a" in report["violations"]) is bool(unexplained)
 
 
-def test_one_kill_explains_only_one_repeated_post() -> None:
+def test_one_kill_excuses_only_one_repeated_webhook_post() -> None:
     posts = [*good().posts, Post(24 * SECOND, "a"), Post(25 * SECOND, "b")]
     report = judge(replace(good(), posts=posts, injected=[fault("dispatch", 21, 23)]))
     assert report["posts_per_alert"] == {"2": 2}
@@ -150,7 +150,7 @@ def test_one_kill_explains_only_one_repeated_post() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_fault_of_a_broker_that_did_not_come_back_is_reported_as_a_problem(kind: str, tmp_path: Path) -> None:
+async def test_a_broker_that_does_not_run_again_after_a_fault_is_reported(kind: str, tmp_path: Path) -> None:
     running = RunningStack(Supervisor([], tmp_path), Figures(), KafkaSettings(), tmp_path)
     injector = FaultInjector(running, Broker(tmp_path, tmp_path), lambda _: None)
     await injector.run([PlannedFault(0.0, BROKER, kind, 0.0)])

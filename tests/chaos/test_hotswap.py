@@ -9,7 +9,7 @@ from benchmarks.serving.hotswap import judge
 GOOD = [(0, 1), (0, 1), (1, 1), (0, 3), (1, 4)]
 
 
-def test_a_run_with_one_result_per_frame_and_rising_versions_passes() -> None:
+def test_a_hot_swap_run_with_one_result_per_frame_and_rising_model_versions_passes() -> None:
     assert judge(5, GOOD, 0, frozenset({2}), [100.0, 109.0], 0) == []
 
 
@@ -25,7 +25,7 @@ def test_a_run_with_one_result_per_frame_and_rising_versions_passes() -> None:
     ],
     ids=["lost frame", "dead letter", "broken version", "older version", "memory", "restart"],
 )
-def test_each_fault_of_a_run_is_named(change: dict[str, object], fault: str) -> None:
+def test_each_violation_in_a_hot_swap_run_is_reported(change: dict[str, object], fault: str) -> None:
     arguments = {"sent": 5, "results": GOOD, "dead": 0, "broken": frozenset(), "memory_mb": [], "restarts": 0}
     (found,) = judge(**{**arguments, **change})  # type: ignore[arg-type]
     assert fault in found

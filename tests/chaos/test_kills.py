@@ -73,7 +73,7 @@ def require_posts(folder: Path, outcome: DemoOutcome, kills: int = 0) -> None:
     assert len(posts) - len(set(posts)) <= kills
 
 
-async def test_an_undisturbed_run_balances_and_reports_most_line_crossings(
+async def test_the_ledger_of_an_undisturbed_run_balances_and_most_line_crossings_are_reported(
     run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], tmp_path: Path
 ) -> None:
     outcome = await run_stack(25.0, None)

@@ -17,7 +17,7 @@ from ingest.ledger.auditor import audit
 @pytest.mark.chaos
 @pytest.mark.kafka
 @pytest.mark.timeout(480)
-async def test_backlog_of_a_broker_outage_arrives_complete_in_order_and_once(
+async def test_the_backlog_of_a_broker_outage_arrives_completely_in_order_and_once(
     own_broker: Broker, tmp_path: Path
 ) -> None:
     report = await run(OutageOptions(normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None)
@@ -39,7 +39,7 @@ async def test_backlog_of_a_broker_outage_arrives_complete_in_order_and_once(
         ),
     ],
 )
-def test_each_fault_of_an_outage_is_reported(changed: dict[str, Any], wrong: list[str]) -> None:
+def test_each_violation_in_an_outage_run_is_reported(changed: dict[str, Any], wrong: list[str]) -> None:
     good = {
         "ledger": {"missing": 0, "holes": [], "duplicates": 0},
         "late": {"mib_per_s": 2.5},
@@ -48,7 +48,7 @@ def test_each_fault_of_an_outage_is_reported(changed: dict[str, Any], wrong: lis
     assert faults(OutageOptions(), {**good, **changed}) == wrong
 
 
-def test_backlog_of_an_outage_without_a_rate_limit_may_be_fast() -> None:
+def test_without_a_rate_limit_a_fast_backlog_is_no_violation() -> None:
     ledger, live = {"missing": 0, "holes": [], "duplicates": 0}, {"p95": 10.0}
     report = {
         "ledger": ledger,

@@ -17,7 +17,7 @@ sys.stdin.read()
 """
 
 
-def test_peak_memory_stays_known_after_the_process_shrinks() -> None:
+def test_the_peak_memory_of_a_process_is_known_after_its_memory_shrinks() -> None:
     argv = [sys.executable, "-S", "-c", GROWS_AND_SHRINKS]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout

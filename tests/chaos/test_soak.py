@@ -14,7 +14,7 @@ def sample(at_s: float, agent_mb: float, files: int) -> Sample:
     return Sample(at_s, agent_mb, files, 3, 4, 200.0, 48)
 
 
-def test_a_growth_of_a_megabyte_in_ten_minutes_or_a_file_in_twenty_is_not_flat() -> None:
+def test_a_growth_of_a_megabyte_in_ten_minutes_or_of_a_file_in_twenty_is_a_leak() -> None:
     flat = judged([sample(60.0 * n, 60.0 + n / 10, 36 + n // 20) for n in range(120)])
     assert not flat["agent_mb"]["flat"]
     assert flat["agent_mb"]["per_hour"] == pytest.approx(6.0)
@@ -22,7 +22,7 @@ def test_a_growth_of_a_megabyte_in_ten_minutes_or_a_file_in_twenty_is_not_flat()
     assert flat["children_mb"]["flat"]
 
 
-def test_memory_and_file_count_fluctuations_without_growth_are_flat() -> None:
+def test_fluctuations_of_memory_and_file_count_without_growth_are_no_leak() -> None:
     flat = judged([sample(60.0 * n, 60.0 + n % 3, 36 + n % 2) for n in range(120)])
     assert all(figure["flat"] for figure in flat.values())
 
@@ -36,7 +36,7 @@ def test_memory_and_file_count_fluctuations_without_growth_are_flat() -> None:
         ({"ledger": {"missing": 2, "holes": ["a"], "duplicates": 0}}, ["missing", "holes"]),
     ],
 )
-def test_each_fault_of_a_soak_is_reported(changed: dict[str, object], wrong: list[str]) -> None:
+def test_each_violation_in_a_soak_run_is_reported(changed: dict[str, object], wrong: list[str]) -> None:
     good = {"restarts": 0, "flat": {"agent_mb": {"flat": True}}}
     assert faults({**good, "ledger": {"missing": 0, "holes": [], "duplicates": 0}, **changed}) == wrong
 
@@ -44,7 +44,7 @@ def test_each_fault_of_a_soak_is_reported(changed: dict[str, object], wrong: lis
 @pytest.mark.chaos
 @pytest.mark.kafka
 @pytest.mark.timeout(480)
-async def test_after_successive_faults_every_frame_is_accounted_for(own_broker: Broker, tmp_path: Path) -> None:
+async def test_every_frame_is_accounted_for_after_successive_faults(own_broker: Broker, tmp_path: Path) -> None:
     options = SoakOptions(seconds=16.0, rtsp=0, every_s=1.0, fault_every_s=2.0, fault_s=2.0)
     report = await run(options, tmp_path, own_broker, lambda _: None)
     ledger = report["ledger"]

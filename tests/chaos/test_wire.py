@@ -78,7 +78,7 @@ def require_whole_and_true(found: Found) -> None:
 
 
 @pytest.mark.parametrize(("transport", "codec"), [("tcp", "h264"), ("udp", "h264"), ("udp", "hevc")])
-async def test_only_intact_frames_are_kept_during_losses_and_capture_recovers_afterwards(
+async def test_only_intact_frames_are_kept_during_packet_losses_and_capture_recovers_afterwards(
     transport: str, codec: str, wire: BadWire, far: Lay
 ) -> None:
     with far(transport, codec) as there:
@@ -112,7 +112,7 @@ async def test_reordered_packets_lose_no_frame(wire: BadWire, far: Lay) -> None:
     assert found.withheld == {}
 
 
-async def test_a_dead_wire_is_detected_and_capture_recovers_afterwards(wire: BadWire, far: Lay) -> None:
+async def test_a_dead_network_link_is_detected_and_capture_recovers_afterwards(wire: BadWire, far: Lay) -> None:
     with far("tcp") as there:
         async with there.rig.running():
             await flows(there.camera)

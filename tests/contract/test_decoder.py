@@ -38,7 +38,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)
 
 
-def test_the_contract_covers_every_built_in_decoder() -> None:
+def test_the_decoder_contract_tests_cover_every_built_in_decoder() -> None:
     assert set(SHAPES) == set(decoders.known())
 
 
@@ -51,7 +51,7 @@ def filled(name: str, rows: int = len(ROWS)) -> dict[str, np.ndarray]:
 
 @each_decoder
 @given(data=st.data())
-def test_detections_of_any_finite_outputs_are_in_the_frame_labelled_and_sorted(
+def test_detections_from_any_finite_outputs_are_inside_the_frame_labelled_and_sorted(
     name: str, data: st.DataObject
 ) -> None:
     decoder = decoders.make(name, OPTIONS)
@@ -74,7 +74,7 @@ def test_detections_of_any_finite_outputs_are_in_the_frame_labelled_and_sorted(
 
 
 @each_decoder
-def test_rows_are_decoded_independently(name: str) -> None:
+def test_rows_of_a_batch_are_decoded_independently(name: str) -> None:
     decoder = decoders.make(name, OPTIONS)
     random = np.random.default_rng(3)
     outputs = {n: random.uniform(0, 1, values.shape).astype(np.float32) for n, values in filled(name).items()}
@@ -85,14 +85,14 @@ def test_rows_are_decoded_independently(name: str) -> None:
 
 
 @each_decoder
-def test_an_empty_batch_gives_no_detections(name: str) -> None:
+def test_a_decoder_returns_no_detections_for_an_empty_batch(name: str) -> None:
     decoder = decoders.make(name, OPTIONS)
     assert decoder.decode(filled(name, 0), []) == []
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 @each_decoder
-def test_nan_and_infinity_are_refused(name: str, broken: float) -> None:
+def test_nan_and_infinity_in_model_outputs_are_refused(name: str, broken: float) -> None:
     decoder: OutputDecoder = decoders.make(name, OPTIONS)
     for output in SHAPES[name]:
         outputs = filled(name)
@@ -103,7 +103,7 @@ def test_nan_and_infinity_are_refused(name: str, broken: float) -> None:
 
 @pytest.mark.parametrize("shape", [(2,), (1, 3), (2, 99), (2, 21, 8, 1), (3, 21, 8)])
 @each_decoder
-def test_outputs_of_another_shape_are_refused(name: str, shape: tuple[int, ...]) -> None:
+def test_model_outputs_of_an_unexpected_shape_are_refused(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InferenceFailed, match="expected"):
         decoders.make(name, OPTIONS).decode({"output": np.zeros(shape, np.float32)}, ROWS)
 

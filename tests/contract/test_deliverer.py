@@ -93,7 +93,7 @@ class TestWebhookDeliverer(DelivererContract):
     def received_ids(self) -> set[str]:
         return {entry["id"] for entry in self.seen}
 
-    async def test_every_connection_failure_gives_a_result_with_a_reason(self, tmp_path: Path) -> None:
+    async def test_every_connection_failure_gives_a_delivery_result_with_a_reason(self, tmp_path: Path) -> None:
         secret = tmp_path / "secret"
         secret.write_text(SECRET)
         for url in ("http://127.0.0.1:9/", "http://no-such-host.invalid/", "http://[::1/"):

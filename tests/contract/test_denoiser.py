@@ -47,14 +47,14 @@ def gain_db(denoiser: Denoiser, clean: list[Image], given: list[Image]) -> float
 class DenoiserContract:
     """Tests that every denoiser passes."""
 
-    def test_the_shape_is_kept_and_the_input_is_not_changed(self, denoiser: Denoiser) -> None:
+    def test_the_denoiser_keeps_the_frame_shape_and_does_not_change_its_input(self, denoiser: Denoiser) -> None:
         for frame in noisy(footage()):
             before = frame.copy()
             result = denoiser.denoise(frame)
             assert (result.shape, result.dtype) == (frame.shape, np.uint8)
             assert np.array_equal(frame, before)
 
-    def test_a_returned_frame_is_not_changed_later(self, denoiser: Denoiser) -> None:
+    def test_a_frame_that_the_denoiser_returned_is_not_changed_by_later_calls(self, denoiser: Denoiser) -> None:
         first, second, *_ = noisy(footage())
         denoiser.denoise(first)
         result = denoiser.denoise(second)
@@ -62,7 +62,7 @@ class DenoiserContract:
         denoiser.denoise(first)
         assert np.array_equal(result, kept)
 
-    def test_held_bytes_equal_the_memory_that_a_denoiser_keeps(self, denoiser: Denoiser) -> None:
+    def test_the_held_bytes_of_a_denoiser_equal_the_memory_that_it_keeps(self, denoiser: Denoiser) -> None:
         frames = noisy(footage())
         tracemalloc.start()
         try:
@@ -74,29 +74,29 @@ class DenoiserContract:
             tracemalloc.stop()
         assert denoiser.held_bytes <= held <= denoiser.held_bytes + 20_000
 
-    def test_the_same_footage_gives_the_same_result(self, denoiser: Denoiser) -> None:
+    def test_the_same_footage_gives_the_same_denoised_frames(self, denoiser: Denoiser) -> None:
         again = type(denoiser)()
         assert all(np.array_equal(denoiser.denoise(f), again.denoise(f)) for f in noisy(footage()))
 
-    def test_a_uniform_frame_is_not_changed(self, denoiser: Denoiser) -> None:
+    def test_the_denoiser_does_not_change_a_uniform_frame(self, denoiser: Denoiser) -> None:
         frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
         assert np.array_equal(denoiser.denoise(frame), frame)
 
-    def test_the_frame_size_may_change(self, denoiser: Denoiser) -> None:
+    def test_the_frame_size_of_a_denoiser_may_change(self, denoiser: Denoiser) -> None:
         for frame in noisy(footage())[:3]:
             denoiser.denoise(frame)
         for size in ((64, 48), (2, 2), (1, 1), (WIDTH, HEIGHT)):
             small = cv2.resize(noisy(footage())[0], size)
             assert denoiser.denoise(small).shape == small.shape
 
-    def test_clean_footage_keeps_its_quality(self, denoiser: Denoiser) -> None:
+    def test_denoised_clean_footage_keeps_its_quality(self, denoiser: Denoiser) -> None:
         assert all(cv2.PSNR(denoiser.denoise(f), f) > 35.0 for f in footage())
 
 
 class FilterContract(DenoiserContract):
     """Tests that every filter passes."""
 
-    def test_noisy_footage_gains_quality(self, denoiser: Denoiser) -> None:
+    def test_denoised_noisy_footage_has_a_higher_quality(self, denoiser: Denoiser) -> None:
         clean = footage()
         assert gain_db(denoiser, clean, noisy(clean)) > MIN_GAIN_DB
 
@@ -118,7 +118,7 @@ class TestAutoDenoiser(FilterContract):
     def denoiser(self) -> Denoiser:
         return AutoDenoiser()
 
-    def test_a_clean_frame_is_returned_as_the_same_object(self, denoiser: Denoiser) -> None:
+    def test_the_denoiser_returns_a_clean_frame_as_the_same_object(self, denoiser: Denoiser) -> None:
         assert all(denoiser.denoise(f) is f for f in footage())
 
     def test_a_denoiser_keeps_less_memory_for_a_clean_camera(self, denoiser: Denoiser) -> None:
@@ -127,7 +127,7 @@ class TestAutoDenoiser(FilterContract):
         assert denoiser.held_bytes == HEIGHT * WIDTH // 4
 
     @given(st.lists(st.tuples(st.floats(0.0, 4.0), st.integers(1, 60), st.integers(1, 60)), max_size=6), st.data())
-    def test_a_frame_is_filtered_only_if_its_noise_reaches_the_threshold(
+    def test_the_denoiser_filters_a_frame_only_if_its_noise_reaches_the_threshold(
         self, history: list[tuple[float, int, int]], data: st.DataObject
     ) -> None:
         denoiser, before = AutoDenoiser(), None
@@ -147,7 +147,7 @@ class TestAutoDenoiser(FilterContract):
         given = noisy(clean)
         assert gain_db(denoiser, clean, given) > gain_db(MedianDenoiser(), clean, given)
 
-    def test_a_moving_block_leaves_no_trail(self, denoiser: Denoiser) -> None:
+    def test_a_moving_block_leaves_no_trail_in_denoised_frames(self, denoiser: Denoiser) -> None:
         clean = footage()
         for frame in noisy(clean):
             result = denoiser.denoise(frame)
@@ -164,7 +164,7 @@ class TestAutoDenoiser(FilterContract):
 
 
 @pytest.mark.parametrize("sigma", [2.0, 5.0, 10.0, 20.0])
-def test_the_noise_level_is_estimated_within_8_percent(sigma: float) -> None:
+def test_the_denoiser_estimates_the_noise_level_within_8_percent(sigma: float) -> None:
     rng = np.random.default_rng(5)
     flat = np.full((HEIGHT, WIDTH), 128.0)
     one, two = (np.clip(flat + rng.normal(0.0, sigma, flat.shape), 0, 255).round().astype(np.uint8) for _ in range(2))
@@ -172,6 +172,6 @@ def test_the_noise_level_is_estimated_within_8_percent(sigma: float) -> None:
     assert noise_sigma(one, two) == pytest.approx(sigma, rel=0.08)
 
 
-def test_edges_do_not_count_as_noise() -> None:
+def test_edges_in_a_frame_do_not_count_as_noise() -> None:
     grey = cv2.cvtColor(footage()[0], cv2.COLOR_BGR2GRAY)
     assert noise_sigma(grey) < NOISY / 2

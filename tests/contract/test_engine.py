@@ -37,13 +37,15 @@ class EngineContract:
     def images(self, count: int) -> np.ndarray:
         return np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), np.uint8)
 
-    def test_every_batch_size_gives_one_output_row_per_image(self, engine: Engine) -> None:
+    def test_a_batch_of_any_size_gives_one_output_row_per_image(self, engine: Engine) -> None:
         for count in (1, 2, 7, 32):
             for array in engine.infer(self.images(count)).values():
                 assert array.shape[0] == count
                 assert array.dtype == np.float32
 
-    def test_a_batch_larger_than_the_batch_size_gives_the_outputs_of_its_parts(self, engine: Engine) -> None:
+    def test_images_beyond_the_maximum_batch_size_give_the_same_outputs_as_smaller_batches(
+        self, engine: Engine
+    ) -> None:
         whole = engine.infer(self.images(70))
         chunks = [engine.infer(self.images(70)[i : i + 10]) for i in range(0, 70, 10)]
         for name, array in whole.items():
@@ -54,14 +56,14 @@ class EngineContract:
         for name, array in engine.infer(images).items():
             np.testing.assert_allclose(engine.infer(images[4:5])[name][0], array[4], atol=1e-5)
 
-    def test_later_calls_do_not_change_returned_outputs(self, engine: Engine) -> None:
+    def test_later_engine_calls_do_not_change_returned_outputs(self, engine: Engine) -> None:
         kept = engine.infer(self.images(3))
         first = {name: array.copy() for name, array in kept.items()}
         engine.infer(self.images(4))
         for name, array in kept.items():
             np.testing.assert_array_equal(array, first[name])
 
-    def test_slots_filled_together_give_the_outputs_of_their_own_images(self, engine: Engine) -> None:
+    def test_batch_slots_filled_at_the_same_time_give_the_outputs_of_their_own_images(self, engine: Engine) -> None:
         alone = [engine.infer(self.images(count)) for count in range(1, engine.slot_count + 1)]
         slots = [engine.acquire() for _ in alone]
         for count, slot in enumerate(slots, 1):
@@ -72,7 +74,7 @@ class EngineContract:
                 np.testing.assert_allclose(array, expected[name], atol=1e-5)
             engine.release(slot)
 
-    def test_a_released_slot_gives_only_the_outputs_of_its_next_batch(self, engine: Engine) -> None:
+    def test_a_reused_batch_slot_gives_only_the_outputs_of_its_new_batch(self, engine: Engine) -> None:
         expected = engine.infer(self.images(2))
         with engine.slot() as slot:
             slot.pixels[:9] = self.images(9)
@@ -83,7 +85,7 @@ class EngineContract:
                 for name, array in engine.run(slot, 2).items():
                     np.testing.assert_allclose(array, expected[name], atol=1e-5)
 
-    def test_a_collected_batch_has_its_computing_time(self, engine: Engine) -> None:
+    def test_a_collected_batch_reports_its_computing_time(self, engine: Engine) -> None:
         assert 1 <= engine.parallel <= engine.slot_count
         with engine.slot() as slot:
             engine.run(slot, 3)
@@ -92,7 +94,7 @@ class EngineContract:
         assert engine.batch_size in engine.warm_up_s
         assert all(seconds > 0.0 for seconds in engine.warm_up_s.values())
 
-    def test_acquire_waits_until_a_slot_is_released(self, engine: Engine) -> None:
+    def test_acquire_waits_until_a_batch_slot_is_released(self, engine: Engine) -> None:
         slots = [engine.acquire() for _ in range(engine.slot_count)]
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(engine.acquire)
@@ -100,7 +102,7 @@ class EngineContract:
             engine.release(slots[0])
             assert waiting.result(30) is slots[0]
 
-    def test_slot_calls_out_of_order_are_refused(self, engine: Engine, model: Model) -> None:
+    def test_calls_on_a_batch_slot_in_a_wrong_order_are_refused(self, engine: Engine, model: Model) -> None:
         slot = engine.acquire()
         with pytest.raises(EngineStateError, match="slot is acquired: expected submitted"):
             engine.collect(slot)
@@ -120,11 +122,11 @@ class EngineContract:
             engine.submit(slot, 1)
 
     @pytest.mark.parametrize("rows", [0, 33])
-    def test_a_submitted_batch_must_fit_into_its_slot(self, engine: Engine, rows: int) -> None:
+    def test_a_submitted_batch_must_fit_into_its_batch_slot(self, engine: Engine, rows: int) -> None:
         with engine.slot() as slot, pytest.raises(BadBatch, match=f"has {rows} rows: expected 1 to 32"):
             engine.submit(slot, rows)
 
-    def test_a_slot_is_released_after_its_batch_if_the_caller_raises_an_error(self, engine: Engine) -> None:
+    def test_a_batch_slot_is_released_after_its_batch_if_the_caller_raises_an_error(self, engine: Engine) -> None:
         def submit_and_fail() -> None:
             with engine.slot() as slot:
                 engine.submit(slot, 1)
@@ -145,11 +147,11 @@ class EngineContract:
         ],
         ids=["float", "size", "no batch", "empty"],
     )
-    def test_a_batch_of_another_shape_or_type_is_refused(self, engine: Engine, bad: np.ndarray) -> None:
+    def test_a_batch_with_a_wrong_shape_or_type_is_refused(self, engine: Engine, bad: np.ndarray) -> None:
         with pytest.raises(BadBatch, match="expected uint8"):
             engine.infer(bad)
 
-    def test_calls_out_of_order_are_refused(self, engine: Engine, model: Model) -> None:
+    def test_engine_calls_in_a_wrong_order_are_refused(self, engine: Engine, model: Model) -> None:
         with pytest.raises(EngineStateError, match="call close first"):
             engine.load(model)
         engine.warm_up()
@@ -169,7 +171,7 @@ class FileEngineContract(EngineContract):
         with pytest.raises(ModelLoadFailed, match=r"model\.onnx"):
             backends.make(self.name).load(Model(model.manifest, tmp_path))
 
-    def test_a_model_whose_input_has_another_name_is_refused(self, model: Model) -> None:
+    def test_a_model_whose_input_name_differs_from_its_manifest_is_refused(self, model: Model) -> None:
         spec = model.manifest.input.model_copy(update={"name": "pictures"})
         renamed = Model(model.manifest.model_copy(update={"input": spec}), model.folder)
         with pytest.raises(ModelLoadFailed, match="expected one uint8 input named pictures"):
@@ -197,7 +199,7 @@ class TestTensorRt(EngineContract):
         yield engine
         rig.thread.close()
 
-    def test_outputs_equal_those_of_onnx_runtime(self, engine: Engine, model: Model) -> None:
+    def test_engine_outputs_equal_those_of_onnx_runtime(self, engine: Engine, model: Model) -> None:
         other = backends.make("onnxruntime")
         other.load(model)
         expected = other.infer(self.images(9))
@@ -209,7 +211,7 @@ class TestFake(EngineContract):
     name = "fake"
 
 
-def test_a_lost_device_is_reported_although_the_caller_has_failed_before() -> None:
+def test_device_lost_is_raised_even_if_the_caller_raises_another_error_first() -> None:
     def lost(_: Images) -> bool:
         raise DeviceLost("the GPU is gone")
 
@@ -227,7 +229,7 @@ def test_a_lost_device_is_reported_although_the_caller_has_failed_before() -> No
 
 
 class TestSizes:
-    def test_warm_up_sizes_double_up_to_the_largest(self) -> None:
+    def test_the_batch_sizes_of_the_warm_up_double_up_to_the_maximum(self) -> None:
         assert [warm_up_sizes(n) for n in (1, 2, 3, 8, 20)] == [
             [1],
             [1, 2],
@@ -236,7 +238,7 @@ class TestSizes:
             [1, 2, 4, 8, 16, 20],
         ]
 
-    def test_the_largest_of_equally_fast_batch_sizes_is_best(self) -> None:
+    def test_the_warm_up_chooses_the_largest_of_several_equally_fast_batch_sizes(self) -> None:
         assert best_batch_size({1: 0.0102, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 4
         assert best_batch_size({1: 0.004, 2: 0.003, 4: 0.002}) == 4
         assert best_batch_size({1: 0.0100, 2: 0.0104}) == 1

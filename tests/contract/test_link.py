@@ -72,7 +72,9 @@ class LinkContract(ABC):
     async def lower(self, settings: KafkaSettings, max_bytes: int) -> None:
         """Make the broker or gateway refuse frames larger than ``max_bytes`` from now on."""
 
-    async def test_acknowledged_records_are_complete_in_the_log(self, link: Link, log: KafkaLog) -> None:
+    async def test_records_that_a_link_acknowledged_are_complete_in_the_kafka_log(
+        self, link: Link, log: KafkaLog
+    ) -> None:
         headers = {"sightline-lane": b"live", "bytes": b"\x00\xff"}
         done = [
             await link.send(OutboundRecord(topic, key, b"\x00value", headers, 1, topic == FRAMES_LATE))
@@ -89,7 +91,7 @@ class LinkContract(ABC):
             partitions = [0 if topic == STATUS else partition_for(key, PARTITIONS) for key in ("gate", "yard")]
             assert [r.partition for r in found] == partitions
 
-    async def test_each_lane_keeps_its_order(self, link: Link, log: KafkaLog) -> None:
+    async def test_records_of_each_lane_keep_their_order(self, link: Link, log: KafkaLog) -> None:
         lanes = {topic: parcels(150, topic) for topic in (FRAMES, FRAMES_LATE, READINGS)}
         done = []
         for three in zip(*lanes.values(), strict=True):
@@ -98,7 +100,7 @@ class LinkContract(ABC):
         for topic in lanes:
             assert [number(r) for r in await read(log, topic)] == list(range(150)), topic
 
-    async def test_too_large_records_are_refused_and_the_other_records_arrive_in_order(
+    async def test_a_link_refuses_too_large_records_and_delivers_the_other_records_in_order(
         self, link: Link, log: KafkaLog, settings: KafkaSettings
     ) -> None:
         await self.lower(settings, 100_000)
@@ -178,7 +180,9 @@ class TestKafkaLink(LinkContract):
             await asyncio.sleep(0.05)
         await admin.close()
 
-    async def test_a_record_over_the_client_s_own_limit_is_refused(self, link: Link, log: KafkaLog) -> None:
+    async def test_a_record_over_the_size_limit_of_the_kafka_client_is_refused(
+        self, link: Link, log: KafkaLog
+    ) -> None:
         first, second = parcels(2)
         answers = await self.answers(link, [first, OutboundRecord(FRAMES, "gate", bytes(20_000_000), {}, 5), second])
         assert [type(answer) for answer in answers] == [type(None), RecordRefused, type(None)]
@@ -194,7 +198,9 @@ class TestKafkaLink(LinkContract):
         assert [r.partition for r in await read(log, FRAMES)] == [pinned]
         assert [r.partition for r in await read(log, READINGS)] == [partition_for("gate", PARTITIONS)]
 
-    async def test_pins_are_read_before_the_first_frame_is_sent(self, settings: KafkaSettings, log: KafkaLog) -> None:
+    async def test_partition_pins_are_read_before_the_first_frame_is_sent(
+        self, settings: KafkaSettings, log: KafkaLog
+    ) -> None:
         pinned, pins = (partition_for("gate", PARTITIONS) + 1) % PARTITIONS, dict[str, int]()
 
         async def refresh() -> None:
@@ -213,9 +219,7 @@ class TestKafkaLink(LinkContract):
         with pytest.raises(LinkLost, match="config topic"):
             await KafkaLink(settings, "agent-test", {}, refresh).open()
 
-    async def test_a_heartbeat_measures_the_difference_between_the_clocks_of_agent_and_broker(
-        self, link: Link
-    ) -> None:
+    async def test_a_heartbeat_measures_the_difference_between_agent_clock_and_broker_clock(self, link: Link) -> None:
         assert link.clock.estimate is None
         await link.publish(OutboundRecord(STATUS, "agent", b"beat"))
         await (await link.send(OutboundRecord(STATUS, "agent", b"ended", {}, 1)))

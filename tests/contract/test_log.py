@@ -125,7 +125,7 @@ class LogContract(ABC):
                 assert record.value == b"0"
                 break
 
-    async def test_consecutive_and_concurrent_reads_do_not_mix_their_records(self, log: Log) -> None:
+    async def test_consecutive_and_concurrent_reads_of_a_log_do_not_mix_their_records(self, log: Log) -> None:
         for topic, partition in ((FRAMES, 0), (FRAMES, 1), (RESULTS, 0)):
             for record in numbered(20, topic, partition):
                 await log.produce(record)
@@ -152,7 +152,7 @@ class LogContract(ABC):
         assert await log.beginnings(FRAMES) == {0: 0, 1: 0}
         assert await log.ends(STATUS) == {0: 0}
 
-    async def test_an_offset_is_found_by_the_time_of_writing(self, log: Log) -> None:
+    async def test_an_offset_is_found_by_the_time_at_which_its_record_was_written(self, log: Log) -> None:
         for value in (b"a", b"b"):
             await log.produce(Outgoing(FRAMES, 1, value))
         tp = TopicPartition(FRAMES, 1)
@@ -268,7 +268,7 @@ class LogContract(ABC):
         assert await values(log, RESULTS) == []
         assert await log.committed("engines", SOURCE) is None
 
-    async def test_close_may_be_called_twice(self, log: Log) -> None:
+    async def test_a_log_may_be_closed_twice(self, log: Log) -> None:
         await log.produce(Outgoing(FRAMES, 0, b"x"))
         await log.writer("node-0")
         await log.close()

@@ -139,14 +139,14 @@ class FaustHarness(Harness):
 class RunnerContract:
     """Tests that every runner passes."""
 
-    async def test_every_record_is_processed_in_offset_order(self, harness: Harness) -> None:
+    async def test_the_stream_runner_processes_every_record_in_offset_order(self, harness: Harness) -> None:
         await harness.start()
         await harness.feed(0, 31)  # the last groups are not full: the deadline flushes them
         await harness.written(31)
         assert await harness.echoes() == _dealt(31)
         await harness.stop()
 
-    async def test_a_stop_commits_the_records_that_it_flushes(self, harness: Harness) -> None:
+    async def test_a_stopping_stream_runner_commits_the_records_that_it_flushes(self, harness: Harness) -> None:
         await harness.start()
         await harness.feed(0, 20)
         await harness.written(18)
@@ -157,7 +157,7 @@ class RunnerContract:
         await harness.stop()
         assert await harness.echoes() == _dealt(40)  # each record exactly once: the stop left no record uncommitted
 
-    async def test_a_kill_loses_no_record(self, harness: Harness) -> None:
+    async def test_a_killed_stream_runner_loses_no_record(self, harness: Harness) -> None:
         await harness.start()
         await harness.feed(0, 25)
         await harness.written(9)

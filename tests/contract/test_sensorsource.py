@@ -53,7 +53,7 @@ class SensorSourceContract:
         """Return a sensor whose device is missing; None if a device cannot be missing."""
         return None
 
-    async def test_every_sensor_has_finite_readings(self, sensors: list[SensorConfig]) -> None:
+    async def test_every_sensor_of_a_source_has_finite_readings(self, sensors: list[SensorConfig]) -> None:
         sink = Listener()
         async with running(source_of(*sensors), sink):
             for each in sensors:
@@ -64,7 +64,7 @@ class SensorSourceContract:
             assert len(found) >= 3
             assert all(math.isfinite(value) for value in found)
 
-    async def test_a_cancelled_source_stops_and_may_run_again(self, sensors: list[SensorConfig]) -> None:
+    async def test_a_cancelled_sensor_source_stops_and_may_run_again(self, sensors: list[SensorConfig]) -> None:
         """The checks of the suite find leaked tasks and processes."""
         source = source_of(*sensors)
         for _ in range(2):
@@ -73,11 +73,13 @@ class SensorSourceContract:
                 await sink.has(sensors[0].name)
             assert task.cancelled()
 
-    async def test_a_source_may_be_cancelled_before_it_has_started(self, sensors: list[SensorConfig]) -> None:
+    async def test_a_sensor_source_may_be_cancelled_before_it_has_started(self, sensors: list[SensorConfig]) -> None:
         async with running(source_of(*sensors), Listener()):
             await asyncio.sleep(0)
 
-    async def test_a_missing_device_is_an_error_at_each_run(self, gone: SensorConfig | None) -> None:
+    async def test_each_run_of_a_sensor_source_without_its_device_raises_an_error(
+        self, gone: SensorConfig | None
+    ) -> None:
         if gone is None:
             return
         source = source_of(gone)
@@ -191,7 +193,7 @@ class TestModbusRtu(SensorSourceContract):
         return sensor("a", f"modbus:{tmp_path / 'no-such-device'}", options={"address": 0})
 
 
-def test_one_connection_feeds_all_of_its_sensors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_connection_to_a_device_delivers_the_readings_of_all_its_sensors(monkeypatch: pytest.MonkeyPatch) -> None:
     command = {"argv": ["read-sensors", "--all"]}
     sensors = [
         sensor("a", "command:all", options=command | {"field": "one"}),

@@ -89,7 +89,9 @@ class FrameSourceContract:
         """Return a function that ends the source if it does not end by itself."""
         return lambda: None
 
-    def test_a_source_yields_pictures_until_it_ends(self, source: FrameSource, finish: Callable[[], None]) -> None:
+    def test_a_camera_source_yields_pictures_until_it_ends(
+        self, source: FrameSource, finish: Callable[[], None]
+    ) -> None:
         source.open()
         found = [following(source) for _ in range(FRAMES)]
         assert {(f.image.dtype, f.image.ndim, f.image.shape[2]) for f in found[-1:]} == {(np.dtype(np.uint8), 3, 3)}
@@ -99,7 +101,7 @@ class FrameSourceContract:
             exhaust(source)
         source.close()
 
-    def test_frames_arrive_at_the_frame_rate_with_their_times(self, source: FrameSource) -> None:
+    def test_frames_arrive_at_the_configured_rate_with_their_capture_times(self, source: FrameSource) -> None:
         source.open()
         times = [following(source).captured_ns for _ in range(FRAMES)]
         source.close()
@@ -109,7 +111,7 @@ class FrameSourceContract:
         else:
             assert min(steps) >= 0
 
-    def test_a_picture_and_its_successors_share_no_memory(self, source: FrameSource) -> None:
+    def test_pictures_of_successive_frames_share_no_memory(self, source: FrameSource) -> None:
         source.open()
         first = following(source).image
         kept = first.copy()
@@ -120,7 +122,7 @@ class FrameSourceContract:
         assert not second.any()
         source.close()
 
-    def test_a_picture_is_decoded_once_when_it_is_first_used(self, source: FrameSource) -> None:
+    def test_the_picture_of_a_frame_is_decoded_once_when_it_is_first_used(self, source: FrameSource) -> None:
         source.open()
         _ = following(source)
         second = following(source)
@@ -131,7 +133,7 @@ class FrameSourceContract:
         assert abs(float(grey.mean()) - float(second.luma().mean())) < 24  # video's black is 16
         source.close()
 
-    def test_read_fails_on_a_closed_source_and_close_never_fails(self, source: FrameSource) -> None:
+    def test_reading_a_closed_camera_source_fails_and_closing_it_again_does_not(self, source: FrameSource) -> None:
         source.close()
         with pytest.raises(SourceUnusable, match="not open"):
             source.read()
@@ -141,7 +143,7 @@ class FrameSourceContract:
         with pytest.raises(SourceUnusable, match="not open"):
             source.read()
 
-    def test_a_closed_source_can_be_opened_again(self, source: FrameSource) -> None:
+    def test_a_closed_camera_source_can_be_opened_again(self, source: FrameSource) -> None:
         source.open()
         _ = following(source)
         source.close()
@@ -273,7 +275,7 @@ class TestRtspByUdp(_Rtsp):
     ],
     ids=["device", "file", "images", "web", "rtsp"],
 )
-def test_the_error_for_a_missing_source_names_the_source_and_a_retry_succeeds(source: FrameSource) -> None:
+def test_the_error_for_a_missing_camera_source_names_the_source_and_a_retry_succeeds(source: FrameSource) -> None:
     for _ in range(2):
         with pytest.raises(SourceUnusable, match=r"4095|clip\.mp4|folder|127\.0\.0\.1:9"):
             source.open()

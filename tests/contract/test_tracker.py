@@ -37,7 +37,7 @@ class TrackerContract:
         assert {track.name for tracks in seen for track in tracks} == {f"f{CONFIRM_FRAMES - 1}-0"}
         assert seen[-1][0].box == detection(180).box
 
-    def test_the_same_frames_give_the_same_tracks(self, tracker: Tracker) -> None:
+    def test_the_same_detections_give_the_same_tracks(self, tracker: Tracker) -> None:
         rng = random.Random(5)
         frames = [
             [detection(15 * n + rng.uniform(-3, 3)), detection(400 - 12 * n, 200 + rng.uniform(-3, 3))]
@@ -85,7 +85,9 @@ class TrackerContract:
         (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
         assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
 
-    def test_a_track_continues_with_a_detection_rather_than_with_its_faint_held_box(self, tracker: Tracker) -> None:
+    def test_a_held_track_continues_with_a_new_detection_rather_than_with_its_held_box(
+        self, tracker: Tracker
+    ) -> None:
         (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
         for n in range(5, 15):
             hold = HeldTrack(track.name, track.box, faint=True)

@@ -90,7 +90,7 @@ def test_the_agent_runs_without_packages_of_other_services(tmp_path: Path, argum
     assert "is forbidden" not in ran.stdout + ran.stderr
 
 
-def test_the_systemd_unit_starts_an_existing_command_in_a_tight_sandbox(tmp_path: Path) -> None:
+def test_the_agent_s_systemd_unit_starts_an_existing_command_in_a_tight_sandbox(tmp_path: Path) -> None:
     text = UNIT.read_text()
     (start,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
     words = shlex.split(start)
@@ -109,7 +109,7 @@ def test_the_systemd_unit_starts_an_existing_command_in_a_tight_sandbox(tmp_path
     assert float(level) < 2.0
 
 
-def test_the_installation_guide_creates_the_groups_and_folders_of_the_unit() -> None:
+def test_the_installation_guide_creates_the_groups_and_folders_of_the_systemd_unit() -> None:
     """The unit does not start without a group, or with a folder that its user cannot enter."""
     unit, guide = UNIT.read_text(), (ROOT / "docs" / "install-agent.md").read_text()
     (groups,) = re.findall(r"^SupplementaryGroups=(.*)$", unit, re.MULTILINE)
@@ -127,13 +127,13 @@ def test_the_systemd_unit_allows_every_kind_of_serial_port() -> None:
     assert allowed >= {"video4linux", "ttyUSB", "ttyACM", "ttyAMA", "ttyS"}
 
 
-def test_the_image_copies_existing_folders_only() -> None:
+def test_the_agent_s_container_image_copies_only_existing_folders() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (AGENT / "Dockerfile").read_text(), re.MULTILINE)
     for name in " ".join(copied).split():
         assert (ROOT / name).exists(), name
 
 
-def test_the_doctor_prints_brackets_in_names_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_agent_doctor_prints_brackets_in_names_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def examine(*_: object) -> AsyncIterator[Finding]:
         yield good("disk /srv/[/a]", "[b]")
         yield bad("link [fe80::1]:9092", "[c]", "[d]")

@@ -151,7 +151,7 @@ async def classified(log: MemoryLog, models: Path) -> list[Result]:
 
 
 @pytest.mark.e2e
-async def test_people_of_a_real_clip_get_the_colour_of_their_clothes_and_a_rule_selects_one_by_it(
+async def test_people_in_a_real_video_get_a_clothing_colour_by_which_a_rule_selects_one_person(
     shared_data: Path, tmp_path: Path
 ) -> None:
     adopt(shared_data / "yolox-nano.onnx", Repository(tmp_path), AdoptOptions("yolox-nano", "yolox", COCO_LABELS))

@@ -129,7 +129,7 @@ def test_the_reference_lists_every_topic_with_its_real_settings() -> None:
         assert (topic.compacted, topic.retention_ms) == (kept == "compacted", hours * 3_600_000), name
 
 
-def test_the_reference_has_every_header_state_and_reason() -> None:
+def test_the_reference_lists_every_header_state_and_reason() -> None:
     headers = {row[0].strip("`") for row in table_of("topics.md", "Header")}
     assert {h.FRAMES, h.ACCOUNT, h.LANE, h.PIPELINE, h.TRACEPARENT, *h.CLOUD_EVENT} < headers
     assert [row[0].strip("`") for row in table_of("ledger.md", "State")] == list(STATES)
@@ -144,7 +144,7 @@ def test_the_reference_lists_every_decoder_and_every_setting() -> None:
     assert settings == own | (Decoding.model_fields.keys() - {"settings"})
 
 
-def test_the_reference_has_every_manifest_key_and_field_of_a_report() -> None:
+def test_the_reference_lists_every_manifest_key_and_report_field() -> None:
     keys = {key.strip(" `") for row in table_of("models.md", "Key") for key in row[0].split(",")}
     assert keys == set(Manifest.model_fields)
     fields = {key.strip(" `") for row in table_of("models.md", "Field") for key in row[0].split(",")}

@@ -69,7 +69,7 @@ async def test_the_command_sensor_of_the_how_to_sends_readings(tmp_path: Path) -
         assert bench.withheld("gateway-load") == {}
 
 
-def test_the_reference_has_every_key_of_a_sensor() -> None:
+def test_the_reference_lists_every_key_of_a_sensor() -> None:
     keys = quoted(" ".join(cells(section("configuration.md", "### `[[sensors]]`"), 0)))
     assert set(SensorConfig.model_fields) - {"name", "site"} <= keys
 
@@ -85,7 +85,7 @@ OPTIONS: dict[str, tuple[type[ConfigSection], set[str]]] = {
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_the_reference_has_every_option_of_a_source(kind: str) -> None:
+def test_the_reference_lists_every_option_of_a_sensor_source(kind: str) -> None:
     text = section("configuration.md", "### `[[sensors]]`")
     rows = zip(cells(text, 0), cells(text, -1), strict=True)
     said = {option for source, options in rows if source.startswith(f"`{kind}") for option in quoted(options)}
@@ -94,7 +94,7 @@ def test_the_reference_has_every_option_of_a_source(kind: str) -> None:
     assert kind != "host:" or {f"host:{quantity}" for quantity in HOST_QUANTITIES} <= quoted(text)
 
 
-def test_the_sensor_reference_lists_all_reasons_and_all_flags_and_all_clocks() -> None:
+def test_the_sensor_reference_lists_all_withheld_reasons_quality_flags_and_clocks() -> None:
     reasons = [cell.strip("`") for cell in cells(section("ledger.md", "## Readings"), 0)[2:]]
     assert reasons == list(WITHHELD_READING_REASONS)
     numbers = [int(cell) for cell in cells(section("topics.md", "### Readings"), 0) if cell.isdigit()]

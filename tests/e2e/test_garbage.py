@@ -109,7 +109,9 @@ async def send(log: KafkaLog, values: list[bytes]) -> None:
         await log.produce(Outgoing(FRAMES, 0, value, key=b"road", headers=headers))
 
 
-async def test_damaged_frames_become_dead_letters_and_all_others_are_classified(log: KafkaLog, stack: Start) -> None:
+async def test_damaged_frames_become_dead_letters_and_all_other_frames_are_classified(
+    log: KafkaLog, stack: Start
+) -> None:
     await publish(log, [CAMERA, PIPELINE])
     await stack("engine", "engine", f"--models={MODELS}")
     await stack("prepare-live", "prepare", "--lane=live")

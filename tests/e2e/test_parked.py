@@ -193,7 +193,7 @@ def lost(found: Sequence[Result], from_s: float, until_s: float) -> list[Result]
     return [one for one in found if not from_s <= (one.captured_ns - 10**18) / 1e9 < until_s]
 
 
-def test_time_hidden_by_an_outage_or_an_overload_does_not_count_as_dwell(
+def test_time_without_frames_in_an_outage_or_overload_does_not_count_as_dwell_time(
     pipeline: Callable[..., list[Result]],
 ) -> None:
     rule = BAY.model_copy(update={"dwell_s": 30.0})

@@ -31,7 +31,7 @@ def test_an_agent_starts_with_the_site_file(last_good: LastGood) -> None:
     assert DesiredConfiguration(SITE, last_good).running.cameras == (GATE,)
 
 
-def test_the_config_topic_replaces_the_site_file_once_it_has_an_entry_of_the_site(last_good: LastGood) -> None:
+def test_the_config_topic_replaces_the_site_file_once_the_topic_has_an_entry_of_the_site(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(AWAY))
     assert desired.running.cameras == (GATE,)
@@ -101,7 +101,7 @@ def test_a_camera_moved_to_another_site_is_removed_from_the_agent(last_good: Las
     assert desired.running.cameras == ()
 
 
-def test_a_recreated_topic_without_entries_of_the_site_removes_no_camera(last_good: LastGood) -> None:
+def test_a_recreated_config_topic_without_entries_of_the_site_removes_no_camera(last_good: LastGood) -> None:
     """The topic was deleted and created again, and another site's file was applied before this site's file."""
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD))
@@ -116,7 +116,7 @@ def test_a_recreated_topic_without_entries_of_the_site_removes_no_camera(last_go
     assert (desired.running.cameras, desired.refused) == ((GATE,), [])
 
 
-def test_moved_and_removed_entries_stop_and_pins_stay_when_the_config_topic_has_lost_the_site(
+def test_moved_and_removed_entries_stop_and_pins_stay_if_the_topic_has_no_entry_of_the_site(
     last_good: LastGood,
 ) -> None:
     """The topic deletes tombstones after a while, so an agent that was off for long sees only some removals."""
@@ -131,7 +131,9 @@ def test_moved_and_removed_entries_stop_and_pins_stay_when_the_config_topic_has_
     assert DesiredConfiguration(SITE, last_good).pins == {"yard": 3}
 
 
-def test_an_agent_that_follows_no_topic_uses_the_site_file_and_ignores_saved_entries(last_good: LastGood) -> None:
+def test_an_agent_that_follows_no_config_topic_uses_the_site_file_and_ignores_saved_entries(
+    last_good: LastGood,
+) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD))
     desired.save()

@@ -68,7 +68,7 @@ class FleetRig:
         return [FakeFeed([], sensor) for sensor in sensors]
 
 
-async def test_only_changed_fleet_members_restart_and_the_old_member_ends_before_the_new_starts() -> None:
+async def test_only_changed_cameras_restart_and_the_old_camera_ends_before_the_new_one_starts() -> None:
     rig = FleetRig()
     await rig.fleet.apply([GATE, YARD], [HEAT])
     assert [c.config.name for c in rig.fleet.cameras] == ["gate", "yard"]
@@ -84,7 +84,7 @@ async def test_only_changed_fleet_members_restart_and_the_old_member_ends_before
     assert rig.fleet.cameras == rig.fleet.sensors == []
 
 
-async def test_an_equal_configuration_restarts_no_fleet_member() -> None:
+async def test_an_equal_configuration_restarts_no_camera_of_the_agent() -> None:
     rig = FleetRig()
     await rig.fleet.apply([GATE], [HEAT])
     await rig.fleet.apply([CameraConfig(name="gate", source="device:0")], [HEAT])
@@ -92,7 +92,7 @@ async def test_an_equal_configuration_restarts_no_fleet_member() -> None:
     await rig.fleet.stop()
 
 
-async def test_an_unusable_configuration_changes_no_fleet_member() -> None:
+async def test_an_unusable_configuration_changes_no_camera_of_the_agent() -> None:
     rig = FleetRig()
     await rig.fleet.apply([GATE], [])
     rig.refuse = True
@@ -102,7 +102,7 @@ async def test_an_unusable_configuration_changes_no_fleet_member() -> None:
     await rig.fleet.stop()
 
 
-async def test_the_failure_of_a_fleet_member_added_later_is_raised() -> None:
+async def test_the_failure_of_a_camera_added_later_is_raised() -> None:
     rig = FleetRig()
     await rig.fleet.apply([GATE], [])
     failed = asyncio.create_task(rig.fleet.failed())
@@ -113,7 +113,7 @@ async def test_the_failure_of_a_fleet_member_added_later_is_raised() -> None:
     await rig.fleet.cancel()
 
 
-async def test_the_fleet_is_over_when_all_cameras_have_ended() -> None:
+async def test_the_fleet_ends_when_all_its_cameras_have_ended() -> None:
     rig = FleetRig()
     over = asyncio.create_task(rig.fleet.over.wait())
     await rig.fleet.apply([GATE, YARD], [HEAT])
@@ -125,7 +125,7 @@ async def test_the_fleet_is_over_when_all_cameras_have_ended() -> None:
     await rig.fleet.stop()
 
 
-async def test_fleet_members_end_cleanly_when_a_change_of_the_fleet_is_cancelled() -> None:
+async def test_cameras_end_cleanly_when_a_change_of_the_configuration_is_cancelled() -> None:
     """The agent stops while a camera that was removed still finishes its last frame."""
     rig, asked = FleetRig(), asyncio.Event()
     await rig.fleet.apply([GATE, YARD], [])
@@ -140,7 +140,7 @@ async def test_fleet_members_end_cleanly_when_a_change_of_the_fleet_is_cancelled
     assert sorted(rig.log[2:]) == ["-gate", "-yard"]
 
 
-async def test_the_restart_of_a_changed_camera_does_not_end_the_fleet() -> None:
+async def test_the_restart_of_a_changed_camera_does_not_end_the_agent() -> None:
     rig = FleetRig()
     over = asyncio.create_task(rig.fleet.over.wait())
     await rig.fleet.apply([GATE], [])
@@ -152,7 +152,7 @@ async def test_the_restart_of_a_changed_camera_does_not_end_the_fleet() -> None:
     await rig.fleet.stop()
 
 
-async def test_a_failure_of_a_stopping_fleet_member_is_raised_after_all_members_have_ended() -> None:
+async def test_the_failure_of_a_stopping_camera_is_raised_after_all_cameras_have_ended() -> None:
     rig = FleetRig()
     await rig.fleet.apply([GATE, YARD], [])
     rig.made["gate"].fail(SpoolError("the disk is gone"))

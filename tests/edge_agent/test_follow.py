@@ -91,7 +91,7 @@ async def test_cameras_are_added_changed_and_removed_without_a_restart_of_the_ag
     await agent.require_no_holes()
 
 
-async def test_an_agent_restarted_without_the_topic_uses_the_last_good_configuration(
+async def test_an_agent_restarted_without_the_config_topic_uses_the_last_good_configuration(
     agent: AgentProcess, tmp_path: Path
 ) -> None:
     async def runs(*names: str) -> bool:

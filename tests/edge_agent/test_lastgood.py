@@ -43,7 +43,7 @@ def test_a_saved_configuration_is_loaded_again(tmp_path: Path) -> None:
     ],
     ids=lambda text: repr(text[:20]),
 )
-def test_an_unreadable_last_good_file_gives_an_empty_configuration(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_last_good_configuration_file_gives_an_empty_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
     assert LastGood(path).load() == SavedConfiguration()
@@ -63,7 +63,7 @@ def test_the_site_file_is_used_if_no_saved_entry_can_be_read(tmp_path: Path) -> 
     assert LastGood(path).load() == SavedConfiguration()
 
 
-def test_an_interrupted_save_leaves_the_old_last_good_file(tmp_path: Path) -> None:
+def test_an_interrupted_save_leaves_the_old_last_good_configuration_file(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     LastGood(path).save(SavedConfiguration({GATE.key: GATE}))
     path.with_suffix(".new").write_text('{"camera/ga')  # a power cut during the next save

@@ -83,7 +83,7 @@ def test_cameras_and_devices_need_no_permission_by_default(entry: ConfigEntry) -
     assert local(entry) == entry
 
 
-def test_rights_in_the_policy_are_granted_and_resolved_to_local_paths(tmp_path: Path) -> None:
+def test_rights_in_the_agent_policy_are_granted_and_resolved_to_local_paths(tmp_path: Path) -> None:
     policy = AgentPolicy(
         sources=("rtsp", "file", "mqtt"),
         hosts=("10.0.0.0/24", "*.plant.example"),
@@ -122,7 +122,7 @@ def test_rights_in_the_policy_are_granted_and_resolved_to_local_paths(tmp_path: 
             local(refused, policy)
 
 
-def test_a_topic_entry_with_a_variable_in_its_host_is_refused() -> None:
+def test_a_config_topic_entry_with_a_variable_in_its_host_is_refused() -> None:
     policy = AgentPolicy(secrets={"KEY": ("*",)})
     with pytest.raises(ConfigError, match="expected a host name or IP address"):
         local(camera("http://${KEY}.attacker.example/"), policy)
@@ -135,7 +135,7 @@ def test_a_symbolic_link_out_of_an_allowed_folder_is_refused(tmp_path: Path) -> 
         local(camera(f"{tmp_path}/videos/out/secret.mp4"), AgentPolicy(folders=(tmp_path / "videos",)))
 
 
-def test_the_site_file_grants_only_the_exact_uses_that_it_contains() -> None:
+def test_the_site_file_grants_the_config_topic_only_uses_that_the_site_file_contains() -> None:
     owned = login("rtsps://cam.example/live", "/etc/sightline/gate.password")
     command = sensor("command:pump", argv=("read-pump",))
     assert local(owned, None, owned) == owned
@@ -152,14 +152,14 @@ def test_the_site_file_grants_only_the_exact_uses_that_it_contains() -> None:
             local(changed, None, owned, command)
 
 
-def test_a_topic_entry_cannot_weaken_the_tls_of_a_camera_in_the_site_file() -> None:
+def test_a_config_topic_entry_cannot_weaken_the_tls_of_a_camera_in_the_site_file() -> None:
     owned = login("https://cam.example/live", "/etc/sightline/gate.password")
     assert local(owned, None, owned) == owned
     with pytest.raises(ConfigError):
         local(login("https://cam.example/live", "/etc/sightline/gate.password", tls="legacy"), None, owned)
 
 
-async def test_a_topic_entry_without_rights_is_reported_and_does_not_run(tmp_path: Path) -> None:
+async def test_a_config_topic_entry_without_rights_is_reported_and_does_not_run(tmp_path: Path) -> None:
     kept = camera(RTSP)
     desired = DesiredConfiguration(Site(name="north"), LastGood(tmp_path / "config.json"))
     view, log = ConfigView(desired.entries, desired.validate), MemoryLog()
@@ -186,7 +186,7 @@ def test_a_saved_entry_without_rights_does_not_run_after_a_restart(tmp_path: Pat
     assert "[commands]" in desired.refused[0]
 
 
-def test_the_policy_is_read_beside_the_site_file(tmp_path: Path) -> None:
+def test_the_agent_policy_is_read_from_the_folder_of_the_site_file(tmp_path: Path) -> None:
     site = tmp_path / "site.toml"
     assert load_policy(site) == AgentPolicy()
     (tmp_path / "agent.toml").write_text('[commands]\npump = ["read-pump"]\n')

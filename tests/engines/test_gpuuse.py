@@ -12,7 +12,7 @@ from engines.gpuuse import GpuMonitor, GpuUse, export_gpu_use, load_nvml
 from tests.engines.fakenvml import FakeNvml
 
 
-def test_the_use_of_every_gpu_is_read() -> None:
+def test_the_usage_of_every_gpu_is_read() -> None:
     monitor = GpuMonitor(FakeNvml)
     assert monitor.unavailable_reason == ""
     assert monitor.read() == [
@@ -21,13 +21,13 @@ def test_the_use_of_every_gpu_is_read() -> None:
     ]
 
 
-def test_a_lost_gpu_is_left_out() -> None:
+def test_a_lost_gpu_is_left_out_of_the_gpu_usage() -> None:
     nvml = FakeNvml()
     nvml.lost = {0}
     assert [use.index for use in GpuMonitor(lambda: nvml).read()] == [1]
 
 
-def test_gauges_leave_out_what_a_gpu_does_not_report() -> None:
+def test_gpu_metrics_leave_out_values_that_a_gpu_does_not_report() -> None:
     registry = CollectorRegistry()
     export_gpu_use(registry, GpuMonitor(FakeNvml))
     text = generate_latest(registry).decode()
@@ -48,7 +48,7 @@ def missing() -> Any:
         (lambda: FakeNvml("NVML Shared Library Not Found"), "NVML cannot be started: NVML Shared Library Not Found"),
     ],
 )
-def test_without_nvml_there_are_a_reason_and_no_gauges(load: Any, reason: str) -> None:
+def test_without_nvml_the_gpu_usage_has_a_reason_and_no_metrics(load: Any, reason: str) -> None:
     registry, monitor = CollectorRegistry(), GpuMonitor(load)
     export_gpu_use(registry, monitor)
     assert monitor.unavailable_reason.startswith(reason)
@@ -57,7 +57,7 @@ def test_without_nvml_there_are_a_reason_and_no_gauges(load: Any, reason: str) -
     monitor.close()
 
 
-def test_a_monitor_ends_the_use_of_nvml_once() -> None:
+def test_a_gpu_monitor_shuts_nvml_down_only_once() -> None:
     nvml = FakeNvml()
     monitor = GpuMonitor(lambda: nvml)
     monitor.close()
@@ -67,7 +67,7 @@ def test_a_monitor_ends_the_use_of_nvml_once() -> None:
 
 
 @pytest.mark.tensorrt
-def test_the_real_module_has_the_functions_of_the_fake() -> None:
+def test_the_real_nvml_module_has_the_functions_of_the_fake() -> None:
     real = pytest.importorskip("pynvml")
     assert load_nvml() is real
     for name, member in vars(FakeNvml).items():

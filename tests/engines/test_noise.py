@@ -10,7 +10,7 @@ import pytest
 from engines.noise import largest_difference
 
 
-def test_difference_is_relative_to_the_largest_expected_value() -> None:
+def test_the_difference_of_two_outputs_is_relative_to_the_largest_expected_value() -> None:
     large = (np.array([200.0, -400.0]), np.array([200.0, -402.0]))
     small = (np.array([0.1]), np.array([0.102]))
     assert largest_difference([small, large]) == pytest.approx(0.005)
@@ -18,7 +18,7 @@ def test_difference_is_relative_to_the_largest_expected_value() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_nan_in_any_output_is_a_difference(place: int) -> None:
+def test_nan_in_a_model_output_counts_as_a_difference(place: int) -> None:
     pairs = [(np.zeros(2), np.full(2, 0.01)), (np.zeros(2), np.full(2, 0.02))]
     pairs[place] = (np.zeros(2), np.array([0.0, np.nan]))
     assert math.isnan(largest_difference(pairs))

@@ -40,7 +40,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 100) + b"IDAT" + bytes(104)
 
 
-def test_files_are_taken_as_named_and_folders_by_name_with_their_sub_folders(tmp_path: Path) -> None:
+def test_classify_reads_files_in_the_given_order_and_folders_sorted_with_sub_folders(tmp_path: Path) -> None:
     names = ["b.png", "a.jpg", "sub/c.TIF", "sub/.hidden.png"]
     paths = {name: write(tmp_path / "folder", name) for name in names}
     (tmp_path / "folder" / "notes.txt").write_text("no picture")
@@ -49,7 +49,7 @@ def test_files_are_taken_as_named_and_folders_by_name_with_their_sub_folders(tmp
     assert found == [odd, paths["b.png"], paths["a.jpg"], paths["sub/c.TIF"]]
 
 
-def test_a_name_that_does_not_exist_and_a_folder_without_a_picture_are_refused(tmp_path: Path) -> None:
+def test_classify_refuses_a_missing_path_and_a_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a picture or a folder that exists"):
         find_pictures([write(tmp_path, "a.png"), tmp_path / "none.png"])
     (tmp_path / "empty").mkdir()
@@ -82,7 +82,7 @@ def test_a_picture_of_any_format_becomes_a_frame_that_prepare_accepts(
     assert np.abs(pixels.reshape(-1, 3).mean(0) - COLOUR).max() < 4.0
 
 
-def test_a_grey_picture_becomes_a_frame(tmp_path: Path) -> None:
+def test_a_greyscale_picture_becomes_a_frame(tmp_path: Path) -> None:
     kept = PictureCapture("classify-1", 7).take(write(tmp_path, "grey.png", flat()[:, :, 0]), 1)
     assert decode(Frame, kept.record).width == WIDTH
 
@@ -103,7 +103,7 @@ def unreadable(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def test_an_unreadable_picture_is_refused_with_its_reason_and_withheld_in_the_ledger(tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_refused_with_a_reason_and_counts_as_withheld_in_the_ledger(tmp_path: Path) -> None:
     capture = PictureCapture("classify-1", 7)
     bad = unreadable(tmp_path)
     for reason, path in bad.items():
@@ -127,7 +127,7 @@ def test_a_picture_too_large_for_a_record_is_refused_with_its_reason(
         PictureCapture("classify-1", 7).take(write(tmp_path, "a.png"), 1)
 
 
-def test_the_end_accounts_for_the_pictures_after_the_last_frame(tmp_path: Path) -> None:
+def test_the_epoch_end_accounts_for_unreadable_pictures_after_the_last_frame(tmp_path: Path) -> None:
     capture = PictureCapture("classify-1", 7)
     capture.take(write(tmp_path, "good.png"), 1)
     with pytest.raises(FrameUnusable):

@@ -108,7 +108,7 @@ class ClassifyBench:
         return {answer.picture.name: answer.outcome for answer in self.answers}
 
 
-async def test_every_picture_is_answered_once_and_the_ledger_balances(tmp_path: Path) -> None:
+async def test_every_picture_of_a_classify_run_gets_one_answer_and_the_ledger_balances(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path)
     pictures = bench.pictures(5)
     outcome = await bench.run(pictures)
@@ -120,7 +120,7 @@ async def test_every_picture_is_answered_once_and_the_ledger_balances(tmp_path: 
     assert (totals.captured, totals.delivered, totals.classified, totals.unaccounted) == (5, 5, 5, 0)
 
 
-async def test_frames_are_in_one_partition_in_order_and_name_their_pipeline(tmp_path: Path) -> None:
+async def test_frames_of_a_classify_run_go_in_order_to_one_partition_and_name_their_pipeline(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path)
     outcome = await bench.run(bench.pictures(3))
     partition = partition_for(outcome.stream, 4)
@@ -130,7 +130,7 @@ async def test_frames_are_in_one_partition_in_order_and_name_their_pipeline(tmp_
     assert [h.frames_of(record.headers)[0].seq for record in bench.log.frames] == [0, 1, 2]
 
 
-async def test_the_audit_of_the_whole_site_includes_the_run_and_balances(tmp_path: Path) -> None:
+async def test_the_audit_of_a_site_includes_a_classify_run_and_balances(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path)
     bad = tmp_path / "bad.jpg"
     bad.write_text("no picture")
@@ -141,7 +141,7 @@ async def test_the_audit_of_the_whole_site_includes_the_run_and_balances(tmp_pat
     assert balance.totals.withheld == {"unusable": 1}
 
 
-async def test_an_unreadable_picture_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+async def test_an_unreadable_picture_is_reported_and_the_other_pictures_are_classified(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path)
     first, second = bench.pictures(2)
     bad = tmp_path / "bad.jpg"
@@ -156,14 +156,16 @@ async def test_an_unreadable_picture_is_named_and_the_others_go_on(tmp_path: Pat
     assert (totals.captured, totals.withheld, totals.delivered) == (3, {"unusable": 1}, 2)
 
 
-async def test_only_unreadable_pictures_give_a_ledger_that_balances(tmp_path: Path) -> None:
+async def test_the_ledger_of_a_run_with_only_unreadable_pictures_balances(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path)
     outcome = await bench.run([tmp_path / "none.png"])
     assert (outcome.complete, outcome.balance.balanced, outcome.balance.totals.captured) == (False, True, 1)
 
 
 @pytest.mark.parametrize("batched", [False, True])
-async def test_a_dead_letter_is_reported_with_its_stage_and_error(tmp_path: Path, batched: bool) -> None:
+async def test_a_picture_that_becomes_a_dead_letter_is_reported_with_stage_and_error(
+    tmp_path: Path, batched: bool
+) -> None:
     def dead(record: LogRecord) -> list[Outgoing]:
         at = replace(record, topic="batches") if batched else record
         return [parked(at, "engine", ValueError("no such model"), "products" if batched else "")]
@@ -175,14 +177,14 @@ async def test_a_dead_letter_is_reported_with_its_stage_and_error(tmp_path: Path
     assert (outcome.complete, outcome.balance.balanced, outcome.balance.totals.dead) == (False, True, 1)
 
 
-async def test_a_shed_picture_is_an_answer_but_the_run_is_not_complete(tmp_path: Path) -> None:
+async def test_a_shed_picture_is_reported_and_makes_the_classify_run_incomplete(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path, lambda record: [result_of(record, outcome="shed", reason="stale")])
     outcome = await bench.run(bench.pictures(1))
     assert [(answer.outcome, answer.reason) for answer in bench.answers] == [("shed", "stale")]
     assert (outcome.complete, outcome.balance.balanced) == (False, True)
 
 
-async def test_pictures_without_an_answer_are_unaccounted_and_later_ones_are_not_sent(
+async def test_pictures_without_a_result_are_unaccounted_and_later_pictures_are_not_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "IN_FLIGHT", 2)
@@ -199,7 +201,7 @@ async def test_two_results_for_one_picture_are_a_duplicate(tmp_path: Path) -> No
     assert (len(bench.answers), outcome.balance.balanced, outcome.balance.totals.duplicates) == (1, False, 1)
 
 
-async def test_results_of_other_cameras_are_ignored(tmp_path: Path) -> None:
+async def test_a_classify_run_ignores_results_of_other_cameras(tmp_path: Path) -> None:
     def with_another(record: LogRecord) -> list[Outgoing]:
         mine = result_of(record)
         (frame,) = h.frames_of(record.headers)
@@ -213,7 +215,7 @@ async def test_results_of_other_cameras_are_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("known", "expected"), [(True, "one of products"), (False, "sightline config apply")])
-async def test_an_unknown_pipeline_is_refused_with_the_pipelines_of_the_site(
+async def test_the_error_for_an_unknown_pipeline_lists_the_pipelines_of_the_site(
     tmp_path: Path, known: bool, expected: str
 ) -> None:
     log = MemoryLog(1)

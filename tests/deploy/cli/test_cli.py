@@ -156,7 +156,7 @@ def test_the_error_for_an_unusable_file_names_the_file_and_the_expected_content(
     assert "a folder that exists" in refused("demo", "--report", str(tmp_path / "none" / "report.json"))
 
 
-def test_classify_checks_the_names_of_its_pictures_before_it_connects(tmp_path: Path, refused: Refused) -> None:
+def test_classify_checks_its_picture_paths_before_it_connects_to_kafka(tmp_path: Path, refused: Refused) -> None:
     words = ("classify", "--pipeline", "any", "--kafka", NOWHERE)
     assert "expected a picture or a folder that exists" in refused(*words, str(tmp_path / "none.png"))
     assert "expected a folder with JPEG" in refused(*words, str(tmp_path))
@@ -187,7 +187,9 @@ def test_an_address_on_the_command_line_is_validated(refused: Refused) -> None:
 
 
 @pytest.mark.kafka
-async def test_json_output_has_the_same_content_as_the_topics(kafka: str, prefix: str, tmp_path: Path) -> None:
+async def test_json_output_of_a_command_has_the_same_content_as_the_topics(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
     env = {"SIGHTLINE_KAFKA": kafka, "SIGHTLINE_KAFKA_PREFIX": prefix}
     assert invoke("topics", "verify", **env)[0] == USAGE_EXIT
     assert invoke("topics", "create", "--partitions", "2", **env)[0] == 0
@@ -239,14 +241,14 @@ def test_a_command_reports_a_full_disk_in_one_line(tmp_path: Path, home: Path) -
     assert (code, out, err) == (USAGE_EXIT, "", "error: No space left on device: expected a disk with free space\n")
 
 
-def test_a_command_reports_a_home_that_is_a_file_in_one_line(tmp_path: Path, call: Invoke) -> None:
+def test_a_command_reports_a_home_folder_that_is_a_file_in_one_line(tmp_path: Path, call: Invoke) -> None:
     (tmp_path / "file").touch()
     code, _, err = call("kafka", "start", SIGHTLINE_HOME=str(tmp_path / "file"))
     assert (code, err) == (USAGE_EXIT, f"error: {tmp_path}/file/kafka: Not a directory: expected a folder\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"whsec_not base64"])
-def test_the_receiver_command_reports_an_unusable_secret_in_one_line(
+def test_the_webhook_receiver_command_reports_an_unusable_secret_in_one_line(
     tmp_path: Path, content: bytes, call: Invoke
 ) -> None:
     (tmp_path / "secret").write_bytes(content)

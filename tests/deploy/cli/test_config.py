@@ -65,7 +65,7 @@ async def _put(log: MemoryLog, key: str, value: bytes) -> None:
     await log.produce(Outgoing(CONFIG, 0, value, key=key.encode()))
 
 
-def test_apply_prints_added_changed_and_removed_entries(log: MemoryLog, file: Path) -> None:
+def test_config_apply_prints_added_changed_and_removed_entries(log: MemoryLog, file: Path) -> None:
     assert invoke("apply", write(file, "south", "dock")).exit_code == 0
     assert invoke("apply", write(file, "north", "gate", "yard")).exit_code == 0
     result = invoke("apply", write(file, "north", "gate", "road", fps=3.0))
@@ -78,7 +78,7 @@ def test_apply_prints_added_changed_and_removed_entries(log: MemoryLog, file: Pa
     assert keys(log) == ["camera/dock", "camera/gate", "camera/road"]
 
 
-def test_a_dry_run_prints_the_changes_and_writes_nothing(log: MemoryLog, file: Path) -> None:
+def test_a_dry_run_of_config_apply_prints_the_changes_and_writes_nothing(log: MemoryLog, file: Path) -> None:
     invoke("apply", write(file, "north", "gate"))
     result = invoke("apply", write(file, "north", "yard"), "--dry-run", "--json")
     assert json.loads(result.output) == {
@@ -103,9 +103,7 @@ def test_a_camera_of_another_site_is_refused_until_take_over_is_passed(log: Memo
     assert keys(log) == ["camera/gate", "camera/yard"]
 
 
-def test_apply_replaces_invalid_entries_of_its_file_and_reports_other_invalid_entries(
-    log: MemoryLog, file: Path
-) -> None:
+def test_config_apply_replaces_invalid_entries_of_its_file_and_reports_others(log: MemoryLog, file: Path) -> None:
     put(log, "camera/gate", b"{}")
     put(log, "camera/lost", b'{"name": "lost"}')
     result = invoke("apply", write(file, "north", "gate"), "--json")
@@ -120,7 +118,7 @@ def test_apply_replaces_invalid_entries_of_its_file_and_reports_other_invalid_en
     assert invoke("apply", str(file)).exit_code == 0
 
 
-def test_unsigned_entries_are_refused_while_a_public_key_is_configured(
+def test_unsigned_config_entries_are_refused_while_a_public_key_is_configured(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = str(tmp_path / "config.key")
@@ -141,7 +139,7 @@ def test_unsigned_entries_are_refused_while_a_public_key_is_configured(
     assert keys(log) == ["camera/road"]
 
 
-def test_an_entry_of_no_site_is_reported_with_the_command_that_removes_it(log: MemoryLog, file: Path) -> None:
+def test_a_config_entry_of_no_site_is_reported_with_the_command_that_removes_it(log: MemoryLog, file: Path) -> None:
     """Entries of an older version do not name their sites."""
     put(log, "rule/old", b'{"name": "old", "type": "threshold", "sensor": "s", "above": 1}')
     (line,) = [line for line in invoke("apply", write(file, "north")).output.splitlines() if line.startswith("?")]
@@ -153,7 +151,7 @@ def test_an_entry_of_no_site_is_reported_with_the_command_that_removes_it(log: M
 PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
 
 
-def test_a_concurrent_apply_that_began_later_fences_the_earlier_one(
+def test_of_two_concurrent_config_applies_the_later_one_fences_the_earlier_one(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(f'name = "north"\n{PIPELINE}')
@@ -173,7 +171,7 @@ def test_a_concurrent_apply_that_began_later_fences_the_earlier_one(
     assert asyncio.run(read(log)).entries["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
 
-def test_a_dry_run_does_not_fence_another_writer(log: MemoryLog, file: Path) -> None:
+def test_a_dry_run_of_config_apply_does_not_fence_another_writer(log: MemoryLog, file: Path) -> None:
     async def both() -> None:
         changing = await log.writer(WRITER)
         await config._apply(log, file, site.load(file), dry_run=True, take_over=False)
@@ -184,7 +182,7 @@ def test_a_dry_run_does_not_fence_another_writer(log: MemoryLog, file: Path) -> 
     assert keys(log) == ["camera/gate"]
 
 
-def test_remove_refuses_unknown_keys_and_pins(log: MemoryLog) -> None:
+def test_config_remove_refuses_unknown_keys_and_pins(log: MemoryLog) -> None:
     put(log, "pin/gate", b'{"name": "gate", "partition": 1}')
     assert "config show" in invoke("remove", "camera/gone").stderr
     assert "partition" in invoke("remove", "pin/gate").stderr
@@ -192,7 +190,7 @@ def test_remove_refuses_unknown_keys_and_pins(log: MemoryLog) -> None:
 
 
 @pytest.mark.parametrize("key", ["pin/gate", "camera/[/gate]"])
-def test_remove_deletes_an_invalid_entry_under_any_key(log: MemoryLog, key: str) -> None:
+def test_config_remove_deletes_an_invalid_entry_under_any_key(log: MemoryLog, key: str) -> None:
     put(log, key, b"{}")
     result = invoke("remove", key)
     assert (result.exit_code, result.output.splitlines()[-1]) == (0, f"removed: {key}")
@@ -210,7 +208,7 @@ end = [0.5, %s]
 """
 
 
-def test_a_wrong_rule_in_the_file_is_refused_with_its_key_value_and_expected_value(
+def test_the_error_for_a_wrong_rule_in_a_site_file_names_key_value_and_expected_value(
     log: MemoryLog, file: Path
 ) -> None:
     write(file, "north", "gate")
@@ -256,7 +254,7 @@ async def test_a_config_commit_on_kafka_is_read_back_and_fences_an_earlier_write
     await topicadmin.remove(settings, prefix)
 
 
-def test_check_warns_of_a_rule_that_cannot_fire_and_exits_with_0(file: Path) -> None:
+def test_config_check_warns_of_a_rule_that_cannot_fire_and_exits_with_0(file: Path) -> None:
     sensor = 'name = "s"\nsource = "simulated:temperature"\nquantity = "t"\nunit = "Cel"\nrate_hz = 0.2'
     file.write_text(f'[[sensors]]\n{sensor}\n[[rules]]\ntype = "threshold"\nname = "hot"\nsensor = "s"\nabove = 60\n')
     text = invoke("check", str(file))
@@ -269,7 +267,7 @@ def test_check_warns_of_a_rule_that_cannot_fire_and_exits_with_0(file: Path) -> 
     assert (report["entries"], warning["rule"], warning["key"]) == (2, "hot", "min_readings")
 
 
-def test_check_warns_of_a_camera_with_legacy_tls(file: Path) -> None:
+def test_config_check_warns_of_a_camera_with_legacy_tls(file: Path) -> None:
     file.write_text('[[cameras]]\nname = "old"\nsource = "https://10.0.0.9/a.jpg"\nstream.tls = "legacy"\n')
     text = invoke("check", str(file))
     assert (text.exit_code, "camera old: stream.tls" in text.stderr) == (0, True)
@@ -277,7 +275,7 @@ def test_check_warns_of_a_camera_with_legacy_tls(file: Path) -> None:
     assert (warning["camera"], warning["key"]) == ("old", "stream.tls")
 
 
-def test_check_compares_the_labels_of_rules_with_those_of_the_models(file: Path) -> None:
+def test_config_check_compares_the_labels_of_rules_with_those_of_the_models(file: Path) -> None:
     file.write_text(
         '[[cameras]]\nname = "c"\nsource = "simulated:road"\n'
         '[[pipelines]]\nname = "p"\nmodel = "regions"\nwidth = 64\nheight = 64\n'
@@ -304,12 +302,12 @@ on = ["LABEL"]
 """
 
 
-def test_check_accepts_a_second_model_that_is_a_classifier_for_known_labels(file: Path) -> None:
+def test_config_check_accepts_a_classifier_as_second_model_for_known_labels(file: Path) -> None:
     file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "car"))
     assert invoke("check", str(file), "--models", str(MODELS)).exit_code == 0
 
 
-def test_check_refuses_a_second_model_for_a_label_that_the_first_model_does_not_have(file: Path) -> None:
+def test_config_check_refuses_a_second_model_for_a_label_that_the_first_model_lacks(file: Path) -> None:
     file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "unicorn"))
     result = invoke("check", str(file), "--models", str(MODELS))
     assert result.exit_code == USAGE_EXIT
@@ -317,7 +315,7 @@ def test_check_refuses_a_second_model_for_a_label_that_the_first_model_does_not_
     assert invoke("check", str(file)).exit_code == 0  # without the repository, labels are unknown
 
 
-def test_check_refuses_a_second_model_that_is_a_detector(file: Path, tmp_path: Path) -> None:
+def test_config_check_refuses_a_detector_as_second_model(file: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     for name in ("regions", "boxes"):
         shutil.copytree(MODELS / "regions", models / name)
@@ -330,7 +328,7 @@ def test_check_refuses_a_second_model_that_is_a_detector(file: Path, tmp_path: P
     assert "pipelines.0.then.0.model = 'boxes (decoder yolov8)': expected a classifier" in result.stderr
 
 
-def test_check_refuses_two_second_models_of_one_name(file: Path) -> None:
+def test_config_check_refuses_two_second_models_with_the_same_name(file: Path) -> None:
     then = SECOND.replace("MODEL", "regions").replace("LABEL", "car")
     file.write_text(then + then[then.index("[[pipelines.then]]") :])
     result = invoke("check", str(file))

@@ -20,7 +20,7 @@ from tests.engines.fakenvml import FakeNvml
 from tests.paths import MODELS
 
 
-def test_the_doctor_prints_its_report_as_json_with_a_timing_per_backend() -> None:
+def test_the_engine_doctor_prints_a_json_report_with_the_speed_of_each_backend() -> None:
     result = CliRunner().invoke(app, ["engine", "doctor", "--json", "--models", str(MODELS)])
     report = json.loads(result.stdout)
     assert report["backends"]["onnxruntime"] == ""
@@ -28,13 +28,13 @@ def test_the_doctor_prints_its_report_as_json_with_a_timing_per_backend() -> Non
     assert [timing["error"] for timing in report["models"]] == [""] * len(report["models"])
 
 
-def test_the_doctor_prints_a_table_with_the_choice_of_auto() -> None:
+def test_the_engine_doctor_prints_the_backend_that_auto_chooses() -> None:
     result = CliRunner().invoke(app, ["engine", "doctor"])
     assert result.exit_code == 0
     assert "auto chooses" in result.stdout
 
 
-def test_the_doctor_prints_the_use_of_gpus_or_why_it_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_doctor_prints_the_gpu_usage_or_why_it_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "GpuMonitor", lambda: GpuMonitor(FakeNvml))
     assert "GPU use: 0 NVIDIA H0: 40 % computing, 1.0 of 16.0 GiB, 51 °C" in printed()
     assert "GPU use: 1 NVIDIA H1: 41 % computing, 1.0 of 16.0 GiB\n" in printed()
@@ -48,20 +48,20 @@ def printed() -> str:
     return result.stdout
 
 
-def test_a_node_without_models_is_refused() -> None:
+def test_the_engine_command_without_a_model_repository_is_refused() -> None:
     result = CliRunner().invoke(app, ["engine"])
     assert result.exit_code == USAGE_EXIT
     assert "--models" in result.stderr
 
 
-def test_an_unusable_backend_is_refused_with_its_reason() -> None:
+def test_an_unusable_engine_backend_is_refused_with_its_reason() -> None:
     with pytest.raises(ConfigError, match="replace the package onnxruntime by onnxruntime-gpu"):
         require_usable("onnxruntime-cuda")
     with pytest.raises(ConfigError, match="expected one of auto, fake, onnxruntime, onnxruntime-cuda, openvino"):
         require_usable("abacus")
 
 
-def test_auto_makes_the_chosen_engine() -> None:
+def test_backend_auto_creates_an_engine_of_the_chosen_backend() -> None:
     model = Repository(MODELS).open("regions")
     with capture_logs() as lines:
         engine = make_engine(model, "auto", 1)

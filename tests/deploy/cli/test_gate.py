@@ -37,7 +37,7 @@ def result(seq: int, *lefts: float, sampled: bool = False) -> bytes:
     )
 
 
-async def test_gate_report_counts_misses_except_for_objects_behind_a_mask() -> None:
+async def test_the_gate_report_counts_missed_objects_except_those_behind_a_mask() -> None:
     log = MemoryLog(2)
     await publish(log, [CameraConfig(name="yard", source="device:0", gate=GateConfig(masks=(LEFT_HALF,)))])
     behind, beside = 100.0, 500.0

@@ -77,7 +77,7 @@ def parsed(*words: str | Path) -> Any:
 
 
 @pytest.mark.usefixtures("child")
-def test_add_names_the_settings_that_the_file_does_not_show(tmp_path: Path) -> None:
+def test_models_add_prints_the_settings_that_the_model_file_does_not_state(tmp_path: Path) -> None:
     output = models("add", classifier(tmp_path / "Mean Colours.onnx"))
     assert "softmax" in output
     assert "The file does not show: labels, colour, fit, mean, scale." in output
@@ -86,7 +86,7 @@ def test_add_names_the_settings_that_the_file_does_not_show(tmp_path: Path) -> N
     assert [row["name"] for row in parsed("list")] == ["mean-colours"]
 
 
-def test_options_of_add_reach_the_manifest(tmp_path: Path) -> None:
+def test_options_of_models_add_are_written_to_the_manifest(tmp_path: Path) -> None:
     file = table(tmp_path / "m.onnx", DETECTOR)
     fixed = ("--colour", "bgr", "--fit", "letterbox", "--mean", "1", "2", "3", "--scale", "1", "1", "0.5")
     report = parsed("add", file, "faces", "--labels", "background,face", "--decoder", "corners", *fixed)
@@ -98,7 +98,7 @@ def test_options_of_add_reach_the_manifest(tmp_path: Path) -> None:
     assert (manifest["versions"], manifest["served"]) == ([1], 1)
 
 
-def test_settings_of_a_decoder_are_options_too(tmp_path: Path) -> None:
+def test_models_add_accepts_decoder_settings_as_options(tmp_path: Path) -> None:
     scaled = {"scores": DETECTOR["scores"], "boxes": DETECTOR["boxes"] * 64}
     file = table(tmp_path / "m.onnx", scaled)
     parsed("add", file, "px", "--decoder", "corners", "--set", "unit=px")
@@ -112,13 +112,13 @@ def test_settings_of_a_decoder_are_options_too(tmp_path: Path) -> None:
     assert parsed("show", "px")["versions"] == [1]
 
 
-def test_check_stores_nothing(tmp_path: Path) -> None:
+def test_models_check_stores_no_model(tmp_path: Path) -> None:
     report = parsed("check", classifier(tmp_path / "m.onnx", ("N", 8, 8, 3)))
     assert (report["layout"], report["model"], report["max_batch"]) == ("nhwc", "", 8)
     assert not (tmp_path / "models").exists()
 
 
-def test_show_prints_a_pipeline_to_copy_into_the_site_file(tmp_path: Path) -> None:
+def test_models_show_prints_a_pipeline_to_copy_into_the_site_file(tmp_path: Path) -> None:
     models("add", classifier(tmp_path / "m.onnx"), "colours")
     output = models("show", "colours")
     assert "origin.assumed" in output
@@ -130,7 +130,7 @@ def test_show_prints_a_pipeline_to_copy_into_the_site_file(tmp_path: Path) -> No
     ("fit", "box"),
     [("stretch", [50, 50, 100, 100]), ("letterbox", [50, 50, 100, 100]), ("crop", [75, 50, 100, 100])],
 )
-def test_test_draws_the_boxes_in_the_frame(tmp_path: Path, fit: str, box: list[float]) -> None:
+def test_models_test_draws_detected_boxes_into_the_picture(tmp_path: Path, fit: str, box: list[float]) -> None:
     models("add", table(tmp_path / "m.onnx", DETECTOR), "faces", "--labels", "background,face", "--fit", fit)
     picture = tmp_path / "frame.png"
     cv2.imwrite(str(picture), np.full((100, 200, 3), 60, np.uint8))
@@ -143,7 +143,7 @@ def test_test_draws_the_boxes_in_the_frame(tmp_path: Path, fit: str, box: list[f
     assert (np.abs(drawn.astype(int) - (80, 220, 80)).max(axis=2) < 40).any()
 
 
-def test_pictures_of_one_name_in_two_folders_are_both_written(tmp_path: Path) -> None:
+def test_models_test_writes_two_pictures_of_the_same_name_from_different_folders(tmp_path: Path) -> None:
     models("add", classifier(tmp_path / "m.onnx"), "colours")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -152,7 +152,7 @@ def test_pictures_of_one_name_in_two_folders_are_both_written(tmp_path: Path) ->
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["x-2-colours.jpg", "x-colours.jpg"]
 
 
-def test_benchmark_measures_each_batch_size(tmp_path: Path) -> None:
+def test_models_benchmark_measures_each_batch_size(tmp_path: Path) -> None:
     models("add", classifier(tmp_path / "m.onnx"), "colours")
     result = CliRunner().invoke(
         app, ["models", "benchmark", "colours", "--seconds", "0", "--backend", "onnxruntime", "--json"]
@@ -164,7 +164,7 @@ def test_benchmark_measures_each_batch_size(tmp_path: Path) -> None:
     assert all(row["images_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in rows)
 
 
-def test_benchmark_closes_an_engine_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_benchmark_closes_an_engine_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models("add", classifier(tmp_path / "m.onnx"), "colours")
     engine = FakeEngine(fails=lambda _: True)
     monkeypatch.setattr(backends, "make", lambda _: engine)
@@ -175,7 +175,7 @@ def test_benchmark_closes_an_engine_that_fails(tmp_path: Path, monkeypatch: pyte
         engine.model  # noqa: B018  (raises without a model)
 
 
-def test_compare_prints_the_agreement_of_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_compare_prints_the_agreement_of_a_candidate_model(monkeypatch: pytest.MonkeyPatch) -> None:
     log = MemoryLog()
     monkeypatch.setattr(compare, "on_log", lambda _client, _kafka, _prefix, work: asyncio.run(work(log)))
     written: list[bytes] = [b"no record"]
@@ -219,7 +219,7 @@ def test_the_error_for_an_unusable_argument_names_the_option(tmp_path: Path) -> 
     assert "--backend = 'abacus'" in refused("benchmark", "colours", "--backend", "abacus")
 
 
-def test_pull_refuses_plain_http_and_a_hash_that_is_none(tmp_path: Path) -> None:
+def test_models_pull_refuses_plain_http_and_an_invalid_hash(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9/m.onnx"
     assert "not HTTPS: expected an address that begins with https://" in refused("pull", url, "--sha256", "0" * 64)
     assert "expected 64 hexadecimal digits" in refused("pull", url, "--sha256", "abc")

@@ -33,7 +33,7 @@ def pulled(folder: Path, url: str, sha256: str = HASH, max_bytes: int = 20_000) 
     return pull(url, sha256, folder, max_bytes, httpx.Client(transport=httpx.MockTransport(answer)))
 
 
-def test_a_file_is_stored_under_the_name_in_its_address(tmp_path: Path) -> None:
+def test_a_downloaded_model_file_is_stored_under_the_file_name_of_its_url(tmp_path: Path) -> None:
     path = pulled(tmp_path, URL, HASH.upper())
     assert (path.name, path.read_bytes()) == ("cars.onnx", CONTENT)
     assert pulled(tmp_path, "https://models.test/hop/2").read_bytes() == CONTENT

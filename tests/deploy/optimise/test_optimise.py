@@ -74,7 +74,7 @@ def refused(*words: str | Path) -> str:
     return line
 
 
-def test_int8_is_stored_in_both_forms_with_its_origin_and_its_accuracy(
+def test_an_int8_model_is_stored_in_both_forms_with_its_origin_and_its_accuracy(
     labelled: Path, repository: Repository
 ) -> None:
     found = report("--precision", "int8", "--calibrate", labelled, "--max-loss", "0.1")
@@ -91,7 +91,9 @@ def test_int8_is_stored_in_both_forms_with_its_origin_and_its_accuracy(
         assert manifest.origin["file"] == "small.onnx"
 
 
-def test_fp16_is_compared_by_agreement_without_labels(labelled: Path, repository: Repository) -> None:
+def test_an_fp16_model_is_compared_by_agreement_if_pictures_have_no_labels(
+    labelled: Path, repository: Repository
+) -> None:
     for picture in (labelled / "a").iterdir():
         (repository.root.parent / picture.name).write_bytes(picture.read_bytes())
     output = optimise("--precision", "fp16", "--calibrate", repository.root.parent)
@@ -101,7 +103,7 @@ def test_fp16_is_compared_by_agreement_without_labels(labelled: Path, repository
     assert repository.open("small-fp16").manifest.precision == "fp16"
 
 
-def test_a_version_is_stored_only_if_it_loses_at_most_the_bound(
+def test_an_optimised_model_is_stored_only_if_its_loss_is_within_the_bound(
     labelled: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(model: Any) -> Any:
@@ -118,7 +120,7 @@ def test_a_version_is_stored_only_if_it_loses_at_most_the_bound(
     assert "small-fp16@1 stored in" in optimise(*words, "--max-loss", str(loss))
 
 
-def test_a_new_version_of_the_same_name_is_not_served_before_it_is_promoted(
+def test_an_optimised_version_of_the_same_name_is_not_served_before_it_is_promoted(
     labelled: Path, repository: Repository
 ) -> None:
     found = report("--precision", "fp16", "--calibrate", labelled, "--name", "small")
@@ -126,7 +128,7 @@ def test_a_new_version_of_the_same_name_is_not_served_before_it_is_promoted(
     assert repository.promoted("small") == 1
 
 
-def test_pictures_of_the_test_folder_are_not_used_for_calibration(labelled: Path) -> None:
+def test_pictures_of_the_test_folder_are_not_used_for_int8_calibration(labelled: Path) -> None:
     found = report(
         *("--precision", "int8", "--form", "u8s8", "--calibrate", labelled / "a", "--test", labelled),
         *("--max-loss", "1", "--name", "tiny"),
@@ -163,7 +165,7 @@ def test_a_model_without_its_keras_file_cannot_be_pruned(labelled: Path) -> None
     )
 
 
-def test_pruning_without_keras_names_the_extra(
+def test_the_error_for_pruning_without_keras_names_the_extra_to_install(
     labelled: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "find_spec", lambda name: None)

@@ -65,17 +65,17 @@ async def test_regions_of_the_newest_frames_are_prepared_in_the_same_way_as_in_a
     np.testing.assert_allclose(whole[0, 8, 2], (0, 0, 200), atol=10)
 
 
-async def test_a_detector_gets_whole_frames() -> None:
+async def test_calibration_pictures_of_a_detector_are_whole_frames() -> None:
     found = await from_log(await log_of(encode(frame(1, ()))), manifest("yolox"), 9)
     assert [picture.shape for picture in found] == [(1, SIZE, SIZE, 3)]
 
 
-async def test_a_site_without_frames_is_refused() -> None:
+async def test_taking_calibration_pictures_from_a_site_without_frames_is_refused() -> None:
     with pytest.raises(ConfigError, match="--from-log = '5': expected a site whose topic frames has pictures"):
         await from_log(await log_of(), manifest(), 5)
 
 
-def test_halves_have_every_picture_once_and_half_of_each_class() -> None:
+def test_both_halves_of_the_pictures_together_have_each_picture_once_and_half_of_each_class() -> None:
     samples = [PictureSample(Path(f"{n}.png"), label="ab"[n % 3 == 0]) for n in range(20)]
     first, second = PreparedPictures(samples, manifest()).halves()
     assert len(first) + len(second) == 20
@@ -85,7 +85,9 @@ def test_halves_have_every_picture_once_and_half_of_each_class() -> None:
 
 
 @pytest.mark.parametrize(("count", "most", "expected"), [(10, 3, 3), (3, 10, 3), (7, 7, 7), (0, 5, 0)])
-def test_spread_pictures_are_at_most_as_many_as_asked_for(count: int, most: int, expected: int) -> None:
+def test_a_spread_selection_has_at_most_the_requested_number_of_pictures(
+    count: int, most: int, expected: int
+) -> None:
     samples = [PictureSample(Path(f"{n}.png"), label=str(n)) for n in range(count)]
     found = PreparedPictures(samples, manifest()).spread(most)
     assert len(found) == len(set(found.labels)) == expected

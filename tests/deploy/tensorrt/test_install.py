@@ -24,7 +24,7 @@ def jar(tmp_path: Path) -> Path:
     return path
 
 
-def test_only_the_libraries_are_unpacked(jar: Path, tmp_path: Path) -> None:
+def test_only_the_libraries_of_the_tensorrt_jar_are_unpacked(jar: Path, tmp_path: Path) -> None:
     target = tmp_path / "libs"
     target.mkdir()
     install.unpack(jar, hashlib.sha256(jar.read_bytes()).hexdigest(), target)
@@ -34,12 +34,14 @@ def test_only_the_libraries_are_unpacked(jar: Path, tmp_path: Path) -> None:
     }
 
 
-def test_a_jar_with_another_hash_is_refused(jar: Path, tmp_path: Path) -> None:
+def test_a_tensorrt_jar_with_a_wrong_hash_is_refused(jar: Path, tmp_path: Path) -> None:
     with pytest.raises(DeployError, match=r"redist\.jar has the SHA-256 .*: expected 00"):
         install.unpack(jar, "00", tmp_path)
 
 
-def test_unpacked_libraries_are_not_downloaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacked_tensorrt_libraries_are_not_downloaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(install.shutil, "which", lambda _: None)
     with pytest.raises(DeployError, match="mvn is missing"):
         install.fetch_libraries(tmp_path)
@@ -48,7 +50,7 @@ def test_unpacked_libraries_are_not_downloaded_again(tmp_path: Path, monkeypatch
     assert install.fetch_libraries(tmp_path) == libraries
 
 
-def test_the_loader_loads_libraries_by_their_absolute_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tensorrt_loader_loads_libraries_by_their_absolute_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     fake = types.SimpleNamespace(CDLL=lambda path, mode: loaded.append(path), RTLD_GLOBAL=256)
     monkeypatch.setitem(sys.modules, "ctypes", fake)

@@ -129,7 +129,7 @@ def test_a_notice_from_the_capture_child_is_logged_once(camera: Camera, handle: 
     assert [(line["camera"], line["text"]) for line in lines] == [("a", "no video by UDP: by TCP instead")]
 
 
-def test_camera_reconnection_is_logged_after_a_steady_time_with_the_outage_until_the_first_frame(
+def test_a_camera_reconnection_is_logged_after_a_steady_time_with_the_outage_length(
     camera: Camera, handle: Handle, clock: ManualClock
 ) -> None:
     clock.advance(36_000)  # the camera had run for ten hours
@@ -160,7 +160,9 @@ async def test_a_camera_outage_begins_when_its_capture_ends(
     assert camera._backoff.since_s == 36_000
 
 
-def test_pauses_between_starts_grow_while_a_camera_flaps(camera: Camera, handle: Handle, clock: ManualClock) -> None:
+def test_pauses_between_capture_starts_grow_while_a_camera_keeps_failing(
+    camera: Camera, handle: Handle, clock: ManualClock
+) -> None:
     pauses = []
     for _ in range(6):
         camera._frames_from_s = None
@@ -201,7 +203,7 @@ class Still:
         raise FrameUnusable("broken")
 
 
-def test_a_changed_view_is_reported_once_and_never_blocks_the_capture(clock: ManualClock) -> None:
+def test_a_changed_camera_view_is_reported_once_and_never_blocks_the_capture(clock: ManualClock) -> None:
     out: queue.Queue[Message | None] = queue.Queue(maxsize=1)
     out.put(None)  # the queue is full because the agent is slow
     watched = WatchedSource(Still(clock), WatchConfig(frozen_s=10), clock, Outbox(out))

@@ -123,7 +123,7 @@ def test_frames_are_withheld_as_overload_while_the_agent_is_slow() -> None:
     assert len(kept) + withheld == end.last + 1 == 200
 
 
-def test_messages_are_read_back_from_the_pipe_until_a_truncated_message() -> None:
+def test_messages_of_the_capture_child_are_read_from_the_pipe_until_a_truncated_message() -> None:
     account = WithheldInterval(camera="a", epoch=9, first=0, last=1, counts={"still": 2})
     sent: list[Message] = [
         CaptureProgress(3),

@@ -71,7 +71,7 @@ SCENE = CameraConfig(name="a", source="simulated:road", width=160, height=90, ga
 
 
 @pytest.mark.parametrize("script", GARBLED.values(), ids=GARBLED)
-async def test_a_malformed_message_from_a_child_causes_an_outage_of_that_camera_only(
+async def test_a_malformed_message_from_a_capture_child_causes_an_outage_of_its_camera_only(
     script: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "start_capture", children(script, before=2))
@@ -107,7 +107,7 @@ async def test_a_camera_retries_when_no_capture_process_can_be_started(
     assert [epoch.end.last for epoch in epochs.values() if epoch.end and not epoch.frames] == [-1, -1, -1]
 
 
-async def test_the_camera_kills_the_child_and_retries_when_no_thread_can_be_started(
+async def test_a_camera_kills_its_capture_child_and_retries_when_no_thread_can_be_started(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, refused = threading.Thread.start, ["one", "and another"]
@@ -129,7 +129,9 @@ async def test_the_camera_kills_the_child_and_retries_when_no_thread_can_be_star
     ]
 
 
-async def test_killed_children_leave_no_open_file_in_the_agent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_killed_capture_children_leave_no_open_file_in_the_agent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(camera, "start_capture", children(GARBLED["endless"]))
     one = rig.add(SCENE)
     async with rig.running():
@@ -141,7 +143,7 @@ async def test_killed_children_leave_no_open_file_in_the_agent(rig: Rig, monkeyp
 
 
 @pytest.mark.parametrize("turns", range(5))
-async def test_cancelling_a_camera_works_when_a_message_arrives_at_the_same_time(turns: int, rig: Rig) -> None:
+async def test_a_camera_can_be_cancelled_while_a_message_of_its_capture_child_arrives(turns: int, rig: Rig) -> None:
     """``asyncio.wait_for`` in Python 3.11 would return the message and ignore the cancellation."""
     one, pipe, message = rig.add(SCENE), asyncio.StreamReader(), io.BytesIO()
     write_message(message, CaptureProgress(1))
@@ -168,7 +170,7 @@ async def test_a_cancelled_camera_leaves_no_child_process(rig: Rig) -> None:
     assert process.returncode is not None
 
 
-async def test_a_child_is_killed_when_the_wait_for_its_exit_is_cancelled() -> None:
+async def test_a_capture_child_is_killed_when_the_wait_for_its_exit_is_cancelled() -> None:
     process = await start("import time; time.sleep(3600)")
     ending = asyncio.create_task(stop_process(process, 3600))
     await asyncio.sleep(0)
@@ -179,7 +181,7 @@ async def test_a_child_is_killed_when_the_wait_for_its_exit_is_cancelled() -> No
     close_pipes(process)
 
 
-async def test_killing_a_child_that_has_just_exited_raises_no_error() -> None:
+async def test_killing_a_capture_child_that_has_just_exited_raises_no_error() -> None:
     """The event loop has noticed the exit of the child, and the task that waits for the exit has not."""
     process = await start("pass")
     assert await last_stderr_line(process) == ""
@@ -198,7 +200,7 @@ async def test_killing_a_child_that_has_just_exited_raises_no_error() -> None:
         ("import os; os._exit(7)", "status 7"),
     ],
 )
-async def test_the_outage_reason_has_the_exit_status_and_the_last_line_of_the_child(
+async def test_the_outage_reason_has_the_exit_status_and_last_output_line_of_the_capture_child(
     script: str, reason: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "start_capture", children(script))
@@ -209,7 +211,7 @@ async def test_the_outage_reason_has_the_exit_status_and_the_last_line_of_the_ch
         assert "hunter2" not in one.reason
 
 
-def test_a_child_redirects_library_output_to_standard_error_and_disables_core_dumps() -> None:
+def test_a_capture_child_sends_library_output_to_standard_error_and_disables_core_dumps() -> None:
     script = (
         "import os, resource, sys; from edge_agent.camera import child\n"
         "def run(self, source, stop):\n"
@@ -228,7 +230,7 @@ def test_a_child_redirects_library_output_to_standard_error_and_disables_core_du
     assert b"Corrupt JPEG data(0, 0)" in said.stderr
 
 
-async def test_a_notice_may_contain_a_file_name_that_is_not_utf8() -> None:
+async def test_a_notice_of_a_capture_child_may_contain_a_file_name_that_is_not_utf8() -> None:
     pipe, message = asyncio.StreamReader(), io.BytesIO()
     write_message(message, Notice(os.fsdecode(b"caf\xe9.jpg: no picture")))
     pipe.feed_data(message.getvalue())

@@ -101,7 +101,7 @@ BAD: dict[str, tuple[str, str, Callable[[Picture], Picture]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("light", LIGHTS)
 @pytest.mark.parametrize("fault", BAD)
-def test_a_bad_view_changes_the_view_state_once_when_it_begins_and_once_when_it_ends(
+def test_a_bad_camera_view_changes_the_view_state_only_at_its_begin_and_its_end(
     kind: str, light: str, fault: str
 ) -> None:
     state, reason, spoil = BAD[fault]
@@ -150,7 +150,7 @@ def test_a_still_scene_with_sensor_noise_is_not_frozen() -> None:
     assert views(pictures) == [(0.0, ViewCondition())]
 
 
-def test_a_changed_view_becomes_the_usual_view_after_relearn_s() -> None:
+def test_a_changed_camera_view_becomes_the_usual_view_after_relearn_s() -> None:
     pictures = (np.roll(p, 110, 1) if i / LOOKS_PER_S >= 40 else p for i, p in enumerate(scene(160, kind="yard")))
     changes = views(pictures, WatchConfig(tampered_s=5, relearn_s=60))
     assert [view.state for _, view in changes] == ["", "tampered", ""]
@@ -163,7 +163,7 @@ def test_a_camera_covered_from_the_start_is_reported_as_tampered() -> None:
 
 
 @pytest.mark.parametrize("off", ["frozen_s", "black_s", "tampered_s"])
-def test_each_view_check_may_be_disabled(off: str) -> None:
+def test_each_check_of_the_camera_view_may_be_disabled(off: str) -> None:
     watch = WatchConfig.model_validate(WATCH.model_dump() | {off: 0})
     black = (np.zeros((180, 320), np.uint8) for _ in range(200))
     states = {view.state for _, view in views(black, watch)}
@@ -171,7 +171,7 @@ def test_each_view_check_may_be_disabled(off: str) -> None:
     assert len(states) > (off != "tampered_s")
 
 
-def test_a_change_of_resolution_restarts_learning_of_the_view() -> None:
+def test_a_change_of_resolution_restarts_learning_of_the_camera_view() -> None:
     first, second = list(scene(40, kind="road")), list(scene(60, kind="yard"))
     taller = (cv2.resize(p, (640, 480)) for p in second)
     assert views(iter([*first, *taller])) == [(0.0, ViewCondition())]  # type: ignore[list-item]

@@ -40,7 +40,7 @@ def test_kept_and_withheld_frames_cover_every_frame_number_exactly_once(decision
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60), behind=st.integers(0, 9))
-def test_frames_may_be_decided_after_later_frames_were_numbered(decisions: list[str], behind: int) -> None:
+def test_the_gate_may_decide_on_a_frame_after_later_frames_were_numbered(decisions: list[str], behind: int) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for number, _ in enumerate([*decisions, *[""] * behind]):
         if number < len(decisions):
@@ -72,7 +72,7 @@ def test_withheld_counts_end_just_before_the_kept_frame_that_carries_the_counts(
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), max_size=20), left=st.integers(1, 9))
-def test_all_undecided_frames_can_be_withheld_at_once(decisions: list[str], left: int) -> None:
+def test_all_frames_without_a_gate_decision_can_be_withheld_at_once(decisions: list[str], left: int) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for seq in range(len(decisions) + left):
         tally.number()

@@ -73,7 +73,7 @@ def exponential(floor_bytes: float, k: float) -> Callable[[float], float]:
     st.integers(0, 10_000_000),
     st.floats(0.1, 30.0),
 )
-def test_bytes_in_any_time_window_stay_within_the_budget_rate_plus_one_burst(
+def test_bytes_sent_in_any_time_window_stay_within_the_budget_rate_plus_one_burst(
     frames: list[tuple[float, int, float]], per_s: int, per_day: int, burst_s: float
 ) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=per_s, bytes_per_day=per_day, burst_s=burst_s)))
@@ -91,7 +91,7 @@ def test_bytes_in_any_time_window_stay_within_the_budget_rate_plus_one_burst(
 @pytest.mark.parametrize("k", [0.5, 2.0, 4.0])
 @pytest.mark.parametrize("floor_share", [0.1, 0.8, 2.5])
 @pytest.mark.parametrize("step_s", [0.04, 0.7])
-def test_bytes_in_any_part_of_a_long_run_stay_within_the_budget_rate(
+def test_bytes_sent_in_any_part_of_a_long_run_stay_within_the_budget_rate(
     k: float, floor_share: float, step_s: float
 ) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=10_000)))
@@ -222,7 +222,7 @@ def test_frames_are_sent_again_once_a_scene_over_budget_becomes_simpler(k: float
     assert run.refused <= 2.1 / step_s, "frames are refused at most while the bucket fills"
 
 
-def test_bytes_saved_in_a_quiet_night_are_spent_in_the_first_busy_half_hour() -> None:
+def test_the_byte_budget_left_from_a_quiet_night_is_used_in_the_first_busy_half_hour() -> None:
     run = Run(Budget(EncodeConfig(bytes_per_day=40_000_000)))
     for _ in range(600):
         run.frame(exponential(500, 1.0), 60.0)  # a still scene: one frame a minute for ten hours
@@ -234,7 +234,7 @@ def test_bytes_saved_in_a_quiet_night_are_spent_in_the_first_busy_half_hour() ->
     assert sum(size for _, size in run.sent[600:]) > 2_000_000, "several times the inflow of that time"
 
 
-def test_a_new_token_bucket_starts_with_one_minute_of_inflow_instead_of_full() -> None:
+def test_a_new_token_bucket_starts_with_the_inflow_of_one_minute() -> None:
     (day,) = make_buckets(EncodeConfig(bytes_per_day=86_400_000))
     assert day.left <= 86_400_000 / DAY_S * START_S
     assert day.capacity == 86_400_000 / 4

@@ -81,7 +81,7 @@ def test_an_open_gate_sends_its_first_frame_at_once_and_later_frames_at_open_fps
     assert reasons(decisions[11:]) == {"rate"}
 
 
-def test_a_frame_is_sent_at_once_for_an_object_that_moves_on_but_not_for_a_trembling_object() -> None:
+def test_the_gate_sends_a_frame_at_once_for_a_moving_but_not_for_a_trembling_object() -> None:
     gate = Gate(QUIET.model_copy(update={"open_fps": 1.0}), "a", 1)
     decisions = play(gate, [False] * 8)
     lefts = [10, 12, 11, 12, 22, 23, 45, 46]
@@ -196,7 +196,7 @@ def test_a_rate_limit_drops_no_frame_of_a_slower_camera_with_uneven_frames(
 
 
 @given(fps=st.floats(1.0, 60.0), limit=st.floats(0.5, 30.0))
-def test_the_average_frame_rate_stays_at_the_rate_limit(fps: float, limit: float) -> None:
+def test_the_average_rate_of_sent_frames_stays_at_the_rate_limit(fps: float, limit: float) -> None:
     most = 60.0 * min(fps, limit)
     assert 0.49 * most - 2 <= passed(Rate(limit), (1000.0 * n / fps for n in range(round(60 * fps)))) <= most + 2
 
@@ -213,7 +213,7 @@ def test_the_average_frame_rate_stays_at_the_rate_limit(fps: float, limit: float
     open_fps=st.sampled_from([0.0, 3.0]),
     sample=st.sampled_from([0.0, 0.3]),
 )
-def test_each_frame_gets_one_decision_in_frame_order_and_the_buffer_stays_small(
+def test_each_frame_gets_one_gate_decision_in_frame_order_and_the_pre_roll_buffer_stays_small(
     steps: list[tuple[str, float]], pre_roll_s: float, max_fps: float, open_fps: float, sample: float
 ) -> None:
     config = GateConfig(

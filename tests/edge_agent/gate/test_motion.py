@@ -55,7 +55,7 @@ def test_most_moving_objects_of_a_scene_have_a_box_of_their_own(kind: str, share
     assert found >= share * seen
 
 
-def test_motion_behind_a_mask_is_masked_and_motion_beside_the_mask_is_reported() -> None:
+def test_motion_behind_a_mask_counts_as_masked_and_motion_beside_the_mask_is_reported() -> None:
     left_half = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
     detector = MotionDetector(0.0005, [left_half])
     for i in range(10):
@@ -116,7 +116,7 @@ def test_no_motion_is_reported_where_a_stopped_object_has_left() -> None:
     assert not any(seen[80:])
 
 
-def test_false_motion_ends_within_seconds_after_an_object_present_from_the_start_leaves() -> None:
+def test_false_motion_where_an_object_left_that_was_there_from_the_start_ends_within_seconds() -> None:
     seen = list(watch(150, parked(0.0, 5.0)))
     gone = [index / FPS for index, count in enumerate(seen) if count]
     assert 5.0 <= gone[0] <= gone[-1] < 5.0 + ABSORB_S + 1.5
@@ -142,7 +142,7 @@ def test_a_switched_light_is_not_detected_as_motion(gain: float, offset: float) 
     assert not any(watch(100, change))
 
 
-def test_a_moving_bus_is_motion_but_a_lamp_that_lights_most_of_the_picture_is_not() -> None:
+def test_a_moving_bus_is_detected_as_motion_but_a_lamp_that_lights_most_of_the_picture_is_not() -> None:
     def lamp(index: int, image: np.ndarray) -> np.ndarray:
         ramp = np.linspace(90, -30, image.shape[1])[None, :, None].clip(0)
         return image + ramp if index >= 30 else image

@@ -126,7 +126,7 @@ def test_leaves_over_a_third_of_the_picture_are_not_treated_as_a_change_of_light
     assert (25, 15, 10, 10) in stationary.rectangles(50, None)
 
 
-def test_specks_left_by_a_day_of_leaves_are_not_searched_for_stationary_objects(
+def test_small_changes_left_by_moving_leaves_are_not_searched_for_stationary_objects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stationary, looks = StationaryMap((90, 160)), []

@@ -210,7 +210,7 @@ def test_a_held_box_is_dropped_after_a_clock_jump() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), max_size=4), max_size=12))
-def test_every_detection_is_covered_in_its_frame_and_the_next(frames: list[list[int]]) -> None:
+def test_every_detected_face_is_covered_in_its_frame_and_in_the_next_frame(frames: list[list[int]]) -> None:
     history, before = BoxHistory(0.5, hold_s=1.0, grow=0.0), list[ScoredBox]()
     for number, lefts in enumerate(frames):
         now = [found(left) for left in lefts]
@@ -243,13 +243,15 @@ def test_yolox_decoder_converts_a_grid_cell_to_a_box() -> None:
 
 
 @pytest.mark.parametrize("outputs", [{}, {"scores": np.zeros((1, 4, 1)), "boxes": np.zeros((1, 4, 4))}])
-def test_model_outputs_of_another_shape_are_refused(outputs: dict[str, npt.NDArray[np.float32]]) -> None:
+def test_redaction_model_outputs_of_an_unexpected_shape_are_refused(
+    outputs: dict[str, npt.NDArray[np.float32]],
+) -> None:
     for read in (corners, ultraface, yolox):
         with pytest.raises(ValueError, match=r"expected|scores|output"):
             read(outputs, 64, 64)
 
 
-def test_overlapping_detections_become_one_box_around_both(tmp_path: Path) -> None:
+def test_overlapping_face_detections_become_one_box_around_both_faces(tmp_path: Path) -> None:
     """Two of the four boxes overlap, and the larger of these has the lower score."""
     cells = ((0.1, 0.1, 0.3, 0.3), (0.1, 0.1, 0.35, 0.35), (0.7, 0.7, 0.9, 0.9), (0.5, 0.5, 0.5, 0.5))
     model = write_constant(tmp_path / "model.onnx", cells, (0.9, 0.6, 0.8, 0.7))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_agent.send.batches import MAX_BATCH_BYTES, MIN_BATCH_BYTES, MORE_BATCH_BYTES, BatchSize
 
 
-def test_the_batch_size_shrinks_without_responses_and_grows_with_responses() -> None:
+def test_the_size_of_https_batches_shrinks_without_responses_and_grows_with_responses() -> None:
     size = BatchSize()
     for _ in range(1000):
         size.unanswered(1000)  # an unstable link that fails with small batches too

@@ -143,7 +143,7 @@ async def test_records_are_posted_one_by_one_if_the_gateway_names_no_faulty_reco
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 502])
-async def test_an_error_response_other_than_a_refusal_loses_the_link(
+async def test_an_error_response_of_the_gateway_other_than_a_refusal_closes_the_link(
     link: HttpsLink, gateway: Gateway, status: int
 ) -> None:
     gateway.answer = lambda request, records: httpx.Response(status, text="why")
@@ -262,7 +262,7 @@ async def test_an_invalid_422_response_refuses_only_the_faulty_record(
     assert [isinstance(a, RecordRefused) for a in answers] == [False, False, True, False]
 
 
-async def test_batches_without_a_response_are_halved_until_one_fits_a_slow_uplink(
+async def test_batches_without_a_response_are_halved_until_a_batch_fits_a_slow_uplink(
     link: HttpsLink, gateway: Gateway
 ) -> None:
     tried: list[httpx.Request] = []
@@ -294,7 +294,7 @@ async def test_the_request_timeout_covers_the_longest_acknowledgement_timeout(
     assert min(given["write"], given["read"]) >= PATIENT_TRIES * ACK_TIMEOUT_S
 
 
-async def test_responses_to_heartbeats_do_not_prevent_smaller_batches(link: HttpsLink, gateway: Gateway) -> None:
+async def test_responses_to_heartbeats_do_not_stop_the_halving_of_batches(link: HttpsLink, gateway: Gateway) -> None:
     beats = 0
 
     async def slow(request: httpx.Request) -> httpx.Response:
@@ -337,7 +337,9 @@ async def test_a_password_in_the_gateway_address_is_masked(token: Path) -> None:
     await link.close()
 
 
-async def test_only_repeats_of_a_batch_have_the_same_idempotency_key(gateway: Gateway, link: HttpsLink) -> None:
+async def test_only_repeated_requests_of_a_batch_have_the_same_idempotency_key(
+    gateway: Gateway, link: HttpsLink
+) -> None:
     async def key_of(*parcels: OutboundRecord) -> str:
         before = len(gateway.requests)
         gateway.free.clear()

@@ -133,7 +133,7 @@ async def until(done: object, seconds: float = 60.0) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_live_frames_are_sent_before_the_backlog_each_on_its_topic(tmp_path: Path) -> None:
+async def test_live_frames_are_sent_before_the_backlog_and_both_on_their_own_topic(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.keep("a0", "a1", age_s=60.0)
     rig.keep("a2", "b0")
@@ -147,7 +147,7 @@ async def test_live_frames_are_sent_before_the_backlog_each_on_its_topic(tmp_pat
         ]
 
 
-async def test_rows_with_an_unknown_result_are_sent_again_on_the_same_lane_before_newer_rows(tmp_path: Path) -> None:
+async def test_unacknowledged_rows_are_sent_again_on_the_same_lane_before_newer_rows(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0", age_s=60.0)
@@ -301,7 +301,9 @@ async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_does_not_refus
         await (await link.send(OutboundRecord("frames", "a", b"x")))
 
 
-async def test_the_sender_pauses_as_long_as_the_link_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sender_pauses_as_long_as_the_gateway_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = SenderRig(tmp_path)
     rig.link.gone, rig.link.retry_after_s = True, 7.0
     pauses: list[float] = []

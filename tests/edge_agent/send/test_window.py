@@ -26,7 +26,7 @@ def test_the_byte_rate_of_the_backlog_is_limited_only_while_live_frames_are_sent
     assert BacklogPace(0).wait_s(0.0) == 0.0
 
 
-def test_the_in_flight_window_counts_late_rows_separately() -> None:
+def test_the_window_of_bytes_in_flight_counts_late_rows_separately() -> None:
     window = InFlightWindow(100, 25)
     window.add(1, 30, late=True)
     assert (window.room, window.late_room) == (True, False)
@@ -39,7 +39,7 @@ def test_the_in_flight_window_counts_late_rows_separately() -> None:
     assert (window.room, window.late_room) == (False, False)  # live rows fill it
 
 
-def test_many_refused_rows_share_few_status_notices() -> None:
+def test_many_refused_spool_rows_are_reported_in_few_status_records() -> None:
     clock = ManualClock()
     refusals = Refusals(clock)
     for seq in range(50):

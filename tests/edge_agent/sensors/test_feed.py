@@ -157,7 +157,9 @@ async def test_an_unexpected_error_of_a_sensor_source_does_not_end_its_feed(
     await bench.stop()
 
 
-async def test_a_silent_sensor_is_stalled_until_its_next_reading(make: Make, source: ScriptedSensorSource) -> None:
+async def test_a_silent_sensor_counts_as_stalled_until_its_next_reading(
+    make: Make, source: ScriptedSensorSource
+) -> None:
     bench = await make(silent_after_s=0.05)
     source.steps.put_nowait(lambda sink: sink.opened())
     await bench.until(lambda: bench.sensors["a"].state == "stalled")
@@ -189,7 +191,7 @@ async def test_a_stalled_sensor_stays_stalled_while_other_sensors_give_readings(
     assert bench.withheld("a") == bench.withheld("b") == {"outage": 1}
 
 
-async def test_names_of_unclaimed_readings_are_logged_once_and_counted(
+async def test_readings_without_a_configured_sensor_are_counted_and_their_names_logged_once(
     make: Make, source: ScriptedSensorSource
 ) -> None:
     with capture_logs() as logs:

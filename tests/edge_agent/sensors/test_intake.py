@@ -97,7 +97,7 @@ def test_a_record_of_readings_is_closed_after_the_maximum_delay_of_its_first_rea
         (Reading(20.0, at_ns=ManualClock().now_ns() + round((MAX_AHEAD_S + 1) * 1e9)), GOOD, BY_HOST_INSTEAD),
     ],
 )
-def test_the_intake_sets_the_quality_flags_and_the_time_of_a_reading(
+def test_the_sensor_intake_sets_the_quality_flags_and_the_time_of_a_reading(
     intake: ReadingIntake, clock: ManualClock, reading: Reading, quality: int, by: int
 ) -> None:
     intake.take(reading)

@@ -76,7 +76,7 @@ def test_a_line_of_words_or_json_is_parsed_into_named_readings(
     assert values(read(line.encode() + b"\n")) == expected
 
 
-def test_the_problem_of_an_unreadable_reading_quotes_its_text() -> None:
+def test_the_error_of_an_unreadable_reading_quotes_the_text_of_the_reading() -> None:
     ((_, found),) = read(b"temp warm\n")
     assert found == Reading(None, problem="no finite number: 'warm'")
 
@@ -124,7 +124,7 @@ def test_csv_with_quotes_and_any_line_ends_is_parsed(data: bytes, expected: list
         (b"1,2,3", "3 cells for 2 columns: '1,2,3'"),
     ],
 )
-def test_an_unreadable_csv_row_is_a_problem_of_all_its_columns(row: bytes, problem: str) -> None:
+def test_an_unreadable_csv_row_makes_the_readings_of_all_its_columns_unreadable(row: bytes, problem: str) -> None:
     found = read(b"time,a\n" + row + b"\n1700000000,5\n", "csv")
     assert [(name, reading.problem) for name, reading in found[:1]] == [("a", problem)]
     assert values(found) == [("a", None), ("a", 5.0)]
@@ -215,7 +215,7 @@ def test_a_device_time_may_be_iso_8601_or_unix_time_in_any_unit(text: object, ex
     st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)),
     st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
 )
-def test_every_iso_time_is_converted_exactly(moment: datetime, zone: timezone) -> None:
+def test_every_iso_8601_time_of_a_reading_is_converted_exactly(moment: datetime, zone: timezone) -> None:
     zoned = moment.replace(tzinfo=zone)
     since = zoned - datetime(1970, 1, 1, tzinfo=UTC)
     assert parse_time(zoned.isoformat()) == since // timedelta(microseconds=1) * 1000
@@ -241,6 +241,6 @@ def test_a_device_time_is_used_only_if_it_is_plausible(own_s: float | None, expe
     ("path", "expected"),
     [("", None), ("a", None), ("a.b", 1), ("c.1", 7), ("c.2", None), ("c.x", None), ("d.e", 5), ("a.b.c", None)],
 )
-def test_a_dotted_path_selects_an_element_of_json(path: str, expected: object) -> None:
+def test_a_dotted_path_selects_an_element_of_a_json_reading(path: str, expected: object) -> None:
     found = at_path({"a": {"b": 1}, "c": [6, 7], "d.e": 5}, path)
     assert number(found) == (None if expected is None else float(str(expected)))

@@ -201,7 +201,7 @@ async def test_a_broker_that_closes_every_connection_is_reported(tmp_path: Path)
     assert "closed the connection" in str(error)
 
 
-async def test_an_empty_password_file_is_reported_and_not_sent(tmp_path: Path) -> None:
+async def test_an_empty_mqtt_password_file_is_reported_and_no_password_is_sent(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("\n")
     options = {"port": 9, "username": USER, "password_file": str(secret)}
@@ -262,7 +262,7 @@ def test_an_mqtt_payload_may_be_a_number_or_json(payload: bytes, field: str, exp
 
 
 @pytest.mark.parametrize("payload", [b"", b"on", b"21.5", b"{}", b"1" * (MAX_PAYLOAD_BYTES + 1), None])
-def test_the_reading_of_an_mqtt_payload_without_a_number_has_a_problem(payload: bytes | None) -> None:
+def test_an_mqtt_payload_without_a_number_gives_an_unreadable_reading(payload: bytes | None) -> None:
     assert read_payload(payload, MqttOptions(field="data.temp")).problem
 
 
@@ -286,7 +286,9 @@ FILTERS = st.one_of(LEVELS, LEVELS.map(lambda levels: f"{levels}/#"), st.just("#
 
 
 @given(st.lists(FILTERS, max_size=6), st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5).map("/".join))
-def test_mqtt_subscriptions_without_overlaps_match_the_same_topics(filters: list[str], topic: str) -> None:
+def test_mqtt_subscriptions_without_overlaps_match_the_same_topics_as_the_original_ones(
+    filters: list[str], topic: str
+) -> None:
     published = aiomqtt.Topic(topic)
     assert any(map(published.matches, widest(filters))) == any(map(published.matches, filters))
 

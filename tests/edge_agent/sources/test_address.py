@@ -25,7 +25,7 @@ def test_a_password_is_read_from_its_file_and_percent_encoded(tmp_path: Path) ->
     assert SECRET not in repr(address)
 
 
-def test_variables_in_an_address_are_replaced_from_the_environment() -> None:
+def test_environment_variables_in_a_camera_address_are_replaced_by_their_values() -> None:
     environment = {"CAM_PASSWORD": SECRET, "CAM_HOST": "cam.example"}
     address = resolve("rtsp://admin:${CAM_PASSWORD}@${CAM_HOST}/live", StreamConfig(), environment)
     assert (address.url, address.user, address.password) == ("rtsp://cam.example/live", "admin", SECRET)
@@ -71,7 +71,7 @@ def test_the_error_of_an_unreachable_camera_contains_no_secret(monkeypatch: pyte
         assert "hunter2" not in str(caught.value)
 
 
-def test_an_address_with_an_unknown_scheme_is_refused_and_not_read_as_a_file() -> None:
+def test_a_camera_address_with_an_unknown_scheme_is_not_read_as_a_file_name() -> None:
     with pytest.raises(SourceUnusable, match=r"unknown scheme rtmp: expected one of .*rtsp") as caught:
         make_source(CameraConfig(name="a", source="rtmp://u:${P}@cam/x"), SourceContext(SystemClock(), 0))
     assert "${P}" not in str(caught.value)
@@ -113,7 +113,7 @@ def test_an_error_in_the_stream_options_does_not_show_the_address(tmp_path: Path
         load(file)
 
 
-def test_passwords_in_nested_values_are_masked_and_variables_are_not() -> None:
+def test_passwords_in_nested_settings_are_masked_and_names_of_variables_are_shown() -> None:
     assert CameraConfig(name="a", source="rtsp://admin:${PASSWORD}@cam/x").source
     shown = mask_secrets({"a": ["rtsp://u:p@h/x", ("http://u@h", 7)], "b": "p@q"})
     assert shown == {"a": ["rtsp://…@h/x", ("http://…@h", 7)], "b": "p@q"}

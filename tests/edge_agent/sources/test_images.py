@@ -71,7 +71,7 @@ def test_an_image_folder_skips_existing_files_at_the_first_start_and_reads_new_f
     assert read_all(source) == []
 
 
-def test_a_file_is_not_read_while_it_is_being_written(folder: Path, clock: ManualClock) -> None:
+def test_an_image_file_is_not_read_while_it_is_being_written(folder: Path, clock: ManualClock) -> None:
     source, data = make(folder, clock), jpeg(120)
     source.open()
     with (folder / "slow.jpg").open("wb") as file:
@@ -109,7 +109,7 @@ def test_the_read_position_of_an_image_folder_is_saved_at_the_first_start(
     assert levels(read_all(again)) == [50]
 
 
-def test_an_image_is_read_again_if_the_capture_was_killed_before_the_next_read(
+def test_an_image_file_is_read_again_if_the_capture_was_killed_before_the_next_file(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     source = make(folder, clock, tmp_path / "position")
@@ -161,7 +161,7 @@ def test_an_undecodable_image_file_gives_one_unusable_frame(data: bytes, folder:
     assert levels(read_all(source)) == [60]
 
 
-def test_a_removed_image_folder_is_stalled_and_a_missing_image_folder_is_unusable(
+def test_an_image_folder_is_stalled_if_removed_while_open_and_unusable_if_missing_at_the_start(
     folder: Path, clock: ManualClock
 ) -> None:
     source = make(folder, clock)

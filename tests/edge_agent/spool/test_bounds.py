@@ -74,7 +74,9 @@ def test_oldest_frames_expire_first_then_readings_then_frames_of_evidence_camera
     assert [(d.name, d.first, d.frames) for d in spool.depth()] == [("gate", 1, 1)]
 
 
-def test_offered_rows_and_status_rows_never_expire(spool: SpoolStore, clock: ManualClock) -> None:
+def test_spool_rows_already_offered_to_kafka_and_status_rows_never_expire(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
     ended = encode(Heartbeat(service="agent", instance="agent", at_ns=0, reason="ended"))
     spool.keep([frame("a", 0), frame("a", 1), Row("status", "agent", 0, 0, 0, ended)])
     (offered,) = spool.settle_late(clock.now_ns(), 1)
@@ -95,7 +97,7 @@ def test_offered_rows_and_status_rows_never_expire(spool: SpoolStore, clock: Man
         (600, 0, 100, 100),
     ],
 )
-def test_excess_bytes_follow_from_the_spool_limit_and_the_minimum_free_space(
+def test_bytes_to_expire_follow_from_the_spool_limit_and_the_minimum_free_disk_space(
     used: int, unused: int, free: int, excess: int
 ) -> None:
     assert Room(used, unused, free).excess(max_bytes=500, min_free_bytes=200) == excess
@@ -130,7 +132,7 @@ def test_earlier_frames_of_a_camera_move_to_the_late_lane_together_with_a_late_f
     assert [row.name for row in spool.settle_live(start_ns, 10)] == ["slow"]
 
 
-def test_a_parked_row_delays_no_other_row_and_may_expire(spool: SpoolStore, clock: ManualClock) -> None:
+def test_a_parked_spool_row_delays_no_other_row_and_may_expire(spool: SpoolStore, clock: ManualClock) -> None:
     spool.keep([frame("a", 0), frame("a", 1)])
     late = spool.settle_late(clock.now_ns(), 10)
     spool.park(late[0].id, "refused")
@@ -154,14 +156,14 @@ def test_vacuum_returns_the_space_of_an_expired_backlog_to_the_disk(spool: Spool
     assert sum(file.stat().st_size for file in spool.path.parent.iterdir()) < 200_000
 
 
-def test_removing_sent_rows_writes_little_to_the_write_ahead_log(spool: SpoolStore) -> None:
+def test_removing_sent_spool_rows_writes_little_to_the_write_ahead_log(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
     spool.checkpoint()
     spool.remove(list(range(1, 31)))
     assert spool.path.with_suffix(".db-wal").stat().st_size < 200_000  # a full disk must have room for the log
 
 
-def test_the_reserve_file_allocates_and_releases_disk_space(tmp_path: Path) -> None:
+def test_the_spool_s_reserve_file_allocates_and_releases_disk_space(tmp_path: Path) -> None:
     reserve = Reserve(tmp_path / "spool.reserve", 1_000_000)
     assert not reserve.held
     assert reserve.fill()

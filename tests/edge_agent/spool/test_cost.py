@@ -53,7 +53,7 @@ def written(spool: SpoolStore) -> int:
     return size
 
 
-def test_setting_the_lane_or_removing_a_row_does_not_rewrite_its_picture(spool: SpoolStore) -> None:
+def test_setting_the_lane_of_a_spool_row_or_removing_the_row_does_not_rewrite_its_picture(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, PICTURE) for seq in range(3)])
     spool.settle_live(0, 3)
     spool.remove([1])

@@ -57,7 +57,7 @@ def test_spool_depth_spans_the_sequence_numbers_of_all_waiting_readings(spool: S
     assert not spool.depth()
 
 
-def test_an_epoch_left_open_by_a_kill_ends_at_its_last_kept_reading(spool: SpoolStore) -> None:
+def test_a_sensor_epoch_left_open_by_a_kill_ends_at_its_last_kept_reading(spool: SpoolStore) -> None:
     epoch = spool.begin_epoch("hall", "readings", EPOCH)
     spool.keep([run(0, 99)])
     spool.note_reported([("hall", epoch, 120)])
@@ -75,7 +75,9 @@ def test_the_sequence_numbers_of_expired_readings_are_accounted_for(spool: Spool
     assert [row.seq for row in spool.others(0, 100) if row.kind == "readings"] == [34]
 
 
-def test_readings_over_the_byte_limit_expire_unless_they_were_offered(spool: SpoolStore) -> None:
+def test_readings_over_the_byte_limit_of_the_spool_expire_unless_they_were_offered_to_kafka(
+    spool: SpoolStore,
+) -> None:
     spool.keep([run(0, 9), run(10, 19)])
     assert [row.seq for row in spool.others(0, 1)] == [9]
     spool.keep([run(20, 29)])

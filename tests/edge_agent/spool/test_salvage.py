@@ -70,7 +70,7 @@ def named(lost: tuple[LostRows, ...]) -> set[int]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_salvage_saves_intact_rows_and_names_lost_rows(path: Path, seed: int) -> None:
+def test_salvage_of_a_damaged_spool_saves_intact_rows_and_names_lost_rows(path: Path, seed: int) -> None:
     blocks = path.stat().st_size // BLOCK
     start = random.Random(seed).randrange(20, blocks - 8)
     overwrite(path, range(start, start + 1 + seed % 6), seed)
@@ -92,7 +92,7 @@ def test_salvage_saves_intact_rows_and_names_lost_rows(path: Path, seed: int) ->
     spool.close()
 
 
-def test_salvage_saves_lanes_epochs_and_accounts(path: Path) -> None:
+def test_salvage_of_a_damaged_spool_saves_lanes_epochs_and_withheld_counts(path: Path) -> None:
     blocks = path.stat().st_size // BLOCK
     overwrite(path, range(blocks - 40, blocks - 38))
     spool = SpoolStore(path, "agent")
@@ -109,7 +109,7 @@ def test_salvage_saves_lanes_epochs_and_accounts(path: Path) -> None:
     spool.close()
 
 
-def test_a_row_with_a_wrong_checksum_is_not_sent(path: Path) -> None:
+def test_a_spool_row_with_a_wrong_checksum_is_not_sent(path: Path) -> None:
     db = sqlite3.connect(path)
     with db:
         db.execute("UPDATE outbox SET record = zeroblob(?) WHERE seq = 77", (SIZE,))
@@ -133,7 +133,7 @@ def test_a_spool_file_without_its_first_pages_is_reported_with_zero_saved_rows(p
     spool.close()
 
 
-def test_new_epochs_still_increase_if_salvage_can_read_only_the_rows(path: Path) -> None:
+def test_epochs_still_increase_after_a_salvage_that_could_read_only_the_spool_rows(path: Path) -> None:
     db = sqlite3.connect(path)
     (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'epochs'").fetchone()
     (index,) = db.execute(
@@ -151,7 +151,7 @@ def test_new_epochs_still_increase_if_salvage_can_read_only_the_rows(path: Path)
     spool.close()
 
 
-def test_new_row_ids_start_far_above_the_found_ids_if_the_id_counter_is_damaged(path: Path) -> None:
+def test_new_spool_row_ids_start_far_above_the_found_ids_if_the_id_counter_is_damaged(path: Path) -> None:
     db = sqlite3.connect(path)
     (sequence,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone()
     db.close()
@@ -187,7 +187,7 @@ def test_a_spool_found_damaged_while_in_use_is_salvaged_at_once(path: Path) -> N
 
 
 @pytest.mark.parametrize("moment", range(3))
-def test_a_crash_during_salvage_loses_no_row(path: Path, moment: int) -> None:
+def test_a_crash_during_the_salvage_of_a_spool_loses_no_row(path: Path, moment: int) -> None:
     """Crash before or after the damaged file is moved aside, or while its write-ahead log is still in place."""
     whole = SpoolStore(path, "agent")
     whole.close()
@@ -226,7 +226,7 @@ def test_only_the_newest_damaged_spool_file_is_kept(path: Path) -> None:
     assert len(kept) == 1
 
 
-def test_an_unordered_index_counts_as_a_damaged_file_and_not_as_a_failing_disk(tmp_path: Path) -> None:
+def test_an_unordered_index_counts_as_a_damaged_spool_file_and_not_as_a_failing_disk(tmp_path: Path) -> None:
     """The pages of the index are valid, so the structure check passes. The row counts then find an epoch twice."""
     spool = SpoolStore(tmp_path / "spool.db", "agent")
     spool.keep([Row("frame", name, 5, seq, seq, b"x") for name in "ab" for seq in range(5)])
@@ -246,7 +246,7 @@ def test_an_unordered_index_counts_as_a_damaged_file_and_not_as_a_failing_disk(t
 
 
 @pytest.mark.parametrize("damaged", [b"CREATE INDEX outbox_lane OM ", b"CREATE INDEX outbox_lane \xc4N "])
-def test_salvage_saves_all_rows_if_an_index_definition_is_damaged(path: Path, damaged: bytes) -> None:
+def test_salvage_saves_all_spool_rows_if_an_index_definition_is_damaged(path: Path, damaged: bytes) -> None:
     path.write_bytes(path.read_bytes().replace(b"CREATE INDEX outbox_lane ON ", damaged, 1))
     spool = SpoolStore(path, "agent")
     assert [recovery.rows for recovery in spool.recoveries] == [ROWS + 1]

@@ -43,7 +43,7 @@ def test_an_encrypted_spool_has_no_plain_text_of_a_record_on_the_disk(tmp_path: 
     spool.close()
 
 
-def test_older_and_unencrypted_rows_are_readable_after_a_key_rotation(tmp_path: Path) -> None:
+def test_older_and_unencrypted_spool_rows_are_readable_after_a_key_rotation(tmp_path: Path) -> None:
     for seq, keys in enumerate(([], [OLD], [NEW, OLD])):
         spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal(keys))
         spool.keep([row(seq)])
@@ -70,7 +70,7 @@ def test_opening_a_spool_without_its_key_fails_and_leaves_the_file_unchanged(
 
 @pytest.mark.parametrize("bit", [0x01, 0x80])
 @pytest.mark.parametrize("where", ["row", "index"])
-def test_a_spool_with_one_damaged_key_id_opens_and_loses_at_most_one_row(
+def test_a_spool_with_one_damaged_encryption_key_id_opens_and_loses_at_most_one_row(
     tmp_path: Path, where: str, bit: int
 ) -> None:
     """An agent exits if it lacks the key of a row. One flipped bit in a key id must not look like a missing key."""
@@ -95,7 +95,7 @@ def test_a_spool_with_one_damaged_key_id_opens_and_loses_at_most_one_row(
     spool.close()
 
 
-def test_an_encrypted_record_moved_to_another_row_is_rejected(tmp_path: Path) -> None:
+def test_an_encrypted_record_moved_to_another_spool_row_is_rejected(tmp_path: Path) -> None:
     """An attacker can recompute the checksum. The cipher authenticates the identity of the row."""
     spool = SpoolStore(tmp_path / "spool.db", "agent", seal=Seal([NEW]))
     spool.keep([row(0), row(1)])

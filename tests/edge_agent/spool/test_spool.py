@@ -90,7 +90,7 @@ async def rig(small: SmallDisk) -> AsyncIterator[Rig]:
     await rig.spool.close()
 
 
-async def test_frames_are_refused_on_a_full_disk_until_sending_makes_room(rig: Rig) -> None:
+async def test_the_spool_refuses_frames_on_a_full_disk_until_sending_makes_room(rig: Rig) -> None:
     kept = await rig.keep_all()
     assert 40 < kept < 100
     assert rig.spool.trouble is not None
@@ -133,9 +133,7 @@ async def test_readings_wait_for_room_on_a_full_disk(rig: Rig, small: SmallDisk)
     assert [depth.bytes for depth in await rig.spool.depth("readings")] == [READINGS.size]
 
 
-async def test_frames_are_kept_and_get_a_lane_again_once_a_read_only_disk_is_writable(
-    rig: Rig, small: SmallDisk
-) -> None:
+async def test_frames_are_kept_and_sent_again_once_a_read_only_disk_is_writable(rig: Rig, small: SmallDisk) -> None:
     await rig.spool.keep([frame(0)])
     rig.store.disconnect()  # a disk with files open for writing cannot be remounted read-only
     small.read_only(True)
@@ -157,7 +155,7 @@ async def test_frames_are_kept_and_get_a_lane_again_once_a_read_only_disk_is_wri
     assert await rig.keep() > 40
 
 
-async def test_the_spool_depth_can_be_read_while_the_database_is_read_only(rig: Rig) -> None:
+async def test_the_spool_depth_can_be_read_while_the_spool_database_is_read_only(rig: Rig) -> None:
     await rig.spool.keep([frame(0)])
     rig.store._db.execute("PRAGMA query_only = 1")  # type: ignore[union-attr]
     rig.next = 1
@@ -204,7 +202,7 @@ async def test_the_oldest_frames_expire_before_the_disk_is_full(small: SmallDisk
     await rig.spool.close()
 
 
-async def test_frames_are_refused_by_a_spool_over_its_limit_in_which_no_row_may_expire(tmp_path: Path) -> None:
+async def test_a_spool_over_its_limit_in_which_no_row_may_expire_refuses_frames(tmp_path: Path) -> None:
     rig = Rig(tmp_path, max_bytes=4 * MIB)
     await rig.spool.open()
     for seq in range(20):
@@ -220,7 +218,7 @@ async def test_frames_are_refused_by_a_spool_over_its_limit_in_which_no_row_may_
     await rig.spool.close()
 
 
-async def test_a_spool_that_has_given_up_fills_the_disk_reserve_and_then_refuses_frames_at_once(rig: Rig) -> None:
+async def test_a_spool_that_no_longer_waits_for_room_uses_the_disk_reserve_and_then_refuses_frames(rig: Rig) -> None:
     kept = await rig.keep()
     rig.spool.give_up()
     await rig.spool.keep([frame(kept)])

@@ -49,7 +49,7 @@ def test_spool_rows_are_returned_unchanged_and_in_order(spool: SpoolStore) -> No
     spool.close()
 
 
-def test_the_lane_of_a_frame_is_set_only_once(spool: SpoolStore) -> None:
+def test_the_lane_of_a_spooled_frame_is_set_only_once(spool: SpoolStore) -> None:
     spool.keep([row(i) for i in range(4)])
     assert [r.seq for r in spool.settle_live(0, 2)] == [0, 1]
     assert [r.seq for r in spool.settle_late(1_000, 10)] == [2, 3]
@@ -62,7 +62,7 @@ def test_the_lane_of_a_frame_is_set_only_once(spool: SpoolStore) -> None:
     spool.close()
 
 
-def test_the_age_of_a_frame_decides_its_lane(spool: SpoolStore) -> None:
+def test_the_age_of_a_spooled_frame_decides_whether_it_is_live_or_late(spool: SpoolStore) -> None:
     spool.keep([row(i, at_ns=100 + i) for i in range(6)])
     assert [r.seq for r in spool.settle_live(103, 10)] == [3, 4, 5]
     assert [r.seq for r in spool.settle_late(103, 10)] == [0, 1, 2]
@@ -86,7 +86,7 @@ def test_a_clock_set_back_does_not_put_older_frames_on_the_live_lane(tmp_path: P
     spool.close()
 
 
-def test_frames_offered_to_the_link_do_not_expire(spool: SpoolStore) -> None:
+def test_spooled_frames_offered_to_the_link_do_not_expire(spool: SpoolStore) -> None:
     spool.keep([row(i) for i in range(5)])
     in_hand = spool.settle_late(1_000, 3)
     assert spool.expire("frame", "a", 0, 0) == 2
@@ -95,7 +95,7 @@ def test_frames_offered_to_the_link_do_not_expire(spool: SpoolStore) -> None:
     spool.close()
 
 
-def test_many_rows_expire_in_transactions_of_limited_size_with_one_expiry_record_each(spool: SpoolStore) -> None:
+def test_many_spool_rows_expire_in_transactions_of_limited_size_with_one_record_each(spool: SpoolStore) -> None:
     spool.keep([row(i, size=10) for i in range(EXPIRED_AT_ONCE + 7)])
     gone = [spool.expire("frame", "a", 20, 0) for _ in range(3)]
     assert gone == [EXPIRED_AT_ONCE, 5, 0]
@@ -114,14 +114,14 @@ def test_spool_depth_includes_frames_withheld_before_a_stored_row(spool: SpoolSt
     spool.close()
 
 
-def test_epochs_increase_when_the_clock_goes_back(spool: SpoolStore) -> None:
+def test_epochs_of_a_spool_increase_even_when_the_clock_goes_back(spool: SpoolStore) -> None:
     assert spool.begin_epoch("a", "frame", 1000) == 1000
     assert spool.begin_epoch("a", "frame", 500) == 1001
     assert spool.begin_epoch("b", "frame", 500) == 500
     spool.close()
 
 
-def test_expiry_deletes_the_oldest_rows_and_accounts_for_their_numbers(spool: SpoolStore) -> None:
+def test_expiry_deletes_the_oldest_spool_rows_and_accounts_for_their_frame_numbers(spool: SpoolStore) -> None:
     spool.keep([row(2, account="0-1 still=2"), row(3), row(4), row(5)])
     assert len(spool.settle_live(0, 1)) == 1  # offered: Kafka may have it, so it stays
     assert spool.expire("frame", "a", 2500, 0) == 2
@@ -132,7 +132,7 @@ def test_expiry_deletes_the_oldest_rows_and_accounts_for_their_numbers(spool: Sp
     spool.close()
 
 
-def test_rows_expire_by_age_with_the_frames_withheld_before_them(spool: SpoolStore) -> None:
+def test_spool_rows_expire_by_age_together_with_the_frames_withheld_before_them(spool: SpoolStore) -> None:
     spool.keep([row(2, account="0-1 still=2", at_ns=10), row(3, at_ns=20)])
     assert spool.expire("frame", "a", MB, 15) == 1
     assert [(a.first, a.last, a.counts) for a in accounts(spool)] == [(0, 2, {"still": 2, "expired": 1})]
@@ -147,7 +147,7 @@ def test_counts_of_withheld_frames_in_adjacent_intervals_are_merged() -> None:
     assert [(a.first, a.last, a.counts["expired"]) for a in joined] == [(0, 4, 5), (7, 9, 3)]
 
 
-def test_an_epoch_that_was_never_closed_is_found_after_a_restart(tmp_path: Path) -> None:
+def test_the_spool_finds_an_epoch_that_was_never_closed_after_a_restart(tmp_path: Path) -> None:
     first = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = first.begin_epoch("a", "frame", 1000)
     first.keep([Row("frame", "a", epoch, 3, 1, b"x")])
@@ -176,7 +176,7 @@ for seq in range(100_000):
 """
 
 
-def test_committed_rows_survive_a_kill_of_their_writer(tmp_path: Path) -> None:
+def test_committed_spool_rows_survive_a_kill_of_their_writer(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None

@@ -44,7 +44,7 @@ def test_a_new_spool_has_the_current_version_and_needs_no_temporary_files(tmp_pa
     store.close()
 
 
-def test_a_kill_while_the_tables_are_created_leaves_a_usable_spool_file(tmp_path: Path) -> None:
+def test_a_kill_while_the_spool_tables_are_created_leaves_a_usable_spool_file(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     db = sqlite3.connect(path)
     db.set_authorizer(

@@ -60,7 +60,9 @@ class TestDisk:
         finding = check_disk(tmp_path, [huge], DiskConfig(max_bytes=10**18))
         assert (finding.state, "lower spool.max_bytes" in finding.advice) == ("poor", True)
 
-    def test_the_disk_check_includes_sensor_spools_and_counts_spool_files_as_free(self, tmp_path: Path) -> None:
+    def test_the_disk_check_includes_sensor_spools_and_counts_existing_spool_files_as_free_space(
+        self, tmp_path: Path
+    ) -> None:
         free = psutil.disk_usage(str(tmp_path)).free
         huge = SensorConfig.model_validate(
             {"name": "s", "source": "host:cpu", "quantity": "q", "unit": "u", "spool": {"max_bytes": 2 * free}}
@@ -184,7 +186,7 @@ def test_the_finding_of_a_camera_with_a_notice_is_poor_and_shows_the_notice() ->
     assert (finding.state, LEGACY_TLS in finding.seen) == ("poor", True)
 
 
-async def test_findings_of_sensors_are_good_poor_out_of_range_or_bad_without_readings() -> None:
+async def test_the_finding_of_a_sensor_is_poor_if_out_of_range_and_bad_without_readings() -> None:
     assert (await sensor("host:memory")).state == "good"
     assert (await sensor("host:memory", low=-2.0, high=-1.0)).state == "poor"
     silent = await sensor("command:none", options={"argv": ["/bin/sh", "-c", "exit 3"]}, seconds=20.0)
@@ -234,7 +236,7 @@ async def test_the_finding_of_a_sensor_with_only_a_retained_reading_is_poor() ->
     assert (finding.state, "retained" in finding.seen) == ("poor", True)
 
 
-async def test_a_failing_doctor_check_does_not_stop_the_other_checks(
+async def test_a_failing_check_of_the_agent_doctor_does_not_stop_the_other_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "secret").write_text("x")

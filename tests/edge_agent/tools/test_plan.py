@@ -55,7 +55,7 @@ def test_a_byte_budget_limits_the_planned_cost_of_a_camera() -> None:
     assert found.bytes_per_day == pytest.approx(50_000_000)
 
 
-def test_the_planned_life_of_a_spool_ends_when_the_mean_rate_has_filled_it() -> None:
+def test_the_planned_time_until_a_spool_is_full_follows_from_the_mean_rate() -> None:
     (found,) = cost_of(Site(cameras=(camera(),)), Assumptions()).cameras
     assert found.outage_bytes(found.spool_lasts_s, busy=False) == pytest.approx(found.spool_bytes)
     assert found.outage_bytes(60, busy=True) >= found.outage_bytes(60, busy=False)

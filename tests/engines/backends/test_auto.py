@@ -47,12 +47,12 @@ class TestChoose:
             ("int8", HASWELL, AUTO_ORDER[2:], "onnxruntime"),
         ],
     )
-    def test_the_first_usable_backend_that_is_faster_is_chosen(
+    def test_backend_auto_chooses_the_fastest_usable_backend_for_the_precision(
         self, precision: Precision, processor: Cpu, usable: tuple[str, ...], chosen: str
     ) -> None:
         assert choose(precision, processor, only(*usable)).backend == chosen
 
-    def test_every_backend_before_the_chosen_one_has_its_reason(self) -> None:
+    def test_backend_auto_gives_a_reason_for_each_faster_backend_that_it_passed_over(self) -> None:
         choice = choose("bf16", WITHOUT_AMX, only("openvino", "onnxruntime"))
         assert choice.passed_over == {
             "tensorrt": "no tensorrt here",
@@ -62,11 +62,11 @@ class TestChoose:
         }
         assert choice.reason == "it runs on every machine"
 
-    def test_the_reason_for_openvino_names_precision_and_instruction(self) -> None:
+    def test_the_reason_for_choosing_openvino_names_the_precision_and_the_cpu_instruction(self) -> None:
         choice = choose("int8", WITHOUT_AMX, only("openvino", "onnxruntime"))
         assert choice.reason == "the model allows int8, and the processor has avx512_vnni"
 
-    def test_a_backend_without_its_module_is_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_backend_without_its_python_module_is_unavailable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backends, "BACKENDS", {"abacus": "engines.backends.abacus:Abacus"})
         assert backends.unavailable_reason("abacus") == "the Python module engines.backends.abacus is missing"
 
@@ -110,7 +110,9 @@ class TestHardware:
         assert (found.unavailable_reason, found.cuda) == ("", "13.1")
         assert found.gpus == (Gpu("NVIDIA L4", "8.9", 16 * 1024**3),)
 
-    def test_without_a_usable_gpu_the_reason_of_the_driver_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_usable_gpu_the_reason_given_by_the_driver_is_reported(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(hardware, "driver_reason", lambda: "no NVIDIA driver")
         assert (cuda().unavailable_reason, cuda().gpus) == ("no NVIDIA driver", ())
 
@@ -120,19 +122,21 @@ class TestHardware:
         file.write_text(first + "processor\t: 1\nmodel name\t: other\n")
         assert processor(file) == Cpu("EPYC 9354P", "AuthenticAMD", frozenset({"fpu", "avx2"}))
 
-    def test_an_unreadable_cpuinfo_gives_no_flags(self, tmp_path: Path) -> None:
+    def test_an_unreadable_cpuinfo_gives_no_processor_flags(self, tmp_path: Path) -> None:
         assert processor(tmp_path / "missing") == Cpu("unknown", "", frozenset())
 
 
 class TestDoctor:
-    def test_the_report_has_every_backend_and_a_choice_for_every_precision(self) -> None:
+    def test_the_engine_doctor_reports_every_backend_and_a_choice_for_every_precision(self) -> None:
         report = doctor.describe_machine()
         assert report["backends"].keys() == backends.BACKENDS.keys()
         assert report["auto"].keys() == {"fp32", "bf16", "fp16", "int8"}
         for choice in report["auto"].values():
             assert not report["backends"][choice["backend"]]
 
-    def test_the_report_lists_the_plans_in_the_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_engine_doctor_lists_the_cached_tensorrt_plans(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("SIGHTLINE_HOME", str(tmp_path))
         assert doctor.describe_machine()["plans"] == {"folder": str(tmp_path / "plans"), "files": []}
         (tmp_path / "plans").mkdir()
@@ -140,12 +144,12 @@ class TestDoctor:
         (plan,) = doctor.describe_machine()["plans"]["files"]
         assert (plan["file"], plan["bytes"]) == ("ab12.plan", 4)
 
-    def test_the_doctor_measures_the_speed_of_a_model_on_a_backend(self) -> None:
+    def test_the_engine_doctor_measures_the_speed_of_a_model_on_a_backend(self) -> None:
         timing = doctor.time_model(Repository(MODELS).open("regions"), "onnxruntime", timed_s=0.001)
         assert (timing.model, timing.precision, timing.error) == ("regions@1", "fp32", "")
         assert timing.images_per_s > 0
 
-    def test_the_doctor_reports_the_error_of_a_model_that_a_backend_cannot_load(self, tmp_path: Path) -> None:
+    def test_the_engine_doctor_reports_the_error_of_a_model_that_a_backend_cannot_load(self, tmp_path: Path) -> None:
         model = Repository(MODELS).open("regions")
         (tmp_path / "model.onnx").write_bytes(b"no model")
         timing = doctor.time_model(type(model)(model.manifest, tmp_path), "openvino")

@@ -53,7 +53,7 @@ def test_float_layers_of_fp32_and_int8_models_are_computed_in_fp32(model: Model,
     engine.close()
 
 
-def test_a_batch_that_cannot_start_fails_alone(model: Model) -> None:
+def test_an_openvino_batch_that_cannot_start_fails_without_affecting_other_batches(model: Model) -> None:
     engine = OpenVinoEngine()
     engine.load(model)
     with engine.slot() as slot:
@@ -67,7 +67,7 @@ def test_a_batch_that_cannot_start_fails_alone(model: Model) -> None:
     engine.close()
 
 
-def test_the_backend_neither_loads_telemetry_nor_writes_to_the_home_folder(tmp_path: Path) -> None:
+def test_the_openvino_backend_neither_loads_telemetry_nor_writes_to_the_home_folder(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from engines import backends; from engines.repository.store import Repository;"
         f"engine = backends.make('openvino'); engine.load(Repository(pathlib.Path({str(MODELS)!r})).open('regions'));"

@@ -43,12 +43,12 @@ class TestSoftmax:
         ((found,),) = self.decoder.decode({"p": np.array([[0.0, 1.0, 4.0]], np.float32)}, [row()])
         assert found.score == pytest.approx(np.exp(4) / (1 + np.e + np.exp(4)), rel=1e-5)
 
-    def test_boxes_are_clipped_to_the_frame(self) -> None:
+    def test_detected_boxes_are_clipped_to_the_frame(self) -> None:
         outputs = {"p": np.array([[0, 1, 0]], np.float32)}
         ((found,),) = self.decoder.decode(outputs, [row(Box(-5, 70, 30, 95))])
         assert found.box == Box(0, 70, 30, 80)
 
-    def test_an_output_with_another_number_of_labels_is_refused(self) -> None:
+    def test_a_model_output_with_another_number_of_classes_than_labels_is_refused(self) -> None:
         with pytest.raises(InferenceFailed, match="labels"):
             self.decoder.decode({"p": np.zeros((1, 5), np.float32)}, [row()])
 
@@ -67,7 +67,7 @@ class TestSigmoid:
         assert [[d.label for d in each] for each in found] == [[], ["defect"]]
 
 
-def test_scores_outside_of_0_to_1_by_a_rounding_are_scores_for_every_decoder() -> None:
+def test_every_decoder_accepts_scores_outside_0_to_1_by_a_rounding_error() -> None:
     rounded = {"p": np.array([[-5e-4, 1.0 + 5e-4, 0.2]], np.float32)}
     for name in ("softmax", "sigmoid"):
         reason = decoders.refusal(decoders.make(name, DecoderOptions(LABELS, 64, 64)), rounded, [row()])
@@ -143,7 +143,7 @@ class TestYoloxGrid:
         return {"output": raw}
 
     @given(data=st.data(), stride=st.sampled_from([8, 16, 32]))
-    def test_a_cells_box_is_relative_to_its_grid_position(self, data: st.DataObject, stride: int) -> None:
+    def test_a_yolox_box_is_relative_to_the_position_of_its_grid_cell(self, data: st.DataObject, stride: int) -> None:
         column = data.draw(st.integers(0, self.WIDTH // stride - 1))
         line = data.draw(st.integers(0, self.HEIGHT // stride - 1))
         fit = Fit(0.5, 0.5, 2.0, 1.0)
@@ -154,7 +154,7 @@ class TestYoloxGrid:
         expected = Box(max(0, whole.left), max(0, whole.top), min(184, whole.right), min(124, whole.bottom))
         np.testing.assert_allclose(found.box, expected, atol=1e-2)
 
-    def test_forty_objects_reported_by_nine_cells_each_are_forty_detections(self) -> None:
+    def test_forty_objects_reported_by_nine_grid_cells_each_become_forty_detections(self) -> None:
         big = decoders.make("yolox", DecoderOptions(LABELS, 640, 640))
         raw = np.zeros((1, 8400, 5 + len(LABELS)), np.float32)
         for number in range(40):
@@ -178,7 +178,7 @@ def test_softmax_results_do_not_depend_on_other_rows_of_the_batch() -> None:
     assert batch[2][0].score == pytest.approx(np.exp(4) / (np.exp(1) + np.exp(4) + np.exp(-2)), abs=1e-4)
 
 
-def test_the_error_for_an_unknown_decoder_lists_the_known_ones() -> None:
+def test_the_error_for_an_unknown_decoder_lists_the_known_decoders() -> None:
     with pytest.raises(DecoderUnknown, match=r"corners, end2end, .*, yolov5, yolov8, yolox"):
         decoders.make("nonsense", DecoderOptions(LABELS, 64, 64))
 

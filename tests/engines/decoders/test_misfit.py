@@ -79,7 +79,7 @@ def add(folder: Path, tables: Tables, decoder: str, **settings: Any) -> Model:
 
 
 @pytest.mark.parametrize(("layout", "decoder"), PAIRS)
-def test_only_the_right_decoder_is_accepted_and_it_finds_the_object(
+def test_only_the_right_decoder_of_a_model_is_accepted_and_finds_the_object(
     tmp_path: Path, layout: str, decoder: str
 ) -> None:
     tables, right = LAYOUTS[layout]
@@ -95,7 +95,7 @@ def test_only_the_right_decoder_is_accepted_and_it_finds_the_object(
 
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS.keys() - {"ssd offsets"}))
-def test_an_inspection_chooses_the_right_decoder_and_its_settings(tmp_path: Path, layout: str) -> None:
+def test_the_inspection_of_a_model_chooses_the_right_decoder_and_its_settings(tmp_path: Path, layout: str) -> None:
     tables, right = LAYOUTS[layout]
     file = constant_model(tmp_path / "m.onnx", tables)
     report = examined(file, "m", Overrides(labels=LABELS), tmp_path / "models")
@@ -117,7 +117,7 @@ def test_an_inspection_chooses_the_right_decoder_and_its_settings(tmp_path: Path
         ("rtdetr", "ssd", "Set scores = softmax or scores = sigmoid", {"form": "centres", "scores": "sigmoid"}),
     ],
 )
-def test_the_error_for_a_wrong_setting_names_the_right_setting(
+def test_the_error_for_a_wrong_decoder_setting_names_the_right_setting(
     tmp_path: Path, layout: str, decoder: str, cure: str, settings: dict[str, str] | None
 ) -> None:
     tables, _ = LAYOUTS[layout]
@@ -145,7 +145,7 @@ def test_a_model_whose_outputs_are_offsets_is_served_with_the_prior_boxes_of_its
         add(tmp_path, {"s": some[:20], "b": boxes[:20] / SIZE}, "ssd", form="offsets", priors=priors)
 
 
-def test_classes_beyond_the_labels_are_refused(tmp_path: Path) -> None:
+def test_model_outputs_with_more_classes_than_labels_are_refused(tmp_path: Path) -> None:
     rows = np.array([[20, 28, 44, 52, 0.9, 7], [20, 28, 44, 52, 0.0, -1]])
     with pytest.raises(AdoptFailed, match=r"class column has 7: expected numbers below 2.*at least 8 lines"):
         add(tmp_path, {"y": rows}, "end2end")
@@ -161,14 +161,14 @@ def test_a_wrong_number_of_labels_is_refused_with_the_number_of_classes(tmp_path
 
 
 @pytest.mark.parametrize("decoder", ["yolov5", "yolov8"])
-def test_boxes_with_negative_widths_are_refused(tmp_path: Path, decoder: str) -> None:
+def test_model_outputs_with_boxes_of_negative_width_are_refused(tmp_path: Path, decoder: str) -> None:
     table = LAYOUTS[decoder][0]["y"].copy()
     (table if decoder == "yolov5" else table.T)[3, 2] = -1.5
     with pytest.raises(AdoptFailed, match=r"widths and heights go down to -1\.5: expected 0 or more"):
         add(tmp_path, {"y": table}, decoder)
 
 
-def test_the_user_can_set_how_boxes_are_merged_and_leave_other_settings_to_the_inspection(tmp_path: Path) -> None:
+def test_a_user_can_set_how_boxes_are_merged_and_let_the_inspection_choose_the_rest(tmp_path: Path) -> None:
     file = constant_model(tmp_path / "m.onnx", LAYOUTS["corners in px"][0])
     merging = {"max_overlap": 0.3, "across_classes": True}
     examined(file, "m", Overrides(labels=LABELS, decoding=merging), tmp_path / "models")

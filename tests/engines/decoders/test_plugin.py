@@ -35,7 +35,7 @@ def install(folder: Path, entry_points: dict[str, str]) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_every_command_of_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_decoder_plug_in_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(FILES) == {"make_model.py", "acme_decoders.py", "pyproject.toml", "test_acme.py"}
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)

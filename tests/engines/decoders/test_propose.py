@@ -31,7 +31,7 @@ SIZE = (640, 640)
         ({"p": (1, 10)}, 80, [], None),
     ],
 )
-def test_decoders_are_proposed_from_shapes(
+def test_decoders_are_proposed_from_the_shapes_of_model_outputs(
     outputs: dict[str, Shape], labels: int | None, expected: list[str], classes: int | None
 ) -> None:
     found = propose(outputs, labels, SIZE)
@@ -40,6 +40,6 @@ def test_decoders_are_proposed_from_shapes(
     assert all(c.reason for c in found)
 
 
-def test_the_output_with_the_shape_of_class_scores_is_proposed_by_name() -> None:
+def test_the_proposal_names_the_model_output_that_has_the_shape_of_class_scores() -> None:
     found = propose({"features": (1, 128, 20, 20), "logits": (1, 10)}, 10, SIZE)
     assert [(c.decoder, c.output) for c in found] == [("softmax", "logits"), ("sigmoid", "logits")]

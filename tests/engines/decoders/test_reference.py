@@ -163,14 +163,16 @@ LAYOUTS = {
 }
 
 
-def test_every_detector_is_compared_with_a_reference() -> None:
+def test_every_detection_decoder_is_compared_with_a_reference_implementation() -> None:
     assert {layout.decoder for layout in LAYOUTS.values()} == set(decoders.known()) - decoders.CLASSIFIERS
 
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_decoder_agrees_with_plain_loops(name: str, seed: int, across: bool) -> None:
+def test_each_decoder_agrees_with_a_reference_implementation_in_plain_loops(
+    name: str, seed: int, across: bool
+) -> None:
     layout = LAYOUTS[name]
     arrays, outputs = layout.arrays(np.random.default_rng(seed))
     decoder = decoders.make(layout.decoder, layout.options(across_classes=across))
@@ -183,7 +185,7 @@ def test_decoder_agrees_with_plain_loops(name: str, seed: int, across: bool) -> 
     np.testing.assert_allclose([d.box for d in found], [box for box, _, _ in expected], atol=1e-3)
 
 
-def test_misfit_accepts_the_outputs_of_every_layout() -> None:
+def test_each_decoder_accepts_model_outputs_of_its_layout() -> None:
     for layout in LAYOUTS.values():
         _, outputs = layout.arrays(np.random.default_rng(0))
         arrays = {name: values[None] for name, values in outputs.items()}
@@ -205,7 +207,7 @@ def keep(things: list[tuple[Any, int, float]], limit: float, across: bool) -> li
 
 
 @given(things=st.lists(THING, max_size=30), limit=LIMITS, across=st.booleans())
-def test_kept_boxes_do_not_overlap_and_dropped_boxes_overlap_a_better_kept_one(
+def test_non_maximum_suppression_drops_only_boxes_that_overlap_a_better_kept_box(
     things: list[tuple[Any, int, float]], limit: float, across: bool
 ) -> None:
     kept = keep(things, limit, across)
@@ -220,7 +222,7 @@ def test_kept_boxes_do_not_overlap_and_dropped_boxes_overlap_a_better_kept_one(
 
 
 @given(data=st.data(), things=st.lists(THING, max_size=20), limit=LIMITS, across=st.booleans())
-def test_kept_boxes_do_not_depend_on_the_order_of_the_input(
+def test_non_maximum_suppression_does_not_depend_on_the_order_of_the_boxes(
     data: st.DataObject, things: list[tuple[Any, int, float]], limit: float, across: bool
 ) -> None:
     shuffled = data.draw(st.permutations(things))
@@ -230,7 +232,7 @@ def test_kept_boxes_do_not_depend_on_the_order_of_the_input(
     assert [once[i] for i in keep(once, limit, across)] == once
 
 
-def test_the_number_of_kept_boxes_is_bounded() -> None:
+def test_non_maximum_suppression_keeps_a_bounded_number_of_boxes() -> None:
     corners = np.array([(10 * i, 0, 10 * i + 5, 5) for i in range(400)], np.float32)
     kept = suppressed(corners, np.linspace(0.5, 1, 400, dtype=np.float32), np.zeros(400, np.intp), 0.45)
     assert kept == [399 - i for i in range(MAX_DETECTIONS)]

@@ -39,7 +39,7 @@ def add(data: Path, folder: Path, decoder: str, settings: Mapping[str, Any] = SE
     return adopt(data / "ultraface-rfb-320.onnx", Repository(folder), options)
 
 
-def test_ultraface_is_proposed_with_its_priors_and_finds_the_one_face_of_a_frame(
+def test_ultraface_is_proposed_with_its_prior_boxes_and_finds_the_one_face_of_a_frame(
     shared_data: Path, tmp_path: Path
 ) -> None:
     examined(shared_data / "ultraface-rfb-320.onnx", "faces", Overrides(), tmp_path)
@@ -64,7 +64,7 @@ def test_ultraface_is_proposed_with_its_priors_and_finds_the_one_face_of_a_frame
 @pytest.mark.parametrize(
     ("decoder", "reason"), [("corners", "ssd for offsets"), ("ssd", "form = offsets"), ("rtdetr", "form = offsets")]
 )
-def test_offsets_are_not_taken_for_corners_or_centres(
+def test_box_offsets_are_not_mistaken_for_corners_or_centres(
     shared_data: Path, tmp_path: Path, decoder: str, reason: str
 ) -> None:
     with pytest.raises(AdoptFailed, match=reason):

@@ -17,14 +17,16 @@ times = st.floats(0.0001, 1.0)
 
 
 @given(sizes=sizes, slope_s=times, base_s=times)
-def test_the_line_of_exact_runs_is_found(sizes: list[int], slope_s: float, base_s: float) -> None:
+def test_the_linear_growth_of_batch_times_is_found_from_exact_measurements(
+    sizes: list[int], slope_s: float, base_s: float
+) -> None:
     learned = BatchTime({n: slope_s * n + base_s for n in sizes})
     for rows in (1, 7, 64):
         assert learned.predict_s(rows) == pytest.approx(slope_s * rows + base_s, rel=1e-6)
 
 
 @given(sizes=sizes, slope_s=times, base_s=times, seed=st.integers(0, 1000))
-def test_four_slow_runs_of_nine_of_each_size_change_nothing(
+def test_four_slow_runs_out_of_nine_do_not_change_the_expected_batch_time(
     sizes: list[int], slope_s: float, base_s: float, seed: int
 ) -> None:
     learned, chance = BatchTime(), random.Random(seed)
@@ -37,7 +39,7 @@ def test_four_slow_runs_of_nine_of_each_size_change_nothing(
 
 
 @given(sizes=sizes, slope_s=times, base_s=times, factor=st.floats(0.1, 10.0))
-def test_nine_runs_of_each_size_replace_all_earlier_ones(
+def test_nine_new_runs_of_each_batch_size_replace_all_earlier_measurements(
     sizes: list[int], slope_s: float, base_s: float, factor: float
 ) -> None:
     learned = BatchTime()
@@ -49,7 +51,9 @@ def test_nine_runs_of_each_size_replace_all_earlier_ones(
 
 
 @given(runs=st.lists(st.tuples(st.integers(1, 64), st.floats(0.0, 10.0)), max_size=60))
-def test_the_expected_time_is_never_negative_and_never_falls_with_the_size(runs: list[tuple[int, float]]) -> None:
+def test_the_expected_batch_time_is_never_negative_and_never_falls_with_the_batch_size(
+    runs: list[tuple[int, float]],
+) -> None:
     learned = BatchTime()
     assert learned.predict_s(5) == 0.0
     for rows, seconds in runs:
@@ -59,7 +63,7 @@ def test_the_expected_time_is_never_negative_and_never_falls_with_the_size(runs:
     assert expected == sorted(expected)
 
 
-def test_a_size_that_is_not_run_any_more_is_forgotten() -> None:
+def test_measurements_of_a_batch_size_that_is_no_longer_used_are_forgotten() -> None:
     learned = BatchTime({1: 1.0})
     for _ in range(FORGET_RUNS + 1):
         learned.observe(4, 0.04)
@@ -83,7 +87,7 @@ def in_time(jobs: Sequence[WaitingJob], count: int, most_rows: int, row_s: float
     row_s=st.floats(0.01, 0.5),
     base_s=st.floats(0.0, 0.5),
 )
-def test_the_chosen_size_has_at_least_as_many_rows_in_time_as_a_full_batch(
+def test_the_chosen_batch_size_finishes_at_least_as_many_rows_in_time_as_a_full_batch(
     dues: list[float], most_rows: int, row_s: float, base_s: float
 ) -> None:
     jobs = [WaitingJob(1, due) for due in sorted(dues)]
@@ -93,25 +97,25 @@ def test_the_chosen_size_has_at_least_as_many_rows_in_time_as_a_full_batch(
     assert in_time(jobs, chosen, most_rows, row_s, base_s) >= in_time(jobs, fitting, most_rows, row_s, base_s)
 
 
-def test_the_batch_ends_before_the_first_deadline_if_a_full_batch_would_miss_it() -> None:
+def test_a_smaller_batch_meets_the_first_deadline_if_a_full_batch_would_miss_it() -> None:
     jobs = [WaitingJob(1, due) for due in (0.35, 2.0, 2.0, 2.0)]
     assert best_count(jobs, 4, 4, lambda n: 0.1 * n) == 3
 
 
-def test_a_full_batch_is_chosen_while_all_its_jobs_are_in_time() -> None:
+def test_a_full_batch_is_chosen_while_all_its_jobs_meet_their_deadlines() -> None:
     jobs = [WaitingJob(1, 1.0)] * 8
     assert best_count(jobs, 8, 8, lambda n: 0.1 * n) == 8
 
 
 class TestComputeClock:
-    def test_a_batch_that_waits_for_the_device_is_measured_from_the_end_of_the_batch_before(self) -> None:
+    def test_the_time_of_a_batch_that_waits_for_the_device_counts_from_the_end_of_the_previous_batch(self) -> None:
         clock = ComputeClock(1)
         clock.submitted("a", 0.0)
         clock.submitted("b", 1.0)
         assert clock.finished("a", 5.0) == 5.0
         assert clock.finished("b", 8.0) == 3.0
 
-    def test_batches_on_two_workers_do_not_wait_for_each_other(self) -> None:
+    def test_the_measured_time_of_a_batch_excludes_batches_on_another_worker(self) -> None:
         clock = ComputeClock(2)
         clock.submitted("a", 0.0)
         clock.submitted("b", 1.0)
@@ -120,7 +124,7 @@ class TestComputeClock:
         assert clock.finished("c", 6.0) == 2.0
         assert clock.finished("a", 9.0) == 9.0
 
-    def test_a_batch_submitted_to_an_idle_device_is_measured_from_its_submission(self) -> None:
+    def test_the_time_of_a_batch_on_an_idle_device_counts_from_its_submission(self) -> None:
         clock = ComputeClock(1)
         clock.submitted("a", 0.0)
         clock.finished("a", 1.0)

@@ -100,7 +100,7 @@ async def bench(rig: FakeRig) -> AsyncIterator[BuildBench]:
     await bench.live.close()
 
 
-async def test_a_stand_in_on_the_cpu_serves_until_the_plan_is_built(bench: BuildBench) -> None:
+async def test_a_stand_in_model_on_the_cpu_serves_until_the_tensorrt_plan_is_built(bench: BuildBench) -> None:
     await configured(bench.live, [CARS])
     await bench.begun()
     assert await bench.engine() is bench.stand_ins[0]
@@ -116,7 +116,7 @@ async def test_a_stand_in_on_the_cpu_serves_until_the_plan_is_built(bench: Build
     assert (len(bench.stand_ins), bench.rig.trt.builds) == (1, 1)
 
 
-async def test_a_second_model_has_a_stand_in_too_and_its_plan_is_built_after_that_of_the_first(
+async def test_a_second_model_also_has_a_stand_in_and_its_plan_is_built_after_that_of_the_first_model(
     bench: BuildBench,
 ) -> None:
     second = SecondModelConfig(name="type", model="regions", precision="fp16")
@@ -130,7 +130,7 @@ async def test_a_second_model_has_a_stand_in_too_and_its_plan_is_built_after_tha
         assert isinstance(model and model._engine, TensorRtEngine)
 
 
-async def test_a_plan_in_the_cache_is_served_at_once_without_a_stand_in(bench: BuildBench) -> None:
+async def test_a_model_with_a_cached_tensorrt_plan_is_served_at_once_without_a_stand_in(bench: BuildBench) -> None:
     bench.may_build.set()
     earlier = bench.rig.engine()
     earlier.load(Repository(MODELS).open("regions"))
@@ -139,7 +139,7 @@ async def test_a_plan_in_the_cache_is_served_at_once_without_a_stand_in(bench: B
     assert bench.stand_ins == []
 
 
-async def test_the_present_model_serves_while_the_plan_of_its_successor_is_built(bench: BuildBench) -> None:
+async def test_the_present_model_serves_while_the_tensorrt_plan_of_its_successor_is_built(bench: BuildBench) -> None:
     bench.may_build.set()
     await configured(bench.live, [CARS])
     await bench.until(lambda: bench.metric("stand_ins") == 0)
@@ -153,7 +153,7 @@ async def test_the_present_model_serves_while_the_plan_of_its_successor_is_built
     assert len(bench.stand_ins) == 1
 
 
-async def test_the_end_of_the_node_cancels_a_build(bench: BuildBench) -> None:
+async def test_a_node_that_stops_cancels_its_plan_build(bench: BuildBench) -> None:
     await configured(bench.live, [CARS, PEOPLE])
     await bench.begun()
     async with asyncio.timeout(60):
@@ -163,7 +163,7 @@ async def test_the_end_of_the_node_cancels_a_build(bench: BuildBench) -> None:
     assert bench.rig.trt.builds == 1
 
 
-async def test_the_removal_of_a_pipeline_cancels_its_build(bench: BuildBench) -> None:
+async def test_the_removal_of_a_pipeline_cancels_its_plan_build(bench: BuildBench) -> None:
     await configured(bench.live, [CARS])
     await bench.begun()
     bench.live.want([])
@@ -184,7 +184,7 @@ async def test_the_plan_of_a_pipeline_removed_while_its_stand_in_loads_is_not_bu
     assert bench.rig.trt.builds == 0
 
 
-async def test_a_model_whose_build_is_cancelled_after_its_last_step_is_not_served(bench: BuildBench) -> None:
+async def test_a_model_whose_plan_build_is_cancelled_after_its_last_step_is_not_served(bench: BuildBench) -> None:
     bench.cancels_in_time = False
     await configured(bench.live, [CARS])
     await bench.begun()
@@ -194,7 +194,9 @@ async def test_a_model_whose_build_is_cancelled_after_its_last_step_is_not_serve
     assert await bench.engine() is bench.stand_ins[0]
 
 
-async def test_a_failed_build_leaves_the_stand_in_and_is_tried_again_after_a_while(bench: BuildBench) -> None:
+async def test_after_a_failed_plan_build_the_stand_in_serves_and_the_build_is_retried_later(
+    bench: BuildBench,
+) -> None:
     bench.rig.trt.fail_build = True
     bench.may_build.set()
     await configured(bench.live, [CARS])
@@ -209,7 +211,7 @@ async def test_a_failed_build_leaves_the_stand_in_and_is_tried_again_after_a_whi
     assert (len(bench.stand_ins), bench.metric("refused_models")) == (1, 0)
 
 
-async def test_a_pipeline_without_a_stand_in_loads_until_its_plan_is_built(bench: BuildBench) -> None:
+async def test_a_pipeline_without_a_stand_in_counts_as_loading_until_its_plan_is_built(bench: BuildBench) -> None:
     bench.broken_stand_in = True
     await configured(bench.live, [CARS])
     await bench.begun()
@@ -219,7 +221,7 @@ async def test_a_pipeline_without_a_stand_in_loads_until_its_plan_is_built(bench
     assert isinstance(await bench.engine(), TensorRtEngine)
 
 
-async def test_a_change_of_the_pipeline_cancels_the_build_and_begins_another(bench: BuildBench) -> None:
+async def test_a_changed_pipeline_cancels_its_plan_build_and_begins_another(bench: BuildBench) -> None:
     await configured(bench.live, [CARS])
     await bench.begun()
     await configured(bench.live, [CARS.model_copy(update={"min_score": 0.5})])
@@ -229,7 +231,7 @@ async def test_a_change_of_the_pipeline_cancels_the_build_and_begins_another(ben
     assert [serving.settings.min_score for serving in bench.live._serving.values()] == [0.5]
 
 
-def test_a_cancelled_load_does_not_wait_for_the_build_of_another_process(rig: FakeRig) -> None:
+def test_a_cancelled_model_load_does_not_wait_for_the_plan_build_of_another_process(rig: FakeRig) -> None:
     rig.plans.folder.mkdir(parents=True)
     control = BuildControl()
     engine, model = rig.engine(control), Repository(MODELS).open("regions")
@@ -244,6 +246,6 @@ def test_a_cancelled_load_does_not_wait_for_the_build_of_another_process(rig: Fa
         raise BuildCancelled("the lock is free again")
 
 
-def test_an_engine_without_a_gpu_needs_no_build_because_its_load_fails(rig: FakeRig) -> None:
+def test_an_engine_without_a_gpu_requests_no_plan_build(rig: FakeRig) -> None:
     rig.reason = "no GPU"
     assert not rig.engine().needs_build(Repository(MODELS).open("regions"))

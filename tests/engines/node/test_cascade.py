@@ -148,7 +148,7 @@ SIZE = (640, 360)
 
 class TestCrops:
     @given(configs, specs, detections)
-    def test_each_wanted_object_gets_a_crop_inside_the_frame_or_a_reason(
+    def test_each_object_for_a_second_model_gets_a_crop_inside_the_frame_or_a_reason(
         self, config: SecondModelConfig, spec: InputSpec, objects: list[Detection]
     ) -> None:
         plan = planned(config, spec, SIZE, objects)
@@ -168,7 +168,7 @@ class TestCrops:
                 assert picture.shape == (inner.bottom - inner.top, inner.right - inner.left, 3)
 
     @given(configs, specs, detections)
-    def test_objects_with_the_highest_scores_are_classified_up_to_the_limit(
+    def test_second_models_classify_the_objects_with_the_highest_scores_up_to_the_limit(
         self, config: SecondModelConfig, spec: InputSpec, objects: list[Detection]
     ) -> None:
         plan = planned(config, spec, SIZE, objects)
@@ -178,14 +178,14 @@ class TestCrops:
         assert not passed_over or len(chosen) == config.max_objects
         assert min(chosen, default=1.0) >= max(passed_over, default=0.0)
 
-    def test_a_margin_widens_the_crop_and_ends_at_the_edge_of_the_frame(self) -> None:
+    def test_the_margin_of_a_second_model_widens_its_crop_up_to_the_edge_of_the_frame(self) -> None:
         config = TYPE.model_copy(update={"margin": 0.5})
         objects = [Detection(box=Box(0, 100, 40, 140), label="car", class_id=1, score=0.9)]
         window = planned(config, SPEC, SIZE, objects)[0]
         assert isinstance(window, CropWindow)
         assert (window.left, window.top, window.right, window.bottom) == (0, 80, 60, 160)
 
-    def test_without_a_model_each_wanted_object_says_so(self) -> None:
+    def test_without_its_second_model_each_object_has_a_reason_instead_of_a_label(self) -> None:
         objects = [Detection(box=Box(0, 0, 40, 40), label="car", class_id=1, score=0.9)]
         assert planned(TYPE, None, SIZE, objects) == {0: NO_MODEL}
 
@@ -206,7 +206,7 @@ class TestCrops:
         [b"", b"no picture", jpeg()[:40], jpeg(width=32), b"RIFF\x10\x00\x00\x00WEBPVP8 "],
         ids=["empty", "text", "cut", "another-size", "webp-header"],
     )
-    def test_a_frame_that_is_no_picture_of_the_declared_size_is_refused(self, data: bytes) -> None:
+    def test_an_attached_frame_that_is_no_picture_of_the_declared_size_is_refused(self, data: bytes) -> None:
         assert decoded(data, (64, 64)) is None
 
     @pytest.mark.parametrize(("most_pixels", "width"), [(cascade_module.MAX_FRAME_PIXELS, 32), (64 * 64 - 1, 64)])
@@ -255,7 +255,7 @@ class TestAttributes:
         rig.classify(*(with_frames(jpeg(), jpeg(), jpeg(), offset=n, first_seq=3 * n) for n in range(3)))
         assert engine.sizes == [4, 4, 1]
 
-    def test_several_second_models_each_give_their_attribute(self) -> None:
+    def test_each_of_several_second_models_adds_its_attribute(self) -> None:
         plate = SecondModelConfig(name="plate", model="regions", on=("truck",))
         face = SecondModelConfig(name="face", model="regions", on=("car", "person"))
         rig = Rig((TYPE, second_model()), (plate, second_model()), (face, None))
@@ -276,7 +276,7 @@ class TestAttributes:
         ],
         ids=["small", "score", "background", "without-frame", "damaged-frame"],
     )
-    def test_an_object_without_a_label_has_the_reason(
+    def test_an_object_that_gets_no_label_from_a_second_model_has_the_reason(
         self, frame: bytes, change: dict[str, object], reason: str
     ) -> None:
         config = TYPE.model_copy(update=change)
@@ -285,7 +285,7 @@ class TestAttributes:
         assert car.attributes == (Attribute(name="type", model="regions@1", missing=reason),)
         assert (rig.count(reason), rig.count("labelled")) == (1, 0)
 
-    def test_a_crop_that_fails_the_second_model_costs_no_detection_and_no_other_label(self) -> None:
+    def test_a_crop_on_which_a_second_model_fails_loses_no_detection_and_no_other_label(self) -> None:
         bad = 77
         rig = Rig((TYPE, second_model(FakeEngine(fails=lambda image: bool(image[0, 0, 0] == bad)))))
         frames = [jpeg(bad if n == 2 else BUS) for n in range(5)]
@@ -315,7 +315,9 @@ class TestAttributes:
         assert batch.took.cascade > 0.0
         assert batch.took.device_s == batch.took.compute + batch.took.cascade
 
-    def test_more_crops_than_are_held_at_once_are_classified_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_more_crops_than_memory_allows_at_once_are_classified_in_parts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(cascade_module, "MAX_CROPS", 2)
         engine = CountingEngine()
         rig = Rig((TYPE, second_model(engine)))
@@ -325,7 +327,7 @@ class TestAttributes:
         assert engine.sizes == [2, 2, 1]
         assert [car.attributes[0].label for car in cars] == ["car", "bus", "car", "bus", "car"]
 
-    def test_a_dead_letter_keeps_the_frame_for_its_replay(self) -> None:
+    def test_a_dead_letter_of_a_batch_keeps_the_encoded_frame_for_a_replay(self) -> None:
         batch, (job,) = merged(with_frames(jpeg(), jpeg(BUS)))
         for task in batch.tasks:
             task.error = ModelLoadFailed("broken")
@@ -335,7 +337,7 @@ class TestAttributes:
         assert replayed.frames == jpeg(BUS)
         assert replayed.attached_frames() == [jpeg(BUS)]
 
-    def test_a_second_model_that_locates_objects_is_refused(self) -> None:
+    def test_a_detector_is_refused_as_second_model(self) -> None:
         model = Repository(MODELS).open("regions")
         manifest = model.manifest.model_copy(update={"decoder": "yolox"})
         with pytest.raises(ManifestError, match="expected a classifier"):
@@ -395,7 +397,9 @@ class TestLiveSecondModels:
         assert [one.label for one in await attributes(live)] == ["bus"]
         await live.close()
 
-    async def test_a_new_version_of_a_second_model_replaces_it_and_leaves_the_first_model_open(self) -> None:
+    async def test_a_new_version_of_a_second_model_replaces_the_old_version_and_keeps_the_first_model_open(
+        self,
+    ) -> None:
         source = SecondSource()
         live = live_models(source)
         await configured(live, [PIPELINE])
@@ -405,7 +409,7 @@ class TestLiveSecondModels:
         assert (len(source.engines), len(source.made)) == (1, 2)
         await live.close()
 
-    async def test_a_broken_new_version_leaves_the_present_second_model_in_place(self) -> None:
+    async def test_a_second_model_stays_in_service_if_its_new_version_is_broken(self) -> None:
         source = SecondSource()
         live = live_models(source)
         await configured(live, [PIPELINE])
@@ -432,7 +436,7 @@ class TestLiveSecondModels:
         assert [one.name for one in await attributes(live)] == ["lighter"]
         await live.close()
 
-    async def test_a_second_model_that_the_site_removes_gives_no_attribute_any_more(self) -> None:
+    async def test_a_second_model_that_the_site_file_removes_adds_no_attribute_any_more(self) -> None:
         live = live_models(SecondSource())
         await configured(live, [PIPELINE])
         await configured(live, [PIPELINE.model_copy(update={"then": ()})])

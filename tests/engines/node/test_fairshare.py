@@ -27,7 +27,7 @@ def used_s(levels: list[int], costs_s: list[float], seconds: float, seed: int) -
 
 @settings(max_examples=20)
 @given(costs_s=costs, seed=st.integers(0, 99))
-def test_waiting_queues_of_a_level_get_equal_device_time_up_to_one_quantum_and_one_batch(
+def test_waiting_queues_of_a_priority_level_get_device_time_equal_within_a_quantum_and_a_batch(
     costs_s: list[float], seed: int
 ) -> None:
     used = used_s([0] * len(costs_s), costs_s, 1.5, seed)
@@ -36,14 +36,16 @@ def test_waiting_queues_of_a_level_get_equal_device_time_up_to_one_quantum_and_o
 
 @settings(max_examples=20)
 @given(costs_s=st.lists(st.floats(0.001, 0.05), min_size=4, max_size=4), seed=st.integers(0, 99))
-def test_each_lower_level_gets_its_floor_and_the_highest_gets_the_rest(costs_s: list[float], seed: int) -> None:
+def test_each_lower_priority_level_gets_its_minimum_share_and_the_highest_level_the_rest(
+    costs_s: list[float], seed: int
+) -> None:
     total_s = 2.0
     used = used_s([0, 1, 2, 3], costs_s, total_s, seed)
     for lower in (1, 2, 3):
         assert used[lower] == pytest.approx(FLOOR_SHARE * total_s, abs=2 * max(costs_s))
 
 
-def test_the_earlier_deadline_goes_first_among_queues_that_are_about_equally_far() -> None:
+def test_among_queues_with_about_equal_device_time_the_earlier_deadline_goes_first() -> None:
     shares = FairShares[str]()
     demands = {"a": Demand(0, 20), "b": Demand(0, 10)}
     assert shares.choose(demands) == "b"
@@ -53,7 +55,7 @@ def test_the_earlier_deadline_goes_first_among_queues_that_are_about_equally_far
     assert shares.choose(demands) == "a"
 
 
-def test_a_queue_that_did_not_wait_gets_no_credit_for_that_time() -> None:
+def test_an_empty_queue_gets_no_credit_of_device_time() -> None:
     shares = FairShares[str]()
     for _ in range(100):
         shares.choose({"busy": Demand(0, 5)})
@@ -67,7 +69,7 @@ def test_a_queue_that_did_not_wait_gets_no_credit_for_that_time() -> None:
     assert chosen == {"busy": 10, "new": 10}
 
 
-def test_a_lower_level_with_single_batches_does_not_exceed_its_floor() -> None:
+def test_a_lower_priority_level_with_single_batches_does_not_exceed_its_minimum_share() -> None:
     """A level whose queue is empty after each batch must not lose the memory of the device time that it used."""
     shares, used = FairShares[str](), Counter[str]()
     for turn in range(1000):
@@ -78,7 +80,7 @@ def test_a_lower_level_with_single_batches_does_not_exceed_its_floor() -> None:
     assert used["low"] <= FLOOR_SHARE * 1000 + 1
 
 
-def test_a_lower_level_gets_no_credit_for_time_in_which_none_of_its_queues_waited() -> None:
+def test_a_lower_priority_level_gets_no_credit_for_time_in_which_its_queues_were_empty() -> None:
     shares = FairShares[str]()
     both, chosen = {"high": Demand(0, 0), "low": Demand(2, 0)}, Counter[str]()
     for turn in range(1020):
@@ -89,7 +91,7 @@ def test_a_lower_level_gets_no_credit_for_time_in_which_none_of_its_queues_waite
     assert chosen["low"] <= FLOOR_SHARE * 20 + 1
 
 
-def test_an_unused_device_serves_a_low_level_fully() -> None:
+def test_a_device_without_other_work_serves_a_low_priority_level_fully() -> None:
     shares = FairShares[str]()
     for _ in range(50):
         assert shares.choose({"low": Demand(2, 0)}) == "low"

@@ -37,7 +37,7 @@ ONE, TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
         LaneLoad(bytes=LIVE_BYTES + 1),
     ],
 )
-def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_the_limit(over: LaneLoad) -> None:
+def test_fetching_of_a_lane_pauses_above_a_limit_and_continues_at_half_of_the_limit(over: LaneLoad) -> None:
     lane = LaneThrottle(2, late=False)
 
     def pauses(load: LaneLoad) -> bool:
@@ -50,25 +50,25 @@ def test_a_lane_pauses_above_any_limit_and_continues_at_half_of_the_limit(over: 
     assert not pauses(LaneLoad(over.rows - 1, over.jobs - 1, over.bytes - 1))
 
 
-def test_the_late_lane_has_a_fraction_of_the_live_limits() -> None:
+def test_the_late_lane_has_a_fraction_of_the_memory_limits_of_the_live_lane() -> None:
     late = LaneThrottle(2, late=True)
     limit = 2 * LIVE_ROWS_PER_INSTANCE // LATE_SHARE
     assert not late.paused(LaneLoad(rows=limit), {ONE: limit})
     assert late.paused(LaneLoad(rows=limit + 1), {ONE: limit + 1})
 
 
-def test_too_many_waiting_rows_pause_only_the_partition_that_they_come_from() -> None:
+def test_too_many_waiting_rows_pause_only_the_partition_from_which_the_rows_come() -> None:
     lane, limit = LaneThrottle(1, late=False), LIVE_ROWS_PER_INSTANCE
     assert lane.paused(LaneLoad(rows=limit + 5), {ONE: limit, TWO: 5}) == {ONE}
 
 
-def test_too_many_bytes_pause_all_partitions() -> None:
+def test_too_many_waiting_bytes_pause_all_partitions() -> None:
     lane = LaneThrottle(1, late=False)
     assert lane.paused(LaneLoad(bytes=LIVE_BYTES + 1), {ONE: 0, TWO: 5}) == {ONE, TWO}
 
 
 @given(rows=st.lists(st.integers(0, 300), min_size=1, max_size=8))
-def test_a_lane_over_its_rows_pauses_partitions_until_the_others_hold_half_of_the_limit(
+def test_a_lane_with_too_many_rows_pauses_partitions_until_the_others_hold_half_of_the_limit(
     rows: list[int],
 ) -> None:
     lane, limit = LaneThrottle(1, late=False), LIVE_ROWS_PER_INSTANCE
@@ -98,7 +98,7 @@ class FakeConsumer:
         self.stopped -= set(partitions)
 
 
-async def test_jobs_of_a_loading_model_pause_their_partition_and_do_not_count_as_load_of_the_lane(
+async def test_jobs_of_a_loading_model_pause_their_partition_and_do_not_count_as_waiting_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer, models = FakeConsumer(), EvenModels(8)

@@ -19,7 +19,9 @@ from tests.engines.node.batches import PIPELINES, item, record
 
 class TestMarks:
     @given(seqs=st.lists(st.integers(0, 50), max_size=60))
-    def test_a_seen_frame_is_a_repeat_and_an_unseen_one_below_the_mark_is_out_of_order(self, seqs: list[int]) -> None:
+    def test_a_seen_frame_is_a_repeat_and_an_unseen_frame_below_the_high_water_mark_is_out_of_order(
+        self, seqs: list[int]
+    ) -> None:
         marks, seen = HighWaterMarks(), set[int]()
         for seq in seqs:
             frame = FrameId("a", 1, seq)
@@ -28,21 +30,21 @@ class TestMarks:
             marks.advance(frame, LIVE, "p")
             seen.add(seq)
 
-    def test_a_frame_too_far_below_the_mark_counts_as_a_repeat(self) -> None:
+    def test_a_frame_too_far_below_the_high_water_mark_counts_as_a_repeat(self) -> None:
         marks = HighWaterMarks()
         for seq in range(0, 6 * SEEN_KEPT, 2):
             marks.advance(FrameId("a", 1, seq), LIVE, "p")
         assert marks.is_repeat(FrameId("a", 1, 1), LIVE, "p")
         assert marks.is_out_of_order(FrameId("a", 1, 6 * SEEN_KEPT - 3), LIVE, "p")
 
-    def test_frames_before_the_first_result_read_back_count_as_repeats(self) -> None:
+    def test_frames_before_the_first_result_read_at_a_takeover_count_as_repeats(self) -> None:
         marks = HighWaterMarks()
         for seq in (5, 7):
             marks.advance_past(LogRecord(RESULTS, 0, seq, None, b"", h.frame_headers([FrameId("a", 1, seq)], LIVE)))
         assert [seq for seq in range(8) if marks.is_repeat(FrameId("a", 1, seq), LIVE, "")] == [0, 1, 2, 3, 4, 5, 7]
         assert marks.is_out_of_order(FrameId("a", 1, 6), LIVE, "")
 
-    def test_cameras_epochs_lanes_and_pipelines_have_separate_marks(self) -> None:
+    def test_cameras_epochs_lanes_and_pipelines_have_separate_high_water_marks(self) -> None:
         marks = HighWaterMarks()
         marks.advance(FrameId("a", 2, 9), LIVE, "p")
         assert marks.is_repeat(FrameId("a", 2, 9), LIVE, "p")
@@ -56,7 +58,7 @@ class TestMarks:
         for camera, epoch, lane, pipeline in others:
             assert not marks.is_repeat(FrameId(camera, epoch, 0), lane, pipeline)
 
-    def test_the_epoch_advanced_least_recently_is_forgotten_first(self) -> None:
+    def test_the_high_water_mark_that_advanced_least_recently_is_forgotten_first(self) -> None:
         marks = HighWaterMarks()
         for epoch in range(EPOCHS_KEPT):
             marks.advance(FrameId("a", 1000 + epoch, 5), LIVE, "p")
@@ -79,14 +81,14 @@ class TestJobs:
             (1, "shed", "out_of_order"),
         ]
 
-    def test_a_result_copies_the_withheld_counts_of_its_item(self) -> None:
+    def test_a_result_has_the_withheld_counts_of_its_batch_item(self) -> None:
         accounted = item(1, rows=0).model_copy(update={"sampled": True, "withheld": {"still": 40, "rate": 3}})
         found = [
             decode(Result, out.value) for out in results(accept(record([accounted]), HighWaterMarks(), PIPELINES), 99)
         ]
         assert [(r.sampled, r.withheld) for r in found] == [(True, {"still": 40, "rate": 3})]
 
-    def test_a_result_carries_the_moving_stationary_and_classified_boxes(self) -> None:
+    def test_a_result_has_the_moving_stationary_and_classified_boxes_of_its_frame(self) -> None:
         moving, stationary = Box(1.0, 2.0, 3.0, 4.0), Box(5.0, 6.0, 7.0, 8.0)
         items = [item(1), item(2).model_copy(update={"motion": (moving,), "resting": (stationary,)}), item(3, rows=0)]
         job = accept(record(items), HighWaterMarks(), PIPELINES)
@@ -100,7 +102,7 @@ class TestJobs:
             (None, None, ()),
         ]
 
-    def test_items_without_pixels_become_results_in_batch_order(self) -> None:
+    def test_batch_items_without_pixels_become_results_in_batch_order(self) -> None:
         job = accept(record([item(0, rows=0), item(1), item(2, rows=0, reason="stale")]), HighWaterMarks(), PIPELINES)
         job.tasks[1].detections = []
         written = [decode(Result, r.value) for r in results(job, 5)]
@@ -111,7 +113,7 @@ class TestJobs:
         ]
         assert all(r.topic == RESULTS for r in results(job, 5))
 
-    def test_repeated_items_are_dropped_and_other_items_keep_their_pixels(self) -> None:
+    def test_repeated_batch_items_are_dropped_and_other_items_keep_their_pixels(self) -> None:
         marks = HighWaterMarks()
         accept(record([item(0, rows=2), item(1)]), marks, PIPELINES)
         job = accept(record([item(0, rows=2), item(1), item(2)]), marks, PIPELINES)
@@ -130,7 +132,7 @@ class TestJobs:
         assert (failure.topic, failure.offset, failure.error) == (BATCHES, 3, "truncated")
         assert h.frames_of(letter.headers) == (FrameId("a", 7, 0),)
 
-    def test_each_item_of_an_unknown_pipeline_becomes_a_dead_letter(self) -> None:
+    def test_each_batch_item_of_an_unknown_pipeline_becomes_a_dead_letter(self) -> None:
         job = accept(record([item(0), item(1, rows=0), item(2)], pipeline="other"), HighWaterMarks(), PIPELINES)
         assert job.settled
         written = results(job, 0)
@@ -139,7 +141,7 @@ class TestJobs:
         assert [i.seq for i in alone.items] == [2]
         assert written[2].headers[h.PIPELINE] == b"other"
 
-    def test_frames_that_no_pipeline_accepts_become_results(self) -> None:
+    def test_frames_that_no_pipeline_accepts_become_results_without_detections(self) -> None:
         job = accept(record([item(0, rows=0)], pipeline="none"), HighWaterMarks(), PIPELINES)
         assert job.settled
         assert decode(Result, results(job, 0)[0].value).outcome == "empty"

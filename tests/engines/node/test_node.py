@@ -63,7 +63,7 @@ async def ended(node: Node, stop: asyncio.Event | None = None) -> None:
         await node.run(stop or asyncio.Event())
 
 
-async def test_partitions_stay_paused_until_the_node_has_taken_them_over(intake: FakeIntake) -> None:
+async def test_partitions_stay_paused_until_the_node_has_taken_over_the_partitions(intake: FakeIntake) -> None:
     node = make(intake)
     await node.on_partitions_assigned([ONE, TWO])
     assert intake.held == {TP_ONE, TP_TWO}
@@ -100,7 +100,9 @@ async def test_a_failed_takeover_ends_the_node(intake: FakeIntake, error: Except
     assert intake.stopped
 
 
-async def test_revoked_partitions_cancel_their_takeover_without_an_error(intake: FakeIntake) -> None:
+async def test_a_partition_revoked_during_its_takeover_cancels_the_takeover_without_an_error(
+    intake: FakeIntake,
+) -> None:
     begun, cancelled, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def endless(*_: object) -> list[OwnedPartition]:
@@ -141,7 +143,7 @@ class StubbornLog(MemoryLog):
         return ClosingWriter()
 
 
-async def test_other_writers_are_closed_if_one_writer_fails_to_close(intake: FakeIntake) -> None:
+async def test_all_other_writers_of_a_node_are_closed_if_one_writer_fails_to_close(intake: FakeIntake) -> None:
     log = StubbornLog()
     node = make(intake, log)
     await node.on_partitions_assigned([ONE, TWO])
@@ -221,19 +223,19 @@ async def test_partitions_that_wait_to_write_share_one_timer_at_the_earliest_due
 @pytest.mark.parametrize(
     ("queue_s", "goal_s", "expected_s"), [(0.0, 1.0, 0.0), (0.2, 1.0, 0.1), (9.0, 1.0, 0.25), (9.0, 0.2, 0.05)]
 )
-def test_results_wait_for_a_shared_transaction_at_most_a_quarter_of_the_shortest_goal(
+def test_results_wait_for_a_shared_transaction_at_most_a_quarter_of_the_shortest_latency_goal(
     queue_s: float, goal_s: float, expected_s: float
 ) -> None:
     assert patience(queue_s, goal_s) == pytest.approx(expected_s)
 
 
-async def test_an_error_of_the_consumer_ends_the_node(intake: FakeIntake) -> None:
+async def test_an_error_of_the_kafka_consumer_ends_the_node(intake: FakeIntake) -> None:
     intake.fetched.put_nowait(RuntimeError("codec"))
     with pytest.raises(RuntimeError, match="codec"):
         await ended(make(intake))
 
 
-async def test_the_configuration_is_read_once_per_fetch_before_batches_of_unknown_pipelines_become_dead_letters(
+async def test_the_configuration_is_read_once_per_fetch_before_unknown_pipelines_give_dead_letters(
     intake: FakeIntake,
 ) -> None:
     refreshed = 0

@@ -43,7 +43,7 @@ def ended(control: OverloadControl, load: PeriodLoad, late_rows: int = 0, lighte
 
 
 class TestDeviceLoad:
-    def test_a_period_in_which_work_always_waits_is_saturated_and_shows_the_capacity(self) -> None:
+    def test_a_period_in_which_work_always_waits_is_saturated_and_shows_the_node_s_capacity(self) -> None:
         load = DeviceLoad()
         assert load.note(0.0, True) is None
         load.use("a", 0.6)
@@ -59,14 +59,16 @@ class TestDeviceLoad:
         period = load.note(2.0, False)
         assert period == PeriodLoad(False, {"a": 1.0}, 0.0)
 
-    def test_a_clock_that_goes_back_changes_nothing(self) -> None:
+    def test_a_clock_that_goes_back_does_not_change_the_overload_measurement(self) -> None:
         load = DeviceLoad()
         load.note(10.0, True)
         assert load.note(3.0, True) is None
         assert load.note(10.5, False) is None
 
     @given(own=st.floats(0.0, 1.0), other=st.floats(0.0, 1.0), factor=st.floats(1.0, 10.0))
-    def test_more_load_never_fits_where_less_does_not(self, own: float, other: float, factor: float) -> None:
+    def test_a_higher_load_never_fits_if_a_lower_load_does_not_fit(
+        self, own: float, other: float, factor: float
+    ) -> None:
         load = PeriodLoad(False, {"p": own, "q": other}, 1.0)
         assert load.fits("p", factor) or not load.fits("p", factor + 1.0)
 
@@ -80,14 +82,14 @@ class TestOverloadControl:
         control = OverloadControl("p", "every-nth")
         assert [ended(control, SATURATED, late_rows=3) for _ in range(5)] == [1] * 5
 
-    def test_the_degree_grows_faster_while_overload_lasts_and_pauses_after_each_step(self) -> None:
+    def test_the_overload_degree_grows_faster_while_overload_lasts_and_pauses_after_each_step(self) -> None:
         control = OverloadControl("p", "every-nth")
         assert [ended(control, SATURATED, late_rows=10) for _ in range(7)] == [2, 2, 3, 3, 4, 4, 6]
         for _ in range(60):
             ended(control, SATURATED, late_rows=10)
         assert control.degree == MOST_NTH
 
-    def test_the_degree_does_not_grow_while_the_age_of_results_falls(self) -> None:
+    def test_the_overload_degree_does_not_grow_while_the_age_of_results_falls(self) -> None:
         control = OverloadControl("p", "every-nth")
         degrees = []
         for age_s in (9.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.95, 4.9):
@@ -96,7 +98,7 @@ class TestOverloadControl:
             degrees.append(control.degree)
         assert degrees == [2, 2, 2, 2, 2, 2, 3, 3]
 
-    def test_the_degree_falls_by_one_after_enough_calm_periods_in_a_row(self) -> None:
+    def test_the_overload_degree_falls_by_one_after_enough_calm_periods_in_a_row(self) -> None:
         control = OverloadControl("p", "every-nth")
         ended(control, SATURATED, late_rows=10)
         for _ in range(CALM_PERIODS - 1):
@@ -104,12 +106,12 @@ class TestOverloadControl:
         assert ended(control, SATURATED) == 2
         assert [ended(control, QUIET) for _ in range(CALM_PERIODS)] == [2] * (CALM_PERIODS - 1) + [1]
 
-    def test_the_degree_stays_while_the_load_without_a_reduction_would_not_fit(self) -> None:
+    def test_the_overload_degree_stays_while_the_unreduced_load_would_not_fit(self) -> None:
         control = OverloadControl("p", "every-nth")
         ended(control, SATURATED, late_rows=10)
         assert [ended(control, PeriodLoad(False, {"p": 0.45}, 1.0)) for _ in range(50)] == [2] * 50
 
-    def test_the_lighter_model_stays_until_the_usual_one_has_room(self) -> None:
+    def test_the_lighter_model_stays_in_use_until_the_usual_model_could_keep_up(self) -> None:
         control = OverloadControl("p", "lighter")
         assert not control.lighter
         ended(control, SATURATED, late_rows=10)
@@ -121,12 +123,14 @@ class TestOverloadControl:
             ended(control, PeriodLoad(False, {"p": 0.15}, 1.0), lighter_factor=4.0)
         assert not control.lighter
 
-    def test_the_policy_shed_has_no_degree(self) -> None:
+    def test_the_overload_policy_shed_has_no_degree(self) -> None:
         control = OverloadControl("p", "shed")
         assert ended(control, SATURATED, late_rows=10) == 1
 
     @given(frames=st.integers(0, 200), steps=st.integers(0, 12))
-    def test_exactly_each_nth_frame_of_each_camera_is_kept(self, frames: int, steps: int) -> None:
+    def test_the_overload_policy_every_nth_keeps_exactly_each_nth_frame_of_each_camera(
+        self, frames: int, steps: int
+    ) -> None:
         control = OverloadControl("p", "every-nth")
         for _ in range(steps):
             ended(control, SATURATED, late_rows=10)
@@ -134,7 +138,7 @@ class TestOverloadControl:
             assert sum(control.keeps(camera) for _ in range(frames)) == frames // control.degree
 
     @pytest.mark.parametrize("policy", ["shed", "lighter"])
-    def test_other_policies_keep_every_frame(self, policy: Overload) -> None:
+    def test_overload_policies_other_than_every_nth_keep_every_frame(self, policy: Overload) -> None:
         control = OverloadControl("p", policy)
         ended(control, SATURATED, late_rows=10)
         assert all(control.keeps("a") for _ in range(10))
@@ -208,7 +212,7 @@ async def started(stack: AsyncExitStack, **settings: object) -> PolicyBench:
 
 
 class TestNodePolicies:
-    async def test_a_frame_that_can_no_longer_be_fresh_is_shed_with_its_reason(self, stack: AsyncExitStack) -> None:
+    async def test_a_frame_too_old_to_give_a_fresh_result_is_shed_with_a_reason(self, stack: AsyncExitStack) -> None:
         bench = await started(stack, freshness_s=2.0)
         found = await bench.classify(bench.frame(age_s=5.0), bench.frame())
         assert [(each.outcome, each.reason, each.model) for each in found] == [
@@ -218,7 +222,7 @@ class TestNodePolicies:
         assert bench.metric("shed_total", reason="stale") == 1
         assert (await bench.balance()).shed == {"stale": 1}
 
-    async def test_a_node_under_overload_keeps_every_nth_frame_and_gives_the_others_a_reason(
+    async def test_an_overloaded_node_keeps_every_nth_frame_and_gives_the_other_frames_a_reason(
         self, stack: AsyncExitStack
     ) -> None:
         bench = await started(stack, overload="every-nth")
@@ -233,7 +237,7 @@ class TestNodePolicies:
         ledger = await bench.balance()
         assert (ledger.classified, ledger.shed) == (9, {"every_nth": degree - 1})
 
-    async def test_a_node_under_overload_names_the_lighter_model_on_its_results_until_the_load_falls(
+    async def test_results_of_an_overloaded_node_name_the_lighter_model_until_the_load_falls(
         self, stack: AsyncExitStack
     ) -> None:
         bench = await started(stack, overload="lighter", lighter="regions@9")
@@ -255,7 +259,9 @@ class TestNodePolicies:
         ledger = await bench.balance()
         assert ledger.classified == ledger.captured
 
-    async def test_the_stages_of_a_batch_are_measured_by_pipeline_and_model(self, stack: AsyncExitStack) -> None:
+    async def test_the_times_of_the_stages_of_a_batch_are_measured_by_pipeline_and_model(
+        self, stack: AsyncExitStack
+    ) -> None:
         bench = await started(stack)
         await bench.classify(bench.frame(), bench.frame())
         for stage in ("queue", "copy", "compute", "decode"):

@@ -48,7 +48,9 @@ def bench() -> LiveBench:
     return LiveBench()
 
 
-async def test_a_promoted_version_is_served_after_a_refresh_and_the_old_one_is_closed(bench: LiveBench) -> None:
+async def test_a_promoted_model_version_is_served_after_a_refresh_and_the_old_version_is_closed(
+    bench: LiveBench,
+) -> None:
     await bench.configure([CARS])
     assert await bench.served() == "regions@1"
     bench.source.promoted = "regions@2"
@@ -58,7 +60,7 @@ async def test_a_promoted_version_is_served_after_a_refresh_and_the_old_one_is_c
     assert [is_open(engine) for engine in bench.source.engines] == [False, True]
 
 
-async def test_an_unchanged_version_is_not_loaded_again(bench: LiveBench) -> None:
+async def test_an_unchanged_model_version_is_not_loaded_again(bench: LiveBench) -> None:
     await bench.configure([CARS])
     await bench.configure([CARS.model_copy(update={"max_items": 2, "sites": ("north",)})])
     await bench.live.update()
@@ -72,7 +74,7 @@ async def test_a_model_is_loaded_again_after_its_settings_change(bench: LiveBenc
     assert len(bench.source.engines) == 2
 
 
-async def test_a_broken_new_version_leaves_the_present_version_in_service_and_is_not_retried_at_once(
+async def test_a_broken_new_model_version_is_not_retried_at_once_and_the_present_version_serves(
     bench: LiveBench,
 ) -> None:
     await bench.configure([CARS])
@@ -96,7 +98,7 @@ async def test_other_pipelines_are_served_if_a_pipeline_has_no_model(bench: Live
     assert bench.live.names == {"people"}
 
 
-async def test_a_refused_version_is_tried_again_after_the_retry_time(bench: LiveBench) -> None:
+async def test_a_refused_model_version_is_tried_again_after_the_retry_time(bench: LiveBench) -> None:
     bench.source.missing = {"regions"}
     with pytest.raises(ConfigError, match="no model regions"):
         await bench.configure([CARS])
@@ -115,7 +117,7 @@ async def test_a_refused_version_is_tried_again_after_the_retry_time(bench: Live
 
 
 @pytest.mark.parametrize("error", [PermissionError("promoted"), ValueError("priors"), MemoryError()])
-async def test_any_error_of_a_model_refuses_only_that_model(bench: LiveBench, error: Exception) -> None:
+async def test_any_error_while_a_model_loads_refuses_only_that_model(bench: LiveBench, error: Exception) -> None:
     class FailingSource(FakeSource):
         def version(self, pipeline: PipelineConfig) -> str:
             if pipeline.name == "cars":
@@ -165,7 +167,7 @@ async def test_a_pipeline_is_loading_until_its_model_is_served_or_refused(bench:
     assert not any(map(bench.live.is_loading, ("cars", "people")))
 
 
-async def test_models_are_ready_once_one_is_served_or_if_no_pipeline_is_configured(bench: LiveBench) -> None:
+async def test_a_node_is_ready_once_a_model_is_served_or_if_no_pipeline_is_configured(bench: LiveBench) -> None:
     assert bench.live.unready_reason() == ""
     bench.live.want([CARS])
     assert bench.live.unready_reason() == "no model is loaded"
@@ -173,7 +175,7 @@ async def test_models_are_ready_once_one_is_served_or_if_no_pipeline_is_configur
     assert bench.live.unready_reason() == ""
 
 
-async def test_the_lighter_model_is_loaded_beside_the_usual_one_until_the_policy_changes(bench: LiveBench) -> None:
+async def test_the_lighter_model_is_loaded_beside_the_usual_model_until_the_policy_changes(bench: LiveBench) -> None:
     light = CARS.model_copy(update={"overload": "lighter", "lighter": "regions@9"})
     await bench.configure([light])
     assert bench.live.names == {"cars"}
@@ -189,7 +191,7 @@ async def test_the_lighter_model_is_loaded_beside_the_usual_one_until_the_policy
     assert [is_open(engine) for engine in bench.source.engines] == [True, False]
 
 
-async def test_a_pipeline_whose_lighter_model_is_refused_keeps_its_usual_one(bench: LiveBench) -> None:
+async def test_a_pipeline_whose_lighter_model_is_refused_keeps_its_usual_model(bench: LiveBench) -> None:
     bench.source.broken = {"regions@9"}
     with pytest.raises(ConfigError, match="regions@9 is broken"):
         await bench.configure([CARS.model_copy(update={"overload": "lighter", "lighter": "regions@9"})])
@@ -244,7 +246,9 @@ async def test_a_pipeline_that_is_removed_and_added_again_keeps_its_model(bench:
     assert len(bench.source.engines) == 1
 
 
-async def test_a_hundred_changes_of_version_leave_one_engine_and_one_worker_thread(bench: LiveBench) -> None:
+async def test_a_hundred_changes_of_the_model_version_leave_one_engine_and_one_worker_thread(
+    bench: LiveBench,
+) -> None:
     others = set(threading.enumerate())
     await bench.configure([CARS])
     bench.source.broken = {f"regions@{number}" for number in range(5, 100, 5)}
@@ -263,7 +267,7 @@ async def test_a_hundred_changes_of_version_leave_one_engine_and_one_worker_thre
     assert not any(map(is_open, bench.source.engines))
 
 
-def test_a_repository_resolves_names_with_and_without_a_version() -> None:
+def test_a_model_repository_resolves_names_with_and_without_a_version() -> None:
     source = RepositorySource(Repository(MODELS), lambda _: FakeEngine())
     assert source.version(CARS) == source.version(CARS.model_copy(update={"model": "regions@1"})) == "regions@1"
     assert source.make(CARS.model_copy(update={"model": "regions@1"})).model.manifest.id == "regions@1"

@@ -41,7 +41,7 @@ class TestScheduler:
         limit=st.integers(1, 12),
         row_s=st.floats(0.0, 1.0),
     )
-    def test_each_job_is_scheduled_once_in_partition_order_and_within_the_row_limit(
+    def test_each_job_is_scheduled_once_in_partition_order_and_within_the_row_limit_of_a_batch(
         self, sizes: list[tuple[int, int, bool]], limit: int, row_s: float
     ) -> None:
         scheduler, wanted = Scheduler(EvenModels(limit, row_s)), {}
@@ -60,19 +60,19 @@ class TestScheduler:
             order = [taken[o] for o in expected]
             assert order == sorted(order)
 
-    def test_the_earliest_deadline_of_all_partitions_goes_first(self) -> None:
+    def test_the_job_with_the_earliest_deadline_of_all_partitions_goes_first(self) -> None:
         scheduler = Scheduler(EvenModels(2))
         for tp, offset, captured_ns in ((LIVE_0, 0, 5), (LIVE_0, 1, 6), (LIVE_1, 10, 3), (LIVE_1, 11, 7)):
             scheduler.add(tp, job(tp, offset, captured_ns=captured_ns), 8)
         assert [offsets(scheduler.next(8)) for _ in range(3)] == [[10, 0], [1, 11], []]
 
-    def test_a_camera_clock_in_the_past_does_not_overtake_jobs_that_were_overdue_before(self) -> None:
+    def test_jobs_of_a_camera_with_a_slow_clock_do_not_overtake_jobs_that_were_overdue_before(self) -> None:
         scheduler, second = Scheduler(EvenModels(1)), 10**9
         scheduler.add(LIVE_0, job(LIVE_0, 0, captured_ns=90 * second), 100 * second)
         scheduler.add(LIVE_1, job(LIVE_1, 10, captured_ns=0), 101 * second)
         assert offsets(scheduler.next(101 * second)) == [0]
 
-    def test_a_camera_clock_in_the_future_counts_as_now(self) -> None:
+    def test_a_capture_time_in_the_future_counts_as_now(self) -> None:
         scheduler, second = Scheduler(EvenModels(1)), 10**9
         scheduler.add(LIVE_0, job(LIVE_0, 0, captured_ns=9000 * second), 100 * second)
         scheduler.add(LIVE_1, job(LIVE_1, 10, captured_ns=101 * second), 101 * second)
@@ -85,14 +85,14 @@ class TestScheduler:
             scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=0), 0)
         assert offsets(scheduler.next(0)) == [0, 1, 2]
 
-    def test_the_time_to_write_results_counts_before_their_deadline(self) -> None:
+    def test_the_time_to_write_results_is_reserved_before_their_deadline(self) -> None:
         scheduler = Scheduler(EvenModels(8, row_s=0.3))
         scheduler.write_s = 0.35
         for offset in range(8):
             scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=0), 0)
         assert offsets(scheduler.next(0)) == [0, 1]
 
-    def test_the_deadlines_of_jobs_behind_a_full_batch_count_for_its_size(self) -> None:
+    def test_the_batch_size_also_depends_on_the_deadlines_of_jobs_behind_the_batch(self) -> None:
         """A first batch of one job would meet all deadlines of the four first jobs, but none of the last three."""
         scheduler, second = Scheduler(EvenModels(4, row_s=0.09, base_s=0.1)), 10**9
         for offset, due_s in enumerate([0.25, *[0.6] * 3, *[1.0] * 4]):
@@ -111,7 +111,7 @@ class TestScheduler:
         assert [offsets(scheduler.next(5 * 10**9)) for _ in range(3)] == [[1], [0], []]
         assert scheduler.policies.shed_counts() == {("regions", "stale"): 1}
 
-    def test_a_job_without_its_stale_frames_is_as_old_as_its_oldest_fresh_frame(self) -> None:
+    def test_the_age_of_a_job_is_the_age_of_its_oldest_frame_that_is_not_shed(self) -> None:
         models, second = EvenModels(8, row_s=0.01), 10**9
         models.configure("regions", freshness_s=2.0)
         scheduler = Scheduler(models)
@@ -147,7 +147,7 @@ class TestScheduler:
         assert (scheduler.rows_of(LIVE_0), scheduler.rows_of(LIVE_1)) == (3, 0)
         assert offsets(scheduler.next(0)) == [0]
 
-    def test_late_jobs_are_never_merged_into_a_live_batch_and_go_after_it(self) -> None:
+    def test_late_jobs_are_never_merged_into_a_live_batch_and_run_after_the_live_batch(self) -> None:
         scheduler = Scheduler(EvenModels(8))
         scheduler.add(LATE_0, job(LATE_0, 0), 0)
         scheduler.add(LIVE_1, job(LIVE_1, 1), 0)
@@ -244,7 +244,7 @@ class TestOverloadedNode:
         node.run(20)
         assert abs(node.used_s["a"] - node.used_s["b"]) < 0.3
 
-    def test_device_time_is_shared_by_measured_times_although_the_expected_times_are_wrong(self) -> None:
+    def test_device_time_is_shared_by_measured_times_even_if_expected_times_are_wrong(self) -> None:
         node = SimulatedNode(EvenModels(8, row_s=0.01, base_s=0.01))
         node.slowness["b"] = 3.0
         node.camera("a", 300, 20)
@@ -252,7 +252,7 @@ class TestOverloadedNode:
         node.run(20)
         assert abs(node.used_s["a"] - node.used_s["b"]) < 0.5
 
-    def test_the_lowest_priority_keeps_its_floor_and_the_highest_keeps_the_rest(self) -> None:
+    def test_the_lowest_priority_keeps_its_minimum_share_and_the_highest_priority_the_rest(self) -> None:
         models = EvenModels(8, row_s=0.01, base_s=0.01)
         models.configure("vital", priority="high")
         models.configure("spare", priority="low")
@@ -263,7 +263,7 @@ class TestOverloadedNode:
         assert node.used_s["spare"] / 20 > FLOOR_SHARE - 0.01
         assert node.used_s["vital"] / 20 > 1 - FLOOR_SHARE - 0.02
 
-    def test_a_pipeline_of_high_priority_meets_its_goal_while_a_low_one_is_overloaded(self) -> None:
+    def test_a_high_priority_pipeline_meets_its_latency_goal_while_a_low_priority_one_is_overloaded(self) -> None:
         models = EvenModels(8, row_s=0.01, base_s=0.01)
         models.configure("vital", priority="high", latency_goal_s=0.5)
         models.configure("spare", priority="low")
@@ -273,7 +273,7 @@ class TestOverloadedNode:
         node.run(20)
         assert node.goodput("vital") >= 0.99 * len(node.done["vital"])
 
-    def test_an_unloaded_node_meets_goals_of_different_length(self) -> None:
+    def test_an_unloaded_node_meets_latency_goals_of_different_lengths(self) -> None:
         models = EvenModels(8, row_s=0.01, base_s=0.02)
         models.configure("quick", latency_goal_s=0.15)
         models.configure("slow", latency_goal_s=2.0)
@@ -314,7 +314,7 @@ class TestOverloadPolicies:
         node.run(60)
         assert node.outcomes() == {"classified": len(node.jobs)}
 
-    def test_every_nth_frame_is_kept_under_overload_and_every_frame_after_it(self) -> None:
+    def test_every_nth_frame_is_kept_during_an_overload_and_every_frame_afterwards(self) -> None:
         node = policy_node(overload="every-nth")
         node.run(20)
         steps = len(node.degrees)
@@ -331,7 +331,7 @@ class TestOverloadPolicies:
         assert not [each for each in after if each.items[0].reason]
 
     @pytest.mark.parametrize("other", ["loading", "late"])
-    def test_frames_that_live_frames_do_not_wait_for_keep_no_reduction(self, other: str) -> None:
+    def test_the_load_reduction_ends_although_late_or_loading_frames_still_wait(self, other: str) -> None:
         node = policy_node(overload="every-nth")
         late_tp = TopicPartition(BATCHES_LATE if other == "late" else BATCHES, 9)
         node.models.loading = {"other"} if other == "loading" else set()
@@ -344,14 +344,14 @@ class TestOverloadPolicies:
         assert node.degrees[-1][1] == 1
         assert node.scheduler.rows_of(late_tp)  # the other frames wait until the end
 
-    def test_old_replayed_frames_are_no_sign_of_overload(self) -> None:
+    def test_old_replayed_frames_do_not_count_as_a_sign_of_overload(self) -> None:
         node = policy_node(overload="every-nth")
         node.lane = "replay-1"
         node.run(20)
         assert node.degrees == []
 
     @pytest.mark.parametrize("lane", [LATE, "replay-7"])
-    def test_every_nth_keeps_all_late_and_replayed_frames(self, lane: str) -> None:
+    def test_the_overload_policy_every_nth_keeps_all_late_and_replayed_frames(self, lane: str) -> None:
         node = policy_node(overload="every-nth")
         node.run(10)
         assert node.degrees[-1][1] > 1
@@ -360,7 +360,7 @@ class TestOverloadPolicies:
         node.scheduler.policies.thin(each)
         assert len(each.tasks) == 20
 
-    def test_a_new_policy_ends_the_reduction_of_the_old_one(self) -> None:
+    def test_a_new_overload_policy_ends_the_load_reduction_of_the_old_policy(self) -> None:
         node = policy_node(overload="every-nth")
         node.run(10)
         assert node.degrees[-1][1] > 1
@@ -368,7 +368,7 @@ class TestOverloadPolicies:
         node.run(11)
         assert node.degrees[-1][1] == 1
 
-    def test_the_lighter_model_takes_over_under_overload_and_gives_back_once(self) -> None:
+    def test_an_overload_switches_to_the_lighter_model_and_once_back_to_the_usual_model(self) -> None:
         node = policy_node(overload="lighter", lighter="small")
         node.run(20)
         assert [degree for _, degree in node.degrees] == [2]
@@ -379,7 +379,7 @@ class TestOverloadPolicies:
         assert [degree for _, degree in node.degrees] == [2, 1]
         assert node.outcomes() == {"classified": len(node.jobs)}
 
-    def test_the_lighter_model_stays_while_the_usual_one_could_not_keep_up(self) -> None:
+    def test_the_lighter_model_stays_in_use_while_the_usual_model_could_not_keep_up(self) -> None:
         models = EvenModels(8, row_s=0.01, base_s=0.01)
         models.configure("p", overload="lighter", lighter="small")
         node = SimulatedNode(models)

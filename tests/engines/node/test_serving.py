@@ -63,7 +63,7 @@ class TestServing:
         assert merged is not None
         return merged, jobs
 
-    def test_an_item_of_thousands_of_small_regions_is_classified_in_several_calls(self) -> None:
+    def test_a_batch_item_of_thousands_of_small_regions_is_classified_in_several_calls(self) -> None:
         """A hostile record of 1 MiB may declare so many regions that padding each one to a row takes gigabytes."""
         pixel = Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 1, 1))
         hostile = item(1).model_copy(update={"regions": (pixel,) * 3000})
@@ -81,7 +81,7 @@ class TestServing:
         assert results(job, 0)[0].topic == RESULTS
         assert len(decode(Result, results(job, 0)[0].value).looked_at) == 3000
 
-    def test_only_the_batch_prepared_for_another_input_size_fails(self) -> None:
+    def test_of_merged_batches_only_the_batch_prepared_for_another_input_size_fails(self) -> None:
         small = item(1).model_copy(update={"regions": (Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 8, 8)),)})
         batch = Batch(pipeline="regions", height=8, width=8, channels=3, items=(small,), pixels=bytes(192))
         other = LogRecord(BATCHES, 0, 1, None, encode(batch), h.frame_headers([small.id], LIVE, pipeline="regions"))
@@ -130,7 +130,7 @@ class TestServing:
         opened(FakeEngine(), FailingDecoder()).classify(merged)
         assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER]
 
-    def test_a_job_gets_its_model_id_before_its_tasks_settle(self) -> None:
+    def test_a_job_has_its_model_id_before_its_tasks_finish(self) -> None:
         merged, jobs = self.merged(record([item(0)]))
         seen: list[tuple[str, bool]] = []
 
@@ -159,7 +159,7 @@ class TestServing:
         assert (row[:, :16] == 114).all()
         assert (row[:, 48:] == 114).all()
 
-    def test_a_model_is_judged_on_several_images_when_it_is_opened(self) -> None:
+    def test_a_model_is_checked_on_several_images_when_it_is_opened(self) -> None:
         class BlindEngine(FakeEngine):
             def _infer_impl(self, images: Images) -> Outputs:
                 return super()._infer_impl(np.zeros_like(images))

@@ -133,7 +133,7 @@ def shadow_bench(stack: AsyncExitStack, **engines: FakeEngine) -> ShadowBench:
     return bench
 
 
-async def test_a_candidate_is_compared_with_the_served_model(stack: AsyncExitStack) -> None:
+async def test_a_shadow_candidate_is_compared_with_the_served_model(stack: AsyncExitStack) -> None:
     bench = shadow_bench(stack, v2=NextLabelEngine())
     await bench.start()
     bench.offer(0)
@@ -143,7 +143,7 @@ async def test_a_candidate_is_compared_with_the_served_model(stack: AsyncExitSta
     assert (bench.frames("differ"), bench.frames("agree")) == (1, 0)
 
 
-async def test_an_equal_candidate_agrees(stack: AsyncExitStack) -> None:
+async def test_a_shadow_candidate_with_equal_detections_agrees_with_the_served_model(stack: AsyncExitStack) -> None:
     bench = shadow_bench(stack, v2=FakeEngine())
     await bench.start()
     bench.offer(0, 1)
@@ -154,7 +154,7 @@ async def test_an_equal_candidate_agrees(stack: AsyncExitStack) -> None:
     assert bench.frames("agree") == 2
 
 
-async def test_a_candidate_waits_until_the_node_is_idle_and_frames_beyond_the_queue_are_skipped(
+async def test_a_shadow_candidate_runs_only_on_an_idle_node_and_skips_frames_beyond_its_queue(
     stack: AsyncExitStack,
 ) -> None:
     bench = shadow_bench(stack, v2=FakeEngine())
@@ -168,7 +168,7 @@ async def test_a_candidate_waits_until_the_node_is_idle_and_frames_beyond_the_qu
     assert [r.seq for r in await bench.written(QUEUED_FRAMES)] == list(range(QUEUED_FRAMES))
 
 
-async def test_frames_beyond_the_maximum_size_of_the_queue_are_skipped_until_it_is_empty(
+async def test_frames_beyond_the_maximum_size_of_the_shadow_queue_are_skipped_until_the_queue_is_empty(
     stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shadow, "QUEUED_BYTES", 2 * 64 * 64 * 3)
@@ -181,14 +181,14 @@ async def test_frames_beyond_the_maximum_size_of_the_queue_are_skipped_until_it_
     assert [r.seq for r in await bench.written(4)] == [0, 1, 10, 11]
 
 
-async def test_a_share_of_zero_offers_no_frame(stack: AsyncExitStack) -> None:
+async def test_a_shadow_share_of_zero_compares_no_frame(stack: AsyncExitStack) -> None:
     bench = shadow_bench(stack, v2=FakeEngine())
     await bench.start(REGIONS.model_copy(update={"shadow_share": 0.0}))
     bench.offer(0, 1, 2)
     assert not bench.runner._frames
 
 
-async def test_failures_in_a_row_switch_a_candidate_off_and_a_changed_candidate_gets_a_new_chance(
+async def test_successive_failures_switch_a_shadow_candidate_off_until_the_candidate_changes(
     stack: AsyncExitStack,
 ) -> None:
     bench = shadow_bench(stack, v2=FakeEngine(fails=lambda image: bool(image[0, 0, 0] == 9)), v3=FakeEngine())
@@ -211,7 +211,7 @@ async def test_failures_in_a_row_switch_a_candidate_off_and_a_changed_candidate_
 
 
 @pytest.mark.parametrize("error", [DeviceLost("gone"), MemoryError()])
-async def test_a_lost_device_or_a_full_memory_switches_a_candidate_off_at_once(
+async def test_a_lost_device_or_full_memory_switches_a_shadow_candidate_off_at_once(
     error: Exception, stack: AsyncExitStack
 ) -> None:
     def fails(image: Images) -> bool:
@@ -227,7 +227,7 @@ async def test_a_lost_device_or_a_full_memory_switches_a_candidate_off_at_once(
     assert bench.frames("failed") == 1
 
 
-async def test_a_candidate_that_does_not_load_is_reported_once_with_its_reason(stack: AsyncExitStack) -> None:
+async def test_a_shadow_candidate_that_does_not_load_is_reported_once_with_its_reason(stack: AsyncExitStack) -> None:
     bench = shadow_bench(stack)
     await bench.start()
     for _ in range(2):
@@ -238,7 +238,7 @@ async def test_a_candidate_that_does_not_load_is_reported_once_with_its_reason(s
     assert (end.candidate, end.off) == ("regions@2", "regions@2 is broken")
 
 
-async def test_a_candidate_is_not_compared_any_more_once_its_pipeline_names_a_broken_one(
+async def test_a_shadow_candidate_is_not_compared_any_more_once_its_pipeline_names_a_broken_candidate(
     stack: AsyncExitStack,
 ) -> None:
     bench = shadow_bench(stack, v2=FakeEngine())
@@ -254,7 +254,7 @@ async def test_a_candidate_is_not_compared_any_more_once_its_pipeline_names_a_br
     assert bench.off() == 1
 
 
-async def test_a_comparison_that_cannot_be_written_is_lost_without_an_error(stack: AsyncExitStack) -> None:
+async def test_a_shadow_comparison_that_cannot_be_written_is_lost_without_an_error(stack: AsyncExitStack) -> None:
     bench = shadow_bench(stack, v2=FakeEngine())
     writes = 0
 
@@ -272,7 +272,7 @@ async def test_a_comparison_that_cannot_be_written_is_lost_without_an_error(stac
 
 
 @pytest.mark.parametrize("candidate", [NextLabelEngine(), FakeEngine(fails=lambda image: image.any())])
-async def test_results_of_a_node_are_those_of_the_served_model_only(
+async def test_a_node_writes_only_results_of_the_served_model_and_none_of_its_shadow_candidate(
     candidate: FakeEngine, stack: AsyncExitStack
 ) -> None:
     bench = shadow_bench(stack, v2=candidate)
@@ -314,7 +314,7 @@ class StuckEngine(FakeEngine):
         super().submit(slot, rows)
 
 
-async def test_a_node_writes_results_while_a_candidate_computes(stack: AsyncExitStack) -> None:
+async def test_a_node_writes_results_while_a_shadow_candidate_computes(stack: AsyncExitStack) -> None:
     engine, source, intake, busy = StuckEngine(), FakeSource(), FakeIntake(), list[bool]()
     bench = shadow_bench(stack, v2=engine)
     live = LiveModels(source, NodeMetrics(CollectorRegistry()), lambda: 0.0)
@@ -338,7 +338,7 @@ async def test_a_node_writes_results_while_a_candidate_computes(stack: AsyncExit
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
-def test_the_threads_of_candidates_have_the_lowest_priority() -> None:
+def test_the_threads_of_shadow_candidates_have_the_lowest_priority() -> None:
     def child_priority() -> int:
         found: list[int] = []
         thread = threading.Thread(

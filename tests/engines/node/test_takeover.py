@@ -69,7 +69,7 @@ async def work(owned: OwnedPartition, records: Sequence[LogRecord]) -> None:
         await owned.write(lambda: 5)
 
 
-async def test_a_new_owner_fences_the_old_owner_and_continues_at_its_commit() -> None:
+async def test_a_new_partition_owner_fences_the_old_owner_and_continues_at_its_committed_offset() -> None:
     log = MemoryLog(2)
     records = [await put(log, n) for n in range(4)]
     first = await one(log)
@@ -83,7 +83,7 @@ async def test_a_new_owner_fences_the_old_owner_and_continues_at_its_commit() ->
     assert await written(log) == [0, 1, 2, 3]
 
 
-async def test_classified_frames_that_prepare_repeats_are_not_classified_again() -> None:
+async def test_classified_frames_that_prepare_sends_again_are_not_classified_again() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 0, 1), await put(log, 2)])
     await put(log, 1, 2, 3)  # prepare was killed before its commit
@@ -93,7 +93,7 @@ async def test_classified_frames_that_prepare_repeats_are_not_classified_again()
     assert await log.committed(GROUP, LIVE_TP) == 3
 
 
-async def test_a_dead_letter_raises_the_marks_of_its_own_partition_and_lane_only() -> None:
+async def test_a_dead_letter_raises_only_the_high_water_marks_of_its_own_partition_and_lane() -> None:
     log = MemoryLog(2)
     letter = await put(log, 7)
     await log.produce(parked(letter, "engine", ValueError("bad"), "p"))
@@ -104,7 +104,7 @@ async def test_a_dead_letter_raises_the_marks_of_its_own_partition_and_lane_only
     assert [decode(Result, r.value).lane for r in ends] == [LATE]
 
 
-async def test_marks_of_the_live_lane_do_not_drop_late_frames() -> None:
+async def test_high_water_marks_of_the_live_lane_do_not_drop_late_frames() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 5)])
     late = await one(log, LATE_TP)
@@ -112,7 +112,7 @@ async def test_marks_of_the_live_lane_do_not_drop_late_frames() -> None:
     assert await written(log) == [5, 5]
 
 
-async def test_many_results_of_other_cameras_do_not_displace_the_marks_of_a_camera() -> None:
+async def test_many_results_of_other_cameras_do_not_displace_the_high_water_marks_of_a_camera() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 0)])
     for n in range(RESULTS_TAIL + 1):
@@ -123,7 +123,7 @@ async def test_many_results_of_other_cameras_do_not_displace_the_marks_of_a_came
     assert [item.seq for item in job.items] == [1]
 
 
-async def test_a_new_owner_sheds_a_frame_out_of_order_and_drops_a_frame_with_a_dead_letter() -> None:
+async def test_a_new_partition_owner_sheds_a_frame_out_of_order_and_drops_a_frame_with_a_dead_letter() -> None:
     log = MemoryLog(2)
     first = await one(log)
     await work(first, [await put(log, 0)])
@@ -146,7 +146,7 @@ class CountedReads(MemoryLog):
         return super().read(topic, partition, start, stop)
 
 
-async def test_dead_letters_and_results_are_read_once_for_all_partitions() -> None:
+async def test_a_takeover_reads_dead_letters_and_results_once_for_all_partitions() -> None:
     log = CountedReads(2)
     for seq in range(DEAD_LETTERS_TAIL + 5):
         await log.produce(parked(await put(log, seq), "engine", ValueError("bad"), "p"))
@@ -191,7 +191,7 @@ async def test_a_failed_takeover_closes_all_opened_writers() -> None:
     assert log.closed == 2
 
 
-async def test_jobs_are_written_in_offset_order_even_if_they_settle_in_another_order() -> None:
+async def test_results_of_jobs_are_written_in_offset_order_even_if_jobs_finish_in_another_order() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     jobs = [owned.take(await put(log, n), PIPELINES) for n in range(3)]
@@ -204,7 +204,7 @@ async def test_jobs_are_written_in_offset_order_even_if_they_settle_in_another_o
     assert (owned.in_flight, owned.in_flight_bytes) == (0, 0)
 
 
-async def test_settled_jobs_wait_only_while_unsettled_jobs_are_behind_them() -> None:
+async def test_results_of_finished_jobs_wait_for_a_transaction_only_while_later_jobs_are_unfinished() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     owned.take(await put(log, 0), PIPELINES)
@@ -237,7 +237,7 @@ class Unsettled:
     images = (0,)
 
 
-async def test_results_of_another_pipeline_do_not_raise_the_mark() -> None:
+async def test_results_of_another_pipeline_do_not_raise_the_high_water_mark_of_a_pipeline() -> None:
     log = MemoryLog(2)
     await work(await one(log), [await put(log, 4, pipeline="none")])
     owned = await one(log)

@@ -31,7 +31,7 @@ def require_equal_outputs(model: Any, atol: float = 0.02) -> None:
         np.testing.assert_allclose(found, wanted, atol=atol)
 
 
-def test_layers_with_weights_become_half_and_input_and_outputs_keep_their_types() -> None:
+def test_layers_with_weights_become_float16_and_input_and_outputs_keep_their_types() -> None:
     model = halved(residual_classifier())
     found = types(model)
     assert found["pixels"] == TensorProto.UINT8
@@ -47,11 +47,11 @@ def test_layers_with_weights_become_half_and_input_and_outputs_keep_their_types(
     assert model.ByteSize() < 0.7 * residual_classifier().ByteSize()
 
 
-def test_outputs_in_half_precision_are_close_to_the_original() -> None:
+def test_outputs_of_a_half_precision_model_are_close_to_those_of_the_original() -> None:
     require_equal_outputs(residual_classifier(), atol=5e-3)
 
 
-def test_an_output_of_a_layer_with_weights_keeps_its_name_and_type() -> None:
+def test_a_model_output_that_comes_from_a_layer_with_weights_keeps_its_name_and_type() -> None:
     graph = Graph()
     middle = graph.conv(graph.pixels(), 3, 4)
     last = graph.conv(graph.add("Relu", middle), 4, 2)
@@ -60,7 +60,7 @@ def test_an_output_of_a_layer_with_weights_keeps_its_name_and_type() -> None:
     require_equal_outputs(model)
 
 
-def test_inputs_that_an_operator_defines_as_float32_stay_float32() -> None:
+def test_inputs_that_an_onnx_operator_defines_as_float32_stay_float32() -> None:
     graph = Graph()
     first = graph.conv(graph.pixels(), 3, 4)
     scales = graph.constant(np.array([1, 1, 2, 2], np.float32))
@@ -70,7 +70,7 @@ def test_inputs_that_an_operator_defines_as_float32_stay_float32() -> None:
     require_equal_outputs(model)
 
 
-def test_a_graph_inside_of_a_node_reads_float32() -> None:
+def test_a_subgraph_inside_an_onnx_node_reads_float32() -> None:
     graph = Graph()
     first = graph.conv(graph.pixels(), 3, 4)
     branches = {}
@@ -84,7 +84,7 @@ def test_a_graph_inside_of_a_node_reads_float32() -> None:
     require_equal_outputs(model)
 
 
-def test_a_node_with_graphs_converts_back_only_the_tensors_that_it_reads() -> None:
+def test_an_onnx_node_with_subgraphs_converts_back_only_the_tensors_that_it_reads() -> None:
     graph = Graph()
     read = graph.conv(graph.pixels(), 3, 4)
     other = graph.add("Relu", read)
@@ -111,14 +111,14 @@ def test_weights_beyond_the_range_of_half_precision_become_its_largest_number() 
     assert (found.max(), found.min()) == (65504, -65504)
 
 
-def test_a_model_without_layers_is_refused() -> None:
+def test_a_model_without_layers_that_can_become_float16_is_refused() -> None:
     graph = Graph()
     mean = graph.add("ReduceMean", graph.pixels(), axes=[2, 3], keepdims=0)
     with pytest.raises(OptimiseFailed, match="no layer that can be computed in float16: expected a convolution"):
         halved(graph.model({mean: ["n", 3]}))
 
 
-def test_the_inner_part_lies_between_the_first_and_the_last_layers_with_weights() -> None:
+def test_the_converted_part_of_a_model_lies_between_its_first_and_last_layers_with_weights() -> None:
     graph = residual_classifier().graph
     part = inner_part(graph)
     operators = [node.op_type for index, node in enumerate(graph.node) if index in part.inner]

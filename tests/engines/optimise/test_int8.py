@@ -31,7 +31,9 @@ def constants(model: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_both_forms_give_nearly_the_outputs_of_the_original(int8: dict[Form, Any], form: Form) -> None:
+def test_both_int8_forms_of_a_model_give_nearly_the_outputs_of_the_original(
+    int8: dict[Form, Any], form: Form
+) -> None:
     images = pictures(32, seed=2)
     (wanted,), (found,) = run(residual_classifier(), images), run(int8[form], images)
     assert found.dtype == np.float32
@@ -41,7 +43,7 @@ def test_both_forms_give_nearly_the_outputs_of_the_original(int8: dict[Form, Any
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_last_layer_with_weights_stays_float(int8: dict[Form, Any], form: Form) -> None:
+def test_the_last_layer_with_weights_of_an_int8_model_stays_float32(int8: dict[Form, Any], form: Form) -> None:
     model = int8[form]
     made, values = makers(model), constants(model)
     (last,) = [node for node in model.graph.node if node.op_type == "Gemm"]
@@ -53,7 +55,7 @@ def test_the_last_layer_with_weights_stays_float(int8: dict[Form, Any], form: Fo
         assert made[node.input[1]].op_type == "DequantizeLinear"
 
 
-def test_activations_are_unsigned_for_onnx_runtime_and_signed_for_tensorrt(int8: dict[Form, Any]) -> None:
+def test_int8_activations_are_unsigned_for_onnx_runtime_and_signed_for_tensorrt(int8: dict[Form, Any]) -> None:
     for form, kind in (("u8s8", np.uint8), ("s8s8", np.int8)):
         model = int8[form]
         values = constants(model)
@@ -62,7 +64,7 @@ def test_activations_are_unsigned_for_onnx_runtime_and_signed_for_tensorrt(int8:
         assert found <= {np.dtype(kind), np.dtype(np.int8)}
 
 
-def test_the_signed_form_keeps_the_rules_of_tensorrt(int8: dict[Form, Any]) -> None:
+def test_the_signed_int8_form_follows_the_rules_of_tensorrt(int8: dict[Form, Any]) -> None:
     """Check the rules of NVIDIA's documentation of explicit quantisation, and of onnx-tensorrt's operators.md."""
     model = int8["s8s8"]
     made, values = makers(model), constants(model)
@@ -87,7 +89,7 @@ def test_the_signed_form_keeps_the_rules_of_tensorrt(int8: dict[Form, Any]) -> N
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_weights_are_stored_in_eight_bits(int8: dict[Form, Any], form: Form) -> None:
+def test_weights_of_an_int8_model_are_stored_in_eight_bits(int8: dict[Form, Any], form: Form) -> None:
     weights = [values for values in constants(int8[form]).values() if values.ndim == 4]
     assert len(weights) == 6
     assert {values.dtype for values in weights} == {np.dtype(np.int8)}
@@ -104,20 +106,20 @@ def test_a_model_with_an_old_operator_set_is_quantised(form: Form) -> None:
     assert np.abs(found - wanted).mean() < 0.1 * np.abs(wanted).mean()
 
 
-def test_calibration_reads_every_picture_once() -> None:
+def test_int8_calibration_reads_every_picture_once() -> None:
     seen: list[int] = []
     quantised(residual_classifier(), "u8s8", iter(CALIBRATION), on_picture=lambda: seen.append(1))
     assert len(seen) == len(CALIBRATION)
 
 
-def test_a_reduced_range_has_weights_of_seven_bits() -> None:
+def test_an_int8_model_with_a_reduced_range_has_weights_of_seven_bits() -> None:
     model = quantised(residual_classifier(), "u8s8", CALIBRATION, reduce_range=True)
     weights = [values for values in constants(model).values() if values.dtype == np.int8 and values.ndim == 4]
     assert len(weights) == 6
     assert max(np.abs(values.astype(int)).max() for values in weights) <= 64
 
 
-def test_a_model_with_a_single_layer_is_refused() -> None:
+def test_quantising_a_model_with_a_single_layer_is_refused() -> None:
     graph = Graph()
     only = graph.conv(graph.pixels(), 3, 4)
     with pytest.raises(

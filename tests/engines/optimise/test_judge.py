@@ -25,7 +25,7 @@ OBJECT = st.builds(
 PICTURE = st.lists(OBJECT, max_size=6)
 
 
-def test_accuracy_is_the_share_of_right_pictures_and_no_detection_is_the_background() -> None:
+def test_accuracy_is_the_share_of_correct_pictures_and_no_detection_counts_as_background() -> None:
     original = [[detection("car")], [detection("person")], [], [detection("car")]]
     optimised = [[detection("car")], [detection("car")], [], [detection("person")]]
     found = accuracy(original, optimised, ["car", "person", "background", "person"])
@@ -39,13 +39,15 @@ def test_class_agreement_is_the_share_of_pictures_with_the_same_class() -> None:
 
 
 @given(st.lists(PICTURE, min_size=1, max_size=4))
-def test_a_detector_agrees_with_itself(pictures: list[list[Detection]]) -> None:
+def test_a_detector_agrees_fully_with_itself(pictures: list[list[Detection]]) -> None:
     if any(pictures):
         assert object_agreement(pictures, pictures).loss == 0
 
 
 @given(PICTURE, PICTURE)
-def test_an_object_is_matched_at_most_once(first: list[Detection], second: list[Detection]) -> None:
+def test_an_object_is_matched_at_most_once_when_two_models_are_compared(
+    first: list[Detection], second: list[Detection]
+) -> None:
     assert 0 <= matched(first, second) <= min(len(first), len(second))
     assert matched(first, first) == len(first)
 
@@ -60,12 +62,12 @@ def test_an_additional_object_of_one_model_lowers_the_agreement(
         assert quality.loss == pytest.approx(1 - 2 * len(first) / (2 * len(first) + len(far)), abs=1e-4)
 
 
-def test_objects_of_another_class_or_place_do_not_match() -> None:
+def test_objects_of_different_classes_or_places_do_not_match() -> None:
     assert matched([detection("car")], [detection("person")]) == 0
     assert matched([detection("car")], [detection("car", left=6)]) == 0
     assert matched([detection("car")], [detection("car", left=1)]) == 1
 
 
-def test_pictures_without_objects_are_refused_because_they_show_nothing() -> None:
+def test_pictures_in_which_neither_model_finds_an_object_are_refused() -> None:
     with pytest.raises(OptimiseFailed, match="find no object in 2 pictures: expected pictures with objects"):
         object_agreement([[], []], [[], []])

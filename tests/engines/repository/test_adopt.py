@@ -195,14 +195,14 @@ def test_a_repository_that_cannot_be_written_is_refused_with_the_next_step(tmp_p
         adopted(tmp_path, file, "softmax", "red", "blue", "green")
 
 
-def test_the_error_for_a_model_that_cannot_run_has_the_reason(tmp_path: Path) -> None:
+def test_the_error_for_a_model_that_cannot_run_states_the_reason(tmp_path: Path) -> None:
     nodes = [helper.make_node("Einsum", ["x"], ["y"], equation="abcd->zz")]
     file = save(tmp_path / "m.onnx", nodes, {"w": np.zeros(1, np.float32)}, {"y": ("N", 3)})
     with pytest.raises(AdoptFailed, match=r"ONNX Runtime cannot run the model: .+"):
         adopted(tmp_path, file, "softmax", "red", "blue", "green")
 
 
-def test_one_of_several_outputs_must_be_chosen(tmp_path: Path) -> None:
+def test_one_of_several_model_outputs_must_be_chosen(tmp_path: Path) -> None:
     file = classifier(tmp_path / "m.onnx", "Softmax")
     model = onnx.load(str(file))
     model.graph.output.insert(0, helper.make_tensor_value_info("flat", TensorProto.FLOAT, ("N", 3)))

@@ -85,7 +85,7 @@ def cyclic(model: Any) -> None:
         (cyclic, "expected an ONNX model"),
     ],
 )
-def test_a_file_with_dangerous_contents_is_refused_before_it_runs(
+def test_a_model_file_with_dangerous_contents_is_refused_before_it_runs(
     tmp_path: Path, edit: Callable[[Any], None], message: str
 ) -> None:
     (tmp_path / "link.bin").symlink_to("/etc/passwd")
@@ -94,7 +94,7 @@ def test_a_file_with_dangerous_contents_is_refused_before_it_runs(
     assert str(tmp_path / "m.onnx") in str(caught.value)
 
 
-def test_weights_beside_the_model_are_read_and_stored_in_one_file(tmp_path: Path) -> None:
+def test_weights_in_files_beside_the_model_are_stored_together_with_it_in_one_file(tmp_path: Path) -> None:
     model = onnx.load(
         str(classifier(tmp_path / "s.onnx", first=[helper.make_node("Mul", ["x", "shift"], ["prepared"])]))
     )
@@ -108,21 +108,21 @@ def test_weights_beside_the_model_are_read_and_stored_in_one_file(tmp_path: Path
 @pytest.mark.parametrize(
     "content", [b"", b"not a model", b"\x89PNG\r\n\x1a\n" + bytes(64)], ids=["empty", "text", "png"]
 )
-def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(AdoptFailed, match="expected an ONNX"):
         load_checked(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+def test_a_truncated_model_file_is_refused(tmp_path: Path, share: float) -> None:
     whole = classifier(tmp_path / "whole.onnx").read_bytes()
     (tmp_path / "m.onnx").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(AdoptFailed, match="expected an ONNX model"):
         load_checked(tmp_path / "m.onnx")
 
 
-def test_a_pipe_a_folder_and_a_missing_file_are_refused_without_reading_them(tmp_path: Path) -> None:
+def test_a_pipe_a_folder_or_a_missing_file_as_model_is_refused_without_reading_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, message in (("pipe", "not a regular file"), (".", "not a regular file"), ("none", "No such file")):
         with pytest.raises(AdoptFailed, match=message):
@@ -133,7 +133,7 @@ def test_a_pipe_a_folder_and_a_missing_file_are_refused_without_reading_them(tmp
         examine(tmp_path / "large")
 
 
-def test_a_model_that_needs_too_much_memory_is_refused_by_the_child(tmp_path: Path) -> None:
+def test_a_model_that_needs_too_much_memory_is_refused_by_the_inspection_process(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["large"]),
         helper.make_node("ReduceMean", ["large"], ["y"], axes=[3, 4], keepdims=0),
@@ -144,7 +144,7 @@ def test_a_model_that_needs_too_much_memory_is_refused_by_the_child(tmp_path: Pa
         examine(file)
 
 
-def test_a_model_that_computes_for_ever_is_ended_by_the_limit_of_processor_time(tmp_path: Path) -> None:
+def test_the_inspection_of_a_model_that_computes_for_ever_ends_at_the_processor_time_limit(tmp_path: Path) -> None:
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["on"]), helper.make_node("Mul", ["sum", "sum"], ["next"])],
         "body",
@@ -168,14 +168,14 @@ def test_a_model_that_computes_for_ever_is_ended_by_the_limit_of_processor_time(
         examine(file, limits=ChildLimits(cpu_s=2))
 
 
-def test_the_child_returns_the_report_and_the_errors_of_the_inspection(tmp_path: Path) -> None:
+def test_the_inspection_process_returns_its_report_and_its_errors(tmp_path: Path) -> None:
     report = examine(classifier(tmp_path / "m.onnx"))
     assert (report.layout, report.model) == ("nchw", "")
     with pytest.raises(AdoptFailed, match="opset 99"):
         examine(edited(tmp_path / "bad.onnx", opset(99)))
 
 
-def test_a_killed_child_leaves_neither_temporary_files_nor_an_incomplete_version(
+def test_a_killed_inspection_process_leaves_no_temporary_files_and_no_incomplete_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored, temporary, child = tmp_path / "models" / "m", tmp_path / "temporary", tmp_path / "child"

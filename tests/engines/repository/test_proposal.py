@@ -61,7 +61,7 @@ def test_a_stored_model_returns_the_outputs_of_the_original_in_every_layout_and_
     np.testing.assert_allclose(found, wanted / wanted.sum(axis=1, keepdims=True), atol=0.02)
 
 
-def test_settings_that_the_file_does_not_show_are_marked_as_assumed(tmp_path: Path) -> None:
+def test_settings_that_the_model_file_does_not_state_are_marked_as_assumed(tmp_path: Path) -> None:
     report = examine(classifier(tmp_path / "m.onnx"))
     assert value(report, "decoder") == "softmax"
     assert value(report, "labels") == ("class_0", "class_1", "class_2")
@@ -70,7 +70,7 @@ def test_settings_that_the_file_does_not_show_are_marked_as_assumed(tmp_path: Pa
     assert {s.key for s in report.assumed()} == {"labels", "colour", "fit", "mean", "scale"}
 
 
-def test_options_override_every_proposed_setting(tmp_path: Path) -> None:
+def test_options_of_the_user_override_every_proposed_setting(tmp_path: Path) -> None:
     fixed = {
         "labels": ("a", "b", "c"),
         "colour": "bgr",
@@ -87,18 +87,18 @@ def test_options_override_every_proposed_setting(tmp_path: Path) -> None:
         examine(table(tmp_path / "t.onnx", {"y": np.ones((3, 4))}), decoder="sigmoid")
 
 
-def test_a_uint8_input_has_no_normalisation(tmp_path: Path) -> None:
+def test_a_model_with_uint8_input_gets_no_normalisation(tmp_path: Path) -> None:
     report = examine(classifier(tmp_path / "m.onnx", ("N", 8, 8, 3), np.uint8))
     assert (value(report, "mean"), value(report, "scale")) == ((0, 0, 0), (1, 1, 1))
     assert sources(report)["mean"] == "file"
 
 
-def test_a_graph_that_normalises_its_input_gets_plain_pixels(tmp_path: Path) -> None:
+def test_a_model_that_normalises_its_input_itself_gets_plain_pixels(tmp_path: Path) -> None:
     report = examine(classifier(tmp_path / "m.onnx", first=[helper.make_node("Mul", ["x", "shift"], ["prepared"])]))
     assert (value(report, "mean"), value(report, "scale")) == ((0, 0, 0), (1, 1, 1))
 
 
-def test_labels_and_usage_come_from_the_metadata_of_the_exporter(tmp_path: Path) -> None:
+def test_decoder_and_labels_come_from_the_metadata_that_the_exporter_wrote(tmp_path: Path) -> None:
     boxes = np.zeros((6, 84))
     boxes[:2], boxes[2:4], boxes[4] = 30, 9, np.linspace(0.1, 0.9, 84)
     metadata = {"names": "{0: 'car', 1: 'person'}", "stride": "32"}
@@ -113,7 +113,9 @@ def test_labels_and_usage_come_from_the_metadata_of_the_exporter(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("scale", "settings"), [(1, {}), (64, {"unit": "px"})])
-def test_the_unit_of_corners_is_found_from_the_outputs(tmp_path: Path, scale: int, settings: dict[str, str]) -> None:
+def test_the_unit_of_box_corners_is_found_from_the_model_outputs(
+    tmp_path: Path, scale: int, settings: dict[str, str]
+) -> None:
     tables = {"scores": np.tile([[0.9, 0.1], [0.2, 0.8]], (600, 1)), "boxes": np.tile(BOX, (600, 1)) * scale}
     report = examine(table(tmp_path / "m.onnx", tables))
     found = {setting.key: setting.value for setting in report.settings}
@@ -128,7 +130,9 @@ def padding(score: float, label: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rows", [padding(0.001, 3), np.zeros((20, 6))], ids=["faint", "zeros"])
-def test_unit_and_order_of_corners_are_assumed_if_noise_shows_no_object(tmp_path: Path, rows: np.ndarray) -> None:
+def test_unit_and_order_of_box_corners_are_assumed_if_the_model_finds_no_object_in_noise(
+    tmp_path: Path, rows: np.ndarray
+) -> None:
     file = table(tmp_path / "m.onnx", {"y": rows})
     report = examine(file)
     assert value(report, "decoder") == "end2end"
@@ -150,13 +154,13 @@ def test_a_decoder_that_finds_objects_is_preferred_to_a_decoder_that_finds_none(
     assert "show no object" in report.rejected[0]
 
 
-def test_the_first_decoder_is_kept_if_no_other_decoder_finds_objects(tmp_path: Path) -> None:
+def test_the_first_proposed_decoder_is_kept_if_no_other_decoder_finds_objects(tmp_path: Path) -> None:
     report = examine(table(tmp_path / "m.onnx", {"y": padding(0.001, 0)}), labels=("car",))
     assert value(report, "decoder") == "end2end"
     assert [reason.partition(" ")[0] for reason in report.rejected] == ["yolov5"]
 
 
-def test_a_size_is_assumed_only_for_a_model_that_accepts_any_size(tmp_path: Path) -> None:
+def test_an_input_size_is_assumed_only_for_a_model_that_accepts_any_size(tmp_path: Path) -> None:
     file = classifier(tmp_path / "m.onnx", ("N", 3, "h", "w"))
     assert value(examine(file), "size") == (640, 640)
     report = examine(file, size=(32, 16))
@@ -165,7 +169,7 @@ def test_a_size_is_assumed_only_for_a_model_that_accepts_any_size(tmp_path: Path
         examine(classifier(tmp_path / "f.onnx"), size=(32, 16))
 
 
-def test_the_error_for_unknown_outputs_lists_the_decoders_that_were_tried(tmp_path: Path) -> None:
+def test_the_error_for_unknown_model_outputs_lists_the_decoders_that_were_tried(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
     with pytest.raises(AdoptFailed, match=r"y \[3, 8, 8\].*no decoder can read them: no known layout.*Decoders: "):
         examine(write(tmp_path / "m.onnx", nodes, ("N", 3, 8, 8), {"y": ("N", 3, 8, 8)}))
@@ -197,7 +201,7 @@ def test_a_model_whose_input_is_not_a_colour_picture_is_refused(tmp_path: Path, 
         examine(write(tmp_path / "m.onnx", nodes, shape, {"y": shape}))
 
 
-def test_eighty_classes_get_the_names_of_coco(tmp_path: Path) -> None:
+def test_a_model_with_eighty_classes_gets_the_class_names_of_coco(tmp_path: Path) -> None:
     scores = np.full((2100, 85), 0.01)
     scores[:, :4], scores[0, 4:6] = 0.5, 0.9
     report = examine(table(tmp_path / "m.onnx", {"y": scores}, size=320))
@@ -205,7 +209,7 @@ def test_eighty_classes_get_the_names_of_coco(tmp_path: Path) -> None:
     assert sources(report)["labels"] == "assumed"
 
 
-def test_an_inspection_reads_and_hashes_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inspection_reads_and_hashes_the_model_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = classifier(tmp_path / "m.onnx")
     reads: list[str] = []
     load, sha256 = onnx.load_model, inspection.sha256_of

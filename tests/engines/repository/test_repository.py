@@ -48,7 +48,7 @@ def floats_model(path: Path, shape: tuple[object, ...] = (1, 3, 8, 8)) -> Path:
     return path
 
 
-def test_the_newest_version_is_served_until_one_is_promoted(repository: Repository) -> None:
+def test_the_newest_model_version_is_served_until_a_version_is_promoted(repository: Repository) -> None:
     assert repository.versions("regions") == [1, 2]
     assert repository.promoted("regions") == 2
     assert repository.promote("regions", 1) == 2
@@ -76,7 +76,7 @@ def test_a_model_file_that_contradicts_its_manifest_is_neither_opened_nor_promot
         repository.open("regions", 2)
 
 
-def test_a_promoted_version_that_does_not_exist_is_an_error(repository: Repository) -> None:
+def test_a_promoted_model_version_that_does_not_exist_is_an_error(repository: Repository) -> None:
     (repository.root / "regions" / "promoted").write_text("7\n")
     with pytest.raises(ManifestError, match=r"expected one of \[1, 2\]"):
         repository.promoted("regions")
@@ -94,7 +94,7 @@ def test_the_error_for_an_invalid_manifest_names_the_file(repository: Repository
         repository.open("regions", 1)
 
 
-def test_an_adopted_model_takes_pixels_and_returns_the_original_outputs(tmp_path: Path) -> None:
+def test_an_adopted_model_takes_uint8_pixels_and_returns_the_outputs_of_the_original(tmp_path: Path) -> None:
     options = AdoptOptions("means", "softmax", ("b", "g", "r"), mean=(10.0, 20.0, 30.0), scale=(0.5, 0.25, 0.125))
     model = adopt(floats_model(tmp_path / "m.onnx"), Repository(tmp_path / "models"), options)
     assert (model.manifest.id, model.manifest.max_batch) == ("means@1", 8)
@@ -108,7 +108,7 @@ def test_an_adopted_model_takes_pixels_and_returns_the_original_outputs(tmp_path
     assert adopt(tmp_path / "m.onnx", Repository(tmp_path / "models"), options).manifest.version == 2
 
 
-def test_a_failed_adoption_leaves_no_model_behind(tmp_path: Path) -> None:
+def test_a_failed_adoption_leaves_no_model_in_the_repository(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "models")
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(AdoptFailed, match="expected an ONNX model"):

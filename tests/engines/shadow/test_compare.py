@@ -49,14 +49,16 @@ def compared(
 
 
 @given(DETECTIONS)
-def test_a_model_agrees_with_itself(detections: list[Detection]) -> None:
+def test_a_model_agrees_fully_with_itself(detections: list[Detection]) -> None:
     agreed, differences = compare(detections, detections)
     assert differences == ()
     assert agreed == Counter(detection.label for detection in detections)
 
 
 @given(DETECTIONS, DETECTIONS)
-def test_each_detection_is_counted_once(served: list[Detection], candidate: list[Detection]) -> None:
+def test_a_comparison_of_two_models_counts_each_detection_once(
+    served: list[Detection], candidate: list[Detection]
+) -> None:
     agreed, differences = compare(served, candidate)
     forms = Counter(difference.form for difference in differences)
     both = sum(agreed.values()) + forms["label"]
@@ -66,7 +68,7 @@ def test_each_detection_is_counted_once(served: list[Detection], candidate: list
 
 
 @given(DETECTIONS, DETECTIONS)
-def test_no_detection_is_missed_while_an_overlapping_one_is_extra(
+def test_overlapping_detections_of_two_models_never_count_as_one_missed_and_one_extra(
     served: list[Detection], candidate: list[Detection]
 ) -> None:
     differences = compare(served, candidate).differences
@@ -75,7 +77,7 @@ def test_no_detection_is_missed_while_an_overlapping_one_is_extra(
     assert all(one.iou(other) < MIN_IOU for one in missed for other in extra)
 
 
-def test_differences_name_labels_scores_and_objects_without_a_partner() -> None:
+def test_differences_between_two_models_name_labels_scores_and_unmatched_objects() -> None:
     served = [found("car"), found("car", 100, 0.9), found("bus", 200), found("person", 300, 0.4)]
     candidate = [found("car"), found("car", 101, 0.5), found("truck", 200, 0.7), found("person", 400, 0.6)]
     agreed, differences = compare(served, candidate)
@@ -88,20 +90,20 @@ def test_differences_name_labels_scores_and_objects_without_a_partner() -> None:
     ]
 
 
-def test_several_labels_of_one_region_pair_by_label() -> None:
+def test_several_labels_of_one_region_are_matched_by_label() -> None:
     agreed, differences = compare([found("red"), found("round")], [found("round"), found("red")])
     assert (agreed, differences) == ({"red": 1, "round": 1}, ())
 
 
 @given(st.floats(0.0, 1.0), st.integers(0, 1000))
-def test_the_share_of_sampled_frames_is_the_configured_one(share: float, epoch: int) -> None:
+def test_the_share_of_frames_for_the_shadow_comparison_is_the_configured_share(share: float, epoch: int) -> None:
     chosen = sum(is_sampled(FrameId("gate", epoch, seq), share) for seq in range(1000))
     assert abs(chosen / 1000 - share) < 0.1
     assert not is_sampled(FrameId("gate", epoch, 0), 0.0)
     assert is_sampled(FrameId("gate", epoch, 0), 1.0)
 
 
-def test_a_report_counts_each_frame_once_and_ranks_the_largest_differences() -> None:
+def test_a_shadow_report_counts_each_frame_once_and_ranks_the_largest_differences() -> None:
     history = ShadowHistory("cars")
     for seq in range(FRAMES_SHOWN + 5):
         for _ in range(2):  # a node repeats a comparison after a crash
@@ -115,14 +117,14 @@ def test_a_report_counts_each_frame_once_and_ranks_the_largest_differences() -> 
     assert report.as_json()["largest"][0]["frame"] == f"gate/1/{FRAMES_SHOWN + 4}"
 
 
-def test_a_score_difference_alone_leaves_a_frame_in_agreement() -> None:
+def test_two_models_agree_on_a_frame_if_only_their_scores_differ() -> None:
     history = ShadowHistory("cars")
     history.add(compared(0, [found("car", score=0.9)], [found("car", score=0.5)]))
     report = history.report("m@2")
     assert (report.agreement, report.score_differences, len(report.largest())) == (1.0, 1, 1)
 
 
-def test_a_history_keeps_candidates_and_served_models_apart() -> None:
+def test_a_shadow_history_keeps_candidates_and_served_models_apart() -> None:
     history = ShadowHistory("cars")
     history.add(compared(0, [found("car")], [found("car")]))
     history.add(compared(1, [found("car")], [], ("m@2", "m@3")))

@@ -104,7 +104,9 @@ async def test_a_demo_stops_all_services_if_one_cannot_be_started(
     assert children() == before
 
 
-async def test_an_error_in_the_during_callback_ends_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_an_error_in_the_callback_of_a_demo_ends_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     async def during(_: RunningStack) -> None:
         raise LookupError("nothing to kill")
 
@@ -116,7 +118,7 @@ async def test_an_error_in_the_during_callback_ends_the_demo(monkeypatch: pytest
             await demo.run(endless(tmp_path, during=during))
 
 
-async def test_the_during_callback_is_cancelled_when_the_demo_fails(
+async def test_the_callback_of_a_demo_is_cancelled_when_the_demo_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
@@ -157,7 +159,7 @@ async def test_a_demo_that_cannot_read_its_topics_ends_with_the_error(
 @pytest.mark.parametrize(
     ("error", "raised"), [(KafkaError("gone"), LogUnavailable), (ZeroDivisionError("a bug"), ZeroDivisionError)]
 )
-async def test_a_failing_topic_reader_cancels_its_with_block_and_raises_the_error(
+async def test_a_failing_topic_reader_cancels_the_code_in_its_with_block_and_raises_the_error(
     monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
 ) -> None:
     cluster = NoKafka(follow=error)

@@ -45,7 +45,7 @@ def delivery(alert: Alert, state: str, after_ms: float, attempt: int = 1) -> Del
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_report_does_not_depend_on_the_order_in_which_topics_are_read(seed: int) -> None:
+def test_the_demo_report_does_not_depend_on_the_order_in_which_topics_are_read(seed: int) -> None:
     events = [event(0), event(1), event(2, None), event(3, late=True)]
     alerts = [make_alert(e, ()) for e in events]
     took = (100.0, 300.0, 9_000.0, 60_000.0)  # the third waits for its window, the fourth in a spool
@@ -88,7 +88,7 @@ def result(seq: int, latency_ms: float) -> tuple[Result, int]:
     return found, finished_ns
 
 
-def test_the_counts_of_a_long_run_take_no_more_memory_than_those_of_a_short_run() -> None:
+def test_the_counts_of_a_long_demo_take_no_more_memory_than_those_of_a_short_demo() -> None:
     figures = Figures()
     for seq in range(3_000):
         figures.result(*result(seq, 80.0 + seq % 40))
@@ -109,14 +109,14 @@ def test_the_counts_of_a_long_run_take_no_more_memory_than_those_of_a_short_run(
     assert len(figures.result_ms.recent) == RECENT
 
 
-def test_the_result_rate_is_zero_before_the_second_result() -> None:
+def test_the_result_rate_of_a_demo_is_zero_before_the_second_result() -> None:
     figures = Figures()
     assert (figures.frames_per_second(), figures.rate(0.0), figures.result_ms.percentiles()) == (0.0, 0.0, {})
     figures.result(*result(0, 5.0))
     assert figures.frames_per_second() == 0.0
 
 
-def test_a_repeated_crossing_is_counted_once() -> None:
+def test_a_repeated_line_crossing_event_is_counted_once() -> None:
     figures = Figures()
     for number in (0, 1, 0):
         figures.event(event(number))
@@ -131,7 +131,7 @@ def seen(seq: int, camera: str, *labels: str) -> tuple[Result, int]:
     return found.model_copy(update={"camera": camera, "outcome": "classified", "detections": detections}), at_ns
 
 
-def test_a_camera_without_a_detection_gets_a_hint_in_the_report_and_its_text() -> None:
+def test_the_demo_report_gives_a_hint_for_a_camera_without_detections() -> None:
     figures = Figures()
     for seq in range(420):
         figures.result(*seen(seq, "clip"))

@@ -60,12 +60,12 @@ def test_a_site_whose_model_is_missing_is_refused_with_the_next_step(tmp_path: P
 
 
 @pytest.mark.parametrize("text", ["", "0,0,1", "0,0,1,2", "0.5,0.5,0.5,0.5", "a,b,c,d", "nan,0,1,1"])
-def test_a_malformed_line_option_is_refused(text: str) -> None:
+def test_a_malformed_line_option_of_the_demo_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="x1,y1,x2,y2"):
         parse_line(text)
 
 
-def test_the_line_option_without_a_video_is_refused(tmp_path: Path) -> None:
+def test_the_line_option_of_the_demo_is_refused_without_a_video(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected --video as well"):
         _site(options(tmp_path, line="0,0.6,1,0.6"))
     (tmp_path / "site.toml").write_text(SITE)
@@ -73,7 +73,7 @@ def test_the_line_option_without_a_video_is_refused(tmp_path: Path) -> None:
         _site(options(tmp_path, line="0,0.6,1,0.6", site=tmp_path / "site.toml"))
 
 
-def test_the_objects_of_a_video_cross_the_given_line(
+def test_objects_in_a_demo_video_cross_the_line_of_the_line_option(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, receiver: ReceiverConfig
 ) -> None:
     monkeypatch.setattr("deploy.local.demo.site._frame_rate", lambda _: 25.0)

@@ -44,11 +44,11 @@ def test_the_ledger_table_reports_a_loss_of_frames() -> None:
     assert "NOT balanced" in drawn(balance_table(balance(1, unaccounted=3)))
 
 
-def test_the_ledger_table_names_a_camera_without_a_verdict() -> None:
+def test_the_ledger_table_names_a_camera_that_the_audit_left_out() -> None:
     assert "no verdict on gate" in drawn(balance_table(balance(1) | {"left_out": ["gate"]}))
 
 
-def test_every_table_row_is_a_state_of_the_ledger() -> None:
+def test_every_row_of_the_ledger_table_is_a_state_of_the_ledger() -> None:
     assert set(STATES) <= set(compute_balance(Ledger()).to_dict()["totals"])
 
 
@@ -65,7 +65,7 @@ def report(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_the_summary_has_latencies_and_dead_deliveries_in_words() -> None:
+def test_the_demo_summary_has_latencies_and_failed_deliveries_in_words() -> None:
     text = summary(report())
     assert "3 alerts: 2 delivered, 1 dead" in text
     assert "p50 79 ms, p95 96 ms, p99 166 ms" in text or "p50 79 ms, p95 96 ms, p99 167 ms" in text
@@ -74,13 +74,13 @@ def test_the_summary_has_latencies_and_dead_deliveries_in_words() -> None:
     assert "{" not in text
 
 
-def test_the_summary_compares_the_events_with_the_ground_truth() -> None:
+def test_the_demo_summary_compares_events_with_the_ground_truth() -> None:
     score = asdict(CrossingScore(line_crossings=55, found=54, false=2, labels_right=52))
     text = summary(report(truth=score))
     assert "55 line crossings in truth: 54 found (52 with the right label), 2 false" in text
 
 
-def test_the_live_table_shows_cameras_and_services() -> None:
+def test_the_live_table_of_the_demo_shows_cameras_and_services() -> None:
     figures = Figures()
     figures.cameras["gate"].outcomes["classified"] = 77
     figures.heartbeat(Heartbeat(service="prepare", instance="prepare-0", state="running", at_ns=1), now_s=100.0)
@@ -122,7 +122,7 @@ def test_the_sensors_table_reports_a_loss_of_readings() -> None:
     assert "NOT balanced" in drawn_sensors(books(1, 4000))
 
 
-def test_the_sensors_table_names_a_sensor_without_a_verdict() -> None:
+def test_the_sensors_table_names_a_sensor_that_the_audit_left_out() -> None:
     entered = Ledger()
     entered.leave_out("hall")
     assert "no verdict on hall" in drawn_sensors(compute_balance(entered))

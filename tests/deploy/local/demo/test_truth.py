@@ -34,7 +34,7 @@ def test_the_ground_truth_matched_with_itself_has_no_errors(truth: list[LineCros
 
 
 @given(CROSSINGS, CROSSINGS)
-def test_matching_counts_every_crossing_and_every_event_once(
+def test_matching_events_to_true_crossings_counts_every_crossing_and_event_once(
     truth: list[LineCrossing], events: list[LineCrossing]
 ) -> None:
     found = score(truth, events)
@@ -42,17 +42,17 @@ def test_matching_counts_every_crossing_and_every_event_once(
     assert found.labels_right <= found.found <= found.line_crossings == len(truth)
 
 
-def test_two_events_for_one_crossing_count_as_one_found_and_one_false() -> None:
+def test_two_events_for_one_true_crossing_count_as_one_found_and_one_false() -> None:
     found = score([at(5)], [at(5.2), at(5.9)])
     assert (found.found, found.false) == (1, 1)
 
 
-def test_the_crossing_and_event_nearest_in_time_are_matched_first() -> None:
+def test_the_true_crossing_and_the_event_nearest_in_time_are_matched_first() -> None:
     found = score([at(5, label="car"), at(6, label="bus")], [at(5.1, label="car"), at(6.1, label="bus")])
     assert (found.found, found.labels_right) == (2, 2)
 
 
-def test_an_event_of_another_camera_direction_or_time_matches_no_crossing() -> None:
+def test_an_event_matches_no_true_crossing_of_another_camera_direction_or_time() -> None:
     wrong = [at(5, camera="yard"), at(5, direction="out"), at(5 + 2 * TOLERANCE_NS / SECOND)]
     found = score([at(5)], wrong)
     assert (found.found, found.false) == (0, 3)
@@ -74,7 +74,9 @@ def nearest_first(truth: list[LineCrossing], events: list[LineCrossing]) -> set[
 
 
 @given(CROSSINGS, CROSSINGS)
-def test_the_matching_equals_a_comparison_of_all_pairs(truth: list[LineCrossing], events: list[LineCrossing]) -> None:
+def test_matching_events_to_crossings_equals_a_comparison_of_all_pairs(
+    truth: list[LineCrossing], events: list[LineCrossing]
+) -> None:
     truth, events = (sorted(replace(c, camera="road", direction="in") for c in each) for each in (truth, events))
     matched = nearest_first(truth, events)
     found = score(truth, events)
@@ -82,7 +84,7 @@ def test_the_matching_equals_a_comparison_of_all_pairs(truth: list[LineCrossing]
     assert found.labels_right == sum(truth[i].label == events[j].label for i, j in matched)
 
 
-def test_a_time_difference_of_exactly_the_tolerance_is_a_match() -> None:
+def test_an_event_matches_a_crossing_at_exactly_the_time_tolerance() -> None:
     edge = TOLERANCE_NS / SECOND
     assert score([at(10)], [at(10 + edge)]).found == score([at(10)], [at(10 - edge)]).found == 1
 

@@ -93,7 +93,7 @@ input()
     assert broker.pid is None
 
 
-def test_a_broker_with_a_damaged_class_archive_starts_without_the_archive(
+def test_a_broker_starts_without_its_archive_of_java_classes_if_the_archive_is_damaged(
     home: Path, broker_factory: Callable[[], Broker], tmp_path: Path
 ) -> None:
     broker = broker_factory()
@@ -106,13 +106,13 @@ def test_a_broker_with_a_damaged_class_archive_starts_without_the_archive(
     assert f"-XX:SharedArchiveFile={class_archive(tmp_path)}" in psutil.Process(broker.pid).cmdline()
 
 
-def test_a_second_archive_of_classes_is_not_made(home: Path) -> None:
+def test_an_existing_archive_of_java_classes_is_not_made_again(home: Path) -> None:
     archive = Broker(home).archive_classes()
     made = archive.stat().st_mtime_ns
     assert Broker(home).archive_classes().stat().st_mtime_ns == made
 
 
-def test_kafka_is_fetched_even_if_no_archive_of_classes_can_be_made(
+def test_kafka_is_downloaded_even_if_no_archive_of_java_classes_can_be_made(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Broker) -> Path:
@@ -126,14 +126,14 @@ def test_kafka_is_fetched_even_if_no_archive_of_classes_can_be_made(
     assert "a broker starts more slowly" in result.output
 
 
-def test_a_port_in_use_is_named_in_the_error(broker_factory: Callable[[], Broker]) -> None:
+def test_the_error_for_a_port_in_use_names_the_port(broker_factory: Callable[[], Broker]) -> None:
     broker = broker_factory()
     port = int(broker.bootstrap.rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)), pytest.raises(BrokerFailed, match=str(port)):
         broker.start()
 
 
-def test_the_error_of_a_broker_that_cannot_start_has_its_log(broker_factory: Callable[[], Broker]) -> None:
+def test_the_error_for_a_broker_that_cannot_start_quotes_the_broker_log(broker_factory: Callable[[], Broker]) -> None:
     broker = broker_factory()
     broker.start()
     broker.stop()

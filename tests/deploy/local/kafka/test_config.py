@@ -44,7 +44,7 @@ def test_the_broker_listens_on_loopback_only() -> None:
 
 
 @given(st.integers(0, 100_000), st.sets(st.sampled_from(PORT_RANGE), max_size=50))
-def test_chosen_ports_are_free_different_and_in_the_range(start: int, taken: set[int]) -> None:
+def test_the_ports_chosen_for_kafka_are_free_different_and_in_the_range(start: int, taken: set[int]) -> None:
     ports = choose_ports(start, lambda port: port not in taken)
     assert ports.broker != ports.controller
     assert {ports.broker, ports.controller} <= set(PORT_RANGE) - taken
@@ -55,12 +55,12 @@ def test_a_port_range_without_two_free_ports_is_an_error() -> None:
         choose_ports(0, lambda port: port == PORT_RANGE.start)
 
 
-def test_a_cluster_id_may_begin_with_a_dash() -> None:
+def test_a_kafka_cluster_id_may_begin_with_a_dash() -> None:
     command = format_command(["java"], Path("config"), "-3xAmpLe")
     assert "--cluster-id=-3xAmpLe" in command
 
 
-def test_the_server_command_has_the_heap_limit_and_the_options_of_the_jvm() -> None:
+def test_the_kafka_server_command_has_the_heap_limit_and_the_jvm_options() -> None:
     jvm = jvm_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), "-XX:SharedArchiveFile=classes.jsa")
     command = server_command(jvm, Path("config"))
     assert command[:2] == ["java", "-XX:SharedArchiveFile=classes.jsa"]
@@ -77,5 +77,5 @@ def test_the_server_command_has_the_heap_limit_and_the_options_of_the_jvm() -> N
         ("command not found", 0),
     ],
 )
-def test_the_major_version_of_java_is_read(version: str, major: int) -> None:
+def test_the_major_version_of_java_is_read_from_its_output(version: str, major: int) -> None:
     assert java_major(version) == major

@@ -78,7 +78,7 @@ def test_frames_after_an_undecodable_packet_are_damaged() -> None:
     assert shown(damage, *frames[3:]) == [True, False, False]
 
 
-def test_a_stream_joined_without_a_key_frame_is_intact_from_the_first_unflagged_frame() -> None:
+def test_a_stream_without_a_first_key_frame_is_intact_from_the_first_frame_without_an_error_flag() -> None:
     damage, frames = Damage(), film()
     frames[0].is_corrupt = frames[1].is_corrupt = True
     damage.undecodable(cast("Any", frames[0]))
@@ -95,7 +95,7 @@ def test_damage_from_a_packet_loss_while_opening_the_stream_ends_at_a_later_key_
     assert shown(damage, *frames) == [True, True, True, True, False, False]
 
 
-def test_every_packet_loss_counts_if_logged_while_the_stream_listens_and_otherwise_none() -> None:
+def test_packet_losses_count_as_damage_only_if_logged_while_their_stream_is_read() -> None:
     damage = Damage()
     av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
     assert shown(damage, *film(0)) == [False] * 6

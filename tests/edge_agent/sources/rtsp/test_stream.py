@@ -228,7 +228,7 @@ class Nonsense:
         pass
 
 
-def test_undecodable_packets_give_unusable_frames_and_then_a_stall(
+def test_undecodable_rtsp_packets_give_unusable_frames_and_then_a_stalled_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = ManualClock()
@@ -270,7 +270,7 @@ class TornOff:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_an_incomplete_last_frame_at_a_timeout_is_damaged(
+def test_an_rtsp_frame_that_is_incomplete_at_the_timeout_is_damaged(
     codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise, clock = np.random.default_rng(0), ManualClock()

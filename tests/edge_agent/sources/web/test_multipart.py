@@ -93,7 +93,7 @@ def test_a_jpeg_is_complete_at_its_end_marker_despite_a_wrong_boundary_or_length
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("size", [1, 7, 1000, 10**6])
-def test_jpegs_are_found_for_any_size_of_the_received_pieces(length: str, size: int) -> None:
+def test_jpegs_in_a_multipart_stream_are_found_for_any_size_of_the_received_pieces(length: str, size: int) -> None:
     data, parser = b"".join(parts(PICTURES, "--x", length)), Multipart(b"frame", 100_000)
     found = [body for at in range(0, len(data), size) for body in parser.feed(data[at : at + size])]
     assert found == PICTURES
@@ -111,7 +111,7 @@ def test_the_jpeg_after_a_truncated_jpeg_is_found() -> None:
     assert PICTURES[1].startswith(found[1])
 
 
-def test_jpegs_without_boundaries_or_without_an_empty_line_are_found() -> None:
+def test_jpegs_in_a_stream_without_boundaries_or_without_an_empty_line_are_found() -> None:
     assert Multipart(b"", 100_000).feed(b"\r\n".join(PICTURES)) == PICTURES
     data = b"".join(b"--x\r\nContent-Type: image/jpeg\r\n" + picture + b"\r\n" for picture in PICTURES)
     assert Multipart(b"x", 100_000).feed(data) == PICTURES

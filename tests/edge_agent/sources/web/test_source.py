@@ -133,7 +133,7 @@ def test_failed_snapshots_are_retried(serve: Serve, read: Read, clock: ManualClo
     assert sum(captured is None for captured in found) == 10
 
 
-def test_an_http_camera_that_keeps_failing_is_stalled_with_the_reason(
+def test_an_http_camera_that_keeps_failing_counts_as_stalled_with_the_reason(
     serve: Serve, read: Read, clock: ManualClock
 ) -> None:
     asked = []
@@ -160,7 +160,7 @@ def test_an_oversized_http_picture_is_refused(serve: Serve, read: Read, monkeypa
         source.read()
 
 
-def test_an_http_response_that_stops_halfway_is_a_stall(serve: Serve) -> None:
+def test_an_http_response_that_stops_halfway_makes_the_camera_stalled(serve: Serve) -> None:
     def hangs(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
@@ -232,7 +232,7 @@ NEW = 'Digest realm="cam", nonce="def", qop="auth", algorithm=SHA-512-256'
         (["Negotiate", "Digest Realm=cam , NONCE=abc, qop=auth,Basic realm=x"], True),
     ],
 )
-def test_the_first_supported_login_is_used(
+def test_the_first_login_scheme_that_the_agent_supports_is_used(
     offers: list[str], digest: bool, serve: Serve, read: Read, tmp_path: Path
 ) -> None:
     (tmp_path / "password").write_text("hunter2")
@@ -267,7 +267,7 @@ def test_mjpeg_is_recognised_by_a_multipart_type_in_any_case_or_by_its_first_bou
         b": no name\r\n",
     ],
 )
-def test_faulty_header_lines_are_skipped(junk: bytes, serve: Serve, read: Read) -> None:
+def test_faulty_header_lines_of_an_http_response_are_skipped(junk: bytes, serve: Serve, read: Read) -> None:
     first, rest = head("multipart/x-mixed-replace; boundary=frame").split(b"\r\n", 1)
     for faulty in (first + b"\r\n" + junk + rest, first + b"\r\n" + rest[:-2] + junk + b"\r\n"):
         source = read(serve(raw(faulty + part(JPEG) * 2)))
@@ -275,7 +275,7 @@ def test_faulty_header_lines_are_skipped(junk: bytes, serve: Serve, read: Read) 
         assert source.read() is not None
 
 
-def test_snapshots_with_faulty_headers_share_a_connection(serve: Serve, read: Read) -> None:
+def test_snapshots_with_faulty_http_headers_share_a_connection(serve: Serve, read: Read) -> None:
     answer = b"HTTP/1.1  200\r\njunk\r\nContent-Length: %d\r\nContent-Length: 7\r\n\r\n" % len(JPEG)
 
     def send(handler: BaseHTTPRequestHandler) -> None:
@@ -286,7 +286,7 @@ def test_snapshots_with_faulty_headers_share_a_connection(serve: Serve, read: Re
     assert [source.read().image.shape for _ in range(3)] == [(48, 64, 3)] * 3  # type: ignore[union-attr]
 
 
-def test_compressed_responses_are_not_requested_but_decoded(serve: Serve, read: Read) -> None:
+def test_the_agent_requests_no_compressed_response_but_decodes_one(serve: Serve, read: Read) -> None:
     asked = []
 
     def send(handler: BaseHTTPRequestHandler) -> None:

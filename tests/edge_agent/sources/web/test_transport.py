@@ -98,7 +98,7 @@ def test_the_legacy_tls_option_is_refused_for_a_source_other_than_https(source: 
         load(file)
 
 
-def test_only_faulty_header_lines_and_a_second_or_invalid_length_are_removed() -> None:
+def test_only_faulty_header_lines_and_a_second_or_invalid_content_length_are_removed() -> None:
     given = (
         b"\r\nHTTP/1.1  200 OK \x01fine\njunk\r\nServer : old\x00cam\r\n Folded: no\r\nContent-Length: x\r\n"
         b"Content-Length: 5\r\nContent-Length: 6\r\nEmpty:"
@@ -108,6 +108,6 @@ def test_only_faulty_header_lines_and_a_second_or_invalid_length_are_removed() -
 
 
 @given(st.binary(max_size=200))
-def test_any_header_block_becomes_lines_with_an_empty_line_at_the_end(data: bytes) -> None:
+def test_any_http_header_block_becomes_lines_with_an_empty_line_at_the_end(data: bytes) -> None:
     assert tidy(b"HTTP/1.1 200 OK\r\n" + data).endswith(b"\r\n\r\n")
     assert b"\r\n\r\n" not in tidy(b"HTTP/1.1 200 OK\r\n" + data)[:-4]

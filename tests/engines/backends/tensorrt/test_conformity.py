@@ -46,7 +46,7 @@ def check(file: Path) -> subprocess.CompletedProcess[str]:
 
 @needs_listings
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_all_names_exist_in_both_versions_of_tensorrt(file: Path) -> None:
+def test_all_tensorrt_names_of_the_product_exist_in_both_supported_versions(file: Path) -> None:
     done = check(file)
     assert done.returncode == 0, done.stdout
 

@@ -19,7 +19,7 @@ def gpu() -> Iterator[FakeDevice]:
         yield gpu
 
 
-def test_a_copy_is_valid_only_after_the_event(gpu: FakeDevice) -> None:
+def test_a_copy_on_the_fake_gpu_is_valid_only_after_its_cuda_event(gpu: FakeDevice) -> None:
     source, target = gpu.pin((4,), np.uint8), gpu.pin((4,), np.uint8)
     buffer, stream, event = gpu.allocate(4), gpu.stream(), gpu.event()
     source[:] = 7
@@ -31,7 +31,7 @@ def test_a_copy_is_valid_only_after_the_event(gpu: FakeDevice) -> None:
     assert (target == 7).all()
 
 
-def test_writing_to_the_source_before_the_event_spoils_the_copy(gpu: FakeDevice) -> None:
+def test_writing_to_the_source_of_a_gpu_copy_before_its_event_spoils_the_copy(gpu: FakeDevice) -> None:
     source, buffer, stream = gpu.pin((4,), np.uint8), gpu.allocate(4), gpu.stream()
     source[:] = 7
     gpu.copy_in(buffer, source, stream)
@@ -40,7 +40,7 @@ def test_writing_to_the_source_before_the_event_spoils_the_copy(gpu: FakeDevice)
     assert (gpu.heap[buffer.address] == 9).all()
 
 
-def test_another_thread_without_the_context_fails(gpu: FakeDevice) -> None:
+def test_a_thread_without_the_cuda_context_cannot_use_the_fake_gpu(gpu: FakeDevice) -> None:
     errors: list[str] = []
 
     def use() -> None:
@@ -55,7 +55,7 @@ def test_another_thread_without_the_context_fails(gpu: FakeDevice) -> None:
     assert errors == ["invalid device context"]
 
 
-def test_a_freed_address_breaks_the_context_for_good(gpu: FakeDevice) -> None:
+def test_using_a_freed_gpu_address_breaks_the_cuda_context_permanently(gpu: FakeDevice) -> None:
     source, buffer, stream = gpu.pin((4,), np.uint8), gpu.allocate(4), gpu.stream()
     buffer.free()
     gpu.copy_in(buffer, source, stream)
@@ -64,7 +64,7 @@ def test_a_freed_address_breaks_the_context_for_good(gpu: FakeDevice) -> None:
             call()
 
 
-def test_memory_is_limited_and_freed_once(gpu: FakeDevice) -> None:
+def test_fake_gpu_memory_is_limited_and_can_be_freed_only_once(gpu: FakeDevice) -> None:
     with pytest.raises(GpuError, match="out of memory"):
         gpu.allocate(gpu.total_bytes + 1)
     buffer = gpu.allocate(gpu.total_bytes)
@@ -73,19 +73,19 @@ def test_memory_is_limited_and_freed_once(gpu: FakeDevice) -> None:
         buffer.free()
 
 
-def test_a_closed_device_cannot_be_used(gpu: FakeDevice) -> None:
+def test_a_closed_fake_gpu_cannot_be_used(gpu: FakeDevice) -> None:
     gpu.close()
     with pytest.raises(GpuError, match="invalid device context"):
         gpu.memory()
 
 
-def test_an_allocation_during_a_capture_spoils_the_capture(gpu: FakeDevice) -> None:
+def test_an_allocation_during_a_cuda_graph_capture_spoils_the_capture(gpu: FakeDevice) -> None:
     stream = gpu.stream()
     assert gpu.capture(stream, lambda: bool(gpu.allocate(1))) is None
     assert gpu.capture(stream, lambda: True) is not None
 
 
-def test_a_destroyed_graph_cannot_be_launched(gpu: FakeDevice) -> None:
+def test_a_destroyed_cuda_graph_cannot_be_launched(gpu: FakeDevice) -> None:
     stream = gpu.stream()
     graph = gpu.capture(stream, lambda: True)
     assert graph is not None

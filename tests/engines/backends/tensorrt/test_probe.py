@@ -44,7 +44,7 @@ def test_tensorrt_is_available_on_a_machine_with_its_modules_and_a_gpu() -> None
 
 
 @pytest.mark.parametrize(("present", "reason"), [((), "TensorRT is not installed"), (("tensorrt",), "pycuda")])
-def test_the_reason_names_a_missing_python_module(
+def test_the_reason_why_tensorrt_is_unavailable_names_a_missing_python_module(
     present: tuple[str, ...], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "find_spec", lambda name: name in present)
@@ -58,7 +58,7 @@ def test_the_reason_names_a_missing_python_module(
         (FakeDriver(gpus=0), "reports no GPU"),
     ],
 )
-def test_a_driver_without_a_gpu_is_reported_before_tensorrt_is_imported(
+def test_a_gpu_driver_without_a_gpu_is_reported_before_tensorrt_is_imported(
     driver: FakeDriver, reason: str, installed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "load_driver", lambda: driver)
@@ -67,19 +67,19 @@ def test_a_driver_without_a_gpu_is_reported_before_tensorrt_is_imported(
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "load_driver", lambda: ctypes.CDLL("libcuda-of-no-one.so"))
     assert "no NVIDIA driver" in unavailable_reason()
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "10.11.0.33", "12.0.0"])
-def test_another_release_of_tensorrt_is_refused(version: str, installed: types.SimpleNamespace) -> None:
+def test_an_unsupported_release_of_tensorrt_is_refused(version: str, installed: types.SimpleNamespace) -> None:
     installed.__version__ = version
     assert f"TensorRT {version} is not supported: expected 10.12 to 11.x" in unavailable_reason()
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_library_that_cannot_be_loaded_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensorrt_library_that_cannot_be_loaded_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> None:
         raise ImportError("libnvinfer.so.10: cannot open shared object file")
 

@@ -102,7 +102,7 @@ def driver(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_device_makes_the_expected_calls_and_the_process_ends_cleanly(driver: Path) -> None:
+def test_the_pycuda_device_makes_the_expected_cuda_calls_and_its_process_ends_cleanly(driver: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM],
         cwd=ROOT,

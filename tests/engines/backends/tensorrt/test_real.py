@@ -52,12 +52,12 @@ def no_gpu() -> None:
         pytest.skip("this machine has a GPU")
 
 
-def test_the_real_library_is_found_and_has_a_supported_version(trt: Any) -> None:
+def test_the_installed_tensorrt_library_is_found_and_has_a_supported_version(trt: Any) -> None:
     assert probe.library_reason() == ""
     assert trt.get_plugin_registry() is not None
 
 
-def test_a_logger_and_a_progress_monitor_can_be_made_without_a_gpu(trt: Any) -> None:
+def test_a_tensorrt_logger_and_progress_monitor_can_be_made_without_a_gpu(trt: Any) -> None:
     logger = make_logger(trt)
     logger.log(trt.ILogger.ERROR, "out of tactics")
     logger.log(trt.ILogger.INFO, "a hint")
@@ -71,13 +71,13 @@ def test_a_logger_and_a_progress_monitor_can_be_made_without_a_gpu(trt: Any) -> 
 
 
 @pytest.mark.parametrize("cls", FAKES, ids=FAKES.values())
-def test_the_real_classes_have_the_methods_of_the_fakes(cls: type, trt: Any) -> None:
+def test_the_real_tensorrt_classes_have_the_methods_of_the_fakes(cls: type, trt: Any) -> None:
     used = {name for name in vars(cls) if not name.startswith("_")} - HELPERS
     assert used <= set(dir(getattr(trt, FAKES[cls])))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_the_module_has_every_name_that_the_product_uses(file: Path, trt: Any) -> None:
+def test_the_real_tensorrt_module_has_every_name_that_the_product_uses(file: Path, trt: Any) -> None:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("trt."):
             value = trt
@@ -86,7 +86,7 @@ def test_the_module_has_every_name_that_the_product_uses(file: Path, trt: Any) -
 
 
 @pytest.mark.usefixtures("trt", "no_gpu")
-def test_the_absence_of_a_gpu_is_reported_before_any_object_is_made() -> None:
+def test_the_absence_of_a_gpu_is_reported_before_any_tensorrt_object_is_made() -> None:
     """TensorRT's objects would end the process or raise TypeError. The load is refused with the driver's reason."""
     done = subprocess.run([sys.executable, "-c", LOAD], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -96,14 +96,14 @@ def test_the_absence_of_a_gpu_is_reported_before_any_object_is_made() -> None:
 
 
 @pytest.mark.usefixtures("trt")
-def test_pycuda_needs_nothing_but_the_drivers_library() -> None:
+def test_pycuda_needs_only_the_library_of_the_gpu_driver() -> None:
     pytest.importorskip("pycuda")
     done = subprocess.run([sys.executable, "-c", "import pycuda.driver"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or "libcuda.so.1: cannot open shared object file" in done.stderr
 
 
 @pytest.mark.usefixtures("trt", "no_gpu")
-def test_auto_falls_back_to_another_backend_without_a_gpu() -> None:
+def test_backend_auto_falls_back_to_another_backend_without_a_gpu() -> None:
     choice = backends.choose_here("fp32")
     assert choice.backend == "onnxruntime"
     assert choice.passed_over["tensorrt"] == unavailable_reason()

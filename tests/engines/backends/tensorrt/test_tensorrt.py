@@ -45,14 +45,16 @@ def load_refused(engine: TensorRtEngine, model: Model, match: str) -> None:
 
 
 class TestPlans:
-    def test_a_model_is_built_once_for_all_engines(self, rig: FakeRig, engine: TensorRtEngine, model: Model) -> None:
+    def test_the_tensorrt_plan_of_a_model_is_built_once_for_all_engines(
+        self, rig: FakeRig, engine: TensorRtEngine, model: Model
+    ) -> None:
         other = rig.engine()
         other.load(model)
         assert rig.trt.builds == 1
         np.testing.assert_array_equal(*(e.infer(images(3))["probabilities"] for e in (engine, other)))
 
     @pytest.mark.parametrize("other", [{"version": "11.4.0"}, {"capability": (8, 7)}], ids=["version", "capability"])
-    def test_another_version_or_device_gets_a_plan_of_its_own(
+    def test_another_tensorrt_version_or_gpu_type_gets_a_plan_of_its_own(
         self, other: dict[str, object], rig: FakeRig, engine: TensorRtEngine, model: Model
     ) -> None:
         second = make_rig(rig.plans.folder, **other)  # type: ignore[arg-type]
@@ -61,7 +63,7 @@ class TestPlans:
         assert (rig.trt.builds, second.trt.builds) == (1, 1)
         assert len(list(rig.plans.folder.glob("*.plan"))) == 2
 
-    def test_a_changed_batch_limit_gets_a_plan_of_its_own(
+    def test_a_model_with_a_changed_batch_limit_gets_a_tensorrt_plan_of_its_own(
         self, rig: FakeRig, engine: TensorRtEngine, model: Model
     ) -> None:
         rig.engine().load(Model(model.manifest.model_copy(update={"max_batch": 8}), model.folder))
@@ -78,7 +80,7 @@ class TestPlans:
         assert list(rig.plans.folder.glob("*.part")) == [other]
 
     @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda _: b"", lambda data: data[:50] + b"x" * 50])
-    def test_a_damaged_plan_is_built_again(
+    def test_a_damaged_tensorrt_plan_is_built_again(
         self, damage: Callable[[bytes], bytes], rig: FakeRig, engine: TensorRtEngine, model: Model
     ) -> None:
         path = next(rig.plans.folder.glob("*.plan"))
@@ -101,16 +103,16 @@ class TestPlans:
         rig.engine().load(model.at_precision(precision))
         assert rig.trt.cleared == cleared
 
-    def test_plans_are_private_files(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_tensorrt_plans_are_readable_only_by_their_user(self, rig: FakeRig, engine: TensorRtEngine) -> None:
         assert rig.plans.folder.stat().st_mode & 0o077 == 0
         assert all(path.stat().st_mode & 0o077 == 0 for path in rig.plans.folder.glob("*.plan"))
 
-    def test_a_build_reports_its_progress(self, rig: FakeRig, model: Model) -> None:
+    def test_the_build_of_a_tensorrt_plan_reports_its_progress(self, rig: FakeRig, model: Model) -> None:
         seen: list[BuildProgress] = []
         rig.engine(BuildControl(seen.append)).load(model)
         assert seen == [BuildProgress("Building", step, 3) for step in range(4)]
 
-    def test_a_cancelled_build_ends_after_its_current_step_and_stores_no_plan(
+    def test_a_cancelled_plan_build_ends_after_its_current_step_and_stores_no_plan(
         self, rig: FakeRig, model: Model
     ) -> None:
         control = BuildControl(lambda progress: control.cancel() if progress.step == 1 else None)
@@ -119,7 +121,7 @@ class TestPlans:
             engine.load(model)
         assert not list(rig.plans.folder.glob("*.plan"))
 
-    def test_an_error_of_the_progress_callback_does_not_end_the_build(self, rig: FakeRig, model: Model) -> None:
+    def test_an_error_of_the_progress_callback_does_not_end_a_plan_build(self, rig: FakeRig, model: Model) -> None:
         rig.engine(BuildControl(lambda _: 1 // 0)).load(model)
         assert rig.trt.builds == 1
 
@@ -144,12 +146,14 @@ class TestRefusedModels:
     ) -> None:
         load_refused(rig.engine(), Model(model.manifest, tmp_path), r"No such file .*model\.onnx")
 
-    def test_a_model_with_another_input_name_is_refused(self, rig: FakeRig, model: Model) -> None:
+    def test_a_model_whose_input_name_differs_from_its_manifest_is_refused(self, rig: FakeRig, model: Model) -> None:
         spec = model.manifest.input.model_copy(update={"name": "pixels"})
         renamed = Model(model.manifest.model_copy(update={"input": spec}), model.folder)
         load_refused(rig.engine(), renamed, "expected one uint8 input pixels")
 
-    def test_the_error_of_a_failed_build_quotes_the_last_errors_of_tensorrt(self, rig: FakeRig, model: Model) -> None:
+    def test_the_error_of_a_failed_plan_build_quotes_the_last_errors_of_tensorrt(
+        self, rig: FakeRig, model: Model
+    ) -> None:
         rig.trt.fail_build = True
         load_refused(rig.engine(), model, "TensorRT cannot build it: .*no implementation for a node")
 
@@ -160,7 +164,9 @@ class TestRefusedModels:
         load_refused(rig.engine(), model, r"3 batches of 32 need \d+ MiB, and fake GPU has 1 MiB free")
         assert not rig.gpu.heap
 
-    def test_if_memory_runs_out_at_a_slot_the_slots_made_before_are_freed(self, rig: FakeRig, model: Model) -> None:
+    def test_if_gpu_memory_runs_out_at_a_batch_slot_the_earlier_slots_are_freed(
+        self, rig: FakeRig, model: Model
+    ) -> None:
         rig.trt.contexts_left = 2
         engine = rig.engine()
         load_refused(engine, model, "createExecutionContext: out of memory")
@@ -171,7 +177,7 @@ class TestRefusedModels:
 
 
 class TestBatches:
-    def test_all_slots_are_in_flight_before_the_first_is_collected(
+    def test_all_batch_slots_can_be_in_flight_before_the_first_is_collected(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         slots = [engine.acquire() for _ in range(SLOTS)]
@@ -183,7 +189,9 @@ class TestBatches:
             engine.collect(slot)
             engine.release(slot)
 
-    def test_outputs_are_invalid_before_the_event_of_their_batch(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_gpu_outputs_are_invalid_before_the_cuda_event_of_their_batch(
+        self, rig: FakeRig, engine: TensorRtEngine
+    ) -> None:
         with engine.slot() as slot:
             slot.pixels[:2] = images(2)
             engine.submit(slot, 2)
@@ -193,11 +201,13 @@ class TestBatches:
         assert (early.view(np.uint8) == GARBAGE).all()
         np.testing.assert_allclose(late.sum(1), 1.0, atol=1e-5)
 
-    def test_all_copies_use_pinned_memory(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_all_copies_to_and_from_the_gpu_use_pinned_memory(self, rig: FakeRig, engine: TensorRtEngine) -> None:
         engine.warm_up()
         assert rig.gpu.pageable_copies == 0
 
-    def test_a_batch_that_tensorrt_refuses_fails_alone(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_a_batch_that_tensorrt_refuses_fails_without_affecting_other_batches(
+        self, rig: FakeRig, engine: TensorRtEngine
+    ) -> None:
         expected = engine.infer(images(2))
         rig.trt.refuse_next = 1
         with pytest.raises(InferenceFailed, match="a layer failed"):
@@ -218,7 +228,7 @@ class TestBatches:
                 each.infer(images(1))
             each.close()
 
-    def test_an_inference_error_has_no_context_with_references_to_the_gpu(
+    def test_an_inference_error_has_no_exception_context_that_refers_to_gpu_objects(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         rig.trt.refuse_next = 1
@@ -236,7 +246,7 @@ class TestGraphs:
     def graphs(self, engine: TensorRtEngine) -> list[list[int]]:
         return [slot.work.graphs for slot in engine._gpu_slots]
 
-    def test_the_two_most_frequent_batch_sizes_run_as_graphs_with_unchanged_outputs(
+    def test_the_two_most_frequent_batch_sizes_run_as_cuda_graphs_with_unchanged_outputs(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         for rows, times in ((4, 120), (9, 100), (2, 80)):
@@ -246,25 +256,27 @@ class TestGraphs:
         assert self.graphs(engine) == [[4, 9]] * SLOTS
         assert rig.gpu.launches > 0
 
-    def test_warm_up_captures_no_graph(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_warm_up_captures_no_cuda_graph(self, rig: FakeRig, engine: TensorRtEngine) -> None:
         engine.warm_up()
         assert self.graphs(engine) == [[]] * SLOTS
 
-    def test_a_batch_size_that_cuda_cannot_capture_runs_without_a_graph(
+    def test_a_batch_size_that_cuda_cannot_capture_runs_without_a_cuda_graph(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         rig.gpu.can_capture = False
         self.run(engine, 4, 3 * GRAPH_RUNS)
         assert rig.gpu.launches == 0
 
-    def test_a_batch_size_runs_without_a_graph_if_its_context_does_not_fit_into_memory(
+    def test_a_batch_size_runs_without_a_cuda_graph_if_the_graph_does_not_fit_into_memory(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         rig.trt.contexts_left = 0
         self.run(engine, 4, 3 * GRAPH_RUNS)
         assert rig.gpu.launches == 0
 
-    def test_a_change_of_load_replaces_the_graphs(self, rig: FakeRig, engine: TensorRtEngine) -> None:
+    def test_a_change_of_the_frequent_batch_sizes_replaces_the_cuda_graphs(
+        self, rig: FakeRig, engine: TensorRtEngine
+    ) -> None:
         self.run(engine, 4, 2 * GRAPH_RUNS)
         for rows in (1, 2):
             self.run(engine, rows, 5 * GRAPH_RUNS)
@@ -275,7 +287,7 @@ class TestGraphs:
 
 
 class TestHotSizes:
-    def test_batch_sizes_with_similar_counts_keep_their_graphs(self) -> None:
+    def test_batch_sizes_with_similar_frequencies_keep_their_cuda_graphs(self) -> None:
         hot = HotSizes()
         for _ in range(GRAPH_RUNS):
             hot.note(4)
@@ -287,7 +299,7 @@ class TestHotSizes:
             chosen.append(hot.sizes)
         assert set(chosen) == {frozenset({4, 8})}
 
-    def test_batch_sizes_of_an_old_load_lose_their_graphs(self) -> None:
+    def test_batch_sizes_that_are_no_longer_frequent_lose_their_cuda_graphs(self) -> None:
         hot = HotSizes()
         for _ in range(HALVE_EVERY):
             hot.note(4)
@@ -298,7 +310,7 @@ class TestHotSizes:
 
 
 class TestMemory:
-    def test_the_reported_memory_equals_the_memory_allocated_for_the_slots(
+    def test_the_reported_gpu_memory_equals_the_memory_allocated_for_the_batch_slots(
         self, rig: FakeRig, engine: TensorRtEngine
     ) -> None:
         memory = engine.memory
@@ -306,7 +318,7 @@ class TestMemory:
         assert memory.pinned_bytes == sum(array.nbytes for array in rig.gpu.pinned)
         assert memory.plan_bytes > 0
 
-    def test_close_frees_everything_and_the_engine_can_load_again(
+    def test_closing_a_tensorrt_engine_frees_its_memory_and_the_engine_can_load_again(
         self, rig: FakeRig, engine: TensorRtEngine, model: Model
     ) -> None:
         for _ in range(3 * GRAPH_RUNS):
@@ -331,7 +343,7 @@ class TestMemory:
 
 
 class TestThread:
-    def test_a_device_that_cannot_be_opened_is_reported(self) -> None:
+    def test_a_gpu_that_cannot_be_opened_is_reported(self) -> None:
         def refuse() -> GpuDevice:
             raise GpuError("cuDevicePrimaryCtxRetain failed: out of memory")
 
@@ -344,6 +356,6 @@ class TestThread:
         event = rig.thread.call(rig.gpu.event)
         rig.thread.wait(event)
 
-    def test_an_error_raised_by_the_work_reaches_the_caller(self, rig: FakeRig) -> None:
+    def test_an_error_in_work_of_the_gpu_thread_reaches_the_caller(self, rig: FakeRig) -> None:
         with pytest.raises(ZeroDivisionError):
             rig.thread.call(lambda: 1 // 0)
