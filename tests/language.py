@@ -81,7 +81,7 @@ def messages(tree: ast.Module) -> Iterator[str]:
                 yield f"{text} {fields}"
 
 
-def test_names(tree: ast.Module) -> Iterator[str]:
+def names_of_tests(tree: ast.Module) -> Iterator[str]:
     """Yield the names of test functions."""
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     yield from (node.name for node in functions if node.name.startswith("test_"))
@@ -163,7 +163,7 @@ def _print_sample(paths: list[Path], seed: int) -> None:
     all_messages = [f"[{file}] {text}" for file, text in texts if len(_WORD.findall(text)) >= LEAST_WORDS]
     tests = python_files(path for path in paths if "tests" in path.parts)
     names = [
-        f"{file.relative_to(ROOT)}: {name}" for file in tests for name in test_names(ast.parse(file.read_text()))
+        f"{file.relative_to(ROOT)}: {name}" for file in tests for name in names_of_tests(ast.parse(file.read_text()))
     ]
     print("Docstring sentences")
     for number, (place, text) in enumerate(draw.sample(all_sentences, min(SENTENCES, len(all_sentences))), 1):

@@ -50,7 +50,7 @@ class CrossingRule(CameraRule):
     @model_validator(mode="after")
     def _has_length(self) -> Self:
         if self.start == self.end:
-            raise ValueError("start and end are the same point: expected a line with a length")
+            raise ValueError("expected two different points as start and end")
         return self
 
     @property

@@ -69,7 +69,9 @@ def history(key: str, first_s: int, last_s: int, epoch: int = 1) -> list[str]:
     return [f"{key} {epoch} {at_s}" for at_s in range(first_s, last_s + 1)]
 
 
-async def test_the_tail_is_in_order_ends_before_the_position_and_has_the_needed_seconds(log: ReadCountingLog) -> None:
+async def test_records_read_back_are_in_order_end_before_the_position_and_span_the_needed_seconds(
+    log: ReadCountingLog,
+) -> None:
     await log.write(*history("a", 1, 100))
     assert await found(log) == history("a", 90, 100)
     assert await found(log, position=50) == history("a", 40, 50)
@@ -78,14 +80,14 @@ async def test_the_tail_is_in_order_ends_before_the_position_and_has_the_needed_
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_each_record_is_read_once_and_a_long_log_only_in_part(log: ReadCountingLog) -> None:
+async def test_reading_back_reads_each_record_once_and_only_a_part_of_a_long_log(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 1000))
     assert await found(log) == history("a", 990, 1000)
     assert len(log.read_offsets) == len(set(log.read_offsets)) <= 12
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_deleted_and_skipped_records_are_not_returned(log: ReadCountingLog) -> None:
+async def test_reading_back_returns_no_deleted_and_no_skipped_records(log: ReadCountingLog) -> None:
     mixed = [value for at_s in range(1, 41) for value in ("no place", f"a 1 {at_s}")]
     await log.write(*mixed, every_s=0.5)
     log.forget(PARTITION, 2 * 35)
@@ -93,7 +95,7 @@ async def test_deleted_and_skipped_records_are_not_returned(log: ReadCountingLog
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_length_of_the_tail_is_measured_by_the_clock_of_its_key_and_not_of_the_broker(
+async def test_the_time_span_read_back_is_measured_by_the_clock_of_its_key_and_not_of_the_broker(
     log: ReadCountingLog,
 ) -> None:
     """Late frames come ten times as fast as they were captured.
@@ -108,13 +110,15 @@ async def test_the_length_of_the_tail_is_measured_by_the_clock_of_its_key_and_no
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_history_of_a_rarely_written_key_is_complete_beside_a_frequent_key(log: ReadCountingLog) -> None:
+async def test_the_records_read_back_of_a_rarely_written_key_are_complete_beside_a_frequent_key(
+    log: ReadCountingLog,
+) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))
     assert await found(log, seconds=9.0) == ["rare 1 1", *history("a", 6, 7), "rare 1 8", *history("a", 9, 16)]
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_search_for_one_history_does_not_extend_to_other_keys(log: ReadCountingLog) -> None:
+async def test_the_search_for_the_records_of_one_key_does_not_extend_to_other_keys(log: ReadCountingLog) -> None:
     """Records of other keys met beyond the given seconds are returned, but their histories are not searched for."""
     await log.write(*history("b", 1, 50), *(f"a 1 {2 * n}" for n in range(1, 8)))
     assert await found(log, seconds=5.0) == [*history("b", 46, 50), *(f"a 1 {2 * n}" for n in range(2, 8))]
@@ -122,7 +126,7 @@ async def test_the_search_for_one_history_does_not_extend_to_other_keys(log: Rea
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_history_begins_with_its_epoch(log: ReadCountingLog) -> None:
+async def test_the_records_read_back_of_a_key_begin_with_its_newest_epoch(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 50), *history("a", 51, 53, epoch=2))
     assert await found(log) == history("a", 51, 53, epoch=2)
     await log.write("a 1 50")  # a repeat of the older epoch starts no new history
@@ -130,7 +134,7 @@ async def test_a_history_begins_with_its_epoch(log: ReadCountingLog) -> None:
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_a_short_history_is_not_searched_for_in_the_whole_log(log: ReadCountingLog) -> None:
+async def test_the_records_of_a_new_key_are_not_searched_for_in_the_whole_log(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 511), *history("new", 512, 513), *history("a", 514, 520))
     assert await found(log) == [*history("a", 510, 511), *history("new", 512, 513), *history("a", 514, 520)]
     assert len(log.read_offsets) < 60
@@ -146,7 +150,7 @@ async def test_the_number_of_offsets_read_back_is_bounded_by_the_time_span(
     assert await found(log) == history("a", 94, 100)
 
 
-async def test_written_since_returns_all_records_from_that_time_on(log: ReadCountingLog) -> None:
+async def test_written_since_returns_all_records_written_from_a_given_time_on(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 100))
     since_ms = log.clock.now_ns() // 1_000_000 - 5_000
     assert [r.value.decode() for r in await written_since(log, PARTITION, since_ms)] == history("a", 95, 100)

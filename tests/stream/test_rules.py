@@ -110,7 +110,7 @@ def test_the_rules_of_a_site_become_models_of_their_plug_ins(file: Path) -> None
         ("polygon = [[0.0, 0.0], ", "polygon = [", "rules.1.polygon", None, "at least 3 items"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_its_key_value_and_expected_value(
+def test_the_error_for_a_wrong_rule_setting_names_key_value_and_expected_value(
     file: Path, before: str, after: str, key: str, value: object, expected: str
 ) -> None:
     error = problem(file, before, after)
@@ -171,7 +171,7 @@ async def test_services_that_run_rules_refuse_a_wrong_rule_and_keep_the_last_goo
     assert registry.get_sample_value("sightline_config_refused_entries") == 2
 
 
-async def test_services_without_rules_keep_an_entry_as_it_was_written() -> None:
+async def test_services_that_run_no_rules_keep_a_rule_entry_as_it_was_written() -> None:
     log = MemoryLog()
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "odd", "type": "unheard-of", "x": [1, 2]}', key=b"rule/odd"))
     config = await read(log)
@@ -231,7 +231,7 @@ def test_another_package_adds_a_rule_by_an_entry_point(file: Path) -> None:
 
 
 @pytest.mark.usefixtures("third_party")
-def test_the_rule_that_the_documentation_shows_reports_each_stop_once() -> None:
+def test_the_example_rule_of_the_documentation_reports_each_stop_once() -> None:
     rule = plug_ins()["parked"].model_validate({"name": "stop", "camera": "c", "pipeline": "p", "labels": ("car",)})
     state = rule.watch(640, 360)  # type: ignore[attr-defined]
     stops = [False, True, True, False, True]

@@ -66,7 +66,9 @@ def served(name: str, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["m.keras", "m"])
-def test_without_the_extra_the_error_names_it(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_missing_keras_names_the_extra_to_install(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard, "find_spec", lambda module: None)
     path = tmp_path / name
     if path.suffix:
@@ -79,11 +81,11 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, name: str, monkeyp
     assert "pip install 'sightline[train]'" in line
 
 
-def test_a_folder_without_a_saved_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_tensorflow_savedmodel_is_refused(tmp_path: Path) -> None:
     assert "expected an ONNX file, a .keras file, or a SavedModel folder" in refused(tmp_path, "m")
 
 
-def test_the_hash_of_a_folder_covers_names_and_contents(tmp_path: Path) -> None:
+def test_the_hash_of_a_model_folder_covers_file_names_and_contents(tmp_path: Path) -> None:
     hashes = set()
     for name, content in (("a", b"1"), ("a", b"2"), ("b", b"2")):
         folder = tmp_path / f"{name}{content.decode()}"
@@ -122,7 +124,7 @@ def test_a_saved_model_is_converted_and_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.train
-def test_a_detector_of_tensorflow_gets_its_settings_from_the_names_of_its_outputs(tmp_path: Path) -> None:
+def test_a_tensorflow_detector_gets_its_decoder_settings_from_the_names_of_its_outputs(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     class Detector(tf.Module):  # type: ignore[misc,name-defined]

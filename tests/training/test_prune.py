@@ -28,7 +28,7 @@ LABELS = ("blue", "green", "red")
 
 
 @given(channels=st.integers(1, 600), share=st.floats(0, 0.95))
-def test_kept_channels_are_at_least_one_and_a_multiple_of_eight_where_there_are_many(
+def test_pruning_keeps_at_least_one_channel_and_a_multiple_of_eight_of_many_channels(
     channels: int, share: float
 ) -> None:
     kept = kept_count(channels, share)
@@ -38,14 +38,14 @@ def test_kept_channels_are_at_least_one_and_a_multiple_of_eight_where_there_are_
 
 
 @given(kernel=arrays(np.float32, (3, 4), elements=st.floats(-1, 1, width=32)), share=st.floats(0, 1))
-def test_the_mask_removes_the_smallest_weights(kernel: np.ndarray, share: float) -> None:
+def test_the_pruning_mask_removes_the_smallest_weights(kernel: np.ndarray, share: float) -> None:
     mask = largest_mask(kernel, share)
     assert (mask == 0).sum() == int(share * kernel.size)
     removed, stays = np.abs(kernel[mask == 0]), np.abs(kernel[mask == 1])
     assert not removed.size or not stays.size or removed.max() <= stays.min()
 
 
-def test_the_number_of_batches_counts_the_last_small_one() -> None:
+def test_the_number_of_training_batches_includes_a_smaller_last_batch() -> None:
     assert [batches_of(count, 3) for count in (1, 32, 33)] == [3, 3, 6]
 
 
@@ -67,7 +67,7 @@ def residual(classes: int = 3) -> Any:
 
 
 @pytest.mark.train
-def test_channels_that_are_added_are_removed_together() -> None:
+def test_channels_of_layers_whose_outputs_are_added_are_pruned_together() -> None:
     pytest.importorskip("keras")
     from training.prune.channels import ChannelMap, without_channels
 
@@ -83,7 +83,7 @@ def test_channels_that_are_added_are_removed_together() -> None:
 
 
 @pytest.mark.train
-def test_a_model_without_its_dead_channels_gives_the_same_outputs() -> None:
+def test_a_model_pruned_of_its_dead_channels_gives_the_same_outputs() -> None:
     pytest.importorskip("keras")
     from training.prune.channels import without_channels
 
@@ -107,7 +107,7 @@ def test_a_model_without_its_dead_channels_gives_the_same_outputs() -> None:
 
 
 @pytest.mark.train
-def test_nested_models_and_models_without_channels_to_remove_are_refused() -> None:
+def test_pruning_a_nested_model_or_a_model_without_removable_channels_is_refused() -> None:
     keras = pytest.importorskip("keras")
     from training.prune.channels import without_channels
 

@@ -39,7 +39,7 @@ class WrongWayRule(AreaRule):
     @model_validator(mode="after")
     def _has_direction(self) -> Self:
         if self.start == self.end:
-            raise ValueError("start and end are the same point: expected two points that show the allowed direction")
+            raise ValueError("expected two different points as start and end, which show the allowed direction")
         return self
 
     def watch(self, width: int, height: int) -> WrongWayWatch:

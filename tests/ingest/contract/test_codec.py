@@ -153,7 +153,7 @@ def test_a_record_cut_at_any_length_is_refused_as_truncated(record: Record) -> N
             decode(type(record), data[:length])
 
 
-def test_trailing_bytes_are_refused() -> None:
+def test_a_record_with_trailing_bytes_is_refused() -> None:
     with pytest.raises(Truncated):
         decode(Frame, encode(FRAME) + b"\x00")
 
@@ -181,7 +181,7 @@ def test_a_newer_minor_version_with_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
-def test_an_epoch_end_keeps_the_field_name_told_in_its_record() -> None:
+def test_an_encoded_epoch_end_keeps_the_old_name_told_of_its_field() -> None:
     data = encode(EpochEnd(camera="gate", epoch=4, last=1, clean=False, reported=3))
     assert msgpack.unpackb(data)["told"] == 3
     assert decode(EpochEnd, data).reported == 3
@@ -195,7 +195,7 @@ def test_an_unknown_withheld_reason_of_a_newer_minor_version_is_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", ["result", "Frame", 7, None, ["frame"]])
-def test_a_record_of_another_kind_is_refused(kind: object) -> None:
+def test_a_record_of_an_unexpected_kind_is_refused(kind: object) -> None:
     with pytest.raises(WrongKind, match="expected a frame record"):
         decode(Frame, fields(FRAME, kind=kind))
 
@@ -262,25 +262,25 @@ def test_records_with_contradicting_fields_are_refused(record: Record, changed: 
         decode(type(record), fields(record, **changed))
 
 
-def test_only_an_item_that_needs_classification_may_have_regions() -> None:
+def test_only_a_batch_item_that_needs_classification_may_have_regions() -> None:
     with pytest.raises(ValueError, match="1 regions and outcome empty: expected regions only with"):
         BatchItem(**{**ITEM.model_dump(), "outcome": "empty"})
     with pytest.raises(ValueError, match="0 regions and outcome classify: expected regions only"):
         BatchItem(**{**ITEM.model_dump(), "regions": ()})
 
 
-def test_msgpack_other_than_a_map_is_refused() -> None:
+def test_a_msgpack_record_that_is_no_map_is_refused() -> None:
     with pytest.raises(WrongType, match="expected a map of fields, found tuple"):
         decode(Frame, msgpack.packb([1, 2]))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"id": "x"'])
-def test_malformed_json_is_refused_as_truncated(data: bytes) -> None:
+def test_a_malformed_json_record_is_refused_as_truncated(data: bytes) -> None:
     with pytest.raises(Truncated, match="malformed JSON"):
         decode_json(Event, data)
 
 
-def test_json_with_a_missing_field_is_refused() -> None:
+def test_a_json_record_with_a_missing_field_is_refused() -> None:
     with pytest.raises(WrongType, match="data: Field required"):
         decode_json(Event, b'{"id": "x", "source": "s", "type": "t", "subject": "s", "time": "t"}')
 
@@ -317,14 +317,16 @@ def decode_or_refuse(data: bytes) -> None:
 @example(b"\xd6\xff\x00\x00\x00\x00")  # msgpack's own timestamp
 @example(b"\x81\xa4kind\xd4\x01\x00")
 @example(b"[" * 5000)
-def test_random_bytes_raise_only_codec_errors(data: bytes) -> None:
+def test_decoding_random_bytes_raises_only_codec_errors(data: bytes) -> None:
     decode_or_refuse(data)
 
 
 @given(
     st.sampled_from(MSGPACK), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4)
 )
-def test_records_with_flipped_bytes_raise_only_codec_errors(record: Record, flips: list[tuple[int, int]]) -> None:
+def test_decoding_records_with_flipped_bytes_raises_only_codec_errors(
+    record: Record, flips: list[tuple[int, int]]
+) -> None:
     data = bytearray(encode(record))
     for at, value in flips:
         data[at % len(data)] = value
@@ -344,7 +346,9 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from(MSGPACK), st.data())
-def test_records_with_a_field_of_any_type_raise_only_codec_errors(record: Record, data: st.DataObject) -> None:
+def test_decoding_records_with_a_field_of_any_type_raises_only_codec_errors(
+    record: Record, data: st.DataObject
+) -> None:
     name = data.draw(st.sampled_from([*type(record).model_fields, "kind", "v", "new"]))
     values = {**msgpack.unpackb(encode(record)), name: data.draw(VALUES)}
     decode_or_refuse(msgpack.packb(values))

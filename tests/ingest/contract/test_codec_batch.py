@@ -77,7 +77,7 @@ def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(
     assert decode(Batch, found).attached_frames() == attached
 
 
-def test_an_oversize_or_unencodable_item_is_refused_on_its_own() -> None:
+def test_an_oversize_or_unencodable_batch_item_is_refused_without_its_batch() -> None:
     with pytest.raises(Oversize):
         encode_part(item([], motion=(Box(0.0, 0.0, 9.0, 9.0),) * 100), max_bytes=1000)
     with pytest.raises(WrongType):

@@ -27,7 +27,7 @@ def accounts(draw: st.DrawFn) -> WithheldInterval:
 
 
 @given(st.lists(FRAMES, min_size=1), st.sampled_from(["live", "late", "replay-a.2"]))
-def test_frame_ids_and_lane_are_read_back_from_headers(frames: list[FrameId], lane: str) -> None:
+def test_frame_ids_and_the_lane_are_read_back_from_record_headers(frames: list[FrameId], lane: str) -> None:
     headers = h.frame_headers(frames, lane, "00-trace-01", "cars")
     assert h.frames_of(headers) == tuple(frames)
     assert h.lane_of(headers, "frames") == lane
@@ -51,7 +51,7 @@ def test_withheld_counts_that_do_not_end_just_before_their_frame_are_ignored(
 
 
 @given(st.binary(max_size=60))
-def test_corrupt_headers_never_raise(value: bytes) -> None:
+def test_corrupt_headers_raise_no_error(value: bytes) -> None:
     headers = {h.FRAMES: value, h.ACCOUNT: value, h.LANE: value}
     assert isinstance(h.frames_of(headers), tuple)
     h.account_of(headers, FrameId("gate", 1, 1))
@@ -97,7 +97,7 @@ def test_a_malformed_header_of_withheld_counts_is_ignored(text: bytes) -> None:
     assert h.account_of({h.ACCOUNT: text}, FrameId("gate", 1, 5)) is None
 
 
-def test_missing_headers_are_read_as_no_frames_and_no_withheld_counts() -> None:
+def test_a_record_without_headers_has_no_frame_ids_and_no_withheld_counts() -> None:
     assert h.frames_of({}) == ()
     assert h.account_of({}, FrameId("gate", 1, 5)) is None
     assert set(h.frame_headers([FrameId("gate", 1, 2)], "live")) == {h.FRAMES, h.LANE}
@@ -122,7 +122,7 @@ FAILURES = st.builds(
 
 
 @given(FAILURES)
-def test_a_failure_is_read_back_from_its_headers(failure: h.Failure) -> None:
+def test_the_failure_of_a_dead_letter_is_read_back_from_its_headers(failure: h.Failure) -> None:
     headers = h.failure_headers(failure)
     assert h.read_failure(headers) == failure
     assert all(name.startswith("__connect.errors.") for name in headers)

@@ -40,13 +40,13 @@ def test_a_camera_gets_the_partition_of_kafkas_own_partitioner(key: str, murmur2
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(1, 64))
-def test_a_camera_goes_to_its_pinned_partition_or_else_to_an_existing_one(key: str, partitions: int) -> None:
+def test_a_camera_goes_to_its_pinned_partition_or_else_to_an_existing_partition(key: str, partitions: int) -> None:
     assert 0 <= partition_for(key, partitions) < partitions
     assert partition_for(key, partitions, {key: 99}) == 99
     assert partition_for(key, partitions, {key + "x": 99}) == partition_for(key, partitions)
 
 
-def test_matching_topics_and_foreign_topics_are_not_reported_as_differences() -> None:
+def test_topics_that_match_the_contract_and_foreign_topics_are_not_reported_as_differences() -> None:
     assert topic_differences(GOOD) == []
     assert topic_differences({**GOOD, "somebody-elses": 3}) == []
     require_topics(GOOD)
@@ -68,7 +68,7 @@ def test_co_partitioned_topics_with_different_numbers_of_partitions_are_reported
     assert f"'{odd}': 5" in problem
 
 
-def test_one_error_lists_all_differences() -> None:
+def test_one_error_lists_all_differences_between_topics_and_contract() -> None:
     with pytest.raises(TopicMismatch) as raised:
         require_topics({name: count for name, count in {**GOOD, BATCHES: 3}.items() if name != STATUS})
     assert len(raised.value.differences) == 2
@@ -76,7 +76,7 @@ def test_one_error_lists_all_differences() -> None:
     assert "different numbers" in str(raised.value)
 
 
-def test_retention_of_outputs_is_at_least_the_retention_of_inputs() -> None:
+def test_the_retention_of_output_topics_is_at_least_that_of_their_input_topics() -> None:
     kept = {name: topic.retention_ms for name, topic in TOPICS.items()}
     assert kept[RESULTS] >= kept[FRAMES] >= kept[BATCHES]
     assert kept["events"] >= kept[RESULTS]
@@ -84,7 +84,7 @@ def test_retention_of_outputs_is_at_least_the_retention_of_inputs() -> None:
     assert kept[STATUS] >= kept[FRAMES]
 
 
-def test_topic_settings_use_the_names_of_kafka() -> None:
+def test_topic_settings_have_the_names_that_kafka_uses() -> None:
     assert TOPICS[CONFIG].settings()["cleanup.policy"] == "compact"
     assert TOPICS[FRAMES].settings()["retention.ms"] == "86400000"
     assert int(TOPICS[FRAMES].settings()["max.message.bytes"]) > 16 * 1024 * 1024

@@ -118,7 +118,7 @@ async def test_an_oversize_record_is_truncated_in_its_dead_letter_and_not_replay
     assert (report.sent, report.skipped) == (0, {"was too large to be parked whole": 1})
 
 
-async def test_a_dead_letter_and_its_receipt_are_written_in_one_transaction(log: MemoryLog) -> None:
+async def test_a_replayed_record_and_its_receipt_are_written_in_one_transaction(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     plain = log.writer
 
@@ -140,7 +140,7 @@ async def test_a_dead_letter_and_its_receipt_are_written_in_one_transaction(log:
     assert (await log.ends(FRAMES))[1] == 2
 
 
-async def test_a_record_without_error_headers_is_not_listed(log: MemoryLog) -> None:
+async def test_a_record_without_error_headers_is_not_listed_as_a_dead_letter(log: MemoryLog) -> None:
     await log.produce(Outgoing(DEADLETTER, 0, b"a stray", headers={h.FRAMES: b"gate/1/2"}))
     assert [x async for x in letters(log)] == []
 
@@ -157,7 +157,9 @@ async def test_a_replay_sends_the_original_bytes_on_the_lane_of_its_run(log: Mem
 
 
 @pytest.mark.parametrize("second", ["tuesday", "wednesday"])
-async def test_a_repeated_replay_skips_letters_that_are_still_in_processing(log: MemoryLog, second: str) -> None:
+async def test_a_repeated_replay_skips_dead_letters_whose_frames_are_still_in_processing(
+    log: MemoryLog, second: str
+) -> None:
     await park(log, await deliver(log, 1))
     await replay(log, "tuesday")
     assert await replay(log, second) == ReplayReport(second, 0, {"replayed already": 1})
@@ -166,7 +168,7 @@ async def test_a_repeated_replay_skips_letters_that_are_still_in_processing(log:
     assert len(await sent(log, FRAMES)) == 1
 
 
-async def test_receipts_are_not_listed_and_not_audited_as_dead_letters(log: MemoryLog) -> None:
+async def test_replay_receipts_are_neither_listed_nor_audited_as_dead_letters(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     await replay(log, "tuesday")
     assert len([x async for x in letters(log)]) == 1
@@ -195,7 +197,7 @@ async def test_a_second_replay_under_the_same_name_uses_a_new_lane_for_the_same_
     assert lanes == [b"replay-tuesday", b"replay-tuesday.2"]
 
 
-async def test_a_frame_with_a_result_in_its_pipeline_is_not_replayed(log: MemoryLog) -> None:
+async def test_a_dead_letter_of_a_frame_with_a_result_in_its_pipeline_is_not_replayed(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1))
     await park(log, await deliver(log, 2, topic=BATCHES, pipeline="cars"), pipeline="cars")
     await finish(log, 1, "live")
@@ -218,7 +220,7 @@ async def test_a_record_without_a_frame_id_is_replayed_once(log: MemoryLog) -> N
     assert await replay(log, "b") == ReplayReport("b", 0, {"replayed already": 1})
 
 
-async def test_a_replay_sends_only_the_selected_letters(log: MemoryLog) -> None:
+async def test_a_replay_sends_only_the_selected_dead_letters(log: MemoryLog) -> None:
     await park(log, await deliver(log, 1), Truncated("x"))
     await park(log, await deliver(log, 2), WrongType("frame", "x"))
 
@@ -238,7 +240,7 @@ async def test_a_replay_lane_carries_the_frames_of_a_camera_in_rising_order(log:
 
 
 @pytest.mark.parametrize("run", ["", "With Capitals", "a.2", "x" * 60, "a\n"])
-async def test_an_invalid_name_of_a_run_is_refused(log: MemoryLog, run: str) -> None:
+async def test_an_invalid_name_of_a_replay_run_is_refused(log: MemoryLog, run: str) -> None:
     with pytest.raises(ValueError, match="replay run"):
         await replay(log, run)
 
@@ -303,14 +305,14 @@ def batch(offset: int, *seqs: int) -> Candidate:
     return Candidate(offset, BATCHES, "cars", tuple(map(frame, seqs)), f"batches[0]@{offset}")
 
 
-def test_batches_that_share_frames_are_sent_on_one_lane_in_order() -> None:
+def test_replayed_batches_that_share_frames_are_sent_on_one_lane_in_order() -> None:
     plan = ReplayPlan("a", [], {})
     first, second = batch(0, 1, 2, 3), batch(1, 3, 4)
     assert [plan.decide(first), plan.decide(second)] == [Send("replay-a"), Send("replay-a")]
     assert engine([("replay-a", first), ("replay-a", second)]) == Counter(map(frame, (1, 2, 3, 4)))
 
 
-def test_out_of_order_batches_that_share_frames_are_not_sent_twice() -> None:
+def test_out_of_order_batches_that_share_frames_are_not_replayed_twice() -> None:
     plan = ReplayPlan("a", [], {})
     assert plan.decide(batch(0, 3, 4)) == Send("replay-a")
     assert plan.decide(batch(1, 1, 2, 3)) == Skip("some of its frames have been replayed or have a result")
@@ -324,7 +326,7 @@ def test_a_replay_skips_a_batch_with_some_finished_frames() -> None:
 
 
 @pytest.mark.parametrize(("topic", "partition"), [("unheard-of", 0), (FRAMES, 10_000), (FRAMES, -1)])
-async def test_a_replay_skips_a_letter_without_a_source_topic_and_sends_the_others(
+async def test_a_replay_skips_a_dead_letter_without_a_source_topic_and_sends_the_others(
     log: MemoryLog, topic: str, partition: int
 ) -> None:
     failure = h.Failure(topic, partition, 0, "foreign", "garbage", "written by another producer")

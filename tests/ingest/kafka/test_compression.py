@@ -39,7 +39,7 @@ async def test_records_in_every_compression_that_producers_may_use_are_read(log:
     assert [record.value async for record in log.read(FRAMES, 0, 0, 1)] == [VALUE]
 
 
-async def test_a_producer_compresses_each_topic_as_its_contract_says(log: KafkaLog) -> None:
+async def test_a_producer_compresses_each_topic_as_the_contract_of_the_topic_says(log: KafkaLog) -> None:
     sender = producer(log.settings, "test")
     made = sender._message_accumulator.create_builder
     compressions = []

@@ -27,7 +27,9 @@ async def until_committed(log: KafkaLog, position: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_commit_of_a_deleted_topic_does_not_skip_records_of_the_new_one(kafka: str, prefix: str) -> None:
+async def test_a_committed_offset_of_a_deleted_topic_does_not_skip_records_of_the_new_topic(
+    kafka: str, prefix: str
+) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     await topicadmin.create(settings, partitions=1)
     async with KafkaLog(settings, "test") as log:

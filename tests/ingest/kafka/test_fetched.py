@@ -30,13 +30,13 @@ def records(raw: bytes) -> list[tuple[int, bytes, list[Header]]]:
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-def test_batches_of_every_compression_are_read(codec: int) -> None:
+def test_record_batches_of_every_compression_are_read(codec: int) -> None:
     values = [b"x" * 5000, b"", b"last"]
     raw = batch(values, codec, [("name", b"value")])
     assert records(raw + raw) == 2 * [(n, value, [("name", b"value")]) for n, value in enumerate(values)]
 
 
-def test_a_batch_is_validated_against_the_checksum_of_its_compressed_bytes() -> None:
+def test_a_record_batch_is_validated_against_the_checksum_of_its_compressed_bytes() -> None:
     whole = batch([b"x" * 5000], CODECS["lz4"])
     damaged = whole[:-1] + bytes([whole[-1] ^ 1])
     assert ReadableRecords(whole).next_batch().validate_crc()
@@ -79,7 +79,7 @@ def test_a_decompression_bomb_becomes_one_record_at_the_last_offset(codec: int) 
 
 @pytest.mark.parametrize("data", [b"\x82SNAPPY\x00\xff\xff\xff\xff no records at all", b""], ids=["damaged", "empty"])
 @pytest.mark.parametrize("codec", [*CODECS.values(), 7], ids=[*CODECS, "unknown"])
-def test_damaged_records_become_one_record_that_holds_the_batch(codec: int, data: bytes) -> None:
+def test_a_batch_with_damaged_records_becomes_one_record_that_holds_the_batch(codec: int, data: bytes) -> None:
     raw = framed(batch([b"a", b"b"]), codec, data)
     good = batch([b"good"])
     found = records(raw + good)

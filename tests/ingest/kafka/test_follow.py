@@ -17,7 +17,7 @@ async def values(follower: Follower) -> list[bytes]:
     return [record.value async for record in follower.new()]
 
 
-async def test_a_follower_yields_each_new_record_once() -> None:
+async def test_a_topic_follower_yields_each_new_record_once() -> None:
     log = MemoryLog(2)
     await write(log, 0, b"before")
     follower = Follower(log, RESULTS)
@@ -29,14 +29,14 @@ async def test_a_follower_yields_each_new_record_once() -> None:
     assert await values(follower) == [b"d"]
 
 
-async def test_a_follower_from_the_start_yields_the_records_that_retention_has_left() -> None:
+async def test_a_topic_follower_from_the_start_yields_the_records_that_retention_has_left() -> None:
     log = MemoryLog(1)
     await write(log, 0, b"deleted", b"left")
     log.forget(TopicPartition(RESULTS, 0), 1)
     assert await values(Follower(log, RESULTS, from_start=True)) == [b"left"]
 
 
-async def test_records_written_between_the_beginning_and_the_first_read_are_not_lost() -> None:
+async def test_records_written_between_the_start_and_the_first_read_of_a_topic_follower_are_not_lost() -> None:
     log = MemoryLog(1)
     follower = Follower(log, RESULTS)
     await follower.begin()
@@ -44,7 +44,7 @@ async def test_records_written_between_the_beginning_and_the_first_read_are_not_
     assert await values(follower) == [b"a"]
 
 
-async def test_a_follower_of_one_partition_skips_the_others() -> None:
+async def test_a_topic_follower_of_one_partition_skips_the_others() -> None:
     log = MemoryLog(2)
     follower = Follower(log, RESULTS, partition=1, from_start=True)
     await write(log, 0, b"other")
@@ -52,7 +52,7 @@ async def test_a_follower_of_one_partition_skips_the_others() -> None:
     assert await values(follower) == [b"own"]
 
 
-async def test_an_added_partition_and_a_topic_created_again_are_read_from_the_first_record() -> None:
+async def test_a_topic_follower_reads_an_added_partition_and_a_recreated_topic_from_the_first_record() -> None:
     log = MemoryLog(1)
     await write(log, 0, b"old", b"older")
     follower = Follower(log, RESULTS)

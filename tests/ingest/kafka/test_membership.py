@@ -33,13 +33,13 @@ Members = Sequence[tuple[str, int]]
     ],
     ids=["has one", "spare", "another has two", "nobody has one", "one is not held", "no topic"],
 )
-def test_a_member_without_partitions_is_idle_unless_each_partition_has_a_member(
+def test_a_group_member_without_partitions_is_idle_unless_each_partition_has_a_member(
     partitions: int, members: Members, idle: bool
 ) -> None:
     assert (IdleMemberDetector("me").check(5.0, partitions, members) == 0.0) == idle
 
 
-def test_idle_time_continues_over_rebalances_and_ends_when_the_member_gets_a_partition() -> None:
+def test_idle_time_of_a_group_member_continues_over_rebalances_until_it_gets_a_partition() -> None:
     detector = IdleMemberDetector("me")
     assert detector.check(0.0, 2, None) is None
     assert detector.check(1.0, 2, [("me", 0)]) == 0.0
@@ -76,7 +76,7 @@ def guard(answers: Answers) -> tuple[MemberGuard, Gauge]:
     return MemberGuard(answers, "prepare-live", (FRAMES,), "me", gauge, clock=answers.clock, check_s=0.0), gauge
 
 
-async def test_an_idle_member_has_a_metric_and_one_log_line_and_is_stopped_at_the_idle_limit() -> None:
+async def test_an_idle_group_member_has_a_metric_and_one_log_line_and_is_stopped_at_the_idle_limit() -> None:
     answers, stop = Answers([("me", 0), ("a", 2)]), asyncio.Event()
     watch, gauge = guard(answers)
     with capture_logs() as logs, pytest.raises(MemberIdle, match=f"for {IDLE_LIMIT_S:.0f} s"):
@@ -86,7 +86,7 @@ async def test_an_idle_member_has_a_metric_and_one_log_line_and_is_stopped_at_th
     assert [(line["event"], line["members"]) for line in logs] == [("member_without_partitions", {"me": 0, "a": 2})]
 
 
-async def test_a_member_that_gets_a_partition_again_continues_reading() -> None:
+async def test_a_group_member_that_gets_a_partition_again_continues_reading() -> None:
     answers = Answers([("me", 0), ("a", 2)], LogUnavailable("gone"), [("me", 0), ("a", 2)], [("me", 1), ("a", 1)])
     watch, gauge = guard(answers)
     stop = asyncio.Event()

@@ -29,7 +29,7 @@ async def reported(log: MemoryLog) -> list[tuple[str, int, int]]:
     return [(gap.group, gap.first, gap.last) for beat in beats for gap in beat.expired_unread]
 
 
-async def test_a_group_continues_at_its_commit_and_a_new_group_begins_at_the_beginning() -> None:
+async def test_a_consumer_group_continues_at_its_commit_and_a_new_group_begins_at_the_beginning() -> None:
     assert await start_position(await filled(5, 5), GROUP, TP) == StartPosition(5)
     log = await filled(5, None)
     log.forget(TP, 2)

@@ -20,26 +20,26 @@ SASL = KafkaSettings(
 
 
 @pytest.mark.parametrize("settings", [KafkaSettings(), SASL])
-def test_settings_survive_a_round_trip_through_the_environment(settings: KafkaSettings) -> None:
+def test_kafka_settings_survive_a_round_trip_through_environment_variables(settings: KafkaSettings) -> None:
     assert KafkaSettings.from_env(settings.to_env()) == settings
 
 
-def test_the_default_is_one_broker_on_this_machine() -> None:
+def test_the_default_kafka_address_is_a_broker_on_this_machine() -> None:
     assert KafkaSettings.from_env({}) == KafkaSettings(bootstrap="127.0.0.1:9092", prefix="sightline.")
     assert KafkaSettings().to_env() == {"SIGHTLINE_KAFKA": "127.0.0.1:9092"}
 
 
-def test_an_invalid_variable_is_named_with_the_expected_values() -> None:
+def test_the_error_for_an_invalid_environment_variable_names_the_expected_values() -> None:
     with pytest.raises(ConfigError, match=r"environment: SIGHTLINE_KAFKA_SECURITY = 'TLS': expected .*'SASL_SSL'"):
         KafkaSettings.from_env({"SIGHTLINE_KAFKA_SECURITY": "TLS"})
 
 
-def test_names_of_topics_and_groups_begin_with_the_prefix() -> None:
+def test_names_of_topics_and_groups_begin_with_the_configured_prefix() -> None:
     assert SASL.topic("frames") == "north.frames"
     assert SASL.group("engines-batches-0") == "north.engines-batches-0"
 
 
-def test_a_rotated_password_is_read_from_its_file_again(tmp_path: Path) -> None:
+def test_a_rotated_kafka_password_is_read_from_its_file_again(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     settings = SASL.model_copy(update={"password_file": secret})
     for password in ("first", "rotated"):
@@ -53,30 +53,30 @@ def test_a_plaintext_client_has_no_tls_or_sasl_arguments() -> None:
     assert not any(name.startswith("sasl") for name in client)
 
 
-def test_tls_checks_the_broker_s_host_name(tmp_path: Path) -> None:
+def test_a_tls_client_checks_the_host_name_of_the_broker(tmp_path: Path) -> None:
     context = SASL.ssl_context()
     assert context is not None
     assert context.check_hostname
 
 
 @pytest.mark.parametrize("address", ["kafka:port", "[::1", "", "a b", "kafka:99999", "kafka:0", "a:1,,b:1"])
-def test_an_invalid_address_is_refused(address: str) -> None:
+def test_an_invalid_broker_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=r"environment: SIGHTLINE_KAFKA = .*expected HOST\[:PORT\]"):
         KafkaSettings.from_env({"SIGHTLINE_KAFKA": address})
 
 
 @pytest.mark.parametrize("address", ["kafka", "10.0.0.1:9092", "a.example:9093, b.example:9093", "[fe80::1]:9092"])
-def test_addresses_are_hosts_with_an_optional_port(address: str) -> None:
+def test_broker_addresses_are_hosts_with_an_optional_port(address: str) -> None:
     assert KafkaSettings.from_env({"SIGHTLINE_KAFKA": address}).bootstrap == address
 
 
-def test_a_prefix_with_characters_invalid_in_a_topic_is_refused() -> None:
+def test_a_topic_prefix_with_characters_that_kafka_refuses_is_refused() -> None:
     with pytest.raises(ConfigError, match="SIGHTLINE_KAFKA_PREFIX"):
         KafkaSettings.from_env({"SIGHTLINE_KAFKA_PREFIX": "a/b"})
 
 
 @pytest.mark.parametrize("text", ["", "\n", None])
-def test_a_missing_or_empty_password_is_an_error_before_connecting(text: str | None, tmp_path: Path) -> None:
+def test_a_missing_or_empty_kafka_password_is_an_error_before_connecting(text: str | None, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(text or "")
     settings = SASL.model_copy(update={"password_file": None if text is None else file, "security": "SASL_PLAINTEXT"})

@@ -46,7 +46,7 @@ async def log(settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
         yield log
 
 
-async def test_missing_topics_are_created_once(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_creating_topics_twice_creates_missing_topics_only_once(settings: KafkaSettings, log: KafkaLog) -> None:
     with pytest.raises(TopicMismatch, match="frames is missing"):
         await topicadmin.verify(settings)
     assert sorted(await topicadmin.create(settings, 3)) == sorted(TOPICS)
@@ -65,7 +65,9 @@ async def differences_of(settings: KafkaSettings) -> list[str]:
         return error.differences
 
 
-async def test_every_setting_that_differs_is_named_and_corrected(settings: KafkaSettings) -> None:
+async def test_every_topic_setting_that_differs_from_the_contract_is_named_and_corrected(
+    settings: KafkaSettings,
+) -> None:
     await topicadmin.create(settings, 1)
     other = {"retention.ms": "1000", "compression.type": "zstd", "min.insync.replicas": "2"}
     own = {"unclean.leader.election.enable": "true"}
@@ -89,7 +91,7 @@ async def test_every_setting_that_differs_is_named_and_corrected(settings: Kafka
         await admin.close()
 
 
-async def test_only_topics_of_the_contract_are_removed(settings: KafkaSettings) -> None:
+async def test_removing_topics_removes_only_topics_of_the_contract(settings: KafkaSettings) -> None:
     theirs = settings.prefix + "orders"
     admin = clients.admin(settings)
     await admin.start()
@@ -108,7 +110,9 @@ async def test_only_topics_of_the_contract_are_removed(settings: KafkaSettings) 
         await admin.close()
 
 
-async def test_a_topic_that_differs_from_the_contract_is_reported_and_left_alone(settings: KafkaSettings) -> None:
+async def test_a_topic_whose_partitions_differ_from_the_contract_is_reported_and_not_changed(
+    settings: KafkaSettings,
+) -> None:
     admin = clients.admin(settings)
     await admin.start()
     await admin.create_topics([NewTopic(settings.topic(FRAMES), 5, 1), NewTopic(settings.topic(STATUS), 2, 1)])
@@ -117,7 +121,7 @@ async def test_a_topic_that_differs_from_the_contract_is_reported_and_left_alone
         await topicadmin.create(settings, 3)
 
 
-async def test_more_replicas_than_brokers_are_refused(settings: KafkaSettings) -> None:
+async def test_creating_topics_with_more_replicas_than_brokers_is_refused(settings: KafkaSettings) -> None:
     with pytest.raises(LogUnavailable, match=r"was not created: InvalidReplicationFactor\w*"):
         await topicadmin.create(settings, 1, replication=3)
 
@@ -167,7 +171,9 @@ async def test_an_interrupted_addition_of_partitions_can_be_finished(settings: K
     assert {found[name] for name in CO_PARTITIONED} == {4}
 
 
-async def test_deliveries_get_as_many_partitions_as_alerts(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_the_topic_deliveries_gets_as_many_partitions_as_the_topic_alerts(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
     await topicadmin.create(settings, 1)
 
     async def add_alerts(partitions: int) -> None:
@@ -193,7 +199,7 @@ async def test_deliveries_get_as_many_partitions_as_alerts(settings: KafkaSettin
     await have(DELIVERIES, 3)
 
 
-async def test_an_increase_to_fewer_or_as_many_partitions_is_refused(settings: KafkaSettings) -> None:
+async def test_growing_topics_to_fewer_or_equally_many_partitions_is_refused(settings: KafkaSettings) -> None:
     with pytest.raises(TopicMismatch, match="is missing"):
         await topicadmin.grow(settings, 3)
     await topicadmin.create(settings, 2)
@@ -202,7 +208,7 @@ async def test_an_increase_to_fewer_or_as_many_partitions_is_refused(settings: K
             await topicadmin.grow(settings, fewer)
 
 
-async def test_every_operation_without_a_broker_names_the_address(prefix: str) -> None:
+async def test_the_error_of_a_topic_operation_without_a_broker_names_the_address(prefix: str) -> None:
     nowhere = KafkaSettings(bootstrap="127.0.0.1:1", prefix=prefix)
     for work in (topicadmin.create(nowhere, 1), topicadmin.verify(nowhere), topicadmin.grow(nowhere, 2)):
         with pytest.raises(LogUnavailable, match=r"no Kafka at 127\.0\.0\.1:1"):

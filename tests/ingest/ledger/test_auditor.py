@@ -120,13 +120,13 @@ def site() -> SiteWriter:
     return SiteWriter()
 
 
-async def test_an_empty_log_balances(site: SiteWriter) -> None:
+async def test_the_ledger_of_an_empty_log_balances(site: SiteWriter) -> None:
     found = await site.audit()
     assert found.balanced
     assert found.cameras == {}
 
 
-async def test_a_faultless_run_balances(site: SiteWriter) -> None:
+async def test_the_ledger_of_a_faultless_run_balances(site: SiteWriter) -> None:
     for seq, first in ((0, None), (5, 1), (6, None)):
         await site.deliver(seq, first)
         await site.finish(seq)
@@ -144,7 +144,7 @@ async def test_a_faultless_run_balances(site: SiteWriter) -> None:
     assert found.cameras["yard"].captured == 1
 
 
-async def test_a_missing_frame_is_named_in_the_examples(site: SiteWriter) -> None:
+async def test_a_missing_frame_is_named_among_the_examples_of_the_audit(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     await site.deliver(2)
@@ -154,7 +154,7 @@ async def test_a_missing_frame_is_named_in_the_examples(site: SiteWriter) -> Non
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is missing"]
 
 
-async def test_a_result_written_twice_is_a_duplicate(site: SiteWriter) -> None:
+async def test_a_result_written_twice_counts_as_a_duplicate(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     await site.finish(0)
@@ -179,7 +179,7 @@ async def test_withheld_counts_are_read_from_the_body_if_their_header_is_missing
     assert found.totals.withheld == {"still": 5}
 
 
-async def test_the_frame_id_in_the_header_wins_over_the_body(site: SiteWriter) -> None:
+async def test_the_frame_id_in_the_header_overrides_the_frame_id_in_the_body(site: SiteWriter) -> None:
     other = encode(Frame(camera="gate", epoch=EPOCH, seq=9, captured_ns=1, width=2, height=2, image=b""))
     await site.park(await site.deliver(0, value=other))
     found = await site.audit()
@@ -187,7 +187,7 @@ async def test_the_frame_id_in_the_header_wins_over_the_body(site: SiteWriter) -
     assert (found.totals.captured, found.totals.dead) == (1, 1)
 
 
-async def test_a_dead_letter_without_a_frame_id_is_unidentified(site: SiteWriter) -> None:
+async def test_a_dead_letter_without_a_frame_id_counts_as_unidentified(site: SiteWriter) -> None:
     record = await site.deliver(0, value=GARBAGE, named=False)
     for _ in range(2):  # the same record parked again after a crash
         await site.park(record)
@@ -212,7 +212,9 @@ async def test_the_dead_letter_of_a_result_is_not_an_outcome_of_its_frame(site: 
     assert (found.balanced, found.totals.dead) == (True, 0)
 
 
-async def test_a_parked_batch_names_the_other_pipelines_of_its_frames(site: SiteWriter) -> None:
+async def test_a_parked_batch_tells_the_audit_in_which_other_pipelines_its_frames_are_expected(
+    site: SiteWriter,
+) -> None:
     await site.deliver(0)
     item = BatchItem(
         camera="gate",
@@ -291,7 +293,7 @@ async def test_the_progress_of_an_audit_grows_up_to_the_number_of_records(site: 
     assert len(reported) > 2
 
 
-async def test_an_error_of_the_log_is_raised_unchanged(site: SiteWriter) -> None:
+async def test_the_audit_raises_an_error_of_the_log_unchanged(site: SiteWriter) -> None:
     class UnreadableResultsLog(MemoryLog):
         async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
             if topic == RESULTS:
@@ -332,7 +334,7 @@ async def test_an_epoch_truncated_by_retention_is_balanced_from_its_first_retain
     assert (found.cameras["gate"].captured, found.cameras["yard"].captured) == (6, 5)
 
 
-async def test_a_frame_missing_after_the_truncation_is_reported(site: SiteWriter) -> None:
+async def test_a_frame_missing_after_the_first_retained_frame_is_reported(site: SiteWriter) -> None:
     await deliver_run(site, range(6))
     await deliver_run(site, range(7, 10))
     site.log.forget(TopicPartition(FRAMES, 0), 4)
@@ -340,7 +342,7 @@ async def test_a_frame_missing_after_the_truncation_is_reported(site: SiteWriter
     assert found.totals.examples == [f"gate/{EPOCH}/6..6 is missing"]
 
 
-async def test_withheld_counts_of_the_first_retained_frame_are_included(site: SiteWriter) -> None:
+async def test_the_audit_includes_the_withheld_counts_of_the_first_retained_frame(site: SiteWriter) -> None:
     await deliver_run(site, range(3))
     await site.deliver(8, 3)
     await site.finish(8)
@@ -388,7 +390,7 @@ async def test_a_camera_whose_partition_still_has_all_records_is_audited(site: S
     assert found.totals.withheld["expired"] == 4 * len(whole)
 
 
-async def test_frames_in_a_spool_are_waited_for_and_then_reported_as_spooled(site: SiteWriter) -> None:
+async def test_the_audit_waits_for_frames_in_a_spool_and_then_reports_them_as_spooled(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     await site.deliver(9, 8)
@@ -401,7 +403,7 @@ async def test_frames_in_a_spool_are_waited_for_and_then_reported_as_spooled(sit
     assert (found.balanced, found.settled, found.totals.spooled) == (True, False, 7)
 
 
-async def test_frames_of_an_ended_epoch_without_any_delivery_are_unaccounted(site: SiteWriter) -> None:
+async def test_frames_of_an_ended_epoch_without_any_delivered_frame_are_unaccounted(site: SiteWriter) -> None:
     await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
     assert (await site.audit()).totals.unaccounted == 5
 
@@ -416,7 +418,7 @@ async def test_a_camera_with_late_frames_only_on_a_truncated_partition_is_left_o
 
 
 class TestExpiredUnread:
-    async def test_frames_deleted_before_prepare_read_them_are_expired_unread(self) -> None:
+    async def test_frames_deleted_before_prepare_read_them_count_as_expired_unread(self) -> None:
         site = SiteWriter()
         for seq in range(6):
             await site.deliver(seq)

@@ -193,7 +193,7 @@ def test_a_frame_sent_again_on_its_lane_is_a_repeat() -> None:
     assert (found.balanced, found.totals.repeats, found.totals.delivered) == (True, 1, 1)
 
 
-def test_a_frame_on_two_lanes_is_a_duplicate() -> None:
+def test_a_frame_delivered_on_two_lanes_is_a_duplicate() -> None:
     found = balance(deliver(0), deliver(0, lane="late"), result(0))
     assert (found.totals.duplicates, found.totals.repeats, found.totals.delivered) == (1, 0, 1)
 
@@ -205,7 +205,7 @@ def test_a_second_result_in_a_pipeline_is_a_duplicate() -> None:
     assert balance(deliver(0), result(0), result(0, "empty"), result(0, lane="late")).totals.duplicates == 2
 
 
-def test_a_pipeline_without_a_result_is_unaccounted() -> None:
+def test_a_frame_without_a_result_in_one_of_its_pipelines_is_unaccounted() -> None:
     found = balance(deliver(0), result(0, pipeline="cars", routed=("cars", "people")))
     assert (found.totals.unaccounted, found.totals.classified) == (1, 1)
     assert found.totals.examples == [f"gate/{EPOCH}/0 has no end in people"]
@@ -252,7 +252,7 @@ def test_outcomes_of_frames_deleted_by_retention_are_ignored() -> None:
     assert (found.balanced, found.totals.captured, found.totals.classified) == (True, 0, 0)
 
 
-def test_frames_in_memory_at_a_kill_are_counted_as_unclean() -> None:
+def test_frames_in_the_memory_of_a_killed_process_are_counted_as_unclean() -> None:
     found = balance(deliver(4, account(0, 3)), result(4), ended(4, clean=False, reported=9))
     assert found.balanced
     assert (found.totals.captured, found.totals.unclean) == (5, 5)
@@ -271,13 +271,13 @@ def test_unclean_frames_among_the_withheld_frames_do_not_count_as_captured() -> 
 
 
 @given(st.permutations([ended(4, clean=False, reported=9), ended(4, reported=4), ended(2, clean=False, reported=3)]))
-def test_a_clean_epoch_end_wins_over_unclean_ends_in_any_order_of_records(ends: list[Entry]) -> None:
+def test_a_clean_epoch_end_overrides_unclean_ends_in_any_order_of_records(ends: list[Entry]) -> None:
     found = balance(deliver(4, account(0, 3)), result(4), *ends)
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 5, 0)
     assert found.unclean == [], "the clean end wins"
 
 
-def test_an_open_epoch_is_balanced_up_to_its_last_frame() -> None:
+def test_an_epoch_without_an_end_is_balanced_up_to_its_last_frame() -> None:
     found = balance(deliver(4, account(0, 3)), result(4))
     assert (found.balanced, found.totals.captured) == (True, 5)
 
@@ -288,7 +288,7 @@ def test_dead_letters_without_a_frame_are_counted_once_as_unidentified() -> None
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
 
 
-def test_records_after_the_cut_of_an_audit_only_complete_earlier_frames() -> None:
+def test_records_after_the_end_position_of_an_audit_only_complete_earlier_frames() -> None:
     ledger = Ledger()
     for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
         enter(ledger)
@@ -323,7 +323,7 @@ def test_a_camera_truncated_by_retention_is_balanced_from_its_first_retained_fra
     assert found.truncated == [f"gate/{EPOCH} from 10"]
 
 
-def test_missing_frames_that_an_agent_reports_in_its_spool_are_not_lost() -> None:
+def test_missing_frames_that_an_agent_reports_in_its_spool_do_not_count_as_lost() -> None:
     ledger = Ledger()
     for seq in (0, 9):  # after an outage the newest frame comes first
         ledger.add_frame(FrameId(CAMERA, EPOCH, seq), LIVE, None)
@@ -379,7 +379,7 @@ def test_epochs_of_two_agents_that_report_in_turn_both_count_as_running() -> Non
     assert compute_balance(ledger).balanced
 
 
-def test_an_epoch_without_an_end_is_lost_although_later_epochs_ended_or_run() -> None:
+def test_an_epoch_without_an_end_is_a_lost_spool_although_later_epochs_ended_or_run() -> None:
     ledger = Ledger()
     for offset, epoch in enumerate((EPOCH, EPOCH + 1, EPOCH - 5)):
         ledger.add_progress(CAMERA, epoch, -1, offset)
@@ -387,7 +387,7 @@ def test_an_epoch_without_an_end_is_lost_although_later_epochs_ended_or_run() ->
     assert compute_balance(ledger).totals.unaccounted == 1
 
 
-def test_an_epoch_end_after_the_cut_of_an_audit_still_closes_its_epoch() -> None:
+def test_an_epoch_end_after_the_end_position_of_an_audit_still_closes_its_epoch() -> None:
     ledger = Ledger()
     for epoch in (EPOCH, EPOCH + 1):
         ledger.add_frame(FrameId(CAMERA, epoch, 0), LIVE, None)
@@ -407,7 +407,7 @@ def test_a_camera_left_out_of_the_audit_is_listed_and_not_balanced() -> None:
     assert compute_balance(ledger).to_dict()["left_out"] == [CAMERA], "a camera that is not balanced must be listed"
 
 
-def test_totals_sum_over_cameras_and_epochs() -> None:
+def test_ledger_totals_are_sums_over_cameras_and_epochs() -> None:
     ledger = Ledger()
     for camera, epoch, seq in (("gate", 1, 0), ("gate", 2, 0), ("yard", 1, 0), ("yard", 1, 1)):
         ledger.add_frame(FrameId(camera, epoch, seq), "live", None)
@@ -417,13 +417,13 @@ def test_totals_sum_over_cameras_and_epochs() -> None:
     assert (found.totals.captured, found.totals.classified) == (4, 4)
 
 
-def test_a_balance_counts_all_missing_frames_and_lists_some_as_examples() -> None:
+def test_a_ledger_balance_counts_all_missing_frames_and_lists_some_as_examples() -> None:
     found = balance(*[deliver(seq) for seq in range(100)])
     assert found.totals.unaccounted == 100
     assert len(found.totals.examples) == len(found.cameras[CAMERA].examples) == 10
 
 
-def test_a_balance_can_be_written_as_json() -> None:
+def test_a_ledger_balance_can_be_written_as_json() -> None:
     found = balance(deliver(2, account(0, 1)), result(2, "shed"), deliver(3))
     values = json.loads(json.dumps(found.to_dict()))
     assert values["balanced"] is False
@@ -433,7 +433,7 @@ def test_a_balance_can_be_written_as_json() -> None:
     assert (values["unidentified"], values["truncated"]) == (0, [])
 
 
-def test_frames_with_equal_outcomes_share_one_state_object() -> None:
+def test_frames_with_equal_outcomes_share_one_state_object_in_memory() -> None:
     ledger = Ledger()
     for seq in range(1000):
         deliver(seq)(ledger)

@@ -38,7 +38,7 @@ def numbers(found: list[Interval]) -> list[int]:
 
 
 @given(partitions())
-def test_pieces_added_in_any_order_cover_an_interval_without_holes_or_overlaps(pieces: list[Interval]) -> None:
+def test_adjacent_intervals_added_in_any_order_leave_no_holes_or_overlaps(pieces: list[Interval]) -> None:
     cover = Cover(pieces)
     last = max(last for _, last in pieces)
     assert cover.last == last
@@ -64,7 +64,7 @@ def test_a_piece_of_an_interval_added_twice_is_an_overlap(pieces: list[Interval]
 
 
 @given(st.lists(intervals()), st.randoms())
-def test_a_cover_does_not_depend_on_the_order_in_which_intervals_are_added(
+def test_an_interval_cover_does_not_depend_on_the_order_of_added_intervals(
     pieces: list[Interval], shuffled: random.Random
 ) -> None:
     other = list(pieces)
@@ -73,7 +73,9 @@ def test_a_cover_does_not_depend_on_the_order_in_which_intervals_are_added(
 
 
 @given(st.lists(intervals()), intervals())
-def test_holes_and_overlaps_match_a_count_of_each_number(pieces: list[Interval], within: Interval) -> None:
+def test_holes_and_overlaps_of_intervals_match_a_count_of_each_number(
+    pieces: list[Interval], within: Interval
+) -> None:
     cover, depth = Cover(pieces), depths(pieces)
     assert numbers(cover.holes(*within)) == [n for n in range(within[0], within[1] + 1) if not depth[n]]
     assert numbers(cover.overlaps()) == sorted(n for n, times in depth.items() for _ in range(times - 1))
@@ -82,12 +84,14 @@ def test_holes_and_overlaps_match_a_count_of_each_number(pieces: list[Interval],
 
 
 @given(st.lists(intervals()), st.lists(intervals()))
-def test_common_returns_the_numbers_in_both_sets(some: list[Interval], others: list[Interval]) -> None:
+def test_common_returns_the_numbers_that_two_sets_of_intervals_share(
+    some: list[Interval], others: list[Interval]
+) -> None:
     assert numbers(common(some, others)) == sorted(set(depths(some)) & set(depths(others)))
 
 
 @given(st.lists(intervals()))
-def test_holes_are_maximal_and_in_order(pieces: list[Interval]) -> None:
+def test_holes_between_intervals_are_maximal_and_in_order(pieces: list[Interval]) -> None:
     holes = Cover(pieces).holes(0, 80)
     assert all(a_last + 1 < b_first for (_, a_last), (b_first, _) in pairwise(holes))
 
@@ -100,7 +104,7 @@ def test_a_long_unbroken_run_of_numbers_is_stored_as_two_entries() -> None:
     assert len(cover._steps) == 2
 
 
-def test_an_empty_cover_has_one_hole_over_the_whole_range() -> None:
+def test_an_empty_interval_cover_has_one_hole_over_the_whole_range() -> None:
     cover = Cover()
     assert (cover.last, cover.overlaps(), cover.holes(0, -1)) == (-1, [], [])
     assert cover.holes(3, 5) == [(3, 5)]

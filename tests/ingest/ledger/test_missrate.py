@@ -54,11 +54,11 @@ def test_a_sampled_frame_is_a_miss_only_if_it_shows_a_new_or_moved_object() -> N
     assert judged(first, result(5, seen(THERE), sampled=True, withheld={"still": 2, "masked": 2})) == (5, 1, 1)
 
 
-def test_a_regular_frame_does_not_count_as_sampled() -> None:
+def test_a_frame_that_the_gate_sent_for_motion_does_not_count_as_sampled() -> None:
     assert judged(result(0), result(9, seen(HERE), withheld={"still": 5, "rate": 3})) == (5, 0, 0)
 
 
-def test_only_a_confident_detection_counts_as_new_but_a_weak_detection_counts_as_a_match() -> None:
+def test_only_a_confident_detection_is_a_new_object_but_a_weak_one_matches_a_known_object() -> None:
     assert not shows_new_object(seen(HERE, score=0.4), ())
     assert not shows_new_object(seen(HERE), seen(HERE, score=0.31))
     assert shows_new_object(seen(HERE), seen(Box(40, 10, 80, 90)))
@@ -76,7 +76,7 @@ def test_sampled_frames_are_compared_with_the_last_regular_frame_only() -> None:
     assert judged(result(0), *unseen, result(4, seen(HERE)), result(5, seen(HERE), sampled=True)) == (4, 4, 3)
 
 
-def test_a_sampled_frame_is_not_compared_across_frames_that_are_missing_in_between() -> None:
+def test_a_sampled_frame_is_not_compared_with_a_frame_before_missing_frames() -> None:
     """The frames in between became dead letters, were shed, or went to the other lane."""
     late = result(900, seen(HERE), sampled=True, lane=LATE, withheld={"still": 9})
     assert judged(result(0, lane=LATE), late)[1:] == (0, 0)
@@ -85,7 +85,7 @@ def test_a_sampled_frame_is_not_compared_across_frames_that_are_missing_in_betwe
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2])
-def test_the_estimate_is_unbiased_for_any_sample_share_and_its_interval_is_valid(share: float) -> None:
+def test_the_miss_rate_estimate_is_unbiased_for_any_sample_share_and_its_interval_is_valid(share: float) -> None:
     """The gate misses one object in ten, which then stays for long. A regular frame is sent now and then."""
     rng, length, runs = np.random.default_rng(3), 3000, 200
     there = np.repeat(rng.random(length // 50) < 0.1, 50)
@@ -105,7 +105,7 @@ def test_the_estimate_is_unbiased_for_any_sample_share_and_its_interval_is_valid
     assert held >= 0.93 * runs
 
 
-def test_frames_are_compared_within_one_epoch_and_lane_and_replays_are_ignored() -> None:
+def test_sampled_frames_are_compared_within_one_epoch_and_lane_and_replays_are_ignored() -> None:
     first, missed = result(0), result(7, seen(HERE), sampled=True, withheld={"rate": 6})
     assert judged(first, missed) == (1, 1, 1)
     assert judged(first, result(7, seen(HERE), sampled=True, epoch=2, withheld={"rate": 7})) == (1, 0, 0)
@@ -113,7 +113,7 @@ def test_frames_are_compared_within_one_epoch_and_lane_and_replays_are_ignored()
     assert judged(first, result(7, seen(HERE), sampled=True, lane=replay_lane("r1"))) == (0, 0, 0)
 
 
-def test_an_object_behind_a_mask_is_not_a_miss() -> None:
+def test_an_object_behind_a_privacy_mask_is_not_a_miss() -> None:
     misses = MissCounter(lambda _, found: found.box == THERE)
     for each in (result(0), result(1, seen(THERE), sampled=True), result(2, seen(HERE, THERE), sampled=True)):
         misses.add(each)

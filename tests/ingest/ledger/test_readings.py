@@ -123,14 +123,14 @@ async def test_missing_readings_are_unaccounted_and_unbalance_the_whole_audit(si
     assert not (await audit(site.log, wait_s=0.0, clock=site.clock)).balanced
 
 
-async def test_readings_in_a_spool_are_not_lost(site: SensorWriter) -> None:
+async def test_readings_that_wait_in_a_spool_do_not_count_as_lost(site: SensorWriter) -> None:
     await site.deliver(15, 19)
     await site.send_heartbeat(waiting=[Waiting(camera=SENSOR, epoch=EPOCH, first=0, last=14)])
     balance = await site.audit()
     assert (balance.balanced, balance.settled, balance.totals.spooled) == (True, False, 15)
 
 
-async def test_an_identical_run_of_readings_is_a_repeat_and_an_overlapping_run_is_a_duplicate(
+async def test_readings_delivered_again_are_a_repeat_and_overlapping_readings_a_duplicate(
     site: SensorWriter,
 ) -> None:
     await site.deliver(0, 9)
@@ -141,7 +141,7 @@ async def test_an_identical_run_of_readings_is_a_repeat_and_an_overlapping_run_i
     assert (await site.audit()).totals.duplicates == 5
 
 
-async def test_readings_in_memory_at_a_kill_are_counted_as_unclean(site: SensorWriter) -> None:
+async def test_readings_in_the_memory_of_a_killed_process_are_counted_as_unclean(site: SensorWriter) -> None:
     await site.deliver(0, 9)
     await site.send_heartbeat(captured=14)
     await site.send_heartbeat(ended=[site.end(9, clean=False, reported=13)])
@@ -150,7 +150,7 @@ async def test_readings_in_memory_at_a_kill_are_counted_as_unclean(site: SensorW
     assert (balance.balanced, balance.totals.unclean, balance.totals.captured) == (True, 4, 20)
 
 
-async def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool(site: SensorWriter) -> None:
+async def test_a_sensor_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool(site: SensorWriter) -> None:
     await site.deliver(0, 9)
     await site.deliver(0, 9, epoch=EPOCH + 1)
     assert not (await site.audit()).balanced
@@ -183,7 +183,7 @@ PIECES = st.lists(
 
 
 @given(PIECES)
-async def test_a_faultless_epoch_balances_for_any_split_into_runs_and_accounts(
+async def test_a_faultless_sensor_epoch_balances_for_any_split_into_records_and_withheld_counts(
     pieces: list[tuple[str, int]],
 ) -> None:
     site, at, before, delivered = SensorWriter(), 0, None, 0

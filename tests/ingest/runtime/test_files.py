@@ -79,7 +79,7 @@ def test_a_shared_folder_keeps_its_permissions(tmp_path: Path) -> None:
     assert modes(tmp_path) == {"own": "0o750"}
 
 
-def test_private_files_have_their_mode_from_their_creation_on(tmp_path: Path) -> None:
+def test_private_files_have_their_permissions_from_their_creation_on(tmp_path: Path) -> None:
     write_private(tmp_path / "a", b"1")
     write_new(tmp_path / "b", b"2", 0o644)
     os.close(open_private(tmp_path / "c"))

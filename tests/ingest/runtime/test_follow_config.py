@@ -20,7 +20,7 @@ CARS = PipelineConfig(name="cars", model="yolox", width=16, height=16)
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 
-async def test_a_service_gets_each_configuration_even_after_refusing_one(kafka: str, prefix: str) -> None:
+async def test_a_service_gets_each_new_configuration_even_after_refusing_one(kafka: str, prefix: str) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     await topicadmin.create(settings, partitions=1)
     seen: asyncio.Queue[Config] = asyncio.Queue()

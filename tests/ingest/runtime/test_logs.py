@@ -12,7 +12,7 @@ def record(name: str, message: str, *args: object) -> logging.LogRecord:
     return logging.LogRecord(name, logging.ERROR, __file__, 1, message, args, None)
 
 
-def test_a_repeated_library_record_is_written_once_a_minute_with_its_count() -> None:
+def test_a_repeated_log_record_of_a_library_is_written_once_a_minute_with_its_count() -> None:
     clock, written = ManualClock(), list[str]()
     repeats = RepeatFilter(clock.monotonic)
     for _ in range(1000):
@@ -24,7 +24,7 @@ def test_a_repeated_library_record_is_written_once_a_minute_with_its_count() -> 
     assert written[1:] == ["Unable connect to node with id 1: refused (repeated 479 times since)"] * 2
 
 
-def test_a_new_library_record_and_every_record_of_sightline_are_written_at_once() -> None:
+def test_a_new_log_record_of_a_library_and_every_record_of_sightline_are_written_at_once() -> None:
     clock = ManualClock()
     repeats = RepeatFilter(clock.monotonic)
     assert repeats.filter(record("aiokafka", "one"))
@@ -35,7 +35,7 @@ def test_a_new_library_record_and_every_record_of_sightline_are_written_at_once(
     assert repeats.filter(record("aiokafka", "one"))
 
 
-def test_a_record_whose_arguments_do_not_fit_its_format_is_filtered_without_an_error() -> None:
+def test_a_log_record_whose_arguments_do_not_fit_its_format_is_filtered_without_an_error() -> None:
     """The handler reports a bad format on stderr; the library that logs it continues."""
     clock = ManualClock()
     repeats = RepeatFilter(clock.monotonic)
@@ -45,7 +45,7 @@ def test_a_record_whose_arguments_do_not_fit_its_format_is_filtered_without_an_e
         clock.advance(REPEAT_INTERVAL_S)
 
 
-def test_memory_is_bounded_when_a_library_formats_numbers_into_its_messages() -> None:
+def test_the_filter_of_repeated_log_records_has_bounded_memory_if_messages_contain_numbers() -> None:
     repeats = RepeatFilter()
     assert all(repeats.filter(record("careless", f"took {n} ms")) for n in range(2000))
     assert len(repeats._seen) <= 256

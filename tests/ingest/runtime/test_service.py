@@ -55,7 +55,7 @@ def test_a_stop_signal_ends_a_service_with_exit_status_0(service: Service) -> No
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("no broker"), Fenced("a newer owner")])
-def test_a_service_without_kafka_or_fenced_by_a_newer_one_exits_with_the_restart_status(
+def test_a_service_without_kafka_or_fenced_by_a_newer_process_exits_with_the_restart_status(
     service: Service, error: Exception
 ) -> None:
     async def work(stop: asyncio.Event) -> None:
@@ -75,7 +75,7 @@ def test_a_service_raises_other_errors_unchanged(service: Service) -> None:
         service.run(work)
 
 
-def test_a_log_without_a_broker_cannot_be_opened(service: Service) -> None:
+def test_a_service_cannot_open_a_log_without_a_broker(service: Service) -> None:
     async def work(stop: asyncio.Event) -> None:
         async with service.open_log():
             pytest.fail("there is no broker")
@@ -121,7 +121,7 @@ def test_the_metrics_port_reports_a_service_as_live_and_as_ready_once_its_work_i
     assert status_of(f"{address}/live") == (503, "the service has ended\n")
 
 
-async def test_a_service_whose_event_loop_does_not_turn_is_not_live() -> None:
+async def test_a_service_whose_event_loop_is_blocked_is_not_live() -> None:
     health = Health()
     assert health.dead_reason() == "the service is starting"
     health.begin(asyncio.get_running_loop())
@@ -130,7 +130,7 @@ async def test_a_service_whose_event_loop_does_not_turn_is_not_live() -> None:
     assert await asyncio.to_thread(health.dead_reason) == ""
 
 
-async def test_a_check_that_fails_makes_a_service_unready_with_the_error() -> None:
+async def test_a_readiness_check_that_fails_makes_a_service_unready_with_the_error() -> None:
     health = Health()
     health.begin(asyncio.get_running_loop())
     health.ready_when(lambda: str(1 / 0))
@@ -180,7 +180,7 @@ async def test_refused_entries_of_the_configuration_are_counted(service: Service
     assert service.registry.get_sample_value("sightline_config_refused_entries") == 1.0
 
 
-async def test_heartbeats_carry_state_and_figures_and_pause_while_there_is_no_state(
+async def test_heartbeats_have_state_and_figures_of_a_service_and_pause_while_it_has_no_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.001)

@@ -33,7 +33,7 @@ ARGV = {"argv": ["read-it"]}
         ("modbus:/dev/ttyUSB0", BUS | {"parity": "E"}),
     ],
 )
-def test_a_valid_source_and_its_options_are_accepted(source: str, options: dict[str, Any]) -> None:
+def test_a_valid_sensor_source_and_its_options_are_accepted(source: str, options: dict[str, Any]) -> None:
     sensor = SensorConfig(name="s", source=source, quantity="q", unit="1", options=options)
     assert set(options) <= set(type(sensor.parsed).model_fields)
     assert SensorConfig.model_validate_json(sensor.model_dump_json()) == sensor
@@ -61,13 +61,13 @@ def test_a_valid_source_and_its_options_are_accepted(source: str, options: dict[
         ("simulated:x", {"sead": 1}, "options.sead: a known key (extra keys are not permitted)"),
     ],
 )
-def test_an_invalid_source_or_option_is_refused_with_the_expected_value(
+def test_the_error_for_an_invalid_sensor_source_or_option_names_the_expected_value(
     source: str, options: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(ValidationError, match=re.escape(expected)):
         SensorConfig(name="s", source=source, quantity="q", unit="1", options=options)
 
 
-def test_a_low_limit_above_the_high_limit_is_refused() -> None:
+def test_a_sensor_whose_low_limit_is_above_its_high_limit_is_refused() -> None:
     with pytest.raises(ValidationError, match="expected low <= high, not low = 5 and high = 1"):
         SensorConfig(name="s", source="simulated:x", quantity="q", unit="1", low=5, high=1)

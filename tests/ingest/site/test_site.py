@@ -108,7 +108,7 @@ def test_a_site_file_with_every_kind_of_entry_is_read(file: Path) -> None:
     assert site.cameras[0].gate.max_fps == 5.0
 
 
-def test_every_entry_written_as_json_is_read_back_equal(file: Path) -> None:
+def test_every_site_entry_written_as_json_is_read_back_equal(file: Path) -> None:
     file.write_text(WHOLE)
     for entry in (*load(file).entries(), PinConfig(name="gate", partition=3)):
         assert parse_entry(entry.key, entry.model_dump_json().encode()) == entry
@@ -131,7 +131,7 @@ def test_a_site_written_as_toml_is_read_back_equal(file: Path) -> None:
         ('model = "yolox"', "", "pipelines.0.model", None, "required"),
     ],
 )
-def test_an_error_names_the_key_the_value_and_the_expected_value(
+def test_the_error_for_an_invalid_site_file_names_key_value_and_expected_value(
     file: Path, before: str, after: str, key: str, value: object, expected: str
 ) -> None:
     assert before in WHOLE
@@ -144,23 +144,23 @@ def test_an_error_names_the_key_the_value_and_the_expected_value(
         assert repr(value) in str(error)
 
 
-def test_a_name_used_twice_is_refused(file: Path) -> None:
+def test_a_site_file_that_uses_a_name_twice_is_refused(file: Path) -> None:
     error = problem(file, WHOLE + '\n[[receivers]]\nname = "pager"\nurl = "http://u/"\nsecret_file = "f"\n')
     assert "expected each name once per kind of entry, but receiver/pager is defined twice" in str(error)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("cameras = [", "valid TOML"), ("a = 1\na = 2", "valid TOML")])
-def test_invalid_toml_is_refused(file: Path, text: str, expected: str) -> None:
+def test_a_site_file_with_invalid_toml_is_refused(file: Path, text: str, expected: str) -> None:
     assert expected in str(problem(file, text))
 
 
-def test_a_binary_file_is_refused(file: Path) -> None:
+def test_a_binary_file_is_refused_as_site_file(file: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="expected valid TOML"):
         load(file)
 
 
-def test_a_missing_file_is_refused(file: Path) -> None:
+def test_a_missing_site_file_is_refused(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"No such file or directory.*expected a readable TOML file"):
         load(file)
 
@@ -175,13 +175,13 @@ def test_a_missing_file_is_refused(file: Path) -> None:
         ("", b"{}", "expected one of"),
     ],
 )
-def test_an_invalid_entry_of_the_topic_is_refused(key: str, data: bytes, text: str) -> None:
+def test_an_invalid_entry_of_the_config_topic_is_refused(key: str, data: bytes, text: str) -> None:
     with pytest.raises(ConfigError, match="config topic") as raised:
         parse_entry(key, data)
     assert text in str(raised.value)
 
 
-def test_an_empty_file_is_a_site_with_defaults(file: Path) -> None:
+def test_an_empty_site_file_gives_a_site_with_default_settings(file: Path) -> None:
     file.write_text("")
     assert load(file) == Site()
 
@@ -223,7 +223,7 @@ def test_camera_examples_in_the_how_to_guide_are_valid(file: Path, block: str) -
     assert load(file).cameras
 
 
-def test_the_pipeline_of_the_guide_to_shadow_mode_is_valid(file: Path) -> None:
+def test_the_pipeline_in_the_guide_to_shadow_mode_is_valid(file: Path) -> None:
     text = (ROOT / "docs" / "how-to" / "shadow.md").read_text()
     (block,) = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     file.write_text(block)
@@ -232,7 +232,7 @@ def test_the_pipeline_of_the_guide_to_shadow_mode_is_valid(file: Path) -> None:
 
 
 @pytest.mark.parametrize("shadow", ["regions", "regions@", "@2", "regions@new", "regions@02"])
-def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> None:
+def test_a_shadow_candidate_without_a_version_is_refused(file: Path, shadow: str) -> None:
     pipeline = f'[[pipelines]]\nname = "p"\nmodel = "m"\nwidth = 64\nheight = 64\nshadow = "{shadow}"\n'
     refused = problem(file, pipeline)
     assert refused.key == "pipelines.0.shadow"
@@ -248,7 +248,7 @@ def test_a_candidate_without_a_version_is_refused(file: Path, shadow: str) -> No
         ({"overload": "every-nth"}, True),
     ],
 )
-def test_a_lighter_model_needs_the_policy_lighter(settings: dict[str, str], valid: bool) -> None:
+def test_a_lighter_model_needs_the_overload_policy_lighter(settings: dict[str, str], valid: bool) -> None:
     with contextlib.nullcontext() if valid else pytest.raises(ValueError, match="a model in lighter, or neither"):
         PipelineConfig.model_validate({"name": "p", "model": "m", "width": 1, "height": 1, **settings})
 
@@ -257,7 +257,7 @@ def test_a_lighter_model_needs_the_policy_lighter(settings: dict[str, str], vali
     ("settings", "goal_s"),
     [({}, 1.0), ({"freshness_s": 2.0}, 2.0), ({"freshness_s": 2.0, "latency_goal_s": 0.5}, 0.5)],
 )
-def test_the_latency_goal_is_the_freshness_or_a_second_unless_it_is_set(
+def test_the_latency_goal_of_a_pipeline_defaults_to_its_freshness_or_to_one_second(
     settings: dict[str, float], goal_s: float
 ) -> None:
     assert (
@@ -270,7 +270,7 @@ def test_relative_points_are_converted_to_pixels() -> None:
     assert to_pixels(((0.0, 0.5), (1.0, 1.0)), 640, 360) == ((0.0, 180.0), (640.0, 360.0))
 
 
-def test_missing_settings_get_their_defaults() -> None:
+def test_missing_settings_in_a_site_file_get_their_defaults() -> None:
     camera = CameraConfig(name="c", source="device:0")
     assert (camera.gate.motion, camera.spool.late_after_s, camera.encode.quality) == (True, 5.0, 85)
     receiver = ReceiverConfig(name="r", url="http://x", secret_file=Path("s"))
@@ -279,7 +279,7 @@ def test_missing_settings_get_their_defaults() -> None:
     assert json.loads(camera.model_dump_json())["name"] == "c"
 
 
-def test_cameras_and_sensors_get_the_name_of_their_files_site(tmp_path: Path) -> None:
+def test_cameras_and_sensors_get_the_site_name_of_their_site_file(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(
         'name = "north"\n[[cameras]]\nname = "a"\nsource = "x"\n'
@@ -318,7 +318,7 @@ def test_armed_hours_use_the_sites_time_zone_unless_the_camera_sets_one(file: Pa
     assert parse_entry(yard.key, yard.model_dump_json().encode()) == yard
 
 
-def test_a_pre_roll_longer_than_the_time_until_frames_are_late_is_refused(file: Path) -> None:
+def test_a_pre_roll_as_long_as_the_time_after_which_frames_are_late_is_refused(file: Path) -> None:
     camera = '[[cameras]]\nname = "a"\nsource = "device:0"\ngate.pre_roll_s = 2.0\n'
     assert "gate.pre_roll_s below spool.late_after_s" in problem(file, f"{camera}spool.late_after_s = 2.0\n").expected
     for fine in (
@@ -331,14 +331,14 @@ def test_a_pre_roll_longer_than_the_time_until_frames_are_late_is_refused(file: 
 
 
 @pytest.mark.parametrize("setting", ["gate.keep_alive_s = inf", "fps = inf", "spool.late_after_s = inf"])
-def test_an_infinite_number_is_refused(file: Path, setting: str) -> None:
+def test_an_infinite_number_in_a_site_file_is_refused(file: Path, setting: str) -> None:
     found = problem(file, f'[[cameras]]\nname = "a"\nsource = "device:0"\n{setting}\n')
     assert found.key == f"cameras.0.{setting.split(' ')[0]}"
     assert "finite" in found.expected
 
 
 @pytest.mark.parametrize("name", ["Mars/Base", "Europe", "../zone", ""])
-def test_an_unknown_time_zone_is_refused(file: Path, name: str) -> None:
+def test_an_unknown_time_zone_in_a_site_file_is_refused(file: Path, name: str) -> None:
     file.write_text(ARMED.replace("Europe/Berlin", name))
     with pytest.raises(ConfigError, match="expected a time zone by its IANA name"):
         load(file)
@@ -363,7 +363,7 @@ def test_invalid_gate_settings_are_refused(gate: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
-def test_a_number_that_json_cannot_represent_is_refused(value: str, tmp_path: Path) -> None:
+def test_a_number_in_a_site_file_that_json_cannot_represent_is_refused(value: str, tmp_path: Path) -> None:
     """All services would refuse the entry after it was applied."""
     file = tmp_path / "site.toml"
     file.write_text(f'[[cameras]]\nname = "a"\nsource = "x"\n[cameras.spool]\nmax_age_s = {value}\n')
@@ -378,18 +378,18 @@ def test_a_camera_that_names_another_site_than_its_file_is_refused(file: Path) -
     assert "site = 'site' or no site in camera/a, not 'south'" in problem(file, camera).expected
 
 
-def test_an_unknown_key_is_reported_as_misspelt_or_of_a_newer_version() -> None:
+def test_an_unknown_key_in_a_site_file_is_reported_as_misspelt_or_of_a_newer_version() -> None:
     with pytest.raises(ConfigError, match="this one is misspelt, or needs a newer version of sightline"):
         parse_entry("camera/a", b'{"name": "a", "source": "x", "lens": 3}')
 
 
-def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+def test_a_site_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_bytes(b"\xef\xbb\xbf" + b'name = "north"\n')
     assert load(file).name == "north"
 
 
-def test_a_huge_value_is_shortened_in_the_message() -> None:
+def test_a_huge_value_in_a_site_file_is_shortened_in_the_error() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_entry("camera/a", b'{"name": "a", "source": "x", "fps": "' + b"y" * 10**6 + b'"}')
     assert len(str(caught.value)) < 1000
@@ -399,7 +399,7 @@ def test_a_huge_value_is_shortened_in_the_message() -> None:
 @pytest.mark.timeout(60)  # searching it for addresses once took three minutes
 @pytest.mark.parametrize("text", ["y", "a/", "a://", "://", "@", "a.", "?a", "&pass", "?", "pass", "?pass="])
 @pytest.mark.parametrize("key", ["fps", "time_zone", "source"])
-def test_a_huge_value_is_refused_or_read_within_seconds(text: str, key: str) -> None:
+def test_a_huge_value_in_a_site_file_is_refused_or_read_within_seconds(text: str, key: str) -> None:
     value = text * (10**6 // len(text))
     gate = {"gate": {"time_zone": value + "a"}} if key == "time_zone" else {key: value}
     entry = json.dumps({"name": "a", "source": "x"} | gate).encode()
@@ -407,6 +407,6 @@ def test_a_huge_value_is_refused_or_read_within_seconds(text: str, key: str) -> 
         parse_entry("camera/a", entry)
 
 
-def test_an_entry_over_the_size_limit_is_refused_unread() -> None:
+def test_a_config_entry_over_the_size_limit_is_refused_without_parsing() -> None:
     with pytest.raises(ConfigError, match="at most 1048576 bytes"):
         parse_entry("camera/a", b"[" * 10**7)

@@ -34,7 +34,7 @@ def loaded(folder: Path, text: str) -> None:
         "http://alert_sink.internal:8080/",
     ],
 )
-def test_a_complete_address_is_accepted(url: str, tmp_path: Path) -> None:
+def test_a_complete_receiver_address_is_accepted(url: str, tmp_path: Path) -> None:
     loaded(tmp_path, RECEIVER.format(url))
 
 
@@ -65,7 +65,7 @@ def test_a_complete_address_is_accepted(url: str, tmp_path: Path) -> None:
         ("http://host/#part", "fragment"),
     ],
 )
-def test_a_wrong_address_of_a_receiver_is_refused(url: str, expected: str, tmp_path: Path) -> None:
+def test_an_invalid_receiver_address_is_refused(url: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, RECEIVER.format(url))
     assert caught.value.key == "receivers.0.url"
@@ -73,7 +73,7 @@ def test_a_wrong_address_of_a_receiver_is_refused(url: str, expected: str, tmp_p
     assert "pass@" not in str(caught.value)
 
 
-def test_the_error_for_a_wrong_address_names_file_key_value_and_expected_value(tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_address_names_file_key_value_and_expected_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, RECEIVER.format("http://host:80800/"))
     text = f"{tmp_path / 'site.toml'}: receivers.0.url = 'http://host:80800/': expected a port from 1 to 65535"
@@ -89,11 +89,11 @@ def test_the_error_for_a_wrong_address_names_file_key_value_and_expected_value(t
         GATEWAY.format("http://gateway"),
     ],
 )
-def test_wrong_addresses_of_cameras_and_gateways_are_refused(text: str, tmp_path: Path) -> None:
+def test_invalid_addresses_of_cameras_and_gateways_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         loaded(tmp_path, text)
 
 
 @pytest.mark.parametrize("source", ["rtsp://camera:554/a?b=c:d", "rtsp://u:${P}@[::1]:554/x", "http://camera/?t=1:2"])
-def test_addresses_of_cameras_are_accepted(source: str, tmp_path: Path) -> None:
+def test_valid_camera_addresses_are_accepted(source: str, tmp_path: Path) -> None:
     loaded(tmp_path, CAMERA.format(source))

@@ -63,7 +63,7 @@ def jpeg() -> bytes:
 
 class TestSchedule:
     @given(status=st.one_of(st.none(), st.integers(100, 599)), attempt=st.integers(1, 5), chance=st.floats(0, 0.999))
-    def test_every_delivery_result_leads_to_one_alert_state(
+    def test_every_delivery_result_gives_the_alert_one_state(
         self, status: int | None, attempt: int, chance: float
     ) -> None:
         verdict = verdict_after(AttemptResult(status, "reason"), attempt, PAUSES, chance, NOW_S)
@@ -89,7 +89,9 @@ class TestSchedule:
             ("99999999", MAX_RETRY_AFTER_S),
         ],
     )
-    def test_retry_after_extends_the_pause(self, header: str, pause_s: float) -> None:
+    def test_the_header_retry_after_extends_the_pause_before_the_next_delivery(
+        self, header: str, pause_s: float
+    ) -> None:
         assert verdict_after(AttemptResult(429, retry_after=header), 1, PAUSES, 0.0, NOW_S).pause_s == pause_s
 
 
@@ -136,7 +138,7 @@ class TestStage:
         assert store.read(alert.data.evidence[0].name) == jpeg()
         assert alert.id == alert_id(event())
 
-    async def test_a_new_owner_does_not_repeat_a_written_alert(self) -> None:
+    async def test_a_new_partition_owner_does_not_repeat_a_written_alert(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
         value = encode_json(event(frame=await self.put_frame(log)))
         await log.produce(await self.process(log, store, value))
@@ -158,7 +160,7 @@ class TestStage:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), encode_json(event()))
         assert decode_json(Alert, out.value).data.evidence == ()
 
-    async def test_a_full_store_delays_only_alerts_with_pictures(self) -> None:
+    async def test_a_full_evidence_store_delays_only_alerts_with_pictures(self) -> None:
         log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
         processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
         frame = await self.put_frame(log)
@@ -195,18 +197,18 @@ class TestStage:
         assert processor.deadline is not None
         assert processor.deadline <= clock.monotonic()
 
-    async def test_an_unreadable_event_is_parked(self) -> None:
+    async def test_an_unreadable_event_becomes_a_dead_letter(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), b"{")
         assert (out.topic, out.value) == (DEADLETTER, b"{")
 
 
-def test_the_annotated_picture_has_a_caption_and_drawn_shapes() -> None:
+def test_an_annotated_evidence_picture_has_a_caption_and_drawn_shapes() -> None:
     drawn = cv2.imdecode(np.frombuffer(annotated(jpeg(), event()), np.uint8), cv2.IMREAD_COLOR)
     assert drawn.shape[0] > 90
     assert (np.abs(drawn[:90].astype(int) - 90).max(axis=2) > 60).sum() > 100
 
 
-def test_the_inbox_recognises_repeated_alerts_after_a_restart(tmp_path: Path) -> None:
+def test_the_webhook_receiver_recognises_repeated_alerts_after_a_restart(tmp_path: Path) -> None:
     out, shown = tmp_path / "received.jsonl", []
     assert Inbox(out, shown.append).take("msg_1", {"a": 1})
     assert not Inbox(out, shown.append).take("msg_1", {"a": 1})

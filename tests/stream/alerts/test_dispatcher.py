@@ -118,7 +118,7 @@ async def receipts(log: KafkaLog) -> int:
     return sum((await log.ends(DELIVERIES)).values())
 
 
-async def test_restarts_repeat_no_delivered_alert(log: KafkaLog) -> None:
+async def test_restarts_of_the_dispatcher_repeat_no_delivered_alert(log: KafkaLog) -> None:
     posts, receivers = CountedPosts(), [config("r"), config("down")]
     posts.down = {"down"}
     await raise_alerts(log, range(30))
@@ -137,7 +137,7 @@ async def test_restarts_repeat_no_delivered_alert(log: KafkaLog) -> None:
     assert await receipts(log) == 2 * 33
 
 
-async def test_a_start_reads_no_receipts_of_finished_alerts(log: KafkaLog) -> None:
+async def test_the_dispatcher_reads_no_receipts_of_finished_alerts_when_it_starts(log: KafkaLog) -> None:
     posts, receivers = CountedPosts(), [config("r")]
     await raise_alerts(log, range(40))
     async with dispatching(log, receivers, posts):
@@ -150,7 +150,7 @@ async def test_a_start_reads_no_receipts_of_finished_alerts(log: KafkaLog) -> No
     assert set(posts.posts.values()) == {1}
 
 
-async def test_a_rebalance_repeats_no_delivered_alert(log: KafkaLog) -> None:
+async def test_a_rebalance_of_dispatchers_repeats_no_delivered_alert(log: KafkaLog) -> None:
     posts, receivers = CountedPosts(), [config("r")]
     await raise_alerts(log, range(40))
     async with dispatching(log, receivers, posts) as first:

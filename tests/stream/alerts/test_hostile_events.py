@@ -64,7 +64,7 @@ async def outcome(value: bytes, sent: Outgoing | None = None, log: MemoryLog | N
     return out
 
 
-async def test_the_unchanged_test_event_becomes_an_alert() -> None:
+async def test_the_test_event_without_a_hostile_field_becomes_an_alert() -> None:
     assert (await outcome(event())).topic == ALERTS
 
 
@@ -95,7 +95,9 @@ async def test_the_unchanged_test_event_becomes_an_alert() -> None:
     ],
     ids=lambda changed: str(changed)[:50],
 )
-async def test_a_hostile_field_makes_a_dead_letter_with_the_original_bytes(changed: dict[str, Any]) -> None:
+async def test_an_event_with_a_hostile_field_becomes_a_dead_letter_with_the_original_bytes(
+    changed: dict[str, Any],
+) -> None:
     value = event(**changed)
     out = await outcome(value)
     assert (out.topic, out.value) == (DEADLETTER, value)
@@ -105,7 +107,7 @@ async def test_a_hostile_field_makes_a_dead_letter_with_the_original_bytes(chang
     assert failure.message
 
 
-async def test_an_event_that_is_too_large_is_a_dead_letter() -> None:
+async def test_an_event_that_is_too_large_becomes_a_dead_letter() -> None:
     assert (await outcome(event(padding="x" * MAX_JSON_BYTES))).topic == DEADLETTER
 
 
@@ -122,7 +124,7 @@ async def test_an_invalid_or_too_large_evidence_picture_is_never_decoded(image: 
     assert (await outcome(event(), frame(image))).topic == DEADLETTER
 
 
-async def test_a_written_alert_with_a_header_that_is_not_utf8_does_not_end_a_new_owner() -> None:
+async def test_a_written_alert_with_a_header_that_is_not_utf8_does_not_stop_a_new_partition_owner() -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(ALERTS, 0, b"", headers={ID: b"\xff\xfe"}))
     assert (await outcome(event(), log=log)).topic == ALERTS

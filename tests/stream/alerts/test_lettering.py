@@ -45,7 +45,7 @@ def test_an_evidence_picture_shows_the_letters_of_its_label() -> None:
     assert np.abs(german[90:].astype(int) - marks[90:]).max() > 100
 
 
-def test_text_is_clipped_to_the_picture() -> None:
+def test_text_drawn_into_a_picture_is_clipped_to_the_picture() -> None:
     canvas = np.zeros((20, 30, 3), np.uint8)
     for at in ((-10, 2), (20, 15), (-500, 0), (0, 300), (5, -8)):
         put_text(canvas, at, "a long line of text", 14, WHITE)

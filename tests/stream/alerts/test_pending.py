@@ -78,7 +78,7 @@ class TestPending:
         assert (task.attempt, task.alert.id) == (1, alert_id(event()))
         assert pending.due(NOW_S) is None
 
-    def test_a_restart_continues_after_the_last_receipt(self) -> None:
+    def test_deliveries_continue_after_the_last_receipt_when_the_dispatcher_restarts(self) -> None:
         pending = opened(
             receipt("retrying", 2, round((NOW_S + 60) * 1e9)), receipt("retrying", 1, round(NOW_S * 1e9))
         )
@@ -102,7 +102,9 @@ class TestPending:
             [("dead", 3), ("delivered", 2), ("dead", 3)],
         ],
     )
-    def test_a_later_receipt_does_not_replace_a_final_one(self, receipts: list[tuple[str, int]]) -> None:
+    def test_a_later_receipt_does_not_replace_the_final_receipt_of_an_alert(
+        self, receipts: list[tuple[str, int]]
+    ) -> None:
         pending = opened(*(receipt(state, attempt, round(NOW_S * 1e9)) for state, attempt in receipts))
         enter(pending)
         assert len(pending) == 0
@@ -119,7 +121,7 @@ class TestPending:
         assert [task.attempt for task in (pending.due(NOW_S + 1), pending.due(NOW_S + 1)) if task] == [1]
         assert pending.position(0) == ReceiverPosition(0, 50)
 
-    def test_a_revoked_partition_loses_its_tasks(self) -> None:
+    def test_the_delivery_tasks_of_a_revoked_partition_are_dropped(self) -> None:
         pending = opened()
         enter(pending, 0)
         enter(pending, 1, partition=1)
@@ -130,7 +132,7 @@ class TestPending:
         assert pending.due(NOW_S) is None
         assert pending.position(0) is None
 
-    def test_a_partition_about_to_be_revoked_begins_no_attempt_and_still_accepts_results(self) -> None:
+    def test_a_partition_about_to_be_revoked_starts_no_delivery_and_still_accepts_results(self) -> None:
         pending = opened()
         enter(pending, 0)
         enter(pending, 1)
@@ -141,7 +143,7 @@ class TestPending:
         assert pending.due(NOW_S) is None
         assert pending.position(0) == ReceiverPosition(1, 50)
 
-    def test_the_position_is_the_first_unfinished_alert(self) -> None:
+    def test_the_position_of_a_receiver_is_its_first_unfinished_alert(self) -> None:
         pending = opened(receipt("retrying", 1, 1, number=1), alerts_end=3)
         for number in range(3):
             enter(pending, number)
@@ -153,7 +155,7 @@ class TestPending:
         pending.finish(tasks[2])
         assert pending.position(0) == ReceiverPosition(3, None)
 
-    def test_the_position_includes_receipts_of_alerts_that_are_not_entered_yet(self) -> None:
+    def test_the_position_of_a_receiver_includes_receipts_of_alerts_that_are_read_later(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), receipt("delivered", 1, number=4), alerts_end=5)
         assert pending.position(0) == ReceiverPosition(0, 0)
         enter(pending, 3)
@@ -161,17 +163,17 @@ class TestPending:
         enter(pending, 4)
         assert pending.position(0) == ReceiverPosition(5, None)
 
-    def test_receipts_of_deleted_alerts_do_not_hold_back_the_position(self) -> None:
+    def test_receipts_of_deleted_alerts_do_not_hold_back_the_position_of_a_receiver(self) -> None:
         assert opened(receipt("delivered", 1), alerts_end=0).position(0) == ReceiverPosition(0, None)
 
-    def test_an_unreadable_alert_counts_as_finished(self) -> None:
+    def test_an_unreadable_alert_counts_as_finished_for_its_receivers(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), alerts_end=5)
         pending.skip(AlertPosition(0, 4))
         assert pending.position(0) == ReceiverPosition(5, None)
         pending.skip(AlertPosition(7, 0))  # a partition that is not open
         assert pending.position(7) is None
 
-    def test_memory_does_not_grow_with_finished_alerts(self) -> None:
+    def test_the_memory_of_the_dispatcher_does_not_grow_with_finished_alerts(self) -> None:
         pending = opened()
         for number in range(FINISHED_KEPT + 100):
             position = AlertPosition(0, number)
@@ -188,7 +190,7 @@ class TestProgress:
         assert (progress.offset, progress.receipts) == (7, 3)
         assert DispatchProgress.read(GroupCommit(progress.offset, progress.metadata())) == progress
 
-    def test_too_many_receivers_still_fit_into_a_commit(self) -> None:
+    def test_the_progress_of_a_thousand_receivers_fits_into_a_commit_in_a_shortened_form(self) -> None:
         positions = {f"receiver-{n:03}": ReceiverPosition(8 if n else 12, None) for n in range(1000)}
         progress = DispatchProgress.of(positions, 12, 20)
         assert len(progress.metadata()) <= MAX_METADATA_CHARS
@@ -205,7 +207,7 @@ def config(name: str, *, history: bool = False) -> ReceiverConfig:
     return ReceiverConfig(name=name, url="http://receiver/", secret_file=Path("secret"), history=history)
 
 
-def test_the_contents_of_a_limited_number_of_waiting_alerts_are_kept_in_memory(
+def test_only_a_limited_number_of_waiting_alerts_is_kept_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 2)
@@ -361,7 +363,7 @@ class TestTakeOver:
         assert [taken(pending["r"]).position.offset for _ in range(len(pending["r"]))] == [301, 302]
         assert log.records == 2 + 3  # receipts, alerts
 
-    async def test_a_commit_before_any_new_alert_keeps_the_receipts_of_the_previous_dispatcher(self) -> None:
+    async def test_a_commit_before_the_first_new_alert_keeps_the_receipts_of_the_previous_dispatcher(self) -> None:
         log = await self.log_of(2, [receipt("delivered", 1, number=n) for n in range(2)])
         commit = GroupCommit(1, DispatchProgress(1, 1, {"r": 1}).metadata())
         pending = PendingDeliveries()
@@ -378,13 +380,13 @@ class TestTakeOver:
         _, pending = await self.owned(log, GroupCommit(1, progress.metadata()), config("slow"), config("fast"))
         assert (len(pending["slow"]), len(pending["fast"])) == (5, 0)
 
-    async def test_a_receiver_missing_in_the_commit_gets_only_new_alerts(self) -> None:
+    async def test_a_receiver_missing_in_the_committed_progress_gets_only_new_alerts(self) -> None:
         log = await self.log_of(4, [])
         commit = GroupCommit(3, DispatchProgress(3, 0, {"old": 3}).metadata())
         _, pending = await self.owned(log, commit, config("old"), config("new"), config("all", history=True))
         assert {name: len(each) for name, each in pending.items()} == {"old": 1, "new": 0, "all": 4}
 
-    async def test_a_topic_that_was_created_again_is_read_from_its_beginning(self) -> None:
+    async def test_a_recreated_alerts_topic_is_read_from_its_beginning(self) -> None:
         log = await self.log_of(2, [])
         commit = GroupCommit(300, DispatchProgress(300, 299, {"r": 300}).metadata())
         owned, pending = await self.owned(log, commit, config("r"))

@@ -58,27 +58,29 @@ class TestSignature:
         assert (await self.post(receiver, SECRETS[1], seen)).status == 401
         assert seen == []
 
-    async def test_during_a_secret_rotation_a_message_verifies_with_both_secrets(
+    async def test_during_a_secret_rotation_a_webhook_message_verifies_with_both_secrets(
         self, receiver: ReceiverConfig
     ) -> None:
         receiver.secret_file.write_text("\n".join(SECRETS))
         for secret in SECRETS:
             assert (await self.post(receiver, secret, [])).status == 204
 
-    async def test_a_missing_secret_is_a_failed_result(self, receiver: ReceiverConfig) -> None:
+    async def test_a_missing_webhook_secret_gives_a_failed_delivery_result(self, receiver: ReceiverConfig) -> None:
         receiver.secret_file.unlink()
         result = await self.post(receiver, SECRETS[0], [])
         assert result.status is None
         assert "secret_file" in result.reason
 
     @pytest.mark.parametrize("secret", [b"hello", b"whsec_", "whsec_ü".encode(), b"\xff\xfe"])
-    async def test_an_invalid_secret_is_a_failed_result(self, receiver: ReceiverConfig, secret: bytes) -> None:
+    async def test_an_invalid_webhook_secret_gives_a_failed_delivery_result(
+        self, receiver: ReceiverConfig, secret: bytes
+    ) -> None:
         receiver.secret_file.write_bytes(secret)
         result = await self.post(receiver, SECRETS[0], [])
         assert result.status is None
         assert "secret_file" in result.reason
 
-    async def test_an_old_message_is_refused(self, receiver: ReceiverConfig) -> None:
+    async def test_the_webhook_receiver_refuses_an_old_message(self, receiver: ReceiverConfig) -> None:
         body = encode_json(alert())
         headers = signed_headers("msg_1", body, 1_000_000_000.0, receiver)
         transport = httpx.ASGITransport(make_app(SECRETS[0], Inbox(None, lambda _: None)))
@@ -103,7 +105,7 @@ class TestResponses:
             CONTINUE + b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         ],
     )
-    async def test_a_2xx_status_is_a_success_whatever_follows_the_status_line(
+    async def test_a_webhook_response_with_2xx_status_is_a_success_whatever_follows_the_status_line(
         self, receiver: ReceiverConfig, response: bytes
     ) -> None:
         if not response.endswith(b"\n"):
@@ -112,13 +114,13 @@ class TestResponses:
         assert result.status in range(200, 300)
 
     @pytest.mark.parametrize("body", [b"x" * 1024, b"x"])
-    async def test_a_2xx_response_with_an_endless_body_is_a_success(
+    async def test_a_2xx_webhook_response_with_an_endless_body_is_a_success(
         self, receiver: ReceiverConfig, body: bytes
     ) -> None:
         head = b"HTTP/1.1 200 OK\r\n\r\n"
         assert await attempt(receiver, repeat(head, body, 0.0 if len(body) > 1 else 0.01)) == AttemptResult(200)
 
-    async def test_a_2xx_response_with_endless_headers_is_a_success(self, receiver: ReceiverConfig) -> None:
+    async def test_a_2xx_webhook_response_with_endless_headers_is_a_success(self, receiver: ReceiverConfig) -> None:
         assert await attempt(receiver, repeat(b"HTTP/1.1 200 OK\r\n", b"a: b\r\n")) == AttemptResult(200)
 
     @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ class TestResponses:
             (answer(b""), "closed before the status line"),
         ],
     )
-    async def test_a_response_without_a_status_is_a_failure(
+    async def test_a_webhook_response_without_a_status_is_a_failed_delivery(
         self, receiver: ReceiverConfig, react: Reaction, reason: str
     ) -> None:
         result = await attempt(receiver, react)
@@ -145,14 +147,16 @@ class TestResponses:
     ) -> None:
         assert await attempt(receiver, react, HANG_S) == AttemptResult(None, f"no status within {HANG_S} s")
 
-    async def test_retry_after_of_a_failure_is_read(self, receiver: ReceiverConfig) -> None:
+    async def test_the_header_retry_after_of_a_failed_delivery_is_read(self, receiver: ReceiverConfig) -> None:
         busy = b"HTTP/1.1 429 Too Many\r\nserver: x\r\nRetry-After: 60\r\n\r\n"
         assert await attempt(receiver, answer(busy)) == AttemptResult(429, retry_after="60")
 
-    async def test_a_failure_with_endless_headers_keeps_its_status(self, receiver: ReceiverConfig) -> None:
+    async def test_a_failed_delivery_with_endless_response_headers_keeps_its_status(
+        self, receiver: ReceiverConfig
+    ) -> None:
         assert (await attempt(receiver, repeat(b"HTTP/1.1 503 Busy\r\n", b"a: b\r\n"))).status == 503
 
-    async def test_hostile_receivers_do_not_block_the_event_loop(self, receiver: ReceiverConfig) -> None:
+    async def test_hostile_webhook_receivers_do_not_block_the_event_loop(self, receiver: ReceiverConfig) -> None:
         """Each attempt at a hostile receiver ends after a bounded number of lines, so the good receiver gets all its
         posts."""
         async with (

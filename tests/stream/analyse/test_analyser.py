@@ -115,7 +115,7 @@ def test_the_lowest_min_score_of_the_rules_begins_a_track(min_score: float, even
     assert len(events_of(faint, rule)) == events
 
 
-def test_a_rule_with_a_high_min_score_sees_the_whole_path_of_an_object() -> None:
+def test_a_rule_with_a_high_min_score_gets_the_whole_path_of_an_object() -> None:
     """The object's score rises only after the line, but its path before the line still counts."""
     rising = drive(*(car(160.0 + 20 * n, score=0.6 if n < 10 else 0.95) for n in range(18)))
     assert len(events_of(rising, LINE.model_copy(update={"min_score": 0.9}))) == 1
@@ -142,19 +142,19 @@ def test_a_car_after_a_night_without_frames_is_a_new_track() -> None:
     assert events_of([*stay(5.0), *morning], DWELL) == []
 
 
-def test_time_without_motion_counts_as_part_of_a_visit() -> None:
+def test_time_without_motion_counts_as_part_of_a_zone_visit() -> None:
     after = result(650, 65.0, car(480.0), withheld={"still": 600})
     (event,) = events_of([*stay(5.0), after], DWELL)
     assert event.data.summary == "car in right for 64.9 s"
 
 
-def test_a_visit_is_reported_once_when_it_reaches_the_dwell_time() -> None:
+def test_a_zone_visit_is_reported_once_when_it_reaches_the_dwell_time() -> None:
     (event,) = events_of(stay(150.0), DWELL)
     assert event.data.seq == 501
     assert event.data.summary == "car in right for 50.0 s"
 
 
-def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
+def test_a_zone_visit_that_an_earlier_partition_owner_reported_is_not_reported_again() -> None:
     """An earlier owner saw the whole visit and reported it. The present owner has seen only a part of the visit."""
     reported = {(1, 200): {Sighting.of("right", "car", car(480.0).box)}}
     analyser = Analyser([DWELL], None, ByteTracker, reported)
@@ -164,7 +164,7 @@ def test_a_visit_that_an_earlier_owner_reported_is_not_reported_again() -> None:
     assert len([event for one in stay(150.0) for event in analyser.step(one)]) == 1
 
 
-def test_a_crossing_during_the_cooldown_is_not_reported() -> None:
+def test_a_line_crossing_during_the_cooldown_is_not_reported() -> None:
     there_and_back = [*path(160.0, 480.0), *path(480.0, 160.0), *path(160.0, 480.0)]
     crossings = [event.data.details["direction"] for event in events_of(drive(*there_and_back), LINE)]
     assert crossings == ["forward", "backward", "forward"]
@@ -176,7 +176,7 @@ def test_a_crossing_during_the_cooldown_is_not_reported() -> None:
     assert len(events_of(drive(*there_and_back), LINE.model_copy(update={"direction": "backward"}))) == 1
 
 
-def test_a_visit_that_begins_during_the_cooldown_is_reported_after_it() -> None:
+def test_a_zone_visit_that_begins_during_the_cooldown_is_reported_after_the_cooldown() -> None:
     """The car enters at 0.9 s, leaves, and returns for five minutes within the cooldown of 30 s."""
     rule = RIGHT.model_copy(update={"cooldown_s": 30.0})
     way = [*path(160.0, 480.0), *path(480.0, 160.0), *[car(160.0)] * 50, *path(160.0, 480.0), *[car(480.0)] * 3000]
@@ -188,7 +188,7 @@ def test_a_visit_that_begins_during_the_cooldown_is_reported_after_it() -> None:
 CARS_ONLY = {"labels": ("car",)}
 
 
-def test_a_crossing_is_reported_when_its_track_gets_the_right_label_soon_after() -> None:
+def test_a_line_crossing_is_reported_if_its_track_gets_the_right_label_soon_after() -> None:
     cars = LINE.model_copy(update=CARS_ONLY)
     way = path(160.0, 600.0)
     line_at = 8
@@ -199,13 +199,13 @@ def test_a_crossing_is_reported_when_its_track_gets_the_right_label_soon_after()
     assert events_of(drive(*[one.model_copy(update={"label": "truck"}) for one in way]), cars) == []
 
 
-def test_a_crossing_is_dropped_when_its_track_gets_the_right_label_much_later() -> None:
+def test_a_line_crossing_is_dropped_if_its_track_gets_the_right_label_much_later() -> None:
     cars = LINE.model_copy(update=CARS_ONLY)
     trucks = [one.model_copy(update={"label": "truck"}) for one in [*path(160.0, 480.0), *[car(480.0)] * 40]]
     assert events_of(drive(*trucks, *[car(480.0)] * 100), cars) == []
 
 
-def test_a_crossing_with_low_scores_is_reported_when_the_score_rises() -> None:
+def test_a_line_crossing_with_low_scores_is_reported_when_the_score_rises() -> None:
     """The tracker follows the car with low scores. The crossing counts as soon as the score is high enough."""
     way = [car(x, score=0.2 if 280.0 < x < 380.0 else 0.9) for x in range(160, 500, 20)]
     assert len(events_of(drive(*way), LINE)) == 1
@@ -227,7 +227,7 @@ def test_detections_with_low_scores_still_show_whether_an_object_is_in_the_zone(
     assert len(events_of(drive(*[car(480.0)] * 5, *out_and_in, *back), RIGHT)) == 2
 
 
-def test_a_visit_is_reported_when_the_label_of_its_track_becomes_car() -> None:
+def test_a_zone_visit_is_reported_when_the_label_of_its_track_becomes_car() -> None:
     cars = RIGHT.model_copy(update=CARS_ONLY)
     seen = [*[car(480.0, label="truck")] * 5, *[car(480.0)] * 30]
     (event,) = events_of(drive(*seen), cars)
@@ -259,7 +259,7 @@ def test_a_track_survives_a_change_of_the_picture_size_and_its_event_has_pixels_
     assert event.data.overlay.trail[-1] == tuple(2 * at for at in way[event.data.seq].box.centre)
 
 
-def test_a_picture_without_pixels_is_refused_and_the_next_one_is_processed() -> None:
+def test_a_result_of_a_picture_without_pixels_is_refused_and_the_next_result_is_processed() -> None:
     analyser = Analyser([LINE], None, ByteTracker)
     with pytest.raises(ValueError, match="0×360"):
         analyser.step(result(0, 0.0, width=0))
@@ -267,7 +267,7 @@ def test_a_picture_without_pixels_is_refused_and_the_next_one_is_processed() -> 
     assert len(events) == 1
 
 
-def test_shapes_are_scaled_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_of_rules_are_scaled_to_the_picture_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     monkeypatch.setattr("stream.analyse.rule.to_pixels", lambda points, *_: made.append(1) or points)
     events_of(drive(*[car(100.0)] * 50), LINE, RIGHT)
@@ -308,7 +308,7 @@ def test_a_scene_has_the_confirmed_tracks_of_its_frame_with_their_trails() -> No
     assert [x for x, _ in track.trail] == [180.0, 200.0, 220.0, 240.0, 260.0]
 
 
-def test_a_scene_counts_the_missing_frames_before_it_by_reason() -> None:
+def test_a_scene_counts_the_missing_frames_before_its_frame_by_reason() -> None:
     shed = [result(n, n / FPS, outcome="shed", reason="stale") for n in range(1, 11)]
     after = result(30, 3.0, car(480.0), withheld={"overload": 4, "rate": 10})
     first, second, third = scenes_of(result(0, 0.0, car(480.0)), *shed, after, result(31, 3.1, car(480.0)))
@@ -318,7 +318,7 @@ def test_a_scene_counts_the_missing_frames_before_it_by_reason() -> None:
     assert (round(third.gap_s, 6), third.missing) == (0.1, {})
 
 
-def test_time_without_motion_does_not_count_in_the_gap_before_a_scene() -> None:
+def test_time_without_motion_does_not_count_as_a_gap_before_a_scene() -> None:
     still = result(101, 60.0, motion=(), outcome="empty", reason="still", withheld={"still": 100})
     _, scene = scenes_of(result(0, 0.0, car(480.0)), still)
     assert (scene.outcome, scene.tracks, scene.gap_s, scene.missing) == ("empty", (), 0.0, {"still": 100})
@@ -333,23 +333,23 @@ def test_an_epoch_that_begins_with_a_still_frame_has_a_scene_without_tracks() ->
 class TestLowerEpoch:
     """A new spool, a corrected clock or a second agent gives a camera a lower epoch than before."""
 
-    def test_a_lower_epoch_begins_a_new_run_when_the_present_epoch_is_silent(self) -> None:
+    def test_results_of_a_lower_epoch_are_accepted_when_the_present_epoch_is_silent(self) -> None:
         lower = [finished(31.0 + n, r) for n, r in enumerate(drive(*TO_LINE, *FROM_LINE, epoch=4))]
         found = events_of([result(0, 0.0, epoch=9), *lower], LINE)
         assert [(event.data.epoch, event.data.rule) for event in found] == [(4, "line")]
 
-    def test_a_lower_epoch_begins_a_new_run_after_enough_consecutive_results(self) -> None:
+    def test_results_of_a_lower_epoch_are_accepted_after_enough_consecutive_results(self) -> None:
         empty = [result(n, n / FPS, epoch=4) for n in range(RUN_RECORDS)]
         lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RECORDS, epoch=4)
         assert len(events_of([result(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
 
-    def test_a_lower_epoch_between_results_of_the_present_epoch_has_no_events(self) -> None:
+    def test_results_of_a_lower_epoch_among_those_of_the_present_epoch_make_no_events(self) -> None:
         lower = drive(*TO_LINE, *FROM_LINE, epoch=4)
         present = [result(n, n / FPS, epoch=9) for n in range(len(lower) + 1)]
         mixed = [one for pair in zip(present, lower, strict=False) for one in pair]
         assert events_of(mixed, LINE) == []
 
-    def test_repeats_of_an_earlier_epoch_never_begin_a_new_run(self) -> None:
+    def test_repeated_results_of_an_earlier_epoch_are_never_accepted_as_a_new_epoch(self) -> None:
         earlier = drive(*TO_LINE, *FROM_LINE, epoch=4)
         repeats = [finished(100.0, one) for one in earlier]
         assert len(events_of([*earlier, result(0, 9.0, epoch=9), *repeats], LINE)) == 1
@@ -382,7 +382,7 @@ def van(x: float, label: str = "van", **change: Any) -> Detection:
     return car(x).model_copy(update={"attributes": (given.model_copy(update=change),)})
 
 
-def test_an_event_has_the_voted_labels_of_its_track() -> None:
+def test_an_event_has_the_majority_labels_of_its_track() -> None:
     """One frame in three is labelled wrongly, and one has no label."""
     frames = [van(160.0 + 20 * n, "car" if n % 3 == 1 else "van") for n in range(17)]
     frames[6] = van(280.0, "", score=0.0, missing="small")
@@ -398,14 +398,14 @@ def test_an_event_without_second_models_has_no_attribute_in_its_details() -> Non
 
 
 @pytest.mark.parametrize(("wanted", "events"), [("van", 1), ("bus", 0)])
-def test_line_and_zone_rules_apply_to_tracks_with_the_wanted_attribute(wanted: str, events: int) -> None:
+def test_line_and_zone_rules_apply_only_to_tracks_with_the_configured_attribute(wanted: str, events: int) -> None:
     frames = [van(160.0 + 20 * n) for n in range(17)]
     for rule in (LINE, RIGHT):
         narrow = rule.model_copy(update={"attributes": {"type": (wanted,)}})
         assert len(events_of(drive(*frames), narrow)) == events
 
 
-def test_a_crossing_waits_for_the_label_of_a_second_model() -> None:
+def test_a_line_crossing_waits_for_the_label_of_a_second_model() -> None:
     frames = [van(160.0 + 20 * n, "", score=0.0, missing="small") for n in range(12)]
     frames += [van(400.0 + 20 * n) for n in range(5)]
     narrow = LINE.model_copy(update={"attributes": {"type": ("van",)}})

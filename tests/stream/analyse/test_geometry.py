@@ -20,7 +20,9 @@ def test_right_of_a_line_that_runs_upwards_is_right_in_the_picture() -> None:
 
 
 @given(end=point, p=point)
-def test_reversing_a_line_exchanges_its_sides(end: tuple[float, float], p: tuple[float, float]) -> None:
+def test_reversing_the_direction_of_a_line_exchanges_its_sides(
+    end: tuple[float, float], p: tuple[float, float]
+) -> None:
     start = (-10.0, -10.0)
     assert distance_px(start, end, p) == pytest.approx(-distance_px(end, start, p), abs=1e-6)
 

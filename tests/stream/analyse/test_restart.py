@@ -97,7 +97,7 @@ def before(whole: list[Event], cut: int) -> list[str]:
     return [event.id for event in whole if event.data.seq < cut * FPS]
 
 
-async def test_a_restart_at_any_time_during_a_long_dwell_makes_one_incident() -> None:
+async def test_a_restart_at_any_time_during_a_long_dwell_reports_the_visit_once() -> None:
     site = Site(RIGHT.model_copy(update={"dwell_s": 300.0}))
     await site.write(*stand(350))
     whole = await site.events(0, 350)
@@ -124,7 +124,7 @@ async def test_a_long_cooldown_continues_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize("rule", [RIGHT, RIGHT.model_copy(update={"dwell_s": 100.0})])
-async def test_a_visit_reported_before_the_readback_begins_is_not_reported_again(rule: ZoneRule) -> None:
+async def test_a_visit_reported_before_the_results_that_a_restart_reads_is_not_reported_again(rule: ZoneRule) -> None:
     site = Site(rule)
     await site.write(*stand(900))
     whole = await site.events(0, 800)
@@ -145,7 +145,7 @@ async def test_an_event_that_a_killed_process_wrote_after_its_commit_is_not_writ
     assert await site.events(800, 820) == []
 
 
-async def test_an_old_track_makes_events_after_a_restart_under_another_name() -> None:
+async def test_after_a_restart_an_old_track_makes_events_under_another_track_name() -> None:
     site = Site(LINE)
     crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
     await site.write(*stand(800, x=160.0), *crossing)
@@ -167,7 +167,7 @@ async def test_a_restart_reads_the_cooldown_of_an_old_track_from_written_events(
 
 
 @pytest.mark.parametrize("cut", range(379, 384))
-async def test_two_tracks_present_when_the_readback_begins_get_different_names(cut: int) -> None:
+async def test_two_tracks_in_the_first_result_that_a_restart_reads_get_different_names(cut: int) -> None:
     """The old track seems to begin where the readback begins, possibly in the frame that confirmed the other
     track."""
     site = Site(LINE)
@@ -180,7 +180,7 @@ async def test_two_tracks_present_when_the_readback_begins_get_different_names(c
     assert first.data.incident != second.data.incident
 
 
-async def test_thousands_of_late_results_do_not_shorten_the_readback_of_live_results() -> None:
+async def test_thousands_of_late_results_do_not_shorten_the_live_results_that_a_restart_reads() -> None:
     site = Site(RIGHT.model_copy(update={"dwell_s": 60.0}))
     live = stand(70)
     burst = [result(n, car(100.0), lane=LATE, epoch=0) for n in range(21_000)]

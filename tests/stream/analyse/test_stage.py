@@ -184,7 +184,7 @@ async def parked_by(log: MemoryLog, start: int = 0) -> list[bytes]:
     return [out.value for work in works for out in work.records if out.topic == DEADLETTER]
 
 
-async def test_an_unreadable_result_is_parked() -> None:
+async def test_an_unreadable_result_becomes_a_dead_letter() -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(RESULTS, 0, b"no result"))
     await log.produce(Outgoing(RESULTS, 0, encode(result(0, 0))))
@@ -196,7 +196,7 @@ def with_box(*edges: float) -> Detection:
     return Detection.model_construct(box=Box(*edges), label="car", class_id=1, score=0.9)
 
 
-async def test_a_result_that_cannot_be_tracked_is_parked_and_the_next_ones_are_tracked() -> None:
+async def test_a_result_that_cannot_be_tracked_becomes_a_dead_letter_and_the_next_are_tracked() -> None:
     """A box that overflows single precision follows the detections of a car. A restart then reads that box again."""
     found = results(10, 25)
     found[100] = result(100, 10 * 10**9, (with_box(-1e300, 0.0, 1e300, 10.0),))
@@ -210,14 +210,16 @@ async def test_a_result_that_cannot_be_tracked_is_parked_and_the_next_ones_are_t
 
 
 @pytest.mark.parametrize("edge", [float("inf"), float("nan")])
-async def test_a_box_without_finite_numbers_is_refused(edge: float) -> None:
+async def test_a_result_with_a_box_without_finite_numbers_is_refused(edge: float) -> None:
     log = await log_of([result(0, 0, (with_box(0.0, 0.0, edge, 10.0),))])
     assert len(await parked_by(log)) == 1
     with pytest.raises(ValidationError, match="finite"):
         Detection(box=Box(0.0, 0.0, edge, 10.0), label="car", class_id=1, score=0.9)
 
 
-async def test_a_memory_error_ends_the_process_and_parks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_memory_error_ends_the_analyse_process_and_makes_no_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     log = await log_of([result(0, 0), result(1, 1)])
 
     def exhausted(_: Analyser, one: Result) -> list[Event]:
@@ -240,14 +242,14 @@ def analysers_for(*found: Result, config: Config = CONFIG) -> int:
     return len(analysers)
 
 
-def test_a_result_without_rules_has_no_analyser() -> None:
+def test_a_result_of_a_camera_without_rules_gets_no_analyser() -> None:
     one = result(0, 0)
     assert analysers_for(one, one.model_copy(update={"lane": LATE})) == 2
     assert analysers_for(one.model_copy(update={"camera": "other"}), one.model_copy(update={"pipeline": "none"})) == 0
     assert analysers_for(one, config=Config({CAMERA.key: CAMERA})) == 0
 
 
-def test_only_analysers_of_replays_are_dropped() -> None:
+def test_of_too_many_analysers_only_those_of_replays_are_dropped() -> None:
     replays = [result(0, 0, lane=replay_lane(f"run-{n}")) for n in range(2 * MAX_REPLAYED)]
     assert analysers_for(result(0, 0), *replays, result(0, 0, lane=LATE)) == 2 + MAX_REPLAYED
     assert analysers_for(*[result(n, n, lane=replay_lane("one")) for n in range(2 * MAX_REPLAYED)]) == 1

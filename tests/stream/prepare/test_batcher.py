@@ -152,7 +152,7 @@ def test_a_frame_of_two_pipelines_is_finished_by_its_second_batch(batcher: Batch
     assert (batches([work])[0].pipeline, work.done) == ("a", (2,))
 
 
-def test_items_of_all_outcomes_keep_their_order(batcher: Batcher) -> None:
+def test_batch_items_of_all_outcomes_keep_their_order(batcher: Batcher) -> None:
     a = plan()
     works = []
     for offset, outcome in enumerate(["classify", "empty", "shed", "classify", "empty"]):
@@ -163,7 +163,7 @@ def test_items_of_all_outcomes_keep_their_order(batcher: Batcher) -> None:
     assert [batch.rows for batch in batches(works)] == [2, 0]
 
 
-def test_lanes_have_separate_batches(batcher: Batcher) -> None:
+def test_live_and_late_frames_have_separate_batches(batcher: Batcher) -> None:
     a = plan()
     batcher.add(0, [entry(a, 0)])
     batcher.add(1, [entry(a, 1, lane="replay-x")])
@@ -185,7 +185,7 @@ def test_pipelines_with_a_reserved_name_or_an_oversize_picture_are_refused() -> 
         plan(width=4000, height=4000)
 
 
-def test_the_largest_batch_fits_into_a_record(batcher: Batcher) -> None:
+def test_the_largest_batch_fits_into_a_kafka_record(batcher: Batcher) -> None:
     wide = plan(regions="motion", max_bytes=10**9, max_items=64, max_regions=64, width=640, height=640)
     assert wide.rows * 640 * 640 * 3 <= MAX_PIXEL_BYTES
     works = [w for o in range(6) for w in batcher.add(o, [entry(wide, o, motion=4)])]
@@ -193,7 +193,7 @@ def test_the_largest_batch_fits_into_a_record(batcher: Batcher) -> None:
     assert all(len(work.records[0].value) <= MAX_RECORD_BYTES for work in works)
 
 
-def test_large_items_count_toward_the_size_of_a_batch(batcher: Batcher) -> None:
+def test_large_batch_items_count_toward_the_size_of_a_batch(batcher: Batcher) -> None:
     wide = plan(max_bytes=10**9, max_items=64, width=640, height=640)
     heavy = [entry(wide, offset, boxes=10_000) for offset in range(12)]
     works = [w for offset, each in enumerate(heavy) for w in batcher.add(offset, [each])] + batcher.flush()
@@ -202,7 +202,7 @@ def test_large_items_count_toward_the_size_of_a_batch(batcher: Batcher) -> None:
     assert 1 < len(works) < 12
 
 
-def test_an_item_larger_than_any_batch_raises_oversize() -> None:
+def test_a_batch_item_larger_than_any_batch_raises_oversize() -> None:
     with pytest.raises(Oversize, match=str(MAX_ITEMS_BYTES)):
         entry(plan(), 0, boxes=100_000)
 
@@ -220,7 +220,7 @@ frames = st.lists(
 
 
 @given(frames)
-def test_every_offset_is_finished_once_after_all_its_batches(
+def test_every_record_offset_is_finished_once_after_all_batches_with_its_frame(
     history: list[tuple[str, int, set[str], str, float]],
 ) -> None:
     clock = ManualClock()

@@ -34,7 +34,7 @@ def remembers(cache: DenoiserCache, camera: str) -> bool:
     return not np.array_equal(cache.denoise(frame, "auto"), DenoiserCache().denoise(frame, "auto"))
 
 
-def test_the_denoiser_bytes_of_noisy_cameras_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_the_denoisers_of_noisy_cameras_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoise, "MAX_DENOISER_BYTES", 5 * NOISY_BYTES)
     cache = DenoiserCache()
     for number in range(20):

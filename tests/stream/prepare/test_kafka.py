@@ -120,7 +120,7 @@ async def test_every_frame_ends_in_a_batch_or_a_dead_letter(log: KafkaLog, worke
     assert {failure.error for letter in letters if (failure := h.read_failure(letter.headers))} == {"CutShort"}
 
 
-async def test_an_invalid_pipeline_does_not_stop_the_others(log: KafkaLog, worker: Worker) -> None:
+async def test_an_invalid_pipeline_does_not_stop_the_other_pipelines(log: KafkaLog, worker: Worker) -> None:
     good = PipelineConfig(name="full", model="m", width=32, height=32, max_items=4)
     bad = good.model_dump_json().replace('"full"', '"none"').encode()
     await log.produce(Outgoing(CONFIG, 0, bad, key=b"pipeline/none"))

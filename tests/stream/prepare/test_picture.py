@@ -34,14 +34,14 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("encoding", "data"), VARIANTS)
-def test_a_valid_picture_passes(encoding: str, data: bytes) -> None:
+def test_a_valid_picture_passes_the_picture_check(encoding: str, data: bytes) -> None:
     picture.check(data, encoding, SIZE)
     image = picture.pixels(data, encoding, SIZE)
     assert (image.shape, image.dtype) == ((SIZE[1], SIZE[0], 3), np.uint8)
 
 
 @pytest.mark.parametrize(("encoding", "data"), VARIANTS)
-def test_a_size_other_than_declared_raises_wrong_size(encoding: str, data: bytes) -> None:
+def test_a_picture_of_another_size_than_declared_raises_wrong_size(encoding: str, data: bytes) -> None:
     with pytest.raises(WrongSize) as caught:
         picture.check(data, encoding, (SIZE[0] + 1, SIZE[1]))
     assert caught.value.found == SIZE
@@ -59,7 +59,7 @@ def test_a_truncated_picture_raises_cut_short(encoding: str, share: float) -> No
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"no picture at all" * 10, bytes(1000)])
-def test_garbage_raises_undecodable(encoding: str, data: bytes) -> None:
+def test_bytes_that_are_no_picture_raise_undecodable(encoding: str, data: bytes) -> None:
     with pytest.raises(Undecodable):
         picture.check(data, encoding, SIZE)
 
@@ -96,7 +96,7 @@ def test_damage_inside_a_picture_is_found_by_the_decoder() -> None:
         picture.pixels(broken, "jpeg", SIZE)
 
 
-def test_the_orientation_tag_is_ignored() -> None:
+def test_the_orientation_tag_of_a_picture_is_ignored() -> None:
     data = encoded("jpeg")
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00" + bytes(4)
     tagged = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
@@ -105,7 +105,7 @@ def test_the_orientation_tag_is_ignored() -> None:
 
 
 @given(st.sampled_from(VARIANTS), st.data())
-def test_damaged_bytes_raise_only_frame_errors(variant: tuple[str, bytes], data: st.DataObject) -> None:
+def test_pictures_with_damaged_bytes_raise_only_frame_errors(variant: tuple[str, bytes], data: st.DataObject) -> None:
     encoding, good = variant
     broken = bytearray(good)
     for _ in range(data.draw(st.integers(0, 4))):

@@ -64,7 +64,7 @@ def test_a_crop_window_is_clipped_to_the_frame() -> None:
     assert (window.left, window.bottom) == (0, 360)
 
 
-def test_the_largest_regions_are_kept_when_there_are_too_many() -> None:
+def test_the_largest_regions_of_a_frame_are_kept_when_there_are_too_many() -> None:
     motion = tuple(Box(50 * n, 0, 50 * n + 5 + n, 10) for n in range(10))
     found = windows(MOVING, SIZE, motion, 3)
     assert [w.region.box for w in found] == [motion[9], motion[8], motion[7]]
@@ -86,7 +86,7 @@ def test_stationary_objects_are_cropped_after_moving_ones_unless_they_begin_to_m
     assert [window.region.box for window in windows(pipeline(), SIZE, (), 9, (rests,))] == [WHOLE]
 
 
-def test_the_largest_of_100_000_boxes_are_used() -> None:
+def test_the_largest_of_100_000_motion_boxes_become_regions() -> None:
     dust = tuple(Box(n % 400, n // 400, n % 400 + 1, n // 400 + 1) for n in range(100_000))
     large = Box(500, 100, 600, 200)
     first, *rest = windows(MOVING, SIZE, (*dust, large), 8)
@@ -94,13 +94,13 @@ def test_the_largest_of_100_000_boxes_are_used() -> None:
     assert len(rest) == 7
 
 
-def test_boxes_that_overlap_mostly_are_merged() -> None:
+def test_motion_boxes_that_overlap_mostly_are_merged() -> None:
     assert merged([Box(0, 0, 100, 100), Box(50, 50, 110, 110)]) == [Box(0, 0, 110, 110)]
     assert len(merged([Box(0, 0, 100, 100), Box(90, 0, 190, 100)])) == 2
 
 
 @given(st.lists(boxes, max_size=12))
-def test_merged_boxes_cover_all_boxes_and_do_not_overlap_mostly(given_boxes: list[Box]) -> None:
+def test_merged_motion_boxes_cover_all_boxes_and_do_not_overlap_mostly(given_boxes: list[Box]) -> None:
     real = [b for b in given_boxes if b.width >= 1 and b.height >= 1]
     result = merged(real)
     for box in real:
@@ -123,7 +123,7 @@ def test_merged_boxes_cover_all_boxes_and_do_not_overlap_mostly(given_boxes: lis
     st.integers(1, 200),
     st.integers(1, 5),
 )
-def test_any_boxes_from_an_agent_can_be_drawn(
+def test_regions_can_be_drawn_for_any_boxes_from_an_agent(
     motion: list[Box], fit: str, width: int, height: int, most: int
 ) -> None:
     config = pipeline(regions="motion", fit=fit, width=width, height=height)
@@ -142,7 +142,7 @@ def test_any_boxes_from_an_agent_can_be_drawn(
 
 
 @given(boxes, st.sampled_from(["stretch", "letterbox", "crop"]))
-def test_the_fit_maps_the_model_input_back_to_the_window(box: Box, fit: str) -> None:
+def test_the_fit_of_a_region_maps_the_model_input_back_to_the_crop_window(box: Box, fit: str) -> None:
     config = pipeline(regions="motion", fit=fit, width=96, height=64)
     for window in windows(config, SIZE, (box,), 1):
         back = window.region.fit.to_frame(Box(*map(float, window.region.inner)))
@@ -156,7 +156,7 @@ def drawn(
     return model_input(config, image, window, pad)
 
 
-def test_letterbox_keeps_the_aspect_ratio_and_pads() -> None:
+def test_letterbox_fit_keeps_the_aspect_ratio_and_pads_the_region() -> None:
     row = drawn(pipeline(fit="letterbox", width=416, height=416), np.full((360, 640, 3), 200, np.uint8))
     assert (row[:91] == 114).all()
     assert (row[91:325] == 200).all()
@@ -174,7 +174,7 @@ def test_stretch_fit_fills_the_whole_model_input() -> None:
     assert (drawn(pipeline(), np.full((360, 640, 3), 200, np.uint8)) == 200).all()
 
 
-def test_crop_cuts_the_longer_side_of_a_frame_without_distortion() -> None:
+def test_crop_fit_cuts_the_longer_side_of_a_frame_without_distortion() -> None:
     image = np.zeros((360, 640, 3), np.uint8)
     image[:, 140:500] = 200
     assert (drawn(pipeline(fit="crop"), image) == 200).all()
@@ -182,7 +182,7 @@ def test_crop_cuts_the_longer_side_of_a_frame_without_distortion() -> None:
     assert (window.left, window.top, window.right, window.bottom) == (230, 0, 410, 360)
 
 
-def test_crop_widens_a_region_to_the_shape_of_the_input_where_the_frame_has_room() -> None:
+def test_crop_fit_widens_a_region_to_the_shape_of_the_model_input_where_the_frame_has_room() -> None:
     config = pipeline(fit="crop", regions="motion", region_margin=0.0)
     (window,) = windows(config, SIZE, (Box(0, 100, 20, 180),), 1)
     assert window.region.box == Box(0, 100, 20, 180)

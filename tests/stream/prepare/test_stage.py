@@ -33,7 +33,7 @@ from tests.stream.prepare.bench import (
 )
 
 
-async def test_a_frame_becomes_an_item_for_each_pipeline() -> None:
+async def test_a_frame_becomes_a_batch_item_for_each_pipeline() -> None:
     bench = PrepareBench.of(FULL, MOTION)
     account = WithheldInterval(camera="gate", epoch=1, first=2, last=4, counts={"still": 3})
     moving = (Box(8.0, 8.0, 24.0, 24.0), Box(40.0, 20.0, 60.0, 40.0))
@@ -62,7 +62,7 @@ async def test_a_batch_has_the_pixels_of_its_frames() -> None:
     assert [int(row.mean()) for row in batch.tensor()] == pytest.approx([10, 120, 230], abs=1)
 
 
-async def test_a_pipeline_gets_only_the_cameras_that_it_wants() -> None:
+async def test_a_pipeline_gets_only_frames_of_its_configured_cameras() -> None:
     bench = PrepareBench.of(pipeline("full", cameras=("gate",)), pipeline("other", cameras=("yard",)))
     await bench.give(frame(0))
     assert [(i.pipelines, i.outcome) for i in await bench.items()] == [(("full",), "classify")]
@@ -82,7 +82,7 @@ async def test_a_single_picture_for_an_unknown_pipeline_gets_the_outcome_unroute
     assert (item.pipelines, item.outcome, item.reason) == (("none",), "empty", "unrouted")
 
 
-async def test_the_pixels_of_single_pictures_do_not_depend_on_the_pictures_before_them() -> None:
+async def test_the_pixels_of_a_single_picture_do_not_depend_on_earlier_pictures() -> None:
     bench = PrepareBench.of(pipeline("full", denoise="auto", width=WIDTH, height=HEIGHT))
     noise = np.random.default_rng(3).normal(100.0, 12.0, (2, HEIGHT, WIDTH, 3)).clip(0, 255).astype(np.uint8)
     jpegs = [cv2.imencode(".jpg", image)[1].tobytes() for image in noise]
@@ -104,7 +104,7 @@ async def test_a_frame_without_a_pipeline_gets_the_outcome_unrouted() -> None:
     assert await bench.committed() == 1
 
 
-async def test_a_still_frame_is_empty_for_a_motion_pipeline() -> None:
+async def test_a_frame_without_motion_has_no_regions_for_a_motion_pipeline() -> None:
     bench = PrepareBench.of(FULL, MOTION)
     await bench.give(frame(0, motion=()))
     ends = {(b.pipeline, i.outcome, i.reason) for _, b in await bench.batches() for i in b.items}
@@ -142,7 +142,7 @@ async def test_without_motion_from_the_agent_the_full_frame_is_cropped() -> None
     assert [r.box for r in item.regions] == [Box(0, 0, WIDTH, HEIGHT)]
 
 
-async def test_stale_frames_are_shed_on_the_live_lane_only() -> None:
+async def test_stale_frames_are_shed_only_on_the_live_lane() -> None:
     fresh = pipeline("full", freshness_s=2.0, max_items=4)
     bench, late = PrepareBench.of(fresh), PrepareBench.of(fresh, lane="late")
     old, new = bench.clock.now_ns() - 3 * 10**9, bench.clock.now_ns() - 10**9
@@ -156,7 +156,7 @@ async def test_stale_frames_are_shed_on_the_live_lane_only() -> None:
     assert found == [("classify", "late")] * 3
 
 
-async def test_a_replay_has_its_own_lane_and_batches() -> None:
+async def test_frames_of_a_replay_have_their_own_lane_and_batches() -> None:
     bench = PrepareBench.of(FULL)
     await bench.give(frame(0))
     await bench.give(frame(1), sightline_lane=b"replay-again")
@@ -183,7 +183,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("value", "error"), BAD.values(), ids=BAD.keys())
-async def test_a_bad_record_is_parked_and_the_stream_goes_on(value: bytes, error: str) -> None:
+async def test_an_unreadable_record_becomes_a_dead_letter_and_later_records_are_processed(
+    value: bytes, error: str
+) -> None:
     bench = PrepareBench.of(FULL)
     await bench.give(frame(0))
     headers = h.frame_headers([FrameId("gate", 1, 1)], "live")
@@ -202,7 +204,7 @@ async def test_a_bad_record_is_parked_and_the_stream_goes_on(value: bytes, error
     assert await bench.committed() == 3
 
 
-async def test_a_frame_with_a_bad_picture_and_no_motion_is_parked() -> None:
+async def test_a_frame_with_an_unreadable_picture_and_no_motion_becomes_a_dead_letter() -> None:
     bench = PrepareBench.of(MOTION)
     await bench.give(frame(0, motion=(), image=b"garbage"))
     assert await bench.items() == []
@@ -210,7 +212,7 @@ async def test_a_frame_with_a_bad_picture_and_no_motion_is_parked() -> None:
 
 
 @pytest.mark.parametrize("lane", [b"fast", b"replay-" + b"a" * 1_000_000])
-async def test_an_unknown_lane_is_parked(lane: bytes) -> None:
+async def test_a_frame_with_an_unknown_lane_becomes_a_dead_letter(lane: bytes) -> None:
     bench = PrepareBench.of(FULL)
     await bench.give(frame(0), sightline_lane=lane)
     assert await bench.items() == []
@@ -250,7 +252,7 @@ def _zeros(seq: int) -> bytes:
     return bytes(msgpack.packb({**msgpack.unpackb(encode(frame(seq))), "account": account}))
 
 
-async def test_a_frame_too_large_for_any_batch_is_parked_alone() -> None:
+async def test_only_the_frame_that_is_too_large_for_any_batch_becomes_a_dead_letter() -> None:
     bench = PrepareBench.of(pipeline("full", max_items=64), pipeline("also", max_items=64))
     for seq in range(1, 25):
         await bench.give_bytes(
@@ -291,7 +293,7 @@ async def test_a_frame_that_cannot_be_cropped_is_in_no_batch(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", [h.FRAMES, h.LANE, h.ACCOUNT, h.TRACEPARENT, h.PIPELINE])
-async def test_a_header_without_a_value_affects_at_most_one_record(name: str) -> None:
+async def test_a_record_header_without_a_value_affects_at_most_one_record(name: str) -> None:
     bench = PrepareBench.of(FULL)
     for value in (encode(frame(0)), b"garbage"):
         await bench.give_bytes(value, {**h.frame_headers([frame(0).id], "live", TRACE), name: None})  # type: ignore[dict-item]
@@ -310,7 +312,7 @@ async def test_the_log_entry_of_a_parked_record_is_short() -> None:
     assert len(str(entries)) < 1_000
 
 
-async def test_each_noisy_camera_is_filtered_separately() -> None:
+async def test_each_noisy_camera_is_denoised_separately() -> None:
     rng = np.random.default_rng(2)
     bench = PrepareBench.of(
         pipeline("auto", denoise="auto", max_items=1), pipeline("also", denoise="auto", max_items=1)
@@ -369,14 +371,14 @@ async def test_only_pipelines_with_second_models_get_the_encoded_frame_in_their_
     assert [item.attached for item in found["full"].items] == [None, None]
 
 
-async def test_a_frame_without_motion_is_not_attached() -> None:
+async def test_a_frame_without_motion_is_not_attached_to_its_batch() -> None:
     bench = PrepareBench.of(pipeline("cascade", then=THEN, regions="motion"))
     await bench.give(frame(0, motion=()))
     ((_, batch),) = await bench.batches()
     assert (batch.items[0].outcome, batch.items[0].attached, batch.frames) == ("empty", None, b"")
 
 
-async def test_a_frame_that_does_not_fit_into_a_record_beside_its_pixels_is_not_attached(
+async def test_a_frame_is_not_attached_to_its_batch_if_the_record_would_become_too_large(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     small, large = picture(80), picture(90)

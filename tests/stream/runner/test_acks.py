@@ -23,7 +23,7 @@ def _history(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
 
 
 @given(_history())
-def test_the_position_never_passes_an_unfinished_record_and_reaches_the_end(
+def test_the_commit_position_never_passes_an_unfinished_record_and_reaches_the_end(
     history: tuple[int, list[int], list[int]],
 ) -> None:
     start, offsets, order = history
@@ -43,7 +43,7 @@ def test_the_position_never_passes_an_unfinished_record_and_reaches_the_end(
 
 
 @given(_history(), st.randoms())
-def test_the_position_never_passes_an_unfinished_record_when_deliveries_interleave(
+def test_the_commit_position_never_passes_an_unfinished_record_when_deliveries_interleave(
     history: tuple[int, list[int], list[int]], dice: object
 ) -> None:
     start, offsets, _ = history
@@ -77,14 +77,14 @@ def test_finishing_an_offset_that_is_not_open_raises_unknown_offset(offsets: lis
         tracker.finish(offsets)
 
 
-def test_records_in_order_are_accepted() -> None:
+def test_records_that_arrive_in_order_are_accepted() -> None:
     arrivals = Arrivals(3)
     assert [arrivals.take(FetchNumber(3, number)) for number in range(4)] == [True] * 4
     assert arrivals.due == FetchNumber(3, 4)
 
 
 @pytest.mark.parametrize("came", [1, 64])
-def test_a_missing_first_record_raises_records_lost(came: int) -> None:
+def test_a_missing_first_record_of_an_assignment_raises_records_lost(came: int) -> None:
     arrivals = Arrivals(3)
     with pytest.raises(RecordsLost) as lost:
         arrivals.take(FetchNumber(3, came))
@@ -92,7 +92,7 @@ def test_a_missing_first_record_raises_records_lost(came: int) -> None:
     assert arrivals.due == FetchNumber(3, 0)
 
 
-def test_a_gap_and_a_repeat_raise_records_lost() -> None:
+def test_a_gap_or_a_repeat_in_arriving_records_raises_records_lost() -> None:
     arrivals = Arrivals(3)
     arrivals.take(FetchNumber(3, 0))
     for came in (0, 2):
@@ -100,7 +100,7 @@ def test_a_gap_and_a_repeat_raise_records_lost() -> None:
             arrivals.take(FetchNumber(3, came))
 
 
-def test_records_of_another_assignment_are_skipped() -> None:
+def test_records_of_an_earlier_partition_assignment_are_skipped() -> None:
     arrivals = Arrivals(3)
     assert not arrivals.take(FetchNumber(2, 17))
     assert arrivals.take(FetchNumber(3, 0))

@@ -16,7 +16,7 @@ from stream.runner.backpressure import BackPressure, BackPressured, Downstream, 
 DOWNSTREAM = Downstream("engines", BATCHES, 10)
 
 
-def test_a_partition_waits_above_the_maximum_lag_until_half_of_that_lag() -> None:
+def test_a_partition_waits_when_its_downstream_lag_exceeds_the_maximum_until_half_of_it() -> None:
     pressure = BackPressure(10)
     assert pressure.held({0: 10, 1: 11}) == {1}
     assert pressure.held({0: 6, 1: 6}) == {1}
@@ -24,7 +24,7 @@ def test_a_partition_waits_above_the_maximum_lag_until_half_of_that_lag() -> Non
     assert pressure.held({0: 6, 1: 10}) == frozenset()
 
 
-def test_a_partition_that_is_no_longer_assigned_is_forgotten() -> None:
+def test_back_pressure_forgets_a_partition_that_is_no_longer_assigned() -> None:
     pressure = BackPressure(10)
     assert pressure.held({0: 11}) == {0}
     assert pressure.held({}) == frozenset()
@@ -32,7 +32,7 @@ def test_a_partition_that_is_no_longer_assigned_is_forgotten() -> None:
 
 
 @given(st.lists(st.integers(0, 30), max_size=30))
-def test_lag_is_bounded_and_no_partition_waits_below_half_of_the_maximum_lag(lags: list[int]) -> None:
+def test_back_pressure_bounds_the_lag_and_no_partition_waits_below_half_of_the_maximum(lags: list[int]) -> None:
     pressure = BackPressure(10)
     for lag in lags:
         held = bool(pressure.held({0: lag}))
@@ -40,7 +40,7 @@ def test_lag_is_bounded_and_no_partition_waits_below_half_of_the_maximum_lag(lag
         assert not held or lag > 5
 
 
-async def test_lag_counts_retained_records_that_the_group_has_not_committed() -> None:
+async def test_the_downstream_lag_counts_retained_records_that_the_group_has_not_committed() -> None:
     log = MemoryLog(3)
     for partition in range(3):
         for number in range(8):
@@ -51,7 +51,7 @@ async def test_lag_counts_retained_records_that_the_group_has_not_committed() ->
     assert await downstream_lags(log, DOWNSTREAM, [0, 1, 2]) == {0: 8, 1: 3, 2: 2}
 
 
-def test_prepare_waits_for_the_engines_and_analyse_waits_for_no_group() -> None:
+def test_prepare_waits_for_the_lag_of_engines_and_analyse_for_the_lag_of_no_group() -> None:
     for lane, topic in (("live", BATCHES), ("late", "batches.late")):
         stage = PrepareStage(lane, Config({}))  # type: ignore[arg-type]
         assert isinstance(stage, BackPressured)

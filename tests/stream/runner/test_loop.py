@@ -85,7 +85,7 @@ async def rig() -> AsyncIterator[RunnerRig]:
     await rig.runner.revoked()
 
 
-async def test_at_most_two_partitions_open_at_once_until_all_are_open(rig: RunnerRig) -> None:
+async def test_at_most_two_partitions_restore_their_state_at_the_same_time(rig: RunnerRig) -> None:
     await rig.assign()
     for opened in range(PARTITIONS):
         await until(lambda left=PARTITIONS - opened: rig.stage.opening == min(left, OPEN_AT_ONCE))
@@ -94,7 +94,7 @@ async def test_at_most_two_partitions_open_at_once_until_all_are_open(rig: Runne
     assert rig.stage.most == OPEN_AT_ONCE
 
 
-async def test_reading_back_state_counts_as_progress(rig: RunnerRig) -> None:
+async def test_reading_back_state_counts_as_progress_for_the_watchdog(rig: RunnerRig) -> None:
     before = rig.runner.signs().progress
     await rig.assign()
     await until(lambda: rig.stage.opening == OPEN_AT_ONCE)
@@ -104,7 +104,7 @@ async def test_reading_back_state_counts_as_progress(rig: RunnerRig) -> None:
     assert before < during < rig.runner.signs().progress
 
 
-async def test_a_failed_last_heartbeat_does_not_prevent_a_stop(rig: RunnerRig) -> None:
+async def test_a_failed_last_heartbeat_does_not_prevent_a_worker_from_stopping(rig: RunnerRig) -> None:
     await rig.assign()
     rig.member.send_error = OSError("no broker")
     await rig.run_and_stop()
@@ -130,7 +130,9 @@ async def test_a_stop_past_its_deadline_ends_the_process_although_faust_swallows
     assert rig.codes == codes
 
 
-async def test_an_error_ends_the_process_even_if_it_cannot_be_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_ends_the_stream_worker_even_if_the_error_cannot_be_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(loop, "_log", ClosedLogger())
     codes: list[int] = []
     runner = Runner(EchoStage(), KafkaSettings(), MemoryLog(), exit=codes.append)
@@ -141,7 +143,7 @@ async def test_an_error_ends_the_process_even_if_it_cannot_be_logged(monkeypatch
     assert codes == [EXIT_FAILED, EXIT_FAILED]
 
 
-def test_a_restarted_static_member_keeps_its_client_id() -> None:
+def test_a_restarted_static_group_member_keeps_its_client_id() -> None:
     first, second, other = (
         Runner(EchoStage(), KafkaSettings(), MemoryLog(), instance=name, make_member=FakeMember).client_id  # type: ignore[arg-type]
         for name in ("local", "local", "")

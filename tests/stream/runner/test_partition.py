@@ -78,7 +78,7 @@ async def rigs() -> AsyncIterator[Callable[..., LoopRig]]:
 Make = Callable[..., LoopRig]
 
 
-async def test_the_position_advances_in_order_of_the_acknowledgements(rigs: Make) -> None:
+async def test_the_commit_position_advances_only_over_consecutive_acknowledged_records(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 3)
     await until(lambda: len(rig.sent) == 3)
@@ -92,7 +92,7 @@ async def test_the_position_advances_in_order_of_the_acknowledgements(rigs: Make
     assert [int(r.value) for r, _ in rig.sent] == [0, 1, 2]
 
 
-async def test_held_back_records_are_written_at_the_deadline_without_new_records(rigs: Make) -> None:
+async def test_held_back_records_are_written_at_their_deadline_even_without_new_records(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.01))
     rig.offer(0, 2)
     await until(lambda: len(rig.sent) == 2)
@@ -111,7 +111,7 @@ async def test_records_held_back_for_a_window_do_not_count_as_busy(rigs: Make) -
     assert rig.loop.busy == 0
 
 
-async def test_a_failed_send_is_reported_with_its_partition_and_offset(rigs: Make) -> None:
+async def test_a_failed_write_of_output_is_reported_with_its_partition_and_offset(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 1)
     await until(lambda: len(rig.sent) == 1)
@@ -158,7 +158,7 @@ async def test_finishing_a_record_twice_fails_with_unknown_offset(rigs: Make) ->
     assert isinstance(rig.failures[0][0], UnknownOffset)
 
 
-async def test_draining_a_partition_flushes_and_waits_for_acknowledgements(rigs: Make) -> None:
+async def test_draining_a_partition_flushes_its_output_and_waits_for_acknowledgements(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=60.0))
     rig.offer(0, 3)
     await until(lambda: rig.loop.in_flight == 3)
@@ -228,7 +228,7 @@ async def test_dropping_a_partition_finishes_records_already_acknowledged(rigs: 
     assert rig.loop.position == 2
 
 
-async def test_the_number_of_works_in_flight_is_bounded(rigs: Make) -> None:
+async def test_the_number_of_outputs_in_flight_is_bounded(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, partition.IN_FLIGHT_WORKS + 5)
     await until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS and rig.loop.queued == 4)
@@ -236,7 +236,7 @@ async def test_the_number_of_works_in_flight_is_bounded(rigs: Make) -> None:
     await until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS + 1)
 
 
-async def test_bytes_in_flight_are_bounded_but_one_work_is_always_sent(
+async def test_output_bytes_in_flight_are_bounded_but_one_output_is_always_sent(
     rigs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "IN_FLIGHT_BYTES", 0)
@@ -247,7 +247,7 @@ async def test_bytes_in_flight_are_bounded_but_one_work_is_always_sent(
     await until(lambda: len(rig.sent) == 2)
 
 
-async def test_fetching_pauses_at_a_full_queue_and_resumes(rigs: Make) -> None:
+async def test_fetching_of_a_partition_pauses_at_a_full_queue_and_resumes(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, partition.QUEUE_RECORDS)
     assert rig.member.fetching == ["pause"]
@@ -257,7 +257,9 @@ async def test_fetching_pauses_at_a_full_queue_and_resumes(rigs: Make) -> None:
     assert rig.member.fetching == ["pause", "resume"]
 
 
-async def test_fetching_pauses_at_the_byte_limit_of_the_queue(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fetching_of_a_partition_pauses_at_the_byte_limit_of_its_queue(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(partition, "QUEUE_BYTES", 3)
     rig = rigs(EchoStage())
     rig.offer(0, 3)
@@ -274,7 +276,7 @@ async def test_a_partition_is_fetched_from_its_committed_offset(rigs: Make) -> N
     assert rig.member.begun == [(PARTITION, 5, ASSIGNMENT)]
 
 
-async def test_records_that_expire_while_the_loop_runs_are_counted_and_reported(rigs: Make) -> None:
+async def test_records_that_expire_while_a_partition_loop_runs_are_counted_and_reported(rigs: Make) -> None:
     rig = rigs(EchoStage())
     for _ in range(9):
         await rig.log.produce(Outgoing(*PARTITION, b"x"))
@@ -303,7 +305,7 @@ async def test_a_lower_offset_of_a_topic_created_again_ends_the_process_and_is_r
     assert await rig.log.committed("echo", PARTITION) == 0
 
 
-async def test_a_lost_record_fails_the_loop_and_no_commit_passes_it(rigs: Make) -> None:
+async def test_a_lost_record_fails_the_partition_loop_and_no_commit_passes_the_record(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer(0, 2)
     rig.offer_one(64, FetchNumber(ASSIGNMENT, 64))
@@ -315,7 +317,7 @@ async def test_a_lost_record_fails_the_loop_and_no_commit_passes_it(rigs: Make) 
     assert rig.loop.queued == 0
 
 
-async def test_a_commit_passes_gaps_between_offsets(rigs: Make) -> None:
+async def test_the_commit_position_passes_gaps_between_offsets(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer_one(3, FetchNumber(ASSIGNMENT, 0))
     rig.offer_one(9, FetchNumber(ASSIGNMENT, 1))
@@ -344,7 +346,7 @@ async def test_a_partition_of_another_member_is_not_opened(rigs: Make) -> None:
     assert not rig.failures
 
 
-async def test_a_failure_to_begin_fetching_is_reported(rigs: Make) -> None:
+async def test_a_failure_to_begin_fetching_a_partition_is_reported(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.member.begin_error = OSError("no broker")
     await until(lambda: bool(rig.failures))
@@ -352,7 +354,7 @@ async def test_a_failure_to_begin_fetching_is_reported(rigs: Make) -> None:
     assert rig.loop.position is None
 
 
-async def test_a_suspended_loop_processes_no_record_and_still_writes_due_output(rigs: Make) -> None:
+async def test_a_suspended_partition_loop_processes_no_record_and_still_writes_due_output(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=10, delay_s=0.05))
     rig.offer(0, 1)
     await until(lambda: rig.loop.fed == 1)

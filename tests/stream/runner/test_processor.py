@@ -49,7 +49,7 @@ def test_a_record_whose_processing_fails_becomes_a_dead_letter_and_is_finished()
     assert (failure.stage, failure.error, failure.message) == ("failing", "RuntimeError", "bad frame")
 
 
-def test_a_parked_record_is_logged_with_its_offset_and_a_short_error() -> None:
+def test_a_record_that_becomes_a_dead_letter_is_logged_with_its_offset_and_a_short_error() -> None:
     with capture_logs() as entries:
         Failing(RuntimeError("x" * 1_000_000)).process(RECORD)
     (entry,) = entries
@@ -58,7 +58,7 @@ def test_a_parked_record_is_logged_with_its_offset_and_a_short_error() -> None:
     assert len(entry["error"]) == MAX_ERROR_CHARS
 
 
-def test_a_memory_error_is_not_parked_and_ends_the_process() -> None:
+def test_a_memory_error_makes_no_dead_letter_and_ends_the_process() -> None:
     with pytest.raises(MemoryError):
         Failing(MemoryError()).process(RECORD)
 
@@ -69,12 +69,12 @@ def test_an_error_that_is_not_the_fault_of_the_record_ends_the_process() -> None
         EndsByOSError(OSError("store")).process(RECORD)
 
 
-def test_an_error_while_work_is_emitted_ends_the_process() -> None:
+def test_an_error_while_output_is_created_ends_the_process() -> None:
     with pytest.raises(RuntimeError, match="batch"):
         Failing(emit=RuntimeError("batch")).process(RECORD)
 
 
-def test_a_processor_holds_no_record_back_by_default() -> None:
+def test_a_stream_processor_holds_back_no_record_by_default() -> None:
     processor = Failing()
     assert (processor.tick(), processor.flush(), processor.deadline) == ((), (), None)
 

@@ -18,27 +18,27 @@ REBALANCING = Signs(progress=5, waiting=0, rebalancing=True, joined=True)
 OUTSIDE = Signs(progress=0, waiting=0, rebalancing=True, joined=False)
 
 
-def test_an_idle_process_is_not_stalled() -> None:
+def test_the_watchdog_does_not_treat_an_idle_process_as_stalled() -> None:
     detector = StallDetector(0.0)
     assert not detector.check(0.0, IDLE)
     assert not detector.check(100 * STALL_S, IDLE)
 
 
 @pytest.mark.parametrize("signs", [BUSY, REBALANCING])
-def test_a_stall_is_detected_after_its_limit(signs: Signs) -> None:
+def test_the_watchdog_detects_a_stall_after_the_time_limit(signs: Signs) -> None:
     detector = StallDetector(0.0)
     assert not detector.check(1.0, signs)
     assert not detector.check(STALL_S, signs)
     assert "no progress" in detector.check(STALL_S + 1.0, signs)
 
 
-def test_progress_restarts_the_time_limit() -> None:
+def test_progress_restarts_the_time_limit_of_the_watchdog() -> None:
     detector = StallDetector(0.0)
     for step in range(20):
         assert not detector.check(step * STALL_S / 2, Signs(step, 3, rebalancing=False, joined=True))
 
 
-def test_work_after_idle_time_has_the_full_limit() -> None:
+def test_work_after_idle_time_has_the_full_time_limit_of_the_watchdog() -> None:
     detector = StallDetector(0.0)
     detector.check(10 * STALL_S, IDLE)
     assert not detector.check(10 * STALL_S + 1.0, BUSY)
@@ -46,7 +46,7 @@ def test_work_after_idle_time_has_the_full_limit() -> None:
     assert detector.check(11 * STALL_S + 1.0, BUSY)
 
 
-def test_a_missing_assignment_is_detected_after_its_limit() -> None:
+def test_the_watchdog_detects_a_missing_partition_assignment_after_the_time_limit() -> None:
     detector = StallDetector(0.0)
     assert not detector.check(JOIN_S - 1.0, OUTSIDE)
     assert "no partition was assigned" in detector.check(JOIN_S, OUTSIDE)
@@ -92,7 +92,7 @@ def test_the_watchdog_reports_once_from_its_own_thread(monkeypatch: pytest.Monke
     assert threading.main_thread() not in rig.threads
 
 
-def test_a_single_failed_check_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_failed_check_of_the_watchdog_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     def signs(check: int) -> Signs:
         if check % MAX_FAILED_CHECKS:
             raise AssertionError
@@ -105,7 +105,7 @@ def test_a_single_failed_check_is_ignored(monkeypatch: pytest.MonkeyPatch) -> No
     assert rig.checks > MAX_FAILED_CHECKS
 
 
-def test_repeated_failed_checks_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_failed_checks_of_the_watchdog_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def signs(check: int) -> Signs:
         raise AssertionError("no position")
 

@@ -61,7 +61,9 @@ def readings(
     values=st.lists(st.floats(-30, 90), min_size=1, max_size=120),
     cuts=st.lists(st.integers(0, 120), max_size=6),
 )
-def test_windows_do_not_depend_on_the_columns_of_their_readings(values: list[float], cuts: list[int]) -> None:
+def test_windows_of_readings_do_not_depend_on_how_readings_are_split_into_records(
+    values: list[float], cuts: list[int]
+) -> None:
     rows = [(i * STEP_NS, v) for i, v in enumerate(values)]
     whole = TumblingWindows(1.0).add(rows)
     edges = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
@@ -101,17 +103,17 @@ def lower_epoch_dropped(columns: int, pause_s: float) -> int:
     return cleaner.dropped["old-epoch"]
 
 
-def test_readings_of_a_lower_epoch_count_when_the_present_epoch_is_silent() -> None:
+def test_readings_of_a_lower_epoch_are_accepted_when_the_present_epoch_is_silent() -> None:
     """A new spool or a corrected clock gives a sensor a lower epoch than before."""
     assert lower_epoch_dropped(columns=10, pause_s=QUIET_S) == 0
     assert lower_epoch_dropped(columns=10, pause_s=QUIET_S - 1) == 10
 
 
-def test_readings_of_a_lower_epoch_count_after_enough_consecutive_records() -> None:
+def test_readings_of_a_lower_epoch_are_accepted_after_enough_consecutive_records() -> None:
     assert lower_epoch_dropped(columns=2 * RUN_RECORDS, pause_s=0.0) == RUN_RECORDS - 1
 
 
-def test_records_of_an_older_epoch_among_records_of_the_present_epoch_are_ignored() -> None:
+def test_sensor_records_of_an_older_epoch_among_those_of_the_present_epoch_are_ignored() -> None:
     cleaner = Cleaner(SENSOR)
     for seq in range(2 * RUN_RECORDS):
         assert cleaner.clean(readings(seq, [20.0], epoch=7), 0)
@@ -134,7 +136,7 @@ def rows(first_ns: int, count: int, value: float = 20.0) -> list[tuple[int, floa
     return [(first_ns + i * STEP_NS, value) for i in range(count)]
 
 
-def test_windows_restart_after_a_fixed_number_of_late_readings() -> None:
+def test_windows_of_readings_restart_after_a_fixed_number_of_late_readings() -> None:
     windows = TumblingWindows(1.0)
     assert len(windows.add(rows(HOUR_NS, 100))) == 8
     closed = windows.add(rows(0, LATE_IN_A_ROW + 50))
@@ -151,7 +153,7 @@ def test_late_readings_between_timely_readings_do_not_restart_the_windows() -> N
     assert (windows.late, windows.set_back) == (2 * LATE_IN_A_ROW, 0)
 
 
-def test_a_new_epoch_continues_the_open_window_or_restarts_at_an_earlier_time() -> None:
+def test_readings_of_a_new_epoch_continue_the_open_window_or_restart_it_at_an_earlier_time() -> None:
     windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 25))
     windows.begin_epoch()
@@ -174,7 +176,7 @@ async def events_of(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
     return found
 
 
-async def test_a_breach_is_reported_once_and_again_after_a_window_inside_the_bounds() -> None:
+async def test_a_threshold_breach_is_reported_once_and_again_after_a_window_inside_the_bounds() -> None:
     log = MemoryLog(partitions=1)
     values = [20.0] * 30 + [70.0] * 30 + [20.0] * 30 + [70.0] * 30 + [20.0] * 30
     for seq in range(0, len(values), 7):
@@ -205,7 +207,7 @@ TWO = Config({entry.key: entry for entry in (SENSOR, RULE, SLOW, SLOW_RULE)})
 SECOND_NS = 10**9
 
 
-async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_one_that_writes_each_second(
+async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_a_frequent_sensor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The broker's clock follows the capture. The slow sensor is hot from 150 s on, and makes one event."""
@@ -283,7 +285,7 @@ async def test_a_restarted_device_with_its_clock_set_back_makes_events() -> None
     assert [event.data.captured_ns for event in await events_after(log, 0)] == [0]
 
 
-async def test_readings_that_fail_are_parked_and_the_next_ones_are_processed(
+async def test_readings_that_cannot_be_processed_become_a_dead_letter_and_the_next_are_processed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = MemoryLog(partitions=1)
@@ -304,7 +306,9 @@ async def test_readings_that_fail_are_parked_and_the_next_ones_are_processed(
     assert await events_after(log, 5) == []  # a restart reads the failing readings again, and ignores the error
 
 
-async def test_a_memory_error_ends_the_process_and_parks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_memory_error_ends_the_sense_process_and_makes_no_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0]))))
 
@@ -318,7 +322,7 @@ async def test_a_memory_error_ends_the_process_and_parks_nothing(monkeypatch: py
         await events_after(log, 1)
 
 
-async def test_a_breach_continues_over_restarts_of_the_device_and_of_the_stage() -> None:
+async def test_a_threshold_breach_continues_over_restarts_of_the_device_and_of_the_worker() -> None:
     log = MemoryLog(partitions=1, clock=ManualClock())
     for second in range(20):
         hot = readings(0, [70.0] * 10, epoch=1 + second, first_ns=second * SECOND_NS)
@@ -336,7 +340,7 @@ async def written(log: MemoryLog) -> list[Event]:
     return [decode_json(Event, record.value) async for record in log.read(EVENTS, 0, 0, stop)]
 
 
-async def test_a_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_window() -> None:
+async def test_a_threshold_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_window() -> None:
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
@@ -353,7 +357,7 @@ async def test_a_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_
     assert await written(log) == [event]
 
 
-async def test_readings_that_a_broken_link_has_delayed_still_count_after_the_deadline() -> None:
+async def test_readings_that_a_broken_link_delayed_past_the_window_deadline_still_count() -> None:
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
@@ -380,7 +384,9 @@ async def test_a_restart_reports_the_last_window_of_a_silent_sensor_once() -> No
         assert len(await written(log)) == 1
 
 
-async def test_a_rule_that_fails_at_the_deadline_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rule_that_fails_at_the_window_deadline_does_not_end_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def breaks(*_: Any) -> None:
         raise ArithmeticError("once")
 
@@ -405,7 +411,7 @@ async def test_a_rule_that_fails_at_the_deadline_does_not_end_the_process(monkey
         (1.5e-14, {"above": 1e-14}, "is 1.5e-14 A, above 1e-14"),
     ],
 )
-def test_the_text_of_an_event_has_enough_digits_to_show_the_breach(
+def test_the_text_of_a_threshold_event_has_enough_digits_to_show_the_breach(
     mean: float, bounds: dict[str, float], text: str
 ) -> None:
     config = SENSOR.model_copy(update={"quantity": "current", "unit": "A"})

@@ -48,7 +48,7 @@ def test_applying_a_site_leaves_the_entries_of_another_site_unchanged() -> None:
     assert without == north
 
 
-def test_a_shared_entry_is_removed_with_its_last_site() -> None:
+def test_a_config_entry_of_several_sites_is_removed_with_its_last_site() -> None:
     topic = applied(applied({}, NORTH), SOUTH)
     assert topic["pipeline/cars"].model_dump()["sites"] == ("north", "south")
     topic = applied(topic, Site(name="north"))
@@ -56,7 +56,7 @@ def test_a_shared_entry_is_removed_with_its_last_site() -> None:
     assert applied(topic, Site(name="south")) == {}
 
 
-def test_the_changed_fields_of_an_entry_are_listed() -> None:
+def test_the_changed_fields_of_a_config_entry_are_listed() -> None:
     topic = applied({}, NORTH)
     faster = NORTH.model_copy(update={"cameras": (NORTH.cameras[0].model_copy(update={"fps": 3.0}),)})
     found = site_changes(faster, topic)
@@ -90,7 +90,7 @@ def test_a_shared_pipeline_changes_for_both_sites_only_with_take_over() -> None:
     assert after(topic, found)["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
 
-def test_pins_and_entries_of_no_site_are_kept_and_entries_of_no_site_are_listed() -> None:
+def test_applying_a_site_keeps_pins_and_entries_of_no_site_and_lists_entries_of_no_site() -> None:
     pin = PinConfig(name="gate", partition=3)
     old = LINE.model_copy(update={"name": "old"})
     topic: Topic = {pin.key: pin, old.key: old, CARS.key: CARS}
@@ -100,7 +100,7 @@ def test_pins_and_entries_of_no_site_are_kept_and_entries_of_no_site_are_listed(
     assert set(after(topic, found)) >= {pin.key, old.key}
 
 
-def test_an_invalid_entry_is_written_again_even_if_the_last_valid_entry_is_equal() -> None:
+def test_an_invalid_config_entry_is_written_again_even_if_the_last_valid_entry_is_equal() -> None:
     topic = applied({}, NORTH)
     assert set(site_changes(NORTH, topic, refused=["camera/gate"]).changed) == {"camera/gate"}
     assert set(site_changes(NORTH, {}, refused=["camera/gate"]).changed) == {"camera/gate"}
@@ -125,7 +125,7 @@ _sites = st.builds(
 
 
 @given(st.lists(_sites, max_size=8))
-def test_the_topic_is_the_union_of_the_last_version_of_each_site(applications: list[Site]) -> None:
+def test_the_config_topic_has_the_union_of_the_last_version_of_each_site(applications: list[Site]) -> None:
     topic: Topic = {}
     for site in applications:
         topic = applied(topic, site)

@@ -25,7 +25,7 @@ def json_of(camera: CameraConfig) -> bytes:
 
 
 class TestView:
-    def test_the_newest_entry_is_used_until_its_tombstone(self) -> None:
+    def test_the_newest_entry_of_a_config_key_is_used_until_its_tombstone(self) -> None:
         view = ConfigView()
         for _ in range(2):
             view.apply(GATE.key, json_of(GATE))
@@ -34,7 +34,7 @@ class TestView:
             view.apply(GATE.key, b"")
             assert view.config.of(CameraConfig) == ()
 
-    def test_an_invalid_entry_is_refused_and_the_last_valid_entry_is_used(self) -> None:
+    def test_an_invalid_config_entry_is_refused_and_the_last_valid_entry_is_used(self) -> None:
         view = ConfigView({GATE.key: GATE})
         view.apply(GATE.key, b'{"name": "gate", "source": "device:0", "fps": -1}')
         assert view.config.of(CameraConfig) == (GATE,)
@@ -43,7 +43,7 @@ class TestView:
         view.apply(GATE.key, json_of(GATE))
         assert view.config.refused == {}
 
-    def test_an_entry_under_the_key_of_another_entry_is_refused(self) -> None:
+    def test_a_config_entry_under_the_key_of_another_entry_is_refused(self) -> None:
         view = ConfigView()
         view.apply(YARD.key, json_of(GATE))
         assert view.config.entries == {}
@@ -55,7 +55,7 @@ class TestView:
         view.apply(key, b"\xff\x00")
         assert view.config.entries == {}
 
-    def test_a_complete_reread_removes_missing_entries_except_those_under_refused_keys(self) -> None:
+    def test_rereading_the_config_topic_removes_missing_entries_except_under_refused_keys(self) -> None:
         """Compaction deletes a removed entry, and after a day its tombstone too."""
         view = ConfigView({GATE.key: GATE, YARD.key: YARD})
         view.begin_reading()
@@ -63,7 +63,7 @@ class TestView:
         view.finish_reading()
         assert view.config.of(CameraConfig) == (GATE,)
 
-    def test_only_keys_with_a_tombstone_are_listed_as_removed(self) -> None:
+    def test_only_config_keys_with_a_tombstone_are_listed_as_removed(self) -> None:
         view = ConfigView({GATE.key: GATE, YARD.key: YARD})
         view.begin_reading()
         view.apply(YARD.key, b"")
@@ -72,7 +72,7 @@ class TestView:
         view.apply(YARD.key, json_of(YARD))
         assert view.removed == frozenset()
 
-    def test_a_repeated_refusal_is_logged_once_and_shortened(self) -> None:
+    def test_a_repeated_refusal_of_a_config_entry_is_logged_once_and_shortened(self) -> None:
         view, bad = ConfigView(), b'{"name": "gate", "source": "x", "fps": "' + b"1" * 10**6 + b'x"}'
         with capture_logs() as logged:
             for _ in range(3):
@@ -90,7 +90,7 @@ async def changes_of(log: MemoryLog, view: ConfigView) -> asyncio.Queue[ConfigVi
     return changes
 
 
-async def test_the_follower_reports_each_change() -> None:
+async def test_the_config_follower_reports_each_change() -> None:
     log, view = MemoryLog(), ConfigView()
     await publish(log, [GATE, YARD])
     changes = await changes_of(log, view)
@@ -105,7 +105,7 @@ async def test_the_follower_reports_each_change() -> None:
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_the_follower_reports_an_empty_topic_once() -> None:
+async def test_the_config_follower_reports_an_empty_topic_once() -> None:
     log = MemoryLog()
     changes = await changes_of(log, ConfigView({GATE.key: GATE}))
     async with asyncio.timeout(60):
@@ -117,7 +117,7 @@ async def test_the_follower_reports_an_empty_topic_once() -> None:
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("gone"), ConfigError("environment", "FILE", "x", "a password")])
-async def test_the_follower_retries_a_log_that_does_not_answer(error: Exception) -> None:
+async def test_the_config_follower_retries_a_log_that_does_not_answer(error: Exception) -> None:
     log, tries, plain = MemoryLog(), 0, MemoryLog.ends
 
     async def ends(topic: str) -> object:
@@ -135,7 +135,7 @@ async def test_the_follower_retries_a_log_that_does_not_answer(error: Exception)
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_a_change_read_before_an_outage_is_reported_after_it() -> None:
+async def test_a_config_change_read_before_an_outage_is_reported_after_the_outage() -> None:
     log, plain, broken = MemoryLog(), MemoryLog.read, asyncio.Event()
 
     async def read(topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
@@ -156,7 +156,7 @@ async def test_a_change_read_before_an_outage_is_reported_after_it() -> None:
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> None:
+async def test_a_config_topic_that_was_created_again_is_read_from_its_beginning() -> None:
     log = MemoryLog()
     await publish(log, [GATE, GATE, YARD])
     changes = await changes_of(log, ConfigView())
@@ -168,7 +168,7 @@ async def test_a_topic_that_was_created_again_is_read_from_its_beginning() -> No
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_an_outage_is_logged_at_its_begin_and_end_and_each_retry_opens_a_new_log() -> None:
+async def test_an_outage_of_the_config_topic_is_logged_twice_and_each_retry_opens_a_new_log() -> None:
     """A client keeps its first password, so only a new client uses a rotated one."""
     made: list[MemoryLog] = []
     view, changes = ConfigView(), asyncio.Queue[ConfigView]()

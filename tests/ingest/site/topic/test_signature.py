@@ -50,7 +50,7 @@ def entries(view: ConfigView) -> list[ConfigEntry]:
     return [entry for _, entry in sorted(view.config.entries.items())]
 
 
-async def test_signed_entries_and_removals_are_accepted(log: MemoryLog, signer: ConfigSigner) -> None:
+async def test_signed_config_entries_and_removals_are_accepted(log: MemoryLog, signer: ConfigSigner) -> None:
     await publish(log, [GATE, YARD], signer=signer)
     await commit(await log.writer(WRITER), [MOVED], [YARD.key], signer)
     config = await read(log, trust=signer.trust())
@@ -58,7 +58,7 @@ async def test_signed_entries_and_removals_are_accepted(log: MemoryLog, signer: 
     assert config.signed_at == signer.after
 
 
-async def test_unsigned_entries_and_removals_are_refused_and_the_signed_entries_stay(
+async def test_unsigned_config_entries_and_removals_are_refused_and_signed_entries_stay(
     log: MemoryLog, signer: ConfigSigner
 ) -> None:
     await publish(log, [GATE, YARD], signer=signer)
@@ -69,13 +69,13 @@ async def test_unsigned_entries_and_removals_are_refused_and_the_signed_entries_
     assert "expected a signature. Run `sightline config apply --sign-key`" in config.refused[YARD.key]
 
 
-async def test_without_a_public_key_unsigned_entries_are_accepted(log: MemoryLog) -> None:
+async def test_without_a_public_key_unsigned_config_entries_are_accepted(log: MemoryLog) -> None:
     await publish(log, [GATE])
     assert (await read(log)).entries == {GATE.key: GATE}
 
 
 @pytest.mark.parametrize("field", ["value", "key", "time", "signature", "signer"])
-async def test_a_signature_covers_key_value_and_time(
+async def test_the_signature_of_a_config_entry_covers_key_value_and_time(
     log: MemoryLog, signer: ConfigSigner, tmp_path: Path, field: str
 ) -> None:
     await publish(log, [GATE], signer=signer)
@@ -99,13 +99,15 @@ async def test_a_signature_covers_key_value_and_time(
 
 
 @pytest.mark.parametrize("stamp", [b"", b"-1", "²".encode(), b"\xff", b"1" * 5000])
-def test_an_unreadable_time_is_refused(signer: ConfigSigner, stamp: bytes) -> None:
+def test_a_config_entry_with_an_unreadable_signature_time_is_refused(signer: ConfigSigner, stamp: bytes) -> None:
     headers = signer.headers(GATE.key, b"x") | {signature.SIGNED_AT: stamp}
     with pytest.raises(ConfigError):
         signer.trust().check(GATE.key, b"x", headers)
 
 
-async def test_an_old_entry_that_is_written_again_is_stale(log: MemoryLog, signer: ConfigSigner) -> None:
+async def test_an_old_signed_config_entry_that_is_written_again_is_refused_as_stale(
+    log: MemoryLog, signer: ConfigSigner
+) -> None:
     view = ConfigView(trust=signer.trust())
     reader = ConfigReader(log, view)
     await publish(log, [GATE, MOVED, YARD], removed=[YARD.key], signer=signer)
@@ -125,7 +127,7 @@ async def test_an_old_entry_that_is_written_again_is_stale(log: MemoryLog, signe
     assert list(view.config.refused) == [YARD.key]
 
 
-async def test_saved_signature_times_refuse_a_stale_entry_after_a_restart(
+async def test_a_stale_config_entry_is_refused_after_a_restart_because_signature_times_are_saved(
     log: MemoryLog, signer: ConfigSigner
 ) -> None:
     """Compaction has deleted the newer entry, so that the topic alone would not show that the entry is stale."""
@@ -141,7 +143,7 @@ async def test_saved_signature_times_refuse_a_stale_entry_after_a_restart(
     assert list(view.config.refused) == [GATE.key]
 
 
-async def test_an_entry_that_disappears_without_a_signed_removal_stays(signer: ConfigSigner) -> None:
+async def test_a_config_entry_that_disappears_without_a_signed_removal_stays_in_use(signer: ConfigSigner) -> None:
     view = ConfigView({GATE.key: GATE}, trust=signer.trust())
     await ConfigReader(MemoryLog(), view).catch_up()
     assert entries(view) == [GATE]

@@ -37,11 +37,11 @@ def log() -> MemoryLog:
     return MemoryLog()
 
 
-async def test_an_empty_topic_is_an_empty_configuration(log: MemoryLog) -> None:
+async def test_an_empty_config_topic_gives_an_empty_configuration(log: MemoryLog) -> None:
     assert await read(log) == Config({})
 
 
-async def test_entries_of_one_kind_are_sorted_by_name(log: MemoryLog) -> None:
+async def test_config_entries_of_one_kind_are_sorted_by_name(log: MemoryLog) -> None:
     await publish(log, [YARD, GATE, CARS, ZONE, LINE, SENSOR, HOT, PAGER, PinConfig(name="gate", partition=3)])
     config = await read(log, validate=validated)
     assert config.of(CameraConfig) == (GATE, YARD)
@@ -53,7 +53,7 @@ async def test_entries_of_one_kind_are_sorted_by_name(log: MemoryLog) -> None:
     assert config.pins == {"gate": 3}
 
 
-async def test_the_newest_record_of_a_key_is_used(log: MemoryLog) -> None:
+async def test_the_newest_record_of_a_config_key_is_used(log: MemoryLog) -> None:
     await publish(log, [GATE, YARD])
     changed = GATE.model_copy(update={"fps": 3.0})
     await publish(log, [changed], removed=[YARD.key])
@@ -62,13 +62,13 @@ async def test_the_newest_record_of_a_key_is_used(log: MemoryLog) -> None:
     assert (await read(log)).of(CameraConfig) == (changed, YARD)
 
 
-async def test_a_compacted_topic_is_read_completely(log: MemoryLog) -> None:
+async def test_a_compacted_config_topic_is_read_completely(log: MemoryLog) -> None:
     await publish(log, [GATE, GATE, YARD])
     log.forget(TopicPartition(CONFIG, 0), 1)
     assert (await read(log)).of(CameraConfig) == (GATE, YARD)
 
 
-async def test_an_invalid_entry_is_logged_and_counted_and_the_other_entries_are_read(log: MemoryLog) -> None:
+async def test_an_invalid_config_entry_is_logged_and_counted_and_other_entries_are_read(log: MemoryLog) -> None:
     await publish(log, [GATE, CARS])
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "gate"}', key=b"camera/gate"))
     await log.produce(Outgoing(CONFIG, 0, b'{"name": "yard"}', key=b"camera/yard"))
@@ -83,7 +83,7 @@ async def test_an_invalid_entry_is_logged_and_counted_and_the_other_entries_are_
     assert registry.get_sample_value("sightline_config_refused_entries") == 2
 
 
-async def test_an_invalid_entry_that_was_replaced_is_not_logged(log: MemoryLog) -> None:
+async def test_an_invalid_config_entry_that_was_replaced_is_not_logged(log: MemoryLog) -> None:
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
     await publish(log, [GATE])
     with capture_logs() as logged:
@@ -91,7 +91,7 @@ async def test_an_invalid_entry_that_was_replaced_is_not_logged(log: MemoryLog) 
     assert logged == []
 
 
-async def test_a_valid_entry_or_tombstone_replaces_an_invalid_entry(log: MemoryLog) -> None:
+async def test_a_valid_config_entry_or_tombstone_replaces_an_invalid_entry(log: MemoryLog) -> None:
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/gate"))
     await log.produce(Outgoing(CONFIG, 0, b"{}", key=b"camera/yard"))
     await publish(log, [GATE], removed=[YARD.key])

@@ -53,7 +53,7 @@ def indices(state: CountWatch, counts: Iterable[int]) -> list[int]:
     return [n for n, _ in watched(state, counts)]
 
 
-def test_an_occurrence_is_reported_once_when_the_bound_has_held_for_the_time_for_s() -> None:
+def test_a_count_is_reported_once_after_it_has_met_its_bound_for_the_configured_time() -> None:
     ((index, (happening, number)),) = watched(RULE.watch(640, 360), [2, 2, *[3] * 30])
     assert (index, number) == (12, 1)
     assert happening.summary == "3 person in yard for 5.0 s, at least 3"
@@ -61,13 +61,13 @@ def test_an_occurrence_is_reported_once_when_the_bound_has_held_for_the_time_for
     assert (happening.track, happening.label, happening.occurrence) == (None, "person", f"1-{10**9}")
 
 
-def test_count_rule_with_at_most_0_reports_an_empty_zone() -> None:
+def test_a_count_rule_with_at_most_0_reports_an_empty_zone() -> None:
     empty = CountRule(name="desk", camera="c", pipeline="p", polygon=SQUARE, at_most=0, for_s=2.0)
     ((index, (happening, _)),) = watched(empty.watch(640, 360), [1, 1, *[0] * 20])
     assert (index, happening.summary) == (6, "0 objects in desk for 2.0 s, at most 0")
 
 
-def test_count_rule_counts_only_its_own_tracks_inside_its_polygon() -> None:
+def test_a_count_rule_counts_only_matching_tracks_inside_its_polygon() -> None:
     state = RULE.watch(640, 360)
     others = [*persons(3, x=300.0), track(150.0, 150.0, "car"), track(150.0, 150.0, "far", "person", score=0.1)]
     for n in range(30):
@@ -76,7 +76,7 @@ def test_count_rule_counts_only_its_own_tracks_inside_its_polygon() -> None:
     assert sum(len(state.observe(scene(20 + n * STEP_S, *resting, gap_s=STEP_S), ())) for n in range(30)) == 1
 
 
-def test_a_flickering_count_is_one_occurrence_and_a_falling_and_rising_count_is_two() -> None:
+def test_a_flickering_count_is_reported_once_and_a_count_that_falls_and_rises_again_twice() -> None:
     flicker = [3] * 6 + [2] * (SETTLE_FRAMES - 1) + [3] * 30
     assert indices(RULE.watch(640, 360), flicker) == [10]
     falls = [*[3] * 15, *[2] * SETTLE_FRAMES, *[3] * 15]
@@ -85,17 +85,17 @@ def test_a_flickering_count_is_one_occurrence_and_a_falling_and_rising_count_is_
     assert first[1][0].occurrence != second[1][0].occurrence
 
 
-def test_count_that_holds_shorter_than_for_s_is_not_reported() -> None:
+def test_a_count_that_meets_its_bound_for_less_than_the_configured_time_is_not_reported() -> None:
     assert indices(RULE.watch(640, 360), [*[3] * 10, *[2] * SETTLE_FRAMES] * 3) == []
 
 
-def test_a_bound_that_holds_for_a_single_frame_is_not_reported() -> None:
+def test_a_count_that_meets_its_bound_in_a_single_frame_is_not_reported() -> None:
     now = rule(for_s=0.0)
     assert indices(now.watch(640, 360), [2, 3, 2, 2, 2, 3, 2, 2, 2]) == []
     assert indices(now.watch(640, 360), [2, 3, 3, 3, 3]) == [SETTLE_FRAMES]
 
 
-def test_a_reported_occurrence_ends_only_beyond_the_hysteresis() -> None:
+def test_a_reported_count_ends_only_beyond_the_hysteresis() -> None:
     sways = [*[3] * 15, *[2] * 15, *[3] * 15, *[1] * SETTLE_FRAMES, *[3] * 15]
     assert indices(rule(hysteresis=1).watch(640, 360), sways) == [10, 45 + SETTLE_FRAMES + 10]
     assert indices(rule().watch(640, 360), sways) == [10, 40, 45 + SETTLE_FRAMES + 10]
@@ -105,21 +105,23 @@ def test_hysteresis_does_not_widen_the_bound_before_a_count_is_reported() -> Non
     assert indices(rule(hysteresis=1).watch(640, 360), [3, 3, 3, *[2] * 30]) == []
 
 
-def test_an_occurrence_during_the_cooldown_is_reported_afterwards_if_it_still_lasts() -> None:
+def test_a_count_that_meets_its_bound_during_the_cooldown_is_reported_afterwards_if_it_lasts() -> None:
     """The first occurrence is reported at 5 s, and the cooldown ends at 65 s."""
     again = [*[3] * 15, *[0] * SETTLE_FRAMES, *[3] * 20, *[0] * SETTLE_FRAMES, *[3] * 120]
     assert indices(rule(cooldown_s=60.0).watch(640, 360), again) == [10, 130]
 
 
 @pytest.mark.parametrize(("gap_s", "index"), [(LOST_S, 10), (LOST_S + 0.1, 15)])
-def test_gap_of_unseen_frames_restarts_the_time_of_a_count(gap_s: float, index: int) -> None:
+def test_a_gap_of_unseen_frames_restarts_the_time_for_which_a_count_has_met_its_bound(
+    gap_s: float, index: int
+) -> None:
     state = RULE.watch(640, 360)
     gaps = [gap_s if n == 5 else STEP_S for n in range(30)]
     found = [state.observe(scene(n * STEP_S, *persons(3), gap_s=gap), ()) for n, gap in enumerate(gaps)]
     assert [n for n, one in enumerate(found) if one] == [index]
 
 
-def test_gap_of_unseen_frames_does_not_end_a_reported_occurrence() -> None:
+def test_a_gap_of_unseen_frames_does_not_end_a_reported_count() -> None:
     state = RULE.watch(640, 360)
     assert len(watched(state, [3] * 15)) == 1
     assert state.observe(scene(100.0, gap_s=92.0), ()) == []  # no track is confirmed yet
@@ -127,7 +129,7 @@ def test_gap_of_unseen_frames_does_not_end_a_reported_occurrence() -> None:
 
 
 @pytest.mark.parametrize("bounds", [{}, {"at_least": 2, "at_most": 5}, {"at_least": 0}, {"at_most": -1}])
-def test_a_rule_without_exactly_one_bound_is_refused(bounds: dict[str, int]) -> None:
+def test_a_count_rule_without_exactly_one_bound_is_refused(bounds: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         CountRule(name="r", camera="c", pipeline="p", polygon=SQUARE, **bounds)
 
@@ -197,7 +199,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("cut", [20, 150, 212, 300, 900])
-async def test_a_restart_at_any_record_reports_the_same_occurrence_under_the_same_id(cut: int) -> None:
+async def test_a_restart_at_any_record_reports_the_same_count_under_the_same_event_id(cut: int) -> None:
     log = await log_of(1200)
     (whole,) = await events(log, 0, 1200)
     assert (whole.type, whole.data.details) == ("sightline.zone.count", {"count": 3, "lasted_s": 100.0})
@@ -212,7 +214,7 @@ async def test_an_event_that_a_killed_process_wrote_after_its_last_commit_is_not
     assert await events(log, 200, 300) == []
 
 
-def test_only_objects_with_the_wanted_attribute_count() -> None:
+def test_a_count_rule_counts_only_objects_with_the_configured_attribute() -> None:
     vans = rule(labels=("car",), attributes={"type": "van"}, at_least=2, for_s=1.0)
     others = [track(150, 190, "a", "car", type="sedan"), track(150, 195, "b", "car")]
     state, found = vans.watch(640, 360), []
@@ -235,13 +237,13 @@ def test_only_objects_with_the_wanted_attribute_count() -> None:
         ({}, True),
     ],
 )
-def test_a_rule_applies_to_a_track_when_every_attribute_has_one_of_its_labels(
+def test_a_rule_applies_to_a_track_if_each_attribute_has_one_of_the_configured_labels(
     attributes: dict[str, Any], matches: bool
 ) -> None:
     wanted = rule(attributes=attributes)
     assert wanted.applies_to(track(150, 150, label="person", type="van")) == matches
 
 
-def test_an_attribute_without_a_label_is_refused() -> None:
+def test_a_rule_attribute_without_a_label_is_refused() -> None:
     with pytest.raises(ValidationError):
         rule(attributes={"type": []})

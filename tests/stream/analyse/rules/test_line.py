@@ -25,7 +25,7 @@ def walk(counter: LineCounter, xs: list[float], track: str = "t", y: float = 180
     return [d for x in xs if (d := counter.step(track, (x, y)))]
 
 
-def test_one_pass_is_one_crossing_with_its_direction() -> None:
+def test_one_pass_of_an_object_over_a_line_is_one_crossing_with_a_direction() -> None:
     assert walk(LineCounter(*UP, DIAGONAL_PX), [100.0 + 20 * i for i in range(25)]) == [FORWARD]
     assert walk(LineCounter(*UP, DIAGONAL_PX), [600.0 - 20 * i for i in range(25)]) == [BACKWARD]
 
@@ -53,14 +53,14 @@ def test_an_object_that_trembles_on_the_line_and_goes_back_is_not_counted(jitter
 
 
 @given(at=st.integers(1, 20))
-def test_one_false_box_beyond_the_line_is_not_counted(at: int) -> None:
+def test_one_false_detection_beyond_the_line_is_not_counted_as_a_crossing(at: int) -> None:
     xs = [200.0] * 22
     xs[at] = 420.0
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == []
 
 
 @given(passes=st.integers(1, 8))
-def test_every_pass_is_counted_with_alternating_directions(passes: int) -> None:
+def test_every_pass_of_an_object_that_goes_to_and_fro_is_a_crossing_in_its_direction(passes: int) -> None:
     xs = [200.0] * 3
     for number in range(passes):
         xs += [440.0 if number % 2 == 0 else 200.0] * 3
@@ -96,7 +96,7 @@ SHORT = (320.0, 200.0), (320.0, 100.0)
         ([(300, 150), (320, 150), (340, 150), (345, 150)], [FORWARD]),  # a frame on the line itself
     ],
 )
-def test_a_path_crosses_only_if_it_passes_between_the_ends_of_the_line(
+def test_a_path_crosses_a_line_only_if_it_passes_between_the_ends_of_the_line(
     way: list[tuple[float, float]], crossed: list[str]
 ) -> None:
     counter = LineCounter(*SHORT, DIAGONAL_PX)
@@ -117,7 +117,7 @@ def visits(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
 
 
 @given(stays=visits())
-def test_a_random_path_crosses_if_it_passes_between_the_ends_of_the_line(
+def test_a_random_path_crosses_a_line_if_it_passes_between_the_ends_of_the_line(
     stays: list[list[tuple[int, int]]],
 ) -> None:
     expected = []
@@ -138,7 +138,7 @@ def test_a_random_path_crosses_if_it_passes_between_the_ends_of_the_line(
     start=st.tuples(st.integers(200, 310), height),
     stop=st.tuples(st.integers(330, 440), height),
 )
-def test_a_trembling_box_is_counted_if_its_path_goes_through_the_line_and_not_round_an_end(
+def test_a_trembling_box_crosses_if_its_path_goes_through_the_line_and_not_round_an_end(
     trembling: list[tuple[int, int]], start: tuple[int, int], stop: tuple[int, int]
 ) -> None:
     way = [start, *trembling, stop]
@@ -164,7 +164,7 @@ def test_a_crossing_waits_for_a_limited_time_for_the_label_of_its_track(car_from
     assert [one[0].details for one in found] == [{"direction": FORWARD}] * crossed
 
 
-def test_a_track_at_rest_crosses_no_line() -> None:
+def test_a_stationary_track_crosses_no_line() -> None:
     rule = LineRule(name="r", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
     for at_rest in (False, True):
         watch = rule.watch(640, 360)

@@ -127,7 +127,7 @@ def test_a_visit_ends_when_the_agent_no_longer_lists_the_car() -> None:
     assert events_of([*parked(), *busy(6.0, 29.0, resting=(place(STOP),)), *busy(29.0, 80.0, resting=())]) == []
 
 
-def test_a_track_missing_from_a_full_list_of_stationary_objects_continues() -> None:
+def test_a_track_continues_if_a_full_list_of_stationary_objects_lacks_it() -> None:
     others = tuple(Box(8.0 * n, 300.0, 8.0 * n + 7.0, 310.0) for n in range(MAX_RESTING))
     found = [*parked(), listed(6.0), *busy(6.1, 60.0, resting=others)]
     assert times_of(found) == [ENTERED_S + DWELL.dwell_s]
@@ -183,7 +183,7 @@ def test_a_car_that_is_covered_for_a_while_keeps_its_visit_if_it_is_listed_after
     assert events_of([*parked(), *before, *passing(27.0, 28.0 + COVERED_S), *busy(28.0 + COVERED_S, 60.0)]) == []
 
 
-def test_a_track_that_is_not_confirmed_for_minutes_is_dropped() -> None:
+def test_a_stationary_track_that_is_not_confirmed_for_minutes_is_dropped() -> None:
     long = DWELL.model_copy(update={"dwell_s": UNCONFIRMED_S + 60.0})
     assert events_of([*parked(), listed(6.0), *busy(6.1, 250.0)], long) == []
     assert len(events_of([*parked(), *busy(6.0, 250.0, resting=(place(STOP),))], long)) == 1
@@ -192,13 +192,13 @@ def test_a_track_that_is_not_confirmed_for_minutes_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("looked_at", [(), (Box(0.0, 0.0, 640.0, 360.0),)])
-def test_results_without_motion_regions_continue_no_track_without_a_detection(looked_at: tuple[Box, ...]) -> None:
+def test_without_motion_regions_a_result_continues_no_track_without_a_detection(looked_at: tuple[Box, ...]) -> None:
     """Results have no motion regions if the model examines whole frames, or if the engine is of an older version."""
     whole = [result(at_s, motion=None, outcome="classified", looked_at=looked_at) for at_s in times(6.0, 60.0)]
     assert events_of([*parked(), *whole]) == []
 
 
-def test_parts_of_a_car_that_the_background_absorbs_are_one_track() -> None:
+def test_parts_of_a_car_that_the_background_absorbs_belong_to_one_track() -> None:
     left, right = place(STOP)._replace(right=STOP - 5.0), place(STOP)._replace(left=STOP + 5.0)
     split = [moves(at_s, left, right) for at_s in times(6.0, 7.5)]
     last = [moves(at_s, left._replace(right=STOP - 30.0)) for at_s in times(7.5, 8.0)]
@@ -361,7 +361,7 @@ def _doubled(one: Result) -> Result:
     return one.model_copy(update={**fields, "resting": resting, "width": 1280, "height": 720})
 
 
-def test_the_same_results_make_the_same_events() -> None:
+def test_the_same_results_with_stationary_objects_make_the_same_events() -> None:
     found = [*parked(), *busy(6.0, 27.0), *passing(27.0, 34.0), *busy(34.0, 60.0, resting=(place(STOP),))]
     assert events_of(found) == events_of(found)
 

@@ -55,11 +55,11 @@ def lived_s(*at_s: float) -> list[float]:
     return found
 
 
-def test_elapsed_time_continues_when_a_clock_is_set_back() -> None:
+def test_elapsed_track_time_continues_when_a_clock_is_set_back() -> None:
     assert lived_s(5000.0, 5001.0, 1000.0, 1001.0, 1003.0) == [0.0, 1.0, 1.0, 2.0, 4.0]
 
 
-def test_elapsed_time_stays_right_when_results_alternate_between_two_clocks() -> None:
+def test_elapsed_track_time_stays_right_when_results_alternate_between_two_clocks() -> None:
     assert lived_s(50.0, 48.0, 51.0, 49.0, 52.0) == [0.0, 0.0, 1.0, 1.0, 2.0]
     assert lived_s(50.0, 50.0 - SET_BACK_S, 50.5) == [0.0, 0.0, 0.5]
 

@@ -27,7 +27,7 @@ def type_of(label: str, score: float = 0.9) -> Attribute:
 
 
 @given(votes)
-def test_the_label_is_one_of_the_votes_and_its_score_lies_between_0_and_the_highest_score(
+def test_the_label_of_a_track_is_one_of_its_votes_and_its_score_is_at_most_the_highest_score(
     found: list[tuple[str, float]],
 ) -> None:
     label, score = voted(*found).result
@@ -37,12 +37,12 @@ def test_the_label_is_one_of_the_votes_and_its_score_lies_between_0_and_the_high
 
 
 @given(st.sampled_from("abc"), scores, st.integers(1, 100))
-def test_votes_that_agree_give_their_label_and_score(label: str, score: float, count: int) -> None:
+def test_label_votes_that_agree_give_their_label_and_score(label: str, score: float, count: int) -> None:
     assert voted(*[(label, score)] * count).result == VotedLabel(label, pytest.approx(score))
 
 
 @given(votes, st.sampled_from("abc"), scores)
-def test_one_vote_replaces_the_label_only_with_a_clear_lead(
+def test_one_vote_replaces_the_label_of_a_track_only_with_a_clear_lead(
     found: list[tuple[str, float]], label: str, score: float
 ) -> None:
     before, after = voted(*found), voted(*found, (label, score))
@@ -53,7 +53,7 @@ def test_one_vote_replaces_the_label_only_with_a_clear_lead(
 
 
 @given(scores, st.integers(1, 60))
-def test_labels_that_alternate_with_equal_scores_keep_the_first_label(score: float, rounds: int) -> None:
+def test_label_votes_that_alternate_with_equal_scores_keep_the_first_label(score: float, rounds: int) -> None:
     assert voted(*[("a", score), ("b", score)] * rounds).result.label == "a"
 
 
@@ -66,16 +66,16 @@ def test_another_label_with_the_same_score_takes_over_after_a_bounded_number_of_
     assert voted(*[("a", score)] * count, *[("b", score)] * (enough + 1)).result.label == "b"
 
 
-def test_a_confident_vote_counts_more_than_several_doubtful_ones() -> None:
+def test_a_confident_label_vote_counts_more_than_several_doubtful_votes() -> None:
     assert voted(("van", 0.3), ("van", 0.3), ("car", 0.95)).result.label == "car"
 
 
-def test_a_label_that_is_no_longer_seen_is_dropped() -> None:
+def test_a_label_that_is_no_longer_detected_loses_its_votes() -> None:
     vote = voted(("a", 1.0), *[("b", 1.0)] * 100)
     assert vote._weights.keys() == {"b"}
 
 
-def test_attributes_without_a_label_do_not_vote() -> None:
+def test_attributes_without_a_label_cast_no_vote() -> None:
     found = AttributeVotes()
     found.add([Attribute(name="type", missing="small")])
     assert found.results == {}

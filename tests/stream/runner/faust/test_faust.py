@@ -133,7 +133,7 @@ async def test_partitions_move_between_members_without_lost_records_or_decreasin
         assert kept == list(range(partition, last + 40, PARTITIONS))
 
 
-async def test_a_record_is_not_dropped_although_faust_has_read_a_later_one(
+async def test_a_record_is_not_dropped_although_faust_has_read_a_later_record(
     settings: KafkaSettings, log: KafkaLog
 ) -> None:
     def read_far(runner: Runner) -> None:
@@ -278,7 +278,9 @@ async def fed(log: Log, records: int) -> bool:
     return any(beat.figures["records"] == records for beat in await beats(log))
 
 
-async def test_a_record_that_cannot_be_written_ends_the_process(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_an_output_record_that_cannot_be_written_ends_the_stream_worker(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
     class Large(EchoProcessor):
         def process(self, record: LogRecord) -> Sequence[Work]:
             return (Work((Outgoing(BATCHES, record.partition, bytes(MAX_REQUEST_BYTES + 1)),), (record.offset,)),)
@@ -298,7 +300,7 @@ async def test_a_record_that_cannot_be_written_ends_the_process(settings: KafkaS
     assert await log.committed("echo", TopicPartition(FRAMES, 0)) in (None, 0)
 
 
-async def test_the_largest_record_is_processed(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_a_stream_worker_processes_a_record_of_the_maximum_size(settings: KafkaSettings, log: KafkaLog) -> None:
     await log.produce(Outgoing(FRAMES, 1, b"before"))
     await log.produce(Outgoing(FRAMES, 1, bytes(MAX_RECORD_BYTES)))
     await log.produce(Outgoing(FRAMES, 1, b"after"))
@@ -311,7 +313,7 @@ async def test_the_largest_record_is_processed(settings: KafkaSettings, log: Kaf
     assert [len(v) for v in await values(log, BATCHES, 1)] == [6, MAX_RECORD_BYTES, 5]
 
 
-async def test_a_member_whose_partitions_are_all_paused_stays_in_the_group(
+async def test_a_group_member_whose_partitions_are_all_paused_stays_in_the_group(
     settings: KafkaSettings, log: KafkaLog
 ) -> None:
     workers: list[Runner] = []
@@ -334,7 +336,7 @@ async def test_a_member_whose_partitions_are_all_paused_stays_in_the_group(
         await until(seen)
 
 
-async def test_a_worker_reports_its_figures_in_heartbeats(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_a_stream_worker_reports_its_figures_in_heartbeats(settings: KafkaSettings, log: KafkaLog) -> None:
     async with running(settings, log, EchoStage()):
         await log.produce(Outgoing(FRAMES, 0, b"one"))
 

@@ -116,7 +116,7 @@ async def test_records_are_numbered_without_gaps_over_all_fetches_of_an_assignme
     assert (rig.thread.fetched(P0, 4), rig.thread.fetched(P0, 3), rig.thread.fetched(P1, 4)) == (3, 0, 0)
 
 
-async def test_a_fetch_that_ends_in_a_new_assignment_seeks_back(rig: ThreadRig) -> None:
+async def test_a_fetch_that_ends_after_a_new_assignment_seeks_back_to_its_first_record(rig: ThreadRig) -> None:
     rig.client.assign(P0)
     await rig.thread._begin(P0, 0, 1)
     rig.client.ready = {P0: [3, 4]}
@@ -129,7 +129,7 @@ async def test_a_fetch_that_ends_in_a_new_assignment_seeks_back(rig: ThreadRig) 
     assert await rig.fetch(P0) == {P0: [(FetchNumber(2, 0), 3), (FetchNumber(2, 1), 4)]}
 
 
-async def test_begin_returns_false_for_a_partition_of_another_member(rig: ThreadRig) -> None:
+async def test_begin_returns_false_for_a_partition_of_another_group_member(rig: ThreadRig) -> None:
     assert not await rig.thread._begin(P0, 0, 1)  # nothing was assigned yet
     rig.client.assign(P1)
     assert not await rig.thread._begin(P0, 0, 1)
@@ -152,7 +152,7 @@ async def test_the_number_of_unfetched_offsets_is_available_in_every_state(rig: 
     assert rig.thread.unfetched(P0) == 0
 
 
-async def test_offsets_of_partitions_of_another_member_are_not_committed(rig: ThreadRig) -> None:
+async def test_offsets_of_partitions_of_another_group_member_are_not_committed(rig: ThreadRig) -> None:
     rig.client.assign(P1)
     assert await rig.thread._commit({P0: 5, P1: 6})
     assert not await rig.thread._commit({P0: 5})
@@ -160,14 +160,14 @@ async def test_offsets_of_partitions_of_another_member_are_not_committed(rig: Th
     assert not rig.thread.crashed
 
 
-async def test_a_member_without_partitions_counts_as_fetching(rig: ThreadRig) -> None:
+async def test_a_group_member_without_partitions_counts_as_fetching(rig: ThreadRig) -> None:
     rig.client.assign()
     rig.client._subscription._last_fetch_ended -= 1000.0
     assert await rig.fetch() == {}
     assert rig.client._subscription.fetcher_idle_time < 1000.0
 
 
-def test_the_map_of_read_offsets_stays_empty() -> None:
+def test_faust_s_map_of_read_offsets_stays_empty() -> None:
     offsets = NoReadOffsets()
     offsets[P0] = 64  # Faust sets it for a record that it drops with a revoked partition
     assert offsets[P0] is None

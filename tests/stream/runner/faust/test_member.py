@@ -38,7 +38,7 @@ class Owner(Runner):
         raise error
 
 
-async def test_the_member_is_rebalancing_from_the_revocation_to_the_next_assignment() -> None:
+async def test_a_group_member_is_rebalancing_from_the_revocation_to_the_next_assignment() -> None:
     owner = Owner()
     metrics = StreamMetrics(CollectorRegistry(), "echo")
     member = FaustMember(owner, KafkaSettings(prefix="site."), metrics, group="echo", topics=(FRAMES,), client_id="c")

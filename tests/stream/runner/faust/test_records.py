@@ -17,18 +17,18 @@ def _event(**fields: Any) -> Any:
     return SimpleNamespace(message=SimpleNamespace(**{**message, "headers": (), "timestamp": 1.5, **fields}))
 
 
-def test_a_record_has_its_contract_topic_and_time_in_ms() -> None:
+def test_a_record_from_faust_has_its_contract_topic_and_its_time_in_ms() -> None:
     record = to_record(KafkaSettings(), _event(headers=(("lane", b"live"),)))
     assert record == LogRecord("frames", 1, 7, b"gate", b"jpeg", {"lane": b"live"}, 1500)
 
 
 @pytest.mark.parametrize("headers", [(("lane", None), ("frame", b"f")), {"lane": None, "frame": b"f"}])
-def test_a_header_without_a_value_gets_an_empty_value(headers: Any) -> None:
+def test_a_record_header_without_a_value_gets_an_empty_value(headers: Any) -> None:
     assert to_record(KafkaSettings(), _event(headers=headers)).headers == {"lane": b"", "frame": b"f"}
 
 
 @pytest.mark.parametrize("missing", [{"value": None}, {"headers": None}, {"timestamp": None}])
-def test_a_missing_value_header_or_timestamp_becomes_empty(missing: dict[str, None]) -> None:
+def test_a_missing_record_value_header_or_timestamp_becomes_empty(missing: dict[str, None]) -> None:
     record = to_record(KafkaSettings(), _event(**missing))
     assert record.value == (b"" if "value" in missing else b"jpeg")
     assert record.headers == {}
