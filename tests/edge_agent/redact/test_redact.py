@@ -316,8 +316,8 @@ def test_a_redaction_model_with_a_wrong_decoder_or_input_size_fails_while_loadin
 @pytest.mark.parametrize(
     ("box", "score", "why"),
     [
-        ((32.0, 64.0, 64.0, 96.0), 0.9, "outside of the picture"),  # pixels instead of shares
-        ((0.6, 0.1, 0.4, 0.3), 0.9, "outside of the picture"),  # offsets, or centre and size, instead of corners
+        ((32.0, 64.0, 64.0, 96.0), 0.9, "outside the picture"),  # pixels instead of shares
+        ((0.6, 0.1, 0.4, 0.3), 0.9, "outside the picture"),  # offsets, or centre and size, instead of corners
         ((0.1, 0.1, 0.3, 0.3), 4.2, "scores from"),  # scores before the sigmoid
         ((0.1, 0.1, 0.3, 0.3), -4.2, "scores from"),
     ],

@@ -163,7 +163,7 @@ async def test_an_unplugged_serial_line_is_one_outage_until_it_is_plugged_in_aga
 
 async def test_two_sensors_of_a_serial_port_must_have_the_same_port_settings() -> None:
     sensors = [sensor("a", "serial:/dev/ttyX"), sensor("b", "serial:/dev/ttyX", options={"baud": 4800})]
-    with pytest.raises(SourceUnusable, match="sensors a and b share serial:/dev/ttyX"):
+    with pytest.raises(SourceUnusable, match="sensors a and b share the device serial:/dev/ttyX"):
         make_sources(sensors, SystemClock())
 
 
