@@ -123,7 +123,7 @@ def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOp
         raise AdoptFailed(f"model file {file}: {difference}")
     if not difference <= tolerance:
         raise AdoptFailed(
-            f"model file {file}: the outputs of its version for uint8 pixels differ from the original by "
+            f"model file {file}: the outputs after conversion to uint8 pixels differ from the original by "
             f"{difference}: expected at most {tolerance}"
         )
     _refuse_unreadable(file, stored, given, options, batch)

@@ -91,7 +91,7 @@ class KafkaLog:
                 meta = await producer.send_and_wait(**arguments(self.settings, record))
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(
-                f"{record.topic}[{record.partition}]: Kafka acknowledged no record within {self._timeout_s:.0f} s "
+                f"partition {record.topic}[{record.partition}]: Kafka acknowledged no record within {self._timeout_s:.0f} s "
                 f"({error!r}). Kafka may have written the record nevertheless"
             ) from error
         return Position(meta.partition, meta.offset)

@@ -37,7 +37,7 @@ class FaultsRule(CrossingRule):
     @model_validator(mode="after")
     def _has_one_bound(self) -> Self:
         if (self.streak is None) == (self.share is None):
-            raise ValueError("expected either streak or share")
+            raise ValueError("expected streak or share, but not both")
         return self
 
     def is_faulty(self, track: SceneTrack) -> bool:
