@@ -91,8 +91,8 @@ class KafkaLog:
                 meta = await producer.send_and_wait(**arguments(self.settings, record))
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(
-                f"partition {record.topic}[{record.partition}]: Kafka acknowledged no record within {self._timeout_s:.0f} s "
-                f"({error!r}). Kafka may have written the record nevertheless"
+                f"partition {record.topic}[{record.partition}]: Kafka acknowledged no record within "
+                f"{self._timeout_s:.0f} s ({error!r}). Kafka may have written the record nevertheless"
             ) from error
         return Position(meta.partition, meta.offset)
 

@@ -52,5 +52,5 @@ def test_fault_may_be_the_label_of_a_second_model() -> None:
 
 @pytest.mark.parametrize("bounds", [{}, {"streak": 3, "share": 0.1}])
 def test_faults_rule_needs_one_bound(bounds: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="expected either streak or share"):
+    with pytest.raises(ValidationError, match="expected streak or share, but not both"):
         FaultsRule(**LINE, faulty=("dent",), **bounds)
