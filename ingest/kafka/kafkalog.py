@@ -157,7 +157,9 @@ class KafkaLog:
         try:
             found = (await (await self._started(kafka.consumer)).offsets_for_times({kafka_tp: at_ms}))[kafka_tp]
         except KafkaError as error:
-            raise LogUnavailable(f"topic {kafka_tp.topic}: the offset at a time cannot be read: {error!r}") from error
+            raise LogUnavailable(
+                f"topic {kafka_tp.topic}: the offset of the first record after a time cannot be read: {error!r}"
+            ) from error
         return found.offset if found else (await self.ends(tp.topic))[tp.partition]
 
     async def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:

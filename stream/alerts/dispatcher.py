@@ -288,8 +288,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         with contextlib.suppress(KafkaError):
             await self._consumer.commit({tp: OffsetAndMetadata(BEYOND_EVERY_END, "")})
         raise LogUnavailable(
-            f"partition {ALERTS}[{partition}] delivered offset {record.offset}: expected {owned.alerts_next} or more. "
-            "The topic was created again, and the dispatcher reads it from its beginning after a restart"
+            f"partition {ALERTS}[{partition}] delivered offset {record.offset}: expected {owned.alerts_next} or "
+            "more. The topic was created again, and the dispatcher reads it from its beginning after a restart"
         )
 
     async def _write(self, receipt: Outgoing) -> None:
