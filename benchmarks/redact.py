@@ -60,7 +60,7 @@ class Labels:
 
 
 @dataclass
-class Measure:
+class RedactionMeasure:
     """Measurements of one redaction setting at one picture scale."""
 
     covered: list[float] = field(default_factory=list)
@@ -152,7 +152,7 @@ class RedactionRun:
     name: str
     scale: float
     redactor: Redactor
-    measure: Measure = field(default_factory=Measure)
+    measure: RedactionMeasure = field(default_factory=RedactionMeasure)
 
     def see(self, number: int, frame: Image, labels: Labels) -> None:
         """Redact and measure the next frame."""

@@ -1,8 +1,8 @@
 """Rules as plug-ins: the base class of rules, their discovery, and the validation of their settings.
 
-A built-in rule is a module of ``stream.analyse.rules`` if it evaluates a camera's tracks, or of
-``stream.sense.rules`` if it evaluates a sensor's windows. Another package adds a rule through the entry point group
-``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
+A built-in rule is a module of ``stream.analyse.rules`` or of one of its folders if it evaluates a camera's tracks, or
+a module of ``stream.sense.rules`` if it evaluates a sensor's windows. Another package adds a rule through the entry
+point group ``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def plug_ins() -> dict[str, type[Rule]]:
     found = {
         rule_type(cls): cls
         for package in PACKAGES
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}.")
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
         for cls in _rules_of(importlib.import_module(module.name))
     }
     for point in entry_points(group=GROUP):
@@ -155,6 +155,11 @@ def validated_site(site: Site, file: Path) -> Site:
             name = rule.camera  # type: ignore[attr-defined]
             if not getattr(cameras[name], setting):
                 raise ConfigError(str(file), f"rules.{n}.camera", name, f"a camera with the setting {setting}")
+    for n, measure in enumerate(site.measures):
+        for kind in ("camera", "pipeline"):
+            name = getattr(measure, kind)
+            if f"{kind}/{name}" not in keys:
+                raise ConfigError(str(file), f"measures.{n}.{kind}", name, f"the name of a {kind} in this file")
     return site.model_copy(update={"rules": tuple(rules)})
 
 

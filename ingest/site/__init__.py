@@ -11,6 +11,7 @@ from ingest.site.entry import ConfigEntry, PinConfig, ReceiverConfig, RuleEntry,
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import GateConfig
 from ingest.site.hours import WeeklyHours
+from ingest.site.measure import MeasureConfig
 from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig
 from ingest.site.pipeline import PipelineConfig, SecondModelConfig
 from ingest.site.sensor import SensorConfig
@@ -25,6 +26,7 @@ __all__ = [
     "EncodeConfig",
     "GateConfig",
     "LinkConfig",
+    "MeasureConfig",
     "PinConfig",
     "PipelineConfig",
     "ReceiverConfig",

@@ -14,6 +14,7 @@ from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
 from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, ReceiverConfig, RuleEntry, expectation
 from ingest.site.hours import TimeZone
+from ingest.site.measure import MeasureConfig
 from ingest.site.pipeline import PipelineConfig
 from ingest.site.sensor import SensorConfig
 
@@ -36,13 +37,14 @@ class Site(ConfigSection):
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
     rules: tuple[SerializeAsAny[RuleEntry], ...] = ()
+    measures: tuple[MeasureConfig, ...] = ()
     receivers: tuple[ReceiverConfig, ...] = ()
     spool: DiskConfig = DiskConfig()
     link: LinkConfig = LinkConfig()
 
     def entries(self) -> tuple[ConfigEntry, ...]:
         """Return all entries, in the order of the file."""
-        return (*self.cameras, *self.sensors, *self.pipelines, *self.rules, *self.receivers)
+        return (*self.cameras, *self.sensors, *self.pipelines, *self.rules, *self.measures, *self.receivers)
 
     @field_validator("cameras", "sensors")
     @classmethod
@@ -90,7 +92,8 @@ class Site(ConfigSection):
 
 
 _KINDS: dict[str, type[ConfigEntry]] = {
-    cls.KIND: cls for cls in (CameraConfig, SensorConfig, PipelineConfig, PinConfig, ReceiverConfig, RuleEntry)
+    cls.KIND: cls
+    for cls in (CameraConfig, SensorConfig, PipelineConfig, PinConfig, ReceiverConfig, RuleEntry, MeasureConfig)
 }
 
 

@@ -18,9 +18,11 @@ from ingest.contract.records.event import DetailValue
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from ingest.runtime import logs
-from ingest.site import CameraConfig, to_pixels
+from ingest.site import CameraConfig, MeasureConfig, to_pixels
 from stream.analyse.geometry import Scale
 from stream.analyse.ground import GroundPlane
+from stream.analyse.measures.meters import Meter, make_meter
+from stream.analyse.measures.minute import ClosedMinute
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
@@ -94,11 +96,15 @@ class Analyser:
         camera: CameraConfig | None,
         make_tracker: Callable[[float], Tracker],
         reported: ReportedEvents | None = None,
+        measures: Iterable[MeasureConfig] = (),
     ) -> None:
         self._rules = tuple(rules)
+        self._measures = tuple(measures)
+        self._meters: tuple[Meter, ...] = ()
+        self._closed: list[ClosedMinute] = []
         self._camera = camera
         self._make_tracker = make_tracker
-        self._begin_score = _begin_score(self._rules)
+        self._begin_score = _begin_score([*self._rules, *self._measures])
         self._reported = reported or {}
         self._gate = EpochGate()
         self._begin_epoch()
@@ -127,7 +133,15 @@ class Analyser:
         self._missing[result.reason or result.outcome] += 1
         return []
 
+    def closed_minutes(self) -> list[ClosedMinute]:
+        """Return the minutes of the measures that the results since the last call have closed."""
+        closed, self._closed = self._closed, []
+        return closed
+
     def _begin_epoch(self) -> None:
+        for meter in self._meters:
+            self._closed += meter.clock.close(meter.clock.last_frame)
+        self._meters = ()
         self._tracker = self._make_tracker(self._begin_score)
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
@@ -142,14 +156,18 @@ class Analyser:
         self._missing: Counter[str] = Counter()
         self._scene_s = 0.0
 
-    def use(self, rules: Iterable[CameraRule], camera: CameraConfig | None) -> None:
-        """Use other rules and another configuration of the camera from the next result on.
+    def use(
+        self, rules: Iterable[CameraRule], camera: CameraConfig | None, measures: Iterable[MeasureConfig] = ()
+    ) -> None:
+        """Use other rules and measures, and another configuration of the camera, from the next result on.
 
-        Unchanged rules keep their state. If the score at which a track begins has changed, all tracks are dropped and
-        tracking begins again. If the score at which a track begins has not changed, the present tracks continue.
+        Unchanged rules and measures keep their state. If the score at which a track begins has changed, all tracks
+        are dropped and tracking begins again. If the score at which a track begins has not changed, the present
+        tracks continue.
         """
         before_score, self._rules, self._camera = self._begin_score, tuple(rules), camera
-        self._begin_score = _begin_score(self._rules)
+        self._measures = tuple(measures)
+        self._begin_score = _begin_score([*self._rules, *self._measures])
         if self._begin_score != before_score:
             self._tracker = self._make_tracker(self._begin_score)
             self._stationary = StationaryTracks()
@@ -161,6 +179,8 @@ class Analyser:
         self._watches = tuple(
             found[0] if found else rule.watch(*size) for rule, found in zip(self._rules, kept, strict=True)
         )
+        meters = {_unshared(meter.config): meter for meter in self._meters}
+        self._meters = tuple(meters.get(_unshared(one)) or make_meter(one, *size) for one in self._measures)
 
     def _classified(self, result: Result, at_s: float) -> Iterator[Event]:
         scale = self._scale((result.width, result.height))
@@ -214,6 +234,7 @@ class Analyser:
             self._diagonal_px = math.hypot(*size)
             self._ground = _ground_plane(self._camera, size)
             self._watches = tuple(rule.watch(*size) for rule in self._rules)
+            self._meters = tuple(make_meter(measure, *size) for measure in self._measures)
         return scale
 
     def _apply_rules(self, result: Result, at_s: float, scale: Scale, tracks: list[SceneTrack]) -> Iterator[Event]:
@@ -231,6 +252,8 @@ class Analyser:
             ground=self._ground,
         )
         self._scene_s, self._missing = at_s, Counter()
+        for meter in self._meters:
+            self._closed += meter.step(scene)
         sightings = self._reported.get((result.epoch, result.seq), set())
         for watch in self._watches:
             reported = _subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
@@ -272,6 +295,8 @@ class Analyser:
             self._stationary.forget(name)
             for watch in self._watches:
                 watch.forget(name)
+            for meter in self._meters:
+                meter.forget(name)
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
@@ -287,8 +312,13 @@ def _ground_plane(camera: CameraConfig | None, size: tuple[int, int]) -> GroundP
     return GroundPlane.of(camera.ground, *size) if camera and camera.ground else None
 
 
-def _begin_score(rules: Iterable[CameraRule]) -> float:
-    """Return the score at which a track begins: at most the ``min_score`` of every rule."""
+def _unshared(config: MeasureConfig) -> str:
+    """Return a measure as text, without the names of the sites that share it."""
+    return config.model_copy(update={"sites": ()}).model_dump_json()
+
+
+def _begin_score(rules: Iterable[CameraRule | MeasureConfig]) -> float:
+    """Return the score at which a track begins: at most the ``min_score`` of every rule and measure."""
     return min([BEGIN_SCORE, *(rule.min_score for rule in rules)])
 
 

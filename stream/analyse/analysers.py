@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ingest.contract.codec import decode
 from ingest.contract.identity import is_replay
-from ingest.contract.records import Event, Result
+from ingest.contract.records import Event, Measure, Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, MeasureConfig
 from stream.analyse.analyser import Analyser, ReportedEvents
-from stream.analyse.rule import CameraRule
+from stream.analyse.measures.book import MeasureBook
+from stream.analyse.rule import TAIL_S, CameraRule
 from stream.analyse.tracking.tracker import Tracker
 from stream.readback import HistoryPoint
 
@@ -29,15 +30,26 @@ Key = tuple[str, str, str]
 
 
 class RuleSet:
-    """The camera rules by ``(camera, pipeline)``, and the cameras by name."""
+    """The camera rules and measures by ``(camera, pipeline)``, and the cameras by name."""
 
-    def __init__(self, rules: Iterable[CameraRule], cameras: Iterable[CameraConfig] = ()) -> None:
+    def __init__(
+        self,
+        rules: Iterable[CameraRule],
+        cameras: Iterable[CameraConfig] = (),
+        measures: Iterable[MeasureConfig] = (),
+    ) -> None:
         self.cameras = {camera.name: camera for camera in cameras}
+        self.measures = {measure.name: measure for measure in measures}
+        self._measures: defaultdict[tuple[str, str], list[MeasureConfig]] = defaultdict(list)
+        for measure in self.measures.values():
+            self._measures[measure.camera, measure.pipeline].append(measure)
         found: defaultdict[tuple[str, str], list[CameraRule]] = defaultdict(list)
         for rule in rules:
             found[rule.camera, rule.pipeline].append(rule)
         self._rules = {key: tuple(rules) for key, rules in found.items()}
         self._tail_s = {key: max(rule.tail_s for rule in rules) for key, rules in found.items()}
+        for key in self._measures:
+            self._tail_s[key] = max(self._tail_s.get(key, 0.0), TAIL_S)
 
     @property
     def longest_s(self) -> float:
@@ -47,6 +59,14 @@ class RuleSet:
     def of(self, camera: str, pipeline: str) -> tuple[CameraRule, ...]:
         """Return the rules of a camera and pipeline."""
         return self._rules.get((camera, pipeline), ())
+
+    def measures_of(self, camera: str, pipeline: str) -> tuple[MeasureConfig, ...]:
+        """Return the measures of a camera and pipeline."""
+        return tuple(self._measures.get((camera, pipeline), ()))
+
+    def wants(self, camera: str, pipeline: str) -> bool:
+        """Return whether a camera and pipeline have a rule or a measure."""
+        return (camera, pipeline) in self._tail_s
 
     def history_point(self, record: LogRecord) -> HistoryPoint | None:
         """Return the epoch and time of a result in its camera's history.
@@ -78,14 +98,21 @@ class Analysers:
         self._replayed: OrderedDict[Key, Analyser] = OrderedDict()
         self._past: defaultdict[Key, list[bytes]] = defaultdict(list)
         self._reported: Mapping[tuple[str, str], ReportedEvents] = {}
+        self._book = MeasureBook()
+        self._measured: list[Measure] = []
 
     def __len__(self) -> int:
         """Return the number of analysers."""
         return len(self._lasting) + len(self._replayed)
 
-    def remember(self, past: Iterable[LogRecord], reported: Mapping[tuple[str, str], ReportedEvents]) -> None:
-        """Store the past results that were read back, in the order of their offsets, and the events that are already
-        written.
+    def remember(
+        self,
+        past: Iterable[LogRecord],
+        reported: Mapping[tuple[str, str], ReportedEvents],
+        measured: Iterable[LogRecord] = (),
+    ) -> None:
+        """Store the past results that were read back, in the order of their offsets, and the events and measures that
+        are already written.
 
         An analyser processes its past results again only when its first new result arrives, so that past results do
         not delay the opening of the partition.
@@ -93,15 +120,15 @@ class Analysers:
         for record in past:
             self._past[_key(decode(Result, record.value))].append(record.value)
         self._reported = reported
+        self._book = MeasureBook(measured)
 
     def step(self, result: Result) -> list[Event]:
         """Process the next result and return its events. Errors of the tracker propagate to the caller."""
         self._follow()
-        rules = self._rules.of(result.camera, result.pipeline)
-        if not rules:
+        if not self._rules.wants(result.camera, result.pipeline):
             return []
         key = _key(result)
-        analyser = self._lasting.get(key) or self._replayed.get(key) or self._create(key, rules)
+        analyser = self._lasting.get(key) or self._replayed.get(key) or self._create(key)
         if is_replay(result.lane):
             self._replayed[key] = analyser
             self._replayed.move_to_end(key)
@@ -109,7 +136,24 @@ class Analysers:
                 self._replayed.popitem(last=False)
         else:
             self._lasting[key] = analyser
-        return analyser.step(result)
+        events = analyser.step(result)
+        self._note_minutes(key, analyser)
+        return events
+
+    def take_measures(self) -> list[Measure]:
+        """Return the measures of the minutes that the last results have closed."""
+        taken, self._measured = self._measured, []
+        return taken
+
+    def _note_minutes(self, key: Key, analyser: Analyser) -> None:
+        camera, lane, _ = key
+        for minute in analyser.closed_minutes():
+            config, site = self._rules.measures.get(minute.measure), self._rules.cameras.get(camera)
+            if config is None or is_replay(lane):
+                continue
+            measure = self._book.add(minute, lane, config, site.site if site else "")
+            if measure:
+                self._measured.append(measure)
 
     def _follow(self) -> None:
         """If the rules have changed, apply the new rules to all analysers.
@@ -123,17 +167,20 @@ class Analysers:
         for analysers in (self._lasting, self._replayed):
             for key, analyser in list(analysers.items()):
                 camera, _, pipeline = key
-                if own := rules.of(camera, pipeline):
-                    analyser.use(own, rules.cameras.get(camera))
+                if rules.wants(camera, pipeline):
+                    own, measures = rules.of(camera, pipeline), rules.measures_of(camera, pipeline)
+                    analyser.use(own, rules.cameras.get(camera), measures)
                 else:
                     del analysers[key]
 
-    def _create(self, key: Key, rules: Iterable[CameraRule]) -> Analyser:
-        camera, lane, _ = key
+    def _create(self, key: Key) -> Analyser:
+        camera, lane, pipeline = key
+        rules, measures = self._rules.of(camera, pipeline), self._rules.measures_of(camera, pipeline)
         reported = self._reported.get((camera, lane))
-        analyser = Analyser(rules, self._rules.cameras.get(camera), self._make_tracker, reported)
+        analyser = Analyser(rules, self._rules.cameras.get(camera), self._make_tracker, reported, measures)
         for past in self._past.pop(key, ()):
             _replay(analyser, decode(Result, past))
+        self._note_minutes(key, analyser)
         return analyser
 
 

@@ -59,7 +59,7 @@ class CrossingRule(CameraRule):
         return self.start, self.end
 
 
-class LineCrossing(NamedTuple):
+class TrackCrossing(NamedTuple):
     """A crossing of a line by a track to which the rule applies."""
 
     track: SceneTrack
@@ -88,7 +88,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
         self._waiting: dict[str, tuple[str, int, bool, int]] = {}
 
     @abc.abstractmethod
-    def crossed(self, crossing: LineCrossing, scene: Scene) -> Iterable[SceneHappening]:
+    def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterable[SceneHappening]:
         """Process a crossing and return the happening to report now, if any."""
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
@@ -108,7 +108,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
         self._counter.forget(track)
         self._waiting.pop(track, None)
 
-    def _crossing(self, track: SceneTrack, scene: Scene) -> LineCrossing | None:
+    def _crossing(self, track: SceneTrack, scene: Scene) -> TrackCrossing | None:
         direction = self._counter.step(track.name, track.box.centre, scene.at_ns)
         if direction and self.rule.direction in ("both", direction):
             passed_ns, quiet = self._counter.passed_ns(track.name), self.is_quiet(scene, track.name)
@@ -116,7 +116,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
         if track.name not in self._waiting or not self.rule.applies_to(track):
             return None
         direction, passed_ns, quiet, until_ns = self._waiting.pop(track.name)
-        return LineCrossing(track, direction, passed_ns, quiet) if scene.at_ns <= until_ns else None
+        return TrackCrossing(track, direction, passed_ns, quiet) if scene.at_ns <= until_ns else None
 
 
 @dataclass

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
-from ingest.contract.records import Event, Result
-from ingest.contract.topics import EVENTS, RESULTS, partition_for
+from ingest.contract.records import Event, Measure, Result
+from ingest.contract.topics import EVENTS, MEASURES, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, MeasureConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import ReportedEvents, reported_in
 from stream.analyse.analysers import Analysers, RuleSet
+from stream.analyse.measures.book import KEPT_S
 from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.readback import tail, written_since
@@ -45,9 +46,14 @@ class AnalyseStage:
     topics = (RESULTS,)
 
     def __init__(
-        self, config: Config, event_partitions: int, make_tracker: Callable[[float], Tracker] = ByteTracker
+        self,
+        config: Config,
+        event_partitions: int,
+        make_tracker: Callable[[float], Tracker] = ByteTracker,
+        measure_partitions: int | None = None,
     ) -> None:
         self._partitions = event_partitions
+        self._measure_partitions = measure_partitions or event_partitions
         self._make_tracker = make_tracker
         self.configure(config)
 
@@ -57,6 +63,7 @@ class AnalyseStage:
         self._rules = RuleSet(
             config.of(CameraRule),  # type: ignore[type-abstract]
             config.of(CameraConfig),
+            config.of(MeasureConfig),
         )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:
@@ -66,8 +73,8 @@ class AnalyseStage:
         """
         past = await tail(log, tp, position, self._rules.history_point, self._rules.longest_s)
         analysers = Analysers(lambda: self._rules, self._make_tracker)
-        analysers.remember(past, await self._reported(past, log))
-        return AnalyseProcessor(analysers, self._partitions)
+        analysers.remember(past, await self._reported(past, log), await self._measured(past, log))
+        return AnalyseProcessor(analysers, self._partitions, self._measure_partitions)
 
     async def _reported(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], ReportedEvents]:
         cameras = {decode(Result, record.value).camera for record in past}
@@ -75,27 +82,42 @@ class AnalyseStage:
         tps = sorted({TopicPartition(EVENTS, partition_for(camera, self._partitions)) for camera in cameras})
         return reported_in([event for tp in tps for event in await written_since(log, tp, since_ms)])
 
+    async def _measured(self, past: Sequence[LogRecord], log: Log) -> list[LogRecord]:
+        """Return the measures that were written for the cameras of past results."""
+        if not past or not self._rules.measures:
+            return []
+        cameras = {decode(Result, record.value).camera for record in past}
+        since_ms = min(record.timestamp_ms for record in past) - round(KEPT_S * 1000)
+        tps = sorted(
+            {TopicPartition(MEASURES, partition_for(camera, self._measure_partitions)) for camera in cameras}
+        )
+        return [record for tp in tps for record in await written_since(log, tp, since_ms)]
 
-class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event]]]):
+
+class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event], list[Measure]]]):
     """The processor of one partition of results.
 
     A result whose detections cannot be tracked is parked as a dead letter.
     """
 
-    def __init__(self, analysers: Analysers, event_partitions: int) -> None:
+    def __init__(self, analysers: Analysers, event_partitions: int, measure_partitions: int) -> None:
         super().__init__(NAME)
         self._analysers = analysers
         self._partitions = event_partitions
+        self._measure_partitions = measure_partitions
 
-    def _decide(self, record: LogRecord) -> tuple[Result, list[Event]]:
+    def _decide(self, record: LogRecord) -> tuple[Result, list[Event], list[Measure]]:
         result = decode(Result, record.value)
-        return result, self._analysers.step(result)
+        return result, self._analysers.step(result), self._analysers.take_measures()
 
-    def _emit(self, record: LogRecord, outcome: tuple[Result, list[Event]]) -> Sequence[Work]:
-        result, events = outcome
-        return [Work(tuple(self._outgoing(event, result) for event in events), (record.offset,))]
-
-    def _outgoing(self, event: Event, result: Result) -> Outgoing:
-        headers = h.CLOUD_EVENT | h.frame_headers([result.id], result.lane, result.traceparent)
-        partition = partition_for(result.camera, self._partitions)
-        return Outgoing(EVENTS, partition, encode_json(event), key=result.camera.encode(), headers=headers)
+    def _emit(self, record: LogRecord, outcome: tuple[Result, list[Event], list[Measure]]) -> Sequence[Work]:
+        result, events, measures = outcome
+        partition, key = partition_for(result.camera, self._partitions), result.camera.encode()
+        measured = partition_for(result.camera, self._measure_partitions)
+        headers = h.frame_headers([result.id], result.lane, result.traceparent)
+        of_events = h.CLOUD_EVENT | headers
+        outputs = [
+            *(Outgoing(EVENTS, partition, encode_json(one), key=key, headers=of_events) for one in events),
+            *(Outgoing(MEASURES, measured, encode_json(one), key=key, headers=headers) for one in measures),
+        ]
+        return [Work(tuple(outputs), (record.offset,))]

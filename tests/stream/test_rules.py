@@ -85,7 +85,10 @@ def problem(file: Path, before: str, after: str) -> ConfigError:
 
 def test_each_module_of_the_rule_packages_is_one_rule_named_like_its_type() -> None:
     modules = [
-        name for package in PACKAGES for _, name, _ in pkgutil.iter_modules(importlib.import_module(package).__path__)
+        name.rpartition(".")[2]
+        for package in PACKAGES
+        for _, name, is_folder in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+        if not is_folder
     ]
     assert {"line", "zone", "threshold"} <= set(modules)
     assert sorted(plug_ins()) == sorted(modules)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.cli.common import LOOPBACK, AsJson, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
-from ingest.contract.topics import ALERTS, EVENTS
+from ingest.contract.topics import ALERTS, EVENTS, MEASURES
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.service import Service
@@ -95,7 +95,8 @@ def analyse(
     service = Service("analyse", kafka_settings(kafka, prefix), metrics_port, metrics_host)
 
     async def make(log: Log) -> AnalyseStage:
-        return AnalyseStage(await service.read_config(log, validated), (await log.partitions())[EVENTS])
+        config, partitions = await service.read_config(log, validated), await log.partitions()
+        return AnalyseStage(config, partitions[EVENTS], measure_partitions=partitions[MEASURES])
 
     _serve(service, make, instance, validated)
 

@@ -28,6 +28,7 @@ from ingest.contract.records.frame import (
     RoutedFrame,
     WithheldInterval,
 )
+from ingest.contract.records.measure import Measure, MinuteTally
 from ingest.contract.records.reading import (
     BY_HOST,
     BY_HOST_INSTEAD,
@@ -86,6 +87,8 @@ __all__ = [
     "FrameRef",
     "Heartbeat",
     "Inner",
+    "Measure",
+    "MinuteTally",
     "Overlay",
     "Pixels",
     "Point",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from stream.analyse.crossing import CrossingRule, CrossingWatch, LineCrossing
+from stream.analyse.crossing import CrossingRule, CrossingWatch, TrackCrossing
 from stream.analyse.rule import Scene, SceneHappening
 
 
@@ -24,7 +24,7 @@ class LineRule(CrossingRule):
 class LineWatch(CrossingWatch[LineRule]):
     """State of a line rule. A crossing during the cooldown of its track is not reported."""
 
-    def crossed(self, crossing: LineCrossing, scene: Scene) -> Iterator[SceneHappening]:
+    def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
         """Return the happening of a crossing."""
         if not crossing.quiet:
             summary = f"{crossing.track.label} crossed {self.rule.name} going {crossing.direction}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stream.analyse.rules.faults import FaultsRule
+from stream.analyse.rules.products.faults import FaultsRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 LINE: dict[str, Any] = {"name": "belt", "camera": "c", "pipeline": "p", "start": (0.5, 1.0), "end": (0.5, 0.0)}

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Name
 from ingest.site.entry import Share
-from stream.analyse.crossing import CrossingRule, CrossingWatch, LineCrossing
+from stream.analyse.crossing import CrossingRule, CrossingWatch, TrackCrossing
 from stream.analyse.rule import Scene, SceneHappening, SceneTrack
 
 
@@ -61,7 +61,7 @@ class FaultsWatch(CrossingWatch[FaultsRule]):
         self._streak = 0
         self._exceeded = False
 
-    def crossed(self, crossing: LineCrossing, scene: Scene) -> Iterator[SceneHappening]:
+    def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
         """Judge the product that has crossed the line, and return the happening to report now, if any."""
         faulty = self.rule.is_faulty(crossing.track)
         self._streak = self._streak + 1 if faulty else 0

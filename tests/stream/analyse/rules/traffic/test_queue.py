@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ingest.site.ground import GroundConfig
 from stream.analyse.ground import GroundPlane
-from stream.analyse.rules.queue import QueueRule
+from stream.analyse.rules.traffic.queue import QueueRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 LANE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))

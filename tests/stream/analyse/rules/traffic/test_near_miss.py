@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.analyse.rules.near_miss import NearMissRule
+from stream.analyse.rules.traffic.near_miss import NearMissRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 RULE = NearMissRule(name="crossing", camera="c", pipeline="p", below_s=1.5)

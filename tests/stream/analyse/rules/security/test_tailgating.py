@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.analyse.rules.tailgating import TailgatingRule
+from stream.analyse.rules.security.tailgating import TailgatingRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 RULE = TailgatingRule(name="door", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0), within_s=2.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from stream.analyse.rules.wrong_way import WrongWayRule
+from stream.analyse.rules.traffic.wrong_way import WrongWayRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 RULE = WrongWayRule(name="ramp", camera="c", pipeline="p", start=(0.1, 0.5), end=(0.9, 0.5))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stream.analyse.rules.turning import TurningRule
+from stream.analyse.rules.traffic.turning import TurningRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 LINES: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream.analyse.rules.running import RunningRule
+from stream.analyse.rules.security.running import RunningRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 RULE = RunningRule(name="hall", camera="c", pipeline="p")

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from stream.analyse.crossing import CrossingRule, CrossingWatch, LineCrossing
+from stream.analyse.crossing import CrossingRule, CrossingWatch, TrackCrossing
 from stream.analyse.rule import Scene, SceneHappening
 
 
@@ -35,7 +35,7 @@ class TailgatingWatch(CrossingWatch[TailgatingRule]):
         super().__init__(rule, width, height)
         self._last_ns: dict[str, float] = {}
 
-    def crossed(self, crossing: LineCrossing, scene: Scene) -> Iterator[SceneHappening]:
+    def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
         """Return the happening of a crossing that follows the previous one too closely."""
         headway_s = (crossing.at_ns - self._last_ns.get(crossing.direction, -math.inf)) / 1e9
         self._last_ns[crossing.direction] = crossing.at_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.analyse.rules.fallen import FallenRule
+from stream.analyse.rules.security.fallen import FallenRule
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 
 RULE = FallenRule(name="hall", camera="c", pipeline="p", for_s=2.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.analyse.rules.stopped import StoppedRule
+from stream.analyse.rules.traffic.stopped import StoppedRule
 from tests.stream.analyse.rules.scenes import play, track
 
 RULE = StoppedRule(name="lane", camera="c", pipeline="p", for_s=2.0, labels=("car",))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stream.analyse.rules.left import LeftRule
-from stream.analyse.rules.removed import RemovedRule
+from stream.analyse.rules.security.left import LeftRule
+from stream.analyse.rules.security.removed import RemovedRule
 from tests.stream.analyse.rules.scenes import play, track
 
 LEFT = LeftRule(name="hall", camera="c", pipeline="p", for_s=4.0)

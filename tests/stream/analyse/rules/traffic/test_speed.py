@@ -11,8 +11,8 @@ from ingest.exceptions import ConfigError
 from ingest.site import load
 from ingest.site.ground import GroundConfig
 from stream.analyse.ground import GroundPlane
-from stream.analyse.rules.section import SectionRule
-from stream.analyse.rules.speed import SpeedRule
+from stream.analyse.rules.traffic.section import SectionRule
+from stream.analyse.rules.traffic.speed import SpeedRule
 from stream.rules import validated_site
 from tests.stream.analyse.rules.scenes import SceneTrack, play, track
 

@@ -1,0 +1,61 @@
+"""Measures: what a camera counted and measured during one minute."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ingest.contract.records.base import Count, Id, Many, Name, Record, SmallMap
+
+Numbers = Annotated[dict[str, float], SmallMap]
+Histogram = Annotated[dict[str, Count], SmallMap]
+"""Number of values in each interval, by the interval's lower bound as a decimal number."""
+
+
+MAX_LANES = 8
+"""Maximum number of lanes in one record. Frames are live or late."""
+
+
+class MinuteTally(Record):
+    """Sums of one lane over one minute. Sums, peaks and histograms of several tallies can be merged."""
+
+    KIND: ClassVar[str] = "minute-tally"
+
+    sums: Numbers = {}
+    peaks: Numbers = {}
+    """Largest values, by name. The peak of a merged tally is the larger one of both."""
+    histograms: Annotated[dict[str, Histogram], SmallMap] = {}
+    observed_s: float = Field(default=0.0, ge=0.0)
+    """Seconds of the minute in which frames were classified, or the agent saw that nothing moved."""
+    closed_by: Many[str] = ()
+    """Names of the frames that closed the parts of the minute. A part that is closed again after a restart is
+    recognised by this name, and not added twice."""
+
+
+class Measure(Record):
+    """The values of one measure in one minute. A record with a higher revision replaces the one before.
+
+    ``corrected`` marks a revision that adds late frames, or frames of another run of the capture.
+    """
+
+    KIND: ClassVar[str] = "measure"
+
+    id: Id
+    name: Name
+    type: str
+    site: str = ""
+    camera: Name
+    pipeline: Name
+    start_ns: Count
+    """Begin of the minute in Unix ns, by the camera's clock."""
+    length_s: float = 60.0
+    revision: Count = 0
+    corrected: bool = False
+    observed: float = Field(ge=0.0, le=1.0)
+    """Share of the minute that was observed. During outages, stalls and overload, a camera is not observed."""
+    values: Numbers = {}
+    """Values by name, such as ``car.forward`` or ``occupancy.mean``: see ``docs/reference/measures.md``."""
+    histograms: Annotated[dict[str, Histogram], SmallMap] = {}
+    parts: dict[str, MinuteTally] = Field(default={}, max_length=MAX_LANES)
+    """The tallies of which the values are made, by lane."""

@@ -1,0 +1,1 @@
+"""Measures of a camera per minute: counts, occupancy, dwell, speeds and flows."""

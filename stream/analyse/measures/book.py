@@ -1,0 +1,80 @@
+"""The written minutes of the measures of one partition, and the corrections of these minutes. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from ingest.contract.codec import decode_json
+from ingest.contract.records.measure import Measure, MinuteTally
+from ingest.exceptions import CodecError
+from ingest.kafka.log import LogRecord
+from ingest.site.measure import MeasureConfig
+from stream.analyse.measures.meters import values
+from stream.analyse.measures.minute import ClosedMinute, merged
+from stream.events import event_id
+
+KEPT_MINUTES = 20_000
+"""Maximum number of minutes per partition that can be corrected, of about 1 kB each."""
+KEPT_S = 2 * 3600.0
+"""Seconds of written minutes that a new owner of a partition reads back. Minutes that were written before cannot be
+corrected after a restart: late frames of such a minute make a record with these frames only."""
+
+
+class MeasureBook:
+    """The latest record of each measure and minute.
+
+    A minute has a part for each lane. A part that is closed again by the same frame, after a restart, is a
+    repetition. A part that another frame closes is added, and the record becomes a corrected one.
+    """
+
+    def __init__(self, written: Iterable[LogRecord] = ()) -> None:
+        self._latest: OrderedDict[tuple[str, int], Measure] = OrderedDict()
+        for record in written:
+            try:
+                measure = decode_json(Measure, record.value)
+            except CodecError:
+                continue
+            known = self._latest.get((measure.name, measure.start_ns))
+            if known is None or known.revision <= measure.revision:
+                self._keep(measure)
+
+    def add(self, minute: ClosedMinute, lane: str, config: MeasureConfig, site: str) -> Measure | None:
+        """Add a closed minute of a lane, and return the record to write; None for a repetition."""
+        before = self._latest.get((config.name, minute.start_ns))
+        parts = dict(before.parts) if before else {}
+        part, (closed_by,) = parts.get(lane), minute.tally.closed_by
+        if part and closed_by in part.closed_by:
+            return None
+        parts[lane] = _joined(part, minute.tally) if part else minute.tally
+        revision = sum(len(one.closed_by) for one in parts.values()) - 1
+        total = merged(parts)
+        measure = Measure(
+            id=event_id("measure", config.camera, config.name, minute.start_ns, revision),
+            name=config.name,
+            type=config.type,
+            site=site,
+            camera=config.camera,
+            pipeline=config.pipeline,
+            start_ns=minute.start_ns,
+            revision=revision,
+            corrected=revision > 0,
+            observed=round(min(total.observed_s / 60.0, 1.0), 4),
+            values=values(total, config),
+            histograms=total.histograms,
+            parts=parts,
+        )
+        self._keep(measure)
+        return measure
+
+    def _keep(self, measure: Measure) -> None:
+        key = measure.name, measure.start_ns
+        self._latest[key] = measure
+        self._latest.move_to_end(key)
+        if len(self._latest) > KEPT_MINUTES:
+            self._latest.popitem(last=False)
+
+
+def _joined(before: MinuteTally, more: MinuteTally) -> MinuteTally:
+    total = merged({"before": before, "more": more})
+    return total.model_copy(update={"closed_by": (*before.closed_by, *more.closed_by)})

@@ -1,0 +1,130 @@
+"""The minutes of one measure, whose sums are collected scene by scene until the next minute begins. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ingest.contract.records.measure import MinuteTally
+from stream.analyse.rule import Scene
+from stream.analyse.tracking.tracker import LOST_S
+
+MINUTE_NS = 60 * 10**9
+
+
+@dataclass
+class Sums:
+    """Sums of one measure during one minute."""
+
+    sums: Counter[str] = field(default_factory=Counter)
+    peaks: dict[str, float] = field(default_factory=dict)
+    histograms: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    observed_s: float = 0.0
+
+    def add(self, name: str, value: float = 1.0) -> None:
+        """Add a value to a sum."""
+        self.sums[name] += value  # type: ignore[assignment]
+
+    def peak(self, name: str, value: float) -> None:
+        """Note a value of which the minute keeps the largest."""
+        self.peaks[name] = max(self.peaks.get(name, value), value)
+
+    def sort_in(self, name: str, value: float, bounds: Iterable[float]) -> None:
+        """Count a value in the histogram ``name``, whose intervals begin at ``bounds``, in ascending order."""
+        lower = max((bound for bound in bounds if bound <= value), default=0.0)
+        self.histograms[name][f"{lower:g}"] += 1
+
+    def tally(self, closed_by: str) -> MinuteTally:
+        """Return the sums as a record."""
+        return MinuteTally(
+            sums={name: round(value, 6) for name, value in self.sums.items()},
+            peaks=dict(self.peaks),
+            histograms={name: dict(counts) for name, counts in self.histograms.items()},
+            observed_s=round(self.observed_s, 6),
+            closed_by=(closed_by,),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedMinute:
+    """The tally of one measure over one minute, or over a part of the minute."""
+
+    measure: str
+    start_ns: int
+    tally: MinuteTally
+
+
+class MinuteClock:
+    """The current minute of one measure by the camera's clock, and the share of it that was observed.
+
+    If the camera's clock is set back, the current minute goes on.
+    """
+
+    def __init__(self, measure: str) -> None:
+        self._measure = measure
+        self._start_ns: int | None = None
+        self._last: Scene | None = None
+        self.sums = Sums()
+
+    def advance(self, scene: Scene, elapsed: Callable[[float], None]) -> list[ClosedMinute]:
+        """Begin the minute of the next scene, and return the minute that this scene closes, if any.
+
+        The time since the scene before counts as observed, without gaps in which frames are missing. It is divided
+        among the minutes that it touches. ``elapsed`` is called with the observed seconds of each part, before the
+        part's minute is closed.
+        """
+        start_ns = scene.captured_ns // MINUTE_NS * MINUTE_NS
+        if self._start_ns is None or self._last is None:
+            self._start_ns, self._last = start_ns, scene
+            return []
+        observed_s = self._observed_s(scene)
+        before_ns = self._last.captured_ns
+        self._last = scene
+        if start_ns <= self._start_ns:
+            self._pass(observed_s, elapsed)
+            return []
+        per_ns = observed_s / (scene.captured_ns - before_ns)
+        self._pass(per_ns * max(self._start_ns + MINUTE_NS - before_ns, 0), elapsed)
+        closed = self.close(scene.frame)
+        self._start_ns = start_ns
+        self._pass(per_ns * min(scene.captured_ns - start_ns, scene.captured_ns - before_ns), elapsed)
+        return closed
+
+    def _pass(self, observed_s: float, elapsed: Callable[[float], None]) -> None:
+        self.sums.observed_s += observed_s
+        elapsed(observed_s)
+
+    def close(self, closed_by: str) -> list[ClosedMinute]:
+        """Close the current minute, and return it."""
+        if self._start_ns is None:
+            return []
+        closed = ClosedMinute(self._measure, self._start_ns, self.sums.tally(closed_by))
+        self.sums = Sums()
+        return [closed]
+
+    @property
+    def last_frame(self) -> str:
+        """Name of the last frame; empty before the first one."""
+        return self._last.frame if self._last else ""
+
+    def _observed_s(self, scene: Scene) -> float:
+        """Return the observed seconds since the scene before."""
+        if self._last is None:
+            return 0.0
+        passed_s = (scene.at_ns - self._last.at_ns) / 1e9
+        return max(passed_s - scene.gap_s, 0.0) if scene.gap_s > LOST_S else passed_s
+
+
+def merged(parts: Mapping[str, MinuteTally]) -> MinuteTally:
+    """Return the sum of tallies."""
+    found = Sums()
+    for part in parts.values():
+        for name, value in part.sums.items():
+            found.add(name, value)
+        for name, value in part.peaks.items():
+            found.peak(name, value)
+        for name, counts in part.histograms.items():
+            found.histograms[name].update(counts)
+        found.observed_s += part.observed_s
+    return found.tally("")

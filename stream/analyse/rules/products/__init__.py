@@ -1,0 +1,1 @@
+"""Rules over products on a belt, one module each."""

@@ -1,0 +1,1 @@
+"""Rules that security teams use, one module each."""

@@ -1,0 +1,1 @@
+"""Rules that traffic teams use, one module each."""
