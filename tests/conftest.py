@@ -25,6 +25,8 @@ from tests.peers.rtsp import RtspServer
 hypothesis.settings.register_profile("sightline", deadline=None)  # a slow example on a busy machine is not a failure
 hypothesis.settings.load_profile("sightline")
 
+START_S = 150.0
+"""Time limit for a broker to start in a test, in seconds. A machine that runs many other processes needs a minute."""
 GONE_S = 30.0
 """Time after which a child process or task that should have ended counts as leaked, in seconds."""
 
@@ -190,7 +192,7 @@ def _serving(broker: Broker) -> Iterator[str]:
 def _start(broker: Broker) -> None:
     """Start a broker, or fail the test. Skipping would hide that nothing was tested."""
     try:
-        broker.start()
+        broker.start(timeout_s=START_S)
     except DeployError as error:
         broker.kill()
         pytest.fail(str(error), pytrace=False)

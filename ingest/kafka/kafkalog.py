@@ -11,6 +11,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import ConsumerRecord
 
 from ingest.exceptions import LogUnavailable
@@ -309,8 +310,10 @@ class KafkaLog:
 
         Raise LogUnavailable if the topic has no partition ``partition``.
         """
-        count = (await self.partitions()).get(topic, 0)
         name = self.settings.topic(topic)
+        request = MetadataRequest([name], allow_auto_topic_creation=False)  # describe_topics([name]) may create it
+        response = await self._ask(f"topic {name}", lambda admin: admin._send_request(request))
+        count = len(response.to_object()["topics"][0]["partitions"])
         if not count:
             raise LogUnavailable(
                 f"Kafka shows no topic {name}: run `sightline topics create`, or allow this user to describe topics"

@@ -12,15 +12,17 @@ from pathlib import Path
 from string import Template
 
 from deploy.local import process
-from deploy.local.kafka.broker import START_TIMEOUT_S, STOP_TIMEOUT_S, Broker, is_free
+from deploy.local.kafka.broker import STOP_TIMEOUT_S, Broker, is_free
 from deploy.local.kafka.config import PORT_RANGE, format_command, jvm_command, server_command
-from deploy.local.kafka.fetch import KAFKA_FILES, java
+from deploy.local.kafka.fetch import KAFKA_FILES, class_archive, java
 from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.runtime.clock import Deadline
 from tests.peers.certificates import Authority
 
 __all__ = ["SecuredBroker"]
 
+START_S = 80.0
+"""Time limit for each of the two steps of a start, in seconds. Both are done within pytest's limit of 180 s."""
 USER, PASSWORD = "agent", "correct horse"
 _LISTENERS = ("TLS", "MUTUAL", "SASL", "CONTROLLER")
 
@@ -67,14 +69,15 @@ class SecuredBroker:
         """Format the storage with its users, start the broker, and wait until it is ready."""
         config, log = self._folder / "server.properties", self._folder / "server.log"
         config.write_text(self._properties())
-        jvm = jvm_command(java(), Broker(self._home).fetch(), KAFKA_FILES / "log4j2.xml", log)
+        archive = f"-XX:SharedArchiveFile={class_archive(self._home)}"
+        jvm = jvm_command(java(), Broker(self._home).fetch(), KAFKA_FILES / "log4j2.xml", log, archive)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         scram = [f"--add-scram={m}=[name={USER},password={PASSWORD}]" for m in ("SCRAM-SHA-256", "SCRAM-SHA-512")]
         command = [*format_command(jvm, config, cluster), *scram]
-        subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_S)
+        subprocess.run(command, check=True, capture_output=True, timeout=START_S)
         command = server_command(jvm, config)
         self._process = process.spawn(command, os.environ, self._folder / "output.log", detach=False)
-        deadline = Deadline.after(START_TIMEOUT_S)
+        deadline = Deadline.after(START_S)
         while "Kafka Server started" not in log.read_text():
             assert self._process.alive, (self._folder / "output.log").read_text()
             assert not deadline.passed, "the broker did not start in time"

@@ -27,10 +27,11 @@ from deploy.local.kafka.config import (
     choose_ports,
     format_command,
     jvm_command,
+    meta_properties,
     properties,
     server_command,
 )
-from deploy.local.kafka.fetch import KAFKA_FILES, class_archive, fetch, java, locked
+from deploy.local.kafka.fetch import KAFKA_FILES, class_archive, feature_checkpoint, fetch, java, locked
 from deploy.local.process import Process
 from ingest.runtime.clock import Deadline
 
@@ -190,17 +191,25 @@ class Broker:
         options = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
         jvm = partial(jvm_command, java(), libs, KAFKA_FILES / "log4j2.xml", self.log, *options)
         if not (data / "meta.properties").exists():
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            self._format(format_command(jvm(), config, cluster_id))
+            self._format(jvm(), config, data)
         command = server_command(jvm(*jvm_options), config)
         started = process.spawn(command, os.environ, self.folder / "output.log", detach=detach)
         _write(self.folder / "pid.json", asdict(started))
         return started
 
-    def _format(self, command: list[str]) -> None:
+    def _format(self, jvm: list[str], config: Path, data: Path) -> None:
+        """Format the data folder. Only the first node of ``home`` starts a JVM for this, which takes a second."""
+        features, own_features = feature_checkpoint(self.home), data / "bootstrap.checkpoint"
+        if features.exists():
+            data.mkdir(exist_ok=True)
+            shutil.copyfile(features, own_features)
+            _replace(data / "meta.properties", meta_properties(_kafka_id(), _kafka_id()).encode())
+            return
+        command = format_command(jvm, config, _kafka_id())
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
         if done.returncode != 0:
             raise BrokerFailed("cannot format its data folder", str(self.folder), done.stdout + done.stderr)
+        _replace(features, own_features.read_bytes())
 
     def _await_answer(self, started: Process, deadline: Deadline, timeout_s: float) -> None:
         while not serves(_HOST, self._ports().broker):
@@ -220,9 +229,19 @@ class Broker:
 
 
 def _write(path: Path, values: dict[str, int]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values))
+    _replace(path, json.dumps(values).encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file under another name, then rename it, so that no process reads an incomplete file."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(content)
     part.rename(path)
+
+
+def _kafka_id() -> str:
+    """Return a random id of a cluster or a data folder, as Kafka writes ids."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def serves(host: str, port: int) -> bool:

@@ -68,6 +68,11 @@ def format_command(jvm: list[str], config: Path, cluster_id: str) -> list[str]:
     return [*jvm, "kafka.tools.StorageTool", "format", cluster, f"--config={config}"]
 
 
+def meta_properties(cluster_id: str, directory_id: str) -> str:
+    """Return the text of ``meta.properties``, which marks a data folder as formatted for the node of the template."""
+    return f"version=1\nnode.id=1\ncluster.id={cluster_id}\ndirectory.id={directory_id}\n"
+
+
 def server_command(jvm: list[str], config: Path) -> list[str]:
     """Return the command that runs a Kafka node. ``jvm`` is a command line from ``jvm_command``."""
     return [*jvm, "kafka.Kafka", str(config)]

@@ -42,6 +42,14 @@ def class_archive(home: Path) -> Path:
     return home / "kafka" / f"classes-{kafka_version()}.jsa"
 
 
+def feature_checkpoint(home: Path) -> Path:
+    """Return the path of the checkpoint of Kafka's feature versions, which Kafka's format command writes.
+
+    The checkpoint is the same for every node of one version of Kafka.
+    """
+    return home / "kafka" / f"features-{kafka_version()}.checkpoint"
+
+
 def fetch(home: Path) -> Path:
     """Download Kafka's jars unless they exist, and return the folder of the jars. Raise ToolMissing or FetchFailed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -106,6 +107,17 @@ def test_a_broker_starts_without_its_archive_of_java_classes_if_the_archive_is_d
     assert f"-XX:SharedArchiveFile={class_archive(tmp_path)}" in psutil.Process(broker.pid).cmdline()
 
 
+def test_a_second_node_is_formatted_without_a_jvm(
+    own_broker: Broker, broker_factory: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.local.kafka.broker.format_command", lambda *_: ["false"])
+    second = broker_factory()
+    second.start()
+    assert second.answers
+    metas = [(broker.folder / "data" / "meta.properties").read_text() for broker in (own_broker, second)]
+    assert len({re.search("cluster.id=(.+)", meta)[1] for meta in metas}) == 2  # type: ignore[index]
+
+
 def test_an_existing_archive_of_java_classes_is_not_made_again(home: Path) -> None:
     archive = Broker(home).archive_classes()
     made = archive.stat().st_mtime_ns
@@ -135,9 +147,9 @@ def test_the_error_for_a_port_in_use_names_the_port(broker_factory: Callable[[],
 
 def test_the_error_for_a_broker_that_cannot_start_quotes_the_broker_log(broker_factory: Callable[[], Broker]) -> None:
     broker = broker_factory()
-    broker.start()
-    broker.stop()
-    (broker.folder / "data" / "meta.properties").write_text("nonsense=1\n")
+    data = broker.folder / "data"
+    data.mkdir(parents=True)
+    (data / "meta.properties").write_text("nonsense=1\n")
     with pytest.raises(BrokerFailed, match="node ID not found"):
         broker.start()
 
