@@ -9,9 +9,11 @@ PEERS := mosquitto iproute2 python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-p
 PEERS_INSTALLED := { test -x /usr/sbin/mosquitto && \
   /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null; }
 STAMP := $(VENV)/.installed
+# Containers often set this. Each process would then compile each module at its start, and pytest each test file.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka demo peers test test-train tensorrt bench lint format lock train clean tools
+.PHONY: help install kafka demo peers test test-train tensorrt bench lint style types imports collect format lock train clean tools
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -24,7 +26,7 @@ tools:
 $(STAMP): pyproject.toml requirements.lock
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -39,20 +41,30 @@ demo: install ## run the whole stack: SECONDS=60 SITE=… MODELS=… VIDEO=… L
 	  $(foreach v,$(VIDEO),--video $(v)) $(if $(LINE),--line $(LINE)) $(if $(LABELS),--labels $(LABELS)) $(if $(MODEL),--model $(MODEL)) \
 	  $(if $(DECODER),--decoder $(DECODER)) $(if $(REPORT),--report $(REPORT))
 
-lint: install ## run ruff, mypy --strict and the import rules
+lint: style types imports ## run ruff, mypy --strict and the import rules
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
 	$(BIN)/mypy
+
+imports: install
 	$(BIN)/lint-imports
+
+collect: install # compile the tests once, not in each of pytest's processes
+	@found=$$($(BIN)/pytest --collect-only -qq 2>&1) || { echo "$$found"; exit 1; }
 
 peers: ## install the tests' RTSP server (GStreamer) and MQTT broker (mosquitto) from Debian
 	@$(PEERS_INSTALLED) \
 	  || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS) >/dev/null; } \
 	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"
 
-test: lint kafka peers ## lint, then run every test on a real Kafka; chaos tests run last
+test: install peers ## lint, then run every test on a real Kafka; chaos tests run last
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types style imports kafka collect
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not chaos and not tensorrt"
-	$(BIN)/pytest -n 2 --dist worksteal -m chaos
+	$(BIN)/pytest -n 2 --dist worksteal -m chaos tests/chaos
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/pytest -m train
