@@ -66,7 +66,7 @@ async def test_rows_expired_from_a_small_spool_are_accounted_for(own_broker: Bro
     report = await run(options, tmp_path, own_broker, lambda _: None)
     ledger = report["ledger"]
     assert (ledger["missing"], ledger["holes"], ledger["duplicates"]) == (0, [], 0)
-    assert set(ledger["withheld"]) == {"expired"}
+    assert {"expired"} <= set(ledger["withheld"]) <= {"expired", "overload"}  # overload on a busy machine
     assert 50 < ledger["withheld"]["expired"] < 2 * 10 * (report["down_s"] + 5)
     assert report["late"]["frames"] > 5  # the newest frames of the backlog were kept
     async with KafkaLog(KafkaSettings(bootstrap=own_broker.bootstrap, prefix="outage."), "test") as log:
