@@ -14,7 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +40,10 @@ SPEED_TOLERANCE = 1.03
 """A batch size and the fastest batch size count as equally fast if the ratio of their times per image is at most
 ``SPEED_TOLERANCE``. A difference of up to 3 % is measurement noise. Of the sizes that count as equally fast, the
 largest is used, because the largest size needs the fewest engine calls."""
-HOPELESS = 1.2
+HOPELESS = 1.05
 """If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.
 
-The buffers of a large batch take much memory, for example half a gigabyte for YOLOX-nano in batches of eight.
+The buffers of a large batch take much memory: 80 MB for each batch of eight images of YOLOX-nano that a CPU computes.
 """
 
 
@@ -102,6 +102,9 @@ class Engine(ABC):
     then ``warm_up``, then run batches, then call ``close``. After ``load`` several threads may run batches, each with
     a slot of its own.
     """
+
+    WARMS_UP_BESIDE_WORK: ClassVar[bool] = False
+    """Whether ``finish_warm_up`` may run while other threads run batches."""
 
     def __init__(self, slots: int) -> None:
         self._slot_count = slots
@@ -172,20 +175,34 @@ class Engine(ABC):
     def warm_up(self) -> None:
         """Run batches of doubling sizes, check the outputs, and set ``batch_size`` to the fastest size.
 
-        Finally run every size up to ``batch_size`` once, because many backends prepare an input shape at its first
-        use. Raise ModelLoadFailed if an output contains a number that is not finite, or does not have one row per
-        image.
+        Raise ModelLoadFailed if an output contains a number that is not finite, or does not have one row per image.
         """
-        seconds_per_image: dict[int, float] = {}
-        for size in warm_up_sizes(self.model.manifest.max_batch):
+        self.begin_warm_up()
+        self.finish_warm_up()
+
+    def begin_warm_up(self) -> None:
+        """Do the first part of ``warm_up``: run single images and one batch of two, and set ``batch_size`` to 1."""
+        self._batch_size = 1
+        self.warm_up_s = {1: self._timed_run(1)}
+        self._run_black(min(2, self.model.manifest.max_batch))
+
+    def finish_warm_up(self) -> None:
+        """Do the second part of ``warm_up``: time the larger sizes, and set ``batch_size`` to the fastest size.
+
+        Finally run every size up to ``batch_size`` once, because many backends prepare an input shape at its first
+        use. If ``WARMS_UP_BESIDE_WORK`` is set, other threads may run batches meanwhile.
+        """
+        seconds_per_image = dict(self.warm_up_s)
+        for size in warm_up_sizes(self.model.manifest.max_batch)[1:]:
             seconds_per_image[size] = self._timed_run(size) / size
             if seconds_per_image[size] > HOPELESS * min(seconds_per_image.values()):
                 break
-        self._batch_size = best_batch_size(seconds_per_image)
-        self.warm_up_s = {size: took_s * size for size, took_s in seconds_per_image.items()}
-        for size in range(self._batch_size, 0, -1):
+        best = best_batch_size(seconds_per_image)
+        for size in range(best, 0, -1):
             self._run_black(size)
         self._trim_impl()
+        self.warm_up_s = {size: took_s * size for size, took_s in seconds_per_image.items()}
+        self._batch_size = best
 
     def acquire(self) -> Slot:
         """Return a free slot. Block until a slot is free. Raise EngineStateError if no model is loaded."""

@@ -84,10 +84,13 @@ class FixedBatchEngine(OnnxRuntimeEngine):
         most = max(self._size, model.manifest.max_batch)
         super().load(replace(model, manifest=model.manifest.model_copy(update={"max_batch": most})))
 
-    def warm_up(self) -> None:
+    def begin_warm_up(self) -> None:
         """Time one batch of the fixed size."""
         self._batch_size = self._size
         self.warm_up_s = {self._size: self._timed_run(self._size)}
+
+    def finish_warm_up(self) -> None:
+        """Do nothing, because no other size is used."""
 
     def call(self, images: Images) -> None:
         """Run the session on a batch in the calling thread."""

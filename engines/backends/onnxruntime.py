@@ -26,6 +26,7 @@ class OnnxRuntimeEngine(BlockingEngine):
 
     PROVIDERS: ClassVar[tuple[str, ...]] = ("CPUExecutionProvider",)
     """Execution providers of ONNX Runtime, in the order of preference."""
+    WARMS_UP_BESIDE_WORK = True
 
     def __init__(self, workers: int = 1) -> None:
         super().__init__(workers)
@@ -37,6 +38,8 @@ class OnnxRuntimeEngine(BlockingEngine):
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        # With a memory pattern for each input shape, a batch of YOLOX-nano takes 40 % more memory, and no less time.
+        options.enable_mem_pattern = False
         options.log_severity_level = 3  # errors only: the warnings report optimisations
         try:
             session = ort.InferenceSession(str(model.path), options, providers=list(self.PROVIDERS))

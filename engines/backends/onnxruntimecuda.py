@@ -48,6 +48,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     """
 
     PROVIDERS = (_PROVIDER, "CPUExecutionProvider")
+    WARMS_UP_BESIDE_WORK = False  # a GPU warms up quickly, and is slow in batches of one image
 
     def _load_impl(self, model: Model) -> None:
         super()._load_impl(model)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from engines.decoders import FrameRegion
 from engines.metrics import NodeMetrics
@@ -197,6 +196,8 @@ def decoded(data: bytes, size: tuple[int, int]) -> Pixels | None:
     The size in the picture's header is checked first, so that a small record cannot make the decoder allocate
     gigabytes.
     """
+    from PIL import Image
+
     if size[0] * size[1] > MAX_FRAME_PIXELS:
         return None
     try:

@@ -191,10 +191,12 @@ class LiveModels:
 
     async def run(self, pause_s: float) -> None:
         """Call ``update`` for ever: at once after each call of ``want``, and every ``pause_s`` seconds to find
-        promoted versions."""
+        promoted versions. After each pause, also finish the warm-up of models that were opened quickly."""
         while True:
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self._changed.wait(), pause_s)
+            except TimeoutError:
+                await self._finish_warm_ups()
             with contextlib.suppress(ConfigError):  # each refusal is logged
                 await self.update()
 
@@ -274,7 +276,7 @@ class LiveModels:
             if await self._in_thread(model.needs_build):
                 await self._begin_build(wanted, settings, model)
                 return
-            await self._in_thread(_open, model)
+            await self._in_thread(_open, model, before is None)
         except Exception as error:  # an unreadable file, a faulty decoder of another package, a full memory, …
             if self._is_refused(name, settings):
                 return
@@ -293,7 +295,7 @@ class LiveModels:
             try:
                 stand_in = await self._in_thread(self._source.stand_in, config_of(wanted))
                 if stand_in:
-                    await self._in_thread(_open, stand_in)
+                    await self._in_thread(_open, stand_in, True)
                     self._replace(wanted, settings, stand_in, stand_in=True)
             except Exception as error:  # the build goes on without a stand-in
                 _log.warning("no_model_while_plan_builds", pipeline=name, model=settings.version, error=repr(error))
@@ -308,7 +310,7 @@ class LiveModels:
         name, version = wanted.name, build.settings.version
         try:
             async with self._one_build:
-                await self._in_thread(_open, build.model)
+                await self._in_thread(_open, build.model, False)
         except Exception as error:
             if build.cancelled:
                 _log.info("build_cancelled", pipeline=name, model=version)
@@ -363,6 +365,21 @@ class LiveModels:
         refused, retry_s = self._refused.get(name, (None, 0.0))
         return refused == settings and self._monotonic() < retry_s
 
+    async def _finish_warm_ups(self) -> None:
+        """Finish the warm-up of models that were opened quickly, while these models serve.
+
+        If a larger batch size fails, the model keeps serving batches of one image.
+        """
+        for serving in [each for each in self._serving.values() if not each.model.is_warm]:
+            serving.in_use += 1
+            try:
+                await self._in_thread(serving.model.finish_warm_up)
+            except Exception as error:  # the outputs of large batches are wrong, or the memory is full
+                _log.error("batches_of_one_image_only", model=serving.settings.version, error=repr(error))
+            finally:
+                serving.in_use -= 1
+                self._close_if_unused(serving)
+
     def _drop(self, name: str) -> None:
         serving = self._serving.pop(name, None)
         if serving:
@@ -387,9 +404,9 @@ def _models_of(pipeline: PipelineConfig) -> list[PipelineConfig]:
     return [pipeline, pipeline.model_copy(update=change)]
 
 
-def _open(model: AnyModel) -> None:
+def _open(model: AnyModel, quickly: bool) -> None:
     try:
-        model.open()
+        model.open(quickly=quickly)
     except BaseException:
         model.close()
         raise

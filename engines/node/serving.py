@@ -36,7 +36,9 @@ class EngineModel:
     def __init__(self, model: Model, engine: Engine, decoder: OutputDecoder) -> None:
         self.model = model
         self.batch_time = BatchTime()
-        """Expected device time of a batch. ``open`` fills ``batch_time`` with the times that warm-up measured."""
+        """Expected device time of a batch. Each part of the warm-up fills ``batch_time`` with its measured times."""
+        self.is_warm = False
+        """Whether the warm-up of all batch sizes is finished."""
         self._engine = engine
         self._decoder = decoder
         spec = model.manifest.input
@@ -68,15 +70,28 @@ class EngineModel:
         """
         self._engine.cancel_build()
 
-    def open(self) -> None:
+    def open(self, *, quickly: bool = False) -> None:
         """Load the model into the engine, warm the engine up, and try the decoder on outputs of the model.
 
-        The model is ready when this method returns. Raise ModelLoadFailed.
+        The model is ready when this method returns. If ``quickly`` is true, an engine that allows it is warm for
+        single images only, and the caller calls ``finish_warm_up`` later. Raise ModelLoadFailed.
         """
         self._engine.load(self.model)
-        self._engine.warm_up()
+        self._engine.begin_warm_up()
         self._require_readable()
         self.batch_time = BatchTime(self._engine.warm_up_s)
+        if not (quickly and self._engine.WARMS_UP_BESIDE_WORK):
+            self.finish_warm_up()
+
+    def finish_warm_up(self) -> None:
+        """Warm the engine up for larger batches, also while other threads run batches. A second call does nothing.
+
+        If this method raises EngineError, the model still runs batches of one image.
+        """
+        if not self.is_warm:
+            self.is_warm = True
+            self._engine.finish_warm_up()
+            self.batch_time = BatchTime(self._engine.warm_up_s)
 
     def close(self) -> None:
         """Release the model."""

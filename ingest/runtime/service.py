@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -68,6 +69,7 @@ class Service:
             self.health.begin(asyncio.get_running_loop())
             await work(eventloop.stop_event())
 
+        gc.freeze()  # imported modules live as long as the process, so that searches for cycles may skip them
         logs.configure(self.name)
         if exposed := self.settings.plaintext_hosts:
             _log.warning("broker_link_is_plaintext", brokers=exposed, risk=PLAINTEXT_RISK, advice=PLAINTEXT_ADVICE)

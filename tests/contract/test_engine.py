@@ -94,6 +94,18 @@ class EngineContract:
         assert engine.batch_size in engine.warm_up_s
         assert all(seconds > 0.0 for seconds in engine.warm_up_s.values())
 
+    def test_the_first_part_of_the_warm_up_allows_single_images_and_the_second_part_larger_batches(
+        self, engine: Engine
+    ) -> None:
+        engine.begin_warm_up()
+        assert engine.batch_size == 1
+        assert list(engine.warm_up_s) == [1]
+        expected = engine.infer(self.images(9))
+        engine.finish_warm_up()
+        assert list(engine.warm_up_s)[:2] == [1, 2]
+        for name, array in engine.infer(self.images(9)).items():
+            np.testing.assert_allclose(array, expected[name], atol=1e-5)
+
     def test_acquire_waits_until_a_batch_slot_is_released(self, engine: Engine) -> None:
         slots = [engine.acquire() for _ in range(engine.slot_count)]
         with ThreadPoolExecutor(1) as pool:

@@ -2,7 +2,7 @@
 
 A signature covers the key, the value and the time of signing. A record is stale if its time of signing is earlier
 than the time of a record already seen with the same key. A stale record means that someone has written an old record
-again. Tombstones are signed as well.
+again. Tombstones are signed as well. The package cryptography is imported only where a site uses signatures.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import os
 import time
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import Self
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Self
 
 from ingest.exceptions import ConfigError
 from ingest.runtime.files import write_new
 from ingest.runtime.text import decode_text
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PUBLIC_KEY_FILE = "SIGHTLINE_CONFIG_PUBLIC_KEY_FILE"
 SIGN_KEY_FILE = "SIGHTLINE_CONFIG_SIGN_KEY_FILE"
@@ -44,6 +43,10 @@ class ConfigSigner:
     @classmethod
     def load(cls, file: Path) -> Self:
         """Read a private key. Raise ConfigError."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         expected = "a private key that `sightline config keygen` made"
         try:
             key = serialization.load_pem_private_key(decode_text(file.read_bytes()).encode(), None)
@@ -79,6 +82,10 @@ class ConfigTrust:
     @classmethod
     def load(cls, file: Path, seen: MutableMapping[str, int] | None = None) -> Self:
         """Read a public key. Raise ConfigError."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         expected = "a public key that `sightline config keygen` made"
         try:
             key = serialization.load_pem_public_key(decode_text(file.read_bytes()).encode())
@@ -100,6 +107,8 @@ class ConfigTrust:
 
     def check(self, key: str, value: bytes, headers: Mapping[str, bytes]) -> None:
         """Raise ConfigError for a record that is unsigned, signed with another key, or stale."""
+        from cryptography.exceptions import InvalidSignature
+
         where, signature, stamp = f"config topic, {key}", headers.get(SIGNATURE), headers.get(SIGNED_AT, b"")
         if not signature:
             raise ConfigError(where, SIGNATURE, "", "a signature. Run `sightline config apply --sign-key`")
@@ -129,6 +138,9 @@ def generate(file: Path) -> Path:
 
     Return the path of the public key. Raise ConfigError if one of the two files already exists or cannot be written.
     """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     key, public = Ed25519PrivateKey.generate(), file.with_name(f"{file.name}.pub")
     private_pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

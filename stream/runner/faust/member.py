@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import faust
+from faust.tables import TableManager
 from faust.types import TP
 from mode import CrashingSupervisor
 
@@ -31,6 +32,18 @@ BUFFER_RECORDS = 1024
 """Maximum number of records in Faust's buffer, from which records go to the queues of the partitions. The partition
 queues accept every record at once, so the buffer needs room only for the records of one fetch. If the buffer were
 full, Faust would pause for a second at a time."""
+
+
+class NoTables(TableManager):  # type: ignore[misc]
+    """The manager of Faust's tables, of which there are none.
+
+    Faust's own manager waits for a second until all tables are declared, before the process joins its group.
+    """
+
+    async def on_start(self) -> None:
+        """Finish the start at once."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -171,6 +184,7 @@ class FaustMember:
             topic_allow_declare=False,
             topic_disable_leader=True,
             store="memory://",
+            TableManager=NoTables,
             web_enabled=False,  # Faust's web server listens on every interface, without a password
         )
         app.settings, app.instance, app.owner = settings, instance, self._owner

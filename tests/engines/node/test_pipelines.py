@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from engines.backends.fake import FakeEngine
-from engines.exceptions import ModelUnknown, PipelineUnknown
+from engines.exceptions import ModelLoadFailed, ModelUnknown, PipelineUnknown
 from engines.metrics import NodeMetrics
 from engines.node.pipelines import REMOVED_S, RETRY_S, LiveModels
 from engines.node.serving import RepositorySource
@@ -244,6 +244,58 @@ async def test_a_pipeline_that_is_removed_and_added_again_keeps_its_model(bench:
     await bench.live.update()
     assert await bench.served() == "regions@1"
     assert len(bench.source.engines) == 1
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def _warms_up_beside_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeEngine, "WARMS_UP_BESIDE_WORK", True)
+
+
+@pytest.mark.usefixtures("_warms_up_beside_work")
+async def test_a_first_model_is_served_before_it_is_warm_for_all_batch_sizes_and_its_successor_after(
+    bench: LiveBench,
+) -> None:
+    await bench.configure([CARS])
+    assert [list(engine.warm_up_s) for engine in bench.source.engines] == [[1]]
+    assert bench.live.max_rows("cars") == 1
+    bench.source.promoted = "regions@2"
+    await bench.live.update()
+    assert len(bench.source.engines[1].warm_up_s) > 1
+
+
+@pytest.mark.usefixtures("_warms_up_beside_work")
+async def test_the_warm_up_of_larger_batches_is_finished_after_a_pause_without_changes(bench: LiveBench) -> None:
+    await bench.configure([CARS])
+    running = asyncio.create_task(bench.live.run(0.001))
+    await _until(lambda: len(bench.source.engines[0].warm_up_s) > 1)
+    running.cancel()
+    await asyncio.wait({running})
+    assert await bench.served() == "regions@1"
+
+
+@pytest.mark.usefixtures("_warms_up_beside_work")
+async def test_a_model_whose_larger_batches_fail_keeps_serving_single_images(bench: LiveBench) -> None:
+    await bench.configure([CARS])
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise ModelLoadFailed("no memory")
+
+    bench.source.on_image = fail
+    running = asyncio.create_task(bench.live.run(0.001))
+    await _until(failed.is_set)
+    await _until(lambda: bench.live._serving["cars"].in_use == 0)
+    running.cancel()
+    await asyncio.wait({running})
+    assert bench.live.max_rows("cars") == 1
+    assert await bench.served() == "regions@1"
 
 
 async def test_a_hundred_changes_of_the_model_version_leave_one_engine_and_one_worker_thread(
