@@ -1,9 +1,9 @@
 """Benchmark of the start and of the memory of the pipeline's services: prepare, engine and analyse.
 
-``python -m benchmarks.start`` starts the three processes at the same time, sends frames, and measures the time from
-the start of the processes to the first result. Then the services classify frames at full load, and the memory of each
-process is measured. With ``--beside CHECKOUT``, the services of another checkout run in turns with the services of
-this checkout, so that a machine that slows down during the run slows both of them down.
+``python -m benchmarks.serving.start`` starts the three processes at the same time, sends frames, and measures the
+time from the start of the processes to the first result. Then the services classify frames at full load, and the
+memory of each process is measured. With ``--beside CHECKOUT``, the services of another checkout run in turns with
+the services of this checkout, so that a machine that slows down during the run slows both of them down.
 """
 
 from __future__ import annotations
