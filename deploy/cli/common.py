@@ -6,14 +6,11 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
@@ -67,9 +64,6 @@ SignKey = Annotated[
     typer.Option("--sign-key", envvar=SIGN_KEY_FILE, help="Private key of `config keygen` that signs the entries."),
 ]
 
-stdout = Console()
-progress = Console(stderr=True)
-
 
 def kafka_settings(kafka: str = "", prefix: str = "") -> KafkaSettings:
     """Return Kafka's settings from environment variables; command line options override the variables.
@@ -89,27 +83,6 @@ def on_log(client_id: str, kafka: str, prefix: str, work: Callable[[Log], Awaita
             return await work(log)
 
     return run(connected())
-
-
-def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mapping[str, str]) -> None:
-    """Print rows as JSON, or as a table. ``columns`` maps each row key that the table shows to its column heading."""
-    if as_json:
-        stdout.print_json(data=list(rows))
-        return
-    table = Table(*columns.values())
-    for row in rows:
-        table.add_row(*(_plain(str(row[key])) for key in columns))
-    stdout.print(table)
-
-
-def printable(text: str) -> str:
-    """Escape control characters and undecodable bytes in text from an untrusted source."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _plain(text: str) -> Text:
-    """Return text from an untrusted source as Rich text without markup, with control characters escaped."""
-    return Text(printable(text))
 
 
 def signer(sign_key: Path | None) -> ConfigSigner | None:

@@ -131,7 +131,9 @@ async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None
         async with asyncio.TaskGroup() as group:
             for tp in tps:
                 group.create_task(open_writer(tp))
-        positions = {tp: await start_position(log, GROUP, tp) for tp in tps}
+        async with asyncio.TaskGroup() as group:
+            starts = {tp: group.create_task(start_position(log, GROUP, tp)) for tp in tps}
+        positions = {tp: task.result() for tp, task in starts.items()}
         marks = {tp: HighWaterMarks() for tp in tps}
         await _read_results(log, marks, (clock or SystemClock()).now_ns() // 1_000_000 - round(REPEATS_S * 1000))
         await _read_dead_letters(log, marks)
@@ -148,9 +150,10 @@ async def _read_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks]
     for tp, own in marks.items():
         by_partition[tp.partition].append(own)
     ends, beginnings = await log.settled_ends(RESULTS, sorted(by_partition)), await log.beginnings(RESULTS)
-    for partition, shared in by_partition.items():
+    places = [TopicPartition(RESULTS, partition) for partition in by_partition]
+    recents = await asyncio.gather(*(log.offset_at(place, since_ms) for place in places))
+    for (partition, shared), recent in zip(by_partition.items(), recents, strict=True):
         end = ends[partition]
-        recent = await log.offset_at(TopicPartition(RESULTS, partition), since_ms)
         begin = max(beginnings[partition], min(recent, end - RESULTS_TAIL), end - RESULTS_MOST)
         async with aclosing(log.read(RESULTS, partition, begin, end)) as records:
             async for record in records:

@@ -7,7 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 
-import structlog
+from ingest.runtime.imports import without
+
+with without("rich"):  # structlog would use rich to show tracebacks, which ``configure`` formats before that
+    import structlog
 
 _CLIENTS = "aiokafka"
 _OURS = "sightline"

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, friendly, print_rows, stdout
+from deploy.cli.common import AsJson, friendly
 from deploy.cli.models.compare import compare
 from deploy.cli.models.optimise import optimise
 from deploy.cli.models.options import File, MaxSeconds, NewName, name_of, with_overrides
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, benchmark, existing, try_model
+from deploy.cli.output import print_rows, stdout
 from ingest.exceptions import ConfigError
 
 if TYPE_CHECKING:

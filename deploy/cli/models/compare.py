@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, print_rows, printable, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.output import print_rows, printable, stdout
 from ingest.contract.codec import decode
 from ingest.contract.records import ShadowDifference, ShadowRecord
 from ingest.contract.topics import SHADOW

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, print_rows, progress, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
 from deploy.cli.models.trial import (
     DEFAULT_MODELS,
     Backends,
@@ -22,6 +22,7 @@ from deploy.cli.models.trial import (
     existing,
     require_backend,
 )
+from deploy.cli.output import print_rows, progress, stdout
 from ingest.contract.identity import NAME_PATTERN
 from ingest.exceptions import ConfigError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from deploy.cli.common import print_rows, printable, stdout
+from deploy.cli.output import print_rows, printable, stdout
 from deploy.local.modeltest import pipeline_of
 from engines.repository.inspection import TensorInfo
 from engines.repository.manifest import Decoding, Model

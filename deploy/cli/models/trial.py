@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.cli.common import AsJson, friendly, print_rows, progress, stdout
+from deploy.cli.common import AsJson, friendly
+from deploy.cli.output import print_rows, progress, stdout
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError

@@ -8,20 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from deploy.cli.common import (
-    LOOPBACK,
-    AsJson,
-    Kafka,
-    MetricsHost,
-    MetricsPort,
-    Prefix,
-    friendly,
-    kafka_settings,
-    progress,
-    stdout,
-)
+from deploy.cli.common import LOOPBACK, AsJson, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.settings import KafkaSettings
@@ -82,6 +70,8 @@ def run_agent(
 @friendly
 def check(site_file: SiteFile) -> None:
     """Check that an agent can read a site file."""
+    from deploy.cli.output import stdout
+
     found = site.load(site_file)
     stdout.print(f"{site_file}: valid, {len(found.cameras)} cameras, {len(found.sensors)} sensors", soft_wrap=True)
 
@@ -99,6 +89,8 @@ def preview(
 
     In the picture, green boxes are motion, and yellow outlines are the gate's masks. No frame is stored or sent.
     """
+    from deploy.cli.output import stdout
+
     wanted = next((c for c in site.load(site_file).cameras if c.name == camera), None)
     if wanted is None:
         raise ConfigError("agent", "CAMERA", camera, f"a camera of {site_file}")
@@ -113,6 +105,7 @@ def preview(
 def _previewed(camera: CameraConfig, seconds: float, path: Path) -> dict[str, int]:
     import cv2
 
+    from deploy.cli.output import progress
     from edge_agent.tools.preview import annotated, watch
     from ingest.runtime.clock import SystemClock
 
@@ -145,6 +138,7 @@ def doctor(
     No frame or reading is stored or sent. A few heartbeats are sent to Kafka to compare the clocks of agent and
     broker.
     """
+    from deploy.cli.output import stdout
     from edge_agent.policy import Rights, load_policy
 
     wanted = site.load(site_file)
@@ -159,6 +153,9 @@ def doctor(
 async def _examined(
     wanted: Site, settings: KafkaSettings, data: Path, seconds: float, *, quiet: bool
 ) -> list[Finding]:
+    from rich.markup import escape
+
+    from deploy.cli.output import progress, stdout
     from edge_agent.tools.doctor.run import examine
 
     findings = []

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, progress, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.output import progress, stdout
 from deploy.local.demo.table import balance_table, sensor_table
 from ingest.ledger.auditor import audit as read_and_draw
 

@@ -11,7 +11,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, printable, progress, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.output import printable, progress, stdout
 from deploy.cli.tools.results import detection_text
 from deploy.local.demo.table import balance_table
 

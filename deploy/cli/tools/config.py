@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, SignKey, friendly, on_log, signer, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, SignKey, friendly, on_log, signer
+from deploy.cli.output import stdout
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log

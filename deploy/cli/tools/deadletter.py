@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, print_rows, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.output import print_rows, stdout
 from ingest.deadletter import DeadLetter, letter_at, letters, replay
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log

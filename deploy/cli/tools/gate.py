@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, stdout
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.output import stdout
 from ingest.contract.codec import decode
 from ingest.contract.records import Detection, Result
 from ingest.contract.topics import RESULTS

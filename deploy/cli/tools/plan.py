@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.cli.common import AsJson, friendly, stdout
+from deploy.cli.common import AsJson, friendly
+from deploy.cli.output import stdout
 from edge_agent.tools.plan import CARD_BYTES, SPREAD, Assumptions, SiteCost, cost_of
 from ingest import site
 

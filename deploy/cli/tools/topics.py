@@ -7,18 +7,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from deploy.cli.common import (
-    AsJson,
-    Kafka,
-    Prefix,
-    SignKey,
-    friendly,
-    kafka_settings,
-    on_log,
-    print_rows,
-    signer,
-    stdout,
-)
+from deploy.cli.common import AsJson, Kafka, Prefix, SignKey, friendly, kafka_settings, on_log, signer
+from deploy.cli.output import print_rows, stdout
 from ingest.contract.topics import TOPICS
 from ingest.kafka import topicadmin
 from ingest.kafka.log import Log

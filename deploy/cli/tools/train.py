@@ -12,7 +12,7 @@ import numpy as np
 import tomli_w
 import typer
 
-from deploy.cli.common import progress, stdout
+from deploy.cli.output import progress, stdout
 from engines.repository.manifest import MANIFEST, sha256_of
 from training.network import confusion_matrix, recall_per_class
 from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, LabelledRegions, rendered_regions

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from deploy.cli.common import print_rows
+from deploy.cli.output import print_rows
 from deploy.cli.tools.deadletter import _rows
 from ingest.contract.headers import Failure, failure_headers
 from ingest.kafka.log import LogRecord

@@ -1,0 +1,34 @@
+"""Output of commands on the terminal. Services do not import this module, because rich takes memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+stdout = Console()
+progress = Console(stderr=True)
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mapping[str, str]) -> None:
+    """Print rows as JSON, or as a table. ``columns`` maps each row key that the table shows to its column heading."""
+    if as_json:
+        stdout.print_json(data=list(rows))
+        return
+    table = Table(*columns.values())
+    for row in rows:
+        table.add_row(*(_plain(str(row[key])) for key in columns))
+    stdout.print(table)
+
+
+def printable(text: str) -> str:
+    """Escape control characters and undecodable bytes in text from an untrusted source."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _plain(text: str) -> Text:
+    """Return text from an untrusted source as Rich text without markup, with control characters escaped."""
+    return Text(printable(text))

@@ -1,0 +1,36 @@
+"""Tests of imports without unused packages."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from ingest.runtime.imports import without
+
+
+def test_a_package_cannot_be_imported_inside_the_block_and_can_be_imported_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    with without("this"), pytest.raises(ImportError):
+        import this  # noqa: F401
+    assert "this" not in sys.modules
+
+
+def test_a_stub_is_imported_inside_the_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    stub = ModuleType("this")
+    with without(stubs=(stub,)):
+        import this
+
+        assert this is stub
+    assert "this" not in sys.modules
+
+
+def test_an_imported_package_stays_importable_inside_the_block() -> None:
+    with without("sys"):
+        import sys as again
+
+        assert again is sys
