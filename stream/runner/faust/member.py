@@ -42,7 +42,8 @@ class NoTables(TableManager):  # type: ignore[misc]
 
     async def on_start(self) -> None:
         """Finish the start at once."""
-        await self._update_channels()
+        self._tables_finalized.set()
+        self._tables_registered.set()
         await self.recovery.start()
 
 

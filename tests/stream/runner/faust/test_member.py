@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest.mock import AsyncMock
 
+import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
@@ -38,10 +40,22 @@ class Owner(Runner):
         raise error
 
 
+def _member(owner: Owner) -> FaustMember:
+    metrics = StreamMetrics(CollectorRegistry(), "echo")
+    return FaustMember(owner, KafkaSettings(prefix="site."), metrics, group="echo", topics=(FRAMES,), client_id="c")
+
+
+async def test_a_member_joins_its_group_without_a_wait_for_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = _member(Owner())._app.tables
+    monkeypatch.setattr(tables, "sleep", None)  # a call would fail
+    monkeypatch.setattr(tables.recovery, "start", AsyncMock())
+    await tables.on_start()
+    await tables.wait_until_tables_registered()
+
+
 async def test_a_group_member_is_rebalancing_from_the_revocation_to_the_next_assignment() -> None:
     owner = Owner()
-    metrics = StreamMetrics(CollectorRegistry(), "echo")
-    member = FaustMember(owner, KafkaSettings(prefix="site."), metrics, group="echo", topics=(FRAMES,), client_id="c")
+    member = _member(owner)
     assigned = {TP("site.frames", 1), TP("site.frames", 0)}
     await member._assigned(None, assigned)
     assert not member.rebalancing
