@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from engines.decoders import FrameRegion
 from engines.metrics import NodeMetrics
@@ -196,8 +197,6 @@ def decoded(data: bytes, size: tuple[int, int]) -> Pixels | None:
     The size in the picture's header is checked first, so that a small record cannot make the decoder allocate
     gigabytes.
     """
-    from PIL import Image
-
     if size[0] * size[1] > MAX_FRAME_PIXELS:
         return None
     try:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ["cv2", "faust", "onnx", "onnxruntime", "openvino", "scipy", "supervision", "trackers"]
-UNUSED = ["aiohttp", "cryptography", "fastapi", "httpx", "onnx", "PIL", "rich", "scipy", "yaml"]
+UNUSED = ["aiohttp", "cryptography", "fastapi", "httpx", "onnx", "rich", "scipy", "yaml"]
 """Packages that the services below do not need."""
 
 
