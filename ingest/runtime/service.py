@@ -23,6 +23,7 @@ from ingest.kafka.log import Log
 from ingest.kafka.settings import PLAINTEXT_ADVICE, PLAINTEXT_RISK, KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, health, logs
+from ingest.runtime.arenas import limit_arenas
 from ingest.runtime.health import Health
 from ingest.site.topic import store
 from ingest.site.topic.view import Config, ConfigView, Validate, accept
@@ -69,6 +70,7 @@ class Service:
             self.health.begin(asyncio.get_running_loop())
             await work(eventloop.stop_event())
 
+        limit_arenas()
         gc.freeze()  # imported modules live as long as the process, so that searches for cycles may skip them
         logs.configure(self.name)
         if exposed := self.settings.plaintext_hosts:
