@@ -38,12 +38,12 @@ def test_class_names_are_unique() -> None:
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
-def test_the_documented_path_of_a_frame_has_at_most_forty_steps() -> None:
+def test_the_path_of_a_frame_in_the_architecture_document_has_at_most_forty_steps() -> None:
     assert 0 < len(WALK) <= MAX_STEPS
 
 
 @pytest.mark.parametrize(("file", "name"), WALK)
-def test_each_documented_step_of_the_path_of_a_frame_exists(file: str, name: str) -> None:
+def test_each_step_of_the_frame_path_in_the_architecture_document_exists_in_the_code(file: str, name: str) -> None:
     body = ast.parse((ROOT / file).read_text()).body
     for part in name.split("."):
         found = [

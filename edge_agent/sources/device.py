@@ -38,7 +38,9 @@ class DeviceSource:
         self._video = self._opens(self._number)
         if not self._video.isOpened():
             self.close()
-            raise SourceUnusable(f"device {self._number}: no V4L2 camera found. List them with `ls /dev/video*`")
+            raise SourceUnusable(
+                f"device {self._number}: no V4L2 camera found. List the devices with `ls /dev/video*`"
+            )
         self._video.set(cv2.CAP_PROP_FPS, self._fps)
         for key, value in zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), self._size, strict=True):
             if value:

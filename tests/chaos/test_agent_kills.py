@@ -89,7 +89,7 @@ def judged(said: Topics, copy: SpoolCopy | None = None) -> dict[str, object]:
     )
 
 
-def test_frames_lost_from_memory_are_counted() -> None:
+def test_frames_lost_from_the_memory_of_a_killed_agent_are_counted() -> None:
     report = judged(topics(frames(0, 1)))
     assert report["faults"] == []
     memory = report["in_memory_only"]
@@ -114,18 +114,18 @@ def test_a_frame_committed_to_the_spool_that_expired_is_no_fault() -> None:
     assert judged(said)["faults"] == []
 
 
-def test_a_frame_with_changed_bytes_is_a_fault() -> None:
+def test_a_frame_delivered_with_changed_bytes_is_a_fault() -> None:
     said = topics([*frames(0), (FrameId(*ROAD, 1), LIVE, 77)])
     assert "arrived with other bytes, or did not arrive" in str(judged(said)["faults"])
 
 
-def test_a_missing_status_record_is_a_fault() -> None:
+def test_a_missing_status_record_of_an_agent_is_a_fault() -> None:
     copy = SpoolCopy("ok", [SpooledRow("status", "agent", 0, 0, zlib.crc32(b"end"), WAITS)])
     assert "arrived with other bytes, or did not arrive" in str(judged(topics(frames(0, 1)), copy)["faults"])
 
 
 @pytest.mark.parametrize(("lane", "sending", "backlog"), [(WAITS, 0, 1), (LIVE, 1, 0), (LATE, 1, 0)])
-def test_kills_with_a_backlog_and_kills_with_rows_in_flight_are_counted_separately(
+def test_agent_kills_with_a_backlog_and_with_unacknowledged_rows_are_counted_separately(
     lane: str, sending: int, backlog: int
 ) -> None:
     copy = SpoolCopy("ok", [SpooledRow("frame", *ROAD, 1, 1, lane)] * 100, {ROAD: Opened("frame", 1, 2, False)})
@@ -134,7 +134,7 @@ def test_kills_with_a_backlog_and_kills_with_rows_in_flight_are_counted_separate
     assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
 
 
-def test_repeated_frames_are_dropped_but_a_frame_on_both_lanes_is_a_fault() -> None:
+def test_a_repeated_frame_is_no_fault_but_a_frame_on_both_the_live_and_the_late_lane_is() -> None:
     assert judged(topics(frames(0, 1, 0, 1)))["faults"] == []
     report = judged(topics([*frames(0, 1), *frames(1, lane=LATE)]))
     assert "frame road/5/1 would be classified twice" in str(report["faults"])

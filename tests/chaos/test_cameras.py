@@ -140,7 +140,7 @@ async def test_a_hung_camera_server_is_disconnected_and_reconnected(
         epoch_.require_whole()
 
 
-async def test_all_frame_numbers_are_accounted_for_at_a_third_of_the_needed_bandwidth(
+async def test_all_frame_numbers_are_accounted_for_at_a_third_of_the_needed_network_bandwidth(
     rig: Rig, rtsp_server: Callable[..., RtspServer], road: Path
 ) -> None:
     server, clock = rtsp_server({"road": road}), SystemClock()

@@ -99,7 +99,7 @@ async def test_only_intact_frames_are_kept_during_packet_losses_and_capture_reco
     assert set(found.withheld) == {"unusable"} or transport == "tcp"
 
 
-async def test_reordered_packets_lose_no_frame(wire: BadWire, far: Lay) -> None:
+async def test_reordered_rtp_packets_lose_no_frame(wire: BadWire, far: Lay) -> None:
     with far("udp") as there:
         async with there.rig.running():
             await flows(there.camera, FPS)

@@ -142,7 +142,7 @@ class TestAutoDenoiser(FilterContract):
             assert (denoiser.denoise(frame) is frame) == (noise_sigma(grey, same) < NOISY)
             before = grey
 
-    def test_the_auto_denoiser_gains_more_quality_than_the_median_denoiser(self, denoiser: Denoiser) -> None:
+    def test_the_denoiser_auto_improves_the_quality_more_than_the_denoiser_median(self, denoiser: Denoiser) -> None:
         clean = footage()
         given = noisy(clean)
         assert gain_db(denoiser, clean, given) > gain_db(MedianDenoiser(), clean, given)
@@ -154,7 +154,7 @@ class TestAutoDenoiser(FilterContract):
         behind = np.s_[62:98, 22 : 20 + 12 * (FRAMES - 4)]  # where the block was, three frames and more ago
         assert cv2.PSNR(result[behind], clean[-1][behind]) > cv2.PSNR(noisy(clean)[-1][behind], clean[-1][behind])
 
-    def test_still_texture_does_not_count_as_noise(self, denoiser: Denoiser) -> None:
+    def test_texture_of_a_still_scene_does_not_count_as_noise(self, denoiser: Denoiser) -> None:
         rng = np.random.default_rng(3)
         gravel = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         denoiser.denoise(gravel)

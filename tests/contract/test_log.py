@@ -80,7 +80,9 @@ class LogContract(ABC):
         assert (record.key, record.value, dict(record.headers)) == (None, b"beat", {})
 
     @pytest.mark.parametrize(("topic", "key"), [(STATUS, None), (STATUS, b"agent"), (CONFIG, b"camera/gate")])
-    async def test_an_empty_value_is_read_as_an_empty_value(self, log: Log, topic: str, key: bytes | None) -> None:
+    async def test_a_record_with_an_empty_value_is_read_with_an_empty_value(
+        self, log: Log, topic: str, key: bytes | None
+    ) -> None:
         await log.produce(Outgoing(topic, 0, b"", key=key))
         [record] = await read_all(log, topic)
         assert (record.key, record.value) == (key, b"")
@@ -107,12 +109,12 @@ class LogContract(ABC):
         positions = await asyncio.gather(*(log.produce(record) for record in numbered(20)))
         assert sorted(positions) == [Position(0, offset) for offset in range(20)]
 
-    async def test_a_read_ends_before_the_stop_offset(self, log: Log) -> None:
+    async def test_reading_a_partition_ends_before_the_stop_offset(self, log: Log) -> None:
         for record in numbered(10):
             await log.produce(record)
         assert [r.offset async for r in log.read(FRAMES, 0, 3, 7)] == [3, 4, 5, 6]
 
-    async def test_a_read_of_an_empty_range_yields_nothing(self, log: Log) -> None:
+    async def test_reading_an_empty_offset_range_yields_nothing(self, log: Log) -> None:
         await log.produce(Outgoing(FRAMES, 0, b"one"))
         assert [r async for r in log.read(FRAMES, 0, 1, 1)] == []
         assert [r async for r in log.read(FRAMES, 1, 0, 0)] == []
@@ -210,7 +212,7 @@ class LogContract(ABC):
         await writer.write([], "engines", {})
         assert await log.committed("engines", SOURCE) is None
 
-    async def test_a_newer_writer_fences_the_older_one(self, log: Log) -> None:
+    async def test_a_newer_transactional_writer_fences_the_older_writer_of_the_same_id(self, log: Log) -> None:
         older = await log.writer("node-0")
         await older.write([Outgoing(RESULTS, 0, b"older")], "engines", {SOURCE: 1})
         newer = await log.writer("node-0")
@@ -230,14 +232,14 @@ class LogContract(ABC):
         await older.close()
         assert await values(log, RESULTS) == []
 
-    async def test_writers_of_different_ids_do_not_fence_each_other(self, log: Log) -> None:
+    async def test_transactional_writers_of_different_ids_do_not_fence_each_other(self, log: Log) -> None:
         left, right = await log.writer("node-0"), await log.writer("node-1")
         await left.write([Outgoing(RESULTS, 0, b"left")], "engines", {SOURCE: 1})
         await right.write([Outgoing(RESULTS, 1, b"right")], "engines", {TopicPartition(BATCHES, 1): 1})
         await left.write([Outgoing(RESULTS, 0, b"left")], "engines", {SOURCE: 2})
         assert await values(log, RESULTS) == [b"left", b"left"]
 
-    async def test_a_new_writer_can_use_the_id_of_a_closed_one(self, log: Log) -> None:
+    async def test_a_new_transactional_writer_can_use_the_id_of_a_closed_writer(self, log: Log) -> None:
         first = await log.writer("node-0")
         await first.write([Outgoing(RESULTS, 0, b"first")], "engines", {SOURCE: 1})
         await first.close()
@@ -393,7 +395,7 @@ async def test_a_log_survives_the_kill_and_restart_of_its_broker(own_broker: Bro
     await log.close()
 
 
-async def test_without_a_broker_every_call_fails_at_once_and_leaves_no_connection_open() -> None:
+async def test_without_a_broker_every_call_of_a_log_fails_at_once_and_leaves_no_connection_open() -> None:
     log = KafkaLog(KafkaSettings(bootstrap="127.0.0.1:1"), "contract")
     calls: list[Callable[[], object]] = [
         lambda: log.produce(Outgoing(FRAMES, 0, b"x")),

@@ -75,7 +75,9 @@ class TrackerContract:
             assert [track.name for track in tracks] == sorted(track.name for track in tracks)
 
     @pytest.mark.parametrize("faint", [False, True])
-    def test_a_track_held_without_a_detection_keeps_its_box_and_label(self, tracker: Tracker, faint: bool) -> None:
+    def test_a_track_that_is_held_without_a_detection_keeps_its_box_and_label(
+        self, tracker: Tracker, faint: bool
+    ) -> None:
         seen = drive(tracker, *([detection(100)] for _ in range(5)))
         (track,) = seen[-1]
         count = round(4 * LOST_S / STEP_S)
@@ -94,7 +96,7 @@ class TrackerContract:
             (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
             assert (moved.name, moved.held) == (track.name, False)
 
-    def test_holding_an_unknown_track_name_creates_no_track(self, tracker: Tracker) -> None:
+    def test_asking_the_tracker_to_hold_an_unknown_track_creates_no_track(self, tracker: Tracker) -> None:
         for n in range(10):
             assert tracker.step([], n * STEP_S, f"f{n}", [HeldTrack("nobody", detection(100).box, faint=False)]) == []
 

@@ -121,7 +121,7 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
         make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
 
 
-async def test_pins_written_while_the_agent_was_off_are_read_before_the_first_send(
+async def test_partition_pins_written_while_the_agent_was_off_are_read_before_the_first_frame_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = MemoryLog(4)
@@ -132,7 +132,7 @@ async def test_pins_written_while_the_agent_was_off_are_read_before_the_first_se
     assert agent._link._pins == {"yard": 3}  # type: ignore[attr-defined]
 
 
-async def test_an_agent_behind_a_gateway_runs_its_site_file_and_logs_once_that_no_topic_is_followed(
+async def test_an_agent_behind_a_gateway_uses_its_site_file_and_logs_once_that_it_follows_no_topic(
     tmp_path: Path,
 ) -> None:
     keep(tmp_path, YARD)

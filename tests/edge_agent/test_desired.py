@@ -39,14 +39,14 @@ def test_the_config_topic_replaces_the_site_file_once_the_topic_has_an_entry_of_
     assert (desired.running.cameras, desired.running.sensors, desired.pins) == ((YARD,), (HEAT,), {"yard": 3})
 
 
-def test_the_next_start_uses_the_last_configuration_of_the_config_topic(last_good: LastGood) -> None:
+def test_an_agent_starts_with_the_last_configuration_of_the_config_topic(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(YARD, AWAY))
     desired.save()
     assert DesiredConfiguration(SITE, last_good).running.cameras == (YARD,)
 
 
-def test_the_next_start_uses_the_site_file_if_the_topic_had_no_entry_of_the_site(
+def test_an_agent_starts_with_the_site_file_if_the_config_topic_had_no_entry_of_the_site(
     last_good: LastGood,
 ) -> None:
     desired = DesiredConfiguration(SITE, last_good)
@@ -56,7 +56,7 @@ def test_the_next_start_uses_the_site_file_if_the_topic_had_no_entry_of_the_site
     assert DesiredConfiguration(edited, last_good).running.cameras == (YARD,)
 
 
-def test_refused_entries_are_reported_and_only_the_old_sensors_are_restored(last_good: LastGood) -> None:
+def test_refused_config_entries_are_reported_and_the_previous_sensors_are_restored(last_good: LastGood) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(GATE, HEAT))
     before = desired.running
@@ -140,7 +140,9 @@ def test_an_agent_that_follows_no_config_topic_uses_the_site_file_and_ignores_sa
     assert DesiredConfiguration(SITE, None).running.cameras == (GATE,)
 
 
-def test_reported_refusals_are_limited_in_number_and_to_entry_kinds_of_an_agent(last_good: LastGood) -> None:
+def test_an_agent_reports_a_limited_number_of_refused_entries_of_the_kinds_that_agents_use(
+    last_good: LastGood,
+) -> None:
     desired, seen = DesiredConfiguration(SITE, last_good), view(GATE)
     seen.apply("rule/bad", b"{}")
     for number in range(40):

@@ -14,7 +14,7 @@ HEAT = SensorConfig(name="heat", source="simulated:temperature", quantity="tempe
 PIN = PinConfig(name="gate", partition=3)
 
 
-def test_a_saved_configuration_is_loaded_again(tmp_path: Path) -> None:
+def test_a_saved_last_good_configuration_is_loaded_again(tmp_path: Path) -> None:
     kept = LastGood(tmp_path / "config.json")
     assert kept.load() == SavedConfiguration()
     for saved in (
@@ -49,7 +49,7 @@ def test_an_unreadable_last_good_configuration_file_gives_an_empty_configuration
     assert LastGood(path).load() == SavedConfiguration()
 
 
-def test_saved_entries_of_another_version_are_skipped(tmp_path: Path) -> None:
+def test_saved_config_entries_of_another_version_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     kept = SavedConfiguration({GATE.key: GATE}, topic_holds=True)
     LastGood(path).save(kept)
@@ -57,7 +57,7 @@ def test_saved_entries_of_another_version_are_skipped(tmp_path: Path) -> None:
     assert LastGood(path).load() == kept
 
 
-def test_the_site_file_is_used_if_no_saved_entry_can_be_read(tmp_path: Path) -> None:
+def test_the_site_file_is_used_if_no_saved_config_entry_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"topic_holds": true, "entries": {"camera/new": {"name": "new", "shape": 3}}}')
     assert LastGood(path).load() == SavedConfiguration()

@@ -79,7 +79,7 @@ def test_config_topic_entries_may_use_no_command_secret_or_file_by_default(entry
         sensor("host:cpu"),
     ],
 )
-def test_cameras_and_devices_need_no_permission_by_default(entry: ConfigEntry) -> None:
+def test_cameras_and_devices_in_the_config_topic_need_no_permission_by_default(entry: ConfigEntry) -> None:
     assert local(entry) == entry
 
 
@@ -128,7 +128,7 @@ def test_a_config_topic_entry_with_a_variable_in_its_host_is_refused() -> None:
         local(camera("http://${KEY}.attacker.example/"), policy)
 
 
-def test_a_symbolic_link_out_of_an_allowed_folder_is_refused(tmp_path: Path) -> None:
+def test_a_symbolic_link_out_of_a_folder_that_the_policy_allows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "out").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="folders"):
@@ -178,7 +178,7 @@ async def test_a_config_topic_entry_without_rights_is_reported_and_does_not_run(
     assert [reason[:26] for reason in desired.refused] == ["config topic, camera/gate:", "config topic, sensor/pump:"]
 
 
-def test_a_saved_entry_without_rights_does_not_run_after_a_restart(tmp_path: Path) -> None:
+def test_a_saved_config_entry_without_rights_does_not_run_after_a_restart(tmp_path: Path) -> None:
     saved, command = LastGood(tmp_path / "config.json"), sensor("command:pump", argv=("id",))
     saved.save(SavedConfiguration({command.key: command}, topic_holds=True))
     desired = DesiredConfiguration(Site(name="north"), saved)

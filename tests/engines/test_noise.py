@@ -24,7 +24,7 @@ def test_nan_in_a_model_output_counts_as_a_difference(place: int) -> None:
     assert math.isnan(largest_difference(pairs))
 
 
-def test_equal_outputs_and_outputs_without_rows_do_not_differ() -> None:
+def test_equal_model_outputs_and_outputs_without_rows_have_no_difference() -> None:
     empty, same = np.zeros((0, 4), np.float32), np.array([np.nan, np.inf, 1.0])
     assert largest_difference([(empty, empty), (same, same)]) == 0.0
     assert largest_difference([]) == 0.0

@@ -168,7 +168,7 @@ async def kafka_log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("small_steps")
-async def test_reading_back_continues_over_transaction_markers(kafka_log: KafkaLog) -> None:
+async def test_reading_back_records_continues_over_transaction_markers(kafka_log: KafkaLog) -> None:
     """Each record is written in its own transaction, so that every second offset is a marker, including the last
     offset."""
     writer = await kafka_log.writer("test")

@@ -83,7 +83,7 @@ def problem(file: Path, before: str, after: str) -> ConfigError:
     return raised.value
 
 
-def test_each_module_of_the_rule_packages_is_one_rule_named_like_its_type() -> None:
+def test_each_module_of_the_rule_packages_defines_one_rule_with_the_name_of_its_type() -> None:
     modules = [
         name.rpartition(".")[2]
         for package in PACKAGES
@@ -94,7 +94,7 @@ def test_each_module_of_the_rule_packages_is_one_rule_named_like_its_type() -> N
     assert sorted(plug_ins()) == sorted(modules)
 
 
-def test_the_rules_of_a_site_become_models_of_their_plug_ins(file: Path) -> None:
+def test_the_rules_of_a_site_file_become_models_of_their_plug_ins(file: Path) -> None:
     file.write_text(SITE)
     rules = validated_site(load(file), file).rules
     assert [type(rule) for rule in rules] == [plug_ins()[name] for name in ("line", "zone", "threshold")]
@@ -220,7 +220,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.mark.usefixtures("third_party")
-def test_another_package_adds_a_rule_by_an_entry_point(file: Path) -> None:
+def test_another_package_can_add_a_rule_by_an_entry_point(file: Path) -> None:
     with capture_logs() as said:
         names = set(plug_ins())
     assert {"parked", "line"} <= names

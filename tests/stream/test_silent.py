@@ -82,13 +82,13 @@ def keys(rule: Rule, *, camera: Any = None, pipeline: Any = None, sensor: Any = 
         (zone(dwell_s=300.0), {"camera": {"gate": {"keep_alive_s": 0.0, "motion": False}}}, []),
     ],
 )
-def test_a_rule_that_cannot_fire_because_of_another_setting_is_found(
+def test_config_check_finds_a_rule_that_cannot_fire_because_of_another_setting(
     rule: Rule, site: dict[str, Any], found: list[str]
 ) -> None:
     assert keys(rule, **site) == found
 
 
-def test_a_count_rule_that_needs_more_time_than_tracks_last_is_found() -> None:
+def test_config_check_finds_a_count_rule_that_needs_more_time_than_tracks_last() -> None:
     rule = CountRule(name="r", camera="c", pipeline="p", polygon=SMALL, at_least=1, for_s=600.0)
     assert keys(rule, camera={"gate": {"keep_alive_s": 200.0}}) == ["for_s"]
 

@@ -195,7 +195,7 @@ async def test_pictures_without_a_result_are_unaccounted_and_later_pictures_are_
     assert (outcome.complete, outcome.balance.balanced, outcome.balance.totals.unaccounted) == (False, False, 2)
 
 
-async def test_two_results_for_one_picture_are_a_duplicate(tmp_path: Path) -> None:
+async def test_two_results_for_one_picture_count_as_a_duplicate(tmp_path: Path) -> None:
     bench = ClassifyBench(tmp_path, lambda record: [result_of(record), result_of(record)])
     outcome = await bench.run(bench.pictures(1))
     assert (len(bench.answers), outcome.balance.balanced, outcome.balance.totals.duplicates) == (1, False, 1)

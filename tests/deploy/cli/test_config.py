@@ -93,7 +93,7 @@ def test_a_dry_run_of_config_apply_prints_the_changes_and_writes_nothing(log: Me
     assert keys(log) == ["camera/gate"]
 
 
-def test_a_camera_of_another_site_is_refused_until_take_over_is_passed(log: MemoryLog, file: Path) -> None:
+def test_config_apply_refuses_a_camera_of_another_site_unless_take_over_is_passed(log: MemoryLog, file: Path) -> None:
     invoke("apply", write(file, "south", "gate"))
     result = invoke("apply", write(file, "north", "gate", "yard"))
     assert result.exit_code == USAGE_EXIT
@@ -220,7 +220,9 @@ def test_the_error_for_a_wrong_rule_in_a_site_file_names_key_value_and_expected_
     assert keys(log) == []
 
 
-def test_a_rule_is_written_with_its_defaults_and_services_read_the_same_rule(log: MemoryLog, file: Path) -> None:
+def test_config_apply_writes_a_rule_with_its_defaults_and_services_read_the_same_rule(
+    log: MemoryLog, file: Path
+) -> None:
     write(file, "north", "gate")
     file.write_text(f"{file.read_text()}{PIPELINE}{RULE % 1.0}")
     assert invoke("check", str(file)).exit_code == 0

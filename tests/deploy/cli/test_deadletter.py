@@ -28,7 +28,7 @@ class ManyLetters(MemoryLog):
             yield LogRecord(topic, partition, offset, None, bytes(LETTER_BYTES), headers)
 
 
-async def test_listing_dead_letters_keeps_no_letter_in_memory() -> None:
+async def test_listing_dead_letters_keeps_no_dead_letter_in_memory() -> None:
     tracemalloc.start()
     try:
         rows = await _rows(ManyLetters(), lambda letter: True)

@@ -202,7 +202,7 @@ def test_models_compare_prints_the_agreement_of_a_candidate_model(monkeypatch: p
     assert "--candidate = 'm@9': expected one of m@2, m@3" in refused("compare", "cars", "--candidate", "m@9")
 
 
-def test_the_error_for_an_unusable_argument_names_the_option(tmp_path: Path) -> None:
+def test_the_error_for_an_unusable_argument_of_a_models_command_names_the_option(tmp_path: Path) -> None:
     file = classifier(tmp_path / "m.onnx")
     (tmp_path / "note.txt").write_text("no picture")
     assert "--size = 'large': expected WIDTHxHEIGHT" in refused("add", file, "--size", "large")

@@ -55,7 +55,7 @@ def test_a_downloaded_model_file_is_stored_under_the_file_name_of_its_url(tmp_pa
         ("https://models.test/a%00b", {}, "HTTP status 404"),
     ],
 )
-def test_a_download_that_fails_leaves_no_file(
+def test_a_model_download_that_fails_leaves_no_file(
     tmp_path: Path, url: str, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(PullFailed, match=message):

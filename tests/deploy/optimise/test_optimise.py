@@ -138,7 +138,9 @@ def test_pictures_of_the_test_folder_are_not_used_for_int8_calibration(labelled:
     assert found["versions"][0]["model"] == "tiny@1"
 
 
-def test_the_error_for_an_unusable_argument_names_the_option(labelled: Path, tmp_path: Path) -> None:
+def test_the_error_for_an_unusable_argument_of_models_optimise_names_the_option(
+    labelled: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     int8 = ("small", "--precision", "int8")
     assert "--calibrate = '': expected a folder of pictures, or --from-log N" in refused(*int8)

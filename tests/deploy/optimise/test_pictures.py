@@ -53,7 +53,7 @@ async def log_of(*values: bytes) -> MemoryLog:
     return log
 
 
-async def test_regions_of_the_newest_frames_are_prepared_in_the_same_way_as_in_a_pipeline() -> None:
+async def test_calibration_prepares_regions_of_the_newest_frames_in_the_same_way_as_a_pipeline() -> None:
     right = Box(40, 8, 60, 40)
     frames = [frame(1, (Box(0, 0, 20, 40),)), frame(2, ()), frame(3, (right,)), frame(4, None)]
     log = await log_of(*map(encode, frames), b"no frame")

@@ -59,7 +59,7 @@ def test_the_gate_may_decide_on_a_frame_after_later_frames_were_numbered(decisio
     assert tiles(accounts, kept, len(decisions) - 1)
 
 
-def test_withheld_counts_end_just_before_the_kept_frame_that_carries_the_counts() -> None:
+def test_counts_of_withheld_frames_are_sent_with_the_next_kept_frame() -> None:
     tally = Tally("a", 7)
     for _ in range(3):
         tally.number()

@@ -145,7 +145,7 @@ def test_the_byte_budget_refills_over_restarts_after_the_clock_was_set_back(tmp_
     assert bucket.left == pytest.approx(25_000.0)
 
 
-def test_only_the_first_bytes_of_a_huge_budget_file_are_read_and_rewritten(tmp_path: Path) -> None:
+def test_only_the_first_bytes_of_a_huge_byte_budget_file_are_read_and_rewritten(tmp_path: Path) -> None:
     clock, path = ManualClock(), tmp_path / "a.budget"
     with path.open("wb") as file:
         file.truncate(1 << 42)  # no memory holds it
@@ -158,7 +158,7 @@ def test_only_the_first_bytes_of_a_huge_budget_file_are_read_and_rewritten(tmp_p
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 512, b"[" * 5000, b'{"at_s": 1e999, "buckets": []}', b"{}"])
-def test_an_unreadable_budget_file_is_ignored(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_byte_budget_file_is_ignored(tmp_path: Path, content: bytes) -> None:
     path, (bucket,) = tmp_path / "a.budget", make_buckets(EncodeConfig(bytes_per_s=1000))
     path.write_bytes(content)
     left = bucket.left
@@ -209,7 +209,7 @@ def test_the_quality_level_settles_where_sent_bytes_equal_the_budget_rate(
 
 @settings(deadline=None)
 @given(st.floats(1.0, 4.0), st.floats(0.05, 1.0))
-def test_frames_are_sent_again_once_a_scene_over_budget_becomes_simpler(k: float, step_s: float) -> None:
+def test_frames_over_the_byte_budget_are_sent_again_once_the_scene_becomes_simpler(k: float, step_s: float) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=20_000)))
     for _ in range(SETTLED):
         run.frame(exponential(500_000, k), step_s)
@@ -297,7 +297,7 @@ def test_boxes_are_scaled_together_with_the_encoded_picture() -> None:
     assert Encoded(b"", "jpeg", 85, 320, 256, None).scaled(box) == box
 
 
-def test_a_frame_over_budget_is_encoded_again_at_the_minimum_and_then_refused() -> None:
+def test_a_frame_over_the_byte_budget_is_encoded_again_at_minimum_quality_and_then_refused() -> None:
     encoder = Encoder(EncodeConfig(bytes_per_s=10_000, burst_s=1.0))
     floor = Encoder(EncodeConfig(quality=40, bytes_per_s=1_000_000, min_scale=0.5))
     assert isinstance(floor.encode(redaction(noise()), 0.0), Encoded)

@@ -107,7 +107,7 @@ def test_a_frame_with_motion_only_behind_a_mask_is_withheld_as_masked() -> None:
     assert [decision.reason for decision in decisions[1:]] == ["still"] * 7 + ["masked"] * 4
 
 
-def test_the_gate_sends_the_hash_based_sample_and_marks_its_frames() -> None:
+def test_the_gate_sends_a_hash_based_random_sample_of_frames_and_marks_them_as_sampled() -> None:
     gate = Gate(QUIET.model_copy(update={"sample": 0.1, "pre_roll_s": 0.3}), "gate-7", 3)
     decisions = play(gate, [False] * 200) + gate.close()
     chosen = [seq for seq in range(1, 200) if sampled("gate-7", 3, seq, 0.1)]

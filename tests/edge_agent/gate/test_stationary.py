@@ -195,7 +195,9 @@ def test_stationary_objects_are_reported_when_motion_ends_and_in_each_keep_alive
     assert sum(decision.frame.captured_ns > 9e9 for decision in decisions) == len(reports) - 2
 
 
-def test_frames_without_a_report_are_not_searched_for_stationary_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_in_which_no_stationary_objects_are_due_for_a_report_are_not_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     searched, resting = [], MotionDetector.stationary_boxes
     monkeypatch.setattr(MotionDetector, "stationary_boxes", lambda self: searched.append(1) or resting(self))
     decisions = play(GateConfig(sample=0.0, keep_alive_s=5.0), 30.0, PARKED)

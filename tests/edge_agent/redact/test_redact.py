@@ -78,7 +78,7 @@ def test_every_pixel_touched_by_a_privacy_mask_is_filled(
     ],
     ids=["twice", "one in another", "wound twice", "a star's middle", "all of it"],
 )
-def test_crossing_mask_edges_leave_no_uncovered_hole(masks: tuple, inside: tuple[float, float]) -> None:  # type: ignore[type-arg]
+def test_a_privacy_mask_whose_edges_cross_leaves_no_uncovered_hole(masks: tuple, inside: tuple[float, float]) -> None:  # type: ignore[type-arg]
     image = Redactor(RedactConfig(masks=masks)).masked(noise())
     assert image[int(inside[1] * 256), int(inside[0] * 320)].tolist() == [0, 0, 0]
 
@@ -150,7 +150,7 @@ def test_an_obscured_box_across_the_border_is_clipped_to_the_picture(box: Box) -
     assert (image == 127).any()
 
 
-def test_a_box_outside_the_picture_changes_nothing() -> None:
+def test_obscuring_a_box_outside_the_picture_changes_nothing() -> None:
     image = noise()
     assert not obscure(image, Box(400, 0, 500, 50), "fill")
     assert (image == noise()).all()
@@ -202,7 +202,7 @@ def test_a_low_score_keeps_a_covered_face_covered_but_covers_no_new_face() -> No
     assert history.min_score == 0.25
 
 
-def test_a_held_box_is_dropped_after_a_clock_jump() -> None:
+def test_a_held_face_box_is_dropped_after_a_clock_jump() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     history.step([found(50)], 100 * SECOND_NS)
     assert history.step([], SECOND_NS) == []

@@ -164,7 +164,7 @@ async def test_a_busy_gateway_sets_the_pause_before_the_next_try(
 
 
 @pytest.mark.parametrize(("value", "least", "most"), [("date", 25.0, 31.0), ("soon", 0.0, 0.0)])
-async def test_retry_after_may_be_a_date_and_is_ignored_if_invalid(
+async def test_the_gateway_header_retry_after_may_be_a_date_and_is_ignored_if_invalid(
     link: HttpsLink, gateway: Gateway, value: str, least: float, most: float
 ) -> None:
     at = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30), usegmt=True)
@@ -187,7 +187,9 @@ async def test_retry_after_may_be_a_date_and_is_ignored_if_invalid(
         ("Mon, 01 Jan 0001 00:00:00 -0000", 0.0),
     ],
 )
-async def test_a_retry_after_outside_its_range_is_limited(token: Path, value: str, waits_s: float) -> None:
+async def test_a_gateway_header_retry_after_outside_its_range_is_limited(
+    token: Path, value: str, waits_s: float
+) -> None:
     busy = httpx.Response(503, headers=[(b"Retry-After", value.encode("latin-1"))])
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: busy))
@@ -211,7 +213,7 @@ class Endless(httpx.AsyncByteStream):
 
 
 @pytest.mark.parametrize("status", [200, 503])
-async def test_an_endless_response_body_is_read_only_up_to_the_size_limit(token: Path, status: int) -> None:
+async def test_an_endless_gateway_response_is_read_only_up_to_the_size_limit(token: Path, status: int) -> None:
     body = Endless(drips=False)
     config = LinkConfig(kind="https", url="https://gateway.example", token_file=token)
     link = HttpsLink(config, "agent-1", httpx.MockTransport(lambda request: httpx.Response(status, stream=body)))
@@ -221,7 +223,7 @@ async def test_an_endless_response_body_is_read_only_up_to_the_size_limit(token:
     await link.close()
 
 
-async def test_the_body_of_a_compressed_response_is_ignored(link: HttpsLink, gateway: Gateway) -> None:
+async def test_the_body_of_a_compressed_gateway_response_is_ignored(link: HttpsLink, gateway: Gateway) -> None:
     bomb = gzip.compress(b'{"refused": [{"index": 0, "reason": "no"}]}' + b" " * 1_000_000)
 
     class Packed(httpx.AsyncByteStream):
@@ -235,7 +237,7 @@ async def test_the_body_of_a_compressed_response_is_ignored(link: HttpsLink, gat
         await (await link.send(outbound("bad")))
 
 
-async def test_a_response_that_arrives_byte_by_byte_ends_at_the_time_limit(
+async def test_a_gateway_response_that_arrives_byte_by_byte_ends_at_the_time_limit(
     token: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(https, "READY_S", 0.05)
@@ -354,7 +356,9 @@ async def test_only_repeated_requests_of_a_batch_have_the_same_idempotency_key(
     assert await key_of(outbound("b", 7)) != key  # a new spool counts from 1 again
 
 
-async def test_a_changed_token_file_is_read_again(link: HttpsLink, gateway: Gateway, token: Path) -> None:
+async def test_a_changed_token_file_of_the_gateway_is_read_again(
+    link: HttpsLink, gateway: Gateway, token: Path
+) -> None:
     await (await link.send(outbound("a")))
     new = token.with_suffix(".new")
     new.write_text("secret-2")
@@ -366,7 +370,7 @@ async def test_a_changed_token_file_is_read_again(link: HttpsLink, gateway: Gate
         await (await link.send(outbound("c")))
 
 
-async def test_the_number_of_queued_heartbeats_is_limited(link: HttpsLink, gateway: Gateway) -> None:
+async def test_the_number_of_queued_heartbeats_to_the_gateway_is_limited(link: HttpsLink, gateway: Gateway) -> None:
     gateway.free.clear()
     for _ in range(100):
         await link.publish(outbound("beat", topic="status"))

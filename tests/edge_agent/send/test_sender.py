@@ -165,7 +165,7 @@ async def test_unacknowledged_rows_are_sent_again_on_the_same_lane_before_newer_
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
 
 
-async def test_refused_rows_are_parked_and_reported_and_the_other_rows_are_sent(tmp_path: Path) -> None:
+async def test_refused_spool_rows_are_parked_and_reported_and_the_other_rows_are_sent(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.refuses = {b"a1".ljust(10)}
     rig.keep("a0", "a1", "a2")
@@ -179,7 +179,7 @@ async def test_refused_rows_are_parked_and_reported_and_the_other_rows_are_sent(
         assert link.opened == 1
 
 
-async def test_rows_acknowledged_or_refused_before_the_link_was_lost_are_not_sent_again(tmp_path: Path) -> None:
+async def test_spool_rows_acknowledged_or_refused_before_a_link_loss_are_not_sent_again(tmp_path: Path) -> None:
     class AnswersAndGoes(FakeLink):
         async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
             if self.holds and len(self.sent) == 3:
@@ -204,7 +204,7 @@ async def test_rows_acknowledged_or_refused_before_the_link_was_lost_are_not_sen
         assert (depth.first, depth.last) == (1, 1)  # the parked row can only expire
 
 
-async def test_a_row_whose_send_the_link_cancelled_is_sent_again(tmp_path: Path) -> None:
+async def test_a_spool_row_whose_transmission_the_link_cancelled_is_sent_again(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.holds = True
     rig.keep("a0")
@@ -270,7 +270,7 @@ async def test_the_acknowledgement_timeout_grows_with_each_failed_try(tmp_path: 
         assert link.opened == 3
 
 
-async def test_an_outage_ends_after_a_link_has_been_open_and_idle_for_a_while(tmp_path: Path) -> None:
+async def test_a_link_outage_ends_after_the_link_has_been_open_and_idle_for_a_while(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.link.gone = True
     async with rig.sending() as link:

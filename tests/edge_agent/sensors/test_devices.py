@@ -62,7 +62,7 @@ def gone(pid: float) -> bool:
         return True
 
 
-async def test_a_killed_command_is_restarted_and_its_helpers_die_with_it(tmp_path: Path) -> None:
+async def test_a_killed_sensor_command_is_restarted_and_its_child_processes_die_with_it(tmp_path: Path) -> None:
     sensors = command("temp", SPEAKS), command("pid", SPEAKS), command("helper", SPEAKS)
     async with fed(tmp_path, *sensors) as bench:
         await bench.until_kept("temp", len)
@@ -96,7 +96,7 @@ async def test_a_command_that_ignores_signals_is_killed_and_a_failed_command_rep
         assert sink.values("temp") == values, "a last line without a line end counts only if the exit status is 0"
 
 
-async def test_a_command_that_floods_its_output_leaves_time_for_other_tasks() -> None:
+async def test_a_sensor_command_that_floods_its_output_leaves_time_for_other_tasks() -> None:
     """Other tasks run after every few KB of output, however much output waits."""
     config = command("a", "")
     output, turns = asyncio.StreamReader(), 0
@@ -111,7 +111,7 @@ async def test_a_command_that_floods_its_output_leaves_time_for_other_tasks() ->
     assert (len(sink.readings["a"]), turns >= 24) == (50_000, True)
 
 
-async def test_a_command_that_closes_its_output_but_keeps_running_is_stopped() -> None:
+async def test_a_sensor_command_that_closes_its_output_but_keeps_running_is_stopped() -> None:
     script = "import os, time\nprint('temp 1', flush=True)\nos.close(1)\ntime.sleep(600)"
     source = CommandSource([command("temp", script)], stop_s=0.2)
     async with running(source, sink := Listener()) as task:
@@ -119,7 +119,7 @@ async def test_a_command_that_closes_its_output_but_keeps_running_is_stopped() -
     assert sink.values("temp") == [1.0]
 
 
-async def test_a_helper_in_another_process_group_does_not_delay_the_end_of_a_command() -> None:
+async def test_a_child_process_in_another_process_group_does_not_delay_the_end_of_a_sensor_command() -> None:
     script = "import subprocess, sys\nsleeps = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
     script += "print('temp', subprocess.Popen(sleeps, start_new_session=True).pid, flush=True)"
     source = CommandSource([command("temp", script)], stop_s=0.5)
@@ -233,7 +233,7 @@ async def test_a_missing_modbus_device_or_register_silences_no_other_sensor(tmp_
     ("figure", "options", "least", "most"),
     [("cpu", {}, 0, 100), ("memory", {}, 0, 100), ("load", {}, 0, 1e4), ("disk", {"path": "/"}, 1, 1e18)],
 )
-async def test_the_host_source_reports_each_figure_within_its_range(
+async def test_the_sensor_source_host_reports_each_figure_within_its_range(
     figure: str, options: dict[str, str], least: float, most: float
 ) -> None:
     config = sensor("host", f"host:{figure}", options=options)
@@ -260,7 +260,7 @@ async def test_a_host_sensor_is_silent_if_the_machine_does_not_provide_its_figur
             await HostSource(config, SystemClock())._ask(config, 0)
 
 
-async def test_two_cpu_sensors_do_not_affect_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_sensors_of_the_cpu_load_do_not_affect_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"user": 10.0, "idle": 90.0, "iowait": 0.0, "guest": 0.0}
     monkeypatch.setattr(psutil, "cpu_times", lambda: namedtuple("Times", now)(**now))
     configs = [sensor(name, "host:cpu") for name in ("a", "b")]

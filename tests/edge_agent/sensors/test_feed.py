@@ -59,7 +59,7 @@ async def make(tmp_path: Path, source: ScriptedSensorSource) -> AsyncIterator[Ma
         yield bench
 
 
-async def test_a_single_reading_is_kept_after_its_maximum_delay(make: Make, source: ScriptedSensorSource) -> None:
+async def test_a_single_reading_is_stored_after_its_maximum_delay(make: Make, source: ScriptedSensorSource) -> None:
     bench = await make()
     source.give("a", 1.0)
     await bench.until(lambda: bench.sensors["a"].kept == 1)
@@ -98,7 +98,7 @@ async def test_sensor_epochs_end_cleanly_with_the_counts_of_withheld_readings(
     assert not bench.store.unfinished("readings")
 
 
-async def test_a_spool_write_in_progress_is_finished_when_the_feed_stops(
+async def test_a_spool_write_in_progress_is_finished_when_the_sensor_feed_stops(
     make: Make, source: ScriptedSensorSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, free = await make(max_delay_s=0.0), threading.Event()
@@ -207,7 +207,7 @@ async def test_readings_without_a_configured_sensor_are_counted_and_their_names_
     assert bench.figure("sightline_agent_unclaimed_readings_total", source="simulated:t") == 103
 
 
-async def test_a_failing_spool_ends_the_feed_with_its_error(
+async def test_a_failing_spool_ends_the_sensor_feed_with_the_error_of_the_spool(
     make: Make, source: ScriptedSensorSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:

@@ -70,7 +70,7 @@ def values(found: Sequence[NamedReading]) -> list[tuple[str, float | None]]:
         ('{"a": "1\\u001f"}', [("a", 1.0)]),
     ],
 )
-def test_a_line_of_words_or_json_is_parsed_into_named_readings(
+def test_a_line_of_words_or_json_from_a_device_is_parsed_into_named_readings(
     line: str, expected: list[tuple[str, float | None]]
 ) -> None:
     assert values(read(line.encode() + b"\n")) == expected
@@ -110,7 +110,9 @@ def test_a_device_may_repeat_its_csv_header() -> None:
         (b'\xef\xbb\xbf"a",b\r\n1,2\r\n', [("a", 1.0), ("b", 2.0)]),
     ],
 )
-def test_csv_with_quotes_and_any_line_ends_is_parsed(data: bytes, expected: list[tuple[str, float | None]]) -> None:
+def test_csv_readings_with_quotes_and_any_line_ends_are_parsed(
+    data: bytes, expected: list[tuple[str, float | None]]
+) -> None:
     assert values(read(data, "csv")) == expected
     bytewise = LineParser("csv")
     assert values([named for at in range(len(data)) for named in bytewise.feed(data[at : at + 1])]) == expected
@@ -130,7 +132,7 @@ def test_an_unreadable_csv_row_makes_the_readings_of_all_its_columns_unreadable(
     assert values(found) == [("a", None), ("a", 5.0)]
 
 
-def test_an_unreadable_csv_header_is_reported_and_the_next_line_tried() -> None:
+def test_an_unreadable_csv_header_is_reported_and_the_next_line_is_tried_as_header() -> None:
     found = read(b'"a,b\na,b\n1,2\n', "csv")
     assert values(found) == [("", None), ("a", 1.0), ("b", 2.0)]
     assert "not CSV" in found[0].reading.problem
@@ -157,7 +159,7 @@ def test_line_path_and_time_parsers_accept_any_text_without_an_error(text: str) 
     ),
     st.integers(1, 40),
 )
-def test_all_good_lines_among_garbage_are_read_with_any_chunk_size(
+def test_all_valid_lines_among_garbage_are_read_with_any_chunk_size(
     parts: list[tuple[str, float] | bytes], chunk: int
 ) -> None:
     data = b"".join(

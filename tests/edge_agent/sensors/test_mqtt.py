@@ -172,7 +172,7 @@ async def test_the_mqtt_password_is_read_from_its_file_and_a_wrong_password_is_r
 
 
 @pytest.mark.parametrize("refuses", ["closes", "answers"])
-async def test_a_broker_without_mqtt_5_is_read_with_version_3_1_1_and_logged_once(
+async def test_an_mqtt_broker_without_version_5_is_read_with_version_3_1_1_and_logged_once(
     tmp_path: Path, refuses: Literal["closes", "answers"]
 ) -> None:
     with capture_logs() as logs:
@@ -190,7 +190,7 @@ async def test_a_broker_without_mqtt_5_is_read_with_version_3_1_1_and_logged_onc
     assert "MQTT 3.1.1" in line["limit"]
 
 
-async def test_a_broker_that_closes_every_connection_is_reported(tmp_path: Path) -> None:
+async def test_an_mqtt_broker_that_closes_every_connection_is_reported(tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]

@@ -16,7 +16,7 @@ from ingest.site import CameraConfig, StreamConfig, load, mask_secrets
 SECRET = "p@ss/w:o rd%"
 
 
-def test_a_password_is_read_from_its_file_and_percent_encoded(tmp_path: Path) -> None:
+def test_a_camera_password_is_read_from_its_file_and_percent_encoded(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(f"{SECRET}\nan older one\n")
     address = resolve("rtsp://10.0.0.5:554/a?b=c", StreamConfig(user="ad min", password_file=file))
@@ -57,7 +57,7 @@ def test_the_error_for_an_unreadable_address_does_not_show_the_address(source: s
         ("http://cam/snap.cgi?usr=admin&pwd=hunter2&n=${P}", "http://cam/snap.cgi?usr=…&pwd=…&n=${P}"),
     ],
 )
-def test_a_secret_in_a_path_or_query_is_in_the_url_but_masked_in_log_texts(source: str, shown: str) -> None:
+def test_a_secret_in_the_path_or_query_of_a_url_is_masked_in_log_texts(source: str, shown: str) -> None:
     address = resolve(source, StreamConfig(), {"P": "hunter2"})
     assert (address.url, address.shown) == (source.replace("${P}", "hunter2"), shown)
     assert "hunter2" not in address.hide(f"{address.url}: hunter2 is wrong, and {address.with_user}") + repr(address)
@@ -78,7 +78,7 @@ def test_a_camera_address_with_an_unknown_scheme_is_not_read_as_a_file_name() ->
 
 
 @pytest.mark.parametrize("content", ["", "\n", "\nsecond line"])
-def test_an_empty_password_file_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_empty_password_file_of_a_camera_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "empty").write_text(content)
     with pytest.raises(SourceUnusable, match="empty is empty: expected the password in its first line"):
         resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "empty"), {})
@@ -89,7 +89,7 @@ def test_the_error_for_a_missing_password_file_names_the_file(tmp_path: Path) ->
         resolve("rtsp://cam/x", StreamConfig(user="a", password_file=tmp_path / "none"), {})
 
 
-def test_the_password_is_masked_in_messages_of_libraries() -> None:
+def test_the_camera_password_is_masked_in_messages_of_libraries() -> None:
     address = Address("rtsp://cam/x", "rtsp://cam/x", "admin", SECRET)
     text = f"cannot open {address.with_user}: {SECRET} is wrong"
     assert address.hide(text) == "cannot open rtsp://cam/x: … is wrong"

@@ -94,13 +94,13 @@ def cover_first(path: Path) -> Path:
     ],
     ids=["plain", "hflip", "vflip", "180", "90 clockwise", "90 anticlockwise", "transpose", "transverse"],
 )
-def test_the_display_matrix_of_a_video_turns_and_mirrors_its_pictures(
+def test_pictures_of_a_video_are_rotated_and_mirrored_as_its_display_matrix_says(
     matrix: tuple[int, int, int, int], shown: list[list[int]], tmp_path: Path
 ) -> None:
     assert corners(first(with_matrix(tmp_path / "a.mp4", *matrix))) == shown
 
 
-def test_a_cover_picture_before_the_video_is_skipped(tmp_path: Path) -> None:
+def test_a_cover_picture_before_the_video_stream_of_a_file_is_skipped(tmp_path: Path) -> None:
     path = cover_first(tmp_path / "cover.mp4")
     with av.open(str(path)) as made:
         assert made.streams.video[0].disposition & Disposition.attached_pic

@@ -122,7 +122,9 @@ def test_an_image_file_is_read_again_if_the_capture_was_killed_before_the_next_f
     assert levels(read_all(killed_and_started)) == [50]
 
 
-def test_deleted_files_are_skipped_and_overwritten_files_are_read_again(folder: Path, clock: ManualClock) -> None:
+def test_deleted_image_files_are_skipped_and_overwritten_image_files_are_read_again(
+    folder: Path, clock: ManualClock
+) -> None:
     source = make(folder, clock)
     source.open()
     for name in ("1.jpg", "2.jpg", "3.jpg"):
@@ -174,7 +176,7 @@ def test_an_image_folder_is_stalled_if_removed_while_open_and_unusable_if_missin
 
 
 @pytest.mark.parametrize("left", [b"", b"[17", b"\xff\xfe", b"{}", b"[null, 1]", b"7"])
-def test_a_damaged_saved_position_is_reported_and_new_files_are_still_read(
+def test_a_damaged_read_position_of_an_image_folder_is_reported_and_new_files_are_still_read(
     left: bytes, folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     position = tmp_path / "position"
@@ -190,7 +192,7 @@ def test_a_damaged_saved_position_is_reported_and_new_files_are_still_read(
     assert "the saved position in the image folder is lost" in notices[0]
 
 
-def test_a_failure_to_save_the_position_is_reported_once_and_loses_no_picture(
+def test_a_failure_to_save_the_read_position_is_reported_once_and_loses_no_picture(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     (tmp_path / "state" / "a.new").mkdir(parents=True)  # a folder has the name of the temporary file
@@ -226,7 +228,7 @@ def test_an_image_file_that_arrives_after_the_clock_was_set_back_is_read() -> No
     assert [new.look([before, later], now_s) for now_s in (0.0, 1.0, 2.0)] == [[], [later], []]
 
 
-def test_sub_folders_are_read_with_the_recursive_option_also_after_a_restart(
+def test_sub_folders_of_an_image_folder_are_read_with_the_option_recursive(
     folder: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
     position = tmp_path / "position"

@@ -30,7 +30,7 @@ except MemoryError:
 """
 
 
-def test_the_kernel_enforces_the_memory_limit_of_a_capture() -> None:
+def test_the_kernel_enforces_the_memory_limit_of_a_capture_process() -> None:
     said = subprocess.run([sys.executable, "-c", GROWS], capture_output=True, text=True, timeout=60, check=True)
     assert 32 <= int(said.stdout) <= 66
     assert (

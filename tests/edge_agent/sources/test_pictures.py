@@ -53,7 +53,7 @@ def test_a_jpeg_with_a_long_trailer_is_usable(trailer: bytes) -> None:
 
 @pytest.mark.parametrize("options", [(), PROGRESSIVE, RESTARTS], ids=["baseline", "progressive", "restarts"])
 @pytest.mark.parametrize("share", [0.3, 0.5])
-def test_a_jpeg_that_lost_its_middle_is_unusable(options: tuple[int, ...], share: float) -> None:
+def test_a_jpeg_whose_middle_part_is_missing_is_unusable(options: tuple[int, ...], share: float) -> None:
     data = jpeg(scene(), *options)
     at = int(len(data) * share)
     lost = frame(data[:at] + data[at + 3000 :])

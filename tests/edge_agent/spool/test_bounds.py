@@ -56,7 +56,7 @@ def spool(tmp_path: Path, clock: ManualClock) -> Iterator[SpoolStore]:
     spool.close()
 
 
-def test_oldest_frames_expire_first_then_readings_then_frames_of_evidence_cameras(spool: SpoolStore) -> None:
+def test_the_spool_expires_old_frames_first_then_readings_then_frames_of_evidence_cameras(spool: SpoolStore) -> None:
     spool.keep(
         [frame("gate", 0), reading("cabinet", 0), frame("a", 0), frame("b", 0), frame("a", 1), frame("gate", 1)]
     )
@@ -146,7 +146,7 @@ def test_a_parked_spool_row_delays_no_other_row_and_may_expire(spool: SpoolStore
     assert accounted(spool) == [("frame", "a", 0, 0)]
 
 
-def test_vacuum_returns_the_space_of_an_expired_backlog_to_the_disk(spool: SpoolStore) -> None:
+def test_a_vacuum_of_the_spool_returns_the_space_of_an_expired_backlog_to_the_disk(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, size=100_000) for seq in range(30)])
     spool.expire_over(3_000_000, [])
     assert spool.unused_bytes() > 2_900_000

@@ -121,7 +121,7 @@ async def test_status_rows_are_kept_in_the_reserve_of_a_full_disk(rig: Rig, smal
     assert await rig.keep() > 30
 
 
-async def test_readings_wait_for_room_on_a_full_disk(rig: Rig, small: SmallDisk) -> None:
+async def test_sensor_readings_wait_for_room_on_a_full_disk(rig: Rig, small: SmallDisk) -> None:
     small.fill()
     await rig.keep()
     waiting = asyncio.create_task(rig.spool.keep([READINGS], wait_for_room=True))
@@ -155,7 +155,7 @@ async def test_frames_are_kept_and_sent_again_once_a_read_only_disk_is_writable(
     assert await rig.keep() > 40
 
 
-async def test_the_spool_depth_can_be_read_while_the_spool_database_is_read_only(rig: Rig) -> None:
+async def test_the_number_of_waiting_rows_can_be_read_while_the_spool_database_is_read_only(rig: Rig) -> None:
     await rig.spool.keep([frame(0)])
     rig.store._db.execute("PRAGMA query_only = 1")  # type: ignore[union-attr]
     rig.next = 1
@@ -229,7 +229,7 @@ async def test_a_spool_that_no_longer_waits_for_room_uses_the_disk_reserve_and_t
         await rig.spool.keep([frame(0)])
 
 
-async def test_frames_kept_at_the_same_time_share_one_spool_commit(
+async def test_frames_stored_at_the_same_time_share_one_spool_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig(tmp_path)

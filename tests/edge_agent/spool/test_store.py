@@ -105,7 +105,7 @@ def test_many_spool_rows_expire_in_transactions_of_limited_size_with_one_record_
     spool.close()
 
 
-def test_spool_depth_includes_frames_withheld_before_a_stored_row(spool: SpoolStore) -> None:
+def test_the_reported_spool_depth_includes_frames_withheld_before_a_stored_row(spool: SpoolStore) -> None:
     spool.keep([row(7, account="3-6 still=4", size=10), row(9, account="8-8 rate=1", size=20)])
     spool.keep([Row("frame", "a", 6, 0, 0, b"new epoch")])
     assert spool.depth() == [Depth("a", 5, 3, 9, 2, 30), Depth("a", 6, 0, 0, 1, 9)]

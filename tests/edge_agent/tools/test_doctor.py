@@ -49,7 +49,7 @@ async def sensor(source: str, *, seconds: float = 0.3, **settings: object) -> Fi
 
 
 class TestDisk:
-    def test_the_check_of_a_good_disk_leaves_no_files_behind(self, tmp_path: Path) -> None:
+    def test_the_agent_doctor_s_check_of_a_good_disk_leaves_no_files_behind(self, tmp_path: Path) -> None:
         finding = check_disk(tmp_path / "new", [ROAD])
         assert finding.state in ("good", "poor")  # the disk of the test machine may be slow
         assert "GB free" in finding.seen
@@ -96,7 +96,7 @@ class TestDisk:
         assert check_disk(tmp_path / "file", []).state == "bad"
 
 
-def test_the_clock_finding_follows_the_synchronisation_status_of_the_kernel() -> None:
+def test_the_agent_doctor_s_clock_finding_follows_the_synchronisation_status_of_the_kernel() -> None:
     assert check_clock().what == "clock"
     assert judged_clock(0x2001, 1.5) == Finding("clock", "good", "synchronised within 1.5 ms")
     assert judged_clock(0x40, 16e6).state == "poor"
@@ -113,7 +113,7 @@ def test_the_clock_finding_follows_the_synchronisation_status_of_the_kernel() ->
         ("", 0o600, "bad"),
     ],
 )
-def test_the_finding_of_a_secret_file_follows_its_mode_and_content(
+def test_the_agent_doctor_s_finding_of_a_secret_file_follows_its_permissions_and_content(
     tmp_path: Path, text: str, mode: int, state: str
 ) -> None:
     path = tmp_path / "secret"
@@ -122,7 +122,7 @@ def test_the_finding_of_a_secret_file_follows_its_mode_and_content(
     assert check_secret(path, "the gateway").state == state
 
 
-def test_the_finding_of_a_missing_secret_file_is_bad(tmp_path: Path) -> None:
+def test_the_agent_doctor_s_finding_of_a_missing_secret_file_is_bad(tmp_path: Path) -> None:
     assert check_secret(tmp_path / "none", "Kafka's password").state == "bad"
 
 
@@ -195,7 +195,7 @@ async def test_the_finding_of_a_sensor_is_poor_if_out_of_range_and_bad_without_r
     assert (other.state, "unclaimed readings: t" in other.seen) == ("bad", True)
 
 
-async def test_the_doctor_rates_a_sensor_as_poor_that_stops_or_gives_unreadable_data() -> None:
+async def test_the_agent_doctor_rates_a_sensor_as_poor_that_stops_or_gives_unreadable_data() -> None:
     options = {"argv": ["/bin/sh", "-c", "echo 5; echo the bus is off >&2"]}
     once = await sensor("command:once", options=options, seconds=20.0)
     assert (once.state, once.seen) == (
@@ -270,7 +270,7 @@ async def test_passwords_in_the_finding_of_a_camera_are_masked(monkeypatch: pyte
     assert (finding.state, "hunter2" in str(finding), "127.0.0.1:9/shot" in finding.advice) == ("bad", False, True)
 
 
-def test_the_list_of_secret_files_includes_previous_spool_keys() -> None:
+def test_the_agent_doctor_also_checks_the_files_of_previous_spool_keys() -> None:
     disk = DiskConfig(key_file=Path("new"), previous_key_files=(Path("old"), Path("older")))
     settings = KafkaSettings(password_file=Path("kafka"))
     assert [str(path) for path, _ in secret_files(Site(spool=disk), settings)] == ["kafka", "new", "old", "older"]
@@ -283,12 +283,12 @@ class RefusedProducer:
         raise TopicAuthorizationFailedError("x.status")
 
 
-async def test_a_refused_heartbeat_is_a_bad_finding() -> None:
+async def test_a_refused_heartbeat_is_a_bad_finding_of_the_agent_doctor() -> None:
     finding = await check_clock_offset(cast("AIOKafkaProducer", RefusedProducer()), KafkaSettings())
     assert (finding.state, "TopicAuthorizationFailed" in finding.seen) == ("bad", True)
 
 
-def test_the_doctor_names_topics_without_write_permission() -> None:
+def test_the_agent_doctor_names_topics_without_write_permission() -> None:
     answers = [("x.frames", [(7, 29, -1)]), ("x.readings", [(7, 3, -1)]), ("x.status", [(7, 29, -1)])]
     assert refused_topics(answers) == ["x.frames", "x.status"]
 
@@ -313,7 +313,9 @@ def quiet() -> Iterator[None]:
         ("broker.example:9092", "SASL_SSL", ""),
     ],
 )
-def test_a_plaintext_link_beyond_this_machine_is_a_poor_finding(bootstrap: str, security: str, named: str) -> None:
+def test_a_plaintext_link_beyond_this_machine_is_a_poor_finding_of_the_agent_doctor(
+    bootstrap: str, security: str, named: str
+) -> None:
     found = check_privacy(KafkaSettings.model_validate({"bootstrap": bootstrap, "security": security}))
     assert [(finding.what, finding.state) for finding in found] == ([(named, "poor")] if named else [])
     assert all("without TLS" in finding.seen and finding.advice == PLAINTEXT_ADVICE for finding in found)
@@ -339,7 +341,9 @@ async def test_the_finding_of_a_link_that_does_not_open_is_bad(quiet: None) -> N
 
 
 @pytest.mark.kafka
-async def test_kafka_findings_are_good_once_the_topics_exist(kafka: str, prefix: str, tmp_path: Path) -> None:
+async def test_the_agent_doctor_s_kafka_findings_are_good_once_the_topics_exist(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     found = {f.what: f async for f in examine(Site(cameras=(ROAD,)), settings, tmp_path, 2.0)}
     assert (found[f"Kafka {kafka}"].state, found[f"Kafka {kafka}"].advice) == ("bad", "sightline topics create")

@@ -40,7 +40,7 @@ def test_a_busy_camera_sends_at_open_fps_or_half_of_its_examined_frames() -> Non
     assert mean_fps(1.0, gate={"max_fps": 2.0, "open_fps": 0.0}) == 2.0
 
 
-def test_overlapping_armed_hours_count_once_in_the_plan() -> None:
+def test_overlapping_armed_hours_count_once_in_the_cost_plan() -> None:
     night = WeeklyHours(start=time(22), end=time(6))
     assert armed_share([night]) == pytest.approx(8 / 24)
     assert armed_share([night, WeeklyHours(start=time(23), end=time(1))]) == pytest.approx(8 / 24)
@@ -73,7 +73,7 @@ def test_the_planned_number_of_partitions_follows_the_peak_frame_rate() -> None:
 
 
 @given(st.sampled_from(["jpeg", "webp"]), st.integers(1, 99))
-def test_the_estimated_picture_size_never_falls_with_a_higher_quality(encoding: str, quality: int) -> None:
+def test_the_estimated_size_of_a_picture_never_falls_with_a_higher_quality(encoding: str, quality: int) -> None:
     assert 0 < bits_per_pixel(encoding, quality) <= bits_per_pixel(encoding, quality + 1)
 
 
@@ -83,7 +83,7 @@ def test_the_estimated_cost_never_falls_with_more_motion(less: float, more: floa
     assert mean_fps(less) <= mean_fps(more) + 1e-12
 
 
-def test_the_estimated_picture_size_is_within_its_spread_of_real_footage(shared_data: object) -> None:
+def test_the_estimated_picture_size_is_within_its_stated_error_for_real_footage(shared_data: object) -> None:
     from pathlib import Path
 
     import cv2

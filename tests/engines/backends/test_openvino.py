@@ -37,7 +37,7 @@ def outputs(backend: str, model: Model) -> Outputs:
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("int8", 1e-5), ("fp16", 0.01), ("bf16", 0.05)])
-def test_openvino_and_onnx_runtime_agree_within_the_tolerance_of_the_precision(
+def test_outputs_of_openvino_and_onnx_runtime_agree_within_the_tolerance_of_the_precision(
     model: Model, precision: Precision, bound: float
 ) -> None:
     expected = outputs("onnxruntime", model)["probabilities"]

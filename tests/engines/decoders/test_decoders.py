@@ -61,7 +61,7 @@ class TestSigmoid:
         assert [(d.label, pytest.approx(d.score)) for d in found] == [("dog", 0.8), ("cat", 0.4)]
 
     @pytest.mark.parametrize("shape", [(2,), (2, 1)])
-    def test_sigmoid_decoder_accepts_a_vector_for_a_single_label(self, shape: tuple[int, ...]) -> None:
+    def test_the_sigmoid_decoder_accepts_a_vector_of_scores_for_a_single_label(self, shape: tuple[int, ...]) -> None:
         one = decoders.make("sigmoid", DecoderOptions(("defect",), 64, 64, min_score=0.3))
         found = one.decode({"p": np.array([0.1, 0.7], np.float32).reshape(shape)}, [row(), row()])
         assert [[d.label for d in each] for each in found] == [[], ["defect"]]
@@ -112,7 +112,7 @@ class TestYolox:
         np.testing.assert_allclose(found.box, expected, atol=1e-2)
         assert found.label == LABELS[label]
 
-    def test_overlapping_boxes_are_merged_within_a_class_only(self) -> None:
+    def test_overlapping_boxes_are_merged_only_within_a_class(self) -> None:
         near = (30.0, 30.0, 20.0, 20.0, 1, 0.9), (33.0, 25.0, 20.0, 20.0, 1, 0.6)
         assert len(self.decoder.decode(self.outputs(*near), [row()])[0]) == 1
         two_classes = near[0], (*near[1][:4], 2, 0.6)

@@ -128,7 +128,7 @@ def test_the_error_for_a_wrong_decoder_setting_names_the_right_setting(
         np.testing.assert_allclose(found.box, OBJECT, atol=1e-3)
 
 
-def test_a_model_whose_outputs_are_offsets_is_served_with_the_prior_boxes_of_its_manifest(tmp_path: Path) -> None:
+def test_a_model_with_box_offsets_as_outputs_is_served_with_the_prior_boxes_of_its_manifest(tmp_path: Path) -> None:
     offsets, scores = np.zeros((16 + 4, 4)), np.full((20, 2), 0.01)
     offsets[1 + 16], scores[1 + 16] = (-0.4, 0.4, 5 * np.log(2), 0.0), (0.05, 0.9)
     priors = {"16": [10], "32": [[8, 20]]}
@@ -178,7 +178,7 @@ def test_a_user_can_set_how_boxes_are_merged_and_let_the_inspection_choose_the_r
         examined(file, "m", Overrides(labels=LABELS, decoding={"max_overlap": 2}), tmp_path / "models")
 
 
-def test_boxes_of_different_classes_are_merged_if_across_classes_is_set(tmp_path: Path) -> None:
+def test_boxes_of_different_classes_are_merged_if_the_setting_across_classes_is_true(tmp_path: Path) -> None:
     boxes, scores = faint()
     boxes[1], scores[1] = (21, 28, 44, 52), (0.8, 0.0)
     file = constant_model(tmp_path / "m.onnx", {"s": scores, "b": boxes / SIZE})

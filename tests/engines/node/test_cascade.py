@@ -218,7 +218,7 @@ class TestCrops:
         monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the frame was decoded"))
         assert decoded(data, (64, 64)) is None
 
-    def test_jpeg_and_webp_frames_are_decoded(self) -> None:
+    def test_attached_jpeg_and_webp_frames_are_decoded_for_second_models(self) -> None:
         webp = cv2.imencode(".webp", np.full((48, 64, 3), 200, np.uint8))[1].tobytes()
         for data in (jpeg(200, height=48), webp):
             picture = decoded(data, (64, 48))
@@ -226,7 +226,7 @@ class TestCrops:
             assert picture.shape == (48, 64, 3)
             assert abs(int(picture.mean()) - 200) <= 2
 
-    def test_a_frame_is_decoded_without_the_rotation_in_its_header(self) -> None:
+    def test_an_attached_frame_is_decoded_without_the_rotation_in_its_header(self) -> None:
         rotated = Image.Exif()
         rotated[ExifTags.Base.Orientation] = 6
         file = io.BytesIO()
@@ -246,7 +246,7 @@ class TestAttributes:
         assert given.score == pytest.approx(0.9)
         assert rig.count("labelled") == 1
 
-    def test_all_crops_of_a_merged_batch_reach_the_second_engine_in_full_batches(self) -> None:
+    def test_all_crops_of_a_merged_batch_reach_the_second_model_in_full_batches(self) -> None:
         engine = CountingEngine()
         second = second_model(engine)
         engine._batch_size = 4  # the fastest size of the warm-up depends on the machine

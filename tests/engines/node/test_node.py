@@ -173,7 +173,7 @@ async def test_a_heartbeat_that_cannot_be_written_does_not_end_the_node(intake: 
     assert log.attempts >= 2  # the first heartbeat, and the heartbeat of the stopped node
 
 
-async def test_partitions_that_wait_to_write_share_one_timer_at_the_earliest_due_time(
+async def test_partitions_with_results_to_write_share_one_timer_at_the_earliest_due_time(
     intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class WaitingPartition:

@@ -74,11 +74,11 @@ class TestDeviceLoad:
 
 
 class TestOverloadControl:
-    def test_late_frames_without_saturation_are_no_overload(self) -> None:
+    def test_late_results_without_a_saturated_node_are_no_overload(self) -> None:
         control = OverloadControl("p", "every-nth")
         assert [ended(control, QUIET, late_rows=10) for _ in range(5)] == [1] * 5
 
-    def test_saturation_without_late_frames_is_no_overload(self) -> None:
+    def test_a_saturated_node_without_late_results_is_not_overloaded(self) -> None:
         control = OverloadControl("p", "every-nth")
         assert [ended(control, SATURATED, late_rows=3) for _ in range(5)] == [1] * 5
 

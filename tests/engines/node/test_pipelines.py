@@ -224,7 +224,7 @@ async def test_a_model_in_use_is_closed_only_after_its_last_batch(bench: LiveBen
     assert not is_open(bench.source.engines[0])
 
 
-async def test_a_removed_pipeline_is_served_for_a_while_and_then_unknown(bench: LiveBench) -> None:
+async def test_a_removed_pipeline_is_served_for_a_while_and_is_unknown_afterwards(bench: LiveBench) -> None:
     await bench.configure([CARS, PEOPLE])
     await bench.configure([PEOPLE])
     assert await bench.served("cars") == "regions@1"

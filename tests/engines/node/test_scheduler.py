@@ -78,7 +78,7 @@ class TestScheduler:
         scheduler.add(LIVE_1, job(LIVE_1, 10, captured_ns=101 * second), 101 * second)
         assert offsets(scheduler.next(101 * second)) == [0]
 
-    def test_a_smaller_batch_is_chosen_if_a_full_one_would_miss_its_deadlines(self) -> None:
+    def test_a_smaller_batch_is_chosen_if_a_full_batch_would_miss_its_deadlines(self) -> None:
         models = EvenModels(8, row_s=0.3)
         scheduler = Scheduler(models)
         for offset in range(8):
@@ -100,7 +100,7 @@ class TestScheduler:
             scheduler.add(LIVE_0, job(LIVE_0, offset, captured_ns=captured_ns), 10 * second)
         assert offsets(scheduler.next(10 * second)) == [0, 1, 2, 3]
 
-    def test_late_and_replayed_frames_are_never_shed(self) -> None:
+    def test_late_and_replayed_frames_are_never_shed_by_the_scheduler(self) -> None:
         models = EvenModels(8, row_s=0.3)
         models.configure("regions", freshness_s=1.0)
         scheduler = Scheduler(models)
@@ -309,7 +309,7 @@ class TestOverloadPolicies:
         node.run(60)
         assert set(node.outcomes()) == {"classified", "stale"}
 
-    def test_a_pipeline_without_freshness_sheds_nothing(self) -> None:
+    def test_a_pipeline_without_the_setting_freshness_s_sheds_no_frame(self) -> None:
         node = policy_node(per_s=120, overload="shed")
         node.run(60)
         assert node.outcomes() == {"classified": len(node.jobs)}

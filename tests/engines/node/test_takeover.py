@@ -217,7 +217,7 @@ async def test_results_of_finished_jobs_wait_for_a_transaction_only_while_later_
     assert owned.due(10.1, 0.2) == 10.1
 
 
-async def test_a_full_transaction_is_due_at_once() -> None:
+async def test_a_transaction_with_its_maximum_size_is_written_at_once() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     for n in range(MAX_COMMIT_JOBS):

@@ -99,7 +99,7 @@ def test_an_onnx_node_with_subgraphs_converts_back_only_the_tensors_that_it_read
     assert weights == {TensorProto.FLOAT16}  # the float32 weights are gone
 
 
-def test_weights_beyond_the_range_of_half_precision_become_its_largest_number() -> None:
+def test_weights_too_large_for_half_precision_become_its_largest_number() -> None:
     graph = Graph()
     last = graph.conv(graph.pixels(), 3, 4)
     weights = next(w for w in graph.weights if len(w.dims) == 4)

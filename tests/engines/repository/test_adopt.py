@@ -126,7 +126,7 @@ def test_a_model_of_one_class_gets_the_sigmoid_of_its_logit(tmp_path: Path, last
     assert found.score == pytest.approx(1 / (1 + np.exp(-100 * HEAD[:, 0].sum())), abs=1e-4)
 
 
-def test_adoption_accepts_independent_scores_as_sigmoid_and_refuses_them_as_softmax(tmp_path: Path) -> None:
+def test_independent_class_scores_are_accepted_with_decoder_sigmoid_and_refused_with_softmax(tmp_path: Path) -> None:
     file = classifier(tmp_path / "m.onnx", "Sigmoid")
     with pytest.raises(AdoptFailed, match=r"expected probabilities.*Use the decoder sigmoid"):
         adopted(tmp_path, file, "softmax", "red", "blue", "green")
@@ -135,7 +135,9 @@ def test_adoption_accepts_independent_scores_as_sigmoid_and_refuses_them_as_soft
     assert {d.class_id: pytest.approx(d.score, abs=1e-4) for d in found} == dict(enumerate(expected))
 
 
-def test_adoption_accepts_a_raw_yolox_grid_and_refuses_a_decoded_one(tmp_path: Path) -> None:
+def test_a_yolox_model_with_raw_grid_outputs_is_accepted_and_one_with_decoded_boxes_is_refused(
+    tmp_path: Path,
+) -> None:
     model = adopted(tmp_path, detector(tmp_path / "raw.onnx", yolox()), "yolox", "car", "person")
     best = detections(model, GREY)[0]
     np.testing.assert_allclose(best.box, (20, 28, 36, 44), atol=0.01)
@@ -188,7 +190,7 @@ def test_a_model_that_uses_the_names_of_the_added_tensors_keeps_its_outputs(tmp_
     assert found == pytest.approx(dict(enumerate(expected)), abs=2e-3)
 
 
-def test_a_repository_that_cannot_be_written_is_refused_with_the_next_step(tmp_path: Path) -> None:
+def test_the_error_for_a_model_repository_that_cannot_be_written_names_the_next_step(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     file = classifier(tmp_path / "m.onnx", "Softmax")
     with pytest.raises(AdoptFailed, match=r"models/m/1: .+: expected a writable folder"):

@@ -24,7 +24,7 @@ def test_iou_of_two_boxes_is_between_0_and_1_and_symmetric(a: Box, b: Box) -> No
 
 
 @given(a=boxes(), b=boxes())
-def test_the_overlap_is_at_least_the_iou_and_a_union_contains_both_boxes(a: Box, b: Box) -> None:
+def test_the_overlap_of_two_boxes_is_at_least_their_iou_and_their_union_contains_both(a: Box, b: Box) -> None:
     assert a.overlap(b) >= a.iou(b)
     for box in (a, b):
         assert a.union(b).overlap(box) == pytest.approx(1.0)

@@ -172,12 +172,12 @@ def test_a_record_over_the_size_limit_is_refused_when_encoding_and_decoding() ->
 
 
 @pytest.mark.parametrize("version", [(2, 0), (0, 9), (1,), (1, 0, 0), "1.0", 1, None, ("1", 0)])
-def test_an_unknown_major_version_is_refused(version: object) -> None:
+def test_a_record_with_an_unknown_major_version_is_refused(version: object) -> None:
     with pytest.raises(UnknownVersion, match="upgrade this consumer"):
         decode(Frame, fields(FRAME, v=version))
 
 
-def test_a_newer_minor_version_with_new_fields_is_read() -> None:
+def test_a_record_with_a_newer_minor_version_and_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
@@ -355,7 +355,7 @@ def test_decoding_records_with_a_field_of_any_type_raises_only_codec_errors(
 
 
 @pytest.mark.parametrize("container", [b"\x80", b"\x90"], ids=["maps", "arrays"])
-def test_a_small_record_of_millions_of_containers_is_refused_before_they_are_allocated(container: bytes) -> None:
+def test_a_small_record_of_millions_of_nested_maps_is_refused_before_their_allocation(container: bytes) -> None:
     count = 2_000_000
     with pytest.raises(Truncated, match="more than 65536 maps and arrays"):
         decode(Frame, b"\x81\xa1x\xdd" + count.to_bytes(4, "big") + container * count)
@@ -413,7 +413,7 @@ def test_refusing_an_event_of_many_wrong_points_takes_little_memory() -> None:
         tracemalloc.stop()
 
 
-def test_records_of_a_version_before_second_models_are_read_without_frames_and_attributes() -> None:
+def test_records_written_before_second_models_existed_are_read_without_frames_and_attributes() -> None:
     batch, result = (msgpack.unpackb(encode(one)) for one in (BATCH, RESULT))
     batch["v"] = result["v"] = (1, 2)
     del batch["frames"], batch["items"][0]["attached"], result["detections"][0]["attributes"]

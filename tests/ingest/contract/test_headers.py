@@ -42,7 +42,7 @@ def test_counts_of_withheld_frames_are_read_back_from_their_header(account: With
 
 
 @given(accounts(), st.integers(0, 2**41))
-def test_withheld_counts_that_do_not_end_just_before_their_frame_are_ignored(
+def test_withheld_counts_in_a_header_are_ignored_unless_they_end_just_before_their_frame(
     account: WithheldInterval, seq: int
 ) -> None:
     frame = FrameId(account.camera, account.epoch, seq)

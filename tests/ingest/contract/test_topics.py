@@ -35,7 +35,9 @@ GOOD = {name: topic.partitions or 4 for name, topic in TOPICS.items()}
     ],
 )
 @pytest.mark.parametrize("partitions", [1, 3, 16, 1000])
-def test_a_camera_gets_the_partition_of_kafkas_own_partitioner(key: str, murmur2: int, partitions: int) -> None:
+def test_a_camera_gets_the_partition_that_kafka_s_own_partitioner_chooses(
+    key: str, murmur2: int, partitions: int
+) -> None:
     assert partition_for(key, partitions) == (murmur2 & 0x7FFFFFFF) % partitions
 
 
@@ -52,7 +54,7 @@ def test_topics_that_match_the_contract_and_foreign_topics_are_not_reported_as_d
     require_topics(GOOD)
 
 
-def test_a_missing_topic_is_reported() -> None:
+def test_a_missing_topic_of_the_contract_is_reported() -> None:
     found = {name: count for name, count in GOOD.items() if name != STATUS}
     assert topic_differences(found) == ["status is missing: run `sightline topics create`"]
 

@@ -145,7 +145,7 @@ async def test_a_record_without_error_headers_is_not_listed_as_a_dead_letter(log
     assert [x async for x in letters(log)] == []
 
 
-async def test_a_replay_sends_the_original_bytes_on_the_lane_of_its_run(log: MemoryLog) -> None:
+async def test_a_replay_sends_the_original_bytes_on_the_lane_of_its_replay_run(log: MemoryLog) -> None:
     record = await deliver(log, 1, 2, topic=BATCHES, pipeline="cars")
     await park(log, record, pipeline="cars")
     report = await replay(log, "tuesday")
@@ -206,14 +206,14 @@ async def test_a_dead_letter_of_a_frame_with_a_result_in_its_pipeline_is_not_rep
     assert len(await sent(log, BATCHES)) == 1
 
 
-async def test_a_record_parked_twice_is_replayed_once(log: MemoryLog) -> None:
+async def test_a_record_with_two_dead_letters_is_replayed_once(log: MemoryLog) -> None:
     record = await deliver(log, 1)
     await park(log, record)
     await park(log, record)
     assert await replay(log, "a") == ReplayReport("a", 1, {"parked twice": 1})
 
 
-async def test_a_record_without_a_frame_id_is_replayed_once(log: MemoryLog) -> None:
+async def test_a_dead_letter_without_a_frame_id_is_replayed_once(log: MemoryLog) -> None:
     position = await log.produce(Outgoing(FRAMES, 1, b"who am I"))
     await park(log, LogRecord(FRAMES, *position, None, b"who am I"))
     assert (await replay(log, "a")).sent == 1
@@ -284,7 +284,7 @@ def engine(sent: Sequence[tuple[str, Candidate]]) -> Counter[FrameId]:
 
 
 @given(parked_letters(), st.permutations(TOPICS), st.integers(0, 16))
-def test_every_replayed_frame_is_classified_once_in_any_order_of_topics(
+def test_every_replayed_frame_is_classified_once_in_whichever_order_topics_are_read(
     found: list[Candidate], order: list[str], first_call: int
 ) -> None:
     """The same replay runs twice, the first time for some letters only. Topics are processed one after the other."""
@@ -319,7 +319,7 @@ def test_out_of_order_batches_that_share_frames_are_not_replayed_twice() -> None
     assert plan.decide(batch(2, 3)) == Skip("parked twice")
 
 
-def test_a_replay_skips_a_batch_with_some_finished_frames() -> None:
+def test_a_replay_skips_a_batch_in_which_some_frames_are_already_classified() -> None:
     plan = ReplayPlan("a", [], {(frame(1), "cars"): False})
     assert plan.decide(batch(0, 1, 2)) == Skip("some of its frames have been replayed or have a result")
     assert plan.decide(batch(1, 1)) == Skip("already has a result")

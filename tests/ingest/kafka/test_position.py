@@ -54,7 +54,7 @@ async def test_a_gap_of_deleted_records_is_reported_and_a_gap_of_transaction_mar
     assert await reported(log) == [(GROUP, 3, 5)]
 
 
-async def test_a_topic_created_again_is_read_from_its_beginning() -> None:
+async def test_a_consumer_group_reads_a_recreated_topic_from_its_beginning() -> None:
     log = await filled(9, 8)
     log.create_again(TP)
     await log.produce(Outgoing(*TP, b"new"))

@@ -203,7 +203,7 @@ async def test_the_audit_ignores_garbage_on_status_results_and_deadletter(site: 
     assert (await site.audit()).balanced
 
 
-async def test_the_dead_letter_of_a_result_is_not_an_outcome_of_its_frame(site: SiteWriter) -> None:
+async def test_the_dead_letter_of_a_result_is_not_counted_as_an_outcome_of_its_frame(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     headers = h.frame_headers([FrameId("gate", EPOCH, 0)], "live", pipeline="cars")
@@ -236,7 +236,7 @@ async def test_a_parked_batch_tells_the_audit_in_which_other_pipelines_its_frame
     assert found.totals.examples == [f"gate/{EPOCH}/0 has no end in people"]
 
 
-async def test_a_replayed_frame_counts_as_classified_and_not_as_dead(site: SiteWriter) -> None:
+async def test_a_frame_classified_in_a_replay_counts_as_classified_and_not_as_dead(site: SiteWriter) -> None:
     record = await site.deliver(0, value=GARBAGE)
     await site.park(record)
     headers = {**record.headers, h.LANE: b"replay-a"}
@@ -430,7 +430,7 @@ class TestExpiredUnread:
             assert balance.expired_unread == ["frames[0] 2..4 unread by prepare-live"]
             await start_position(site.log, "prepare-live", GATE)
 
-    async def test_expired_frames_are_still_reported_after_prepare_has_committed_past_them(self) -> None:
+    async def test_frames_that_expired_unread_are_still_reported_after_prepare_committed_a_later_offset(self) -> None:
         site = SiteWriter()
         for seq in range(6):
             await site.deliver(seq)

@@ -176,13 +176,13 @@ def test_frames_missing_before_the_end_of_the_epoch_are_unaccounted() -> None:
     assert (found.totals.captured, found.totals.unaccounted) == (4, 3)
 
 
-def test_a_frame_that_two_records_report_as_withheld_is_a_duplicate() -> None:
+def test_a_frame_that_two_frame_records_report_as_withheld_is_a_duplicate() -> None:
     found = balance(deliver(3, account(0, 2)), result(3), lambda ledger: ledger.add_account(account(1, 1, "rate")))
     assert (found.totals.duplicates, found.balanced) == (1, False)
     assert found.totals.examples == [f"gate/{EPOCH}/1..1 is accounted twice"]
 
 
-def test_withheld_frames_that_are_reported_again_on_status_count_once() -> None:
+def test_withheld_frames_that_the_topic_status_reports_again_count_once() -> None:
     entry: Entry = lambda ledger: ledger.add_account(account(0, 4, "expired"))  # noqa: E731
     assert balance(entry, entry).totals.withheld == {"expired": 5}
     assert balance(entry, entry).balanced
@@ -259,12 +259,12 @@ def test_frames_in_the_memory_of_a_killed_process_are_counted_as_unclean() -> No
     assert found.to_dict()["unclean"] == [f"{CAMERA}/{EPOCH}: kept to 4, reported to 9"]
 
 
-def test_an_epoch_killed_before_its_first_kept_frame_balances() -> None:
+def test_the_epoch_of_a_process_killed_before_its_first_kept_frame_balances() -> None:
     found = balance(ended(-1, clean=False, reported=2))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
 
 
-def test_unclean_frames_among_the_withheld_frames_do_not_count_as_captured() -> None:
+def test_withheld_frames_that_are_also_counted_as_unclean_do_not_count_as_captured() -> None:
     found = balance(deliver(0), result(0), lambda ledger: ledger.add_account(account(1, 3, "unclean")))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 1, 3)
     assert found.totals.withheld == {}
@@ -360,7 +360,7 @@ def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     assert found.totals.unclean == 995
 
 
-def test_a_lower_epoch_that_began_later_counts_as_running_and_the_higher_epoch_as_a_lost_spool() -> None:
+def test_of_two_open_epochs_the_one_that_began_later_is_running_and_the_other_a_lost_spool() -> None:
     """A new SD card, or a corrected clock with a new spool, gives a camera a lower epoch than before."""
     ledger = Ledger()
     ledger.add_progress(CAMERA, EPOCH, 9, 0)

@@ -48,7 +48,7 @@ def test_adjacent_intervals_added_in_any_order_leave_no_holes_or_overlaps(pieces
 
 
 @given(partitions(), st.data())
-def test_a_missing_piece_of_an_interval_is_a_hole(pieces: list[Interval], data: st.DataObject) -> None:
+def test_numbers_missing_in_an_interval_are_a_hole(pieces: list[Interval], data: st.DataObject) -> None:
     dropped = data.draw(st.sampled_from(pieces))
     rest = Cover(piece for piece in pieces if piece != dropped)
     assert rest.holes(0, max(last for _, last in pieces)) == [dropped]
@@ -56,7 +56,7 @@ def test_a_missing_piece_of_an_interval_is_a_hole(pieces: list[Interval], data: 
 
 
 @given(partitions(), st.data())
-def test_a_piece_of_an_interval_added_twice_is_an_overlap(pieces: list[Interval], data: st.DataObject) -> None:
+def test_numbers_added_twice_to_an_interval_are_an_overlap(pieces: list[Interval], data: st.DataObject) -> None:
     doubled = data.draw(st.sampled_from(pieces))
     cover = Cover([*pieces, doubled])
     assert cover.overlaps() == [doubled]

@@ -64,12 +64,12 @@ def test_only_a_confident_detection_is_a_new_object_but_a_weak_one_matches_a_kno
     assert shows_new_object(seen(HERE), seen(Box(40, 10, 80, 90)))
 
 
-def test_a_sampled_frame_without_a_classification_does_not_count() -> None:
+def test_a_sampled_frame_without_a_classification_does_not_count_for_the_miss_rate() -> None:
     empty = result(5, outcome="empty", sampled=True, withheld={"still": 4})
     assert judged(result(0), empty) == (5, 0, 0)
 
 
-def test_sampled_frames_are_compared_with_the_last_regular_frame_only() -> None:
+def test_sampled_frames_are_compared_only_with_the_last_frame_that_was_sent_for_motion() -> None:
     """An object that appears unnoticed and stays is missed until a regular frame is sent."""
     unseen = [result(seq, seen(HERE), sampled=True) for seq in (1, 2, 3)]
     assert judged(result(0), *unseen) == (3, 3, 3)
@@ -136,7 +136,7 @@ def test_the_wilson_interval_has_the_published_values(hits: int, trials: int, lo
 
 
 @given(trials=st.integers(1, 10_000), share=st.floats(0, 1))
-def test_the_wilson_interval_contains_the_rate_and_is_symmetrical(trials: int, share: float) -> None:
+def test_the_wilson_interval_contains_the_measured_rate_and_is_symmetrical(trials: int, share: float) -> None:
     hits = round(share * trials)
     low, high = wilson(hits, trials)
     assert 0.0 <= low <= hits / trials + 1e-12

@@ -12,7 +12,7 @@ from ingest.runtime.text import read_text
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_a_byte_order_mark_determines_the_encoding(tmp_path: Path, encoding: str) -> None:
+def test_the_byte_order_mark_of_a_text_file_determines_its_encoding(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "labels.txt"
     file.write_bytes("Fußgänger\r\n猫\r\n".encode(encoding))
     assert read_text(file).splitlines() == ["Fußgänger", "猫"]

@@ -114,7 +114,7 @@ def test_every_site_entry_written_as_json_is_read_back_equal(file: Path) -> None
         assert parse_entry(entry.key, entry.model_dump_json().encode()) == entry
 
 
-def test_a_site_written_as_toml_is_read_back_equal(file: Path) -> None:
+def test_a_site_written_as_toml_file_is_read_back_equal(file: Path) -> None:
     file.write_text(WHOLE)
     site = load(file)
     file.write_text(tomli_w.dumps(site.model_dump(mode="json", exclude_none=True)))
@@ -266,7 +266,7 @@ def test_the_latency_goal_of_a_pipeline_defaults_to_its_freshness_or_to_one_seco
     )
 
 
-def test_relative_points_are_converted_to_pixels() -> None:
+def test_relative_points_of_zones_and_lines_are_converted_to_pixels() -> None:
     assert to_pixels(((0.0, 0.5), (1.0, 1.0)), 640, 360) == ((0.0, 180.0), (640.0, 360.0))
 
 

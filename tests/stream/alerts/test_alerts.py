@@ -126,7 +126,7 @@ class TestStage:
         (out,) = work.records
         return out
 
-    async def test_an_alert_has_the_original_picture_and_an_annotated_one(self) -> None:
+    async def test_an_alert_has_the_original_picture_and_an_annotated_picture(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
         out = await self.process(log, store, encode_json(event(frame=await self.put_frame(log))))
         assert out.topic == ALERTS
@@ -179,7 +179,7 @@ class TestStage:
         assert [(work.done, work.records[0].topic) for work in works] == [((0,), ALERTS), ((2,), ALERTS)]
         assert processor.deadline is None
 
-    async def test_pictures_of_waiting_events_are_stored_in_order_once_there_is_room(self) -> None:
+    async def test_evidence_pictures_of_waiting_events_are_stored_in_order_once_there_is_room(self) -> None:
         log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
         processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
         frame = await self.put_frame(log)

@@ -130,7 +130,9 @@ async def test_a_written_alert_with_a_header_that_is_not_utf8_does_not_stop_a_ne
     assert (await outcome(event(), log=log)).topic == ALERTS
 
 
-async def test_a_log_that_does_not_answer_ends_the_process_and_parks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kafka_log_that_does_not_answer_ends_the_process_and_makes_no_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def unavailable(self: MemoryLog, topic: str) -> dict[int, int]:
         raise LogUnavailable("no broker")
 

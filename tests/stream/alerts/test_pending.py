@@ -69,7 +69,7 @@ def taken(pending: PendingDeliveries, at_s: float = NOW_S) -> DeliveryTask:
 
 
 class TestPending:
-    def test_a_new_alert_is_due_at_once_and_only_once(self) -> None:
+    def test_a_new_alert_is_due_for_delivery_at_once_and_only_once(self) -> None:
         pending = opened()
         enter(pending)
         enter(pending)
@@ -87,7 +87,7 @@ class TestPending:
         assert taken(pending, NOW_S + 61).attempt == 3
 
     @pytest.mark.parametrize("state", ["delivered", "dead"])
-    def test_an_alert_with_a_final_receipt_is_not_due(self, state: str) -> None:
+    def test_an_alert_with_a_final_receipt_is_not_delivered_again(self, state: str) -> None:
         pending = opened(receipt(state, 4))
         enter(pending)
         assert len(pending) == 0
@@ -184,7 +184,7 @@ class TestPending:
 
 
 class TestProgress:
-    def test_dispatch_progress_is_equal_after_writing_and_reading_its_commit(self) -> None:
+    def test_dispatch_progress_is_read_back_equal_from_its_commit(self) -> None:
         positions = {"a": ReceiverPosition(7, 3), "b": ReceiverPosition(12, None), "c": ReceiverPosition(9, 5)}
         progress = DispatchProgress.of(positions, 12, 20)
         assert (progress.offset, progress.receipts) == (7, 3)
@@ -349,13 +349,13 @@ class TestTakeOver:
                 enter(each, record.offset)
         return owned, pending
 
-    async def test_the_first_start_reads_all_receipts_and_repeats_no_delivered_alert(self) -> None:
+    async def test_the_first_start_of_a_dispatcher_reads_all_receipts_and_repeats_no_delivered_alert(self) -> None:
         log = await self.log_of(5, [receipt("delivered", 1, number=n) for n in (0, 1, 3)])
         owned, pending = await self.owned(log, None, config("r"))
         assert owned == OwnedAlerts(0, 3)
         assert [taken(pending["r"]).position.offset for _ in range(len(pending["r"]))] == [2, 4]
 
-    async def test_a_takeover_reads_only_the_receipts_of_unfinished_alerts(self) -> None:
+    async def test_a_dispatcher_that_takes_over_a_partition_reads_only_receipts_of_unfinished_alerts(self) -> None:
         log = await self.log_of(303, [receipt("delivered", 1, number=n) for n in range(301)])
         progress = DispatchProgress(300, 299, {"r": 300})
         owned, pending = await self.owned(log, GroupCommit(300, progress.metadata()), config("r"))

@@ -48,7 +48,7 @@ class TestSignature:
     async def post(self, receiver: ReceiverConfig, secret: str, seen: list[dict[str, object]]) -> AttemptResult:
         return await attempt(receiver, application(make_app(secret, Inbox(None, seen.append))))
 
-    async def test_a_signed_alert_passes_verification(self, receiver: ReceiverConfig) -> None:
+    async def test_a_signed_webhook_alert_passes_verification(self, receiver: ReceiverConfig) -> None:
         seen: list[dict[str, object]] = []
         assert await self.post(receiver, SECRETS[0], seen) == AttemptResult(204)
         assert [entry["id"] for entry in seen] == [alert().id]
@@ -142,7 +142,7 @@ class TestResponses:
         assert reason in result.reason
 
     @pytest.mark.parametrize("react", [silence, repeat(b"", CONTINUE, 0.02), repeat(b"HTTP/1.1 2", b"0", 0.02)])
-    async def test_one_time_limit_covers_a_whole_delivery_attempt(
+    async def test_one_time_limit_covers_a_whole_webhook_delivery_attempt(
         self, receiver: ReceiverConfig, react: Reaction
     ) -> None:
         assert await attempt(receiver, react, HANG_S) == AttemptResult(None, f"no status within {HANG_S} s")

@@ -66,7 +66,7 @@ TO_LINE, FROM_LINE = path(160.0, 320.0), path(340.0, 500.0)
 
 @pytest.mark.parametrize("seconds", [2.0, 60.0])
 @pytest.mark.parametrize("withheld", [True, False])
-def test_a_car_that_stops_on_the_line_is_counted_when_it_goes_on(seconds: float, withheld: bool) -> None:
+def test_a_car_that_stops_on_a_line_is_counted_when_it_drives_on(seconds: float, withheld: bool) -> None:
     """The agent withholds the frames without motion, or sends them with empty results."""
     before = drive(*TO_LINE)
     frames = round(seconds * FPS)
@@ -82,7 +82,7 @@ def test_a_car_that_stops_on_the_line_is_counted_when_it_goes_on(seconds: float,
     assert event.data.track == "1-1-0"
 
 
-def test_one_vehicle_detected_as_two_classes_crosses_once_as_the_likelier_class() -> None:
+def test_a_vehicle_detected_as_two_classes_crosses_a_line_once_as_the_likelier_class() -> None:
     """The two boxes of the vehicle differ a little. Two vehicles side by side remain two objects."""
     both = [
         result(n, n / FPS, car(160.0 + 20 * n), car(163.0 + 20 * n, 182.0, label="truck", score=0.6))
@@ -96,7 +96,7 @@ def test_one_vehicle_detected_as_two_classes_crosses_once_as_the_likelier_class(
     assert sorted(event.data.label for event in events_of(apart, LINE)) == ["car", "truck"]
 
 
-def test_several_labels_of_one_region_stay_separate() -> None:
+def test_several_labels_of_one_region_stay_separate_detections() -> None:
     """A classifier with independent labels gives several labels to the same region."""
     region = car(480.0).box
     scratched = [

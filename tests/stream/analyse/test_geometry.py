@@ -14,7 +14,7 @@ coordinate = st.floats(0, 640)
 point = st.tuples(coordinate, coordinate)
 
 
-def test_right_of_a_line_that_runs_upwards_is_right_in_the_picture() -> None:
+def test_the_right_side_of_a_line_that_runs_upwards_is_on_the_right_in_the_picture() -> None:
     assert distance_px(*UP, (400.0, 100.0)) == 80.0
     assert distance_px(*UP, (300.0, 100.0)) == -20.0
 

@@ -44,7 +44,7 @@ def test_ground_plane_finds_every_point_that_a_pinhole_camera_sees(
     assert plane.to_metres(pinhole(x_m, y_m)) == pytest.approx((x_m - left_m, y_m - near_m), abs=1e-3)
 
 
-def test_corners_of_the_rectangle_have_the_configured_distances() -> None:
+def test_corners_of_the_ground_plane_rectangle_have_the_configured_distances() -> None:
     plane = GroundPlane.of(ROAD, *SIZE)
     pixels = [(x * SIZE[0], y * SIZE[1]) for x, y in ROAD.corners]
     found = [plane.to_metres(pixel) for pixel in pixels]
@@ -52,14 +52,14 @@ def test_corners_of_the_rectangle_have_the_configured_distances() -> None:
         assert one == pytest.approx(expected, abs=1e-6)
 
 
-def test_points_above_the_horizon_have_no_position() -> None:
+def test_points_above_the_horizon_have_no_position_on_the_ground_plane() -> None:
     plane = seen_by_pinhole(-3.0, 20.0, 6.0, 30.0)
     assert plane is not None
     assert plane.to_metres((320.0, 99.0)) is None
     assert plane.at((320.0, 20.0), 0) is None
 
 
-def test_position_error_grows_with_the_distance_from_the_camera() -> None:
+def test_the_error_of_a_ground_position_grows_with_the_distance_from_the_camera() -> None:
     plane = seen_by_pinhole(-3.0, 20.0, 6.0, 30.0)
     assert plane is not None
     points = [plane.at(pinhole(0.0, y_m), 0) for y_m in (15.0, 40.0, 80.0)]
@@ -69,14 +69,14 @@ def test_position_error_grows_with_the_distance_from_the_camera() -> None:
 
 
 @given(st.floats(-40, 40), st.floats(-40, 40), st.integers(3, 30))
-def test_speed_of_a_uniform_motion_is_exact(x_m_s: float, y_m_s: float, count: int) -> None:
+def test_the_measured_speed_of_a_uniform_motion_is_exact(x_m_s: float, y_m_s: float, count: int) -> None:
     points = [GroundPoint(n * SECOND_NS // 5, x_m_s * n / 5, y_m_s * n / 5, 0.1) for n in range(count)]
     found = speed(points)
     assert found is not None
     assert found.m_s == pytest.approx(math.hypot(x_m_s, y_m_s), abs=1e-6)
 
 
-def test_speed_error_covers_the_true_speed_in_at_least_nine_of_ten_noisy_paths() -> None:
+def test_the_reported_speed_error_covers_the_true_speed_in_nine_of_ten_noisy_paths() -> None:
     noise, covered = random.Random(5), 0
     for _ in range(300):
         points = [
@@ -89,7 +89,7 @@ def test_speed_error_covers_the_true_speed_in_at_least_nine_of_ten_noisy_paths()
     assert covered >= 270
 
 
-def test_speed_needs_three_points_at_different_times() -> None:
+def test_measuring_a_speed_needs_three_points_at_different_times() -> None:
     assert speed([GroundPoint(n * SECOND_NS, 0.0, n, 0.1) for n in range(2)]) is None
     assert speed([GroundPoint(SECOND_NS, 0.0, n, 0.1) for n in range(5)]) is None
 

@@ -107,7 +107,7 @@ async def test_a_restart_at_any_time_during_a_long_dwell_reports_the_visit_once(
         assert before(whole, cut) + [event.id for event in after] == [whole[0].id]
 
 
-async def test_a_long_cooldown_continues_after_a_restart() -> None:
+async def test_the_long_cooldown_of_a_rule_continues_after_a_restart() -> None:
     """The car is in the zone from 0.5 s to 10 s and again from 20 s on.
 
     The car is reported again when the cooldown ends, at 300.5 s.
@@ -133,9 +133,7 @@ async def test_a_visit_reported_before_the_results_that_a_restart_reads_is_not_r
         assert await site.events(cut, until) == []
 
 
-async def test_an_event_that_a_killed_process_wrote_after_its_commit_is_not_written_again_for_a_renamed_track() -> (
-    None
-):
+async def test_an_event_written_after_the_last_commit_is_not_repeated_for_a_track_renamed_at_a_restart() -> None:
     """A car that stands for 800 s crosses the line; then the process is killed, 20 s after its last commit."""
     site = Site(LINE)
     crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]

@@ -100,7 +100,7 @@ async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]
 
 @pytest.mark.parametrize("fps", [5.0, 10.0])
 @pytest.mark.parametrize(("miss", "shake_px"), [(0.0, 0.0), (0.1, 2.0)])
-async def test_crossings_of_the_simulated_road_are_reported(fps: float, miss: float, shake_px: float) -> None:
+async def test_line_crossings_of_the_simulated_road_are_reported(fps: float, miss: float, shake_px: float) -> None:
     log = await log_of(results(fps, 60, miss=miss, shake_px=shake_px))
     events = await events_from(log, 0, int(fps * 60))
     truth = crossings_between(SceneConfig("road", seed=1), 0.0, 60.0)
@@ -136,7 +136,7 @@ def known() -> tuple[list[Result], dict[str, Event]]:
 
 @given(cut=st.integers(650, 999), back=st.integers(0, 40), written=st.booleans())
 @settings(deadline=None, max_examples=12)
-def test_a_restart_at_any_record_makes_the_same_events(
+def test_a_restart_of_analyse_at_any_record_makes_the_same_events(
     known: tuple[list[Result], dict[str, Event]], cut: int, back: int, written: bool
 ) -> None:
     """The first owner dies after the record ``cut``, with its last commit ``back`` records before.
@@ -158,7 +158,7 @@ def test_a_restart_at_any_record_makes_the_same_events(
     asyncio.run(run())
 
 
-async def test_lanes_have_separate_tracks_and_late_events_are_marked() -> None:
+async def test_live_and_late_results_have_separate_tracks_and_late_events_are_marked() -> None:
     live = results(10, 25)
     late = [r.model_copy(update={"lane": LATE}) for r in live]
     mixed = [r for pair in zip(live, late, strict=True) for r in pair]

@@ -141,7 +141,7 @@ def test_a_frame_has_at_most_as_many_regions_as_fit_into_a_batch() -> None:
     assert len(entry(a, 0, motion=4).pictures) == a.regions == a.rows == 3
 
 
-def test_a_frame_of_two_pipelines_is_finished_by_its_second_batch(batcher: Batcher) -> None:
+def test_a_frame_of_two_pipelines_is_finished_when_its_second_batch_is_written(batcher: Batcher) -> None:
     a, b = plan("a", max_items=2), plan("b", max_items=3)
     assert batcher.add(0, [entry(a, 0), entry(b, 0)]) == []
     (work,) = batcher.add(1, [entry(a, 1), entry(b, 1)])

@@ -69,7 +69,7 @@ def test_a_picture_in_another_encoding_than_declared_raises_undecodable() -> Non
         picture.check(encoded("webp"), "jpeg", SIZE)
 
 
-def test_a_small_record_that_claims_gigabytes_raises_too_large() -> None:
+def test_a_small_picture_that_claims_gigabytes_of_pixels_raises_too_large() -> None:
     data = bytearray(encoded("jpeg"))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
@@ -78,7 +78,7 @@ def test_a_small_record_that_claims_gigabytes_raises_too_large() -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_a_small_record_with_too_many_scans_raises_too_many_scans(shift: int) -> None:
+def test_a_small_jpeg_with_too_many_scans_raises_too_many_scans(shift: int) -> None:
     data = encoded("jpeg", IMWRITE_JPEG_PROGRESSIVE=1)
     last = data[data.rindex(b"\xff\xda") : -2] + bytes(shift)
     often = data[:-2] + last * picture.MAX_SCANS + data[-2:]
@@ -87,7 +87,7 @@ def test_a_small_record_with_too_many_scans_raises_too_many_scans(shift: int) ->
     assert caught.value.scans == often.count(b"\xff\xda")
 
 
-def test_damage_inside_a_picture_is_found_by_the_decoder() -> None:
+def test_damage_inside_a_picture_is_detected_when_the_picture_is_decoded() -> None:
     data = encoded("jpeg")
     scan = data.index(b"\xff\xda")
     broken = data[: scan + 2] + b"\xff\xd9"  # a header, no scan

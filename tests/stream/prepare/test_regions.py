@@ -44,7 +44,7 @@ wild = st.builds(Box, anything, anything, anything, anything)
         (MOVING, (Box(math.nan, 0, 9, 9), Box(5, 5, 5, 9), Box(900, 0, 950, 50))),  # no usable box
     ],
 )
-def test_without_usable_motion_the_full_frame_is_cropped(
+def test_without_usable_motion_boxes_the_region_is_the_full_frame(
     config: PipelineConfig, motion: tuple[Box, ...] | None
 ) -> None:
     (window,) = windows(config, SIZE, motion, 8)

@@ -135,7 +135,7 @@ async def test_stationary_objects_are_cropped_for_motion_pipelines_and_listed_in
     assert {(i.motion, i.resting) for (name, _), i in items.items() if name == "full"} == {(None, None)}
 
 
-async def test_without_motion_from_the_agent_the_full_frame_is_cropped() -> None:
+async def test_without_motion_boxes_from_the_agent_the_region_is_the_full_frame() -> None:
     bench = PrepareBench.of(MOTION)
     await bench.give(frame(0, motion=None))
     (item,) = await bench.items()
@@ -233,7 +233,7 @@ async def test_a_record_without_headers_is_identified_by_its_body() -> None:
     assert h.frames_of(letter.headers) == (FrameId("gate", 1, 5),)
 
 
-async def test_frames_of_an_open_batch_are_read_again_after_a_kill() -> None:
+async def test_frames_of_an_unwritten_batch_are_read_again_after_a_kill() -> None:
     bench = PrepareBench.of(FULL)
     for seq in range(3):
         await bench.give(frame(seq))
@@ -274,7 +274,7 @@ async def test_a_traceparent_of_a_megabyte_is_replaced() -> None:
     assert {len(trace) for trace in traces} == {len(TRACE)}
 
 
-async def test_a_frame_that_cannot_be_cropped_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frame_whose_regions_cannot_be_cropped_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(config: PipelineConfig, image: np.ndarray, window: object) -> np.ndarray:
         if config.name == "also" and image.mean() > 200:
             raise cv2.error("this frame fails")
@@ -303,7 +303,7 @@ async def test_a_record_header_without_a_value_affects_at_most_one_record(name: 
     assert await bench.committed() == 3
 
 
-async def test_the_log_entry_of_a_parked_record_is_short() -> None:
+async def test_the_log_entry_of_a_record_that_becomes_a_dead_letter_is_short() -> None:
     bench = PrepareBench.of(FULL)
     await bench.give_bytes(bytes(msgpack.packb({"kind": "x" * 1_000_000})))
     with capture_logs() as entries:

@@ -58,7 +58,7 @@ def test_the_commit_position_never_passes_an_unfinished_record_when_deliveries_i
         assert all(tracker.position <= offset for offset in [*open_, *waiting])
 
 
-def test_a_repeated_offset_is_not_processed_again() -> None:
+def test_a_record_with_a_repeated_offset_is_not_processed_again() -> None:
     tracker = AckTracker(10)
     assert not tracker.deliver(9)  # finished before this process started
     assert tracker.deliver(10)

@@ -113,7 +113,7 @@ async def test_a_failed_last_heartbeat_does_not_prevent_a_worker_from_stopping(r
 
 
 @pytest.mark.parametrize(("joined", "codes"), [(False, [0]), (True, [EXIT_FAILED, 0])])
-async def test_a_stop_past_its_deadline_ends_the_process_although_faust_swallows_the_cancellation(
+async def test_a_worker_stop_past_its_deadline_ends_the_process_although_faust_ignores_a_cancellation(
     rig: RunnerRig, monkeypatch: pytest.MonkeyPatch, joined: bool, codes: list[int]
 ) -> None:
     async def hang() -> None:

@@ -98,7 +98,7 @@ async def test_held_back_records_are_written_at_their_deadline_even_without_new_
     await until(lambda: len(rig.sent) == 2)
 
 
-async def test_records_held_back_for_a_window_do_not_count_as_busy(rigs: Make) -> None:
+async def test_records_held_back_for_a_sensor_window_do_not_count_as_work_for_the_watchdog(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=3, delay_s=60.0))
     rig.offer(0, 2)
     await until(lambda: rig.loop.in_flight == 2 and not rig.loop.busy)
@@ -171,7 +171,7 @@ async def test_draining_a_partition_flushes_its_output_and_waits_for_acknowledge
     assert rig.loop.position == 3
 
 
-async def test_dropping_a_partition_ends_its_drain(rigs: Make) -> None:
+async def test_dropping_a_partition_ends_the_wait_of_its_drain_for_acknowledgements(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 2)
     await until(lambda: len(rig.sent) == 2)
@@ -289,7 +289,7 @@ async def test_records_that_expire_while_a_partition_loop_runs_are_counted_and_r
     assert await rig.log.ends(STATUS) == {0: 1}
 
 
-async def test_a_lower_offset_of_a_topic_created_again_ends_the_process_and_is_read_after_the_restart(
+async def test_the_lower_offsets_of_a_recreated_topic_end_the_process_and_are_read_after_its_restart(
     rigs: Make,
 ) -> None:
     rig = rigs(EchoStage())
@@ -328,7 +328,7 @@ async def test_the_commit_position_passes_gaps_between_offsets(rigs: Make) -> No
     assert not rig.failures
 
 
-async def test_a_record_of_an_earlier_assignment_is_not_processed(rigs: Make) -> None:
+async def test_a_record_of_an_earlier_partition_assignment_is_not_processed(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.offer_one(64, FetchNumber(ASSIGNMENT - 1, 64))
     rig.offer(0, 1)
@@ -337,7 +337,7 @@ async def test_a_record_of_an_earlier_assignment_is_not_processed(rigs: Make) ->
     assert not rig.failures
 
 
-async def test_a_partition_of_another_member_is_not_opened(rigs: Make) -> None:
+async def test_a_partition_of_another_group_member_is_not_opened(rigs: Make) -> None:
     rig = rigs(EchoStage())
     rig.member.owned = False
     await until(lambda: bool(rig.member.begun))

@@ -81,7 +81,7 @@ class WatchdogRig:
         self.reported.set()
 
 
-def test_the_watchdog_reports_once_from_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_reports_a_stall_once_from_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def signs(check: int) -> Signs:
         rig.clock.advance(JOIN_S)
         return OUTSIDE

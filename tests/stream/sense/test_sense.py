@@ -120,7 +120,7 @@ def test_sensor_records_of_an_older_epoch_among_those_of_the_present_epoch_are_i
         assert not cleaner.clean(readings(seq, [20.0], epoch=6), 0)
 
 
-async def test_a_sensor_with_a_lower_epoch_has_events_again() -> None:
+async def test_a_sensor_makes_events_again_once_its_lower_epoch_is_accepted() -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 30, epoch=9, first_ns=HOUR_NS))))
     for column in range(RUN_RECORDS + 3):
@@ -227,7 +227,7 @@ async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_a_fre
     assert await events_after(log, 240) == []  # long after it, before the next column
 
 
-async def test_a_breach_of_a_sensor_with_rare_readings_is_not_reported_again_after_a_restart() -> None:
+async def test_a_threshold_breach_of_a_sensor_with_rare_readings_is_not_repeated_after_a_restart() -> None:
     """The sensor sends one reading a minute, and windows last a second, so the readings that show the breach are
     minutes old."""
     lone = SENSOR.model_copy(update={"rate_hz": 1 / 60})
@@ -243,7 +243,7 @@ async def test_a_breach_of_a_sensor_with_rare_readings_is_not_reported_again_aft
         assert sum(len(work.records) for work in works) == (start == 0)
 
 
-async def test_a_restart_that_reads_seconds_of_a_long_log_makes_the_same_events() -> None:
+async def test_a_restart_that_reads_only_the_last_seconds_of_a_long_log_makes_the_same_events() -> None:
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     for second in range(1000):

@@ -31,7 +31,7 @@ def balance(cameras: int, *, unaccounted: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("cameras", [0, 1, 4, 5, 200])
-def test_the_ledger_fits_into_80_columns_without_cutting_a_state(cameras: int) -> None:
+def test_the_ledger_table_fits_into_80_columns_without_cutting_a_state(cameras: int) -> None:
     text = drawn(balance_table(balance(cameras)))
     for state in STATES:
         assert state in text
@@ -107,7 +107,7 @@ def drawn_sensors(balance: Balance) -> str:
 
 
 @pytest.mark.parametrize("sensors", [1, 12, 200])
-def test_the_sensors_ledger_fits_into_80_columns_without_cutting_a_number(sensors: int) -> None:
+def test_the_sensors_table_fits_into_80_columns_without_cutting_a_number(sensors: int) -> None:
     text = drawn_sensors(books(sensors, 3344))
     assert max(map(len, text.splitlines())) <= 80
     for state in SENSOR_STATES:

@@ -58,7 +58,7 @@ def test_an_event_matches_no_true_crossing_of_another_camera_direction_or_time()
     assert (found.found, found.false) == (0, 3)
 
 
-def test_a_crossing_reported_with_a_wrong_label_counts_as_found_and_mislabelled() -> None:
+def test_a_line_crossing_reported_with_a_wrong_label_counts_as_found_and_mislabelled() -> None:
     found = score([at(5, label="car")], [at(5, label="bus")])
     assert (found.found, found.labels_right) == (1, 0)
 
@@ -89,7 +89,7 @@ def test_an_event_matches_a_crossing_at_exactly_the_time_tolerance() -> None:
     assert score([at(10)], [at(10 + edge)]).found == score([at(10)], [at(10 - edge)]).found == 1
 
 
-def test_thousands_of_crossings_are_compared_in_little_memory() -> None:
+def test_thousands_of_line_crossings_are_compared_in_little_memory() -> None:
     truth = [at(4 * number) for number in range(1_000)]
     events = [at(4 * number + 0.4) for number in range(1_000)]
     tracemalloc.start()

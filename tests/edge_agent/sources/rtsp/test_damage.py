@@ -40,20 +40,20 @@ def film(*key_frames: int, frames: int = 6, **fields: Any) -> list[Piece]:
     return [Piece(number * 3600, number in key_frames, **fields) for number in range(frames)]
 
 
-def test_no_frame_is_damaged_without_a_packet_loss() -> None:
+def test_no_frame_counts_as_damaged_without_a_packet_loss() -> None:
     assert shown(Damage(), *film(0, 3)) == [False] * 6
 
 
-def test_frames_after_a_packet_loss_are_damaged_until_the_next_key_frame() -> None:
+def test_frames_after_a_packet_loss_count_as_damaged_until_the_next_key_frame() -> None:
     assert shown(Damage(), *film(0, 4), lost_before=2) == [False, False, True, True, False, False]
 
 
-def test_a_key_frame_that_may_be_damaged_itself_does_not_end_the_damage() -> None:
+def test_a_key_frame_that_may_be_damaged_does_not_make_later_frames_intact() -> None:
     assert shown(Damage(), *film(0, 2, 5), lost_before=2) == [False, False, True, True, True, False]
 
 
 @pytest.mark.parametrize("late", [1, 2])
-def test_a_key_frame_from_before_the_packet_loss_does_not_end_the_damage(late: int) -> None:
+def test_a_key_frame_from_before_a_packet_loss_does_not_make_later_frames_intact(late: int) -> None:
     """A decoder that reorders frames may return a frame after later packets have been read."""
     damage, frames = Damage(), film(0, 2, frames=8)
     for number, frame in enumerate(frames):
@@ -65,13 +65,13 @@ def test_a_key_frame_from_before_the_packet_loss_does_not_end_the_damage(late: i
             assert damage.is_damaged(cast("Any", frames[number - late]))
 
 
-def test_frames_after_a_frame_flagged_by_the_decoder_are_damaged() -> None:
+def test_frames_after_a_frame_that_the_decoder_flags_as_faulty_count_as_damaged() -> None:
     frames = film(0, 4)
     frames[1].is_corrupt = True
     assert shown(Damage(), *frames) == [False, True, True, True, False, False]
 
 
-def test_frames_after_an_undecodable_packet_are_damaged() -> None:
+def test_frames_after_an_undecodable_packet_count_as_damaged() -> None:
     damage, frames = Damage(), film(0, 4)
     assert shown(damage, *frames[:2]) == [False, False]
     damage.undecodable(cast("Any", frames[2]))

@@ -34,7 +34,7 @@ def test_a_simulated_frame_depends_only_on_its_index(kind: str, light: str, rain
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_differences_from_the_empty_scene_are_inside_ground_truth_boxes(kind: str) -> None:
+def test_all_differences_from_the_empty_simulated_scene_are_inside_ground_truth_boxes(kind: str) -> None:
     scene = SimulatedScene(quiet(kind, seed=2))
     last_frame_of_the_quiet_part = int(CYCLE_S * scene.config.fps) - 1
     empty = scene.render(last_frame_of_the_quiet_part)
@@ -64,7 +64,7 @@ def test_a_simulated_scene_has_busy_and_quiet_times(kind: str) -> None:
 
 @given(seed=st.integers(0, 1000), kind=st.sampled_from(KINDS), after=st.floats(0, 50), length=st.floats(0.05, 30))
 @settings(deadline=None, max_examples=60)
-def test_line_crossings_agree_with_the_positions_of_the_actors(
+def test_line_crossings_of_a_simulated_scene_agree_with_the_positions_of_its_objects(
     seed: int, kind: str, after: float, length: float
 ) -> None:
     config = quiet(kind, seed=seed)
@@ -78,7 +78,7 @@ def test_line_crossings_agree_with_the_positions_of_the_actors(
 
 @given(cuts=st.lists(st.floats(0, 60), min_size=1, max_size=6))
 @settings(deadline=None, max_examples=40)
-def test_line_crossings_do_not_depend_on_how_a_period_is_split_into_queries(cuts: list[float]) -> None:
+def test_simulated_line_crossings_do_not_depend_on_how_a_period_is_split_into_queries(cuts: list[float]) -> None:
     config = quiet("road")
     edges = [0.0, *sorted(cuts), 60.0]
     pieces = [c for a, b in itertools.pairwise(edges) for c in crossings_between(config, a, b)]
@@ -100,7 +100,7 @@ def test_simulated_noise_has_the_configured_strength() -> None:
     assert 5.0 < (noisy - clean).std() < 7.0
 
 
-def test_bright_parts_of_a_scene_are_noisier_than_dark_parts() -> None:
+def test_bright_parts_of_a_simulated_scene_are_noisier_than_dark_parts() -> None:
     clean = SimulatedScene(quiet("road")).render(195).image
     noise = SimulatedScene(SceneConfig("road", noise_sigma=6.0)).render(195).image.astype(float) - clean
     dark, bright = noise[clean < 60].std(), noise[clean > 180].std()
@@ -109,7 +109,7 @@ def test_bright_parts_of_a_scene_are_noisier_than_dark_parts() -> None:
 
 @given(seed=st.integers(0, 1000), density=st.floats(0.2, 8.0), at_s=st.floats(0, 60))
 @settings(deadline=None, max_examples=60)
-def test_vehicles_of_a_lane_never_touch_at_any_density(seed: int, density: float, at_s: float) -> None:
+def test_simulated_vehicles_of_one_lane_never_touch_at_any_density(seed: int, density: float, at_s: float) -> None:
     vehicles = present(quiet("road", seed=seed, density=density), at_s)
     for one, other in itertools.combinations(vehicles, 2):
         if abs(one.centre(at_s)[1] - other.centre(at_s)[1]) < 10:  # the lanes are 50 px apart
@@ -129,7 +129,7 @@ def test_only_some_people_of_the_yard_scene_enter_the_restricted_zone() -> None:
     assert 3 <= sum(inside.values()) < len(inside) - 3
 
 
-def test_ground_truth_can_be_read_after_a_restart_and_a_kill(tmp_path: Path) -> None:
+def test_the_ground_truth_of_a_simulated_scene_can_be_read_after_a_restart_and_a_kill(tmp_path: Path) -> None:
     config = SceneConfig("road", seed=4)
     scene, path = SimulatedScene(config), tmp_path / "truth" / "road.jsonl"
     for epoch in (100, 101):

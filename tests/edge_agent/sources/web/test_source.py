@@ -120,7 +120,7 @@ def test_the_site_file_can_choose_snapshots_or_mjpeg(serve: Serve, read: Read) -
     assert source.read() is not None
 
 
-def test_failed_snapshots_are_retried(serve: Serve, read: Read, clock: ManualClock) -> None:
+def test_failed_snapshots_of_an_http_camera_are_retried(serve: Serve, read: Read, clock: ManualClock) -> None:
     asked = []
 
     def moody(handler: BaseHTTPRequestHandler) -> None:
@@ -176,7 +176,7 @@ def test_an_http_response_that_stops_halfway_makes_the_camera_stalled(serve: Ser
     source.close()
 
 
-def test_a_picture_that_arrives_too_slowly_is_refused_after_the_stall_time(
+def test_an_http_picture_that_arrives_too_slowly_is_refused_after_the_stall_time(
     serve: Serve, read: Read, clock: ManualClock
 ) -> None:
     def drips(handler: BaseHTTPRequestHandler) -> None:
@@ -316,7 +316,7 @@ def redirect(target: str) -> Answer:
     return lambda handler: reply(handler, b"", "text/plain", 302, ("Location", target))
 
 
-def test_a_redirect_to_another_host_is_refused_before_any_request(serve: Serve, read: Read) -> None:
+def test_a_redirect_of_a_camera_to_another_host_is_refused_before_any_request(serve: Serve, read: Read) -> None:
     other = serve(picture(JPEG))
     camera = serve(redirect(other.url("/").replace("127.0.0.1", "localhost")))
     with pytest.raises(SourceUnusable, match="redirects to http://localhost: expected the same host as in source"):
@@ -324,7 +324,7 @@ def test_a_redirect_to_another_host_is_refused_before_any_request(serve: Serve, 
     assert other.asked == []
 
 
-def test_a_redirect_on_the_same_host_is_followed(serve: Serve, read: Read) -> None:
+def test_a_redirect_of_a_camera_on_the_same_host_is_followed(serve: Serve, read: Read) -> None:
     source = read(serve(redirect(serve(picture(JPEG)).url("/"))))
     source.open()
     assert source.read() is not None

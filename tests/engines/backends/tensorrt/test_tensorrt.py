@@ -89,7 +89,7 @@ class TestPlans:
         rig.engine().load(model)
         assert rig.trt.builds == 2
 
-    def test_a_plan_that_tensorrt_refuses_is_built_again(
+    def test_a_cached_plan_that_tensorrt_refuses_is_built_again(
         self, rig: FakeRig, engine: TensorRtEngine, model: Model, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(type(rig.trt), "built_for", "the same version with another patch")
@@ -214,7 +214,7 @@ class TestBatches:
             engine.infer(images(2))
         np.testing.assert_array_equal(engine.infer(images(2))["probabilities"], expected["probabilities"])
 
-    def test_after_a_sticky_cuda_error_every_engine_raises_device_lost(
+    def test_after_a_fatal_cuda_error_every_engine_of_the_gpu_raises_device_lost(
         self, rig: FakeRig, engine: TensorRtEngine, model: Model
     ) -> None:
         other = rig.engine()

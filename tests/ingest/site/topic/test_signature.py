@@ -150,7 +150,7 @@ async def test_a_config_entry_that_disappears_without_a_signed_removal_stays_in_
     assert "no signed removal" in view.config.refused[GATE.key]
 
 
-async def test_a_signer_with_a_slow_clock_still_signs_a_newer_time(
+async def test_a_config_signer_with_a_slow_clock_still_signs_a_newer_time(
     log: MemoryLog, signer: ConfigSigner, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await publish(log, [GATE], signer=signer)
@@ -161,7 +161,7 @@ async def test_a_signer_with_a_slow_clock_still_signs_a_newer_time(
     assert (await read(log, trust=late.trust())).entries == {MOVED.key: MOVED}
 
 
-async def test_every_reader_uses_the_public_key_of_the_environment(
+async def test_every_reader_of_the_config_topic_uses_the_public_key_of_the_environment_variable(
     log: MemoryLog, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await publish(log, [GATE])
@@ -172,7 +172,7 @@ async def test_every_reader_uses_the_public_key_of_the_environment(
         await read(log)
 
 
-def test_signing_keys_have_private_modes_and_replace_no_file(key_file: Path) -> None:
+def test_signing_key_files_are_private_and_replace_no_existing_file(key_file: Path) -> None:
     assert key_file.stat().st_mode & 0o777 == 0o600
     assert key_file.with_name("key.pub").stat().st_mode & 0o777 == 0o644
     with pytest.raises(ConfigError, match="expected a new file in a writable folder"):

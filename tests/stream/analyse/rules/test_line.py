@@ -67,7 +67,7 @@ def test_every_pass_of_an_object_that_goes_to_and_fro_is_a_crossing_in_its_direc
     assert walk(LineCounter(*UP, DIAGONAL_PX), xs) == [(FORWARD, BACKWARD)[n % 2] for n in range(passes)]
 
 
-def test_a_path_through_a_line_or_one_of_its_ends_crosses_and_a_path_beside_it_does_not() -> None:
+def test_a_path_through_a_line_or_one_of_its_ends_is_a_crossing_and_a_path_beside_it_is_not() -> None:
     short = (320.0, 200.0), (320.0, 100.0)
     assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=250.0) == []
     assert walk(LineCounter(*short, DIAGONAL_PX), [200.0, 440.0, 460.0], y=150.0) == [FORWARD]
@@ -154,7 +154,9 @@ def test_a_trembling_box_crosses_if_its_path_goes_through_the_line_and_not_round
 
 
 @pytest.mark.parametrize(("car_from_s", "crossed"), [(0.0, True), (1.0 + WAIT_S, True), (1.5 + WAIT_S, False)])
-def test_a_crossing_waits_for_a_limited_time_for_the_label_of_its_track(car_from_s: float, crossed: bool) -> None:
+def test_a_line_crossing_waits_for_a_limited_time_for_the_label_of_its_track(
+    car_from_s: float, crossed: bool
+) -> None:
     rule = LineRule(name="r", camera="c", pipeline="p", labels=("car",), start=(0.5, 1.0), end=(0.5, 0.0))
     watch = rule.watch(640, 360)
     found = []

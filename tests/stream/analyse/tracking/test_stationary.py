@@ -123,7 +123,7 @@ def test_a_car_in_a_still_scene_is_reported_with_the_next_frame_that_is_sent(sam
     assert times_of([*parked(), listed(6.0), *pictures]) == [36.0]
 
 
-def test_a_visit_ends_when_the_agent_no_longer_lists_the_car() -> None:
+def test_a_zone_visit_ends_when_the_agent_no_longer_lists_the_car_as_stationary() -> None:
     assert events_of([*parked(), *busy(6.0, 29.0, resting=(place(STOP),)), *busy(29.0, 80.0, resting=())]) == []
 
 
@@ -175,7 +175,7 @@ def passing(start_s: float, stop_s: float) -> list[Result]:
     return [result(at_s, motion=(Box(400.0, 100.0, 560.0, 220.0),)) for at_s in times(start_s, stop_s)]
 
 
-def test_a_car_that_is_covered_for_a_while_keeps_its_visit_if_it_is_listed_afterwards() -> None:
+def test_a_car_hidden_for_a_while_keeps_its_zone_visit_if_the_agent_lists_it_afterwards() -> None:
     before, after = busy(6.0, 27.0), [*busy(34.0, 35.0), *busy(35.0, 60.0, resting=(place(STOP),))]
     found = [*parked(), *before, *passing(27.0, 34.0), *after]
     assert times_of(found) == [40.0]
@@ -215,7 +215,7 @@ def test_a_car_half_absorbed_by_the_background_is_one_track() -> None:
     assert event.data.track == "1-1-0"
 
 
-def test_a_person_in_front_of_a_bus_is_a_track_of_its_own_for_a_whole_frame_pipeline() -> None:
+def test_a_pipeline_on_whole_frames_gives_a_person_in_front_of_a_bus_a_separate_track() -> None:
     bus, person = Box(340.0, 60.0, 620.0, 300.0), Box(460.0, 200.0, 500.0, 300.0)
     both = [
         result(at_s, seen(bus, "bus"), seen(person, "person"), motion=None, outcome="classified", withheld={})
@@ -244,7 +244,7 @@ def test_a_track_that_goes_out_of_sight_before_the_agent_lists_it_is_not_continu
     assert len(events_of([*stood, *busy(4.8, 60.0, resting=(place(STOP),))], SHORT)) == 1
 
 
-def test_an_agent_that_never_lists_stationary_boxes_confirms_no_track() -> None:
+def test_an_agent_that_never_lists_stationary_objects_confirms_no_track() -> None:
     still = [result(at_s, withheld={"still": 100}) for at_s in (16.0, 26.0, 36.0, 46.0)]
     assert events_of([*parked(), *still]) == []
     assert events_of([*parked(), *busy(6.0, 60.0)]) == []
@@ -253,7 +253,7 @@ def test_an_agent_that_never_lists_stationary_boxes_confirms_no_track() -> None:
 BUS = Box(360.0, 60.0, 600.0, 240.0)
 
 
-def test_a_listed_bus_does_not_confirm_the_object_that_it_covers() -> None:
+def test_a_bus_listed_as_stationary_does_not_confirm_the_track_of_an_object_behind_it() -> None:
     """Other objects move beside the bus all the time, and no model examines the bus."""
     stops = [result(at_s, seen(BUS, "bus"), motion=(BUS,)) for at_s in times(5.0, 9.0)]
     beside = [
@@ -263,7 +263,7 @@ def test_a_listed_bus_does_not_confirm_the_object_that_it_covers() -> None:
     assert events_of([*parked(until_s=5.0), *stops, *beside]) == []
 
 
-def test_an_object_that_moves_in_front_of_a_stationary_one_is_not_stationary() -> None:
+def test_an_object_that_moves_in_front_of_a_stationary_object_is_not_stationary() -> None:
     """The object reaches the bus at the moment when the model examines the bus."""
     way = [moves(at_s, place(160.0 + 200.0 * at_s)) for at_s in times(0.0, 1.6)]
     last = [result(at_s, seen(place(STOP)), motion=(place(STOP),), resting=(BUS,)) for at_s in (1.6, 1.7)]
@@ -291,7 +291,7 @@ def test_a_moving_part_changes_neither_label_nor_attributes_of_the_whole_object(
     assert events_of([*trembling(0.0, 3.0), *parts], rule) == []
 
 
-def test_two_misses_of_a_stationary_object_within_a_second_count_once() -> None:
+def test_two_missed_detections_of_a_stationary_object_within_a_second_count_once() -> None:
     """The agent lists the car in two consecutive frames.
 
     A model that misses the car in one frame also misses the car in the other frame.
@@ -313,7 +313,7 @@ def set_back(found: Iterable[Result], from_s: float) -> list[Result]:
     ]
 
 
-def test_a_camera_clock_set_back_neither_ends_nor_prolongs_a_visit() -> None:
+def test_a_camera_clock_set_back_neither_ends_nor_prolongs_a_zone_visit() -> None:
     found = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     (event,) = events_of(set_back(found, 10.0))
     assert event.data.seq == events_of(found)[0].data.seq + 1  # one frame has no usable time
@@ -323,7 +323,7 @@ def test_a_camera_clock_set_back_neither_ends_nor_prolongs_a_visit() -> None:
     assert events_of(set_back([*hidden, *busy(25.0, 60.0, resting=(place(STOP),))], 12.0)) == []
 
 
-def test_a_stopped_car_keeps_its_track_when_driving_on_and_crosses_no_line_while_held() -> None:
+def test_a_stopped_car_keeps_its_track_when_it_drives_on_and_crosses_no_line_while_stopped() -> None:
     off = [moves(at_s, place(STOP + 150.0 * (at_s - 30.0))) for at_s in times(30.1, 31.5)]
     cars = [*parked(), *busy(6.0, 30.0), *off]
     (event,) = events_of(cars, LINE)
@@ -376,7 +376,7 @@ async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]
     return found
 
 
-async def test_a_restart_during_a_visit_makes_the_same_event_once() -> None:
+async def test_a_restart_during_a_zone_visit_makes_the_same_event_once() -> None:
     clock, results = ManualClock(), [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
     log = MemoryLog(1, clock)
     for one in results:

@@ -58,7 +58,7 @@ def test_label_votes_that_alternate_with_equal_scores_keep_the_first_label(score
 
 
 @given(st.integers(1, 200), scores)
-def test_another_label_with_the_same_score_takes_over_after_a_bounded_number_of_votes(
+def test_another_label_with_the_same_score_replaces_the_track_label_after_a_bounded_number_of_votes(
     count: int, score: float
 ) -> None:
     # after n votes the other weight is 1-m^n, and the old one at most m^n, in units of a full vote
@@ -84,13 +84,13 @@ def test_attributes_without_a_label_cast_no_vote() -> None:
     assert found.results == {"type": VotedLabel("van", pytest.approx(0.9))}
 
 
-def test_each_attribute_has_a_vote_of_its_own() -> None:
+def test_each_attribute_of_a_track_has_a_vote_of_its_own() -> None:
     found = AttributeVotes()
     found.add([type_of("van"), Attribute(name="colour", label="red", score=0.5)])
     assert {name: voted.label for name, voted in found.results.items()} == {"type": "van", "colour": "red"}
 
 
-def test_several_labels_of_one_detection_count_as_one_vote() -> None:
+def test_several_labels_of_one_detection_count_as_one_label_vote() -> None:
     """A second model with independent labels may give several labels to one object."""
     found = AttributeVotes()
     for _ in range(5):

@@ -103,7 +103,7 @@ async def test_aborted_records_are_skipped_and_the_commit_moves_past_their_offse
     assert await values(log, BATCHES, 0) == [b"first", b"second"]
 
 
-async def test_partitions_move_between_members_without_lost_records_or_decreasing_commits(
+async def test_partitions_move_between_workers_without_lost_records_or_decreasing_commits(
     settings: KafkaSettings, log: KafkaLog
 ) -> None:
     async def feed(first: int, last: int) -> None:
@@ -238,7 +238,9 @@ class SlowFlushStage(EchoStage):
         return SlowFlush(self)
 
 
-async def test_a_rebalance_during_a_stop_does_not_disturb_the_stop(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_a_rebalance_while_a_worker_stops_does_not_disturb_the_stop(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
     assigned = asyncio.Semaphore(0)
 
     def watch(runner: Runner) -> None:

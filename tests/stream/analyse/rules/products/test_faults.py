@@ -26,31 +26,31 @@ def belt(labels: Sequence[str], attribute: str = "") -> list[list[SceneTrack]]:
     return frames
 
 
-def test_streak_of_faults_is_reported_once_and_again_after_a_good_product() -> None:
+def test_a_streak_of_faulty_products_is_reported_once_and_again_after_a_good_product() -> None:
     labels = ["ok", "dent", "dent", "ok", "dent", "dent", "dent", "dent", "ok", "dent", "dent", "dent"]
     found = play(STREAK.watch(640, 360), belt(labels))
     assert [one.track.name for _, one in found if one.track] == ["t6", "t11"]
     assert found[0][1].summary == "3 faulty products in a row at belt"
 
 
-def test_share_of_faults_needs_enough_products() -> None:
+def test_the_share_of_faulty_products_is_reported_only_after_enough_products() -> None:
     found = play(SHARE.watch(640, 360), belt(["dent"] * 9))
     assert found == []
     ((_, one),) = play(SHARE.watch(640, 360), belt(["ok"] * 9 + ["dent"] * 5))
     assert (one.details["faulty"], one.details["products"], one.details["share"]) == (3, 12, 0.25)
 
 
-def test_products_older_than_within_s_do_not_count() -> None:
+def test_products_older_than_within_s_do_not_count_for_the_share_of_faults() -> None:
     assert play(SHARE.watch(640, 360), belt(["dent"] * 2 + ["ok"] * 100 + ["dent"] * 2)) == []
 
 
-def test_fault_may_be_the_label_of_a_second_model() -> None:
+def test_the_fault_of_a_product_may_be_the_label_of_a_second_model() -> None:
     rule = FaultsRule(**LINE, faulty=("dent",), attribute="surface", streak=2)
     found = play(rule.watch(640, 360), belt(["dent", "dent"], "surface"))
     assert [one.track.name for _, one in found if one.track] == ["t1"]
 
 
 @pytest.mark.parametrize("bounds", [{}, {"streak": 3, "share": 0.1}])
-def test_faults_rule_needs_one_bound(bounds: dict[str, Any]) -> None:
+def test_the_faults_rule_needs_exactly_one_of_streak_and_share(bounds: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="expected streak or share, but not both"):
         FaultsRule(**LINE, faulty=("dent",), **bounds)

@@ -19,17 +19,17 @@ def moving(heights_per_s: float, height: float, frames: int = 40) -> list[list[S
 
 
 @pytest.mark.parametrize("height", [20.0, 80.0])
-def test_person_who_runs_is_reported_once_near_and_far(height: float) -> None:
+def test_a_running_person_is_reported_once_at_any_distance_from_the_camera(height: float) -> None:
     ((at_s, one),) = play(RULE.watch(640, 360), moving(2.2, height), STEP_S)
     assert at_s < 2.0
     assert one.details["heights_per_s"] == pytest.approx(2.2, abs=0.1)
 
 
 @pytest.mark.parametrize("height", [20.0, 80.0])
-def test_person_who_walks_is_not_reported(height: float) -> None:
+def test_a_walking_person_is_not_reported_as_running(height: float) -> None:
     assert play(RULE.watch(640, 360), moving(1.0, height), STEP_S) == []
 
 
-def test_a_jump_of_the_box_is_not_a_run() -> None:
+def test_a_jump_of_the_bounding_box_is_not_reported_as_running() -> None:
     frames = [*moving(0.0, 80.0, 15), *[[track(180.0, 200.0, "t", "person", size=(32.0, 80.0))]] * 15]
     assert play(RULE.watch(640, 360), frames, STEP_S) == []

@@ -23,21 +23,21 @@ def pair(delay_frames: int, *, opposite: bool = False) -> list[list[SceneTrack]]
     return frames
 
 
-def test_second_object_within_the_time_is_reported_with_its_headway() -> None:
+def test_a_second_object_that_crosses_the_line_within_the_time_is_reported_with_its_headway() -> None:
     ((_, one),) = play(RULE.watch(640, 360), pair(6))
     assert one.track is not None
     assert (one.track.name, one.details["headway_s"]) == ("b", pytest.approx(1.2, abs=0.01))
 
 
-def test_second_object_after_the_time_is_not_reported() -> None:
+def test_a_second_object_that_crosses_the_line_after_the_time_is_not_tailgating() -> None:
     assert play(RULE.watch(640, 360), pair(12)) == []
 
 
-def test_objects_in_opposite_directions_do_not_tailgate() -> None:
+def test_objects_that_cross_the_line_in_opposite_directions_are_not_tailgating() -> None:
     assert play(RULE.watch(640, 360), pair(3, opposite=True)) == []
 
 
-def test_first_object_during_the_cooldown_still_begins_the_time() -> None:
+def test_an_object_that_crosses_during_the_cooldown_still_starts_the_tailgating_time() -> None:
     quiet = RULE.model_copy(update={"cooldown_s": 60.0})
     frames = [[*one, track(100.0 + 10 * (n - 9), 300.0, "z", "person")] for n, one in enumerate(pair(6))]
     found = play(quiet.watch(640, 360), frames)

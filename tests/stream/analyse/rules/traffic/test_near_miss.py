@@ -21,7 +21,7 @@ def crossing(delay: int, *, label: str = "car") -> list[list[SceneTrack]]:
 
 
 @pytest.mark.parametrize(("delay", "reports"), [(5, 1), (8, 1), (13, 0)])
-def test_crossing_ways_are_reported_below_the_post_encroachment_time(delay: int, reports: int) -> None:
+def test_crossing_paths_are_a_near_miss_below_the_configured_post_encroachment_time(delay: int, reports: int) -> None:
     found = play(RULE.watch(640, 360), crossing(delay))
     assert len(found) == reports
     for _, one in found:
@@ -30,12 +30,12 @@ def test_crossing_ways_are_reported_below_the_post_encroachment_time(delay: int,
         assert float(one.details["post_encroachment_s"]) == pytest.approx(0.2 * (delay - 2), abs=0.41)
 
 
-def test_vehicles_that_follow_each_other_are_no_near_miss() -> None:
+def test_vehicles_that_follow_each_other_are_not_reported_as_a_near_miss() -> None:
     frames = [[track(20.0 + 10 * n, 180.0, "a"), track(20.0 + 10 * (n - 5), 180.0, "b")] for n in range(60)]
     assert play(RULE.watch(640, 360), frames) == []
 
 
-def test_first_object_must_have_one_of_the_wanted_labels() -> None:
+def test_the_first_object_of_a_near_miss_must_have_one_of_the_configured_labels() -> None:
     persons = RULE.model_copy(update={"with_labels": ("person",)})
     assert play(persons.watch(640, 360), crossing(5)) == []
     assert len(play(persons.watch(640, 360), crossing(5, label="person"))) == 1

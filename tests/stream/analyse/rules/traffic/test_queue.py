@@ -18,13 +18,13 @@ def standing(count: int) -> list[SceneTrack]:
     return [track(100.0 + 60 * n, 200.0, f"t{n}", at_rest=True) for n in range(count)]
 
 
-def test_queue_is_reported_once_with_its_length_in_metres() -> None:
+def test_a_queue_of_vehicles_is_reported_once_with_its_length_in_metres() -> None:
     found = play(RULE.watch(640, 360), [standing(2)] * 10 + [standing(4)] * 30, ground=GROUND)
     assert [(at_s, one.details["count"], one.details["length_m"]) for at_s, one in found] == [(4.0, 4, 18.0)]
     assert found[0][1].summary == "4 objects have queued in lane for 2 s, 18 m long"
 
 
-def test_creeping_vehicles_queue_and_driving_vehicles_do_not() -> None:
+def test_creeping_vehicles_count_as_a_queue_and_driving_vehicles_do_not() -> None:
     def row(pace: float) -> list[SceneTrack]:
         return [
             track(200.0, 100.0 * n, f"t{n}", trail=[(200.0 - pace * k, 100.0 * n) for k in range(9, -1, -1)])
@@ -35,12 +35,12 @@ def test_creeping_vehicles_queue_and_driving_vehicles_do_not() -> None:
     assert play(RULE.watch(640, 360), [row(8.0)] * 20) == []
 
 
-def test_queue_that_loses_one_vehicle_within_the_hysteresis_is_the_same_queue() -> None:
+def test_a_queue_that_loses_one_vehicle_within_the_hysteresis_is_not_reported_again() -> None:
     frames = [*[standing(3)] * 20, *[standing(2)] * 20, *[standing(3)] * 20]
     assert len(play(RULE.watch(640, 360), frames)) == 1
     assert len(play(RULE.model_copy(update={"hysteresis": 0}).watch(640, 360), frames)) == 2
 
 
-def test_queue_without_a_ground_plane_has_no_length() -> None:
+def test_a_queue_event_of_a_camera_without_a_ground_plane_has_no_length() -> None:
     ((_, one),) = play(RULE.watch(640, 360), [standing(3)] * 20)
     assert "length_m" not in one.details

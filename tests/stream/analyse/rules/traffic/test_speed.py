@@ -42,29 +42,29 @@ def drive(km_h: float, noise_px: float = 0.0, step_s: float = 0.2, seed: int = 1
 
 
 @pytest.mark.parametrize(("km_h", "reports"), [(40.0, 0), (49.0, 0), (60.0, 1), (90.0, 1)])
-def test_speed_above_the_limit_is_reported_once(km_h: float, reports: int) -> None:
+def test_a_speed_above_the_limit_is_reported_once_for_each_vehicle(km_h: float, reports: int) -> None:
     found = play(RULE.watch(640, 360), drive(km_h), ground=GROUND)
     assert len(found) == reports
     for _, one in found:
         assert one.details["speed_km_h"] == pytest.approx(km_h, rel=0.01)
 
 
-def test_reported_speed_is_within_three_reported_errors_of_the_true_speed() -> None:
+def test_the_true_speed_is_within_three_times_the_reported_error_of_the_reported_speed() -> None:
     for seed in range(50):
         for _, one in play(RULE.watch(640, 360), drive(70.0, 1.5, seed=seed), ground=GROUND):
             assert abs(float(one.details["speed_km_h"]) - 70.0) <= 4 * float(one.details["error_km_h"])
 
 
-def test_vehicle_just_below_the_limit_is_seldom_reported_despite_noise() -> None:
+def test_a_vehicle_just_below_the_speed_limit_is_seldom_reported_despite_noise() -> None:
     reported = sum(bool(play(RULE.watch(640, 360), drive(45.0, 1.5, seed=n), ground=GROUND)) for n in range(50))
     assert reported <= 2
 
 
-def test_speed_rule_without_a_ground_plane_reports_nothing() -> None:
+def test_a_speed_rule_of_a_camera_without_a_ground_plane_reports_no_event() -> None:
     assert play(RULE.watch(640, 360), drive(90.0)) == []
 
 
-def test_site_with_a_speed_rule_and_no_ground_plane_is_refused(tmp_path: Path) -> None:
+def test_a_site_with_a_speed_rule_for_a_camera_without_a_ground_plane_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text(
         '[[cameras]]\nname = "c"\nsource = "simulated:road"\n'
@@ -77,12 +77,12 @@ def test_site_with_a_speed_rule_and_no_ground_plane_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("step_s", [0.04, 0.2, 0.37])
 @pytest.mark.parametrize("km_h", [40.0, 60.0, 75.0])
-def test_average_speed_between_two_lines_is_right_at_every_frame_rate(km_h: float, step_s: float) -> None:
+def test_the_average_speed_between_two_lines_is_right_at_every_frame_rate(km_h: float, step_s: float) -> None:
     found = play(SECTION.watch(640, 360), drive(km_h, step_s=step_s), step_s)
     assert len(found) == (km_h > 50.0)
     for _, one in found:
         assert one.details["speed_km_h"] == pytest.approx(km_h, rel=0.01)
 
 
-def test_vehicle_that_drives_the_section_backwards_is_not_measured() -> None:
+def test_the_average_speed_of_a_vehicle_that_drives_the_section_backwards_is_not_measured() -> None:
     assert play(SECTION.watch(640, 360), drive(80.0)[::-1]) == []

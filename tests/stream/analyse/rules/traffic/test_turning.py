@@ -35,19 +35,19 @@ def way(*stops: tuple[float, float]) -> list[list[SceneTrack]]:
 
 @pytest.mark.parametrize("origin", ARMS)
 @pytest.mark.parametrize("destination", ARMS)
-def test_each_movement_through_a_crossing_is_reported_with_origin_and_destination(
+def test_each_turning_movement_through_a_junction_is_reported_with_origin_and_destination(
     origin: str, destination: str
 ) -> None:
     found = play(RULE.watch(640, 360), way(ARMS[origin], (320.0, 180.0), ARMS[destination]))
     assert [one.details for _, one in found] == [{"origin": origin, "destination": destination}]
 
 
-def test_only_the_wanted_movements_are_reported() -> None:
+def test_only_the_configured_turning_movements_are_reported() -> None:
     left_turns = RULE.model_copy(update={"only": (("south", "west"),)})
     assert play(left_turns.watch(640, 360), way(ARMS["south"], (320.0, 180.0), ARMS["north"])) == []
     assert len(play(left_turns.watch(640, 360), way(ARMS["south"], (320.0, 180.0), ARMS["west"]))) == 1
 
 
-def test_only_must_name_lines_of_the_rule() -> None:
+def test_the_setting_only_of_a_turning_rule_must_name_lines_of_the_rule() -> None:
     with pytest.raises(ValidationError, match=r"expected names of lines .* in only, not up"):
         TurningRule(name="crossing", camera="c", pipeline="p", lines=LINES, only=(("up", "west"),))

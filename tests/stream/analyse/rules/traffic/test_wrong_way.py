@@ -18,15 +18,17 @@ def go(dx: float, dy: float, frames: int = 20) -> list[list[SceneTrack]]:
 @pytest.mark.parametrize(
     ("dx", "dy", "reports"), [(-10.0, 0.0, 1), (-10.0, 4.0, 1), (10.0, 0.0, 0), (0.0, 8.0, 0), (-0.5, 0.0, 0)]
 )
-def test_only_a_clear_movement_against_the_direction_is_reported(dx: float, dy: float, reports: int) -> None:
+def test_only_a_clear_movement_against_the_allowed_direction_is_reported_as_wrong_way(
+    dx: float, dy: float, reports: int
+) -> None:
     assert len(play(RULE.watch(640, 360), go(dx, dy))) == reports
 
 
-def test_box_that_jumps_back_once_is_not_reported() -> None:
+def test_a_bounding_box_that_jumps_back_once_is_not_reported_as_wrong_way() -> None:
     path = [*go(10.0, 0.0, 10), *[[track(380.0, 180.0)]], *go(10.0, 0.0, 20)[12:]]
     assert play(RULE.watch(640, 360), path) == []
 
 
-def test_wrong_way_rule_needs_two_different_points() -> None:
+def test_a_wrong_way_rule_needs_two_different_points() -> None:
     with pytest.raises(ValidationError, match="two different points as start and end"):
         RULE.model_validate({**RULE.model_dump(), "end": RULE.start})
