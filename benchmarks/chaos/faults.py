@@ -67,7 +67,9 @@ class FaultInjector:
         process = self._broker.process
         if process is None:
             raise BrokerFailed(
-                "has been down since an earlier fault, and cannot be a target again", str(self._broker.folder), ""
+                "Kafka has been down since an earlier fault, and cannot be a target again",
+                str(self._broker.folder),
+                "",
             )
         if fault.kind == PAUSE:
             await _pause(process, fault.length_s)

@@ -61,7 +61,7 @@ class BrokerFailed(DeployError):
 
     def __init__(self, problem: str, folder: str, tail: str) -> None:
         super().__init__(
-            f"Kafka in {folder} {problem}. If its data is damaged, `sightline kafka clean` removes it. "
+            f"{problem}. Its data is in {folder}. If the data is damaged, `sightline kafka clean` removes it. "
             f"End of its log:\n{tail}"
         )
         self.tail = tail

@@ -29,7 +29,7 @@ def pull(url: str, sha256: str, folder: Path, max_bytes: int, client: httpx.Clie
         with client or httpx.Client(timeout=_TIMEOUT) as session, path.open("wb") as file:
             found = _download(session, url, file, max_bytes)
         if found != sha256.lower():
-            raise PullFailed(url, f"sha256 {found}", sha256.lower())
+            raise PullFailed(url, f"the file has the SHA-256 {found}", sha256.lower())
     except (httpx.HTTPError, httpx.InvalidURL, PullFailed) as error:
         path.unlink(missing_ok=True)
         if isinstance(error, PullFailed):
@@ -42,22 +42,26 @@ def _download(client: httpx.Client, url: str, file: IO[bytes], max_bytes: int) -
     """Download the content at a URL into a file, and return the SHA-256 of the content."""
     for _ in range(_MAX_REDIRECTS + 1):
         if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
-            raise PullFailed(url, "not HTTPS", "an address that begins with https://")
+            raise PullFailed(url, "the address is not HTTPS", "an address that begins with https://")
         with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             if not response.has_redirect_location:
                 return _received(url, response, file, max_bytes)
             url = str(response.url.join(response.headers["location"]))
-    raise PullFailed(url, f"more than {_MAX_REDIRECTS} redirects", "an address that leads to the file")
+    raise PullFailed(
+        url, f"the server answered with more than {_MAX_REDIRECTS} redirects", "an address that leads to the file"
+    )
 
 
 def _received(url: str, response: httpx.Response, file: IO[bytes], max_bytes: int) -> str:
     if response.status_code != httpx.codes.OK:
-        raise PullFailed(url, f"HTTP status {response.status_code}", "200")
+        raise PullFailed(url, f"the server answered with the HTTP status {response.status_code}", "200")
     digest, size = hashlib.sha256(), 0
     for chunk in response.iter_bytes(_CHUNK_BYTES):
         size += len(chunk)
         if size > max_bytes:
-            raise PullFailed(url, f"more than {max_bytes} bytes", "a smaller file. Raise --max-mb for a large model")
+            raise PullFailed(
+                url, f"the file has more than {max_bytes} bytes", "a smaller file. Raise --max-mb for a large model"
+            )
         digest.update(chunk)
         file.write(chunk)
     return digest.hexdigest()

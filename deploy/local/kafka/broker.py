@@ -118,7 +118,9 @@ class Broker:
                     node.start(jvm_options=[f"-XX:ArchiveClassesAtExit={part}"])
                     complete = node.stop(ARCHIVE_TIMEOUT_S)
                 if not complete or not part.exists():  # a killed JVM leaves an incomplete archive
-                    raise BrokerFailed("stopped without writing an archive of its Java classes", str(node.folder), "")
+                    raise BrokerFailed(
+                        "Kafka stopped without writing an archive of its Java classes", str(node.folder), ""
+                    )
                 part.rename(archive)
         return archive
 
@@ -184,7 +186,9 @@ class Broker:
         ports, config, data = self._ports(), self.folder / "server.properties", self.folder / "data"
         taken = [port for port in (ports.broker, ports.controller) if not is_free(port)]
         if taken:
-            problem = f"cannot listen on {taken}: stop the process that does, or remove {self.folder / 'ports.json'}"
+            problem = (
+                f"Kafka cannot listen on {taken}: stop the process that does, or remove {self.folder / 'ports.json'}"
+            )
             raise BrokerFailed(problem, str(self.folder), "")
         config.write_text(properties((KAFKA_FILES / "server.properties.template").read_text(), ports, data))
         archive = class_archive(self.home)
@@ -208,17 +212,17 @@ class Broker:
         command = format_command(jvm, config, _kafka_id())
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
         if done.returncode != 0:
-            raise BrokerFailed("cannot format its data folder", str(self.folder), done.stdout + done.stderr)
+            raise BrokerFailed("Kafka cannot format its data folder", str(self.folder), done.stdout + done.stderr)
         _replace(features, own_features.read_bytes())
 
     def _await_answer(self, started: Process, deadline: Deadline, timeout_s: float) -> None:
         while not serves(_HOST, self._ports().broker):
             if not started.alive:
-                raise BrokerFailed("ended before it answered a request", str(self.folder), self._tail())
+                raise BrokerFailed("Kafka ended before it answered a request", str(self.folder), self._tail())
             if deadline.passed:
                 if not self.attached:
                     started.end(Deadline.after(STOP_TIMEOUT_S))
-                raise BrokerFailed(f"did not answer within {timeout_s:g} s", str(self.folder), self._tail())
+                raise BrokerFailed(f"Kafka did not answer within {timeout_s:g} s", str(self.folder), self._tail())
             time.sleep(_POLL_S)
 
     def _tail(self) -> str:

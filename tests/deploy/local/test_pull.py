@@ -42,10 +42,10 @@ def test_a_downloaded_model_file_is_stored_under_the_file_name_of_its_url(tmp_pa
 @pytest.mark.parametrize(
     ("url", "settings", "message"),
     [
-        (URL, {"sha256": "0" * 64}, f"sha256 {HASH}: expected {'0' * 64}"),
+        (URL, {"sha256": "0" * 64}, f"SHA-256 {HASH}: expected {'0' * 64}"),
         (URL, {"max_bytes": 10_000}, "more than 10000 bytes: expected a smaller file. Raise --max-mb"),
         ("https://models.test/other", {}, "HTTP status 404: expected 200"),
-        ("https://models.test/downgrade", {}, "http://models.test/path/cars.onnx: not HTTPS"),
+        ("https://models.test/downgrade", {}, "http://models.test/path/cars.onnx: the address is not HTTPS"),
         ("https://models.test/hop/9", {}, "more than 5 redirects"),
         ("https://models.test/choices", {}, "HTTP status 300: expected 200"),
         ("https://models.test/reset", {}, "connection reset"),

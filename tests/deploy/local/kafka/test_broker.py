@@ -128,7 +128,7 @@ def test_kafka_is_downloaded_even_if_no_archive_of_java_classes_can_be_made(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Broker) -> Path:
-        raise BrokerFailed("stopped", str(self.folder), "")
+        raise BrokerFailed("Kafka stopped", str(self.folder), "")
 
     monkeypatch.setattr(Broker, "archive_classes", fail)
     monkeypatch.setenv("SIGHTLINE_HOME", str(home))
