@@ -108,7 +108,9 @@ class ResultArrivals:
         deadline = Deadline.after(timeout_s)
         while len(self.at_s) < count:
             if deadline.passed or failed():
-                raise TimeoutError(f"{len(self.at_s)} of {count} results within {timeout_s:.0f} s. {failed()}")
+                raise TimeoutError(
+                    f"{len(self.at_s)} of {count} results arrived within {timeout_s:.0f} s. {failed()}"
+                )
             await asyncio.sleep(0.002)
 
 

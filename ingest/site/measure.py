@@ -50,7 +50,7 @@ class MeasureConfig(SharedEntry):
         if others:
             raise ValueError(f"expected no {' and no '.join(others)} in a measure of the type {self.type}")
         if self.start is not None and self.start == self.end:
-            raise ValueError("start and end are the same point: expected a line with a length")
+            raise ValueError("expected two different points as start and end")
         if self.type == "flow" and len(self.lines) < 2:
             raise ValueError("expected at least two lines in a measure of the type flow")
         return self
