@@ -63,7 +63,7 @@ def test_a_repeated_result_does_not_change_the_first_arrival() -> None:
 
 
 async def test_waiting_ends_with_the_reason_of_a_failure() -> None:
-    with pytest.raises(TimeoutError, match=r"0 of 1 results within 60 s\. worker-0: out of memory"):
+    with pytest.raises(TimeoutError, match=r"0 of 1 results arrived within 60 s\. worker-0: out of memory"):
         await ResultArrivals().wait(1, 60.0, lambda: "worker-0: out of memory")
 
 
