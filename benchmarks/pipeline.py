@@ -24,7 +24,7 @@ import numpy as np
 import typer
 from aiokafka import AIOKafkaProducer
 
-from benchmarks.bareloop import FrameLoop
+from benchmarks.peers.bareloop import FrameLoop
 from benchmarks.report import DATA, RESULTS, ROOT, Out, keep
 from deploy.local.demo.latencies import Latencies
 from deploy.local.demo.site import pipeline_for

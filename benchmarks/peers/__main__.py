@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.peers.frames import FrameBench, FrameLoads, Step, measure_bare
+from benchmarks.peers.sense import SENSE_SYSTEMS, SenseBench
 from benchmarks.peers.systems import CANDIDATES, SYSTEMS
 from benchmarks.peers.tables import BARE, append_run, markdown, read_runs, summary, to_bare, turns
 from benchmarks.pipeline import PipelineCase, fresh_broker, shipped_case, yolox_case
@@ -25,9 +27,10 @@ from benchmarks.report import KeepIt, keep, log_progress
 from ingest.runtime import eventloop
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # clients retry while the broker does not yet know a topic
 
 CASES = {"yolox": yolox_case, "regions": shipped_case}
-LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 1000, 200.0)}
+LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 500, 100.0)}
 """Loads by case. The rate is about a third of the slowest system's throughput on two cores."""
 PICTURES = 300
 """Number of different frames. A load repeats them."""
@@ -48,8 +51,17 @@ FRAME_TITLES = {
     "pss_mb": "PSS MB",
     "broker_pss_mb": "broker PSS MB",
 }
-
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds of all systems, which take turns.")]
+SENSE_TITLES = {
+    "readings_per_s": "readings/s",
+    "records_per_s": "records/s",
+    "cpu_us": "CPU µs/reading",
+    "broker_cpu_us": "broker CPU µs/reading",
+    "first_result_s": "first result s",
+    "pss_mb": "PSS MB",
+}
+Rounds = Annotated[
+    int, typer.Option(min=0, help="Rounds of all systems, which take turns. 0: report on the runs only.")
+]
 Partitions = Annotated[str, typer.Option(help="Numbers of partitions, separated by commas.")]
 RunsFile = Annotated[
     Path | None,
@@ -148,6 +160,30 @@ def frames(
     session.runs = to_bare(session.runs)
     settings = {name: system.label for name, system in SYSTEMS.items()}
     session.report(FRAME_KEYS, FRAME_TITLES, settings, keep_it=keep_it)
+
+
+def _sense_run(bench: SenseBench, step: Step) -> dict[str, Any]:
+    return eventloop.run(bench.measure(step))
+
+
+@app.command()
+def sense(
+    systems: Annotated[str, typer.Option(help="Systems, separated by commas.")] = ",".join(SENSE_SYSTEMS),
+    readings: Annotated[int, typer.Option(min=32_000, help="Readings in columns of 100.")] = 1_600_000,
+    single: Annotated[int, typer.Option(min=32_000, help="Readings in records of their own.")] = 96_000,
+    rounds: Rounds = 3,
+    runs: RunsFile = None,
+    keep_it: KeepIt = False,
+) -> None:
+    """Turn sensor readings into events, in columns and one by one: Sightline and Quix Streams."""
+    chosen = systems.split(",")
+    with fresh_broker("peers-kafka") as broker, RunSession("sense", rounds * len(chosen), runs) as session:
+        for number in range(session.first_round, session.first_round + rounds):
+            for name in turns(chosen, number):
+                system = SENSE_SYSTEMS[name]
+                bench = SenseBench(broker, system, single if system.rows == 1 else readings)
+                session.run({"round": number, "system": name}, partial(_sense_run, bench))
+    session.report(("system",), SENSE_TITLES, {}, keep_it=keep_it)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.load import LoadRecord, collecting, delete_topics, holding, pace
-from benchmarks.peers.systems import GROUP, FrameSystem
+from benchmarks.peers.systems import GROUP, FrameSystem, failure, pids_of
 from benchmarks.peers.usage import DRIVER, CpuMeter, moved_bytes, pss_mb, stored_bytes
 from benchmarks.pipeline import PipelineCase, bare_loop, frame_record
 from deploy.local.demo.latencies import percentiles_ms
@@ -72,7 +72,7 @@ class FrameBench:
                     if loads.paced:
                         step(f"{loads.rate:g} frames/s")
                         figures |= await self._paced(supervisor, loads)
-                    memory = {name: pss_mb(pid) for name, pid in self._pids(supervisor).items()}
+                    memory = {name: pss_mb(pid) for name, pid in pids_of(supervisor, self._broker).items()}
         finally:
             await delete_topics(self._settings)
         broker_mb = memory.pop("broker")
@@ -87,7 +87,7 @@ class FrameBench:
                 await release()
             started_s = time.perf_counter()
             async with supervisor:
-                failed = partial(_failure, supervisor)
+                failed = partial(failure, supervisor)
                 await arrivals.wait(WARM_UP_FRAMES, START_S, failed)
                 first_s = min(arrivals.at_s.values()) - started_s
                 await self._until_shared()
@@ -114,10 +114,10 @@ class FrameBench:
             collecting(self._settings, RESULTS, self._partitions, header=h.FRAMES) as arrivals,
             holding(self._settings, FRAMES, self._records(frames)) as release,
         ):
-            pids = self._pids(supervisor)
+            pids = pids_of(supervisor, self._broker)
             stored, moved, meter = stored_bytes(data), moved_bytes(pids["broker"]), CpuMeter(pids)
             started_s = await release()
-            await arrivals.wait(frames, RESULTS_S, partial(_failure, supervisor))
+            await arrivals.wait(frames, RESULTS_S, partial(failure, supervisor))
             cpu_ms = meter.ms_per(frames)
             moved, stored = moved_bytes(pids["broker"]) - moved, stored_bytes(data) - stored
         own = {name: ms for name, ms in cpu_ms.items() if name not in ("broker", DRIVER)}
@@ -134,9 +134,9 @@ class FrameBench:
 
     async def _paced(self, supervisor: Supervisor, loads: FrameLoads) -> dict[str, Any]:
         async with collecting(self._settings, RESULTS, self._partitions, header=h.FRAMES, prompt=True) as arrivals:
-            meter = CpuMeter(self._pids(supervisor))
+            meter = CpuMeter(pids_of(supervisor, self._broker))
             sent_s = await pace(self._settings, FRAMES, self._records(loads.paced), loads.rate)
-            await arrivals.wait(loads.paced, RESULTS_S, partial(_failure, supervisor))
+            await arrivals.wait(loads.paced, RESULTS_S, partial(failure, supervisor))
             cpu_ms = meter.ms_per(loads.paced)
         counted = list(sent_s)[loads.paced // SETTLE_SHARE :]
         latencies = percentiles_ms(1000 * (arrivals.at_s[name] - sent_s[name]) for name in counted)
@@ -162,16 +162,6 @@ class FrameBench:
         if self._system.program:
             return len(json.loads(value)["detections"])
         return len(decode(Result, value).detections)
-
-    def _pids(self, supervisor: Supervisor) -> dict[str, int]:
-        pids = {name: supervisor.pid(name) for name in sorted(supervisor.alive)} | {"broker": self._broker.pid}
-        return {name: pid for name, pid in pids.items() if pid}
-
-
-def _failure(supervisor: Supervisor) -> str:
-    """Return the end of the log of a process that has restarted, or an empty text."""
-    failed = [name for name, restarts in supervisor.restarts().items() if restarts]
-    return "\n".join(f"{name}: {(supervisor.folder / f'{name}.log').read_text()[-2000:]}" for name in failed)
 
 
 def measure_bare(case: PipelineCase, frames: int, *, denoise: bool) -> dict[str, Any]:

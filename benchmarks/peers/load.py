@@ -14,6 +14,7 @@ from aiokafka.admin import NewTopic
 
 from ingest.contract.topics import FRAMES, TOPICS
 from ingest.kafka import settings as kafka
+from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import Deadline
 
@@ -150,7 +151,7 @@ async def _collect(consumer: AIOKafkaConsumer, arrivals: ResultArrivals, header:
 
 
 async def create_topics(settings: KafkaSettings, names: Iterable[str], partitions: int) -> None:
-    """Create topics for a peer with the settings of the topic ``frames``."""
+    """Create topics for a peer with the settings of the topic ``frames``, and wait until the broker knows them."""
     admin = kafka.admin(settings)
     await admin.start()
     try:
@@ -161,6 +162,9 @@ async def create_topics(settings: KafkaSettings, names: Iterable[str], partition
         assert all(code == 0 for _, code, *_ in response.topic_errors), response
     finally:
         await admin.close()
+    async with KafkaLog(settings, "bench") as log:
+        while not set(names) <= set(await log.partitions()):  # noqa: ASYNC110  (a broker sends no events)
+            await asyncio.sleep(0.05)
 
 
 async def delete_topics(settings: KafkaSettings) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmarks.peers.load import create_topics
 from benchmarks.pipeline import PipelineCase, publish_site, stack_specs
 from benchmarks.report import ROOT
+from deploy.local.kafka.broker import Broker
 from deploy.local.stack import ONE_THREAD
-from deploy.local.supervisor import ServiceSpec
+from deploy.local.supervisor import ServiceSpec, Supervisor
 from ingest.contract.topics import FRAMES, RESULTS
 from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
@@ -18,6 +19,7 @@ from ingest.kafka.settings import KafkaSettings
 PEERS = ROOT / ".sightline" / "peers"
 """Folder of the peers' environments, which ``setup.sh`` creates."""
 GROUP = "peer"
+BROKER = "broker"
 PROGRAMS = {"faststream": "faststreamapp", "quixstreams": "quixapp", "aiokafka": "aiokafkaloop"}
 
 
@@ -87,6 +89,18 @@ def peer_spec(
     assert python.exists(), f"{python} is missing: run benchmarks/peers/setup.sh"
     argv = [str(python), "-u", "-m", f"benchmarks.peers.jobs.{program}", f"--bootstrap={settings.bootstrap}"]
     return ServiceSpec(name=name, argv=[*argv, *arguments], env={**ONE_THREAD, "PYTHONPATH": str(ROOT)})
+
+
+def pids_of(supervisor: Supervisor, broker: Broker) -> dict[str, int]:
+    """Return the process ids of a system's processes and of the broker, by name."""
+    pids = {name: supervisor.pid(name) for name in sorted(supervisor.alive)} | {BROKER: broker.pid}
+    return {name: pid for name, pid in pids.items() if pid}
+
+
+def failure(supervisor: Supervisor) -> str:
+    """Return the end of the logs of the processes that have failed, or an empty text."""
+    failed = [name for name, restarts in supervisor.restarts().items() if restarts]
+    return "\n".join(f"{name}: {(supervisor.folder / f'{name}.log').read_text()[-2000:]}" for name in failed)
 
 
 SYSTEMS = {

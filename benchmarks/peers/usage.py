@@ -45,8 +45,9 @@ def moved_bytes(pid: int) -> int:
 
 
 def stored_bytes(data: Path) -> int:
-    """Return the size of the log segments of all partitions in a broker's data folder."""
-    return sum(file.stat().st_size for file in data.glob("*/*.log"))
+    """Return the size of the log segments of all partitions in a broker's data folder, without deleted topics."""
+    files = [file for file in data.glob("*/*.log") if not file.parent.name.endswith("-delete")]
+    return sum(file.stat().st_size for file in files)
 
 
 class CpuMeter:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.peers import series
 from benchmarks.peers.load import ResultArrivals
 from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to_bare, turns
 from benchmarks.peers.usage import cpu_s, pss_mb, stored_bytes
@@ -67,9 +69,11 @@ async def test_waiting_ends_with_the_reason_of_a_failure() -> None:
         await ResultArrivals().wait(1, 60.0, lambda: "worker-0: out of memory")
 
 
-def test_stored_bytes_counts_log_segments_only(tmp_path: Path) -> None:
-    partition = tmp_path / "frames-0"
+def test_stored_bytes_counts_log_segments_of_existing_topics_only(tmp_path: Path) -> None:
+    partition, deleted = tmp_path / "frames-0", tmp_path / "frames-1.7e-delete"
     partition.mkdir()
+    deleted.mkdir()
+    (deleted / "0.log").write_bytes(bytes(1000))
     (partition / "0.log").write_bytes(bytes(70))
     (partition / "1.log").write_bytes(bytes(7))
     (partition / "0.index").write_bytes(bytes(1000))
@@ -80,3 +84,17 @@ def test_a_process_that_does_not_exist_uses_neither_time_nor_memory() -> None:
     gone = 2**22 + 1  # above the largest process id
     assert (cpu_s(gone), pss_mb(gone)) == (0.0, 0.0)
     assert pss_mb(os.getpid()) > 1.0
+
+
+def test_each_second_window_of_a_sensor_is_above_the_limit() -> None:
+    windows = np.reshape(series.values(3, 400), (4, 100)).mean(axis=1)
+    assert list(windows > series.LIMIT) == [False, True, False, True]
+
+
+def test_a_window_closes_with_the_first_reading_after_its_lateness() -> None:
+    # the second window ends after 20 s and waits 1 s for late readings
+    assert [series.closed_events(count) for count in (0, 200, 210, 211, 410, 411, 650)] == [0, 0, 0, 1, 1, 2, 3]
+
+
+def test_columns_cover_all_readings() -> None:
+    assert list(series.columns(650, 900, 100)) == [(650, 750), (750, 850), (850, 900)]

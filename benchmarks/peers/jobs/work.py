@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import orjson
 
-from benchmarks.framejob import FrameJob
+from benchmarks.peers.framejob import FrameJob
 from ingest.contract.records import Box
 from ingest.site import PipelineConfig
 

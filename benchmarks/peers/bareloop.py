@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 
-from benchmarks.framejob import FrameJob
+from benchmarks.peers.framejob import FrameJob
 from ingest.contract.records import Box
 from ingest.site import PipelineConfig
 from stream.prepare.denoise import DenoiseKind, denoiser
