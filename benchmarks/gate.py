@@ -60,8 +60,9 @@ from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
 from engines.repository.store import Repository
 from ingest.contract.records import Box, Canvas, Detection, padded_rows
 from ingest.ledger.missrate import CERTAIN, SAME, shows_new_object
+from ingest.picture import draw
 from ingest.site import GateConfig
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import windows
 
 CLIPS = (("car-detection.mp4", 12.5), ("one-by-one-person-detection.mp4", 10.0), ("highway.avi", 25.0))
 WANTED = {
@@ -119,7 +120,9 @@ class Yolox:
         """
         (window,) = windows(self._pipeline, (image.shape[1], image.shape[0]), None, 1)
         canvas = Canvas(self._spec.height, self._spec.width, CHANNELS)
-        tensor = padded_rows(canvas, self._spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
+        tensor = padded_rows(
+            canvas, self._spec.pad, [window.region.inner], [draw(image, window, self._pipeline.colour)]
+        )
         started_s = time.thread_time()
         outputs = self._engine.infer(tensor)
         self.took_s.append(time.thread_time() - started_s)

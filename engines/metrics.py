@@ -10,7 +10,7 @@ from ingest.metrics import GroupMetrics
 
 _STAGES = {
     "queue": "Wait of one batch record for an engine",
-    "copy": "Copy of the pixels of one engine call into its slot",
+    "copy": "Decoding of pictures, and writing of their pixels into the slot of one engine call",
     "compute": "Computation of one engine call, without its wait for earlier calls",
     "decode": "Decoding of the outputs of one engine call",
     "cascade": "All second models for one engine call: decoding of frames, cropping and computation",

@@ -7,6 +7,12 @@ IngestError
 │   ├── UnknownVersion      a major version that this code does not support
 │   ├── WrongKind           a record of another kind than expected
 │   └── WrongType           a field is missing or has the wrong type
+├── PictureError            an encoded picture is not used; its frame becomes a dead letter
+│   ├── Undecodable         the data is no picture
+│   ├── CutShort            the picture is truncated
+│   ├── TooLarge            the picture exceeds the limit of pixels
+│   ├── TooManyScans        the picture would take hours to decode
+│   └── WrongSize           the picture's size differs from its record
 ├── ConfigError             a configuration value is invalid
 ├── TopicMismatch           topics on the broker differ from the contract
 ├── LogUnavailable          the log did not answer within the deadline
@@ -75,6 +81,58 @@ class WrongType(CodecError):
         super().__init__(f"{kind}: {problems}")
         self.kind = kind
         self.problems = problems
+
+
+class PictureError(IngestError):
+    """An encoded picture is not used. The frame of the picture becomes a dead letter."""
+
+
+class Undecodable(PictureError):
+    """The data of a frame is no picture."""
+
+    def __init__(self, encoding: str, size_bytes: int) -> None:
+        super().__init__(f"{size_bytes} bytes are no {encoding} picture: check the camera's or the agent's encoder")
+        self.encoding = encoding
+        self.size_bytes = size_bytes
+
+
+class CutShort(PictureError):
+    """The picture is truncated. A truncated picture may still decode, with its lower part grey."""
+
+    def __init__(self, encoding: str, size_bytes: int) -> None:
+        super().__init__(f"{encoding} picture of {size_bytes} bytes has no end: it was truncated on its way")
+        self.encoding = encoding
+        self.size_bytes = size_bytes
+
+
+class TooLarge(PictureError):
+    """The picture has more pixels than the limit."""
+
+    def __init__(self, size: tuple[int, int], limit: int) -> None:
+        super().__init__(f"picture of {size[0]}×{size[1]} is over the limit of {limit} pixels: send a smaller one")
+        self.size = size
+        self.limit = limit
+
+
+class TooManyScans(PictureError):
+    """The picture is a progressive JPEG with so many scans that decoding takes hours although the file is small."""
+
+    def __init__(self, scans: int, limit: int) -> None:
+        super().__init__(f"picture of {scans} scans is over the limit of {limit}: send it as baseline JPEG")
+        self.scans = scans
+        self.limit = limit
+
+
+class WrongSize(PictureError):
+    """The picture's size differs from the size in its record, so boxes and zones would not fit the picture."""
+
+    def __init__(self, found: tuple[int, int], declared: tuple[int, int]) -> None:
+        super().__init__(
+            f"picture is {found[0]}×{found[1]}, but its record declares {declared[0]}×{declared[1]}: "
+            "the agent must declare the size of the picture that it sends"
+        )
+        self.found = found
+        self.declared = declared
 
 
 class ConfigError(IngestError):

@@ -8,11 +8,6 @@ StreamError
 │   ├── TopicCreatedAgain   the topic was deleted and created again while the stage read it
 │   └── Stuck               records wait without progress
 ├── FrameError              one frame cannot be prepared; the frame becomes a dead letter
-│   ├── Undecodable         the data is no picture
-│   ├── CutShort            the picture is truncated
-│   ├── TooLarge            the picture exceeds the limit of pixels
-│   ├── TooManyScans        the picture would take hours to decode
-│   ├── WrongSize           the picture's size differs from its record
 │   ├── HeaderMismatch      the header of the record names another frame than its body
 │   └── UnknownLane         the header of the record names an unknown lane
 ├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
@@ -79,54 +74,6 @@ class Stuck(RunnerError):
 
 class FrameError(StreamError):
     """One frame cannot be prepared. The frame becomes a dead letter, and the stream goes on."""
-
-
-class Undecodable(FrameError):
-    """The data of a frame is no picture."""
-
-    def __init__(self, encoding: str, size_bytes: int) -> None:
-        super().__init__(f"{size_bytes} bytes are no {encoding} picture: check the camera's or the agent's encoder")
-        self.encoding = encoding
-        self.size_bytes = size_bytes
-
-
-class CutShort(FrameError):
-    """The picture is truncated. A truncated picture may still decode, with its lower part grey."""
-
-    def __init__(self, encoding: str, size_bytes: int) -> None:
-        super().__init__(f"{encoding} picture of {size_bytes} bytes has no end: it was truncated on its way")
-        self.encoding = encoding
-        self.size_bytes = size_bytes
-
-
-class TooLarge(FrameError):
-    """The picture has more pixels than the limit."""
-
-    def __init__(self, size: tuple[int, int], limit: int) -> None:
-        super().__init__(f"picture of {size[0]}×{size[1]} is over the limit of {limit} pixels: send a smaller one")
-        self.size = size
-        self.limit = limit
-
-
-class TooManyScans(FrameError):
-    """The picture is a progressive JPEG with so many scans that decoding takes hours although the file is small."""
-
-    def __init__(self, scans: int, limit: int) -> None:
-        super().__init__(f"picture of {scans} scans is over the limit of {limit}: send it as baseline JPEG")
-        self.scans = scans
-        self.limit = limit
-
-
-class WrongSize(FrameError):
-    """The picture's size differs from the size in its record, so boxes and zones would not fit the picture."""
-
-    def __init__(self, found: tuple[int, int], declared: tuple[int, int]) -> None:
-        super().__init__(
-            f"picture is {found[0]}×{found[1]}, but its record declares {declared[0]}×{declared[1]}: "
-            "the agent must declare the size of the picture that it sends"
-        )
-        self.found = found
-        self.declared = declared
 
 
 class HeaderMismatch(FrameError):

@@ -22,8 +22,9 @@ from edge_agent.sources.simulated.actors import SIZES_PX, present
 from edge_agent.sources.simulated.config import LIGHTS, Light, SceneKind
 from engines.decoders import BACKGROUND
 from ingest.contract.records import Box
+from ingest.picture import draw
 from ingest.site import GateConfig, PipelineConfig
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import windows
 
 LABELS = (BACKGROUND, "car", "truck", "bus", "motorcycle", "person", "part_good", "part_faulty")
 SIZE_PX = 64
@@ -105,7 +106,7 @@ def _scene(config: SceneConfig) -> LabelledRegions:
         for window in (*found, *jittered):
             label = _label(window.region.box, frame, actors)
             if label is not None:
-                images.append(draw(PIPELINE, np.asarray(image, np.uint8), window))
+                images.append(draw(np.asarray(image, np.uint8), window, PIPELINE.colour))
                 classes.append(label)
     return LabelledRegions(np.array(images, np.uint8).reshape(-1, SIZE_PX, SIZE_PX, 3), np.array(classes, np.int64))
 

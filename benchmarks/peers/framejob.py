@@ -18,8 +18,9 @@ from engines.decoders import DecoderOptions, FrameRegion
 from engines.engine import CHANNELS
 from engines.repository.manifest import Model, read_manifest
 from ingest.contract.records import Box, Canvas, Detection, padded_rows
+from ingest.picture import draw
 from ingest.site import PipelineConfig
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import windows
 
 
 class FrameJob:
@@ -52,7 +53,7 @@ class FrameJob:
             image = denoise(image)
         height, width = image.shape[:2]
         cut = windows(self._pipeline, (width, height), motion, self._pipeline.max_regions)
-        parts = [draw(self._pipeline, image, window) for window in cut]
+        parts = [draw(image, window, self._pipeline.colour) for window in cut]
         rows = padded_rows(self._canvas, self._spec.pad, [window.region.inner for window in cut], parts)
         arrays = self._session.run(self._names, {self._spec.name: rows})
         regions = [FrameRegion(window.region, width, height) for window in cut]

@@ -16,8 +16,9 @@ from ingest.contract.identity import LIVE
 from ingest.contract.records import BatchItem, Canvas, FrameRef, Pixels, Preparation, Region, padded_rows
 from ingest.contract.topics import BATCHES
 from ingest.kafka.log import Outgoing
+from ingest.picture import draw
 from ingest.site import PipelineConfig
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import windows
 
 
 class PreparedRow(NamedTuple):
@@ -48,7 +49,9 @@ def prepared_rows(case: PipelineCase) -> list[PreparedRow]:
     for picture in case.pictures:
         image = np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
         (window,) = windows(case.pipeline, (picture.width, picture.height), picture.motion, 1)
-        rows.append(PreparedRow(picture.width, picture.height, window.region, draw(case.pipeline, image, window)))
+        rows.append(
+            PreparedRow(picture.width, picture.height, window.region, draw(image, window, case.pipeline.colour))
+        )
     return rows
 
 

@@ -18,9 +18,10 @@ from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.engine import Engine
 from engines.repository.manifest import Manifest, Model
 from ingest.contract.records import Detection, Pixels, pad_into
+from ingest.picture import draw
 from ingest.site import PipelineConfig
 from stream.alerts.pictures import draw_box
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import windows
 
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
@@ -79,7 +80,7 @@ def _detections(engine: Engine, decoder: OutputDecoder, manifest: Manifest, imag
     pipeline, size = pipeline_of(manifest), (image.shape[1], image.shape[0])
     (window,) = windows(pipeline, size, None, 1)
     with engine.slot() as slot:
-        pad_into(slot.pixels[:1], manifest.input.pad, [window.region.inner], [draw(pipeline, image, window)])
+        pad_into(slot.pixels[:1], manifest.input.pad, [window.region.inner], [draw(image, window, pipeline.colour)])
         (found,) = decoder.decode(engine.run(slot, 1), [FrameRegion(window.region, *size)])
     return found
 

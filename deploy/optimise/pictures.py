@@ -11,15 +11,15 @@ from deploy.local.modeltest import pipeline_of, read_picture
 from deploy.local.pictures import KNOWN_PICTURES, picture_names
 from engines.engine import CHANNELS, Images
 from engines.repository.manifest import Manifest
+from ingest import picture
 from ingest.contract.crop import CropWindow
 from ingest.contract.records import Canvas, padded_rows
 from ingest.contract.topics import FRAMES
-from ingest.exceptions import CodecError, ConfigError
+from ingest.exceptions import CodecError, ConfigError, PictureError
 from ingest.kafka.log import Log
 from stream.exceptions import FrameError
-from stream.prepare import picture as encoded_picture
 from stream.prepare.decode import read_frame
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import windows
 
 
 class PictureSample(NamedTuple):
@@ -58,15 +58,19 @@ class PreparedPictures(Sequence[Images]):
         if isinstance(index, slice):
             return PreparedPictures(self._samples[index], self._manifest)
         sample = self._samples[index]
+        reduction = 1
         if isinstance(sample.source, Path):
             image, window = read_picture(sample.source), None
         else:
-            image, window = encoded_picture.pixels(sample.source, sample.encoding, sample.size), sample.window
+            window = sample.window
+            reduction = picture.reduction_for([window], sample.encoding, sample.size) if window else 1
+            image = picture.pixels(sample.source, sample.encoding, sample.size, reduction)
         if window is None:
             (window,) = windows(self._pipeline, (image.shape[1], image.shape[0]), None, 1)
         spec = self._manifest.input
         canvas = Canvas(spec.height, spec.width, CHANNELS)
-        return padded_rows(canvas, spec.pad, [window.region.inner], [draw(self._pipeline, image, window)])
+        drawn = picture.draw(image, window, spec.colour, reduction=reduction)
+        return padded_rows(canvas, spec.pad, [window.region.inner], [drawn])
 
     def halves(self) -> tuple[PreparedPictures, PreparedPictures]:
         """Return every second picture, and the others. With labels, each class is halved."""
@@ -121,7 +125,7 @@ async def from_log(log: Log, manifest: Manifest, count: int) -> PreparedPictures
             async for record in records:
                 try:
                     delivered = read_frame(record)
-                except (CodecError, FrameError):
+                except (CodecError, FrameError, PictureError):
                     continue
                 frame = delivered.frame
                 if pipeline.regions == "motion" and frame.motion is not None and not frame.motion:

@@ -7,15 +7,10 @@ label.
 
 from __future__ import annotations
 
-import io
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import cv2
-import numpy as np
-from PIL import Image
 
 from engines.decoders import FrameRegion
 from engines.metrics import NodeMetrics
@@ -25,7 +20,9 @@ from engines.node.scheduler import MergedBatch
 from engines.node.serving import SecondModel, ServedModel
 from engines.repository.manifest import InputSpec, Model
 from ingest.contract.crop import CropWindow, crop_window
-from ingest.contract.records import MAX_FRAME_PIXELS, Attribute, Detection, Pixels
+from ingest.contract.records import Attribute, Detection, Pixels
+from ingest.exceptions import PictureError
+from ingest.picture import draw
 from ingest.site import SecondModelConfig
 
 SMALL, UNSURE, LIMIT = "small", "unsure", "limit"
@@ -149,11 +146,14 @@ class _SecondPass:
 
 
 def _collect(passes: Sequence[_SecondPass], index: int, task: ItemTask, detections: Sequence[Detection]) -> None:
-    """Collect crops of one frame's objects for the second models. Decode the frame only if a crop is needed."""
+    """Collect crops of one frame's objects for the second models.
+
+    If no crop is needed, do not decode the frame.
+    """
     size = task.item.width, task.item.height
     plans = [planned(each.config, each.spec, size, detections) for each in passes]
     has_windows = any(isinstance(window, CropWindow) for plan in plans for window in plan.values())
-    frame = decoded(task.frame, size) if has_windows else None
+    frame = _frame_of(task) if has_windows else None
     for each, plan in zip(passes, plans, strict=True):
         for number, window in plan.items():
             if isinstance(window, str):
@@ -162,7 +162,7 @@ def _collect(passes: Sequence[_SecondPass], index: int, task: ItemTask, detectio
                 each.miss((index, number), NO_FRAME)
             else:
                 row = FrameRegion(window.region, *size)
-                each.add((index, number), row, draw(frame, window, each.spec))
+                each.add((index, number), row, draw(frame, window, each.spec.colour))
 
 
 def planned(
@@ -191,35 +191,14 @@ def planned(
     return found
 
 
-def decoded(data: bytes, size: tuple[int, int]) -> Pixels | None:
-    """Decode a frame to ``(height, width, 3)`` uint8, BGR. Return None if the data is not a picture of ``size``.
-
-    The size in the picture's header is checked first, so that a small record cannot make the decoder allocate
-    gigabytes.
-    """
-    if size[0] * size[1] > MAX_FRAME_PIXELS:
-        return None
+def _frame_of(task: ItemTask) -> Pixels | None:
+    """Return the pixels of a task's frame, ``(height, width, 3)`` uint8, BGR; None if there is no usable frame."""
+    if task.image is not None:
+        return task.image
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "WEBP")) as header:
-            if header.size != size:
-                return None
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error):
+        return task.decoded()
+    except PictureError:
         return None
-    if image is None or (image.shape[1], image.shape[0]) != size:
-        return None
-    return image  # type: ignore[return-value]  # the type in OpenCV is wider: a colour picture is uint8
-
-
-def draw(frame: Pixels, window: CropWindow, spec: InputSpec) -> Pixels:
-    """Cut a crop out of a BGR frame, resize it to ``window.region.inner``, and convert it to the model's colour
-    order."""
-    part = frame[window.top : window.bottom, window.left : window.right]
-    left, top, right, bottom = window.region.inner
-    drawn = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    if spec.colour == "rgb":
-        drawn = cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB, dst=drawn)
-    return drawn  # type: ignore[return-value]  # uint8 input stays uint8
 
 
 def _described(one: Detection, passes: Sequence[_SecondPass], place: _Place) -> Detection:

@@ -6,21 +6,25 @@ Pure.
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
 
 from engines.decoders import FrameRegion
-from engines.exceptions import EngineError, PipelineUnknown
+from engines.exceptions import BadBatch, EngineError, PipelineUnknown
+from ingest import picture
 from ingest.contract import headers as h
 from ingest.contract.codec import MAX_RECORD_BYTES, decode, encode
+from ingest.contract.crop import CropWindow
 from ingest.contract.identity import FrameId, is_replay
 from ingest.contract.records import Batch, BatchItem, Detection, Pixels, Preparation, Result, RoutedFrame
 from ingest.contract.topics import RESULTS
 from ingest.deadletter import parked
-from ingest.exceptions import CodecError
+from ingest.exceptions import CodecError, PictureError
 from ingest.kafka.log import LogRecord, Outgoing
 
 STAGE = "engine"
@@ -112,29 +116,97 @@ class HighWaterMarks:
             self.advance(frame, lane, pipeline, floor=frame.seq - 1)
 
 
+def copy_into(image: Pixels, into: Pixels) -> None:
+    """Write a picture into an array of the same shape."""
+    np.copyto(into, image)
+
+
+def _draw(image: Pixels, window: CropWindow, colour: str, reduction: int, into: Pixels) -> None:
+    picture.draw(image, window, colour, reduction=reduction, into=into)
+
+
+def _leave(into: Pixels) -> None:
+    """Write nothing."""
+
+
+def _encoding(item: BatchItem) -> str:
+    return item.attached.encoding if item.attached else ""
+
+
 def _shed(item: BatchItem, reason: str) -> BatchItem:
     return item.model_copy(update={"outcome": "shed", "reason": reason, "regions": ()})
 
 
+Fill = Callable[[Pixels], object]
+"""Function that writes the picture of one region into an array ``(bottom - top, right - left, 3)`` uint8, such as a
+part of an engine's slot."""
+
+
 @dataclass(slots=True)
 class ItemTask:
-    """One batch item to classify, with the images of its regions.
+    """One batch item to classify.
 
     ``ServedModel.classify`` sets ``detections`` or ``error``.
 
-    ``frame`` is the item's encoded frame at full resolution; it is empty if the batch holds no frame for the item.
+    ``images`` holds the pictures of a cropped item's regions; it is empty if the item is not cropped. ``frame`` is
+    the item's encoded frame at full resolution; it is empty if the batch holds no frame for the item.
     """
 
     item: BatchItem
     preparation: Preparation
     images: list[Pixels]
     frame: bytes = b""
+    image: Pixels | None = None
+    """Pixels of ``frame`` at full resolution, kept for the second models; None if they are not kept."""
     detections: list[Detection] | None = None
-    error: EngineError | None = None
+    error: EngineError | PictureError | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of regions. Each region is one row of a batch."""
+        return len(self.item.regions)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pictures and of the encoded frame in bytes."""
+        return sum(image.nbytes for image in self.images) + len(self.frame)
+
+    def decoded(self, reduction: int = 1) -> Pixels:
+        """Decode the attached frame to ``(height, width, 3)`` uint8, BGR, with the sides divided by ``reduction``.
+
+        Raise PictureError. The size in the picture's header is checked first, so that a small record cannot make the
+        decoder allocate gigabytes.
+        """
+        size, encoding = (self.item.width, self.item.height), _encoding(self.item)
+        picture.check(self.frame, encoding, size)
+        return picture.pixels(self.frame, encoding, size, reduction)
+
+    def fills(self, colour: str, *, keep: bool) -> Iterator[Fill]:
+        """Yield for each region a function that writes the region's picture in the colour order ``colour``.
+
+        Decode the frame of an item that is not cropped, as small as the regions allow. If that is impossible, set
+        ``error`` and yield functions that write nothing. If ``keep`` is true, set ``image``.
+        """
+        if self.item.cropped:
+            yield from (partial(copy_into, image) for image in self.images)
+            return
+        size = self.item.width, self.item.height
+        try:
+            windows = [CropWindow.of(region, size) for region in self.item.regions]
+            reduction = picture.reduction_for(windows, _encoding(self.item), size)
+            image = self.decoded(reduction)
+        except (PictureError, ValueError) as error:
+            self.error = error if isinstance(error, PictureError) else BadBatch(str(error))
+            yield from [_leave] * self.rows
+            return
+        if keep and reduction == 1:
+            self.image = image
+        for window in windows:
+            yield partial(_draw, image, window, colour, reduction)
 
     @property
     def regions(self) -> list[FrameRegion]:
-        """Regions of the item, in the order of ``images``."""
+        """Regions of the item, in the order of ``fills``."""
         return [FrameRegion(region, self.item.width, self.item.height) for region in self.item.regions]
 
     @property
@@ -181,7 +253,7 @@ class Job:
     def measure_waiting(self) -> None:
         """Set ``waiting_rows`` and ``captured_ns`` from the tasks that are not classified yet."""
         waiting = [task for task in self.tasks.values() if not task.settled]
-        self.waiting_rows = sum(len(task.images) for task in waiting)
+        self.waiting_rows = sum(task.rows for task in waiting)
         self.captured_ns = min((task.item.captured_ns for task in waiting), default=0)
 
     def shed(self, reason: str, chosen: Callable[[BatchItem], bool]) -> int:
@@ -208,20 +280,19 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
     except CodecError as error:
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         return Job(record, refused=[parked(record, STAGE, error, pipeline)])
-    job, images = Job(record, batch.pipeline, len(batch.items) == 1), iter(batch.pictures())
+    job = Job(record, batch.pipeline, len(batch.items) == 1)
     lane, preparation = h.lane_of(record.headers, record.topic), batch.preparation
-    for item, frame in zip(batch.items, batch.attached_frames(), strict=True):
-        item_images = list(itertools.islice(images, len(item.regions)))
+    for item, images, frame in zip(batch.items, batch.pictures(), batch.attached_frames(), strict=True):
         if is_replay(lane) and item.lane != lane:  # the body of a replayed batch names the original lane
             item = item.model_copy(update={"lane": lane})
         if marks.is_repeat(item.id, item.lane, batch.pipeline):
             continue
         if marks.is_out_of_order(item.id, item.lane, batch.pipeline):
             job.out_of_order.append(item.id)
-            item_images, item = [], _shed(item, OUT_OF_ORDER)
+            item = _shed(item, OUT_OF_ORDER)
         marks.advance(item.id, item.lane, batch.pipeline)
-        if item_images:
-            job.tasks[len(job.items)] = ItemTask(item, preparation, item_images, frame)
+        if item.regions:
+            job.tasks[len(job.items)] = ItemTask(item, preparation, images, frame)
         job.items.append(item)
     if batch.pipeline not in pipelines:
         for task in job.tasks.values():
@@ -244,7 +315,7 @@ def results(job: Job, finished_ns: int) -> list[Outgoing]:
     return records
 
 
-def _dead_letter(job: Job, task: ItemTask, error: EngineError) -> Outgoing:
+def _dead_letter(job: Job, task: ItemTask, error: EngineError | PictureError) -> Outgoing:
     """Return the dead letter of one item: a batch of only this item, which can be replayed alone."""
     canvas, colour, fit = task.preparation
     alone = Batch(

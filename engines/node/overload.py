@@ -222,7 +222,7 @@ class OverloadPolicies:
         """
         control, goal_s = self._control(pipeline), self._models.config(pipeline).goal_s
         for task in (task for task in tasks if task.item.lane == LIVE):
-            control.classified(len(task.images), (end_ns - task.item.captured_ns) / 1e9, goal_s)
+            control.classified(task.rows, (end_ns - task.item.captured_ns) / 1e9, goal_s)
 
     def use(self, pipeline: str, seconds: float) -> None:
         """Add measured device time in s that live batches of a pipeline have used."""

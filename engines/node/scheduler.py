@@ -41,7 +41,8 @@ class QueueKey(NamedTuple):
 
 @dataclass(slots=True)
 class StageSeconds:
-    """Measured time of a merged batch, in seconds: copying its pixels, computing, and decoding its outputs.
+    """Measured time of a merged batch, in seconds: decoding and copying its pictures into the slot,
+    computing, and decoding its outputs.
 
     ``cascade`` is the time of all second models; 0 if the pipeline has no second models.
     """
@@ -77,7 +78,7 @@ class MergedBatch:
     @property
     def rows(self) -> int:
         """Number of rows of the engine call: one row for each region of a frame."""
-        return sum(len(task.images) for task in self.tasks)
+        return sum(task.rows for task in self.tasks)
 
 
 class Scheduler:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
 from engines.engine import CHANNELS, Engine
 from engines.exceptions import BadBatch, DeviceLost, EngineError, InferenceFailed, ManifestError, ModelLoadFailed
 from engines.node.batchtime import BatchTime
-from engines.node.jobs import ItemTask
+from engines.node.jobs import Fill, ItemTask, copy_into
 from engines.node.scheduler import MergedBatch, StageSeconds
 from engines.noise import NOISE_IMAGES, noise_images
 from engines.repository.manifest import Manifest, Model
 from engines.repository.store import Repository
-from ingest.contract.records import Canvas, Detection, Pixels, Preparation, pad_into
+from ingest.contract.records import Canvas, Detection, Pixels, Preparation, padded_place
 from ingest.runtime import logs
 from ingest.site import PipelineConfig, SecondModelConfig
 
@@ -24,6 +25,11 @@ _log = logs.get("engines.node")
 Refine = Callable[[Sequence[ItemTask], list[list[Detection]]], list[list[Detection]]]
 """Function that adds attributes to the detections of each task. The function may raise only MemoryError and
 DeviceLost."""
+
+
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""Maximum bytes of decoded frames that a batch keeps for its second models: ten frames of 1080p. The frames of a
+larger batch are decoded again for the second models."""
 
 
 def _unchanged(_: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
@@ -109,10 +115,11 @@ class EngineModel:
             manifest = self.model.manifest
             raise ModelLoadFailed(f"model {manifest.id}, decoder {manifest.decoder}: {reason}. Add the model again")
 
-    def _run(
-        self, rows: Sequence[FrameRegion], images: Sequence[Pixels], took: StageSeconds
-    ) -> list[list[Detection]]:
-        """Return the detections of each image, using engine calls of at most ``max_rows`` images.
+    def _run(self, rows: Sequence[FrameRegion], fills: Iterator[Fill], took: StageSeconds) -> list[list[Detection]]:
+        """Return the detections of each row, using engine calls of at most ``max_rows`` images.
+
+        ``fills`` yields a function that writes the picture of each row. It is called straight before the function, so
+        that it may decode one frame after another.
 
         A batch item may declare thousands of one-pixel regions. To pad all regions of such an item at once would take
         gigabytes of memory.
@@ -121,9 +128,9 @@ class EngineModel:
         for first in range(0, len(rows), self.max_rows):
             part = rows[first : first + self.max_rows]
             with self._engine.slot() as slot:
-                inners = [row.region.inner for row in part]
                 started_s = time.perf_counter()
-                pad_into(slot.pixels[: len(part)], self._pad, inners, images[first : first + len(part)])
+                for row, pixels, fill in zip(part, slot.pixels, fills, strict=False):
+                    fill(padded_place(pixels, self._pad, row.region.inner))
                 took.copy += time.perf_counter() - started_s
                 outputs = self._engine.run(slot, len(part))
                 took.compute += slot.compute_s
@@ -163,7 +170,7 @@ class ServedModel(EngineModel):
 
     def _settle(self, tasks: Sequence[ItemTask], took: StageSeconds, refine: Refine) -> None:
         try:
-            detections = self._detect(tasks, took)
+            detections = self._detect(tasks, took, keep=refine is not _unchanged)
         except (MemoryError, DeviceLost):
             raise
         except Exception as error:  # an error of the backend or decoder may concern a single image
@@ -174,19 +181,22 @@ class ServedModel(EngineModel):
             self._settle(tasks[:half], took, refine)
             self._settle(tasks[half:], took, refine)
             return
-        for task, found in zip(tasks, refine(tasks, detections), strict=True):
-            task.detections = found
+        decoded = [task for task in tasks if task.error is None]
+        found = [each for task, each in zip(tasks, detections, strict=True) if task.error is None]
+        for task, refined in zip(decoded, refine(decoded, found), strict=True):
+            task.detections, task.image = refined, None
 
-    def _detect(self, tasks: Sequence[ItemTask], took: StageSeconds) -> list[list[Detection]]:
+    def _detect(self, tasks: Sequence[ItemTask], took: StageSeconds, *, keep: bool) -> list[list[Detection]]:
         for task in tasks:
             if not task.preparation.suits(self._preparation):
                 raise BadBatch(
                     f"the batch has pictures of {task.preparation}: model {self.model.manifest.id} expects "
                     f"{self._preparation}. If a pipeline gets another size or other channels, give it a new name"
                 )
-        rows: list[FrameRegion] = [row for task in tasks for row in task.regions]
-        found = iter(self._run(rows, [image for task in tasks for image in task.images], took))
-        return [[detection for _ in task.images for detection in next(found)] for task in tasks]
+        keep = keep and sum(task.item.width * task.item.height for task in tasks) * CHANNELS <= MAX_KEPT_BYTES
+        fills = (fill for task in tasks for fill in task.fills(self._preparation.colour, keep=keep))
+        found = iter(self._run([row for task in tasks for row in task.regions], fills, took))
+        return [[detection for _ in task.regions for detection in next(found)] for task in tasks]
 
 
 class SecondModel(EngineModel):
@@ -221,7 +231,7 @@ class SecondModel(EngineModel):
 
     def _label(self, rows: Sequence[FrameRegion], images: Sequence[Pixels]) -> list[list[Detection] | None]:
         try:
-            return list(self._run(rows, images, StageSeconds()))
+            return list(self._run(rows, (partial(copy_into, image) for image in images), StageSeconds()))
         except (MemoryError, DeviceLost):
             raise
         except Exception as error:  # as in a pipeline's model, one image may be the cause

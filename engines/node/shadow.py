@@ -56,7 +56,7 @@ class _ShadowFrame:
 
     @property
     def nbytes(self) -> int:
-        return sum(image.nbytes for image in self.task.images)
+        return self.task.nbytes
 
 
 class ShadowRunner:
@@ -112,16 +112,15 @@ class ShadowRunner:
         for task in merged.tasks:
             if task.detections is None or not is_sampled(task.item.id, pipeline.shadow_share):
                 continue
-            nbytes = sum(image.nbytes for image in task.images)
-            if len(self._frames) >= QUEUED_FRAMES or self._nbytes + nbytes > QUEUED_BYTES:
+            frame = b"" if task.item.cropped else task.frame
+            own = replace(task, frame=frame, detections=None, error=None)
+            if len(self._frames) >= QUEUED_FRAMES or self._nbytes + own.nbytes > QUEUED_BYTES:
                 self._count(pipeline.name, "skipped")
                 continue
             # Copies, because the images of a task are views of the whole record, which must not stay in memory.
-            own = replace(
-                task, images=[image.copy() for image in task.images], frame=b"", detections=None, error=None
-            )
+            own.images = [image.copy() for image in task.images]
             self._frames.append(_ShadowFrame(own, pipeline.name, served, task.detections))
-            self._nbytes += nbytes
+            self._nbytes += own.nbytes
             self._offered.set()
 
     async def run(self, pause_s: float) -> None:

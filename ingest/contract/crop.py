@@ -44,6 +44,22 @@ class CropWindow:
     right: int
     bottom: int
 
+    @classmethod
+    def of(cls, region: Region, size: tuple[int, int]) -> CropWindow:
+        """Return the window that ``crop_window`` made for a region of a frame of ``size`` (width and height).
+
+        ``region.fit`` maps the window to ``region.inner``, so the window need not be sent. Raise ValueError if the
+        window is empty or not inside the frame.
+        """
+        scale_x, scale_y, *_ = region.fit
+        edges = region.fit.to_frame(Box(*region.inner)) if scale_x and scale_y else Box(0.0, 0.0, 0.0, 0.0)
+        left, top, right, bottom = map(round, edges) if all(map(math.isfinite, edges)) else (0, 0, 0, 0)
+        if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+            raise ValueError(
+                f"{region.fit} maps {edges} to the model's input: expected a part of {size[0]}×{size[1]}"
+            )
+        return cls(region, left, top, right, bottom)
+
 
 def crop_window(model: InputShape, box: Box, around: Box, size: tuple[int, int]) -> CropWindow:
     """Return the window to crop from a frame so that the model's input shows the box ``around``.

@@ -5,6 +5,7 @@ The functions have no side effects, except that they write to the evidence store
 
 from __future__ import annotations
 
+from ingest import picture
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId
@@ -15,7 +16,6 @@ from stream.alerts.evidence import EvidenceStore
 from stream.alerts.pictures import annotated
 from stream.events import event_id
 from stream.exceptions import EvidenceMissing
-from stream.prepare import picture
 
 _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -32,7 +32,7 @@ def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) ->
     """Store the original picture of an event and an annotated copy, and return references to both.
 
     Return an empty tuple for a sensor's event, which has no picture. Raise EvidenceMissing if ``record`` is None or
-    is not the event's frame, FrameError if the picture is damaged or too large, StoreFailed if the store cannot
+    is not the event's frame, PictureError if the picture is damaged or too large, StoreFailed if the store cannot
     write.
     """
     if event.data.frame is None:

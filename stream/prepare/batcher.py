@@ -85,10 +85,11 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
-    """One frame for one pipeline: the frame's encoded item, and the pictures of the frame's regions as contiguous
-    uint8 arrays ``(h, w, 3)``.
+    """One frame for one pipeline: the frame's encoded item, and its regions, cropped or in the encoded frame.
 
-    ``frame`` is the encoded frame that is attached to the item, empty for an item without an attached frame.
+    ``rows`` is the number of regions. ``pictures`` are the pictures of the regions as contiguous uint8 arrays
+    ``(h, w, 3)``; there are none if the item is not cropped. ``frame`` is the encoded frame that is attached to the
+    item, empty for an item without an attached frame.
 
     Every error that a frame can cause is raised while the frame's entries are created, so that closing a batch cannot
     fail.
@@ -99,6 +100,7 @@ class BatchEntry:
     lane: str
     traceparent: str
     item: bytes
+    rows: int
     pictures: tuple[Pixels, ...] = ()
     frame: bytes = b""
 
@@ -116,7 +118,7 @@ class BatchEntry:
         Raise Oversize if no batch can hold the item, WrongType if a field cannot be encoded.
         """
         encoded = encode_part(item, MAX_ITEMS_BYTES)
-        return cls(plan, item.id, item.lane, item.traceparent, encoded, pictures, frame)
+        return cls(plan, item.id, item.lane, item.traceparent, encoded, len(item.regions), pictures, frame)
 
 
 class Batcher:
@@ -199,7 +201,7 @@ class _OpenBatch:
         return len(self.entries) >= self.plan.max_items or 0 < self.plan.rows <= self._rows
 
     def has_room_for(self, entry: BatchEntry) -> bool:
-        rows, items_bytes = self._rows + len(entry.pictures), self._items_bytes + len(entry.item)
+        rows, items_bytes = self._rows + entry.rows, self._items_bytes + len(entry.item)
         payload_bytes = self._payload_bytes + entry.payload_bytes
         fits = items_bytes <= MAX_ITEMS_BYTES and payload_bytes <= self.plan.max_bytes
         return fits and rows <= self.plan.rows
@@ -209,7 +211,7 @@ class _OpenBatch:
             self.deadline = now + self.plan.max_delay_s
         self.entries.append(entry)
         self._offsets.append(offset)
-        self._rows += len(entry.pictures)
+        self._rows += entry.rows
         self._items_bytes += len(entry.item)
         self._payload_bytes += entry.payload_bytes
 

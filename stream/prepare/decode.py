@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
+from ingest import picture
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
 from ingest.contract.identity import LATE, LIVE, is_replay
-from ingest.contract.records import Frame
+from ingest.contract.records import Frame, Pixels
 from ingest.kafka.log import LogRecord
 from stream.exceptions import HeaderMismatch, UnknownLane
-from stream.prepare import picture
 
 
 @dataclass
@@ -30,15 +27,20 @@ class DeliveredFrame:
     lane: str
     traceparent: str
     pipeline: str = ""
-    _image: npt.NDArray[np.uint8] | None = None
+    _image: Pixels | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.frame.width, self.frame.height
 
-    def image(self) -> npt.NDArray[np.uint8]:
-        """Return the pixels, ``(height, width, 3)`` uint8, BGR. Raise FrameError."""
+    def image(self, reduction: int = 1) -> Pixels:
+        """Return the pixels, ``(height, width, 3)`` uint8, BGR, with the sides divided by ``reduction``.
+
+        Raise PictureError.
+        """
+        if reduction > 1:
+            return picture.pixels(self.frame.image, self.frame.encoding, self.size, reduction)
         if self._image is None:
             self._image = picture.pixels(self.frame.image, self.frame.encoding, self.size)
         return self._image
@@ -47,9 +49,9 @@ class DeliveredFrame:
 def read_frame(record: LogRecord) -> DeliveredFrame:
     """Read a record of ``frames`` or ``frames.late``.
 
-    Raise CodecError for a malformed record, and FrameError for a wrong header or picture. A record without a frame
-    header is identified by its body. Reject a record whose header and body name different frames, because the ledger
-    counts the record under the name in the header.
+    Raise CodecError for a malformed record, FrameError for a wrong header, and PictureError for a wrong picture. A
+    record without a frame header is identified by its body. Reject a record whose header and body name different
+    frames, because the ledger counts the record under the name in the header.
     """
     frame = decode(Frame, record.value)
     header = record.headers.get(h.FRAMES)

@@ -1,4 +1,4 @@
-"""Choose the regions of a frame that a model examines, and fit each region into the model's input. Pure."""
+"""Choose the regions of a frame that a model examines. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import math
 from collections.abc import Sequence
 from operator import attrgetter
 
-import cv2
-
 from ingest.contract.crop import CropWindow, crop_window
-from ingest.contract.records import Box, Pixels
+from ingest.contract.records import Box
 from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
@@ -65,18 +63,6 @@ def merged(boxes: Sequence[Box]) -> list[Box]:
             done.remove(partner)
             left.append(box.union(partner))
     return done
-
-
-def draw(pipeline: PipelineConfig, image: Pixels, window: CropWindow) -> Pixels:
-    """Return a window of a BGR image as a contiguous array, resized to ``region.inner``, in the pipeline's colour
-    order."""
-    part = image[window.top : window.bottom, window.left : window.right]
-    left, top, right, bottom = window.region.inner
-    # Bilinear at every scale: models are trained with bilinear scaling, and area averaging costs ten times as much.
-    drawn = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    if pipeline.colour == "rgb":
-        drawn = cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB, dst=drawn)
-    return drawn  # type: ignore[return-value]  # the type in OpenCV is wider: uint8 input stays uint8
 
 
 def usable(motion: Sequence[Box], size: tuple[int, int]) -> list[Box]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from ingest import picture
+from ingest.contract.crop import CropWindow
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import BatchItem, Box, EncodedFrame, FrameMeta, FrameRef
+from ingest.contract.records import BatchItem, Box, EncodedFrame, FrameMeta, FrameRef, Pixels
 from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime.clock import Clock, SystemClock
@@ -15,8 +17,8 @@ from ingest.site.pipeline import MAX_PIXEL_BYTES
 from ingest.site.topic.view import Config
 from stream.prepare.batcher import UNROUTED, BatchEntry, Batcher, PipelinePlan, plans
 from stream.prepare.decode import DeliveredFrame, read_frame, with_frame_header
-from stream.prepare.denoise import DenoiseKind, DenoiserCache, Image
-from stream.prepare.regions import MAX_BOXES, draw, usable, windows
+from stream.prepare.denoise import DenoiseKind, DenoiserCache
+from stream.prepare.regions import MAX_BOXES, usable, windows
 from stream.runner.backpressure import Downstream
 from stream.runner.processor import ParkingProcessor, Work
 
@@ -106,7 +108,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
         if not wanted:
             return [BatchEntry.of(UNROUTED, _item(frame, names, "empty", NOBODY))]
-        clean: dict[DenoiseKind, Image] = {}
+        clean: dict[DenoiseKind, Pixels | None] = {}
         return [self._entry(frame, plan, config, names, clean) for plan, config in wanted]
 
     def _entry(
@@ -115,7 +117,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         plan: PipelinePlan,
         config: PipelineConfig,
         names: tuple[str, ...],
-        clean: dict[DenoiseKind, Image],
+        clean: dict[DenoiseKind, Pixels | None],
     ) -> BatchEntry:
         seen = _seen(frame) if config.regions == "motion" else {}
         if seen and frame.frame.motion == () and not seen["resting"]:
@@ -125,11 +127,14 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
         if config.denoise not in clean:
             clean[config.denoise] = self._denoisers.denoise(frame, config.denoise)
-        pictures = tuple(draw(config, clean[config.denoise], window) for window in found)
-        image = frame.frame.image if config.then and _has_room(frame, pictures) else b""
-        attached = EncodedFrame(frame.frame.encoding, len(image)) if image else None
-        item = _item(frame, names, "classify", regions=tuple(w.region for w in found), attached=attached, **seen)
-        return BatchEntry.of(plan, item, pictures, image)
+        image = clean[config.denoise]
+        carried = image is None and _is_worth_carrying(frame, config, found)
+        pictures = () if carried else tuple(_pictures(frame, image, config.colour, found))
+        encoded = frame.frame.image if carried or (config.then and _has_room(frame, pictures)) else b""
+        attached = EncodedFrame(frame.frame.encoding, len(encoded)) if encoded else None
+        regions = tuple(window.region for window in found)
+        item = _item(frame, names, "classify", regions=regions, attached=attached, cropped=not carried, **seen)
+        return BatchEntry.of(plan, item, pictures, encoded)
 
     def _is_stale(self, frame: DeliveredFrame, freshness_s: float) -> bool:
         age_ns = self._clock.now_ns() - frame.frame.captured_ns
@@ -141,9 +146,30 @@ def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
     return pipeline.name == frame.pipeline if frame.pipeline else pipeline.wants(frame.frame.camera)
 
 
-def _has_room(frame: DeliveredFrame, pictures: Sequence[Image]) -> bool:
+def _is_worth_carrying(frame: DeliveredFrame, config: PipelineConfig, found: Sequence[CropWindow]) -> bool:
+    """Return whether the batch carries the encoded frame in place of the pictures of its regions.
+
+    It does if the encoded frame is smaller, or if the batch needs the encoded frame for second models anyway. An
+    engine node then decodes the frame, which ``prepare`` need not decode: decision 18.
+    """
+    pixels_bytes = 3 * sum(window.region.inner.area for window in found)
+    return len(frame.frame.image) <= (MAX_PIXEL_BYTES if config.then else min(pixels_bytes, MAX_PIXEL_BYTES))
+
+
+def _pictures(
+    frame: DeliveredFrame, image: Pixels | None, colour: str, found: Sequence[CropWindow]
+) -> Iterator[Pixels]:
+    """Yield the picture of each window, cut out of ``image``, or out of the frame as an engine node decodes it."""
+    reduction = 1 if image is not None else picture.reduction_for(found, frame.frame.encoding, frame.size)
+    if image is None:
+        image = frame.image(reduction)
+    for window in found:
+        yield picture.draw(image, window, colour, reduction=reduction)
+
+
+def _has_room(frame: DeliveredFrame, pictures: Sequence[Pixels]) -> bool:
     """Return whether the encoded frame and the pictures of the frame's regions fit into one record together."""
-    return len(frame.frame.image) + sum(picture.nbytes for picture in pictures) <= MAX_PIXEL_BYTES
+    return len(frame.frame.image) + sum(each.nbytes for each in pictures) <= MAX_PIXEL_BYTES
 
 
 def _seen(frame: DeliveredFrame) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ingest.contract.records.batch import (
     Region,
     Result,
     pad_into,
+    padded_place,
     padded_rows,
 )
 from ingest.contract.records.event import Alert, AlertData, Delivery, Event, EventData, Evidence, Overlay
@@ -106,5 +107,6 @@ __all__ = [
     "Waiting",
     "WithheldInterval",
     "pad_into",
+    "padded_place",
     "padded_rows",
 ]

@@ -113,9 +113,18 @@ def pad_into(rows: Pixels, pad: int, inners: Sequence[Inner], pictures: Sequence
     ``rows`` is a uint8 array ``(N, height, width, channels)``.
     """
     for row, inner, picture in zip(rows, inners, pictures, strict=True):
-        if inner.area != row.shape[0] * row.shape[1]:
-            row.fill(pad)
-        row[inner.top : inner.bottom, inner.left : inner.right] = picture
+        padded_place(row, pad, inner)[:] = picture
+
+
+def padded_place(row: Pixels, pad: int, inner: Inner) -> Pixels:
+    """Pad one row around ``inner`` with the value ``pad``, and return the part of the row inside ``inner``, to which
+    the caller writes the picture.
+
+    ``row`` is a uint8 array ``(height, width, channels)``.
+    """
+    if inner.area != row.shape[0] * row.shape[1]:
+        row.fill(pad)
+    return row[inner.top : inner.bottom, inner.left : inner.right]
 
 
 class EncodedFrame(NamedTuple):
@@ -128,9 +137,9 @@ class EncodedFrame(NamedTuple):
 class BatchItem(RoutedFrame):
     """One frame in a batch. An item whose outcome is ``empty`` or ``shed`` has no regions and therefore no pixels.
 
-    ``attached`` describes the item's encoded frame in the batch's field ``frames``. ``attached`` is None in a
-    pipeline without second models. ``attached`` is also None if the encoded frame and the pixels together are too
-    large for one record.
+    ``attached`` describes the item's encoded frame in the batch's field ``frames``; it is None for an item without an
+    encoded frame. If ``cropped`` is true, the batch's ``pixels`` hold the pictures of the item's regions. If
+    ``cropped`` is false, the reader decodes the attached frame and crops the regions itself.
     """
 
     KIND: ClassVar[str] = "item"
@@ -138,6 +147,7 @@ class BatchItem(RoutedFrame):
     outcome: Literal["classify", "empty", "shed"]
     regions: Many[Region] = ()
     attached: EncodedFrame | None = None
+    cropped: bool = True
 
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:
@@ -145,21 +155,24 @@ class BatchItem(RoutedFrame):
             raise ValueError(
                 f"{len(self.regions)} regions and outcome {self.outcome}: expected regions only with outcome classify"
             )
+        if not self.cropped and self.attached is None:
+            raise ValueError("cropped is false and attached is missing: expected an encoded frame")
         return self
 
 
 class Batch(Record):
     """Frames of one partition for one pipeline, in the order of their offsets.
 
-    ``pixels`` holds the pictures of all items' regions one after the other, as uint8 in C order. Each picture has the
-    size of its region's ``inner``. Padding is not sent, because it makes up 44 % of a square model's input for a 16:9
-    picture. ``frames`` holds the encoded frames of the items with ``attached``, one after the other, at full
-    resolution. Second models classify detected objects in the pictures of ``frames``. ``colour`` and ``fit`` are the
-    pipeline's values, or empty in a batch before version 1.3.
+    ``pixels`` holds the pictures of the regions of all cropped items one after the other, as uint8 in C order. Each
+    picture has the size of its region's ``inner``. Padding is not sent, because it makes up 44 % of a square model's
+    input for a 16:9 picture. ``frames`` holds the encoded frames of the items with ``attached``, one after the other,
+    at full resolution. The reader crops the regions of items that are not cropped, and the objects for second models,
+    out of these frames. ``colour`` and ``fit`` are the pipeline's values, or empty in a batch before version 1.3. All
+    items of a batch before version 1.4 are cropped.
     """
 
     KIND: ClassVar[str] = "batch"
-    VERSION: ClassVar[tuple[int, int]] = (1, 3)
+    VERSION: ClassVar[tuple[int, int]] = (1, 4)
 
     pipeline: Name
     height: Count
@@ -172,11 +185,6 @@ class Batch(Record):
     frames: bytes = b""
 
     @property
-    def rows(self) -> int:
-        """Number of regions to classify."""
-        return sum(len(item.regions) for item in self.items)
-
-    @property
     def canvas(self) -> Canvas:
         """Size of the model's input."""
         return Canvas(self.height, self.width, self.channels)
@@ -186,20 +194,19 @@ class Batch(Record):
         """How the pictures of this batch were prepared."""
         return Preparation(self.canvas, self.colour, self.fit)
 
-    @property
-    def inners(self) -> list[Inner]:
-        """Rectangles of the pictures in the model's input, in the order of the regions."""
-        return [region.inner for item in self.items for region in item.regions]
-
-    def pictures(self) -> list[Pixels]:
-        """Return the regions' pictures as read-only views, ``(bottom - top, right - left, channels)`` uint8 each."""
-        views, at, flat = [], 0, np.frombuffer(self.pixels, np.uint8)
-        for left, top, right, bottom in self.inners:
-            shape = (bottom - top, right - left, self.channels)
-            size = shape[0] * shape[1] * shape[2]
-            views.append(flat[at : at + size].reshape(shape))
-            at += size
-        return views
+    def pictures(self) -> list[list[Pixels]]:
+        """Return the pictures of each item's regions as read-only views, ``(bottom - top, right - left, channels)``
+        uint8 each; an empty list for an item that is not cropped."""
+        found, at, flat = [], 0, np.frombuffer(self.pixels, np.uint8)
+        for item in self.items:
+            views = []
+            for left, top, right, bottom in _sent(item):
+                shape = (bottom - top, right - left, self.channels)
+                size = shape[0] * shape[1] * shape[2]
+                views.append(flat[at : at + size].reshape(shape))
+                at += size
+            found.append(views)
+        return found
 
     def attached_frames(self) -> list[bytes]:
         """Return the encoded frame of each item, empty bytes for an item without an attached frame."""
@@ -210,21 +217,19 @@ class Batch(Record):
             at += size
         return found
 
-    def tensor(self, pad: int = 0) -> Pixels:
-        """Return the padded pictures as the model's input, an array ``(N, height, width, channels)`` uint8."""
-        return padded_rows(self.canvas, pad, self.inners, self.pictures())
-
     @model_validator(mode="after")
     def _pixels_fit(self) -> Self:
-        outside = [inner for inner in self.inners if not self.canvas.holds(inner)]
+        inners = [region.inner for item in self.items for region in item.regions]
+        outside = [inner for inner in inners if not self.canvas.holds(inner)]
         if outside:
             raise ValueError(
                 f"rectangle {outside[0]} lies outside {self.canvas}: expected a rectangle inside the model's input"
             )
-        expected = sum(inner.area for inner in self.inners) * self.channels
+        sent = [inner for item in self.items for inner in _sent(item)]
+        expected = sum(inner.area for inner in sent) * self.channels
         if len(self.pixels) != expected:
             raise ValueError(
-                f"the batch has {len(self.pixels)} bytes of pixels: expected {expected} for its {self.rows} regions"
+                f"the batch has {len(self.pixels)} bytes of pixels: expected {expected} for its {len(sent)} regions"
             )
         return self
 
@@ -236,6 +241,11 @@ class Batch(Record):
                 f"the batch has {len(self.frames)} bytes of frames: expected {expected}, the sum of its items"
             )
         return self
+
+
+def _sent(item: BatchItem) -> list[Inner]:
+    """Return the rectangles of the pictures that the batch's pixels hold of an item."""
+    return [region.inner for region in item.regions] if item.cropped else []
 
 
 class Attribute(Record):

@@ -13,10 +13,10 @@ import pytest
 from deploy.classify.pictures import PictureCapture, find_pictures
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.sources.limits import MAX_PIXELS
+from ingest import picture as prepared
 from ingest.contract.codec import decode
 from ingest.contract.records import Frame
 from ingest.exceptions import ConfigError
-from stream.prepare import picture as prepared
 
 WIDTH, HEIGHT = 60, 40
 COLOUR = (20, 120, 220)

@@ -20,10 +20,10 @@ from edge_agent.encode.budget import Budget, Ladder, Rung
 from edge_agent.encode.encoder import Encoded, Encoder, OverBudget
 from edge_agent.exceptions import FrameUnusable
 from edge_agent.redact.redactor import Redaction, Redactor
+from ingest import picture
 from ingest.contract.records import Box
 from ingest.runtime.clock import ManualClock
 from ingest.site import EncodeConfig, RedactConfig
-from stream.prepare import picture
 
 Image = npt.NDArray[np.uint8]
 

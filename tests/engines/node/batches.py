@@ -7,7 +7,7 @@ import numpy as np
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Batch, BatchItem, Box, Fit, FrameRef, Inner, Region
+from ingest.contract.records import Batch, BatchItem, Box, EncodedFrame, Fit, FrameRef, Inner, Region
 from ingest.contract.topics import BATCHES
 from ingest.kafka.log import LogRecord, Outgoing
 from ingest.site import PipelineConfig
@@ -83,3 +83,26 @@ def failure_of(letter: Outgoing) -> h.Failure:
     failure = h.read_failure(letter.headers)
     assert failure is not None
     return failure
+
+
+def carrying(frames: list[bytes], *, offset: int = 0, first_seq: int = 0, side: int = 64) -> LogRecord:
+    """Return a record whose items carry their encoded frames of ``side`` × ``side`` pixels instead of pixels."""
+    items = tuple(
+        item(first_seq + n).model_copy(
+            update={"attached": EncodedFrame("jpeg", len(frame)), "cropped": False, "width": side, "height": side}
+        )
+        for n, frame in enumerate(frames)
+    )
+    batch = Batch(
+        pipeline="regions",
+        height=64,
+        width=64,
+        channels=3,
+        colour="bgr",
+        fit="stretch",
+        items=items,
+        pixels=b"",
+        frames=b"".join(frames),
+    )
+    headers = h.frame_headers([i.id for i in items], LIVE, pipeline="regions")
+    return LogRecord(BATCHES, 0, offset, None, encode(batch), headers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,7 +12,6 @@ import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image
 from prometheus_client import CollectorRegistry
 
 from engines.backends.fake import FakeEngine
@@ -21,7 +19,8 @@ from engines.engine import Images
 from engines.exceptions import DeviceLost, ManifestError, ModelLoadFailed
 from engines.metrics import NodeMetrics
 from engines.node import cascade as cascade_module
-from engines.node.cascade import FAILED, LIMIT, NO_FRAME, NO_MODEL, SMALL, UNSURE, Cascade, decoded, draw, planned
+from engines.node import serving
+from engines.node.cascade import FAILED, LIMIT, NO_FRAME, NO_MODEL, SMALL, UNSURE, Cascade, planned
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from engines.node.node import Node
 from engines.node.pipelines import LiveModels
@@ -36,8 +35,9 @@ from ingest.contract.topics import DEADLETTER, RESULTS
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import LogRecord
 from ingest.kafka.memorylog import MemoryLog
+from ingest.picture import draw
 from ingest.site import PipelineConfig, SecondModelConfig
-from tests.engines.node.batches import PIPELINES, item, record
+from tests.engines.node.batches import PIPELINES, carrying, item, record
 from tests.engines.node.fakesource import FakeIntake, FakeSource, configured, running, until_written
 from tests.paths import MODELS
 
@@ -164,7 +164,7 @@ class TestCrops:
                 inner = window.region.inner
                 assert 0 <= inner.left < inner.right <= spec.width
                 assert 0 <= inner.top < inner.bottom <= spec.height
-                picture = draw(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), window, spec)
+                picture = draw(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), window, spec.colour)
                 assert picture.shape == (inner.bottom - inner.top, inner.right - inner.left, 3)
 
     @given(configs, specs, detections)
@@ -197,43 +197,9 @@ class TestCrops:
         objects = [Detection(box=Box(200, 100, 300, 200), label="car", class_id=1, score=0.9)]
         window = planned(TYPE.model_copy(update={"margin": 0.0}), spec, SIZE, objects)[0]
         assert isinstance(window, CropWindow)
-        picture = draw(frame, window, spec)
+        picture = draw(frame, window, spec.colour)
         assert picture.shape == (50, 50, 3)
         assert (picture == ((10, 20, 30) if colour == "bgr" else (30, 20, 10))).all()
-
-    @pytest.mark.parametrize(
-        "data",
-        [b"", b"no picture", jpeg()[:40], jpeg(width=32), b"RIFF\x10\x00\x00\x00WEBPVP8 "],
-        ids=["empty", "text", "cut", "another-size", "webp-header"],
-    )
-    def test_an_attached_frame_that_is_no_picture_of_the_declared_size_is_refused(self, data: bytes) -> None:
-        assert decoded(data, (64, 64)) is None
-
-    @pytest.mark.parametrize(("most_pixels", "width"), [(cascade_module.MAX_FRAME_PIXELS, 32), (64 * 64 - 1, 64)])
-    def test_a_frame_of_another_size_or_of_too_many_pixels_is_refused_before_it_is_decoded(
-        self, most_pixels: int, width: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        data = jpeg(width=width)
-        monkeypatch.setattr(cascade_module, "MAX_FRAME_PIXELS", most_pixels)
-        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the frame was decoded"))
-        assert decoded(data, (64, 64)) is None
-
-    def test_attached_jpeg_and_webp_frames_are_decoded_for_second_models(self) -> None:
-        webp = cv2.imencode(".webp", np.full((48, 64, 3), 200, np.uint8))[1].tobytes()
-        for data in (jpeg(200, height=48), webp):
-            picture = decoded(data, (64, 48))
-            assert picture is not None
-            assert picture.shape == (48, 64, 3)
-            assert abs(int(picture.mean()) - 200) <= 2
-
-    def test_an_attached_frame_is_decoded_without_the_rotation_in_its_header(self) -> None:
-        rotated = Image.Exif()
-        rotated[ExifTags.Base.Orientation] = 6
-        file = io.BytesIO()
-        Image.new("RGB", (64, 48)).save(file, "jpeg", exif=rotated)
-        picture = decoded(file.getvalue(), (64, 48))
-        assert picture is not None
-        assert picture.shape == (48, 64, 3)
 
 
 class TestAttributes:
@@ -326,6 +292,22 @@ class TestAttributes:
         cars = rig.classify(with_frames(*(jpeg(BUS if n % 2 else CAR) for n in range(5))))
         assert engine.sizes == [2, 2, 1]
         assert [car.attributes[0].label for car in cars] == ["car", "bus", "car", "bus", "car"]
+
+    @pytest.mark.parametrize(("most_bytes", "decodings"), [(2 * 64 * 64 * 3, 2), (2 * 64 * 64 * 3 - 1, 4)])
+    def test_a_carried_frame_is_decoded_once_for_both_models_while_memory_allows(
+        self, most_bytes: int, decodings: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+        real = cv2.imdecode
+        monkeypatch.setattr(serving, "MAX_KEPT_BYTES", most_bytes)
+        monkeypatch.setattr(cv2, "imdecode", lambda *args: calls.append(args) or real(*args))
+        cars = Rig((TYPE, second_model())).classify(carrying([jpeg(CAR), jpeg(BUS)]))
+        assert [car.attributes[0].label for car in cars] == ["car", "bus"]
+        assert len(calls) == decodings
+
+    def test_an_object_in_an_unreadable_attached_frame_says_no_frame(self) -> None:
+        (car,) = Rig((TYPE, second_model())).classify(with_frames(jpeg(width=32)))
+        assert car.attributes[0].missing == NO_FRAME
 
     def test_a_dead_letter_of_a_batch_keeps_the_encoded_frame_for_a_replay(self) -> None:
         batch, (job,) = merged(with_frames(jpeg(), jpeg(BUS)))

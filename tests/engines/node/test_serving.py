@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from engines.backends.fake import FakeEngine
 from engines.decoders import FrameRegion, OutputDecoder
 from engines.engine import Images, Outputs
-from engines.exceptions import ManifestError, ModelLoadFailed
+from engines.exceptions import BadBatch, ManifestError, ModelLoadFailed
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
@@ -22,9 +24,9 @@ from ingest.contract.codec import decode, encode
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Batch, Box, Detection, Fit, Inner, Region, Result
 from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
-from ingest.kafka.log import LogRecord, TopicPartition
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.site import PipelineConfig
-from tests.engines.node.batches import PIPELINES, EvenModels, failure_of, item, record
+from tests.engines.node.batches import PIPELINES, EvenModels, carrying, failure_of, item, record
 from tests.paths import MODELS
 
 
@@ -183,3 +185,85 @@ class TestServing:
         pipeline = PipelineConfig(name="regions", model="regions", width=32, height=64)
         with pytest.raises(ManifestError, match=r"width = 32: model regions@1 expects 64"):
             ServedModel(pipeline, model, FakeEngine())
+
+
+def jpeg(level: int, side: int = 64) -> bytes:
+    picture = np.full((side, side, 3), level, np.uint8)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+
+
+def huge() -> bytes:
+    """Return a small file whose header claims a picture of 60,000 × 60,000 pixels."""
+    data = bytearray(jpeg(CAR))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
+    return bytes(data)
+
+
+CAR, BUS = 1, 3
+"""Grey levels for which the fake engine answers car and bus."""
+
+
+class TestCarriedFrames:
+    """Items that carry their encoded frame instead of pixels."""
+
+    def classified(self, received: LogRecord) -> list[Outgoing]:
+        job = accept(received, HighWaterMarks(), PIPELINES)
+        opened(FakeEngine()).classify(MergedBatch("regions", list(job.tasks.values()), [job]))
+        return results(job, 0)
+
+    def test_the_node_decodes_and_crops_the_frame(self) -> None:
+        found = [decode(Result, one.value) for one in self.classified(carrying([jpeg(CAR), jpeg(BUS)]))]
+        assert [one.label for result in found for one in result.detections] == ["car", "bus"]
+
+    @pytest.mark.parametrize(
+        ("data", "error"),
+        [
+            (b"no picture", "Undecodable"),
+            (jpeg(CAR)[:-200], "CutShort"),
+            (jpeg(CAR, side=32), "WrongSize"),
+            (huge(), "WrongSize"),
+        ],
+    )
+    def test_an_unreadable_frame_becomes_a_dead_letter_alone_and_unchanged(self, data: bytes, error: str) -> None:
+        first, letter, last = self.classified(carrying([jpeg(CAR), data, jpeg(BUS)]))
+        assert [decode(Result, one.value).detections[0].label for one in (first, last)] == ["car", "bus"]
+        assert (failure_of(letter).stage, failure_of(letter).error) == ("engine", error)
+        parked = decode(Batch, letter.value)
+        assert (parked.items[0].seq, parked.pixels, parked.attached_frames()) == (1, b"", [data])
+
+    def test_a_frame_of_a_huge_declared_size_is_refused_before_it_is_decoded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the frame was decoded"))
+        (letter,) = self.classified(carrying([huge()], side=60_000))
+        assert failure_of(letter).error == "TooLarge"
+
+    @pytest.mark.parametrize(
+        "fit", [Fit(1, 1, -64, 0), Fit(0, 1, 0, 0), Fit(math.nan, 1, 0, 0), Fit(1e-320, 1, 0, 0), Fit(9e9, 1, 0, 0)]
+    )
+    def test_a_region_that_lies_outside_of_the_frame_becomes_a_dead_letter(self, fit: Fit) -> None:
+        job = accept(carrying([jpeg(CAR)]), HighWaterMarks(), PIPELINES)
+        (task,) = job.tasks.values()
+        region = task.item.regions[0]._replace(fit=fit)
+        task.item = task.item.model_copy(update={"regions": (region,)})
+        opened(FakeEngine()).classify(MergedBatch("regions", [task], [job]))
+        assert isinstance(task.error, BadBatch)
+
+    def test_a_replayed_dead_letter_is_classified(self) -> None:
+        job = accept(carrying([jpeg(CAR), jpeg(BUS)]), HighWaterMarks(), PIPELINES)
+        for task in job.tasks.values():
+            task.error = ModelLoadFailed("broken")
+        _, letter = results(job, 0)
+        (again,) = self.classified(LogRecord(BATCHES, 0, 9, None, letter.value, letter.headers))
+        assert [one.label for one in decode(Result, again.value).detections] == ["bus"]
+
+    def test_more_regions_than_rows_of_an_engine_call_are_filled_in_several_calls(self) -> None:
+        job = accept(carrying([jpeg(CAR), jpeg(BUS)]), HighWaterMarks(), PIPELINES)
+        for task in job.tasks.values():
+            task.item = task.item.model_copy(update={"regions": task.item.regions * 3})
+        served = opened(FakeEngine())
+        served._engine._batch_size = 2
+        served.classify(MergedBatch("regions", list(job.tasks.values()), [job]))
+        assert [len(task.detections or ()) for task in job.tasks.values()] == [3, 3]
+        assert {one.label for one in job.tasks[1].detections or ()} == {"bus"}

@@ -42,6 +42,7 @@ from ingest.contract.records import (
     WithheldInterval,
 )
 from ingest.exceptions import CodecError, Oversize, Truncated, UnknownVersion, WrongKind, WrongType
+from tests.modelinput import model_input
 
 ACCOUNT = WithheldInterval(camera="gate", epoch=5, first=0, last=6, counts={"still": 4, "rate": 3})
 FRAME = Frame(
@@ -139,7 +140,7 @@ def test_a_json_record_is_equal_after_encoding_and_decoding(record: Record) -> N
 
 
 def test_a_decoded_batch_has_its_pixels_in_their_shape_padded_with_empty_rows() -> None:
-    tensor = decode(Batch, encode(BATCH)).tensor(pad=9)
+    tensor = model_input(decode(Batch, encode(BATCH)), pad=9)
     assert tensor.shape == (1, 2, 2, 3)
     assert tensor.dtype == np.uint8
     assert tensor.ravel().tolist() == [*range(6), *[9] * 6]
@@ -422,3 +423,16 @@ def test_records_written_before_second_models_existed_are_read_without_frames_an
     assert old_batch.attached_frames() == [b""]
     assert old_result == RESULT
     assert old_result.detections[0].attributes == ()
+
+
+def test_all_items_of_a_batch_before_version_1_4_are_cropped() -> None:
+    batch = msgpack.unpackb(encode(BATCH))
+    batch["v"] = (1, 3)
+    del batch["items"][0]["cropped"]
+    assert decode(Batch, msgpack.packb(batch)) == BATCH
+
+
+def test_an_item_that_is_not_cropped_needs_its_encoded_frame() -> None:
+    item = ITEM.model_copy(update={"cropped": False})
+    with pytest.raises(WrongType, match="expected an encoded frame"):
+        decode(Batch, encode(BATCH.model_copy(update={"items": (item,), "pixels": b""})))

@@ -18,6 +18,7 @@ from ingest.contract.headers import FRAMES, LANE, PIPELINE
 from ingest.contract.records import Batch, BatchItem, Box, FrameRef
 from ingest.contract.topics import BATCHES
 from ingest.exceptions import Oversize
+from ingest.picture import draw
 from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
 from stream.prepare.batcher import (
@@ -29,8 +30,9 @@ from stream.prepare.batcher import (
     PipelinePlan,
     plans,
 )
-from stream.prepare.regions import draw, windows
+from stream.prepare.regions import windows
 from stream.runner.processor import Work
+from tests.modelinput import model_input
 
 SIZE = (32, 32)
 ROW = 16 * 16 * 3
@@ -63,7 +65,12 @@ def entry(
         traceparent=f"t{offset}",
     )
     image = np.full((*SIZE, 3), offset % 256, np.uint8)
-    return BatchEntry.of(where, item, tuple(draw(where.config, image, window) for window in found if where.config))
+    colour = where.config.colour if where.config else ""
+    return BatchEntry.of(where, item, tuple(draw(image, window, colour) for window in found))
+
+
+def rows(batch: Batch) -> int:
+    return sum(len(item.regions) for item in batch.items)
 
 
 def batches(works: list[Work]) -> list[Batch]:
@@ -87,7 +94,7 @@ def test_a_batch_closes_at_its_maximum_number_of_items(batcher: Batcher) -> None
     assert work.done == (0, 1, 2, 3)
     (batch,) = batches([work])
     assert [item.seq for item in batch.items] == [0, 1, 2, 3]
-    assert [row.max() for row in batch.tensor()] == [0, 1, 2, 3]
+    assert [row.max() for row in model_input(batch)] == [0, 1, 2, 3]
     assert batcher.deadline is None
 
 
@@ -133,7 +140,7 @@ def test_a_frame_whose_regions_do_not_fit_goes_into_the_next_batch(batcher: Batc
     assert work.done == (0,)
     (work,) = batcher.flush()
     assert work.done == (1,)
-    assert batches([work])[0].rows == 2
+    assert rows(batches([work])[0]) == 2
 
 
 def test_a_frame_has_at_most_as_many_regions_as_fit_into_a_batch() -> None:
@@ -160,7 +167,7 @@ def test_batch_items_of_all_outcomes_keep_their_order(batcher: Batcher) -> None:
     works += batcher.flush()
     items = [item for batch in batches(works) for item in batch.items]
     assert [item.seq for item in items] == [0, 1, 2, 3, 4]
-    assert [batch.rows for batch in batches(works)] == [2, 0]
+    assert [rows(batch) for batch in batches(works)] == [2, 0]
 
 
 def test_live_and_late_frames_have_separate_batches(batcher: Batcher) -> None:
@@ -175,11 +182,11 @@ def test_frames_without_a_pipeline_are_batched_without_pixels(batcher: Batcher, 
     batcher.add(0, [entry(UNROUTED, 0, outcome="empty")])
     clock.advance(UNROUTED.max_delay_s)
     (batch,) = batches(batcher.due())
-    assert (batch.pipeline, batch.pixels, batch.tensor().size) == ("none", b"", 0)
+    assert (batch.pipeline, batch.pixels, model_input(batch).size) == ("none", b"", 0)
 
 
 def test_pipelines_with_a_reserved_name_or_an_oversize_picture_are_refused() -> None:
-    with pytest.raises(ValueError, match="unrouted"):
+    with pytest.raises(ValueError, match="reserved for frames without a pipeline"):
         plan("none")
     with pytest.raises(ValueError, match="bytes per picture"):
         plan(width=4000, height=4000)
@@ -244,7 +251,7 @@ def test_every_record_offset_is_finished_once_after_all_batches_with_its_frame(
     for work in works:
         for batch in batches([work]):
             assert len(batch.items) <= known[batch.pipeline].max_items
-            assert batch.rows <= known[batch.pipeline].rows
+            assert rows(batch) <= known[batch.pipeline].rows
             for item in batch.items:
                 written.setdefault((batch.pipeline, item.lane), []).append(item.seq)
                 seen[item.seq].add(batch.pipeline)

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.contract.records import Box, Canvas, padded_rows
+from ingest.picture import draw
 from ingest.site import PipelineConfig
-from stream.prepare.regions import MERGE_SHARE, CropWindow, draw, merged, windows
+from stream.prepare.regions import MERGE_SHARE, CropWindow, merged, windows
 
 SIZE = (640, 360)
 WHOLE = Box(0, 0, 640, 360)
@@ -23,7 +24,7 @@ def pipeline(**values: object) -> PipelineConfig:
 
 def model_input(config: PipelineConfig, image: np.ndarray, window: CropWindow, pad: int = 0) -> np.ndarray:
     """Return the input of the model: the crop drawn by prepare, padded to a row by the engine node."""
-    picture = draw(config, image, window)
+    picture = draw(image, window, config.colour)
     assert picture.flags.c_contiguous
     return padded_rows(Canvas(config.height, config.width, 3), pad, [window.region.inner], [picture])[0]
 
@@ -204,3 +205,15 @@ def test_a_crop_contains_only_pixels_of_its_window() -> None:
     image[100:200, 300:400] = 250
     config = pipeline(regions="motion", region_margin=0.0)
     assert (drawn(config, image, (Box(300, 100, 400, 200),)) == 250).all()
+
+
+@given(
+    st.builds(Box, coordinates, coordinates, coordinates, coordinates),
+    st.sampled_from(["stretch", "letterbox", "crop"]),
+)
+@example(Box(0, 0, 7680, 4320), "letterbox")
+def test_the_window_of_a_region_follows_from_its_fit(box: Box, fit: str) -> None:
+    config = MOVING.model_copy(update={"fit": fit, "width": 13, "height": 7})
+    size = (7680, 4320)
+    for window in windows(config, size, (box,), 8):
+        assert CropWindow.of(window.region, size) == window

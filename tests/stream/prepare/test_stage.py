@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import msgpack
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from ingest import picture as encoded_picture
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
+from ingest.contract.crop import CropWindow
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Box, Heartbeat, WithheldInterval
 from ingest.contract.topics import BATCHES_LATE, FRAMES
@@ -19,6 +23,7 @@ from stream.prepare import stage as stage_module
 from stream.prepare.stage import PrepareStage
 from stream.runner.memory import MemoryRunner
 from stream.runner.processor import Configurable
+from tests.modelinput import model_input
 from tests.stream.prepare.bench import (
     FULL,
     HEIGHT,
@@ -48,7 +53,7 @@ async def test_a_frame_becomes_a_batch_item_for_each_pipeline() -> None:
     assert item.sampled
     assert item.source == (FRAMES, PARTITION, 0)
     assert {region.box for region in item.regions} == set(moving)
-    assert batch.tensor().shape == (2, 16, 16, 3)
+    assert model_input(batch).shape == (2, 16, 16, 3)
     assert record.headers[h.PIPELINE] == b"moving"
     assert h.frames_of(record.headers) == (item.id,)
     assert await bench.committed() == 1
@@ -59,7 +64,7 @@ async def test_a_batch_has_the_pixels_of_its_frames() -> None:
     for seq, level in enumerate([10, 120, 230]):
         await bench.give(frame(seq, image=picture(level)))
     ((_, batch),) = await bench.batches()
-    assert [int(row.mean()) for row in batch.tensor()] == pytest.approx([10, 120, 230], abs=1)
+    assert [int(row.mean()) for row in model_input(batch)] == pytest.approx([10, 120, 230], abs=1)
 
 
 async def test_a_pipeline_gets_only_frames_of_its_configured_cameras() -> None:
@@ -89,7 +94,7 @@ async def test_the_pixels_of_a_single_picture_do_not_depend_on_earlier_pictures(
     for seq, jpeg in enumerate([jpegs[0], jpegs[1], jpegs[0]]):
         await bench.give(frame(seq, image=jpeg), sightline_pipeline=b"full")
     ((_, batch),) = await bench.batches()
-    first, other, again = batch.tensor()
+    first, other, again = model_input(batch)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -275,14 +280,14 @@ async def test_a_traceparent_of_a_megabyte_is_replaced() -> None:
 
 
 async def test_a_frame_whose_regions_cannot_be_cropped_is_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def draw(config: PipelineConfig, image: np.ndarray, window: object) -> np.ndarray:
-        if config.name == "also" and image.mean() > 200:
+    def draw(image: np.ndarray, window: CropWindow, colour: str, *, reduction: int) -> np.ndarray:
+        if colour == "rgb" and image.mean() > 200:
             raise cv2.error("this frame fails")
-        return real(config, image, window)  # type: ignore[arg-type]
+        return real(image, window, colour, reduction=reduction)
 
-    real = stage_module.draw
-    monkeypatch.setattr(stage_module, "draw", draw)
-    bench = PrepareBench.of(FULL, pipeline("also", max_items=4))
+    real = encoded_picture.draw
+    monkeypatch.setattr(encoded_picture, "draw", draw)
+    bench = PrepareBench.of(FULL, pipeline("also", max_items=4, width=8, height=8, colour="rgb"))
     for seq, level in enumerate([10, 230, 120]):
         await bench.give(frame(seq, image=picture(level)))
     found = {batch.pipeline: [i.seq for i in batch.items] for _, batch in await bench.batches()}
@@ -315,17 +320,18 @@ async def test_the_log_entry_of_a_record_that_becomes_a_dead_letter_is_short() -
 async def test_each_noisy_camera_is_denoised_separately() -> None:
     rng = np.random.default_rng(2)
     bench = PrepareBench.of(
-        pipeline("auto", denoise="auto", max_items=1), pipeline("also", denoise="auto", max_items=1)
+        pipeline("auto", denoise="auto", max_items=1, width=WIDTH, height=HEIGHT),
+        pipeline("also", denoise="auto", max_items=1, width=WIDTH, height=HEIGHT),
     )
-    plain = PrepareBench.of(pipeline("plain", max_items=1))
+    plain = PrepareBench.of(pipeline("plain", max_items=1, width=WIDTH, height=HEIGHT))
     for camera in ("gate", "gate", "yard", "gate", "dock", "gate", "yard"):
         noise = np.clip(128 + rng.normal(0, 30, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
         data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
         await bench.give(frame(0, camera=camera, image=data))
         await plain.give(frame(0, camera=camera, image=data))
     found = await bench.batches()
-    filtered = [b.tensor().std() for _, b in found if b.pipeline == "auto"]
-    unfiltered = [b.tensor().std() for _, b in await plain.batches()]
+    filtered = [model_input(b).std() for _, b in found if b.pipeline == "auto"]
+    unfiltered = [model_input(b).std() for _, b in await plain.batches()]
     assert all(f < u * 0.8 for f, u in zip(filtered, unfiltered, strict=True))
     assert [b.pixels for _, b in found if b.pipeline == "also"] == [
         b.pixels for _, b in found if b.pipeline == "auto"
@@ -357,18 +363,69 @@ async def test_a_changed_pipeline_takes_effect_between_two_batches() -> None:
 
 
 THEN = (SecondModelConfig(name="type", model="vehicle"),)
+SMALL = pipeline("small", width=8, height=8, max_items=4)
+NOISE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+NOISY = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
-async def test_only_pipelines_with_second_models_get_the_encoded_frame_in_their_batches() -> None:
-    bench = PrepareBench.of(FULL, pipeline("cascade", then=THEN, max_items=4))
+async def test_a_batch_carries_the_frame_as_the_agent_encoded_it_if_that_is_smaller_than_the_pixels() -> None:
+    bench = PrepareBench.of(FULL, SMALL)
     pictures = [picture(80), picture(90)]
     for seq, image in enumerate(pictures):
         await bench.give(frame(seq, image=image))
     found = {batch.pipeline: batch for _, batch in await bench.batches()}
-    assert found["cascade"].attached_frames() == pictures
-    assert [item.attached.encoding for item in found["cascade"].items if item.attached] == ["jpeg", "jpeg"]
-    assert found["full"].frames == b""
-    assert [item.attached for item in found["full"].items] == [None, None]
+    assert (found["full"].pixels, found["full"].attached_frames()) == (b"", pictures)
+    assert (len(found["small"].pixels), found["small"].attached_frames()) == (2 * 8 * 8 * 3, [b"", b""])
+    assert {item.cropped for item in found["full"].items} == {False}
+    assert {item.cropped for item in found["small"].items} == {True}
+
+
+async def test_the_frame_of_a_pipeline_with_second_models_travels_without_pixels() -> None:
+    bench = PrepareBench.of(SMALL.model_copy(update={"then": THEN}))
+    await bench.give(frame(0, image=NOISY))
+    ((_, batch),) = await bench.batches()
+    assert (batch.pixels, batch.attached_frames()) == (b"", [NOISY])
+    assert [item.attached and item.attached.encoding for item in batch.items] == ["jpeg"]
+
+
+@pytest.mark.parametrize("then", [(), THEN])
+async def test_a_filtered_frame_travels_as_pixels_beside_the_original_for_second_models(
+    then: tuple[Any, ...],
+) -> None:
+    bench = PrepareBench.of(pipeline("full", denoise="median", width=WIDTH, height=HEIGHT, then=then))
+    await bench.give(frame(0, image=NOISY))
+    ((_, batch),) = await bench.batches()
+    assert batch.items[0].cropped
+    assert batch.attached_frames() == [NOISY if then else b""]
+    clean = cv2.medianBlur(cv2.imdecode(np.frombuffer(NOISY, np.uint8), cv2.IMREAD_COLOR), 3)
+    assert np.array_equal(model_input(batch)[0], clean)
+
+
+@pytest.mark.parametrize("colour", ["bgr", "rgb"])
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("motion", [None, (Box(3.0, 5.0, 21.0, 40.0), Box(30.0, 8.0, 60.0, 40.0))])
+@pytest.mark.parametrize("side", [6, 12, 16, 40])
+async def test_the_model_sees_the_same_whether_a_batch_carries_pixels_or_the_encoded_frame(
+    side: int, motion: tuple[Box, ...] | None, fit: str, colour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = []
+    for carried in (True, False):
+        monkeypatch.setattr(stage_module, "_is_worth_carrying", lambda *_, carried=carried: carried)
+        bench = PrepareBench.of(
+            MOTION.model_copy(update={"width": side, "height": side, "fit": fit, "colour": colour})
+        )
+        await bench.give(frame(0, image=NOISY, motion=motion))
+        ((_, batch),) = await bench.batches()
+        assert batch.items[0].cropped is not carried
+        inputs.append(model_input(batch))
+    assert np.array_equal(*inputs)
+
+
+async def test_prepare_does_not_decode_a_frame_that_it_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoded_picture, "pixels", lambda *_: pytest.fail("the frame was decoded"))
+    bench = PrepareBench.of(FULL)
+    await bench.give(frame(0, motion=(Box(3.0, 5.0, 21.0, 40.0),)))
+    assert [item.cropped for item in await bench.items()] == [False]
 
 
 async def test_a_frame_without_motion_is_not_attached_to_its_batch() -> None:
@@ -378,15 +435,12 @@ async def test_a_frame_without_motion_is_not_attached_to_its_batch() -> None:
     assert (batch.items[0].outcome, batch.items[0].attached, batch.frames) == ("empty", None, b"")
 
 
-async def test_a_frame_is_not_attached_to_its_batch_if_the_record_would_become_too_large(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    small, large = picture(80), picture(90)
-    pixel_bytes = 16 * 16 * 3
-    monkeypatch.setattr(stage_module, "MAX_PIXEL_BYTES", pixel_bytes + len(small))
+async def test_a_frame_that_does_not_fit_into_a_record_travels_as_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = picture(80)
+    monkeypatch.setattr(stage_module, "MAX_PIXEL_BYTES", len(small))
     bench = PrepareBench.of(pipeline("cascade", then=THEN, max_items=4))
-    for seq, image in enumerate([small, large + bytes(9)]):
+    for seq, image in enumerate([small, picture(80) + bytes(9)]):
         await bench.give(frame(seq, image=image))
     ((_, batch),) = await bench.batches()
     assert batch.attached_frames() == [small, b""]
-    assert [item.outcome for item in batch.items] == ["classify", "classify"]
+    assert [item.cropped for item in batch.items] == [False, True]

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.exceptions import CutShort, FrameError, TooLarge, TooManyScans, Undecodable, WrongSize
-from stream.prepare import picture
+from ingest import picture
+from ingest.contract.crop import CropWindow
+from ingest.contract.records import Box, Fit, Inner, Region
+from ingest.exceptions import CutShort, PictureError, TooLarge, TooManyScans, Undecodable, WrongSize
 
 SIZE = (64, 48)
 ENCODINGS = ["jpeg", "webp"]
@@ -105,11 +107,69 @@ def test_the_orientation_tag_of_a_picture_is_ignored() -> None:
 
 
 @given(st.sampled_from(VARIANTS), st.data())
-def test_pictures_with_damaged_bytes_raise_only_frame_errors(variant: tuple[str, bytes], data: st.DataObject) -> None:
+def test_damaged_pictures_raise_only_picture_errors(variant: tuple[str, bytes], data: st.DataObject) -> None:
     encoding, good = variant
     broken = bytearray(good)
     for _ in range(data.draw(st.integers(0, 4))):
         broken[data.draw(st.integers(0, 40))] = data.draw(st.integers(0, 255))
     cut = bytes(broken[: data.draw(st.integers(0, len(broken)))])
-    with contextlib.suppress(FrameError):
+    with contextlib.suppress(PictureError):
         picture.check(cut, encoding, SIZE)
+
+
+def window(left: int, top: int, right: int, bottom: int, inner: tuple[int, int]) -> CropWindow:
+    box = Box(left, top, right, bottom)
+    return CropWindow(Region(box, Fit(1, 1, 0, 0), Inner(0, 0, *inner)), left, top, right, bottom)
+
+
+@pytest.mark.parametrize(
+    ("found", "reduction"),
+    [
+        ([window(0, 0, 1920, 1080, (416, 234))], 4),
+        ([window(0, 0, 1280, 720, (416, 234))], 2),
+        ([window(0, 0, 768, 432, (416, 234))], 1),
+        ([window(0, 0, 1920, 1080, (64, 64))], 8),
+        ([window(0, 0, 1920, 1080, (416, 416))], 2),  # the height has fewer pixels to spare than the width
+        ([window(8, 0, 1920, 1080, (64, 64))], 8),
+        ([window(4, 0, 1920, 1080, (64, 64))], 4),
+        ([window(1, 0, 1920, 1080, (64, 64))], 1),
+        ([window(0, 0, 1919, 1080, (64, 64))], 1),  # an edge inside the frame on an odd pixel
+        ([window(0, 0, 1920, 1080, (64, 64)), window(0, 0, 100, 100, (64, 64))], 1),
+    ],
+)
+def test_a_picture_is_reduced_as_far_as_every_region_keeps_as_many_pixels_as_the_model_needs(
+    found: list[CropWindow], reduction: int
+) -> None:
+    assert picture.reduction_for(found, "jpeg", (1920, 1080)) == reduction
+    assert picture.reduction_for(found, "webp", (1920, 1080)) == 1
+
+
+def test_the_last_pixels_of_an_odd_frame_belong_to_the_reduced_picture() -> None:
+    size = (131, 77)
+    whole = window(0, 0, *size, (32, 18))
+    assert picture.reduction_for([whole], "jpeg", size) == 4
+    image = picture.pixels(encoded("jpeg", size), "jpeg", size, 4)
+    assert image.shape == (20, 33, 3)
+    assert picture.draw(image, whole, "bgr", reduction=4).shape == (18, 32, 3)
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+@pytest.mark.parametrize("colour", ["bgr", "rgb"])
+def test_a_picture_is_drawn_into_a_part_of_an_array(colour: str, reduction: int) -> None:
+    size, part = (64, 48), window(8, 16, 40, 48, (8, 8))
+    image = picture.pixels(encoded("jpeg", size), "jpeg", size, reduction)
+    slot = np.full((20, 30, 3), 7, np.uint8)
+    picture.draw(image, part, colour, reduction=reduction, into=slot[4:12, 5:13])
+    assert np.array_equal(slot[4:12, 5:13], picture.draw(image, part, colour, reduction=reduction))
+    slot[4:12, 5:13] = 7
+    assert (slot == 7).all()
+
+
+def test_a_reduced_picture_is_closer_to_the_mean_of_its_pixels_than_a_full_one() -> None:
+    size = (512, 384)
+    noise = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    full, whole = picture.pixels(data, "jpeg", size), window(0, 0, *size, (64, 48))
+    mean = cv2.resize(full, (64, 48), interpolation=cv2.INTER_AREA).astype(int)
+    reduced = picture.draw(picture.pixels(data, "jpeg", size, 8), whole, "bgr", reduction=8)
+    assert np.abs(reduced - mean).mean() < np.abs(picture.draw(full, whole, "bgr") - mean).mean() / 4
