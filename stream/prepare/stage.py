@@ -24,6 +24,9 @@ from stream.runner.processor import ParkingProcessor, Work
 
 ENGINES = "engines"
 """Name of the engine nodes' consumer group."""
+USUAL_BATCHES = 8
+"""Maximum number of batches per partition that wait for the engines while engine nodes keep up. While more batches
+wait, ``prepare`` collects frames, because a batch of several frames costs less per frame."""
 MAX_WAITING_BATCHES = 512
 """Maximum number of batches per partition that wait for the engines: at most 3 GiB of the 4 GiB that the topic
 retains per partition. An engine node needs minutes to process this number of batches."""
@@ -46,7 +49,7 @@ class PrepareStage:
         source, self.target = _TOPICS[lane]
         self.name = f"prepare-{lane}"
         self.topics = (source,)
-        self.downstream = Downstream(ENGINES, self.target, MAX_WAITING_BATCHES)
+        self.downstream = Downstream(ENGINES, self.target, USUAL_BATCHES, MAX_WAITING_BATCHES)
         self.clock = clock or SystemClock()
         self.configure(config)
 
@@ -91,6 +94,10 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     def tick(self) -> Sequence[Work]:
         """Close the batches whose maximum delay has passed."""
         return self._batcher.due()
+
+    def idle(self) -> Sequence[Work]:
+        """Close all batches. While engine nodes keep up, no frame waits for others."""
+        return self._batcher.flush()
 
     def flush(self) -> Sequence[Work]:
         """Close all batches."""

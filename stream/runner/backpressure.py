@@ -17,12 +17,14 @@ CHECK_LAG_S = 5.0
 
 
 class Downstream(NamedTuple):
-    """The consumer group that reads the output of a stage on ``topic``, and the group's maximum lag per partition."""
+    """The consumer group that reads a stage's output on ``topic``, and limits of the group's lag per partition."""
 
     group: str
     topic: str
+    usual_lag: int
+    """Maximum lag in records at which the group keeps up, so that the stage writes each record at once."""
     max_lag: int
-    """Maximum lag, in records."""
+    """Maximum lag in records at which the stage processes further records."""
 
 
 @runtime_checkable

@@ -291,6 +291,7 @@ class Runner:
             before, held = held, pressure.held(lags)
             for tp, loop in self._loops.items():
                 loop.hold(tp.partition in held)
+                loop.behind = lags.get(tp.partition, 0) > downstream.usual_lag
             if held != before:
                 event = "partitions_held_back" if held else "partitions_released"
                 _log.warning(event, partitions=sorted(held), group=downstream.group)

@@ -94,6 +94,8 @@ class PartitionLoop:
         self._paused = False
         self.held = False
         """Whether processing is suspended, because the readers of the output lag behind."""
+        self.behind = False
+        """Whether the readers of the output lag behind, so that the processor collects records before it writes."""
         self._tracker: AckTracker | None = None
         self._last_fed = -1
         self._writes: asyncio.Queue[tuple[Work, list[Awaitable[Any]]] | None] = asyncio.Queue()
@@ -211,14 +213,16 @@ class PartitionLoop:
     async def _step(self, processor: Processor, tracker: AckTracker) -> Sequence[Work]:
         """Process the next record, or call ``tick`` if the deadline has passed, and return the resulting work.
 
-        Wait if there is no record and the deadline has not passed.
+        If there is no record and the deadline has not passed, return the processor's idle work, or wait.
         """
         deadline = processor.deadline
         if deadline is not None and deadline <= self._shared.clock.monotonic():
             return await self._in_pool(processor.tick)
         if self.held or not self._queue:
-            await self._wait(deadline)
-            return ()
+            works = () if self.held or self.behind or self._in_flight_bytes else processor.idle()
+            if not works:
+                await self._wait(deadline)
+            return works
         record = self._take()
         await self._check_gap(tracker.next, record.offset)
         if not tracker.deliver(record.offset):
@@ -303,3 +307,5 @@ class PartitionLoop:
             self._tracker.finish(work.done)
             self._in_flight_bytes.popleft()
             self._acknowledged.set()
+            if not self._in_flight_bytes:
+                self._arrived.set()  # the processor may be idle now

@@ -41,8 +41,8 @@ class Work:
 class Processor(abc.ABC):
     """The state of one partition. The methods are never called concurrently, but may run in a worker thread.
 
-    A processor that holds records back overrides ``tick``, ``flush`` and ``deadline``. An exception from any method
-    ends the process.
+    A processor that holds records back overrides ``tick``, ``idle``, ``flush`` and ``deadline``. An exception from
+    any method ends the process.
     """
 
     @abc.abstractmethod
@@ -56,6 +56,14 @@ class Processor(abc.ABC):
 
     def flush(self) -> Sequence[Work]:
         """Return all work that is held back. This method is called when the process stops."""
+        return ()
+
+    def idle(self) -> Sequence[Work]:
+        """Return the work that waits only to be written together with later records.
+
+        This method is called in the event loop's thread, when no record waits, the broker has acknowledged all
+        earlier output, and the readers of the output keep up. It must be fast.
+        """
         return ()
 
     @property

@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 
 from ingest import picture as encoded_picture
 from ingest.contract import headers as h
-from ingest.contract.codec import encode
+from ingest.contract.codec import decode, encode
 from ingest.contract.crop import CropWindow
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Box, Heartbeat, WithheldInterval
+from ingest.contract.records import Batch, Box, Heartbeat, WithheldInterval
 from ingest.contract.topics import BATCHES_LATE, FRAMES
 from ingest.site import PipelineConfig, SecondModelConfig
 from ingest.site.topic.view import Config
@@ -444,3 +444,13 @@ async def test_a_frame_that_does_not_fit_into_a_record_travels_as_pixels(monkeyp
     ((_, batch),) = await bench.batches()
     assert batch.attached_frames() == [small, b""]
     assert [item.cropped for item in batch.items] == [False, True]
+
+
+async def test_an_idle_processor_closes_its_open_batches() -> None:
+    bench = PrepareBench.of(FULL)
+    await bench.give(frame(0))
+    await bench.runner.run()
+    part = bench.runner._parts[bench.tp]
+    (work,) = part.processor.idle()
+    assert [item.seq for record in work.records for item in decode(Batch, record.value).items] == [0]
+    assert part.processor.idle() == []

@@ -13,7 +13,7 @@ from stream.analyse.stage import AnalyseStage
 from stream.prepare.stage import PrepareStage
 from stream.runner.backpressure import BackPressure, BackPressured, Downstream, downstream_lags
 
-DOWNSTREAM = Downstream("engines", BATCHES, 10)
+DOWNSTREAM = Downstream("engines", BATCHES, 2, 10)
 
 
 def test_a_partition_waits_when_its_downstream_lag_exceeds_the_maximum_until_half_of_it() -> None:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ingest.contract.topics import FRAMES
+from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.service import EXIT_FAILED
 from stream.exceptions import RunnerError
 from stream.runner import loop
+from stream.runner.backpressure import Downstream
 from stream.runner.echo import EchoProcessor, EchoStage
 from stream.runner.loop import Runner
 from stream.runner.partition import OPEN_AT_ONCE
@@ -150,3 +151,21 @@ def test_a_restarted_static_group_member_keeps_its_client_id() -> None:
     )
     assert first == second == f"{EchoStage.name}-local"
     assert other != first
+
+
+async def test_a_partition_is_behind_while_the_readers_of_its_output_have_more_records_left_than_usual(
+    rig: RunnerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECK_LAG_S", 0.0)
+    monkeypatch.setattr(rig.stage, "downstream", Downstream("engines", BATCHES, 2, 100), raising=False)
+    await rig.assign()
+    for partition, count in ((0, 2), (1, 3)):
+        for _ in range(count):
+            await rig.log.produce(Outgoing(BATCHES, partition, b""))
+    checking = asyncio.create_task(rig.runner._hold_back())
+    await until(lambda: rig.runner._loops[TopicPartition(FRAMES, 1)].behind)
+    assert not rig.runner._loops[TopicPartition(FRAMES, 0)].behind
+    writer = await rig.log.writer("engines-1")
+    await writer.write([], "engines", {TopicPartition(BATCHES, 1): 1})
+    await until(lambda: not rig.runner._loops[TopicPartition(FRAMES, 1)].behind)
+    checking.cancel()

@@ -98,6 +98,45 @@ async def test_held_back_records_are_written_at_their_deadline_even_without_new_
     await until(lambda: len(rig.sent) == 2)
 
 
+class WritesWhenIdle(EchoStage):
+    """A stage that holds ten records back for a minute, but none while it is idle."""
+
+    def __init__(self) -> None:
+        super().__init__(hold=10, delay_s=60.0)
+
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
+        processor = await super().open(tp, position, log)
+        processor.idle = processor.flush  # type: ignore[method-assign]
+        return processor
+
+
+async def test_held_back_records_are_written_at_once_if_no_record_waits(rigs: Make) -> None:
+    rig = rigs(WritesWhenIdle())
+    rig.offer(0, 3)
+    await until(lambda: len(rig.sent) == 3)
+
+
+async def test_records_are_held_back_until_earlier_output_is_acknowledged(rigs: Make) -> None:
+    rig = rigs(WritesWhenIdle())
+    rig.offer(0, 1)
+    await until(lambda: len(rig.sent) == 1)
+    rig.offer(1, 3)
+    await until(lambda: rig.loop.fed == 3 and not rig.loop.queued)
+    assert (len(rig.sent), rig.loop.busy) == (1, 1)
+    rig.member.acknowledge(0)
+    await until(lambda: len(rig.sent) == 3)
+
+
+async def test_records_are_held_back_while_the_readers_of_the_output_lag_behind(rigs: Make) -> None:
+    rig = rigs(WritesWhenIdle())
+    rig.loop.behind = True
+    rig.offer(0, 9)
+    await until(lambda: rig.loop.fed == 9 and not rig.loop.busy)
+    assert rig.sent == []
+    rig.offer(9, 10)
+    await until(lambda: len(rig.sent) == 10)
+
+
 async def test_records_held_back_for_a_sensor_window_do_not_count_as_work_for_the_watchdog(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=3, delay_s=60.0))
     rig.offer(0, 2)
