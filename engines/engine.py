@@ -40,7 +40,7 @@ SPEED_TOLERANCE = 1.03
 """A batch size and the fastest batch size count as equally fast if the ratio of their times per image is at most
 ``SPEED_TOLERANCE``. A difference of up to 3 % is measurement noise. Of the sizes that count as equally fast, the
 largest is used, because the largest size needs the fewest engine calls."""
-HOPELESS = 1.05
+HOPELESS = 1.2
 """If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.
 
 The buffers of a large batch take much memory: 80 MB for each batch of eight images of YOLOX-nano that a CPU computes.
