@@ -183,17 +183,17 @@ class Engine(ABC):
     def begin_warm_up(self) -> None:
         """Do the first part of ``warm_up``: run single images and one batch of two, and set ``batch_size`` to 1."""
         self._batch_size = 1
-        self.warm_up_s = {1: self._timed_run(1)}
         self._run_black(min(2, self.model.manifest.max_batch))
+        self.warm_up_s = {1: self._run_black(1)}
 
     def finish_warm_up(self) -> None:
-        """Do the second part of ``warm_up``: time the larger sizes, and set ``batch_size`` to the fastest size.
+        """Do the second part of ``warm_up``: time all sizes, and set ``batch_size`` to the fastest size.
 
         Finally run every size up to ``batch_size`` once, because many backends prepare an input shape at its first
         use. If ``WARMS_UP_BESIDE_WORK`` is set, other threads may run batches meanwhile.
         """
-        seconds_per_image = dict(self.warm_up_s)
-        for size in warm_up_sizes(self.model.manifest.max_batch)[1:]:
+        seconds_per_image: dict[int, float] = {}
+        for size in warm_up_sizes(self.model.manifest.max_batch):
             seconds_per_image[size] = self._timed_run(size) / size
             if seconds_per_image[size] > HOPELESS * min(seconds_per_image.values()):
                 break
@@ -315,17 +315,13 @@ class Engine(ABC):
             raise EngineStateError(f"the batch slot is {slot.state}: expected {' or '.join(states)}")
 
     def _timed_run(self, size: int) -> float:
-        """Run a batch of black images ``TIMED_RUNS`` times, and return the shortest time in s."""
-        durations_s = []
+        """Run a batch of black images once untimed and ``TIMED_RUNS`` times, and return the shortest time in s."""
         self._run_black(size)
-        for _ in range(TIMED_RUNS):
-            started_s = time.perf_counter()
-            self._run_black(size)
-            durations_s.append(time.perf_counter() - started_s)
-        return min(durations_s)
+        return min(self._run_black(size) for _ in range(TIMED_RUNS))
 
-    def _run_black(self, size: int) -> None:
-        """Run a batch of ``size`` black images, and check the outputs."""
+    def _run_black(self, size: int) -> float:
+        """Run a batch of ``size`` black images, check the outputs, and return the time in s for which the batch was
+        computed, without its wait for other batches."""
         with self.slot() as slot:
             slot.pixels[:size] = 0
             for name, array in self.run(slot, size).items():
@@ -334,6 +330,7 @@ class Engine(ABC):
                         f"model {self.model.manifest.id}: output {name} has shape {array.shape} for {size} black "
                         f"images: expected {size} rows of finite numbers"
                     )
+            return slot.compute_s
 
     def _make_slot(self, shape: tuple[int, int, int, int]) -> Slot:
         """Return a slot for the model that has just been loaded. A GPU backend allocates pinned memory."""

@@ -11,7 +11,7 @@ import pytest
 
 from engines import backends
 from engines.backends.fake import FakeEngine
-from engines.engine import Engine, Images, best_batch_size, warm_up_sizes
+from engines.engine import ComputeClock, Engine, Images, best_batch_size, warm_up_sizes
 from engines.exceptions import BadBatch, DeviceLost, EngineStateError, ModelLoadFailed
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
@@ -173,6 +173,15 @@ class EngineContract:
             engine.infer(self.images(1))
         engine.load(model)
         engine.infer(self.images(1))
+
+
+def test_the_warm_up_uses_computing_times_without_waits_for_other_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    engine.load(Repository(MODELS).open("regions"))
+    monkeypatch.setattr(ComputeClock, "finished", lambda *_: 0.25)
+    engine.warm_up()
+    assert set(engine.warm_up_s.values()) == {0.25}
+    assert engine.batch_size == 32
 
 
 class FileEngineContract(EngineContract):
