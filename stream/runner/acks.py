@@ -28,17 +28,17 @@ class Arrivals:
     def __init__(self, assignment: int) -> None:
         self.due = FetchNumber(assignment, 0)
 
-    def take(self, number: FetchNumber) -> bool:
-        """Note that a fetched record has arrived.
+    def take(self, first: FetchNumber, count: int = 1) -> bool:
+        """Note that ``count`` fetched records have arrived, the first of which has the number ``first``.
 
-        Return False for a record of another assignment, which must not be processed. Raise RecordsLost if an earlier
+        Return False for records of another assignment, which must not be processed. Raise RecordsLost if an earlier
         record did not arrive.
         """
-        if number.assignment != self.due.assignment:
+        if first.assignment != self.due.assignment:
             return False
-        if number != self.due:
-            raise RecordsLost(self.due.number, number.number)
-        self.due = FetchNumber(number.assignment, number.number + 1)
+        if first != self.due:
+            raise RecordsLost(self.due.number, first.number)
+        self.due = FetchNumber(first.assignment, first.number + count)
         return True
 
 

@@ -222,13 +222,17 @@ class Runner:
         """Return why this member is not ready; empty once it has joined the consumer group."""
         return "" if self._joined else f"the consumer group {self._stage.name} has not been joined"
 
-    def deliver(self, record: LogRecord, number: FetchNumber) -> None:
-        """Put one fetched record into the queue of its partition. Never block."""
-        loop = self._loops.get(TopicPartition(record.topic, record.partition))
+    def deliver(self, records: Sequence[LogRecord], first: FetchNumber) -> None:
+        """Put records that were fetched together into the queue of their partition. Never block.
+
+        ``first`` is the fetch number of the first record.
+        """
+        tp = TopicPartition(records[0].topic, records[0].partition)
+        loop = self._loops.get(tp)
         if loop is not None:
-            loop.offer(record, number)
+            loop.offer(records, first)
         elif not self._stopping and not self._member.rebalancing:
-            self.failed(RunnerError(f"a record of {record.topic}[{record.partition}] arrived, which is not assigned"))
+            self.failed(RunnerError(f"records of {tp.topic}[{tp.partition}] arrived, which is not assigned"))
 
     def safe_position(self, tp: TopicPartition) -> int | None:
         """Return the offset at which a restart must begin to read a partition; None while that offset is unknown."""

@@ -1,5 +1,5 @@
-"""The loop of one partition: pass records to the processor, write the processor's output, and advance the position
-that may be committed."""
+"""The loop of one partition: pass chunks of records to the processor, write the processor's output, and advance the
+position that may be committed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain
 from stream.metrics import StreamMetrics
+from stream.runner import chunk
 from stream.runner.acks import AckTracker, Arrivals, FetchNumber
 from stream.runner.processor import Processor, Stage, Work
 
@@ -86,6 +87,7 @@ class PartitionLoop:
         self.fed = 0
         """Number of records that the processor has received."""
         self._shared = shared
+        self._max_gap = MAX_MARKERS if tp.topic == RESULTS else 0
         self._arrivals = Arrivals(assignment)
         self._queue: deque[LogRecord] = deque()
         self._queued_bytes = 0
@@ -134,20 +136,24 @@ class PartitionLoop:
         """
         return len(self._in_flight_bytes) + self._calls
 
-    def offer(self, record: LogRecord, number: FetchNumber) -> None:
-        """Queue a record. Never block: a full queue still accepts the record, and pauses fetching."""
-        if self._draining or not self._is_due(number):
+    def offer(self, records: Sequence[LogRecord], first: FetchNumber) -> None:
+        """Queue records that were fetched together. Never block: a full queue still accepts records, and pauses
+        fetching.
+
+        ``first`` is the fetch number of the first record.
+        """
+        if self._draining or not self._are_due(first, len(records)):
             return
-        self._queue.append(record)
-        self._queued_bytes += len(record.value)
+        self._queue.extend(records)
+        self._queued_bytes += sum(len(record.value) for record in records)
         self._arrived.set()
         if len(self._queue) >= QUEUE_RECORDS or self._queued_bytes >= QUEUE_BYTES:
             self._paused = True
             self._shared.member.pause(self.tp)
 
-    def _is_due(self, number: FetchNumber) -> bool:
+    def _are_due(self, first: FetchNumber, count: int) -> bool:
         try:
-            return self._arrivals.take(number)
+            return self._arrivals.take(first, count)
         except RecordsLost as error:
             self._shared.failed(error, self.tp, self._last_fed)
             return False
@@ -211,7 +217,8 @@ class PartitionLoop:
             await self._write(work)
 
     async def _step(self, processor: Processor, tracker: AckTracker) -> Sequence[Work]:
-        """Process the next record, or call ``tick`` if the deadline has passed, and return the resulting work.
+        """Process the next chunk of records, or call ``tick`` if the deadline has passed, and return the resulting
+        work.
 
         If there is no record and the deadline has not passed, return the processor's idle work, or wait.
         """
@@ -223,15 +230,34 @@ class PartitionLoop:
             if not works:
                 await self._wait(deadline)
             return works
-        record = self._take()
-        await self._check_gap(tracker.next, record.offset)
-        if not tracker.deliver(record.offset):
-            return ()
-        self._last_fed = record.offset
-        self.fed += 1
-        self._shared.metrics.records.inc()
-        with self._shared.metrics.process.time():
-            return await self._in_pool(processor.process, record)
+        records = chunk.without_gap(self._queue, self._max_gap)
+        await self._check_gap(tracker.next, records[0].offset)
+        works, count = await self._in_pool(self._process, processor, records)
+        for record in records[:count]:
+            tracker.deliver(record.offset)
+        self._remove(count)
+        return chunk.joined(works)
+
+    def _process(self, processor: Processor, records: Sequence[LogRecord]) -> tuple[list[Work], int]:
+        """Process records until ``CHUNK_S`` has passed. Return the resulting work and the number of processed
+        records."""
+        clock, observe = self._shared.clock, self._shared.metrics.process.observe
+        works: list[Work] = []
+        count = 0
+        began = now = clock.monotonic()
+        for record in records:
+            if self._draining or self.held:
+                break
+            self._last_fed = record.offset
+            self.fed += 1
+            works += processor.process(record)
+            count += 1
+            before, now = now, clock.monotonic()
+            observe(now - before)
+            if now - began >= chunk.CHUNK_S:
+                break
+        self._shared.metrics.records.inc(count)
+        return works, count
 
     async def _check_gap(self, expected: int, found: int) -> None:
         """Count records that retention deleted before they were read.
@@ -243,18 +269,18 @@ class PartitionLoop:
         if found < expected:
             await commit(self._shared.log, self._shared.stage.name, self.tp, BEYOND_EVERY_END)
             raise TopicCreatedAgain(*self.tp, expected, found)
-        if found - expected > (MAX_MARKERS if self.tp.topic == RESULTS else 0):
+        if found - expected > self._max_gap:
             expired = await expired_between(self._shared.log, self._shared.stage.name, self.tp, expected, found)
             self._shared.metrics.expired_unread.inc(expired)
 
-    def _take(self) -> LogRecord:
-        record = self._queue.popleft()
-        self._queued_bytes -= len(record.value)
+    def _remove(self, count: int) -> None:
+        """Remove processed records from the queue, which is empty if the loop is draining."""
+        for _ in range(min(count, len(self._queue))):
+            self._queued_bytes -= len(self._queue.popleft().value)
         roomy = len(self._queue) <= QUEUE_RECORDS // 2 and self._queued_bytes <= QUEUE_BYTES // 2
         if self._paused and roomy:
             self._paused = False
             self._shared.member.resume(self.tp)
-        return record
 
     async def _wait(self, deadline: float | None) -> None:
         self._arrived.clear()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
+from typing import NamedTuple
+
+import numpy as np
 
 from ingest.contract.records import GOOD, Event, Readings
 from ingest.site import SensorConfig
 from stream.epochs import Admission, EpochGate
 from stream.events import make_event
 from stream.sense.rule import SensorRule, WindowWatch
-from stream.sense.windows import ReadingWindow, TumblingWindows
+from stream.sense.windows import Column, ReadingWindow, TumblingWindows
 
 _TICK_NS = 1000
 """Maximum rounding error in ns of a deadline, which is a float in seconds. A monotonic time as a float has a
@@ -41,36 +45,52 @@ class Cleaner:
         """The present epoch, -1 before the first reading."""
         return self._gate.present
 
-    def clean(self, readings: Readings, written_ms: int) -> list[tuple[int, float]]:
-        """Return the readings that are not dropped, as (Unix ns, value).
+    def clean(self, readings: Readings, written_ms: int) -> Column:
+        """Return the readings that are not dropped.
 
         ``written_ms`` is the Unix time in ms at which the record of the readings was written.
         """
-        kept: list[tuple[int, float]] = []
         before = self._gate.last(readings.epoch)
         admission = self._gate.admit(
             readings.epoch, readings.last_seq, written_ms * 1_000_000, sensor=readings.sensor
         )
-        rows = zip(readings.times_ns, readings.values, readings.quality, strict=True)
-        for seq, (at_ns, value, quality) in enumerate(rows, readings.seq):
-            if seq <= before:
-                reason = "repeat"
-            elif admission is Admission.LOWER:
-                reason = "old-epoch"
-            else:
-                reason = self._reason(value, quality)
-            if reason:
-                self.dropped[reason] += 1
-            else:
-                kept.append((at_ns, value))
-        return kept
+        repeats = min(max(before + 1 - readings.seq, 0), len(readings.values))
+        self._drop("repeat", repeats)
+        column = Column(readings.times_ns[repeats:], readings.values[repeats:])
+        if admission is Admission.LOWER:
+            self._drop("old-epoch", len(column.values))
+            return Column((), ())
+        quality = readings.quality[repeats:]
+        return column if self._are_usable(column.values, quality) else self._filtered(column, quality)
 
-    def _reason(self, value: float, quality: int) -> str:
-        if quality != GOOD:
-            return "suspect"
-        if not self._low <= value <= self._high:  # NaN is outside of every range
-            return "range"
-        return ""
+    def _are_usable(self, values: Sequence[float], quality: Sequence[int]) -> bool:
+        """Return whether no reading must be dropped. Also return False for a value of NaN, whose sum is NaN."""
+        if not values:
+            return True
+        return (
+            not any(quality) and not math.isnan(sum(values)) and self._low <= min(values) <= max(values) <= self._high
+        )
+
+    def _filtered(self, column: Column, quality: Sequence[int]) -> Column:
+        """Drop suspect readings and readings outside of the sensor's range."""
+        good, values = np.array(quality) == GOOD, np.array(column.values)
+        in_range = (self._low <= values) & (values <= self._high)  # NaN is outside of every range
+        kept = (good & in_range).tolist()
+        self._drop("suspect", int(np.count_nonzero(~good)))
+        self._drop("range", int(np.count_nonzero(good & ~in_range)))
+        return Column(tuple(compress(column.times_ns, kept)), tuple(compress(column.values, kept)))
+
+    def _drop(self, reason: str, count: int) -> None:
+        if count:
+            self.dropped[reason] += count
+
+
+class SensorCounts(NamedTuple):
+    """Dropped readings by reason, late readings by rule name, and restarts of windows by rule name. No count is 0."""
+
+    dropped: Mapping[str, int]
+    late: Mapping[str, int]
+    set_back: Mapping[str, int]
 
 
 class SensorWatch:
@@ -100,12 +120,18 @@ class SensorWatch:
         self._reported.pop(rule.name, None)
         return rule, TumblingWindows(rule.window_s), rule.watch(self._sensor, self._config)
 
-    def counts(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        """Return three counts: dropped readings by reason, late readings by rule name, and restarts of windows by
-        rule name."""
-        late = Counter({rule.name: windows.late for rule, windows, _ in self._watches})
-        set_back = Counter({rule.name: windows.set_back for rule, windows, _ in self._watches})
-        return self._cleaner.dropped.copy(), late, set_back
+    def take_counts(self) -> SensorCounts:
+        """Return the counts since the last call."""
+        counts = SensorCounts(
+            self._cleaner.dropped,
+            {rule.name: windows.late for rule, windows, _ in self._watches if windows.late},
+            {rule.name: windows.set_back for rule, windows, _ in self._watches if windows.set_back},
+        )
+        if any(counts):
+            self._cleaner.dropped = Counter()
+            for _, windows, _ in self._watches:
+                windows.late = windows.set_back = 0
+        return counts
 
     def step(self, readings: Readings, written_ms: int, now_s: float) -> list[Event]:
         """Process the readings of the next record, and return the events that the sensor's rules emit.
@@ -116,8 +142,8 @@ class SensorWatch:
         before = self._cleaner.epoch
         kept = self._cleaner.clean(readings, written_ms)
         restarted = before not in (-1, self._cleaner.epoch)
-        if kept:
-            self._latest = kept[-1][0], now_s
+        if kept.values:
+            self._latest = kept.times_ns[-1], now_s
         events: list[Event] = []
         for rule, windows, watch in self._watches:
             if restarted:

@@ -21,7 +21,7 @@ from stream.metrics import SenseMetrics
 from stream.readback import HistoryPoint, tail, written_since
 from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Work
 from stream.sense.rule import SensorRule
-from stream.sense.sensor import SensorWatch
+from stream.sense.sensor import SensorCounts, SensorWatch
 
 _log = logs.get("stream.sense")
 
@@ -100,6 +100,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         self._metrics = metrics
         self._clock = clock
         self._sensors: dict[str, SensorWatch] = {}
+        self._deadlines: dict[str, float] = {}
         self.reported: frozenset[str] = frozenset()
         """Ids of events that an earlier owner has written, and that must not be written again."""
         self._in_force = config
@@ -118,21 +119,28 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
             self._rules[rule.sensor].append(rule)
         for name, sensor in self._sensors.items():
             sensor.use(self._configs.get(name), self._rules.get(name, ()))
+            self._note_deadline(name)
 
     @property
     def deadline(self) -> float | None:
         """Monotonic time in seconds at which the next window of a silent sensor must be evaluated; None if no window
         waits."""
-        return min((due for watch in self._sensors.values() if (due := watch.deadline) is not None), default=None)
+        return min(self._deadlines.values(), default=None)
+
+    def _note_deadline(self, name: str) -> None:
+        """Record the deadline of a sensor, whose state has changed."""
+        deadline = self._sensors[name].deadline
+        if deadline is not None:
+            self._deadlines[name] = deadline
+        else:
+            self._deadlines.pop(name, None)
 
     def tick(self) -> Sequence[Work]:
         """Return the events of windows that no reading has closed in time. The returned ``Work`` objects finish no
         offset."""
         self._follow()
         now_s = self._clock.monotonic()
-        due = [
-            name for name, watch in self._sensors.items() if watch.deadline is not None and watch.deadline <= now_s
-        ]
+        due = [name for name, deadline in self._deadlines.items() if deadline <= now_s]
         works = [Work(self._outgoing(self._ticked(name, now_s), name)) for name in due]
         return [work for work in works if work.records]
 
@@ -144,6 +152,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         except Exception as error:  # a rule of another package failed: no record is the cause, so none can be parked
             _log.error("sensor_window_failed", sensor=name, error=repr(error)[:MAX_ERROR_CHARS])
             return []
+        finally:
+            self._note_deadline(name)
 
     @property
     def longest_s(self) -> float:
@@ -171,8 +181,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         causes an error is already a dead letter.
         """
         try:
-            readings = decode(Readings, record.value)
-            self._sensor(readings.sensor).step(readings, record.timestamp_ms, self._clock.monotonic())
+            self._advance(decode(Readings, record.value), record.timestamp_ms)
         except MemoryError:
             raise
         except Exception:
@@ -189,21 +198,23 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def _step(self, readings: Readings, written_ms: int) -> list[Event]:
         """Process readings, and add dropped and late readings and restarts of windows to the metrics."""
-        sensor = self._sensor(readings.sensor)
-        before = sensor.counts()
-        events = sensor.step(readings, written_ms, self._clock.monotonic())
-        dropped, late, restarted = (now - then for now, then in zip(sensor.counts(), before, strict=True))
-        if restarted:
+        events, (dropped, late, set_back) = self._advance(readings, written_ms)
+        if set_back:
             _log.warning(
-                "sensor_clock_set_back", sensor=readings.sensor, rules=sorted(restarted), epoch=readings.epoch
+                "sensor_clock_set_back", sensor=readings.sensor, rules=sorted(set_back), epoch=readings.epoch
             )
-        self._metrics.count(readings.sensor, dropped, late, restarted)
+        self._metrics.count(readings.sensor, dropped, late, set_back)
         return events
 
-    def _sensor(self, name: str) -> SensorWatch:
-        if name not in self._sensors:
-            self._sensors[name] = SensorWatch(name, self._configs.get(name), self._rules.get(name, ()))
-        return self._sensors[name]
+    def _advance(self, readings: Readings, written_ms: int) -> tuple[list[Event], SensorCounts]:
+        name = readings.sensor
+        sensor = self._sensors.get(name)
+        if sensor is None:
+            sensor = self._sensors[name] = SensorWatch(name, self._configs.get(name), self._rules.get(name, ()))
+        try:
+            return sensor.step(readings, written_ms, self._clock.monotonic()), sensor.take_counts()
+        finally:
+            self._note_deadline(name)
 
     def _tail_s(self, sensor: str) -> float:
         """Return the length of the history that a sensor's rules need, in seconds."""
@@ -212,8 +223,10 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return max((rule.tail_s(interval_s) for rule in self._rules.get(sensor, ())), default=0.0) + MARGIN_S
 
     def _outgoing(self, events: Sequence[Event], sensor: str) -> tuple[Outgoing, ...]:
+        fresh = [event for event in events if event.id not in self.reported]
+        if not fresh:
+            return ()
         partition, key = partition_for(sensor, self._partitions), sensor.encode()
-        fresh = (event for event in events if event.id not in self.reported)
         return tuple(Outgoing(EVENTS, partition, encode_json(one), key=key, headers=h.CLOUD_EVENT) for one in fresh)
 
 

@@ -3,6 +3,8 @@
 A window ``[k·w, (k+1)·w)`` is closed by the first reading whose time exceeds the window's end by the allowed
 lateness. The result does not depend on how readings are grouped into records.
 
+Consecutive readings of the same window are added together, by loops that run in C.
+
 A sensor that falls silent sends no reading that closes its last window. The last window of a silent sensor is
 evaluated as soon as the sensor's clock has certainly passed the window's end. A window that is evaluated before a
 reading closes it stays open, so that readings delayed by a broken link still count.
@@ -10,8 +12,14 @@ reading closes it stays open, so that readings delayed by a broken link still co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from typing import NamedTuple
+
+import numpy as np
 
 ALLOWED_LATENESS_S = 1.0
 """Time in seconds after a window's end in which late readings still count. A sensor's readings arrive in order, so a
@@ -20,6 +28,13 @@ _LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
 """Number of consecutive late readings after which the sensor's clock has certainly been set back, or has returned
 from a wrong time. At ten readings per second, 30 late readings take three seconds."""
+
+
+class Column(NamedTuple):
+    """Readings of one sensor in the order of their arrival: their Unix times in ns, and their values."""
+
+    times_ns: Sequence[int]
+    values: Sequence[float]
 
 
 @dataclass
@@ -56,18 +71,17 @@ class TumblingWindows:
         """Note that the device was restarted. The next reading may come from a clock that was set back."""
         self._epoch_begins = True
 
-    def add(self, readings: Iterable[tuple[int, float]]) -> list[ReadingWindow]:
-        """Add readings, given as (Unix ns, value), and return the windows that these readings close, in order."""
+    def add(self, column: Column) -> list[ReadingWindow]:
+        """Add readings, and return the windows that these readings close, in order."""
         closed: list[ReadingWindow] = []
-        for at_ns, value in readings:
-            start_ns = at_ns - at_ns % self._length_ns
-            if self._is_late(start_ns):
-                self.late += 1
-                continue
-            window = self._open.setdefault(start_ns, ReadingWindow(start_ns))
-            window.count += 1
-            window.total += value
-            closed += self._close(at_ns)
+        for start_ns, (times_ns, values) in self._split(column):
+            late = self._count_late(start_ns, len(values))
+            self.late += late
+            if late < len(values):
+                window = self._open.setdefault(start_ns, ReadingWindow(start_ns))
+                window.count += len(values) - late
+                window.total = reduce(add, values[late:], window.total)
+                closed += self._close(max(times_ns[late:]))
         return closed
 
     @property
@@ -90,25 +104,44 @@ class TumblingWindows:
             window.seen = window.count
         return [replace(window) for window in found]
 
-    def _is_late(self, start_ns: int) -> bool:
-        """Return whether the window that a reading belongs to is already closed.
+    def _split(self, column: Column) -> Iterator[tuple[int, Column]]:
+        """Split a column wherever the next reading belongs to another window. Yield each part with the beginning of
+        its window."""
+        times_ns, values = column
+        if not times_ns:
+            return
+        first = min(times_ns) // self._length_ns
+        if first == max(times_ns) // self._length_ns:
+            yield first * self._length_ns, column
+            return
+        numbers = np.array(times_ns, np.int64) // self._length_ns
+        cuts = (np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()
+        for begin, end in pairwise((0, *cuts, len(times_ns))):
+            yield int(numbers[begin]) * self._length_ns, Column(times_ns[begin:end], values[begin:end])
 
-        If the sensor's clock has been set back, drop the open windows, which lie in the future of the corrected
-        clock, and return False.
+    def _count_late(self, start_ns: int, count: int) -> int:
+        """Return how many of the next ``count`` readings, which belong to the same window, arrive after their window
+        was closed.
+
+        The reading that shows that the sensor's clock has been set back is not late, and neither are the readings
+        after it. This reading drops the open windows, which lie in the future of the corrected clock.
         """
-        late = start_ns < self._closed_before_ns
-        self._late_in_a_row = self._late_in_a_row + 1 if late else 0
-        if late and (self._epoch_begins or self._late_in_a_row >= LATE_IN_A_ROW):
-            self._open.clear()
-            self._closed_before_ns = self._late_in_a_row = 0
-            self.set_back += 1
-            late = False
+        until_restart = 1 if self._epoch_begins else LATE_IN_A_ROW - self._late_in_a_row
         self._epoch_begins = False
-        return late
+        if start_ns >= self._closed_before_ns:
+            self._late_in_a_row = 0
+            return 0
+        if count < until_restart:
+            self._late_in_a_row += count
+            return count
+        self._open.clear()
+        self._closed_before_ns = self._late_in_a_row = 0
+        self.set_back += 1
+        return until_restart - 1
 
     def _close(self, now_ns: int) -> list[ReadingWindow]:
         bound_ns = now_ns - _LATENESS_NS - self._length_ns
-        done = sorted(start_ns for start_ns in self._open if start_ns <= bound_ns)
+        done = sorted([start_ns for start_ns in self._open if start_ns <= bound_ns])
         if done:
             self._closed_before_ns = done[-1] + self._length_ns
         return [self._open.pop(start_ns) for start_ns in done]

@@ -31,7 +31,7 @@ from ingest.kafka import settings as kafka
 from ingest.kafka.log import TopicPartition
 from ingest.kafka.settings import KafkaSettings
 from stream.runner.acks import FetchNumber
-from stream.runner.faust.fetching import ConsumerThread, NumberedRecord
+from stream.runner.faust.fetching import ConsumerThread, FetchedChunk
 
 POLL_S = 0.1
 """Maximum time in seconds that one fetch waits for records. A partition that is resumed during a fetch is fetched
@@ -112,10 +112,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=PAUSED_S)
         return await super()._wait_next_records(timeout)
 
-    def _to_message(self, tp: TP, record: NumberedRecord) -> Any:
-        number, fetched = record
-        message = super()._to_message(tp, fetched)
-        message.fetch_number = number
+    def _to_message(self, tp: TP, chunk: FetchedChunk) -> Any:
+        """Return one message for a whole chunk, because Faust takes 0.15 ms for a message."""
+        message = super()._to_message(tp, chunk.records[0])
+        message.chunk = chunk
         return message
 
     async def force_commit(self, topics: Iterable[Any] | None = None, start_new_transaction: bool = True) -> bool:

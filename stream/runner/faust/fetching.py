@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord
@@ -34,8 +34,12 @@ FETCH_BYTES = 8 * 1024 * 1024
 """Maximum bytes of one fetch from one broker. Decompression of a fetch takes twice this memory, and a larger limit
 does not make fetching faster."""
 
-NumberedRecord = tuple[FetchNumber, "ConsumerRecord[bytes, bytes]"]
-"""The fetch number of a record, and the record."""
+
+class FetchedChunk(NamedTuple):
+    """The records of one partition that one fetch has returned, and the fetch number of the first record."""
+
+    first: FetchNumber
+    records: list[ConsumerRecord[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -123,7 +127,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         active_partitions: set[TP],
         timeout: float | None = None,
         max_records: int | None = None,
-    ) -> dict[TP, list[NumberedRecord]]:
+    ) -> dict[TP, list[FetchedChunk]]:
         current = self._assignment()
         # Iterates over the begun partitions: Faust's thread may change the set of active ones meanwhile.
         begun = {tp for tp, b in self._begun.items() if b.kafka_assignment is current and tp in active_partitions}
@@ -134,15 +138,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             for tp, found in records.items():
                 consumer.seek(tp, found[0].offset)
             return {}
-        return {tp: self._numbered(self._begun[tp], found) for tp, found in records.items()}
+        return {tp: [self._numbered(self._begun[tp], found)] for tp, found in records.items() if found}
 
-    async def _fetch_nothing(self, consumer: AIOKafkaConsumer, seconds: float) -> dict[TP, list[NumberedRecord]]:
+    async def _fetch_nothing(self, consumer: AIOKafkaConsumer, seconds: float) -> dict[TP, list[FetchedChunk]]:
         """Wait for some seconds, and let aiokafka count the wait as a fetch, because the group expels a member that
         does not fetch."""
         with consumer._subscription.fetch_context():
             await asyncio.sleep(seconds)
         return {}
 
-    def _numbered(self, begun: _BegunPartition, records: list[ConsumerRecord[bytes, bytes]]) -> list[NumberedRecord]:
+    def _numbered(self, begun: _BegunPartition, records: list[ConsumerRecord[bytes, bytes]]) -> FetchedChunk:
         first, begun.fetched = begun.fetched, begun.fetched + len(records)
-        return [(FetchNumber(begun.assignment, number), record) for number, record in enumerate(records, first)]
+        return FetchedChunk(FetchNumber(begun.assignment, first), records)

@@ -13,24 +13,23 @@ from faust.tables import TableManager
 from faust.types import TP
 from mode import CrashingSupervisor
 
-from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
+from ingest.kafka.kafkalog import from_consumer
+from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.settings import SESSION_TIMEOUT_MS, KafkaSettings
 from stream.metrics import StreamMetrics
 from stream.runner.acks import FetchNumber
 from stream.runner.faust.driver import Transport, contract_tp
+from stream.runner.faust.fetching import FetchedChunk
 
 if TYPE_CHECKING:
     from stream.runner.loop import Runner
 
-Event = Any
-"""A ``faust.Event``, in which Faust delivers one record; the attribute ``message`` is the record itself."""
-
 COMMIT_INTERVAL_S = 0.3
 """Time in seconds between two commits. If a process is killed, the records finished since its last commit are
 processed again. Frequent commits are cheap, because a commit is one small request."""
-BUFFER_RECORDS = 1024
-"""Maximum number of records in Faust's buffer, from which records go to the queues of the partitions. The partition
-queues accept every record at once, so the buffer needs room only for the records of one fetch. If the buffer were
+BUFFER_CHUNKS = 1024
+"""Maximum number of chunks in Faust's buffer, from which records go to the queues of the partitions. The partition
+queues accept every record at once, so the buffer needs room only for the chunks of one fetch. If the buffer were
 full, Faust would pause for a second at a time."""
 
 
@@ -179,7 +178,7 @@ class FaustMember:
             broker_client_id=client_id,
             broker_commit_interval=COMMIT_INTERVAL_S,
             broker_session_timeout=SESSION_TIMEOUT_MS / 1000,
-            stream_buffer_maxsize=BUFFER_RECORDS,
+            stream_buffer_maxsize=BUFFER_CHUNKS,
             stream_wait_empty=False,  # the runner drains by itself; the next owner reads unfinished records again
             agent_supervisor=CrashingSupervisor,
             topic_allow_declare=False,
@@ -200,7 +199,8 @@ class FaustMember:
         @app.agent(channel, name=group, concurrency=1)  # type: ignore[untyped-decorator]
         async def read(stream: Any) -> None:
             async for event in stream.noack().events():
-                self._owner.deliver(to_record(settings, event), event.message.fetch_number)
+                chunk: FetchedChunk = event.message.chunk
+                self._owner.deliver([from_consumer(settings, record) for record in chunk.records], chunk.first)
 
         return app
 
@@ -214,17 +214,3 @@ class FaustMember:
 
     def _tp(self, tp: TopicPartition) -> TP:
         return TP(self._settings.topic(tp.topic), tp.partition)
-
-
-def to_record(settings: KafkaSettings, event: Event) -> LogRecord:
-    """Convert a Faust event to a record with its contract topic name. A missing value becomes empty bytes."""
-    message = event.message
-    return LogRecord(
-        topic=message.topic.removeprefix(settings.prefix),
-        partition=message.partition,
-        offset=message.offset,
-        key=message.key,
-        value=message.value or b"",
-        headers={name: value or b"" for name, value in dict(message.headers or ()).items()},
-        timestamp_ms=round((message.timestamp or 0.0) * 1000),
-    )

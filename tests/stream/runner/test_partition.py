@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,7 +17,7 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import SystemClock
 from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain, UnknownOffset
 from stream.metrics import StreamMetrics
-from stream.runner import partition
+from stream.runner import chunk, partition
 from stream.runner.acks import FetchNumber
 from stream.runner.echo import EchoProcessor, EchoStage
 from stream.runner.partition import PartitionLoop, Shared
@@ -26,6 +28,16 @@ PARTITION = TopicPartition(FRAMES, 0)
 ASSIGNMENT = 7
 
 
+class CountingPool(ThreadPoolExecutor):
+    """One worker thread that counts its calls."""
+
+    calls = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls += 1
+        return super().submit(*args, **kwargs)
+
+
 class LoopRig:
     """A partition loop with a fake member, a log in memory and one worker thread."""
 
@@ -33,7 +45,7 @@ class LoopRig:
         self.failures: list[tuple[BaseException, TopicPartition, int]] = []
         self.log = log or MemoryLog()
         self.member = FakeMember()
-        self.pool = ThreadPoolExecutor(1)
+        self.pool = CountingPool(1)
         shared = Shared(
             stage=stage,
             member=self.member,
@@ -51,12 +63,13 @@ class LoopRig:
         return self.member.sent
 
     def offer(self, first: int, last: int) -> None:
-        """Offer records as they are fetched from offset 0."""
-        for offset in range(first, last):
-            self.offer_one(offset, FetchNumber(ASSIGNMENT, offset))
+        """Offer the records from ``first`` up to but not including ``last``, as one fetch returns them."""
+        self.loop.offer(
+            [LogRecord(FRAMES, 0, o, None, b"%d" % o) for o in range(first, last)], FetchNumber(ASSIGNMENT, first)
+        )
 
     def offer_one(self, offset: int, number: FetchNumber) -> None:
-        self.loop.offer(LogRecord(FRAMES, 0, offset, None, b"%d" % offset), number)
+        self.loop.offer([LogRecord(FRAMES, 0, offset, None, b"%d" % offset)], number)
 
 
 @pytest.fixture
@@ -267,7 +280,8 @@ async def test_dropping_a_partition_finishes_records_already_acknowledged(rigs: 
     assert rig.loop.position == 2
 
 
-async def test_the_number_of_outputs_in_flight_is_bounded(rigs: Make) -> None:
+async def test_the_number_of_outputs_in_flight_is_bounded(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_S", 0.0)
     rig = rigs(EchoStage())
     rig.offer(0, partition.IN_FLIGHT_WORKS + 5)
     await until(lambda: len(rig.sent) == partition.IN_FLIGHT_WORKS and rig.loop.queued == 4)
@@ -279,6 +293,7 @@ async def test_output_bytes_in_flight_are_bounded_but_one_output_is_always_sent(
     rigs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "IN_FLIGHT_BYTES", 0)
+    monkeypatch.setattr(chunk, "CHUNK_S", 0.0)
     rig = rigs(EchoStage())
     rig.offer(0, 3)
     await until(lambda: len(rig.sent) == 1 and rig.loop.queued == 1)
@@ -403,3 +418,71 @@ async def test_a_suspended_partition_loop_processes_no_record_and_still_writes_d
     assert (rig.loop.held, rig.loop.fed, rig.loop.queued) == (True, 1, 1)
     rig.loop.hold(False)
     await until(lambda: rig.loop.fed == 2)
+
+
+async def test_records_that_were_fetched_together_take_one_call_of_a_worker_thread(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
+    rig = rigs(EchoStage())
+    rig.offer(0, 50)
+    await until(lambda: len(rig.sent) == 50)
+    assert rig.pool.calls == 1
+    assert [int(record.value) for record, _ in rig.sent] == list(range(50))
+
+
+@pytest.mark.parametrize("drains", [False, True])
+async def test_a_chunk_ends_at_once_when_the_loop_is_suspended_or_drained(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch, drains: bool
+) -> None:
+    """The remaining records stay in the queue of a suspended loop; the next owner reads those of a drained loop."""
+    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
+    began, goes_on = threading.Event(), threading.Event()
+
+    class BlockingProcessor(EchoProcessor):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            began.set()
+            goes_on.wait(60.0)
+            return super().process(record)
+
+    class BlockingStage(EchoStage):
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
+            return BlockingProcessor(self)
+
+    rig = rigs(BlockingStage())
+    rig.member.acknowledge_at_once = True
+    rig.offer(0, 5)
+    await until(began.is_set)
+    draining = asyncio.create_task(rig.loop.drain()) if drains else None
+    if draining:
+        await asyncio.sleep(0)
+    else:
+        rig.loop.hold(True)
+    goes_on.set()
+    await until(lambda: rig.loop.position == 1)
+    assert (rig.loop.fed, rig.loop.queued) == (1, 0 if drains else 4)
+    if draining:
+        await draining
+    else:
+        rig.loop.hold(False)
+        await until(lambda: rig.loop.position == 5)
+
+
+async def test_a_chunk_ends_when_its_time_is_over(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_S", 0.0)
+    rig = rigs(EchoStage())
+    rig.offer(0, 5)
+    await until(lambda: len(rig.sent) == 5)
+    assert rig.pool.calls == 5
+
+
+async def test_expired_records_in_the_middle_of_a_fetch_are_counted(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    for _ in range(9):
+        await rig.log.produce(Outgoing(*PARTITION, b"x"))
+    await until(lambda: rig.loop.position == 0)
+    rig.log.forget(PARTITION, 6)
+    found = [LogRecord(FRAMES, 0, offset, None, b"%d" % offset) for offset in (0, 6, 7)]
+    rig.loop.offer(found, FetchNumber(ASSIGNMENT, 0))
+    await until(lambda: len(rig.sent) == 3)
+    assert rig.loop._shared.metrics.expired_unread._value.get() == 5

@@ -27,7 +27,7 @@ from stream.runner.memory import MemoryRunner
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
 from stream.sense.sensor import Cleaner
 from stream.sense.stage import SenseStage
-from stream.sense.windows import ALLOWED_LATENESS_S, LATE_IN_A_ROW, ReadingWindow, TumblingWindows
+from stream.sense.windows import ALLOWED_LATENESS_S, LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
@@ -64,12 +64,12 @@ def readings(
 def test_windows_of_readings_do_not_depend_on_how_readings_are_split_into_records(
     values: list[float], cuts: list[int]
 ) -> None:
-    rows = [(i * STEP_NS, v) for i, v in enumerate(values)]
-    whole = TumblingWindows(1.0).add(rows)
-    edges = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
+    times_ns = [i * STEP_NS for i in range(len(values))]
+    whole = TumblingWindows(1.0).add(Column(times_ns, values))
+    edges = sorted({0, len(values), *(c for c in cuts if c < len(values))})
     windows, parts = TumblingWindows(1.0), []
     for a, b in itertools.pairwise(edges):
-        parts += windows.add(rows[a:b])
+        parts += windows.add(Column(times_ns[a:b], values[a:b]))
     assert parts == whole
     assert [w.count for w in whole] == [10] * len(whole)
     assert windows.late == 0
@@ -78,18 +78,18 @@ def test_windows_of_readings_do_not_depend_on_how_readings_are_split_into_record
 def test_sensor_readings_out_of_range_or_suspect_are_dropped_and_counted() -> None:
     cleaner = Cleaner(SENSOR)
     kept = cleaner.clean(readings(0, [20.0, 999.0, float("nan"), 21.0, 22.0], [GOOD, GOOD, GOOD, SUSPECT, GOOD]), 0)
-    assert [value for _, value in kept] == [20.0, 22.0]
+    assert kept.values == (20.0, 22.0)
     assert cleaner.dropped == {"range": 2, "suspect": 1}
-    assert cleaner.clean(readings(3, [21.0, 22.0, 23.0]), 0) == [(5 * STEP_NS, 23.0)]
+    assert cleaner.clean(readings(3, [21.0, 22.0, 23.0]), 0) == ((5 * STEP_NS,), (23.0,))
     assert cleaner.dropped["repeat"] == 2
 
 
 def test_readings_of_an_older_epoch_are_counted_separately_from_repeats() -> None:
     cleaner = Cleaner(SENSOR)
     cleaner.clean(readings(0, [20.0, 21.0], epoch=7), 0)
-    assert cleaner.clean(readings(2, [22.0] * 3, epoch=6), 0) == []
+    assert cleaner.clean(readings(2, [22.0] * 3, epoch=6), 0) == ((), ())
     assert cleaner.dropped == {"old-epoch": 3}
-    assert cleaner.clean(readings(0, [20.0, 21.0], epoch=6), 0) == []
+    assert cleaner.clean(readings(0, [20.0, 21.0], epoch=6), 0) == ((), ())
     assert cleaner.dropped == {"old-epoch": 3, "repeat": 2}
 
 
@@ -116,8 +116,8 @@ def test_readings_of_a_lower_epoch_are_accepted_after_enough_consecutive_records
 def test_sensor_records_of_an_older_epoch_among_those_of_the_present_epoch_are_ignored() -> None:
     cleaner = Cleaner(SENSOR)
     for seq in range(2 * RUN_RECORDS):
-        assert cleaner.clean(readings(seq, [20.0], epoch=7), 0)
-        assert not cleaner.clean(readings(seq, [20.0], epoch=6), 0)
+        assert cleaner.clean(readings(seq, [20.0], epoch=7), 0).values
+        assert not cleaner.clean(readings(seq, [20.0], epoch=6), 0).values
 
 
 async def test_a_sensor_makes_events_again_once_its_lower_epoch_is_accepted() -> None:
@@ -132,8 +132,8 @@ async def test_a_sensor_makes_events_again_once_its_lower_epoch_is_accepted() ->
 HOUR_NS = 3600 * 10**9
 
 
-def rows(first_ns: int, count: int, value: float = 20.0) -> list[tuple[int, float]]:
-    return [(first_ns + i * STEP_NS, value) for i in range(count)]
+def rows(first_ns: int, count: int, value: float = 20.0) -> Column:
+    return Column([first_ns + i * STEP_NS for i in range(count)], [value] * count)
 
 
 def test_windows_of_readings_restart_after_a_fixed_number_of_late_readings() -> None:
@@ -149,7 +149,7 @@ def test_late_readings_between_timely_readings_do_not_restart_the_windows() -> N
     windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 100))
     for number in range(2 * LATE_IN_A_ROW):
-        windows.add([(0, 20.0), (HOUR_NS + (100 + number) * STEP_NS, 20.0)])
+        windows.add(Column([0, HOUR_NS + (100 + number) * STEP_NS], [20.0, 20.0]))
     assert (windows.late, windows.set_back) == (2 * LATE_IN_A_ROW, 0)
 
 

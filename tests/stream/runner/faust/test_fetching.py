@@ -78,9 +78,13 @@ class ThreadRig:
         self.thread = ConsumerThread(consumer)
         self.client = self.thread._consumer = FakeConsumer()
 
-    async def fetch(self, *active: TP) -> dict[TP, list[tuple[FetchNumber, int]]]:
+    async def fetch(self, *active: TP) -> dict[TP, list[tuple[FetchNumber, list[int]]]]:
+        """Fetch once, and return the fetch number and the offsets of each chunk."""
         found = await self.thread._fetch_records(self.client, set(active), timeout=0.0, max_records=64)
-        return {tp: [(stamp, record.offset) for stamp, record in records] for tp, records in found.items()}
+        return {
+            tp: [(chunk.first, [record.offset for record in chunk.records]) for chunk in chunks]
+            for tp, chunks in found.items()
+        }
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ async def test_a_partition_is_fetched_only_after_its_loop_has_called_begin(rig: 
     rig.client.ready = {P0: [5, 6], P1: [0]}
     assert await rig.fetch(P0, P1) == {}
     assert await rig.thread._begin(P0, 5, 1)
-    assert await rig.fetch(P0, P1) == {P0: [(FetchNumber(1, 0), 5), (FetchNumber(1, 1), 6)]}
+    assert await rig.fetch(P0, P1) == {P0: [(FetchNumber(1, 0), [5, 6])]}
     assert rig.client.asked == [{P0}]
 
 
@@ -112,7 +116,7 @@ async def test_records_are_numbered_without_gaps_over_all_fetches_of_an_assignme
     rig.client.ready = {P0: [0, 7]}
     await rig.fetch(P0)
     rig.client.ready = {P0: [100]}
-    assert await rig.fetch(P0) == {P0: [(FetchNumber(4, 2), 100)]}
+    assert await rig.fetch(P0) == {P0: [(FetchNumber(4, 2), [100])]}
     assert (rig.thread.fetched(P0, 4), rig.thread.fetched(P0, 3), rig.thread.fetched(P1, 4)) == (3, 0, 0)
 
 
@@ -126,7 +130,7 @@ async def test_a_fetch_that_ends_after_a_new_assignment_seeks_back_to_its_first_
     rig.client.meanwhile = lambda: None
     assert await rig.fetch(P0) == {}  # not begun in this assignment
     await rig.thread._begin(P0, 0, 2)
-    assert await rig.fetch(P0) == {P0: [(FetchNumber(2, 0), 3), (FetchNumber(2, 1), 4)]}
+    assert await rig.fetch(P0) == {P0: [(FetchNumber(2, 0), [3, 4])]}
 
 
 async def test_begin_returns_false_for_a_partition_of_another_group_member(rig: ThreadRig) -> None:

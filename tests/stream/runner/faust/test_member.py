@@ -24,7 +24,7 @@ class Owner(Runner):
     def __init__(self) -> None:
         self.calls: list[list[TopicPartition] | None] = []
 
-    def deliver(self, record: LogRecord, number: FetchNumber) -> None:
+    def deliver(self, records: Sequence[LogRecord], first: FetchNumber) -> None:
         raise AssertionError
 
     def safe_position(self, tp: TopicPartition) -> int | None:

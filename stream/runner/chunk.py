@@ -1,0 +1,55 @@
+"""Chunks: several records of one partition that are processed in one call to a worker thread.
+
+For a small record, the switch to a worker thread and back costs ten times as much as the processing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from ingest.kafka.log import LogRecord
+from stream.runner.processor import Work
+
+CHUNK_S = 0.002
+"""Time in seconds after which a chunk ends. The switch of threads takes 0.1 ms, one twentieth of this time. A longer
+time would delay the output, which is written when the chunk ends."""
+CHUNK_RECORDS = 128
+"""Maximum number of records in a chunk: the smallest records take 15 µs each."""
+CHUNK_BYTES = 256 * 1024
+"""Maximum bytes of output that are joined into one ``Work``. Larger works would defeat the limits of a partition's
+unacknowledged output."""
+
+
+def without_gap(queued: Iterable[LogRecord], max_gap: int) -> list[LogRecord]:
+    """Return the first ``CHUNK_RECORDS`` records of a queue, or fewer if there is a gap of more than ``max_gap``
+    offsets between two records."""
+    found: list[LogRecord] = []
+    for record in islice(queued, CHUNK_RECORDS):
+        if found and not 0 <= record.offset - found[-1].offset - 1 <= max_gap:
+            break
+        found.append(record)
+    return found
+
+
+def joined(works: Sequence[Work]) -> list[Work]:
+    """Join consecutive works whose output has at most ``CHUNK_BYTES`` together.
+
+    The order of the output and of the finished offsets stays the same.
+    """
+    found: list[Work] = []
+    group: list[Work] = []
+    group_bytes = 0
+    for work in works:
+        size = sum(len(record.value) for record in work.records)
+        if group and group_bytes + size > CHUNK_BYTES:
+            found.append(_one(group))
+            group, group_bytes = [], 0
+        group.append(work)
+        group_bytes += size
+    return [*found, _one(group)] if group else found
+
+
+def _one(works: Sequence[Work]) -> Work:
+    records = tuple(record for work in works for record in work.records)
+    return Work(records, tuple(offset for work in works for offset in work.done))
