@@ -18,6 +18,8 @@ IngestError
 ├── LogUnavailable          the log did not answer within the deadline
 ├── Fenced                  a newer owner of the same partition has taken over
 ├── MemberIdle              a group member was left without partitions; a restart assigns them anew
+├── UnknownOffset           a record is finished that was not read, or is finished twice
+├── HostConflict            other services prepare or classify the same frames
 └── LedgerError             an interval of withheld frames contradicts itself
 """
 
@@ -179,6 +181,18 @@ class MemberIdle(IngestError):
             f"no partition in group {group} for {idle_s:.0f} s, although not each of its {partitions} partitions has "
             "a member of its own. The restart makes the group assign them anew"
         )
+
+
+class UnknownOffset(IngestError):
+    """A record is finished that was not read, or is finished twice."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"offset {offset} is finished but not open: each record must be finished exactly once")
+        self.offset = offset
+
+
+class HostConflict(IngestError):
+    """Services that exclude each other run on the same frames: `engine --fused` beside `prepare` or `engine`."""
 
 
 class LedgerError(IngestError):

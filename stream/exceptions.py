@@ -2,7 +2,6 @@
 
 StreamError
 ├── RunnerError             the runner cannot go on; the process ends and its supervisor restarts it
-│   ├── UnknownOffset       a stage finishes a record that it did not get, or finishes a record twice
 │   ├── NotWritten          the broker did not accept a record
 │   ├── RecordsLost         a fetched record did not arrive
 │   ├── TopicCreatedAgain   the topic was deleted and created again while the stage read it
@@ -24,14 +23,6 @@ class StreamError(Exception):
 
 class RunnerError(StreamError):
     """The runner cannot go on. The process ends, and the supervisor restarts the process."""
-
-
-class UnknownOffset(RunnerError):
-    """A stage finishes a record that it did not get, or finishes a record twice."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(f"offset {offset} is finished but not open: a stage must finish each record exactly once")
-        self.offset = offset
 
 
 class NotWritten(RunnerError):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ingest.kafka.acks import AckTracker
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.kafka.position import start_position
 from ingest.runtime.clock import ManualClock
-from stream.runner.acks import AckTracker
 from stream.runner.processor import Processor, Stage, Work
 
 

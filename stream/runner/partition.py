@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingest.contract.topics import RESULTS
+from ingest.kafka.acks import AckTracker
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.kafka.position import BEYOND_EVERY_END, commit, expired_between, start_position
 from ingest.runtime import logs
@@ -18,7 +19,7 @@ from ingest.runtime.clock import Clock
 from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain
 from stream.metrics import StreamMetrics
 from stream.runner import chunk
-from stream.runner.acks import AckTracker, Arrivals, FetchNumber
+from stream.runner.acks import Arrivals, FetchNumber
 from stream.runner.processor import Processor, Stage, Work
 
 if TYPE_CHECKING:

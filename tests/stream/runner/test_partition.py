@@ -12,10 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ingest.contract.topics import BATCHES, FRAMES, STATUS
+from ingest.exceptions import UnknownOffset
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import SystemClock
-from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain, UnknownOffset
+from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain
 from stream.metrics import StreamMetrics
 from stream.runner import chunk, partition
 from stream.runner.acks import FetchNumber
