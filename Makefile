@@ -35,11 +35,11 @@ install: $(STAMP) ## create the virtual environment from the lock file
 kafka: install ## fetch Apache Kafka from Maven Central, once
 	@$(BIN)/sightline kafka fetch
 
-demo: install ## run the whole stack: SECONDS=60 SITE=… MODELS=… VIDEO=… LINE=… MODEL=… DECODER=… LABELS=… REPORT=…
+demo: install ## run the whole stack: SECONDS=60 SITE=… MODELS=… VIDEO=… LINE=… MODEL=… DECODER=… LABELS=… FUSED=1 REPORT=…
 	@$(BIN)/sightline demo --seconds $(SECONDS) \
 	  $(if $(SITE),--site $(SITE)) $(if $(MODELS),--models $(MODELS)) \
 	  $(foreach v,$(VIDEO),--video $(v)) $(if $(LINE),--line $(LINE)) $(if $(LABELS),--labels $(LABELS)) $(if $(MODEL),--model $(MODEL)) \
-	  $(if $(DECODER),--decoder $(DECODER)) $(if $(REPORT),--report $(REPORT))
+	  $(if $(DECODER),--decoder $(DECODER)) $(if $(FUSED),--fused) $(if $(REPORT),--report $(REPORT))
 
 lint: style types imports ## run ruff, mypy --strict and the import rules
 

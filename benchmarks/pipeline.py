@@ -162,9 +162,14 @@ def frame_record(
     return number % cameras, frame.camera, encode(frame), h.frame_headers([frame.id], LIVE)
 
 
-def stack_specs(case: PipelineCase, settings: KafkaSettings, folder: Path, instances: int) -> list[ServiceSpec]:
-    """Return the specifications of the pipeline's services, with ``instances`` instances in the engine node."""
-    specs = services(StackFiles(folder), settings, case.repository.root, 0)
+def stack_specs(
+    case: PipelineCase, settings: KafkaSettings, folder: Path, instances: int, *, fused: bool = False
+) -> list[ServiceSpec]:
+    """Return the specifications of the pipeline's services, with ``instances`` instances in the engine node.
+
+    With ``fused``, the engine node prepares the frames.
+    """
+    specs = services(StackFiles(folder), settings, case.repository.root, 0, fused=fused)
     return [
         replace(spec, argv=[*spec.argv, f"--instances={instances}"]) if spec.name == "engine" else spec
         for spec in specs

@@ -36,6 +36,8 @@ class FrameSystem:
     threads: int = 1
     batch: int = 16
     denoise: bool = False
+    fused: bool = False
+    """Whether Sightline's engine node prepares the frames itself."""
 
     @property
     def program(self) -> str | None:
@@ -61,7 +63,7 @@ class FrameSystem:
     def specs(self, case: PipelineCase, settings: KafkaSettings, folder: Path) -> list[ServiceSpec]:
         """Return the specifications of the system's processes."""
         if self.program is None:
-            specs = stack_specs(case, settings, folder, self.processes)
+            specs = stack_specs(case, settings, folder, self.processes, fused=self.fused)
             return [
                 replace(spec, argv=[*spec.argv, "--backend=onnxruntime"]) if spec.name == "engine" else spec
                 for spec in specs
@@ -106,6 +108,7 @@ def failure(supervisor: Supervisor) -> str:
 SYSTEMS = {
     "sightline": FrameSystem("sightline", denoise=True),
     "sightline-no-denoise": FrameSystem("sightline-no-denoise"),
+    "sightline-fused": FrameSystem("sightline-fused", denoise=True, fused=True),
     "faststream": FrameSystem("faststream"),
     "quixstreams": FrameSystem("quixstreams", batch=8),
     "aiokafka": FrameSystem("aiokafka", threads=2),

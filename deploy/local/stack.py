@@ -35,9 +35,11 @@ class StackFiles:
         self.logs = root / "logs"  # a log file per service
 
 
-def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int) -> list[ServiceSpec]:
+def services(
+    files: StackFiles, settings: KafkaSettings, models: Path, receiver_port: int, *, fused: bool = False
+) -> list[ServiceSpec]:
     """Return the specifications of all services in the order of their start: a consumer before its producer, and the
-    agent last."""
+    agent last. With ``fused``, the engine node prepares the frames."""
     env = {**settings.to_env(), **ONE_THREAD}
     commands: dict[str, list[str]] = {
         "webhook-receiver": [
@@ -50,11 +52,13 @@ def services(files: StackFiles, settings: KafkaSettings, models: Path, receiver_
         "alerts": ["alerts", f"--evidence={files.evidence}", "--instance=local"],
         "analyse": ["analyse", "--instance=local"],
         "sense": ["sense", "--instance=local"],
-        "engine": ["engine", f"--models={models}"],
+        "engine": ["engine", f"--models={models}", *(["--fused"] if fused else [])],
         "prepare-live": ["prepare", "--lane=live", "--instance=local"],
         "prepare-late": ["prepare", "--lane=late", "--instance=local"],
         AGENT: ["agent", "run", f"--site={files.site_file}", f"--data={files.spool}"],
     }
+    if fused:
+        del commands["prepare-live"], commands["prepare-late"]
     return [
         ServiceSpec(name=name, argv=[sys.executable, "-m", "deploy.cli.app", *argv], env=env)
         for name, argv in commands.items()

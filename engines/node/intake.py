@@ -11,10 +11,14 @@ from typing import NamedTuple
 
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import InconsistentGroupProtocolError
 
 from engines.node.scheduler import Scheduler
-from engines.node.takeover import GROUP, OwnedPartition
-from ingest.contract.topics import BATCHES, BATCHES_LATE
+from engines.node.takeover import OwnedPartition
+from ingest.contract.groups import ENGINES
+from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
+from ingest.exceptions import HostConflict, LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import from_consumer
 from ingest.kafka.log import LogRecord, TopicPartition
@@ -84,29 +88,47 @@ class LaneThrottle:
 class BatchIntake:
     """Consumer of the topics ``batches`` and ``batches.late`` in the consumer group ``engines``.
 
+    The consumer of a fused node also reads ``frames`` and ``frames.late``. Its assignor gives the partition of the
+    same number of all topics to one node. A group has only one assignor, so the broker refuses other engine nodes
+    beside fused nodes, and the other way round.
+
     A partition yields no records between ``hold`` and ``begin``, and none while ``LaneThrottle`` pauses it.
     """
 
-    def __init__(self, settings: KafkaSettings, client_id: str, instances: int, session_timeout_ms: int) -> None:
+    def __init__(
+        self, settings: KafkaSettings, client_id: str, instances: int, session_timeout_ms: int, *, fused: bool = False
+    ) -> None:
         self._settings = settings
         self._held: set[TopicPartition] = set()
-        self._lanes = {
-            BATCHES: LaneThrottle(instances, late=False),
-            BATCHES_LATE: LaneThrottle(instances, late=True),
-        }
+        live, late = LaneThrottle(instances, late=False), LaneThrottle(instances, late=True)
+        self._lanes: dict[tuple[str, ...], LaneThrottle] = (
+            {(FRAMES, BATCHES): live, (FRAMES_LATE, BATCHES_LATE): late}
+            if fused
+            else {(BATCHES,): live, (BATCHES_LATE,): late}
+        )
+        self.topics = tuple(topic for topics in self._lanes for topic in topics)
         self._consumer = kafka.consumer(
             settings,
             client_id,
-            group=GROUP,
+            group=ENGINES,
             session_timeout_ms=session_timeout_ms,
             heartbeat_interval_ms=session_timeout_ms // 4,
             max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
+            **({"partition_assignment_strategy": (RangePartitionAssignor,)} if fused else {}),
         )
 
     async def start(self, listener: ConsumerRebalanceListener) -> None:
-        """Join the consumer group. Raise LogUnavailable."""
-        self._consumer.subscribe([self._settings.topic(t) for t in self._lanes], listener=listener)
-        await start(self._consumer, self._settings)
+        """Join the consumer group. Raise LogUnavailable; HostConflict if the group has nodes of the other kind."""
+        self._consumer.subscribe([self._settings.topic(t) for t in self.topics], listener=listener)
+        try:
+            await start(self._consumer, self._settings)
+        except LogUnavailable as error:
+            if not isinstance(error.__cause__, InconsistentGroupProtocolError):
+                raise
+            raise HostConflict(
+                f"the group {ENGINES} has engine nodes {'without' if FRAMES in self.topics else 'with'} --fused: "
+                "stop them first. No frame is lost or repeated when the nodes start again in the other way"
+            ) from error
 
     async def stop(self) -> None:
         """Leave the consumer group."""
@@ -122,9 +144,13 @@ class BatchIntake:
         self._consumer.seek(self._kafka_partition(tp), position)
         self._held.discard(tp)
 
-    async def next(self) -> list[LogRecord]:
-        """Return the next records; an empty list if no record arrives within ``POLL_MS``."""
-        batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+    async def position(self, tp: TopicPartition) -> int:
+        """Return the next offset to read from a partition that ``begin`` was called for."""
+        return int(await self._consumer.position(self._kafka_partition(tp)))
+
+    async def next(self, poll_ms: int = POLL_MS) -> list[LogRecord]:
+        """Return the next records; an empty list if no record arrives within ``poll_ms``."""
+        batches = await self._consumer.getmany(timeout_ms=poll_ms, max_records=POLL_RECORDS)
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:
@@ -134,8 +160,8 @@ class BatchIntake:
         """
         assigned = {self.tp(kafka_tp) for kafka_tp in self._consumer.assignment()}
         wanted = assigned & (self._held | scheduler.blocked())
-        for topic, lane in self._lanes.items():
-            waiting = {tp: scheduler.rows_of(tp) for tp in assigned - wanted if tp.topic == topic}
+        for topics, lane in self._lanes.items():
+            waiting = {tp: scheduler.rows_of(tp) for tp in assigned - wanted if tp.topic in topics}
             in_flight = [partition for partition in owned if partition.tp in waiting]
             load = LaneLoad(
                 rows=sum(waiting.values()),

@@ -242,6 +242,9 @@ class Job:
     """Earliest capture time (Unix, in ns) of the job's frames that wait for an engine, set by ``measure_waiting``."""
     deadline_ns: int = 0
     """Unix time in ns at which the results of the job are due."""
+    finishes: tuple[int, ...] = ()
+    """Offsets of frames that are finished once the results of the job are written, if this node prepared the frames
+    itself. The job of a record of ``batches`` finishes this record only."""
     out_of_order: list[FrameId] = field(default_factory=list)
     """Frames that are shed because a later frame of the same epoch was read earlier."""
 

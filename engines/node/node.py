@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -14,14 +15,17 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from engines.exceptions import PipelineUnknown
 from engines.metrics import NodeMetrics
-from engines.node.intake import BatchIntake
-from engines.node.jobs import LIGHTER
+from engines.node.fused import OwnedFrames, end_created_again
+from engines.node.intake import POLL_MS, BatchIntake
+from engines.node.jobs import LIGHTER, Job
 from engines.node.pipelines import LiveModels
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.shadow import ShadowRunner
-from engines.node.takeover import GROUP, OwnedPartition, take_over
+from engines.node.takeover import OwnedPartition, batches_of, take_over
+from ingest.contract.groups import ENGINES
 from ingest.contract.headers import PIPELINE
 from ingest.contract.identity import FrameId
+from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.kafka.position import expired_between
@@ -32,6 +36,9 @@ from ingest.site.pipeline import UNROUTED_NAME
 
 _log = logs.get("engines.node.node")
 
+OPEN_POLL_MS = 5
+"""Maximum time in ms that a poll of a fused node waits while a batch is open, so that the batch closes soon after the
+engines become idle."""
 Gap = tuple[TopicPartition, int, int]
 """A gap in a partition: the topic partition, the expected offset, and the higher offset that arrived. A gap means
 that Kafka has deleted records. Transaction markers, which also leave gaps, do not occur, because batches are not
@@ -96,7 +103,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._takeover: asyncio.Task[None] | None = None
         self._joined = False
         self._classifying: set[asyncio.Task[None]] = set()
-        self._writing: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._writing: dict[TopicPartition, asyncio.Task[None]] = {}  # by ``batches_of``, because they share a writer
+        self._undrained: set[TopicPartition] = set()
         self._disordered: set[str] = set()
         self._wake = asyncio.Event()
         models.on_update = self._wake.set
@@ -107,6 +115,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._transaction_s = 0.0
         self._heartbeats = HeartbeatWriter("engine", log.produce, self.figures, self._clock)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
+        self._preparing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="prepare")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Classify until ``stop`` is set, then finish the jobs in flight. Raise Fenced or LogUnavailable."""
@@ -140,7 +149,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         taken over.
         """
         if not self._joined:
-            return f"the consumer group {GROUP} has not been joined"
+            return f"the consumer group {ENGINES} has not been joined"
         if self._takeover and not self._takeover.done():
             return "partitions are being taken over"
         return self._models.unready_reason()
@@ -177,23 +186,31 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             self._owned[owned.tp] = owned
             self._metrics.expired_unread.inc(owned.start.expired_unread)
             self._metrics.topic_recreated.inc(owned.start.recreated)
-            self._intake.begin(owned.tp, owned.start.offset)
+            if isinstance(owned, OwnedFrames):
+                self._undrained.add(owned.tp)
+            else:
+                self._intake.begin(owned.tp, owned.start.offset)
         _log.info("partitions_assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
 
     async def _release(self, tp: TopicPartition) -> None:
         owned = self._owned.pop(tp, None)
+        self._undrained.discard(tp)
         self._scheduler.drop(tp)
         if owned is None:
             return
-        if writing := self._writing.get(tp):
+        if writing := self._writing.get(batches_of(tp)):
             await asyncio.wait({writing})
         await owned.close()
 
     async def _read(self) -> None:
         await self._intake.start(self)
         while True:
+            await self._begin_drained()
             self._intake.throttle(self._owned.values(), self._scheduler)
-            records = await self._intake.next()
+            frames: dict[OwnedFrames, list[LogRecord]] = {
+                owned: [] for owned in self._owned.values() if isinstance(owned, OwnedFrames) and owned.holds_frames
+            }
+            records = await self._intake.next(OPEN_POLL_MS if frames else POLL_MS)
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
             # One check is enough for all records of a fetch: they were written before any later configuration.
@@ -203,15 +220,60 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 tp = TopicPartition(record.topic, record.partition)
                 if self._owned.get(tp) is not fetched_for.get(tp):
                     continue  # the partition was assigned anew during the check: its records are fetched again
-                gap = self._take(record)
+                owned = self._owned.get(tp)
+                if isinstance(owned, OwnedFrames):
+                    frames.setdefault(owned, []).append(record)
+                    gap = await self._deliver(owned, record)
+                else:
+                    gap = self._take(record)
                 if gap:
                     gaps.append(gap)
-            if records:
+            await self._prepare(frames)
+            if records or frames:
                 self._wake.set()
             for gap in gaps:  # after all records are taken, because a rebalance may happen during this await
-                self._metrics.expired_unread.inc(await expired_between(self._log, GROUP, *gap))
+                self._metrics.expired_unread.inc(await expired_between(self._log, ENGINES, *gap))
+
+    async def _begin_drained(self) -> None:
+        """Begin to read partitions of frames whose lane has no earlier batches any more."""
+        for tp in list(self._undrained):
+            owned, batches = self._owned[tp], self._owned.get(batches_of(tp))
+            assert isinstance(owned, OwnedFrames)  # noqa: S101  (only frames are added)
+            if batches is None or batches.in_flight:
+                continue
+            if await self._intake.position(batches.tp) >= owned.batches_end and tp in self._undrained:
+                self._undrained.discard(tp)
+                self._intake.begin(tp, owned.start.offset)
+
+    async def _deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:
+        """Note that a frame is about to be prepared. Return the gap in offsets before the frame."""
+        expected = owned.next
+        if not owned.deliver(record):
+            await end_created_again(self._log, owned.tp)
+        return (owned.tp, expected, record.offset) if record.offset > expected else None
+
+    async def _prepare(self, frames: Mapping[OwnedFrames, Sequence[LogRecord]]) -> None:
+        """Prepare frames of several partitions at once, and turn the closed batches into jobs.
+
+        Open batches close early if no image waits for an engine.
+        """
+        flush, now_s, loop = not self._scheduler.waiting, self._clock.monotonic(), asyncio.get_running_loop()
+        works = await asyncio.gather(
+            *(
+                loop.run_in_executor(self._preparing, functools.partial(owned.prepare, records, now_s, flush=flush))
+                for owned, records in frames.items()
+            )
+        )
+        for owned, found in zip(frames, works, strict=True):
+            if self._owned.get(owned.tp) is not owned:
+                continue  # the partition was released meanwhile: its next owner reads the frames
+            for work in found:
+                for job in owned.take_work(work, self._models.names):
+                    self._admit(owned, job)
 
     def _is_of_unknown_pipeline(self, record: LogRecord) -> bool:
+        if record.topic not in (BATCHES, BATCHES_LATE):
+            return False
         pipeline = record.headers.get(PIPELINE, b"").decode(errors="replace")
         return pipeline not in self._models.names and pipeline != UNROUTED_NAME
 
@@ -230,13 +292,16 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             place = {"topic": record.topic, "partition": record.partition}
             _log.warning("topic_created_again", **place, expected=expected, found=record.offset)
             self._metrics.topic_recreated.inc()
-        job = owned.take(record, self._models.names)
+        self._admit(owned, owned.take(record, self._models.names))
+        return (owned.tp, expected, record.offset) if record.offset > expected else None
+
+    def _admit(self, owned: OwnedPartition, job: Job) -> None:
+        """Count a new job, and queue the job unless it is settled."""
         self._metrics.batches.inc()
         for frame in job.out_of_order:
             self._note_out_of_order(frame, job.pipeline)
         if not job.settled:
             self._scheduler.add(owned.tp, job, self._clock.now_ns())
-        return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
         """Count a frame that arrived out of order. Log only the first such frame of each camera."""
@@ -269,9 +334,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             classifying.add_done_callback(self._on_done)
         now_s, pauses_s = self._clock.monotonic(), []
         for tp, owned in self._owned.items():
-            due_s = None if tp in self._writing else owned.due(now_s, self._patience_s)
+            lane = batches_of(tp)
+            due_s = None if lane in self._writing else owned.due(now_s, self._patience_s)
             if due_s is not None and due_s <= now_s:
-                self._writing[tp] = writing = asyncio.create_task(self._write(owned))
+                self._writing[lane] = writing = asyncio.create_task(self._write(owned))
                 writing.add_done_callback(functools.partial(self._on_written, tp))
             elif due_s is not None:
                 pauses_s.append(due_s - now_s)
@@ -334,7 +400,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._metrics.transaction.observe(took_s)
 
     def _on_written(self, tp: TopicPartition, task: asyncio.Task[None]) -> None:
-        self._writing.pop(tp, None)
+        self._writing.pop(batches_of(tp), None)
         error = None if task.cancelled() else task.exception()
         if tp not in self._owned and isinstance(error, Fenced | LogUnavailable):
             # The partition was revoked meanwhile: the next owner has fenced this writer, and reads the batches again.
@@ -376,6 +442,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._intake.stop()
                 await self._log.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._preparing.shutdown(wait=False, cancel_futures=True)
 
 
 def patience(queue_s: float, goal_s: float) -> float:

@@ -20,7 +20,7 @@ from engines.node.batchtime import WaitingJob, best_count
 from engines.node.fairshare import Demand, FairShares
 from engines.node.jobs import ItemTask, Job
 from engines.node.overload import OverloadPolicies, PipelineModels
-from ingest.contract.topics import BATCHES_LATE
+from ingest.contract.topics import LATE_TOPICS
 from ingest.kafka.log import TopicPartition
 from ingest.site.pipeline import Priority
 
@@ -128,7 +128,7 @@ class Scheduler:
         job.queued_ns = now_ns
         job.measure_waiting()
         job.deadline_ns = min(max(job.captured_ns + goal_ns, now_ns), now_ns + goal_ns)
-        key = QueueKey(job.pipeline, tp.topic == BATCHES_LATE)
+        key = QueueKey(job.pipeline, tp.topic in LATE_TOPICS)
         self._queues[key].setdefault(tp, deque()).append(job)
         self._rows[tp] += job.waiting_rows
         self._note_waiting(now_ns)

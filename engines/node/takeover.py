@@ -5,6 +5,9 @@ writers, so that Kafka aborts the transactions of the previous owners and fences
 reads the committed offsets, which no fenced owner can change. Third, the take-over reads committed results and dead
 letters to restore the high-water marks, which recognise repeated frames.
 
+A partition of frames, which only fused nodes read, shares the transactional writer and the high-water marks of the
+partition of ``batches`` of its lane. So a node that reads ``batches`` fences a fused node, and the other way round.
+
 Partitions that are taken over together share the reads of results and dead letters. The results of the live and the
 late lane are in the same partition, and the dead letters of all partitions are in one topic.
 """
@@ -18,12 +21,12 @@ from contextlib import aclosing
 
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from ingest.contract import headers as h
-from ingest.contract.topics import DEADLETTER, RESULTS
+from ingest.contract.groups import ENGINES
+from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, FRAMES, FRAMES_LATE, RESULTS
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
 from ingest.kafka.position import StartPosition, start_position
 from ingest.runtime.clock import Clock, SystemClock
 
-GROUP = "engines"
 MAX_COMMIT_JOBS = 64
 """Maximum number of jobs per transaction, so that a transaction commits in tens of milliseconds."""
 REPEATS_S = 600.0
@@ -40,6 +43,11 @@ DEAD_LETTERS_TAIL = 500
 """Maximum number of dead letters that a take-over reads to restore the high-water marks. Each dead letter holds
 pixels, about half a megabyte. If there are more dead letters, the node cannot tell a frame of an older dead letter
 from a frame out of order, so both frames count as repeats."""
+
+
+def batches_of(tp: TopicPartition) -> TopicPartition:
+    """Return the partition of ``batches`` or ``batches.late`` that belongs to an input partition of a node."""
+    return TopicPartition({FRAMES: BATCHES, FRAMES_LATE: BATCHES_LATE}.get(tp.topic, tp.topic), tp.partition)
 
 
 class OwnedPartition:
@@ -67,10 +75,17 @@ class OwnedPartition:
     def take(self, record: LogRecord, pipelines: frozenset[str]) -> Job:
         """Turn a record into a job, append the job to this partition's jobs, and return the job."""
         job = accept(record, self._marks, pipelines)
-        self._jobs.append(job)
+        self._append(job)
         self.next = record.offset + 1
-        self.in_flight_bytes += len(record.value)
         return job
+
+    def _append(self, job: Job) -> None:
+        self._jobs.append(job)
+        self.in_flight_bytes += len(job.record.value)
+
+    def _position_after(self, jobs: Sequence[Job]) -> int:
+        """Return the offset to commit with the results of the first jobs of the queue."""
+        return jobs[-1].record.offset + 1
 
     def due(self, now_s: float, patience_s: float) -> float | None:
         """Return the monotonic time in s at which to write the finished jobs at the head of the queue; None if the
@@ -96,7 +111,7 @@ class OwnedPartition:
         """
         jobs = self._settled_head()
         records: list[Outgoing] = [record for job in jobs for record in results(job, now_ns())]
-        await self._writer.write(records, GROUP, {self.tp: jobs[-1].record.offset + 1})
+        await self._writer.write(records, ENGINES, {self.tp: self._position_after(jobs)})
         for _ in jobs:
             self.in_flight_bytes -= len(self._jobs.popleft().record.value)
         return len(records)
@@ -117,24 +132,31 @@ class OwnedPartition:
         return jobs
 
 
-async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None = None) -> list[OwnedPartition]:
+MakeOwned = Callable[[TopicPartition, Writer, HighWaterMarks, StartPosition], OwnedPartition]
+
+
+async def take_over(
+    log: Log, tps: Sequence[TopicPartition], clock: Clock | None = None, make: MakeOwned = OwnedPartition
+) -> list[OwnedPartition]:
     """Open the transactional writers of topic partitions, read committed offsets, and restore high-water marks.
 
-    On failure or cancellation, all opened writers are closed. Raise LogUnavailable.
+    ``make`` creates each owned partition. On failure or cancellation, all opened writers are closed. Raise
+    LogUnavailable.
     """
     writers: dict[TopicPartition, Writer] = {}
 
     async def open_writer(tp: TopicPartition) -> None:
         writers[tp] = await log.writer(f"engines-{tp.topic}-{tp.partition}")
 
+    lanes = sorted(set(map(batches_of, tps)))
     try:
         async with asyncio.TaskGroup() as group:
-            for tp in tps:
+            for tp in lanes:
                 group.create_task(open_writer(tp))
         async with asyncio.TaskGroup() as group:
-            starts = {tp: group.create_task(start_position(log, GROUP, tp)) for tp in tps}
+            starts = {tp: group.create_task(start_position(log, ENGINES, tp)) for tp in tps}
         positions = {tp: task.result() for tp, task in starts.items()}
-        marks = {tp: HighWaterMarks() for tp in tps}
+        marks = {tp: HighWaterMarks() for tp in lanes}
         await _read_results(log, marks, (clock or SystemClock()).now_ns() // 1_000_000 - round(REPEATS_S * 1000))
         await _read_dead_letters(log, marks)
     except BaseException as error:
@@ -142,7 +164,7 @@ async def take_over(log: Log, tps: Sequence[TopicPartition], clock: Clock | None
         if isinstance(error, BaseExceptionGroup):
             raise error.exceptions[0] from error
         raise
-    return [OwnedPartition(tp, writers[tp], marks[tp], positions[tp]) for tp in tps]
+    return [make(tp, writers[batches_of(tp)], marks[batches_of(tp)], positions[tp]) for tp in tps]
 
 
 async def _read_results(log: Log, marks: Mapping[TopicPartition, HighWaterMarks], since_ms: int) -> None:

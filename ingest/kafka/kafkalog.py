@@ -224,17 +224,18 @@ class KafkaLog:
 
         Raise LogUnavailable.
         """
-        name = self.settings.group(group)
-
-        async def question(admin: AIOKafkaAdminClient) -> tuple[Any, ...] | None:
-            ((found,),) = [response.groups for response in await admin.describe_consumer_groups([name])]
-            code, _, state, _, _, members, *_ = found
-            return None if code else (state, members)
-
-        state, members = await self._ask(f"members of {name}", question)
+        state, members = await self._described(group)
         if state not in ("Stable", "Empty", "Dead"):
             return None
         return [(client_id, _held(assignment)) for _, client_id, _, _, assignment in members]
+
+    async def clients(self, group: str) -> Sequence[str]:
+        """Return the client ids of a consumer group's members, even while the group rebalances.
+
+        Raise LogUnavailable.
+        """
+        _, members = await self._described(group)
+        return [client_id for _, client_id, *_ in members]
 
     async def writer(self, transactional_id: str) -> KafkaWriter:
         """Open the writer for a transactional id.
@@ -259,6 +260,17 @@ class KafkaLog:
             await self._clients.pop(kafka.consumer).stop()
         if kafka.admin in self._clients:
             await self._clients.pop(kafka.admin).close()
+
+    async def _described(self, group: str) -> tuple[str, Sequence[tuple[Any, ...]]]:
+        """Return the state of a consumer group, and its members as the broker describes them."""
+        name = self.settings.group(group)
+
+        async def question(admin: AIOKafkaAdminClient) -> tuple[str, Sequence[tuple[Any, ...]]] | None:
+            ((found,),) = [response.groups for response in await admin.describe_consumer_groups([name])]
+            code, _, state, _, _, members, *_ = found
+            return None if code else (state, members)
+
+        return await self._ask(f"members of {name}", question)
 
     async def _ask(self, subject: str, question: Callable[[AIOKafkaAdminClient], Awaitable[T | None]]) -> T:
         """Repeat a request to the broker until the response is not None. Raise LogUnavailable after the timeout."""

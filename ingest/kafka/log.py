@@ -137,6 +137,9 @@ class Log(Protocol):
         Raise LogUnavailable.
         """
 
+    async def clients(self, group: str) -> Sequence[str]:
+        """Return the client ids of a consumer group's members. Raise LogUnavailable."""
+
     async def writer(self, transactional_id: str) -> Writer:
         """Open the writer for a transactional id.
 

@@ -1,4 +1,4 @@
-"""Detection of a consumer group member that is left without partitions.
+"""Detection of a consumer group member that is left without partitions, and of members that must not run.
 
 A member may be left without partitions although other members hold several partitions or no member holds any. The
 causes are a topic that was deleted and created again, and a rebalance that the broker lost. Such a member runs and
@@ -14,9 +14,10 @@ from typing import Protocol
 
 from prometheus_client import Gauge
 
-from ingest.exceptions import LogUnavailable, MemberIdle
+from ingest.exceptions import HostConflict, LogUnavailable, MemberIdle
+from ingest.kafka.log import Log
 from ingest.runtime import logs
-from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.clock import Clock, Deadline, SystemClock
 
 _log = logs.get("ingest.membership")
 
@@ -26,6 +27,23 @@ request is small."""
 IDLE_LIMIT_S = 120.0
 """Time without partitions after which the process ends, in seconds. This limit is longer than the group needs to
 notice a lost member and to assign the lost member's partitions to other members."""
+LEAVE_S = 30.0
+"""Maximum time to wait until the members of another service have left their group, in seconds. A killed member leaves
+its group when its session ends, after 12 s."""
+_LEAVE_POLL_S = 1.0
+
+
+async def require_no_members(log: Log, group: str, client_prefix: str, advice: str) -> None:
+    """Wait until no member of a group has a client id that begins with ``client_prefix``.
+
+    Raise HostConflict with ``advice`` if there is such a member after ``LEAVE_S``, and LogUnavailable.
+    """
+    deadline = Deadline.after(LEAVE_S)
+    while found := sorted(client for client in await log.clients(group) if client.startswith(client_prefix)):
+        if deadline.passed:
+            raise HostConflict(f"the consumer group {group} has the members {', '.join(found)}: {advice}")
+        _log.warning("waiting_for_members_to_leave", group=group, members=found, left_s=round(deadline.left))
+        await asyncio.sleep(min(_LEAVE_POLL_S, deadline.left))
 
 
 class GroupLog(Protocol):

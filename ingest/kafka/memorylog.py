@@ -25,6 +25,8 @@ class MemoryLog:
         self._offsets: dict[tuple[str, TopicPartition], int] = {}
         self._owners: dict[str, _MemoryWriter] = {}
         self._beginnings: dict[TopicPartition, int] = defaultdict(int)
+        self.members: dict[str, list[str]] = {}
+        """Client ids of the members of each consumer group, for ``clients``."""
 
     async def __aenter__(self) -> Self:
         """Return the log, so that a test can use a MemoryLog in place of a KafkaLog."""
@@ -93,6 +95,10 @@ class MemoryLog:
     async def committed(self, group: str, tp: TopicPartition) -> int | None:
         """Return the next offset that a group will read, None if the group has not committed."""
         return self._offsets.get((group, tp))
+
+    async def clients(self, group: str) -> Sequence[str]:
+        """Return the client ids that ``members`` holds for a group."""
+        return self.members.get(group, [])
 
     async def writer(self, transactional_id: str) -> _MemoryWriter:
         """Open the writer for a transactional id and fence an older writer with this id."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ingest.contract.codec import encode
+from ingest.contract.groups import READERS
 from ingest.contract.records import ExpiredUnread, Heartbeat
 from ingest.contract.topics import STATUS
 from ingest.kafka.log import Log, Outgoing, TopicPartition
@@ -41,21 +42,26 @@ class StartPosition(NamedTuple):
 async def start_position(log: Log, group: str, tp: TopicPartition) -> StartPosition:
     """Return where a group starts to read: at its committed offset, or at the beginning if it has not committed.
 
-    Raise LogUnavailable. Records that retention deleted before the group read them are logged and reported on
-    ``status``. A group without a committed offset is new, so deleted records do not count as missed. A committed
-    offset beyond the end belongs to a deleted topic with the same name, so the group starts at the beginning.
+    Raise LogUnavailable. If several groups may process the topic (``READERS``), the highest of their committed
+    offsets counts, so that one group continues where another stopped. Records that retention deleted before the group
+    read them are logged and reported on ``status``. A group without a committed offset is new, so deleted records do
+    not count as missed. A committed offset beyond the end belongs to a deleted topic with the same name, so the group
+    starts at the beginning.
     """
-    committed = await log.committed(group, tp)
+    groups = sorted({group, *READERS.get(tp.topic, ())})
+    commits = [offset for each in groups if (offset := await log.committed(each, tp)) is not None]
     first = (await log.beginnings(tp.topic))[tp.partition]
-    if committed is None:
+    if not commits:
         return StartPosition(first)
+    committed = max(commits)
     end = (await log.ends(tp.topic))[tp.partition]
     if committed > end:  # unless an open transaction holds the end back
         end = (await log.settled_ends(tp.topic, [tp.partition]))[tp.partition]
     if committed > end:
         fields = {"group": group, "topic": tp.topic, "partition": tp.partition}
         _log.warning("topic_created_again", **fields, committed=committed, end=end, start=first)
-        await commit(log, group, tp, first)
+        for each in groups:
+            await commit(log, each, tp, first)
         return StartPosition(first, recreated=True)
     if committed < first:
         await report_expired(log, group, tp, committed, first)

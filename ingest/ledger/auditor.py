@@ -16,9 +16,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
+from ingest.contract.groups import READERS
 from ingest.contract.topics import (
-    BATCHES,
-    BATCHES_LATE,
     DEADLETTER,
     FRAMES,
     FRAMES_LATE,
@@ -43,13 +42,6 @@ _PHASES = ((FRAMES, READINGS), (FRAMES_LATE,), (STATUS,), (RESULTS, DEADLETTER))
 and the first retained reading of each sensor. Results and dead letters come last, because the ledger ignores results
 of frames that retention has deleted."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
-_READERS_OF_FRAMES = (
-    ("prepare-live", FRAMES),
-    ("prepare-late", FRAMES_LATE),
-    ("engines", BATCHES),
-    ("engines", BATCHES_LATE),
-)
-"""Consumer groups that process delivered frames, each with an input topic."""
 _POLL_S = 0.25
 """Pause between two reads of new results and dead letters, in seconds. The pause is longer than the batching delay
 and the duration of a transaction."""
@@ -131,10 +123,13 @@ class _TopicReader:
 
     async def _enter_expired(self) -> None:
         """Enter the offsets of records that retention deleted before a stopped service read the records."""
-        for group, topic in _READERS_OF_FRAMES:
+        for topic, groups in READERS.items():
             for partition, first in (await self._log.beginnings(topic)).items():
-                committed = await self._log.committed(group, TopicPartition(topic, partition))
-                if committed is not None and committed < first:
+                tp = TopicPartition(topic, partition)
+                commits = {group: await self._log.committed(group, tp) for group in groups}
+                known = [(offset, group) for group, offset in commits.items() if offset is not None]
+                committed, group = max(known, default=(first, ""))
+                if committed < first:
                     self.ledger.expired_unread[group, topic, partition].add(committed, first - 1)
 
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:

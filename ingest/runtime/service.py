@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry
 
 from ingest.contract.topics import require_topics
-from ingest.exceptions import ConfigError, Fenced, LogUnavailable, MemberIdle
+from ingest.exceptions import ConfigError, Fenced, HostConflict, LogUnavailable, MemberIdle
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import PLAINTEXT_ADVICE, PLAINTEXT_RISK, KafkaSettings
@@ -34,8 +34,8 @@ EXIT_FAILED = 70
 """Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). A process supervisor restarts a service
 that ends with this status."""
 EXIT_AGAIN = 75
-"""Exit status when Kafka is unreachable, another process has taken over the work, or the configuration has changed
-(EX_TEMPFAIL of sysexits.h).
+"""Exit status when Kafka is unreachable, another process has taken over or prevents the work, or the configuration
+has changed (EX_TEMPFAIL of sysexits.h).
 
 A service that is restarted after this exit status continues at its last committed offsets.
 """
@@ -62,8 +62,9 @@ class Service:
         """Run ``work(stop)`` in a new event loop and return the exit status. Call this method in the main thread.
 
         SIGTERM, SIGINT and SIGHUP set the event ``stop``, after which ``work`` must finish and return. If ``work``
-        raises LogUnavailable or Fenced, log the error and return ``EXIT_AGAIN``. If ``work`` raises MemberIdle, log
-        the error and return ``EXIT_FAILED``. Any other exception of ``work`` propagates to the caller.
+        raises LogUnavailable, Fenced or HostConflict, log the error and return ``EXIT_AGAIN``. If ``work`` raises
+        MemberIdle, log the error and return ``EXIT_FAILED``. Any other exception of ``work`` propagates to the
+        caller.
         """
 
         async def until_stopped() -> None:
@@ -78,7 +79,7 @@ class Service:
         self.serve_metrics()
         try:
             eventloop.run(until_stopped())
-        except (Fenced, LogUnavailable) as error:
+        except (Fenced, HostConflict, LogUnavailable) as error:
             _log.error("service_ended", error=str(error), kind=type(error).__name__)
             return EXIT_AGAIN
         except MemberIdle as error:

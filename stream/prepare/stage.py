@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from ingest import picture
 from ingest.contract.crop import CropWindow
+from ingest.contract.groups import ENGINES, FUSED_CLIENT, PREPARE_LATE, PREPARE_LIVE
 from ingest.contract.identity import LATE, LIVE
 from ingest.contract.records import BatchItem, Box, EncodedFrame, FrameMeta, FrameRef, Pixels
 from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.kafka.membership import require_no_members
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import PipelineConfig
 from ingest.site.pipeline import MAX_PIXEL_BYTES
@@ -22,8 +24,6 @@ from stream.prepare.regions import MAX_BOXES, usable, windows
 from stream.runner.backpressure import Downstream
 from stream.runner.processor import ParkingProcessor, Work
 
-ENGINES = "engines"
-"""Name of the engine nodes' consumer group."""
 USUAL_BATCHES = 8
 """Maximum number of batches per partition that wait for the engines while engine nodes keep up. While more batches
 wait, ``prepare`` collects frames, because a batch of several frames costs less per frame."""
@@ -36,7 +36,7 @@ NOBODY = "unrouted"
 """Ledger reason for a frame that no pipeline wants. ``STALE`` is the reason for a frame that is too old for its
 pipeline, ``STILL`` the reason for a frame without motion."""
 
-_TOPICS = {LIVE: (FRAMES, BATCHES), LATE: (FRAMES_LATE, BATCHES_LATE)}
+_LANES = {LIVE: (PREPARE_LIVE, FRAMES, BATCHES), LATE: (PREPARE_LATE, FRAMES_LATE, BATCHES_LATE)}
 
 
 class PrepareStage:
@@ -46,8 +46,7 @@ class PrepareStage:
     """
 
     def __init__(self, lane: Literal["live", "late"], config: Config, clock: Clock | None = None) -> None:
-        source, self.target = _TOPICS[lane]
-        self.name = f"prepare-{lane}"
+        self.name, source, self.target = _LANES[lane]
         self.topics = (source,)
         self.downstream = Downstream(ENGINES, self.target, USUAL_BATCHES, MAX_WAITING_BATCHES)
         self.clock = clock or SystemClock()
@@ -64,9 +63,16 @@ class PrepareStage:
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:
         """Create the state of a partition without reading records back.
 
-        If a process is killed, the frames of its open batches are not committed, and the next owner reads them again.
-        After a restart, a denoiser estimates the noise level again within a few frames.
+        Raise HostConflict while engine nodes with ``--fused`` run, because they prepare the same frames. If a process
+        is killed, the frames of its open batches are not committed, and the next owner reads them again. After a
+        restart, a denoiser estimates the noise level again within a few frames.
         """
+        advice = "engine nodes with --fused prepare these frames: stop them, or stop `sightline prepare`"
+        await require_no_members(log, ENGINES, FUSED_CLIENT, advice)
+        return self.processor(tp)
+
+    def processor(self, tp: TopicPartition) -> PrepareProcessor:
+        """Create the state of a partition, for the runner and for fused engine nodes."""
         batcher = Batcher(self.target, tp.partition, self.clock)
         return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)
 

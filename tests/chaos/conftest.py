@@ -10,15 +10,18 @@ import pytest
 from deploy.local.demo.run import DemoOptions, DemoOutcome, During, run_demo
 from deploy.local.kafka.broker import Broker
 
-RunStack = Callable[[float, During | None], Awaitable[DemoOutcome]]
+RunStack = Callable[..., Awaitable[DemoOutcome]]
 
 
 @pytest.fixture
 def run_stack(own_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStack:
-    """Return a function that runs the simulated demo on a private broker, with the work ``during`` beside it."""
+    """Return a function that runs the simulated demo on a private broker, with the work ``during`` beside it.
+
+    With ``fused``, the engine node prepares the frames.
+    """
     monkeypatch.delenv("SIGHTLINE_KAFKA", raising=False)
 
-    async def run(seconds: float, during: During | None) -> DemoOutcome:
-        return await run_demo(DemoOptions(seconds, tmp_path / "demo"), during=during, broker=own_broker)
+    async def run(seconds: float, during: During | None, *, fused: bool = False) -> DemoOutcome:
+        return await run_demo(DemoOptions(seconds, tmp_path / "demo", fused=fused), during=during, broker=own_broker)
 
     return run

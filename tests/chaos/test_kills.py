@@ -126,3 +126,25 @@ async def test_a_paused_engine_node_is_fenced_by_its_successor(
 
     outcome = await run_stack(20.0, during)
     require_balance(outcome)
+
+
+async def test_the_ledger_balances_after_kills_of_a_fused_engine_node(
+    run_stack: Callable[..., Awaitable[DemoOutcome]], tmp_path: Path
+) -> None:
+    """A fused node is killed and started again. The broker refuses an engine node without --fused beside it."""
+
+    async def during(running: RunningStack) -> None:
+        stack, figures = running.stack, running.figures
+        await results_flow(figures)
+        argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={running.models}"]
+        await stack.add(ServiceSpec("engine-2", argv, running.settings.to_env()))
+        await until(lambda: stack.restarts()["engine-2"] > 0, "end of the node without --fused")
+        await stack.stop_one("engine-2", 10.0)
+        for _ in range(2):
+            await kill(stack, "engine")
+            await results_flow(figures)
+
+    outcome = await run_stack(15.0, during, fused=True)
+    require_balance(outcome)
+    assert "engine nodes with --fused: stop them first" in (tmp_path / "demo" / "logs" / "engine-2.log").read_text()
+    assert not list((tmp_path / "demo" / "logs").glob("prepare*"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +23,9 @@ from ingest.site import PipelineConfig
 if TYPE_CHECKING:
     from engines.engine import Engine
     from engines.node.serving import RepositorySource
+    from engines.node.takeover import OwnedPartition
     from engines.repository.manifest import Model
+    from ingest.kafka.log import Log, TopicPartition
     from ingest.site.topic.view import Config
 
 app = typer.Typer(invoke_without_command=True)
@@ -47,6 +49,9 @@ def engine(
     session_timeout: Annotated[
         float, typer.Option(min=6.0, help="Seconds until a silent node loses its partitions.")
     ] = (SESSION_TIMEOUT_MS / 1000),
+    fused: Annotated[
+        bool, typer.Option("--fused", help="Also prepare the frames, in place of `sightline prepare`.")
+    ] = False,
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,
     kafka: Kafka = "",
@@ -54,8 +59,10 @@ def engine(
 ) -> None:
     """Classify batches until stopped.
 
-    While the node runs, it applies changes of the site's pipelines, and loads model versions that are promoted or
-    rolled back. Exits with 75 if another node has taken over the node's partitions, or if Kafka cannot be reached.
+    With --fused, prepare and classify frames. Nodes with --fused exclude `sightline prepare` and nodes without
+    --fused: the service that starts later exits with an error. While the node runs, it applies changes of the site's
+    pipelines, and loads model versions that are promoted or rolled back. Exits with 75 if another node has taken over
+    the node's partitions, if Kafka cannot be reached, or if services that exclude each other run.
     """
     if context.invoked_subcommand:
         return
@@ -64,11 +71,18 @@ def engine(
     repository = models
     service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     count = instances or os.cpu_count() or 1
-    raise typer.Exit(service.run(lambda stop: _serve(service, stop, repository, backend, count, session_timeout)))
+    session_ms = round(session_timeout * 1000)
+    raise typer.Exit(service.run(lambda stop: _serve(service, stop, repository, backend, count, session_ms, fused)))
 
 
 async def _serve(
-    service: Service, stop: asyncio.Event, models: Path, backend: str, instances: int, session_timeout_s: float
+    service: Service,
+    stop: asyncio.Event,
+    models: Path,
+    backend: str,
+    instances: int,
+    session_timeout_ms: int,
+    fused: bool,
 ) -> None:
     from engines.gpuuse import export_gpu_use
     from engines.metrics import NodeMetrics
@@ -76,8 +90,8 @@ async def _serve(
     from engines.node.node import Node
     from engines.node.pipelines import LiveModels
     from engines.node.shadow import ShadowRunner
-    from engines.node.takeover import GROUP
-    from ingest.contract.topics import BATCHES, BATCHES_LATE
+    from engines.node.takeover import take_over
+    from ingest.contract.groups import ENGINES, FUSED_CLIENT
     from ingest.kafka.kafkalog import KafkaLog
     from ingest.kafka.membership import MemberGuard
     from ingest.runtime.heartbeat import instance_name
@@ -91,12 +105,16 @@ async def _serve(
         shadow = ShadowRunner(_source(models, backend, 1), log.produce, metrics)
         stack.push_async_callback(shadow.close)
 
+        config = await service.read_config(log)
+        host = PrepareHost(config) if fused else None
+
         def want(config: Config) -> None:
+            if host:
+                host.configure(config)
             pipelines = list(config.of(PipelineConfig))
             live.want(pipelines)
             shadow.want(pipelines)
 
-        config = await service.read_config(log)
         want(config)
         try:
             await live.update()
@@ -108,21 +126,51 @@ async def _serve(
             with contextlib.suppress(ConfigError):
                 want(await service.read_config(log))
 
-        client_id = f"engine-{instance_name()}"
-        guard = MemberGuard(log, GROUP, (BATCHES, BATCHES_LATE), client_id, metrics.idle_member)
+        client_id = f"{FUSED_CLIENT if fused else 'engine-'}{instance_name()}"
+        intake = BatchIntake(service.settings, client_id, instances, session_timeout_ms, fused=fused)
+        guard = MemberGuard(log, ENGINES, intake.topics, client_id, metrics.idle_member)
         node = Node(
             KafkaLog(service.settings, client_id),
-            BatchIntake(service.settings, client_id, instances, round(session_timeout_s * 1000)),
+            intake,
             live,
             concurrency=max(live.slot_count, instances + 1),
             metrics=metrics,
             refresh=refresh,
             shadow=shadow,
+            take_over=host.take_over if host else take_over,
         )
         service.health.ready_when(node.unready_reason)
         beside = (service.follow_config(config, want), live.run(PROMOTIONS_S), shadow.run(PROMOTIONS_S))
         async with guard.watching(stop), _running_beside(beside, stop):
             await node.run(stop)
+
+
+class PrepareHost:
+    """The stages ``prepare-live`` and ``prepare-late`` inside an engine node.
+
+    Raise ConfigError for a pipeline that cannot be served.
+    """
+
+    def __init__(self, config: Config) -> None:
+        import cv2
+
+        from stream.prepare.stage import PrepareStage
+
+        cv2.setNumThreads(1)  # partitions are prepared in parallel already
+        self._stages = {
+            stage.topics[0]: stage for stage in (PrepareStage("live", config), PrepareStage("late", config))
+        }
+
+    def configure(self, config: Config) -> None:
+        """Use other pipelines from the next frame on."""
+        for stage in self._stages.values():
+            stage.configure(config)
+
+    async def take_over(self, log: Log, tps: Sequence[TopicPartition]) -> list[OwnedPartition]:
+        """Take over partitions of frames and batches. Raise HostConflict or LogUnavailable."""
+        from engines.node.fused import take_over_frames
+
+        return await take_over_frames(log, tps, lambda tp: self._stages[tp.topic].processor(tp))
 
 
 @contextlib.asynccontextmanager

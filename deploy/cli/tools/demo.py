@@ -29,6 +29,7 @@ def demo(
     model: Annotated[Path | None, typer.Option(help="ONNX model to use instead of the built-in one.")] = None,
     decoder: Annotated[str, typer.Option(help="Decoder of the model's outputs: softmax, sigmoid, yolox, …")] = "",
     labels: Annotated[Path | None, typer.Option(help="Text file with the model's class names, one per line.")] = None,
+    fused: Annotated[bool, typer.Option("--fused", help="The engine node prepares the frames itself.")] = False,
     report: Annotated[Path | None, typer.Option(help="File for the report, as JSON.")] = None,
     home: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path(".sightline/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
@@ -54,6 +55,7 @@ def demo(
         line,
         site,
         models.absolute() if models else SHIPPED_MODELS,
+        fused,
     )
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         outcome = asyncio.run(

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from deploy.local.demo.truth import LineCrossing, score
 from deploy.local.demo.watch import beside, watching
 from deploy.local.exceptions import StackError
 from deploy.local.kafka.broker import Broker
-from deploy.local.stack import AGENT, DOWNSTREAM, StackFiles, services
+from deploy.local.stack import AGENT, StackFiles, services
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge_agent.sources.simulated.truth import read_truth
 from engines.decoders import CLASSIFIERS
@@ -96,6 +96,8 @@ class DemoOptions:
     value puts the line in the middle of the picture."""
     site: Path | None = None
     models: Path = SHIPPED_MODELS
+    fused: bool = False
+    """Whether the engine node prepares the frames, without `sightline prepare`."""
 
 
 @dataclass
@@ -114,6 +116,7 @@ class Demo:
     has_truth: bool = True
     """Whether the site has the counting lines of the simulated scenes. Detected crossings are compared with the
     ground truth only if ``has_truth`` is set."""
+    fused: bool = False
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -165,6 +168,7 @@ async def run_demo(
                     on_step,
                     during,
                     has_truth=options.site is None,
+                    fused=options.fused,
                     stop=stop_event(),
                 )
             )
@@ -246,7 +250,7 @@ async def run(demo: Demo) -> DemoOutcome:
     """
     demo.files.site_file.write_text(tomli_w.dumps(demo.site.model_dump(mode="json", exclude_none=True)))
     port = urlsplit(demo.site.receivers[0].url).port or 0
-    *downstream, agent = services(demo.files, demo.settings, demo.models, port)
+    *downstream, agent = services(demo.files, demo.settings, demo.models, port, fused=demo.fused)
     async with KafkaLog(demo.settings, "sightline-demo") as log:
         demo.on_step("creating topics")
         await topicadmin.create(demo.settings, partitions=PARTITIONS, replication=1)
@@ -254,7 +258,7 @@ async def run(demo: Demo) -> DemoOutcome:
         demo.on_step("starting services")
         async with Supervisor(downstream, demo.files.logs) as stack, watching(demo.settings) as figures:
             try:
-                await _live(demo, stack, agent, figures)
+                await _live(demo, stack, agent, figures, {spec.name for spec in downstream})
                 await _drain(demo, stack, figures)
                 demo.on_step("auditing")
                 balance = (await audit(log, wait_s=DRAIN_TIMEOUT_S)).to_dict()
@@ -266,14 +270,16 @@ async def run(demo: Demo) -> DemoOutcome:
         return DemoOutcome(balance, report(figures, balance, scored))
 
 
-async def _live(demo: Demo, stack: Supervisor, agent: ServiceSpec, figures: Figures) -> None:
-    """Start the agent as soon as all other services report the state ``running``.
+async def _live(
+    demo: Demo, stack: Supervisor, agent: ServiceSpec, figures: Figures, downstream: Collection[str]
+) -> None:
+    """Start the agent as soon as all services in ``downstream`` report the state ``running``.
 
     Show the live table until the run ends.
     """
 
     def missing() -> set[str]:
-        wanted = set(DOWNSTREAM) - {"webhook-receiver"}
+        wanted = set(downstream) - {"webhook-receiver"}
         return wanted - {name for name, (_, state) in figures.services.items() if state == "running"}
 
     await _until(

@@ -36,6 +36,7 @@ class FakeIntake:
         self.all_begun = asyncio.Event()
         self.fetched: asyncio.Queue[list[LogRecord] | Exception] = asyncio.Queue()
         self.stopped = False
+        self.positions: dict[TopicPartition, int] = {}
 
     def tp(self, kafka_tp: KafkaPartition) -> TopicPartition:
         return TopicPartition(kafka_tp.topic.removeprefix("sightline."), kafka_tp.partition)
@@ -52,7 +53,10 @@ class FakeIntake:
 
     async def start(self, _: object) -> None: ...
 
-    async def next(self) -> list[LogRecord]:
+    async def position(self, tp: TopicPartition) -> int:
+        return self.positions.get(tp, self.begun[tp])
+
+    async def next(self, _: int) -> list[LogRecord]:
         fetched = await self.fetched.get()
         if isinstance(fetched, Exception):
             raise fetched

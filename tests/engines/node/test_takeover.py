@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from engines.node.takeover import DEAD_LETTERS_TAIL, GROUP, MAX_COMMIT_JOBS, RESULTS_TAIL, OwnedPartition, take_over
+from engines.node.takeover import DEAD_LETTERS_TAIL, MAX_COMMIT_JOBS, RESULTS_TAIL, OwnedPartition, take_over
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
+from ingest.contract.groups import ENGINES
 from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import Batch, BatchItem, FrameRef, Result
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
@@ -90,7 +91,7 @@ async def test_classified_frames_that_prepare_sends_again_are_not_classified_aga
     owned = await one(log)
     await work(owned, await read_from(log, owned))
     assert await written(log) == [0, 1, 2, 3]
-    assert await log.committed(GROUP, LIVE_TP) == 3
+    assert await log.committed(ENGINES, LIVE_TP) == 3
 
 
 async def test_a_dead_letter_raises_only_the_high_water_marks_of_its_own_partition_and_lane() -> None:

@@ -19,7 +19,7 @@ from deploy.local.demo.figures import Figures
 from deploy.local.demo.run import Demo, RunningStack
 from deploy.local.demo.watch import watching
 from deploy.local.exceptions import StackError
-from deploy.local.stack import AGENT, DOWNSTREAM, StackFiles
+from deploy.local.stack import AGENT, StackFiles
 from deploy.local.supervisor import ServiceSpec
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import LogUnavailable
@@ -73,13 +73,13 @@ def replace_kafka(monkeypatch: pytest.MonkeyPatch, cluster: NoKafka) -> None:
 
 def run_services(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     argv = [sys.executable, "-S", "-c", LASTS]
-    monkeypatch.setattr(demo, "services", lambda *_: [ServiceSpec(name, argv) for name in names])
+    monkeypatch.setattr(demo, "services", lambda *_, **__: [ServiceSpec(name, argv) for name in names])
 
 
 @contextlib.asynccontextmanager
 async def all_running(_: KafkaSettings) -> AsyncIterator[Figures]:
     figures = Figures()
-    figures.services.update(dict.fromkeys(DOWNSTREAM, (0.0, "running")))
+    figures.services.update(dict.fromkeys(("one", "two"), (0.0, "running")))
     yield figures
 
 

@@ -1,0 +1,155 @@
+"""Preparation of frames inside an engine node (``sightline engine --fused``), without the topic ``batches`` in
+between.
+
+The node hosts the processor that ``sightline prepare`` also runs. The node turns each batch of the processor into a
+job, and commits the offsets of the frames in the transaction of the job's results. Batches that the stage ``prepare``
+wrote before, and replayed batches, are still read from ``batches``. Both topics of a lane share one transactional
+writer and one set of high-water marks, so that a frame is classified once, whichever topic it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from engines.node.jobs import HighWaterMarks, Job, accept
+from engines.node.takeover import OwnedPartition, batches_of, take_over
+from ingest.contract.groups import ENGINES, PREPARE_LATE, PREPARE_LIVE
+from ingest.contract.topics import DEADLETTER, FRAMES, FRAMES_LATE
+from ingest.exceptions import LogUnavailable
+from ingest.kafka.acks import AckTracker
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
+from ingest.kafka.membership import require_no_members
+from ingest.kafka.position import BEYOND_EVERY_END, StartPosition, commit
+from ingest.runtime.clock import Clock
+
+
+class PreparedWork(Protocol):
+    """Records to process, and the offsets of frames that are finished once the records are processed."""
+
+    @property
+    def records(self) -> tuple[Outgoing, ...]:
+        """Batches for ``batches`` or ``batches.late``, or dead letters."""
+
+    @property
+    def done(self) -> tuple[int, ...]:
+        """Offsets of the finished frames."""
+
+
+class FrameProcessor(Protocol):
+    """The processor of one partition of frames. The methods are never called concurrently, but may run in a worker
+    thread. An exception from any method ends the node."""
+
+    def process(self, record: LogRecord) -> Sequence[PreparedWork]:
+        """Prepare one frame, and return the batches that are full."""
+
+    def tick(self) -> Sequence[PreparedWork]:
+        """Return the batches whose maximum delay has passed."""
+
+    def flush(self) -> Sequence[PreparedWork]:
+        """Return all open batches."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Time of the next ``tick``, on the monotonic clock in seconds; None if no batch is open."""
+
+
+ProcessorFactory = Callable[[TopicPartition], FrameProcessor]
+"""Function that creates the processor of one partition of frames."""
+
+
+class OwnedFrames(OwnedPartition):
+    """One partition of frames that this node owns and prepares.
+
+    ``batches_end`` is the end of the partition of ``batches`` of the same lane at the take-over. The frames are read
+    once all batches before ``batches_end`` are written, because these batches hold earlier frames.
+    """
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        writer: Writer,
+        marks: HighWaterMarks,
+        start: StartPosition,
+        processor: FrameProcessor,
+        batches_end: int,
+    ) -> None:
+        super().__init__(tp, writer, marks, start)
+        self.batches_end = batches_end
+        self._processor = processor
+        self._tracker = AckTracker(start.offset)
+
+    @property
+    def holds_frames(self) -> bool:
+        """Whether the processor has an open batch."""
+        return self._processor.deadline is not None
+
+    def deliver(self, record: LogRecord) -> bool:
+        """Note that a frame is about to be prepared.
+
+        Return False for a frame below the next offset, which means that the topic was created again.
+        """
+        delivered = self._tracker.deliver(record.offset)
+        self.next = self._tracker.next
+        return delivered
+
+    def prepare(self, records: Sequence[LogRecord], now_s: float, *, flush: bool) -> list[PreparedWork]:
+        """Prepare delivered frames, and return the closed batches. With ``flush``, close all batches.
+
+        This method blocks. Calls must not overlap.
+        """
+        works = [work for record in records for work in self._processor.process(record)]
+        deadline = self._processor.deadline
+        if flush:
+            works += self._processor.flush()
+        elif deadline is not None and deadline <= now_s:
+            works += self._processor.tick()
+        return works
+
+    def take_work(self, work: PreparedWork, pipelines: frozenset[str]) -> list[Job]:
+        """Turn the records of a prepared work into jobs, append the jobs to this partition's jobs, and return the
+        jobs.
+
+        The last of the jobs finishes the offsets of the work. The dead letter of a batch names ``batches`` as its
+        topic, so that a replay sends the batch there.
+        """
+        jobs = [self._job(record, pipelines) for record in work.records] or [Job(LogRecord(*self.tp, -1, None, b""))]
+        jobs[-1].finishes = work.done
+        for job in jobs:
+            self._append(job)
+        return jobs
+
+    def _job(self, out: Outgoing, pipelines: frozenset[str]) -> Job:
+        record = LogRecord(out.topic, out.partition, self.next - 1, out.key, out.value, out.headers)
+        if out.topic == DEADLETTER:
+            return Job(record, refused=[out])
+        return accept(record, self._marks, pipelines)
+
+    def _position_after(self, jobs: Sequence[Job]) -> int:
+        return self._tracker.finish(offset for job in jobs for offset in job.finishes)
+
+
+async def take_over_frames(
+    log: Log, tps: Sequence[TopicPartition], processor: ProcessorFactory, clock: Clock | None = None
+) -> list[OwnedPartition]:
+    """Take over partitions of frames and batches, once no ``sightline prepare`` runs.
+
+    Raise HostConflict if a prepare service runs, and LogUnavailable.
+    """
+    for group in (PREPARE_LIVE, PREPARE_LATE):
+        await require_no_members(log, group, "", "nodes with --fused prepare frames: stop `sightline prepare`")
+    lanes = sorted({batches_of(tp) for tp in tps if tp.topic in (FRAMES, FRAMES_LATE)})
+    ends = {lane: (await log.settled_ends(lane.topic, [lane.partition]))[lane.partition] for lane in lanes}
+
+    def make(tp: TopicPartition, writer: Writer, marks: HighWaterMarks, start: StartPosition) -> OwnedPartition:
+        if tp.topic not in (FRAMES, FRAMES_LATE):
+            return OwnedPartition(tp, writer, marks, start)
+        return OwnedFrames(tp, writer, marks, start, processor(tp), ends[batches_of(tp)])
+
+    return await take_over(log, tps, clock, make)
+
+
+async def end_created_again(log: Log, tp: TopicPartition) -> None:
+    """Make the next owner of a partition read from the beginning, and raise LogUnavailable, which ends the node."""
+    await commit(log, ENGINES, tp, BEYOND_EVERY_END)
+    raise LogUnavailable(f"{tp.topic} was created again while its frames were read: the restarted node reads it")
