@@ -128,23 +128,34 @@ async def test_a_paused_engine_node_is_fenced_by_its_successor(
     require_balance(outcome)
 
 
-async def test_the_ledger_balances_after_kills_of_a_fused_engine_node(
+async def test_the_ledger_balances_after_a_kill_of_a_fused_node_and_moves_to_separate_services_and_back(
     run_stack: Callable[..., Awaitable[DemoOutcome]], tmp_path: Path
 ) -> None:
-    """A fused node is killed and started again. The broker refuses an engine node without --fused beside it."""
+    """The broker refuses an engine node without --fused beside the fused node, until the fused node is stopped."""
+    logs = tmp_path / "demo" / "logs"
 
     async def during(running: RunningStack) -> None:
         stack, figures = running.stack, running.figures
+
+        async def add(name: str, *argv: str) -> None:
+            await stack.add(
+                ServiceSpec(name, [sys.executable, "-m", "deploy.cli.app", *argv], running.settings.to_env())
+            )
+
         await results_flow(figures)
-        argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={running.models}"]
-        await stack.add(ServiceSpec("engine-2", argv, running.settings.to_env()))
+        await add("engine-2", "engine", f"--models={running.models}")
         await until(lambda: stack.restarts()["engine-2"] > 0, "end of the node without --fused")
-        await stack.stop_one("engine-2", 10.0)
-        for _ in range(2):
-            await kill(stack, "engine")
-            await results_flow(figures)
+        await kill(stack, "engine")
+        await results_flow(figures)
+        await stack.stop_one("engine")
+        for lane in ("live", "late"):
+            await add(f"prepare-{lane}", "prepare", f"--lane={lane}")
+        await results_flow(figures)
+        await asyncio.gather(kill(stack, "prepare-live"), kill(stack, "engine-2"))
+        await asyncio.gather(*map(stack.stop_one, ("prepare-live", "prepare-late", "engine-2")))
+        await add("engine-3", "engine", f"--models={running.models}", "--fused")
+        await results_flow(figures)
 
     outcome = await run_stack(15.0, during, fused=True)
     require_balance(outcome)
-    assert "engine nodes with --fused: stop them first" in (tmp_path / "demo" / "logs" / "engine-2.log").read_text()
-    assert not list((tmp_path / "demo" / "logs").glob("prepare*"))
+    assert "engine nodes with --fused: stop them first" in (logs / "engine-2.log").read_text()
