@@ -9,11 +9,17 @@ writer and one set of high-water marks, so that a frame is classified once, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
+from engines.node.intake import POLL_MS, BatchIntake
 from engines.node.jobs import HighWaterMarks, Job, accept
-from engines.node.takeover import OwnedPartition, batches_of, take_over
+from engines.node.pipelines import LiveModels
+from engines.node.takeover import Gap, OwnedPartition, batches_of, take_over
 from ingest.contract.groups import ENGINES, PREPARE_LATE, PREPARE_LIVE
 from ingest.contract.topics import DEADLETTER, FRAMES, FRAMES_LATE
 from ingest.exceptions import LogUnavailable
@@ -22,6 +28,10 @@ from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
 from ingest.kafka.membership import require_no_members
 from ingest.kafka.position import BEYOND_EVERY_END, StartPosition, commit
 from ingest.runtime.clock import Clock
+
+OPEN_POLL_MS = 5
+"""Maximum time in ms that a poll waits while a batch is open, so that the batch closes soon after the engines become
+idle."""
 
 
 class PreparedWork(Protocol):
@@ -149,7 +159,78 @@ async def take_over_frames(
     return await take_over(log, tps, clock, make)
 
 
-async def end_created_again(log: Log, tp: TopicPartition) -> None:
-    """Make the next owner of a partition read from the beginning, and raise LogUnavailable, which ends the node."""
-    await commit(log, ENGINES, tp, BEYOND_EVERY_END)
-    raise LogUnavailable(f"{tp.topic} was created again while its frames were read: the restarted node reads it")
+class FramePreparation:
+    """Prepares the frames of all partitions of frames in ``owned``, several partitions at once in worker threads."""
+
+    def __init__(self, log: Log, intake: BatchIntake, owned: Mapping[TopicPartition, OwnedPartition]) -> None:
+        self._log, self._intake, self._owned = log, intake, owned
+        self._undrained: set[TopicPartition] = set()
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="prepare")
+
+    def add(self, tp: TopicPartition) -> None:
+        """Begin to read a partition of frames as soon as its lane has no earlier batches."""
+        self._undrained.add(tp)
+
+    def drop(self, tp: TopicPartition) -> None:
+        """Forget a partition that was revoked."""
+        self._undrained.discard(tp)
+
+    async def begin_drained(self) -> None:
+        """Begin to read the partitions of frames whose lane has no earlier batches any more."""
+        for tp in list(self._undrained):
+            owned, batches = self._owned[tp], self._owned.get(batches_of(tp))
+            assert isinstance(owned, OwnedFrames)  # noqa: S101  (only frames are added)
+            if batches is None or batches.in_flight:
+                continue
+            if await self._intake.position(batches.tp) >= owned.batches_end and tp in self._undrained:
+                self._undrained.discard(tp)
+                self._intake.begin(tp, owned.start.offset)
+
+    def open_batches(self) -> dict[OwnedFrames, list[LogRecord]]:
+        """Return the partitions with open batches, each with an empty list of records."""
+        return {owned: [] for owned in self._owned.values() if isinstance(owned, OwnedFrames) and owned.holds_frames}
+
+    @staticmethod
+    def poll_ms(open_batches: Mapping[OwnedFrames, Sequence[LogRecord]]) -> int:
+        """Return the maximum time in ms that the next poll waits for records."""
+        return OPEN_POLL_MS if open_batches else POLL_MS
+
+    async def deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:
+        """Note that a frame is about to be prepared. Return the gap in offsets before the frame.
+
+        If the topic was created again, let the next owner of the partition read it from the beginning, and raise
+        LogUnavailable, which ends the node.
+        """
+        expected = owned.next
+        if not owned.deliver(record):
+            await commit(self._log, ENGINES, owned.tp, BEYOND_EVERY_END)
+            raise LogUnavailable(f"{owned.tp.topic} was created again while it was read: restart the node")
+        return (owned.tp, expected, record.offset) if record.offset > expected else None
+
+    async def jobs(
+        self,
+        frames: Mapping[OwnedFrames, Sequence[LogRecord]],
+        models: LiveModels,
+        *,
+        now_s: float,
+        idle: bool,
+    ) -> list[tuple[OwnedFrames, Job]]:
+        """Prepare delivered frames of several partitions at once, and return the jobs of the closed batches.
+
+        If the engines are idle, all batches close. The jobs of partitions that were released meanwhile are missing,
+        because their next owner reads the frames.
+        """
+        loop = asyncio.get_running_loop()
+        calls = (partial(owned.prepare, records, now_s, flush=idle) for owned, records in frames.items())
+        works = await asyncio.gather(*(loop.run_in_executor(self._pool, call) for call in calls))
+        return [
+            (owned, job)
+            for owned, found in zip(frames, works, strict=True)
+            if self._owned.get(owned.tp) is owned
+            for work in found
+            for job in owned.take_work(work, models.names)
+        ]
+
+    def close(self) -> None:
+        """Start no more work in threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

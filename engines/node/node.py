@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -15,13 +14,13 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from engines.exceptions import PipelineUnknown
 from engines.metrics import NodeMetrics
-from engines.node.fused import OwnedFrames, end_created_again
-from engines.node.intake import POLL_MS, BatchIntake
+from engines.node.fused import FramePreparation, OwnedFrames
+from engines.node.intake import BatchIntake
 from engines.node.jobs import LIGHTER, Job
 from engines.node.pipelines import LiveModels
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.shadow import ShadowRunner
-from engines.node.takeover import OwnedPartition, batches_of, take_over
+from engines.node.takeover import Gap, OwnedPartition, batches_of, take_over
 from ingest.contract.groups import ENGINES
 from ingest.contract.headers import PIPELINE
 from ingest.contract.identity import FrameId
@@ -35,14 +34,6 @@ from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.site.pipeline import UNROUTED_NAME
 
 _log = logs.get("engines.node.node")
-
-OPEN_POLL_MS = 5
-"""Maximum time in ms that a poll of a fused node waits while a batch is open, so that the batch closes soon after the
-engines become idle."""
-Gap = tuple[TopicPartition, int, int]
-"""A gap in a partition: the topic partition, the expected offset, and the higher offset that arrived. A gap means
-that Kafka has deleted records. Transaction markers, which also leave gaps, do not occur, because batches are not
-written in transactions."""
 
 MAX_PATIENCE_S = 0.25
 """Maximum time in s that finished results wait, so that several batches share a transaction.
@@ -104,7 +95,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._joined = False
         self._classifying: set[asyncio.Task[None]] = set()
         self._writing: dict[TopicPartition, asyncio.Task[None]] = {}  # by ``batches_of``, because they share a writer
-        self._undrained: set[TopicPartition] = set()
+        self._preparation = FramePreparation(log, intake, self._owned)
         self._disordered: set[str] = set()
         self._wake = asyncio.Event()
         models.on_update = self._wake.set
@@ -115,7 +106,6 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._transaction_s = 0.0
         self._heartbeats = HeartbeatWriter("engine", log.produce, self.figures, self._clock)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
-        self._preparing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="prepare")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Classify until ``stop`` is set, then finish the jobs in flight. Raise Fenced or LogUnavailable."""
@@ -187,14 +177,14 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             self._metrics.expired_unread.inc(owned.start.expired_unread)
             self._metrics.topic_recreated.inc(owned.start.recreated)
             if isinstance(owned, OwnedFrames):
-                self._undrained.add(owned.tp)
+                self._preparation.add(owned.tp)
             else:
                 self._intake.begin(owned.tp, owned.start.offset)
         _log.info("partitions_assigned", partitions=[f"{tp.topic}[{tp.partition}]" for tp in tps])
 
     async def _release(self, tp: TopicPartition) -> None:
         owned = self._owned.pop(tp, None)
-        self._undrained.discard(tp)
+        self._preparation.drop(tp)
         self._scheduler.drop(tp)
         if owned is None:
             return
@@ -205,12 +195,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _read(self) -> None:
         await self._intake.start(self)
         while True:
-            await self._begin_drained()
+            await self._preparation.begin_drained()
             self._intake.throttle(self._owned.values(), self._scheduler)
-            frames: dict[OwnedFrames, list[LogRecord]] = {
-                owned: [] for owned in self._owned.values() if isinstance(owned, OwnedFrames) and owned.holds_frames
-            }
-            records = await self._intake.next(OPEN_POLL_MS if frames else POLL_MS)
+            frames = self._preparation.open_batches()
+            records = await self._intake.next(self._preparation.poll_ms(frames))
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
             # One check is enough for all records of a fetch: they were written before any later configuration.
@@ -223,53 +211,20 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 owned = self._owned.get(tp)
                 if isinstance(owned, OwnedFrames):
                     frames.setdefault(owned, []).append(record)
-                    gap = await self._deliver(owned, record)
+                    gap = await self._preparation.deliver(owned, record)
                 else:
                     gap = self._take(record)
                 if gap:
                     gaps.append(gap)
-            await self._prepare(frames)
+            idle = not self._scheduler.waiting
+            for owned, job in await self._preparation.jobs(
+                frames, self._models, now_s=self._clock.monotonic(), idle=idle
+            ):
+                self._admit(owned, job)
             if records or frames:
                 self._wake.set()
             for gap in gaps:  # after all records are taken, because a rebalance may happen during this await
                 self._metrics.expired_unread.inc(await expired_between(self._log, ENGINES, *gap))
-
-    async def _begin_drained(self) -> None:
-        """Begin to read partitions of frames whose lane has no earlier batches any more."""
-        for tp in list(self._undrained):
-            owned, batches = self._owned[tp], self._owned.get(batches_of(tp))
-            assert isinstance(owned, OwnedFrames)  # noqa: S101  (only frames are added)
-            if batches is None or batches.in_flight:
-                continue
-            if await self._intake.position(batches.tp) >= owned.batches_end and tp in self._undrained:
-                self._undrained.discard(tp)
-                self._intake.begin(tp, owned.start.offset)
-
-    async def _deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:
-        """Note that a frame is about to be prepared. Return the gap in offsets before the frame."""
-        expected = owned.next
-        if not owned.deliver(record):
-            await end_created_again(self._log, owned.tp)
-        return (owned.tp, expected, record.offset) if record.offset > expected else None
-
-    async def _prepare(self, frames: Mapping[OwnedFrames, Sequence[LogRecord]]) -> None:
-        """Prepare frames of several partitions at once, and turn the closed batches into jobs.
-
-        Open batches close early if no image waits for an engine.
-        """
-        flush, now_s, loop = not self._scheduler.waiting, self._clock.monotonic(), asyncio.get_running_loop()
-        works = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._preparing, functools.partial(owned.prepare, records, now_s, flush=flush))
-                for owned, records in frames.items()
-            )
-        )
-        for owned, found in zip(frames, works, strict=True):
-            if self._owned.get(owned.tp) is not owned:
-                continue  # the partition was released meanwhile: its next owner reads the frames
-            for work in found:
-                for job in owned.take_work(work, self._models.names):
-                    self._admit(owned, job)
 
     def _is_of_unknown_pipeline(self, record: LogRecord) -> bool:
         if record.topic not in (BATCHES, BATCHES_LATE):
@@ -442,7 +397,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._intake.stop()
                 await self._log.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._preparing.shutdown(wait=False, cancel_futures=True)
+        self._preparation.close()
 
 
 def patience(queue_s: float, goal_s: float) -> float:

@@ -44,6 +44,11 @@ DEAD_LETTERS_TAIL = 500
 pixels, about half a megabyte. If there are more dead letters, the node cannot tell a frame of an older dead letter
 from a frame out of order, so both frames count as repeats."""
 
+Gap = tuple[TopicPartition, int, int]
+"""A gap in a partition: the topic partition, the expected offset, and the higher offset that arrived. A gap means
+that Kafka has deleted records. Transaction markers, which also leave gaps, do not occur, because batches are not
+written in transactions."""
+
 
 def batches_of(tp: TopicPartition) -> TopicPartition:
     """Return the partition of ``batches`` or ``batches.late`` that belongs to an input partition of a node."""
