@@ -38,11 +38,13 @@ async def require_no_members(log: Log, group: str, client_prefix: str, advice: s
 
     Raise HostConflict with ``advice`` if there is such a member after ``LEAVE_S``, and LogUnavailable.
     """
-    deadline = Deadline.after(LEAVE_S)
+    deadline, waits = Deadline.after(LEAVE_S), False
     while found := sorted(client for client in await log.clients(group) if client.startswith(client_prefix)):
         if deadline.passed:
             raise HostConflict(f"the consumer group {group} has the members {', '.join(found)}: {advice}")
-        _log.warning("waiting_for_members_to_leave", group=group, members=found, left_s=round(deadline.left))
+        if not waits:
+            waits = True
+            _log.warning("waiting_for_members_to_leave", group=group, members=found, at_most_s=LEAVE_S)
         await asyncio.sleep(min(_LEAVE_POLL_S, deadline.left))
 
 
