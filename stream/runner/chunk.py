@@ -11,8 +11,8 @@ from itertools import islice
 from ingest.kafka.log import LogRecord
 from stream.runner.processor import Work
 
-CHUNK_S = 0.002
-"""Time in seconds after which a chunk ends. The switch of threads takes 0.1 ms, one twentieth of this time. A longer
+CHUNK_S = 0.005
+"""Time in seconds after which a chunk ends. The switch of threads takes 0.1 ms, one fiftieth of this time. A longer
 time would delay the output, which is written when the chunk ends."""
 CHUNK_RECORDS = 128
 """Maximum number of records in a chunk: the smallest records take 15 µs each."""

@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 _log = logs.get("stream.partition")
 T = TypeVar("T")
 
-QUEUE_RECORDS = 256
-"""Number of queued records of one partition at which fetching pauses: the records of one second on the busiest
-partition that one core can process. Fetching resumes at half of this number, so that the processor never runs out of
-work."""
-QUEUE_BYTES = 32 * 1024 * 1024
-"""Bytes of queued records of one partition at which fetching pauses: two records of the maximum size. Cameras with
-large pictures reach this limit before ``QUEUE_RECORDS``."""
+QUEUE_RECORDS = 1024
+"""Number of queued records of one partition at which fetching pauses: the smallest records for 20 ms of one core.
+Fetching resumes at half of this number, so that the processor never runs out of work."""
+QUEUE_BYTES = 4 * 1024 * 1024
+"""Bytes of queued records of one partition at which fetching pauses: two fetches of the maximum size. Frames reach
+this limit before ``QUEUE_RECORDS``."""
 IN_FLIGHT_WORKS = 16
 """Maximum number of ``Work`` objects of one partition that the broker has not acknowledged. With this number, the
 loop does not wait for the broker, which acknowledges within a few ms."""

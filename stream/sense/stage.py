@@ -101,6 +101,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         self._clock = clock
         self._sensors: dict[str, SensorWatch] = {}
         self._deadlines: dict[str, float] = {}
+        self._changed: set[str] = set()  # sensors whose deadline may be another one than in `_deadlines`
         self.reported: frozenset[str] = frozenset()
         """Ids of events that an earlier owner has written, and that must not be written again."""
         self._in_force = config
@@ -119,32 +120,34 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
             self._rules[rule.sensor].append(rule)
         for name, sensor in self._sensors.items():
             sensor.use(self._configs.get(name), self._rules.get(name, ()))
-            self._note_deadline(name)
+        self._changed.update(self._sensors)
 
     @property
     def deadline(self) -> float | None:
         """Monotonic time in seconds at which the next window of a silent sensor must be evaluated; None if no window
         waits."""
+        for name in self._changed:
+            deadline = self._sensors[name].deadline
+            if deadline is None:
+                self._deadlines.pop(name, None)
+            else:
+                self._deadlines[name] = deadline
+        self._changed.clear()
         return min(self._deadlines.values(), default=None)
-
-    def _note_deadline(self, name: str) -> None:
-        """Record the deadline of a sensor, whose state has changed."""
-        deadline = self._sensors[name].deadline
-        if deadline is not None:
-            self._deadlines[name] = deadline
-        else:
-            self._deadlines.pop(name, None)
 
     def tick(self) -> Sequence[Work]:
         """Return the events of windows that no reading has closed in time. The returned ``Work`` objects finish no
         offset."""
         self._follow()
         now_s = self._clock.monotonic()
+        if (deadline := self.deadline) is None or deadline > now_s:
+            return ()
         due = [name for name, deadline in self._deadlines.items() if deadline <= now_s]
         works = [Work(self._outgoing(self._ticked(name, now_s), name)) for name in due]
         return [work for work in works if work.records]
 
     def _ticked(self, name: str, now_s: float) -> list[Event]:
+        self._changed.add(name)
         try:
             return self._sensors[name].tick(now_s)
         except MemoryError:
@@ -152,8 +155,6 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         except Exception as error:  # a rule of another package failed: no record is the cause, so none can be parked
             _log.error("sensor_window_failed", sensor=name, error=repr(error)[:MAX_ERROR_CHARS])
             return []
-        finally:
-            self._note_deadline(name)
 
     @property
     def longest_s(self) -> float:
@@ -211,10 +212,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         sensor = self._sensors.get(name)
         if sensor is None:
             sensor = self._sensors[name] = SensorWatch(name, self._configs.get(name), self._rules.get(name, ()))
-        try:
-            return sensor.step(readings, written_ms, self._clock.monotonic()), sensor.take_counts()
-        finally:
-            self._note_deadline(name)
+        self._changed.add(name)
+        return sensor.step(readings, written_ms, self._clock.monotonic()), sensor.take_counts()
 
     def _tail_s(self, sensor: str) -> float:
         """Return the length of the history that a sensor's rules need, in seconds."""

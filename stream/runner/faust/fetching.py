@@ -24,9 +24,9 @@ from faust.types import TP
 from ingest.kafka import settings as kafka
 from stream.runner.acks import FetchNumber
 
-POLL_RECORDS = 64
-"""Maximum number of records that one fetch returns. The number is small, so that a pause of a partition takes effect
-soon."""
+POLL_RECORDS = 512
+"""Maximum number of records that one fetch returns. A fetch takes 0.5 ms, as long as ``sense`` takes for twenty small
+records. Large records reach ``FETCH_PARTITION_BYTES`` first."""
 FETCH_PARTITION_BYTES = 2 * 1024 * 1024
 """Maximum bytes of one fetch from one partition: about a hundred frames. A record that is larger than this limit is
 fetched alone (KIP-74)."""
