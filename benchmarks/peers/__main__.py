@@ -41,6 +41,7 @@ FRAME_TITLES = {
     "fps": "frames/s",
     "to_bare": "÷ bare",
     "cpu_ms": "CPU ms/frame",
+    "cpu_to_bare": "CPU ÷ bare",
     "broker_cpu_ms": "broker CPU ms/frame",
     "broker_stored_kb": "stored kB/frame",
     "broker_moved_kb": "broker I/O kB/frame",

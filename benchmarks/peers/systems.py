@@ -110,10 +110,11 @@ SYSTEMS = {
     "sightline-no-denoise": FrameSystem("sightline-no-denoise"),
     "sightline-fused": FrameSystem("sightline-fused", denoise=True, fused=True),
     "faststream": FrameSystem("faststream"),
-    "quixstreams": FrameSystem("quixstreams", batch=8),
+    "quixstreams": FrameSystem("quixstreams"),
     "aiokafka": FrameSystem("aiokafka", threads=2),
 }
-"""The systems by name. The peers' settings are the best of ``CANDIDATES`` by ``python -m benchmarks.peers tune``."""
+"""The systems by name. The settings of the peers are the best of ``CANDIDATES``, measured with the command ``tune``
+(2026-11-30, two cores)."""
 CANDIDATES = [
     FrameSystem(name, processes, threads, batch)
     for name in PROGRAMS

@@ -16,13 +16,18 @@ BARE = "bare"
 
 
 def to_bare(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return the runs with ``to_bare``: frames per second divided by the bare loop's of the same case and round."""
-    bare = {(run["case"], run["round"]): run["fps"] for run in runs if run["system"] == BARE}
-    keys = [(run["case"], run["round"]) for run in runs]
-    return [
-        {**run, "to_bare": round(run["fps"] / bare[key], 3)} if key in bare else {**run}
-        for run, key in zip(runs, keys, strict=True)
-    ]
+    """Return the runs with their ratios to the bare loop of the same case and round.
+
+    ``to_bare`` is the ratio of the frames per second, and ``cpu_to_bare`` that of the CPU time per frame.
+    """
+    bare = {(run["case"], run["round"]): run for run in runs if run["system"] == BARE and "error" not in run}
+    return [{**run, **_ratios(run, bare.get((run["case"], run["round"])))} for run in runs]
+
+
+def _ratios(run: Run, bare: Run | None) -> dict[str, float]:
+    if bare is None or "error" in run:
+        return {}
+    return {name: round(run[key] / bare[key], 3) for name, key in (("to_bare", "fps"), ("cpu_to_bare", "cpu_ms"))}
 
 
 def summary(runs: Sequence[Run], keys: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,16 +14,21 @@ from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to
 from benchmarks.peers.usage import cpu_s, pss_mb, stored_bytes
 
 RUNS = [
-    {"case": "a", "round": 0, "system": "bare", "fps": 100.0},
-    {"case": "a", "round": 0, "system": "x", "fps": 80.0, "p99_ms": 9.0},
-    {"case": "a", "round": 1, "system": "bare", "fps": 50.0},
-    {"case": "a", "round": 1, "system": "x", "fps": 45.0},
-    {"case": "b", "round": 0, "system": "x", "fps": 7.0},
+    {"case": "a", "round": 0, "system": "bare", "fps": 100.0, "cpu_ms": 10.0},
+    {"case": "a", "round": 0, "system": "x", "fps": 80.0, "cpu_ms": 15.0, "p99_ms": 9.0},
+    {"case": "a", "round": 1, "system": "bare", "fps": 50.0, "cpu_ms": 20.0},
+    {"case": "a", "round": 1, "system": "x", "fps": 45.0, "cpu_ms": 22.0},
+    {"case": "b", "round": 0, "system": "x", "fps": 7.0, "cpu_ms": 1.0},
 ]
 
 
 def test_a_ratio_compares_with_the_bare_loop_of_the_same_case_and_round() -> None:
-    assert [run.get("to_bare") for run in to_bare(RUNS)] == [1.0, 0.8, 1.0, 0.9, None]
+    ratios = [(run.get("to_bare"), run.get("cpu_to_bare")) for run in to_bare(RUNS)]
+    assert ratios == [(1.0, 1.0), (0.8, 1.5), (1.0, 1.0), (0.9, 1.1), (None, None)]
+
+
+def test_a_failed_run_has_no_ratio() -> None:
+    assert "to_bare" not in to_bare([*RUNS, {"case": "a", "round": 0, "system": "y", "error": "gone"}])[-1]
 
 
 def test_a_summary_has_median_and_range_of_the_figures_that_the_runs_have() -> None:
