@@ -20,6 +20,7 @@ from aiokafka.errors import (
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.send.link import OutboundRecord
+from edge_agent.send.window import MIN_BATCH_BYTES, BatchLimit
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, partition_for
 from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as kafka
@@ -61,6 +62,8 @@ class KafkaLink:
         self._pins, self._refresh_pins = pins, refresh_pins
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
+        self._batch_limit = BatchLimit(time.monotonic())
+        self._large_batches = self._batch_refused = self._small_only = False
         self.clock = ClockOffset()
 
     @property
@@ -89,7 +92,8 @@ class KafkaLink:
             if isinstance(error, (KafkaError, OSError, LogUnavailable)):
                 raise LinkLost(repr(error)) from error
             raise
-        self._producer = producer
+        self._producer, self._batch_limit = producer, BatchLimit(time.monotonic())
+        self._small_only, self._large_batches, self._batch_refused = self._batch_refused, False, False
 
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         """Pass a record to the producer. Raise LinkLost."""
@@ -103,7 +107,7 @@ class KafkaLink:
             return done
         except (KafkaError, OSError) as error:
             raise LinkLost(repr(error)) from error
-        sent.add_done_callback(functools.partial(_forward, done))
+        sent.add_done_callback(functools.partial(self._forward, done, record.size))
         return done
 
     async def publish(self, record: OutboundRecord) -> None:
@@ -120,6 +124,37 @@ class KafkaLink:
         if producer:
             with contextlib.suppress(KafkaError, OSError):
                 await stop(producer, STOP_S)
+
+    def _forward(self, done: asyncio.Future[None], size: int, sent: asyncio.Future[Any]) -> None:
+        error = None if sent.cancelled() else sent.exception()
+        if done.done():
+            return
+        if sent.cancelled():
+            done.cancel()
+        elif error is None:
+            done.set_result(None)
+            self._adjust_batches(size)
+        else:
+            done.set_exception(self._typed(error))
+
+    def _adjust_batches(self, acked_bytes: int) -> None:
+        self._batch_limit.acked(acked_bytes, time.monotonic())
+        if self._producer and not self._small_only:
+            kafka.set_batch_bytes(self._producer, self._batch_limit.bytes)
+            self._large_batches |= self._batch_limit.bytes > MIN_BATCH_BYTES
+
+    def _typed(self, error: BaseException) -> Exception:
+        """Return the error that the sender expects.
+
+        Kafka refuses a whole batch, also because of one record. If this connection had large batches, return
+        LinkLost, and send only small batches over the next connection, so that Kafka refuses only the faulty record.
+        """
+        if not isinstance(error, _REFUSALS):
+            return LinkLost(repr(error))
+        if not self._large_batches:
+            return RecordRefused(repr(error))
+        self._batch_refused = True
+        return LinkLost(f"Kafka refused a batch: {error!r}")
 
     def _compare_clocks(self, sent_ns: int, sent: asyncio.Future[Any]) -> None:
         """Update the difference to the broker's clock from the timestamp that the broker gave a published record.
@@ -142,15 +177,3 @@ class KafkaLink:
             "partition": partition_for(record.key, self._partitions[like], pins) if like else 0,
             "headers": list(record.headers.items()),
         }
-
-
-def _forward(done: asyncio.Future[None], sent: asyncio.Future[Any]) -> None:
-    error = None if sent.cancelled() else sent.exception()
-    if done.done():
-        return
-    if sent.cancelled():
-        done.cancel()
-    elif error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(RecordRefused(repr(error)) if isinstance(error, _REFUSALS) else LinkLost(repr(error)))

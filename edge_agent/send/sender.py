@@ -9,7 +9,6 @@ repeated frame by its sequence number.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -101,6 +100,10 @@ class Sender:
         self._pace = BacklogPace(config.late_bytes_per_s)
         self._refusals = Refusals(clock)
         self._cursors: Counter[str] = Counter()
+        self._unrepeated = {LIVE, LATE}
+        """Lanes of which rows may be in the spool that an earlier connection sent."""
+        self._look = True
+        """Whether the next round reads rows of all kinds, including kinds of which the spool has no unsent row."""
         self._acked: list[int] = []
         self._broken: BaseException | None = None
         self._accepted = False
@@ -146,9 +149,11 @@ class Sender:
         # rows that the last connection acknowledged or refused are no longer in doubt
         await self._settle_answers()
         self._window, self._cursors, self._broken = self._new_window(), Counter(), None
+        self._unrepeated, self._look = {LIVE, LATE}, True
         try:
             await self._link.open()
             self.connected, self._accepted = True, False
+            self._spool.claim_live(lambda: self._window.free_bytes)
             opened_s = self._progress_s = self._clock.monotonic()
             while True:
                 moved = await self._round()
@@ -159,6 +164,7 @@ class Sender:
                     await self._pause()
         finally:
             self.connected = False
+            self._spool.claim_live(None)
             await self._link.close()
 
     def _end_outage(self, opened_s: float) -> None:
@@ -179,20 +185,38 @@ class Sender:
 
         Return whether a row was passed to the link.
         """
-        moved = False
+        moved, look = False, self._look
+        self._look = False
         if self._window.room:
-            moved = await self._offer(await self._spool.others(self._cursors[OTHERS], CHUNK_ROWS), OTHERS)
-            live = await self._spool.offered(LIVE, self._cursors[LIVE], CHUNK_ROWS)
-            live = live or await self._spool.settle_live(CHUNK_ROWS)
+            if look or self._spool.unsent_others:
+                moved = await self._offer(await self._spool.others(self._cursors[OTHERS], CHUNK_ROWS), OTHERS)
+            live = await self._next_live(look)
             if live:
                 self._pace.live(self._clock.monotonic())
             moved |= await self._offer(live, LIVE)
         if self._window.late_room and not self._pace.wait_s(self._clock.monotonic()):
-            late = await self._spool.offered(LATE, self._cursors[LATE], LATE_CHUNK_ROWS)
-            late = late or await self._spool.settle_late(LATE_CHUNK_ROWS)
+            late = await self._next_late(look)
             self._pace.spend(sum(row.size for row in late))
             moved |= await self._offer(late, LATE)
         return moved
+
+    async def _next_live(self, look: bool) -> list[Row]:
+        """Return the next live frames, oldest first: first the frames that an earlier connection sent."""
+        if LIVE in self._unrepeated or look:
+            if rows := await self._spool.offered(LIVE, self._cursors[LIVE], CHUNK_ROWS):
+                return rows
+            self._unrepeated.discard(LIVE)
+        rows = await self._spool.settle_live(CHUNK_ROWS) if look or self._spool.unsent_frames else []
+        rows = sorted([*self._spool.take_live(), *rows], key=lambda row: row.id)
+        return [row for row in rows if row.id > self._cursors[LIVE]]  # the others were repeated
+
+    async def _next_late(self, look: bool) -> list[Row]:
+        """Return the next late frames, oldest first: first the frames that an earlier connection sent."""
+        if LATE in self._unrepeated or look:
+            if rows := await self._spool.offered(LATE, self._cursors[LATE], LATE_CHUNK_ROWS):
+                return rows
+            self._unrepeated.discard(LATE)
+        return await self._spool.settle_late(LATE_CHUNK_ROWS) if look or self._spool.unsent_frames else []
 
     async def _offer(self, rows: Sequence[Row], lane: str) -> bool:
         for row in rows:
@@ -237,9 +261,11 @@ class Sender:
 
     async def _pause(self) -> None:
         wait_s = min(IDLE_S, self._pace.wait_s(self._clock.monotonic()) or IDLE_S)
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(wait_s):  # `wait_for` may swallow a cancellation that comes with the wake
                 await self._wake.wait()
+        except TimeoutError:
+            self._look = True
         self._wake.clear()
 
     def _new_window(self) -> InFlightWindow:

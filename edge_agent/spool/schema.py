@@ -162,14 +162,21 @@ class DamagedRow(Exception):
     """
 
 
-def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Callable[[Row], int]) -> None:
-    """Encrypt and insert rows. ``late_ns`` returns the Unix time in ns after which a row counts as late."""
+def insert(db: sqlite3.Connection, rows: Sequence[Row], seal: Seal, late_ns: Callable[[Row], int]) -> list[Row]:
+    """Encrypt and insert rows, and return the rows with their ids.
+
+    ``late_ns`` returns the Unix time in ns after which a row counts as late.
+    """
+    stored: list[Row] = []
     for row in rows:
-        kept = dataclasses.replace(row, record=seal.close(row.record, row.identity))
+        kept = dataclasses.replace(row, record=seal.close(row.record, row.identity)) if seal.key_id else row
         fields = (kept.kind, kept.name, kept.epoch, kept.seq, kept.captured_ns, late_ns(row), kept.lane, kept.size)
         sealed = (kept.traceparent, kept.account, kept.record, seal.key_id, checksum(kept, seal.key_id))
-        db.execute(_INSERT, (*fields, *sealed))
-    db.executemany(_KEPT, [(row.seq, row.name, row.epoch) for row in rows if row.kind != "status"])
+        row_id = db.execute(_INSERT, (*fields, *sealed)).lastrowid
+        stored.append(dataclasses.replace(row, id=row_id or 0))
+    last = {(row.name, row.epoch): row.seq for row in rows if row.kind != "status"}
+    db.executemany(_KEPT, [(seq, name, epoch) for (name, epoch), seq in last.items()])
+    return stored
 
 
 def read(values: Iterable[Any], seal: Seal) -> Row:

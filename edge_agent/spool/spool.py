@@ -41,6 +41,18 @@ GROUP_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
+class PendingCommit:
+    """Rows to store and ids of acknowledged rows to delete, which wait for the next group commit.
+
+    The future ``done`` ends the call that added them.
+    """
+
+    rows: Sequence[Row]
+    acked: Sequence[int]
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class DiskTrouble:
     """Period in which the disk refuses writes: kind of failure, error text, and monotonic start time in seconds."""
 
@@ -75,9 +87,9 @@ class Spool:
         self._room = asyncio.Event()
         self._room.set()
         self._notices: list[str] = []
-        self._pending: list[tuple[Sequence[Row], asyncio.Future[None]]] = []
-        """Rows that wait for the next group commit. Each entry has the rows of one call of ``keep``, and the future
-        that ends this call."""
+        self._pending: list[PendingCommit] = []
+        self._live_room: Callable[[], int] | None = None
+        self._live: list[Row] = []
         self._committing: asyncio.Task[None] | None = None
         self._giving_up = False
         self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
@@ -126,12 +138,8 @@ class Spool:
         """
         while True:
             await self._wait_for_room(None if wait_for_room else self._patience_s)
-            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._pending.append((rows, kept))
-            if self._committing is None:
-                self._committing = asyncio.create_task(self._commit())
             try:
-                return await kept
+                return await self._join_commit(rows=rows)
             except SpoolUnavailable:
                 if not wait_for_room or self._giving_up:
                     raise
@@ -177,13 +185,40 @@ class Spool:
         """
         return await self._retry(self._store.settle_late, self._clock.now_ns(), limit)
 
+    def claim_live(self, room: Callable[[], int] | None) -> None:
+        """From now on, set ``lane`` to ``live`` in new frames when they are stored, for ``take_live``.
+
+        ``room`` returns the number of bytes that the link has room for. If ``room`` is None, new frames wait for
+        ``settle_live`` and ``settle_late``. Frames that were not taken are in ``offered``.
+        """
+        self._live_room = room
+        self._live.clear()
+
+    def take_live(self) -> list[Row]:
+        """Return the live frames that were stored since the last call, oldest first, without reading the disk."""
+        rows, self._live = self._live, []
+        return rows
+
+    @property
+    def unsent_frames(self) -> bool:
+        """Return whether frames may wait for ``settle_live`` or ``settle_late``."""
+        return self._store.unsent_frames
+
+    @property
+    def unsent_others(self) -> bool:
+        """Return whether rows may wait for ``others``."""
+        return self._store.unsent_others
+
     async def others(self, after_id: int, limit: int) -> list[Row]:
         """Return waiting readings and status rows, oldest first."""
         return await self._retry(self._store.others, after_id, limit)
 
     async def remove(self, ids: Sequence[int]) -> None:
         """Delete rows that Kafka has acknowledged."""
-        await self._retry(self._store.remove, ids)
+        try:
+            await self._join_commit(acked=ids)  # shares a commit with new rows
+        except SpoolUnavailable:
+            await self._retry(self._store.remove, ids)  # needs less of the disk than new rows
 
     async def park(self, row_id: int, notice: str = "") -> None:
         """Mark a row that was permanently refused as parked, so that the agent does not send the row again.
@@ -257,23 +292,38 @@ class Spool:
         except TimeoutError:
             raise SpoolUnavailable(self._store.path, trouble.why, trouble.text) from None
 
+    async def _join_commit(self, rows: Sequence[Row] = (), acked: Sequence[int] = ()) -> None:
+        """Store ``rows`` or delete the rows with the ids ``acked`` in the next group commit.
+
+        Raise SpoolUnavailable if the disk refuses the commit.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending.append(PendingCommit(rows, acked, done))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit())
+        await done
+
     async def _commit(self) -> None:
-        """Commit the pending rows in groups, until none are left."""
+        """Commit the pending rows and deletions in groups, until none are left."""
         while self._pending:
-            group: list[asyncio.Future[None]] = []
+            group: list[PendingCommit] = []
             rows: list[Row] = []
-            while self._pending and (not rows or len(rows) + len(self._pending[0][0]) <= GROUP_ROWS):
-                more, kept = self._pending.pop(0)
-                group.append(kept)
-                rows += more
+            while self._pending and (not rows or len(rows) + len(self._pending[0].rows) <= GROUP_ROWS):
+                group.append(self._pending.pop(0))
+                rows += group[-1].rows
+            acked = [row_id for pending in group for row_id in pending.acked]
+            live_bytes = self._live_room() - sum(row.size for row in self._live) if self._live_room else 0
+            keep = partial(self._store.keep, rows, acked=acked, live_bytes=live_bytes)
             error: Exception | None = None
             try:
-                await self._attempt(self._store.keep, rows, is_promise=True)
+                live = await self._attempt(keep, is_promise=bool(rows))
+                if self._live_room:
+                    self._live += live
             except Exception as failure:
                 error = failure
-            for kept in group:
-                if not kept.done():
-                    kept.set_exception(error) if error else kept.set_result(None)
+            for pending in group:
+                if not pending.done.done():
+                    pending.done.set_exception(error) if error else pending.done.set_result(None)
         self._committing = None
 
     async def _retry(self, method: Callable[..., T], *args: object) -> T:

@@ -79,6 +79,11 @@ class SpoolStore(SpoolConnection):
         self.expired: Counter[str] = Counter()
         """Number of rows that have expired since the last update of the metrics, by camera or sensor name. Each
         update of the metrics clears the counter."""
+        self.unsent_frames = self.unsent_others = True
+        """Whether the spool may have frames, or readings and status rows, that the agent has not tried to send. The
+        event loop reads these variables without a call in the store's thread."""
+        self._caught_up = False
+        """Whether no unsent frame waits that a new frame would overtake on the live lane."""
         super().__init__(path, seal or Seal())
 
     def late_after(self, seconds: Mapping[str, float]) -> None:
@@ -88,10 +93,26 @@ class SpoolStore(SpoolConnection):
         """
         self._late_after_ns = {name: round(after_s * 1e9) for name, after_s in seconds.items()}
 
-    def keep(self, rows: Sequence[Row]) -> None:
-        """Commit rows. Once this call returns, the rows survive a crash and a power cut."""
+    def keep(self, rows: Sequence[Row], *, acked: Sequence[int] = (), live_bytes: int = 0) -> list[Row]:
+        """Commit rows. Once this call returns, the rows survive a crash and a power cut.
+
+        The same transaction deletes the rows with the ids ``acked``, and sets ``lane`` to ``live`` in new frames of
+        up to ``live_bytes`` in total. Return these live frames, which the caller sends as it sends the rows that
+        ``settle_live`` returns. A frame that is late or that would overtake an unsent live frame does not become
+        live.
+        """
+        caught_up, unsent = self._caught_up, self.unsent_frames
+        self._caught_up, self.unsent_frames = False, True  # after an error, the file may have the rows all the same
         with self.transaction() as db:
-            self._insert(db, rows)
+            db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in acked])
+            kept = self._insert(db, rows, live_bytes if caught_up else 0)
+            live = [row for row in kept if row.lane == LIVE]
+            _mark_gone_live(db, live)
+        waiting = [row for row in kept if row.kind == "frame" and row.lane == WAITS]
+        now_ns = self._clock.now_ns()
+        self._caught_up = caught_up and not any(self._late_ns(row) >= now_ns for row in waiting)
+        self.unsent_frames = unsent or bool(waiting)
+        return live
 
     def keep_notice(self, reason: str) -> None:
         """Store a status row that reports an event of the agent itself."""
@@ -156,10 +177,10 @@ class SpoolStore(SpoolConnection):
             rows = self._settle(
                 db, f"{young} AND kind = 'frame' AND lane = '{WAITS}' ORDER BY id LIMIT ?", LIVE, now_ns, limit
             )
-            db.executemany(
-                "INSERT INTO gone_live (name, id) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET id = excluded.id",
-                [(row.name, row.id) for row in rows],
-            )
+            _mark_gone_live(db, rows)
+            unsent = db.execute(f"{_UNOFFERED} LIMIT 1").fetchone() is not None
+        self._caught_up = len(rows) < limit and sum(row.size for row in rows) < READ_BYTES
+        self.unsent_frames = unsent
         return rows
 
     def settle_late(self, now_ns: int, limit: int) -> list[Row]:
@@ -183,12 +204,12 @@ class SpoolStore(SpoolConnection):
             rows = self._read(db, which, after_id, limit)
             new = [(LIVE, row.id) for row in rows if row.kind == "readings" and row.lane == WAITS]
             db.executemany("UPDATE outbox SET lane = ? WHERE id = ?", new)
+        self.unsent_others = bool(rows)
         return rows
 
     def remove(self, ids: Sequence[int]) -> None:
         """Delete rows that Kafka has acknowledged."""
-        with self.transaction() as db:
-            db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
+        self.keep([], acked=ids)
 
     def park(self, row_id: int, notice: str = "") -> None:
         """Mark a row that was permanently refused as parked, so that the agent does not send the row again.
@@ -300,15 +321,24 @@ class SpoolStore(SpoolConnection):
                 break
         return rows
 
-    def _insert(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Insert rows. If the capture time of a row is in the future, replace the capture time by the present time.
+    def _late_ns(self, row: Row) -> int:
+        return row.captured_ns + self._late_after_ns.get(row.name, 0)
 
-        A row with a capture time in the future would not expire, and would stop the expiry of all rows stored after
-        that row.
+    def _insert(self, db: sqlite3.Connection, rows: Sequence[Row], live_bytes: int = 0) -> list[Row]:
+        """Insert rows, and return the rows with their ids and lanes.
+
+        If the capture time of a row is in the future, replace the capture time by the present time. A row with a
+        capture time in the future would not expire, and would stop the expiry of all rows stored after that row. Set
+        ``lane`` to ``live`` in frames that are not late, up to ``live_bytes`` in total.
         """
         now_ns = self._clock.now_ns()
         dated = [row if row.captured_ns <= now_ns else dataclasses.replace(row, captured_ns=now_ns) for row in rows]
-        insert(db, dated, self._seal, lambda row: row.captured_ns + self._late_after_ns.get(row.name, 0))
+        for index, row in enumerate(dated):
+            if row.kind == "frame" and live_bytes > 0 and self._late_ns(row) >= now_ns:
+                live_bytes -= row.size
+                dated[index] = dataclasses.replace(row, lane=LIVE)
+        self.unsent_others = self.unsent_others or any(row.kind != "frame" for row in rows)
+        return insert(db, dated, self._seal, self._late_ns)
 
     def _insert_accounts(self, db: sqlite3.Connection, expired: Expired) -> None:
         rows = [self._status_row(kind, accounts=accounts) for kind, accounts in expired.accounts.items()]
@@ -338,6 +368,14 @@ class SpoolStore(SpoolConnection):
         """Return the first sequence number of a row, or of the items withheld directly before the row."""
         found = db.execute(f"SELECT {WITHOUT_PICTURES} FROM outbox WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
         return expired_account(read(found, self._seal)).first
+
+
+def _mark_gone_live(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Store the id of the newest row that each camera has sent on the live lane."""
+    db.executemany(
+        "INSERT INTO gone_live (name, id) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET id = excluded.id",
+        list({row.name: row.id for row in rows}.items()),
+    )
 
 
 def _late_ids(db: sqlite3.Connection, now_ns: int, limit: int) -> list[int]:

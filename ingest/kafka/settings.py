@@ -233,6 +233,11 @@ def producer(
     return made
 
 
+def set_batch_bytes(producer: AIOKafkaProducer, max_bytes: int) -> None:
+    """Set the maximum size of the producer's next batches. A record above this size gets a batch of its own."""
+    producer._message_accumulator._batch_size = max_bytes  # aiokafka sets it only when a producer is made
+
+
 def _append_compressed(accumulator: MessageAccumulator, prefix: str, builder: BatchBuilder, tp: Any) -> Any:
     """Append an empty batch that uses its topic's compression.
 

@@ -58,11 +58,12 @@ def _watch_promises(file: int) -> None:
 
     keep = SpoolStore.keep
 
-    def kept(self: SpoolStore, rows: Sequence[Any]) -> None:
-        keep(self, rows)
+    def kept(self: SpoolStore, rows: Sequence[Any], **others: Any) -> list[Any]:
+        live = keep(self, rows, **others)
         for row in rows:
             if row.kind != "status":
                 _write(file, "promise", row.name, row.epoch, row.seq, row.size)
+        return live
 
     SpoolStore.keep = kept  # type: ignore[method-assign]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
@@ -15,11 +17,12 @@ from prometheus_client import CollectorRegistry
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.metrics import AgentMetrics
+from edge_agent.send import kafkalink
 from edge_agent.send import sender as sender_module
 from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import OutboundRecord
 from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES, Sender
-from edge_agent.send.window import LIVE_RECENT_S
+from edge_agent.send.window import LIVE_RECENT_S, MAX_BATCH_BYTES, MIN_BATCH_BYTES, BatchLimit
 from edge_agent.spool.schema import Row
 from edge_agent.spool.spool import Spool
 from edge_agent.spool.store import SpoolStore
@@ -97,10 +100,13 @@ class SenderRig:
         self.sender = Sender(self.link, self.spool, LinkConfig(**config), clock=self.clock, metrics=metrics)
 
     def keep(self, *names: str, age_s: float = 0.0, size: int = 10) -> None:
-        captured_ns = self.clock.now_ns() - round(age_s * S)
-        rows = [Row("frame", n[0], 5, int(n[1:]), captured_ns, n.encode().ljust(size)) for n in names]
+        rows = [self.row(name, age_s, size) for name in names]
         self.on_store(lambda: self.store.keep(rows))
         self.sender.wake()
+
+    def row(self, name: str, age_s: float = 0.0, size: int = 10) -> Row:
+        captured_ns = self.clock.now_ns() - round(age_s * S)
+        return Row("frame", name[0], 5, int(name[1:]), captured_ns, name.encode().ljust(size))
 
     def on_store(self, call: Callable[[], T]) -> T:
         """Return the result of a call in the spool's thread: a store may be used from one thread only."""
@@ -163,6 +169,45 @@ async def test_unacknowledged_rows_are_sent_again_on_the_same_lane_before_newer_
         await until(lambda: rig.empty)
         lanes = {late: [p.value.decode().strip() for p in link.sent if p.late == late] for late in (False, True)}
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
+
+
+async def test_live_frames_are_sent_without_reading_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = SenderRig(tmp_path)
+    reads: list[str] = []
+    for method in ("others", "offered", "settle_live", "settle_late"):
+        call = getattr(rig.store, method)
+        monkeypatch.setattr(rig.store, method, lambda *args, c=call, m=method: reads.append(m) or c(*args))
+    monkeypatch.setattr(sender_module, "IDLE_S", 3600.0)
+    async with rig.sending() as link:
+        await until(lambda: rig.sender.connected and not rig.store.unsent_frames and not rig.store.unsent_others)
+        for seq in range(20):
+            await rig.spool.keep([rig.row(f"a{seq}"), rig.row(f"b{seq}")])
+            rig.sender.wake()
+        await until(lambda: rig.empty and rig.sender.idle)
+        assert rig.names() == [f"{name}{seq}" for seq in range(20) for name in "ab"]
+        assert len(reads) < 10  # at the start
+        assert link.opened == 1
+
+
+async def test_frames_that_went_live_before_the_link_was_lost_are_sent_in_order_after_it_is_back(
+    tmp_path: Path,
+) -> None:
+    rig = SenderRig(tmp_path)
+    rig.link.holds = True
+    async with rig.sending() as link:
+        await until(lambda: rig.sender.connected and not rig.store.unsent_frames)
+        for seq in range(8):
+            await rig.spool.keep([rig.row(f"a{seq}")])  # without a wake: some wait for the sender
+        link.lose()
+        rig.sender.wake()
+        await until(lambda: not rig.sender.connected)
+        await rig.spool.keep([rig.row("a8")])
+        link.sent.clear()
+        link.gone = link.holds = False
+        await until(lambda: rig.empty)
+        assert rig.names() == [f"a{seq}" for seq in range(9)]
 
 
 async def test_refused_spool_rows_are_parked_and_reported_and_the_other_rows_are_sent(tmp_path: Path) -> None:
@@ -299,6 +344,44 @@ async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_does_not_refus
     link._producer, link._partitions = Producer(), {"frames": 4}  # type: ignore[assignment]
     with pytest.raises(verdict):
         await (await link.send(OutboundRecord("frames", "a", b"x")))
+
+
+async def test_a_refusal_of_a_large_batch_is_repeated_in_small_batches_before_a_record_counts_as_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kafka refuses a batch because of one of its records."""
+
+    class Producer:
+        def __init__(self) -> None:
+            self.batches: list[asyncio.Future[None]] = []
+            self._message_accumulator = SimpleNamespace(_batch_size=MIN_BATCH_BYTES)
+
+        async def start(self) -> None:
+            pass
+
+        async def partitions_for(self, _: str) -> set[int]:
+            return {0}
+
+        async def send(self, **_: object) -> asyncio.Future[None]:
+            self.batches.append(asyncio.get_running_loop().create_future())
+            return self.batches[-1]
+
+    producers: list[Producer] = []
+    monkeypatch.setattr(kafkalink.kafka, "producer", lambda *_: producers.append(Producer()) or producers[-1])
+    link, record = KafkaLink(KafkaSettings(), "agent", {}), OutboundRecord("frames", "a", b"x" * 100_000_000)
+    verdicts: list[type[BaseException]] = []
+    for _ in range(2):
+        await link.open()
+        link._batch_limit = BatchLimit(time.monotonic() - 1.0)
+        sent = [await link.send(record), await link.send(record)]
+        producers[-1].batches[0].set_result(None)
+        await sent[0]
+        producers[-1].batches[1].set_exception(MessageSizeTooLargeError())
+        with pytest.raises((LinkLost, RecordRefused)) as error:
+            await sent[1]
+        verdicts.append(error.type)
+    assert verdicts == [LinkLost, RecordRefused]
+    assert [p._message_accumulator._batch_size for p in producers] == [MAX_BATCH_BYTES, MIN_BATCH_BYTES]
 
 
 async def test_the_sender_pauses_as_long_as_the_gateway_asks_for(

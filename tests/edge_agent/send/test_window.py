@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_agent.send.sender import REPORT_EVERY_S, Refusals
-from edge_agent.send.window import BacklogPace, InFlightWindow
+from edge_agent.send.window import MAX_BATCH_BYTES, MIN_BATCH_BYTES, BacklogPace, BatchLimit, InFlightWindow
 from edge_agent.spool.schema import Row
 from ingest.contract.identity import LATE
 from ingest.runtime.clock import ManualClock
@@ -26,6 +26,18 @@ def test_the_byte_rate_of_the_backlog_is_limited_only_while_live_frames_are_sent
     assert BacklogPace(0).wait_s(0.0) == 0.0
 
 
+def test_the_batch_size_follows_the_rate_of_the_link() -> None:
+    limit = BatchLimit(0.0)
+    limit.acked(1_000_000, 0.05)
+    assert limit.bytes == MIN_BATCH_BYTES  # too early to tell
+    limit.acked(1_000_000, 0.1)
+    assert limit.bytes == MAX_BATCH_BYTES
+    limit.acked(400_000, 0.3)
+    assert limit.bytes == 100_000  # 2 MB/s
+    limit.acked(8_000, 1.3)
+    assert limit.bytes == MIN_BATCH_BYTES
+
+
 def test_the_window_of_bytes_in_flight_counts_late_rows_separately() -> None:
     window = InFlightWindow(100, 25)
     window.add(1, 30, late=True)
@@ -36,6 +48,8 @@ def test_the_window_of_bytes_in_flight_counts_late_rows_separately() -> None:
     window.done(3)
     assert (window.room, window.late_room, len(window)) == (True, True, 1)
     window.add(4, 30, late=False)
+    window.add(4, 30, late=False)
+    assert window.free_bytes == 0
     assert (window.room, window.late_room) == (False, False)  # live rows fill it
 
 

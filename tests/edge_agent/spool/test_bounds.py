@@ -132,6 +132,41 @@ def test_earlier_frames_of_a_camera_move_to_the_late_lane_together_with_a_late_f
     assert [row.name for row in spool.settle_live(start_ns, 10)] == ["slow"]
 
 
+def test_new_frames_go_live_at_their_commit_unless_they_would_overtake_a_waiting_frame(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
+    def new(seq: int, age_s: float = 0.0) -> Row:
+        return frame("fast", seq, at_ns=clock.now_ns() - round(age_s * S))
+
+    assert spool.keep([new(0)], live_bytes=9000) == []  # rows of an earlier run may wait
+    assert [row.seq for row in spool.settle_live(clock.now_ns(), 10)] == [0]
+    live = spool.keep([new(1), reading("cabinet", 0), new(2, age_s=5.0), new(3), new(4)], acked=[1], live_bytes=1500)
+    assert [(row.id, row.seq, row.lane) for row in live] == [(2, 1, LIVE), (5, 3, LIVE)]  # the third frame is late
+    assert spool.offered(LIVE, 0, 10) == live
+    assert spool.keep([new(5)], live_bytes=9000) == []  # would overtake frame 4
+    assert [row.seq for row in spool.settle_live(clock.now_ns(), 1)] == [4]
+    assert spool.keep([new(6)], live_bytes=9000) == []  # more frames may wait than one read returned
+    assert [row.seq for row in spool.settle_live(clock.now_ns(), 10)] == [5, 6]
+    assert [row.seq for row in spool.keep([new(7)], live_bytes=9000)] == [7]
+    assert [row.seq for row in spool.settle_late(clock.now_ns(), 10)] == [2]
+    assert spool.expire_over(1 << 30, []) == {"cabinet": 1}  # frames of both lanes may be in Kafka
+
+
+def test_the_spool_knows_whether_unsent_rows_wait(spool: SpoolStore, clock: ManualClock) -> None:
+    assert spool.unsent_frames
+    assert spool.unsent_others
+    assert spool.settle_live(clock.now_ns(), 10) == spool.others(0, 10) == []
+    assert not spool.unsent_frames
+    assert not spool.unsent_others
+    spool.keep([frame("fast", 0, at_ns=clock.now_ns())], live_bytes=1)
+    assert not spool.unsent_frames
+    spool.keep([frame("fast", 1, at_ns=clock.now_ns())])
+    assert spool.unsent_frames
+    assert not spool.unsent_others
+    spool.keep_notice("restarted")
+    assert spool.unsent_others
+
+
 def test_a_parked_spool_row_delays_no_other_row_and_may_expire(spool: SpoolStore, clock: ManualClock) -> None:
     spool.keep([frame("a", 0), frame("a", 1)])
     late = spool.settle_late(clock.now_ns(), 10)

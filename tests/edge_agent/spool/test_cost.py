@@ -67,6 +67,15 @@ def test_setting_the_lane_of_a_spool_row_or_removing_the_row_does_not_rewrite_it
     assert written(spool) < BESIDE
 
 
+def test_a_frame_that_goes_live_at_its_commit_costs_one_small_commit(spool: SpoolStore) -> None:
+    spool.keep([frame("a", seq, PICTURE) for seq in range(3)])
+    spool.settle_live(0, 10)
+    written(spool)
+    (live,) = spool.keep([replace(frame("a", 3, PICTURE), captured_ns=1000 * S)], acked=[1, 2], live_bytes=1)
+    assert written(spool) < PICTURE + BESIDE
+    assert live.lane == LIVE
+
+
 def test_no_spool_query_of_the_sender_or_the_heartbeat_scans_the_backlog(spool: SpoolStore) -> None:
     spool.keep([frame("a", 0), frame("b", 0), reading("t", 0), status()])
     db = spool._db

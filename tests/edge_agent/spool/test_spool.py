@@ -236,16 +236,33 @@ async def test_frames_stored_at_the_same_time_share_one_spool_commit(
     groups: list[int] = []
     keep = rig.store.keep
 
-    def counting(rows: Sequence[Row]) -> None:
-        groups.append(len(rows))
-        keep(rows)
+    def counting(rows: Sequence[Row], *, acked: Sequence[int], live_bytes: int) -> list[Row]:
+        groups.append(len(rows) + len(acked))
+        return keep(rows, acked=acked, live_bytes=live_bytes)
 
     monkeypatch.setattr(rig.store, "keep", counting)
     await asyncio.gather(*(rig.spool.keep([frame(seq, 1000)]) for seq in range(200)))
     assert sum(groups) == 200
     assert len(groups) < 10
     assert (await rig.spool.depth())[0].frames == 200
+    groups.clear()
+    await asyncio.gather(rig.spool.keep([frame(200, 1000)]), rig.spool.remove([1, 2]))
+    assert groups == [3]
+    assert (await rig.spool.depth())[0].frames == 199
     await rig.spool.close()
+
+
+async def test_new_frames_that_a_full_disk_refuses_do_not_stop_deletions_in_the_same_commit(
+    rig: Rig, small: SmallDisk
+) -> None:
+    await rig.spool.keep([frame(0), frame(1), frame(2)])
+    small.fill()
+    refused, deleted = await asyncio.gather(
+        rig.spool.keep([frame(3)]), rig.spool.remove([1, 2]), return_exceptions=True
+    )
+    assert isinstance(refused, SpoolUnavailable)
+    assert deleted is None
+    assert [(depth.first, depth.last) for depth in await rig.spool.depth()] == [(2, 2)]
 
 
 async def test_a_damaged_spool_is_salvaged_and_reported(tmp_path: Path) -> None:
