@@ -31,9 +31,10 @@ PAGE_BYTES = 1024
 indexes. With pages of 4096 bytes, the commits for a frame with a 40 kB picture wrote 80 kB. Pages smaller than a disk
 sector are safe only if a power failure during a write does not damage neighbouring bytes. SQLite's write-ahead log
 makes the same assumption."""
-WAL_BYTES = 4 * 1024 * 1024
+WAL_BYTES = 6 * 1024 * 1024
 """Size of the write-ahead log at which SQLite writes the log back into the database. The write-ahead log needs up to
-this many bytes of free disk space."""
+this many bytes of free disk space, and the smallest reserve file has 8 MiB. The larger the log, the more pages of
+deleted rows are used again before they are written back."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_BYTES}",
@@ -47,7 +48,7 @@ PRAGMAS = (
     "PRAGMA secure_delete = OFF",
     "PRAGMA journal_size_limit = 16777216",
     f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
-    "PRAGMA cache_size = -2000",  # 2 MB: rows are written once and read once
+    "PRAGMA cache_size = -4000",  # 4 MB: deleting a row reads its pages, and frames in flight have up to 4 MiB
     "PRAGMA temp_store = MEMORY",  # an agent may be able to write only to its own folder
 )
 

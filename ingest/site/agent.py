@@ -40,7 +40,7 @@ class DiskConfig(ConfigSection):
     other programs fill the disk."""
     reserve_bytes: int = Field(default=16 * _MIB, ge=8 * _MIB)
     """Size of a reserve file, which the agent deletes when the disk is full. The agent needs the freed space to send
-    records and to store counts of withheld frames; SQLite's write-ahead log alone takes 4 MiB."""
+    records and to store counts of withheld frames; SQLite's write-ahead log alone takes 6 MiB."""
     key_file: Path | None = None
     """File with the spool's encryption key: 32 bytes, raw or as 64 hexadecimal digits. If no key file is set, the
     spool is not encrypted."""
