@@ -131,7 +131,7 @@ async def test_a_paused_engine_node_is_fenced_by_its_successor(
 async def test_the_ledger_balances_after_a_kill_of_a_fused_node_and_moves_to_separate_services_and_back(
     run_stack: Callable[..., Awaitable[DemoOutcome]], tmp_path: Path
 ) -> None:
-    """The broker refuses an engine node without --fused beside the fused node, until the fused node is stopped."""
+    """The broker refuses an engine node without --fused beside the fused node."""
     logs = tmp_path / "demo" / "logs"
 
     async def during(running: RunningStack) -> None:
@@ -143,13 +143,15 @@ async def test_the_ledger_balances_after_a_kill_of_a_fused_node_and_moves_to_sep
             )
 
         await results_flow(figures)
-        await add("engine-2", "engine", f"--models={running.models}")
-        await until(lambda: stack.restarts()["engine-2"] > 0, "end of the node without --fused")
+        await add("refused", "engine", f"--models={running.models}")
+        await until(lambda: stack.restarts()["refused"] > 0, "end of the node without --fused")
+        await stack.stop_one("refused")
         await kill(stack, "engine")
         await results_flow(figures)
         await stack.stop_one("engine")
         for lane in ("live", "late"):
             await add(f"prepare-{lane}", "prepare", f"--lane={lane}")
+        await add("engine-2", "engine", f"--models={running.models}")
         await results_flow(figures)
         await asyncio.gather(kill(stack, "prepare-live"), kill(stack, "engine-2"))
         await asyncio.gather(*map(stack.stop_one, ("prepare-live", "prepare-late", "engine-2")))
@@ -158,4 +160,4 @@ async def test_the_ledger_balances_after_a_kill_of_a_fused_node_and_moves_to_sep
 
     outcome = await run_stack(15.0, during, fused=True)
     require_balance(outcome)
-    assert "engine nodes with --fused: stop them first" in (logs / "engine-2.log").read_text()
+    assert "engine nodes with --fused: stop them first" in (logs / "refused.log").read_text()
