@@ -14,6 +14,9 @@ from ingest.kafka.log import Log, TopicPartition
 
 CHECK_LAG_S = 5.0
 """Time in seconds between two checks of how far the readers of a stage's output lag behind."""
+CHECK_BEHIND_S = 1.0
+"""Time in seconds between two checks while readers lag behind, so that the stage notices soon that they have caught
+up. A check takes two requests, and one for each partition."""
 
 
 class Downstream(NamedTuple):

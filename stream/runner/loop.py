@@ -29,7 +29,7 @@ from ingest.site.topic.view import Validate, accept
 from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
 from stream.runner.acks import FetchNumber
-from stream.runner.backpressure import CHECK_LAG_S, BackPressure, BackPressured, downstream_lags
+from stream.runner.backpressure import CHECK_BEHIND_S, CHECK_LAG_S, BackPressure, BackPressured, downstream_lags
 from stream.runner.faust import FaustMember
 from stream.runner.partition import OPEN_AT_ONCE, PartitionLoop, Shared
 from stream.runner.processor import Configurable, Stage
@@ -280,13 +280,14 @@ class Runner:
         return sum(self._member.undelivered(loop.tp, loop.due) + loop.queued for loop in loops)
 
     async def _hold_back(self) -> None:
-        """Every ``CHECK_LAG_S``, suspend the partitions whose output is not read fast enough."""
+        """Note in which partitions the output is not read fast enough, and suspend those that are far behind."""
         if not isinstance(self._stage, BackPressured):
             return
         downstream = self._stage.downstream
         pressure, held = BackPressure(downstream.max_lag), frozenset[int]()
         while True:
-            await asyncio.sleep(CHECK_LAG_S)
+            behind = any(loop.behind for loop in self._loops.values())
+            await asyncio.sleep(CHECK_BEHIND_S if behind else CHECK_LAG_S)
             try:
                 lags = await downstream_lags(self._log, downstream, [tp.partition for tp in self._loops])
             except LogUnavailable as error:

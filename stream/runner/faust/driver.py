@@ -135,7 +135,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
 class _Producer(driver.Producer):  # type: ignore[misc]
     def _new_producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
-        return kafka.producer(self.transport.app.settings, self.client_id, transactional_id=transactional_id)
+        settings = self.transport.app.settings
+        return kafka.producer(settings, self.client_id, transactional_id=transactional_id, linger_ms=0)
 
 
 class Transport(driver.Transport):  # type: ignore[misc]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.exceptions import ConfigError
-from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.settings import LINGER_MS, KafkaSettings, producer
 
 SASL = KafkaSettings(
     bootstrap="kafka:9093",
@@ -90,3 +90,12 @@ def test_sasl_without_a_user_name_is_an_error(tmp_path: Path) -> None:
     settings = SASL.model_copy(update={"username": "", "security": "SASL_PLAINTEXT", "password_file": secret})
     with pytest.raises(ConfigError, match="SIGHTLINE_KAFKA_USERNAME"):
         settings.client("test")
+
+
+@pytest.mark.parametrize(("transactional_id", "wait_ms"), [("engines", 0), (None, LINGER_MS)])
+async def test_a_transactional_producer_sends_records_without_waiting_for_more(
+    transactional_id: str | None, wait_ms: int
+) -> None:
+    made = producer(KafkaSettings(), "test", transactional_id=transactional_id)
+    assert made._message_accumulator._linger_time == wait_ms / 1000
+    await made.stop()

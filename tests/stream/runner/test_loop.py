@@ -157,6 +157,7 @@ async def test_a_partition_is_behind_while_the_readers_of_its_output_have_more_r
     rig: RunnerRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECK_LAG_S", 0.0)
+    monkeypatch.setattr(loop, "CHECK_BEHIND_S", 0.0)
     monkeypatch.setattr(rig.stage, "downstream", Downstream("engines", BATCHES, 2, 100), raising=False)
     await rig.assign()
     for partition, count in ((0, 2), (1, 3)):
