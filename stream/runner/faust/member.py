@@ -185,6 +185,7 @@ class FaustMember:
             topic_disable_leader=True,
             store="memory://",
             TableManager=NoTables,
+            HttpClient=object,  # the default imports aiohttp, which reads all certificates of the system
             web_enabled=False,  # Faust's web server listens on every interface, without a password
         )
         app.settings, app.instance, app.owner = settings, instance, self._owner
@@ -196,12 +197,15 @@ class FaustMember:
             value_serializer="raw",
         )
 
-        @app.agent(channel, name=group, concurrency=1)  # type: ignore[untyped-decorator]
         async def read(stream: Any) -> None:
             async for event in stream.noack().events():
                 chunk: FetchedChunk = event.message.chunk
                 self._owner.deliver([from_consumer(settings, record) for record in chunk.records], chunk.first)
 
+        # Faust's decorator `app.agent` would also search the source files of all modules, for a registry of agents.
+        agent = app.conf.Agent(read, name=group, app=app, channel=channel, on_error=app._on_agent_error)
+        app.agents[agent.name] = agent
+        app.topics.beacon.add(agent)
         return app
 
     async def _assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from unittest.mock import AsyncMock
 
@@ -40,13 +42,30 @@ class Owner(Runner):
         raise error
 
 
-def _member(owner: Owner) -> FaustMember:
+def member(owner: Owner) -> FaustMember:
     metrics = StreamMetrics(CollectorRegistry(), "echo")
     return FaustMember(owner, KafkaSettings(prefix="site."), metrics, group="echo", topics=(FRAMES,), client_id="c")
 
 
+WITHOUT_WEB_CLIENT = """
+import sys
+from prometheus_client import CollectorRegistry
+from ingest.kafka.settings import KafkaSettings
+from stream.metrics import StreamMetrics
+from stream.runner.faust import FaustMember
+metrics = StreamMetrics(CollectorRegistry(), "echo")
+FaustMember(None, KafkaSettings(), metrics, group="echo", topics=("frames",), client_id="c")
+print([name for name in sys.modules if name.startswith("aiohttp")])
+"""
+
+
+def test_a_member_imports_no_web_client() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_WEB_CLIENT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 async def test_a_member_joins_its_group_without_a_wait_for_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = _member(Owner())._app.tables
+    tables = member(Owner())._app.tables
     monkeypatch.setattr(tables, "sleep", None)  # a call would fail
     monkeypatch.setattr(tables.recovery, "start", AsyncMock())
     await tables.on_start()
@@ -55,14 +74,14 @@ async def test_a_member_joins_its_group_without_a_wait_for_tables(monkeypatch: p
 
 async def test_a_group_member_is_rebalancing_from_the_revocation_to_the_next_assignment() -> None:
     owner = Owner()
-    member = _member(owner)
+    joined = member(owner)
     assigned = {TP("site.frames", 1), TP("site.frames", 0)}
-    await member._assigned(None, assigned)
-    assert not member.rebalancing
-    await member._revoked(None, assigned)
-    assert not member._app.rebalancing  # Faust's own flag may already be cleared
-    assert member.rebalancing
-    await member._assigned(None, assigned)
-    assert not member.rebalancing
+    await joined._assigned(None, assigned)
+    assert not joined.rebalancing
+    await joined._revoked(None, assigned)
+    assert not joined._app.rebalancing  # Faust's own flag may already be cleared
+    assert joined.rebalancing
+    await joined._assigned(None, assigned)
+    assert not joined.rebalancing
     both = [TopicPartition(FRAMES, 0), TopicPartition(FRAMES, 1)]
     assert owner.calls == [both, None, both]
