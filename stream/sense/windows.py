@@ -12,6 +12,7 @@ reading closes it stays open, so that readings delayed by a broken link still co
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -110,14 +111,30 @@ class TumblingWindows:
         times_ns, values = column
         if not times_ns:
             return
-        first = min(times_ns) // self._length_ns
-        if first == max(times_ns) // self._length_ns:
+        ordered = sorted(times_ns)  # takes less time than min and max for times in order
+        first, last = ordered[0] // self._length_ns, ordered[-1] // self._length_ns
+        if first == last:
             yield first * self._length_ns, column
             return
-        numbers = np.array(times_ns, np.int64) // self._length_ns
-        cuts = (np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()
+        if ordered == list(times_ns):
+            cuts = self._cuts_in_order(ordered)
+        else:
+            numbers = np.array(times_ns, np.int64) // self._length_ns
+            cuts = (np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()
         for begin, end in pairwise((0, *cuts, len(times_ns))):
-            yield int(numbers[begin]) * self._length_ns, Column(times_ns[begin:end], values[begin:end])
+            start_ns = times_ns[begin] - times_ns[begin] % self._length_ns
+            yield start_ns, Column(times_ns[begin:end], values[begin:end])
+
+    def _cuts_in_order(self, times_ns: Sequence[int]) -> list[int]:
+        """Return the indexes at which another window begins, for times in ascending order."""
+        cuts: list[int] = []
+        end = 0
+        while True:
+            start_ns = times_ns[end] - times_ns[end] % self._length_ns
+            end = bisect_left(times_ns, start_ns + self._length_ns, end)
+            if end == len(times_ns):
+                return cuts
+            cuts.append(end)
 
     def _count_late(self, start_ns: int, count: int) -> int:
         """Return how many of the next ``count`` readings, which belong to the same window, arrive after their window
