@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -161,10 +161,11 @@ class KafkaWriter:
         positions = {KafkaPartition(self._settings.topic(s.topic), s.partition): o for s, o in offsets.items()}
         await self._producer.begin_transaction()
         self._in_transaction = True
-        sent = [await self._send(record) for record in records]
-        await asyncio.gather(*sent)  # without this, aiokafka would commit although some sends failed
+        requests: list[Awaitable[Any]] = [await self._send(record) for record in records]
         if positions:
-            await self._producer.send_offsets_to_transaction(positions, self._settings.group(group))
+            requests.append(self._producer.send_offsets_to_transaction(positions, self._settings.group(group)))
+        # Records and offsets at once, to wait once for the broker. aiokafka would commit although some sends failed.
+        await asyncio.gather(*requests)
         await self._producer.commit_transaction()
         self._in_transaction = False
 
