@@ -10,6 +10,7 @@ more reliable than absolute times, because other programs on the machine slow bo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -245,9 +246,10 @@ def main(
     from deploy.local.kafka.broker import Broker  # not in the checkout of another commit
 
     runs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name, Broker(folder=Path(name) / "kafka") as broker:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        address = bootstrap or stack.enter_context(Broker(folder=Path(name) / "kafka")).bootstrap
         codes = {"this": ROOT} | ({"beside": _checkout(beside, Path(name) / "beside")} if beside else {})
-        options = [f"--bootstrap={bootstrap or broker.start()}", f"--cameras={cameras}", f"--records={records}"]
+        options = [f"--bootstrap={address}", f"--cameras={cameras}", f"--records={records}"]
         options += [f"--size={size}", f"--folder={folder}"]
         for number in range(rounds):
             for case in cases.split(","):
