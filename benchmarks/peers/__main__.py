@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.peers.edge import EDGE_SYSTEMS, EdgeLoad, measure_edge
 from benchmarks.peers.frames import FrameBench, FrameLoads, Step, measure_bare
 from benchmarks.peers.sense import SENSE_SYSTEMS, SenseBench
 from benchmarks.peers.systems import CANDIDATES, SYSTEMS
@@ -60,6 +61,8 @@ SENSE_TITLES = {
     "first_result_s": "first result s",
     "pss_mb": "PSS MB",
 }
+EDGE_TITLES = {"mb_per_s": "MB/s", "cpu_us": "CPU µs/record", "broker_cpu_us": "broker CPU µs/record"}
+
 Rounds = Annotated[
     int, typer.Option(min=0, help="Rounds of all systems, which take turns. 0: report on the runs only.")
 ]
@@ -185,6 +188,25 @@ def sense(
                 bench = SenseBench(broker, system, single if system.rows == 1 else readings)
                 session.run({"round": number, "system": name}, partial(_sense_run, bench))
     session.report(("system",), SENSE_TITLES, {}, keep_it=keep_it)
+
+
+@app.command()
+def edge(
+    systems: Annotated[str, typer.Option(help="Systems, separated by commas.")] = ",".join(EDGE_SYSTEMS),
+    records: Annotated[int, typer.Option(min=64, help="Records in each run.")] = 4000,
+    size: Annotated[int, typer.Option(min=200, help="Size of a record in bytes.")] = 40_000,
+    rounds: Rounds = 3,
+    runs: RunsFile = None,
+    keep_it: KeepIt = False,
+) -> None:
+    """Send records to Kafka: the agent's spool and sender, and Kafka's own producer performance test."""
+    chosen = systems.split(",")
+    with fresh_broker("peers-kafka") as broker, RunSession("edge", rounds * len(chosen), runs) as session:
+        for number in range(session.first_round, session.first_round + rounds):
+            for system in turns(chosen, number):
+                measure = partial(measure_edge, broker, system, EdgeLoad(records, size))
+                session.run({"round": number, "system": system}, measure)
+    session.report(("system",), EDGE_TITLES, {}, keep_it=keep_it)
 
 
 @app.command()

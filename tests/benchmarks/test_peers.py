@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import series
+from benchmarks.peers.edge import records_per_s
 from benchmarks.peers.load import ResultArrivals
 from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to_bare, turns
 from benchmarks.peers.usage import cpu_s, pss_mb, stored_bytes
@@ -103,3 +104,8 @@ def test_a_window_closes_with_the_first_reading_after_its_lateness() -> None:
 
 def test_columns_cover_all_readings() -> None:
     assert list(series.columns(650, 900, 100)) == [(650, 750), (750, 850), (850, 900)]
+
+
+def test_the_rate_of_the_producer_performance_test_is_read_from_its_last_line() -> None:
+    output = "10 records sent, 9.0 records/sec (1 MB/sec), 1 ms avg latency\n25000 records sent, 1834.1 records/sec"
+    assert records_per_s(output) == 1834.1
