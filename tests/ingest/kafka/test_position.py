@@ -5,6 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from ingest.contract.codec import decode
+from ingest.contract.groups import ENGINES
 from ingest.contract.records import Heartbeat
 from ingest.contract.topics import FRAMES, STATUS
 from ingest.kafka.log import Outgoing, TopicPartition
@@ -35,6 +36,19 @@ async def test_a_consumer_group_continues_at_its_commit_and_a_new_group_begins_a
     log.forget(TP, 2)
     assert await start_position(log, GROUP, TP) == StartPosition(2)
     assert await reported(log) == []
+
+
+async def test_the_highest_offset_of_the_groups_that_process_a_topic_counts_for_each_of_them() -> None:
+    log = await filled(9, 3)
+    await commit(log, ENGINES, TP, 7)
+    assert [await start_position(log, group, TP) for group in (GROUP, ENGINES)] == [StartPosition(7)] * 2
+
+
+async def test_the_offsets_of_all_groups_are_reset_if_a_topic_was_created_again() -> None:
+    log = await filled(4, 3)
+    await commit(log, ENGINES, TP, 9)  # from a deleted topic
+    assert await start_position(log, GROUP, TP) == StartPosition(0, recreated=True)
+    assert [await log.committed(group, TP) for group in (GROUP, ENGINES)] == [0, 0]
 
 
 async def test_records_that_expired_unread_are_counted_logged_and_reported() -> None:
