@@ -10,6 +10,7 @@ StreamError
 │   ├── HeaderMismatch      the header of the record names another frame than its body
 │   └── UnknownLane         the header of the record names an unknown lane
 ├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
+├── FrameNotFound           the log has no frame, event or alert of this name
 ├── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
 └── UnusableName            the name of a picture leads out of the store; the event becomes a dead letter
 """
@@ -88,6 +89,10 @@ class EvidenceMissing(StreamError):
     """The picture of an event is not available. The event becomes a dead letter."""
 
     reason = "evidencemissing"
+
+
+class FrameNotFound(StreamError):
+    """The log has no frame, event or alert of the given name."""
 
 
 class StoreFailed(StreamError):

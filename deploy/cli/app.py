@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "topics": "deploy.cli.tools.topics:app",
     "config": "deploy.cli.tools.config:app",
     "models": "deploy.cli.models.commands:app",
+    "explain": "deploy.cli.tools.explain:explain",
     "deadletter": "deploy.cli.tools.deadletter:app",
     "results": "deploy.cli.tools.results:app",
     "gate": "deploy.cli.tools.gate:app",

@@ -36,11 +36,17 @@ def annotated(jpeg: bytes, event: Event) -> bytes:
         raise EvidenceMissing(f"the frame of event {event.id} cannot be decoded as a picture")
     overlay = event.data.overlay
     canvas = np.asarray(image, np.uint8)
-    _shape(canvas, overlay.shape, event.data.details.get("direction"))
+    draw_shape(canvas, overlay.shape, event.data.details.get("direction"))
     _trail(canvas, overlay.trail)
     if overlay.box:
         draw_box(canvas, overlay.box, f"{event.data.label} {event.data.score:.2f}{_attributes(event)}")
-    return bytes(cv2.imencode(".jpg", _captioned(canvas, event), _QUALITY)[1].tobytes())
+    late = "  (late)" if event.data.late else ""
+    return encoded(captioned(canvas, event.data.summary, f"{event.subject}  {event.time}{late}"))
+
+
+def encoded(image: Image) -> bytes:
+    """Return a BGR picture as JPEG."""
+    return bytes(cv2.imencode(".jpg", image, _QUALITY)[1].tobytes())
 
 
 def _attributes(event: Event) -> str:
@@ -50,7 +56,8 @@ def _attributes(event: Event) -> str:
     return "".join(f", {value}" for _, value in found if isinstance(value, str))
 
 
-def _shape(image: Image, points: tuple[Point, ...], direction: object) -> None:
+def draw_shape(image: Image, points: tuple[Point, ...], direction: object = None) -> None:
+    """Draw the line or polygon of a rule into a BGR picture. ``direction`` adds the arrow of a crossing to a line."""
     corners = np.array(points, np.float32).round().astype(np.int32)
     if len(corners) == 2:
         cv2.line(image, corners[0].tolist(), corners[1].tolist(), _RULE, 2, cv2.LINE_AA)
@@ -91,11 +98,10 @@ def draw_box(image: Image, box: Box, text: str) -> None:
     put_text(image, (left + 3, above + 2), text, _LABEL_PX, (20, 20, 20))
 
 
-def _captioned(image: Image, event: Event) -> Image:
+def captioned(image: Image, summary: str, where: str) -> Image:
+    """Return a BGR picture with two lines of text below."""
     caption = np.full((_CAPTION_PX, image.shape[1], 3), 28, np.uint8)
-    put_text(caption, (8, 4), event.data.summary, _SUMMARY_PX, _INK)
-    late = "  (late)" if event.data.late else ""
-    where = f"{event.subject}  {event.time}{late}"
+    put_text(caption, (8, 4), summary, _SUMMARY_PX, _INK)
     put_text(caption, (8, 25), where, _WHERE_PX, (170, 170, 170))
     return np.vstack([image, caption])
 

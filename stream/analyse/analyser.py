@@ -107,6 +107,8 @@ class Analyser:
         self._begin_score = _begin_score([*self._rules, *self._measures])
         self._reported = reported or {}
         self._gate = EpochGate()
+        self.scene: Scene | None = None
+        """The scene of the last result; None if the rules saw no scene of it, because it was shed or seen before."""
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -114,6 +116,7 @@ class Analyser:
 
         Raise ValueError, or another error of the tracker, for detections that cannot be tracked.
         """
+        self.scene = None
         before = self._gate.last(result.epoch)
         admission = self._gate.admit(
             result.epoch, result.seq, result.finished_ns, camera=result.camera, lane=result.lane
@@ -132,6 +135,20 @@ class Analyser:
             return list(self._still(result, at_s))
         self._missing[result.reason or result.outcome] += 1
         return []
+
+    @property
+    def begin_score(self) -> float:
+        """The minimum score of a detection that begins a track."""
+        return self._begin_score
+
+    @property
+    def watches(self) -> tuple[RuleWatch[CameraRule], ...]:
+        """The states of the rules in the present epoch; empty before the epoch's first scene."""
+        return self._watches
+
+    def in_frame(self, result: Result, box: Box) -> Box:
+        """Convert a box of a scene's track to pixels of the result's frame."""
+        return self._scale((result.width, result.height)).back(box)
 
     def closed_minutes(self) -> list[ClosedMinute]:
         """Return the minutes of the measures that the results since the last call have closed."""
@@ -251,7 +268,7 @@ class Analyser:
             missing=+self._missing,
             ground=self._ground,
         )
-        self._scene_s, self._missing = at_s, Counter()
+        self._scene_s, self._missing, self.scene = at_s, Counter(), scene
         for meter in self._meters:
             self._closed += meter.step(scene)
         sightings = self._reported.get((result.epoch, result.seq), set())

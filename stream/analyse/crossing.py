@@ -86,6 +86,8 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
         super().__init__(rule, width, height)
         self._counter = line_counter((rule.start, rule.end), width, height)
         self._waiting: dict[str, tuple[str, int, bool, int]] = {}
+        self._crossed: dict[str, tuple[str, str]] = {}
+        """Direction and frame of the last crossing of each track, in any direction."""
 
     @abc.abstractmethod
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterable[SceneHappening]:
@@ -98,6 +100,20 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
             if crossing:
                 yield from self.crossed(crossing, scene)
 
+    def unmet(self, scene: Scene, track: SceneTrack) -> str:
+        """Return where a track is beside the line, and its last crossing."""
+        if track.at_rest:
+            return "stands still: a stationary object crosses no line"
+        if track.name in self._waiting:
+            return f"crossed {self._waiting[track.name][0]}, and waits until the rule applies"
+        direction, frame = self._crossed.get(track.name, ("", ""))
+        if frame == scene.frame and self.rule.direction not in ("both", direction):
+            return f"crossed {direction}, but the rule reports only {self.rule.direction}"
+        if frame == scene.frame:
+            return ""
+        before = f"; it crossed {direction} in frame {frame}" if frame else ""
+        return f"did not cross in this frame: {self._counter.whereabouts(track.name)}{before}"
+
     def settle(self, subject: str) -> None:
         """Note that the crossing of a track has been reported."""
         self._waiting.pop(subject, None)
@@ -107,9 +123,12 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
         super().forget(track)
         self._counter.forget(track)
         self._waiting.pop(track, None)
+        self._crossed.pop(track, None)
 
     def _crossing(self, track: SceneTrack, scene: Scene) -> TrackCrossing | None:
         direction = self._counter.step(track.name, track.box.centre, scene.at_ns)
+        if direction:
+            self._crossed[track.name] = direction, scene.frame
         if direction and self.rule.direction in ("both", direction):
             passed_ns, quiet = self._counter.passed_ns(track.name), self.is_quiet(scene, track.name)
             self._waiting[track.name] = direction, passed_ns, quiet, scene.at_ns + round(WAIT_S * 1e9)
@@ -172,6 +191,14 @@ class LineCounter:
     def passed_ns(self, track: str) -> int:
         """Return the time at which a track last passed the line, interpolated between two frames."""
         return self._paths[track].passed_ns
+
+    def whereabouts(self, track: str) -> str:
+        """Return in words how far a track is from the line, and on which side seen from the line's start."""
+        path = self._paths.get(track)
+        if path is None:
+            return "its position is unknown"
+        distance = distance_px(self._start, self._end, path.anchor)
+        return f"{abs(distance):.0f} px to the {'right' if distance > 0 else 'left'} of the line"
 
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""

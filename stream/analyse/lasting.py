@@ -53,6 +53,16 @@ class LastingWatch(RuleWatch[R_co], Generic[R_co]):
                 period.reported = True
                 yield self.happening(track, (scene.at_ns - period.since_ns) / 1e9)
 
+    def unmet(self, scene: Scene, track: SceneTrack) -> str:
+        """Return why the present period of a track is not reported now."""
+        period = self._periods.get(track.name)
+        if period is None or period.failed:
+            return super().unmet(scene, track)
+        lasted_s, for_s = (scene.at_ns - period.since_ns) / 1e9, self._for_ns / 1e9
+        if period.reported:
+            return f"already reported: the condition has held for {lasted_s:.1f} s without interruption"
+        return f"the condition has held for {lasted_s:.1f} s of {for_s:g} s" if lasted_s < for_s else ""
+
     def settle(self, subject: str) -> None:
         """Note that the present period of a track has been reported."""
         if subject in self._periods:

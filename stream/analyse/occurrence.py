@@ -63,6 +63,26 @@ class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
             occurrence.reported = True
             yield self.happening(found, scene, occurrence.frame, lasted_s)
 
+    def unmet(self, scene: Scene, track: SceneTrack) -> str:
+        """Return that a track is counted, or why it is not."""
+        if any(one.name == track.name for one in self.counted(scene)):
+            return "counted"
+        return super().unmet(scene, track) or "not counted"
+
+    def scene_reasons(self, scene: Scene) -> list[str]:
+        """Return the number of counted tracks, and how far the present occurrence is from being reported."""
+        count, occurrence = len(self.counted(scene)), self._occurrence
+        if occurrence is None or occurrence.failed:
+            return [f"{count} objects counted: the condition does not hold"]
+        lasted_s = (scene.at_ns - occurrence.since_ns) / 1e9
+        if occurrence.reported:
+            state = f"already reported: the condition has held for {lasted_s:.1f} s without interruption"
+        elif occurrence.frames < SETTLE_FRAMES or lasted_s < self._for_s:
+            state = f"the condition has held for {lasted_s:.1f} s of {self._for_s:g} s, {occurrence.frames} frames"
+        else:
+            state = self.quiet_reason(scene)
+        return [f"{count} objects counted: {state}"]
+
     def settle(self, subject: str) -> None:
         """Note that the present occurrence has been reported."""
         if self._occurrence:

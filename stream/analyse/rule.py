@@ -20,6 +20,7 @@ from ingest.site.entry import RelativePoint, Share
 from stream.analyse.geometry import inside
 from stream.analyse.ground import GroundPlane
 from stream.analyse.tracking.votes import VotedLabel
+from stream.events import rfc3339
 from stream.rules import Happening, Rule
 
 TAIL_S = 120.0
@@ -113,14 +114,22 @@ class CameraRule(Rule):
     def applies_to(self, track: SceneTrack) -> bool:
         """Return whether a track has one of the rule's labels, all attributes of the rule, at least the score
         ``min_score``, and has moved by at least ``min_move``."""
-        if (
-            track.score < self.min_score
-            or track.moved < self.min_move
-            or (self.labels and track.label not in self.labels)
-        ):
-            return False
-        found = track.attributes
-        return all(name in found and found[name].label in labels for name, labels in self.attributes.items())
+        return not self.misfit(track)
+
+    def misfit(self, track: SceneTrack) -> str:
+        """Return the reason why the rule does not apply to a track; empty if the rule applies."""
+        if track.score < self.min_score:
+            return f"score {track.score:.4g} below min_score {self.min_score:g}"
+        if track.moved < self.min_move:
+            return f"moved by {track.moved:.2g} of the picture's diagonal, below min_move {self.min_move:g}"
+        if self.labels and track.label not in self.labels:
+            return f"label {track.label} is not in labels ({', '.join(self.labels)})"
+        for name, labels in self.attributes.items():
+            voted = track.attributes.get(name)
+            if voted is None or voted.label not in labels:
+                found = voted.label if voted else "missing"
+                return f"attribute {name} is {found}, expected {' or '.join(labels)}"
+        return ""
 
     @property
     def subject_words(self) -> str:
@@ -177,6 +186,9 @@ class AreaRule(PolygonRule):
 
 
 R_co = TypeVar("R_co", bound=CameraRule, covariant=True)
+OUTSIDE = "outside of the polygon"
+UNMET = "the rule's own condition does not hold"
+"""Reason why a rule did not report a track if no more precise reason is known."""
 WHOLE_SCENE = ""
 """Subject of a happening that concerns the whole scene and no single track."""
 
@@ -240,7 +252,36 @@ class RuleWatch(abc.ABC, Generic[R_co]):
 
         A rule is quiet outside of its hours, and during the cooldown after the subject's last event.
         """
-        return not self.rule.in_force(scene.captured_ns) or scene.at_ns < self._quiet_until_ns.get(subject, 0)
+        return bool(self.quiet_reason(scene, subject))
+
+    def quiet_reason(self, scene: Scene, subject: str = WHOLE_SCENE) -> str:
+        """Return the reason why the rule must not report the subject now; empty if the rule may report it."""
+        if not self.rule.in_force(scene.captured_ns):
+            return "outside of its hours"
+        left_ns = self._quiet_until_ns.get(subject, 0) - scene.at_ns
+        return f"quiet: cooldown until {rfc3339(scene.captured_ns + left_ns)}" if left_ns > 0 else ""
+
+    def place(self, track: SceneTrack) -> Point:
+        """Return the point of a track that must be inside the rule's polygon: the centre of its box by default."""
+        return track.box.centre
+
+    def unmet(self, scene: Scene, track: SceneTrack) -> str:
+        """Return the part of the rule's own condition that a track does not meet, after ``observe``.
+
+        Return an empty string if no such part is known. The method must not change the state.
+        """
+        return OUTSIDE if len(self.shape) > 2 and not self.covers(self.place(track)) else ""
+
+    def reasons(self, scene: Scene, track: SceneTrack) -> list[str]:
+        """Return the reasons why the rule did not report a track in the scene that ``observe`` has just processed."""
+        found = (self.rule.misfit(track), self.quiet_reason(scene, track.name), self.unmet(scene, track))
+        return [reason for reason in found if reason] or [UNMET]
+
+    def scene_reasons(self, scene: Scene) -> list[str]:
+        """Return the reasons why the rule reported nothing at all, apart from the reasons of single tracks."""
+        if not scene.tracks:
+            return ["the frame has no confirmed track"]
+        return [reason] if (reason := self.quiet_reason(scene)) else []
 
     def covers(self, point: Point) -> bool:
         """Return whether a point is inside the rule's polygon. A rule without a shape covers the whole picture."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ingest.contract.records import Point
 from ingest.site.entry import Seconds
 from stream.analyse.lasting import LastingWatch
 from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
@@ -35,9 +36,13 @@ class LeftRule(AreaRule):
 class LeftWatch(LastingWatch[LeftRule]):
     """State of the rule: since when each object at rest has been alone."""
 
+    def place(self, track: SceneTrack) -> Point:
+        """Return the point at which a track stands on the ground."""
+        return track.foot
+
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
         """Return whether a track stands still inside the polygon, and no owner is nearby."""
-        if not track.at_rest or track.label in self.rule.owners or not self.covers(track.foot):
+        if not track.at_rest or track.label in self.rule.owners or not self.covers(self.place(track)):
             return False
         owners = (other for other in scene.tracks if other.label in self.rule.owners)
         return not any(math.dist(other.foot, track.foot) <= self.rule.near * other.box.height for other in owners)

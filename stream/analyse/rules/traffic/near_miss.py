@@ -68,13 +68,17 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         self._labels: dict[str, str] = {}
         self._reported: set[frozenset[str]] = set()
 
+    def place(self, track: SceneTrack) -> Point:
+        """Return the point at which a track stands on the ground."""
+        return track.foot
+
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Process the next scene and return the second object of each near miss that happens now."""
         moving = [track for track in scene.tracks if not track.at_rest]
         fresh = {track.name: self._note(track, scene) for track in moving}
         for track in moving:
             mark = fresh[track.name]
-            if mark is None or not self.rule.applies_to(track) or not self.covers(track.foot):
+            if mark is None or not self.rule.applies_to(track) or not self.covers(self.place(track)):
                 continue
             encounter = self._encounter(track.name, mark)
             if encounter and not self.is_quiet(scene, track.name):

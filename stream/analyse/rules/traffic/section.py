@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ingest.site.entry import RelativePoint
 from stream.analyse.crossing import Line, line_counter
-from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
+from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 
 class SectionRule(CameraRule):
@@ -68,6 +68,13 @@ class SectionWatch(RuleWatch[SectionRule]):
                     f"limit {self.rule.above_km_h:g} km/h",
                     details={"speed_km_h": round(speed_km_h, 1), "took_s": round(took_s, 3)},
                 )
+
+    def unmet(self, scene: Scene, track: SceneTrack) -> str:
+        """Return which of the two lines a track has yet to cross."""
+        second = f"second line: {self._lines[1].whereabouts(track.name)}"
+        if track.name in self._entered_ns:
+            return f"has crossed the first line, but not yet the {second}"
+        return f"has not crossed the first line: {self._lines[0].whereabouts(track.name)}"
 
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""

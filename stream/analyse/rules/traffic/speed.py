@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ingest.contract.records import Point
 from stream.analyse.ground import Speed
 from stream.analyse.motion import SpeedMeter, on_ground
-from stream.analyse.rule import AreaRule, RuleWatch, Scene, SceneHappening
+from stream.analyse.rule import AreaRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 CERTAIN = 2.0
 """Number of standard errors by which a speed must exceed the limit. With two, about one in forty vehicles that drive
@@ -42,13 +43,21 @@ class SpeedWatch(RuleWatch[SpeedRule]):
         self._meter = SpeedMeter(rule.window_s, on_ground)
         self._reported: set[str] = set()
 
+    def place(self, track: SceneTrack) -> Point:
+        """Return the point at which a track stands on the ground."""
+        return track.foot
+
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Process the next scene and return the tracks that are too fast now."""
         for track in scene.tracks:
             speed = self._meter.step(track, scene)
             if speed is None or track.name in self._reported or not self._exceeds(speed):
                 continue
-            if self.covers(track.foot) and self.rule.applies_to(track) and not self.is_quiet(scene, track.name):
+            if (
+                self.covers(self.place(track))
+                and self.rule.applies_to(track)
+                and not self.is_quiet(scene, track.name)
+            ):
                 self._reported.add(track.name)
                 error_km_h, limit = 3.6 * speed.error_m_s, f"limit {self.rule.above_km_h:g} km/h"
                 fast = f"{track.label} at {speed.km_h:.0f} ± {CERTAIN * error_km_h:.0f} km/h"
@@ -57,6 +66,10 @@ class SpeedWatch(RuleWatch[SpeedRule]):
                     summary=f"{fast} in {self.rule.name}, {limit}",
                     details={"speed_km_h": round(speed.km_h, 1), "error_km_h": round(error_km_h, 2)},
                 )
+
+    def unmet(self, scene: Scene, track: SceneTrack) -> str:
+        """Return whether a track is outside of the polygon, or was reported before."""
+        return super().unmet(scene, track) or ("already reported" if track.name in self._reported else "")
 
     def settle(self, subject: str) -> None:
         """Note that a track has been reported."""

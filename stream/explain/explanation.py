@@ -1,0 +1,174 @@
+"""Explain one frame or alert: its hops, the findings of gate and models, and the verdicts of the rules."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ingest.contract.codec import decode
+from ingest.contract.identity import FrameId
+from ingest.contract.records import Event, Frame, Result
+from ingest.contract.topics import RESULTS
+from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.site import CameraConfig
+from ingest.site.topic.view import Config
+from stream.analyse.analyser import Analyser
+from stream.analyse.analysers import RuleSet
+from stream.analyse.rule import CameraRule
+from stream.analyse.tracking.tracker import ByteTracker
+from stream.analyse.verdict import RuleVerdict, Untracked, untracked, verdicts
+from stream.events import rfc3339
+from stream.explain.hops import hops
+from stream.explain.trail import Trail, Written, frame_trail, trail_of_id
+from stream.readback import HistoryPoint, tail
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineVerdict:
+    """The verdicts of all rules of one pipeline on the frame, and the detections that no rule saw.
+
+    ``unseen`` is the reason why the rules saw no scene of the frame; empty if they saw one. ``missing`` has events
+    that the log holds, but that the present rules do not emit.
+    """
+
+    result: Result
+    rules: tuple[RuleVerdict, ...]
+    untracked: tuple[Untracked, ...]
+    unseen: str
+    missing: tuple[Event, ...]
+    begins: str
+    """Frame with which the past results begin that the rules were replayed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The records of a frame, and the verdicts of the rules that are configured now."""
+
+    trail: Trail
+    pipelines: tuple[PipelineVerdict, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict of plain values that can be written as JSON."""
+        trail = self.trail
+        frame = trail.frame.value if trail.frame else None
+        return {
+            "frame": str(trail.frame_id) if trail.frame_id else None,
+            "lane": trail.lane,
+            "absence": {"state": trail.absence.state, "reason": trail.absence.reason} if trail.absence else None,
+            "hops": [{**asdict(hop), "time": rfc3339(hop.at_ns)} for hop in hops(trail)],
+            "gate": _gate(frame) if frame else None,
+            "pipelines": [_pipeline(one) for one in self.pipelines],
+            "events": [one.value.model_dump(mode="json") for one in trail.events],
+            "alerts": [one.value.model_dump(mode="json") for one in trail.alerts],
+            "deliveries": [one.value.model_dump(mode="json") for one in trail.deliveries],
+        }
+
+
+async def explain(log: Log, name: str, config: Config) -> Explanation:
+    """Explain the frame ``camera/epoch/seq``, or the frame of an event or alert with the id ``name``.
+
+    ``config`` must have rules that are validated by ``stream.rules.validated``. Raise FrameNotFound if the log has
+    nothing of this name, and LogUnavailable.
+    """
+    trail = await (frame_trail(log, FrameId.parse(name), config) if "/" in name else trail_of_id(log, name, config))
+    rules = RuleSet(config.of(CameraRule), config.of(CameraConfig))  # type: ignore[type-abstract]
+    found = [await _verdicts(log, one, rules, trail) for one in trail.results]
+    return Explanation(trail, tuple(found))
+
+
+async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Trail) -> PipelineVerdict:
+    """Replay the stored results of the camera up to the frame, as an analyse worker does after a restart."""
+    own = result.value
+    camera, key = own.camera, (own.camera, own.lane, own.pipeline)
+
+    def history_point(record: LogRecord) -> HistoryPoint | None:
+        point = rules.history_point(record)
+        return point if point and point.key == "/".join(key) else None
+
+    if not rules.of(camera, own.pipeline):
+        return PipelineVerdict(own, (), (), "the pipeline has no rule for this camera", (), "")
+    tp = TopicPartition(RESULTS, result.partition)
+    past = await tail(log, tp, result.offset, history_point, rules.longest_s)
+    analyser = Analyser(rules.of(camera, own.pipeline), rules.cameras.get(camera), ByteTracker)
+    first = own
+    for n, record in enumerate(past):
+        before = decode(Result, record.value)
+        first = first if n else before
+        _step(analyser, before)
+    events = _step(analyser, own)
+    found = tuple(verdicts(analyser, own, events))
+    emitted = {(one.data.rule, one.data.label) for one in events}
+    missing = tuple(
+        one.value
+        for one in trail.events
+        if any(one.value.data.rule == verdict.rule.name for verdict in found)
+        and (one.value.data.rule, one.value.data.label) not in emitted
+    )
+    unseen = "" if analyser.scene else f"the frame is {own.outcome}" + (f": {own.reason}" if own.reason else "")
+    return PipelineVerdict(own, found, tuple(untracked(analyser, own)), unseen, missing, str(first.id))
+
+
+def _step(analyser: Analyser, result: Result) -> list[Event]:
+    """Process a result. Ignore an error, because such a result is parked as a dead letter."""
+    try:
+        return analyser.step(result)
+    except MemoryError:
+        raise
+    except Exception:
+        return []
+
+
+def _gate(frame: Frame) -> dict[str, Any]:
+    account = frame.account
+    return {
+        "motion": None if frame.motion is None else [list(box) for box in frame.motion],
+        "resting": None if frame.resting is None else [list(box) for box in frame.resting],
+        "sampled": frame.sampled,
+        "withheld_before": {"first": account.first, "last": account.last, "counts": account.counts}
+        if account
+        else None,
+        "redacted": frame.redacted.model_dump(mode="json") if frame.redacted else None,
+        "width": frame.width,
+        "height": frame.height,
+        "quality": frame.quality,
+    }
+
+
+def _pipeline(one: PipelineVerdict) -> dict[str, Any]:
+    result = one.result
+    return {
+        "pipeline": result.pipeline,
+        "outcome": result.outcome,
+        "reason": result.reason,
+        "model": result.model,
+        "detections": [each.model_dump(mode="json") for each in result.detections],
+        "unseen": one.unseen,
+        "replayed_from": one.begins,
+        "rules": [_rule(each) for each in one.rules],
+        "untracked": [
+            {"label": each.detection.label, "score": each.detection.score, "reason": each.reason}
+            for each in one.untracked
+        ],
+        "not_emitted_now": [each.id for each in one.missing],
+    }
+
+
+def _rule(one: RuleVerdict) -> dict[str, Any]:
+    return {
+        "rule": one.rule.name,
+        "type": one.rule.type,
+        "fired": bool(one.events),
+        "events": [{"id": each.id, "summary": each.data.summary} for each in one.events],
+        "reasons": list(one.reasons),
+        "tracks": [
+            {
+                "track": each.track,
+                "label": each.label,
+                "score": each.score,
+                "box": list(each.box),
+                "fired": each.reported,
+                "reasons": list(each.reasons),
+            }
+            for each in one.tracks
+        ],
+    }

@@ -1,0 +1,108 @@
+"""The hops of one frame, each with its time and the error bound of that time. Pure.
+
+The broker stamps every record when it appends it. All these stamps are from one clock, and are the scale of all hops.
+The capture time is from the clock of the camera or agent; the agent measures its error. The times of engine nodes and
+of the dispatcher are from their own clocks. Such a time has a bound nevertheless: the work happened after the broker
+appended its input, and before the broker appended its output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stream.explain.trail import Trail
+
+BROKER = "broker"
+_STAMP_MS = 1.0
+"""Resolution of the broker's stamps in ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One step of a frame's way: its time in Unix ns, and the clock that measured the time.
+
+    ``error_ms`` is the maximum error against the broker's clock; for a capture time, against the clock of the
+    agent's host. None means that the error is unknown.
+    """
+
+    name: str
+    at_ns: int
+    clock: str
+    error_ms: float | None
+    about: str = ""
+
+
+def hops(trail: Trail) -> list[Hop]:
+    """Return the hops of a trail in the order of the pipeline."""
+    found = [*_delivery(trail), *_pipelines(trail)]
+    found += [
+        _stamped("dead letter", one.at_ms, f"stage {one.value.stage}: {one.value.error}: {one.value.message}")
+        for one in trail.letters
+    ]
+    for event in trail.events:
+        data = event.value.data
+        found.append(_stamped("event", event.at_ms, f"{event.value.id} of rule {data.rule}: {data.summary}"))
+    for alert in trail.alerts:
+        caused = next((one.at_ms for one in trail.events if one.value.id == alert.value.data.event), None)
+        if alert.value.data.evidence:
+            names = ", ".join(one.name for one in alert.value.data.evidence)
+            error_ms = None if caused is None else alert.at_ms - caused + _STAMP_MS
+            found.append(
+                Hop("evidence", alert.at_ms * 10**6, "alerts", error_ms, f"stored before the alert: {names}")
+            )
+        found.append(_stamped("alert", alert.at_ms, f"{alert.value.id} of event {alert.value.data.event}"))
+        for receipt in trail.deliveries:
+            if receipt.value.alert == alert.value.id:
+                one = receipt.value
+                status = f", status {one.status}" if one.status is not None else ""
+                reason = f", {one.reason}" if one.reason else ""
+                about = f"attempt {one.attempt} to {one.receiver}: {one.state}{status}{reason}"
+                found.append(_worked("delivery", one.attempted_ns, "dispatcher", alert.at_ms, receipt.at_ms, about))
+    return found
+
+
+def _delivery(trail: Trail) -> list[Hop]:
+    frame = trail.frame
+    if frame is None:
+        captured = [one.value.captured_ns for one in trail.results] + [
+            one.value.data.captured_ns for one in trail.events if one.value.data.camera
+        ]
+        return [Hop("captured", captured[0], "camera or agent", None)] if captured else []
+    meta = frame.value
+    clock = "camera's stream" if meta.captured_by == "stream" else "agent's host"
+    took_ms = frame.at_ms - meta.captured_ns / 1e6
+    about = f"{frame.position}, {len(meta.image)} bytes, lane {trail.lane}, {took_ms:.0f} ms after the capture"
+    if took_ms < 0.0:
+        about = f"{frame.position}: the clock of the capture is ahead of the broker by at least {-took_ms:.0f} ms"
+    return [
+        Hop("captured", meta.captured_ns, clock, meta.captured_error_ms, f"{meta.width}×{meta.height} pixels"),
+        _stamped("frame record", frame.at_ms, about),
+    ]
+
+
+def _pipelines(trail: Trail) -> list[Hop]:
+    found = []
+    for pipeline, sent in trail.batches.items():
+        if pipeline not in {one.value.pipeline for one in trail.results}:
+            found.append(_stamped("batched", sent.at_ms, f"{pipeline}: {sent.position}, no result"))
+    for result in trail.results:
+        own, begin_ms = result.value, trail.frame.at_ms if trail.frame else None
+        if batch := trail.batches.get(own.pipeline):
+            begin_ms = batch.at_ms
+            found.append(_stamped("batched", batch.at_ms, f"{own.pipeline}: {batch.position}"))
+        reason = f", {own.reason}" if own.reason else ""
+        by = f" by {own.model}" if own.model else ""
+        about = f"{own.pipeline}: {own.outcome}{by}{reason}"
+        found.append(_worked("classified", own.finished_ns, "engine node", begin_ms, result.at_ms, about))
+        found.append(_stamped("result record", result.at_ms, f"{own.pipeline}: {result.position}"))
+    return found
+
+
+def _stamped(name: str, at_ms: int, about: str) -> Hop:
+    return Hop(name, at_ms * 10**6, BROKER, _STAMP_MS, about)
+
+
+def _worked(name: str, at_ns: int, clock: str, after_ms: int | None, before_ms: int, about: str) -> Hop:
+    """Return a hop whose true time is between the stamps of its input and its output."""
+    error_ms = None if after_ms is None else max(abs(at_ns / 1e6 - stamp) for stamp in (after_ms, before_ms))
+    return Hop(name, at_ns, clock, None if error_ms is None else error_ms + _STAMP_MS, about)

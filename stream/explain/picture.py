@@ -1,0 +1,49 @@
+"""The picture of an explained frame, with motion, detections and the shapes of the rules. Pure."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ingest.contract.records import Frame
+from ingest.site import to_pixels
+from stream.alerts.pictures import captioned, draw_box, draw_shape, encoded
+from stream.events import rfc3339
+from stream.exceptions import EvidenceMissing
+from stream.explain.explanation import Explanation
+
+_MOTION = (200, 120, 200)
+
+
+def drawn(explanation: Explanation) -> bytes:
+    """Return the frame as JPEG, with the regions of motion, all detections, and the shapes of all rules.
+
+    Raise EvidenceMissing if the log has no picture of the frame.
+    """
+    trail = explanation.trail
+    if trail.frame is None:
+        reason = trail.absence.reason if trail.absence else "a sensor's alert has no frame"
+        raise EvidenceMissing(f"no picture of {trail.frame_id or 'this alert'}: {reason}")
+    frame = trail.frame.value
+    image = cv2.imdecode(np.frombuffer(frame.image, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise EvidenceMissing(f"the frame {frame.id} cannot be decoded as a picture")
+    canvas = np.asarray(image, np.uint8)
+    for pipeline in explanation.pipelines:
+        for verdict in pipeline.rules:
+            draw_shape(canvas, to_pixels(verdict.rule.shape, frame.width, frame.height))
+    for left, top, right, bottom in frame.motion or ():
+        cv2.rectangle(canvas, (round(left), round(top)), (round(right), round(bottom)), _MOTION, 1)
+    for pipeline in explanation.pipelines:
+        for one in pipeline.result.detections:
+            draw_box(canvas, one.box, f"{one.label} {one.score:.2f}")
+    return encoded(captioned(canvas, _summary(explanation), _where(frame)))
+
+
+def _summary(explanation: Explanation) -> str:
+    fired = sorted({verdict.rule.name for one in explanation.pipelines for verdict in one.rules if verdict.events})
+    return f"fired: {', '.join(fired)}" if fired else "no rule fired"
+
+
+def _where(frame: Frame) -> str:
+    return f"{frame.id}  {rfc3339(frame.captured_ns)}"

@@ -1,0 +1,254 @@
+"""Tests of the explanation of frames, events and alerts, on the log in memory."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from deploy.cli.tools.explain import lines
+from ingest.contract import headers as h
+from ingest.contract.codec import encode
+from ingest.contract.identity import LIVE, FrameId
+from ingest.contract.records import CameraStatus, EpochEnd, Heartbeat, Waiting, WithheldInterval
+from ingest.contract.topics import DEADLETTER, FRAMES, RESULTS, STATUS
+from ingest.deadletter import parked
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from stream.exceptions import FrameNotFound
+from stream.explain.explanation import Explanation, explain
+from stream.explain.hops import hops
+from stream.explain.picture import drawn
+from tests.stream.explain import history
+from tests.stream.explain.history import BEGIN_NS, CROSSING, EPOCH, LINE, ZONE, config
+
+
+def name(seq: int) -> str:
+    return f"road/{EPOCH}/{seq}"
+
+
+def new_log() -> MemoryLog:
+    return MemoryLog(partitions=1, clock=ManualClock(started_ns=BEGIN_NS))
+
+
+async def driven() -> MemoryLog:
+    log = new_log()
+    await history.write_drive(log)
+    return log
+
+
+def rule(found: Explanation, wanted: str) -> dict[str, object]:
+    return next(one for one in found.to_dict()["pipelines"][0]["rules"] if one["rule"] == wanted)
+
+
+def reasons(found: Explanation, wanted: str) -> list[str]:
+    return [reason for track in rule(found, wanted)["tracks"] for reason in track["reasons"]]  # type: ignore[attr-defined]
+
+
+async def test_the_hops_of_an_alerted_frame_lead_from_capture_to_the_last_receipt() -> None:
+    log = await driven()
+    events = await history.analyse(log, config())
+    event = next(one for one in events if one.data.rule == "line")
+    alert = await history.alert(log, event)
+    found = await explain(log, f"road/{event.data.epoch}/{event.data.seq}", config())
+    assert [hop.name for hop in hops(found.trail)] == [
+        "captured",
+        "frame record",
+        "batched",
+        "classified",
+        "result record",
+        "event",
+        "evidence",
+        "alert",
+        "delivery",
+        "delivery",
+    ]
+    captured, record, _, classified, *_ = hops(found.trail)
+    assert (captured.clock, captured.error_ms) == ("agent's host", 12.0)
+    assert (record.clock, record.error_ms) == ("broker", 1.0)
+    assert classified.clock == "engine node"
+    assert found.trail.alerts[0].value == alert
+    assert [one.value.state for one in found.trail.deliveries] == ["retrying", "delivered"]
+
+
+async def test_the_time_of_a_classification_is_bounded_by_the_stamps_of_its_batch_and_its_result() -> None:
+    clock = ManualClock(started_ns=BEGIN_NS)
+    log = MemoryLog(partitions=1, clock=clock)
+    offset = await history.write_frame(log, history.frame(0))
+    headers = h.frame_headers([FrameId("road", EPOCH, 0)], LIVE)
+    clock.seconds = 2.0
+    await log.produce(Outgoing("batches", 0, b"", headers=headers | {h.PIPELINE: b"p"}))
+    clock.seconds = 3.0
+    result = history.result(0, offset=offset).model_copy(update={"finished_ns": BEGIN_NS + 2_400_000_000})
+    await log.produce(Outgoing(RESULTS, 0, encode(result), headers=headers))
+    found = await explain(log, name(0), config())
+    classified = next(hop for hop in hops(found.trail) if hop.name == "classified")
+    assert classified.error_ms == 601.0  # the larger distance, to the result, and the resolution of the stamps
+
+
+async def test_the_frame_of_a_crossing_shows_the_fired_rule_and_the_reason_of_the_silent_rule() -> None:
+    log = await driven()
+    events = await history.analyse(log, config())
+    crossing = next(one for one in events if one.data.rule == "line")
+    assert crossing.data.seq == CROSSING
+    found = await explain(log, name(CROSSING), config())
+    assert rule(found, "line")["fired"]
+    assert rule(found, "line")["events"] == [{"id": crossing.id, "summary": crossing.data.summary}]
+    assert reasons(found, "left") == ["outside of the polygon"]
+    assert found.pipelines[0].missing == ()
+
+
+async def test_a_rule_that_did_not_fire_gives_its_distance_and_its_cooldown() -> None:
+    log = await driven()
+    before = reasons(await explain(log, name(CROSSING - 6), config()), "line")
+    assert before == ["did not cross in this frame: 64 px to the left of the line"]
+    after = reasons(await explain(log, name(CROSSING + 5), config()), "line")
+    assert after == [
+        "quiet: cooldown until 2026-05-28T20:27:43.600Z",
+        "did not cross in this frame: 112 px to the right of the line; "
+        f"it crossed forward in frame {EPOCH}-{CROSSING}",
+    ]
+
+
+async def test_present_rules_that_do_not_emit_a_written_event_are_noted() -> None:
+    log = await driven()
+    events = await history.analyse(log, config())
+    changed = config(LINE.model_copy(update={"min_score": 0.95}), ZONE)
+    found = await explain(log, name(CROSSING), changed)
+    assert reasons(found, "line")[0] == "score 0.9 below min_score 0.95"
+    assert [one.id for one in found.pipelines[0].missing] == [one.id for one in events if one.data.rule == "line"]
+
+
+async def test_a_faint_or_new_detection_is_invisible_to_rules() -> None:
+    log = new_log()
+    offset = await history.write_frame(log, history.frame(0))
+    result = history.result(0, history.car(100.0), history.car(400.0, 0.2), offset=offset)
+    headers = h.frame_headers([FrameId("road", EPOCH, 0)], LIVE)
+    await log.produce(Outgoing(RESULTS, 0, encode(result), headers=headers))
+    found = await explain(log, name(0), config())
+    assert [one.reason for one in found.pipelines[0].untracked] == [
+        "has no track yet: a track needs 2 detections",
+        "score 0.2 below 0.3, the score at which a track begins",
+    ]
+    assert rule(found, "line")["reasons"] == ["the frame has no confirmed track"]
+
+
+async def test_no_rule_sees_a_shed_frame() -> None:
+    log = await driven()
+    found = await explain(log, name(20), config())
+    assert found.pipelines[0].unseen == "the frame is shed: overload"
+    assert found.pipelines[0].rules == ()
+
+
+async def test_a_withheld_frame_has_the_account_of_the_next_frame() -> None:
+    log = await driven()
+    found = await explain(log, name(5), config())
+    assert found.trail.absence is not None
+    assert found.trail.absence.state == "withheld"
+    assert "still 1" in found.trail.absence.reason
+    next_frame = await explain(log, name(6), config())
+    assert next_frame.to_dict()["gate"]["withheld_before"] == {"first": 5, "last": 5, "counts": {"still": 1}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        (
+            {"accounts": (WithheldInterval(camera="road", epoch=EPOCH, first=30, last=99, counts={"rate": 70}),)},
+            "withheld",
+        ),
+        ({"waiting": (Waiting(camera="road", epoch=EPOCH, first=30, last=99),)}, "spooled"),
+        ({"ended": (EpochEnd(camera="road", epoch=EPOCH, last=29, clean=False, reported=60),)}, "unclean"),
+        ({"cameras": (CameraStatus(camera="road", epoch=EPOCH, state="running", captured=100),)}, "unreported"),
+    ],
+    ids=["withheld", "spooled", "unclean", "unreported"],
+)
+async def test_a_heartbeat_explains_a_frame_that_no_record_names(facts: dict[str, object], state: str) -> None:
+    log = await driven()
+    beat = Heartbeat.model_validate({"service": "agent", "instance": "agent-1", "at_ns": BEGIN_NS, **facts})
+    await log.produce(Outgoing(STATUS, 0, encode(beat)))
+    found = await explain(log, name(50), config())
+    assert found.trail.absence is not None
+    assert found.trail.absence.state == state
+
+
+async def test_a_frame_that_nobody_has_reported_is_an_error() -> None:
+    log = await driven()
+    with pytest.raises(FrameNotFound, match="no record, and no agent has reported it"):
+        await explain(log, name(5000), config())
+
+
+async def test_an_unknown_camera_is_an_error_that_names_the_camera() -> None:
+    with pytest.raises(FrameNotFound, match="camera nowhere: neither the log nor the configuration has this camera"):
+        await explain(await driven(), "nowhere/1/2", config())
+
+
+async def test_an_unknown_id_is_an_error() -> None:
+    with pytest.raises(FrameNotFound, match="no event or alert has the id"):
+        await explain(await driven(), "0" * 32, config())
+
+
+async def test_an_expired_frame_without_results_is_an_error_with_the_retention() -> None:
+    log = await driven()
+    log.forget(TopicPartition(FRAMES, 0), 10)
+    log.forget(TopicPartition(RESULTS, 0), 10)
+    with pytest.raises(
+        FrameNotFound, match=f"has expired: the topic frames keeps 24 hours, and begins with {name(11)}"
+    ):
+        await explain(log, name(3), config())
+
+
+async def test_an_expired_frame_is_explained_from_its_results() -> None:
+    log = await driven()
+    await history.analyse(log, config())
+    log.forget(TopicPartition(FRAMES, 0), 25)
+    found = await explain(log, name(CROSSING), config())
+    assert found.trail.absence is not None
+    assert found.trail.absence.state == "expired"
+    assert rule(found, "line")["fired"]
+
+
+async def test_the_ids_of_an_event_and_of_its_alert_lead_to_the_same_explanation_as_their_frame() -> None:
+    log = await driven()
+    event = next(one for one in await history.analyse(log, config()) if one.data.rule == "line")
+    alert = await history.alert(log, event)
+    by_frame = await explain(log, name(CROSSING), config())
+    for wanted in (event.id, alert.id):
+        assert (await explain(log, wanted, config())).to_dict() == by_frame.to_dict()
+
+
+async def test_a_dead_letter_of_the_frame_is_a_hop() -> None:
+    log = new_log()
+    offset = await history.write_frame(log, history.frame(0))
+    headers = h.frame_headers([FrameId("road", EPOCH, 0)], LIVE)
+    letter = parked(LogRecord(FRAMES, 0, offset, b"road", b"", headers), "prepare", ValueError("no picture"))
+    await log.produce(letter)
+    assert letter.topic == DEADLETTER
+    found = await explain(log, name(0), config())
+    assert [hop.about for hop in hops(found.trail) if hop.name == "dead letter"] == [
+        "stage prepare: ValueError: no picture"
+    ]
+
+
+async def test_the_picture_shows_the_line_the_car_and_a_caption() -> None:
+    found = await explain(await driven(), name(CROSSING), config())
+    image = cv2.imdecode(np.frombuffer(drawn(found), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    assert image.shape == (404, 640, 3)
+    assert np.ptp(image[160:200, 320 - 4 : 320 + 4]) > 100  # the line
+    assert np.ptp(image[:360, 600:]) < 40  # the empty road
+
+
+async def test_the_text_names_hops_findings_and_reasons() -> None:
+    log = await driven()
+    await history.analyse(log, config())
+    text = "\n".join(lines((await explain(log, name(CROSSING), config())).to_dict()))
+    assert f"frame {name(CROSSING)} (live)" in text
+    assert "captured" in text
+    assert "±12 ms" in text
+    assert "motion: (10, 10, 60, 60)" in text
+    assert "found car 0.90 at (322, 160, 382, 200)" in text
+    assert "rule line (line) fired" in text
+    assert "rule left (zone) did not fire" in text
+    assert "outside of the polygon" in text
