@@ -77,7 +77,7 @@ TOPICS: Mapping[str, Topic] = {
         Topic(FRAMES, _DAY_MS),
         Topic(FRAMES_LATE, _DAY_MS),
         Topic(READINGS, 7 * _DAY_MS, compression="lz4"),
-        # Pixels are by far the largest data, and useless once classified. They are kept as long as frames, so that
+        # Batches are large, and useless once classified. They are kept as long as frames, so that
         # engines may be down for a while, but with a limit in bytes.
         Topic(BATCHES, _DAY_MS, retention_bytes=_BATCHES_BYTES),
         Topic(BATCHES_LATE, _DAY_MS, retention_bytes=_BATCHES_BYTES),
