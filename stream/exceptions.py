@@ -11,6 +11,7 @@ StreamError
 │   └── UnknownLane         the header of the record names an unknown lane
 ├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
 ├── FrameNotFound           the log has no frame, event or alert of this name
+├── TooManyEvents           tested rules emit more events than a comparison holds
 ├── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
 └── UnusableName            the name of a picture leads out of the store; the event becomes a dead letter
 """
@@ -93,6 +94,16 @@ class EvidenceMissing(StreamError):
 
 class FrameNotFound(StreamError):
     """The log has no frame, event or alert of the given name."""
+
+
+class TooManyEvents(StreamError):
+    """Tested rules emit more events in one partition than a comparison holds in memory."""
+
+    def __init__(self, rule: str, limit: int) -> None:
+        super().__init__(
+            f"the rules emit more than {limit} events, the last one by {rule}: expected fewer. "
+            "Choose a shorter period or a single camera"
+        )
 
 
 class StoreFailed(StreamError):

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "config": "deploy.cli.tools.config:app",
     "models": "deploy.cli.models.commands:app",
     "explain": "deploy.cli.tools.explain:explain",
+    "rules": "deploy.cli.tools.rules:app",
     "deadletter": "deploy.cli.tools.deadletter:app",
     "results": "deploy.cli.tools.results:app",
     "gate": "deploy.cli.tools.gate:app",

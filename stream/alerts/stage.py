@@ -167,10 +167,10 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
     def _fetch(self, ref: FrameRef | None) -> LogRecord | None:
         if ref is None:
             return None
-        return asyncio.run_coroutine_threadsafe(_one(self._log, ref), self._loop).result(FETCH_S)
+        return asyncio.run_coroutine_threadsafe(record_at(self._log, ref), self._loop).result(FETCH_S)
 
 
-async def _one(log: Log, ref: FrameRef) -> LogRecord | None:
+async def record_at(log: Log, ref: FrameRef) -> LogRecord | None:
     """Return the record at an offset of a Kafka partition.
 
     Return None if retention has deleted the record, or if no record was written at this offset.

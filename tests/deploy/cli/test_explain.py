@@ -1,4 +1,4 @@
-"""Tests of the command `sightline explain`."""
+"""Tests of the commands `sightline explain` and `sightline rules test`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ end = [0.5, 0.0]
 
 
 @pytest.mark.kafka
-def test_the_command_explains_a_frame_of_a_real_broker(kafka: str, prefix: str, tmp_path: Path) -> None:
+def test_a_frame_of_a_real_broker_is_explained_and_changed_rules_are_compared(
+    kafka: str, prefix: str, tmp_path: Path
+) -> None:
     env = {"SIGHTLINE_KAFKA": kafka, "SIGHTLINE_KAFKA_PREFIX": prefix}
 
     def invoke(*words: str) -> tuple[int, str, str]:
@@ -63,6 +65,16 @@ def test_the_command_explains_a_frame_of_a_real_broker(kafka: str, prefix: str, 
     assert picture.stat().st_size > 1000
     assert f"frame {name} (live)" in invoke("explain", event.id)[1]
     assert "withheld" in invoke("explain", f"road/{EPOCH}/5")[1]
+    file.write_text(SITE.replace('name = "line"', 'name = "other"'))
+    code, out, err = invoke("rules", "test", str(file), "--from", "2026-01-01", "--pictures", str(tmp_path), "--json")
+    assert code == 0, err
+    rows = {row["rule"]: (row["equal"], row["gained"], row["lost"]) for row in json.loads(out)["rules"]}
+    assert rows == {"other": (0, 1, 0), "line": (0, 0, 1)}
+    assert [len(list((tmp_path / kind).iterdir())) for kind in ("gained", "lost")] == [1, 1]
+    text = invoke("rules", "test", str(file), "--from", "2026-01-01", "--camera", "road")[1]
+    assert f"- line  {event.time}  {name}  {event.data.summary}" in text
+    code, _, err = invoke("rules", "test", str(file), "--from", "2026-01-01", "--camera", "elsewhere")
+    assert (code, "--camera" in err) == (USAGE_EXIT, True)
     code, _, err = invoke("explain", "elsewhere/1/2")
     assert (code, "camera elsewhere" in err) == (USAGE_EXIT, True)
 

@@ -1,0 +1,168 @@
+"""`sightline rules`: try the rules of a site file on stored results before they are applied."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+from rich.progress import Progress
+
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.output import print_rows, printable, progress, stdout
+from ingest import site
+from ingest.contract.codec import decode
+from ingest.contract.records import Event, Frame
+from ingest.exceptions import CodecError, ConfigError
+from ingest.kafka.log import Log
+from ingest.site import Site
+from stream.alerts.stage import record_at
+from stream.analyse.analysers import RuleSet
+from stream.analyse.rule import CameraRule
+from stream.events import rfc3339
+from stream.exceptions import EvidenceMissing
+from stream.explain.trial import RuleDifference, TrialReport, try_rules
+from stream.rules import validated_site
+
+app = typer.Typer(help="Try rules on stored results.", no_args_is_help=True)
+
+
+@app.command("test")
+@friendly
+def run_rules(
+    file: Annotated[Path, typer.Argument(help="The site's TOML file.")],
+    since: Annotated[str, typer.Option("--from", help="Begin of the period, such as 2026-11-30T02:00.")],
+    until: Annotated[str, typer.Option("--to", help="End of the period. Default: now.", show_default=False)] = "",
+    camera: Annotated[list[str] | None, typer.Option(help="Only this camera. May be repeated.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write the evidence pictures of gained and lost events to this folder.")
+    ] = None,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Run the rules of a site file over stored results, and compare their events with the emitted events.
+
+    Times are those at which results were written. A time without an offset is in the site's time zone. Nothing is
+    written to Kafka.
+    """
+    found = validated_site(site.load(file), file)
+    since_ms = _time(since, found.time_zone, "--from")
+    until_ms = _time(until, found.time_zone, "--to") if until else time.time_ns() // 1_000_000
+    if until_ms <= since_ms:
+        raise ConfigError("rules test", "--to", until or "now", f"a time after {since}")
+    cameras = _cameras(found, camera or [])
+    rules = [rule for rule in found.rules if isinstance(rule, CameraRule) and rule.camera in cameras]
+    untested = [rule.name for rule in found.rules if not isinstance(rule, CameraRule)]
+    used = RuleSet(rules, (one for one in found.cameras if one.name in cameras))
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        task = bar.add_task("reading results", total=None)
+
+        async def work(log: Log) -> tuple[TrialReport, int]:
+            report = await try_rules(
+                log,
+                used,
+                cameras,
+                since_ms,
+                until_ms,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+            return report, await _write_pictures(log, report, pictures) if pictures else 0
+
+        report, missing = on_log("sightline-rules-test", kafka, prefix, work)
+    for rule in rules:
+        report.rules[rule.name]  # a rule without events is listed too
+    values = {
+        "from": rfc3339(since_ms * 10**6),
+        "to": rfc3339(until_ms * 10**6),
+        "results": report.results,
+        "failed": report.failed,
+        "rules": [_row(name, one) for name, one in sorted(report.rules.items())],
+        "not_tested": untested,
+        "pictures_missing": missing,
+    }
+    if as_json:
+        stdout.print_json(data=values)
+    else:
+        _print(values)
+
+
+def _time(text: str, zone: str, option: str) -> int:
+    """Return an ISO 8601 time as Unix time in ms. Raise ConfigError."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
+        raise ConfigError("rules test", option, text, expected) from None
+    return round((at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))).timestamp() * 1000)
+
+
+def _cameras(found: Site, wanted: list[str]) -> set[str]:
+    known = {one.name for one in found.cameras}
+    for name in wanted:
+        if name not in known:
+            raise ConfigError("rules test", "--camera", name, f"one of {', '.join(sorted(known)) or 'no camera'}")
+    return set(wanted) or known
+
+
+def _row(rule: str, one: RuleDifference) -> dict[str, Any]:
+    return {
+        "rule": rule,
+        "equal": one.equal,
+        "moved": one.moved,
+        "gained": one.gained,
+        "lost": one.lost,
+        "gained_events": [_event(event) for event in one.gained_events],
+        "lost_events": [_event(event) for event in one.lost_events],
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    data = event.data
+    frame = f"{data.camera}/{data.epoch}/{data.seq}"
+    return {"id": event.id, "time": event.time, "frame": frame, "lane": data.lane, "summary": data.summary}
+
+
+def _print(values: dict[str, Any]) -> None:
+    columns = ("rule", "equal", "moved", "gained", "lost")
+    print_rows(values["rules"], False, dict(zip(columns, columns, strict=True)))
+    for row in values["rules"]:
+        for sign, kind in (("+", "gained_events"), ("-", "lost_events")):
+            for event in row[kind]:
+                line = f"{sign} {row['rule']}  {event['time']}  {event['frame']}  {event['summary']}"
+                sys.stdout.write(printable(line) + "\n")
+    for name in values["not_tested"]:
+        sys.stdout.write(f"rule {name} evaluates no camera: not tested\n")
+    failed = f", {values['failed']} could not be processed" if values["failed"] else ""
+    missing = f", {values['pictures_missing']} pictures have expired" if values["pictures_missing"] else ""
+    sys.stdout.write(f"{values['results']} results from {values['from']} to {values['to']}{failed}{missing}\n")
+
+
+async def _write_pictures(log: Log, report: TrialReport, folder: Path) -> int:
+    """Write the annotated pictures of gained and lost events. Return the number of pictures that have expired."""
+    missing = 0
+    for rule, difference in report.rules.items():
+        for kind, events in (("gained", difference.gained_events), ("lost", difference.lost_events)):
+            for event in events:
+                drawn = await _picture(log, event)
+                if drawn is None:
+                    missing += 1
+                    continue
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                name = f"{rule}-{event.time.replace(':', '')}-{event.id[:8]}.jpg"
+                (folder / kind / name).write_bytes(drawn)
+    return missing
+
+
+async def _picture(log: Log, event: Event) -> bytes | None:
+    from stream.alerts.pictures import annotated  # imports OpenCV, which takes 35 MB
+
+    record = await record_at(log, event.data.frame) if event.data.frame else None
+    try:
+        return annotated(decode(Frame, record.value).image, event) if record else None
+    except (CodecError, EvidenceMissing):
+        return None
