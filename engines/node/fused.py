@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
-from engines.node.intake import POLL_MS, BatchIntake
+from engines.node.intake import BatchIntake
 from engines.node.jobs import HighWaterMarks, Job, accept
 from engines.node.pipelines import LiveModels
 from engines.node.takeover import Gap, OwnedPartition, batches_of, take_over
@@ -28,10 +28,6 @@ from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
 from ingest.kafka.membership import require_no_members
 from ingest.kafka.position import BEYOND_EVERY_END, StartPosition, commit
 from ingest.runtime.clock import Clock
-
-OPEN_POLL_MS = 5
-"""Maximum time in ms that a poll waits while a batch is open, so that the batch closes soon after the engines become
-idle."""
 
 
 class PreparedWork(Protocol):
@@ -89,10 +85,10 @@ class OwnedFrames(OwnedPartition):
         self._processor = processor
         self._tracker = AckTracker(start.offset)
 
-    @property
-    def holds_frames(self) -> bool:
-        """Whether the processor has an open batch."""
-        return self._processor.deadline is not None
+    def is_due(self, now_s: float) -> bool:
+        """Return whether the maximum delay of an open batch has passed."""
+        deadline = self._processor.deadline
+        return deadline is not None and deadline <= now_s
 
     def deliver(self, record: LogRecord) -> bool:
         """Note that a frame is about to be prepared.
@@ -103,18 +99,17 @@ class OwnedFrames(OwnedPartition):
         self.next = self._tracker.next
         return delivered
 
-    def prepare(self, records: Sequence[LogRecord], now_s: float, *, flush: bool) -> list[PreparedWork]:
-        """Prepare delivered frames, and return the closed batches. With ``flush``, close all batches.
+    def prepare(self, records: Sequence[LogRecord], now_s: float) -> list[PreparedWork]:
+        """Prepare delivered frames, and return the batches that are full or whose maximum delay has passed.
 
-        This method blocks. Calls must not overlap.
+        This method blocks. Calls of ``prepare`` and ``flush`` must not overlap.
         """
         works = [work for record in records for work in self._processor.process(record)]
-        deadline = self._processor.deadline
-        if flush:
-            works += self._processor.flush()
-        elif deadline is not None and deadline <= now_s:
-            works += self._processor.tick()
-        return works
+        return works + list(self._processor.tick()) if self.is_due(now_s) else works
+
+    def flush(self) -> Sequence[PreparedWork]:
+        """Return all open batches."""
+        return self._processor.flush()
 
     def take_work(self, work: PreparedWork, pipelines: frozenset[str]) -> list[Job]:
         """Turn the records of a prepared work into jobs, append the jobs to this partition's jobs, and return the
@@ -166,6 +161,7 @@ class FramePreparation:
         self._log, self._intake, self._owned = log, intake, owned
         self._undrained: set[TopicPartition] = set()
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="prepare")
+        self._preparing = False
 
     def add(self, tp: TopicPartition) -> None:
         """Begin to read a partition of frames as soon as its lane has no earlier batches."""
@@ -186,14 +182,9 @@ class FramePreparation:
                 self._undrained.discard(tp)
                 self._intake.begin(tp, owned.start.offset)
 
-    def open_batches(self) -> dict[OwnedFrames, list[LogRecord]]:
-        """Return the partitions with open batches, each with an empty list of records."""
-        return {owned: [] for owned in self._owned.values() if isinstance(owned, OwnedFrames) and owned.holds_frames}
-
-    @staticmethod
-    def poll_ms(open_batches: Mapping[OwnedFrames, Sequence[LogRecord]]) -> int:
-        """Return the maximum time in ms that the next poll waits for records."""
-        return OPEN_POLL_MS if open_batches else POLL_MS
+    def due(self, now_s: float) -> dict[OwnedFrames, list[LogRecord]]:
+        """Return the partitions with an open batch whose maximum delay has passed, each with an empty list."""
+        return {owned: [] for owned in self._frames() if owned.is_due(now_s)}
 
     async def deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:
         """Note that a frame is about to be prepared. Return the gap in offsets before the frame.
@@ -208,29 +199,40 @@ class FramePreparation:
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     async def jobs(
-        self,
-        frames: Mapping[OwnedFrames, Sequence[LogRecord]],
-        models: LiveModels,
-        *,
-        now_s: float,
-        idle: bool,
+        self, frames: Mapping[OwnedFrames, Sequence[LogRecord]], models: LiveModels, now_s: float
     ) -> list[tuple[OwnedFrames, Job]]:
         """Prepare delivered frames of several partitions at once, and return the jobs of the closed batches.
 
-        If the engines are idle, all batches close. The jobs of partitions that were released meanwhile are missing,
-        because their next owner reads the frames.
+        The jobs of partitions that were released meanwhile are missing, because their next owner reads the frames.
         """
-        loop = asyncio.get_running_loop()
-        calls = (partial(owned.prepare, records, now_s, flush=idle) for owned, records in frames.items())
+        loop, self._preparing = asyncio.get_running_loop(), True
+        calls = (partial(owned.prepare, records, now_s) for owned, records in frames.items())
         works = await asyncio.gather(*(loop.run_in_executor(self._pool, call) for call in calls))
-        return [
-            (owned, job)
-            for owned, found in zip(frames, works, strict=True)
-            if self._owned.get(owned.tp) is owned
-            for work in found
-            for job in owned.take_work(work, models.names)
-        ]
+        self._preparing = False  # after a cancellation the threads may still run, so that nothing may be flushed
+        return _jobs(
+            {owned: found for owned, found in zip(frames, works, strict=True) if self._owned.get(owned.tp) is owned},
+            models,
+        )
+
+    def flush(self, models: LiveModels) -> list[tuple[OwnedFrames, Job]]:
+        """Close all open batches and return their jobs; none while frames are being prepared.
+
+        The node calls this method while no image waits for an engine.
+        """
+        return [] if self._preparing else _jobs({owned: owned.flush() for owned in self._frames()}, models)
+
+    def _frames(self) -> list[OwnedFrames]:
+        return [owned for owned in self._owned.values() if isinstance(owned, OwnedFrames)]
 
     def close(self) -> None:
         """Start no more work in threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _jobs(works: Mapping[OwnedFrames, Sequence[PreparedWork]], models: LiveModels) -> list[tuple[OwnedFrames, Job]]:
+    return [
+        (owned, job)
+        for owned, found in works.items()
+        for work in found
+        for job in owned.take_work(work, models.names)
+    ]

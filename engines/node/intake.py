@@ -148,9 +148,9 @@ class BatchIntake:
         """Return the next offset to read from a partition that ``begin`` was called for."""
         return int(await self._consumer.position(self._kafka_partition(tp)))
 
-    async def next(self, poll_ms: int = POLL_MS) -> list[LogRecord]:
-        """Return the next records; an empty list if no record arrives within ``poll_ms``."""
-        batches = await self._consumer.getmany(timeout_ms=poll_ms, max_records=POLL_RECORDS)
+    async def next(self) -> list[LogRecord]:
+        """Return the next records; an empty list if no record arrives within ``POLL_MS``."""
+        batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:

@@ -197,8 +197,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             await self._preparation.begin_drained()
             self._intake.throttle(self._owned.values(), self._scheduler)
-            frames = self._preparation.open_batches()
-            records = await self._intake.next(self._preparation.poll_ms(frames))
+            records = await self._intake.next()
+            now_s = self._clock.monotonic()
+            frames = self._preparation.due(now_s)
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
             # One check is enough for all records of a fetch: they were written before any later configuration.
@@ -216,10 +217,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                     gap = self._take(record)
                 if gap:
                     gaps.append(gap)
-            idle = not self._scheduler.waiting
-            for owned, job in await self._preparation.jobs(
-                frames, self._models, now_s=self._clock.monotonic(), idle=idle
-            ):
+            for owned, job in await self._preparation.jobs(frames, self._models, now_s):
                 self._admit(owned, job)
             if records or frames:
                 self._wake.set()
@@ -279,8 +277,13 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     def _start_tasks(self) -> float | None:
         """Start engine calls up to the limit ``concurrency``, and the transactions that are due.
 
+        If no image waits for an engine, first close the open batches of frames that this node prepares.
+
         Return the time in seconds until the next transaction is due; None if no job waits for a transaction.
         """
+        if not self._scheduler.waiting:
+            for frames, job in self._preparation.flush(self._models):
+                self._admit(frames, job)
         self._scheduler.write_s = self._patience_s + self._transaction_s
         while len(self._classifying) < self._concurrency and (merged := self._scheduler.next(self._clock.now_ns())):
             classifying = asyncio.create_task(self._classify(merged))

@@ -50,9 +50,9 @@ class LogIntake(FakeIntake):
         super().__init__()
         self._log = log
 
-    async def next(self, _: int) -> list[LogRecord]:
+    async def next(self) -> list[LogRecord]:
         if not self.fetched.empty():
-            return await super().next(0)
+            return await super().next()
         await asyncio.sleep(0.001)
         for tp in sorted(self.begun, reverse=True):
             at, end = self.begun[tp], (await self._log.ends(tp.topic))[tp.partition]
@@ -205,7 +205,8 @@ async def test_a_killed_node_repeats_no_result_of_frames_whose_offsets_were_not_
     assert isinstance(owned, OwnedFrames)
     frames = [record async for record in rig.log.read(FRAMES, 1, 0, 4)]
     assert all(map(owned.deliver, frames))
-    first, *_ = owned.prepare(frames, 0.0, flush=True)  # the batch of one pipeline
+    assert owned.prepare(frames, 0.0) == []
+    first, *_ = owned.flush()  # the batch of one pipeline
     (job,) = owned.take_work(first, frozenset({"cars", "people"}))
     for task in job.tasks.values():
         task.detections = []

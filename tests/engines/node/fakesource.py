@@ -56,7 +56,7 @@ class FakeIntake:
     async def position(self, tp: TopicPartition) -> int:
         return self.positions.get(tp, self.begun[tp])
 
-    async def next(self, _: int) -> list[LogRecord]:
+    async def next(self) -> list[LogRecord]:
         fetched = await self.fetched.get()
         if isinstance(fetched, Exception):
             raise fetched
