@@ -174,10 +174,9 @@ class FramePreparation:
     async def begin_drained(self) -> None:
         """Begin to read the partitions of frames whose lane has no earlier batches any more."""
         for tp in list(self._undrained):
-            owned, batches = self._owned[tp], self._owned.get(batches_of(tp))
-            assert isinstance(owned, OwnedFrames)  # noqa: S101  (only frames are added)
-            if batches is None or batches.in_flight:
-                continue
+            owned, batches = self._owned.get(tp), self._owned.get(batches_of(tp))
+            if not isinstance(owned, OwnedFrames) or batches is None or batches.in_flight:
+                continue  # released during an earlier await, or not drained yet
             if await self._intake.position(batches.tp) >= owned.batches_end and tp in self._undrained:
                 self._undrained.discard(tp)
                 self._intake.begin(tp, owned.start.offset)
