@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from benchmarks.peers.sense import SENSE_SYSTEMS, SenseBench
 from benchmarks.peers.systems import CANDIDATES, SYSTEMS
 from benchmarks.peers.tables import BARE, append_run, markdown, read_runs, summary, to_bare, turns
 from benchmarks.pipeline import PipelineCase, fresh_broker, shipped_case, yolox_case
-from benchmarks.report import KeepIt, keep, log_progress
+from benchmarks.report import ROOT, KeepIt, keep, log_progress
 from ingest.runtime import eventloop
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -73,11 +74,18 @@ RunsFile = Annotated[
 ]
 
 
+def _commit() -> str:
+    """Return the commit of this checkout, or an empty text outside of a repository."""
+    argv = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
 class RunSession:
     """The runs of a command, with a display of the progress on stderr."""
 
     def __init__(self, name: str, total: int, file: Path | None) -> None:
         self._name, self._file = name, file
+        self._commit = _commit()
         self.runs = read_runs(file) if file else []
         self.first_round = 1 + max((run["round"] for run in self.runs), default=-1)
         columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
@@ -108,7 +116,7 @@ class RunSession:
             figures = {"error": repr(error)[-3000:]}
             self._progress.console.print(f"{label}: {error}", markup=False)
         took_s = round(time.perf_counter() - started_s, 1)
-        run = {**key, **figures, "took_s": took_s, "load": round(os.getloadavg()[0], 2)}
+        run = {**key, **figures, "took_s": took_s, "load": round(os.getloadavg()[0], 2), "commit": self._commit}
         self.runs.append(run)
         if self._file:
             append_run(self._file, run)
