@@ -84,7 +84,7 @@ async def classify(
     """
     clock = clock or SystemClock()
     config = await configstore.read(log)
-    require_pipeline(pipeline, [one.name for one in config.of(PipelineConfig)])
+    require_pipeline(pipeline, [one.name for one in config.of(PipelineConfig) if one.has_model])
     stream = f"{SERVICE}-{clock.now_ns() // 10**9}-{secrets.token_hex(2)}"
     partition = partition_for(stream, len(await log.ends(FRAMES)), config.pins)
     run = _Run(log, stream, partition, pipeline, on_answer, clock)

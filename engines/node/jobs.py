@@ -26,6 +26,7 @@ from ingest.contract.topics import RESULTS
 from ingest.deadletter import parked
 from ingest.exceptions import CodecError, PictureError
 from ingest.kafka.log import LogRecord, Outgoing
+from ingest.site.pipeline import MOTION_LABEL, MOTION_MODEL
 
 STAGE = "engine"
 OUT_OF_ORDER = "out_of_order"
@@ -339,19 +340,28 @@ def _dead_letter(job: Job, task: ItemTask, error: EngineError | PictureError) ->
 
 def _result(job: Job, item: BatchItem, detections: Sequence[Detection], finished_ns: int) -> Outgoing:
     fields = item.fields_of(RoutedFrame)
+    model = {"classify": job.model, "motion": MOTION_MODEL}.get(item.outcome, "")
+    if item.outcome == "motion":
+        detections = moving_objects(item)
     if item.outcome == "classify" and job.reason:
         fields["reason"] = job.reason
     result = Result(
         **fields,
         pipeline=job.pipeline,
         finished_ns=finished_ns,
-        outcome="classified" if item.outcome == "classify" else item.outcome,
-        model=job.model if item.outcome == "classify" else "",
+        outcome=item.outcome if item.outcome in ("empty", "shed") else "classified",
+        model=model,
         detections=tuple(detections),
         looked_at=tuple(region.box for region in item.regions),
     )
     headers = _headers(item, job.pipeline)
     return Outgoing(RESULTS, job.record.partition, encode(result), key=item.camera.encode(), headers=headers)
+
+
+def moving_objects(item: BatchItem) -> tuple[Detection, ...]:
+    """Return the moving and stationary boxes of an item as detections, for a pipeline without a model."""
+    boxes = (*(item.motion or ()), *(item.resting or ()))
+    return tuple(Detection(box=box, label=MOTION_LABEL, class_id=0, score=1.0) for box in boxes)
 
 
 def _headers(item: BatchItem, pipeline: str) -> dict[str, bytes]:

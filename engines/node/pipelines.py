@@ -171,11 +171,12 @@ class LiveModels:
         return serving.settings.version if serving else ""
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:
-        """Set the pipelines that ``run`` serves.
+        """Set the pipelines that ``run`` serves. Pipelines without a model need no serving.
 
         ``run`` drops the models of all other pipelines after ``REMOVED_S``.
         """
-        self._wanted = {each.name: each for pipeline in pipelines for each in _models_of(pipeline)}
+        served = [pipeline for pipeline in pipelines if pipeline.has_model]
+        self._wanted = {each.name: each for pipeline in served for each in _models_of(pipeline)}
         found = (SecondWanted(pipeline, config) for pipeline in self._wanted.values() for config in pipeline.then)
         self._seconds = {second.name: second for second in found}
         wanted = self._wanted.keys() | self._seconds.keys()

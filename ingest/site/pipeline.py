@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +16,10 @@ of the batch's items. The metadata of 64 items with 64 regions each takes less t
 number of moving and stationary boxes, the metadata of a batch just fits into 1 MiB."""
 UNROUTED_NAME = "none"
 """Pipeline name in batches of frames from cameras that no pipeline processes."""
+MOTION_MODEL = "motion"
+"""Value of ``model`` for a pipeline without a model, whose objects are the moving regions that the agents report."""
+MOTION_LABEL = "object"
+"""Label of the objects of a pipeline without a model."""
 MAX_SECOND_MODELS = 8
 """Maximum number of second models of one pipeline."""
 _CHANNELS = 3
@@ -62,7 +66,8 @@ class PipelineConfig(SharedEntry):
 
     model: str
     """Name of the model in the repository, or name and version, such as ``regions@2``. If ``model`` names no version,
-    engine nodes serve the promoted version of the model."""
+    engine nodes serve the promoted version of the model. With ``motion``, the pipeline has no model: each moving or
+    stationary region that the agent reports is an object with the label ``object``."""
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     colour: Literal["bgr", "rgb"] = "bgr"
@@ -105,6 +110,13 @@ class PipelineConfig(SharedEntry):
     then: tuple[SecondModelConfig, ...] = Field(default=(), max_length=MAX_SECOND_MODELS)
     """Second models, which classify the detected objects at full resolution."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _motion_needs_no_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("model") == MOTION_MODEL:
+            return {"width": 1, "height": 1, **values}
+        return values
+
     @field_validator("then")
     @classmethod
     def _attributes_are_unique(cls, then: tuple[SecondModelConfig, ...]) -> tuple[SecondModelConfig, ...]:
@@ -130,6 +142,12 @@ class PipelineConfig(SharedEntry):
         return self
 
     @model_validator(mode="after")
+    def _motion_has_no_models(self) -> Self:
+        if self.model == MOTION_MODEL and (self.then or self.shadow or self.lighter):
+            raise ValueError('expected no then, shadow or lighter with model = "motion", which has no model')
+        return self
+
+    @model_validator(mode="after")
     def _can_be_carried(self) -> Self:
         if self.name == UNROUTED_NAME:
             raise ValueError(
@@ -140,6 +158,11 @@ class PipelineConfig(SharedEntry):
                 f"expected at most {MAX_PIXEL_BYTES} bytes per picture, not {self.width} × {self.height} px × 3 bytes"
             )
         return self
+
+    @property
+    def has_model(self) -> bool:
+        """Whether engine nodes load a model for this pipeline."""
+        return self.model != MOTION_MODEL
 
     @property
     def goal_s(self) -> float:

@@ -44,9 +44,14 @@ def windows(
         whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
         return (crop_window(pipeline, whole, whole, size),)
     boxes = sorted(moving, key=attrgetter("area"), reverse=True)
-    boxes += [box for box in resting if not any(box.shared(other) / box.area >= BESIDE_SHARE for other in moving)]
+    boxes += resting_beside(moving, resting)
     margin = pipeline.region_margin
     return tuple(crop_window(pipeline, box, box.widened(margin).clipped(*size), size) for box in boxes[:most])
+
+
+def resting_beside(moving: Sequence[Box], resting: Sequence[Box]) -> list[Box]:
+    """Return the stationary boxes of which less than ``BESIDE_SHARE`` lies inside any moving box."""
+    return [box for box in resting if not any(box.shared(other) / box.area >= BESIDE_SHARE for other in moving)]
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:

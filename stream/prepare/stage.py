@@ -20,7 +20,7 @@ from ingest.site.topic.view import Config
 from stream.prepare.batcher import UNROUTED, BatchEntry, Batcher, PipelinePlan, plans
 from stream.prepare.decode import DeliveredFrame, read_frame, with_frame_header
 from stream.prepare.denoise import DenoiseKind, DenoiserCache
-from stream.prepare.regions import MAX_BOXES, usable, windows
+from stream.prepare.regions import MAX_BOXES, merged, resting_beside, usable, windows
 from stream.runner.backpressure import Downstream
 from stream.runner.processor import ParkingProcessor, Work
 
@@ -32,6 +32,9 @@ MAX_WAITING_BATCHES = 512
 retains per partition. An engine node needs minutes to process this number of batches."""
 STALE = "stale"
 STILL = "still"
+UNKNOWN_MOTION = "unknown_motion"
+"""Ledger reason for a frame that a pipeline without a model cannot use, because the agent sent no moving boxes. The
+agent sends no boxes if ``gate.motion`` is off."""
 NOBODY = "unrouted"
 """Ledger reason for a frame that no pipeline wants. ``STALE`` is the reason for a frame that is too old for its
 pipeline, ``STILL`` the reason for a frame without motion."""
@@ -132,11 +135,13 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         names: tuple[str, ...],
         clean: dict[DenoiseKind, Pixels | None],
     ) -> BatchEntry:
-        seen = _seen(frame) if config.regions == "motion" else {}
+        seen = _seen(frame) if config.regions == "motion" or not config.has_model else {}
         if seen and frame.frame.motion == () and not seen["resting"]:
             return BatchEntry.of(plan, _item(frame, names, "empty", STILL, **seen))
         if self._is_stale(frame, config.freshness_s):
             return BatchEntry.of(plan, _item(frame, names, "shed", STALE, **seen))
+        if not config.has_model:
+            return BatchEntry.of(plan, _moving(frame, names, seen))
         found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
         if config.denoise not in clean:
             clean[config.denoise] = self._denoisers.denoise(frame, config.denoise)
@@ -197,6 +202,15 @@ def _usable(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, 
         return None
     found = tuple(usable(boxes, size))
     return found if found or not boxes else None
+
+
+def _moving(frame: DeliveredFrame, names: tuple[str, ...], seen: dict[str, Any]) -> BatchItem:
+    """Return the item of a frame whose objects are the boxes that the agent sent. Boxes of one object are merged."""
+    if seen["motion"] is None:
+        return _item(frame, names, "shed", UNKNOWN_MOTION, **seen)
+    moving = tuple(merged(seen["motion"]))
+    resting = tuple(resting_beside(moving, seen["resting"] or ()))
+    return _item(frame, names, "motion", motion=moving, resting=resting)
 
 
 def _item(frame: DeliveredFrame, names: tuple[str, ...], outcome: Any, reason: str = "", **shown: Any) -> BatchItem:

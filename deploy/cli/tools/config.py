@@ -15,6 +15,7 @@ from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site import PinConfig, Site
+from ingest.site.pipeline import MOTION_LABEL, MOTION_MODEL
 from ingest.site.topic.changes import ConfigChanges, site_changes
 from ingest.site.topic.signature import PUBLIC_KEY_FILE, ConfigSigner, generate
 from ingest.site.topic.store import WRITER, commit, read
@@ -162,10 +163,10 @@ def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]
         raise ConfigError("config check", "--models", str(models), "the folder of a model repository")
     repository = Repository(models)
     seconds = {second.model for pipeline in found.pipelines for second in pipeline.then}
-    names = seconds | {pipeline.model for pipeline in found.pipelines}
+    names = seconds | {pipeline.model for pipeline in found.pipelines if pipeline.has_model}
     manifests = {name: repository.open(name).manifest for name in sorted(names)}
     for n, pipeline in enumerate(found.pipelines):
-        own = manifests[pipeline.model].labels
+        own = manifests[pipeline.model].labels if pipeline.has_model else (MOTION_LABEL,)
         for m, second in enumerate(pipeline.then):
             key, decoder = f"pipelines.{n}.then.{m}", manifests[second.model].decoder
             if decoder not in CLASSIFIERS:
@@ -175,7 +176,7 @@ def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]
             if unknown:
                 expected = f"labels of {pipeline.model}: some of {', '.join(own)}"
                 raise ConfigError(str(file), f"{key}.on", ", ".join(unknown), expected)
-    return {name: manifest.labels for name, manifest in manifests.items()}
+    return {MOTION_MODEL: (MOTION_LABEL,)} | {name: manifest.labels for name, manifest in manifests.items()}
 
 
 async def _apply(

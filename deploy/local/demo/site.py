@@ -129,7 +129,7 @@ def require_models(site: Site, models: Path) -> None:
     """Raise ConfigError unless the model repository contains the model of each pipeline."""
     names = Repository(models).names() if models.is_dir() else []
     for pipeline in site.pipelines:
-        if pipeline.model not in names:
+        if pipeline.has_model and pipeline.model not in names:
             raise ConfigError(
                 "demo",
                 f"pipelines.{pipeline.name}.model",

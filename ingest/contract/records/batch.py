@@ -135,8 +135,9 @@ class EncodedFrame(NamedTuple):
 
 
 class BatchItem(RoutedFrame):
-    """One frame in a batch. An item whose outcome is ``empty`` or ``shed`` has no regions and therefore no pixels.
+    """One frame in a batch. Only an item whose outcome is ``classify`` has regions and therefore pixels.
 
+    With the outcome ``motion``, the boxes in ``motion`` and ``resting`` are the detected objects, without a model.
     ``attached`` describes the item's encoded frame in the batch's field ``frames``; it is None for an item without an
     encoded frame. If ``cropped`` is true, the batch's ``pixels`` hold the pictures of the item's regions. If
     ``cropped`` is false, the reader decodes the attached frame and crops the regions itself.
@@ -144,7 +145,7 @@ class BatchItem(RoutedFrame):
 
     KIND: ClassVar[str] = "item"
 
-    outcome: Literal["classify", "empty", "shed"]
+    outcome: Literal["classify", "motion", "empty", "shed"]
     regions: Many[Region] = ()
     attached: EncodedFrame | None = None
     cropped: bool = True
@@ -168,11 +169,11 @@ class Batch(Record):
     input for a 16:9 picture. ``frames`` holds the encoded frames of the items with ``attached``, one after the other,
     at full resolution. The reader crops the regions of items that are not cropped, and the objects for second models,
     out of these frames. ``colour`` and ``fit`` are the pipeline's values, or empty in a batch before version 1.3. All
-    items of a batch before version 1.4 are cropped.
+    items of a batch before version 1.4 are cropped. Items have the outcome ``motion`` since version 1.5.
     """
 
     KIND: ClassVar[str] = "batch"
-    VERSION: ClassVar[tuple[int, int]] = (1, 4)
+    VERSION: ClassVar[tuple[int, int]] = (1, 5)
 
     pipeline: Name
     height: Count
