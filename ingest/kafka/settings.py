@@ -24,6 +24,7 @@ from ingest.contract.topics import TOPICS
 from ingest.exceptions import ConfigError
 from ingest.kafka import fetched
 from ingest.runtime.text import decode_text
+from ingest.site.entry import expectation
 
 MAX_REQUEST_BYTES = MAX_RECORD_BYTES + 64 * 1024
 """Maximum size of a request in bytes: one record of the largest size with its headers."""
@@ -127,7 +128,7 @@ class KafkaSettings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             variable = names[str(first["loc"][0])]
-            raise ConfigError("environment", variable, env[variable], first["msg"]) from None
+            raise ConfigError("environment", variable, env[variable], expectation(first)) from None
 
     def to_env(self) -> dict[str, str]:
         """Return the environment variables from which a child process reads the same settings with ``from_env``."""

@@ -115,9 +115,9 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
     keep(tmp_path, YARD, METER, OTHER_BAUD, PinConfig(name="yard", partition=2))
     agent = make(Site(name="test"), tmp_path)
     assert (agent._desired.running.cameras, agent._desired.running.sensors) == ((YARD,), ())
-    assert "share modbus:/dev/ttyS9" in agent._desired.refused[0]
+    assert "share the device modbus:/dev/ttyS9" in agent._desired.refused[0]
     assert agent._pins == {"yard": 2}  # the pins are known before rows of the last run are sent
-    with pytest.raises(SourceUnusable, match="share modbus"):
+    with pytest.raises(SourceUnusable, match="share the device modbus"):
         make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
 
 

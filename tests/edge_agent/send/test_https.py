@@ -398,6 +398,6 @@ async def test_the_error_for_an_unusable_certificate_names_its_setting_and_file(
 
 
 def test_an_https_link_needs_an_https_address() -> None:
-    with pytest.raises(ValueError, match="expected https://"):
+    with pytest.raises(ValueError, match="expected an address https://"):
         LinkConfig(kind="https", url="http://gateway")
     assert json.loads(LinkConfig().model_dump_json())["kind"] == "kafka"

@@ -164,7 +164,7 @@ async def test_an_interrupted_addition_of_partitions_can_be_finished(settings: K
     deadline = Deadline.after(60)
     while (await log.partitions())[FRAMES] != 4 and not deadline.passed:
         await asyncio.sleep(0.05)
-    with pytest.raises(ValueError, match="expected more"):
+    with pytest.raises(ValueError, match="expected a larger number"):
         await topicadmin.grow(settings, 3)
     await topicadmin.grow(settings, 4)
     found = await log.partitions()
@@ -204,7 +204,7 @@ async def test_growing_topics_to_fewer_or_equally_many_partitions_is_refused(set
         await topicadmin.grow(settings, 3)
     await topicadmin.create(settings, 2)
     for fewer in (1, 2):
-        with pytest.raises(ValueError, match="frames has 2: expected more"):
+        with pytest.raises(ValueError, match="frames has 2: expected a larger number"):
             await topicadmin.grow(settings, fewer)
 
 

@@ -66,7 +66,7 @@ def test_a_character_without_a_font_is_logged_once_with_the_next_step(monkeypatc
             assert drawn("猫").any()
             drawn("猫")
         assert [(one["event"], one["code"]) for one in logged] == [("font_lacks_character", "U+732B")]
-        assert FONT_VARIABLE in logged[0]["next"]
+        assert FONT_VARIABLE in logged[0]["fix"]
     finally:
         lettering._font_files.cache_clear()
         font_for.cache_clear()
