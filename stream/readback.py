@@ -69,7 +69,7 @@ async def tail(
     """
     reach = _Reach(history_point, seconds)
     found: list[LogRecord] = []
-    async with aclosing(_backwards(log, tp, position, offsets_for(seconds))) as chunks:
+    async with aclosing(backwards(log, tp, position, offsets_for(seconds))) as chunks:
         async for chunk in chunks:
             found += [record for record in reversed(chunk) if reach.takes(record)]
             if reach.enough:
@@ -85,7 +85,7 @@ async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[Log
     """
     end = (await log.ends(tp.topic))[tp.partition]
     found: list[LogRecord] = []
-    async with aclosing(_backwards(log, tp, end, _MIN_OFFSETS)) as chunks:
+    async with aclosing(backwards(log, tp, end, _MIN_OFFSETS)) as chunks:
         async for chunk in chunks:
             found += [record for record in reversed(chunk) if record.timestamp_ms >= since_ms]
             if chunk and chunk[0].timestamp_ms < since_ms:
@@ -94,7 +94,7 @@ async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[Log
     return found
 
 
-async def _backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:
+async def backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:
     """Yield the records before the offset ``stop`` in chunks, the last chunk first.
 
     A range of offsets that has only transaction markers gives an empty chunk.

@@ -12,9 +12,12 @@ from ingest.contract.records import FrameRef, Heartbeat, WithheldInterval
 from ingest.contract.topics import FRAMES, FRAMES_LATE, RESULTS, STATUS, TOPICS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from ingest.runtime.clock import Clock, SystemClock
 from stream.exceptions import FrameNotFound
-from stream.explain.search import first_from, place_in, written_from
+from stream.explain.search import MAX_RECORDS, first_from, place_in
+from stream.readback import backwards
+
+UNREPORTED = "unreported"
+"""State of a captured frame about which no record says whether it was delivered or withheld."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +39,45 @@ async def absence_of(log: Log, frame: FrameId, partition: int, known: bool) -> A
     ``known`` tells whether the configuration has the camera. Raise FrameNotFound if the camera is unknown, if
     retention has deleted the frame, or if no agent has reported it. Raise LogUnavailable.
     """
-    oldest: LogRecord | None = None
+    place_of = place_in(frame.camera)
     for topic in (FRAMES, FRAMES_LATE):
-        tp, place_of = TopicPartition(topic, partition), place_in(frame.camera)
-        after = await first_from(log, tp, (frame.epoch, frame.seq), place_of)
+        after = await first_from(log, TopicPartition(topic, partition), (frame.epoch, frame.seq), place_of)
         account = _account_before(after, frame)
-        if account:
-            return _withheld(
-                account, f"the record of the next frame, {topic}[{partition}]@{after.offset if after else 0}"
-            )
-        first = await first_from(log, tp, (0, 0), place_of)
-        if first and (oldest is None or first.timestamp_ms < oldest.timestamp_ms):
-            oldest = first
+        if after and account:
+            return _withheld(account, f"the record of the next frame, {topic}[{partition}]@{after.offset}")
     reported = await _reported(log, frame)
-    if reported:
+    if reported and reported.state != UNREPORTED:
         return reported
-    if oldest is None and not known:
+    oldest, deleted = await _oldest(log, frame.camera, partition)
+    if not oldest and not known and not reported:
         raise FrameNotFound(
             f"camera {frame.camera}: neither the log nor the configuration has this camera. "
             "`sightline config show` prints the cameras"
         )
-    begins = [(await log.beginnings(topic))[partition] for topic in (FRAMES, FRAMES_LATE)]
-    first_id = (
-        next((one for one in h.frames_of(oldest.headers) if one.camera == frame.camera), None) if oldest else None
-    )
-    if any(begins) and (first_id is None or (frame.epoch, frame.seq) < (first_id.epoch, first_id.seq)):
-        since = f"begins with {first_id}" if first_id else "has no frame of this camera any more"
+    if deleted and (oldest is None or (frame.epoch, frame.seq) < (oldest.epoch, oldest.seq)):
+        since = f"begins with {oldest}" if oldest else "has no frame of this camera any more"
         raise FrameNotFound(
             f"frame {frame} has expired: the topic frames keeps {_hours(FRAMES)} hours, and {since}. "
             f"Results are kept for {_hours(RESULTS)} hours, but none is left of this frame"
         )
-    expected = f"a frame from {first_id} on" if first_id else "a camera that has sent a frame"
+    if reported:
+        return reported
+    expected = f"a frame from {oldest} on" if oldest else "a camera that has sent a frame"
     raise FrameNotFound(f"frame {frame}: no record, and no agent has reported it: expected {expected}")
 
 
-async def expired(log: Log, source: FrameRef, clock: Clock | None = None) -> Absence:
+async def _oldest(log: Log, camera: str, partition: int) -> tuple[FrameId | None, bool]:
+    """Return the oldest frame of a camera in the log, and whether retention has deleted frames of its partition."""
+    found: list[FrameId] = []
+    deleted = False
+    for topic in (FRAMES, FRAMES_LATE):
+        deleted |= (await log.beginnings(topic))[partition] > 0
+        first = await first_from(log, TopicPartition(topic, partition), (0, 0), place_in(camera))
+        found += [one for one in h.frames_of(first.headers) if one.camera == camera] if first else []
+    return min(found, default=None), deleted
+
+
+async def expired(log: Log, source: FrameRef) -> Absence:
     """Return why the record of a frame is missing that has results."""
     begins = (await log.beginnings(source.topic)).get(source.partition, 0)
     position = f"{source.topic}[{source.partition}]@{source.offset}"
@@ -82,29 +89,48 @@ async def expired(log: Log, source: FrameRef, clock: Clock | None = None) -> Abs
 
 
 async def _reported(log: Log, frame: FrameId) -> Absence | None:
-    """Return the newest state of a frame in the heartbeats of agents."""
-    found: Absence | None = None
-    since_ms = min(frame.epoch * 1000, SystemClock().now_ns() // 1_000_000)
-    async with aclosing(written_from(log, TopicPartition(STATUS, 0), since_ms)) as records:
-        async for record in records:
-            if frame.camera.encode() not in record.value:
-                continue
-            try:
-                beat = decode(Heartbeat, record.value)
-            except CodecError:
-                continue
-            found = _in_heartbeat(beat, frame) or found
-            if found and found.state == "withheld":
-                return found
+    """Return the state of a frame in the heartbeats of agents, the newest heartbeat first.
+
+    The search ends at a heartbeat that was written before the frame was captured.
+    """
+    tp, found, agents = TopicPartition(STATUS, 0), None, set[str]()
+    end = (await log.ends(STATUS))[0]
+    async with aclosing(backwards(log, tp, end, MAX_RECORDS)) as chunks:
+        async for chunk in chunks:
+            for record in reversed(chunk):
+                beat = _heartbeat(record, frame.camera)
+                if beat is None:
+                    continue
+                state = _in_heartbeat(beat, frame, newest=beat.instance not in agents)
+                if state and state.state != UNREPORTED:
+                    return state
+                found = found or state
+                if beat.waiting is not None:
+                    agents.add(beat.instance)
+                own = [one for one in beat.cameras if (one.camera, one.epoch) == (frame.camera, frame.epoch)]
+                if any(one.captured <= frame.seq for one in own):
+                    return found
     return found
 
 
-def _in_heartbeat(beat: Heartbeat, frame: FrameId) -> Absence | None:
+def _heartbeat(record: LogRecord, camera: str) -> Heartbeat | None:
+    """Return a heartbeat that names a camera."""
+    try:
+        return decode(Heartbeat, record.value) if camera.encode() in record.value else None
+    except CodecError:
+        return None
+
+
+def _in_heartbeat(beat: Heartbeat, frame: FrameId, *, newest: bool) -> Absence | None:
+    """Return the state of a frame in one heartbeat.
+
+    ``newest`` tells whether this is the agent's newest report of its spool. An older report is outdated.
+    """
     own = (frame.camera, frame.epoch)
     for account in beat.accounts:
         if (account.camera, account.epoch) == own and account.first <= frame.seq <= account.last:
             return _withheld(account, f"a heartbeat of {beat.instance}")
-    for one in beat.waiting or ():
+    for one in (beat.waiting if newest else None) or ():
         if (one.camera, one.epoch) == own and one.first <= frame.seq <= one.last:
             return Absence("spooled", f"the spool of {beat.instance} holds frames {one.first} to {one.last}")
     for end in beat.ended:
@@ -112,9 +138,9 @@ def _in_heartbeat(beat: Heartbeat, frame: FrameId) -> Absence | None:
             return Absence("unclean", f"the capture was killed after frame {end.last}, before this frame was stored")
     if any((one.camera, one.epoch) == own and frame.seq < one.captured for one in beat.cameras):
         return Absence(
-            "unreported",
-            "captured, but neither delivered nor reported as withheld yet. The record of the "
-            "camera's next frame, or the end of its capture, reports it",
+            UNREPORTED,
+            "captured, but neither delivered nor reported as withheld yet. The record of the camera's next frame, or "
+            "the end of its capture, reports it",
         )
     return None
 

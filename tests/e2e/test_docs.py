@@ -68,6 +68,8 @@ def test_every_command_of_the_tutorial_works(tmp_path: Path, home: Path, kafka: 
     assert run.returncode == 0, said
     assert "balanced: every captured frame" in said
     assert "-annotated.jpg" in said
+    assert "rule middle (line) fired" in said
+    assert (tmp_path / "explained.jpg").stat().st_size > 0
     assert (tmp_path / "received.jsonl").stat().st_size > 0
 
 

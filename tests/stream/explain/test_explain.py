@@ -166,11 +166,35 @@ async def test_a_withheld_frame_has_the_account_of_the_next_frame() -> None:
 )
 async def test_a_heartbeat_explains_a_frame_that_no_record_names(facts: dict[str, object], state: str) -> None:
     log = await driven()
-    beat = Heartbeat.model_validate({"service": "agent", "instance": "agent-1", "at_ns": BEGIN_NS, **facts})
-    await log.produce(Outgoing(STATUS, 0, encode(beat)))
+    await log.produce(heartbeat(**facts))
     found = await explain(log, name(50), config())
     assert found.trail.absence is not None
     assert found.trail.absence.state == state
+
+
+def heartbeat(**facts: object) -> Outgoing:
+    beat = Heartbeat.model_validate({"service": "agent", "instance": "agent-1", "at_ns": BEGIN_NS, **facts})
+    return Outgoing(STATUS, 0, encode(beat))
+
+
+async def test_only_the_newest_report_of_a_spool_counts() -> None:
+    log = await driven()
+    running = (CameraStatus(camera="road", epoch=EPOCH, state="running", captured=100),)
+    held = (Waiting(camera="road", epoch=EPOCH, first=30, last=99),)
+    await log.produce(heartbeat(cameras=running, waiting=held))
+    await log.produce(heartbeat(cameras=running, waiting=()))
+    found = await explain(log, name(50), config())
+    assert found.trail.absence is not None
+    assert found.trail.absence.state == "unreported"
+
+
+async def test_a_delivered_frame_that_retention_has_deleted_is_expired_and_not_unreported() -> None:
+    log = await driven()
+    await log.produce(heartbeat(cameras=(CameraStatus(camera="road", epoch=EPOCH, state="running", captured=30),)))
+    log.forget(TopicPartition(FRAMES, 0), 10)
+    log.forget(TopicPartition(RESULTS, 0), 10)
+    with pytest.raises(FrameNotFound, match="has expired"):
+        await explain(log, name(3), config())
 
 
 async def test_a_frame_that_nobody_has_reported_is_an_error() -> None:
