@@ -5,6 +5,8 @@ All functions are pure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,12 @@ prevents overflow."""
 LARGEST_LOG = 14.0
 """Limit to which the logarithm of a box's size is clipped. A size of e^14 px exceeds any image, so the limit only
 prevents overflow."""
+
+EDGE_SHARE = 0.01
+"""Distance of a box from the border of its region, as a share of the region's side, below which the border cuts the
+object. Detectors place the edges of a cut object within some pixels of the border."""
+CUT_SHARE = 0.5
+"""Minimum share of a cut box, or of a smaller box in it, at which both boxes show one object."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -91,6 +99,43 @@ def detections(
         if box is not None:
             found.append(Detection(box=box, label=options.labels[index], class_id=index, score=min(score, 1.0)))
     return found
+
+
+def one_per_object(
+    rows: Sequence[FrameRegion], found: Sequence[Sequence[Detection]], options: DecoderOptions
+) -> list[Detection]:
+    """Return the detections of overlapping regions of one frame without repeats, highest score first.
+
+    A detection is a repeat if its intersection over union with a better one of its class exceeds ``max_overlap``. A
+    box that the border of its region cuts is a part of an object: it comes after all whole boxes, and is a repeat if
+    half of it lies in a better box. ``found`` has the detections of each of ``rows``.
+    """
+    ranked = sorted(
+        ((_is_cut(one.box, row), -one.score, one) for row, each in zip(rows, found, strict=True) for one in each),
+        key=lambda entry: entry[:2],
+    )
+    kept: list[Detection] = []
+    for cut, _, one in ranked:
+        rivals = [other for other in kept if options.across_classes or other.class_id == one.class_id]
+        if not any(_repeats(one.box, other.box, options.max_overlap, cut=cut) for other in rivals):
+            kept.append(one)
+    return sorted(kept, key=lambda detection: -detection.score)
+
+
+def _repeats(box: Box, better: Box, max_overlap: float, *, cut: bool) -> bool:
+    return box.iou(better) > max_overlap or (cut and box.overlap(better) >= CUT_SHARE)
+
+
+def _is_cut(box: Box, row: FrameRegion) -> bool:
+    """Return whether a box reaches an edge of its region that is not an edge of the frame."""
+    region = row.region.box
+    x, y = region.width * EDGE_SHARE, region.height * EDGE_SHARE
+    return (
+        (box.left <= region.left + x and region.left > 0.0)
+        or (box.top <= region.top + y and region.top > 0.0)
+        or (box.right >= region.right - x and region.right < row.frame_width)
+        or (box.bottom >= region.bottom - y and region.bottom < row.frame_height)
+    )
 
 
 def best_boxes(corners: Floats, scores: Floats, row: FrameRegion, options: DecoderOptions) -> list[Detection]:

@@ -8,6 +8,7 @@ from functools import partial
 
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
+from engines.decoders.boxes import one_per_object
 from engines.engine import CHANNELS, Engine
 from engines.exceptions import BadBatch, DeviceLost, EngineError, InferenceFailed, ManifestError, ModelLoadFailed
 from engines.node.batchtime import BatchTime
@@ -157,6 +158,8 @@ class ServedModel(EngineModel):
         _require_match(pipeline, model.manifest)
         options = DecoderOptions.of(model.manifest, pipeline.min_score)
         super().__init__(model, engine, decoder or decoders.make(model.manifest.decoder, options))
+        self._options = options
+        self._merges = pipeline.regions == "tiles" and model.manifest.decoder not in decoders.CLASSIFIERS
 
     def classify(self, merged: MergedBatch, refine: Refine = _unchanged) -> None:
         """Classify a merged batch, and set the detections of every task after ``refine`` has added attributes.
@@ -196,7 +199,12 @@ class ServedModel(EngineModel):
         keep = keep and sum(task.item.width * task.item.height for task in tasks) * CHANNELS <= MAX_KEPT_BYTES
         fills = (fill for task in tasks for fill in task.fills(self._preparation.colour, keep=keep))
         found = iter(self._run([row for task in tasks for row in task.regions], fills, took))
-        return [[detection for _ in task.regions for detection in next(found)] for task in tasks]
+        return [self._of_frame(task.regions, [next(found) for _ in task.regions]) for task in tasks]
+
+    def _of_frame(self, rows: Sequence[FrameRegion], found: Sequence[list[Detection]]) -> list[Detection]:
+        if self._merges and len(rows) > 1:
+            return one_per_object(rows, found, self._options)
+        return [detection for each in found for detection in each]
 
 
 class SecondModel(EngineModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,6 +22,8 @@ MOTION_LABEL = "object"
 """Label of the objects of a pipeline without a model."""
 MAX_SECOND_MODELS = 8
 """Maximum number of second models of one pipeline."""
+MIN_TILED_REGIONS = 3
+"""Minimum number of regions of a pipeline with tiles: the whole frame and two tiles."""
 _CHANNELS = 3
 
 
@@ -32,6 +34,9 @@ Priority = Literal["high", "normal", "low"]
 gets a tenth of the device time."""
 Overload = Literal["shed", "every-nth", "lighter"]
 """Policy of a pipeline while an engine node has more work than it can finish in time."""
+Step = Literal["low-light", "fog"]
+"""Correction of a frame before the model. Steps run after ``denoise``, in the order of this list: amplified noise
+would be estimated wrongly, and a dark frame lacks contrast until it is brightened."""
 USUAL_GOAL_S = 1.0
 """Latency goal of a pipeline without ``latency_goal_s`` and ``freshness_s``, in seconds."""
 
@@ -74,12 +79,21 @@ class PipelineConfig(SharedEntry):
     fit: Literal["stretch", "letterbox", "crop"] = "stretch"
     """How a picture is fitted to the aspect ratio of the model's input. ``stretch`` distorts the picture,
     ``letterbox`` pads the picture, and ``crop`` cuts off its longer sides."""
-    regions: Literal["full", "motion"] = "full"
-    """Part of a frame that the model examines: ``full`` is the whole frame, ``motion`` is each region with motion."""
+    regions: Literal["full", "motion", "tiles"] = "full"
+    """Part of a frame that the model examines: ``full`` is the whole frame, ``motion`` is each region with motion.
+    ``tiles`` is the whole frame and each tile of a grid, for small objects in large pictures."""
+    tile_overlap: float = Field(default=0.2, ge=0.0, le=0.5)
+    """Minimum share of a tile's width and height that a neighbouring tile shows, too. An object that is smaller than
+    this overlap is whole in at least one tile."""
     region_margin: Share = 0.15
     """Margin added to a moving region on each side, as a share of the region's size."""
     max_regions: int = Field(default=8, ge=1, le=64)
-    denoise: Literal["none", "median", "auto"] = "auto"
+    denoise: Literal["none", "median", "bilateral", "temporal", "auto"] = "auto"
+    denoise_budget_ms: float = Field(default=20.0, gt=0.0)
+    """CPU time in ms that ``denoise = "auto"`` may take for a frame. If the filter over time would take longer,
+    ``auto`` uses a cheaper filter, or none. The time is estimated from the size of the frame."""
+    steps: tuple[Step, ...] = ()
+    """Corrections of a frame that needs them, each at most once, in the order ``low-light``, ``fog``."""
     max_items: int = Field(default=8, ge=1, le=64)
     max_delay_s: Seconds = 0.05
     max_bytes: int = Field(default=6 * 1024 * 1024, ge=64 * 1024)
@@ -127,6 +141,14 @@ class PipelineConfig(SharedEntry):
             )
         return then
 
+    @field_validator("steps")
+    @classmethod
+    def _steps_are_in_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        ordered = tuple(step for step in get_args(Step) if step in steps)
+        if steps != ordered:
+            raise ValueError(f"expected each step once, in this order: {', '.join(ordered)}")
+        return steps
+
     @field_validator("shadow")
     @classmethod
     def _names_a_version(cls, shadow: str) -> str:
@@ -145,6 +167,16 @@ class PipelineConfig(SharedEntry):
     def _motion_has_no_models(self) -> Self:
         if self.model == MOTION_MODEL and (self.then or self.shadow or self.lighter):
             raise ValueError('expected no then, shadow or lighter with model = "motion", which has no model')
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_cover_the_frame(self) -> Self:
+        if self.regions == "tiles" and self.fit == "crop":
+            raise ValueError('expected fit = "stretch" or "letterbox" with regions = "tiles": a crop loses objects')
+        if self.regions == "tiles" and self.max_regions < MIN_TILED_REGIONS:
+            raise ValueError(
+                f'expected max_regions of at least {MIN_TILED_REGIONS} with regions = "tiles": the frame and 2 tiles'
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,9 @@ difference of two frames.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import cv2
@@ -18,15 +20,31 @@ import numpy as np
 from ingest.contract.records import Pixels as Image
 from stream.prepare.decode import DeliveredFrame
 
-DenoiseKind = Literal["none", "median", "auto"]
+DenoiseKind = Literal["none", "median", "bilateral", "temporal", "auto"]
 
-NOISY = 1.5
-"""Minimum standard deviation of the luma noise, in grey levels, at which the benefit of filtering outweighs its cost.
-After JPEG compression, footage in good light has a noise of 0.2 to 0.5. At a noise of 1.5, the median filter already
-raises the PSNR by 3 dB (see ``test_denoiser.py``)."""
+NOISY = 2.0
+"""Minimum standard deviation of the luma noise, in grey levels, at which ``auto`` filters a frame. JPEG removes weak
+noise, so that footage in good light has an estimate of 0 to 1.3, and added noise of 5 grey levels one of 0.5 to 2.0.
+Below 2.0, filters remove detail of small pictures, and a detector finds the same objects: decision 20."""
+STRONG = 9.0
+"""Standard deviation of the luma noise, in grey levels, from which ``auto`` and ``temporal`` replace a moving pixel
+by the median. With less noise they move the pixel halfway to the median, which keeps detail of small pictures."""
 MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
 pixels wide."""
+BILATERAL_PX = 5
+"""Side of the bilateral filter's window, in pixels. A window of 7 pixels takes six times as long."""
+RANGE_SIGMAS = 4.0
+"""Difference between two colours, in standard deviations of the noise, at which the bilateral filter gives the
+neighbour 61 % of the weight of an equal colour."""
+MIN_RANGE = 10.0
+"""Minimum of this difference in grey levels. It removes artefacts of JPEG, and lowered the PSNR of no clean frame."""
+SPACE_PX = 2.0
+"""Distance in pixels at which the bilateral filter gives a neighbour 61 % of the weight of the pixel itself."""
+MEDIAN_NS = 2.5
+TEMPORAL_NS = 6.5
+"""CPU time of the temporal filter in ns per pixel, with the estimate of the noise. ``MEDIAN_NS`` is the same for the
+median filter. Both are measured by ``benchmarks/denoise.py``."""
 MEMORY = 0.75
 """Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to
 √((1-m)/(1+m)) = 38 % within about four frames."""
@@ -112,15 +130,63 @@ class MedianDenoiser:
         return _median(frame)
 
 
-class AutoDenoiser:
-    """A filter that changes noisy frames only: it averages pixels without motion over time, and replaces moving
-    pixels by the median of their neighbourhood.
+class BilateralDenoiser:
+    """A filter that averages each pixel with the neighbours of a similar colour (Tomasi and Manduchi, 1998).
 
-    While a camera has no noise, the filter needs few of its frames. If a frame after skipped frames seems noisy, the
-    noise is estimated again from two consecutive frames before the filter changes anything.
+    The range of similar colours follows from the noise of the frame, so the filter hardly changes a clean frame.
     """
 
+    held_bytes = 0
+
+    def needs(self, captured_ns: int) -> bool:
+        """Return True."""
+        return True
+
+    def denoise(self, frame: Image) -> Image:
+        """Return the frame with less noise and with its edges."""
+        sigma = noise_sigma(_grey(frame))
+        return _image(cv2.bilateralFilter(frame, BILATERAL_PX, max(MIN_RANGE, RANGE_SIGMAS * sigma), SPACE_PX))
+
+
+class TemporalDenoiser:
+    """A filter that averages pixels without motion over time, and moves each moving pixel towards the median of its
+    neighbourhood."""
+
     def __init__(self) -> None:
+        self._middle: Image | None = None
+        self._past: Image | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Size in bytes of the grey centre of the last frame, and of the last filtered frame."""
+        return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
+
+    def needs(self, captured_ns: int) -> bool:
+        """Return True."""
+        return True
+
+    def denoise(self, frame: Image) -> Image:
+        """Return the average of the frame and the past frames."""
+        middle = _grey(_middle(frame))  # the noise of the centre stands for the whole picture
+        before = _comparable(self._middle, middle)
+        self._middle = middle
+        step = None if before is None else cv2.absdiff(middle, before)
+        self._past = _averaged(self._past, frame, _sigma(_response(middle), step))
+        return self._past
+
+
+class AutoDenoiser:
+    """A filter that changes noisy frames only: over time if the budget allows, else towards the median of each
+    pixel's neighbourhood.
+
+    While a camera has no noise, the filter needs few of its frames. If a frame after skipped frames seems noisy, the
+    noise is estimated again from two consecutive frames before the filter changes anything. ``budget_ms`` is the CPU
+    time that a frame may take, in ms. The choice depends on the size of the frame, not on measured times, so that a
+    frame that is processed again gets the same pixels.
+    """
+
+    def __init__(self, budget_ms: float = math.inf) -> None:
+        self._budget_ns = budget_ms * 1e6
         self._middle: Image | None = None
         self._past: Image | None = None
         self._to_skip = 0
@@ -129,8 +195,8 @@ class AutoDenoiser:
 
     @property
     def held_bytes(self) -> int:
-        """Size in bytes of the grey centre of the last frame and, while the camera is noisy, of the last filtered
-        frame."""
+        """Size in bytes of the grey centre of the last frame and, while the camera is filtered over time, of the last
+        filtered frame."""
         return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def needs(self, captured_ns: int) -> bool:
@@ -145,37 +211,49 @@ class AutoDenoiser:
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame itself if its noise is below ``NOISY``, else a filtered copy."""
-        middle = _grey(_middle(frame))  # the noise of the centre stands for the whole picture
-        before = self._middle if self._middle is not None and self._middle.shape == middle.shape else None
+        allowed_ns = self._budget_ns / (frame.shape[0] * frame.shape[1])
+        middle = _grey(_middle(frame))
+        before = _comparable(self._middle, middle)
         after_gap, self._middle, self._skipped = self._skipped, middle, False
         sigma = _noise(middle, before)
-        self._to_skip = CHECK_FRAMES - 1 if sigma is None else 0
-        if sigma is None or after_gap:
+        self._to_skip = CHECK_FRAMES - 1 if sigma is None or allowed_ns < MEDIAN_NS else 0
+        if sigma is None or after_gap or allowed_ns < TEMPORAL_NS:
             self._past = None
-            return frame
-        if self._past is None or self._past.shape != frame.shape:
-            self._past = _median(frame)
-        else:
-            self._past = _blend(self._past, frame, sigma)
+            return (
+                _softened(frame, sigma) if sigma is not None and not after_gap and allowed_ns >= MEDIAN_NS else frame
+            )
+        self._past = _averaged(self._past, frame, sigma)
         return self._past
 
 
-def denoiser(kind: DenoiseKind) -> Denoiser:
-    """Create the denoiser of one camera on one lane."""
-    if kind == "median":
-        return MedianDenoiser()
-    return AutoDenoiser() if kind == "auto" else NoDenoiser()
+def denoiser(kind: DenoiseKind, budget_ms: float = math.inf) -> Denoiser:
+    """Create the denoiser of one camera on one lane. ``budget_ms`` is the CPU time per frame of the kind ``auto``."""
+    if kind == "auto":
+        return AutoDenoiser(budget_ms)
+    return _SIMPLE[kind]()
+
+
+_SIMPLE: dict[DenoiseKind, Callable[[], Denoiser]] = {
+    "none": NoDenoiser,
+    "median": MedianDenoiser,
+    "bilateral": BilateralDenoiser,
+    "temporal": TemporalDenoiser,
+}
+
+
+_CacheKey = tuple[str, str, DenoiseKind, float]
+"""Camera, lane, kind and budget in ms."""
 
 
 class DenoiserCache:
-    """The denoisers of one partition, one for each camera, lane and kind.
+    """The denoisers of one partition, one for each camera, lane, kind and budget.
 
     If all denoisers together exceed ``MAX_DENOISER_BYTES``, the least recently used denoiser is dropped. A camera
     whose denoiser was dropped gets a new denoiser, which estimates the noise level within a few frames.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str, DenoiseKind], Denoiser] = OrderedDict()
+        self._known: OrderedDict[_CacheKey, Denoiser] = OrderedDict()
         self._held_bytes = 0
 
     @property
@@ -183,18 +261,18 @@ class DenoiserCache:
         """Memory of all denoisers in bytes."""
         return self._held_bytes
 
-    def denoise(self, frame: DeliveredFrame, kind: DenoiseKind) -> Image | None:
+    def denoise(self, frame: DeliveredFrame, kind: DenoiseKind, budget_ms: float = math.inf) -> Image | None:
         """Return the pixels of a frame with less noise; None if the frame stays as it is.
 
         A single picture that belongs to no camera gets a new denoiser, because the previous picture shows something
         else. Raise PictureError if the pixels are needed and cannot be decoded.
         """
         if frame.pipeline:
-            return _changed(denoiser(kind), frame)
-        key = (frame.frame.camera, frame.lane, kind)
+            return _changed(denoiser(kind, budget_ms), frame)
+        key = (frame.frame.camera, frame.lane, kind, budget_ms)
         chosen = self._known.pop(key, None)
         if chosen is None:
-            chosen = denoiser(kind)
+            chosen = denoiser(kind, budget_ms)
         else:
             self._held_bytes -= _size(chosen)
         clean = _changed(chosen, frame)
@@ -202,7 +280,7 @@ class DenoiserCache:
             self._keep(key, chosen)
         return clean
 
-    def _keep(self, key: tuple[str, str, DenoiseKind], chosen: Denoiser) -> None:
+    def _keep(self, key: _CacheKey, chosen: Denoiser) -> None:
         self._known[key] = chosen
         self._held_bytes += _size(chosen)
         while self._held_bytes > MAX_DENOISER_BYTES and len(self._known) > 1:
@@ -252,12 +330,15 @@ def _response(middle: Image) -> cv2.typing.MatLike:
     return cv2.convertScaleAbs(cv2.filter2D(middle, cv2.CV_16S, _LAPLACIANS))
 
 
-def _blend(past: Image, frame: Image, sigma: float) -> Image:
+def _averaged(past: Image | None, frame: Image, sigma: float) -> Image:
+    """Return the average of a frame and the past average; moving pixels are softened."""
+    if past is None or past.shape != frame.shape:
+        return _softened(frame, sigma)
     step = cv2.absdiff(cv2.blur(_grey(frame), (3, 3)), cv2.blur(_grey(past), (3, 3)))
     _, moved = cv2.threshold(step, max(MIN_STEP, MOVED_SIGMAS * sigma), 255, cv2.THRESH_BINARY)
     blended = cv2.addWeighted(past, MEMORY, frame, 1.0 - MEMORY, 0.0)
     if cv2.countNonZero(moved):
-        cv2.copyTo(_median(frame), moved, blended)
+        cv2.copyTo(_softened(frame, sigma), moved, blended)
     return _image(blended)
 
 
@@ -283,6 +364,16 @@ def _median_is_below(levels: cv2.typing.MatLike, limit: float) -> bool:
 
 def _median(frame: Image) -> Image:
     return _image(cv2.medianBlur(frame, MEDIAN_PX))
+
+
+def _softened(frame: Image, sigma: float) -> Image:
+    """Return the median of a frame, or the mean of the frame and its median if the noise is below ``STRONG``."""
+    median = _median(frame)
+    return median if sigma >= STRONG else _image(cv2.addWeighted(frame, 0.5, median, 0.5, 0.0))
+
+
+def _comparable(before: Image | None, now: Image) -> Image | None:
+    return before if before is not None and before.shape == now.shape else None
 
 
 def _grey(frame: Image) -> Image:

@@ -34,7 +34,8 @@ def windows(
 ) -> tuple[CropWindow, ...]:
     """Return from one to ``most`` crop windows of a frame of ``size`` (width, height).
 
-    Return the full frame unless the pipeline uses motion and the agent sent regions inside the frame. If there are
+    With ``regions = "tiles"``, return the full frame and its tiles. With ``regions = "motion"``, return the moving
+    regions, or the full frame if the agent sent no regions inside the frame. Else return the full frame. If there are
     more than ``most`` moving regions, keep the largest regions. If there are fewer than ``most`` moving regions, add
     stationary boxes in the given order, except boxes inside a moving region. ``resting`` has the boxes of stationary
     objects, already clipped by ``usable``.
@@ -42,7 +43,8 @@ def windows(
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
     if not moving and (pipeline.regions != "motion" or motion != () or not resting):
         whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
-        return (crop_window(pipeline, whole, whole, size),)
+        parts = tiles(pipeline, size, most - 1) if pipeline.regions == "tiles" else []
+        return tuple(crop_window(pipeline, box, box, size) for box in (whole, *parts))
     boxes = sorted(moving, key=attrgetter("area"), reverse=True)
     boxes += resting_beside(moving, resting)
     margin = pipeline.region_margin
@@ -52,6 +54,35 @@ def windows(
 def resting_beside(moving: Sequence[Box], resting: Sequence[Box]) -> list[Box]:
     """Return the stationary boxes of which less than ``BESIDE_SHARE`` lies inside any moving box."""
     return [box for box in resting if not any(box.shared(other) / box.area >= BESIDE_SHARE for other in moving)]
+
+
+def tiles(pipeline: PipelineConfig, size: tuple[int, int], most: int) -> list[Box]:
+    """Return the tiles of a frame of ``size`` (width, height), in whole pixels, row by row.
+
+    Tiles have one size and cover the frame. Two neighbours share at least ``tile_overlap`` of their width or height,
+    less a pixel. A tile shows the frame at the scale of the model's input, or at the largest smaller scale at which
+    at most ``most`` tiles cover the frame. Return no tile for a frame that one tile would cover.
+    """
+    sides, shape, shared = range(2), (pipeline.width, pipeline.height), pipeline.tile_overlap
+    # the scales at which a number of tiles just covers a side
+    scales = {size[n] / (k - (k - 1) * shared) / shape[n] for n in sides for k in range(1, most + 1)}
+    for scale in sorted({max(1.0, scale) for scale in scales}):
+        width, height = (min(size[n], math.ceil(shape[n] * scale)) for n in sides)
+        lefts, tops = _starts(size[0], width, shared), _starts(size[1], height, shared)
+        if 1 < len(lefts) * len(tops) <= most:
+            return [
+                Box(float(left), float(top), float(left + width), float(top + height))
+                for top in tops
+                for left in lefts
+            ]
+    return []
+
+
+def _starts(side: int, part: int, shared: float) -> list[int]:
+    """Return the first pixel of each of the fewest parts that cover a side, evenly spaced."""
+    overlap = math.floor(part * shared)
+    count = 1 if part >= side else math.ceil((side - overlap) / (part - overlap))
+    return [round(n * (side - part) / (count - 1)) for n in range(count)] if count > 1 else [0]
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:

@@ -15,12 +15,13 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.kafka.membership import require_no_members
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import PipelineConfig
-from ingest.site.pipeline import MAX_PIXEL_BYTES
+from ingest.site.pipeline import MAX_PIXEL_BYTES, Step
 from ingest.site.topic.view import Config
 from stream.prepare.batcher import UNROUTED, BatchEntry, Batcher, PipelinePlan, plans
 from stream.prepare.decode import DeliveredFrame, read_frame, with_frame_header
 from stream.prepare.denoise import DenoiseKind, DenoiserCache
 from stream.prepare.regions import MAX_BOXES, merged, resting_beside, usable, windows
+from stream.prepare.steps import REDUCTION, changes
 from stream.runner.backpressure import Downstream
 from stream.runner.processor import ParkingProcessor, Work
 
@@ -39,6 +40,8 @@ NOBODY = "unrouted"
 """Ledger reason for a frame that no pipeline wants. ``STALE`` is the reason for a frame that is too old for its
 pipeline, ``STILL`` the reason for a frame without motion."""
 
+_Wanted = tuple[DenoiseKind, float, tuple[Step, ...]]
+"""Kind and time budget of the denoiser, and the steps after it."""
 _LANES = {LIVE: (PREPARE_LIVE, FRAMES, BATCHES), LATE: (PREPARE_LATE, FRAMES_LATE, BATCHES_LATE)}
 
 
@@ -124,7 +127,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         names = tuple(plan.name for plan, _ in wanted) or (UNROUTED.name,)
         if not wanted:
             return [BatchEntry.of(UNROUTED, _item(frame, names, "empty", NOBODY))]
-        clean: dict[DenoiseKind, Pixels | None] = {}
+        clean: dict[_Wanted, Pixels | None] = {}
         return [self._entry(frame, plan, config, names, clean) for plan, config in wanted]
 
     def _entry(
@@ -133,7 +136,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         plan: PipelinePlan,
         config: PipelineConfig,
         names: tuple[str, ...],
-        clean: dict[DenoiseKind, Pixels | None],
+        clean: dict[_Wanted, Pixels | None],
     ) -> BatchEntry:
         seen = _seen(frame) if config.regions == "motion" or not config.has_model else {}
         if seen and frame.frame.motion == () and not seen["resting"]:
@@ -143,9 +146,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         if not config.has_model:
             return BatchEntry.of(plan, _moving(frame, names, seen))
         found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
-        if config.denoise not in clean:
-            clean[config.denoise] = self._denoisers.denoise(frame, config.denoise)
-        image = clean[config.denoise]
+        image = self._improved(frame, (config.denoise, config.denoise_budget_ms, config.steps), clean)
         carried = image is None and _is_worth_carrying(frame, config, found)
         pictures = () if carried else tuple(_pictures(frame, image, config.colour, found))
         encoded = frame.frame.image if carried or (config.then and _has_room(frame, pictures)) else b""
@@ -154,9 +155,33 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         item = _item(frame, names, "classify", regions=regions, attached=attached, cropped=not carried, **seen)
         return BatchEntry.of(plan, item, pictures, encoded)
 
+    def _improved(self, frame: DeliveredFrame, wanted: _Wanted, clean: dict[_Wanted, Pixels | None]) -> Pixels | None:
+        """Return the pixels of a frame after ``denoise`` and steps; None if the frame stays as it is.
+
+        ``clean`` keeps the pixels for the frame's other pipelines, because a denoiser sees each frame once.
+        """
+        if wanted not in clean:
+            kind, budget_ms, steps = wanted
+            if steps:
+                clean[wanted] = _corrected(frame, self._improved(frame, (kind, budget_ms, ()), clean), steps)
+            else:
+                clean[wanted] = self._denoisers.denoise(frame, kind, budget_ms)
+        return clean[wanted]
+
     def _is_stale(self, frame: DeliveredFrame, freshness_s: float) -> bool:
         age_ns = self._clock.now_ns() - frame.frame.captured_ns
         return freshness_s > 0.0 and frame.lane == LIVE and age_ns > freshness_s * 1e9
+
+
+def _corrected(frame: DeliveredFrame, image: Pixels | None, steps: tuple[Step, ...]) -> Pixels | None:
+    """Return the pixels of a frame after ``steps``; ``image`` if the frame needs no step. ``image`` has the pixels of
+    a frame that ``denoise`` changed, and is None for others."""
+    small = image
+    if small is None:
+        small = frame.image(REDUCTION if frame.frame.encoding == "jpeg" else 1)
+    for change in changes(steps, small):
+        image = change(frame.image() if image is None else image)
+    return image
 
 
 def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:

@@ -11,7 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.prepare.denoise import NOISY, AutoDenoiser, Denoiser, Image, MedianDenoiser, NoDenoiser, noise_sigma
+from stream.prepare.denoise import (
+    MEDIAN_NS,
+    NOISY,
+    TEMPORAL_NS,
+    AutoDenoiser,
+    BilateralDenoiser,
+    Denoiser,
+    Image,
+    MedianDenoiser,
+    NoDenoiser,
+    TemporalDenoiser,
+    noise_sigma,
+)
 
 HEIGHT, WIDTH, FRAMES = 180, 320, 12
 SIGMA = 14.0
@@ -113,10 +125,52 @@ class TestMedianDenoiser(FilterContract):
         return MedianDenoiser()
 
 
+class TestBilateralDenoiser(FilterContract):
+    @pytest.fixture
+    def denoiser(self) -> Denoiser:
+        return BilateralDenoiser()
+
+    def test_the_bilateral_filter_keeps_an_edge_that_stands_out_of_the_noise(self, denoiser: Denoiser) -> None:
+        edge = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+        edge[:, WIDTH // 2 :] = 200
+        (given,) = noisy([edge], 5.0)
+        result = denoiser.denoise(given)
+        beside = np.s_[:, WIDTH // 2 - 1 : WIDTH // 2 + 1]
+        assert cv2.PSNR(result[beside], edge[beside]) > cv2.PSNR(given[beside], edge[beside])
+
+
+class TestTemporalDenoiser(FilterContract):
+    @pytest.fixture
+    def denoiser(self) -> Denoiser:
+        return TemporalDenoiser()
+
+    def test_an_object_that_appears_is_in_the_frame_at_once(self, denoiser: Denoiser) -> None:
+        *before, last = footage()
+        for frame in noisy(before):
+            denoiser.denoise(frame)
+        last = last.copy()
+        cv2.rectangle(last, (200, 120), (240, 160), (225, 225, 225), -1)
+        (given,) = noisy([last])
+        inside = np.s_[124:156, 204:236]
+        assert abs(float(denoiser.denoise(given)[inside].mean()) - float(given[inside].mean())) < 3.0
+
+
 class TestAutoDenoiser(FilterContract):
     @pytest.fixture
     def denoiser(self) -> Denoiser:
         return AutoDenoiser()
+
+    @pytest.mark.parametrize(
+        ("per_pixel_ns", "changes", "held_planes"),
+        [(TEMPORAL_NS, True, 3.25), (TEMPORAL_NS - 0.1, True, 0.25), (MEDIAN_NS, True, 0.25), (1.0, False, 0.25)],
+    )
+    def test_the_time_budget_of_a_noisy_frame_chooses_the_filter(
+        self, per_pixel_ns: float, changes: bool, held_planes: float
+    ) -> None:
+        limited = AutoDenoiser(per_pixel_ns * HEIGHT * WIDTH * (1 + 1e-9) / 1e6)
+        given = noisy(footage())[:2]
+        assert [limited.denoise(frame) is not frame for frame in given] == [changes, changes]
+        assert limited.held_bytes == held_planes * HEIGHT * WIDTH
 
     def test_the_denoiser_returns_a_clean_frame_as_the_same_object(self, denoiser: Denoiser) -> None:
         assert all(denoiser.denoise(f) is f for f in footage())

@@ -18,6 +18,7 @@ from engines.exceptions import BadBatch, ManifestError, ModelLoadFailed
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
+from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
@@ -179,6 +180,21 @@ class TestServing:
         opened(FakeEngine(), EqualOutputs())
         with pytest.raises(ModelLoadFailed, match="all images have equal outputs"):
             opened(BlindEngine(), EqualOutputs())
+
+    @pytest.mark.parametrize(("regions", "objects"), [("tiles", 1), ("motion", 2)])
+    def test_an_object_that_two_tiles_show_is_one_detection(self, regions: str, objects: int) -> None:
+        class OneBox:
+            def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+                return [[Detection(box=Box(10, 10, 30, 30), label="car", class_id=1, score=0.5)] for _ in rows]
+
+        model = Repository(MODELS).open("regions")
+        manifest = model.manifest.model_copy(update={"decoder": "yolox"})
+        pipeline = PipelineConfig(name="regions", model="regions", width=64, height=64, regions=regions)
+        served = ServedModel(pipeline, Model(manifest, model.folder), FakeEngine(), OneBox())
+        served.open()
+        merged, (job,) = self.merged(record([item(0, rows=2)]))
+        served.classify(merged)
+        assert len(decode(Result, results(job, 0)[0].value).detections) == objects
 
     def test_a_pipeline_with_another_input_size_than_its_model_is_refused(self) -> None:
         model = Repository(MODELS).open("regions")

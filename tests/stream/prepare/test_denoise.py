@@ -66,11 +66,18 @@ def test_a_denoiser_above_the_memory_limit_is_kept_while_it_is_the_only_one(monk
     assert remembers(cache, "gate")
 
 
-@pytest.mark.parametrize("kind", ["none", "median"])
+@pytest.mark.parametrize("kind", ["none", "median", "bilateral"])
 def test_a_denoiser_that_keeps_no_frame_takes_no_memory(kind: DenoiseKind) -> None:
     cache = DenoiserCache()
     cache.denoise(delivered_frame("gate"), kind)
     assert cache.held_bytes == 0
+
+
+def test_pipelines_with_different_time_budgets_share_no_frames() -> None:
+    cache, frame = DenoiserCache(), delivered_frame("gate")
+    assert cache.denoise(frame, "auto", 20.0) is not None
+    assert cache.denoise(frame, "auto", 1e-6) is None
+    assert cache.held_bytes == NOISY_BYTES + SIDE * SIDE // 4 + 1024
 
 
 def test_denoiser_memory_shrinks_when_a_camera_becomes_clean_or_small() -> None:

@@ -109,6 +109,18 @@ async def test_a_frame_without_a_pipeline_gets_the_outcome_unrouted() -> None:
     assert await bench.committed() == 1
 
 
+async def test_a_frame_larger_than_the_models_input_travels_once_with_the_regions_of_its_tiles() -> None:
+    bench = PrepareBench.of(pipeline("tiled", regions="tiles", width=32, height=32, max_regions=8))
+    await bench.give(frame(0))
+    ((_, batch),) = await bench.batches()
+    (item,) = batch.items
+    boxes = [region.box for region in item.regions]
+    assert boxes[0] == Box(0, 0, WIDTH, HEIGHT)
+    assert len(boxes) == 7
+    assert {(box.width, box.height) for box in boxes[1:]} == {(32, 32)}
+    assert (item.cropped, len(batch.frames)) == (False, len(picture()))
+
+
 async def test_a_frame_without_motion_has_no_regions_for_a_motion_pipeline() -> None:
     bench = PrepareBench.of(FULL, MOTION)
     await bench.give(frame(0, motion=()))
