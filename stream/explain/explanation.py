@@ -10,7 +10,7 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Event, Frame, Result
 from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, MeasureConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
 from stream.analyse.analysers import RuleSet
@@ -71,7 +71,11 @@ async def explain(log: Log, name: str, config: Config) -> Explanation:
     nothing of this name, and LogUnavailable.
     """
     trail = await (frame_trail(log, FrameId.parse(name), config) if "/" in name else trail_of_id(log, name, config))
-    rules = RuleSet(config.of(CameraRule), config.of(CameraConfig))  # type: ignore[type-abstract]
+    rules = RuleSet(
+        config.of(CameraRule),  # type: ignore[type-abstract]
+        config.of(CameraConfig),
+        config.of(MeasureConfig),  # a measure may lower the score at which a track begins
+    )
     found = [await _verdicts(log, one, rules, trail) for one in trail.results]
     return Explanation(trail, tuple(found))
 
@@ -89,7 +93,8 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
         return PipelineVerdict(own, (), (), "the pipeline has no rule for this camera", (), "")
     tp = TopicPartition(RESULTS, result.partition)
     past = await tail(log, tp, result.offset, history_point, rules.longest_s)
-    analyser = Analyser(rules.of(camera, own.pipeline), rules.cameras.get(camera), ByteTracker)
+    measures = rules.measures_of(camera, own.pipeline)
+    analyser = Analyser(rules.of(camera, own.pipeline), rules.cameras.get(camera), ByteTracker, measures=measures)
     first = own
     for n, record in enumerate(past):
         before = decode(Result, record.value)

@@ -141,6 +141,7 @@ class _Trial:
         self._spans[key] = min(first, result.seq), max(last, result.seq)
         try:
             events = analysers.step(result)
+            analysers.take_measures()  # not compared, but measures may lower the score at which a track begins
         except MemoryError:
             raise
         except Exception:  # the stage analyse parks such a result as a dead letter

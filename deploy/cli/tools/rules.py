@@ -58,7 +58,11 @@ def run_rules(
     cameras = _cameras(found, camera or [])
     rules = [rule for rule in found.rules if isinstance(rule, CameraRule) and rule.camera in cameras]
     untested = [rule.name for rule in found.rules if not isinstance(rule, CameraRule)]
-    used = RuleSet(rules, (one for one in found.cameras if one.name in cameras))
+    used = RuleSet(
+        rules,
+        (one for one in found.cameras if one.name in cameras),
+        (one for one in found.measures if one.camera in cameras),
+    )
     with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
         task = bar.add_task("reading results", total=None)
 

@@ -20,13 +20,12 @@ from ingest.contract.records import (
     Result,
     WithheldInterval,
 )
-from ingest.contract.topics import ALERTS, BATCHES, DELIVERIES, FRAMES, RESULTS
+from ingest.contract.topics import ALERTS, BATCHES, DELIVERIES, FRAMES, FRAMES_LATE, RESULTS
 from ingest.kafka.log import Log, Outgoing, TopicPartition
-from ingest.site import CameraConfig, PipelineConfig
+from ingest.site import CameraConfig, ConfigEntry, MeasureConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.alerts.alert import make_alert
 from stream.alerts.stage import ID
-from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
@@ -35,6 +34,8 @@ CAMERA = CameraConfig(name="road", source="simulated:road", site="here")
 PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64)
 LINE = LineRule(name="line", camera="road", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0), cooldown_s=60.0)
 ZONE = ZoneRule(name="left", camera="road", pipeline="p", polygon=((0.0, 0.0), (0.2, 0.0), (0.2, 1.0), (0.0, 1.0)))
+MEASURE = MeasureConfig(name="all", type="zone", camera="road", pipeline="p", polygon=ZONE.polygon, min_score=0.1)
+"""A measure that lowers the score at which a track begins from 0.3 to 0.1."""
 BEGIN_NS = 1_780_000_000 * 10**9
 EPOCH = 1_780_000_000
 FPS = 5
@@ -42,8 +43,8 @@ CROSSING = 18
 """Sequence number of the frame in which the car has crossed the line at the middle of the picture."""
 
 
-def config(*rules: CameraRule) -> Config:
-    return Config({entry.key: entry for entry in (CAMERA, PIPELINE, *(rules or (LINE, ZONE)))})
+def config(*entries: ConfigEntry) -> Config:
+    return Config({entry.key: entry for entry in (CAMERA, PIPELINE, *(entries or (LINE, ZONE)))})
 
 
 def car(x: float, score: float = 0.9) -> Detection:
@@ -89,11 +90,15 @@ def result(seq: int, *found: Detection, offset: int = 0, reason: str = "") -> Re
     )
 
 
-async def write_frame(log: Log, one: Frame) -> int:
-    headers = h.frame_headers([one.id], LIVE)
+async def write_frame(log: Log, one: Frame, lane: str = LIVE) -> int:
+    headers = h.frame_headers([one.id], lane)
     if one.account:
         headers[h.ACCOUNT] = h.account_text(one.account).encode()
-    return (await log.produce(Outgoing(FRAMES, 0, encode(one), key=b"road", headers=headers))).offset
+    return (
+        await log.produce(
+            Outgoing(FRAMES if lane == LIVE else FRAMES_LATE, 0, encode(one), key=b"road", headers=headers)
+        )
+    ).offset
 
 
 async def write_drive(log: Log, first: int = 0, last: int = 29) -> None:

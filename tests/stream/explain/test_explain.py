@@ -9,8 +9,8 @@ import pytest
 from deploy.cli.tools.explain import lines
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
-from ingest.contract.identity import LIVE, FrameId
-from ingest.contract.records import CameraStatus, EpochEnd, Heartbeat, Waiting, WithheldInterval
+from ingest.contract.identity import LATE, LIVE, FrameId
+from ingest.contract.records import CameraStatus, EpochEnd, FrameRef, Heartbeat, Waiting, WithheldInterval
 from ingest.contract.topics import DEADLETTER, FRAMES, RESULTS, STATUS
 from ingest.deadletter import parked
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
@@ -132,6 +132,36 @@ async def test_a_faint_or_new_detection_is_invisible_to_rules() -> None:
         "score 0.2 below 0.3, the score at which a track begins",
     ]
     assert rule(found, "line")["reasons"] == ["the frame has no confirmed track"]
+
+
+async def test_a_measure_may_lower_the_score_at_which_a_track_begins() -> None:
+    log = new_log()
+    for seq in range(3):
+        offset = await history.write_frame(log, history.frame(seq))
+        headers = h.frame_headers([FrameId("road", EPOCH, seq)], LIVE)
+        result = history.result(seq, history.car(400.0, 0.2), offset=offset)
+        await log.produce(Outgoing(RESULTS, 0, encode(result), headers=headers))
+    assert reasons(await explain(log, name(2), config(LINE)), "line") == []
+    found = await explain(log, name(2), config(LINE, history.MEASURE))
+    assert reasons(found, "line")[0] == "score 0.2 below min_score 0.3"
+
+
+async def test_a_late_frame_is_explained_from_the_late_lane() -> None:
+    log = await driven()
+    offset = await history.write_frame(log, history.frame(40), LATE)
+    headers = h.frame_headers([FrameId("road", EPOCH, 40)], LATE)
+    await log.produce(Outgoing("batches.late", 0, b"", headers=headers | {h.PIPELINE: b"p"}))
+    result = history.result(40, history.car(100.0)).model_copy(
+        update={"lane": LATE, "source": FrameRef("frames.late", 0, offset)}
+    )
+    await log.produce(Outgoing(RESULTS, 0, encode(result), headers=headers))
+    for expired in (False, True):
+        if expired:
+            log.forget(TopicPartition("frames.late", 0), 1)
+        found = await explain(log, name(40), config())
+        assert found.trail.lane == LATE
+        assert [one.value.lane for one in found.trail.results] == [LATE]
+        assert found.trail.batches.keys() == {"p"}
 
 
 async def test_no_rule_sees_a_shed_frame() -> None:

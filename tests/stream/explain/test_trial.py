@@ -9,10 +9,10 @@ import pytest
 
 from deploy.cli.tools.rules import _time, _write_pictures
 from ingest.contract import headers as h
-from ingest.contract.codec import encode_json
+from ingest.contract.codec import encode, encode_json
 from ingest.contract.identity import LIVE, FrameId
 from ingest.contract.records import Event
-from ingest.contract.topics import EVENTS, FRAMES, TOPICS
+from ingest.contract.topics import EVENTS, FRAMES, RESULTS, TOPICS
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -24,7 +24,7 @@ from stream.exceptions import TooManyEvents
 from stream.explain import trial
 from stream.explain.trial import TrialReport, try_rules
 from tests.stream.explain import history
-from tests.stream.explain.history import BEGIN_NS, CAMERA, CROSSING, EPOCH, FPS, LINE, ZONE, config
+from tests.stream.explain.history import BEGIN_NS, CAMERA, CROSSING, EPOCH, FPS, LINE, MEASURE, ZONE, config
 
 BEGIN_MS = BEGIN_NS // 10**6
 RIGHT = ZoneRule(name="right", camera="road", pipeline="p", polygon=((0.7, 0.0), (1.0, 0.0), (1.0, 1.0), (0.7, 1.0)))
@@ -105,6 +105,20 @@ async def test_events_of_a_track_with_another_name_are_equal() -> None:
         frame = FrameId("road", EPOCH, one.data.seq)
         await log.produce(Outgoing(EVENTS, 0, encode_json(renamed), headers=h.frame_headers([frame], LIVE)))
     assert counts(await tried(log, LINE, ZONE)) == {"line": (1, 0, 0), "left": (1, 0, 0)}
+
+
+async def test_a_measure_of_the_site_lowers_the_score_at_which_a_track_begins() -> None:
+    clock = ManualClock(started_ns=BEGIN_NS)
+    log = MemoryLog(partitions=1, clock=clock)
+    for seq in range(30):  # the car is faint until it has crossed the line
+        clock.seconds = seq / FPS
+        result = history.result(seq, history.car(64.0 + 16.0 * seq, 0.2 if seq < 25 else 0.9))
+        await log.produce(Outgoing(RESULTS, 0, encode(result), headers=h.frame_headers([result.id], LIVE)))
+    assert len(await history.analyse(log, config(LINE, MEASURE))) == 1
+    until_ms = BEGIN_MS + 60_000
+    for measures, expected in (([MEASURE], (1, 0, 0)), ([], (0, 0, 1))):
+        rules = RuleSet([LINE], [CAMERA], measures)
+        assert counts(await try_rules(log, rules, {"road"}, BEGIN_MS, until_ms)) == {"line": expected}
 
 
 async def test_a_trial_writes_nothing_to_the_log() -> None:
