@@ -89,8 +89,10 @@ def _encoded(receipts: int, receivers: Mapping[str, int], *, others: bool) -> st
 
 @dataclass(slots=True)
 class OwnedAlerts:
-    """A partition that this dispatcher owns: the offset in ``alerts`` of the next alert to enter, and the end offset
-    of the partition of ``deliveries``.
+    """State of one partition that this dispatcher owns.
+
+    The state has the offset of the next alert to add to the receivers' queues, and the end offset of the partition's
+    receipts in ``deliveries``.
 
     ``expired`` counts the alerts that retention deleted before every receiver had finished them. ``recreated`` is
     true if the topic ``alerts`` was created again since the last commit. ``taken`` is true once an alert of this

@@ -87,8 +87,8 @@ class TumblingWindows:
 
     @property
     def pending_ns(self) -> int | None:
-        """Event time in ns at which ``due`` must return the oldest window with readings that ``due`` has not returned
-        yet; None if there is no such window."""
+        """Event time in ns at which the oldest window with new readings is due; None if no window has new
+        readings."""
         unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
         return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 

@@ -140,7 +140,7 @@ def test_an_agent_that_follows_no_config_topic_uses_the_site_file_and_ignores_sa
     assert DesiredConfiguration(SITE, None).running.cameras == (GATE,)
 
 
-def test_an_agent_reports_a_limited_number_of_refused_entries_of_the_kinds_that_agents_use(
+def test_an_agent_reports_a_limited_number_of_refused_camera_and_sensor_entries(
     last_good: LastGood,
 ) -> None:
     desired, seen = DesiredConfiguration(SITE, last_good), view(GATE)

@@ -178,7 +178,7 @@ async def test_a_config_topic_entry_without_rights_is_reported_and_does_not_run(
     assert [reason[:26] for reason in desired.refused] == ["config topic, camera/gate:", "config topic, sensor/pump:"]
 
 
-def test_a_saved_config_entry_without_rights_does_not_run_after_a_restart(tmp_path: Path) -> None:
+def test_a_saved_sensor_whose_command_the_device_forbids_does_not_run_after_a_restart(tmp_path: Path) -> None:
     saved, command = LastGood(tmp_path / "config.json"), sensor("command:pump", argv=("id",))
     saved.save(SavedConfiguration({command.key: command}, topic_holds=True))
     desired = DesiredConfiguration(Site(name="north"), saved)

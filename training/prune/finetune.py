@@ -110,9 +110,10 @@ def weight_sparsity(model: Any) -> float:
 
 
 class _Masks:
-    """The weights that stay. The share of zeros grows over the first half of the training.
+    """The weights that stay.
 
-    The growth is cubic (Zhu and Gupta, 2017, https://arxiv.org/abs/1710.01878).
+    During the first half of the training, the share of zero weights follows the cubic schedule of Zhu and Gupta (2017,
+    https://arxiv.org/abs/1710.01878).
     """
 
     _UPDATES = 20

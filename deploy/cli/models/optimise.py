@@ -173,8 +173,10 @@ def _pictures(manifest: Manifest, calibrate: Path | None, from_log: int, kafka: 
 def _split(
     pictures: PreparedPictures, manifest: Manifest, test: Path | None, learns: bool
 ) -> tuple[PreparedPictures, PreparedPictures]:
-    """Return the pictures to learn from, and those to compare on. A result that learns is compared on other
-    pictures."""
+    """Return the pictures for calibration or training, and the pictures on which both models are compared.
+
+    If the method learns from pictures, the comparison uses pictures from which it has not learned.
+    """
     from deploy.optimise.pictures import from_folder
 
     if test:

@@ -137,7 +137,7 @@ async def follow(
             except (LogUnavailable, ConfigError, OSError) as error:
                 if not view.outage:
                     outage_since_s = time.monotonic()
-                    _log.warning("config_topic_unavailable", error=str(error), kept=len(view.config.entries))
+                    _log.warning("config_topic_unavailable", error=str(error), kept_entries=len(view.config.entries))
                 view.outage = str(error)
                 await reader.close()
                 reader = None

@@ -235,7 +235,7 @@ async def test_an_error_of_the_kafka_consumer_ends_the_node(intake: FakeIntake) 
         await ended(make(intake))
 
 
-async def test_the_configuration_is_read_once_per_fetch_before_unknown_pipelines_give_dead_letters(
+async def test_a_node_reads_the_configuration_again_before_frames_of_an_unknown_pipeline_become_dead_letters(
     intake: FakeIntake,
 ) -> None:
     refreshed = 0

@@ -111,7 +111,7 @@ async def test_a_rule_that_did_not_fire_gives_its_distance_and_its_cooldown() ->
     ]
 
 
-async def test_present_rules_that_do_not_emit_a_written_event_are_noted() -> None:
+async def test_explain_lists_written_events_that_the_current_rules_would_not_emit() -> None:
     log = await driven()
     events = await history.analyse(log, config())
     changed = config(LINE.model_copy(update={"min_score": 0.95}), ZONE)

@@ -224,7 +224,7 @@ async def test_draining_a_partition_flushes_its_output_and_waits_for_acknowledge
     assert rig.loop.position == 3
 
 
-async def test_dropping_a_partition_ends_the_wait_of_its_drain_for_acknowledgements(rigs: Make) -> None:
+async def test_a_drain_stops_waiting_for_acknowledgements_when_its_partition_is_dropped(rigs: Make) -> None:
     rig = rigs(EchoStage(hold=2, delay_s=60.0))
     rig.offer(0, 2)
     await until(lambda: len(rig.sent) == 2)

@@ -29,7 +29,9 @@ class TurningRule(CameraRule):
     def _names_known_lines(self) -> Self:
         unknown = sorted({name for pair in self.only for name in pair} - set(self.lines))
         if unknown:
-            raise ValueError(f"expected names of lines ({', '.join(self.lines)}) in only, not {', '.join(unknown)}")
+            raise ValueError(
+                f"expected only = pairs of line names ({', '.join(self.lines)}), not {', '.join(unknown)}"
+            )
         return self
 
     def watch(self, width: int, height: int) -> TurningWatch:

@@ -49,5 +49,5 @@ def test_only_the_configured_turning_movements_are_reported() -> None:
 
 
 def test_the_setting_only_of_a_turning_rule_must_name_lines_of_the_rule() -> None:
-    with pytest.raises(ValidationError, match=r"expected names of lines .* in only, not up"):
+    with pytest.raises(ValidationError, match=r"expected only = pairs of line names .*, not up"):
         TurningRule(name="crossing", camera="c", pipeline="p", lines=LINES, only=(("up", "west"),))
