@@ -290,8 +290,8 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Compare three sources: the ends of capture runs on the topic ``status``, the frames that ``witness`` logged, and
-    the balance that the audit computed."""
+    """Compare the ends of capture runs on the topic ``status``, the frames that ``witness`` logged, and the balance
+    that the audit computed."""
     unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
     unclean = {e: end for e, end in unclean.items() if end and not end.clean}
     faults += [

@@ -112,8 +112,8 @@ def weight_sparsity(model: Any) -> float:
 class _Masks:
     """The weights that stay.
 
-    During the first half of the training, the share of zero weights follows the cubic schedule of Zhu and Gupta (2017,
-    https://arxiv.org/abs/1710.01878).
+    During the first half of the training, the share of zero weights follows the cubic schedule of Zhu and Gupta
+    (2017, https://arxiv.org/abs/1710.01878).
     """
 
     _UPDATES = 20
