@@ -23,7 +23,7 @@ from benchmarks.peers.edge import EDGE_SYSTEMS, EdgeLoad, measure_edge
 from benchmarks.peers.frames import FrameBench, FrameLoads, Step, measure_bare
 from benchmarks.peers.sense import SENSE_SYSTEMS, SenseBench
 from benchmarks.peers.systems import CANDIDATES, SYSTEMS
-from benchmarks.peers.tables import BARE, append_run, markdown, read_runs, summary, to_bare, turns
+from benchmarks.peers.tables import BARE, Run, append_run, markdown, read_runs, summary, to_bare, turns
 from benchmarks.pipeline import PipelineCase, fresh_broker, shipped_case, yolox_case
 from benchmarks.report import ROOT, KeepIt, keep, log_progress
 from ingest.runtime import eventloop
@@ -63,6 +63,12 @@ SENSE_TITLES = {
     "pss_mb": "PSS MB",
 }
 EDGE_TITLES = {"mb_per_s": "MB/s", "cpu_us": "CPU µs/record", "broker_cpu_us": "broker CPU µs/record"}
+TABLES = {
+    "frames": (FRAME_KEYS, FRAME_TITLES),
+    "tune": (FRAME_KEYS, FRAME_TITLES),
+    "sense": (("system",), SENSE_TITLES),
+    "edge": (("system",), EDGE_TITLES),
+}
 
 Rounds = Annotated[
     int, typer.Option(min=0, help="Rounds of all systems, which take turns. 0: report on the runs only.")
@@ -83,8 +89,8 @@ def _commit() -> str:
 class RunSession:
     """The runs of a command, with a display of the progress on stderr."""
 
-    def __init__(self, name: str, total: int, file: Path | None) -> None:
-        self._name, self._file = name, file
+    def __init__(self, total: int, file: Path | None) -> None:
+        self._file = file
         self._commit = _commit()
         self.runs = read_runs(file) if file else []
         self.first_round = 1 + max((run["round"] for run in self.runs), default=-1)
@@ -122,17 +128,19 @@ class RunSession:
             append_run(self._file, run)
         self._progress.advance(self._task)
 
-    def report(self, keys: Sequence[str], titles: dict[str, str], settings: dict[str, str], *, keep_it: bool) -> None:
-        """Print the table of all runs, and write all runs to benchmarks/results if ``keep_it``."""
-        good = [run for run in self.runs if "error" not in run]
-        rows = summary(good, keys, list(titles))
-        typer.echo(markdown(rows, keys, titles))
-        if keep_it:
-            keep(f"peers-{self._name}", {"settings": settings, "table": rows, "runs": self.runs})
-        failed = len(self.runs) - len(good)
-        if failed:
-            typer.echo(f"{failed} measurements failed", err=True)
-            raise typer.Exit(1)
+
+def _report(name: str, runs: Sequence[Run], *, keep_it: bool) -> None:
+    """Print the table of a command's runs, and write all runs to benchmarks/results if ``keep_it``."""
+    keys, titles = TABLES[name]
+    good = [run for run in to_bare(runs) if "error" not in run]
+    rows = summary(good, keys, list(titles))
+    typer.echo(markdown(rows, keys, titles))
+    if keep_it:
+        settings = {system: setting.label for system, setting in SYSTEMS.items()} if name == "frames" else {}
+        keep(f"peers-{name}", {"settings": settings, "table": rows, "runs": runs})
+    if len(good) < len(runs):
+        typer.echo(f"{len(runs) - len(good)} measurements failed", err=True)
+        raise typer.Exit(1)
 
 
 def _bare_run(case: PipelineCase, name: str, system: str, step: Step) -> dict[str, Any]:
@@ -159,7 +167,7 @@ def frames(
     chosen, counts = systems.split(","), [int(number) for number in partitions.split(",")]
     loaded = {name: CASES[name](PICTURES) for name in cases.split(",")}
     total = rounds * len(loaded) * sum(1 if name.startswith(BARE) else len(counts) for name in chosen)
-    with fresh_broker("peers-kafka") as broker, RunSession("frames", total, runs) as session:
+    with fresh_broker("peers-kafka") as broker, RunSession(total, runs) as session:
         for number in range(session.first_round, session.first_round + rounds):
             for (case_name, case), system in product(loaded.items(), turns(chosen, number)):
                 key = {"round": number, "case": case_name, "system": system}
@@ -169,9 +177,7 @@ def frames(
                 for count in counts:
                     measure = partial(_frame_run, FrameBench(broker, case, SYSTEMS[system], count), case_name)
                     session.run({**key, "partitions": count}, measure)
-    session.runs = to_bare(session.runs)
-    settings = {name: system.label for name, system in SYSTEMS.items()}
-    session.report(FRAME_KEYS, FRAME_TITLES, settings, keep_it=keep_it)
+    _report("frames", session.runs, keep_it=keep_it)
 
 
 def _sense_run(bench: SenseBench, step: Step) -> dict[str, Any]:
@@ -189,13 +195,13 @@ def sense(
 ) -> None:
     """Turn sensor readings into events, in columns and one by one: Sightline and Quix Streams."""
     chosen = systems.split(",")
-    with fresh_broker("peers-kafka") as broker, RunSession("sense", rounds * len(chosen), runs) as session:
+    with fresh_broker("peers-kafka") as broker, RunSession(rounds * len(chosen), runs) as session:
         for number in range(session.first_round, session.first_round + rounds):
             for name in turns(chosen, number):
                 system = SENSE_SYSTEMS[name]
                 bench = SenseBench(broker, system, single if system.rows == 1 else readings)
                 session.run({"round": number, "system": name}, partial(_sense_run, bench))
-    session.report(("system",), SENSE_TITLES, {}, keep_it=keep_it)
+    _report("sense", session.runs, keep_it=keep_it)
 
 
 @app.command()
@@ -209,12 +215,12 @@ def edge(
 ) -> None:
     """Send records to Kafka: the agent's spool and sender, and Kafka's own producer performance test."""
     chosen = systems.split(",")
-    with fresh_broker("peers-kafka") as broker, RunSession("edge", rounds * len(chosen), runs) as session:
+    with fresh_broker("peers-kafka") as broker, RunSession(rounds * len(chosen), runs) as session:
         for number in range(session.first_round, session.first_round + rounds):
             for system in turns(chosen, number):
                 measure = partial(measure_edge, broker, system, EdgeLoad(records, size))
                 session.run({"round": number, "system": system}, measure)
-    session.report(("system",), EDGE_TITLES, {}, keep_it=keep_it)
+    _report("edge", session.runs, keep_it=keep_it)
 
 
 @app.command()
@@ -227,12 +233,22 @@ def tune(
     """Compare the settings of each peer. The best setting of each peer goes into SYSTEMS."""
     chosen = [system for system in CANDIDATES if system.name in systems.split(",")]
     loaded = CASES[case](PICTURES)
-    with fresh_broker("peers-kafka") as broker, RunSession("tune", rounds * len(chosen), runs) as session:
+    with fresh_broker("peers-kafka") as broker, RunSession(rounds * len(chosen), runs) as session:
         for number in range(session.first_round, session.first_round + rounds):
             for system in chosen:
                 key = {"round": number, "case": case, "system": system.label, "partitions": TUNE_PARTITIONS}
                 session.run(key, partial(_frame_run, FrameBench(broker, loaded, system, TUNE_PARTITIONS), case))
-    session.report(FRAME_KEYS, FRAME_TITLES, {}, keep_it=False)
+    _report("tune", session.runs, keep_it=False)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Command whose runs the file has: frames, sense, edge or tune.")],
+    file: Annotated[Path, typer.Argument(help="File that --runs named.")],
+    keep_it: KeepIt = False,
+) -> None:
+    """Report on the runs in a file without further measurements."""
+    _report(name, read_runs(file), keep_it=keep_it)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class FrameBench:
             "broker_moved_kb": round(moved / frames / 1e3, 1),
             "detections": sum(map(self._found, arrivals.values)),
             "repeats": arrivals.repeats,
-            "cpu": cpu_ms,
+            "cpu": {name: round(ms, 3) for name, ms in cpu_ms.items()},
         }
 
     async def _paced(self, supervisor: Supervisor, loads: FrameLoads) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def to_bare(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ``to_bare`` is the ratio of the frames per second, and ``cpu_to_bare`` that of the CPU time per frame.
     """
     bare = {(run["case"], run["round"]): run for run in runs if run["system"] == BARE and "error" not in run}
-    return [{**run, **_ratios(run, bare.get((run["case"], run["round"])))} for run in runs]
+    return [{**run, **_ratios(run, bare.get((run.get("case"), run["round"])))} for run in runs]
 
 
 def _ratios(run: Run, bare: Run | None) -> dict[str, float]:

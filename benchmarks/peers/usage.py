@@ -60,7 +60,7 @@ class CpuMeter:
     def ms_per(self, count: int) -> dict[str, float]:
         """Return the CPU time in ms per piece of work, by name of the process."""
         now = self._now()
-        return {name: round(1000 * (now[name] - self._before[name]) / count, 3) for name in self._pids}
+        return {name: round(1000 * (now[name] - self._before[name]) / count, 6) for name in self._pids}
 
     def _now(self) -> dict[str, float]:
         return {name: _own_s() if name == DRIVER else cpu_s(pid) for name, pid in self._pids.items()}
