@@ -21,7 +21,7 @@ from ingest.runtime import logs
 from ingest.site import CameraConfig, MeasureConfig, to_pixels
 from stream.analyse.geometry import Scale
 from stream.analyse.ground import GroundPlane
-from stream.analyse.measures.meters import Meter, make_meter
+from stream.analyse.measures.meters import MeasureMeter, make_meter
 from stream.analyse.measures.minute import ClosedMinute
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 from stream.analyse.tracking.overlaps import one_per_object
@@ -100,7 +100,7 @@ class Analyser:
     ) -> None:
         self._rules = tuple(rules)
         self._measures = tuple(measures)
-        self._meters: tuple[Meter, ...] = ()
+        self._meters: tuple[MeasureMeter, ...] = ()
         self._closed: list[ClosedMinute] = []
         self._camera = camera
         self._make_tracker = make_tracker

@@ -26,7 +26,7 @@ LEVELS_OF_SERVICE = (7.0, 11.0, 16.0, 22.0, 28.0)
 one, the level is F. The Highway Capacity Manual gives them per mile: 11, 18, 26, 35 and 45."""
 
 
-class Meter(abc.ABC):
+class MeasureMeter(abc.ABC):
     """Collects one measure of a camera during one epoch."""
 
     def __init__(self, config: MeasureConfig) -> None:
@@ -51,7 +51,7 @@ class Meter(abc.ABC):
         """Add the next scene to the sums of the current minute."""
 
 
-class LineMeter(Meter):
+class LineMeter(MeasureMeter):
     """Counts crossings by label and direction. With a ground plane, it measures the speed at the line."""
 
     def __init__(self, config: MeasureConfig, width: int, height: int) -> None:
@@ -84,7 +84,7 @@ class LineMeter(Meter):
                 sums.sort_in(f"speed_km_h.{direction}", speed.km_h, SPEEDS_KM_H)
 
 
-class FlowMeter(Meter):
+class FlowMeter(MeasureMeter):
     """Counts movements by origin, destination and label."""
 
     def __init__(self, config: MeasureConfig, width: int, height: int) -> None:
@@ -111,7 +111,7 @@ class _Stay:
     speeds_km_h: list[float] = field(default_factory=list)
 
 
-class ZoneMeter(Meter):
+class ZoneMeter(MeasureMeter):
     """Measures the objects inside a polygon: their mean and largest number, their entries, and how long they stay."""
 
     def __init__(self, config: MeasureConfig, width: int, height: int) -> None:
@@ -168,7 +168,7 @@ class ZoneMeter(Meter):
             sums.sort_in("speed_km_h", mean, SPEEDS_KM_H)
 
 
-def make_meter(config: MeasureConfig, width: int, height: int) -> Meter:
+def make_meter(config: MeasureConfig, width: int, height: int) -> MeasureMeter:
     """Return the meter of a measure for pictures of ``width`` × ``height`` pixels."""
     match config.type:
         case "line":
