@@ -57,7 +57,7 @@ def test_every_command_of_the_tutorial_works(tmp_path: Path, home: Path, kafka: 
         text=True,
         start_new_session=True,
     )
-    killer = threading.Timer(220, os.killpg, (run.pid, signal.SIGKILL))
+    killer = threading.Timer(420, os.killpg, (run.pid, signal.SIGKILL))
     killer.start()
     try:
         said, _ = run.communicate()

@@ -105,9 +105,9 @@ async def test_a_spool_write_in_progress_is_finished_when_the_sensor_feed_stops(
     await bench.until(lambda: source.runs == 1)
     keep, waited = bench.store.keep, list[bool]()
 
-    def slow(rows: Sequence[Row]) -> None:
+    def slow(rows: Sequence[Row], **options: Any) -> list[Row]:
         waited.append(free.wait(20.0))
-        keep(rows)
+        return keep(rows, **options)
 
     monkeypatch.setattr(bench.store, "keep", slow)
     source.give("a", 1.0)
@@ -210,7 +210,7 @@ async def test_readings_without_a_configured_sensor_are_counted_and_their_names_
 async def test_a_failing_spool_ends_the_sensor_feed_with_the_error_of_the_spool(
     make: Make, source: ScriptedSensorSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise SpoolError("the disk is gone")
 
     bench = await make()
