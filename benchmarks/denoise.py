@@ -220,9 +220,9 @@ class FilterBench:
 
 
 def gains(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the figures with the differences to the unfiltered frame, under the names ``psnr_gain_db`` and so on."""
+    """Add the differences to the first filter, which changes nothing, as ``psnr_gain`` and so on."""
     for found in figures.values():
-        plain = found["none"]
+        plain = dict(next(iter(found.values())))
         for one in found.values():
             for key in ("psnr_db", "ssim", "f1"):
                 one[f"{key.removesuffix('_db')}_gain"] = round(one[key] - plain[key], 4)

@@ -1,0 +1,41 @@
+"""Tests of the figures of the filter benchmark."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.denoise import DAMAGES, LIGHTS, gains, light_table, matched, ssim
+from ingest.contract.records import Box, Detection
+
+IMAGE = np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def seen(*boxes: Box, score: float = 0.9) -> tuple[Detection, ...]:
+    return tuple(Detection(box=box, label="car", class_id=0, score=score) for box in boxes)
+
+
+def test_the_similarity_of_equal_pictures_is_1_and_falls_with_noise() -> None:
+    noisy = np.clip(IMAGE + np.random.default_rng(4).normal(0, 20, IMAGE.shape), 0, 255).astype(np.uint8)
+    assert ssim(IMAGE, IMAGE) == pytest.approx(1.0)
+    assert ssim(noisy, IMAGE) < 0.99
+
+
+def test_each_box_of_the_clean_picture_matches_one_box_and_faint_boxes_do_not_count() -> None:
+    box, other = Box(0, 0, 10, 10), Box(50, 50, 60, 60)
+    assert matched(seen(box, box), seen(box, other)) == (2, 4)
+    assert matched(seen(box, score=0.1), seen(box)) == (0, 1)
+
+
+def test_gains_are_differences_to_the_first_filter() -> None:
+    plain, better = {"psnr_db": 30.0, "ssim": 0.5, "f1": 0.5}, {"psnr_db": 33.0, "ssim": 0.75, "f1": 0.75}
+    found = gains({"all": {"no step": plain, "both": better}})
+    assert found["all"]["no step"]["psnr_gain"] == 0.0
+    assert [found["all"]["both"][key] for key in ("psnr_gain", "ssim_gain", "f1_gain")] == [3.0, 0.25, 0.25]
+    assert "| fog 0.3 | 0.50 | 0.75 |" in light_table({"fog 0.3": found})
+
+
+@pytest.mark.parametrize("name", [*DAMAGES, *LIGHTS])
+def test_a_damage_keeps_the_size_of_a_picture(name: str) -> None:
+    damaged = {**DAMAGES, **LIGHTS}[name](IMAGE, np.random.default_rng(5))
+    assert (damaged.shape, damaged.dtype) == (IMAGE.shape, np.uint8)
