@@ -187,6 +187,7 @@ class Sender:
         """
         moved, look = False, self._look
         self._look = False
+        self._window.max_bytes, self._window.max_late_bytes = self._limits()  # the cameras may have changed
         if self._window.room:
             if look or self._spool.unsent_others:
                 moved = await self._offer(await self._spool.others(self._cursors[OTHERS], CHUNK_ROWS), OTHERS)
@@ -269,5 +270,9 @@ class Sender:
         self._wake.clear()
 
     def _new_window(self) -> InFlightWindow:
-        config = self._config
-        return InFlightWindow(config.max_in_flight_bytes, round(config.max_in_flight_bytes * config.late_share))
+        return InFlightWindow(*self._limits())
+
+    def _limits(self) -> tuple[int, int]:
+        """Return the maximum number of bytes in flight, and how many of them may be late frames."""
+        most = min(self._config.max_in_flight_bytes, self._spool.in_flight_bytes or self._config.max_in_flight_bytes)
+        return most, round(most * self._config.late_share)

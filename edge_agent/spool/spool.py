@@ -38,6 +38,8 @@ RETRY_S = 1.0
 """Time to wait before the spool repeats a write that the disk has refused, in seconds."""
 GROUP_ROWS = 64
 """Maximum number of rows in one group commit. With frames, 64 rows have a few MB."""
+IN_FLIGHT_DIVISOR = 4
+"""At most a quarter of a camera's spool is in flight, so that most of the spool can hold newer frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,16 @@ class Spool:
         """Return the live frames that were stored since the last call, oldest first, without reading the disk."""
         rows, self._live = self._live, []
         return rows
+
+    @property
+    def in_flight_bytes(self) -> int | None:
+        """Maximum number of bytes that may be in flight, for the smallest spool of a camera; None without cameras.
+
+        A frame that was sent never expires. With more bytes in flight, the frames that were sent when the link failed
+        would fill a small spool, and newer frames would expire in their place.
+        """
+        smallest = min((config.max_bytes for config in self._bounds["frame"].values()), default=None)
+        return None if smallest is None else smallest // IN_FLIGHT_DIVISOR
 
     @property
     def unsent_frames(self) -> bool:

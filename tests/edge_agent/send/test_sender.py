@@ -31,7 +31,7 @@ from ingest.contract.records import Heartbeat
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.backoff import STEADY_S
 from ingest.runtime.clock import Deadline, ManualClock
-from ingest.site import DiskConfig, LinkConfig
+from ingest.site import DiskConfig, LinkConfig, SpoolConfig
 
 S = 1_000_000_000
 T = TypeVar("T")
@@ -456,3 +456,19 @@ async def test_a_cancelled_sender_ends_even_if_a_row_arrives_at_the_same_moment(
     await asyncio.gather(task, return_exceptions=True)
     await rig.spool.close()
     assert done
+
+
+async def test_only_a_quarter_of_a_small_spool_is_in_flight_so_that_newer_frames_keep_their_room(
+    tmp_path: Path,
+) -> None:
+    rig = SenderRig(tmp_path)
+    rig.spool.set_bounds({"a": SpoolConfig(max_bytes=1024 * 1024), "b": SpoolConfig()}, {})
+    async with rig.sending() as link:
+        await until(lambda: rig.sender.connected)
+        link.holds = True
+        for number in range(10):
+            await rig.spool.keep([rig.row(f"a{number}", size=100_000)])
+            rig.sender.wake()
+            await until(lambda: len(rig.names()) == min(number + 1, 3))  # noqa: B023  (awaited in this turn)
+        link.lose()
+    assert rig.names() == ["a0", "a1", "a2"]
