@@ -187,7 +187,7 @@ async def test_live_frames_are_sent_without_reading_the_spool(
             rig.sender.wake()
         await until(lambda: rig.empty and rig.sender.idle)
         assert rig.names() == [f"{name}{seq}" for seq in range(20) for name in "ab"]
-        assert len(reads) < 10  # at the start
+        assert len(reads) < 20  # fewer than one for each stored pair: they are of the start
         assert link.opened == 1
 
 
