@@ -330,7 +330,8 @@ async def test_a_group_member_whose_partitions_are_all_paused_stays_in_the_group
             return bool(group._fetch_count == 0)
 
         await until(at_rest)
-        group._last_fetch_ended -= MAX_POLL_INTERVAL_MS / 1000  # as if all partitions had been paused for this time
+        # as if all partitions had been paused for most of the interval; at its end, the member would leave at once
+        group._last_fetch_ended -= 0.9 * MAX_POLL_INTERVAL_MS / 1000
 
         async def seen() -> bool:
             return bool(group.fetcher_idle_time < MAX_POLL_INTERVAL_MS / 2000)
