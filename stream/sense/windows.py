@@ -29,6 +29,9 @@ _LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
 """Number of consecutive late readings after which the sensor's clock has certainly been set back, or has returned
 from a wrong time. At ten readings per second, 30 late readings take three seconds."""
+SPARE_WINDOWS = 64
+"""Maximum number of open windows in addition to those that begin within the allowed lateness. Readings whose times
+run forwards never need more. Readings whose times run backwards open a window each and close none."""
 
 
 class Column(NamedTuple):
@@ -58,7 +61,8 @@ class TumblingWindows:
     """The windows of one sensor for one rule. All windows have the same length."""
 
     def __init__(self, length_s: float) -> None:
-        self._length_ns = round(length_s * 1e9)
+        self._length_ns = max(1, round(length_s * 1e9))
+        self._max_open = _LATENESS_NS // self._length_ns + SPARE_WINDOWS
         self._open: dict[int, ReadingWindow] = {}
         self._closed_before_ns = 0
         self._late_in_a_row = 0
@@ -141,20 +145,27 @@ class TumblingWindows:
         was closed.
 
         The reading that shows that the sensor's clock has been set back is not late, and neither are the readings
-        after it. This reading drops the open windows, which lie in the future of the corrected clock.
+        after it. This reading drops the open windows, which lie in the future of the corrected clock. A reading that
+        needs more than ``_max_open`` windows also shows that the clock has been set back.
         """
         until_restart = 1 if self._epoch_begins else LATE_IN_A_ROW - self._late_in_a_row
         self._epoch_begins = False
         if start_ns >= self._closed_before_ns:
             self._late_in_a_row = 0
+            if len(self._open) >= self._max_open and start_ns not in self._open:
+                self._restart()
             return 0
         if count < until_restart:
             self._late_in_a_row += count
             return count
+        self._restart()
+        return until_restart - 1
+
+    def _restart(self) -> None:
+        """Drop the open windows because the sensor's clock has been set back."""
         self._open.clear()
         self._closed_before_ns = self._late_in_a_row = 0
         self.set_back += 1
-        return until_restart - 1
 
     def _close(self, now_ns: int) -> list[ReadingWindow]:
         bound_ns = now_ns - _LATENESS_NS - self._length_ns

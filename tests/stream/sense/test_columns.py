@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from ingest.contract.records import GOOD, OUT_OF_RANGE, SUSPECT, Readings
 from ingest.site import SensorConfig
 from stream.sense.sensor import Cleaner
-from stream.sense.windows import ALLOWED_LATENESS_S, LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
+from stream.sense.windows import (
+    ALLOWED_LATENESS_S,
+    LATE_IN_A_ROW,
+    SPARE_WINDOWS,
+    Column,
+    ReadingWindow,
+    TumblingWindows,
+)
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 STEP_NS = 100_000_000
@@ -97,6 +104,25 @@ def test_a_window_longer_than_any_time_is_one_window() -> None:
     windows = TumblingWindows(1e12)
     assert windows.add(Column([0, 2**63 - 1], [1.0, 2.0])) == []
     assert windows.due(2 * 10**21) == [replace(ReadingWindow(0), count=2, total=3.0, seen=2)]
+
+
+@pytest.mark.parametrize("together", [1, 7, 4000])
+def test_times_that_run_backwards_keep_a_bounded_number_of_windows_open(together: int) -> None:
+    windows = TumblingWindows(1.0)
+    times_ns = [n * LENGTH_NS // 2 for n in range(4000, 0, -1)]
+    for part in (times_ns[n : n + together] for n in range(0, len(times_ns), together)):
+        assert windows.add(Column(part, [1.0] * len(part))) == []
+        assert len(windows._open) <= SPARE_WINDOWS + 1
+    assert (windows.late, windows.set_back) == (0, 2000 // (SPARE_WINDOWS + 1))
+    assert [window.start_ns for window in windows.add(Column([10**13], [1.0]))] == sorted(
+        n * LENGTH_NS for n in range(2001 % (SPARE_WINDOWS + 1))
+    )
+
+
+def test_a_window_shorter_than_a_nanosecond_lasts_a_nanosecond() -> None:
+    windows = TumblingWindows(1e-12)
+    windows.add(Column([5, 6], [1.0, 2.0]))
+    assert list(windows._open) == [5, 6]
 
 
 readings = st.lists(
