@@ -176,12 +176,17 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 def _corrected(frame: DeliveredFrame, image: Pixels | None, steps: tuple[Step, ...]) -> Pixels | None:
     """Return the pixels of a frame after ``steps``; ``image`` if the frame needs no step. ``image`` has the pixels of
     a frame that ``denoise`` changed, and is None for others."""
-    small = image
-    if small is None:
-        small = frame.image(REDUCTION if frame.frame.encoding == "jpeg" else 1)
-    for change in changes(steps, small):
+    for change in changes(steps, _reduced(frame, image)):
         image = change(frame.image() if image is None else image)
     return image
+
+
+def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
+    """Return the pixels of a frame with the sides divided by ``REDUCTION``. Of decoded pixels, take every n-th row and
+    column. Only a JPEG decoder reduces a picture in less time than it decodes the whole picture."""
+    if image is None and frame.frame.encoding == "jpeg":
+        return frame.image(REDUCTION)
+    return (frame.image() if image is None else image)[::REDUCTION, ::REDUCTION]
 
 
 def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 from ingest.contract.records import Pixels
 from ingest.site import PipelineConfig
 from ingest.site.pipeline import Step
-from stream.prepare.steps import DARK_MEAN, FOG_SPREAD, changes
+from stream.prepare import stage as stage_module
+from stream.prepare.steps import DARK_MEAN, FOG_SPREAD, REDUCTION, Change, changes
 from tests.modelinput import model_input
 from tests.stream.prepare.bench import HEIGHT, WIDTH, PrepareBench, frame, pipeline
 
@@ -114,3 +116,23 @@ async def test_the_steps_of_one_pipeline_do_not_change_the_frames_of_another() -
     await bench.give(frame(0, image=encoded(DARK)))
     means = {batch.pipeline: float(luma(model_input(batch)[0]).mean()) for _, batch in await bench.batches()}
     assert means["plain"] < DARK_MEAN < means["lit"]
+
+
+@pytest.mark.parametrize("denoise", ["none", "median"])
+@pytest.mark.parametrize("encoding", ["jpeg", "webp"])
+async def test_a_reduced_frame_decides_whether_the_frame_needs_a_step(
+    encoding: str, denoise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watched(steps: Sequence[Step], small: Pixels) -> list[Change]:
+        shapes.append(small.shape)
+        return changes(steps, small)
+
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(stage_module, "changes", watched)
+    bench = PrepareBench.of(pipeline("lit", steps=ALL, denoise=denoise, width=WIDTH, height=HEIGHT))
+    for seq, image in enumerate((GOOD, DARK)):
+        data = cv2.imencode(f".{encoding}", image)[1].tobytes()
+        await bench.give(frame(seq, image=data, encoding=encoding))
+    ((_, batch),) = await bench.batches()
+    assert shapes == [(HEIGHT // REDUCTION, WIDTH // REDUCTION, 3)] * 2
+    assert float(luma(model_input(batch)[1]).mean()) > 2 * DARK_MEAN
