@@ -239,22 +239,23 @@ class PartitionLoop:
         return chunk.joined(works)
 
     def _process(self, processor: Processor, records: Sequence[LogRecord]) -> tuple[list[Work], int]:
-        """Process records until ``CHUNK_S`` has passed. Return the resulting work and the number of processed
-        records."""
+        """Process records until ``CHUNK_S`` has passed, or processing is suspended, or the loop drains. Return the
+        resulting work and the number of processed records.
+
+        The first record is always processed, because the gap before it has been counted.
+        """
         clock, observe = self._shared.clock, self._shared.metrics.process.observe
         works: list[Work] = []
         count = 0
         began = now = clock.monotonic()
         for record in records:
-            if self._draining or self.held:
-                break
             self._last_fed = record.offset
             self.fed += 1
             works += processor.process(record)
             count += 1
             before, now = now, clock.monotonic()
             observe(now - before)
-            if now - began >= chunk.CHUNK_S:
+            if self._draining or self.held or now - began >= chunk.CHUNK_S:
                 break
         self._shared.metrics.records.inc(count)
         return works, count

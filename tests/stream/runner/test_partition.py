@@ -3,93 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from ingest.contract.topics import BATCHES, FRAMES, STATUS
+from ingest.contract.topics import BATCHES, STATUS
 from ingest.exceptions import UnknownOffset
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
-from ingest.kafka.memorylog import MemoryLog
-from ingest.runtime.clock import SystemClock
 from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain
-from stream.metrics import StreamMetrics
 from stream.runner import chunk, partition
 from stream.runner.acks import FetchNumber
 from stream.runner.echo import EchoProcessor, EchoStage
-from stream.runner.partition import PartitionLoop, Shared
 from stream.runner.processor import Work
-from tests.stream.runner.fakemember import FakeMember, until
-
-PARTITION = TopicPartition(FRAMES, 0)
-ASSIGNMENT = 7
-
-
-class CountingPool(ThreadPoolExecutor):
-    """One worker thread that counts its calls."""
-
-    calls = 0
-
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.calls += 1
-        return super().submit(*args, **kwargs)
-
-
-class LoopRig:
-    """A partition loop with a fake member, a log in memory and one worker thread."""
-
-    def __init__(self, stage: EchoStage, log: MemoryLog | None = None) -> None:
-        self.failures: list[tuple[BaseException, TopicPartition, int]] = []
-        self.log = log or MemoryLog()
-        self.member = FakeMember()
-        self.pool = CountingPool(1)
-        shared = Shared(
-            stage=stage,
-            member=self.member,
-            log=self.log,
-            clock=SystemClock(),
-            pool=self.pool,
-            metrics=StreamMetrics(CollectorRegistry(), stage.name),
-            opening=asyncio.Semaphore(1),
-            failed=lambda *failure: self.failures.append(failure),
-        )
-        self.loop = PartitionLoop(shared, PARTITION, ASSIGNMENT)
-
-    @property
-    def sent(self) -> list[tuple[Outgoing, asyncio.Future[None]]]:
-        return self.member.sent
-
-    def offer(self, first: int, last: int) -> None:
-        """Offer the records from ``first`` up to but not including ``last``, as one fetch returns them."""
-        self.loop.offer(
-            [LogRecord(FRAMES, 0, o, None, b"%d" % o) for o in range(first, last)], FetchNumber(ASSIGNMENT, first)
-        )
-
-    def offer_one(self, offset: int, number: FetchNumber) -> None:
-        self.loop.offer([LogRecord(FRAMES, 0, offset, None, b"%d" % offset)], number)
-
-
-@pytest.fixture
-async def rigs() -> AsyncIterator[Callable[..., LoopRig]]:
-    made: list[LoopRig] = []
-
-    def make(stage: EchoStage, log: MemoryLog | None = None) -> LoopRig:
-        made.append(LoopRig(stage, log))
-        return made[-1]
-
-    yield make
-    for rig in made:
-        for _, acknowledged in rig.sent:
-            acknowledged.cancel()
-        await rig.loop.drop()
-        rig.pool.shutdown()
-
-
-Make = Callable[..., LoopRig]
+from tests.stream.runner.fakemember import until
+from tests.stream.runner.looprig import ASSIGNMENT, PARTITION, Make
 
 
 async def test_the_commit_position_advances_only_over_consecutive_acknowledged_records(rigs: Make) -> None:
@@ -419,71 +346,3 @@ async def test_a_suspended_partition_loop_processes_no_record_and_still_writes_d
     assert (rig.loop.held, rig.loop.fed, rig.loop.queued) == (True, 1, 1)
     rig.loop.hold(False)
     await until(lambda: rig.loop.fed == 2)
-
-
-async def test_records_that_were_fetched_together_take_one_call_of_a_worker_thread(
-    rigs: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
-    rig = rigs(EchoStage())
-    rig.offer(0, 50)
-    await until(lambda: len(rig.sent) == 50)
-    assert rig.pool.calls == 1
-    assert [int(record.value) for record, _ in rig.sent] == list(range(50))
-
-
-@pytest.mark.parametrize("drains", [False, True])
-async def test_a_chunk_ends_at_once_when_the_loop_is_suspended_or_drained(
-    rigs: Make, monkeypatch: pytest.MonkeyPatch, drains: bool
-) -> None:
-    """The remaining records stay in the queue of a suspended loop; the next owner reads those of a drained loop."""
-    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
-    began, goes_on = threading.Event(), threading.Event()
-
-    class BlockingProcessor(EchoProcessor):
-        def process(self, record: LogRecord) -> Sequence[Work]:
-            began.set()
-            goes_on.wait(60.0)
-            return super().process(record)
-
-    class BlockingStage(EchoStage):
-        async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
-            return BlockingProcessor(self)
-
-    rig = rigs(BlockingStage())
-    rig.member.acknowledge_at_once = True
-    rig.offer(0, 5)
-    await until(began.is_set)
-    draining = asyncio.create_task(rig.loop.drain()) if drains else None
-    if draining:
-        await asyncio.sleep(0)
-    else:
-        rig.loop.hold(True)
-    goes_on.set()
-    await until(lambda: rig.loop.position == 1)
-    assert (rig.loop.fed, rig.loop.queued) == (1, 0 if drains else 4)
-    if draining:
-        await draining
-    else:
-        rig.loop.hold(False)
-        await until(lambda: rig.loop.position == 5)
-
-
-async def test_a_chunk_ends_when_its_time_is_over(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk, "CHUNK_S", 0.0)
-    rig = rigs(EchoStage())
-    rig.offer(0, 5)
-    await until(lambda: len(rig.sent) == 5)
-    assert rig.pool.calls == 5
-
-
-async def test_expired_records_in_the_middle_of_a_fetch_are_counted(rigs: Make) -> None:
-    rig = rigs(EchoStage())
-    for _ in range(9):
-        await rig.log.produce(Outgoing(*PARTITION, b"x"))
-    await until(lambda: rig.loop.position == 0)
-    rig.log.forget(PARTITION, 6)
-    found = [LogRecord(FRAMES, 0, offset, None, b"%d" % offset) for offset in (0, 6, 7)]
-    rig.loop.offer(found, FetchNumber(ASSIGNMENT, 0))
-    await until(lambda: len(rig.sent) == 3)
-    assert rig.loop._shared.metrics.expired_unread._value.get() == 5

@@ -1,0 +1,110 @@
+"""Tests of the chunks in which the loop of one partition processes records."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ingest.contract.topics import FRAMES, STATUS
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from stream.runner import chunk, partition
+from stream.runner.acks import FetchNumber
+from stream.runner.echo import EchoProcessor, EchoStage
+from stream.runner.processor import Work
+from tests.stream.runner.fakemember import until
+from tests.stream.runner.looprig import ASSIGNMENT, PARTITION, Make
+
+
+async def test_records_that_were_fetched_together_take_one_call_of_a_worker_thread(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
+    rig = rigs(EchoStage())
+    rig.offer(0, 50)
+    await until(lambda: len(rig.sent) == 50)
+    assert rig.pool.calls == 1
+    assert [int(record.value) for record, _ in rig.sent] == list(range(50))
+
+
+@pytest.mark.parametrize("drains", [False, True])
+async def test_a_chunk_ends_at_once_when_the_loop_is_suspended_or_drained(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch, drains: bool
+) -> None:
+    """The remaining records stay in the queue of a suspended loop; the next owner reads those of a drained loop."""
+    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
+    began, goes_on = threading.Event(), threading.Event()
+
+    class BlockingProcessor(EchoProcessor):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            began.set()
+            goes_on.wait(60.0)
+            return super().process(record)
+
+    class BlockingStage(EchoStage):
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
+            return BlockingProcessor(self)
+
+    rig = rigs(BlockingStage())
+    rig.member.acknowledge_at_once = True
+    rig.offer(0, 5)
+    await until(began.is_set)
+    draining = asyncio.create_task(rig.loop.drain()) if drains else None
+    if draining:
+        await asyncio.sleep(0)
+    else:
+        rig.loop.hold(True)
+    goes_on.set()
+    await until(lambda: rig.loop.position == 1)
+    assert (rig.loop.fed, rig.loop.queued) == (1, 0 if drains else 4)
+    if draining:
+        await draining
+    else:
+        rig.loop.hold(False)
+        await until(lambda: rig.loop.position == 5)
+
+
+async def test_a_chunk_ends_when_its_time_is_over(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_S", 0.0)
+    rig = rigs(EchoStage())
+    rig.offer(0, 5)
+    await until(lambda: len(rig.sent) == 5)
+    assert rig.pool.calls == 5
+
+
+async def test_expired_records_in_the_middle_of_a_fetch_are_counted(rigs: Make) -> None:
+    rig = rigs(EchoStage())
+    for _ in range(9):
+        await rig.log.produce(Outgoing(*PARTITION, b"x"))
+    await until(lambda: rig.loop.position == 0)
+    rig.log.forget(PARTITION, 6)
+    found = [LogRecord(FRAMES, 0, offset, None, b"%d" % offset) for offset in (0, 6, 7)]
+    rig.loop.offer(found, FetchNumber(ASSIGNMENT, 0))
+    await until(lambda: len(rig.sent) == 3)
+    assert rig.loop._shared.metrics.expired_unread._value.get() == 5
+
+
+async def test_expired_records_are_counted_once_although_the_loop_is_suspended_meanwhile(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def suspending(*args: Any) -> int:
+        rig.loop.hold(rig.pool.calls == 0)
+        return await expired_between(*args)
+
+    expired_between = partition.expired_between
+    monkeypatch.setattr(partition, "expired_between", suspending)
+    rig = rigs(EchoStage())
+    rig.member.acknowledge_at_once = True
+    for _ in range(9):
+        await rig.log.produce(Outgoing(*PARTITION, b"x"))
+    await until(lambda: rig.loop.position == 0)
+    rig.log.forget(PARTITION, 6)
+    rig.offer_one(6, FetchNumber(ASSIGNMENT, 0))
+    await until(lambda: rig.pool.calls == 1 and not rig.loop.busy)
+    rig.loop.hold(False)
+    await until(lambda: len(rig.sent) == 1)
+    assert rig.loop._shared.metrics.expired_unread._value.get() == 6
+    assert await rig.log.ends(STATUS) == {0: 1}
