@@ -182,8 +182,8 @@ def _corrected(frame: DeliveredFrame, image: Pixels | None, steps: tuple[Step, .
 
 
 def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
-    """Return the pixels of a frame with the sides divided by ``REDUCTION``. Of decoded pixels, take every n-th row and
-    column. Only a JPEG decoder reduces a picture in less time than it decodes the whole picture."""
+    """Return the pixels of a frame with the sides divided by ``REDUCTION``: decoded at that size, or every eighth row
+    and column of the decoded pixels."""
     if image is None and frame.frame.encoding == "jpeg":
         return frame.image(REDUCTION)
     return (frame.image() if image is None else image)[::REDUCTION, ::REDUCTION]
