@@ -30,8 +30,9 @@ import numpy as np
 import typer
 
 from benchmarks.gate import CLIPS, Found, Yolox
-from benchmarks.pipeline import _video
+from benchmarks.pipeline import video_frames
 from benchmarks.report import DATA, KeepIt, conclude, log_progress
+from engines.optimise import judge
 from ingest.contract.records import Pixels as Image
 from ingest.site.pipeline import Step
 from stream.prepare.denoise import DenoiseKind, denoiser
@@ -43,7 +44,6 @@ WARM_UP, COMPARED = 6, 4
 """Number of frames of a piece that are not compared, and of frames that are compared."""
 SIZE = (640, 360)
 MIN_SCORE = 0.3
-SAME = 0.5
 QUALITY = 85
 FOG_LEVEL = 225.0
 SENSOR_SIGMA = 2.0
@@ -146,7 +146,7 @@ class FilterFigures:
 
 def pieces(path: Path) -> list[list[Image]]:
     """Return the pieces of a clip."""
-    frames = list(_video(path))
+    frames = list(video_frames(path))
     starts = [int(share * len(frames)) for share in STARTS]
     return [[_scaled(frames[start + 2 * n]) for n in range(WARM_UP + COMPARED)] for start in starts]
 
@@ -174,15 +174,10 @@ def _window(values: np.ndarray) -> np.ndarray:
 
 def matched(found: Found, clean: Found) -> tuple[int, int]:
     """Return twice the number of matched boxes, and the number of boxes in both pictures."""
-    left = [one.box for one in clean if one.score >= MIN_SCORE]
-    boxes = [one.box for one in found if one.score >= MIN_SCORE]
-    total, hits = len(left) + len(boxes), 0
-    for box in boxes:
-        best = max(left, key=box.iou, default=None)
-        if best is not None and box.iou(best) >= SAME:
-            left.remove(best)
-            hits += 1
-    return 2 * hits, total
+    left, boxes = (
+        [one.model_copy(update={"label": ""}) for one in each if one.score >= MIN_SCORE] for each in (clean, found)
+    )
+    return 2 * judge.matched(left, boxes), len(left) + len(boxes)
 
 
 class FilterBench:

@@ -46,7 +46,7 @@ import cv2
 import numpy as np
 import typer
 
-from benchmarks.pipeline import _video
+from benchmarks.pipeline import video_frames
 from benchmarks.report import DATA, RESULTS, ROOT, Out, keep
 from deploy.local.demo.site import pipeline_for
 from edge_agent.gate.decision import GateDecision, NumberedFrame
@@ -134,7 +134,7 @@ class Yolox:
         name = hashlib.sha256(path.read_bytes() + (DATA / "yolox-nano.onnx").read_bytes()).hexdigest()[:16]
         cache = ROOT / ".sightline" / "bench-gate" / f"{path.stem}-{name}.json"
         if not cache.exists():
-            found = [[d.model_dump() for d in self.look(image)] for image in _video(path)]
+            found = [[d.model_dump() for d in self.look(image)] for image in video_frames(path)]
             cache.parent.mkdir(parents=True, exist_ok=True)
             cache.write_text(json.dumps(found))
         wanted = WANTED.get(path.name)
@@ -145,7 +145,7 @@ class Yolox:
 def clips(yolox: Yolox) -> list[Footage]:
     """Return the clips in ``shared/data``."""
     return [
-        Footage(name, fps, lambda path=DATA / name: _video(path), yolox.look_at_all(DATA / name))  # type: ignore[misc]
+        Footage(name, fps, lambda path=DATA / name: video_frames(path), yolox.look_at_all(DATA / name))  # type: ignore[misc]
         for name, fps in CLIPS
     ]
 

@@ -98,7 +98,8 @@ def _pictures(frames: Iterator[np.ndarray], count: int) -> list[Picture]:
     return [pictures[i % len(pictures)] for i in range(count)]
 
 
-def _video(path: Path) -> Iterator[np.ndarray]:
+def video_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield the frames of a video file."""
     video = cv2.VideoCapture(str(path))
     while True:
         found, image = video.read()
@@ -123,7 +124,7 @@ def yolox_case(count: int) -> PipelineCase:
     options = AdoptOptions("yolox-nano", "yolox", COCO_LABELS)
     model = adopt(DATA / "yolox-nano.onnx", repository, options)
     repository.promote("yolox-nano", model.manifest.version)
-    pictures = _pictures(_video(DATA / "car-detection.mp4"), count)
+    pictures = _pictures(video_frames(DATA / "car-detection.mp4"), count)
     pipeline = pipeline_for(model.manifest, regions=False)
     return PipelineCase("YOLOX-nano on car-detection.mp4", pictures, model, repository, pipeline)
 
@@ -196,7 +197,8 @@ class Stack:
                 await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
                 await self._burst(producer, figures, 0)  # warm-up: fills caches and opens partitions
                 for number in range(rounds):
-                    bare.append((await asyncio.to_thread(bare_loop(self._case).run, len(self._case.pictures))).fps)
+                    count = len(self._case.pictures)
+                    bare.append((await asyncio.to_thread(bare_loop(self._case).run, count, self._threads)).fps)
                     piped.append(await self._burst(producer, figures, number + 1))
                     self._sample(broker)
                 figures.result_ms = Latencies()

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from benchmarks.pipeline import _video
+from benchmarks.pipeline import video_frames
 from benchmarks.report import DATA, RESULTS, ROOT, Out, keep
 from edge_agent.redact.redactor import Redactor
 from ingest.contract.records import Box
@@ -118,7 +118,7 @@ def _settings() -> dict[str, RedactConfig]:
 
 
 def _clip(wanted: Container[int]) -> Iterator[tuple[int, Image]]:
-    for number, image in enumerate(_video(DATA / "one-by-one-person-detection.mp4")):
+    for number, image in enumerate(video_frames(DATA / "one-by-one-person-detection.mp4")):
         if number in wanted:
             yield number, np.asarray(image, np.uint8)
 

@@ -9,7 +9,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,11 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.peers.edge import EDGE_SYSTEMS, EdgeLoad, measure_edge
 from benchmarks.peers.frames import FrameBench, FrameLoads, Step, measure_bare
-from benchmarks.peers.sense import SENSE_SYSTEMS, SenseBench
-from benchmarks.peers.systems import CANDIDATES, SYSTEMS
+from benchmarks.peers.sense import SENSE_SYSTEMS, SenseBench, SenseSystem
+from benchmarks.peers.systems import CANDIDATES, SYSTEMS, FrameSystem
 from benchmarks.peers.tables import BARE, Run, append_run, markdown, read_runs, summary, to_bare, turns
 from benchmarks.pipeline import PipelineCase, fresh_broker, shipped_case, yolox_case
 from benchmarks.report import ROOT, KeepIt, keep, log_progress
+from deploy.local.kafka.broker import Broker
 from ingest.runtime import eventloop
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -70,9 +71,12 @@ TABLES = {
     "edge": (("system",), EDGE_TITLES),
 }
 
-Rounds = Annotated[
-    int, typer.Option(min=0, help="Rounds of all systems, which take turns. 0: report on the runs only.")
-]
+PlannedRun = tuple[dict[str, Any], Callable[[Broker, Step], dict[str, Any]]]
+"""The key of a measurement in the report, and the function that makes the measurement."""
+Plan = Callable[[int], Iterable[PlannedRun]]
+"""Returns the measurements of a round, in their order, from the number of the round."""
+
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of all systems, which take turns.")]
 Partitions = Annotated[str, typer.Option(help="Numbers of partitions, separated by commas.")]
 RunsFile = Annotated[
     Path | None,
@@ -143,13 +147,29 @@ def _report(name: str, runs: Sequence[Run], *, keep_it: bool) -> None:
         raise typer.Exit(1)
 
 
-def _bare_run(case: PipelineCase, name: str, system: str, step: Step) -> dict[str, Any]:
+def _compare(name: str, plan: Plan, rounds: int, file: Path | None, *, keep_it: bool = False) -> None:
+    """Measure a plan in each round on a broker without earlier data, and report on all runs."""
+    total = rounds * sum(1 for _ in plan(0))
+    with fresh_broker("peers-kafka") as broker, RunSession(total, file) as session:
+        for number in range(session.first_round, session.first_round + rounds):
+            for key, measure in plan(number):
+                session.run({"round": number, **key}, partial(measure, broker))
+    _report(name, session.runs, keep_it=keep_it)
+
+
+def _bare_run(case: PipelineCase, name: str, system: str, _: Broker, step: Step) -> dict[str, Any]:
     step("run")
     return measure_bare(case, LOADS[name].burst, denoise=system == BARE_DENOISE)
 
 
-def _frame_run(bench: FrameBench, name: str, step: Step) -> dict[str, Any]:
-    return eventloop.run(bench.measure(LOADS[name], step))
+def _frame_run(
+    case: PipelineCase, name: str, system: FrameSystem, partitions: int, broker: Broker, step: Step
+) -> dict[str, Any]:
+    return eventloop.run(FrameBench(broker, case, system, partitions).measure(LOADS[name], step))
+
+
+def _sense_run(system: SenseSystem, readings: int, broker: Broker, step: Step) -> dict[str, Any]:
+    return eventloop.run(SenseBench(broker, system, readings).measure(step))
 
 
 @app.command()
@@ -166,22 +186,17 @@ def frames(
     """Classify frames: throughput, latency, CPU time, broker traffic and memory of all systems and the bare loop."""
     chosen, counts = systems.split(","), [int(number) for number in partitions.split(",")]
     loaded = {name: CASES[name](PICTURES) for name in cases.split(",")}
-    total = rounds * len(loaded) * sum(1 if name.startswith(BARE) else len(counts) for name in chosen)
-    with fresh_broker("peers-kafka") as broker, RunSession(total, runs) as session:
-        for number in range(session.first_round, session.first_round + rounds):
-            for (case_name, case), system in product(loaded.items(), turns(chosen, number)):
-                key = {"round": number, "case": case_name, "system": system}
-                if system.startswith(BARE):
-                    session.run({**key, "partitions": None}, partial(_bare_run, case, case_name, system))
-                    continue
-                for count in counts:
-                    measure = partial(_frame_run, FrameBench(broker, case, SYSTEMS[system], count), case_name)
-                    session.run({**key, "partitions": count}, measure)
-    _report("frames", session.runs, keep_it=keep_it)
 
+    def plan(number: int) -> Iterator[PlannedRun]:
+        for (name, case), system in product(loaded.items(), turns(chosen, number)):
+            key = {"case": name, "system": system}
+            if system.startswith(BARE):
+                yield {**key, "partitions": None}, partial(_bare_run, case, name, system)
+                continue
+            for count in counts:
+                yield {**key, "partitions": count}, partial(_frame_run, case, name, SYSTEMS[system], count)
 
-def _sense_run(bench: SenseBench, step: Step) -> dict[str, Any]:
-    return eventloop.run(bench.measure(step))
+    _compare("frames", plan, rounds, runs, keep_it=keep_it)
 
 
 @app.command()
@@ -194,14 +209,13 @@ def sense(
     keep_it: KeepIt = False,
 ) -> None:
     """Turn sensor readings into events, in columns and one by one: Sightline and Quix Streams."""
-    chosen = systems.split(",")
-    with fresh_broker("peers-kafka") as broker, RunSession(rounds * len(chosen), runs) as session:
-        for number in range(session.first_round, session.first_round + rounds):
-            for name in turns(chosen, number):
-                system = SENSE_SYSTEMS[name]
-                bench = SenseBench(broker, system, single if system.rows == 1 else readings)
-                session.run({"round": number, "system": name}, partial(_sense_run, bench))
-    _report("sense", session.runs, keep_it=keep_it)
+
+    def plan(number: int) -> Iterator[PlannedRun]:
+        for name in turns(systems.split(","), number):
+            system = SENSE_SYSTEMS[name]
+            yield {"system": name}, partial(_sense_run, system, single if system.rows == 1 else readings)
+
+    _compare("sense", plan, rounds, runs, keep_it=keep_it)
 
 
 @app.command()
@@ -214,13 +228,12 @@ def edge(
     keep_it: KeepIt = False,
 ) -> None:
     """Send records to Kafka: the agent's spool and sender, and Kafka's own producer performance test."""
-    chosen = systems.split(",")
-    with fresh_broker("peers-kafka") as broker, RunSession(rounds * len(chosen), runs) as session:
-        for number in range(session.first_round, session.first_round + rounds):
-            for system in turns(chosen, number):
-                measure = partial(measure_edge, broker, system, EdgeLoad(records, size))
-                session.run({"round": number, "system": system}, measure)
-    _report("edge", session.runs, keep_it=keep_it)
+
+    def plan(number: int) -> Iterator[PlannedRun]:
+        for system in turns(systems.split(","), number):
+            yield {"system": system}, partial(measure_edge, system, EdgeLoad(records, size))
+
+    _compare("edge", plan, rounds, runs, keep_it=keep_it)
 
 
 @app.command()
@@ -233,12 +246,13 @@ def tune(
     """Compare the settings of each peer. The best setting of each peer goes into SYSTEMS."""
     chosen = [system for system in CANDIDATES if system.name in systems.split(",")]
     loaded = CASES[case](PICTURES)
-    with fresh_broker("peers-kafka") as broker, RunSession(rounds * len(chosen), runs) as session:
-        for number in range(session.first_round, session.first_round + rounds):
-            for system in chosen:
-                key = {"round": number, "case": case, "system": system.label, "partitions": TUNE_PARTITIONS}
-                session.run(key, partial(_frame_run, FrameBench(broker, loaded, system, TUNE_PARTITIONS), case))
-    _report("tune", session.runs, keep_it=False)
+
+    def plan(_: int) -> Iterator[PlannedRun]:
+        for system in chosen:
+            key = {"case": case, "system": system.label, "partitions": TUNE_PARTITIONS}
+            yield key, partial(_frame_run, loaded, case, system, TUNE_PARTITIONS)
+
+    _compare("tune", plan, rounds, runs)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,10 @@ from ingest.site import PipelineConfig
 from stream.prepare.denoise import DenoiseKind, denoiser
 
 WARM_UP_FRAMES = 20
+START_S = 90.0
+"""Maximum time in which all processes load the model and warm up, in seconds."""
+LOOP_S = 300.0
+"""Maximum time of the measured frames, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -38,31 +41,39 @@ class FrameLoop:
     pipeline: PipelineConfig
     denoise: DenoiseKind = "none"
 
-    def run(self, count: int, processes: int | None = None) -> FrameLoopFigures:
-        """Process ``count`` frames in ``processes`` processes, by default one per core. Begin again after the last
-        frame."""
-        workers = processes or os.cpu_count() or 1
+    def run(self, count: int, processes: int) -> FrameLoopFigures:
+        """Process ``count`` frames in ``processes`` processes. Begin again after the last frame.
+
+        Raise BrokenBarrierError if a process cannot start, and queue.Empty if a process ends before its last frame.
+        """
         context = multiprocessing.get_context("spawn")
-        barrier, spent = context.Barrier(workers + 1), context.Queue()
+        barrier, spent = context.Barrier(processes + 1, timeout=START_S), context.Queue()
         children = [
-            context.Process(target=self._work, args=(range(number, count, workers), barrier, spent), daemon=True)
-            for number in range(workers)
+            context.Process(target=self._work, args=(range(number, count, processes), barrier, spent), daemon=True)
+            for number in range(processes)
         ]
         for child in children:
             child.start()
-        barrier.wait()
-        started_s = time.perf_counter()
-        cpu_s = sum(spent.get() for _ in children)
-        took_s = time.perf_counter() - started_s
-        for child in children:
-            child.join()
+        try:
+            barrier.wait()
+            started_s = time.perf_counter()
+            cpu_s = sum(spent.get(timeout=LOOP_S) for _ in children)
+            took_s = time.perf_counter() - started_s
+        finally:
+            for child in children:
+                child.terminate()
+                child.join()
         return FrameLoopFigures(round(count / took_s, 1), round(1000 * cpu_s / count, 2))
 
     def _work(self, numbers: range, barrier: Barrier, spent: Queue[float]) -> None:
-        cv2.setNumThreads(1)
-        job, clean = FrameJob(self.folder, self.pipeline), denoiser(self.denoise).denoise
-        for number in numbers[:WARM_UP_FRAMES]:
-            job.detections(*self.frames[number % len(self.frames)], clean)
+        try:
+            cv2.setNumThreads(1)
+            job, clean = FrameJob(self.folder, self.pipeline), denoiser(self.denoise).denoise
+            for number in numbers[:WARM_UP_FRAMES]:
+                job.detections(*self.frames[number % len(self.frames)], clean)
+        except Exception:
+            barrier.abort()
+            raise
         barrier.wait()
         before_s = time.process_time()
         for number in numbers:

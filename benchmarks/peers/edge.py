@@ -38,7 +38,7 @@ class EdgeLoad:
     size: int
 
 
-def measure_edge(broker: Broker, system: str, load: EdgeLoad, step: Step) -> dict[str, Any]:
+def measure_edge(system: str, load: EdgeLoad, broker: Broker, step: Step) -> dict[str, Any]:
     """Send records with ``acks=all``, and return rate and CPU time."""
     step("send")
     assert broker.pid

@@ -16,8 +16,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.jobs import MOTION
 from benchmarks.peers.load import LoadRecord, collecting, delete_topics, holding, pace
-from benchmarks.peers.systems import GROUP, FrameSystem, failure, pids_of
+from benchmarks.peers.systems import BROKER, GROUP, FrameSystem, failure, pids_of
 from benchmarks.peers.usage import DRIVER, CpuMeter, moved_bytes, pss_mb, stored_bytes
 from benchmarks.pipeline import PipelineCase, bare_loop, frame_record
 from deploy.local.demo.latencies import percentiles_ms
@@ -75,7 +76,7 @@ class FrameBench:
                     memory = {name: pss_mb(pid) for name, pid in pids_of(supervisor, self._broker).items()}
         finally:
             await delete_topics(self._settings)
-        broker_mb = memory.pop("broker")
+        broker_mb = memory.pop(BROKER)
         return {**figures, "pss_mb": round(sum(memory.values()), 1), "broker_pss_mb": broker_mb, "pss": memory}
 
     @contextlib.asynccontextmanager
@@ -115,16 +116,16 @@ class FrameBench:
             holding(self._settings, FRAMES, self._records(frames)) as release,
         ):
             pids = pids_of(supervisor, self._broker)
-            stored, moved, meter = stored_bytes(data), moved_bytes(pids["broker"]), CpuMeter(pids)
+            stored, moved, meter = stored_bytes(data), moved_bytes(pids[BROKER]), CpuMeter(pids)
             started_s = await release()
             await arrivals.wait(frames, RESULTS_S, partial(failure, supervisor))
             cpu_ms = meter.ms_per(frames)
-            moved, stored = moved_bytes(pids["broker"]) - moved, stored_bytes(data) - stored
-        own = {name: ms for name, ms in cpu_ms.items() if name not in ("broker", DRIVER)}
+            moved, stored = moved_bytes(pids[BROKER]) - moved, stored_bytes(data) - stored
+        own = {name: ms for name, ms in cpu_ms.items() if name not in (BROKER, DRIVER)}
         return {
             "fps": round(frames / (max(arrivals.at_s.values()) - started_s), 1),
             "cpu_ms": round(sum(own.values()), 2),
-            "broker_cpu_ms": round(cpu_ms["broker"], 2),
+            "broker_cpu_ms": round(cpu_ms[BROKER], 2),
             "broker_stored_kb": round(stored / frames / 1e3, 2),
             "broker_moved_kb": round(moved / frames / 1e3, 1),
             "detections": sum(map(self._found, arrivals.values)),
@@ -143,7 +144,7 @@ class FrameBench:
         return {
             "rate": loads.rate,
             **{f"{name}_ms": value for name, value in latencies.items()},
-            "paced_cpu_ms": round(sum(cpu_ms.values()) - cpu_ms["broker"] - cpu_ms[DRIVER], 2),
+            "paced_cpu_ms": round(sum(cpu_ms.values()) - cpu_ms[BROKER] - cpu_ms[DRIVER], 2),
         }
 
     def _records(self, frames: int) -> list[LoadRecord]:
@@ -155,7 +156,7 @@ class FrameBench:
         name = headers[h.FRAMES]
         if self._system.program:  # a peer gets the JPEG itself, which is easier to read than our record
             picture = self._case.pictures[number % len(self._case.pictures)]
-            value, headers = picture.jpeg, {h.FRAMES: name, "motion": json.dumps(picture.motion).encode()}
+            value, headers = picture.jpeg, {h.FRAMES: name, MOTION: json.dumps(picture.motion).encode()}
         return LoadRecord(partition, camera.encode(), value, list(headers.items()), name)
 
     def _found(self, value: bytes) -> int:
@@ -166,5 +167,5 @@ class FrameBench:
 
 def measure_bare(case: PipelineCase, frames: int, *, denoise: bool) -> dict[str, Any]:
     """Return the figures of the bare loop."""
-    figures = bare_loop(case, "auto" if denoise else "none").run(frames, os.cpu_count())
+    figures = bare_loop(case, "auto" if denoise else "none").run(frames, os.cpu_count() or 1)
     return {"fps": figures.fps, "cpu_ms": figures.cpu_ms}

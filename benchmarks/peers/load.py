@@ -108,10 +108,9 @@ class ResultArrivals:
         """Wait for ``count`` results. Raise TimeoutError after ``timeout_s``, or once ``failed`` returns a text."""
         deadline = Deadline.after(timeout_s)
         while len(self.at_s) < count:
-            if deadline.passed or failed():
-                raise TimeoutError(
-                    f"{len(self.at_s)} of {count} results arrived within {timeout_s:.0f} s. {failed()}"
-                )
+            reason = failed()
+            if reason or deadline.passed:
+                raise TimeoutError(f"{len(self.at_s)} of {count} results arrived within {timeout_s:.0f} s. {reason}")
             await asyncio.sleep(0.002)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.peers.frames import RESULTS_S, START_S, Step
 from benchmarks.peers.load import LoadRecord, collecting, create_topics, delete_topics, holding
 from benchmarks.peers.series import LIMIT, RATE_HZ, WINDOW_S, closed_events, columns, times_ns, values
-from benchmarks.peers.systems import GROUP, failure, peer_spec, pids_of
+from benchmarks.peers.systems import BROKER, GROUP, failure, peer_spec, pids_of
 from benchmarks.peers.usage import DRIVER, CpuMeter, pss_mb
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
@@ -110,7 +110,7 @@ class SenseBench:
             "readings_per_s": round(rate),
             "records_per_s": round(rate * len(records) / readings),
             "cpu_us": round(1000 * cpu_ms[SENSE], 3),
-            "broker_cpu_us": round(1000 * cpu_ms["broker"], 3),
+            "broker_cpu_us": round(1000 * cpu_ms[BROKER], 3),
             "driver_cpu_us": round(1000 * cpu_ms[DRIVER], 3),
             "events": len(arrivals.at_s),
         }

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from threading import BrokenBarrierError
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks.peers import __main__ as peers
 from benchmarks.peers import series
-from benchmarks.peers.edge import records_per_s
+from benchmarks.peers.bareloop import FrameLoop
+from benchmarks.peers.edge import EdgeLoad, records_per_s
+from benchmarks.peers.framejob import FrameJob
+from benchmarks.peers.frames import Step
 from benchmarks.peers.load import ResultArrivals
 from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to_bare, turns
 from benchmarks.peers.usage import cpu_s, pss_mb, stored_bytes
+from benchmarks.pipeline import shipped_case
+from ingest.site import PipelineConfig
 
 RUNS = [
     {"case": "a", "round": 0, "system": "bare", "fps": 100.0, "cpu_ms": 10.0},
@@ -53,6 +62,37 @@ def test_a_table_shows_ranges_and_marks_missing_figures() -> None:
 
 def test_each_round_begins_with_the_next_system() -> None:
     assert [turns("abc", number) for number in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
+
+
+def test_a_comparison_runs_the_systems_in_turns_and_adds_its_rounds_to_those_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measured(system: str, load: EdgeLoad, broker: str, step: Step) -> dict[str, float]:
+        step(broker)
+        return {"mb_per_s": float(load.records)}
+
+    monkeypatch.setattr(peers, "fresh_broker", nullcontext)
+    monkeypatch.setattr(peers, "measure_edge", measured)
+    options = ["edge", "--systems=agent,link", "--records=100", "--rounds=1", f"--runs={tmp_path / 'runs.jsonl'}"]
+    for _ in range(2):
+        result = CliRunner().invoke(peers.app, options)
+        assert result.exit_code == 0, result.output
+    runs = [(run["round"], run["system"], run["mb_per_s"]) for run in read_runs(tmp_path / "runs.jsonl")]
+    assert runs == [(0, "agent", 100.0), (0, "link", 100.0), (1, "link", 100.0), (1, "agent", 100.0)]
+
+
+def test_a_bare_loop_whose_processes_cannot_load_the_model_ends_with_an_error(tmp_path: Path) -> None:
+    pipeline = PipelineConfig(name="p", model="m", width=16, height=16)
+    with pytest.raises(BrokenBarrierError):
+        FrameLoop([], tmp_path, pipeline).run(1, processes=1)
+
+
+def test_the_work_of_a_peer_finds_labelled_objects_in_a_frame_with_motion() -> None:
+    case = shipped_case(2)
+    picture = case.pictures[0]
+    job = FrameJob(case.model.folder, case.pipeline)
+    (found, *_) = job.detections(picture.jpeg, picture.motion)
+    assert found.label in case.model.manifest.labels
 
 
 def test_runs_are_read_back_from_their_file(tmp_path: Path) -> None:

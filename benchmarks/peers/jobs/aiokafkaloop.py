@@ -12,7 +12,9 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import CommitFailedError
 
-from benchmarks.peers.jobs.work import ID, LINGER_MS, MAX_FETCH_WAIT_MS, PeerWork, read_options
+from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
+from benchmarks.peers.jobs.work import PeerWork, read_options
+from ingest.contract import headers as h
 
 
 async def _run(options: Namespace) -> None:
@@ -46,7 +48,9 @@ async def _run(options: Namespace) -> None:
                 )
             )
             writes = [
-                await producer.send(options.target, value, record.key, record.partition, headers=[(ID, own[ID])])
+                await producer.send(
+                    options.target, value, record.key, record.partition, headers=[(h.FRAMES, own[h.FRAMES])]
+                )
                 for record, own, value in zip(records, headers, values, strict=True)
             ]
             await asyncio.gather(*writes)

@@ -11,7 +11,9 @@ import uvloop
 from faststream import AckPolicy, FastStream
 from faststream.confluent import KafkaBroker, KafkaMessage
 
-from benchmarks.peers.jobs.work import ID, LINGER_MS, MAX_FETCH_WAIT_MS, PeerWork, read_options
+from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
+from benchmarks.peers.jobs.work import PeerWork, read_options
+from ingest.contract import headers as h
 
 OPTIONS = read_options()
 WORK, POOL = PeerWork(OPTIONS), ThreadPoolExecutor(OPTIONS.threads)
@@ -56,7 +58,7 @@ async def classify(message: KafkaMessage) -> None:
                 OPTIONS.target,
                 key=record.key(),
                 partition=record.partition(),
-                headers={ID: own[ID].decode()},
+                headers={h.FRAMES: own[h.FRAMES].decode()},
             )
             for record, own, value in zip(records, headers, values, strict=True)
         )

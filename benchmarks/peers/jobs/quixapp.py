@@ -7,7 +7,8 @@ from typing import Any
 
 from quixstreams import Application
 
-from benchmarks.peers.jobs.work import LINGER_MS, MAX_FETCH_WAIT_MS, PeerWork, read_options
+from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
+from benchmarks.peers.jobs.work import PeerWork, read_options
 
 if __name__ == "__main__":
     options = read_options()

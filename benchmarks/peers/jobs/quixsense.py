@@ -14,6 +14,7 @@ from typing import Any
 
 from quixstreams import Application
 
+from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
 from benchmarks.peers.series import LATENESS_S, LIMIT, WINDOW_S
 
 Sums = dict[str, float]
@@ -52,8 +53,8 @@ if __name__ == "__main__":
             auto_offset_reset="earliest",
             commit_interval=1.0,
             consumer_poll_timeout=0.1,
-            consumer_extra_config={"fetch.wait.max.ms": 100, "isolation.level": "read_committed"},
-            producer_extra_config={"acks": "all", "enable.idempotence": True, "linger.ms": 2},
+            consumer_extra_config={"fetch.wait.max.ms": MAX_FETCH_WAIT_MS, "isolation.level": "read_committed"},
+            producer_extra_config={"acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS},
             state_dir=state,
             loglevel="WARNING",
         )

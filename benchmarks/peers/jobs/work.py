@@ -10,14 +10,10 @@ import cv2
 import orjson
 
 from benchmarks.peers.framejob import FrameJob
+from benchmarks.peers.jobs import MOTION
+from ingest.contract import headers as h
 from ingest.contract.records import Box
 from ingest.site import PipelineConfig
-
-ID, MOTION = "sightline-frames", "motion"
-"""Headers of a frame: its id, which is also the header of its result, and the bounding boxes of motion as JSON."""
-MAX_FETCH_WAIT_MS = 100
-LINGER_MS = 2
-"""Settings of the clients that Sightline's clients have as well (``ingest/kafka/settings.py``)."""
 
 
 def read_options() -> Namespace:
@@ -43,5 +39,5 @@ class PeerWork:
         motion = tuple(Box(*box) for box in orjson.loads(headers[MOTION]))
         found = self._job.detections(jpeg, motion)
         detections = [{"label": d.label, "score": d.score, "box": list(d.box)} for d in found]
-        value: bytes = orjson.dumps({"id": headers[ID].decode(), "detections": detections})
+        value: bytes = orjson.dumps({"id": headers[h.FRAMES].decode(), "detections": detections})
         return value
