@@ -20,10 +20,18 @@ import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 
-from benchmarks.pipeline import CAMERAS, SERVICES, PipelineCase, cases, frame_record, fresh_broker, publish_site
+from benchmarks.peers.usage import cpu_s
+from benchmarks.pipeline import (
+    CAMERAS,
+    PipelineCase,
+    cases,
+    frame_record,
+    fresh_broker,
+    publish_site,
+    stack_specs,
+)
 from benchmarks.report import ROOT, KeepIt, conclude, log_progress
 from deploy.local.kafka.broker import Broker
-from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from ingest.contract.topics import FRAMES, RESULTS
 from ingest.kafka import settings as kafka
@@ -37,7 +45,6 @@ START_FRAMES = 40
 WAIT_S = 120.0
 """Maximum time in seconds for the results of the frames that were sent."""
 POLL_MS = 20
-TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 class Turn:
@@ -46,8 +53,7 @@ class Turn:
     def __init__(self, case: PipelineCase, settings: KafkaSettings, checkout: Path, threads: int) -> None:
         self._case, self._settings = case, settings
         folder = ROOT / ".sightline" / "bench-services"
-        specs = services(StackFiles(folder), settings, case.repository.root, 0)
-        self._specs = [_of_checkout(spec, checkout, threads) for spec in specs if spec.name in SERVICES]
+        self._specs = [_of_checkout(spec, checkout) for spec in stack_specs(case, settings, folder, threads)]
         self._supervisor = Supervisor(self._specs, folder / settings.prefix)
         self._epoch = 0
 
@@ -107,17 +113,10 @@ class Turn:
         return {spec.name: figure(self._supervisor.pid(spec.name)) for spec in self._specs}
 
 
-def _of_checkout(spec: ServiceSpec, checkout: Path, threads: int) -> ServiceSpec:
+def _of_checkout(spec: ServiceSpec, checkout: Path) -> ServiceSpec:
     """Return a service of a checkout, with its environment. ``-P`` keeps this checkout out of the module path."""
     python = checkout / ".venv" / "bin" / "python"
-    argv = [str(python) if python.exists() else sys.executable, "-P", *spec.argv[1:]]
-    return replace(spec, argv=[*argv, f"--instances={threads}"] if spec.name == "engine" else argv)
-
-
-def cpu_s(pid: int) -> float:
-    """Return the processor time of a process in seconds. Source: proc(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return round((int(fields[11]) + int(fields[12])) * TICK_S, 2)
+    return replace(spec, argv=[str(python) if python.exists() else sys.executable, "-P", *spec.argv[1:]])
 
 
 def memory_mb(pid: int) -> dict[str, float]:
