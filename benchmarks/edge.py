@@ -122,9 +122,12 @@ def _row(name: str, seq: int, record: bytes, row_id: int = 0) -> Row:
     return Row("frame", name, 1, seq, time.time_ns(), record, h.new_traceparent(), id=row_id)
 
 
-async def _until(done: Callable[[], bool]) -> None:
-    while not done():  # noqa: ASYNC110  (the counter has no event)
-        await asyncio.sleep(POLL_S)
+async def until(done: Callable[[], bool], sending: asyncio.Task[None]) -> None:
+    """Wait until a condition holds. Raise the sender's error if the sender fails first."""
+    while not done():
+        await asyncio.wait({sending}, timeout=POLL_S)  # the counter has no event
+        if sending.done():
+            sending.result()  # raises the sender's error
 
 
 async def measure_link(link: Link, names: list[str], records: int, size: int) -> dict[str, float]:
@@ -166,10 +169,10 @@ async def measure_agent(link: Link, names: list[str], records: int, size: int, f
             sender.wake()
 
     await asyncio.gather(*(spool.keep([_row(name, 0, b"first")]) for name in names))
-    await _until(lambda: sent() == len(names))  # the producer now knows the leaders of the partitions
+    await until(lambda: sent() == len(names), sending)  # the producer now knows the leaders of the partitions
     meter = Meter()
     await asyncio.gather(*map(capture, names))
-    await _until(lambda: sent() == len(names) + len(waits_ms))
+    await until(lambda: sent() == len(names) + len(waits_ms), sending)
     figures = meter.figures(len(waits_ms), size)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
