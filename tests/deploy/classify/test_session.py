@@ -214,6 +214,13 @@ async def test_a_classify_run_ignores_results_of_other_cameras(tmp_path: Path) -
     assert outcome.balance.balanced
 
 
+async def test_a_pipeline_without_a_model_cannot_classify_pictures(tmp_path: Path) -> None:
+    log = MemoryLog(1)
+    await publish(log, [PIPELINE, PipelineConfig(name="moving", model="motion")])
+    with pytest.raises(ConfigError, match=r"--pipeline = 'moving': expected one of products$"):
+        await classify(log, [tmp_path / "a.png"], "moving", timeout_s=1.0)
+
+
 @pytest.mark.parametrize(("known", "expected"), [(True, "one of products"), (False, "sightline config apply")])
 async def test_the_error_for_an_unknown_pipeline_lists_the_pipelines_of_the_site(
     tmp_path: Path, known: bool, expected: str

@@ -51,6 +51,14 @@ def test_a_demo_runs_a_site_file_with_its_entries_and_the_receiver_of_the_demo(
     assert found.link == LinkConfig()  # the demo has no gateway
 
 
+def test_a_pipeline_without_a_model_needs_no_entry_in_the_model_repository(
+    tmp_path: Path, receiver: ReceiverConfig
+) -> None:
+    (tmp_path / "site.toml").write_text(SITE.replace('"regions", width = 64, height = 64', '"motion"'))
+    make_site, _ = _site(options(tmp_path, site=tmp_path / "site.toml", models=tmp_path))
+    assert not make_site(receiver).pipelines[0].has_model
+
+
 def test_a_site_whose_model_is_missing_is_refused_with_the_next_step(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(SITE.replace("regions", "cars"))
     with pytest.raises(ConfigError, match=r"pipelines\.p\.model = 'cars': expected one of regions .*--models"):
