@@ -14,6 +14,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -213,7 +214,9 @@ class Broker:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
         if done.returncode != 0:
             raise BrokerFailed("Kafka cannot format its data folder", str(self.folder), done.stdout + done.stderr)
-        _replace(features, own_features.read_bytes())
+        formatted = own_features.read_bytes()
+        with suppress(OSError):  # another user may own ``home``; the next node then starts a JVM too
+            _replace(features, formatted)
 
     def _await_answer(self, started: Process, deadline: Deadline, timeout_s: float) -> None:
         while not serves(_HOST, self._ports().broker):

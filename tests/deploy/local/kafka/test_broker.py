@@ -118,6 +118,16 @@ def test_a_second_node_is_formatted_without_a_jvm(
     assert len({re.search("cluster.id=(.+)", meta)[1] for meta in metas}) == 2  # type: ignore[index]
 
 
+def test_a_broker_starts_although_its_home_folder_cannot_be_written(
+    broker_factory: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("deploy.local.kafka.broker.feature_checkpoint", lambda _: tmp_path / "file" / "checkpoint")
+    broker = broker_factory()
+    broker.start()
+    assert broker.answers
+
+
 def test_an_existing_archive_of_java_classes_is_not_made_again(home: Path) -> None:
     archive = Broker(home).archive_classes()
     made = archive.stat().st_mtime_ns
