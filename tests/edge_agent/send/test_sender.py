@@ -3,140 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TypeVar
 
 import pytest
-from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError
-from prometheus_client import CollectorRegistry
 
-from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, RecordRefused
-from edge_agent.metrics import AgentMetrics
-from edge_agent.send import kafkalink
 from edge_agent.send import sender as sender_module
-from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import OutboundRecord
-from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES, Sender
-from edge_agent.send.window import LIVE_RECENT_S, MAX_BATCH_BYTES, MIN_BATCH_BYTES, BatchLimit
-from edge_agent.spool.schema import Row
-from edge_agent.spool.spool import Spool
-from edge_agent.spool.store import SpoolStore
+from edge_agent.send.sender import ACK_TIMEOUT_S, PATIENT_TRIES
+from edge_agent.send.window import LIVE_RECENT_S
 from ingest.contract.codec import decode
 from ingest.contract.records import Heartbeat
-from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.backoff import STEADY_S
-from ingest.runtime.clock import Deadline, ManualClock
-from ingest.site import DiskConfig, LinkConfig, SpoolConfig
-
-S = 1_000_000_000
-T = TypeVar("T")
-
-
-class FakeLink:
-    """A link that acknowledges at once or later, refuses chosen records, or is lost."""
-
-    address = "fake"
-
-    def __init__(self) -> None:
-        self.sent: list[OutboundRecord] = []
-        self.refuses: set[bytes] = set()
-        self.holds = False
-        self.gone = False
-        self.retry_after_s = 0.0
-        self.opened = 0
-        self._held: list[asyncio.Future[None]] = []
-
-    async def open(self) -> None:
-        self.opened += 1
-        if self.gone:
-            raise LinkLost("gone", self.retry_after_s)
-
-    async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.gone:
-            raise LinkLost("gone")
-        self.sent.append(record)
-        if record.value in self.refuses:
-            done.set_exception(RecordRefused("not this one"))
-        elif self.holds:
-            self._held.append(done)
-        else:
-            done.set_result(None)
-        return done
-
-    def lose(self) -> None:
-        """Lose the link, so that the result of every record in flight is unknown."""
-        self.gone = True
-        for done in self._held:
-            done.set_exception(LinkLost("gone"))
-        self._held.clear()
-
-    @property
-    def clock(self) -> ClockOffset:
-        return ClockOffset()
-
-    async def publish(self, record: OutboundRecord) -> None:
-        self.sent.append(record)
-
-    async def close(self) -> None:
-        pass
-
-
-class SenderRig:
-    """A sender with its spool."""
-
-    def __init__(self, folder: Path, **config: float) -> None:
-        self.clock = ManualClock(started_ns=1000 * S)
-        self.link = FakeLink()
-        metrics = AgentMetrics(CollectorRegistry())
-        self.store = SpoolStore(folder / "spool.db", "agent", clock=self.clock)
-        self.store.late_after({"a": 5.0, "b": 5.0})
-        self.spool = Spool(self.store, DiskConfig(min_free_bytes=0), clock=self.clock, metrics=metrics)
-        self.sender = Sender(self.link, self.spool, LinkConfig(**config), clock=self.clock, metrics=metrics)
-
-    def keep(self, *names: str, age_s: float = 0.0, size: int = 10) -> None:
-        rows = [self.row(name, age_s, size) for name in names]
-        self.on_store(lambda: self.store.keep(rows))
-        self.sender.wake()
-
-    def row(self, name: str, age_s: float = 0.0, size: int = 10) -> Row:
-        captured_ns = self.clock.now_ns() - round(age_s * S)
-        return Row("frame", name[0], 5, int(name[1:]), captured_ns, name.encode().ljust(size))
-
-    def on_store(self, call: Callable[[], T]) -> T:
-        """Return the result of a call in the spool's thread: a store may be used from one thread only."""
-        return self.spool._thread.submit(call).result()
-
-    @property
-    def empty(self) -> bool:
-        return self.on_store(lambda: self.store.empty)
-
-    @asynccontextmanager
-    async def sending(self) -> AsyncIterator[FakeLink]:
-        task = asyncio.create_task(self.sender.run(lambda: 0.0))
-        try:
-            yield self.link
-        finally:
-            task.cancel()
-            (outcome,) = await asyncio.gather(task, return_exceptions=True)
-            await self.spool.close()
-            if isinstance(outcome, Exception):  # also after a failed wait, whose cause it is
-                raise outcome
-
-    def names(self) -> list[str]:
-        return [p.value.decode().strip() for p in self.link.sent if p.topic.startswith("frames")]
-
-
-async def until(done: object, seconds: float = 60.0) -> None:
-    deadline = Deadline.after(seconds)
-    while not done():  # type: ignore[operator]
-        assert not deadline.passed, "the condition did not become true in time"
-        await asyncio.sleep(0.005)
+from tests.edge_agent.send.senderrig import FakeLink, SenderRig, until
 
 
 async def test_live_frames_are_sent_before_the_backlog_and_both_on_their_own_topic(tmp_path: Path) -> None:
@@ -169,45 +48,6 @@ async def test_unacknowledged_rows_are_sent_again_on_the_same_lane_before_newer_
         await until(lambda: rig.empty)
         lanes = {late: [p.value.decode().strip() for p in link.sent if p.late == late] for late in (False, True)}
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
-
-
-async def test_live_frames_are_sent_without_reading_the_spool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rig = SenderRig(tmp_path)
-    reads: list[str] = []
-    for method in ("others", "offered", "settle_live", "settle_late"):
-        call = getattr(rig.store, method)
-        monkeypatch.setattr(rig.store, method, lambda *args, c=call, m=method: reads.append(m) or c(*args))
-    monkeypatch.setattr(sender_module, "IDLE_S", 3600.0)
-    async with rig.sending() as link:
-        await until(lambda: rig.sender.connected and not rig.store.unsent_frames and not rig.store.unsent_others)
-        for seq in range(20):
-            await rig.spool.keep([rig.row(f"a{seq}"), rig.row(f"b{seq}")])
-            rig.sender.wake()
-        await until(lambda: rig.empty and rig.sender.idle)
-        assert rig.names() == [f"{name}{seq}" for seq in range(20) for name in "ab"]
-        assert len(reads) < 20  # fewer than one for each stored pair: they are of the start
-        assert link.opened == 1
-
-
-async def test_frames_that_went_live_before_the_link_was_lost_are_sent_in_order_after_it_is_back(
-    tmp_path: Path,
-) -> None:
-    rig = SenderRig(tmp_path)
-    rig.link.holds = True
-    async with rig.sending() as link:
-        await until(lambda: rig.sender.connected and not rig.store.unsent_frames)
-        for seq in range(8):
-            await rig.spool.keep([rig.row(f"a{seq}")])  # without a wake: some wait for the sender
-        link.lose()
-        rig.sender.wake()
-        await until(lambda: not rig.sender.connected)
-        await rig.spool.keep([rig.row("a8")])
-        link.sent.clear()
-        link.gone = link.holds = False
-        await until(lambda: rig.empty)
-        assert rig.names() == [f"a{seq}" for seq in range(9)]
 
 
 async def test_refused_spool_rows_are_parked_and_reported_and_the_other_rows_are_sent(tmp_path: Path) -> None:
@@ -328,62 +168,6 @@ async def test_a_link_outage_ends_after_the_link_has_been_open_and_idle_for_a_wh
         await until(lambda: not rig.sender._backoff.out)
 
 
-@pytest.mark.parametrize(
-    ("error", "verdict"), [(MessageSizeTooLargeError(), RecordRefused), (InvalidTimestampError(), LinkLost)]
-)
-async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_does_not_refuse_the_record(
-    error: Exception, verdict: type[Exception]
-) -> None:
-    class Producer:
-        async def send(self, **_: object) -> asyncio.Future[None]:
-            sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            sent.set_exception(error)
-            return sent
-
-    link = KafkaLink(KafkaSettings(), "agent", {})
-    link._producer, link._partitions = Producer(), {"frames": 4}  # type: ignore[assignment]
-    with pytest.raises(verdict):
-        await (await link.send(OutboundRecord("frames", "a", b"x")))
-
-
-async def test_a_refusal_of_a_large_batch_is_repeated_in_small_batches_before_a_record_counts_as_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Kafka refuses a batch because of one of its records."""
-
-    class Producer:
-        def __init__(self) -> None:
-            self.batches: list[asyncio.Future[None]] = []
-            self._message_accumulator = SimpleNamespace(_batch_size=MIN_BATCH_BYTES)
-
-        async def start(self) -> None:
-            pass
-
-        async def partitions_for(self, _: str) -> set[int]:
-            return {0}
-
-        async def send(self, **_: object) -> asyncio.Future[None]:
-            self.batches.append(asyncio.get_running_loop().create_future())
-            return self.batches[-1]
-
-    producers: list[Producer] = []
-    monkeypatch.setattr(kafkalink.kafka, "producer", lambda *_: producers.append(Producer()) or producers[-1])
-    link, record = KafkaLink(KafkaSettings(), "agent", {}), OutboundRecord("frames", "a", b"x" * 100_000_000)
-    verdicts: list[type[BaseException]] = []
-    for _ in range(2):
-        await link.open()
-        link._batch_limit = BatchLimit(time.monotonic() - 1.0)
-        sent = [await link.send(record), await link.send(record)]
-        producers[-1].batches[0].set_result(None)
-        await sent[0]
-        producers[-1].batches[1].set_exception(MessageSizeTooLargeError())
-        with pytest.raises((LinkLost, RecordRefused)) as error:
-            await sent[1]
-        verdicts.append(error.type)
-    assert verdicts == [LinkLost, RecordRefused]
-    assert [p._message_accumulator._batch_size for p in producers] == [MAX_BATCH_BYTES, MIN_BATCH_BYTES]
-
-
 async def test_the_sender_pauses_as_long_as_the_gateway_asks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,19 +240,3 @@ async def test_a_cancelled_sender_ends_even_if_a_row_arrives_at_the_same_moment(
     await asyncio.gather(task, return_exceptions=True)
     await rig.spool.close()
     assert done
-
-
-async def test_only_a_quarter_of_a_small_spool_is_in_flight_so_that_newer_frames_keep_their_room(
-    tmp_path: Path,
-) -> None:
-    rig = SenderRig(tmp_path)
-    rig.spool.set_bounds({"a": SpoolConfig(max_bytes=1024 * 1024), "b": SpoolConfig()}, {})
-    async with rig.sending() as link:
-        await until(lambda: rig.sender.connected)
-        link.holds = True
-        for number in range(10):
-            await rig.spool.keep([rig.row(f"a{number}", size=100_000)])
-            rig.sender.wake()
-            await until(lambda: len(rig.names()) == min(number + 1, 3))  # noqa: B023  (awaited in this turn)
-        link.lose()
-    assert rig.names() == ["a0", "a1", "a2"]

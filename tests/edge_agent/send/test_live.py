@@ -1,0 +1,66 @@
+"""Tests of live frames that the sender sends from memory, and of the limit on frames in flight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.send import sender as sender_module
+from ingest.site import SpoolConfig
+from tests.edge_agent.send.senderrig import SenderRig, until
+
+
+async def test_live_frames_are_sent_without_reading_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = SenderRig(tmp_path)
+    reads: list[str] = []
+    for method in ("others", "offered", "settle_live", "settle_late"):
+        call = getattr(rig.store, method)
+        monkeypatch.setattr(rig.store, method, lambda *args, c=call, m=method: reads.append(m) or c(*args))
+    monkeypatch.setattr(sender_module, "IDLE_S", 3600.0)
+    async with rig.sending() as link:
+        await until(lambda: rig.sender.connected and not rig.store.unsent_frames and not rig.store.unsent_others)
+        for seq in range(20):
+            await rig.spool.keep([rig.row(f"a{seq}"), rig.row(f"b{seq}")])
+            rig.sender.wake()
+        await until(lambda: rig.empty and rig.sender.idle)
+        assert rig.names() == [f"{name}{seq}" for seq in range(20) for name in "ab"]
+        assert len(reads) < 20  # fewer than one for each stored pair: they are of the start
+        assert link.opened == 1
+
+
+async def test_frames_that_went_live_before_the_link_was_lost_are_sent_in_order_after_it_is_back(
+    tmp_path: Path,
+) -> None:
+    rig = SenderRig(tmp_path)
+    rig.link.holds = True
+    async with rig.sending() as link:
+        await until(lambda: rig.sender.connected and not rig.store.unsent_frames)
+        for seq in range(8):
+            await rig.spool.keep([rig.row(f"a{seq}")])  # without a wake: some wait for the sender
+        link.lose()
+        rig.sender.wake()
+        await until(lambda: not rig.sender.connected)
+        await rig.spool.keep([rig.row("a8")])
+        link.sent.clear()
+        link.gone = link.holds = False
+        await until(lambda: rig.empty)
+        assert rig.names() == [f"a{seq}" for seq in range(9)]
+
+
+async def test_only_a_quarter_of_a_small_spool_is_in_flight_so_that_newer_frames_keep_their_room(
+    tmp_path: Path,
+) -> None:
+    rig = SenderRig(tmp_path)
+    rig.spool.set_bounds({"a": SpoolConfig(max_bytes=1024 * 1024), "b": SpoolConfig()}, {})
+    async with rig.sending() as link:
+        await until(lambda: rig.sender.connected)
+        link.holds = True
+        for number in range(10):
+            await rig.spool.keep([rig.row(f"a{number}", size=100_000)])
+            rig.sender.wake()
+            await until(lambda: len(rig.names()) == min(number + 1, 3))  # noqa: B023  (awaited in this turn)
+        link.lose()
+    assert rig.names() == ["a0", "a1", "a2"]
