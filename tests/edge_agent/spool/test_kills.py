@@ -40,7 +40,11 @@ for kill in range(kills):
         os.close(ear)
         write(say, last + 1)
     os.close(say)
-    heard = os.read(ear, 1 << 20)
+    heard, rows, removals = b"", chance.randrange(2, 13), chance.randrange(3)
+    while heard.count(b"\\n") - heard.count(b"-") < rows or heard.count(b"-") < removals:
+        more = os.read(ear, 1 << 20)
+        assert more, "the writer ended by itself"
+        heard += more
     select.select([], [], [], chance.random() * 0.02)
     os.kill(writer, signal.SIGKILL)
     os.waitpid(writer, 0)
