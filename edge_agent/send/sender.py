@@ -96,14 +96,14 @@ class Sender:
         self._clock, self._metrics = clock, metrics
         self._wake = asyncio.Event()
         self._backoff = Backoff()
-        self._window = self._new_window()
+        self._window = InFlightWindow(*self._limits())
         self._pace = BacklogPace(config.late_bytes_per_s)
         self._refusals = Refusals(clock)
         self._cursors: Counter[str] = Counter()
         self._unrepeated = {LIVE, LATE}
-        """Lanes of which rows may be in the spool that an earlier connection sent."""
+        """Lanes on which an earlier connection may have sent frames that this connection has not repeated yet."""
         self._look = True
-        """Whether the next round reads rows of all kinds, including kinds of which the spool has no unsent row."""
+        """Whether the next round reads rows of all kinds from the spool, even if the spool reports no unsent rows."""
         self._acked: list[int] = []
         self._broken: BaseException | None = None
         self._accepted = False
@@ -148,7 +148,7 @@ class Sender:
         """
         # rows that the last connection acknowledged or refused are no longer in doubt
         await self._settle_answers()
-        self._window, self._cursors, self._broken = self._new_window(), Counter(), None
+        self._window, self._cursors, self._broken = InFlightWindow(*self._limits()), Counter(), None
         self._unrepeated, self._look = {LIVE, LATE}, True
         try:
             await self._link.open()
@@ -220,11 +220,13 @@ class Sender:
         return await self._spool.settle_late(LATE_CHUNK_ROWS) if look or self._spool.unsent_frames else []
 
     async def _offer(self, rows: Sequence[Row], lane: str) -> bool:
+        nothing_in_flight = not self._window
+        for row in rows:  # before the first send, which may block: meanwhile the spool uses the room for new frames
+            self._window.add(row.id, row.size, late=lane == LATE)
         for row in rows:
             sent = await self._link.send(outbound_record(row, lane))
-            if not self._window:
-                self._progress_s = self._clock.monotonic()
-            self._window.add(row.id, row.size, late=lane == LATE)
+            if nothing_in_flight:
+                self._progress_s, nothing_in_flight = self._clock.monotonic(), False
             self._cursors[lane] = max(self._cursors[lane], row.id)
             sent.add_done_callback(functools.partial(self._answered, row))
         return bool(rows)
@@ -268,9 +270,6 @@ class Sender:
         except TimeoutError:
             self._look = True
         self._wake.clear()
-
-    def _new_window(self) -> InFlightWindow:
-        return InFlightWindow(*self._limits())
 
     def _limits(self) -> tuple[int, int]:
         """Return the maximum number of bytes in flight, and how many of them may be late frames."""

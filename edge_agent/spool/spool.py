@@ -20,7 +20,7 @@ from edge_agent.metrics import AgentMetrics
 from edge_agent.spool.expiry import EXPIRED_AT_ONCE
 from edge_agent.spool.schema import Depth, Kind, Row
 from edge_agent.spool.space import SpoolSpace
-from edge_agent.spool.store import SpoolStore
+from edge_agent.spool.store import READ_BYTES, SpoolStore
 from ingest.contract.records import EpochEnd, WithheldInterval
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
@@ -39,7 +39,8 @@ RETRY_S = 1.0
 GROUP_ROWS = 64
 """Maximum number of rows in one group commit. With frames, 64 rows have a few MB."""
 IN_FLIGHT_DIVISOR = 4
-"""At most a quarter of a camera's spool is in flight, so that most of the spool can hold newer frames."""
+"""The sender reads more rows only while less than a quarter of the smallest spool is in flight. One read has at most
+another quarter, so that half of each spool can hold newer rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class Spool:
         self._bounds["frame"] |= cameras
         self._bounds["readings"] |= sensors
         self._store.late_after({name: config.late_after_s for name, config in self._bounds["frame"].items()})
+        self._store.read_bytes = min(READ_BYTES, self.in_flight_bytes or READ_BYTES)
 
     async def keep(self, rows: Sequence[Row], *, wait_for_room: bool = False) -> None:
         """Store frames or readings. Concurrent calls share one commit to the disk.
@@ -203,12 +205,13 @@ class Spool:
 
     @property
     def in_flight_bytes(self) -> int | None:
-        """Maximum number of bytes that may be in flight, for the smallest spool of a camera; None without cameras.
+        """Maximum number of bytes in flight, for the smallest spool of a camera or sensor; None if there is no spool.
 
-        A frame that was sent never expires. With more bytes in flight, the frames that were sent when the link failed
-        would fill a small spool, and newer frames would expire in their place.
+        A row that was sent never expires. With more bytes in flight, the rows that were sent when the link failed
+        would fill a small spool, and newer rows would expire in their place.
         """
-        smallest = min((config.max_bytes for config in self._bounds["frame"].values()), default=None)
+        limits = (config.max_bytes for bounds in self._bounds.values() for config in bounds.values())
+        smallest = min(limits, default=None)
         return None if smallest is None else smallest // IN_FLIGHT_DIVISOR
 
     @property

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from edge_agent.exceptions import SpoolError
 from edge_agent.spool.connection import SpoolConnection
 from edge_agent.spool.expiry import Expired, expire_all, expire_one, expired_account
 from edge_agent.spool.schema import (
@@ -84,6 +85,8 @@ class SpoolStore(SpoolConnection):
         event loop reads these variables without a call in the store's thread."""
         self._caught_up = False
         """Whether no unsent frame waits that a new frame would overtake on the live lane."""
+        self.read_bytes = READ_BYTES
+        """Total size in bytes at which one read of rows ends, at most ``READ_BYTES``."""
         super().__init__(path, seal or Seal())
 
     def late_after(self, seconds: Mapping[str, float]) -> None:
@@ -101,17 +104,19 @@ class SpoolStore(SpoolConnection):
         ``settle_live`` returns. A frame that is late or that would overtake an unsent live frame does not become
         live.
         """
-        caught_up, unsent = self._caught_up, self.unsent_frames
-        self._caught_up, self.unsent_frames = False, True  # after an error, the file may have the rows all the same
-        with self.transaction() as db:
-            db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in acked])
-            kept = self._insert(db, rows, live_bytes if caught_up else 0)
-            live = [row for row in kept if row.lane == LIVE]
-            _mark_gone_live(db, live)
-        waiting = [row for row in kept if row.kind == "frame" and row.lane == WAITS]
-        now_ns = self._clock.now_ns()
-        self._caught_up = caught_up and not any(self._late_ns(row) >= now_ns for row in waiting)
-        self.unsent_frames = unsent or bool(waiting)
+        try:
+            with self.transaction() as db:
+                db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in acked])
+                kept = self._insert(db, rows, live_bytes if self._caught_up else 0)
+                live = [row for row in kept if row.lane == LIVE]
+                _mark_gone_live(db, live)
+        except SpoolError:
+            self._caught_up, self.unsent_frames = False, True  # the file may have the rows all the same
+            raise
+        if waiting := [row for row in kept if row.kind == "frame" and row.lane == WAITS]:
+            now_ns = self._clock.now_ns()
+            self._caught_up = self._caught_up and all(self._late_ns(row) < now_ns for row in waiting)
+            self.unsent_frames = True
         return live
 
     def keep_notice(self, reason: str) -> None:
@@ -179,7 +184,7 @@ class SpoolStore(SpoolConnection):
             )
             _mark_gone_live(db, rows)
             unsent = db.execute(f"{_UNOFFERED} LIMIT 1").fetchone() is not None
-        self._caught_up = len(rows) < limit and sum(row.size for row in rows) < READ_BYTES
+        self._caught_up = len(rows) < limit and sum(row.size for row in rows) < self.read_bytes
         self.unsent_frames = unsent
         return rows
 
@@ -311,13 +316,13 @@ class SpoolStore(SpoolConnection):
         return rows
 
     def _read(self, db: sqlite3.Connection, which: str, *values: object) -> list[Row]:
-        """Return the rows that a query finds, up to the row at which the total size reaches ``READ_BYTES``."""
+        """Return the rows that a query finds, up to the row at which the total size reaches ``read_bytes``."""
         rows: list[Row] = []
         size = 0
         for found in db.execute(f"SELECT {COLUMNS} FROM outbox {which}", values):  # noqa: S608
             rows.append(read(found, self._seal))
             size += rows[-1].size
-            if size >= READ_BYTES:
+            if size >= self.read_bytes:
                 break
         return rows
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.exceptions import SpoolUnavailable
 from edge_agent.spool.schema import Row
 from edge_agent.spool.space import Reserve, Room
 from edge_agent.spool.store import SpoolStore
@@ -165,6 +166,20 @@ def test_the_spool_knows_whether_unsent_rows_wait(spool: SpoolStore, clock: Manu
     assert not spool.unsent_others
     spool.keep_notice("restarted")
     assert spool.unsent_others
+
+
+def test_after_a_failed_commit_frames_wait_until_the_spool_was_read_again(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
+    spool.settle_live(clock.now_ns(), 10)
+    spool._db.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
+    with pytest.raises(SpoolUnavailable):
+        spool.keep([frame("fast", 0, at_ns=clock.now_ns())], live_bytes=9000)
+    spool._db.execute("PRAGMA query_only = OFF")  # type: ignore[union-attr]
+    assert spool.unsent_frames
+    assert spool.keep([frame("fast", 1, at_ns=clock.now_ns())], live_bytes=9000) == []
+    assert [row.seq for row in spool.settle_live(clock.now_ns(), 10)] == [1]
+    assert not spool.unsent_frames
 
 
 def test_a_parked_spool_row_delays_no_other_row_and_may_expire(spool: SpoolStore, clock: ManualClock) -> None:
