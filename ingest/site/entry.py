@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from ingest.contract.records.base import Name, Point
@@ -18,6 +18,16 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 RelativePoint = tuple[Share, Share]
 """A point ``(x, y)`` in shares of the picture's width and height, so that a shape stays in place when the resolution
 changes."""
+
+
+def _has_length(line: tuple[RelativePoint, RelativePoint]) -> tuple[RelativePoint, RelativePoint]:
+    if line[0] == line[1]:
+        raise ValueError("expected two different points as start and end of a line")
+    return line
+
+
+RelativeLine = Annotated[tuple[RelativePoint, RelativePoint], AfterValidator(_has_length)]
+"""Start and end of a line, which are different points."""
 Polygon = Annotated[tuple[RelativePoint, ...], Field(min_length=3)]
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Name
-from ingest.site.entry import Polygon, RelativePoint, Share, SharedEntry
+from ingest.site.entry import Polygon, RelativeLine, RelativePoint, Share, SharedEntry
 
 _KEYS = {"line": ("start", "end"), "zone": ("polygon",), "flow": ("lines",)}
 
@@ -30,7 +30,7 @@ class MeasureConfig(SharedEntry):
     start: RelativePoint | None = None
     end: RelativePoint | None = None
     polygon: Polygon | None = None
-    lines: dict[Name, tuple[RelativePoint, RelativePoint]] = {}
+    lines: dict[Name, RelativeLine] = {}
     lanes: int = Field(default=1, ge=1)
     """Number of lanes in the polygon, for the density of vehicles per kilometre and lane."""
     length_m: float | None = Field(default=None, gt=0.0)

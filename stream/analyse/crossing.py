@@ -18,12 +18,10 @@ from pydantic import model_validator
 
 from ingest.contract.records import Point
 from ingest.site import to_pixels
-from ingest.site.entry import RelativePoint
+from ingest.site.entry import RelativeLine, RelativePoint
 from stream.analyse.geometry import crosses, distance_px
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
-Line = tuple[RelativePoint, RelativePoint]
-"""Start and end of a line."""
 FORWARD, BACKWARD = "forward", "backward"
 BAND_SHARE = 0.006
 """Half the width of the band around the line, as a share of the picture's diagonal. In a picture of 640×360 pixels,
@@ -159,7 +157,7 @@ class _Path:
     """Time of the last pass through the line, interpolated between two frames."""
 
 
-def line_counter(line: Line, width: int, height: int) -> LineCounter:
+def line_counter(line: RelativeLine, width: int, height: int) -> LineCounter:
     """Return a counter of a line in pictures of ``width`` × ``height`` pixels."""
     start, end = to_pixels(line, width, height)
     return LineCounter(start, end, math.hypot(width, height))

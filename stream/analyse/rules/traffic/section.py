@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ingest.site.entry import RelativePoint
-from stream.analyse.crossing import Line, line_counter
+from ingest.site.entry import RelativeLine, RelativePoint
+from stream.analyse.crossing import line_counter
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 
@@ -22,8 +22,8 @@ class SectionRule(CameraRule):
     EVENT_TYPE: ClassVar[str] = "sightline.section.speed"
 
     type: Literal["section"] = "section"
-    first: Line
-    second: Line
+    first: RelativeLine
+    second: RelativeLine
     distance_m: float = Field(gt=0.0)
     above_km_h: float = Field(ge=0.0)
     within_s: float = Field(default=60.0, gt=0.0)

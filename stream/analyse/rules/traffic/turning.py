@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Name
-from stream.analyse.crossing import Line, line_counter
+from ingest.site.entry import RelativeLine
+from stream.analyse.crossing import line_counter
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 
@@ -22,7 +23,7 @@ class TurningRule(CameraRule):
     EVENT_TYPE: ClassVar[str] = "sightline.turn"
 
     type: Literal["turning"] = "turning"
-    lines: dict[Name, Line] = Field(min_length=2)
+    lines: dict[Name, RelativeLine] = Field(min_length=2)
     only: tuple[tuple[Name, Name], ...] = ()
 
     @model_validator(mode="after")

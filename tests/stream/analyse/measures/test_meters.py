@@ -118,6 +118,7 @@ def test_crossings_of_all_minutes_are_the_crossings_of_the_run(starts: list[int]
         ({"type": "zone"}, "expected polygon"),
         ({"type": "line", "start": (0.1, 0.1), "end": (0.1, 0.1)}, "two different points as start and end"),
         ({"type": "flow", "lines": {"a": ((0.0, 0.0), (1.0, 1.0))}}, "at least two lines"),
+        ({"type": "flow", "lines": {"a": ((0.0, 0.0), (1.0, 1.0)), "b": ((0.5, 0.5), (0.5, 0.5))}}, "two different"),
         ({"type": "zone", "polygon": ZONE.polygon, "start": (0.1, 0.1)}, "expected no start"),
     ],
 )

@@ -48,6 +48,11 @@ def test_only_the_configured_turning_movements_are_reported() -> None:
     assert len(play(left_turns.watch(640, 360), way(ARMS["south"], (320.0, 180.0), ARMS["west"]))) == 1
 
 
+def test_a_turning_rule_with_a_line_between_equal_points_is_refused() -> None:
+    with pytest.raises(ValidationError, match="two different points"):
+        TurningRule(name="crossing", camera="c", pipeline="p", lines={**LINES, "up": ((0.1, 0.1), (0.1, 0.1))})
+
+
 def test_the_setting_only_of_a_turning_rule_must_name_lines_of_the_rule() -> None:
     with pytest.raises(ValidationError, match=r"expected only = pairs of line names .*, not up"):
         TurningRule(name="crossing", camera="c", pipeline="p", lines=LINES, only=(("up", "west"),))
