@@ -311,15 +311,24 @@ def results(job: Job, finished_ns: int) -> list[Outgoing]:
     records = list(job.refused)
     for index, item in enumerate(job.items):
         task = job.tasks.get(index)
-        if task is not None and task.error is not None:
-            records.append(_dead_letter(job, task, task.error))
+        if task is None:
+            records.append(_result(job, item, (), finished_ns))
         else:
-            detections = task.detections if task is not None else None
-            records.append(_result(job, item, detections or (), finished_ns))
+            records.append(_outcome(job, item, task, finished_ns))
     return records
 
 
-def _dead_letter(job: Job, task: ItemTask, error: EngineError | PictureError) -> Outgoing:
+def _outcome(job: Job, item: BatchItem, task: ItemTask, finished_ns: int) -> Outgoing:
+    """Return the result of an item, or the item's dead letter if the task failed or the result is too large."""
+    if task.error is not None:
+        return _dead_letter(job, task, task.error)
+    try:
+        return _result(job, item, task.detections or (), finished_ns)
+    except CodecError as error:  # a foreign producer may send thousands of regions, each with many objects
+        return _dead_letter(job, task, error)
+
+
+def _dead_letter(job: Job, task: ItemTask, error: EngineError | PictureError | CodecError) -> Outgoing:
     """Return the dead letter of one item: a batch of only this item, which can be replayed alone."""
     canvas, colour, fit = task.preparation
     alone = Batch(

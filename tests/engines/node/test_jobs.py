@@ -11,10 +11,10 @@ from engines.node.jobs import EPOCHS_KEPT, SEEN_KEPT, HighWaterMarks, accept, re
 from ingest.contract import headers as h
 from ingest.contract.codec import MAX_RECORD_BYTES, decode, encode
 from ingest.contract.identity import LATE, LIVE, FrameId, replay_lane
-from ingest.contract.records import Batch, Box, Fit, Inner, Region, Result
+from ingest.contract.records import Batch, Box, Detection, Fit, Inner, Region, Result
 from ingest.contract.topics import BATCHES, DEADLETTER, RESULTS
 from ingest.kafka.log import LogRecord, require_size
-from tests.engines.node.batches import PIPELINES, item, record
+from tests.engines.node.batches import PIPELINES, failure_of, item, record
 
 
 class TestMarks:
@@ -154,6 +154,15 @@ class TestJobs:
         (written,) = results(job, 0)
         assert decode(Result, written.value).lane == lane
         assert written.headers[h.LANE] == lane.encode()
+
+    def test_a_frame_whose_result_exceeds_the_record_size_limit_becomes_a_dead_letter(self) -> None:
+        job = accept(record([item(0), item(1)]), HighWaterMarks(), PIPELINES)
+        found = Detection(box=Box(0, 0, 9, 9), label="a" * MAX_RECORD_BYTES, class_id=0, score=0.9)
+        job.tasks[0].detections, job.tasks[1].detections = [found], []
+        letter, written = results(job, 5)
+        assert (letter.topic, failure_of(letter).error) == (DEADLETTER, "oversize")
+        assert [one.seq for one in decode(Batch, letter.value).items] == [0]
+        assert decode(Result, written.value).seq == 1
 
     @pytest.mark.parametrize("items", [1, 2])
     def test_dead_letters_of_a_batch_near_the_record_size_limit_stay_within_the_limit(self, items: int) -> None:
