@@ -372,6 +372,8 @@ class LiveModels:
         If a larger batch size fails, the model keeps serving batches of one image.
         """
         for serving in [each for each in self._serving.values() if not each.model.is_warm]:
+            if serving.replaced:  # during the warm-up of an earlier model, so that it may be closed
+                continue
             serving.in_use += 1
             try:
                 await self._in_thread(serving.model.finish_warm_up)

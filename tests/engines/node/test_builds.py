@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine
 from engines.backends.tensorrt.builder import BuildControl, BuildProgress
 from engines.backends.tensorrt.engine import SLOTS, TensorRtEngine
 from engines.backends.tensorrt.plans import PlanCache
 from engines.engine import Engine
-from engines.exceptions import BuildCancelled, ModelLoadFailed
+from engines.exceptions import BuildCancelled, EngineStateError, ModelLoadFailed
 from engines.metrics import NodeMetrics
 from engines.node.pipelines import RETRY_S, LiveModels
 from engines.node.serving import SecondModel, ServedModel
@@ -114,6 +115,31 @@ async def test_a_stand_in_model_on_the_cpu_serves_until_the_tensorrt_plan_is_bui
     assert isinstance(await bench.engine(), TensorRtEngine)
     await bench.live.update()
     assert (len(bench.stand_ins), bench.rig.trt.builds) == (1, 1)
+
+
+async def test_the_warm_up_of_a_stand_in_ends_when_its_plan_is_built_meanwhile(
+    bench: BuildBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await configured(bench.live, [CARS, PEOPLE])
+    await bench.begun()
+    first, second = bench.stand_ins
+    warming, may_warm = threading.Event(), threading.Event()
+
+    def finish_warm_up() -> None:
+        warming.set()
+        assert may_warm.wait(60)
+
+    monkeypatch.setattr(first, "finish_warm_up", finish_warm_up)
+    with capture_logs() as logs:
+        finishing = asyncio.create_task(bench.live._finish_warm_ups())
+        assert await asyncio.to_thread(warming.wait, 60)
+        bench.may_build.set()
+        await bench.until(lambda: bench.metric("stand_ins") == 0)
+        may_warm.set()
+        await finishing
+    assert not [line for line in logs if line["event"] == "batches_of_one_image_only"]
+    with pytest.raises(EngineStateError):
+        _ = second.model
 
 
 async def test_a_second_model_also_has_a_stand_in_and_its_plan_is_built_after_that_of_the_first_model(
