@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -143,8 +143,7 @@ async def take_over_frames(
     """
     for group in (PREPARE_LIVE, PREPARE_LATE):
         await require_no_members(log, group, "", "nodes with --fused prepare frames: stop `sightline prepare`")
-    lanes = sorted({batches_of(tp) for tp in tps if tp.topic in (FRAMES, FRAMES_LATE)})
-    ends = {lane: (await log.settled_ends(lane.topic, [lane.partition]))[lane.partition] for lane in lanes}
+    ends = await _ends_of(log, {batches_of(tp) for tp in tps if tp.topic in (FRAMES, FRAMES_LATE)})
 
     def make(tp: TopicPartition, writer: Writer, marks: HighWaterMarks, start: StartPosition) -> OwnedPartition:
         if tp.topic not in (FRAMES, FRAMES_LATE):
@@ -152,6 +151,16 @@ async def take_over_frames(
         return OwnedFrames(tp, writer, marks, start, processor(tp), ends[batches_of(tp)])
 
     return await take_over(log, tps, clock, make)
+
+
+async def _ends_of(log: Log, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """Return the end of each topic partition, with one request for each topic."""
+    ends = {}
+    for topic in sorted({tp.topic for tp in tps}):
+        partitions = sorted(tp.partition for tp in tps if tp.topic == topic)
+        for partition, end in (await log.settled_ends(topic, partitions)).items():
+            ends[TopicPartition(topic, partition)] = end
+    return ends
 
 
 class FramePreparation:
@@ -177,7 +186,8 @@ class FramePreparation:
             owned, batches = self._owned.get(tp), self._owned.get(batches_of(tp))
             if not isinstance(owned, OwnedFrames) or batches is None or batches.in_flight:
                 continue  # released during an earlier await, or not drained yet
-            if await self._intake.position(batches.tp) >= owned.batches_end and tp in self._undrained:
+            drained = await self._intake.position(batches.tp) >= owned.batches_end
+            if drained and self._owned.get(tp) is owned:  # else released, or taken over again, during this await
                 self._undrained.discard(tp)
                 self._intake.begin(tp, owned.start.offset)
 

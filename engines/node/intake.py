@@ -117,6 +117,14 @@ class BatchIntake:
             **({"partition_assignment_strategy": (RangePartitionAssignor,)} if fused else {}),
         )
 
+    @property
+    def spread_topics(self) -> tuple[str, ...]:
+        """Topics whose partitions may all go to different nodes.
+
+        Of a fused node, this is one topic, because a node gets the partitions of the same number of all topics.
+        """
+        return self.topics[:1] if FRAMES in self.topics else self.topics
+
     async def start(self, listener: ConsumerRebalanceListener) -> None:
         """Join the consumer group. Raise LogUnavailable; HostConflict if the group has nodes of the other kind."""
         self._consumer.subscribe([self._settings.topic(t) for t in self.topics], listener=listener)

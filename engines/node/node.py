@@ -359,6 +359,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _on_written(self, tp: TopicPartition, task: asyncio.Task[None]) -> None:
         self._writing.pop(batches_of(tp), None)
+        if tp in self._owned:  # the last in turn, so that the topics of a lane, which share a writer, take turns
+            self._owned[tp] = self._owned.pop(tp)
         error = None if task.cancelled() else task.exception()
         if tp not in self._owned and isinstance(error, Fenced | LogUnavailable):
             # The partition was revoked meanwhile: the next owner has fenced this writer, and reads the batches again.

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from engines.metrics import NodeMetrics
 from engines.node.fused import OwnedFrames, take_over_frames
+from engines.node.jobs import HighWaterMarks
 from engines.node.node import Node
 from engines.node.pipelines import LiveModels
 from engines.node.takeover import OwnedPartition, take_over
@@ -29,6 +30,7 @@ from ingest.exceptions import Fenced, HostConflict, LogUnavailable
 from ingest.kafka import membership
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.position import StartPosition
 from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
 from ingest.site.topic.view import Config
@@ -229,6 +231,30 @@ async def test_an_engine_node_fences_a_fused_node_and_the_other_way_round(rig: F
         for owned in opened:
             with pytest.raises(Fenced):
                 await owned._writer.write([], ENGINES, {owned.tp: 1})
+
+
+async def test_the_topics_of_a_lane_write_in_turns_while_both_always_have_results(rig: Fixture) -> None:
+    written: list[str] = []
+    stop, lane = asyncio.Event(), [TopicPartition(topic, 1) for topic in (FRAMES, BATCHES)]
+
+    class AlwaysDue(OwnedPartition):
+        def due(self, now_s: float, patience_s: float) -> float | None:
+            return None if stop.is_set() else now_s
+
+        async def write(self, now_ns: Callable[[], int]) -> int:
+            written.append(self.tp.topic)
+            if len(written) == 4:
+                stop.set()
+            return 0
+
+    async def always_due(log: Log, tps: Sequence[TopicPartition]) -> list[OwnedPartition]:
+        return [
+            AlwaysDue(tp, await log.writer(str(tp)), HighWaterMarks(), StartPosition(0)) for tp in sorted(tps)[::-1]
+        ]
+
+    async with rig.node(always_due, [tp.topic for tp in lane]):
+        await asyncio.wait_for(stop.wait(), 60)
+    assert written == [FRAMES, BATCHES, FRAMES, BATCHES]
 
 
 async def test_a_replayed_dead_letter_of_a_failed_frame_is_classified_from_batches(rig: Fixture) -> None:

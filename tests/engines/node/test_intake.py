@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
+
 import pytest
 from aiokafka import TopicPartition as KafkaPartition
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Gauge
 
 from engines.node.intake import (
     LATE_SHARE,
@@ -19,8 +23,9 @@ from engines.node.intake import (
 from engines.node.jobs import HighWaterMarks
 from engines.node.scheduler import Scheduler
 from engines.node.takeover import OwnedPartition
-from ingest.contract.topics import BATCHES
+from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from ingest.kafka.log import TopicPartition
+from ingest.kafka.membership import MemberGuard
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.position import StartPosition
 from ingest.kafka.settings import KafkaSettings
@@ -120,3 +125,28 @@ async def test_jobs_of_a_loading_model_pause_their_partition_and_do_not_count_as
     scheduler.drop(ONE)
     intake.throttle(owned, scheduler)
     assert not consumer.stopped
+
+
+@pytest.mark.parametrize(("fused", "idle"), [(True, 0), (False, 1)])
+async def test_a_spare_fused_node_is_not_idle_although_the_other_node_has_partitions_of_four_topics(
+    fused: bool, idle: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.node.intake.kafka.consumer", lambda *_, **__: FakeConsumer())
+    asked = asyncio.Event()
+
+    class Group:
+        async def partitions(self) -> Mapping[str, int]:
+            return dict.fromkeys((FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE), 1)
+
+        async def members(self, _: str) -> Sequence[tuple[str, int]]:
+            if gauge_is_set.is_set():
+                asked.set()
+            gauge_is_set.set()
+            return [("other", 4), ("spare", 0)]
+
+    gauge, gauge_is_set = Gauge("idle", "", registry=CollectorRegistry()), asyncio.Event()
+    topics = BatchIntake(KafkaSettings(), "spare", 1, 6000, fused=fused).spread_topics
+    guard = MemberGuard(Group(), "engines", topics, "spare", gauge, check_s=0.0)
+    async with guard.watching(asyncio.Event()):
+        await asyncio.wait_for(asked.wait(), 60)
+    assert gauge._value.get() == idle
