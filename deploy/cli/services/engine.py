@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,9 +22,13 @@ from ingest.site import PipelineConfig
 
 if TYPE_CHECKING:
     from engines.engine import Engine
+    from engines.metrics import NodeMetrics
+    from engines.node.pipelines import LiveModels
     from engines.node.serving import RepositorySource
+    from engines.node.shadow import ShadowRunner
     from engines.node.takeover import OwnedPartition
     from engines.repository.manifest import Model
+    from ingest.kafka.kafkalog import KafkaLog
     from ingest.kafka.log import Log, TopicPartition
     from ingest.site.topic.view import Config
 
@@ -68,81 +72,111 @@ def engine(
         return
     if models is None:
         raise typer.BadParameter("expected the folder of the model repository", param_hint="--models")
-    repository = models
     service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)
     count = instances or os.cpu_count() or 1
-    session_ms = round(session_timeout * 1000)
-    raise typer.Exit(service.run(lambda stop: _serve(service, stop, repository, backend, count, session_ms, fused)))
+    options = _NodeOptions(models, backend, count, round(session_timeout * 1000), fused)
+    raise typer.Exit(service.run(lambda stop: _serve(service, stop, options)))
 
 
-async def _serve(
-    service: Service,
-    stop: asyncio.Event,
-    models: Path,
-    backend: str,
-    instances: int,
-    session_timeout_ms: int,
-    fused: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _NodeOptions:
+    """Options of a node. ``models`` is the folder of the model repository."""
+
+    models: Path
+    backend: str
+    instances: int
+    session_timeout_ms: int
+    fused: bool
+
+
+async def _serve(service: Service, stop: asyncio.Event, options: _NodeOptions) -> None:
+    """Load the models of the configured pipelines, then run a node until ``stop`` is set."""
     from engines.gpuuse import export_gpu_use
     from engines.metrics import NodeMetrics
-    from engines.node.intake import BatchIntake
-    from engines.node.node import Node
     from engines.node.pipelines import LiveModels
     from engines.node.shadow import ShadowRunner
+
+    require_usable(options.backend)
+    async with service.open_log() as log, contextlib.AsyncExitStack() as stack:
+        metrics = NodeMetrics(service.registry)
+        export_gpu_use(service.registry)
+        live = LiveModels(_source(options, options.instances), metrics, SystemClock().monotonic)
+        stack.push_async_callback(live.close)
+        shadow = ShadowRunner(_source(options, 1), log.produce, metrics)
+        stack.push_async_callback(shadow.close)
+
+        config = await service.read_config(log)
+        parts = _ConfiguredParts(live, shadow, PrepareHost(config) if options.fused else None)
+        parts.configure(config)
+        try:
+            await live.update()
+        except ConfigError:
+            if not live.names:  # one pipeline that cannot be served does not keep the node from the others
+                raise
+        beside = (
+            service.follow_config(config, parts.configure),
+            live.run(PROMOTIONS_S),
+            shadow.run(PROMOTIONS_S),
+        )
+        async with _running_beside(beside, stop):
+            await _run_node(service, stop, options, log, metrics, parts)
+
+
+async def _run_node(
+    service: Service,
+    stop: asyncio.Event,
+    options: _NodeOptions,
+    log: KafkaLog,
+    metrics: NodeMetrics,
+    parts: _ConfiguredParts,
+) -> None:
+    """Join the consumer group, and classify until ``stop`` is set."""
+    from engines.node.intake import BatchIntake
+    from engines.node.node import Node
     from engines.node.takeover import take_over
     from ingest.contract.groups import ENGINES, FUSED_CLIENT
     from ingest.kafka.kafkalog import KafkaLog
     from ingest.kafka.membership import MemberGuard
     from ingest.runtime.heartbeat import instance_name
 
-    require_usable(backend)
-    async with service.open_log() as log, contextlib.AsyncExitStack() as stack:
-        metrics = NodeMetrics(service.registry)
-        export_gpu_use(service.registry)
-        live = LiveModels(_source(models, backend, instances), metrics, SystemClock().monotonic)
-        stack.push_async_callback(live.close)
-        shadow = ShadowRunner(_source(models, backend, 1), log.produce, metrics)
-        stack.push_async_callback(shadow.close)
+    async def refresh() -> None:
+        with contextlib.suppress(ConfigError):
+            parts.configure(await service.read_config(log))
 
-        config = await service.read_config(log)
-        host = PrepareHost(config) if fused else None
+    client_id = f"{FUSED_CLIENT if options.fused else 'engine-'}{instance_name()}"
+    intake = BatchIntake(
+        service.settings, client_id, options.instances, options.session_timeout_ms, fused=options.fused
+    )
+    node = Node(
+        KafkaLog(service.settings, client_id),
+        intake,
+        parts.live,
+        concurrency=max(parts.live.slot_count, options.instances + 1),
+        metrics=metrics,
+        refresh=refresh,
+        shadow=parts.shadow,
+        take_over=parts.prepare.take_over if parts.prepare else take_over,
+    )
+    service.health.ready_when(node.unready_reason)
+    async with MemberGuard(log, ENGINES, intake.topics, client_id, metrics.idle_member).watching(stop):
+        await node.run(stop)
 
-        def want(config: Config) -> None:
-            if host:
-                host.configure(config)
-            pipelines = list(config.of(PipelineConfig))
-            live.want(pipelines)
-            shadow.want(pipelines)
 
-        want(config)
-        try:
-            await live.update()
-        except ConfigError:
-            if not live.names:  # one pipeline that cannot be served does not keep the node from the others
-                raise
+@dataclass(frozen=True, slots=True)
+class _ConfiguredParts:
+    """The parts of a node that follow the configuration. ``prepare`` is None without --fused."""
 
-        async def refresh() -> None:
-            with contextlib.suppress(ConfigError):
-                want(await service.read_config(log))
+    live: LiveModels
+    shadow: ShadowRunner
+    prepare: PrepareHost | None
 
-        client_id = f"{FUSED_CLIENT if fused else 'engine-'}{instance_name()}"
-        intake = BatchIntake(service.settings, client_id, instances, session_timeout_ms, fused=fused)
-        guard = MemberGuard(log, ENGINES, intake.topics, client_id, metrics.idle_member)
-        node = Node(
-            KafkaLog(service.settings, client_id),
-            intake,
-            live,
-            concurrency=max(live.slot_count, instances + 1),
-            metrics=metrics,
-            refresh=refresh,
-            shadow=shadow,
-            take_over=host.take_over if host else take_over,
-        )
-        service.health.ready_when(node.unready_reason)
-        beside = (service.follow_config(config, want), live.run(PROMOTIONS_S), shadow.run(PROMOTIONS_S))
-        async with guard.watching(stop), _running_beside(beside, stop):
-            await node.run(stop)
+    def configure(self, config: Config) -> None:
+        """Use other pipelines from now on. Raise ConfigError for a pipeline that cannot be served."""
+        if self.prepare:
+            self.prepare.configure(config)
+        pipelines = list(config.of(PipelineConfig))
+        self.live.want(pipelines)
+        self.shadow.want(pipelines)
 
 
 class PrepareHost:
@@ -193,15 +227,16 @@ async def _running_beside(work: Iterable[Coroutine[Any, Any, None]], stop: async
         raise failures[0]
 
 
-def _source(models: Path, backend: str, instances: int) -> RepositorySource:
-    """Return the source of a repository's models, on ``backend`` and on a CPU until a plan for a GPU is built."""
+def _source(options: _NodeOptions, instances: int) -> RepositorySource:
+    """Return the source of a repository's models, on the backend of the options, and on a CPU until a plan for a GPU
+    is built."""
     from engines import backends
     from engines.node.serving import RepositorySource
     from engines.repository.store import Repository
 
     return RepositorySource(
-        Repository(models),
-        lambda model: make_engine(model, backend, instances),
+        Repository(options.models),
+        lambda model: make_engine(model, options.backend, instances),
         lambda model: backends.make(backends.choose_cpu_here(model.manifest.precision).backend, instances),
     )
 
