@@ -158,7 +158,7 @@ async def _run_node(
         take_over=parts.prepare.take_over if parts.prepare else take_over,
     )
     service.health.ready_when(node.unready_reason)
-    async with MemberGuard(log, ENGINES, intake.topics, client_id, metrics.idle_member).watching(stop):
+    async with MemberGuard(log, ENGINES, intake.spread_topics, client_id, metrics.idle_member).watching(stop):
         await node.run(stop)
 
 
