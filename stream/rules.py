@@ -140,26 +140,25 @@ def validated(entry: ConfigEntry) -> ConfigEntry:
 def validated_site(site: Site, file: Path) -> Site:
     """Return a site whose rules are converted to the models of their plug-ins.
 
-    Raise ConfigError for a rule that has wrong settings, for a rule that refers to an entry that the site does not
-    have, and for a rule whose camera lacks a setting that the rule needs.
+    Raise ConfigError for a rule that has wrong settings, for a rule or measure that refers to an entry that the site
+    does not have, and for a rule whose camera lacks a setting that the rule needs.
     """
     rules = [parse_rule(rule.model_dump(), str(file), f"rules.{n}") for n, rule in enumerate(site.rules)]
     keys = {entry.key for entry in site.entries()}
     cameras = {camera.name: camera for camera in site.cameras}
-    for n, rule in enumerate(rules):
-        for kind in rule.REFERS_TO:
-            name = getattr(rule, kind)
+    referring: list[tuple[str, ConfigEntry, tuple[str, ...]]] = []
+    referring += [(f"rules.{n}", rule, rule.REFERS_TO) for n, rule in enumerate(rules)]
+    referring += [(f"measures.{n}", measure, ("camera", "pipeline")) for n, measure in enumerate(site.measures)]
+    for path, entry, kinds in referring:
+        for kind in kinds:
+            name = getattr(entry, kind)
             if f"{kind}/{name}" not in keys:
-                raise ConfigError(str(file), f"rules.{n}.{kind}", name, f"the name of a {kind} in this file")
+                raise ConfigError(str(file), f"{path}.{kind}", name, f"the name of a {kind} in this file")
+    for n, rule in enumerate(rules):
         for setting in rule.CAMERA_NEEDS:
             name = rule.camera  # type: ignore[attr-defined]
             if not getattr(cameras[name], setting):
                 raise ConfigError(str(file), f"rules.{n}.camera", name, f"a camera with the setting {setting}")
-    for n, measure in enumerate(site.measures):
-        for kind in ("camera", "pipeline"):
-            name = getattr(measure, kind)
-            if f"{kind}/{name}" not in keys:
-                raise ConfigError(str(file), f"measures.{n}.{kind}", name, f"the name of a {kind} in this file")
     return site.model_copy(update={"rules": tuple(rules)})
 
 
