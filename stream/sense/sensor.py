@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
 
@@ -93,6 +94,17 @@ class SensorCounts(NamedTuple):
     set_back: Mapping[str, int]
 
 
+@dataclass
+class RuleWindows:
+    """State of one rule for one sensor: its windows, the rule's own state, and the last event."""
+
+    rule: SensorRule
+    windows: TumblingWindows
+    state: WindowWatch
+    reported_ns: int | None = None
+    """Beginning of the last window that caused an event, in Unix ns."""
+
+
 class SensorWatch:
     """State of one sensor. ``config`` is None for a sensor that the site does not have."""
 
@@ -102,7 +114,6 @@ class SensorWatch:
         self._site = config.site if config else ""
         self._cleaner = Cleaner(config)
         self._latest: tuple[int, float] | None = None
-        self._reported: dict[str, int] = {}
         self._wait_s = config.max_delay_s if config else 0.0
         self._watches = [self._new(rule) for rule in rules]
 
@@ -113,24 +124,23 @@ class SensorWatch:
         self._wait_s = config.max_delay_s if config else 0.0
         self._cleaner.use(config)
         self._watches = [
-            next((watch for watch in before if watch[0].same_as(rule)), None) or self._new(rule) for rule in rules
+            next((watch for watch in before if watch.rule.same_as(rule)), None) or self._new(rule) for rule in rules
         ]
 
-    def _new(self, rule: SensorRule) -> tuple[SensorRule, TumblingWindows, WindowWatch]:
-        self._reported.pop(rule.name, None)
-        return rule, TumblingWindows(rule.window_s), rule.watch(self._sensor, self._config)
+    def _new(self, rule: SensorRule) -> RuleWindows:
+        return RuleWindows(rule, TumblingWindows(rule.window_s), rule.watch(self._sensor, self._config))
 
     def take_counts(self) -> SensorCounts:
         """Return the counts since the last call."""
         counts = SensorCounts(
             self._cleaner.dropped,
-            {rule.name: windows.late for rule, windows, _ in self._watches if windows.late},
-            {rule.name: windows.set_back for rule, windows, _ in self._watches if windows.set_back},
+            {watch.rule.name: watch.windows.late for watch in self._watches if watch.windows.late},
+            {watch.rule.name: watch.windows.set_back for watch in self._watches if watch.windows.set_back},
         )
         if any(counts):
             self._cleaner.dropped = Counter()
-            for _, windows, _ in self._watches:
-                windows.late = windows.set_back = 0
+            for watch in self._watches:
+                watch.windows.late = watch.windows.set_back = 0
         return counts
 
     def step(self, readings: Readings, written_ms: int, now_s: float) -> list[Event]:
@@ -145,17 +155,17 @@ class SensorWatch:
         if kept.values:
             self._latest = kept.times_ns[-1], now_s
         events: list[Event] = []
-        for rule, windows, watch in self._watches:
+        for watch in self._watches:
             if restarted:
-                windows.begin_epoch()
-            events += self._events(rule, watch, windows.add(kept))
+                watch.windows.begin_epoch()
+            events += self._events(watch, watch.windows.add(kept))
         return events
 
     @property
     def deadline(self) -> float | None:
         """Monotonic time in seconds at which a window must be evaluated although no reading has closed it; None if no
         window waits."""
-        pending_ns = [due for _, windows, _ in self._watches if (due := windows.pending_ns) is not None]
+        pending_ns = [due for watch in self._watches if (due := watch.windows.pending_ns) is not None]
         if self._latest is None or not pending_ns:
             return None
         latest_ns, arrived_s = self._latest
@@ -173,22 +183,24 @@ class SensorWatch:
         latest_ns, arrived_s = self._latest
         # rounded up, so that the window is due at the deadline and not just after it
         sensor_ns = latest_ns + math.ceil(max(now_s - arrived_s - self._wait_s, 0.0) * 1e9 + _TICK_NS)
-        return [
-            event
-            for rule, windows, watch in self._watches
-            for event in self._events(rule, watch, windows.due(sensor_ns))
-        ]
+        return [event for watch in self._watches for event in self._events(watch, watch.windows.due(sensor_ns))]
 
-    def _events(self, rule: SensorRule, watch: WindowWatch, windows: Iterable[ReadingWindow]) -> list[Event]:
+    def _events(self, watch: RuleWindows, closed: Iterable[ReadingWindow]) -> list[Event]:
         """Return the events that a rule emits for windows.
 
-        A window causes at most one event, even if the window was evaluated before it had all its readings.
+        A window causes at most one event, even if the window was evaluated before it had all its readings. Outside of
+        its hours, a rule begins anew with each window, so that it reports a condition that still holds when the hours
+        begin.
         """
+        rule, name = watch.rule, self._sensor
         events = []
-        for window in windows:
-            happening = watch.step(window) if window.count >= rule.min_readings else None
-            if happening and rule.in_force(window.start_ns) and self._reported.get(rule.name) != window.start_ns:
-                cause, name = (window.start_ns,), self._sensor
+        for window in closed:
+            if not rule.in_force(window.start_ns):
+                watch.state = rule.watch(name, self._config)
+                continue
+            happening = watch.state.step(window) if window.count >= rule.min_readings else None
+            if happening and watch.reported_ns != window.start_ns:
+                cause = (window.start_ns,)
                 events.append(make_event(rule, happening, name, cause, window.start_ns, site=self._site, sensor=name))
-                self._reported[rule.name] = window.start_ns
+                watch.reported_ns = window.start_ns
         return events
