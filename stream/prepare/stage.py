@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -32,16 +33,17 @@ MAX_WAITING_BATCHES = 512
 """Maximum number of batches per partition that wait for the engines: at most 3 GiB of the 4 GiB that the topic
 retains per partition. An engine node needs minutes to process this number of batches."""
 STALE = "stale"
+"""Ledger reason for a frame that is too old for its pipeline."""
 STILL = "still"
+"""Ledger reason for a frame without motion."""
 UNKNOWN_MOTION = "unknown_motion"
 """Ledger reason for a frame that a pipeline without a model cannot use, because the agent sent no moving boxes. The
 agent sends no boxes if ``gate.motion`` is off."""
 NOBODY = "unrouted"
-"""Ledger reason for a frame that no pipeline wants. ``STALE`` is the reason for a frame that is too old for its
-pipeline, ``STILL`` the reason for a frame without motion."""
+"""Ledger reason for a frame that no pipeline wants."""
 
 _Wanted = tuple[DenoiseKind, float, tuple[Step, ...]]
-"""Kind and time budget of the denoiser, and the steps after it."""
+"""Kind of the denoiser, its time budget in ms, and the steps after it."""
 _LANES = {LIVE: (PREPARE_LIVE, FRAMES, BATCHES), LATE: (PREPARE_LATE, FRAMES_LATE, BATCHES_LATE)}
 
 
@@ -146,7 +148,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         if not config.has_model:
             return BatchEntry.of(plan, _moving(frame, names, seen))
         found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
-        image = self._improved(frame, (config.denoise, config.denoise_budget_ms, config.steps), clean)
+        image = self._improved(frame, _wanted(config), clean)
         carried = image is None and _is_worth_carrying(frame, config, found)
         pictures = () if carried else tuple(_pictures(frame, image, config.colour, found))
         encoded = frame.frame.image if carried or (config.then and _has_room(frame, pictures)) else b""
@@ -187,6 +189,13 @@ def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
     if image is None and frame.frame.encoding == "jpeg":
         return frame.image(REDUCTION)
     return (frame.image() if image is None else image)[::REDUCTION, ::REDUCTION]
+
+
+def _wanted(config: PipelineConfig) -> _Wanted:
+    """Return the filter and steps of a pipeline. Only ``auto`` has a time budget, so that pipelines with another kind
+    share one filter whatever their budgets are."""
+    budget_ms = config.denoise_budget_ms if config.denoise == "auto" else math.inf
+    return config.denoise, budget_ms, config.steps
 
 
 def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:

@@ -17,6 +17,7 @@ from ingest.contract.records import Batch, Box, Heartbeat, WithheldInterval
 from ingest.contract.topics import BATCHES_LATE, FRAMES
 from ingest.site import PipelineConfig
 from ingest.site.topic.view import Config
+from stream.prepare.denoise import TemporalDenoiser
 from stream.prepare.stage import PrepareStage
 from stream.runner.memory import MemoryRunner
 from stream.runner.processor import Configurable
@@ -345,6 +346,22 @@ async def test_each_noisy_camera_is_denoised_separately() -> None:
     assert [b.pixels for _, b in found if b.pipeline == "also"] == [
         b.pixels for _, b in found if b.pipeline == "auto"
     ]
+
+
+async def test_pipelines_with_one_filter_over_time_and_different_budgets_filter_a_frame_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def watched(self: TemporalDenoiser, image: np.ndarray) -> np.ndarray:
+        calls.append(self)
+        return real(self, image)
+
+    calls: list[TemporalDenoiser] = []
+    real = TemporalDenoiser.denoise
+    monkeypatch.setattr(TemporalDenoiser, "denoise", watched)
+    bench = PrepareBench.of(*(pipeline(f"p{ms}", denoise="temporal", denoise_budget_ms=ms) for ms in (10, 20)))
+    await bench.give(frame(0))
+    assert len(await bench.batches()) == 2
+    assert len(calls) == 1
 
 
 async def test_a_changed_pipeline_takes_effect_between_two_batches() -> None:
