@@ -5,7 +5,6 @@ With persons and a door, this is tailgating; with vehicles, it is a short headwa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -29,19 +28,28 @@ class TailgatingRule(CrossingRule):
 
 
 class TailgatingWatch(CrossingWatch[TailgatingRule]):
-    """State of the rule: the last crossing in each direction."""
+    """State of the rule: the time and track of the last crossing in each direction."""
 
     def __init__(self, rule: TailgatingRule, width: int, height: int) -> None:
         super().__init__(rule, width, height)
-        self._last_ns: dict[str, float] = {}
+        self._last: dict[str, tuple[int, str]] = {}
 
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
-        """Return the happening of a crossing that follows the previous one too closely."""
-        headway_s = (crossing.at_ns - self._last_ns.get(crossing.direction, -math.inf)) / 1e9
-        self._last_ns[crossing.direction] = crossing.at_ns
-        if headway_s < self.rule.within_s and not crossing.quiet:
+        """Return the happening of a crossing that follows the crossing of another object too closely.
+
+        A crossing that has waited may be the earlier one of the two.
+        """
+        name, direction = crossing.track.name, crossing.direction
+        last_ns, last_track = self._last.get(direction, (None, ""))
+        if last_ns is None or crossing.at_ns >= last_ns:
+            self._last[direction] = crossing.at_ns, name
+        if last_ns is None or last_track == name or crossing.quiet:
+            return
+        headway_s = abs(crossing.at_ns - last_ns) / 1e9
+        if headway_s < self.rule.within_s:
+            order = "after" if crossing.at_ns >= last_ns else "before"
             yield SceneHappening(
                 track=crossing.track,
-                summary=f"{crossing.track.label} crossed {self.rule.name} {headway_s:.1f} s after another object",
-                details={"headway_s": round(headway_s, 3), "direction": crossing.direction},
+                summary=f"{crossing.track.label} crossed {self.rule.name} {headway_s:.1f} s {order} another object",
+                details={"headway_s": round(headway_s, 3), "direction": direction},
             )

@@ -54,9 +54,11 @@ class TurningWatch(RuleWatch[TurningRule]):
             if track.at_rest:
                 continue
             crossed = [
-                name for name, line in self._lines.items() if line.step(track.name, track.box.centre, scene.at_ns)
+                (line.passed_ns(track.name), name)
+                for name, line in self._lines.items()
+                if line.step(track.name, track.box.centre, scene.at_ns)
             ]
-            for destination in crossed:
+            for _, destination in sorted(crossed):
                 origin = self._origins.pop(track.name, None)
                 if origin is None:
                     self._origins[track.name] = destination
@@ -67,6 +69,10 @@ class TurningWatch(RuleWatch[TurningRule]):
                         details={"origin": origin, "destination": destination},
                     )
                     break
+
+    def settle(self, subject: str) -> None:
+        """Note that the movement of a track has been reported, so that the next movement begins with another line."""
+        self._origins.pop(subject, None)
 
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""

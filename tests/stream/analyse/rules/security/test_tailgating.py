@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stream.analyse.rules.security.tailgating import TailgatingRule
@@ -42,3 +44,27 @@ def test_an_object_that_crosses_during_the_cooldown_still_starts_the_tailgating_
     frames = [[*one, track(100.0 + 10 * (n - 9), 300.0, "z", "person")] for n, one in enumerate(pair(6))]
     found = play(quiet.watch(640, 360), frames)
     assert [one.track.name for _, one in found if one.track] == ["b", "z"]
+
+
+def test_an_object_that_steps_back_and_forth_does_not_follow_itself() -> None:
+    there_and_back = [290.0, 310.0, 330.0, 350.0, 330.0, 310.0, 290.0]
+    frames = [[track(x, 100.0, "a", "person")] for x in there_and_back * 3]
+    assert play(RULE.watch(640, 360), frames) == []
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_of_two_objects_that_cross_between_the_same_frames_the_second_one_is_reported(names: str) -> None:
+    places = {"a": 20.0, "b": 13.0}
+    frames = [[track(places[name] + 30 * n, 100.0, name, "person") for name in names] for n in range(20)]
+    ((_, one),) = play(RULE.watch(640, 360), frames)
+    assert one.track is not None
+    assert one.track.name == "b"
+    assert float(one.details["headway_s"]) > 0.0
+
+
+def test_a_crossing_that_waited_for_its_label_has_its_own_time() -> None:
+    rule = RULE.model_copy(update={"labels": ("person",)})
+    frames = [[replace(a, label="dog" if n < 35 else "person"), b] for n, (a, b) in enumerate(pair(6))]
+    ((_, one),) = play(rule.watch(640, 360), frames)
+    assert one.details["headway_s"] == pytest.approx(1.2, abs=0.01)
+    assert one.summary == "person crossed door 1.2 s before another object"

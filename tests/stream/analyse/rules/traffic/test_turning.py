@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from stream.analyse.rules.traffic.turning import TurningRule
-from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+from tests.stream.analyse.rules.scenes import SceneTrack, play, scene, track
 
 LINES: dict[str, Any] = {
     "west": ((0.3, 0.0), (0.3, 1.0)),
@@ -56,3 +56,18 @@ def test_a_turning_rule_with_a_line_between_equal_points_is_refused() -> None:
 def test_the_setting_only_of_a_turning_rule_must_name_lines_of_the_rule() -> None:
     with pytest.raises(ValidationError, match=r"expected only = pairs of line names .*, not up"):
         TurningRule(name="crossing", camera="c", pipeline="p", lines=LINES, only=(("up", "west"),))
+
+
+def test_after_a_restart_a_movement_that_is_already_written_does_not_become_an_origin() -> None:
+    state, east = RULE.watch(640, 360), way((320.0, 180.0), ARMS["east"])
+    frames, found = [*east, *way(ARMS["east"], (320.0, 180.0))], []
+    for n, tracks in enumerate(frames):  # the crossing of the line west was not read back
+        found += state.observe(scene(0.2 * n, *tracks), {"t"} if n == len(east) - 1 else ())
+    assert found == []
+
+
+def test_two_lines_between_the_same_frames_count_in_the_order_of_the_passes() -> None:
+    lines = {"near": ((0.55, 0.0), (0.55, 1.0)), "far": ((0.5, 0.0), (0.5, 1.0))}
+    rule = RULE.model_copy(update={"lines": lines})
+    found = play(rule.watch(640, 360), [[track(200.0 + 160 * n, 180.0)] for n in range(4)])
+    assert [one.details for _, one in found] == [{"origin": "far", "destination": "near"}]
