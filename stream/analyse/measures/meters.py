@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ingest.contract.records.measure import MinuteTally
@@ -108,7 +108,9 @@ class _Stay:
     since_ns: int
     seen_ns: int
     outside: int = 0
-    speeds_km_h: list[float] = field(default_factory=list)
+    speed_km_h: float = 0.0
+    """Sum of the speeds in single frames."""
+    speeds: int = 0
 
 
 class ZoneMeter(MeasureMeter):
@@ -141,7 +143,8 @@ class ZoneMeter(MeasureMeter):
                     stay = self._stays[track.name] = _Stay(track.label, scene.at_ns, scene.at_ns)
                     sums.add(f"{track.label}.entries")
                 if speed:
-                    stay.speeds_km_h.append(speed.km_h)
+                    stay.speed_km_h += speed.km_h
+                    stay.speeds += 1
             elif stay := self._stays.get(track.name):
                 stay.outside += 1
                 if stay.outside >= END_FRAMES:
@@ -153,7 +156,9 @@ class ZoneMeter(MeasureMeter):
         self.clock.sums.add("occupied_s", observed_s * self._present)
 
     def _is_inside(self, track: SceneTrack) -> bool:
-        return self._rule.applies_to(track) and self._watch.covers(track.box.centre)
+        """Return whether a track is in the polygon and measured. A low score does not end a stay."""
+        counted = replace(track, score=1.0) if track.name in self._stays else track
+        return self._rule.applies_to(counted) and self._watch.covers(track.box.centre)
 
     def _end(self, stay: _Stay) -> None:
         sums, dwell_s = self.clock.sums, (stay.seen_ns - stay.since_ns) / 1e9
@@ -161,8 +166,8 @@ class ZoneMeter(MeasureMeter):
         sums.add("dwell_s", dwell_s)
         sums.add("dwells")
         sums.sort_in("dwell_s", dwell_s, DWELL_S)
-        if stay.speeds_km_h:
-            mean = sum(stay.speeds_km_h) / len(stay.speeds_km_h)
+        if stay.speeds:
+            mean = stay.speed_km_h / stay.speeds
             sums.add("speed_km_h", mean)
             sums.add("speeds")
             sums.sort_in("speed_km_h", mean, SPEEDS_KM_H)
@@ -188,9 +193,9 @@ def values(tally: MinuteTally, config: MeasureConfig) -> dict[str, float]:
     found: dict[str, float] = {}
     for total, count in (("dwell_s", "dwells"), ("speed_km_h", "speeds"), ("headway_s", "headways")):
         for key in [key for key in sums if key.split(".")[0] == total]:
-            suffix = key[len(total) :]
-            number = sums.pop(count + suffix)
-            found[f"{key}.mean"] = round(sums.pop(key) / number, 3)
+            number = sums.pop(count + key[len(total) :], 0.0)
+            if number:  # a label may have the name of a sum
+                found[f"{key}.mean"] = round(sums.pop(key) / number, 3)
     occupied_s = sums.pop("occupied_s", None)
     if occupied_s is not None and tally.observed_s > 0.0:
         mean = found["occupancy.mean"] = round(occupied_s / tally.observed_s, 3)

@@ -58,7 +58,9 @@ class ClosedMinute:
 class MinuteClock:
     """The current minute of one measure by the camera's clock, and the share of it that was observed.
 
-    If the camera's clock is set back, the current minute goes on.
+    A scene of an earlier minute belongs to the current minute, because results may alternate between two clocks. Two
+    scenes in a row that are more than a minute before the current minute mean that the camera's clock was set back.
+    The second one closes the current minute and begins the clock's minute.
     """
 
     def __init__(self, measure: str) -> None:
@@ -83,7 +85,11 @@ class MinuteClock:
         self._last = scene
         if start_ns <= self._start_ns:
             self._pass(observed_s, elapsed)
-            return []
+            if max(scene.captured_ns, before_ns) >= self._start_ns - MINUTE_NS:
+                return []
+            closed = self.close(scene.frame)
+            self._start_ns = start_ns
+            return closed
         per_ns = observed_s / (scene.captured_ns - before_ns)
         self._pass(per_ns * max(self._start_ns + MINUTE_NS - before_ns, 0), elapsed)
         closed = self.close(scene.frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -88,6 +89,45 @@ def test_observed_share_leaves_out_gaps_and_counts_still_scenes() -> None:
     times = [(0.0, 0.0), (10.0, 0.2), (20.0, 10.0), (40.0, 0.2), (59.0, 0.2), (61.0, 0.2)]
     closed = [one for at_s, gap_s in times for one in meter.step(scene(at_s, gap_s=gap_s))]
     assert [one.tally.observed_s for one in closed] == [50.0]
+
+
+def test_low_score_in_a_few_frames_does_not_end_a_stay_in_a_zone() -> None:
+    meter = make_meter(ZONE, 640, 360)
+    for n in range(20):
+        meter.step(scene(n * STEP_S, track(320.0, 180.0, score=0.1 if 5 <= n < 12 else 0.9)))
+    (minute,) = meter.clock.close("last")
+    assert values(minute.tally, ZONE)["car.entries"] == 1.0
+    assert "car.exits" not in values(minute.tally, ZONE)
+
+
+def test_state_of_a_stay_does_not_grow_with_its_length() -> None:
+    meter = make_meter(ZONE, 640, 360)
+    sizes = []
+    for n in range(600):
+        meter.step(scene(n * STEP_S, track(320.0, 180.0, at_rest=True), gap_s=STEP_S, ground=GROUND))
+        sizes.append(len(pickle.dumps(meter)))
+    assert sizes[-1] <= sizes[99] + 200
+
+
+def test_label_with_the_name_of_a_sum_is_counted_like_any_other() -> None:
+    sums = {"dwell_s.entries": 2.0, "dwell_s": 6.0, "dwells": 2.0}
+    assert values(MinuteTally(sums=sums, observed_s=60.0), ZONE) == {"dwell_s.entries": 2.0, "dwell_s.mean": 3.0}
+
+
+def test_minute_closes_after_the_clock_of_the_camera_was_set_back() -> None:
+    meter = make_meter(LINE, 640, 360)
+    ahead, right = EPOCH_NS + 3600 * 10**9, EPOCH_NS
+    times = [ahead, ahead + 10**9, right, right + 10**9, right + 2 * 10**9, right + 61 * 10**9]
+    closed = [
+        one for n, captured_ns in enumerate(times) for one in meter.step(scene(float(n), captured_ns=captured_ns))
+    ]
+    assert [one.start_ns for one in closed] == [ahead, right]
+
+
+def test_results_that_alternate_between_two_clocks_do_not_close_a_minute_each_time() -> None:
+    meter = make_meter(LINE, 640, 360)
+    clocks = [EPOCH_NS + 3600 * 10**9, EPOCH_NS]
+    assert [one for n in range(20) for one in meter.step(scene(float(n), captured_ns=clocks[n % 2] + n))] == []
 
 
 @given(st.lists(st.floats(0.05, 90.0), min_size=1, max_size=40))
