@@ -8,15 +8,22 @@ from typing import ClassVar, Literal
 
 from ingest.site.entry import Seconds
 from stream.analyse.rule import AreaRule, RuleWatch, Scene, SceneHappening, SceneTrack
+from stream.analyse.tracking.tracker import LOST_S
 
 SAME_PLACE = 0.3
 """Minimum intersection over union of two boxes that are in the same place."""
+HIDDEN = 0.3
+"""Minimum share of a place that the box of another object covers, so that an object in the place may be hidden. The
+box of a neighbour overlaps a place by less."""
+MAX_PLACES = 200
+"""Maximum number of places of one rule. Above it, the place whose object was last seen first is dropped."""
 
 
 class RemovedRule(AreaRule):
     """Report once that an object that had stood still for ``rested_s`` has not been seen in its place for ``for_s``.
 
-    While the box of another object covers the place, the object may be hidden, and the time does not run.
+    While the box of another object covers the place, the object may be hidden, and the time does not run. The time
+    does not run in a gap without frames either. An object that goes outside of the rule's hours is not reported.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.object.removed"
@@ -35,16 +42,23 @@ class _Place:
     """An object that stands still, or stood still until it was last seen."""
 
     track: SceneTrack
-    frame: str
-    """Name of the frame in which the object began to stand still."""
+    occurrence: str
+    """Name of the frame in which the object began to stand still, and name of its track then."""
     since_ns: int
     seen_ns: int
     settled: bool = False
     """Whether the object has stood still for ``rested_s``."""
 
+    def has(self, track: SceneTrack) -> bool:
+        """Return whether a track is in the same place."""
+        return track.box.iou(self.track.box) >= SAME_PLACE
+
 
 class RemovedWatch(RuleWatch[RemovedRule]):
-    """State of the rule: the places where objects stand still, or stood still before they were no longer seen."""
+    """State of the rule: the places where objects stand still, or stood still before they were no longer seen.
+
+    A place outlives its track, so ``forget`` drops no place: see ``_is_gone`` and ``MAX_PLACES``.
+    """
 
     def __init__(self, rule: RemovedRule, width: int, height: int) -> None:
         super().__init__(rule, width, height)
@@ -52,40 +66,56 @@ class RemovedWatch(RuleWatch[RemovedRule]):
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Process the next scene and return the object that counts as removed now, if any."""
+        present = {track.name: track for track in scene.tracks}
+        unseen = []
+        for name, place in list(self._places.items()):
+            track = present.get(name)
+            if not (track and (track.at_rest or place.has(track))) and not self._renamed(name, place, scene):
+                unseen.append(name)
         for track in scene.tracks:
             if track.at_rest and self.rule.applies_to(track) and self.covers(track.box.centre):
-                place = self._places.setdefault(track.name, _Place(track, scene.frame, scene.at_ns, scene.at_ns))
+                occurrence = f"{scene.frame}-{track.name}"
+                place = self._places.setdefault(track.name, _Place(track, occurrence, scene.at_ns, scene.at_ns))
                 place.track = track
-        present = {track.name: track for track in scene.tracks}
-        for name, place in list(self._places.items()):
-            seen = present.get(name)
-            if seen and (seen.at_rest or seen.box.iou(place.track.box) >= SAME_PLACE):
-                place.seen_ns = scene.at_ns
-                place.settled |= scene.at_ns - place.since_ns >= self.rule.rested_s * 1e9
-            elif self._taken_over(name, place, scene):
-                place.seen_ns = scene.at_ns
-            elif not place.settled:
+        for place in [place for name, place in self._places.items() if name not in unseen]:
+            place.seen_ns = scene.at_ns
+            place.settled |= scene.at_ns - place.since_ns >= self.rule.rested_s * 1e9
+        while len(self._places) > MAX_PLACES:
+            del self._places[min(self._places, key=lambda name: self._places[name].seen_ns)]
+        gone = [name for name in unseen if name in self._places and self._is_gone(self._places[name], scene)]
+        for name in gone:
+            if not self._places[name].settled or not self.rule.in_force(scene.captured_ns):
                 del self._places[name]
-            elif scene.at_ns - place.seen_ns >= self.rule.for_s * 1e9 and not self.is_quiet(scene):
-                del self._places[name]
-                yield self._happening(place, scene)
+            elif not self.is_quiet(scene):
+                yield self._happening(self._places.pop(name), scene)
                 return
 
-    def _taken_over(self, name: str, place: _Place, scene: Scene) -> bool:
-        """Return whether another track covers the place of an object that is not seen.
+    def _renamed(self, name: str, place: _Place, scene: Scene) -> bool:
+        """Return whether the object of a place stands there under another track name, and note the new name.
 
-        A track of the same label that stands still in the place is the object itself under a new name.
+        That is a new track of the same label that stands still in the place.
         """
-        covering = [other for other in scene.tracks if other.name != name and other.box.shared(place.track.box) > 0.0]
-        for other in covering:
-            if other.label == place.track.label and other.at_rest and other.box.iou(place.track.box) >= SAME_PLACE:
+        for other in scene.tracks:
+            same = other.name not in self._places and other.label == place.track.label
+            if same and other.at_rest and place.has(other):
                 place.track = other
-        return bool(covering)
+                self._places[other.name] = self._places.pop(name)
+                return True
+        return False
+
+    def _is_gone(self, place: _Place, scene: Scene) -> bool:
+        """Return whether the object of a place has not been seen for ``for_s``, although it was not hidden."""
+        area = place.track.box.area
+        if place.settled and any(one.box.shared(place.track.box) >= HIDDEN * area for one in scene.tracks):
+            place.seen_ns = scene.at_ns
+        elif scene.gap_s > LOST_S:
+            place.seen_ns = min(place.seen_ns + round(scene.gap_s * 1e9), scene.at_ns)
+        return scene.at_ns - place.seen_ns >= self.rule.for_s * 1e9
 
     def _happening(self, place: _Place, scene: Scene) -> SceneHappening:
         gone_s = (scene.at_ns - place.seen_ns) / 1e9
         return SceneHappening(
-            occurrence=f"{place.frame}-{place.track.label}",
+            occurrence=place.occurrence,
             label=place.track.label,
             summary=f"{place.track.label} removed from {self.rule.name} {gone_s:.0f} s ago",
             details={"gone_s": round(gone_s, 3), "rested_s": round((place.seen_ns - place.since_ns) / 1e9, 3)},
