@@ -68,6 +68,11 @@ class LastingWatch(RuleWatch[R_co], Generic[R_co]):
         if subject in self._periods:
             self._periods[subject].reported = True
 
+    def is_reported(self, track: str) -> bool:
+        """Return whether the present period of a track has been reported."""
+        period = self._periods.get(track)
+        return period is not None and period.reported
+
     def forget(self, track: str) -> None:
         """Drop the period of a track that has ended."""
         super().forget(track)

@@ -23,15 +23,9 @@ def on_ground(track: SceneTrack, scene: Scene) -> GroundPoint | None:
     return scene.ground.at(track.foot, scene.at_ns) if scene.ground else None
 
 
-def in_heights(track: SceneTrack, scene: Scene) -> GroundPoint:
-    """Return the centre of a track's box in heights of the box.
-
-    A person is about as tall as any other, so this unit needs no ground plane, and is the same near and far from the
-    camera. Movements towards the camera and away from it are not seen.
-    """
-    x, y = track.box.centre
-    height = max(track.box.height, 1.0)
-    return GroundPoint(scene.at_ns, x / height, y / height, HEIGHT_ERROR)
+def in_picture(track: SceneTrack, scene: Scene) -> GroundPoint:
+    """Return the centre of a track's box, with pixels instead of metres."""
+    return GroundPoint(scene.at_ns, *track.box.centre, HEIGHT_ERROR * max(track.box.height, 1.0))
 
 
 class SpeedMeter:

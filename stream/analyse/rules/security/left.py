@@ -14,7 +14,8 @@ from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
 
 class LeftRule(AreaRule):
-    """Report an object once that has stood still for ``for_s`` without an owner nearby.
+    """Report an object once that has stood still for ``for_s`` without an owner nearby. It is reported again only
+    after it has moved.
 
     An owner is an object with one of the labels ``owners``. It is nearby while the distance between the feet of both
     is at most ``near`` heights of the owner.
@@ -41,9 +42,14 @@ class LeftWatch(LastingWatch[LeftRule]):
         return track.foot
 
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
-        """Return whether a track stands still inside the polygon, and no owner is nearby."""
+        """Return whether a track stands still inside the polygon, and no owner is nearby.
+
+        For a reported object, owners do not count, because each passer-by would otherwise cause another report.
+        """
         if not track.at_rest or track.label in self.rule.owners or not self.covers(self.place(track)):
             return False
+        if self.is_reported(track.name):
+            return True
         owners = (other for other in scene.tracks if other.label in self.rule.owners)
         return not any(math.dist(other.foot, track.foot) <= self.rule.near * other.box.height for other in owners)
 

@@ -1,7 +1,8 @@
 """Rule ``running``, which reports that a person runs. Pure.
 
-The speed is measured in the person's own heights per second, so the rule needs no ground plane. A person of 1.75 m
-who walks at 1.4 m/s moves by 0.8 heights per second, one who runs at 3.5 m/s by 2.
+The speed is measured in the person's own heights per second, so the rule needs no ground plane. It is the speed of
+the box in pixels divided by the box's height, so a box that only grows does not move. A person of 1.75 m who walks at
+1.4 m/s moves by 0.8 heights per second, one who runs at 3.5 m/s by 2.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from ingest.site.entry import Seconds
 from stream.analyse.lasting import LastingWatch
-from stream.analyse.motion import SpeedMeter, in_heights
+from stream.analyse.motion import SpeedMeter, in_picture
 from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
 
@@ -40,7 +41,7 @@ class RunningWatch(LastingWatch[RunningRule]):
 
     def __init__(self, rule: RunningRule, width: int, height: int, for_s: float) -> None:
         super().__init__(rule, width, height, for_s)
-        self._meter = SpeedMeter(rule.window_s, in_heights)
+        self._meter = SpeedMeter(rule.window_s, in_picture)
         self._speeds: dict[str, float] = {}
 
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
@@ -48,8 +49,10 @@ class RunningWatch(LastingWatch[RunningRule]):
         speed = self._meter.step(track, scene)
         if speed is None:
             return False
-        self._speeds[track.name] = speed.m_s
-        return speed.m_s - speed.error_m_s > self.rule.above and self.covers(track.box.centre)
+        height_px = max(track.box.height, 1.0)
+        self._speeds[track.name] = speed.m_s / height_px
+        certain = (speed.m_s - speed.error_m_s) / height_px
+        return certain > self.rule.above and self.covers(track.box.centre)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
         """Return the happening of a track that has run for ``lasted_s`` seconds."""

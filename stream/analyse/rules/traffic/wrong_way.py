@@ -59,11 +59,16 @@ class WrongWayWatch(LastingWatch[WrongWayRule]):
         self._paths: dict[str, deque[tuple[int, Point]]] = {}
 
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
-        """Return whether a track inside the polygon moves the wrong way."""
+        """Return whether a track inside the polygon moves the wrong way, or has been reported.
+
+        The period of a reported track never ends, so an object that stops and goes on is not reported again.
+        """
         path = self._paths.setdefault(track.name, deque())
         path.append((scene.at_ns, track.box.centre))
         while scene.at_ns - path[0][0] > self._window_ns:
             path.popleft()
+        if self.is_reported(track.name):
+            return True
         (from_x, from_y), (x, y) = path[0][1], track.box.centre
         way = x - from_x, y - from_y
         if track.at_rest or math.hypot(*way) < self._least_px or not self.covers(track.box.centre):

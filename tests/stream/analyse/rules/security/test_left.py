@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ingest.site.hours import WeeklyHours
 from stream.analyse.rules.security.left import LeftRule
-from stream.analyse.rules.security.removed import RemovedRule
-from tests.stream.analyse.rules.scenes import play, track
+from stream.analyse.rules.security.removed import MAX_PLACES, RemovedRule
+from tests.stream.analyse.rules.scenes import play, scene, track
 
 LEFT = LeftRule(name="hall", camera="c", pipeline="p", for_s=4.0)
 REMOVED = RemovedRule(name="museum", camera="c", pipeline="p", rested_s=4.0, for_s=2.0, labels=("vase",))
@@ -31,6 +32,12 @@ def test_a_moving_suitcase_is_not_reported_as_left_behind() -> None:
     assert play(LEFT.watch(640, 360), [[track(100.0 + 5 * n, 200.0, "s", "suitcase")] for n in range(60)]) == []
 
 
+def test_a_suitcase_left_behind_is_not_reported_again_after_a_passer_by() -> None:
+    near = [track(330.0, 170.0, "p", "person", size=(30.0, 80.0))]
+    found = play(LEFT.watch(640, 360), [*[[CASE]] * 40, *[[CASE, *near]] * 10, *[[CASE]] * 40])
+    assert [at_s for at_s, _ in found] == [4.0]
+
+
 def test_an_object_that_disappears_from_its_place_is_reported_as_removed_once() -> None:
     found = play(REMOVED.watch(640, 360), [*[[VASE]] * 30, *[[]] * 30])
     assert [(at_s, one.summary) for at_s, one in found] == [(7.8, "vase removed from museum 2 s ago")]
@@ -50,3 +57,42 @@ def test_a_hidden_object_is_not_reported_as_removed_while_somebody_stands_in_fro
 def test_an_object_that_gets_another_track_name_is_not_reported_as_removed() -> None:
     other = track(302.0, 200.0, "w", "vase", at_rest=True)
     assert play(REMOVED.watch(640, 360), [*[[VASE]] * 30, *[[other]] * 60]) == []
+    assert len(play(REMOVED.watch(640, 360), [*[[VASE]] * 30, *[[other]] * 60, *[[]] * 60])) == 1
+
+
+def test_two_objects_that_disappear_together_are_two_incidents() -> None:
+    other = track(500.0, 200.0, "w", "vase", at_rest=True)
+    found = play(REMOVED.watch(640, 360), [*[[VASE, other]] * 30, *[[]] * 30])
+    assert len({one.occurrence for _, one in found}) == len(found) == 2
+
+
+def test_no_object_counts_as_removed_because_frames_are_missing() -> None:
+    state = REMOVED.watch(640, 360)
+    assert play(state, [[VASE]] * 30) == []
+    assert state.observe(scene(60.0, gap_s=54.0), ()) == []
+    renamed = track(300.0, 200.0, "w", "vase", at_rest=True)
+    assert state.observe(scene(60.2, renamed, gap_s=0.2), ()) == []
+    assert state.observe(scene(64.0, renamed, gap_s=0.2), ()) == []
+
+
+def test_a_neighbour_whose_box_overlaps_the_place_slightly_hides_nothing() -> None:
+    neighbour = track(334.0, 200.0, "n", "person")
+    assert len(play(REMOVED.watch(640, 360), [*[[VASE, neighbour]] * 30, *[[neighbour]] * 30])) == 1
+
+
+def test_an_object_that_is_not_detected_for_a_moment_counts_as_resting_all_the_time() -> None:
+    flicker = [*[[VASE]] * 15, [], *[[VASE]] * 10]
+    assert len(play(REMOVED.watch(640, 360), [*flicker, *[[]] * 30])) == 1
+
+
+def test_an_object_that_goes_outside_of_the_hours_is_not_reported_when_they_begin() -> None:
+    rule = REMOVED.model_copy(update={"hours": (WeeklyHours(start="08:01", end="09:00"),)})
+    assert play(rule.watch(640, 360), [*[[VASE]] * 30, *[[]] * 330]) == []
+
+
+def test_the_number_of_places_with_resting_objects_is_limited() -> None:
+    state = REMOVED.model_copy(update={"labels": ()}).watch(640, 360)
+    for n in range(MAX_PLACES + 50):
+        state.observe(scene(5.0 * n, track(300.0, 200.0, f"a{n}", f"label{n}", at_rest=True)), ())
+        state.observe(scene(5.0 * n + 4.5, track(300.0, 200.0, f"a{n}", f"label{n}", at_rest=True)), ())
+    assert len(state._places) == MAX_PLACES

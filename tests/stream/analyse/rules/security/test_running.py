@@ -33,3 +33,9 @@ def test_a_walking_person_is_not_reported_as_running(height: float) -> None:
 def test_a_jump_of_the_bounding_box_is_not_reported_as_running() -> None:
     frames = [*moving(0.0, 80.0, 15), *[[track(180.0, 200.0, "t", "person", size=(32.0, 80.0))]] * 15]
     assert play(RULE.watch(640, 360), frames, STEP_S) == []
+
+
+def test_a_person_who_walks_towards_the_camera_is_not_reported_as_running() -> None:
+    heights = [50.0 * 1.025**n for n in range(50)]
+    frames = [[track(560.0, 180.0, "t", "person", size=(0.4 * height, height))] for height in heights]
+    assert play(RULE.watch(640, 360), frames, STEP_S) == []

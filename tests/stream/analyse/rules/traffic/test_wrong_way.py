@@ -32,3 +32,10 @@ def test_a_bounding_box_that_jumps_back_once_is_not_reported_as_wrong_way() -> N
 def test_a_wrong_way_rule_needs_two_different_points() -> None:
     with pytest.raises(ValidationError, match="two different points as start and end"):
         RULE.model_validate({**RULE.model_dump(), "end": RULE.start})
+
+
+def test_an_object_that_goes_the_wrong_way_and_stops_and_goes_on_is_reported_once() -> None:
+    way = [
+        x for part in range(3) for x in [*range(600 - 150 * part, 450 - 150 * part, -10), *[450 - 150 * part] * 15]
+    ]
+    assert len(play(RULE.watch(640, 360), [[track(float(x), 180.0)] for x in way])) == 1
