@@ -59,7 +59,8 @@ class FaultsWatch(CrossingWatch[FaultsRule]):
         super().__init__(rule, width, height)
         self._products: deque[tuple[int, bool]] = deque()
         self._streak = 0
-        self._exceeded = False
+        self._reported = False
+        """Whether the present streak, or the present time with too many faults, has been reported."""
 
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
         """Judge the product that has crossed the line, and return the happening to report now, if any."""
@@ -68,9 +69,11 @@ class FaultsWatch(CrossingWatch[FaultsRule]):
         self._products.append((crossing.at_ns, faulty))
         while crossing.at_ns - self._products[0][0] > self.rule.within_s * 1e9:
             self._products.popleft()
-        exceeded = self._bound_exceeded()
-        begins, self._exceeded = exceeded and not self._exceeded, exceeded
-        if begins and not crossing.quiet:
+        exceeded = self._is_exceeded()
+        if exceeded is False:
+            self._reported = False
+        elif exceeded and not self._reported and not crossing.quiet:
+            self._reported = True
             count, bad = len(self._products), sum(fault for _, fault in self._products)
             found = f"{self._streak} faulty products in a row" if self.rule.streak else f"{bad} of {count} faulty"
             yield SceneHappening(
@@ -79,8 +82,16 @@ class FaultsWatch(CrossingWatch[FaultsRule]):
                 details={"streak": self._streak, "faulty": bad, "products": count, "share": round(bad / count, 4)},
             )
 
-    def _bound_exceeded(self) -> bool:
+    def settle(self, subject: str) -> None:
+        """Note that the present streak, or the present time with too many faults, has been reported."""
+        super().settle(subject)
+        self._reported = True
+
+    def _is_exceeded(self) -> bool | None:
+        """Return whether the bound is exceeded. Return None if the products so far are too few to tell."""
         if self.rule.streak is not None:
-            return self._streak >= self.rule.streak
+            return self._streak >= self.rule.streak or (None if self._streak else False)
         count, bad = len(self._products), sum(fault for _, fault in self._products)
-        return self.rule.share is not None and count >= self.rule.at_least and bad > self.rule.share * count
+        if self.rule.share is None or count < self.rule.at_least:
+            return None
+        return bad > self.rule.share * count

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from ingest.site.hours import WeeklyHours
 from stream.analyse.rules.products.faults import FaultsRule
-from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+from tests.stream.analyse.rules.scenes import SceneTrack, play, scene, track
 
 LINE: dict[str, Any] = {"name": "belt", "camera": "c", "pipeline": "p", "start": (0.5, 1.0), "end": (0.5, 0.0)}
 STREAK = FaultsRule(**LINE, faulty=("dent",), streak=3)
@@ -48,6 +50,25 @@ def test_the_fault_of_a_product_may_be_the_label_of_a_second_model() -> None:
     rule = FaultsRule(**LINE, faulty=("dent",), attribute="surface", streak=2)
     found = play(rule.watch(640, 360), belt(["dent", "dent"], "surface"))
     assert [one.track.name for _, one in found if one.track] == ["t1"]
+
+
+def test_a_high_share_is_not_reported_again_while_too_few_products_pass_to_compute_a_share() -> None:
+    rule = SHARE.model_copy(update={"within_s": 10.5})  # one product a second: 11 at most, 8 after a pause
+    state, pause = rule.watch(640, 360), [[]] * 20
+    assert len(play(state, [*belt(["dent"] * 15), *pause, *belt(["dent"] * 15)])) == 1
+
+
+def test_a_streak_that_began_outside_of_the_hours_is_reported_once_they_begin() -> None:
+    rule = STREAK.model_copy(update={"hours": (WeeklyHours(start="08:01", end="09:00"),)})
+    assert len(play(rule.watch(640, 360), belt(["dent"] * 65))) == 1
+
+
+def test_a_streak_that_is_already_written_is_not_reported_again_after_a_restart() -> None:
+    state = STREAK.watch(640, 360)
+    play(state, belt(["dent"] * 2))
+    state.observe(scene(10.0, track(410.0, 180.0, "t1", "dent")), {"t1"})
+    later = [[replace(one, name=f"later-{one.name}") for one in tracks] for tracks in belt(["dent"] * 4)]
+    assert play(state, later) == []
 
 
 @pytest.mark.parametrize("bounds", [{}, {"streak": 3, "share": 0.1}])
