@@ -53,11 +53,12 @@ class CountWatch(OccurrenceWatch[CountRule]):
     def holds(self, found: list[SceneTrack], *, reported: bool) -> bool:
         """Return whether the number of tracks is within the bound.
 
-        Once the occurrence is reported, the number may be outside of the bound by ``hysteresis``.
+        Once the occurrence is reported, the number may be outside of the bound by ``hysteresis``. An occurrence of at
+        least some objects always ends without any object, so that the next one is reported.
         """
         slack = self.rule.hysteresis if reported else 0
         if self.rule.at_least is not None:
-            return len(found) >= self.rule.at_least - slack
+            return len(found) >= max(self.rule.at_least - slack, 1)
         return self.rule.at_most is not None and len(found) <= self.rule.at_most + slack
 
     def happening(self, found: list[SceneTrack], scene: Scene, occurrence: str, lasted_s: float) -> SceneHappening:

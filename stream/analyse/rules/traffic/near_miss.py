@@ -57,6 +57,16 @@ class _Print(NamedTuple):
         return not (beside or apart)
 
 
+def _around(prints: deque[_Print]) -> _Print:
+    """Return the smallest rectangle around all places, with the time and heading of the last one."""
+    return prints[-1]._replace(
+        left=min(one.left for one in prints),
+        right=max(one.right for one in prints),
+        top=min(one.top for one in prints),
+        bottom=max(one.bottom for one in prints),
+    )
+
+
 class NearMissWatch(RuleWatch[NearMissRule]):
     """State of the rule: the places that each track covered recently, and the pairs that are reported."""
 
@@ -67,6 +77,11 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         self._prints: dict[str, deque[_Print]] = {}
         self._labels: dict[str, str] = {}
         self._reported: set[frozenset[str]] = set()
+        self._areas: dict[str, _Print] = {}
+        """The smallest rectangle around the recent places of each track, in the present scene. Most pairs of tracks
+        are far apart, and need no look at their single places."""
+        self._yielded: set[str] = set()
+        """Tracks whose near miss the present scene has reported."""
 
     def place(self, track: SceneTrack) -> Point:
         """Return the point at which a track stands on the ground."""
@@ -76,13 +91,16 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         """Process the next scene and return the second object of each near miss that happens now."""
         moving = [track for track in scene.tracks if not track.at_rest]
         fresh = {track.name: self._note(track, scene) for track in moving}
+        self._areas = {name: _around(prints) for name, prints in self._prints.items()}
+        self._yielded.clear()
         for track in moving:
             mark = fresh[track.name]
             if mark is None or not self.rule.applies_to(track) or not self.covers(self.place(track)):
                 continue
-            encounter = self._encounter(track.name, mark)
-            if encounter and not self.is_quiet(scene, track.name):
+            encounter = None if self.is_quiet(scene, track.name) else self._encounter(track.name, mark)
+            if encounter:
                 other, gap_s = encounter
+                self._yielded.add(track.name)
                 self._reported.add(frozenset((track.name, other)))
                 label = self._labels[other]
                 yield SceneHappening(
@@ -92,9 +110,9 @@ class NearMissWatch(RuleWatch[NearMissRule]):
                 )
 
     def settle(self, subject: str) -> None:
-        """Note that the near misses of a track in the present frame have been reported."""
+        """Note that the near miss of a track in the present frame has been reported."""
         prints = self._prints.get(subject)
-        if prints and (encounter := self._encounter(subject, prints[-1])):
+        if subject not in self._yielded and prints and (encounter := self._encounter(subject, prints[-1])):
             self._reported.add(frozenset((subject, encounter[0])))
 
     def forget(self, track: str) -> None:
@@ -102,6 +120,7 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         super().forget(track)
         self._centres.pop(track, None)
         self._prints.pop(track, None)
+        self._areas.pop(track, None)
         self._labels.pop(track, None)
         self._reported = {pair for pair in self._reported if track not in pair}
 
@@ -129,12 +148,14 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         for other, prints in self._prints.items():
             if other == name or frozenset((name, other)) in self._reported or not self._wanted(other):
                 continue
-            before = [one for one in prints if one.at_ns < mark.at_ns and one.meets(mark)]
-            if not before or before[-1] is prints[-1]:
-                continue  # the other object never was here, or is still here
-            if angle_between(before[-1].heading, mark.heading) < self.rule.min_angle:
+            if not self._areas[other].meets(mark):
                 continue
-            gap_s = (mark.at_ns - before[-1].at_ns) / 1e9
+            before = next((one for one in reversed(prints) if one.at_ns < mark.at_ns and one.meets(mark)), None)
+            if before is None or before is prints[-1]:
+                continue  # the other object never was here, or is still here
+            if angle_between(before.heading, mark.heading) < self.rule.min_angle:
+                continue
+            gap_s = (mark.at_ns - before.at_ns) / 1e9
             if gap_s <= self.rule.below_s and (found is None or gap_s < found[1]):
                 found = other, gap_s
         return found

@@ -50,8 +50,11 @@ class QueueWatch(OccurrenceWatch[QueueRule]):
         ]
 
     def holds(self, found: list[SceneTrack], *, reported: bool) -> bool:
-        """Return whether enough tracks queue to begin a queue, or to continue a reported one."""
-        return len(found) >= self.rule.at_least - (self.rule.hysteresis if reported else 0)
+        """Return whether enough tracks queue to begin a queue, or to continue a reported one.
+
+        A queue always ends without any object, so that the next one is reported.
+        """
+        return len(found) >= max(self.rule.at_least - (self.rule.hysteresis if reported else 0), 1)
 
     def happening(self, found: list[SceneTrack], scene: Scene, occurrence: str, lasted_s: float) -> SceneHappening:
         """Return the happening of a queue, with its length in metres if the camera has a ground plane."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stream.analyse.rules.traffic.near_miss import NearMissRule
-from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+from tests.stream.analyse.rules.scenes import SceneTrack, play, scene, track
 
 RULE = NearMissRule(name="crossing", camera="c", pipeline="p", below_s=1.5)
 
@@ -39,3 +41,21 @@ def test_the_first_object_of_a_near_miss_must_have_one_of_the_configured_labels(
     persons = RULE.model_copy(update={"with_labels": ("person",)})
     assert play(persons.watch(640, 360), crossing(5)) == []
     assert len(play(persons.watch(640, 360), crossing(5, label="person"))) == 1
+
+
+def test_an_event_of_one_pair_in_the_log_does_not_suppress_the_near_miss_of_another_pair() -> None:
+    frames = [
+        [right, replace(right, name="twin"), track(320.0, 530.0 - 10 * n, "up", size=(20.0, 80.0))]
+        for n, (right, _) in enumerate(crossing(0))
+    ]
+
+    def found(reported_at: int) -> list[int]:
+        state = RULE.watch(640, 360)
+        return [
+            n
+            for n, tracks in enumerate(frames)
+            for _ in state.observe(scene(0.2 * n, *tracks), {"up"} if n == reported_at else ())
+        ]
+
+    first, second = found(-1)
+    assert found(first) == [second]

@@ -44,3 +44,8 @@ def test_a_queue_that_loses_one_vehicle_within_the_hysteresis_is_not_reported_ag
 def test_a_queue_event_of_a_camera_without_a_ground_plane_has_no_length() -> None:
     ((_, one),) = play(RULE.watch(640, 360), [standing(3)] * 20)
     assert "length_m" not in one.details
+
+
+def test_a_queue_ends_when_no_vehicle_is_left_even_with_a_large_hysteresis() -> None:
+    rule = RULE.model_copy(update={"hysteresis": 3})
+    assert len(play(rule.watch(640, 360), [*[standing(3)] * 20, *[[]] * 10, *[standing(3)] * 20])) == 2
