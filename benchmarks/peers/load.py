@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -24,6 +24,8 @@ POLL_WAIT_MS = 50
 """Longest wait for results during a burst, in ms. The collector fetches at most 20 times a second then, so that the
 collector costs the systems little, and the clock stops at most 50 ms late."""
 POLL_BYTES = 8 * 1024 * 1024
+TOPICS_S = 30.0
+"""Maximum time until the broker knows new topics, in seconds."""
 
 Release = Callable[[], Awaitable[float]]
 
@@ -149,7 +151,7 @@ async def _collect(consumer: AIOKafkaConsumer, arrivals: ResultArrivals, header:
                 arrivals.add(name, record.value or b"", at_s)
 
 
-async def create_topics(settings: KafkaSettings, names: Iterable[str], partitions: int) -> None:
+async def create_topics(settings: KafkaSettings, names: Collection[str], partitions: int) -> None:
     """Create topics for a peer with the settings of the topic ``frames``, and wait until the broker knows them."""
     admin = kafka.admin(settings)
     await admin.start()
@@ -161,13 +163,18 @@ async def create_topics(settings: KafkaSettings, names: Iterable[str], partition
         assert all(code == 0 for _, code, *_ in response.topic_errors), response
     finally:
         await admin.close()
+    deadline = Deadline.after(TOPICS_S)
     async with KafkaLog(settings, "bench") as log:
-        while not set(names) <= set(await log.partitions()):  # noqa: ASYNC110  (a broker sends no events)
+        while not set(names) <= set(await log.partitions()):
+            assert not deadline.passed, f"the broker does not know the topics {', '.join(names)} after {TOPICS_S:g} s"
             await asyncio.sleep(0.05)
 
 
 async def delete_topics(settings: KafkaSettings) -> None:
-    """Delete all topics whose name contains the prefix of ``settings``."""
+    """Delete all topics whose name contains the prefix of ``settings``.
+
+    A peer may create topics whose names have the prefix in the middle, as Quix Streams does for its state.
+    """
     admin = kafka.admin(settings)
     await admin.start()
     try:

@@ -12,6 +12,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,7 +71,10 @@ class Turn:
             started_s = time.perf_counter()
             async with self._supervisor:
                 first_s = await self._run(producer, results, START_FRAMES, to_first=True) - started_s
-                figures: dict[str, Any] = {"first_result_s": round(first_s, 2), "cpu_s": self._each(cpu_s)}
+                figures: dict[str, Any] = {
+                    "first_result_s": round(first_s, 2),
+                    "cpu_s": self._each(lambda pid: round(cpu_s(pid), 2)),
+                }
                 await self._count(results, START_FRAMES - self._came)
                 before = self._each(cpu_s)
                 burst_s = time.perf_counter()
@@ -109,8 +113,8 @@ class Turn:
                 )
         return time.perf_counter()
 
-    def _each(self, figure: Any) -> dict[str, Any]:
-        return {spec.name: figure(self._supervisor.pid(spec.name)) for spec in self._specs}
+    def _each(self, figure: Callable[[int], Any]) -> dict[str, Any]:
+        return {spec.name: figure(self._supervisor.pid(spec.name) or 0) for spec in self._specs}
 
 
 def _of_checkout(spec: ServiceSpec, checkout: Path) -> ServiceSpec:
