@@ -59,8 +59,6 @@ SLOW = 0.25
 them."""
 BEFORE_S = 0.3
 """Maximum time from the agent's stop request or the broker's pause to the kill, in seconds."""
-FLOWING = 5
-"""Number of stored frames after which an agent counts as started."""
 STOP_S = 60.0
 """Maximum time for a start or a clean stop, in seconds."""
 
@@ -70,7 +68,7 @@ class KillOptions:
     """Options of a run.
 
     The broker is down once in every ``cycle`` kills: from one third of the cycle on, for a quarter of the cycle's
-    kills.
+    kills. ``stored`` is the number of stored frames after which an agent counts as started.
     """
 
     kills: int = 100
@@ -78,6 +76,7 @@ class KillOptions:
     cycle: int = 12
     within_s: float = 3.0
     settle_s: float = 5.0
+    stored: int = 5
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ class Killing:
 
     async def _flows(self) -> None:
         deadline = Deadline.after(STOP_S)
-        while self._agent.promised < FLOWING:
+        while self._agent.promised < self._options.stored:
             assert not deadline.passed, "no frames are promised in time"
             await asyncio.sleep(0.05)
 
