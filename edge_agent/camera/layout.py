@@ -40,7 +40,7 @@ nothing."""
 _COVERED = 0.35
 """Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view. The camera is
 covered if the deviation is below this minimum. If the deviation of a changed view is above this minimum, the camera
-is turned away, or covered."""
+may be turned away or covered, and the reason names both."""
 _NEAR = (7, 7)
 """Width and height of the area over which edge strengths are averaged, in px of the small picture. Within this area
 an edge may move, because masts sway."""

@@ -33,8 +33,7 @@ STEP = 1 / 8
 tracking, which follows boxes in pixels and would be disturbed by a new picture size in every frame."""
 HYSTERESIS = 0.06
 """Difference by which the budget's level must pass the boundary between two picture scales before the scale changes.
-This difference is about half the distance between the
-boundaries of neighbouring scales."""
+This difference is about half the distance between the boundaries of neighbouring scales."""
 _INTERVAL_RATE = 0.2
 """Weight of the newest interval in the running average of the interval between frames. When the gate opens and frames
 become more frequent, the running average adapts within a few frames."""

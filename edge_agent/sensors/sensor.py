@@ -82,9 +82,8 @@ class Sensor:
                 await self._once()
             await self._end()
         except SpoolUnavailable as error:  # the agent ends while its disk accepts no writes
-            _log.warning(
-                "sensor_epoch_left_open", sensor=self.config.name, error=str(error)
-            )  # the next start closes it
+            # the next start closes the epoch
+            _log.warning("sensor_epoch_left_open", sensor=self.config.name, error=str(error))
 
     async def _once(self) -> None:
         waits_s = [left_s for left_s in (self._intake.left_s(), self._silent_s()) if left_s is not None]

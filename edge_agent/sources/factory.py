@@ -91,7 +91,7 @@ def _simulated(camera: CameraConfig, kind: str, context: SourceContext) -> Frame
     unknown = sorted(set(options) - known)
     if unknown:
         raise SourceUnusable(
-            f"camera {camera.name}: unknown options {unknown}: expected options of {sorted({*known, _FRAMES})}"
+            f"camera {camera.name}: unknown options {unknown}: expected only {sorted({*known, _FRAMES})}"
         )
     size = {"width": camera.width, "height": camera.height} if camera.width and camera.height else {}
     try:

@@ -172,7 +172,7 @@ class Spool:
         await self._attempt(self._store.note_reported, reported)
 
     async def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return the frames of ``lane`` that were sent, but neither acknowledged nor refused, oldest first."""
+        """Return the frames marked with ``lane`` that were neither acknowledged nor refused, oldest first."""
         return await self._retry(self._store.offered, lane, after_id, limit)
 
     async def settle_live(self, limit: int) -> list[Row]:

@@ -164,7 +164,7 @@ class SpoolStore(SpoolConnection):
         ]
 
     def offered(self, lane: str, after_id: int, limit: int) -> list[Row]:
-        """Return the frames of ``lane`` that were sent, but neither acknowledged nor refused, oldest first."""
+        """Return the frames marked with ``lane`` that were neither acknowledged nor refused, oldest first."""
         with self.transaction() as db:
             return self._read(
                 db, "WHERE kind = 'frame' AND lane = ? AND id > ? ORDER BY id LIMIT ?", lane, after_id, limit

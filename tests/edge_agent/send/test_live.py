@@ -88,7 +88,9 @@ async def test_one_read_of_a_small_spool_has_at_most_a_quarter_of_the_spool(tmp_
         link.lose()
 
 
-async def test_frames_that_the_sender_holds_during_a_blocked_send_count_as_in_flight(tmp_path: Path) -> None:
+async def test_frames_that_the_sender_holds_during_a_blocked_send_count_as_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class BlockedLink(FakeLink):
         blocked = False
 
@@ -101,6 +103,7 @@ async def test_frames_that_the_sender_holds_during_a_blocked_send_count_as_in_fl
             await self.opens.wait()
             return await super().send(record)
 
+    monkeypatch.setattr(sender_module, "IDLE_S", 3600.0)
     rig = SenderRig(tmp_path, max_in_flight_bytes=250_000)
     link = rig.link = rig.sender._link = BlockedLink()
     async with rig.sending():
