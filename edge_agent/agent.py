@@ -113,6 +113,7 @@ class Agent:
         task, because an agent that sends nothing would only fill its spool.
         """
         await self._spool.open()
+        self._set_bounds()  # before rows of the last run are sent, or expire
         working = [asyncio.create_task(work) for work in (self._sender.run(self._random.random), self._beat())]
         working.append(asyncio.create_task(self._fleet.failed()))
         following = asyncio.create_task(self._follow())
@@ -159,12 +160,13 @@ class Agent:
         return ConfigView(self._desired.entries, self._desired.validate, self._trust)
 
     async def _apply(self) -> None:
-        desired = self._desired
-        self._spool.set_bounds(
-            {c.name: c.spool for c in desired.running.cameras}, {s.name: s.spool for s in desired.running.sensors}
-        )
-        self._pins.update(desired.pins)
-        await self._fleet.apply(desired.running.cameras, desired.running.sensors)
+        self._set_bounds()
+        self._pins.update(self._desired.pins)
+        await self._fleet.apply(self._desired.running.cameras, self._desired.running.sensors)
+
+    def _set_bounds(self) -> None:
+        running = self._desired.running
+        self._spool.set_bounds({c.name: c.spool for c in running.cameras}, {s.name: s.spool for s in running.sensors})
 
     async def _changed(self, view: ConfigView) -> None:
         """Apply the changed configuration of the ``config`` topic to the running cameras and sensors.

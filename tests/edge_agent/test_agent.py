@@ -23,7 +23,7 @@ from ingest.contract.codec import decode
 from ingest.contract.records import Heartbeat
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
-from ingest.site import CameraConfig, ConfigEntry, LinkConfig, PinConfig, SensorConfig, Site
+from ingest.site import CameraConfig, ConfigEntry, LinkConfig, PinConfig, SensorConfig, Site, SpoolConfig
 from ingest.site.topic.store import publish
 
 
@@ -107,6 +107,23 @@ async def test_spooled_rows_of_a_removed_camera_still_expire(tmp_path: Path) -> 
         while not agent._metrics.expired.labels("gone")._value.get():
             await asyncio.sleep(0.05)
     await ended(running)
+
+
+async def test_the_limits_of_each_spool_are_set_before_rows_of_the_last_run_are_sent_or_expire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[SpoolConfig | None] = []
+
+    async def run(*_: object) -> None:
+        limits.append(agent._spool._bounds["frame"].get("yard"))
+        fails()
+
+    monkeypatch.setattr(Sender, "run", run)
+    week = SpoolConfig(max_age_s=7 * 86_400.0)
+    agent = make(Site(name="test", cameras=(YARD.model_copy(update={"spool": week}),)), tmp_path)
+    with pytest.raises(SpoolError, match="the disk is gone"):
+        await agent.run(asyncio.Event())
+    assert limits == [week]
 
 
 async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_cameras(
