@@ -21,6 +21,7 @@ from engines.node.pipelines import LiveModels
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.shadow import ShadowRunner
 from engines.node.takeover import Gap, OwnedPartition, batches_of, take_over
+from ingest.contract.codec import has_pictures
 from ingest.contract.groups import ENGINES
 from ingest.contract.headers import PIPELINE
 from ingest.contract.identity import FrameId
@@ -31,7 +32,6 @@ from ingest.kafka.position import expired_between
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter
-from ingest.site.pipeline import UNROUTED_NAME
 
 _log = logs.get("engines.node.node")
 
@@ -203,7 +203,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
             # One check is enough for all records of a fetch: they were written before any later configuration.
-            if self._refresh and any(map(self._is_of_unknown_pipeline, records)):
+            if self._refresh and any(map(self._lacks_its_model, records)):
                 await self._refresh()
             for record in records:
                 tp = TopicPartition(record.topic, record.partition)
@@ -224,11 +224,11 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             for gap in gaps:  # after all records are taken, because a rebalance may happen during this await
                 self._metrics.expired_unread.inc(await expired_between(self._log, ENGINES, *gap))
 
-    def _is_of_unknown_pipeline(self, record: LogRecord) -> bool:
-        if record.topic not in (BATCHES, BATCHES_LATE):
-            return False
+    def _lacks_its_model(self, record: LogRecord) -> bool:
+        """Return whether a record is a batch to classify, and no model of its pipeline is served or loading."""
         pipeline = record.headers.get(PIPELINE, b"").decode(errors="replace")
-        return pipeline not in self._models.names and pipeline != UNROUTED_NAME
+        is_batch = record.topic in (BATCHES, BATCHES_LATE)
+        return is_batch and pipeline not in self._models.names and has_pictures(record.value)
 
     def _take(self, record: LogRecord) -> Gap | None:
         """Turn a record into a job of its partition. Return the gap in offsets before the record; None if there is no

@@ -30,6 +30,9 @@ HEAD_BYTES = 1024
 """Maximum size in bytes of an encoded batch without its items, pixels and frames: field names, numbers, and a
 pipeline name of 63 characters."""
 
+_NO_PICTURES = b"".join(msgpack.packb(part, use_bin_type=True) for part in ("pixels", b"", "frames", b""))
+"""End of an encoded batch without pixels and frames."""
+
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
     """Return a record as msgpack.
@@ -121,6 +124,15 @@ def encode_batch(
             *frames,
         )
     )
+
+
+def has_pictures(batch: bytes) -> bool:
+    """Return whether an encoded batch may have pixels or frames, without decoding the batch.
+
+    ``encode`` and ``encode_batch`` write these two fields last. A batch with its fields in another order counts as a
+    batch with pictures.
+    """
+    return not batch.endswith(_NO_PICTURES)
 
 
 def _pack(record: Record, fields: dict[str, Any], max_bytes: int) -> bytes:

@@ -19,6 +19,7 @@ from engines.node.node import Node, patience
 from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
 from engines.node.takeover import OwnedPartition, take_over
+from ingest.contract.records import Box
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, Position, TopicPartition, Writer
@@ -250,6 +251,20 @@ async def test_a_node_reads_the_configuration_again_before_frames_of_an_unknown_
         intake.fetched.put_nowait([record([item(n)], offset=n) for n in range(2)])
         await until_written(log, DEADLETTER, 2)
     assert refreshed == 1
+
+
+async def test_a_node_does_not_read_the_configuration_again_for_batches_of_pipelines_without_a_model(
+    intake: FakeIntake,
+) -> None:
+    async def refresh() -> None:
+        pytest.fail("the configuration was read again")
+
+    moving = item(0, rows=0).model_copy(update={"outcome": "motion", "motion": (Box(1.0, 2.0, 3.0, 4.0),)})
+    log, metrics = MemoryLog(2), NodeMetrics(CollectorRegistry())
+    node = Node(log, intake, no_models(), concurrency=1, metrics=metrics, refresh=refresh)
+    async with running(node, intake, ONE):
+        intake.fetched.put_nowait([record([moving], pipeline="moving"), record([item(0, rows=0)], offset=1)])
+        await until_written(log, RESULTS, 2)
 
 
 async def test_batches_of_other_pipelines_are_classified_while_the_model_of_a_new_pipeline_loads(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.contract.codec import HEAD_BYTES, decode, encode, encode_batch, encode_part
+from ingest.contract.codec import HEAD_BYTES, decode, encode, encode_batch, encode_part, has_pictures
 from ingest.contract.records import (
     Batch,
     BatchItem,
@@ -75,6 +75,7 @@ def test_a_batch_encoded_from_parts_equals_the_batch_encoded_as_a_whole(
     assert found == encode(whole)
     assert len(found) <= HEAD_BYTES + sum(map(len, parts)) + len(whole.pixels) + len(whole.frames)
     assert decode(Batch, found).attached_frames() == attached
+    assert has_pictures(found) == bool(whole.pixels or whole.frames)
 
 
 def test_an_oversize_or_unencodable_batch_item_is_refused_without_its_batch() -> None:
