@@ -106,13 +106,8 @@ async def _serve(service: Service, stop: asyncio.Event, options: _NodeOptions) -
         stack.push_async_callback(shadow.close)
 
         config = await service.read_config(log)
-        parts = _ConfiguredParts(live, shadow, PrepareHost(config) if options.fused else None)
-        parts.configure(config)
-        try:
-            await live.update()
-        except ConfigError:
-            if not live.names:  # one pipeline that cannot be served does not keep the node from the others
-                raise
+        parts = ConfiguredParts(live, shadow, PrepareHost(config) if options.fused else None)
+        await parts.open(config)
         beside = (
             service.follow_config(config, parts.configure),
             live.run(PROMOTIONS_S),
@@ -128,7 +123,7 @@ async def _run_node(
     options: _NodeOptions,
     log: KafkaLog,
     metrics: NodeMetrics,
-    parts: _ConfiguredParts,
+    parts: ConfiguredParts,
 ) -> None:
     """Join the consumer group, and classify until ``stop`` is set."""
     from engines.node.intake import BatchIntake
@@ -163,7 +158,7 @@ async def _run_node(
 
 
 @dataclass(frozen=True, slots=True)
-class _ConfiguredParts:
+class ConfiguredParts:
     """The parts of a node that follow the configuration. ``prepare`` is None without --fused."""
 
     live: LiveModels
@@ -177,6 +172,15 @@ class _ConfiguredParts:
         pipelines = list(config.of(PipelineConfig))
         self.live.want(pipelines)
         self.shadow.want(pipelines)
+
+    async def open(self, config: Config) -> None:
+        """Load the models of a configuration. Raise ConfigError if none of its pipelines can be served."""
+        self.configure(config)
+        try:
+            await self.live.update()
+        except ConfigError:  # one pipeline that cannot be served does not keep the node from the others
+            if not self.live.names and all(pipeline.has_model for pipeline in config.of(PipelineConfig)):
+                raise
 
 
 class PrepareHost:

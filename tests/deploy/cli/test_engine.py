@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from deploy.cli.app import app
 from deploy.cli.common import USAGE_EXIT
-from deploy.cli.services.engine import make_engine, require_usable
+from deploy.cli.services.engine import ConfiguredParts, make_engine, require_usable
 from engines import backends, doctor
 from engines.backends.auto import AUTO_ORDER
 from engines.gpuuse import GpuMonitor
+from engines.metrics import NodeMetrics
+from engines.node.pipelines import LiveModels
+from engines.node.shadow import ShadowRunner
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
+from ingest.kafka.memorylog import MemoryLog
+from ingest.site import PipelineConfig
+from ingest.site.topic.view import Config
 from tests.engines.fakenvml import FakeNvml
+from tests.engines.node.fakesource import CARS, PEOPLE, FakeSource
 from tests.paths import MODELS
 
 
@@ -69,3 +77,30 @@ def test_backend_auto_creates_an_engine_of_the_chosen_backend() -> None:
     assert (line["event"], line["model"]) == ("backend_chosen", "regions@1")
     assert type(engine) is type(backends.make(line["backend"]))
     assert line["passed_over"].keys() == set(AUTO_ORDER[: AUTO_ORDER.index(line["backend"])])
+
+
+@pytest.mark.parametrize(
+    ("others", "starts"),
+    [
+        ([], False),
+        ([PEOPLE.model_copy(update={"model": "regions@1"})], True),
+        ([PipelineConfig.model_validate({"name": "moving", "model": "motion"})], True),
+    ],
+    ids=["no other pipeline", "another model", "no model"],
+)
+async def test_a_node_starts_although_a_model_is_refused_if_it_can_serve_another_pipeline(
+    others: list[PipelineConfig], starts: bool
+) -> None:
+    source, metrics = FakeSource(), NodeMetrics(CollectorRegistry())
+    source.broken = {"regions@2"}
+    live = LiveModels(source, metrics, lambda: 0.0)
+    parts = ConfiguredParts(live, ShadowRunner(source, MemoryLog(1).produce, metrics), None)
+    pipelines = [CARS.model_copy(update={"model": "regions@2"}), *others]
+    config = Config({pipeline.key: pipeline for pipeline in pipelines})
+    if starts:
+        await parts.open(config)
+    else:
+        with pytest.raises(ConfigError, match="is broken"):
+            await parts.open(config)
+    await live.close()
+    await parts.shadow.close()
