@@ -325,8 +325,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             async with self._models.use(merged.pipeline, lighter=lighter) as model:
                 for job in merged.jobs:
                     job.reason = LIGHTER if lighter else ""
+                takes_one_call = rows <= model.max_rows  # a warm-up may change it during the call
                 await loop.run_in_executor(self._pool, model.classify, merged)
-                if rows <= model.max_rows:  # else it took several engine calls
+                if takes_one_call:
                     model.batch_time.observe(rows, merged.took.device_s)
                 if self._shadow and not lighter:
                     self._shadow.offer(merged, model.model.manifest.id)

@@ -126,8 +126,9 @@ class EngineModel:
         gigabytes of memory.
         """
         found: list[list[Detection]] = []
-        for first in range(0, len(rows), self.max_rows):
-            part = rows[first : first + self.max_rows]
+        most_rows = self.max_rows  # a warm-up in another thread may change it meanwhile
+        for first in range(0, len(rows), most_rows):
+            part = rows[first : first + most_rows]
             with self._engine.slot() as slot:
                 started_s = time.perf_counter()
                 for row, pixels, fill in zip(part, slot.pixels, fills, strict=False):

@@ -84,6 +84,24 @@ class TestServing:
         assert results(job, 0)[0].topic == RESULTS
         assert len(decode(Result, results(job, 0)[0].value).looked_at) == 3000
 
+    def test_each_row_is_decoded_as_its_own_region_when_the_warm_up_ends_between_two_engine_calls(self) -> None:
+        class RegionBoxes:
+            def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
+                return [[Detection(box=row.region.box, label="car", class_id=1, score=0.5)] for row in rows]
+
+        def end_warm_up(_: Images) -> bool:
+            engine._batch_size = 4
+            return False
+
+        engine = FakeEngine()
+        served = opened(engine, RegionBoxes())
+        engine._batch_size, engine._fails = 1, end_warm_up
+        boxes = [Box(0, 0, 1 + n, 64) for n in range(10)]
+        regions = tuple(Region(box, Fit(1, 1, 0, 0), Inner(0, 0, 64, 64)) for box in boxes)
+        merged, (job,) = self.merged(record([item(0).model_copy(update={"regions": regions})]))
+        served.classify(merged)
+        assert [one.box for one in decode(Result, results(job, 0)[0].value).detections] == boxes
+
     def test_of_merged_batches_only_the_batch_prepared_for_another_input_size_fails(self) -> None:
         small = item(1).model_copy(update={"regions": (Region(Box(0, 0, 9, 9), Fit(1, 1, 0, 0), Inner(0, 0, 8, 8)),)})
         batch = Batch(pipeline="regions", height=8, width=8, channels=3, items=(small,), pixels=bytes(192))
