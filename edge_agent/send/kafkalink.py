@@ -20,7 +20,7 @@ from aiokafka.errors import (
 from edge_agent.clockoffset import ClockOffset
 from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.send.link import OutboundRecord
-from edge_agent.send.window import MIN_BATCH_BYTES, BatchLimit
+from edge_agent.send.window import MAX_BATCH_BYTES, MIN_BATCH_BYTES, BatchLimit
 from ingest.contract.topics import FRAMES, FRAMES_LATE, READINGS, partition_for
 from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as kafka
@@ -63,7 +63,7 @@ class KafkaLink:
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
         self._batch_limit = BatchLimit(time.monotonic())
-        self._large_batches = self._batch_refused = self._small_only = False
+        self._large_batches = self._batch_refused = False
         self.clock = ClockOffset()
 
     @property
@@ -92,8 +92,10 @@ class KafkaLink:
             if isinstance(error, (KafkaError, OSError, LogUnavailable)):
                 raise LinkLost(repr(error)) from error
             raise
-        self._producer, self._batch_limit = producer, BatchLimit(time.monotonic())
-        self._small_only, self._large_batches, self._batch_refused = self._batch_refused, False, False
+        self._producer = producer
+        max_batch_bytes = MIN_BATCH_BYTES if self._batch_refused else MAX_BATCH_BYTES
+        self._batch_limit = BatchLimit(time.monotonic(), max_batch_bytes)
+        self._large_batches = self._batch_refused = False
 
     async def send(self, record: OutboundRecord) -> asyncio.Future[None]:
         """Pass a record to the producer. Raise LinkLost."""
@@ -139,7 +141,7 @@ class KafkaLink:
 
     def _adjust_batches(self, acked_bytes: int) -> None:
         self._batch_limit.acked(acked_bytes, time.monotonic())
-        if self._producer and not self._small_only:
+        if self._producer:
             kafka.set_batch_bytes(self._producer, self._batch_limit.bytes)
             self._large_batches |= self._batch_limit.bytes > MIN_BATCH_BYTES
 

@@ -105,11 +105,12 @@ _MEASURE_S = 0.1
 class BatchLimit:
     """Maximum size in bytes of a batch of Kafka records, from the rate at which Kafka acknowledges records.
 
-    On a slow link, a large request would take longer than the sender waits for an acknowledgement.
+    On a slow link, a large request would take longer than the sender waits for an acknowledgement. ``max_bytes``
+    limits the size on a fast link.
     """
 
-    def __init__(self, now_s: float) -> None:
-        self._since_s, self._acked_bytes = now_s, 0
+    def __init__(self, now_s: float, max_bytes: int = MAX_BATCH_BYTES) -> None:
+        self._since_s, self._acked_bytes, self._max_bytes = now_s, 0, max_bytes
         self.bytes = MIN_BATCH_BYTES
 
     def acked(self, size: int, now_s: float) -> None:
@@ -118,5 +119,5 @@ class BatchLimit:
         passed_s = now_s - self._since_s
         if passed_s >= _MEASURE_S:
             fitting = round(BATCH_S * self._acked_bytes / passed_s)
-            self.bytes = max(MIN_BATCH_BYTES, min(fitting, MAX_BATCH_BYTES))
+            self.bytes = max(MIN_BATCH_BYTES, min(fitting, self._max_bytes))
             self._since_s, self._acked_bytes = now_s, 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,7 @@ from edge_agent.exceptions import LinkLost, RecordRefused
 from edge_agent.send import kafkalink
 from edge_agent.send.kafkalink import KafkaLink
 from edge_agent.send.link import OutboundRecord
-from edge_agent.send.window import MAX_BATCH_BYTES, MIN_BATCH_BYTES, BatchLimit
+from edge_agent.send.window import MAX_BATCH_BYTES, MIN_BATCH_BYTES
 from ingest.kafka.settings import KafkaSettings
 
 
@@ -61,7 +60,7 @@ async def test_a_refusal_of_a_large_batch_is_repeated_in_small_batches_before_a_
     verdicts: list[type[BaseException]] = []
     for _ in range(2):
         await link.open()
-        link._batch_limit = BatchLimit(time.monotonic() - 1.0)
+        link._batch_limit._since_s -= 1.0
         sent = [await link.send(record), await link.send(record)]
         producers[-1].batches[0].set_result(None)
         await sent[0]
