@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,7 +14,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from prometheus_client import CollectorRegistry
 
 from engines.metrics import NodeMetrics
-from engines.node.fused import OwnedFrames, take_over_frames
+from engines.node.fused import FramePreparation, OwnedFrames, take_over_frames
 from engines.node.jobs import HighWaterMarks
 from engines.node.node import Node
 from engines.node.pipelines import LiveModels
@@ -184,6 +184,46 @@ async def test_frames_wait_until_all_earlier_batches_are_written(rig: Fixture) -
     stop.set()
     await asyncio.wait_for(task, 60)
     await live_models.close()
+
+
+async def test_frames_that_are_taken_over_again_during_a_check_do_not_begin_at_their_old_offset(rig: Fixture) -> None:
+    tps = [LIVE_FRAMES, TopicPartition(BATCHES, 1)]
+    old, new = [{one.tp: one for one in await fused(CARS)(rig.log, tps)} for _ in range(2)]
+    taken_over = asyncio.Event()
+
+    class Intake(FakeIntake):
+        async def position(self, tp: TopicPartition) -> int:
+            old.update(new)
+            taken_over.set()
+            return 0
+
+    intake = Intake()
+    preparation = FramePreparation(rig.log, intake, old)  # type: ignore[arg-type]  # a fake of the consumer
+    preparation.add(LIVE_FRAMES)
+    await preparation.begin_drained()
+    assert taken_over.is_set()
+    assert intake.begun == {}
+    await preparation.begin_drained()
+    assert intake.begun == {LIVE_FRAMES: 0}
+    preparation.close()
+
+
+async def test_a_takeover_of_frames_asks_once_for_the_ends_of_all_partitions_of_a_topic(
+    rig: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    settled_ends = rig.log.settled_ends
+
+    async def counted(topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        asked.append(topic)
+        return await settled_ends(topic, partitions)
+
+    monkeypatch.setattr(rig.log, "settled_ends", counted)
+    await rig.log.produce(Outgoing(BATCHES, 1, b"batch"))
+    opened = await fused(CARS)(rig.log, [TopicPartition(topic, n) for topic in TOPICS for n in range(2)])
+    ends = {one.tp: one.batches_end for one in opened if isinstance(one, OwnedFrames)}
+    assert ends == {TopicPartition(t, n): int((t, n) == LIVE_FRAMES) for t in (FRAMES, FRAMES_LATE) for n in range(2)}
+    assert (asked.count(BATCHES), asked.count(BATCHES_LATE)) == (1, 1)
 
 
 async def test_prepare_and_engine_nodes_continue_where_a_fused_node_stopped(rig: Fixture) -> None:
