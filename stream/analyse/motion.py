@@ -36,8 +36,8 @@ class SpeedMeter:
         self._position = position
         self._points: dict[str, deque[GroundPoint]] = {}
 
-    def step(self, track: SceneTrack, scene: Scene) -> Speed | None:
-        """Note a track's position in the next scene, and return its speed; None if it is not known yet.
+    def note(self, track: SceneTrack, scene: Scene) -> None:
+        """Note a track's position in the next scene.
 
         The positions before a gap that is longer than the window are dropped.
         """
@@ -45,11 +45,15 @@ class SpeedMeter:
         point = self._position(track, scene)
         if point is None:
             points.clear()
-            return None
+            return
         points.append(point)
         while point.at_ns - points[0].at_ns > self._window_ns:
             points.popleft()
-        if point.at_ns - points[0].at_ns < LEAST_SPAN * self._window_ns:
+
+    def speed(self, track: str) -> Speed | None:
+        """Return the speed of a track; None if it is not known yet."""
+        points = self._points.get(track)
+        if not points or points[-1].at_ns - points[0].at_ns < LEAST_SPAN * self._window_ns:
             return None
         return speed(points)
 

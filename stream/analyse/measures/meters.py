@@ -34,7 +34,7 @@ class MeasureMeter(abc.ABC):
         self.clock = MinuteClock(config.name)
 
     def step(self, scene: Scene) -> list[ClosedMinute]:
-        """Collect the next scene, and return the minute that this scene closes, if any."""
+        """Collect the next scene, and return the minutes that this scene closes."""
         closed = self.clock.advance(scene, self._elapsed)
         self._collect(scene)
         return closed
@@ -68,7 +68,8 @@ class LineMeter(MeasureMeter):
 
     def _collect(self, scene: Scene) -> None:
         sums = self.clock.sums
-        speeds = {track.name: self._speeds.step(track, scene) for track in scene.tracks}
+        for track in scene.tracks:
+            self._speeds.note(track, scene)
         for happening, _ in self._watch.observe(scene, ()):
             if happening.track is None:
                 continue
@@ -78,7 +79,7 @@ class LineMeter(MeasureMeter):
                 sums.add(f"headway_s.{direction}", (scene.at_ns - self._last_ns[direction]) / 1e9)
                 sums.add(f"headways.{direction}")
             self._last_ns[direction] = scene.at_ns
-            if speed := speeds[happening.track.name]:
+            if speed := self._speeds.speed(happening.track.name):
                 sums.add(f"speed_km_h.{direction}", speed.km_h)
                 sums.add(f"speeds.{direction}")
                 sums.sort_in(f"speed_km_h.{direction}", speed.km_h, SPEEDS_KM_H)
@@ -134,7 +135,7 @@ class ZoneMeter(MeasureMeter):
         sums = self.clock.sums
         present = 0
         for track in scene.tracks:
-            speed = self._speeds.step(track, scene)
+            self._speeds.note(track, scene)
             if self._is_inside(track):
                 present += 1
                 if stay := self._stays.get(track.name):
@@ -142,7 +143,7 @@ class ZoneMeter(MeasureMeter):
                 else:
                     stay = self._stays[track.name] = _Stay(track.label, scene.at_ns, scene.at_ns)
                     sums.add(f"{track.label}.entries")
-                if speed:
+                if speed := self._speeds.speed(track.name):
                     stay.speed_km_h += speed.km_h
                     stay.speeds += 1
             elif stay := self._stays.get(track.name):
@@ -154,6 +155,8 @@ class ZoneMeter(MeasureMeter):
 
     def _elapsed(self, observed_s: float) -> None:
         self.clock.sums.add("occupied_s", observed_s * self._present)
+        if observed_s > 0.0:
+            self.clock.sums.peak("occupancy.max", float(self._present))
 
     def _is_inside(self, track: SceneTrack) -> bool:
         """Return whether a track is in the polygon and measured. A low score does not end a stay."""

@@ -11,6 +11,9 @@ from stream.analyse.rule import Scene
 from stream.analyse.tracking.tracker import LOST_S
 
 MINUTE_NS = 60 * 10**9
+MAX_BETWEEN = 720
+"""Maximum number of whole minutes between two scenes that get records, for a camera that sends no frame while nothing
+moves. More minutes are probably a step of the camera's clock."""
 
 
 @dataclass
@@ -70,11 +73,12 @@ class MinuteClock:
         self.sums = Sums()
 
     def advance(self, scene: Scene, elapsed: Callable[[float], None]) -> list[ClosedMinute]:
-        """Begin the minute of the next scene, and return the minute that this scene closes, if any.
+        """Begin the minute of the next scene, and return the minutes that this scene closes, oldest first.
 
-        The time since the scene before counts as observed, without gaps in which frames are missing. It is divided
-        among the minutes that it touches. ``elapsed`` is called with the observed seconds of each part, before the
-        part's minute is closed.
+        These are the current minute, and the whole minutes between the two scenes in which nothing moved. The time
+        since the scene before counts as observed, without gaps in which frames are missing. It is divided among the
+        minutes that it touches. ``elapsed`` is called with the observed seconds of each part, before the part's
+        minute is closed.
         """
         start_ns = scene.captured_ns // MINUTE_NS * MINUTE_NS
         if self._start_ns is None or self._last is None:
@@ -93,6 +97,10 @@ class MinuteClock:
         per_ns = observed_s / (scene.captured_ns - before_ns)
         self._pass(per_ns * max(self._start_ns + MINUTE_NS - before_ns, 0), elapsed)
         closed = self.close(scene.frame)
+        between = range(self._start_ns + MINUTE_NS, start_ns, MINUTE_NS)
+        for self._start_ns in between if per_ns > 0.0 and len(between) <= MAX_BETWEEN else ():
+            self._pass(per_ns * MINUTE_NS, elapsed)
+            closed += self.close(scene.frame)
         self._start_ns = start_ns
         self._pass(per_ns * min(scene.captured_ns - start_ns, scene.captured_ns - before_ns), elapsed)
         return closed

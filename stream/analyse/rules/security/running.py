@@ -16,6 +16,10 @@ from stream.analyse.lasting import LastingWatch
 from stream.analyse.motion import SpeedMeter, in_picture
 from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
+GOES_ON = 0.8
+"""Share of the limit above which a reported run goes on. Without it, a person whose speed varies around the limit
+would be reported again and again."""
+
 
 class RunningRule(AreaRule):
     """Report once when an object has moved faster than ``above`` of its own heights per second for ``for_s``.
@@ -45,14 +49,18 @@ class RunningWatch(LastingWatch[RunningRule]):
         self._speeds: dict[str, float] = {}
 
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
-        """Return whether a track inside the polygon is faster than the rule's limit, by more than the error."""
-        speed = self._meter.step(track, scene)
+        """Return whether a track inside the polygon is faster than the rule's limit, by more than the error.
+
+        Once the run is reported, the limit is lower.
+        """
+        self._meter.note(track, scene)
+        speed = self._meter.speed(track.name) if self.covers(track.box.centre) else None
         if speed is None:
             return False
         height_px = max(track.box.height, 1.0)
         self._speeds[track.name] = speed.m_s / height_px
-        certain = (speed.m_s - speed.error_m_s) / height_px
-        return certain > self.rule.above and self.covers(track.box.centre)
+        limit = self.rule.above * (GOES_ON if self.is_reported(track.name) else 1.0)
+        return (speed.m_s - speed.error_m_s) / height_px > limit
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
         """Return the happening of a track that has run for ``lasted_s`` seconds."""

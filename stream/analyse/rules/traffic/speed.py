@@ -50,14 +50,11 @@ class SpeedWatch(RuleWatch[SpeedRule]):
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Process the next scene and return the tracks that are too fast now."""
         for track in scene.tracks:
-            speed = self._meter.step(track, scene)
-            if speed is None or track.name in self._reported or not self._exceeds(speed):
+            self._meter.note(track, scene)
+            if track.name in self._reported or not self.covers(self.place(track)) or not self.rule.applies_to(track):
                 continue
-            if (
-                self.covers(self.place(track))
-                and self.rule.applies_to(track)
-                and not self.is_quiet(scene, track.name)
-            ):
+            speed = self._meter.speed(track.name)
+            if speed and self._exceeds(speed) and not self.is_quiet(scene, track.name):
                 self._reported.add(track.name)
                 error_km_h, limit = 3.6 * speed.error_m_s, f"limit {self.rule.above_km_h:g} km/h"
                 fast = f"{track.label} at {speed.km_h:.0f} ± {CERTAIN * error_km_h:.0f} km/h"

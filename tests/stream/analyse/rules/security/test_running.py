@@ -39,3 +39,11 @@ def test_a_person_who_walks_towards_the_camera_is_not_reported_as_running() -> N
     heights = [50.0 * 1.025**n for n in range(50)]
     frames = [[track(560.0, 180.0, "t", "person", size=(0.4 * height, height))] for height in heights]
     assert play(RULE.watch(640, 360), frames, STEP_S) == []
+
+
+def test_a_speed_that_varies_around_the_limit_is_reported_once() -> None:
+    x, frames = 20.0, []
+    for n in range(240):
+        x += (1.9 if n // 20 % 2 == 0 else 1.5) * 20.0 * STEP_S
+        frames.append([track(x, 200.0, "t", "person", size=(8.0, 20.0))])
+    assert len(play(RULE.watch(1280, 360), frames, STEP_S)) == 1
