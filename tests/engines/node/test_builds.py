@@ -135,11 +135,12 @@ async def test_the_warm_up_of_a_stand_in_ends_when_its_plan_is_built_meanwhile(
         assert await asyncio.to_thread(warming.wait, 60)
         bench.may_build.set()
         await bench.until(lambda: bench.metric("stand_ins") == 0)
+        await asyncio.gather(*bench.live._closing)
+        with pytest.raises(EngineStateError):
+            _ = second.model
         may_warm.set()
         await finishing
     assert not [line for line in logs if line["event"] == "batches_of_one_image_only"]
-    with pytest.raises(EngineStateError):
-        _ = second.model
 
 
 async def test_a_second_model_also_has_a_stand_in_and_its_plan_is_built_after_that_of_the_first_model(
