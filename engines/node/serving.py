@@ -180,6 +180,7 @@ class ServedModel(EngineModel):
         except Exception as error:  # an error of the backend or decoder may concern a single image
             if len(tasks) == 1:
                 tasks[0].error = error if isinstance(error, EngineError) else InferenceFailed(repr(error))
+                tasks[0].image = None
                 return
             half = len(tasks) // 2  # bisection: one bad image among n costs about 2·log2(n) more engine calls
             self._settle(tasks[:half], took, refine)

@@ -15,7 +15,7 @@ from engines.backends.fake import FakeEngine
 from engines.decoders import FrameRegion, OutputDecoder
 from engines.engine import Images, Outputs
 from engines.exceptions import BadBatch, ManifestError, ModelLoadFailed
-from engines.node.jobs import HighWaterMarks, Job, accept, results
+from engines.node.jobs import HighWaterMarks, ItemTask, Job, accept, results
 from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.serving import ServedModel
 from engines.repository.manifest import Model
@@ -291,6 +291,20 @@ class TestCarriedFrames:
         _, letter = results(job, 0)
         (again,) = self.classified(LogRecord(BATCHES, 0, 9, None, letter.value, letter.headers))
         assert [one.label for one in decode(Result, again.value).detections] == ["bus"]
+
+    @pytest.mark.parametrize("fails", [True, False])
+    def test_no_decoded_frame_is_kept_after_the_classification(self, fails: bool) -> None:
+        job, kept = accept(carrying([jpeg(CAR), jpeg(BUS)]), HighWaterMarks(), PIPELINES), list[bool]()
+
+        def refine(tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
+            kept.extend(task.image is not None for task in tasks)
+            return found
+
+        served = opened(FakeEngine())
+        served._engine._fails = lambda _: fails
+        served.classify(MergedBatch("regions", list(job.tasks.values()), [job]), refine)
+        assert kept == ([] if fails else [True, True])
+        assert [task.image for task in job.tasks.values()] == [None, None]
 
     def test_more_regions_than_rows_of_an_engine_call_are_filled_in_several_calls(self) -> None:
         job = accept(carrying([jpeg(CAR), jpeg(BUS)]), HighWaterMarks(), PIPELINES)
