@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ingest.site.agent import SpoolConfig
-from ingest.site.entry import ConfigEntry, ConfigSection, Seconds
+from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds
 from ingest.site.gate import GateConfig
 from ingest.site.ground import GroundConfig
 from ingest.site.picture import EncodeConfig, RedactConfig
@@ -59,7 +59,7 @@ class StreamConfig(ConfigSection):
     own_clock: bool = True
     """If true, use the capture time in the stream if the stream contains one. If false, always use the host's
     clock."""
-    max_skew_s: float = Field(default=2.0, gt=0.0)
+    max_skew_s: PositiveSeconds = 2.0
     """Largest accepted difference between the stream's clock and the host's clock. If the two clocks differ by more
     than this limit, the agent reports the difference and uses the host's clock."""
     existing: bool = False
@@ -81,7 +81,7 @@ class WatchConfig(ConfigSection):
     """Times after which the agent reports bad pictures of a camera. If the time of a check is 0, the check is
     switched off."""
 
-    stall_s: float = Field(default=10.0, gt=0.0)
+    stall_s: PositiveSeconds = 10.0
     """Time without a frame after which the agent reconnects to the camera."""
     frozen_s: Seconds = 60.0
     """Time with identical pictures after which the camera is reported as frozen. Even pictures of a still scene
@@ -90,7 +90,7 @@ class WatchConfig(ConfigSection):
     """Time with black pictures after which the camera is reported as black."""
     tampered_s: Seconds = 10.0
     """Time after which a camera that is covered, out of focus or turned away is reported as tampered with."""
-    relearn_s: float = Field(default=900.0, gt=0.0)
+    relearn_s: PositiveSeconds = 900.0
     """Time after which a changed but stable view becomes the camera's usual view."""
 
 

@@ -13,7 +13,11 @@ from pydantic_core import ErrorDetails
 from ingest.contract.records.base import Name, Point
 from ingest.site.url import WebUrl
 
-Seconds = Annotated[float, Field(ge=0.0)]
+MAX_S = 100 * 366 * 86_400.0
+"""Longest time in seconds that a setting may have: a hundred years. In ns, it fits into 64 bits with any capture time
+added."""
+Seconds = Annotated[float, Field(ge=0.0, le=MAX_S)]
+PositiveSeconds = Annotated[float, Field(gt=0.0, le=MAX_S)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 RelativePoint = tuple[Share, Share]
 """A point ``(x, y)`` in shares of the picture's width and height, so that a shape stays in place when the resolution

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ingest.contract.records.base import Name
 from ingest.site import SensorConfig
+from ingest.site.entry import PositiveSeconds
 from stream.rules import Happening, Rule
 from stream.sense.windows import ReadingWindow
 
@@ -23,7 +24,7 @@ class SensorRule(Rule):
     REFERS_TO: ClassVar[tuple[str, ...]] = ("sensor",)
 
     sensor: Name
-    window_s: float = Field(default=5.0, gt=0.0)
+    window_s: PositiveSeconds = 5.0
     min_readings: int = Field(default=3, ge=1)
     """Minimum number of readings in a window. The rule skips a window with fewer readings than this number."""
 

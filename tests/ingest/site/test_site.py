@@ -410,3 +410,11 @@ def test_a_huge_value_in_a_site_file_is_refused_or_read_within_seconds(text: str
 def test_a_config_entry_over_the_size_limit_is_refused_without_parsing() -> None:
     with pytest.raises(ConfigError, match="at most 1048576 bytes"):
         parse_entry("camera/a", b"[" * 10**7)
+
+
+@pytest.mark.parametrize("seconds", [1e300, 4e9])
+def test_times_of_more_than_a_hundred_years_are_refused(file: Path, seconds: float) -> None:
+    spool = f"spool = {{ late_after_s = {seconds} }}"
+    file.write_text(f'[[cameras]]\nname = "gate"\nsource = "simulated:road"\n{spool}\n')
+    with pytest.raises(ConfigError, match="late_after_s"):
+        load(file)

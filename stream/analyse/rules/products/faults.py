@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Name
-from ingest.site.entry import Share
+from ingest.site.entry import PositiveSeconds, Share
 from stream.analyse.crossing import CrossingRule, CrossingWatch, TrackCrossing
 from stream.analyse.rule import Scene, SceneHappening, SceneTrack
 
@@ -30,7 +30,7 @@ class FaultsRule(CrossingRule):
     attribute: Name | None = None
     streak: int | None = Field(default=None, ge=1)
     share: Share | None = None
-    within_s: float = Field(default=300.0, gt=0.0)
+    within_s: PositiveSeconds = 300.0
     at_least: int = Field(default=20, ge=1)
     """Minimum number of products within ``within_s`` from which a share is computed."""
 

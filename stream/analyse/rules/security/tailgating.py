@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
+from ingest.site.entry import PositiveSeconds
 from stream.analyse.crossing import CrossingRule, CrossingWatch, TrackCrossing
 from stream.analyse.rule import Scene, SceneHappening
 
@@ -20,7 +19,7 @@ class TailgatingRule(CrossingRule):
     EVENT_TYPE: ClassVar[str] = "sightline.line.tailgating"
 
     type: Literal["tailgating"] = "tailgating"
-    within_s: float = Field(gt=0.0)
+    within_s: PositiveSeconds
 
     def watch(self, width: int, height: int) -> TailgatingWatch:
         """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ingest.site.entry import RelativeLine, RelativePoint
+from ingest.site.entry import PositiveSeconds, RelativeLine, RelativePoint
 from stream.analyse.crossing import line_counter
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
@@ -26,7 +26,7 @@ class SectionRule(CameraRule):
     second: RelativeLine
     distance_m: float = Field(gt=0.0)
     above_km_h: float = Field(ge=0.0)
-    within_s: float = Field(default=60.0, gt=0.0)
+    within_s: PositiveSeconds = 60.0
 
     @property
     def shape(self) -> tuple[RelativePoint, ...]:
