@@ -11,6 +11,9 @@ from stream.analyse.rule import Scene
 from stream.analyse.tracking.tracker import LOST_S
 
 MINUTE_NS = 60 * 10**9
+MAX_SUMS = 2_000
+"""Maximum number of sums in one minute. Names contain labels. A record with more than ``MAX_KEYS`` names is refused,
+so results with ever new labels would otherwise park all later results of the camera."""
 MAX_BETWEEN = 720
 """Maximum number of whole minutes between two scenes that get records, for a camera that sends no frame while nothing
 moves. More minutes are probably a step of the camera's clock."""
@@ -26,8 +29,9 @@ class Sums:
     observed_s: float = 0.0
 
     def add(self, name: str, value: float = 1.0) -> None:
-        """Add a value to a sum."""
-        self.sums[name] += value  # type: ignore[assignment]
+        """Add a value to a sum. Leave out a new sum above ``MAX_SUMS``."""
+        if name in self.sums or len(self.sums) < MAX_SUMS:
+            self.sums[name] += value  # type: ignore[assignment]
 
     def peak(self, name: str, value: float) -> None:
         """Note a value of which the minute keeps the largest."""

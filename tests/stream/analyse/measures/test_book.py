@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from ingest.contract.codec import encode_json
 from ingest.contract.records.measure import Measure, MinuteTally
 from ingest.kafka.log import LogRecord
@@ -59,3 +61,14 @@ def test_two_runs_of_the_capture_in_one_minute_are_added() -> None:
 
 def test_unreadable_measures_on_the_topic_are_ignored() -> None:
     assert add(MeasureBook([LogRecord("measures", 0, 0, b"c", b"\xff{")]), minute(1, "1-1")).revision == 0
+
+
+def test_minute_that_can_be_corrected_takes_about_a_kilobyte_of_memory() -> None:
+    book, minutes = MeasureBook(), 500
+    add(book, minute(3, "1-0"))
+    tracemalloc.start()
+    for n in range(1, minutes + 1):
+        add(book, ClosedMinute("m", n * 60 * 10**9, minute(3 + n, f"1-{n}").tally))
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used / minutes < 1500

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ingest.contract.records.base import MAX_KEYS
 from ingest.contract.records.measure import MinuteTally
 from ingest.site.ground import GroundConfig
 from ingest.site.measure import MeasureConfig
 from stream.analyse.ground import GroundPlane
 from stream.analyse.measures.meters import make_meter, values
-from stream.analyse.measures.minute import ClosedMinute
+from stream.analyse.measures.minute import MAX_SUMS, ClosedMinute
 from tests.stream.analyse.rules.scenes import EPOCH_NS, SceneTrack, scene, track
 
 COMMON: dict[str, Any] = {"name": "m", "camera": "c", "pipeline": "p"}
@@ -128,6 +129,13 @@ def test_results_that_alternate_between_two_clocks_do_not_close_a_minute_each_ti
     meter = make_meter(LINE, 640, 360)
     clocks = [EPOCH_NS + 3600 * 10**9, EPOCH_NS]
     assert [one for n in range(20) for one in meter.step(scene(float(n), captured_ns=clocks[n % 2] + n))] == []
+
+
+def test_a_minute_with_ever_new_labels_is_closed_with_a_limited_number_of_counts() -> None:
+    meter = make_meter(ZONE, 640, 360)
+    meter.step(scene(0.0, *(track(320.0, 180.0, f"t{n}", f"label-{n}") for n in range(MAX_KEYS + 1))))
+    (closed,) = meter.step(scene(60.0))
+    assert len(closed.tally.sums) == MAX_SUMS
 
 
 def test_minutes_without_any_frame_have_records_if_nothing_moved() -> None:
