@@ -193,8 +193,7 @@ async def _apply(
             ", ".join(found.conflicts),
             f"already defined by {', '.join(owners)} with other settings",
             "names that no other site has. Rename the entry here, or remove it from the other site's file and apply "
-            "that file, or "
-            "pass --take-over. Nothing was changed",
+            "that file, or pass --take-over. Nothing was changed",
         )
     if writer:
         await commit(writer, found.written, found.removed, signer)
