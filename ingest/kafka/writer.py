@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -161,11 +161,12 @@ class KafkaWriter:
         positions = {KafkaPartition(self._settings.topic(s.topic), s.partition): o for s, o in offsets.items()}
         await self._producer.begin_transaction()
         self._in_transaction = True
-        requests: list[Awaitable[Any]] = [await self._send(record) for record in records]
+        sent = [await self._send(record) for record in records]
+        # Without this wait, aiokafka would commit although some sends failed. If the offsets are sent before the
+        # records are acknowledged, one of twenty transactions waits 50 ms longer: decision 6.
+        await asyncio.gather(*sent)
         if positions:
-            requests.append(self._producer.send_offsets_to_transaction(positions, self._settings.group(group)))
-        # Records and offsets at once, to wait once for the broker. aiokafka would commit although some sends failed.
-        await asyncio.gather(*requests)
+            await self._producer.send_offsets_to_transaction(positions, self._settings.group(group))
         await self._producer.commit_transaction()
         self._in_transaction = False
 
