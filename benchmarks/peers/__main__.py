@@ -30,7 +30,6 @@ from deploy.local.kafka.broker import Broker
 from ingest.runtime import eventloop
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # clients retry while the broker does not yet know a topic
 
 CASES = {"yolox": yolox_case, "regions": shipped_case}
 LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 500, 100.0)}
@@ -73,8 +72,18 @@ TABLES = {
 
 PlannedRun = tuple[dict[str, Any], Callable[[Broker, Step], dict[str, Any]]]
 """The key of a measurement in the report, and the function that makes the measurement."""
+
+
 Plan = Callable[[int], Iterable[PlannedRun]]
 """Returns the measurements of a round, in their order, from the number of the round."""
+
+
+@app.callback()
+def silence_clients() -> None:
+    """Compare Sightline with its peers."""
+    # Clients retry, and log each try, while the broker does not yet know a topic.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of all systems, which take turns.")]
 Partitions = Annotated[str, typer.Option(help="Numbers of partitions, separated by commas.")]
