@@ -31,7 +31,7 @@ HEAD_BYTES = 1024
 pipeline name of 63 characters."""
 
 _NO_PICTURES = b"".join(msgpack.packb(part, use_bin_type=True) for part in ("pixels", b"", "frames", b""))
-"""End of an encoded batch without pixels and frames."""
+"""Last bytes of an encoded batch whose fields ``pixels`` and ``frames`` are empty."""
 
 
 def encode(record: Record, max_bytes: int = MAX_RECORD_BYTES) -> bytes:

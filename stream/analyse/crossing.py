@@ -65,7 +65,7 @@ class TrackCrossing(NamedTuple):
     at_ns: int
     """Time of the pass through the line, interpolated between two frames, on the clock of ``Scene.at_ns``."""
     quiet: bool
-    """Whether the rule was quiet for this track when the track crossed the line."""
+    """Whether the crossing was outside the rule's hours, or within the cooldown after the track's last event."""
 
 
 C_co = TypeVar("C_co", bound=CrossingRule, covariant=True)

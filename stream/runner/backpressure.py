@@ -16,7 +16,7 @@ CHECK_LAG_S = 5.0
 """Time in seconds between two checks of how far the readers of a stage's output lag behind."""
 CHECK_BEHIND_S = 1.0
 """Time in seconds between two checks while readers lag behind, so that the stage notices soon that they have caught
-up. A check takes two requests, and one for each partition."""
+up. With n partitions, a check sends n + 2 requests to Kafka."""
 
 
 class Downstream(NamedTuple):

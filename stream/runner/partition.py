@@ -29,8 +29,8 @@ _log = logs.get("stream.partition")
 T = TypeVar("T")
 
 QUEUE_RECORDS = 1024
-"""Number of queued records of one partition at which fetching pauses: the smallest records for 20 ms of one core.
-Fetching resumes at half of this number, so that the processor never runs out of work."""
+"""Number of queued records of one partition at which fetching pauses. One core processes this number of the smallest
+records in about 20 ms. Fetching resumes at half of this number, so that the processor never runs out of work."""
 QUEUE_BYTES = 4 * 1024 * 1024
 """Bytes of queued records of one partition at which fetching pauses: two fetches of the maximum size. Frames reach
 this limit before ``QUEUE_RECORDS``."""

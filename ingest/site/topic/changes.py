@@ -1,4 +1,6 @@
-"""Computes the changes to the ``config`` topic that apply one of several sites. Pure.
+"""Computes which records to write to the ``config`` topic after a site file has changed. Pure.
+
+The topic may contain several sites.
 
 A camera or sensor belongs to one site. A pipeline, rule or receiver may be in the files of several sites. A shared
 entry lists all sites whose files contain the entry. The shared entry is removed from the topic when no site's file

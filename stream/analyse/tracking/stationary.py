@@ -240,8 +240,8 @@ class StationaryTracks:
 def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
     """Return a copy of a part's detection with the position of the whole object as its box.
 
-    If the part moves, take the label and the score from the object's track and drop the attributes: a moving part may
-    belong to another object in front.
+    A moving part may belong to another object that passes in front. Therefore, the copy of a moving part has the
+    label and score of the stopped object, and no attributes.
     """
     known: dict[str, object] = {}
     if part.box not in (view.resting or ()):

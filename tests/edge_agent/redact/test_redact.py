@@ -102,7 +102,7 @@ def test_the_redactor_copies_a_read_only_picture_and_refuses_a_picture_of_anothe
             redactor.masked(strange)  # type: ignore[arg-type]
 
 
-def test_faces_behind_a_mask_are_not_detected(bright: DetectorConfig) -> None:
+def test_faces_in_the_area_of_a_privacy_mask_are_not_detected(bright: DetectorConfig) -> None:
     redactor = Redactor(RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),), faces=bright))
     summary = redactor.apply(scene()).redacted
     assert summary is not None

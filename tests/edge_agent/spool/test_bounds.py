@@ -133,7 +133,7 @@ def test_earlier_frames_of_a_camera_move_to_the_late_lane_together_with_a_late_f
     assert [row.name for row in spool.settle_live(start_ns, 10)] == ["slow"]
 
 
-def test_new_frames_go_live_at_their_commit_unless_they_would_overtake_a_waiting_frame(
+def test_a_new_frame_is_sent_as_live_when_it_is_committed_unless_an_older_frame_still_waits(
     spool: SpoolStore, clock: ManualClock
 ) -> None:
     def new(seq: int, age_s: float = 0.0) -> Row:

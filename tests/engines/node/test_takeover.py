@@ -205,7 +205,7 @@ async def test_results_of_jobs_are_written_in_offset_order_even_if_jobs_finish_i
     assert (owned.in_flight, owned.in_flight_bytes) == (0, 0)
 
 
-async def test_results_of_finished_jobs_wait_for_a_transaction_only_while_later_jobs_are_unfinished() -> None:
+async def test_finished_jobs_are_written_at_once_unless_a_later_job_is_unfinished() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     owned.take(await put(log, 0), PIPELINES)

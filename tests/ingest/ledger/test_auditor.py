@@ -408,7 +408,7 @@ async def test_frames_of_an_ended_epoch_without_any_delivered_frame_are_unaccoun
     assert (await site.audit()).totals.unaccounted == 5
 
 
-async def test_a_camera_with_late_frames_only_on_a_truncated_partition_is_left_out_of_the_audit(
+async def test_a_camera_is_left_out_of_the_audit_if_only_its_late_frames_are_still_stored(
     site: SiteWriter,
 ) -> None:
     await deliver_run(site, range(5))

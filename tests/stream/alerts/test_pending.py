@@ -363,7 +363,9 @@ class TestTakeOver:
         assert [taken(pending["r"]).position.offset for _ in range(len(pending["r"]))] == [301, 302]
         assert log.records == 2 + 3  # receipts, alerts
 
-    async def test_a_commit_before_the_first_new_alert_keeps_the_receipts_of_the_previous_dispatcher(self) -> None:
+    async def test_a_dispatcher_without_new_alerts_commits_the_same_delivery_state_as_the_previous_dispatcher(
+        self,
+    ) -> None:
         log = await self.log_of(2, [receipt("delivered", 1, number=n) for n in range(2)])
         commit = GroupCommit(1, DispatchProgress(1, 1, {"r": 1}).metadata())
         pending = PendingDeliveries()
