@@ -1,1 +1,1 @@
-"""The stage ``alerts`` and the dispatcher: evidence, alerts, signed webhooks and receipts."""
+"""The stage ``alerts``: the evidence and the alert of each event."""

@@ -174,7 +174,7 @@ def webhook_receiver(
     """Receive webhooks, verify their signatures with the standardwebhooks package, and print the webhooks."""
     import uvicorn
 
-    from stream.alerts.receiver import Inbox, make_app, read_secret
+    from stream.delivery.receiver import Inbox, make_app, read_secret
 
     expected = "a file with the signing secret (whsec_…) on its first line"
     try:
@@ -192,9 +192,9 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
 
 async def _dispatch(service: Service, stop: asyncio.Event) -> None:
     from ingest.kafka.membership import MemberGuard
-    from stream.alerts.dispatcher import Dispatcher
-    from stream.alerts.progress import GROUP
-    from stream.alerts.webhook import WebhookDeliverer
+    from stream.delivery.dispatcher import Dispatcher
+    from stream.delivery.progress import GROUP
+    from stream.delivery.webhook import WebhookDeliverer
     from stream.metrics import DispatchMetrics
 
     async with service.open_log() as log:

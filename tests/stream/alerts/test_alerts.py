@@ -24,9 +24,9 @@ from ingest.runtime.clock import ManualClock
 from stream.alerts.alert import alert_id
 from stream.alerts.evidence import MemoryStore
 from stream.alerts.pictures import annotated
-from stream.alerts.receiver import Inbox
-from stream.alerts.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
 from stream.alerts.stage import MAX_WAITING, RETRIES_AT_ONCE, RETRY_S, AlertStage
+from stream.delivery.receiver import Inbox
+from stream.delivery.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
 from stream.exceptions import StoreFailed
 
 PAUSES = (0.0, 5.0, 300.0)

@@ -21,7 +21,7 @@ from ingest.kafka.log import GroupCommit, Log, TopicPartition
 from ingest.kafka.position import report_expired
 from ingest.runtime import logs
 from ingest.site import ReceiverConfig
-from stream.alerts.pending import PendingDeliveries, ReceiverPosition
+from stream.delivery.pending import PendingDeliveries, ReceiverPosition
 
 _log = logs.get("stream.dispatch")
 

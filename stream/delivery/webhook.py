@@ -13,8 +13,8 @@ from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
 from ingest.runtime.text import decode_text
 from ingest.site import ReceiverConfig
-from stream.alerts.post import HttpPoster
-from stream.alerts.schedule import AttemptResult
+from stream.delivery.post import HttpPoster
+from stream.delivery.schedule import AttemptResult
 
 
 class Deliverer(Protocol):

@@ -24,9 +24,9 @@ from ingest.site import ReceiverConfig
 from ingest.site.topic.store import publish
 from ingest.site.topic.view import ConfigView
 from stream.alerts.alert import make_alert
-from stream.alerts.dispatcher import Dispatcher
-from stream.alerts.schedule import AttemptResult
-from stream.alerts.webhook import Deliverer
+from stream.delivery.dispatcher import Dispatcher
+from stream.delivery.schedule import AttemptResult
+from stream.delivery.webhook import Deliverer
 from stream.metrics import DispatchMetrics
 from tests.stream.alerts.test_alerts import event
 
@@ -168,7 +168,7 @@ async def test_a_rebalance_of_dispatchers_repeats_no_delivered_alert(log: KafkaL
 async def test_alerts_that_exceed_the_memory_limit_are_read_from_the_log_and_delivered_once(
     log: KafkaLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 3)
+    monkeypatch.setattr("stream.delivery.pending.HELD_ALERTS", 3)
     posts, registry, clock = CountedPosts(), CollectorRegistry(), ManualClock()
     await raise_alerts(log, range(20))
     receivers = [config("r", retry_s=(60, 60))]

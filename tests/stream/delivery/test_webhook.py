@@ -13,9 +13,9 @@ from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
-from stream.alerts.receiver import Inbox, make_app
-from stream.alerts.schedule import AttemptResult
-from stream.alerts.webhook import WebhookDeliverer, signed_headers
+from stream.delivery.receiver import Inbox, make_app
+from stream.delivery.schedule import AttemptResult
+from stream.delivery.webhook import WebhookDeliverer, signed_headers
 from tests.peers.receiver import Reaction, answer, application, receiving, repeat, silence
 from tests.stream.alerts.test_alerts import event
 

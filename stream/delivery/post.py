@@ -20,7 +20,7 @@ from functools import partial
 
 import httpx
 
-from stream.alerts.schedule import AttemptResult
+from stream.delivery.schedule import AttemptResult
 
 MAX_LINE_BYTES = 8 * 1024
 """Maximum length of one line of the response head, in bytes: the usual limit of HTTP servers."""

@@ -36,10 +36,10 @@ from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 from ingest.site import ReceiverConfig
 from ingest.site.topic.store import follow
 from ingest.site.topic.view import ConfigView
-from stream.alerts.pending import AlertPosition
-from stream.alerts.progress import GROUP, DispatchProgress, OwnedAlerts, require_deliveries, take_over
-from stream.alerts.sending import ReceiverSender
-from stream.alerts.webhook import Deliverer
+from stream.delivery.pending import AlertPosition
+from stream.delivery.progress import GROUP, DispatchProgress, OwnedAlerts, require_deliveries, take_over
+from stream.delivery.sending import ReceiverSender
+from stream.delivery.webhook import Deliverer
 from stream.metrics import DispatchMetrics
 
 _log = logs.get("stream.dispatch")

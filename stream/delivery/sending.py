@@ -17,9 +17,9 @@ from ingest.kafka.log import Outgoing
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from ingest.site import ReceiverConfig
-from stream.alerts.pending import AlertPosition, DeliveryTask, PendingDeliveries
-from stream.alerts.schedule import verdict_after
-from stream.alerts.webhook import Deliverer
+from stream.delivery.pending import AlertPosition, DeliveryTask, PendingDeliveries
+from stream.delivery.schedule import verdict_after
+from stream.delivery.webhook import Deliverer
 
 _log = logs.get("stream.dispatch")
 

@@ -20,11 +20,11 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
-from stream.alerts.dispatcher import Dispatcher
-from stream.alerts.pending import FINISHED_KEPT, AlertPosition, DeliveryTask, PendingDeliveries, ReceiverPosition
-from stream.alerts.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
-from stream.alerts.sending import ReceiverSender
-from stream.alerts.webhook import LogDeliverer
+from stream.delivery.dispatcher import Dispatcher
+from stream.delivery.pending import FINISHED_KEPT, AlertPosition, DeliveryTask, PendingDeliveries, ReceiverPosition
+from stream.delivery.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
+from stream.delivery.sending import ReceiverSender
+from stream.delivery.webhook import LogDeliverer
 from stream.metrics import DispatchMetrics
 from stream.runner.watchdog import CountingLog
 from tests.stream.alerts.test_alerts import event
@@ -210,7 +210,7 @@ def config(name: str, *, history: bool = False) -> ReceiverConfig:
 def test_only_a_limited_number_of_waiting_alerts_is_kept_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 2)
+    monkeypatch.setattr("stream.delivery.pending.HELD_ALERTS", 2)
     pending = opened()
     for number in range(4):
         enter(pending, number)
@@ -232,7 +232,7 @@ def test_only_a_limited_number_of_waiting_alerts_is_kept_in_memory(
 async def test_an_alert_that_is_neither_in_memory_nor_in_the_log_is_finished_without_a_receipt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stream.alerts.pending.HELD_ALERTS", 0)
+    monkeypatch.setattr("stream.delivery.pending.HELD_ALERTS", 0)
     asked, finished = list[tuple[str, AlertPosition]](), asyncio.Event()
 
     async def expired(receiver: str, position: AlertPosition) -> None:
@@ -304,8 +304,8 @@ async def test_alerts_that_expire_while_the_dispatcher_reads_are_counted_and_rep
     dispatcher = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer(), metrics=DispatchMetrics(registry))
     dispatcher._owned[0] = owned = OwnedAlerts(0, 0)
     with monkeypatch.context() as patch:
-        patch.setattr("stream.alerts.dispatcher.start", started)
-        patch.setattr("stream.alerts.dispatcher.from_consumer", lambda _, record: record)
+        patch.setattr("stream.delivery.dispatcher.start", started)
+        patch.setattr("stream.delivery.dispatcher.from_consumer", lambda _, record: record)
         patch.setattr(dispatcher._consumer, "getmany", getmany)
         patch.setattr(dispatcher, "_log", log)
         with pytest.raises(LogUnavailable, match="no further record"):

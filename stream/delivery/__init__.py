@@ -1,0 +1,1 @@
+"""The dispatcher: queues, signed webhooks, retries and receipts for each receiver of alerts."""
