@@ -65,7 +65,7 @@ CANDIDATES = [
 CHOSEN = {
     "sightline": ServerSetting("sightline", 2),
     "litserve": ServerSetting("litserve", 2, 2, 0.002),
-    "ray": ServerSetting("ray", 2, 2, 0.002),
+    "ray": ServerSetting("ray", 2, 8, 0.002),
 }
 """Best setting by system, found with ``--tune``."""
 
