@@ -42,6 +42,7 @@ def make_event(
             incident=incident,
             rule=rule.name,
             severity=rule.severity,
+            incident_gap_s=rule.incident_gap_s,
             site=site,
             summary=happening.summary,
             details=dict(happening.details),

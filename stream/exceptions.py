@@ -11,6 +11,7 @@ StreamError
 │   └── UnknownLane         the header of the record names an unknown lane
 ├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
 ├── FrameNotFound           the log has no frame, event or alert of this name
+├── IncidentNotFound        no incident, or more than one, has this id
 ├── TooManyEvents           tested rules emit more events than a comparison holds
 ├── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
 └── UnusableName            the name of a picture leads out of the store; the event becomes a dead letter
@@ -94,6 +95,10 @@ class EvidenceMissing(StreamError):
 
 class FrameNotFound(StreamError):
     """The log has no frame, event or alert of the given name."""
+
+
+class IncidentNotFound(StreamError):
+    """No incident, or more than one, has an id that begins with the given text."""
 
 
 class TooManyEvents(StreamError):

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from ingest.contract.records.event import DetailValue, Severity
+from ingest.contract.records.event import DEFAULT_GAP_S, DetailValue, GapSeconds, Severity
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import ConfigEntry, RuleEntry, Site
@@ -53,6 +53,9 @@ class Rule(RuleEntry, extra="forbid"):
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
     """Time in seconds after an event of a track during which the rule emits no other event of this track."""
+    incident_gap_s: GapSeconds = DEFAULT_GAP_S
+    """Longest time in seconds between two events of one incident. An incident ends when no event has followed for
+    this time."""
     hours: tuple[WeeklyHours, ...] = ()
     """Hours in which the rule emits events; empty for always."""
     time_zone: TimeZone | None = None

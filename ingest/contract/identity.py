@@ -1,4 +1,4 @@
-"""Identity of a frame (camera, epoch, sequence number), and names of lanes (``live``, ``late``, replays).
+"""Identity of a frame (camera, epoch, sequence number), names of lanes (``live``, ``late``, replays) and of places.
 
 ``epoch`` grows with every start of a capture and never decreases, even when a camera moves to another agent. ``seq``
 counts captured frames from 0 without gaps.
@@ -65,3 +65,13 @@ def is_replay(lane: str) -> bool:
 def is_late(lane: str) -> bool:
     """Return whether a lane carries old frames (late or replayed), whose events must be marked as late."""
     return lane != LIVE
+
+
+def place_key(name: str, site: str = "", place: str | None = None) -> str:
+    """Return the full name of the place of a camera or sensor: ``site/place``.
+
+    The place of a camera or sensor without a place is its own name.
+
+    All events of one place are in one partition of the topic ``events``, which follows from this name.
+    """
+    return (f"{site}/{place}" if site else place) if place else name

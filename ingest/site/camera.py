@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ingest.contract.identity import place_key
+from ingest.contract.records.base import Name
 from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds
 from ingest.site.gate import GateConfig
@@ -108,6 +110,9 @@ class CameraConfig(ConfigEntry):
 
     source: str
     site: str = ""
+    place: Name | None = None
+    """Place that the camera shares with others, such as a junction or a hall. Events of one type at one place form
+    one incident. Without a place, the camera's own events form its incidents."""
     fps: float = Field(default=10.0, gt=0.0)
     """Frames per second at which the agent plays files, scenes and images, or fetches snapshots. A capture device,
     ``device:N``, is set to this frame rate."""
@@ -127,6 +132,11 @@ class CameraConfig(ConfigEntry):
     spool: SpoolConfig = SpoolConfig()
     ground: GroundConfig | None = None
     """Ground plane, which rules over speeds and distances need."""
+
+    @property
+    def full_place(self) -> str:
+        """Full name of the camera's place: ``site/place``, or the camera's own name without a place."""
+        return place_key(self.name, self.site, self.place)
 
     @model_validator(mode="after")
     def _legacy_tls_is_for_https(self) -> Self:

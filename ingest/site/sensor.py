@@ -13,6 +13,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ingest.contract.identity import place_key
+from ingest.contract.records.base import Name
 from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, Seconds, expectation
 
@@ -165,6 +167,9 @@ class SensorConfig(ConfigEntry):
 
     source: str
     site: str = ""
+    place: Name | None = None
+    """Place that the sensor shares with cameras and other sensors. Without a place, the sensor's own events form its
+    incidents."""
     quantity: str
     unit: str
     rate_hz: float = Field(default=10.0, gt=0.0, le=1000.0)
@@ -181,6 +186,11 @@ class SensorConfig(ConfigEntry):
     """Time without a reading after which the sensor is reported as stalled; 0 for never."""
     options: dict[str, str | int | float | bool | tuple[str, ...]] = {}
     spool: SpoolConfig = SpoolConfig()
+
+    @property
+    def full_place(self) -> str:
+        """Full name of the sensor's place: ``site/place``, or the sensor's own name without a place."""
+        return place_key(self.name, self.site, self.place)
 
     @property
     def kind(self) -> str:

@@ -288,6 +288,7 @@ class Analyser:
             result.captured_ns,
             number=number,
             site=self._camera.site if self._camera else "",
+            place=self._camera.place if self._camera else None,
             camera=result.camera,
             lane=result.lane,
             late=is_late(result.lane),

@@ -143,11 +143,12 @@ class CameraRule(Rule):
     def tail_s(self) -> float:
         """Length in seconds of the past results from which a new owner of the partition rebuilds the rule's state.
 
-        The length covers at least twice the longest setting whose name ends in ``_s``. An object that was present
-        before the past results counts as new at their beginning. A dwell time that starts at the beginning of the
-        past results ends in their first half, and the cooldown of the resulting event ends in their second half.
+        The length covers at least twice the longest setting whose name ends in ``_s``, except ``incident_gap_s``. An
+        object that was present before the past results counts as new at their beginning. A dwell time that starts at
+        the beginning of the past results ends in their first half, and the cooldown of the resulting event ends in
+        their second half.
         """
-        times_s: list[float] = [value for name, value in self if name.endswith("_s")]
+        times_s: list[float] = [value for name, value in self if name.endswith("_s") and name != "incident_gap_s"]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
 
     @property

@@ -79,7 +79,9 @@ class AnalyseStage:
     async def _reported(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], ReportedEvents]:
         cameras = {decode(Result, record.value).camera for record in past}
         since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
-        tps = sorted({TopicPartition(EVENTS, partition_for(camera, self._partitions)) for camera in cameras})
+        placed = {one.name: one.full_place for one in self.config.of(CameraConfig)}
+        places = {placed.get(camera, camera) for camera in cameras}
+        tps = sorted({TopicPartition(EVENTS, partition_for(place, self._partitions)) for place in places})
         return reported_in([event for tp in tps for event in await written_since(log, tp, since_ms)])
 
     async def _measured(self, past: Sequence[LogRecord], log: Log) -> list[LogRecord]:
@@ -112,12 +114,15 @@ class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event], list[Measure]
 
     def _emit(self, record: LogRecord, outcome: tuple[Result, list[Event], list[Measure]]) -> Sequence[Work]:
         result, events, measures = outcome
-        partition, key = partition_for(result.camera, self._partitions), result.camera.encode()
+        key, count = result.camera.encode(), self._partitions
         measured = partition_for(result.camera, self._measure_partitions)
         headers = h.frame_headers([result.id], result.lane, result.traceparent)
         of_events = h.CLOUD_EVENT | headers
         outputs = [
-            *(Outgoing(EVENTS, partition, encode_json(one), key=key, headers=of_events) for one in events),
+            *(
+                Outgoing(EVENTS, partition_for(one.place, count), encode_json(one), key=key, headers=of_events)
+                for one in events
+            ),
             *(Outgoing(MEASURES, measured, encode_json(one), key=key, headers=headers) for one in measures),
         ]
         return [Work(tuple(outputs), (record.offset,))]

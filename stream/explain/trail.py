@@ -106,7 +106,10 @@ async def frame_trail(log: Log, frame: FrameId, config: Config) -> Trail:
     await _find_batches(log, trail, frame, partition, begin_ms)
     await _find_letters(log, trail, frame, begin_ms)
     if trail.results:
-        await _find_events(log, trail, frame, min(one.at_ms for one in trail.results))
+        places = {frame.camera} | {one.full_place for one in config.of(CameraConfig) if one.name == frame.camera}
+        since_ms = min(one.at_ms for one in trail.results)
+        for partition in sorted({partition_for(place, len(await log.ends(EVENTS))) for place in places}):
+            await _find_events(log, trail, frame, TopicPartition(EVENTS, partition), since_ms)
     for event in trail.events:
         await _find_alert(log, trail, event)
     return trail
@@ -199,8 +202,7 @@ async def _find_letters(log: Log, trail: Trail, frame: FrameId, since_ms: int) -
                 trail.letters.append(Written.of(record, failure))
 
 
-async def _find_events(log: Log, trail: Trail, frame: FrameId, since_ms: int) -> None:
-    tp = TopicPartition(EVENTS, partition_for(frame.camera, len(await log.ends(EVENTS))))
+async def _find_events(log: Log, trail: Trail, frame: FrameId, tp: TopicPartition, since_ms: int) -> None:
     async with aclosing(written_from(log, tp, since_ms)) as records:
         async for record in records:
             event = _decoded(record, _event) if names(record, frame) else None
@@ -211,21 +213,29 @@ async def _find_events(log: Log, trail: Trail, frame: FrameId, since_ms: int) ->
 async def _find_alert(log: Log, trail: Trail, event: Written[Event]) -> None:
     """Find the alert of an event, and its delivery receipts."""
     wanted = alert_id(event.value)
-    alerts = TopicPartition(ALERTS, partition_for(event.value.data.incident, len(await log.ends(ALERTS))))
-    async with aclosing(written_from(log, alerts, event.at_ms)) as records:
-        async for record in records:
-            alert = _decoded(record, _alert) if record.headers.get(ID) == wanted.encode() else None
-            if alert:
-                trail.alerts.append(alert)
-                break
-        else:
-            return
-    receipts = TopicPartition(DELIVERIES, alerts.partition)
+    count = len(await log.ends(ALERTS))
+    for key in (event.value.place, event.value.data.incident):  # older alerts have the partition of their incident
+        alert = await _alert_with(log, TopicPartition(ALERTS, partition_for(key, count)), wanted, event.at_ms)
+        if alert:
+            break
+    else:
+        return
+    trail.alerts.append(alert)
+    receipts = TopicPartition(DELIVERIES, alert.partition)
     async with aclosing(written_from(log, receipts, alert.at_ms)) as records:
         async for record in records:
             receipt = _decoded(record, _delivery) if wanted.encode() in record.value else None
             if receipt and receipt.value.alert == wanted:
                 trail.deliveries.append(receipt)
+
+
+async def _alert_with(log: Log, tp: TopicPartition, wanted: str, since_ms: int) -> Written[Alert] | None:
+    async with aclosing(written_from(log, tp, since_ms)) as records:
+        async for record in records:
+            alert = _decoded(record, _alert) if record.headers.get(ID) == wanted.encode() else None
+            if alert:
+                return alert
+    return None
 
 
 async def _event_with(log: Log, wanted: str) -> Written[Event] | None:

@@ -111,7 +111,9 @@ class _Trial:
         """Compare the events with the emitted events of the same frames."""
         count = len(await self._log.ends(EVENTS))
         seen: set[str] = set()
-        for partition in sorted({partition_for(camera, count) for camera, _, _ in self._spans}):
+        names = {camera for camera, _, _ in self._spans}
+        places = names | {self._rules.cameras[name].full_place for name in names if name in self._rules.cameras}
+        for partition in sorted({partition_for(place, count) for place in places}):
             tp = TopicPartition(EVENTS, partition)
             end = (await self._log.ends(EVENTS))[partition]
             start = min(await self._log.offset_at(tp, since_ms - MARGIN_MS), end)

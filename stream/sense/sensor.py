@@ -201,6 +201,10 @@ class SensorWatch:
             happening = watch.state.step(window) if window.count >= rule.min_readings else None
             if happening and watch.reported_ns != window.start_ns:
                 cause = (window.start_ns,)
-                events.append(make_event(rule, happening, name, cause, window.start_ns, site=self._site, sensor=name))
+                place = self._config.place if self._config else None
+                own = make_event(
+                    rule, happening, name, cause, window.start_ns, site=self._site, place=place, sensor=name
+                )
+                events.append(own)
                 watch.reported_ns = window.start_ns
         return events

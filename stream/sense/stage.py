@@ -79,7 +79,9 @@ class SenseStage:
         """Return the ids of the events that were written since the first reading in ``past``."""
         sensors = {decode(Readings, record.value).sensor for record in past}
         since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
-        tps = sorted({TopicPartition(EVENTS, partition_for(sensor, self._partitions)) for sensor in sensors})
+        placed = {one.name: one.full_place for one in self.config.of(SensorConfig)}
+        places = {placed.get(sensor, sensor) for sensor in sensors}
+        tps = sorted({TopicPartition(EVENTS, partition_for(place, self._partitions)) for place in places})
         return frozenset(
             filter(None, [_id_of(r.value) for tp in tps for r in await written_since(log, tp, since_ms)])
         )
@@ -225,8 +227,11 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         fresh = [event for event in events if event.id not in self.reported]
         if not fresh:
             return ()
-        partition, key = partition_for(sensor, self._partitions), sensor.encode()
-        return tuple(Outgoing(EVENTS, partition, encode_json(one), key=key, headers=h.CLOUD_EVENT) for one in fresh)
+        key, count = sensor.encode(), self._partitions
+        return tuple(
+            Outgoing(EVENTS, partition_for(one.place, count), encode_json(one), key=key, headers=h.CLOUD_EVENT)
+            for one in fresh
+        )
 
 
 def _id_of(event: bytes) -> str:

@@ -29,6 +29,7 @@ from ingest.contract.records.frame import (
     RoutedFrame,
     WithheldInterval,
 )
+from ingest.contract.records.incident import Incident, IncidentAction
 from ingest.contract.records.measure import Measure, MinuteTally
 from ingest.contract.records.reading import (
     BY_HOST,
@@ -87,6 +88,8 @@ __all__ = [
     "FrameMeta",
     "FrameRef",
     "Heartbeat",
+    "Incident",
+    "IncidentAction",
     "Inner",
     "Measure",
     "MinuteTally",

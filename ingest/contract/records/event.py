@@ -9,17 +9,32 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ingest.contract.identity import place_key
 from ingest.contract.records.base import Box, Count, FrameRef, Id, Many, Name, Point, Record, SmallMap
 from ingest.contract.records.frame import Lane
 
 DetailValue = str | bool | int | float
 """A JSON scalar other than ``null``. The map of details contains only details that have a value."""
 Severity = Literal["info", "warning", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
+"""All severities, the lowest first."""
 Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
 MAX_POINTS = 10_000
 """Maximum number of points of a rule's shape, or of an object's trail, in one event."""
 Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
+MAX_GAP_S = 3600.0
+"""Longest ``incident_gap_s`` in seconds. A restarted alerts worker reads the incidents of this time back."""
+GapSeconds = Annotated[float, Field(ge=0.0, le=MAX_GAP_S)]
+DEFAULT_GAP_S = 120.0
+"""Default of ``incident_gap_s``: a person needs less time from one camera of a place to the next."""
+Change = Literal["begin", "update", "end"]
+"""Role of a record or an alert in its incident."""
+Reason = Literal["severity", "camera", "events", "reopened"]
+"""Why an update of an incident is of interest: the severity rose, a camera or sensor joined, the number of events
+reached 10, 100, 1,000 and so on, or an event followed the end. A rule's other events update an incident without a
+reason."""
+Reasons = Annotated[Many[Reason], Field(max_length=4)]
 
 
 class CloudEvent(Record):
@@ -47,7 +62,9 @@ class Overlay(Record):
 class EventData(Record):
     """The body of an event. ``late`` marks an event that was detected in late or replayed frames.
 
-    Late events never overtake or delay live events.
+    Late events never overtake or delay live events. ``incident`` is the same in all events of one track or occurrence
+    that a rule reports. ``place`` is the place of the camera or sensor, empty if the site file sets none. The events
+    of one type at one place become one incident while they follow each other within ``incident_gap_s`` seconds.
     """
 
     KIND: ClassVar[str] = "event-data"
@@ -55,7 +72,9 @@ class EventData(Record):
     incident: Id
     rule: Name
     severity: Severity = "warning"
+    incident_gap_s: GapSeconds = DEFAULT_GAP_S
     site: str = ""
+    place: Name | None = None
     camera: Name | None = None
     sensor: Name | None = None
     lane: Lane = "live"
@@ -82,6 +101,11 @@ class Event(CloudEvent):
 
     data: EventData
 
+    @property
+    def place(self) -> str:
+        """Full name of the event's place, which determines the partition of the event."""
+        return place_key(self.subject, self.data.site, self.data.place)
+
 
 class Evidence(Record):
     """The address and hash of a picture that was stored before its alert was raised."""
@@ -95,12 +119,18 @@ class Evidence(Record):
 
 
 class AlertData(EventData):
-    """The body of an alert: an event with its evidence. Alerts of sensors have no evidence."""
+    """The body of an alert: an event with its evidence. Alerts of sensors have no evidence.
+
+    ``incident`` is the id of the alert's incident on the topic ``incidents``. ``change`` and ``reasons`` are those of
+    the incident's record. The alert of an incident's end names the incident's last event and has no evidence.
+    """
 
     KIND: ClassVar[str] = "alert-data"
 
     event: Id
     evidence: Many[Evidence] = ()
+    change: Change = "begin"
+    reasons: Reasons = ()
 
 
 class Alert(CloudEvent):
