@@ -21,13 +21,13 @@ def test_the_similarity_of_equal_pictures_is_1_and_falls_with_noise() -> None:
     assert ssim(noisy, IMAGE) < 0.99
 
 
-def test_each_box_of_the_clean_picture_matches_one_box_and_faint_boxes_do_not_count() -> None:
+def test_each_box_of_the_clean_picture_is_matched_once_and_boxes_of_low_score_are_ignored() -> None:
     box, other = Box(0, 0, 10, 10), Box(50, 50, 60, 60)
     assert matched(seen(box, box), seen(box, other)) == (2, 4)
     assert matched(seen(box, score=0.1), seen(box)) == (0, 1)
 
 
-def test_gains_are_differences_to_the_first_filter() -> None:
+def test_the_gain_of_a_filter_is_its_difference_from_the_first_filter_in_the_list() -> None:
     plain, better = {"psnr_db": 30.0, "ssim": 0.5, "f1": 0.5}, {"psnr_db": 33.0, "ssim": 0.75, "f1": 0.75}
     found = gains({"all": {"no step": plain, "both": better}})
     assert found["all"]["no step"]["psnr_gain"] == 0.0
@@ -36,6 +36,6 @@ def test_gains_are_differences_to_the_first_filter() -> None:
 
 
 @pytest.mark.parametrize("name", [*DAMAGES, *LIGHTS])
-def test_a_damage_keeps_the_size_of_a_picture(name: str) -> None:
+def test_a_damaged_test_picture_keeps_its_size(name: str) -> None:
     damaged = {**DAMAGES, **LIGHTS}[name](IMAGE, np.random.default_rng(5))
     assert (damaged.shape, damaged.dtype) == (IMAGE.shape, np.uint8)

@@ -32,7 +32,7 @@ RUNS = [
 ]
 
 
-def test_a_ratio_compares_with_the_bare_loop_of_the_same_case_and_round() -> None:
+def test_each_run_is_divided_by_the_bare_loop_run_of_the_same_case_and_round() -> None:
     ratios = [(run.get("to_bare"), run.get("cpu_to_bare")) for run in to_bare(RUNS)]
     assert ratios == [(1.0, 1.0), (0.8, 1.5), (1.0, 1.0), (0.9, 1.1), (None, None)]
 
@@ -41,7 +41,7 @@ def test_a_failed_run_has_no_ratio() -> None:
     assert "to_bare" not in to_bare([*RUNS, {"case": "a", "round": 0, "system": "y", "error": "gone"}])[-1]
 
 
-def test_a_summary_has_median_and_range_of_the_figures_that_the_runs_have() -> None:
+def test_a_summary_has_the_median_and_the_range_of_each_figure_over_all_runs() -> None:
     rows = summary(RUNS, ("case", "system"), ("fps", "p99_ms"))
     assert rows == [
         {"case": "a", "system": "bare", "runs": 2, "fps": [75.0, 50.0, 100.0]},
@@ -60,11 +60,11 @@ def test_a_table_shows_ranges_and_marks_missing_figures() -> None:
     ]
 
 
-def test_each_round_begins_with_the_next_system() -> None:
+def test_the_order_of_the_compared_systems_rotates_from_round_to_round() -> None:
     assert [turns("abc", number) for number in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
 
 
-def test_a_comparison_runs_the_systems_in_turns_and_adds_its_rounds_to_those_in_the_file(
+def test_a_comparison_appends_its_rounds_to_the_file_and_continues_the_rotation_of_systems(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def measured(system: str, load: EdgeLoad, broker: str, step: Step) -> dict[str, float]:
@@ -87,7 +87,7 @@ def test_a_bare_loop_whose_processes_cannot_load_the_model_ends_with_an_error(tm
         FrameLoop([], tmp_path, pipeline).run(1, processes=1)
 
 
-def test_the_work_of_a_peer_finds_labelled_objects_in_a_frame_with_motion() -> None:
+def test_the_frame_job_of_other_systems_finds_labelled_objects_in_a_frame_with_motion() -> None:
     case = shipped_case(2)
     picture = case.pictures[0]
     job = FrameJob(case.model.folder, case.pipeline)
@@ -103,14 +103,14 @@ def test_runs_are_read_back_from_their_file(tmp_path: Path) -> None:
     assert read_runs(file) == RUNS
 
 
-def test_a_repeated_result_does_not_change_the_first_arrival() -> None:
+def test_a_repeated_result_does_not_change_the_recorded_time_of_its_first_arrival() -> None:
     arrivals = ResultArrivals()
     arrivals.add(b"camera/1/0", b"first", 1.0)
     arrivals.add(b"camera/1/0", b"again", 2.0)
     assert (arrivals.at_s, arrivals.values, arrivals.repeats) == ({b"camera/1/0": 1.0}, [b"first"], 1)
 
 
-async def test_waiting_ends_with_the_reason_of_a_failure() -> None:
+async def test_the_error_of_a_wait_for_results_contains_the_reason_of_a_failed_worker() -> None:
     with pytest.raises(TimeoutError, match=r"0 of 1 results arrived within 60 s\. worker-0: out of memory"):
         await ResultArrivals().wait(1, 60.0, lambda: "worker-0: out of memory")
 
@@ -132,17 +132,17 @@ def test_a_process_that_does_not_exist_uses_neither_time_nor_memory() -> None:
     assert pss_mb(os.getpid()) > 1.0
 
 
-def test_each_second_window_of_a_sensor_is_above_the_limit() -> None:
+def test_every_other_window_of_simulated_sensor_readings_is_above_the_limit() -> None:
     windows = np.reshape(series.values(3, 400), (4, 100)).mean(axis=1)
     assert list(windows > series.LIMIT) == [False, True, False, True]
 
 
-def test_a_window_closes_with_the_first_reading_after_its_lateness() -> None:
+def test_a_sensor_window_closes_with_the_first_reading_after_its_wait_for_late_readings() -> None:
     # the second window ends after 20 s and waits 1 s for late readings
     assert [series.closed_events(count) for count in (0, 200, 210, 211, 410, 411, 650)] == [0, 0, 0, 1, 1, 2, 3]
 
 
-def test_columns_cover_all_readings() -> None:
+def test_simulated_readings_are_split_into_columns_without_gaps_or_overlaps() -> None:
     assert list(series.columns(650, 900, 100)) == [(650, 750), (750, 850), (850, 900)]
 
 

@@ -26,7 +26,7 @@ ROAD: Epoch = ("road", 5)
 @pytest.mark.chaos
 @pytest.mark.kafka
 @pytest.mark.timeout(480)
-async def test_a_killed_agent_delivers_each_frame_committed_to_its_spool_once(
+async def test_a_restarted_agent_delivers_exactly_once_each_frame_that_its_spool_held_at_the_kill(
     own_broker: Broker, rtsp_server: Callable[..., RtspServer], tmp_path: Path
 ) -> None:
     server = rtsp_server({"road": footage(tmp_path)})
@@ -108,7 +108,7 @@ def test_a_frame_committed_to_the_spool_but_missing_in_kafka_is_a_fault() -> Non
     assert "1 frames are unaccounted for" in str(report["faults"])
 
 
-def test_a_frame_committed_to_the_spool_that_expired_is_no_fault() -> None:
+def test_a_missing_frame_that_expired_in_the_spool_is_no_fault() -> None:
     said = topics(frames(1))
     said.accounts[ROAD].append(WithheldInterval(camera="road", epoch=5, first=0, last=0, counts={"expired": 1}))
     assert judged(said)["faults"] == []
@@ -134,7 +134,7 @@ def test_agent_kills_with_a_backlog_and_with_unacknowledged_rows_are_counted_sep
     assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
 
 
-def test_a_repeated_frame_is_no_fault_but_a_frame_on_both_the_live_and_the_late_lane_is() -> None:
+def test_a_frame_repeated_on_its_lane_is_no_fault_but_a_frame_on_two_lanes_is_one() -> None:
     assert judged(topics(frames(0, 1, 0, 1)))["faults"] == []
     report = judged(topics([*frames(0, 1), *frames(1, lane=LATE)]))
     assert "frame road/5/1 would be classified twice" in str(report["faults"])

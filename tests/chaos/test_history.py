@@ -30,7 +30,7 @@ def measured(receipts: int, first_post_s: float = 3.0, peak_mb: float = 110.0, e
         (measured(400_000, peak_mb=674.0), ["peak_mb of a restart: 110.0 without a history, 674.0 with one"]),
     ],
 )
-def test_repeated_webhook_posts_and_start_times_that_grow_with_the_history_are_reported(
+def test_repeated_webhook_posts_and_a_start_slowed_by_a_long_history_are_reported(
     long: dict[str, Any], wrong: list[str]
 ) -> None:
     assert faults(measured(0), long) == wrong

@@ -128,7 +128,7 @@ async def test_a_paused_engine_node_is_fenced_by_its_successor(
     require_balance(outcome)
 
 
-async def test_the_ledger_balances_after_a_kill_of_a_fused_node_and_moves_to_separate_services_and_back(
+async def test_the_ledger_balances_after_a_fused_node_is_killed_replaced_by_separate_services_and_restored(
     run_stack: Callable[..., Awaitable[DemoOutcome]], tmp_path: Path
 ) -> None:
     """The broker refuses an engine node without --fused beside the fused node."""

@@ -48,7 +48,7 @@ def test_each_violation_in_an_outage_run_is_reported(changed: dict[str, Any], wr
     assert faults(OutageOptions(), {**good, **changed}) == wrong
 
 
-def test_without_a_rate_limit_a_fast_backlog_is_no_violation() -> None:
+def test_a_fast_backlog_is_a_violation_only_if_a_rate_limit_is_set() -> None:
     ledger, live = {"missing": 0, "holes": [], "duplicates": 0}, {"p95": 10.0}
     report = {
         "ledger": ledger,

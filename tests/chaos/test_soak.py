@@ -14,7 +14,7 @@ def sample(at_s: float, agent_mb: float, files: int) -> Sample:
     return Sample(at_s, agent_mb, files, 3, 4, 200.0, 48)
 
 
-def test_a_growth_of_a_megabyte_in_ten_minutes_or_of_a_file_in_twenty_is_a_leak() -> None:
+def test_memory_growth_of_6_mb_an_hour_and_a_new_open_file_every_20_minutes_are_leaks() -> None:
     flat = judged([sample(60.0 * n, 60.0 + n / 10, 36 + n // 20) for n in range(120)])
     assert not flat["agent_mb"]["flat"]
     assert flat["agent_mb"]["per_hour"] == pytest.approx(6.0)

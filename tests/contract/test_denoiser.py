@@ -144,7 +144,7 @@ class TestTemporalDenoiser(FilterContract):
     def denoiser(self) -> Denoiser:
         return TemporalDenoiser()
 
-    def test_an_object_that_appears_is_in_the_frame_at_once(self, denoiser: Denoiser) -> None:
+    def test_an_object_that_appears_is_visible_in_the_first_denoised_frame(self, denoiser: Denoiser) -> None:
         *before, last = footage()
         for frame in noisy(before):
             denoiser.denoise(frame)

@@ -43,7 +43,7 @@ class EngineContract:
                 assert array.shape[0] == count
                 assert array.dtype == np.float32
 
-    def test_images_beyond_the_maximum_batch_size_give_the_same_outputs_as_smaller_batches(
+    def test_more_images_than_the_maximum_batch_size_give_the_same_outputs_as_small_batches(
         self, engine: Engine
     ) -> None:
         whole = engine.infer(self.images(70))
@@ -94,9 +94,7 @@ class EngineContract:
         assert engine.batch_size in engine.warm_up_s
         assert all(seconds > 0.0 for seconds in engine.warm_up_s.values())
 
-    def test_the_first_part_of_the_warm_up_allows_single_images_and_the_second_part_larger_batches(
-        self, engine: Engine
-    ) -> None:
+    def test_the_batch_size_is_1_until_the_second_part_of_the_warm_up_is_finished(self, engine: Engine) -> None:
         engine.begin_warm_up()
         assert engine.batch_size == 1
         assert list(engine.warm_up_s) == [1]
@@ -175,7 +173,9 @@ class EngineContract:
         engine.infer(self.images(1))
 
 
-def test_the_warm_up_uses_computing_times_without_waits_for_other_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warm_up_measures_batch_sizes_by_computing_time_without_waiting_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     engine = FakeEngine()
     engine.load(Repository(MODELS).open("regions"))
     monkeypatch.setattr(ComputeClock, "finished", lambda *_: 0.25)

@@ -131,7 +131,7 @@ def test_the_reference_lists_every_topic_with_its_real_settings() -> None:
         assert (topic.compacted, topic.retention_ms) == (kept == "compacted", hours * 3_600_000), name
 
 
-def test_the_reference_lists_every_header_state_and_reason() -> None:
+def test_the_reference_lists_all_record_headers_all_ledger_states_and_all_withheld_reasons() -> None:
     headers = {row[0].strip("`") for row in table_of("topics.md", "Header")}
     assert {h.FRAMES, h.ACCOUNT, h.LANE, h.PIPELINE, h.TRACEPARENT, *h.CLOUD_EVENT} < headers
     assert [row[0].strip("`") for row in table_of("ledger.md", "State")] == list(STATES)

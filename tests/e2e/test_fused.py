@@ -151,7 +151,7 @@ async def test_an_undecodable_frame_becomes_a_dead_letter_of_prepare_and_is_comm
     assert await rig.log.committed(ENGINES, LIVE_FRAMES) == 1
 
 
-async def test_frames_follow_the_batches_that_prepare_left_and_are_not_classified_twice(rig: Fixture) -> None:
+async def test_a_fused_node_classifies_batches_left_by_prepare_before_new_frames_and_none_twice(rig: Fixture) -> None:
     await rig.give(range(3))
     await rig.prepare()
     await rig.give(range(1, 6))  # the agent repeats frames 1 and 2
@@ -159,7 +159,7 @@ async def test_frames_follow_the_batches_that_prepare_left_and_are_not_classifie
         assert await rig.results(12) == live(0, 1, 2, 3, 4, 5)
 
 
-async def test_frames_wait_until_all_earlier_batches_are_written(rig: Fixture) -> None:
+async def test_a_fused_node_reads_no_frame_before_results_of_all_earlier_batches_are_written(rig: Fixture) -> None:
     await rig.give(range(3))
     await rig.prepare()
     await rig.give(range(3, 5))
@@ -186,7 +186,9 @@ async def test_frames_wait_until_all_earlier_batches_are_written(rig: Fixture) -
     await live_models.close()
 
 
-async def test_frames_that_are_taken_over_again_during_a_check_do_not_begin_at_their_old_offset(rig: Fixture) -> None:
+async def test_a_frames_partition_assigned_again_during_a_check_does_not_begin_at_its_old_offset(
+    rig: Fixture,
+) -> None:
     tps = [LIVE_FRAMES, TopicPartition(BATCHES, 1)]
     old, new = [{one.tp: one for one in await fused(CARS)(rig.log, tps)} for _ in range(2)]
     taken_over = asyncio.Event()
@@ -208,7 +210,7 @@ async def test_frames_that_are_taken_over_again_during_a_check_do_not_begin_at_t
     preparation.close()
 
 
-async def test_a_takeover_of_frames_asks_once_for_the_ends_of_all_partitions_of_a_topic(
+async def test_a_fused_node_requests_the_end_offsets_of_each_batches_topic_once_in_a_takeover(
     rig: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -273,7 +275,7 @@ async def test_an_engine_node_fences_a_fused_node_and_the_other_way_round(rig: F
                 await owned._writer.write([], ENGINES, {owned.tp: 1})
 
 
-async def test_the_topics_of_a_lane_write_in_turns_while_both_always_have_results(rig: Fixture) -> None:
+async def test_results_of_the_frames_topic_and_the_batches_topic_are_written_in_turns(rig: Fixture) -> None:
     written: list[str] = []
     stop, lane = asyncio.Event(), [TopicPartition(topic, 1) for topic in (FRAMES, BATCHES)]
 
@@ -297,7 +299,7 @@ async def test_the_topics_of_a_lane_write_in_turns_while_both_always_have_result
     assert written == [FRAMES, BATCHES, FRAMES, BATCHES]
 
 
-async def test_a_replayed_dead_letter_of_a_failed_frame_is_classified_from_batches(rig: Fixture) -> None:
+async def test_a_dead_letter_of_a_fused_node_is_replayed_on_the_batches_topic_and_classified(rig: Fixture) -> None:
     rig.pipelines = (CARS,)
     broken = False
 
@@ -337,7 +339,7 @@ async def test_prepare_refuses_to_run_beside_a_fused_node_and_runs_beside_other_
         await stage.open(LIVE_FRAMES, 0, rig.log)
 
 
-async def test_a_service_waits_for_members_of_an_excluded_service_that_are_about_to_leave(
+async def test_a_fused_node_waits_until_the_last_members_of_prepare_have_left_their_group(
     rig: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "_LEAVE_POLL_S", 0.001)
@@ -349,7 +351,7 @@ async def test_a_service_waits_for_members_of_an_excluded_service_that_are_about
     assert len(await taking) == 2
 
 
-async def test_frames_of_a_topic_that_was_created_again_end_the_node_and_are_read_from_the_beginning(
+async def test_a_recreated_frames_topic_ends_the_node_and_is_read_from_its_beginning_after_a_restart(
     rig: Fixture,
 ) -> None:
     async def created_again() -> None:

@@ -116,7 +116,7 @@ def test_a_recreated_config_topic_without_entries_of_the_site_removes_no_camera(
     assert (desired.running.cameras, desired.refused) == ((GATE,), [])
 
 
-def test_moved_and_removed_entries_stop_and_pins_stay_if_the_topic_has_no_entry_of_the_site(
+def test_cameras_moved_to_another_site_and_removed_sensors_stop_but_partition_pins_stay(
     last_good: LastGood,
 ) -> None:
     """The topic deletes tombstones after a while, so an agent that was off for long sees only some removals."""

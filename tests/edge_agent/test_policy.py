@@ -135,7 +135,7 @@ def test_a_symbolic_link_out_of_a_folder_that_the_policy_allows_is_refused(tmp_p
         local(camera(f"{tmp_path}/videos/out/secret.mp4"), AgentPolicy(folders=(tmp_path / "videos",)))
 
 
-def test_the_site_file_grants_the_config_topic_only_uses_that_the_site_file_contains() -> None:
+def test_a_config_topic_entry_may_use_a_secret_or_command_only_as_the_site_file_does() -> None:
     owned = login("rtsps://cam.example/live", "/etc/sightline/gate.password")
     command = sensor("command:pump", argv=("read-pump",))
     assert local(owned, None, owned) == owned

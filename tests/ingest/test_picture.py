@@ -137,14 +137,14 @@ def window(left: int, top: int, right: int, bottom: int, inner: tuple[int, int])
         ([window(0, 0, 1920, 1080, (64, 64)), window(0, 0, 100, 100, (64, 64))], 1),
     ],
 )
-def test_a_picture_is_reduced_as_far_as_every_region_keeps_as_many_pixels_as_the_model_needs(
+def test_a_picture_is_downscaled_only_as_far_as_every_region_keeps_the_resolution_of_the_model(
     found: list[CropWindow], reduction: int
 ) -> None:
     assert picture.reduction_for(found, "jpeg", (1920, 1080)) == reduction
     assert picture.reduction_for(found, "webp", (1920, 1080)) == 1
 
 
-def test_the_last_pixels_of_an_odd_frame_belong_to_the_reduced_picture() -> None:
+def test_a_downscaled_picture_includes_the_last_columns_and_rows_of_a_frame_of_odd_size() -> None:
     size = (131, 77)
     whole = window(0, 0, *size, (32, 18))
     assert picture.reduction_for([whole], "jpeg", size) == 4
@@ -165,7 +165,7 @@ def test_a_picture_is_drawn_into_a_part_of_an_array(colour: str, reduction: int)
     assert (slot == 7).all()
 
 
-def test_a_reduced_picture_is_closer_to_the_mean_of_its_pixels_than_a_full_one() -> None:
+def test_a_crop_of_a_downscaled_picture_is_closer_to_area_averaging_than_a_crop_of_the_full_one() -> None:
     size = (512, 384)
     noise = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -69,7 +69,7 @@ def history(key: str, first_s: int, last_s: int, epoch: int = 1) -> list[str]:
     return [f"{key} {epoch} {at_s}" for at_s in range(first_s, last_s + 1)]
 
 
-async def test_records_read_back_are_in_order_end_before_the_position_and_span_the_needed_seconds(
+async def test_records_read_back_are_the_ordered_records_of_the_last_seconds_before_a_position(
     log: ReadCountingLog,
 ) -> None:
     await log.write(*history("a", 1, 100))

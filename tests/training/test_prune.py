@@ -28,7 +28,7 @@ LABELS = ("blue", "green", "red")
 
 
 @given(channels=st.integers(1, 600), share=st.floats(0, 0.95))
-def test_pruning_keeps_at_least_one_channel_and_a_multiple_of_eight_of_many_channels(
+def test_pruning_keeps_at_least_one_channel_and_above_eight_channels_a_multiple_of_eight(
     channels: int, share: float
 ) -> None:
     kept = kept_count(channels, share)

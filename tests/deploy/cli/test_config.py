@@ -103,7 +103,9 @@ def test_config_apply_refuses_a_camera_of_another_site_unless_take_over_is_passe
     assert keys(log) == ["camera/gate", "camera/yard"]
 
 
-def test_config_apply_replaces_invalid_entries_of_its_file_and_reports_others(log: MemoryLog, file: Path) -> None:
+def test_config_apply_replaces_invalid_entries_that_its_file_defines_and_reports_the_others(
+    log: MemoryLog, file: Path
+) -> None:
     put(log, "camera/gate", b"{}")
     put(log, "camera/lost", b'{"name": "lost"}')
     result = invoke("apply", write(file, "north", "gate"), "--json")
@@ -182,7 +184,7 @@ def test_a_dry_run_of_config_apply_does_not_fence_another_writer(log: MemoryLog,
     assert keys(log) == ["camera/gate"]
 
 
-def test_config_remove_refuses_unknown_keys_and_pins(log: MemoryLog) -> None:
+def test_config_remove_refuses_unknown_keys_and_partition_pins(log: MemoryLog) -> None:
     put(log, "pin/gate", b'{"name": "gate", "partition": 1}')
     assert "config show" in invoke("remove", "camera/gone").stderr
     assert "partition" in invoke("remove", "pin/gate").stderr
@@ -304,7 +306,7 @@ on = ["LABEL"]
 """
 
 
-def test_config_check_accepts_a_classifier_as_second_model_for_known_labels(file: Path) -> None:
+def test_config_check_accepts_a_second_model_that_classifies_labels_of_the_first_model(file: Path) -> None:
     file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "car"))
     assert invoke("check", str(file), "--models", str(MODELS)).exit_code == 0
 

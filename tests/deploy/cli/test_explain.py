@@ -41,7 +41,7 @@ end = [0.5, 0.0]
 
 
 @pytest.mark.kafka
-def test_a_frame_of_a_real_broker_is_explained_and_changed_rules_are_compared(
+def test_the_explain_command_and_the_trial_of_changed_rules_work_with_a_real_broker(
     kafka: str, prefix: str, tmp_path: Path
 ) -> None:
     env = {"SIGHTLINE_KAFKA": kafka, "SIGHTLINE_KAFKA_PREFIX": prefix}

@@ -74,7 +74,7 @@ def refused(*words: str | Path) -> str:
     return line
 
 
-def test_an_int8_model_is_stored_in_both_forms_with_its_origin_and_its_accuracy(
+def test_an_int8_model_is_stored_for_onnx_runtime_and_for_tensorrt_with_origin_and_accuracy(
     labelled: Path, repository: Repository
 ) -> None:
     found = report("--precision", "int8", "--calibrate", labelled, "--max-loss", "0.1")

@@ -75,7 +75,7 @@ async def test_taking_calibration_pictures_from_a_site_without_frames_is_refused
         await from_log(await log_of(), manifest(), 5)
 
 
-def test_both_halves_of_the_pictures_together_have_each_picture_once_and_half_of_each_class() -> None:
+def test_pictures_are_split_into_two_halves_without_overlap_and_with_equal_shares_of_classes() -> None:
     samples = [PictureSample(Path(f"{n}.png"), label="ab"[n % 3 == 0]) for n in range(20)]
     first, second = PreparedPictures(samples, manifest()).halves()
     assert len(first) + len(second) == 20

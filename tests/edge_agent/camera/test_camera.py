@@ -123,7 +123,7 @@ def test_a_bad_view_sets_the_camera_state_and_is_logged_when_it_begins_and_ends(
     assert lines[1]["bad_s"] == 30.0
 
 
-def test_a_notice_from_the_capture_child_is_logged_once(camera: Camera, handle: Handle) -> None:
+def test_a_warning_from_the_capture_child_process_is_logged_once(camera: Camera, handle: Handle) -> None:
     with capture_logs() as lines:
         handle(Notice("no video by UDP: by TCP instead"))
     assert [(line["camera"], line["text"]) for line in lines] == [("a", "no video by UDP: by TCP instead")]

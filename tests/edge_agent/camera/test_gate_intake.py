@@ -80,7 +80,7 @@ def run(gate: dict[str, object], moving: Sequence[bool], room: int = 1000) -> tu
     return frames, end
 
 
-def test_pre_roll_frames_are_sent_before_the_frame_with_motion_with_withheld_counts() -> None:
+def test_pre_roll_frames_are_sent_before_the_frame_with_motion_and_report_the_withheld_frames() -> None:
     frames, end = run({}, [False] * 10 + [True] + [False] * 9)
     assert [frame.seq for frame in frames] == [0, 7, 8, 9, 10]
     assert frames[1].account is not None

@@ -116,7 +116,7 @@ def test_no_motion_is_reported_where_a_stopped_object_has_left() -> None:
     assert not any(seen[80:])
 
 
-def test_false_motion_where_an_object_left_that_was_there_from_the_start_ends_within_seconds() -> None:
+def test_an_object_parked_from_the_start_leaves_false_motion_for_a_few_seconds_when_it_departs() -> None:
     seen = list(watch(150, parked(0.0, 5.0)))
     gone = [index / FPS for index, count in enumerate(seen) if count]
     assert 5.0 <= gone[0] <= gone[-1] < 5.0 + ABSORB_S + 1.5

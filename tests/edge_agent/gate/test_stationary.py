@@ -90,7 +90,7 @@ def test_a_lamp_that_lights_half_of_the_picture_neither_adds_nor_removes_station
     assert all(same(found[at_s], CAR) for at_s in (10.0, 13.0, 17.0, 20.0, 24.0))
 
 
-def test_stationary_objects_survive_a_restart_of_the_background() -> None:
+def test_stationary_objects_survive_a_reset_of_the_background_after_a_change_of_light() -> None:
     stationary, place, nothing = StationaryMap((40, 40)), np.zeros((40, 40), np.bool_), np.zeros((40, 40), np.bool_)
     place[10:20, 10:20] = True
     stationary.stopped(place, place, 5.0)
@@ -143,7 +143,7 @@ def test_small_changes_left_by_moving_leaves_are_not_searched_for_stationary_obj
     assert len(looks) == 1
 
 
-def test_only_the_latest_stationary_objects_are_reported() -> None:
+def test_the_number_of_reported_stationary_objects_is_limited_to_the_latest_ones() -> None:
     stationary = StationaryMap((90, 160))
     for n in range(MAX_RESTING + 4):
         where = np.zeros((90, 160), np.bool_)
@@ -195,7 +195,7 @@ def test_stationary_objects_are_reported_when_motion_ends_and_in_each_keep_alive
     assert sum(decision.frame.captured_ns > 9e9 for decision in decisions) == len(reports) - 2
 
 
-def test_frames_in_which_no_stationary_objects_are_due_for_a_report_are_not_searched(
+def test_frames_are_searched_for_stationary_objects_only_when_a_report_is_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     searched, resting = [], MotionDetector.stationary_boxes

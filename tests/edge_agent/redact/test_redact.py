@@ -194,7 +194,7 @@ def test_a_face_that_is_detected_again_replaces_its_held_box() -> None:
     assert (again.box, again.held) == (Box(55, 0, 75, 20), False)
 
 
-def test_a_low_score_keeps_a_covered_face_covered_but_covers_no_new_face() -> None:
+def test_a_face_detection_with_a_low_score_counts_only_where_a_face_is_already_covered() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     assert history.step([found(50, 0.3)], 0) == []
     history.step([found(50)], 1)
@@ -331,6 +331,6 @@ def test_impossible_boxes_or_scores_from_a_detector_raise_redaction_failed(
         Redactor(RedactConfig(faces=faces)).apply(noise())
 
 
-def test_only_the_redactor_can_make_a_redaction() -> None:
+def test_only_the_redactor_can_create_a_redacted_picture() -> None:
     with pytest.raises(RedactionFailed):
         Redaction(noise(), None, (), object())

@@ -34,7 +34,7 @@ async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_does_not_refus
         await (await link.send(OutboundRecord("frames", "a", b"x")))
 
 
-async def test_a_refusal_of_a_large_batch_is_repeated_in_small_batches_before_a_record_counts_as_refused(
+async def test_records_of_a_refused_batch_are_sent_again_in_small_batches_to_find_the_faulty_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Kafka refuses a batch because of one of its records."""

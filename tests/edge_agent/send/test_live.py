@@ -36,7 +36,7 @@ async def test_live_frames_are_sent_without_reading_the_spool(
         assert link.opened == 1
 
 
-async def test_frames_that_went_live_before_the_link_was_lost_are_sent_in_order_after_it_is_back(
+async def test_live_frames_of_a_lost_link_are_sent_in_order_after_the_link_is_back(
     tmp_path: Path,
 ) -> None:
     rig = SenderRig(tmp_path)

@@ -50,7 +50,9 @@ async def test_unacknowledged_rows_are_sent_again_on_the_same_lane_before_newer_
         assert lanes == {False: ["a1", "a2", "a3"], True: ["a0"]}
 
 
-async def test_refused_spool_rows_are_parked_and_reported_and_the_other_rows_are_sent(tmp_path: Path) -> None:
+async def test_spool_rows_that_the_broker_refuses_stay_in_the_spool_and_the_other_rows_are_sent(
+    tmp_path: Path,
+) -> None:
     rig = SenderRig(tmp_path)
     rig.link.refuses = {b"a1".ljust(10)}
     rig.keep("a0", "a1", "a2")

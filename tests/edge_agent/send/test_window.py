@@ -26,7 +26,7 @@ def test_the_byte_rate_of_the_backlog_is_limited_only_while_live_frames_are_sent
     assert BacklogPace(0).wait_s(0.0) == 0.0
 
 
-def test_the_batch_size_follows_the_rate_of_the_link() -> None:
+def test_the_batch_size_follows_the_measured_byte_rate_of_the_link() -> None:
     limit = BatchLimit(0.0)
     limit.acked(1_000_000, 0.05)
     assert limit.bytes == MIN_BATCH_BYTES  # too early to tell

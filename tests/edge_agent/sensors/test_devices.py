@@ -233,7 +233,7 @@ async def test_a_missing_modbus_device_or_register_silences_no_other_sensor(tmp_
     ("figure", "options", "least", "most"),
     [("cpu", {}, 0, 100), ("memory", {}, 0, 100), ("load", {}, 0, 1e4), ("disk", {"path": "/"}, 1, 1e18)],
 )
-async def test_the_sensor_source_host_reports_each_figure_within_its_range(
+async def test_each_system_metric_of_the_sensor_source_host_is_within_its_valid_range(
     figure: str, options: dict[str, str], least: float, most: float
 ) -> None:
     config = sensor("host", f"host:{figure}", options=options)

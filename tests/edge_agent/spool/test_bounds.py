@@ -182,7 +182,9 @@ def test_after_a_failed_commit_frames_wait_until_the_spool_was_read_again(
     assert not spool.unsent_frames
 
 
-def test_a_parked_spool_row_delays_no_other_row_and_may_expire(spool: SpoolStore, clock: ManualClock) -> None:
+def test_a_spool_row_refused_by_the_broker_delays_no_other_row_and_may_expire(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
     spool.keep([frame("a", 0), frame("a", 1)])
     late = spool.settle_late(clock.now_ns(), 10)
     spool.park(late[0].id, "refused")

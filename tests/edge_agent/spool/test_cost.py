@@ -67,7 +67,7 @@ def test_setting_the_lane_of_a_spool_row_or_removing_the_row_does_not_rewrite_it
     assert written(spool) < BESIDE
 
 
-def test_a_frame_that_goes_live_at_its_commit_costs_one_small_commit(spool: SpoolStore) -> None:
+def test_storing_a_live_frame_and_its_lane_writes_its_picture_once(spool: SpoolStore) -> None:
     spool.keep([frame("a", seq, PICTURE) for seq in range(3)])
     spool.settle_live(0, 10)
     written(spool)
@@ -113,7 +113,9 @@ def test_one_spool_read_is_limited_in_bytes_and_in_rows(spool: SpoolStore) -> No
     assert [row.seq for row in spool.settle_live(3, 8)] == [6, 7, 8]
 
 
-def test_frames_kept_before_the_clock_was_set_back_move_to_the_late_lane_in_limited_reads(spool: SpoolStore) -> None:
+def test_after_a_clock_was_set_back_each_read_moves_a_limited_number_of_frames_to_the_late_lane(
+    spool: SpoolStore,
+) -> None:
     """Without a limit, the first late frame would bring all earlier frames of the outage into one read."""
     young, old = 10_000, 1
     spool.keep([replace(frame("a", seq), captured_ns=young) for seq in range(300)])

@@ -95,7 +95,9 @@ def test_spooled_frames_offered_to_the_link_do_not_expire(spool: SpoolStore) -> 
     spool.close()
 
 
-def test_many_spool_rows_expire_in_transactions_of_limited_size_with_one_record_each(spool: SpoolStore) -> None:
+def test_many_spool_rows_expire_in_transactions_of_limited_size_with_one_expiry_record_each(
+    spool: SpoolStore,
+) -> None:
     spool.keep([row(i, size=10) for i in range(EXPIRED_AT_ONCE + 7)])
     gone = [spool.expire("frame", "a", 20, 0) for _ in range(3)]
     assert gone == [EXPIRED_AT_ONCE, 5, 0]

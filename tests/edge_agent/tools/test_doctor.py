@@ -181,12 +181,12 @@ def test_the_finding_of_a_camera_with_repeated_unusable_frames_is_poor_and_shows
     assert (finding.state, "the JPEG picture of 9000 bytes is damaged" in finding.seen) == ("poor", True)
 
 
-def test_the_finding_of_a_camera_with_a_notice_is_poor_and_shows_the_notice() -> None:
+def test_the_finding_of_a_camera_with_a_warning_from_its_source_is_poor_and_shows_the_warning() -> None:
     finding = observed(Notice(LEGACY_TLS))
     assert (finding.state, LEGACY_TLS in finding.seen) == ("poor", True)
 
 
-async def test_the_finding_of_a_sensor_is_poor_if_out_of_range_and_bad_without_readings() -> None:
+async def test_the_finding_of_a_sensor_is_poor_with_readings_out_of_range_and_bad_without_readings() -> None:
     assert (await sensor("host:memory")).state == "good"
     assert (await sensor("host:memory", low=-2.0, high=-1.0)).state == "poor"
     silent = await sensor("command:none", options={"argv": ["/bin/sh", "-c", "exit 3"]}, seconds=20.0)
@@ -219,7 +219,7 @@ class OneReading:
         await asyncio.Event().wait()
 
 
-async def test_the_finding_of_a_sensor_names_the_limit_of_its_connection() -> None:
+async def test_the_finding_of_a_sensor_names_a_limitation_of_its_connection_such_as_an_old_protocol() -> None:
     class OldProtocol(OneReading):
         async def run(self, sink: Sink) -> None:
             sink.limited("h speaks MQTT 3.1.1")

@@ -34,7 +34,7 @@ def test_a_camera_without_motion_sends_only_keep_alives_and_samples() -> None:
     assert mean_fps(0.0, gate={"keep_alive_s": 0, "sample": 0.0}) == 0.0
 
 
-def test_a_busy_camera_sends_at_open_fps_or_half_of_its_examined_frames() -> None:
+def test_the_plan_assumes_that_a_busy_camera_sends_at_least_half_of_its_examined_frames() -> None:
     assert mean_fps(1.0, gate={"open_fps": 4.0}) == 4.0
     assert mean_fps(1.0, gate={"open_fps": 1.0}) == 2.5
     assert mean_fps(1.0, gate={"max_fps": 2.0, "open_fps": 0.0}) == 2.0

@@ -35,22 +35,22 @@ def test_an_object_in_the_overlap_of_two_tiles_is_one_detection_with_the_higher_
     assert merged([best], [seen(Box(321, 101, 380, 150), 0.7)]) == [best]
 
 
-def test_a_box_that_a_tile_cuts_gives_way_to_the_whole_box_of_the_neighbour() -> None:
+def test_a_box_cut_off_by_a_tile_edge_is_replaced_by_the_whole_box_of_the_neighbouring_tile() -> None:
     cut, whole = seen(Box(350, 100, 399, 150), 0.95), seen(Box(350, 100, 450, 150), 0.6)
     assert merged([cut], [whole]) == [whole]
 
 
-def test_a_box_at_the_edge_of_the_frame_is_not_a_cut_box() -> None:
+def test_a_box_at_the_edge_of_the_frame_does_not_count_as_cut_off_by_its_tile() -> None:
     at_the_edge, around = seen(Box(0, 100, 40, 150), 0.9), seen(Box(0, 60, 90, 200), 0.5)
     assert merged([at_the_edge, around], []) == [at_the_edge, around]
 
 
-def test_a_cut_box_without_a_whole_box_is_kept() -> None:
+def test_a_box_cut_off_by_a_tile_edge_is_kept_if_no_other_tile_has_the_whole_box() -> None:
     alone = seen(Box(350, 100, 399, 150))
     assert merged([alone], []) == [alone]
 
 
-def test_an_object_larger_than_a_tile_is_found_in_the_whole_frame_only_once() -> None:
+def test_an_object_larger_than_a_tile_is_one_detection_from_the_whole_frame() -> None:
     lorry = seen(Box(100, 100, 600, 300), 0.5)
     parts = seen(Box(100, 100, 400, 300), 0.9), seen(Box(300, 100, 600, 300), 0.9)
     assert merged([parts[0]], [parts[1]], [lorry]) == [lorry]

@@ -117,7 +117,7 @@ async def test_a_stand_in_model_on_the_cpu_serves_until_the_tensorrt_plan_is_bui
     assert (len(bench.stand_ins), bench.rig.trt.builds) == (1, 1)
 
 
-async def test_the_warm_up_of_a_stand_in_ends_when_its_plan_is_built_meanwhile(
+async def test_a_tensorrt_plan_built_during_the_warm_up_of_its_stand_in_model_ends_the_warm_up(
     bench: BuildBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await configured(bench.live, [CARS, PEOPLE])

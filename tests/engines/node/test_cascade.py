@@ -148,7 +148,7 @@ SIZE = (640, 360)
 
 class TestCrops:
     @given(configs, specs, detections)
-    def test_each_object_for_a_second_model_gets_a_crop_inside_the_frame_or_a_reason(
+    def test_each_object_for_a_second_model_gets_a_crop_inside_the_frame_unless_it_is_too_small(
         self, config: SecondModelConfig, spec: InputSpec, objects: list[Detection]
     ) -> None:
         plan = planned(config, spec, SIZE, objects)
@@ -294,7 +294,7 @@ class TestAttributes:
         assert [car.attributes[0].label for car in cars] == ["car", "bus", "car", "bus", "car"]
 
     @pytest.mark.parametrize(("most_bytes", "decodings"), [(2 * 64 * 64 * 3, 2), (2 * 64 * 64 * 3 - 1, 4)])
-    def test_a_carried_frame_is_decoded_once_for_both_models_while_memory_allows(
+    def test_an_encoded_frame_in_a_batch_is_decoded_once_for_both_models_while_memory_allows(
         self, most_bytes: int, decodings: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls = []
@@ -305,7 +305,7 @@ class TestAttributes:
         assert [car.attributes[0].label for car in cars] == ["car", "bus"]
         assert len(calls) == decodings
 
-    def test_an_object_in_an_unreadable_attached_frame_says_no_frame(self) -> None:
+    def test_the_attribute_of_an_object_is_missing_if_the_encoded_frame_of_its_batch_is_unreadable(self) -> None:
         (car,) = Rig((TYPE, second_model())).classify(with_frames(jpeg(width=32)))
         assert car.attributes[0].missing == NO_FRAME
 

@@ -73,7 +73,7 @@ def test_too_many_waiting_bytes_pause_all_partitions() -> None:
 
 
 @given(rows=st.lists(st.integers(0, 300), min_size=1, max_size=8))
-def test_a_lane_with_too_many_rows_pauses_partitions_until_the_others_hold_half_of_the_limit(
+def test_a_lane_over_its_row_limit_pauses_partitions_until_the_rest_hold_at_most_half_the_limit(
     rows: list[int],
 ) -> None:
     lane, limit = LaneThrottle(1, late=False), LIVE_ROWS_PER_INSTANCE
@@ -128,7 +128,7 @@ async def test_jobs_of_a_loading_model_pause_their_partition_and_do_not_count_as
 
 
 @pytest.mark.parametrize(("fused", "idle"), [(True, 0), (False, 1)])
-async def test_a_spare_fused_node_is_not_idle_although_the_other_node_has_partitions_of_four_topics(
+async def test_a_standby_fused_node_does_not_count_as_idle_although_another_node_has_all_partitions(
     fused: bool, idle: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engines.node.intake.kafka.consumer", lambda *_, **__: FakeConsumer())

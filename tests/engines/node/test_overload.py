@@ -123,7 +123,7 @@ class TestOverloadControl:
             ended(control, PeriodLoad(False, {"p": 0.15}, 1.0), lighter_factor=4.0)
         assert not control.lighter
 
-    def test_the_overload_policy_shed_has_no_degree(self) -> None:
+    def test_the_overload_policy_shed_never_raises_the_overload_degree(self) -> None:
         control = OverloadControl("p", "shed")
         assert ended(control, SATURATED, late_rows=10) == 1
 

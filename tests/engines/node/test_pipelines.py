@@ -200,7 +200,9 @@ async def test_a_pipeline_whose_lighter_model_is_refused_keeps_its_usual_model(b
         assert model.model.manifest.id == "regions@1"
 
 
-async def test_the_model_of_a_pipeline_removed_during_loading_is_dropped_later(bench: LiveBench) -> None:
+async def test_a_model_whose_pipeline_is_removed_while_it_loads_is_dropped_after_the_grace_time(
+    bench: LiveBench,
+) -> None:
     bench.live.want([CARS])
     loading = asyncio.create_task(bench.live.update())
     await asyncio.sleep(0)
@@ -258,7 +260,7 @@ def _warms_up_beside_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_warms_up_beside_work")
-async def test_a_first_model_is_served_before_it_is_warm_for_all_batch_sizes_and_its_successor_after(
+async def test_only_the_first_model_of_a_pipeline_is_served_before_its_warm_up_is_finished(
     bench: LiveBench,
 ) -> None:
     await bench.configure([CARS])

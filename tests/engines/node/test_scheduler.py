@@ -331,7 +331,9 @@ class TestOverloadPolicies:
         assert not [each for each in after if each.items[0].reason]
 
     @pytest.mark.parametrize("other", ["loading", "late"])
-    def test_the_load_reduction_ends_although_late_or_loading_frames_still_wait(self, other: str) -> None:
+    def test_frames_that_are_late_or_whose_model_is_loading_do_not_prolong_the_load_reduction(
+        self, other: str
+    ) -> None:
         node = policy_node(overload="every-nth")
         late_tp = TopicPartition(BATCHES_LATE if other == "late" else BATCHES, 9)
         node.models.loading = {"other"} if other == "loading" else set()
@@ -368,7 +370,7 @@ class TestOverloadPolicies:
         node.run(11)
         assert node.degrees[-1][1] == 1
 
-    def test_an_overload_switches_to_the_lighter_model_and_once_back_to_the_usual_model(self) -> None:
+    def test_an_overload_causes_one_switch_to_the_lighter_model_and_one_switch_back_afterwards(self) -> None:
         node = policy_node(overload="lighter", lighter="small")
         node.run(20)
         assert [degree for _, degree in node.degrees] == [2]

@@ -84,7 +84,7 @@ class TestServing:
         assert results(job, 0)[0].topic == RESULTS
         assert len(decode(Result, results(job, 0)[0].value).looked_at) == 3000
 
-    def test_each_row_is_decoded_as_its_own_region_when_the_warm_up_ends_between_two_engine_calls(self) -> None:
+    def test_outputs_are_matched_to_their_regions_although_the_warm_up_ends_between_engine_calls(self) -> None:
         class RegionBoxes:
             def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
                 return [[Detection(box=row.region.box, label="car", class_id=1, score=0.5)] for row in rows]
@@ -151,7 +151,7 @@ class TestServing:
         opened(FakeEngine(), FailingDecoder()).classify(merged)
         assert [results(job, 0)[0].topic for job in jobs] == [RESULTS, DEADLETTER]
 
-    def test_a_job_has_its_model_id_before_its_tasks_finish(self) -> None:
+    def test_the_model_id_of_a_job_is_set_before_its_outputs_are_decoded(self) -> None:
         merged, jobs = self.merged(record([item(0)]))
         seen: list[tuple[str, bool]] = []
 
@@ -306,7 +306,7 @@ class TestCarriedFrames:
         assert kept == ([] if fails else [True, True])
         assert [task.image for task in job.tasks.values()] == [None, None]
 
-    def test_more_regions_than_rows_of_an_engine_call_are_filled_in_several_calls(self) -> None:
+    def test_more_regions_than_the_maximum_batch_size_are_classified_in_several_engine_calls(self) -> None:
         job = accept(carrying([jpeg(CAR), jpeg(BUS)]), HighWaterMarks(), PIPELINES)
         for task in job.tasks.values():
             task.item = task.item.model_copy(update={"regions": task.item.regions * 3})

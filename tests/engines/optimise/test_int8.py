@@ -31,7 +31,7 @@ def constants(model: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_both_int8_forms_of_a_model_give_nearly_the_outputs_of_the_original(
+def test_signed_and_unsigned_int8_models_give_nearly_the_outputs_of_the_original(
     int8: dict[Form, Any], form: Form
 ) -> None:
     images = pictures(32, seed=2)

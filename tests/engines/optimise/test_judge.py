@@ -25,7 +25,7 @@ OBJECT = st.builds(
 PICTURE = st.lists(OBJECT, max_size=6)
 
 
-def test_accuracy_is_the_share_of_correct_pictures_and_no_detection_counts_as_background() -> None:
+def test_accuracy_is_the_share_of_correct_pictures_and_a_picture_without_detection_is_background() -> None:
     original = [[detection("car")], [detection("person")], [], [detection("car")]]
     optimised = [[detection("car")], [detection("car")], [], [detection("person")]]
     found = accuracy(original, optimised, ["car", "person", "background", "person"])
@@ -68,6 +68,6 @@ def test_objects_of_different_classes_or_places_do_not_match() -> None:
     assert matched([detection("car")], [detection("car", left=1)]) == 1
 
 
-def test_pictures_in_which_neither_model_finds_an_object_are_refused() -> None:
+def test_a_comparison_is_refused_if_neither_model_finds_an_object_in_any_picture() -> None:
     with pytest.raises(OptimiseFailed, match="find no object in 2 pictures: expected pictures with objects"):
         object_agreement([[], []], [[], []])

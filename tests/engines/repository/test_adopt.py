@@ -170,7 +170,9 @@ def test_a_half_precision_model_is_served_with_float_outputs(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_a_model_that_uses_the_names_of_the_added_tensors_keeps_its_outputs(tmp_path: Path, dtype: type) -> None:
+def test_a_model_whose_tensor_names_collide_with_those_added_by_adoption_keeps_its_outputs(
+    tmp_path: Path, dtype: type
+) -> None:
     """The input is ``pixels``, and the tensors between the nodes have the names that adoption gives to its own."""
     file = classifier(tmp_path / "m.onnx", "Sigmoid", dtype=dtype)
     names = {"x": "pixels", "pooled": "sightline_float", "flat": "sightline_mean", "logits": "sightline_cast_scores"}

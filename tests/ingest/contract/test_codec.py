@@ -139,7 +139,7 @@ def test_a_json_record_is_equal_after_encoding_and_decoding(record: Record) -> N
     assert decode_json(type(record), encode_json(record)) == record
 
 
-def test_a_decoded_batch_has_its_pixels_in_their_shape_padded_with_empty_rows() -> None:
+def test_the_model_input_made_from_a_decoded_batch_has_its_shape_and_is_padded() -> None:
     tensor = model_input(decode(Batch, encode(BATCH)), pad=9)
     assert tensor.shape == (1, 2, 2, 3)
     assert tensor.dtype == np.uint8
@@ -182,7 +182,7 @@ def test_a_record_with_a_newer_minor_version_and_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
-def test_an_encoded_epoch_end_keeps_the_old_name_told_of_its_field() -> None:
+def test_the_field_reported_of_an_epoch_end_is_encoded_under_its_old_name_told() -> None:
     data = encode(EpochEnd(camera="gate", epoch=4, last=1, clean=False, reported=3))
     assert msgpack.unpackb(data)["told"] == 3
     assert decode(EpochEnd, data).reported == 3
@@ -425,7 +425,7 @@ def test_records_written_before_second_models_existed_are_read_without_frames_an
     assert old_result.detections[0].attributes == ()
 
 
-def test_all_items_of_a_batch_before_version_1_4_are_cropped() -> None:
+def test_items_of_a_batch_older_than_version_1_4_are_read_as_cropped() -> None:
     batch = msgpack.unpackb(encode(BATCH))
     batch["v"] = (1, 3)
     del batch["items"][0]["cropped"]

@@ -212,7 +212,7 @@ async def test_the_dead_letter_of_a_result_is_not_counted_as_an_outcome_of_its_f
     assert (found.balanced, found.totals.dead) == (True, 0)
 
 
-async def test_a_parked_batch_tells_the_audit_in_which_other_pipelines_its_frames_are_expected(
+async def test_frames_of_a_dead_letter_batch_are_also_expected_in_their_other_pipelines(
     site: SiteWriter,
 ) -> None:
     await site.deliver(0)

@@ -288,7 +288,7 @@ def test_dead_letters_without_a_frame_are_counted_once_as_unidentified() -> None
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
 
 
-def test_records_after_the_end_position_of_an_audit_only_complete_earlier_frames() -> None:
+def test_records_after_the_end_position_of_an_audit_complete_earlier_frames_and_add_no_new_ones() -> None:
     ledger = Ledger()
     for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
         enter(ledger)
@@ -360,7 +360,7 @@ def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     assert found.totals.unclean == 995
 
 
-def test_of_two_open_epochs_the_one_that_began_later_is_running_and_the_other_a_lost_spool() -> None:
+def test_if_two_epochs_of_a_camera_have_no_end_the_one_that_began_earlier_is_a_lost_spool() -> None:
     """A new SD card, or a corrected clock with a new spool, gives a camera a lower epoch than before."""
     ledger = Ledger()
     ledger.add_progress(CAMERA, EPOCH, 9, 0)

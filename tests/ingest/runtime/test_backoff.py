@@ -31,7 +31,7 @@ def test_an_outage_lasts_from_the_first_failure_until_a_restarted_process_stays_
     assert backoff.failed(20.0, 0.0) == BASE_S
 
 
-def test_back_off_pauses_grow_in_a_long_outage_up_to_a_limit_and_are_small_in_the_next() -> None:
+def test_back_off_pauses_grow_up_to_a_limit_in_a_long_outage_and_begin_small_in_the_next_outage() -> None:
     backoff = Backoff(long_cap_s=60.0)
     pauses = {at_s: backoff.failed(at_s, 0.0) for at_s in (*range(0, 101, 10), 300.0, 600.0, 86_400.0)}
     assert [pauses[at_s] for at_s in (90, 100, 300.0, 600.0, 86_400.0)] == [CAP_S, CAP_S, 30.0, 60.0, 60.0]

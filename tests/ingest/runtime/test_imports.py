@@ -10,7 +10,7 @@ import pytest
 from ingest.runtime.imports import without
 
 
-def test_a_package_cannot_be_imported_inside_the_block_and_can_be_imported_after_it(
+def test_a_blocked_package_cannot_be_imported_inside_the_with_block_but_can_be_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "this", raising=False)
@@ -19,7 +19,7 @@ def test_a_package_cannot_be_imported_inside_the_block_and_can_be_imported_after
     assert "this" not in sys.modules
 
 
-def test_a_stub_is_imported_inside_the_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stub_is_imported_inside_the_with_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "this", raising=False)
     stub = ModuleType("this")
     with without(stubs=(stub,)):
@@ -29,7 +29,7 @@ def test_a_stub_is_imported_inside_the_block_only(monkeypatch: pytest.MonkeyPatc
     assert "this" not in sys.modules
 
 
-def test_an_imported_package_stays_importable_inside_the_block() -> None:
+def test_a_package_imported_before_the_with_block_stays_importable_inside_it() -> None:
     with without("sys"):
         import sys as again
 

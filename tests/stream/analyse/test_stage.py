@@ -249,7 +249,7 @@ def test_a_result_of_a_camera_without_rules_gets_no_analyser() -> None:
     assert analysers_for(one, config=Config({CAMERA.key: CAMERA})) == 0
 
 
-def test_of_too_many_analysers_only_those_of_replays_are_dropped() -> None:
+def test_if_there_are_too_many_analysers_only_those_of_replays_are_dropped() -> None:
     replays = [result(0, 0, lane=replay_lane(f"run-{n}")) for n in range(2 * MAX_REPLAYED)]
     assert analysers_for(result(0, 0), *replays, result(0, 0, lane=LATE)) == 2 + MAX_REPLAYED
     assert analysers_for(*[result(n, n, lane=replay_lane("one")) for n in range(2 * MAX_REPLAYED)]) == 1

@@ -46,7 +46,7 @@ def reasons(found: Explanation, wanted: str) -> list[str]:
     return [reason for track in rule(found, wanted)["tracks"] for reason in track["reasons"]]  # type: ignore[attr-defined]
 
 
-async def test_the_hops_of_an_alerted_frame_lead_from_capture_to_the_last_receipt() -> None:
+async def test_the_processing_steps_of_a_frame_with_an_alert_lead_from_capture_to_the_last_receipt() -> None:
     log = await driven()
     events = await history.analyse(log, config())
     event = next(one for one in events if one.data.rule == "line")
@@ -72,7 +72,7 @@ async def test_the_hops_of_an_alerted_frame_lead_from_capture_to_the_last_receip
     assert [one.value.state for one in found.trail.deliveries] == ["retrying", "delivered"]
 
 
-async def test_the_time_of_a_classification_is_bounded_by_the_stamps_of_its_batch_and_its_result() -> None:
+async def test_the_error_of_a_classification_time_follows_from_the_timestamps_of_batch_and_result() -> None:
     clock = ManualClock(started_ns=BEGIN_NS)
     log = MemoryLog(partitions=1, clock=clock)
     offset = await history.write_frame(log, history.frame(0))
@@ -99,7 +99,7 @@ async def test_the_frame_of_a_crossing_shows_the_fired_rule_and_the_reason_of_th
     assert found.pipelines[0].missing == ()
 
 
-async def test_a_rule_that_did_not_fire_gives_its_distance_and_its_cooldown() -> None:
+async def test_a_line_rule_that_did_not_fire_states_the_distance_to_its_line_and_its_cooldown() -> None:
     log = await driven()
     before = reasons(await explain(log, name(CROSSING - 6), config()), "line")
     assert before == ["did not cross in this frame: 64 px to the left of the line"]
@@ -120,7 +120,7 @@ async def test_explain_lists_written_events_that_the_current_rules_would_not_emi
     assert [one.id for one in found.pipelines[0].missing] == [one.id for one in events if one.data.rule == "line"]
 
 
-async def test_a_faint_or_new_detection_is_invisible_to_rules() -> None:
+async def test_rules_ignore_a_detection_with_a_low_score_or_without_a_confirmed_track() -> None:
     log = new_log()
     offset = await history.write_frame(log, history.frame(0))
     result = history.result(0, history.car(100.0), history.car(400.0, 0.2), offset=offset)
@@ -134,7 +134,7 @@ async def test_a_faint_or_new_detection_is_invisible_to_rules() -> None:
     assert rule(found, "line")["reasons"] == ["the frame has no confirmed track"]
 
 
-async def test_a_measure_may_lower_the_score_at_which_a_track_begins() -> None:
+async def test_a_configured_measure_may_lower_the_minimum_score_of_tracks() -> None:
     log = new_log()
     for seq in range(3):
         offset = await history.write_frame(log, history.frame(seq))
@@ -171,7 +171,7 @@ async def test_no_rule_sees_a_shed_frame() -> None:
     assert found.pipelines[0].rules == ()
 
 
-async def test_a_withheld_frame_has_the_account_of_the_next_frame() -> None:
+async def test_the_reason_of_a_withheld_frame_is_read_from_the_counts_in_the_next_frame() -> None:
     log = await driven()
     found = await explain(log, name(5), config())
     assert found.trail.absence is not None
@@ -194,7 +194,9 @@ async def test_a_withheld_frame_has_the_account_of_the_next_frame() -> None:
     ],
     ids=["withheld", "spooled", "unclean", "unreported"],
 )
-async def test_a_heartbeat_explains_a_frame_that_no_record_names(facts: dict[str, object], state: str) -> None:
+async def test_a_frame_that_no_record_names_has_the_state_that_the_heartbeats_imply(
+    facts: dict[str, object], state: str
+) -> None:
     log = await driven()
     await log.produce(heartbeat(**facts))
     found = await explain(log, name(50), config())
@@ -207,7 +209,7 @@ def heartbeat(**facts: object) -> Outgoing:
     return Outgoing(STATUS, 0, encode(beat))
 
 
-async def test_only_the_newest_report_of_a_spool_counts() -> None:
+async def test_only_the_newest_heartbeat_determines_which_frames_wait_in_the_spool() -> None:
     log = await driven()
     running = (CameraStatus(camera="road", epoch=EPOCH, state="running", captured=100),)
     held = (Waiting(camera="road", epoch=EPOCH, first=30, last=99),)
@@ -218,7 +220,7 @@ async def test_only_the_newest_report_of_a_spool_counts() -> None:
     assert found.trail.absence.state == "unreported"
 
 
-async def test_a_delivered_frame_that_retention_has_deleted_is_expired_and_not_unreported() -> None:
+async def test_a_frame_deleted_from_kafka_by_retention_is_explained_as_expired() -> None:
     log = await driven()
     await log.produce(heartbeat(cameras=(CameraStatus(camera="road", epoch=EPOCH, state="running", captured=30),)))
     log.forget(TopicPartition(FRAMES, 0), 10)
@@ -272,7 +274,7 @@ async def test_the_ids_of_an_event_and_of_its_alert_lead_to_the_same_explanation
         assert (await explain(log, wanted, config())).to_dict() == by_frame.to_dict()
 
 
-async def test_a_dead_letter_of_the_frame_is_a_hop() -> None:
+async def test_a_dead_letter_of_the_frame_is_one_of_its_processing_steps() -> None:
     log = new_log()
     offset = await history.write_frame(log, history.frame(0))
     headers = h.frame_headers([FrameId("road", EPOCH, 0)], LIVE)
@@ -294,7 +296,7 @@ async def test_the_picture_shows_the_line_the_car_and_a_caption() -> None:
     assert np.ptp(image[:360, 600:]) < 40  # the empty road
 
 
-async def test_the_text_names_hops_findings_and_reasons() -> None:
+async def test_the_text_of_an_explanation_names_processing_steps_detections_and_reasons_of_rules() -> None:
     log = await driven()
     await history.analyse(log, config())
     text = "\n".join(lines((await explain(log, name(CROSSING), config())).to_dict()))

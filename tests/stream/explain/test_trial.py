@@ -80,7 +80,7 @@ async def test_a_removed_rule_loses_its_events() -> None:
     assert counts(await tried(log, ZONE)) == {"line": (0, 0, 1), "left": (1, 0, 0)}
 
 
-async def test_only_events_of_the_period_are_compared_and_results_before_it_build_up_the_state() -> None:
+async def test_a_trial_compares_events_of_its_period_but_also_replays_earlier_results_for_the_state() -> None:
     log, _ = await driven()
     assert counts(await tried(log, LINE, ZONE, first=CROSSING)) == {"line": (1, 0, 0)}
     assert counts(await tried(log, LINE, ZONE, first=CROSSING + 1)) == {}
@@ -107,7 +107,7 @@ async def test_events_of_a_track_with_another_name_are_equal() -> None:
     assert counts(await tried(log, LINE, ZONE)) == {"line": (1, 0, 0), "left": (1, 0, 0)}
 
 
-async def test_a_measure_of_the_site_lowers_the_score_at_which_a_track_begins() -> None:
+async def test_a_configured_measure_lowers_the_minimum_score_of_tracks_in_a_trial() -> None:
     clock = ManualClock(started_ns=BEGIN_NS)
     log = MemoryLog(partitions=1, clock=clock)
     for seq in range(30):  # the car is faint until it has crossed the line
@@ -135,14 +135,16 @@ async def test_a_trial_with_too_many_events_ends_with_an_error(monkeypatch: pyte
         await tried(log, LINE, ZONE)
 
 
-async def test_progress_ends_at_the_total() -> None:
+async def test_the_progress_of_a_trial_ends_at_the_total_number_of_records() -> None:
     log, _ = await driven()
     seen: list[tuple[int, int]] = []
     await try_rules(log, RuleSet([LINE], [CAMERA]), {"road"}, 0, 2 * BEGIN_MS, lambda *each: seen.append(each))
     assert seen[-1] == (29, 29)
 
 
-async def test_pictures_of_gained_and_lost_events_are_written_and_expired_ones_counted(tmp_path: Path) -> None:
+async def test_pictures_of_gained_and_lost_events_are_written_and_expired_pictures_are_counted(
+    tmp_path: Path,
+) -> None:
     log, _ = await driven()
     report = await tried(log, ZONE, RIGHT)
     assert await _write_pictures(log, report, tmp_path) == 0

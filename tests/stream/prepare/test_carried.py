@@ -33,7 +33,7 @@ async def test_a_batch_carries_the_frame_as_the_agent_encoded_it_if_that_is_smal
     assert {item.cropped for item in found["small"].items} == {True}
 
 
-async def test_the_frame_of_a_pipeline_with_second_models_travels_without_pixels() -> None:
+async def test_a_batch_for_second_models_has_the_encoded_frame_and_no_pixels() -> None:
     bench = PrepareBench.of(SMALL.model_copy(update={"then": THEN}))
     await bench.give(frame(0, image=NOISY))
     ((_, batch),) = await bench.batches()
@@ -42,7 +42,7 @@ async def test_the_frame_of_a_pipeline_with_second_models_travels_without_pixels
 
 
 @pytest.mark.parametrize("then", [(), THEN])
-async def test_a_filtered_frame_travels_as_pixels_beside_the_original_for_second_models(
+async def test_a_batch_has_a_filtered_frame_as_pixels_and_for_second_models_also_the_encoded_original(
     then: tuple[Any, ...],
 ) -> None:
     bench = PrepareBench.of(pipeline("full", denoise="median", width=WIDTH, height=HEIGHT, then=then))
@@ -58,7 +58,7 @@ async def test_a_filtered_frame_travels_as_pixels_beside_the_original_for_second
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
 @pytest.mark.parametrize("motion", [None, (Box(3.0, 5.0, 21.0, 40.0), Box(30.0, 8.0, 60.0, 40.0))])
 @pytest.mark.parametrize("side", [6, 12, 16, 40])
-async def test_the_model_sees_the_same_whether_a_batch_carries_pixels_or_the_encoded_frame(
+async def test_the_model_input_is_equal_whether_a_batch_has_pixels_or_the_encoded_frame(
     side: int, motion: tuple[Box, ...] | None, fit: str, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = []
@@ -74,7 +74,9 @@ async def test_the_model_sees_the_same_whether_a_batch_carries_pixels_or_the_enc
     assert np.array_equal(*inputs)
 
 
-async def test_prepare_does_not_decode_a_frame_that_it_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_prepare_does_not_decode_a_frame_that_it_puts_into_a_batch_as_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(encoded_picture, "pixels", lambda *_: pytest.fail("the frame was decoded"))
     bench = PrepareBench.of(FULL)
     await bench.give(frame(0, motion=(Box(3.0, 5.0, 21.0, 40.0),)))
@@ -88,7 +90,7 @@ async def test_a_frame_without_motion_is_not_attached_to_its_batch() -> None:
     assert (batch.items[0].outcome, batch.items[0].attached, batch.frames) == ("empty", None, b"")
 
 
-async def test_a_frame_that_does_not_fit_into_a_record_travels_as_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_encoded_frame_too_large_for_a_record_is_replaced_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     small = picture(80)
     monkeypatch.setattr(stage_module, "MAX_PIXEL_BYTES", len(small))
     bench = PrepareBench.of(pipeline("cascade", then=THEN, max_items=4))

@@ -104,7 +104,7 @@ def decoded_of(cache: DenoiserCache, frames: list[DeliveredFrame]) -> list[int]:
     return [n for n, frame in enumerate(frames) if frame._image is not None]
 
 
-def test_of_a_camera_without_noise_every_eighth_frame_is_decoded() -> None:
+def test_every_eighth_frame_of_a_camera_without_noise_is_decoded() -> None:
     frames = [delivered_frame("gate", noisy=False) for _ in range(2 * CHECK_FRAMES + 1)]
     assert decoded_of(DenoiserCache(), frames) == [0, CHECK_FRAMES, 2 * CHECK_FRAMES]
 
@@ -122,7 +122,7 @@ def test_every_frame_of_a_noisy_camera_is_decoded_and_filtered() -> None:
     assert all(cache.denoise(frame, "auto") is not None for frame in frames)
 
 
-def test_noise_is_filtered_from_the_second_of_two_consecutive_frames_on() -> None:
+def test_filtering_begins_with_the_second_consecutive_noisy_frame() -> None:
     cache = DenoiserCache()
     quiet = [delivered_frame("gate", noisy=False) for _ in range(CHECK_FRAMES)]
     assert decoded_of(cache, quiet) == [0]

@@ -40,7 +40,7 @@ async def test_moving_and_stationary_regions_become_detected_objects_without_a_m
     }
 
 
-async def test_a_still_frame_is_empty_and_a_frame_of_an_agent_without_gate_is_shed_with_a_reason() -> None:
+async def test_a_frame_without_motion_has_an_empty_result_and_one_with_unknown_motion_is_shed() -> None:
     bench = PrepareBench.of(MOVING)
     await bench.give(frame(0, motion=()))
     await bench.give(frame(1))

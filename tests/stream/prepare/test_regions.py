@@ -53,7 +53,7 @@ def test_without_usable_motion_boxes_the_region_is_the_full_frame(
     assert (window.left, window.top, window.right, window.bottom) == (0, 0, 640, 360)
 
 
-def test_a_crop_window_adds_a_margin_and_keeps_the_tight_box() -> None:
+def test_a_crop_window_has_a_margin_around_the_motion_box_and_its_region_keeps_the_box() -> None:
     (window,) = windows(MOVING, SIZE, (Box(100, 100, 140, 180),), 8)
     assert window.region.box == Box(100, 100, 140, 180)
     assert (window.left, window.top, window.right, window.bottom) == (90, 80, 150, 200)
@@ -124,7 +124,7 @@ def test_merged_motion_boxes_cover_all_boxes_and_do_not_overlap_mostly(given_box
     st.integers(1, 200),
     st.integers(1, 5),
 )
-def test_regions_can_be_drawn_for_any_boxes_from_an_agent(
+def test_any_motion_boxes_from_an_agent_give_regions_that_can_be_cropped(
     motion: list[Box], fit: str, width: int, height: int, most: int
 ) -> None:
     config = pipeline(regions="motion", fit=fit, width=width, height=height)

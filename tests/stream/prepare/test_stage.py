@@ -348,7 +348,7 @@ async def test_each_noisy_camera_is_denoised_separately() -> None:
     ]
 
 
-async def test_pipelines_with_one_filter_over_time_and_different_budgets_filter_a_frame_once(
+async def test_pipelines_with_the_same_temporal_filter_and_different_time_budgets_filter_a_frame_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def watched(self: TemporalDenoiser, image: np.ndarray) -> np.ndarray:

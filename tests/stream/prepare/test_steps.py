@@ -41,11 +41,11 @@ def luma(image: Pixels) -> np.ndarray:
 GOOD, DARK, FOGGY = scene(30, 220), scene(0, 30), scene(180, 220)
 
 
-def test_a_frame_in_good_light_needs_no_step() -> None:
+def test_a_frame_in_good_light_needs_no_enhancement_step() -> None:
     assert changes(ALL, GOOD) == []
 
 
-def test_no_steps_change_no_frame() -> None:
+def test_a_pipeline_without_enhancement_steps_changes_no_frame() -> None:
     assert [changes((), image) for image in (GOOD, DARK, FOGGY)] == [[], [], []]
 
 
@@ -85,7 +85,7 @@ def test_steps_keep_the_size_of_any_frame_and_do_not_change_the_frame_itself(
 
 
 @pytest.mark.parametrize("steps", [s for n in range(4) for s in itertools.product(ALL, repeat=n)])
-def test_steps_are_accepted_once_each_and_in_their_order_only(steps: tuple[Step, ...]) -> None:
+def test_repeated_or_misordered_enhancement_steps_are_refused(steps: tuple[Step, ...]) -> None:
     if steps in [(), ("low-light",), ("fog",), ALL]:
         assert pipeline("p", steps=steps).steps == steps
     else:
@@ -120,7 +120,7 @@ async def test_the_steps_of_one_pipeline_do_not_change_the_frames_of_another() -
 
 @pytest.mark.parametrize("denoise", ["none", "median"])
 @pytest.mark.parametrize("encoding", ["jpeg", "webp"])
-async def test_a_reduced_frame_decides_whether_the_frame_needs_a_step(
+async def test_a_downscaled_copy_of_a_frame_determines_whether_the_frame_needs_a_step(
     encoding: str, denoise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def watched(steps: Sequence[Step], small: Pixels) -> list[Change]:

@@ -27,7 +27,7 @@ def tiled(**values: object) -> PipelineConfig:
 @given(
     sides, sides, inputs, inputs, st.floats(0.0, 0.5), st.integers(3, 64), st.sampled_from(["letterbox", "stretch"])
 )
-def test_tiles_cover_the_frame_within_the_bound_and_overlap_as_configured(
+def test_tiles_cover_the_frame_and_overlap_as_configured_within_their_maximum_number(
     wide: int, high: int, width: int, height: int, overlap: float, most: int, fit: str
 ) -> None:
     pipeline = tiled(width=width, height=height, tile_overlap=overlap, max_regions=most, fit=fit)
@@ -49,7 +49,7 @@ def test_tiles_cover_the_frame_within_the_bound_and_overlap_as_configured(
 
 
 @given(sides, sides, st.integers(3, 32))
-def test_a_higher_bound_never_makes_tiles_larger(wide: int, high: int, most: int) -> None:
+def test_a_higher_maximum_number_of_tiles_never_makes_tiles_larger(wide: int, high: int, most: int) -> None:
     fewer, more = (tiles(tiled(), (wide, high), count) for count in (most - 1, most))
     if fewer:
         assert more
@@ -61,13 +61,13 @@ def test_a_frame_that_fits_into_the_models_input_has_no_tiles() -> None:
     assert window.region.box == Box(0, 0, 400, 300)
 
 
-def test_tiles_show_the_frame_at_the_scale_of_the_models_input_if_the_bound_allows() -> None:
+def test_tiles_have_the_size_of_the_model_input_if_the_maximum_number_of_tiles_allows() -> None:
     parts = tiles(tiled(), (1920, 1080), 63)
     assert len(parts) == 18
     assert {(part.width, part.height) for part in parts} == {(416, 416)}
 
 
-def test_few_tiles_show_the_frame_at_a_smaller_scale() -> None:
+def test_a_low_maximum_number_of_tiles_makes_tiles_larger_than_the_model_input() -> None:
     parts = tiles(tiled(), (3840, 2160), 7)
     assert len(parts) == 6
     assert np.allclose([parts[0].width, parts[0].height], 3840 / 2.6, atol=1.0)
@@ -76,6 +76,6 @@ def test_few_tiles_show_the_frame_at_a_smaller_scale() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"), [({"fit": "crop"}, "a crop loses"), ({"max_regions": 2}, "at least 3")]
 )
-def test_tiles_that_would_lose_objects_are_refused(values: dict[str, object], expected: str) -> None:
+def test_tile_settings_that_would_lose_objects_are_refused(values: dict[str, object], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         tiled(**values)

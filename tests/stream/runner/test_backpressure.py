@@ -16,7 +16,7 @@ from stream.runner.backpressure import BackPressure, BackPressured, Downstream, 
 DOWNSTREAM = Downstream("engines", BATCHES, 2, 10)
 
 
-def test_a_partition_waits_when_its_downstream_lag_exceeds_the_maximum_until_half_of_it() -> None:
+def test_a_partition_whose_downstream_lag_exceeds_the_maximum_waits_until_the_lag_has_halved() -> None:
     pressure = BackPressure(10)
     assert pressure.held({0: 10, 1: 11}) == {1}
     assert pressure.held({0: 6, 1: 6}) == {1}
@@ -51,7 +51,7 @@ async def test_the_downstream_lag_counts_retained_records_that_the_group_has_not
     assert await downstream_lags(log, DOWNSTREAM, [0, 1, 2]) == {0: 8, 1: 3, 2: 2}
 
 
-def test_prepare_waits_for_the_lag_of_engines_and_analyse_for_the_lag_of_no_group() -> None:
+def test_back_pressure_of_prepare_follows_the_lag_of_engines_and_analyse_has_no_back_pressure() -> None:
     for lane, topic in (("live", BATCHES), ("late", "batches.late")):
         stage = PrepareStage(lane, Config({}))  # type: ignore[arg-type]
         assert isinstance(stage, BackPressured)

@@ -32,7 +32,7 @@ def options(folder: Path, **values: object) -> DemoOptions:
     return DemoOptions(1.0, folder, **values)  # type: ignore[arg-type]
 
 
-def test_a_demo_runs_a_site_file_with_its_entries_and_the_receiver_of_the_demo(
+def test_a_demo_with_a_site_file_adds_its_own_webhook_receiver_to_the_entries_of_the_file(
     tmp_path: Path, receiver: ReceiverConfig
 ) -> None:
     (tmp_path / "site.toml").write_text(SITE)

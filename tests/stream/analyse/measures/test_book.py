@@ -28,7 +28,7 @@ def written(measure: Measure) -> LogRecord:
     return LogRecord("measures", 0, 0, b"c", encode_json(measure))
 
 
-def test_late_frames_correct_a_minute_and_the_correction_is_marked() -> None:
+def test_late_frames_correct_the_counts_of_a_minute_in_a_record_marked_as_corrected() -> None:
     book = MeasureBook()
     live = add(book, minute(3, "1-100", 40.0))
     late = add(book, minute(2, "1-80", 20.0), "late")
@@ -37,13 +37,13 @@ def test_late_frames_correct_a_minute_and_the_correction_is_marked() -> None:
     assert live.id != late.id
 
 
-def test_minute_that_is_closed_again_by_the_same_frame_is_not_written_again() -> None:
+def test_counts_of_a_minute_that_the_same_frame_closes_again_are_not_written_again() -> None:
     book = MeasureBook()
     add(book, minute(3, "1-100"))
     assert book.add(minute(3, "1-100"), "live", LINE, "yard") is None
 
 
-def test_restart_continues_with_the_written_minutes() -> None:
+def test_a_restart_continues_with_the_counts_of_the_minutes_already_written() -> None:
     before = MeasureBook()
     live = add(before, minute(3, "1-100", 40.0))
     after = MeasureBook([written(live)])
@@ -51,7 +51,7 @@ def test_restart_continues_with_the_written_minutes() -> None:
     assert add(after, minute(2, "1-80", 20.0), "late") == add(before, minute(2, "1-80", 20.0), "late")
 
 
-def test_two_runs_of_the_capture_in_one_minute_are_added() -> None:
+def test_counts_from_two_runs_of_the_capture_in_one_minute_are_added() -> None:
     book = MeasureBook()
     add(book, minute(3, "1-100", 30.0))
     both = add(book, minute(1, "2-50", 25.0))
@@ -63,7 +63,7 @@ def test_unreadable_measures_on_the_topic_are_ignored() -> None:
     assert add(MeasureBook([LogRecord("measures", 0, 0, b"c", b"\xff{")]), minute(1, "1-1")).revision == 0
 
 
-def test_minute_that_can_be_corrected_takes_about_a_kilobyte_of_memory() -> None:
+def test_the_counts_of_a_minute_kept_for_corrections_take_about_a_kilobyte_of_memory() -> None:
     book, minutes = MeasureBook(), 500
     add(book, minute(3, "1-0"))
     tracemalloc.start()

@@ -85,7 +85,7 @@ def test_flow_measure_counts_movements_by_origin_and_destination() -> None:
     assert values(first.tally, flow) == {"car.west-east": 2.0}
 
 
-def test_observed_share_leaves_out_gaps_and_counts_still_scenes() -> None:
+def test_the_observed_time_of_a_minute_includes_still_scenes_and_leaves_out_gaps() -> None:
     meter = make_meter(LINE, 640, 360)
     times = [(0.0, 0.0), (10.0, 0.2), (20.0, 10.0), (40.0, 0.2), (59.0, 0.2), (61.0, 0.2)]
     closed = [one for at_s, gap_s in times for one in meter.step(scene(at_s, gap_s=gap_s))]
@@ -101,7 +101,7 @@ def test_low_score_in_a_few_frames_does_not_end_a_stay_in_a_zone() -> None:
     assert "car.exits" not in values(minute.tally, ZONE)
 
 
-def test_state_of_a_stay_does_not_grow_with_its_length() -> None:
+def test_the_memory_for_an_object_in_a_zone_does_not_grow_with_its_dwell_time() -> None:
     meter = make_meter(ZONE, 640, 360)
     sizes = []
     for n in range(600):
@@ -110,7 +110,7 @@ def test_state_of_a_stay_does_not_grow_with_its_length() -> None:
     assert sizes[-1] <= sizes[99] + 200
 
 
-def test_label_with_the_name_of_a_sum_is_counted_like_any_other() -> None:
+def test_a_label_named_like_an_internal_sum_is_counted_like_any_other_label() -> None:
     sums = {"dwell_s.entries": 2.0, "dwell_s": 6.0, "dwells": 2.0}
     assert values(MinuteTally(sums=sums, observed_s=60.0), ZONE) == {"dwell_s.entries": 2.0, "dwell_s.mean": 3.0}
 
@@ -125,13 +125,13 @@ def test_minute_closes_after_the_clock_of_the_camera_was_set_back() -> None:
     assert [one.start_ns for one in closed] == [ahead, right]
 
 
-def test_results_that_alternate_between_two_clocks_do_not_close_a_minute_each_time() -> None:
+def test_results_that_alternate_between_two_clocks_do_not_close_a_minute_at_each_change() -> None:
     meter = make_meter(LINE, 640, 360)
     clocks = [EPOCH_NS + 3600 * 10**9, EPOCH_NS]
     assert [one for n in range(20) for one in meter.step(scene(float(n), captured_ns=clocks[n % 2] + n))] == []
 
 
-def test_a_minute_with_ever_new_labels_is_closed_with_a_limited_number_of_counts() -> None:
+def test_the_number_of_counts_of_a_minute_is_limited_although_every_object_has_a_new_label() -> None:
     meter = make_meter(ZONE, 640, 360)
     meter.step(scene(0.0, *(track(320.0, 180.0, f"t{n}", f"label-{n}") for n in range(MAX_KEYS + 1))))
     (closed,) = meter.step(scene(60.0))
@@ -148,13 +148,13 @@ def test_minutes_without_any_frame_have_records_if_nothing_moved() -> None:
 
 
 @pytest.mark.parametrize(("at_s", "gap_s"), [(300.0, 300.0), (10.0**8, 0.2)])
-def test_minutes_of_a_gap_or_of_a_step_of_the_clock_have_no_records(at_s: float, gap_s: float) -> None:
+def test_minutes_skipped_by_a_gap_or_by_a_clock_step_have_no_records(at_s: float, gap_s: float) -> None:
     meter = make_meter(ZONE, 640, 360)
     assert len([one for s in (0.0, at_s) for one in meter.step(scene(s, gap_s=gap_s))]) == 1
 
 
 @given(st.lists(st.floats(0.05, 90.0), min_size=1, max_size=40))
-def test_observed_time_of_all_minutes_is_the_observed_time_of_all_scenes(steps: list[float]) -> None:
+def test_the_observed_times_of_all_minutes_add_up_to_that_of_all_scenes(steps: list[float]) -> None:
     meter, at_s, closed = make_meter(ZONE, 640, 360), 0.0, []
     closed += meter.step(scene(0.0))
     for step in steps:
@@ -167,7 +167,7 @@ def test_observed_time_of_all_minutes_is_the_observed_time_of_all_scenes(steps: 
 
 
 @given(st.lists(st.integers(0, 600), min_size=1, max_size=12, unique=True))
-def test_crossings_of_all_minutes_are_the_crossings_of_the_run(starts: list[int]) -> None:
+def test_the_crossings_of_all_minutes_add_up_to_the_true_number_of_crossings(starts: list[int]) -> None:
     closed = collect(LINE, 200.0, *starts)
     assert sum(one.tally.sums.get("car.forward", 0.0) for one in closed) == len(starts)
 

@@ -192,7 +192,7 @@ def test_a_stationary_track_that_is_not_confirmed_for_minutes_is_dropped() -> No
 
 
 @pytest.mark.parametrize("looked_at", [(), (Box(0.0, 0.0, 640.0, 360.0),)])
-def test_without_motion_regions_a_result_continues_no_track_without_a_detection(looked_at: tuple[Box, ...]) -> None:
+def test_a_result_without_motion_regions_continues_only_tracks_with_a_detection(looked_at: tuple[Box, ...]) -> None:
     """Results have no motion regions if the model examines whole frames, or if the engine is of an older version."""
     whole = [result(at_s, motion=None, outcome="classified", looked_at=looked_at) for at_s in times(6.0, 60.0)]
     assert events_of([*parked(), *whole]) == []

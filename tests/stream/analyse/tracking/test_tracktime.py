@@ -38,7 +38,7 @@ def steps(*results: Result) -> list[float]:
     return [round(after - before, 6) for before, after in itertools.pairwise(times)]
 
 
-def test_track_time_of_consecutive_frames_is_real_time() -> None:
+def test_track_time_advances_in_real_time_over_consecutive_frames() -> None:
     assert steps(result(0, 5.0), result(1, 5.1), result(2, 5.6)) == [0.1, 0.5]
 
 
@@ -64,7 +64,7 @@ def test_elapsed_track_time_stays_right_when_results_alternate_between_two_clock
     assert lived_s(50.0, 50.0 - SET_BACK_S, 50.5) == [0.0, 0.0, 0.5]
 
 
-def test_track_time_of_a_gap_without_motion_is_one_gate_interval() -> None:
+def test_track_time_advances_by_one_fixed_step_over_a_gap_without_motion() -> None:
     assert steps(result(0, 0.0), result(101, 60.0, still=100)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=50, masked=50)) == [HELD_STEP_S]
     assert steps(result(0, 0.0), result(101, 60.0, still=20, rate=80)) == [HELD_STEP_S]
@@ -72,23 +72,23 @@ def test_track_time_of_a_gap_without_motion_is_one_gate_interval() -> None:
     assert steps(result(0, 0.0), result(101, 60.0, "empty", "still", still=20, rate=80)) == [0.0]
 
 
-def test_track_time_of_a_gap_due_to_a_limited_frame_rate_is_real_time() -> None:
+def test_track_time_advances_in_real_time_over_frames_withheld_by_the_rate_limit() -> None:
     assert steps(result(0, 0.0), result(5, 0.5, rate=4), result(10, 1.0, rate=4)) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("reason", [*sorted({*WITHHELD_REASONS} - {"still", "masked", "rate"}), "something-new"])
-def test_track_time_of_frames_withheld_for_other_reasons_is_real_time(reason: str) -> None:
+def test_track_time_advances_in_real_time_over_frames_withheld_for_a_reason_other_than_no_motion(reason: str) -> None:
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 100})) == [3600.0]
     assert steps(result(0, 0.0), result(101, 3600.0, **{reason: 1, "still": 99})) == [3600.0]
     assert steps(result(0, 0.0), result(101, 3600.0, "empty", "still", **{reason: 100})) == [3600.0]
 
 
-def test_track_time_of_shed_frames_is_real_time() -> None:
+def test_track_time_advances_in_real_time_over_frames_shed_because_of_overload() -> None:
     shed = [result(1 + n, 1.0 + n, "shed", "stale") for n in range(100)]
     assert steps(result(0, 0.0), *shed, result(102, 100.2, rate=1)) == [*[1.0] * 100, 0.2]
 
 
-def test_track_time_of_a_gap_not_covered_by_withheld_counts_is_real_time() -> None:
+def test_track_time_advances_in_real_time_over_missing_frames_without_a_withheld_reason() -> None:
     """The frames in the gap became dead letters, or were sent on the other lane."""
     assert steps(result(0, 0.0), result(50, 60.0, still=10)) == [60.0]
     assert steps(result(0, 0.0), result(50, 60.0, "empty", "still")) == [60.0]

@@ -59,7 +59,7 @@ print([name for name in sys.modules if name.startswith("aiohttp")])
 """
 
 
-def test_a_member_imports_no_web_client() -> None:
+def test_a_group_member_imports_no_web_client() -> None:
     command = [sys.executable, "-c", WITHOUT_WEB_CLIENT]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120.0)
     assert done.stdout.strip() == "[]"

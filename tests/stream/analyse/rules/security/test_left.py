@@ -75,7 +75,7 @@ def test_no_object_counts_as_removed_because_frames_are_missing() -> None:
     assert state.observe(scene(64.0, renamed, gap_s=0.2), ()) == []
 
 
-def test_a_neighbour_whose_box_overlaps_the_place_slightly_hides_nothing() -> None:
+def test_an_object_removed_beside_a_person_whose_box_overlaps_it_slightly_is_reported() -> None:
     neighbour = track(334.0, 200.0, "n", "person")
     assert len(play(REMOVED.watch(640, 360), [*[[VASE, neighbour]] * 30, *[[neighbour]] * 30])) == 1
 
@@ -85,12 +85,12 @@ def test_an_object_that_is_not_detected_for_a_moment_counts_as_resting_all_the_t
     assert len(play(REMOVED.watch(640, 360), [*flicker, *[[]] * 30])) == 1
 
 
-def test_an_object_that_goes_outside_of_the_hours_is_not_reported_when_they_begin() -> None:
+def test_an_object_removed_before_the_hours_of_the_rule_is_not_reported_when_they_begin() -> None:
     rule = REMOVED.model_copy(update={"hours": (WeeklyHours(start="08:01", end="09:00"),)})
     assert play(rule.watch(640, 360), [*[[VASE]] * 30, *[[]] * 330]) == []
 
 
-def test_the_number_of_places_with_resting_objects_is_limited() -> None:
+def test_the_number_of_resting_objects_that_the_rule_remembers_is_limited() -> None:
     state = REMOVED.model_copy(update={"labels": ()}).watch(640, 360)
     for n in range(MAX_PLACES + 50):
         state.observe(scene(5.0 * n, track(300.0, 200.0, f"a{n}", f"label{n}", at_rest=True)), ())

@@ -62,7 +62,7 @@ def test_of_two_objects_that_cross_between_the_same_frames_the_second_one_is_rep
     assert float(one.details["headway_s"]) > 0.0
 
 
-def test_a_crossing_that_waited_for_its_label_has_its_own_time() -> None:
+def test_a_line_crossing_whose_label_becomes_known_later_keeps_the_time_of_the_crossing() -> None:
     rule = RULE.model_copy(update={"labels": ("person",)})
     frames = [[replace(a, label="dog" if n < 35 else "person"), b] for n, (a, b) in enumerate(pair(6))]
     ((_, one),) = play(rule.watch(640, 360), frames)

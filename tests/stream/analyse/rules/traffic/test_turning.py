@@ -53,12 +53,12 @@ def test_a_turning_rule_with_a_line_between_equal_points_is_refused() -> None:
         TurningRule(name="crossing", camera="c", pipeline="p", lines={**LINES, "up": ((0.1, 0.1), (0.1, 0.1))})
 
 
-def test_the_setting_only_of_a_turning_rule_must_name_lines_of_the_rule() -> None:
+def test_a_turning_rule_limited_to_movements_between_unknown_lines_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"expected only = pairs of line names .*, not up"):
         TurningRule(name="crossing", camera="c", pipeline="p", lines=LINES, only=(("up", "west"),))
 
 
-def test_after_a_restart_a_movement_that_is_already_written_does_not_become_an_origin() -> None:
+def test_after_a_restart_the_exit_line_of_a_reported_movement_does_not_begin_another_movement() -> None:
     state, east = RULE.watch(640, 360), way((320.0, 180.0), ARMS["east"])
     frames, found = [*east, *way(ARMS["east"], (320.0, 180.0))], []
     for n, tracks in enumerate(frames):  # the crossing of the line west was not read back
@@ -66,7 +66,7 @@ def test_after_a_restart_a_movement_that_is_already_written_does_not_become_an_o
     assert found == []
 
 
-def test_two_lines_between_the_same_frames_count_in_the_order_of_the_passes() -> None:
+def test_two_lines_crossed_between_two_frames_count_in_the_order_in_which_they_were_crossed() -> None:
     lines = {"near": ((0.55, 0.0), (0.55, 1.0)), "far": ((0.5, 0.0), (0.5, 1.0))}
     rule = RULE.model_copy(update={"lines": lines})
     found = play(rule.watch(640, 360), [[track(200.0 + 160 * n, 180.0)] for n in range(4)])
