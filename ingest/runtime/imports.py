@@ -1,4 +1,4 @@
-"""Import of packages without other packages that they would import and that this project does not use."""
+"""Import of large packages without those of their dependencies that this project does not use."""
 
 from __future__ import annotations
 

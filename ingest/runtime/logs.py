@@ -25,7 +25,7 @@ changing values into its message templates."""
 
 class RepeatFilter(logging.Filter):
     """Log filter that passes each distinct message of a library once per ``REPEAT_INTERVAL_S``, and appends how often
-    the message was suppressed since.
+    the message was suppressed since its last log line.
 
     Log records of Sightline itself always pass the filter.
     """

@@ -34,8 +34,8 @@ EXIT_FAILED = 70
 """Exit status after an error inside the service (EX_SOFTWARE of sysexits.h). A process supervisor restarts a service
 that ends with this status."""
 EXIT_AGAIN = 75
-"""Exit status when Kafka is unreachable, another process has taken over or prevents the work, or the configuration
-has changed (EX_TEMPFAIL of sysexits.h).
+"""Exit status when Kafka is unreachable, another process has taken over the work or does not allow it, or the
+configuration has changed (EX_TEMPFAIL of sysexits.h).
 
 A service that is restarted after this exit status continues at its last committed offsets.
 """

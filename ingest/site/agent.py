@@ -33,8 +33,8 @@ class DiskConfig(ConfigSection):
     """Limits of the agent's disk usage, for all cameras and sensors together."""
 
     max_bytes: int = Field(default=16 * 1024 * _MIB, ge=_MIB)
-    """Maximum size of all frames and readings together. Ledger entries, which count withheld frames, are always
-    stored and do not add to this size."""
+    """Maximum size of all frames and readings in the spool together. Ledger entries, which count withheld frames, are
+    always stored and do not add to this size."""
     min_free_bytes: int = Field(default=256 * _MIB, ge=0)
     """Minimum free space on the disk. If less than ``min_free_bytes`` is free, the spool deletes records, even if
     other programs fill the disk."""

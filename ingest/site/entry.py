@@ -14,8 +14,8 @@ from ingest.contract.records.base import Name, Point
 from ingest.site.url import WebUrl
 
 MAX_S = 100 * 366 * 86_400.0
-"""Longest time in seconds that a setting may have: a hundred years. In ns, it fits into 64 bits with any capture time
-added."""
+"""Longest time in seconds that a setting may have: a hundred years. The sum of this time and any capture time, in ns,
+fits into 64 bits."""
 Seconds = Annotated[float, Field(ge=0.0, le=MAX_S)]
 PositiveSeconds = Annotated[float, Field(gt=0.0, le=MAX_S)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

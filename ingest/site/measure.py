@@ -13,7 +13,7 @@ _KEYS = {"line": ("start", "end"), "zone": ("polygon",), "flow": ("lines",)}
 
 
 class MeasureConfig(SharedEntry):
-    """A measure over the tracks of one camera and pipeline. Each minute becomes a record of the topic ``measures``.
+    """A measure over the tracks of one camera and pipeline, with one record per minute on the topic ``measures``.
 
     The type decides which keys are needed: ``line`` needs ``start`` and ``end``, ``zone`` needs ``polygon``, ``flow``
     needs ``lines``.

@@ -35,8 +35,9 @@ gets a tenth of the device time."""
 Overload = Literal["shed", "every-nth", "lighter"]
 """Policy of a pipeline while an engine node has more work than it can finish in time."""
 Step = Literal["low-light", "fog"]
-"""Correction of a frame before the model. Steps run after ``denoise``, in the order of this list: amplified noise
-would be estimated wrongly, and a dark frame lacks contrast until it is brightened."""
+"""Correction of a frame before the model. Steps run after ``denoise``, because brightening amplifies noise, and the
+noise would then be estimated wrongly. ``low-light`` runs before ``fog``, because a dark frame lacks contrast until it
+is brightened."""
 USUAL_GOAL_S = 1.0
 """Latency goal of a pipeline without ``latency_goal_s`` and ``freshness_s``, in seconds."""
 
@@ -90,10 +91,11 @@ class PipelineConfig(SharedEntry):
     max_regions: int = Field(default=8, ge=1, le=64)
     denoise: Literal["none", "median", "bilateral", "temporal", "auto"] = "auto"
     denoise_budget_ms: float = Field(default=20.0, gt=0.0)
-    """CPU time in ms that ``denoise = "auto"`` may take for a frame. If the filter over time would take longer,
+    """CPU time in ms that ``denoise = "auto"`` may take for a frame. If the temporal filter would take longer,
     ``auto`` uses a cheaper filter, or none. The time is estimated from the size of the frame."""
     steps: tuple[Step, ...] = ()
-    """Corrections of a frame that needs them, each at most once, in the order ``low-light``, ``fog``."""
+    """Corrections that are applied to a dark or foggy frame; each at most once, in the order ``low-light``,
+    ``fog``."""
     max_items: int = Field(default=8, ge=1, le=64)
     max_delay_s: Seconds = 0.05
     max_bytes: int = Field(default=6 * 1024 * 1024, ge=64 * 1024)

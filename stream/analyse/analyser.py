@@ -60,7 +60,7 @@ class Sighting(NamedTuple):
 
 
 ReportedEvents = dict[tuple[int, int], set[Sighting]]
-"""Sightings of one camera and lane whose events are already written, by the frame's ``(epoch, seq)``."""
+"""Sightings (rule, label and box) of the written events of one camera and lane, by the frame's ``(epoch, seq)``."""
 
 
 def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEvents]:
@@ -108,7 +108,7 @@ class Analyser:
         self._reported = reported or {}
         self._gate = EpochGate()
         self.scene: Scene | None = None
-        """The scene of the last result; None if the rules saw no scene of it, because it was shed or seen before."""
+        """The scene of the last result; None if the result was shed, or was processed before."""
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -151,7 +151,7 @@ class Analyser:
         return self._scale((result.width, result.height)).back(box)
 
     def closed_minutes(self) -> list[ClosedMinute]:
-        """Return the minutes of the measures that the results since the last call have closed."""
+        """Return the minutes of measures that were completed since the last call."""
         closed, self._closed = self._closed, []
         return closed
 

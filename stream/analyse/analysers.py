@@ -141,7 +141,7 @@ class Analysers:
         return events
 
     def take_measures(self) -> list[Measure]:
-        """Return the measures of the minutes that the last results have closed."""
+        """Return the per-minute measures that were completed since the last call."""
         taken, self._measured = self._measured, []
         return taken
 

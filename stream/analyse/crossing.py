@@ -89,20 +89,20 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
 
     @abc.abstractmethod
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterable[SceneHappening]:
-        """Process a crossing and return the happening to report now, if any.
+        """Process a crossing and return the situation to report now, if any.
 
-        The crossings of a scene come in the order in which they happened. A crossing that has waited may be older
-        than crossings of earlier scenes.
+        The crossings of a scene come in the order in which they happened. A crossing that waited for the label or
+        score of its track may be older than crossings of earlier scenes.
         """
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the happenings of its crossings."""
+        """Process the next scene and return the situations to report for its line crossings."""
         found = (self._crossing(track, scene) for track in scene.tracks if not track.at_rest)
         for crossing in sorted((one for one in found if one), key=lambda one: one.at_ns):
             yield from self.crossed(crossing, scene)
 
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
-        """Return where a track is beside the line, and its last crossing."""
+        """Return in words how far a track is from the line, and in which frame it last crossed the line."""
         if track.at_rest:
             return "stands still: a stationary object crosses no line"
         if track.name in self._waiting:

@@ -25,9 +25,9 @@ class _Period:
 class LastingWatch(RuleWatch[R_co], Generic[R_co]):
     """State of a rule with a condition: the present period of each track, in which the condition holds.
 
-    Each period is reported once, when it has lasted for ``for_s``. If a period reaches this time while the rule is
-    quiet, or while the rule does not apply to its track, the period is reported as soon as possible afterwards. A
-    period that ends before it can be reported is not reported.
+    Each period is reported once, when it has lasted for ``for_s``. If a period reaches ``for_s`` outside of the
+    rule's hours, during a cooldown, or while the rule does not apply to the track, the period is reported as soon as
+    possible afterwards. A period that ends before it can be reported is not reported.
     """
 
     def __init__(self, rule: R_co, width: int, height: int, for_s: float) -> None:
@@ -41,7 +41,7 @@ class LastingWatch(RuleWatch[R_co], Generic[R_co]):
 
     @abc.abstractmethod
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the happening of a track for which the condition has held for ``lasted_s`` seconds."""
+        """Return the event's summary and details for a track that has met the condition for ``lasted_s`` seconds."""
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Process the next scene and return the periods to report now."""

@@ -15,7 +15,7 @@ HEIGHT_ERROR = 0.02
 """Standard deviation of the position of a box, as a share of the box's height."""
 
 Position = Callable[[SceneTrack, Scene], GroundPoint | None]
-"""Returns the position of a track in a scene; None if it is unknown."""
+"""Returns the position of a track in a scene; None if the position is unknown."""
 
 
 def on_ground(track: SceneTrack, scene: Scene) -> GroundPoint | None:
@@ -24,7 +24,7 @@ def on_ground(track: SceneTrack, scene: Scene) -> GroundPoint | None:
 
 
 def in_picture(track: SceneTrack, scene: Scene) -> GroundPoint:
-    """Return the centre of a track's box, with pixels instead of metres."""
+    """Return the centre of a track's box, in pixels instead of metres."""
     return GroundPoint(scene.at_ns, *track.box.centre, HEIGHT_ERROR * max(track.box.height, 1.0))
 
 
@@ -51,7 +51,7 @@ class SpeedMeter:
             points.popleft()
 
     def speed(self, track: str) -> Speed | None:
-        """Return the speed of a track; None if it is not known yet."""
+        """Return the speed of a track; None if the speed is not known yet."""
         points = self._points.get(track)
         if not points or points[-1].at_ns - points[0].at_ns < LEAST_SPAN * self._window_ns:
             return None
@@ -63,7 +63,7 @@ class SpeedMeter:
 
 
 def angle_between(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """Return the angle between two directions in degrees, 0 to 180; 0 if one of them has no length."""
+    """Return the angle between two directions in degrees, 0 to 180; 0 if one direction is a vector of length 0."""
     lengths = math.hypot(*one) * math.hypot(*other)
     if lengths <= 0.0:
         return 0.0

@@ -30,8 +30,8 @@ class _Occurrence:
 class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
     """State of a rule with a condition over the scene: the present occurrence, during which the condition holds.
 
-    An occurrence is reported once, when it has lasted for ``for_s``. An occurrence that reaches ``for_s`` while the
-    rule is quiet is reported afterwards if the occurrence still lasts.
+    An occurrence is reported once, when it has lasted for ``for_s``. An occurrence that reaches ``for_s`` outside of
+    the rule's hours or during a cooldown is reported afterwards if the occurrence still lasts.
     """
 
     def __init__(self, rule: R_co, width: int, height: int, for_s: float) -> None:
@@ -50,7 +50,7 @@ class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
 
     @abc.abstractmethod
     def happening(self, found: list[SceneTrack], scene: Scene, occurrence: str, lasted_s: float) -> SceneHappening:
-        """Return the happening of an occurrence that has lasted for ``lasted_s`` seconds."""
+        """Return the event's summary and details for an occurrence that has lasted for ``lasted_s`` seconds."""
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Process the next scene and return the occurrence to report now, if any."""
@@ -64,7 +64,7 @@ class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
             yield self.happening(found, scene, occurrence.frame, lasted_s)
 
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
-        """Return that a track is counted, or why it is not."""
+        """Return the text ``counted``, or the reason why a track is not counted."""
         if any(one.name == track.name for one in self.counted(scene)):
             return "counted"
         return super().unmet(scene, track) or "not counted"

@@ -191,17 +191,17 @@ OUTSIDE = "outside of the polygon"
 UNMET = "the rule's own condition does not hold"
 """Reason why a rule did not report a track if no more precise reason is known."""
 WHOLE_SCENE = ""
-"""Subject of a happening that concerns the whole scene and no single track."""
+"""Subject of a situation that concerns the whole scene and no single track."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneHappening(Happening):
     """A situation that a rule has recognised in a scene, and that becomes an event.
 
-    A happening concerns one ``track``, or the whole scene. A happening of the whole scene has a unique
-    ``occurrence``, such as the name of the frame in which it began, and may have the ``label`` of the objects
-    involved. The happenings of one track form one incident. Each occurrence of the whole scene is a separate
-    incident.
+    The situation concerns one ``track``, or the whole scene. A situation of the whole scene has a unique
+    ``occurrence``, such as the name of the frame in which the situation began, and may have the ``label`` of the
+    objects involved. All situations of one track form one incident. Each ``occurrence`` of a situation of the whole
+    scene is a separate incident.
     """
 
     track: SceneTrack | None = None
@@ -210,7 +210,7 @@ class SceneHappening(Happening):
 
     @property
     def subject(self) -> str:
-        """The track's name, or ``WHOLE_SCENE`` for a happening of the whole scene."""
+        """The track's name, or ``WHOLE_SCENE`` if the situation concerns the whole scene."""
         return self.track.name if self.track else WHOLE_SCENE
 
 
@@ -218,8 +218,8 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     """State of one rule during one epoch. ``shape`` is the rule's shape in pixels of the scenes.
 
     A subclass implements ``step``. A subclass that keeps state also overrides ``settle`` and ``forget``. The base
-    class assigns a number to each happening of a track, and applies the cooldown. The base class also leaves out
-    happenings whose events an earlier owner of the partition has already written.
+    class numbers the situations of each track, and applies the cooldown. The base class also leaves out situations
+    whose events an earlier owner of the partition has already written.
     """
 
     def __init__(self, rule: R_co, width: int, height: int) -> None:
@@ -230,7 +230,7 @@ class RuleWatch(abc.ABC, Generic[R_co]):
 
     @abc.abstractmethod
     def step(self, scene: Scene) -> Iterable[SceneHappening]:
-        """Process the next scene and return the happenings to report now, at most one per subject.
+        """Process the next scene and return the situations to report now, at most one per subject.
 
         An implementation must process a track's position in every frame. The label and score of a track only decide
         whether the rule reports the track.
@@ -289,9 +289,10 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         return not self.shape or inside(self.shape, point)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
-        """Process the next scene with ``step``, and return the happenings whose events are not written yet.
+        """Process the next scene with ``step``, and return the recognised situations whose events are not written
+        yet.
 
-        Each returned pair is a happening and the happening's number within its incident, from 1. ``reported`` has the
+        Each returned pair is a situation and the situation's number within its incident, from 1. ``reported`` has the
         subjects for which an event of this frame is already written.
         """
         found = list(self.step(scene))

@@ -1,4 +1,4 @@
-"""Why the rules of a camera reported or did not report the tracks of one frame. Pure."""
+"""Reasons why the rules of a camera reported or did not report the tracks of one frame. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Untracked:
 def verdicts(analyser: Analyser, result: Result, events: Iterable[Event]) -> list[RuleVerdict]:
     """Return the verdict of each rule on the result that the analyser has just processed.
 
-    ``events`` are the events that ``step`` returned. Return an empty list if the rules saw no scene of the result.
+    ``events`` are the events that ``step`` returned. Return an empty list if the result was shed, or was processed
+    before.
     """
     scene, found = analyser.scene, list(events)
     if scene is None:

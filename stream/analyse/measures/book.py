@@ -1,4 +1,4 @@
-"""The written minutes of the measures of one partition, and the corrections of these minutes. Pure."""
+"""The per-minute records of the measures of one partition, and the corrections of these records. Pure."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from stream.analyse.measures.minute import ClosedMinute, merged
 from stream.events import event_id
 
 KEPT_MINUTES = 20_000
-"""Maximum number of minutes per partition that can be corrected, of about 1 kB each as JSON."""
+"""Maximum number of per-minute records of a partition that can be corrected; each takes about 1 kB as JSON."""
 KEPT_S = 2 * 3600.0
-"""Seconds of written minutes that a new owner of a partition reads back. Minutes that were written before cannot be
-corrected after a restart: late frames of such a minute make a record with these frames only."""
+"""Time span in seconds of the per-minute records that a new owner of a partition reads back. An older record cannot
+be corrected after a restart: late frames of its minute give a new record that counts these frames only."""
 
 
 class MeasureBook:
     """The latest record of each measure and minute.
 
-    A minute has a part for each lane. A part that is closed again by the same frame, after a restart, is a
-    repetition. A part that another frame closes is added, and the record becomes a corrected one.
+    A record has separate counts for each lane (live or late). Counts that the same frame completes again after a
+    restart are a repetition. Counts that another frame completes are added, and the record is written again as a
+    correction.
     """
 
     def __init__(self, written: Iterable[LogRecord] = ()) -> None:
         self._latest: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        """The latest records as JSON, which take a quarter of the memory of decoded ones."""
+        """The latest records as JSON, which take a quarter of the memory of decoded records."""
         for record in written:
             try:
                 measure = decode_json(Measure, record.value)
@@ -41,7 +42,7 @@ class MeasureBook:
                 self._keep(measure)
 
     def add(self, minute: ClosedMinute, lane: str, config: MeasureConfig, site: str) -> Measure | None:
-        """Add a closed minute of a lane, and return the record to write; None for a repetition."""
+        """Add the counts of a completed minute in one lane, and return the record to write; None for a repetition."""
         before = self._known(config.name, minute.start_ns)
         parts = dict(before.parts) if before else {}
         part, (closed_by,) = parts.get(lane), minute.tally.closed_by

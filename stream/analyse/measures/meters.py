@@ -1,4 +1,4 @@
-"""What the measures of each type collect from the scenes of a camera. Pure."""
+"""Meters, which collect the values of each type of measure from the scenes of a camera. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from stream.analyse.rules.traffic.turning import TurningRule
 from stream.analyse.rules.zone import ZoneRule
 
 DWELL_S = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Lower bounds of the intervals of dwell times, in seconds."""
+"""Lower bounds of the histogram bins for dwell times, in seconds."""
 SPEEDS_KM_H = tuple(float(bound) for bound in range(0, 200, 10))
-"""Lower bounds of the intervals of speeds, in km/h."""
+"""Lower bounds of the histogram bins for speeds, in km/h."""
 SPEED_WINDOW_S = 1.0
 LEVELS_OF_SERVICE = (7.0, 11.0, 16.0, 22.0, 28.0)
 """Highest densities of the levels of service A to E of a motorway, in vehicles per kilometre and lane. Above the last
-one, the level is F. The Highway Capacity Manual gives them per mile: 11, 18, 26, 35 and 45."""
+density, the level is F. The Highway Capacity Manual gives the densities per mile: 11, 18, 26, 35 and 45."""
 
 
 class MeasureMeter(abc.ABC):
@@ -34,7 +34,7 @@ class MeasureMeter(abc.ABC):
         self.clock = MinuteClock(config.name)
 
     def step(self, scene: Scene) -> list[ClosedMinute]:
-        """Collect the next scene, and return the minutes that this scene closes."""
+        """Collect the values of the next scene, and return the minutes that this scene completes."""
         closed = self.clock.advance(scene, self._elapsed)
         self._collect(scene)
         return closed
@@ -44,7 +44,7 @@ class MeasureMeter(abc.ABC):
         """Drop the state of a track that has ended."""
 
     def _elapsed(self, observed_s: float) -> None:  # noqa: B027  (most meters need no time)
-        """Note that the scene before has lasted for ``observed_s`` seconds of the current minute."""
+        """Note that the previous scene has lasted for ``observed_s`` seconds of the current minute."""
 
     @abc.abstractmethod
     def _collect(self, scene: Scene) -> None:
@@ -52,7 +52,7 @@ class MeasureMeter(abc.ABC):
 
 
 class LineMeter(MeasureMeter):
-    """Counts crossings by label and direction. With a ground plane, it measures the speed at the line."""
+    """Counts crossings by label and direction. With a ground plane, the meter also measures the speed at the line."""
 
     def __init__(self, config: MeasureConfig, width: int, height: int) -> None:
         super().__init__(config)
@@ -110,7 +110,7 @@ class _Stay:
     seen_ns: int
     outside: int = 0
     speed_km_h: float = 0.0
-    """Sum of the speeds in single frames."""
+    """Sum of the object's speeds in all frames of the stay."""
     speeds: int = 0
 
 
@@ -159,7 +159,8 @@ class ZoneMeter(MeasureMeter):
             self.clock.sums.peak("occupancy.max", float(self._present))
 
     def _is_inside(self, track: SceneTrack) -> bool:
-        """Return whether a track is in the polygon and measured. A low score does not end a stay."""
+        """Return whether a track is inside the polygon and the measure applies to the track. A low score does not end
+        the stay of an object in the polygon."""
         counted = replace(track, score=1.0) if track.name in self._stays else track
         return self._rule.applies_to(counted) and self._watch.covers(track.box.centre)
 
@@ -190,7 +191,7 @@ def make_meter(config: MeasureConfig, width: int, height: int) -> MeasureMeter:
 def values(tally: MinuteTally, config: MeasureConfig) -> dict[str, float]:
     """Return the values of a measure: its counts, and the means that follow from its sums.
 
-    A sum ``x`` with a count of its values, such as ``dwell_s`` with ``dwells``, becomes ``x.mean``.
+    A sum ``x`` is divided by the count of its values, such as ``dwell_s`` by ``dwells``, and returned as ``x.mean``.
     """
     sums = dict(tally.sums)
     found: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The minutes of one measure, whose sums are collected scene by scene until the next minute begins. Pure."""
+"""The sums of one measure in each minute, collected scene by scene until the next minute begins. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stream.analyse.tracking.tracker import LOST_S
 MINUTE_NS = 60 * 10**9
 MAX_SUMS = 2_000
 """Maximum number of sums in one minute. Names contain labels. A record with more than ``MAX_KEYS`` names is refused,
-so results with ever new labels would otherwise park all later results of the camera."""
+so without this limit, results with ever new labels would make dead letters of all later results of the camera."""
 MAX_BETWEEN = 720
-"""Maximum number of whole minutes between two scenes that get records, for a camera that sends no frame while nothing
-moves. More minutes are probably a step of the camera's clock."""
+"""Maximum number of minutes without any scene that get records, for a camera that sends no frame while nothing moves.
+A longer gap probably comes from a step of the camera's clock."""
 
 
 @dataclass
@@ -29,12 +29,12 @@ class Sums:
     observed_s: float = 0.0
 
     def add(self, name: str, value: float = 1.0) -> None:
-        """Add a value to a sum. Leave out a new sum above ``MAX_SUMS``."""
+        """Add a value to a sum. Ignore a new sum if there are already ``MAX_SUMS`` sums."""
         if name in self.sums or len(self.sums) < MAX_SUMS:
             self.sums[name] += value  # type: ignore[assignment]
 
     def peak(self, name: str, value: float) -> None:
-        """Note a value of which the minute keeps the largest."""
+        """Note a value; the minute keeps only the largest value of each name."""
         self.peaks[name] = max(self.peaks.get(name, value), value)
 
     def sort_in(self, name: str, value: float, bounds: Iterable[float]) -> None:
@@ -65,9 +65,9 @@ class ClosedMinute:
 class MinuteClock:
     """The current minute of one measure by the camera's clock, and the share of it that was observed.
 
-    A scene of an earlier minute belongs to the current minute, because results may alternate between two clocks. Two
-    scenes in a row that are more than a minute before the current minute mean that the camera's clock was set back.
-    The second one closes the current minute and begins the clock's minute.
+    A scene from an earlier minute counts toward the current minute, because results may alternate between two clocks.
+    Two scenes in a row that are more than a minute before the current minute mean that the camera's clock was set
+    back. The second of these scenes closes the current minute, and begins the minute that the clock shows.
     """
 
     def __init__(self, measure: str) -> None:
@@ -79,10 +79,10 @@ class MinuteClock:
     def advance(self, scene: Scene, elapsed: Callable[[float], None]) -> list[ClosedMinute]:
         """Begin the minute of the next scene, and return the minutes that this scene closes, oldest first.
 
-        These are the current minute, and the whole minutes between the two scenes in which nothing moved. The time
-        since the scene before counts as observed, without gaps in which frames are missing. It is divided among the
-        minutes that it touches. ``elapsed`` is called with the observed seconds of each part, before the part's
-        minute is closed.
+        The returned minutes are the current minute, and the whole minutes without motion between the previous scene
+        and this scene. The time since the previous scene counts as observed, except gaps in which frames are missing.
+        The observed time is divided among the minutes to which it belongs. Before a minute is closed, ``elapsed`` is
+        called with the observed seconds that belong to this minute.
         """
         start_ns = scene.captured_ns // MINUTE_NS * MINUTE_NS
         if self._start_ns is None or self._last is None:
@@ -123,11 +123,11 @@ class MinuteClock:
 
     @property
     def last_frame(self) -> str:
-        """Name of the last frame; empty before the first one."""
+        """Name of the last frame; empty before the first frame."""
         return self._last.frame if self._last else ""
 
     def _observed_s(self, scene: Scene) -> float:
-        """Return the observed seconds since the scene before."""
+        """Return the observed seconds since the previous scene."""
         if self._last is None:
             return 0.0
         passed_s = (scene.at_ns - self._last.at_ns) / 1e9

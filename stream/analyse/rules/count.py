@@ -53,8 +53,8 @@ class CountWatch(OccurrenceWatch[CountRule]):
     def holds(self, found: list[SceneTrack], *, reported: bool) -> bool:
         """Return whether the number of tracks is within the bound.
 
-        Once the occurrence is reported, the number may be outside of the bound by ``hysteresis``. An occurrence of at
-        least some objects always ends without any object, so that the next one is reported.
+        Once the occurrence is reported, the number may be outside of the bound by ``hysteresis``. An occurrence of a
+        rule with ``at_least`` always ends when no object is left, so that the next occurrence is reported.
         """
         slack = self.rule.hysteresis if reported else 0
         if self.rule.at_least is not None:
@@ -62,7 +62,7 @@ class CountWatch(OccurrenceWatch[CountRule]):
         return self.rule.at_most is not None and len(found) <= self.rule.at_most + slack
 
     def happening(self, found: list[SceneTrack], scene: Scene, occurrence: str, lasted_s: float) -> SceneHappening:
-        """Return the happening of an occurrence that has lasted for ``lasted_s`` seconds."""
+        """Return the event's summary and details for an occurrence that has lasted for ``lasted_s`` seconds."""
         objects = self.rule.subject_words or "objects"
         return SceneHappening(
             occurrence=occurrence,

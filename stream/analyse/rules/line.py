@@ -25,7 +25,7 @@ class LineWatch(CrossingWatch[LineRule]):
     """State of a line rule. A crossing during the cooldown of its track is not reported."""
 
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
-        """Return the happening of a crossing."""
+        """Return the event's summary and details for a crossing."""
         if not crossing.quiet:
             summary = f"{crossing.track.label} crossed {self.rule.name} going {crossing.direction}"
             yield SceneHappening(track=crossing.track, summary=summary, details={"direction": crossing.direction})

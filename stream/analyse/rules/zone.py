@@ -30,7 +30,7 @@ class ZoneWatch(LastingWatch[ZoneRule]):
         return self.covers(track.box.centre)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the happening of a visit that has lasted for ``lasted_s`` seconds."""
+        """Return the event's summary and details for a visit that has lasted for ``lasted_s`` seconds."""
         stayed = f" for {lasted_s:.1f} s" if self.rule.dwell_s else ""
         summary = f"{track.label} in {self.rule.name}{stayed}"
         return SceneHappening(track=track, summary=summary, details={"stayed_s": round(lasted_s, 3)})

@@ -62,7 +62,7 @@ class Track:
 class HeldTrack(NamedTuple):
     """A track without a detection in this frame, whose object is assumed to be still in its place.
 
-    A ``faint`` track is held only if no detection continues it.
+    A ``faint`` track is held only if no detection continues the track.
     """
 
     track: str

@@ -1,1 +1,1 @@
-"""Rules over products on a belt, one module each."""
+"""Rules for products on a conveyor belt, with one module for each rule."""

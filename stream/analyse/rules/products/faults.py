@@ -18,9 +18,9 @@ class FaultsRule(CrossingRule):
     """Report once when ``streak`` products in a row, or a share above ``share`` of the products of the last
     ``within_s``, are faulty.
 
-    A product is judged when it crosses the line. It is faulty if its label is one of ``faulty``, or, with
-    ``attribute``, if the label of this second model is. A streak is reported again after a product without a fault,
-    a share after it was at most ``share``.
+    A product is judged when it crosses the line. The product is faulty if its label is one of ``faulty``. With
+    ``attribute``, the label from this second model is compared instead. A streak is reported again after a product
+    without a fault. A high share is reported again after the share has fallen to ``share`` or less.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.product.faults"
@@ -60,10 +60,10 @@ class FaultsWatch(CrossingWatch[FaultsRule]):
         self._products: deque[tuple[int, bool]] = deque()
         self._streak = 0
         self._reported = False
-        """Whether the present streak, or the present time with too many faults, has been reported."""
+        """Whether the present streak of faults, or the present high share of faults, has been reported."""
 
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
-        """Judge the product that has crossed the line, and return the happening to report now, if any."""
+        """Judge the product that has crossed the line, and return the situation to report now, if any."""
         faulty = self.rule.is_faulty(crossing.track)
         self._streak = self._streak + 1 if faulty else 0
         self._products.append((crossing.at_ns, faulty))
@@ -83,12 +83,13 @@ class FaultsWatch(CrossingWatch[FaultsRule]):
             )
 
     def settle(self, subject: str) -> None:
-        """Note that the present streak, or the present time with too many faults, has been reported."""
+        """Note that the present streak of faults, or the present high share of faults, has been reported."""
         super().settle(subject)
         self._reported = True
 
     def _is_exceeded(self) -> bool | None:
-        """Return whether the bound is exceeded. Return None if the products so far are too few to tell."""
+        """Return whether the faults exceed ``streak`` or ``share``. Return None if the products so far are too few to
+        tell."""
         if self.rule.streak is not None:
             return self._streak >= self.rule.streak or (None if self._streak else False)
         count, bad = len(self._products), sum(fault for _, fault in self._products)

@@ -11,7 +11,7 @@ from stream.analyse.lasting import LastingWatch
 from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
 UPRIGHT_FRAMES = 3
-"""Number of frames with an upright box after which an object counts as one that can fall."""
+"""Number of frames with an upright box after which an object counts as able to fall."""
 
 
 class FallenRule(AreaRule):
@@ -50,7 +50,7 @@ class FallenWatch(LastingWatch[FallenRule]):
         return lies and upright >= UPRIGHT_FRAMES and self.covers(track.box.centre)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the happening of a track that has lain for ``lasted_s`` seconds."""
+        """Return the event's summary and details for a track that has lain for ``lasted_s`` seconds."""
         summary = f"{track.label} has lain in {self.rule.name} for {lasted_s:.1f} s"
         return SceneHappening(track=track, summary=summary, details={"lying_s": round(lasted_s, 3)})
 

@@ -14,11 +14,11 @@ from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
 
 class LeftRule(AreaRule):
-    """Report an object once that has stood still for ``for_s`` without an owner nearby. It is reported again only
-    after it has moved.
+    """Report once that an object has stood still for ``for_s`` without an owner nearby. The object is reported again
+    only after it has moved.
 
-    An owner is an object with one of the labels ``owners``. It is nearby while the distance between the feet of both
-    is at most ``near`` heights of the owner.
+    An owner is an object with one of the labels ``owners``. An owner is nearby while the distance between the foot
+    points of owner and object is at most ``near`` times the owner's height.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.object.left"
@@ -54,6 +54,6 @@ class LeftWatch(LastingWatch[LeftRule]):
         return not any(math.dist(other.foot, track.foot) <= self.rule.near * other.box.height for other in owners)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the happening of an object that has been alone for ``lasted_s`` seconds."""
+        """Return the event's summary and details for an object that has been alone for ``lasted_s`` seconds."""
         summary = f"{track.label} left behind in {self.rule.name} for {lasted_s:.0f} s"
         return SceneHappening(track=track, summary=summary, details={"alone_s": round(lasted_s, 3)})

@@ -1,4 +1,4 @@
-"""Rule ``removed``, which reports that an object that stood still has gone, such as an exhibit. Pure."""
+"""Rule ``removed``, which reports that a stationary object, such as an exhibit, has disappeared. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from stream.analyse.tracking.tracker import LOST_S
 SAME_PLACE = 0.3
 """Minimum intersection over union of two boxes that are in the same place."""
 HIDDEN = 0.3
-"""Minimum share of a place that the box of another object covers, so that an object in the place may be hidden. The
-box of a neighbour overlaps a place by less."""
+"""An object may be hidden if the box of another object covers at least this share of its place. The box of a
+neighbouring object covers a smaller share."""
 MAX_PLACES = 200
-"""Maximum number of places of one rule. Above it, the place whose object was last seen first is dropped."""
+"""Maximum number of stationary objects that one rule remembers. Above this number, the object that has been unseen
+for the longest time is dropped."""
 
 
 class RemovedRule(AreaRule):
     """Report once that an object that had stood still for ``rested_s`` has not been seen in its place for ``for_s``.
 
-    While the box of another object covers the place, the object may be hidden, and the time does not run. The time
-    does not run in a gap without frames either. An object that goes outside of the rule's hours is not reported.
+    While the box of another object covers the place, the object may be hidden, and the time ``for_s`` does not run.
+    The time ``for_s`` does not run in a gap without frames either. An object that disappears outside of the rule's
+    hours is not reported.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.object.removed"
@@ -93,7 +95,7 @@ class RemovedWatch(RuleWatch[RemovedRule]):
     def _renamed(self, name: str, place: _Place, scene: Scene) -> bool:
         """Return whether the object of a place stands there under another track name, and note the new name.
 
-        That is a new track of the same label that stands still in the place.
+        Such a track is new, has the same label, and stands still in the same place.
         """
         for other in scene.tracks:
             same = other.name not in self._places and other.label == place.track.label

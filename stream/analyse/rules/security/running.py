@@ -1,8 +1,8 @@
 """Rule ``running``, which reports that a person runs. Pure.
 
-The speed is measured in the person's own heights per second, so the rule needs no ground plane. It is the speed of
-the box in pixels divided by the box's height, so a box that only grows does not move. A person of 1.75 m who walks at
-1.4 m/s moves by 0.8 heights per second, one who runs at 3.5 m/s by 2.
+The speed is measured in the person's own heights per second, so the rule needs no ground plane. The speed of the
+box's centre in pixels is divided by the box's height, so a box that only grows has no speed. A person of 1.75 m who
+walks at 1.4 m/s moves by 0.8 heights per second. A person who runs at 3.5 m/s moves by 2 heights per second.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from stream.analyse.motion import SpeedMeter, in_picture
 from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
 GOES_ON = 0.8
-"""Share of the limit above which a reported run goes on. Without it, a person whose speed varies around the limit
-would be reported again and again."""
+"""A reported run goes on while the speed is above this share of the limit. Otherwise, a person whose speed varies
+around the limit would be reported again and again."""
 
 
 class RunningRule(AreaRule):
-    """Report once when an object has moved faster than ``above`` of its own heights per second for ``for_s``.
+    """Report once when an object has moved by more than ``above`` times its own height per second for ``for_s``.
 
     The speed is measured over ``window_s``. Only the movement across the picture counts.
     """
@@ -49,9 +49,9 @@ class RunningWatch(LastingWatch[RunningRule]):
         self._speeds: dict[str, float] = {}
 
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
-        """Return whether a track inside the polygon is faster than the rule's limit, by more than the error.
+        """Return whether a track inside the polygon is faster than the rule's limit, by more than the speed's error.
 
-        Once the run is reported, the limit is lower.
+        Once the run is reported, the limit is multiplied by ``GOES_ON``.
         """
         self._meter.note(track, scene)
         speed = self._meter.speed(track.name) if self.covers(track.box.centre) else None
@@ -63,7 +63,7 @@ class RunningWatch(LastingWatch[RunningRule]):
         return (speed.m_s - speed.error_m_s) / height_px > limit
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the happening of a track that has run for ``lasted_s`` seconds."""
+        """Return the event's summary and details for a track that has run for ``lasted_s`` seconds."""
         speed = self._speeds[track.name]
         summary = f"{track.label} runs in {self.rule.name}: {speed:.1f} heights per second"
         details = {"heights_per_s": round(speed, 2), "lasted_s": round(lasted_s, 3)}

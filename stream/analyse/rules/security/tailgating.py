@@ -1,4 +1,4 @@
-"""Rule ``tailgating``, which reports that an object follows another one through a line too closely. Pure.
+"""Rule ``tailgating``, which reports that an object follows another object across a line too closely. Pure.
 
 With persons and a door, this is tailgating; with vehicles, it is a short headway.
 """
@@ -14,7 +14,7 @@ from stream.analyse.rule import Scene, SceneHappening
 
 
 class TailgatingRule(CrossingRule):
-    """Report each object that crosses the line less than ``within_s`` after another one, in the same direction."""
+    """Report each object that crosses the line less than ``within_s`` after another object, in the same direction."""
 
     EVENT_TYPE: ClassVar[str] = "sightline.line.tailgating"
 
@@ -34,9 +34,9 @@ class TailgatingWatch(CrossingWatch[TailgatingRule]):
         self._last: dict[str, tuple[int, str]] = {}
 
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
-        """Return the happening of a crossing that follows the crossing of another object too closely.
+        """Return the situation to report if a crossing follows the crossing of another object too closely.
 
-        A crossing that has waited may be the earlier one of the two.
+        A crossing that waited for the label or score of its track may have happened before the other crossing.
         """
         name, direction = crossing.track.name, crossing.direction
         last_ns, last_track = self._last.get(direction, (None, ""))

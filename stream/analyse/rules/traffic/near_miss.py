@@ -1,8 +1,9 @@
-"""Rule ``near_miss``, which reports that two objects passed the same place shortly after each other on crossing ways.
-Pure.
+"""Rule ``near_miss``, which reports that two objects passed the same place shortly after each other on crossing
+paths. Pure.
 
-The post-encroachment time begins when the first object leaves the place, and ends when the second one arrives (Allen,
-Shin and Cooper, Transportation Research Record 667, 1978). A time below 1.5 s is usually called a serious conflict.
+The post-encroachment time begins when the first object leaves the place, and ends when the second object arrives
+(Allen, Shin and Cooper, Transportation Research Record 667, 1978). A time below 1.5 s is usually called a serious
+conflict.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _HEADING_POINTS = 4
 
 
 class NearMissRule(AreaRule):
-    """Report each pair of objects once whose ways cross within a post-encroachment time below ``below_s``.
+    """Report each pair of objects once if their paths cross with a post-encroachment time below ``below_s``.
 
-    The ways cross if the angle between the headings is at least ``min_angle`` degrees. With ``with_labels``, the
-    first object of a pair must have one of these labels, such as persons for a rule over vehicles.
+    Two paths cross if the angle between the objects' headings is at least ``min_angle`` degrees. With
+    ``with_labels``, the first object of a pair must have one of these labels, such as persons for a rule over
+    vehicles.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.near_miss"
@@ -58,7 +60,7 @@ class _Print(NamedTuple):
 
 
 def _around(prints: deque[_Print]) -> _Print:
-    """Return the smallest rectangle around all places, with the time and heading of the last one."""
+    """Return the smallest rectangle around all places, with the time and heading of the last place."""
     return prints[-1]._replace(
         left=min(one.left for one in prints),
         right=max(one.right for one in prints),
@@ -79,9 +81,9 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         self._reported: set[frozenset[str]] = set()
         self._areas: dict[str, _Print] = {}
         """The smallest rectangle around the recent places of each track, in the present scene. Most pairs of tracks
-        are far apart, and need no look at their single places."""
+        are far apart, so their single places need not be compared."""
         self._yielded: set[str] = set()
-        """Tracks whose near miss the present scene has reported."""
+        """Tracks whose near miss was reported in the present scene."""
 
     def place(self, track: SceneTrack) -> Point:
         """Return the point at which a track stands on the ground."""
@@ -143,7 +145,7 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         return mark
 
     def _encounter(self, name: str, mark: _Print) -> tuple[str, float] | None:
-        """Return the track that left the place of ``mark`` last before, and the time since then in seconds."""
+        """Return the track that was the last to leave the place of ``mark``, and the time since then in seconds."""
         found: tuple[str, float] | None = None
         for other, prints in self._prints.items():
             if other == name or frozenset((name, other)) in self._reported or not self._wanted(other):

@@ -17,8 +17,9 @@ from stream.analyse.rule import PolygonRule, Scene, SceneHappening, SceneTrack
 class QueueRule(PolygonRule):
     """Report once when at least ``at_least`` objects have queued inside the polygon for ``for_s``.
 
-    An object queues if it stands still, or has moved by less than ``creep`` of the picture's diagonal during the
-    points of its trail. The queue ends when the number is below ``at_least`` by more than ``hysteresis``.
+    An object queues if it stands still, or if its distance from the start of its trail is at most ``creep`` of the
+    picture's diagonal. The queue ends when the number of its objects is below ``at_least`` by more than
+    ``hysteresis``.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.queue"
@@ -52,12 +53,13 @@ class QueueWatch(OccurrenceWatch[QueueRule]):
     def holds(self, found: list[SceneTrack], *, reported: bool) -> bool:
         """Return whether enough tracks queue to begin a queue, or to continue a reported one.
 
-        A queue always ends without any object, so that the next one is reported.
+        A queue always ends when no object is left, so that the next queue is reported.
         """
         return len(found) >= max(self.rule.at_least - (self.rule.hysteresis if reported else 0), 1)
 
     def happening(self, found: list[SceneTrack], scene: Scene, occurrence: str, lasted_s: float) -> SceneHappening:
-        """Return the happening of a queue, with its length in metres if the camera has a ground plane."""
+        """Return the event's summary and details for a queue, with its length in metres if the camera has a ground
+        plane."""
         details: dict[str, DetailValue] = {"count": len(found), "lasted_s": round(lasted_s, 3)}
         length = ""
         places = [scene.ground.to_metres(track.foot) for track in found] if scene.ground else []

@@ -15,8 +15,8 @@ from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, Sc
 class SectionRule(CameraRule):
     """Report each object whose average speed from line ``first`` to line ``second`` is above ``above_km_h``.
 
-    ``distance_m`` is the length of the way between the lines. The times of the two crossings are interpolated between
-    frames. An object that takes longer than ``within_s`` is not measured.
+    ``distance_m`` is the length of the road between the two lines. The times of the two crossings are interpolated
+    between frames. An object that takes longer than ``within_s`` is not measured.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.section.speed"

@@ -13,12 +13,12 @@ from stream.analyse.motion import SpeedMeter, on_ground
 from stream.analyse.rule import AreaRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 CERTAIN = 2.0
-"""Number of standard errors by which a speed must exceed the limit. With two, about one in forty vehicles that drive
-exactly at the limit is reported."""
+"""Number of standard errors by which a speed must exceed the limit. With two standard errors, about one in forty
+vehicles that drive exactly at the limit is reported."""
 
 
 class SpeedRule(AreaRule):
-    """Report each object once that is faster than ``above_km_h`` by more than ``CERTAIN`` standard errors.
+    """Report each object once if it is faster than ``above_km_h`` by more than ``CERTAIN`` standard errors.
 
     The speed is measured over ``window_s``. The camera needs a ground plane.
     """
@@ -65,7 +65,7 @@ class SpeedWatch(RuleWatch[SpeedRule]):
                 )
 
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
-        """Return whether a track is outside of the polygon, or was reported before."""
+        """Return in words that a track is outside of the polygon, or was already reported."""
         return super().unmet(scene, track) or ("already reported" if track.name in self._reported else "")
 
     def settle(self, subject: str) -> None:

@@ -30,6 +30,6 @@ class StoppedWatch(LastingWatch[StoppedRule]):
         return track.at_rest and self.covers(track.box.centre)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the happening of a stop that has lasted for ``lasted_s`` seconds."""
+        """Return the event's summary and details for a stop that has lasted for ``lasted_s`` seconds."""
         summary = f"{track.label} has stood still in {self.rule.name} for {lasted_s:.1f} s"
         return SceneHappening(track=track, summary=summary, details={"stopped_s": round(lasted_s, 3)})

@@ -21,9 +21,9 @@ crosses the road, at about 90°, does not move the wrong way."""
 
 
 class WrongWayRule(AreaRule):
-    """Report each object once that moves against the direction from ``start`` to ``end`` for ``for_s``.
+    """Report each object once if it moves against the direction from ``start`` to ``end`` for ``for_s``.
 
-    The direction of an object is that of its way during the last ``window_s``. A way that is shorter than
+    The direction of an object is the direction of its path during the last ``window_s``. A path that is shorter than
     ``min_way``, as a share of the picture's diagonal, has no direction.
     """
 
@@ -76,7 +76,8 @@ class WrongWayWatch(LastingWatch[WrongWayRule]):
         return angle_between(way, self._allowed) >= OPPOSITE_DEG
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the happening of a track that has moved the wrong way for ``lasted_s`` seconds."""
+        """Return the event's summary and details for a track that has moved the wrong way for ``lasted_s``
+        seconds."""
         summary = f"{track.label} moves the wrong way in {self.rule.name}"
         return SceneHappening(track=track, summary=summary, details={"lasted_s": round(lasted_s, 3)})
 
