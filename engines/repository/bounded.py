@@ -61,8 +61,8 @@ def ask_child(
 ) -> Answer:
     """Run a child process, and return its answer.
 
-    The child's temporary files are deleted after its end. ``on_end`` is then called with the child's process id.
-    Raise AdoptFailed for a child that fails, exceeds its bounds or gives no answer.
+    After the child ends, its temporary files are deleted, and ``on_end`` is called with its process id. Raise
+    AdoptFailed for a child that fails, exceeds its bounds or gives no answer.
     """
     command = [sys.executable, "-P", "-m", task.module]
     wall_s = request.cpu_s * _WALL_PER_CPU
@@ -108,8 +108,8 @@ def ask_child(
 def answer_parent(work: Callable[[bytes], BaseModel]) -> None:
     """Do the task of the request on standard input, and write the answer to standard output as JSON.
 
-    A child process calls this function. The bounds of the request hold from here on. An EngineError or a lack of
-    memory is answered by a ChildFailure.
+    A child process calls this function. The function applies the request's bounds to this process. An EngineError or
+    a lack of memory is answered by a ChildFailure.
     """
     raw = sys.stdin.buffer.read()
     given = json.loads(raw)

@@ -245,7 +245,8 @@ class Batch(Record):
 
 
 def _sent(item: BatchItem) -> list[Inner]:
-    """Return the rectangles of the pictures that the batch's pixels hold of an item."""
+    """Return the rectangle of each picture of an item in the batch's ``pixels``; none for an item that is not
+    cropped."""
     return [region.inner for region in item.regions] if item.cropped else []
 
 
