@@ -164,7 +164,7 @@ def test_a_damaged_row_in_a_copy_of_the_spool_is_a_fault() -> None:
     )
 
 
-def test_an_epoch_end_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
+def test_an_epoch_end_record_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
     assert "road/5 ended at 1: expected 5, the last sequence number captured" in str(clean["faults"])
     assert "expected sequence numbers below 6" in str(judged(topics(frames(0, 1), ending(reported=9)))["faults"])

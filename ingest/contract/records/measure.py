@@ -14,7 +14,7 @@ Histogram = Annotated[dict[str, Count], SmallMap]
 
 
 MAX_LANES = 8
-"""Maximum number of lanes in one record: ``live`` and ``late``."""
+"""Maximum number of lanes in one record. Only ``live`` and ``late`` are in use."""
 
 
 class MinuteTally(Record):

@@ -234,7 +234,9 @@ def test_config_apply_writes_a_rule_with_its_defaults_and_services_read_the_same
     assert (shown["type"], shown["end"], shown["direction"], shown["min_score"]) == ("line", [0.5, 1.0], "both", 0.3)
 
 
-def test_a_rule_on_the_topic_whose_plug_in_is_missing_is_reported_as_unusable(log: MemoryLog, file: Path) -> None:
+def test_a_rule_on_the_config_topic_whose_plug_in_is_missing_is_reported_as_unusable(
+    log: MemoryLog, file: Path
+) -> None:
     put(log, "rule/odd", b'{"name": "odd", "type": "unheard-of", "sites": ["south"]}')
     result = invoke("apply", write(file, "north", "gate"), "--json")
     assert result.exit_code == config.UNUSABLE_EXIT

@@ -178,7 +178,7 @@ async def test_two_tracks_in_the_first_result_that_a_restart_reads_get_different
     assert first.data.incident != second.data.incident
 
 
-async def test_thousands_of_late_results_do_not_shorten_the_live_results_that_a_restart_reads() -> None:
+async def test_thousands_of_late_results_do_not_shorten_the_history_of_live_results_read_at_a_restart() -> None:
     site = Site(RIGHT.model_copy(update={"dwell_s": 60.0}))
     live = stand(70)
     burst = [result(n, car(100.0), lane=LATE, epoch=0) for n in range(21_000)]

@@ -412,7 +412,7 @@ class TestTakeOver:
         assert owned.expired == 0
         assert await log.ends(STATUS) == {0: 0}
 
-    async def test_alerts_without_a_partition_for_their_receipts_are_refused(self) -> None:
+    async def test_an_alerts_topic_with_more_partitions_than_the_deliveries_topic_is_refused(self) -> None:
         log = MemoryLog(partitions=1)
         log.set_partitions(ALERTS, 2)
         with pytest.raises(TopicMismatch, match="deliveries has 1 partitions, expected 2 as alerts has"):
