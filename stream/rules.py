@@ -1,8 +1,8 @@
 """Rules as plug-ins: the base class of rules, their discovery, and the validation of their settings.
 
-A built-in rule is a module of ``stream.analyse.rules`` or of one of its folders if it evaluates a camera's tracks, or
-a module of ``stream.sense.rules`` if it evaluates a sensor's windows. Another package adds a rule through the entry
-point group ``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
+A built-in rule for a camera's tracks is a module of ``stream.analyse.rules`` or of one of its folders. A built-in
+rule for a sensor's windows is a module of ``stream.sense.rules``. Another package adds a rule through the entry point
+group ``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
 """
 
 from __future__ import annotations

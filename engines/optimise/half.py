@@ -144,7 +144,7 @@ def _formal(formals: Any, index: int) -> Any:
 
 
 def _rename_inputs(node: Any, names: Mapping[str, str]) -> None:
-    """Rename the inputs of a node, and of the nodes in its graphs, which read outer tensors by their names."""
+    """Rename the inputs of a node, and of the nodes in its subgraphs, which may read tensors of the outer graph."""
     node.input[:] = [names.get(name, name) for name in node.input]
     for graph in subgraphs_of(node):
         for inside in graph.node:

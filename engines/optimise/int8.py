@@ -155,7 +155,8 @@ def _unbroken_sums(graph: Any) -> None:
 
 
 def _pair(name: str, makers: dict[str, Any]) -> tuple[Any, Any] | None:
-    """Return the node whose result a pair of quantise and dequantise nodes converts, and the quantise node."""
+    """For a pair of quantise and dequantise nodes, return the node that computes the pair's input, and the quantise
+    node."""
     back = makers.get(name)
     there = makers.get(back.input[0]) if back is not None and back.op_type == "DequantizeLinear" else None
     maker = makers.get(there.input[0]) if there is not None and there.op_type == "QuantizeLinear" else None

@@ -80,7 +80,7 @@ def matched(original: Sequence[Detection], optimised: Sequence[Detection]) -> in
 
 
 def top_label(found: Sequence[Detection]) -> str:
-    """Return the label with the highest score, or the background without a detection."""
+    """Return the label with the highest score, or the background if there is no detection."""
     return found[0].label if found else BACKGROUND
 
 

@@ -43,7 +43,7 @@ def inner_part(graph: Any) -> Part:
 
 
 def inputs_of_node(node: Any) -> Iterator[str]:
-    """Yield the names of the tensors that a node reads, including those that graphs inside of the node read."""
+    """Yield the names of the tensors that a node reads, including the tensors that its subgraphs read."""
     yield from (name for name in node.input if name)
     for graph in subgraphs_of(node):
         for inside in graph.node:

@@ -1,8 +1,8 @@
 """Run a task on a foreign file in a child process with bounds on memory and processor time.
 
 A file of unknown origin may be crafted to take all memory or to compute for ever. If the child exceeds a limit, only
-the child ends, and the caller gets AdoptFailed. This module imports no parser, because the child bounds itself before
-it imports one.
+the child ends, and the caller gets AdoptFailed. This module imports no parser, because the child limits its own
+memory and time before it imports a parser.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class ChildFailure(BaseModel):
 
 
 class ChildTask(NamedTuple):
-    """A module to run as a child process, and the task's name and the expected file in error messages."""
+    """A module to run as a child process, and two texts for error messages: the name of the task, and the expected
+    file."""
 
     module: str
     noun: str

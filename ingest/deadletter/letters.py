@@ -59,7 +59,7 @@ class DeadLetter:
 
     @property
     def lane(self) -> str:
-        """Lane of the original record (``live``, ``late`` or a replay's)."""
+        """Lane of the original record (``live``, ``late`` or a replay lane)."""
         return h.lane_of(self.record.headers, self.failure.topic)
 
     @property

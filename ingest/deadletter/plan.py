@@ -74,7 +74,8 @@ class _LaneState:
     """The state of one lane of a replay.
 
     ``topics`` maps each camera to its topic. ``marks`` maps (camera, epoch, pipeline) to the highest sequence number
-    that this replay or an earlier one sent. ``sent`` holds the keys of the units of work that only this replay sent.
+    that this replay or an earlier replay sent. ``sent`` holds the keys of the units of work that only this replay
+    sent.
     """
 
     topics: dict[str, str] = field(default_factory=dict)

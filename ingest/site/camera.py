@@ -111,8 +111,8 @@ class CameraConfig(ConfigEntry):
     source: str
     site: str = ""
     place: Name | None = None
-    """Place that the camera shares with others, such as a junction or a hall. Events of one type at one place form
-    one incident. Without a place, the camera's own events form its incidents."""
+    """Place that the camera shares with other cameras and sensors, such as a junction or a hall. Events of one type
+    at one place form one incident. Without a place, the camera's own events form its incidents."""
     fps: float = Field(default=10.0, gt=0.0)
     """Frames per second at which the agent plays files, scenes and images, or fetches snapshots. A capture device,
     ``device:N``, is set to this frame rate."""

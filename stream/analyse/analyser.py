@@ -318,7 +318,8 @@ class Analyser:
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
-    """Return the labels that second models voted for a track, as details of an event, such as ``attributes.type``."""
+    """Return a track's labels from second models, chosen by votes, as details of an event, such as
+    ``attributes.type``."""
     found: dict[str, DetailValue] = {}
     for name, voted in track.attributes.items():
         found[f"attributes.{name}"] = voted.label

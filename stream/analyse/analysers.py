@@ -188,7 +188,7 @@ def _replay(analyser: Analyser, past: Result) -> None:
     """Process a past result again.
 
     Drop the events of the result, which are already written. Ignore an error, because a result that causes an error
-    is already parked as a dead letter.
+    has already become a dead letter.
     """
     try:
         analyser.step(past)

@@ -99,7 +99,7 @@ class AnalyseStage:
 class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event], list[Measure]]]):
     """The processor of one partition of results.
 
-    A result whose detections cannot be tracked is parked as a dead letter.
+    A result whose detections cannot be tracked becomes a dead letter.
     """
 
     def __init__(self, analysers: Analysers, event_partitions: int, measure_partitions: int) -> None:

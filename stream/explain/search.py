@@ -23,7 +23,8 @@ MAX_RECORDS = 200_000
 
 
 def place_in(camera: str, lane: str | None = None) -> PlaceOf:
-    """Return a function that returns the place of a record's frame, or None for a record of another camera or lane.
+    """Return a function that returns the place (epoch and sequence number) of a record's frame, or None for a record
+    of another camera or lane.
 
     The function reads headers only. Without ``lane``, the function accepts records of every lane except replay lanes.
     """
@@ -38,7 +39,7 @@ def place_in(camera: str, lane: str | None = None) -> PlaceOf:
 
 
 async def first_from(log: Log, tp: TopicPartition, wanted: Place, place_of: PlaceOf) -> LogRecord | None:
-    """Return the first record whose place is at least ``wanted``, by binary search.
+    """Return the first record whose place (epoch and sequence number) is at least ``wanted``, by binary search.
 
     The places of the records must not decrease, apart from frames that an agent has sent a second time. Each offset
     is read at most once. Raise LogUnavailable.

@@ -36,7 +36,7 @@ from stream.explain.search import first_from, names, place_in, written_from
 
 V = TypeVar("V")
 _BATCHES = 2_000
-"""Maximum number of batches that are searched for a frame, because a batch has half a megabyte."""
+"""Maximum number of batches that are searched for a frame, because each batch takes half a megabyte."""
 _AFTER = 2_000
 """A search for a missing result ends after this number of later frames of the camera. Results of one camera are in
 order in each pipeline, but one pipeline may be slower than another."""

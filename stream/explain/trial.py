@@ -65,7 +65,7 @@ async def try_rules(
     until_ms: int,
     on_progress: Progress = lambda *_: None,
 ) -> TrialReport:
-    """Run the rules over the results of the cameras that were written in a period, and compare the events.
+    """Run the rules over results of the cameras, written within a period, and compare the events.
 
     The period is by the broker's clock, from ``since_ms`` up to but not including ``until_ms``. Results before the
     period build up the state of the rules, as after a restart of an analyse worker. Nothing is written to the log.

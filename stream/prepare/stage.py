@@ -193,8 +193,8 @@ def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
 
 
 def _wanted(config: PipelineConfig) -> _Wanted:
-    """Return the filter and steps of a pipeline. Only ``auto`` has a time budget, so that pipelines with another kind
-    share one filter whatever their budgets are."""
+    """Return the filter and steps of a pipeline. Only ``auto`` has a time budget, so that pipelines with the same
+    other filter share one denoiser whatever their budgets are."""
     budget_ms = config.denoise_budget_ms if config.denoise == "auto" else math.inf
     return config.denoise, budget_ms, config.steps
 
@@ -246,7 +246,8 @@ def _usable(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, 
 
 
 def _moving(frame: DeliveredFrame, names: tuple[str, ...], seen: dict[str, Any]) -> BatchItem:
-    """Return the item of a frame whose objects are the boxes that the agent sent. Boxes of one object are merged."""
+    """Return the batch item of a frame, in which the boxes that the agent sent are the detected objects. Boxes of one
+    object are merged."""
     if seen["motion"] is None:
         return _item(frame, names, "shed", UNKNOWN_MOTION, **seen)
     moving = tuple(merged(seen["motion"]))

@@ -49,7 +49,7 @@ class Measure(Record):
     camera: Name
     pipeline: Name
     start_ns: Count
-    """Begin of the minute in Unix ns, by the camera's clock."""
+    """Start of the minute in Unix ns, by the camera's clock."""
     length_s: float = 60.0
     revision: Count = 0
     corrected: bool = False

@@ -78,7 +78,7 @@ def test_the_latest_state_of_an_incident_is_the_same_in_any_order_of_the_records
     assert state.acknowledgement == ACTIONS[0]
 
 
-def test_the_history_has_the_changes_that_have_a_reason() -> None:
+def test_the_history_of_an_incident_has_only_changes_with_a_reason() -> None:
     details = view_of([*RECORDS, *ACTIONS]).find("a").details()
     assert [(one["change"], one["reasons"]) for one in details["history"]] == [
         ("begin", []),

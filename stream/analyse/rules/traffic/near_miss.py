@@ -19,14 +19,14 @@ from stream.analyse.motion import angle_between
 from stream.analyse.rule import AreaRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 _HEADING_POINTS = 4
-"""Number of latest positions from which an object's heading follows."""
+"""Number of latest positions from which an object's heading is computed."""
 
 
 class NearMissRule(AreaRule):
     """Report each pair of objects once if their paths cross with a post-encroachment time below ``below_s``.
 
     Two paths cross if the angle between the objects' headings is at least ``min_angle`` degrees. With
-    ``with_labels``, the first object of a pair must have one of these labels, such as persons for a rule over
+    ``with_labels``, the first object of a pair must have one of these labels, such as ``person`` in a rule for
     vehicles.
     """
 
