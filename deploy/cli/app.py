@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "sense": "deploy.cli.services.stream:sense",
     "alerts": "deploy.cli.services.stream:alerts",
     "dispatch": "deploy.cli.services.stream:dispatch",
+    "console": "deploy.cli.services.console:console",
     "webhook-receiver": "deploy.cli.services.stream:webhook_receiver",
     "classify": "deploy.cli.tools.classify:classify",
     "audit": "deploy.cli.tools.audit:audit",

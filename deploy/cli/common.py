@@ -12,6 +12,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
+from console.exceptions import ConsoleError
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
 from engines.exceptions import EngineError
@@ -109,7 +110,7 @@ def friendly(command: Callable[P, T]) -> Callable[P, T]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return command(*args, **kwargs)
-        except (IngestError, AgentError, EngineError, StreamError, DeployError) as error:
+        except (IngestError, AgentError, EngineError, StreamError, ConsoleError, DeployError) as error:
             sys.stderr.write(f"error: {error}\n")
             raise typer.Exit(USAGE_EXIT) from None
         except OSError as error:
