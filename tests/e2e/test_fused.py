@@ -151,7 +151,7 @@ async def test_an_undecodable_frame_becomes_a_dead_letter_and_its_offset_is_comm
     assert await rig.log.committed(ENGINES, LIVE_FRAMES) == 1
 
 
-async def test_a_fused_node_classifies_batches_left_by_prepare_before_new_frames_and_none_twice(rig: Fixture) -> None:
+async def test_a_fused_node_classifies_batches_left_by_prepare_first_and_no_frame_twice(rig: Fixture) -> None:
     await rig.give(range(3))
     await rig.prepare()
     await rig.give(range(1, 6))  # the agent repeats frames 1 and 2

@@ -153,7 +153,7 @@ def test_a_config_entry_of_no_site_is_reported_with_the_command_that_removes_it(
 PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
 
 
-def test_of_two_concurrent_config_applies_the_later_one_fences_the_earlier_one(
+def test_the_later_of_two_concurrent_config_applies_fences_the_earlier_one(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(f'name = "north"\n{PIPELINE}')

@@ -108,7 +108,7 @@ async def test_a_live_frame_does_not_wait_for_a_request_of_the_backlog(link: Htt
     await late
 
 
-async def test_records_named_in_a_422_response_are_refused_and_the_others_posted_again(
+async def test_records_named_in_a_422_response_are_refused_and_all_other_records_are_posted_again(
     link: HttpsLink, gateway: Gateway
 ) -> None:
     def answer(request: httpx.Request, records: list[dict[str, Any]]) -> httpx.Response:

@@ -157,7 +157,9 @@ async def test_a_second_model_also_has_a_stand_in_model_and_its_plan_is_built_af
         assert isinstance(model and model._engine, TensorRtEngine)
 
 
-async def test_a_model_with_a_cached_tensorrt_plan_is_served_at_once_without_a_stand_in(bench: BuildBench) -> None:
+async def test_a_model_with_a_cached_tensorrt_plan_is_served_at_once_without_a_stand_in_model(
+    bench: BuildBench,
+) -> None:
     bench.may_build.set()
     earlier = bench.rig.engine()
     earlier.load(Repository(MODELS).open("regions"))

@@ -44,7 +44,7 @@ async def test_records_written_between_the_start_and_the_first_read_of_a_topic_f
     assert await values(follower) == [b"a"]
 
 
-async def test_a_topic_follower_of_one_partition_skips_the_others() -> None:
+async def test_a_topic_follower_of_one_partition_skips_records_of_other_partitions() -> None:
     log = MemoryLog(2)
     follower = Follower(log, RESULTS, partition=1, from_start=True)
     await write(log, 0, b"other")

@@ -155,7 +155,7 @@ class TestPending:
         pending.finish(tasks[2])
         assert pending.position(0) == ReceiverPosition(3, None)
 
-    def test_the_position_of_a_receiver_includes_receipts_of_alerts_that_are_read_later(self) -> None:
+    def test_the_position_of_a_receiver_counts_receipts_that_were_read_before_their_alerts(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), receipt("delivered", 1, number=4), alerts_end=5)
         assert pending.position(0) == ReceiverPosition(0, 0)
         enter(pending, 3)
