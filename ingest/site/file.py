@@ -12,10 +12,11 @@ from ingest.exceptions import ConfigError
 from ingest.runtime.text import read_text
 from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
-from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, ReceiverConfig, RuleEntry, expectation
+from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, RuleEntry, expectation
 from ingest.site.hours import TimeZone
 from ingest.site.measure import MeasureConfig
 from ingest.site.pipeline import PipelineConfig
+from ingest.site.receiver import ReceiverConfig
 from ingest.site.sensor import SensorConfig
 
 MAX_ENTRY_BYTES = 1024 * 1024

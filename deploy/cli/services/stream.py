@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ from ingest.site.topic.view import Validate, accept
 if TYPE_CHECKING:
     from stream.alerts.stage import AlertStage
     from stream.analyse.stage import AnalyseStage
+    from stream.delivery.guard import DeliveryPolicy
     from stream.prepare.stage import PrepareStage
     from stream.runner.loop import StageFactory
     from stream.sense.stage import SenseStage
@@ -38,6 +40,16 @@ Instance = Annotated[
         "--instance",
         help="Lasting name of this worker in its consumer group. Restarted under it, the worker takes its partitions "
         "back at once. Two workers must not share a name.",
+    ),
+]
+
+HttpsOnly = Annotated[bool, typer.Option("--https-only", help="Refuse every receiver whose address is not https.")]
+Deny = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--deny",
+        metavar="NETWORK|NAME",
+        help="Never connect to this network, IP address or host name (`*` allowed). May be repeated.",
     ),
 ]
 
@@ -153,19 +165,27 @@ def alerts(
 
 @friendly
 def dispatch(
-    metrics_port: MetricsPort = 0, metrics_host: MetricsHost = LOOPBACK, kafka: Kafka = "", prefix: Prefix = ""
+    https_only: HttpsOnly = False,
+    deny: Deny = None,
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
 ) -> None:
     """Deliver alerts to the receivers of the site until stopped, and write a receipt for each attempt.
 
     Exits with 75 if Kafka cannot be reached.
     """
+    from stream.delivery.guard import DeliveryPolicy
+
+    policy = DeliveryPolicy.of(deny or (), https_only=https_only)
     service = Service("dispatch", kafka_settings(kafka, prefix), metrics_port, metrics_host)
-    raise typer.Exit(service.run(lambda stop: _dispatch(service, stop)))
+    raise typer.Exit(service.run(lambda stop: _dispatch(service, policy, stop)))
 
 
 @friendly
 def webhook_receiver(
-    secret_file: Annotated[Path, typer.Option(help="File with the signing secret (whsec_…).")],
+    secret_file: Annotated[Path, typer.Option(help="File with the signing secret (whsec_…) or public key (whpk_…).")],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     out: Annotated[Path | None, typer.Option(help="Append each webhook to this file as a line of JSON.")] = None,
@@ -190,7 +210,7 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
     raise typer.Exit(service.run(lambda stop: serve(service, make, stop, instance, validate)))
 
 
-async def _dispatch(service: Service, stop: asyncio.Event) -> None:
+async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Event) -> None:
     from ingest.kafka.membership import MemberGuard
     from stream.delivery.dispatcher import Dispatcher
     from stream.delivery.progress import GROUP
@@ -200,7 +220,8 @@ async def _dispatch(service: Service, stop: asyncio.Event) -> None:
     async with service.open_log() as log:
         receivers = (await service.read_config(log)).of(ReceiverConfig)
         metrics = DispatchMetrics(service.registry)
-        dispatcher = Dispatcher(service.settings, receivers, WebhookDeliverer, metrics=metrics)
+        make = partial(WebhookDeliverer, policy=policy)
+        dispatcher = Dispatcher(service.settings, receivers, make, metrics=metrics)
         service.health.ready_when(dispatcher.unready_reason)
         guard = MemberGuard(log, GROUP, (ALERTS,), dispatcher.client_id, metrics.idle_member)
         async with guard.watching(stop):

@@ -238,6 +238,7 @@ def prepare_files(files: StackFiles) -> ReceiverConfig:
         name="receiver",
         url=f"http://127.0.0.1:{_free_port()}/",
         secret_file=files.secret_file,
+        allow_private=True,
         # The usual schedule without its long pauses, because a demo lasts minutes.
         retry_s=(0, 1, 2, 4, 8, 15, 30),
     )

@@ -1,0 +1,84 @@
+"""Configuration of a receiver of alerts: its address, its secrets, and the connection to it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ingest.site.camera import LOGIN
+from ingest.site.entry import Seconds, SharedEntry
+from ingest.site.url import checked_url
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""Pattern of a placeholder for an environment variable of the dispatcher, such as ``${TOKEN}``."""
+_SECRET_PARAMETER = re.compile(rf"[?&][^?&=]{{0,40}}?(?:{LOGIN})[^?&=]{{0,40}}=(?!\$\{{)[^&]", re.IGNORECASE)
+"""Pattern of a parameter in a URL that holds a literal secret, such as ``?token=abc``."""
+
+
+def _receiver_url(url: str) -> str:
+    """Validate the address of a receiver, in which ``${NAME}`` may stand in the path and the query."""
+    found = _SECRET_PARAMETER.search(url)
+    if found:
+        raise ValueError(
+            f"expected no secret after {found[0].rpartition('=')[0]!r}, because every service can read the config "
+            "topic. Write ${NAME} for an environment variable of the dispatcher, or use url_file"
+        )
+    checked_url(VARIABLE.sub("x", url))
+    return url
+
+
+def _proxy_url(url: str) -> str:
+    login = url.partition("://")[2].rpartition("@")[0]
+    if VARIABLE.sub("", login).strip(":"):
+        raise ValueError(
+            "expected a login of ${NAME} placeholders, because every service can read the config topic: "
+            "http://${PROXY_USER}:${PROXY_PASSWORD}@host:port"
+        )
+    checked_url(VARIABLE.sub("x", url), ("http",), login=True)
+    return url
+
+
+ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
+
+
+class ReceiverConfig(SharedEntry):
+    """A webhook that receives alerts. The signing secrets, as in Standard Webhooks, are read from ``secret_file``."""
+
+    KIND: ClassVar[str] = "receiver"
+
+    url: ReceiverUrl = ""
+    url_file: Path | None = None
+    """A file whose first line is the address, for an address that is itself a secret."""
+    secret_file: Path
+    """A file with one secret on each line: ``whsec_…`` signs with HMAC-SHA256, ``whsk_…`` with Ed25519. Every secret
+    of the file signs each post, so that a secret can be replaced without a gap."""
+    allow_private: bool = False
+    """If true, alerts may be sent to an address in a private network or on this machine. If false, such an address is
+    refused, so that a receiver cannot make the dispatcher post into the internal network."""
+    ca_file: Path | None = None
+    """Trusted certificate authorities for ``https``, as PEM; by default the authorities of the package certifi."""
+    cert_file: Path | None = None
+    """A client certificate, as PEM, that the dispatcher shows to the receiver."""
+    key_file: Path | None = None
+    """Private key of ``cert_file``; by default the key is in ``cert_file``."""
+    proxy: ProxyUrl | None = None
+    """An HTTP proxy, through which the dispatcher connects with the method CONNECT."""
+    history: bool = False
+    """If true, a new receiver gets all alerts that the topic ``alerts`` still has. If false, a new receiver gets only
+    alerts that are written after the receiver was added."""
+    timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
+    retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """Pauses before the attempts to deliver an alert, in seconds. The default is the schedule of Standard Webhooks,
+    which takes 75 hours in all."""
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> Self:
+        if bool(self.url) == bool(self.url_file):
+            raise ValueError("expected either url or url_file")
+        if self.key_file and not self.cert_file:
+            raise ValueError("expected cert_file as well, because key_file is set")
+        return self
