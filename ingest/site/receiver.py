@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ingest.site.camera import LOGIN
+from ingest.site.camera import LOGIN, has_secret
 from ingest.site.entry import Seconds, SharedEntry
 from ingest.site.url import checked_url
 
@@ -19,7 +19,9 @@ _SECRET_PARAMETER = re.compile(rf"[?&][^?&=]{{0,40}}?(?:{LOGIN})[^?&=]{{0,40}}=(
 
 
 def _receiver_url(url: str) -> str:
-    """Validate the address of a receiver, in which ``${NAME}`` may stand in the path and the query."""
+    """Validate the address of a receiver. ``${NAME}`` stands for an environment variable of the dispatcher."""
+    if not url:
+        return url
     found = _SECRET_PARAMETER.search(url)
     if found:
         raise ValueError(
@@ -31,11 +33,10 @@ def _receiver_url(url: str) -> str:
 
 
 def _proxy_url(url: str) -> str:
-    login = url.partition("://")[2].rpartition("@")[0]
-    if VARIABLE.sub("", login).strip(":"):
+    if has_secret(url):
         raise ValueError(
-            "expected a login of ${NAME} placeholders, because every service can read the config topic: "
-            "http://${PROXY_USER}:${PROXY_PASSWORD}@host:port"
+            "expected a placeholder for the password, because every service can read the config topic: "
+            "http://user:${PROXY_PASSWORD}@host:port"
         )
     checked_url(VARIABLE.sub("x", url), ("http",), login=True)
     return url
@@ -67,6 +68,8 @@ class ReceiverConfig(SharedEntry):
     """Private key of ``cert_file``; by default the key is in ``cert_file``."""
     proxy: ProxyUrl | None = None
     """An HTTP proxy, through which the dispatcher connects with the method CONNECT."""
+    max_per_minute: float = Field(default=0.0, ge=0.0, le=60_000.0)
+    """Maximum number of attempts of one dispatcher in a minute; 0 for no limit."""
     history: bool = False
     """If true, a new receiver gets all alerts that the topic ``alerts`` still has. If false, a new receiver gets only
     alerts that are written after the receiver was added."""

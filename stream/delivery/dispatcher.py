@@ -368,10 +368,18 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._broken.set()
 
     def _waiting(self) -> dict[str, float]:
-        self._metrics.waiting.clear()
+        """Update the gauges of the receivers, and return the gauges for the heartbeat."""
+        metrics, found = self._metrics, dict[str, float]()
+        gauges = {"waiting": metrics.waiting, "failing": metrics.failing, "disabled": metrics.disabled}
+        for gauge in gauges.values():
+            gauge.clear()
         for name, sender in self._senders.items():
-            self._metrics.waiting.labels(name).set(len(sender.pending))
-        return {f"waiting_{name}": float(len(sender.pending)) for name, sender in self._senders.items()}
+            state = sender.throttle.state
+            values = (len(sender.pending), state == "open", state == "disabled")
+            for (kind, gauge), value in zip(gauges.items(), values, strict=True):
+                gauge.labels(name).set(value)
+                found[f"{kind}_{name}"] = float(value)
+        return found
 
     async def _close(self, tasks: Sequence[asyncio.Task[object]]) -> None:
         every = [*tasks, *self._retiring, *([self._takeover] if self._takeover else [])]

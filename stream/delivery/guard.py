@@ -19,6 +19,7 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """Prefix of IPv6 addresses that a NAT64 gateway translates to the IPv4 address in their last 32 bits (RFC 6052)."""
+_PRIVATE = "address {} is private: set allow_private = true for a receiver in a private network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,11 @@ class DeliveryPolicy:
         found = next((net for net in self.deny_networks if address in net), None)
         if found:
             return f"address {text} is refused by --deny {found} of the dispatcher"
+        if address.is_loopback:  # ::1 is in a reserved network
+            return "" if allow_private else _PRIVATE.format(text)
         if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:
             return f"address {text} is link-local, multicast or reserved: expected the address of a host"
-        if not address.is_global and not allow_private:
-            return f"address {text} is private: set allow_private = true for a receiver in a private network"
-        return ""
+        return "" if address.is_global or allow_private else _PRIVATE.format(text)
 
 
 def _embedded(address: IpAddress) -> IpAddress:

@@ -80,8 +80,8 @@ def _request(url: str, headers: Mapping[str, str], length: int) -> tuple[str, in
     which may be a secret."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"the address is invalid ({error})") from None
+    except httpx.InvalidURL:
+        raise ValueError("the address is invalid: expected http://host[:port]/path or https://…") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError("the address is invalid: expected http:// or https:// with a host")
     fixed = {"user-agent": "sightline", "accept": "*/*", "connection": "close", "content-length": str(length)}

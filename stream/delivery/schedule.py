@@ -30,6 +30,11 @@ class AttemptResult:
     reason: str = ""
     retry_after: str = ""
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the receiver has accepted the alert."""
+        return self.status is not None and 200 <= self.status < 300
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -51,7 +56,7 @@ def verdict_after(
     ``pauses_s`` has the pause before each attempt in seconds, ``chance`` is a random number in [0, 1), ``now_s`` is
     Unix time.
     """
-    if result.status is not None and 200 <= result.status < 300:
+    if result.is_success:
         return Verdict("delivered")
     reason = result.reason or f"status {result.status}"
     if result.status == GONE:
@@ -59,10 +64,10 @@ def verdict_after(
     if attempt >= len(pauses_s):
         return Verdict("dead", reason=f"{reason} on the last of {attempt} attempts")
     pause_s = pauses_s[attempt] * (1.0 + JITTER_SHARE * chance)
-    return Verdict("retrying", max(pause_s, _asked_s(result.retry_after, now_s)), reason)
+    return Verdict("retrying", max(pause_s, asked_s(result.retry_after, now_s)), reason)
 
 
-def _asked_s(retry_after: str, now_s: float) -> float:
+def asked_s(retry_after: str, now_s: float) -> float:
     """Return the pause that a receiver requests by ``Retry-After``, in seconds; 0 if the header is missing or
     unreadable."""
     text = retry_after.strip()

@@ -18,7 +18,8 @@ from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from ingest.site import ReceiverConfig
 from stream.delivery.pending import AlertPosition, DeliveryTask, PendingDeliveries
-from stream.delivery.schedule import verdict_after
+from stream.delivery.schedule import AttemptResult, Verdict, verdict_after
+from stream.delivery.throttle import CircuitChange, ReceiverThrottle
 from stream.delivery.webhook import Deliverer
 
 _log = logs.get("stream.dispatch")
@@ -53,6 +54,7 @@ class ReceiverSender:
         self._make, self._write, self._clock, self._chance, self._failed = make, write, clock, chance, failed
         self._read_again = read_again
         self._deliverers = [make(config)]
+        self.throttle = self._new_throttle()
         self._wake = asyncio.Event()
         self._stopping = False
         self._attempts: defaultdict[int, set[asyncio.Future[None]]] = defaultdict(set)
@@ -70,9 +72,14 @@ class ReceiverSender:
         self._wake.set()
 
     def change(self, config: ReceiverConfig) -> None:
-        """Use another configuration of the receiver from the next attempt on, and keep the queue of alerts."""
+        """Use another configuration of the receiver from the next attempt on, and keep the queue of alerts.
+
+        A receiver that was disabled is enabled again.
+        """
         self.config = config
         self._deliverers.append(self._make(config))
+        self.throttle = self._new_throttle()
+        self.wake()
 
     async def settle(self, partition: int) -> None:
         """Wait until all running attempts for the alerts of a partition have ended and the receipts of these attempts
@@ -103,35 +110,55 @@ class ReceiverSender:
 
     async def _work(self) -> None:
         while not self._stopping:
-            task = self.pending.due(self._clock.now_ns() / 1e9)
+            now_s = self._clock.now_ns() / 1e9
+            wait_s = self.throttle.wait_s(now_s)
+            task = None if wait_s else self.pending.due(now_s)
             if task:
-                await self._track(task)
+                await self._track(task, self.throttle, self.throttle.begin(now_s))
                 continue
             self._wake.clear()
-            wait_s = MAX_IDLE_S
-            if self.pending.next_s is not None:
-                wait_s = min(wait_s, max(0.0, self.pending.next_s - self._clock.now_ns() / 1e9))
+            if not wait_s and self.pending.next_s is not None:
+                wait_s = max(0.0, self.pending.next_s - now_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+                await asyncio.wait_for(self._wake.wait(), min(MAX_IDLE_S, wait_s or MAX_IDLE_S))
 
-    async def _track(self, task: DeliveryTask) -> None:
+    async def _track(self, task: DeliveryTask, throttle: ReceiverThrottle, probe: bool) -> None:
         attempts, finished = self._attempts[task.position.partition], asyncio.get_running_loop().create_future()
         attempts.add(finished)
         try:
-            await self._attempt(task)
+            await self._attempt(task, throttle, probe)
         finally:
             attempts.discard(finished)
             finished.set_result(None)
 
-    async def _attempt(self, task: DeliveryTask) -> None:
-        config = self.config
-        alert = task.alert or await self._read_again(config.name, task.position)
-        if alert is None:
-            self.pending.finish(task)
-            return
-        result = await self._deliverers[-1].deliver(alert, self._clock.now_ns() / 1e9)
-        now_ns = self._clock.now_ns()
-        verdict = verdict_after(result, task.attempt, config.retry_s, self._chance(), now_ns / 1e9)
+    async def _attempt(self, task: DeliveryTask, throttle: ReceiverThrottle, probe: bool) -> None:
+        result, verdict = None, None
+        try:
+            alert = task.alert or await self._read_again(self.config.name, task.position)
+            if alert is None:
+                self.pending.finish(task)
+                return
+            verdict = self._unsent_verdict(throttle)
+            if verdict is None:
+                result = await self._deliverers[-1].deliver(alert, self._clock.now_ns() / 1e9)
+        finally:
+            self._note(throttle, throttle.end(result, self._clock.now_ns() / 1e9, probe=probe))
+        await self._conclude(task, alert, result, verdict)
+
+    def _unsent_verdict(self, throttle: ReceiverThrottle) -> Verdict | None:
+        """Return the final state of an alert that is not sent; None if it is sent."""
+        if throttle.state == "disabled":
+            return Verdict("dead", reason=f"disabled since {throttle.since}, when the receiver answered 410 (gone)")
+        return None
+
+    async def _conclude(
+        self, task: DeliveryTask, alert: Alert, result: AttemptResult | None, verdict: Verdict | None
+    ) -> None:
+        """Write the receipt of an attempt, and schedule the next attempt if there is one."""
+        config, now_ns = self.config, self._clock.now_ns()
+        if verdict is None:
+            result = result or AttemptResult(None)
+            verdict = verdict_after(result, task.attempt, config.retry_s, self._chance(), now_ns / 1e9)
         next_s = now_ns / 1e9 + verdict.pause_s
         receipt = Delivery(
             alert=task.id,
@@ -139,7 +166,7 @@ class ReceiverSender:
             receiver=config.name,
             state=verdict.state,
             attempt=task.attempt,
-            status=result.status,
+            status=result.status if result else None,
             reason=verdict.reason,
             captured_ns=alert.data.captured_ns,
             attempted_ns=now_ns,
@@ -153,6 +180,24 @@ class ReceiverSender:
         self.pending.finish(task)
         if verdict.state == "dead":
             _log.error("alert_dead", alert=task.id, receiver=config.name, reason=verdict.reason)
+
+    def _note(self, throttle: ReceiverThrottle, change: CircuitChange | None) -> None:
+        """Log a change of the circuit's state, and let the workers look for due deliveries again."""
+        if throttle is not self.throttle:
+            return  # the configuration has changed meanwhile
+        self.wake()
+        if change is None:
+            return
+        fields = {"receiver": self.config.name, "after_s": round(change.after_s, 1)}
+        if change.state == "open":
+            _log.warning("receiver_fails", **fields, reason=change.reason, waiting=len(self.pending))
+        elif change.state == "disabled":
+            _log.error("receiver_disabled", **fields, reason=change.reason, fix="remove or change the receiver")
+        else:
+            _log.info("receiver_accepts_again", **fields)
+
+    def _new_throttle(self) -> ReceiverThrottle:
+        return ReceiverThrottle(self.config.max_per_minute, self._chance, self._clock.now_ns() / 1e9)
 
     def _on_done(self, worker: asyncio.Task[None]) -> None:
         error = None if worker.cancelled() else worker.exception()

@@ -88,6 +88,6 @@ def _decoded(secret: str, prefix: str) -> bytes:
 def _valid(key: Ed25519PublicKey, text: str, message: bytes) -> bool:
     try:
         key.verify(base64.b64decode(text, validate=True), message)
-    except (InvalidSignature, binascii.Error):
+    except (InvalidSignature, ValueError):
         return False
     return True

@@ -273,7 +273,7 @@ class TestSecretsInAddresses:
             ({"url": "https://user:pass@h/"}, "without a user or password"),
             ({"url": "", "url_file": None}, "either url or url_file"),
             ({"url_file": "f"}, "either url or url_file"),
-            ({"proxy": "http://user:pass@proxy:3128"}, "placeholders"),
+            ({"proxy": "http://user:pass@proxy:3128"}, "a placeholder for the password"),
             ({"proxy": "socks5://proxy:3128"}, "http://"),
             ({"key_file": "k"}, "cert_file as well"),
         ],
