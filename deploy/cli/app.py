@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "plan": "deploy.cli.tools.plan:plan",
     "topics": "deploy.cli.tools.topics:app",
     "config": "deploy.cli.tools.config:app",
+    "import": "deploy.frigate.command:app",
     "models": "deploy.cli.models.commands:app",
     "explain": "deploy.cli.tools.explain:explain",
     "rules": "deploy.cli.tools.rules:app",
