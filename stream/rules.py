@@ -52,7 +52,8 @@ class Rule(RuleEntry, extra="forbid"):
 
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
-    """Time in seconds after an event of a track during which the rule emits no other event of this track."""
+    """Time in seconds after an event of a track, or of a sensor, during which the rule emits no other event of this
+    track or sensor."""
     incident_gap_s: GapSeconds = DEFAULT_GAP_S
     """Longest time in seconds between two events of one incident. An incident ends when no event has followed for
     this time."""
@@ -98,7 +99,8 @@ def plug_ins() -> dict[str, type[Rule]]:
             cls = point.load()
             if not issubclass(cls, Rule) or inspect.isabstract(cls):
                 raise TypeError(
-                    f"{point.value} lacks methods of CameraRule or SensorRule: expected a complete subclass"
+                    f"{point.value} lacks methods of CameraRule, WindowRule or ReadingRule: expected a complete "
+                    "subclass"
                 )
             if found.setdefault(rule_type(cls), cls) is not cls:
                 raise TypeError(

@@ -15,9 +15,11 @@ from ingest.site.measure import MeasureConfig
 from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig
 from ingest.site.pipeline import PipelineConfig, SecondModelConfig
 from ingest.site.receiver import ReceiverConfig
-from ingest.site.sensor import SensorConfig
+from ingest.site.sensor import ALLOWED_LATENESS_S, HampelConfig, SensorConfig
+from ingest.site.units import conversion
 
 __all__ = [
+    "ALLOWED_LATENESS_S",
     "LEGACY_TLS",
     "UNNAMED",
     "CameraConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "DiskConfig",
     "EncodeConfig",
     "GateConfig",
+    "HampelConfig",
     "LinkConfig",
     "MeasureConfig",
     "PinConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "StreamConfig",
     "WatchConfig",
     "WeeklyHours",
+    "conversion",
     "load",
     "mask_secrets",
     "parse_entry",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -70,9 +70,9 @@ class SenseStage:
         """
         processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
         past = await tail(log, tp, position, processor.history_point, processor.longest_s)
+        processor.reported = await self._reported(past, log)
         for record in past:
             processor.remember(record)
-        processor.reported = await self._reported(past, log)
         return processor
 
     async def _reported(self, past: Sequence[LogRecord], log: Log) -> frozenset[str]:
@@ -184,7 +184,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         causes an error is already a dead letter.
         """
         try:
-            self._advance(decode(Readings, record.value), record.timestamp_ms)
+            self._advance(decode(Readings, record.value), record.timestamp_ms, self.reported)
         except MemoryError:
             raise
         except Exception:
@@ -209,19 +209,25 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         self._metrics.count(readings.sensor, dropped, late, set_back)
         return events
 
-    def _advance(self, readings: Readings, written_ms: int) -> tuple[list[Event], SensorCounts]:
+    def _advance(
+        self, readings: Readings, written_ms: int, past: Collection[str] | None = None
+    ) -> tuple[list[Event], SensorCounts]:
         name = readings.sensor
         sensor = self._sensors.get(name)
         if sensor is None:
             sensor = self._sensors[name] = SensorWatch(name, self._configs.get(name), self._rules.get(name, ()))
         self._changed.add(name)
-        return sensor.step(readings, written_ms, self._clock.monotonic()), sensor.take_counts()
+        return sensor.step(readings, written_ms, self._clock.monotonic(), past), sensor.take_counts()
 
     def _tail_s(self, sensor: str) -> float:
-        """Return the length of the history that a sensor's rules need, in seconds."""
+        """Return the length of the history that a sensor's rules and filters need, in seconds."""
         config = self._configs.get(sensor)
         interval_s = 1 / config.rate_hz if config else 0.0
-        return max((rule.tail_s(interval_s) for rule in self._rules.get(sensor, ())), default=0.0) + MARGIN_S
+        rules = self._rules.get(sensor, ())
+        rules_s = max((rule.tail_s(interval_s) + rule.cooldown_s for rule in rules), default=0.0)
+        filter_s = config.hampel.readings * interval_s if config and config.hampel else 0.0
+        lateness_s = config.lateness_s if config else 0.0
+        return rules_s + filter_s + lateness_s + MARGIN_S
 
     def _outgoing(self, events: Sequence[Event], sensor: str) -> tuple[Outgoing, ...]:
         fresh = [event for event in events if event.id not in self.reported]

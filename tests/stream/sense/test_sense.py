@@ -17,17 +17,17 @@ from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import SensorConfig
+from ingest.site import ALLOWED_LATENESS_S, SensorConfig
 from ingest.site.topic.view import Config
 from stream import readback
 from stream.epochs import QUIET_S, RUN_RECORDS
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
 from stream.runner.memory import MemoryRunner
+from stream.sense.clean import Cleaner
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
-from stream.sense.sensor import Cleaner
 from stream.sense.stage import SenseStage
-from stream.sense.windows import ALLOWED_LATENESS_S, LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
+from stream.sense.windows import LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
