@@ -151,9 +151,9 @@ def alerts(
 
     Exits with 70 after an error, and with 75 if Kafka cannot be reached.
     """
-    from stream.alerts.evidence import FolderStore
     from stream.alerts.lettering import require_font
     from stream.alerts.stage import AlertStage
+    from stream.evidence.folder import FolderStore
 
     require_font()
 
@@ -235,7 +235,8 @@ def _show(entry: dict[str, Any], as_json: bool) -> None:
         data = entry["alert"]["data"]
         pictures = [e["url"] for e in data["evidence"]]
         again = "" if entry["first"] else " (again)"
+        missing = f"no picture: {data['evidence_missing']}" if data.get("evidence_missing") else ""
         stamp = time.strftime("%H:%M:%S", time.localtime(entry["received_ns"] / 1e9))
-        line = f"{stamp} {data['severity']}: {data['summary']}{again} {' '.join(pictures[-1:])}"
+        line = f"{stamp} {data['severity']}: {data['summary']}{again} {' '.join(pictures[-1:])}{missing}"
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

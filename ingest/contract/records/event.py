@@ -108,27 +108,37 @@ class Event(CloudEvent):
 
 
 class Evidence(Record):
-    """The address and hash of a picture that was stored before its alert was raised."""
+    """The address and hash of a stored picture or clip.
+
+    ``sha256`` is the hash of the contents in hexadecimal digits, and ``size`` their number of bytes; 0 in records of
+    version 1.0. The hash of an encrypted file is that of its decrypted contents.
+    """
 
     KIND: ClassVar[str] = "evidence"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     name: str
     url: str
     sha256: str
     media_type: str
+    size: Count = 0
 
 
 class AlertData(EventData):
-    """The body of an alert: an event with its evidence. Alerts of sensors have no evidence.
+    """The body of an alert: an event with the pictures that were stored before the alert was written.
 
-    ``incident`` is the id of the alert's incident on the topic ``incidents``. ``change`` and ``reasons`` are those of
-    the incident's record. The alert of an incident's end names the incident's last event and has no evidence.
+    Alerts of sensors have no pictures. If the picture of a camera's event could not be stored in time,
+    ``evidence_missing`` has the reason. ``incident`` is the id of the alert's incident on the topic ``incidents``.
+    ``change`` and ``reasons`` are those of the incident's record. The alert of an incident's end names the incident's
+    last event and has no evidence.
     """
 
     KIND: ClassVar[str] = "alert-data"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     event: Id
     evidence: Many[Evidence] = ()
+    evidence_missing: Text = ""
     change: Change = "begin"
     reasons: Reasons = ()
 
@@ -140,6 +150,7 @@ class Alert(CloudEvent):
     """
 
     KIND: ClassVar[str] = "alert"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     data: AlertData
 
