@@ -121,8 +121,8 @@ class NotStored(StreamError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name[:200]!r} is not in the evidence store: it was deleted, or another store holds it. `sightline "
-            "evidence list --deleted` shows deleted files"
+            f"{name[:200]!r} is not in the evidence store: it was deleted, or is in another store. `sightline "
+            "evidence verify` shows which"
         )
         self.name = name
 

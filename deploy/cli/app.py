@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "analyse": "deploy.cli.services.stream:analyse",
     "sense": "deploy.cli.services.stream:sense",
     "alerts": "deploy.cli.services.stream:alerts",
+    "evidence": "deploy.cli.services.evidence:app",
     "dispatch": "deploy.cli.services.stream:dispatch",
     "console": "deploy.cli.services.console:console",
     "webhook-receiver": "deploy.cli.services.stream:webhook_receiver",

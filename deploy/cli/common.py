@@ -53,6 +53,7 @@ Prefix = Annotated[
     typer.Option("--prefix", help="Prefix of every topic. Default: $SIGHTLINE_KAFKA_PREFIX.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Evidence = Annotated[str, typer.Option("--evidence", envvar="SIGHTLINE_EVIDENCE", help="Folder of the evidence.")]
 MetricsPort = Annotated[
     int, typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus metrics. 0: serve none.")
 ]

@@ -7,6 +7,7 @@ only the names of files with secrets.
 
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
 from ingest.site.camera import LEGACY_TLS, CameraConfig, StreamConfig, WatchConfig, mask_secrets
+from ingest.site.clip import ClipConfig
 from ingest.site.entry import ConfigEntry, PinConfig, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import GateConfig
@@ -23,6 +24,7 @@ __all__ = [
     "LEGACY_TLS",
     "UNNAMED",
     "CameraConfig",
+    "ClipConfig",
     "ConfigEntry",
     "DetectorConfig",
     "DiskConfig",

@@ -12,6 +12,7 @@ from ingest.exceptions import ConfigError
 from ingest.runtime.text import read_text
 from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
+from ingest.site.clip import ClipConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, RuleEntry, expectation
 from ingest.site.hours import TimeZone
 from ingest.site.measure import MeasureConfig
@@ -34,6 +35,8 @@ class Site(ConfigSection):
     name: str = UNNAMED
     time_zone: TimeZone = "UTC"
     """Time zone of the armed hours of cameras and the hours of rules that set no time zone of their own."""
+    clip: ClipConfig | None = None
+    """The clip of the alerts of camera rules that have no ``clip`` of their own; None for no clip."""
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
@@ -80,6 +83,20 @@ class Site(ConfigSection):
         settings = (rule.model_extra or {} for rule in rules)
         return tuple(
             rule.model_copy(update=change) if found.get("hours") and found.get("time_zone") is None else rule
+            for rule, found in zip(rules, settings, strict=True)
+        )
+
+    @field_validator("rules")
+    @classmethod
+    def _set_clips_of_rules(cls, rules: tuple[RuleEntry, ...], info: ValidationInfo) -> tuple[RuleEntry, ...]:
+        """Set the site's clip in the camera rules that have no clip of their own."""
+        clip = info.data.get("clip")
+        if clip is None:
+            return rules
+        change = {"clip": clip.model_dump()}
+        settings = [dict(rule) for rule in rules]
+        return tuple(
+            rule.model_copy(update=change) if found.get("camera") and found.get("clip") is None else rule
             for rule, found in zip(rules, settings, strict=True)
         )
 

@@ -298,6 +298,7 @@ class Analyser:
             epoch=result.epoch,
             seq=result.seq,
             frame=result.source,
+            clip=rule.clip_request,
             overlay=Overlay(
                 shape=to_pixels(rule.shape, result.width, result.height),
                 box=scale.back(track.box) if track else None,

@@ -11,9 +11,11 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from ingest.contract.identity import NAME_PATTERN
+
 _NAME = re.compile(
-    r"(?P<subject>[^/]+)/(?P<day>\d{4}-\d{2}-\d{2})/(?:(?P<time>\d{6}\.\d{3})Z-)?"
-    r"(?P<event>[^/]+?)-(?P<kind>original|annotated|clip|clip-boxes)\.(?P<extension>[a-z0-9]+)",
+    rf"(?P<subject>{NAME_PATTERN[1:-1]})/(?P<day>\d{{4}}-\d{{2}}-\d{{2}})/(?:(?P<time>\d{{6}}\.\d{{3}})Z-)?"
+    r"(?P<event>[A-Za-z0-9][A-Za-z0-9._-]{0,127}?)-(?P<kind>original|annotated|clip|clip-boxes)\.(?P<extension>[a-z0-9]+)",
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.common import LOOPBACK, AsJson, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
+from deploy.cli.common import (
+    LOOPBACK,
+    AsJson,
+    Evidence,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    friendly,
+    kafka_settings,
+)
 from ingest.contract.topics import ALERTS, EVENTS, MEASURES
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -140,7 +150,7 @@ def sense(
 
 @friendly
 def alerts(
-    evidence: Annotated[Path, typer.Option(help="Folder for the evidence pictures.")],
+    evidence: Evidence,
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,
     instance: Instance = "",
@@ -153,12 +163,13 @@ def alerts(
     """
     from stream.alerts.lettering import require_font
     from stream.alerts.stage import AlertStage
-    from stream.evidence.folder import FolderStore
+    from stream.evidence.location import open_store
 
     require_font()
+    store = open_store(evidence)
 
     async def make(log: Log) -> AlertStage:
-        return AlertStage(FolderStore(evidence), (await log.partitions())[ALERTS])
+        return AlertStage(store, (await log.partitions())[ALERTS])
 
     _serve(Service("alerts", kafka_settings(kafka, prefix), metrics_port, metrics_host), make, instance)
 

@@ -22,6 +22,8 @@ Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
 MAX_POINTS = 10_000
 """Maximum number of points of a rule's shape, or of an object's trail, in one event."""
+MAX_CLIP_S = 60.0
+"""Maximum length of a clip before the event, and after it, in seconds."""
 Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
 MAX_GAP_S = 3600.0
 """Longest ``incident_gap_s`` in seconds. A restarted alerts worker reads back the incidents of this time span."""
@@ -59,15 +61,30 @@ class Overlay(Record):
     trail: Points = ()
 
 
+class ClipRequest(Record):
+    """The clip that a rule requests for its events: seconds before and after the event.
+
+    With ``boxes``, a second clip has the boxes of the detected objects drawn.
+    """
+
+    KIND: ClassVar[str] = "clip-request"
+
+    before_s: float = Field(ge=0.0, le=MAX_CLIP_S)
+    after_s: float = Field(ge=0.0, le=MAX_CLIP_S)
+    boxes: bool = False
+
+
 class EventData(Record):
     """The body of an event. ``late`` marks an event that was detected in late or replayed frames.
 
     Late events never overtake or delay live events. ``incident`` is the same in all events of one track or occurrence
     that a rule reports. ``place`` is the place of the camera or sensor, empty if the site file sets none. The events
     of one type at one place become one incident while they follow each other within ``incident_gap_s`` seconds.
+    ``clip`` requests a clip, which is made after the event's alert.
     """
 
     KIND: ClassVar[str] = "event-data"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     incident: Id
     rule: Name
@@ -89,6 +106,7 @@ class EventData(Record):
     captured_ns: Count = 0
     frame: FrameRef | None = None
     overlay: Overlay = Overlay()
+    clip: ClipRequest | None = None
 
 
 class Event(CloudEvent):
@@ -98,6 +116,7 @@ class Event(CloudEvent):
     """
 
     KIND: ClassVar[str] = "event"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     data: EventData
 
@@ -134,7 +153,7 @@ class AlertData(EventData):
     """
 
     KIND: ClassVar[str] = "alert-data"
-    VERSION: ClassVar[tuple[int, int]] = (1, 1)
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
     event: Id
     evidence: Many[Evidence] = ()
