@@ -11,11 +11,13 @@ from console.access.attempts import SignInLimiter
 from console.access.passwords import Passwords, one_time_password
 from console.access.roles import Identity, Limits, Role
 from console.exceptions import NotFound
+from console.live.feed import Feed, MakeLog
 from console.state.audit import AuditTrail
 from console.state.database import Database
 from console.state.sessions import Sessions
 from console.state.tokens import Tokens
 from console.state.users import FIRST_ADMIN, Users
+from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import Clock, SystemClock
 
 
@@ -35,8 +37,9 @@ class ConsoleContext:
         options: ConsoleOptions | None = None,
         clock: Clock | None = None,
         passwords: Passwords | None = None,
+        make_log: MakeLog | None = None,
     ) -> None:
-        """Open the state in a folder. Raise StateUnusable."""
+        """Open the state in a folder. Without ``make_log``, live data stays empty. Raise StateUnusable."""
         self.options = options or ConsoleOptions()
         self.clock = clock or SystemClock()
         self.passwords = passwords or Passwords()
@@ -46,6 +49,7 @@ class ConsoleContext:
         self.tokens = Tokens(self.database, self.clock)
         self.trail = AuditTrail(self.database, self.clock)
         self.limiter = SignInLimiter(self.clock)
+        self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
 
     def add_first_admin(self) -> str:
         """Add the first admin and return the one-time password. Return an empty text if there are users already."""

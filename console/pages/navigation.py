@@ -22,6 +22,7 @@ class NavLink:
 
 
 NAVIGATION = (
+    NavLink("Live", "/wall"),
     NavLink("Users", "/users", manager=True),
     NavLink("Audit", "/audit", manager=True),
     NavLink("Account", "/account"),

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from console.access.roles import Identity
+from console.context import context_of
 from console.pages.navigation import links_of
 
 HOME = Path(__file__).resolve().parents[1]
@@ -75,6 +76,7 @@ def page(
             links=links_of(identity) if identity else [],
             path=request.url.path,
             theme=theme_of(request),
+            outage=context_of(request).feed.outage if identity else "",
             notice=NOTICES.get(request.query_params.get("done", ""), ""),
             **{"problem": "", **values},
         )

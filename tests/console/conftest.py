@@ -15,6 +15,7 @@ from console.access.passwords import Passwords
 from console.access.roles import Limits, Role
 from console.app import make_app
 from console.context import ConsoleContext
+from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 
 ADDRESS = "http://console.example"
@@ -53,13 +54,19 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def context(tmp_path: Path, clock: ManualClock) -> Iterator[ConsoleContext]:
+def log(clock: ManualClock) -> MemoryLog:
+    """Return the log that the console reads."""
+    return MemoryLog(clock=clock)
+
+
+@pytest.fixture
+def context(tmp_path: Path, clock: ManualClock, log: MemoryLog) -> Iterator[ConsoleContext]:
     """Return a console's state with an admin, an operator of site north, and a viewer of camera gate.
 
     Passwords have cheap hashes, because the cost of Argon2 is not under test.
     """
     cheap = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    made = ConsoleContext(tmp_path, clock=clock, passwords=cheap)
+    made = ConsoleContext(tmp_path, clock=clock, passwords=cheap, make_log=lambda _: log)
     hashed = cheap.hash_now(PASSWORD)
     for name, role, limits in (
         ("ada", Role.ADMIN, Limits(everywhere=True)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import typer
 
 from deploy.cli.common import LOOPBACK, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
 from ingest.exceptions import ConfigError
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.runtime.service import Service
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from console.server import ServerOptions
 
 DEFAULT_PORT = 8090
+READ_TIMEOUT_S = 10.0
+"""Time without a response from Kafka after which a page shows that Kafka cannot be read, in seconds."""
 
 
 @friendly
@@ -55,12 +61,17 @@ def console(
         raise ConfigError("console", "--key", str(key), "--certificate and --key together")
     host, port = parse_listen(listen)
     https = bool(certificate or proxies)
-    context = ConsoleContext(data, ConsoleOptions(https=https))
+    settings = kafka_settings(kafka, prefix)
+
+    def make_log(part: str) -> Log:
+        return KafkaLog(settings, f"console-{part}-{os.getpid()}", READ_TIMEOUT_S)
+
+    context = ConsoleContext(data, ConsoleOptions(https=https), make_log=make_log)
     try:
         if reset_password:
             _say(f"one-time password of {reset_password}: {context.reset_password(reset_password)}")
             return
-        service = Service("console", kafka_settings(kafka, prefix), metrics_port, metrics_host)
+        service = Service("console", settings, metrics_port, metrics_host)
         with bind(host, port) as listener:
             name = f"[{host}]" if ":" in host else host
             _say(f"console: http{'s' if certificate else ''}://{name}:{listener.getsockname()[1]}/")
@@ -79,7 +90,18 @@ async def _serve(
     from console.app import make_app
     from console.server import serve
 
-    await serve(make_app(context), listener, options, stop)
+    feed = context.feed
+    heart = HeartbeatWriter("console", lambda record: feed.log().produce(record), dict)
+    serving = asyncio.create_task(serve(make_app(context), listener, options, stop))
+    tasks = (serving, asyncio.create_task(feed.run()), asyncio.create_task(heart.run(lambda: "running")))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _say(line: str) -> None:
