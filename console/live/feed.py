@@ -9,7 +9,7 @@ from contextlib import aclosing
 from console.exceptions import NotFound
 from console.live.deployment import Deployment
 from console.live.happenings import AlertView, DeliveryView, EventView, Happenings
-from console.live.pictures import Cameras, FrameView, ResultView
+from console.live.pictures import Cameras, LiveFrameView, LiveResultView
 from console.live.signals import Signal
 from console.live.statuses import StatusView
 from console.live.view import TopicReader
@@ -46,7 +46,7 @@ class Feed:
         self.statuses = StatusView(clock or SystemClock())
         self.cameras = Cameras()
         self.happenings = Happenings(self.news.notify)
-        pictures = FrameView(self.cameras), ResultView(self.cameras)
+        pictures = LiveFrameView(self.cameras), LiveResultView(self.cameras)
         self._live = TopicReader("live", pictures, LIVE_PAUSE_S, self.pictures_changed.notify)
         records = (
             self.statuses,

@@ -135,7 +135,7 @@ class Cameras:
         return found.picture if found else None
 
 
-class FrameView(TopicView):
+class LiveFrameView(TopicView):
     """Live frames, read while someone looks at live pictures."""
 
     topic: ClassVar[str] = FRAMES
@@ -154,7 +154,7 @@ class FrameView(TopicView):
         self._cameras.stream(frame.camera).add_frame(frame)
 
 
-class ResultView(TopicView):
+class LiveResultView(TopicView):
     """Results of live frames, read while someone looks at live pictures."""
 
     topic: ClassVar[str] = RESULTS
