@@ -261,7 +261,7 @@ def _smalls(footage: Footage) -> list[Image]:
 
 
 def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> dict[str, Any]:
-    """Return the best results of differencing and of every n-th frame.
+    """Return the best results of frame differencing, and of keeping every n-th frame.
 
     Ignore thresholds, and values of n, whose agreement or F1 is worse than the gate's.
     """
@@ -272,7 +272,7 @@ def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> d
 
 
 def one_threshold(footage: Sequence[Footage], ours: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the differencing result of one threshold for all clips.
+    """Return the results of frame differencing with a single threshold for all clips.
 
     Among the thresholds whose pooled figures are no worse than the gate's, take the one that withholds most frames.
     """

@@ -1,6 +1,6 @@
 """Work on one frame without Kafka: decode, resize, inference, detections. The bare loop and the peers run this work.
 
-The environments of the peers import this module, so it imports little.
+The environments of the peers import this module, so it imports few packages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PreparedFrame(NamedTuple):
 
 
 class FrameJob:
-    """A model, and the product's functions before inference.
+    """A model, with Sightline's own functions that prepare a frame for inference.
 
     ``folder`` is the folder of the model. Several threads may call ``detections`` at the same time.
     """

@@ -80,7 +80,7 @@ def whole_frame(pipeline: PipelineConfig, width: int, height: int, jpeg: bytes) 
 
 
 def canvas_of(pipeline: PipelineConfig) -> Canvas:
-    """Return the size of the model's input, as a canvas."""
+    """Return the size of the model's input as a Canvas."""
     return Canvas(pipeline.height, pipeline.width, CHANNELS)
 
 

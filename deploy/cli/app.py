@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, str] = {
 
 GC_OBJECTS = 10_000
 """Number of new objects after which Python looks for unreachable cycles of objects. With Python's default of 700, a
-tenth of a process's start is spent on searches of modules, which are never unreachable."""
+tenth of a process's start-up time goes into searching the imported modules, which never become unreachable."""
 
 
 class _Commands(Mapping[str, Any]):
@@ -73,7 +73,8 @@ class _Commands(Mapping[str, Any]):
 
 
 class _LazyGroup(TyperGroup):
-    """The group of all commands. Only its help text and its messages about unknown commands import all of them."""
+    """The group of all commands. Only the help text and the messages about unknown commands import the modules of all
+    commands."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**settings, "commands": _Commands()})

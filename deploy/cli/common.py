@@ -43,7 +43,7 @@ _ENVIRONMENT = {
     errno.EEXIST: "a folder",
     errno.EADDRINUSE: "a free port",
 }
-"""Expected value in the error message, by ``errno`` of an operating system error that is not a bug."""
+"""Operating system errors that are not bugs: maps each ``errno`` to the expectation that the error message names."""
 
 Kafka = Annotated[
     str, typer.Option("--kafka", help="Kafka's address. Default: $SIGHTLINE_KAFKA.", show_default=False)

@@ -147,7 +147,7 @@ class LiveModels:
 
     @property
     def slot_count(self) -> int:
-        """Maximum number of batches in flight of any one model, loaded or with a plan being built; 1 if there is no
+        """The largest ``slot_count`` of all models that are loaded or whose TensorRT plan is being built; 1 without a
         model."""
         served = [serving.model for serving in self._serving.values()]
         held = [*served, *(build.model for build in self._builds.values())]

@@ -177,7 +177,7 @@ class Scheduler:
             self.policies.use(merged.pipeline, merged.took.device_s)
 
     def _note_waiting(self, now_ns: int) -> None:
-        """Tell the overload policies whether live jobs wait whose model is loaded.
+        """Tell the overload policies whether live jobs with a loaded model wait.
 
         Late jobs only use device time that live jobs leave, and jobs of a loading model use no device time.
         """

@@ -1,4 +1,4 @@
-"""Run a task on a foreign file in a child process with bounds on memory and processor time.
+"""Run a task on a foreign file in a child process with limited memory and processor time.
 
 A file of unknown origin may be crafted to take all memory or to compute for ever. If the child exceeds a limit, only
 the child ends, and the caller gets AdoptFailed. This module imports no parser, because the child limits its own

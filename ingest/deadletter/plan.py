@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from ingest.contract.identity import FrameId, replay_lane
 
 Unit = Hashable
-"""Key of a unit of work that is replayed only once: (frame id, pipeline), with ``""`` for all pipelines. For a record
-that names no frame, the key is the record's position."""
+"""Key of a unit of work, which is replayed at most once. The key is (frame id, pipeline); the pipeline ``""`` stands
+for all pipelines. For a record that names no frame, the key is the record's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class _LaneState:
 class ReplayPlan:
     """Decides which dead letters to send and on which lane, one by one in the order of their offsets.
 
-    ``ended`` maps the key of each unit of work that has a result to whether a replay wrote this result. ``receipts``
-    holds the receipts of all earlier replays.
+    ``ended`` holds the key of each unit of work that has a result. The value is true if a replay wrote the result.
+    ``receipts`` holds the receipts of all earlier replays.
     """
 
     def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:

@@ -114,7 +114,7 @@ class PartitionLoop:
 
     @property
     def due(self) -> FetchNumber:
-        """Fetch number of the next record that should arrive."""
+        """Number of the next record that should arrive. Fetched records are numbered from 0 in each assignment."""
         return self._arrivals.due
 
     @property
@@ -140,7 +140,7 @@ class PartitionLoop:
         """Queue records that were fetched together. Never block: a full queue still accepts records, and pauses
         fetching.
 
-        ``first`` is the fetch number of the first record.
+        ``first`` is the number of the first record. Fetched records are numbered from 0 in each assignment.
         """
         if self._draining or not self._are_due(first, len(records)):
             return
@@ -265,7 +265,8 @@ class PartitionLoop:
 
         Raise TopicCreatedAgain if the offset is below the expected offset.
 
-        Small gaps on the topic of results are transaction markers. No other topic is written in transactions.
+        Small gaps on the topic of results are transaction markers, because only this topic is written in
+        transactions.
         """
         if found < expected:
             await commit(self._shared.log, self._shared.stage.name, self.tp, BEYOND_EVERY_END)

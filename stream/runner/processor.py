@@ -62,7 +62,7 @@ class Processor(abc.ABC):
         """Return the work that waits only to be written together with later records.
 
         This method is called in the event loop's thread, when no record waits, the broker has acknowledged all
-        earlier output, and the readers of the output keep up. It must be fast.
+        earlier output, and the readers of the output keep up. This method must be fast.
         """
         return ()
 

@@ -187,8 +187,8 @@ async def run_demo(
 def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]:
     """Check all options.
 
-    Return a function that makes the site from the settings of the demo's receiver, and the path of the model
-    repository.
+    Return two values: a function that makes the site from the settings of the demo's receiver, and the path of the
+    model repository.
     """
     for given, key in ((options.videos, "--video"), (options.model, "--model")):
         if options.site and given:
