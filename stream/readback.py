@@ -8,7 +8,7 @@ sensor collects readings and writes them together in one record.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -92,6 +92,21 @@ async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[Log
                 break
     found.reverse()
     return found
+
+
+async def written_from(log: Log, tp: TopicPartition, position: int, past: Sequence[LogRecord]) -> int | None:
+    """Return when the first of the records was written that were read back or come from ``position`` on.
+
+    The time is Unix time in ms; None if there are no such records. An earlier owner may have processed records after
+    ``position`` without a commit, so that their output is on the log since this time. Raise LogUnavailable.
+    """
+    if past:
+        return min(record.timestamp_ms for record in past)
+    end = (await log.ends(tp.topic))[tp.partition]
+    async with aclosing(log.read(tp.topic, tp.partition, position, end)) as records:
+        async for record in records:
+            return record.timestamp_ms
+    return None
 
 
 async def backwards(log: Log, tp: TopicPartition, stop: int, most: int) -> AsyncGenerator[list[LogRecord], None]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from ingest.contract.codec import decode_json, encode
+from ingest.contract.codec import decode_json, encode, encode_json
 from ingest.contract.records import GOOD, SUSPECT, Event, Readings
 from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
@@ -241,6 +241,14 @@ async def test_a_threshold_breach_of_a_sensor_with_rare_readings_is_not_repeated
         processor = await SenseStage(config, 1).open(PARTITION, start, log)
         works = [work async for record in log.read(READINGS, 0, start, 10) for work in processor.process(record)]
         assert sum(len(work.records) for work in works) == (start == 0)
+
+
+async def test_sensor_events_that_were_written_before_the_first_commit_are_not_repeated() -> None:
+    log = MemoryLog(partitions=1)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [70.0] * 60))))
+    (event,) = await events_after(log, 0)
+    await log.produce(Outgoing(EVENTS, 0, encode_json(event)))
+    assert await events_after(log, 0) == []
 
 
 async def test_a_restart_that_reads_only_the_last_seconds_of_a_long_log_makes_the_same_events() -> None:
