@@ -100,6 +100,18 @@ class Site(ConfigSection):
             for rule, found in zip(rules, settings, strict=True)
         )
 
+    @field_validator("receivers")
+    @classmethod
+    def _set_time_zones_of_receivers(
+        cls, receivers: tuple[ReceiverConfig, ...], info: ValidationInfo
+    ) -> tuple[ReceiverConfig, ...]:
+        """Set the site's time zone in the receivers that have hours and no time zone of their own."""
+        change = {"time_zone": info.data.get("time_zone")}
+        return tuple(
+            one.model_copy(update=change) if (one.hours or one.quiet_hours) and one.time_zone is None else one
+            for one in receivers
+        )
+
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         keys = [entry.key for entry in self.entries()]

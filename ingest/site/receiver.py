@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ingest.contract.records.event import Change, Severity
 from ingest.site.camera import LOGIN, has_secret
 from ingest.site.entry import Seconds, SharedEntry
+from ingest.site.hours import TimeZone, WeeklyHours
 from ingest.site.url import checked_url
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -68,6 +70,26 @@ class ReceiverConfig(SharedEntry):
     """Private key of ``cert_file``; by default the key is in ``cert_file``."""
     proxy: ProxyUrl | None = None
     """An HTTP proxy, through which the dispatcher connects with the method CONNECT."""
+    min_severity: Severity = "info"
+    """Lowest severity of the alerts that the receiver gets."""
+    rules: tuple[str, ...] = ()
+    """Names of rules, which may contain ``*``; empty for all."""
+    labels: tuple[str, ...] = ()
+    """Labels of the objects; empty for all. Alerts of sensors have no label."""
+    places: tuple[str, ...] = ()
+    """Names of places, cameras and sensors, which may contain ``*``; empty for all."""
+    changes: tuple[Change, ...] = Field(default=get_args(Change), min_length=1)
+    """Roles of the alerts in their incidents."""
+    hours: tuple[WeeklyHours, ...] = ()
+    """Hours of the capture time in which the receiver gets alerts; empty for always."""
+    quiet_hours: tuple[WeeklyHours, ...] = ()
+    """Hours in which alerts wait until the hours end."""
+    quiet_below: Severity = "critical"
+    """Alerts of this severity or a higher one do not wait for the end of quiet hours."""
+    time_zone: TimeZone | None = None
+    """Time zone of both kinds of hours; by default that of the site."""
+    escalate_after_s: Seconds = 0.0
+    """If not 0, the receiver gets an alert only if nobody has acknowledged its incident for this time."""
     max_per_minute: float = Field(default=0.0, ge=0.0, le=60_000.0)
     """Maximum number of attempts of one dispatcher in a minute; 0 for no limit."""
     history: bool = False

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Literal
+
+from ingest.contract.records.event import DeliveryState
 
 GONE = 410
 """HTTP status ``410 Gone``, by which a receiver refuses all further attempts."""
@@ -38,12 +39,12 @@ class AttemptResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state of an alert after a delivery attempt: delivered, retrying or dead.
+    """The state of an alert after a delivery attempt: delivered, retrying, dead or skipped.
 
     ``pause_s`` is the time until the next attempt if the alert is retried.
     """
 
-    state: Literal["delivered", "retrying", "dead"]
+    state: DeliveryState
     pause_s: float = 0.0
     reason: str = ""
 

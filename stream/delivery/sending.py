@@ -17,6 +17,7 @@ from ingest.kafka.log import Outgoing
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from ingest.site import ReceiverConfig
+from stream.delivery.filters import ReceiverFilter
 from stream.delivery.pending import AlertPosition, DeliveryTask, PendingDeliveries
 from stream.delivery.schedule import AttemptResult, Verdict, verdict_after
 from stream.delivery.throttle import CircuitChange, ReceiverThrottle
@@ -35,7 +36,8 @@ class ReceiverSender:
     """Delivers the alerts in ``pending`` to one receiver.
 
     ``write`` is called with each receipt. ``read_again`` reads an alert that is not held in memory, and returns None
-    if retention has deleted the alert. ``failed`` is called with the error that ends a worker.
+    if retention has deleted the alert. ``acknowledged_by`` returns who has acknowledged an alert's incident, empty if
+    nobody has. ``failed`` is called with the error that ends a worker.
     """
 
     def __init__(
@@ -44,17 +46,18 @@ class ReceiverSender:
         make: Callable[[ReceiverConfig], Deliverer],
         write: Callable[[Outgoing], Awaitable[None]],
         read_again: Callable[[str, AlertPosition], Awaitable[Alert | None]],
+        acknowledged_by: Callable[[Alert], Awaitable[str]],
         *,
         clock: Clock,
         chance: Callable[[], float],
         failed: Callable[[BaseException], None],
     ) -> None:
-        self.config = config
         self.pending = PendingDeliveries()
         self._make, self._write, self._clock, self._chance, self._failed = make, write, clock, chance, failed
         self._read_again = read_again
         self._deliverers = [make(config)]
-        self.throttle = self._new_throttle()
+        self._acknowledged_by = acknowledged_by
+        self._use(config)
         self._wake = asyncio.Event()
         self._stopping = False
         self._attempts: defaultdict[int, set[asyncio.Future[None]]] = defaultdict(set)
@@ -62,10 +65,13 @@ class ReceiverSender:
         for worker in self._workers:
             worker.add_done_callback(self._on_done)
 
-    @property
-    def first_pause_s(self) -> float:
-        """Pause before the first attempt to deliver a new alert, in seconds."""
-        return self.config.retry_s[0] if self.config.retry_s else 0.0
+    def first_pause_s(self, waited_s: float) -> float:
+        """Return the pause before the first attempt to deliver an alert, in seconds.
+
+        ``waited_s`` is the time since the alert was written, which counts towards the time until its escalation.
+        """
+        pauses = self.config.retry_s
+        return (pauses[0] if pauses else 0.0) + max(0.0, self.config.escalate_after_s - max(0.0, waited_s))
 
     def wake(self) -> None:
         """Make the workers look for due deliveries now."""
@@ -76,9 +82,8 @@ class ReceiverSender:
 
         A receiver that was disabled is enabled again.
         """
-        self.config = config
         self._deliverers.append(self._make(config))
-        self.throttle = self._new_throttle()
+        self._use(config)
         self.wake()
 
     async def settle(self, partition: int) -> None:
@@ -132,21 +137,29 @@ class ReceiverSender:
             finished.set_result(None)
 
     async def _attempt(self, task: DeliveryTask, throttle: ReceiverThrottle, probe: bool) -> None:
-        result, verdict = None, None
+        result, unsent = None, None
         try:
             alert = task.alert or await self._read_again(self.config.name, task.position)
             if alert is None:
                 self.pending.finish(task)
                 return
-            verdict = self._unsent_verdict(throttle)
-            if verdict is None:
+            if not task.replay:
+                if quiet_until_ns := self._filter.quiet_until_ns(alert, self._clock.now_ns()):
+                    self.pending.postpone(task, quiet_until_ns / 1e9)
+                    return
+                unsent = await self._unsent(alert, throttle)
+            if unsent is None:
                 result = await self._deliverers[-1].deliver(alert, self._clock.now_ns() / 1e9)
         finally:
             self._note(throttle, throttle.end(result, self._clock.now_ns() / 1e9, probe=probe))
-        await self._conclude(task, alert, result, verdict)
+        await self._conclude(task, alert, result, unsent)
 
-    def _unsent_verdict(self, throttle: ReceiverThrottle) -> Verdict | None:
+    async def _unsent(self, alert: Alert, throttle: ReceiverThrottle) -> Verdict | None:
         """Return the final state of an alert that is not sent; None if it is sent."""
+        if refusal := self._filter.refusal(alert):
+            return Verdict("skipped", reason=refusal)
+        if self.config.escalate_after_s and (by := await self._acknowledged_by(alert)):
+            return Verdict("skipped", reason=f"acknowledged by {by}")
         if throttle.state == "disabled":
             return Verdict("dead", reason=f"disabled since {throttle.since}, when the receiver answered 410 (gone)")
         return None
@@ -161,7 +174,7 @@ class ReceiverSender:
             verdict = verdict_after(result, task.attempt, config.retry_s, self._chance(), now_ns / 1e9)
         next_s = now_ns / 1e9 + verdict.pause_s
         receipt = Delivery(
-            alert=task.id,
+            alert=alert.id,
             incident=alert.data.incident,
             receiver=config.name,
             state=verdict.state,
@@ -171,15 +184,16 @@ class ReceiverSender:
             captured_ns=alert.data.captured_ns,
             attempted_ns=now_ns,
             next_attempt_ns=round(next_s * 1e9) if verdict.state == "retrying" else None,
+            replay=task.replay,
         )
-        key = task.id.encode()
+        key = alert.id.encode()
         await self._write(Outgoing(DELIVERIES, task.position.partition, encode_json(receipt), key=key))
         if verdict.state == "retrying":
             self.pending.again(task, next_s)
             return
         self.pending.finish(task)
         if verdict.state == "dead":
-            _log.error("alert_dead", alert=task.id, receiver=config.name, reason=verdict.reason)
+            _log.error("alert_dead", alert=alert.id, receiver=config.name, reason=verdict.reason)
 
     def _note(self, throttle: ReceiverThrottle, change: CircuitChange | None) -> None:
         """Log a change of the circuit's state, and let the workers look for due deliveries again."""
@@ -196,8 +210,10 @@ class ReceiverSender:
         else:
             _log.info("receiver_accepts_again", **fields)
 
-    def _new_throttle(self) -> ReceiverThrottle:
-        return ReceiverThrottle(self.config.max_per_minute, self._chance, self._clock.now_ns() / 1e9)
+    def _use(self, config: ReceiverConfig) -> None:
+        self.config = config
+        self._filter = ReceiverFilter(config)
+        self.throttle = ReceiverThrottle(config.max_per_minute, self._chance, self._clock.now_ns() / 1e9)
 
     def _on_done(self, worker: asyncio.Task[None]) -> None:
         error = None if worker.cancelled() else worker.exception()

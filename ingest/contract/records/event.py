@@ -38,6 +38,10 @@ reached 10, 100, 1,000 and so on, or an event followed the end. A rule's other e
 reason."""
 Reasons = Annotated[Many[Reason], Field(max_length=4)]
 
+DeliveryState = Literal["delivered", "retrying", "dead", "skipped"]
+"""State of an alert at a receiver. ``skipped`` means that the receiver's filters exclude the alert, or that a person
+acknowledged its incident before the escalation."""
+
 
 class CloudEvent(Record):
     """The CloudEvents envelope of events and alerts. ``time`` is RFC 3339 in UTC."""
@@ -175,9 +179,10 @@ class Alert(CloudEvent):
 
 
 class Delivery(Record):
-    """The receipt of one attempt to deliver an alert to a receiver.
+    """The receipt of one attempt to deliver an alert to a receiver, or of an alert that the receiver does not get.
 
-    The state of an alert's last receipt is ``delivered`` or ``dead``.
+    The state of an alert's last receipt is ``delivered``, ``dead`` or ``skipped``. ``replay`` is the id of a replay,
+    and empty in receipts of an alert's first delivery.
     """
 
     KIND: ClassVar[str] = "delivery"
@@ -185,10 +190,21 @@ class Delivery(Record):
     alert: Id
     incident: Id
     receiver: Name
-    state: Literal["delivered", "retrying", "dead"]
+    state: DeliveryState
     attempt: int = Field(ge=1)
     status: int | None = None
     reason: str = ""
     captured_ns: Count = 0
     attempted_ns: Count
     next_attempt_ns: Count | None = None
+    replay: Annotated[str, Field(max_length=100)] = ""
+
+    @property
+    def task(self) -> str:
+        """Key of the delivery task: the alert's id, with the id of the replay if there is one."""
+        return delivery_key(self.alert, self.replay)
+
+
+def delivery_key(alert: str, replay: str = "") -> str:
+    """Return the key of the delivery of an alert to a receiver, or of a replay of the delivery."""
+    return f"{alert}/{replay}" if replay else alert

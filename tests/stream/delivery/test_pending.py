@@ -242,11 +242,15 @@ async def test_an_alert_that_is_neither_in_memory_nor_in_the_log_is_finished_wit
     async def write(_: Outgoing) -> None:
         pytest.fail("no attempt was made")
 
+    async def nobody(_: object) -> str:
+        return ""
+
     sender = ReceiverSender(
         config("r"),
         lambda _: LogDeliverer(),
         write,
         expired,
+        nobody,
         clock=ManualClock(started_ns=round(NOW_S * 1e9)),
         chance=lambda: 0.5,
         failed=lambda error: pytest.fail(repr(error)),

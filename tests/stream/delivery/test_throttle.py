@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from ingest.contract.codec import decode_json
-from ingest.contract.records import Alert, Delivery
-from ingest.kafka.log import Outgoing
-from ingest.runtime.clock import ManualClock
-from ingest.site import ReceiverConfig
-from stream.alerts.alert import alert_id, make_alert
-from stream.delivery.pending import AlertPosition
+from stream.alerts.alert import alert_id
 from stream.delivery.schedule import AttemptResult
-from stream.delivery.sending import CONCURRENT, ReceiverSender
+from stream.delivery.sending import CONCURRENT
 from stream.delivery.throttle import FAILURES, LAST_PAUSE_S, ReceiverThrottle
-from stream.delivery.webhook import Deliverer
 from tests.stream.alerts.test_alerts import event
-
-NOW_S = 1_800_000_000.0
-OK, BROKEN, GONE = AttemptResult(204), AttemptResult(500), AttemptResult(410)
+from tests.stream.delivery.senderrig import BROKEN, GONE, NOW_S, OK, SenderRig
 
 
 def throttle(per_minute: float = 0.0) -> ReceiverThrottle:
@@ -93,77 +82,20 @@ class TestThrottle:
         assert of.wait_s(now_s) == 0.0
 
 
-class SenderRig:
-    """A sender with scripted results, whose receipts are kept."""
-
-    def __init__(self, react: Callable[[Alert], AttemptResult], **fields: object) -> None:
-        self.posts: list[str] = []
-        self.receipts: list[Delivery] = []
-        self.clock = ManualClock(started_ns=round(NOW_S * 1e9))
-        self._react = react
-        usual = {"name": "r", "url": "http://receiver/", "secret_file": Path("s"), "retry_s": (0, 1, 1, 1)}
-        self.config = ReceiverConfig.model_validate(usual | fields)
-        self.written = asyncio.Event()
-        self.sender = ReceiverSender(
-            self.config,
-            self._make,
-            self._write,
-            self._read_again,
-            clock=self.clock,
-            chance=lambda: 0.0,
-            failed=lambda error: pytest.fail(repr(error)),
-        )
-        self.sender.pending.open(0, 0)
-
-    def enter(self, count: int) -> None:
-        for number in range(count):
-            alert = make_alert(event(number), ())
-            self.sender.pending.alert(alert, AlertPosition(0, number), 0, 0.0, NOW_S)
-        self.sender.wake()
-
-    async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not done():
-                self.written.clear()
-                await self.written.wait()
-
-    def _make(self, _: ReceiverConfig) -> Deliverer:
-        rig = self
-
-        class Scripted:
-            async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
-                rig.posts.append(alert.id)
-                await asyncio.sleep(0)
-                return rig._react(alert)
-
-            async def close(self) -> None:
-                pass
-
-        return Scripted()
-
-    async def _write(self, outgoing: Outgoing) -> None:
-        self.receipts.append(decode_json(Delivery, outgoing.value))
-        self.written.set()
-
-    async def _read_again(self, _: str, position: AlertPosition) -> Alert:
-        return make_alert(event(position.offset), ())
-
-
 async def test_the_alerts_of_a_gone_receiver_are_dead_after_one_post_and_a_new_address_enables_it() -> None:
     rig = SenderRig(lambda _: GONE)
     rig.enter(1)
     await rig.until(lambda: len(rig.receipts) == 1)
-    rig.enter(40)
-    await rig.until(lambda: len(rig.receipts) == 40)
+    rig.enter(40, first=1)
+    await rig.until(lambda: len(rig.receipts) == 41)
     assert rig.posts == [alert_id(event(0))]
     assert {receipt.state for receipt in rig.receipts} == {"dead"}
-    assert [receipt.status for receipt in rig.receipts] == [410] + [None] * 39
+    assert [receipt.status for receipt in rig.receipts] == [410] + [None] * 40
     assert "disabled since 2027-01-15T08:00:00Z, when the receiver answered 410" in rig.receipts[-1].reason
-    rig._react = lambda _: OK
+    rig.react = lambda _: OK
     rig.sender.change(rig.config.model_copy(update={"url": "http://new/"}))
-    rig.sender.pending.alert(make_alert(event(99), ()), AlertPosition(0, 99), 0, 0.0, NOW_S)
-    rig.sender.wake()
-    await rig.until(lambda: len(rig.receipts) == 41)
+    rig.enter(1, first=99)
+    await rig.until(lambda: len(rig.receipts) == 42)
     assert rig.receipts[-1].state == "delivered"
     await rig.sender.retire()
 
@@ -175,7 +107,7 @@ async def test_a_receiver_that_is_down_gets_few_posts_and_its_alerts_keep_their_
     while any(rig.sender._attempts.values()):
         await asyncio.sleep(0)
     assert FAILURES <= len(rig.posts) < FAILURES + CONCURRENT
-    rig._react = lambda _: OK
+    rig.react = lambda _: OK
     before = len(rig.posts)
     rig.clock.advance(5.0)
     rig.sender.wake()
