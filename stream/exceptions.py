@@ -10,6 +10,7 @@ StreamError
 │   ├── HeaderMismatch      the header of the record names another frame than its body
 │   └── UnknownLane         the header of the record names an unknown lane
 ├── EvidenceMissing         the picture of an event is not available; the alert goes out without it
+├── AlertNotFound           the log has no alert of this id, or several
 ├── FrameNotFound           the log has no frame, event or alert of this name
 ├── IncidentNotFound        no incident, or more than one, has this id
 ├── TooManyEvents           tested rules emit more events than a comparison holds
@@ -92,6 +93,14 @@ class EvidenceMissing(StreamError):
     """The picture of an event is not available. The alert goes out without the picture, and has the reason."""
 
     reason = "evidencemissing"
+
+
+class AlertNotFound(StreamError):
+    """The log has no alert whose id begins with the given text, or several."""
+
+    def __init__(self, wanted: str, found: int) -> None:
+        count = f"{found} alerts have ids that begin with" if found else "no alert has the id"
+        super().__init__(f"{count} {wanted!r}: expected an id, or its beginning, of `sightline alerts list`")
 
 
 class FrameNotFound(StreamError):

@@ -20,7 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "engine": "deploy.cli.services.engine:app",
     "analyse": "deploy.cli.services.stream:analyse",
     "sense": "deploy.cli.services.stream:sense",
-    "alerts": "deploy.cli.services.stream:alerts",
+    "alerts": "deploy.cli.tools.alerts:app",
     "evidence": "deploy.cli.services.evidence:app",
     "dispatch": "deploy.cli.services.stream:dispatch",
     "console": "deploy.cli.services.console:console",

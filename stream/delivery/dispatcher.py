@@ -37,11 +37,11 @@ from ingest.site import ReceiverConfig
 from ingest.site.topic.store import follow
 from ingest.site.topic.view import ConfigView
 from stream.delivery.acknowledgements import Acknowledgements
+from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.pending import AlertPosition
 from stream.delivery.progress import GROUP, DispatchProgress, OwnedAlerts, require_deliveries, take_over
 from stream.delivery.replay import replay_of
 from stream.delivery.sending import ReceiverSender
-from stream.delivery.webhook import Deliverer
 from stream.metrics import DispatchMetrics
 
 _log = logs.get("stream.dispatch")

@@ -17,11 +17,11 @@ from ingest.kafka.log import Outgoing
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
 from ingest.site import ReceiverConfig
+from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.filters import ReceiverFilter
 from stream.delivery.pending import AlertPosition, DeliveryTask, PendingDeliveries
 from stream.delivery.schedule import AttemptResult, Verdict, verdict_after
 from stream.delivery.throttle import CircuitChange, ReceiverThrottle
-from stream.delivery.webhook import Deliverer
 
 _log = logs.get("stream.dispatch")
 

@@ -14,8 +14,8 @@ import pytest
 from ingest.contract.records import Alert, Event, EventData
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
-from stream.delivery.receiver import Inbox, make_app
-from stream.delivery.webhook import Deliverer, LogDeliverer, WebhookDeliverer
+from stream.delivery.clients.receiver import Inbox, make_app
+from stream.delivery.clients.webhook import Deliverer, LogDeliverer, WebhookDeliverer
 from tests.peers.receiver import application, receiving
 
 SECRET = "whsec_" + "a" * 32

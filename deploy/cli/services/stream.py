@@ -35,7 +35,7 @@ from ingest.site.topic.view import Validate, accept
 if TYPE_CHECKING:
     from stream.alerts.stage import AlertStage
     from stream.analyse.stage import AnalyseStage
-    from stream.delivery.guard import DeliveryPolicy
+    from stream.delivery.clients.guard import DeliveryPolicy
     from stream.prepare.stage import PrepareStage
     from stream.runner.loop import StageFactory
     from stream.sense.stage import SenseStage
@@ -150,7 +150,8 @@ def sense(
 
 @friendly
 def alerts(
-    evidence: Evidence,
+    context: typer.Context,
+    evidence: Evidence = "",
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,
     instance: Instance = "",
@@ -159,8 +160,13 @@ def alerts(
 ) -> None:
     """Store the evidence pictures of each event and raise the event's alert, until stopped.
 
-    Exits with 70 after an error, and with 75 if Kafka cannot be reached.
+    Exits with 70 after an error, and with 75 if Kafka cannot be reached. The subcommands list, acknowledge and replay
+    alerts, and test receivers.
     """
+    if context.invoked_subcommand:
+        return
+    if not evidence:
+        raise typer.BadParameter("expected a folder for the evidence pictures", param_hint="--evidence")
     from stream.alerts.lettering import require_font
     from stream.alerts.stage import AlertStage
     from stream.evidence.location import open_store
@@ -187,7 +193,7 @@ def dispatch(
 
     Exits with 75 if Kafka cannot be reached.
     """
-    from stream.delivery.guard import DeliveryPolicy
+    from stream.delivery.clients.guard import DeliveryPolicy
 
     policy = DeliveryPolicy.of(deny or (), https_only=https_only)
     service = Service("dispatch", kafka_settings(kafka, prefix), metrics_port, metrics_host)
@@ -205,7 +211,7 @@ def webhook_receiver(
     """Receive webhooks, verify their signatures with the standardwebhooks package, and print the webhooks."""
     import uvicorn
 
-    from stream.delivery.receiver import Inbox, make_app, read_secret
+    from stream.delivery.clients.receiver import Inbox, make_app, read_secret
 
     expected = "a file with the signing secret (whsec_…) on its first line"
     try:
@@ -223,9 +229,9 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
 
 async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Event) -> None:
     from ingest.kafka.membership import MemberGuard
+    from stream.delivery.clients.webhook import WebhookDeliverer
     from stream.delivery.dispatcher import Dispatcher
     from stream.delivery.progress import GROUP
-    from stream.delivery.webhook import WebhookDeliverer
     from stream.metrics import DispatchMetrics
 
     async with service.open_log() as log:

@@ -25,7 +25,7 @@ from ingest.runtime.clock import ManualClock
 from stream.alerts.alert import alert_id
 from stream.alerts.pictures import annotated
 from stream.alerts.stage import MAX_WAITING, PICTURE_WAIT_S, RETRIES_AT_ONCE, RETRY_S, AlertStage
-from stream.delivery.receiver import Inbox
+from stream.delivery.clients.receiver import Inbox
 from stream.delivery.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
 from stream.evidence.store import MemoryStore
 from stream.exceptions import StoreFailed

@@ -14,10 +14,10 @@ from ingest.kafka.log import Outgoing
 from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
+from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.pending import AlertPosition
 from stream.delivery.schedule import AttemptResult
 from stream.delivery.sending import ReceiverSender
-from stream.delivery.webhook import Deliverer
 from tests.stream.alerts.test_alerts import event
 
 NOW_S = 1_800_000_000.0

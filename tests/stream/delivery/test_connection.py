@@ -17,9 +17,9 @@ import pytest
 from ingest.exceptions import ConfigError
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
-from stream.delivery.guard import DeliveryPolicy
+from stream.delivery.clients.guard import DeliveryPolicy
+from stream.delivery.clients.webhook import WebhookDeliverer
 from stream.delivery.schedule import AttemptResult
-from stream.delivery.webhook import WebhookDeliverer
 from tests.peers.certificates import Authority
 from tests.peers.receiver import PostReceiver, answer, receiving
 from tests.stream.alerts.test_alerts import event

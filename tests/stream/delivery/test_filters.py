@@ -18,12 +18,12 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig, Site
 from stream.alerts.alert import make_alert
 from stream.delivery.acknowledgements import Acknowledgements
+from stream.delivery.clients.webhook import LogDeliverer
 from stream.delivery.dispatcher import Dispatcher
 from stream.delivery.filters import ReceiverFilter
 from stream.delivery.pending import AlertPosition, PendingDeliveries, ReceiverPosition
 from stream.delivery.progress import OwnedAlerts
 from stream.delivery.replay import make_replay, replay_of
-from stream.delivery.webhook import LogDeliverer
 from tests.stream.alerts.test_alerts import event
 from tests.stream.delivery.senderrig import GONE, NOW_S, OK, SenderRig
 

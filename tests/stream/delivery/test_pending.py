@@ -20,11 +20,11 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
+from stream.delivery.clients.webhook import LogDeliverer
 from stream.delivery.dispatcher import Dispatcher
 from stream.delivery.pending import FINISHED_KEPT, AlertPosition, DeliveryTask, PendingDeliveries, ReceiverPosition
 from stream.delivery.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
 from stream.delivery.sending import ReceiverSender
-from stream.delivery.webhook import LogDeliverer
 from stream.metrics import DispatchMetrics
 from stream.runner.watchdog import CountingLog
 from tests.stream.alerts.test_alerts import event

@@ -16,10 +16,10 @@ from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
-from stream.delivery.receiver import Inbox, make_app
+from stream.delivery.clients.receiver import Inbox, make_app
+from stream.delivery.clients.signature import WebhookVerifier, new_secret, sign
+from stream.delivery.clients.webhook import WebhookDeliverer, signed_headers
 from stream.delivery.schedule import AttemptResult
-from stream.delivery.signature import WebhookVerifier, new_secret, sign
-from stream.delivery.webhook import WebhookDeliverer, signed_headers
 from tests.peers.receiver import Reaction, answer, application, receiving, repeat, silence
 from tests.stream.alerts.test_alerts import event
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import httpx
 
 from ingest.exceptions import ConfigError
-from stream.delivery.connect import Connector
+from stream.delivery.clients.connect import Connector
 from stream.delivery.schedule import AttemptResult
 
 MAX_HEAD_LINES = 128

@@ -8,11 +8,11 @@ from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
 from ingest.site import ReceiverConfig
-from stream.delivery.connect import Connector, address_of, secret_lines
-from stream.delivery.guard import DeliveryPolicy
-from stream.delivery.post import MAX_REASON_CHARS, HttpPoster
+from stream.delivery.clients.connect import Connector, address_of, secret_lines
+from stream.delivery.clients.guard import DeliveryPolicy
+from stream.delivery.clients.post import MAX_REASON_CHARS, HttpPoster
+from stream.delivery.clients.signature import sign
 from stream.delivery.schedule import AttemptResult
-from stream.delivery.signature import sign
 
 
 class Deliverer(Protocol):

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from ingest.runtime.text import decode_text
-from stream.delivery.signature import WebhookVerifier
+from stream.delivery.clients.signature import WebhookVerifier
 
 
 class Inbox:

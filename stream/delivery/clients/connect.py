@@ -19,7 +19,7 @@ from ingest.exceptions import ConfigError
 from ingest.runtime.text import decode_text
 from ingest.site import ReceiverConfig
 from ingest.site.receiver import VARIABLE
-from stream.delivery.guard import DeliveryPolicy
+from stream.delivery.clients.guard import DeliveryPolicy
 
 MAX_LINE_BYTES = 8 * 1024
 """Maximum length of one line that is read from a connection, in bytes: the usual limit of HTTP servers."""
