@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ingest.runtime.url import checked_url
 from ingest.site.entry import ConfigSection, Seconds
-from ingest.site.url import checked_url
 
 _MIB = 1024 * 1024
 

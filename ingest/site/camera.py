@@ -11,12 +11,12 @@ from pydantic import Field, field_validator, model_validator
 
 from ingest.contract.identity import place_key
 from ingest.contract.records.base import Name
+from ingest.runtime.url import require_port
 from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds
 from ingest.site.gate import GateConfig
 from ingest.site.ground import GroundConfig
 from ingest.site.picture import EncodeConfig, RedactConfig
-from ingest.site.url import require_port
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
 """Pattern of a login in a URL. The pattern limits the scheme to 31 characters, because without a limit the search in

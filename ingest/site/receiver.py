@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from ingest.contract.records.event import Change, Severity
+from ingest.runtime.url import checked_url
 from ingest.site.camera import LOGIN, has_secret
 from ingest.site.entry import Seconds, SharedEntry
 from ingest.site.hours import TimeZone, WeeklyHours
-from ingest.site.url import checked_url
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 """Pattern of a placeholder for an environment variable of the dispatcher, such as ``${TOKEN}``."""
