@@ -26,7 +26,7 @@ class ServerOptions:
     """Options of the HTTP server.
 
     ``certificate`` and ``key`` are PEM files for HTTPS. ``proxies`` names the addresses of reverse proxies, separated
-    by commas: from these, the headers ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
+    by commas: the headers ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are trusted only from these addresses.
     """
 
     certificate: Path | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ingest.runtime.clock import Clock
 
 ACCOUNT_FREE, ADDRESS_FREE = 5, 20
-"""Failures without a pause: for one account, and for one address, behind which many people may work."""
+"""Number of failures that cause no pause: for one account, and for one address, which many people may share."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 900.0
 """First and longest pause in seconds; the pause doubles with each failure. With the longest pause, an attacker has 96
 guesses a day for an account, and the owner waits at most a quarter of an hour."""
@@ -68,7 +68,7 @@ class _Table:
 class SignInLimiter:
     """Counts failures by account and by address, and returns the pause before the next attempt.
 
-    An attempt counts as a failure from its begin until it succeeds, so that many attempts at the same time are
+    An attempt counts as a failure from its start until it succeeds, so that many attempts at the same time are
     limited too. A success forgets the failures of the account. The failures of the address remain, because an
     attacker may own an account.
     """

@@ -25,7 +25,8 @@ Context = Annotated[ConsoleContext, Depends(context_of)]
 
 
 async def signed_in(connection: HTTPConnection) -> Identity:
-    """Return the user of a request, even with a one-time password. Raise NotSignedIn or ForgedRequest.
+    """Return the user of a request, even if the user has signed in with a one-time password. Raise NotSignedIn or
+    ForgedRequest.
 
     A request with an ``Authorization`` header uses the token in the header, and never the session of a browser.
     """
@@ -59,17 +60,18 @@ async def viewer(identity: SignedIn) -> Identity:
 
 
 async def operator(identity: Annotated[Identity, Depends(viewer)]) -> Identity:
-    """Return an operator or admin. Raise Forbidden."""
+    """Return a user with the role operator or admin. Raise Forbidden."""
     return _with_role(identity, Role.OPERATOR)
 
 
 async def admin(identity: Annotated[Identity, Depends(viewer)]) -> Identity:
-    """Return an admin, perhaps with limits. Raise Forbidden."""
+    """Return a user with the role admin, who may be limited to some sites and cameras. Raise Forbidden."""
     return _with_role(identity, Role.ADMIN)
 
 
 async def manager(identity: Annotated[Identity, Depends(viewer)]) -> Identity:
-    """Return an admin without limits, who may manage users and read the audit trail. Raise Forbidden."""
+    """Return a user with the role admin and without limits, who may manage users and read the audit trail. Raise
+    Forbidden."""
     if not identity.manages_users:
         raise Forbidden(f"{identity.name} may not see this page: expected the role admin without limits to sites")
     return identity

@@ -19,10 +19,10 @@ MAX_BYTES = 1024
 ONE_TIME_BYTES = 12
 """Random bytes of a one-time password: 16 characters that a person can copy."""
 _AT_ONCE = 2
-"""Hashes computed at the same time. A hash takes 64 MiB of memory and a processor core."""
+"""Maximum number of hashes that are computed at the same time. A hash takes 64 MiB of memory and a processor core."""
 _WAITING = 16
-"""Maximum number of hashes that wait. With more, sign-in is refused for a moment, so that a flood of attempts cannot
-use up memory."""
+"""Maximum number of hashes that wait. If more hashes wait, sign-in is refused for a moment, so that a flood of
+attempts cannot use up memory."""
 
 
 def make_hasher() -> PasswordHasher:

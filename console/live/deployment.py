@@ -57,8 +57,8 @@ class Deployment:
     def sees_camera(self, identity: Identity, name: str, site: str = "") -> bool:
         """Return whether a user may see a camera.
 
-        ``site`` is the site in a record of the camera. An empty site, or that of an older record, is replaced by the
-        site of the configuration.
+        ``site`` is the site in a record of the camera. If ``site`` is empty or comes from an older record, the site
+        in the configuration counts instead.
         """
         camera = self.camera(name)
         return identity.limits.sees_camera(name, site or (camera.site if camera else UNNAMED))
@@ -81,7 +81,7 @@ class Deployment:
 
 
 def _shapes_of_rule(rule: RuleEntry) -> Iterable[PictureShape]:
-    """Yield the shapes of a rule of any type. Settings of a wrong form are left out."""
+    """Yield the shapes of a rule of any type. Settings with an invalid form are left out."""
     polygon, lines = _setting(rule, "polygon"), [[_setting(rule, "start"), _setting(rule, "end")]]
     lines += [_setting(rule, "first"), _setting(rule, "second")]
     several = _setting(rule, "lines")

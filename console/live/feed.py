@@ -88,13 +88,14 @@ class Feed:
         await self._records.read_once(log, self._positions["records"])
 
     def log(self) -> Log:
-        """Return a connection for reads of pages. The connection is shared, and the feed closes it."""
+        """Return the connection with which pages read the log. The connection is shared, and the feed closes it."""
         if self._shared is None:
             self._shared = self._make_log("pages")
         return self._shared
 
     async def frame(self, ref: FrameRef, frame: FrameId) -> Frame:
-        """Read a frame from the log. Raise NotFound if retention has deleted the frame or the record is another."""
+        """Read a frame from the log. Raise NotFound if retention has deleted the frame or if the record holds another
+        frame."""
         gone = NotFound(f"frame {frame} is no longer in the log")
         log = self.log()
         try:

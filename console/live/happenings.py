@@ -16,10 +16,10 @@ from ingest.contract.topics import ALERTS, DELIVERIES, EVENTS
 from ingest.kafka.log import LogRecord
 
 MAX_EVENTS = 10_000
-"""Maximum number of events in memory, and of alerts, and of alerts with receipts: about 60 MB together. Older ones
-are still in the log."""
+"""Maximum number in memory of events, of alerts, and of alerts with receipts. Together they take about 60 MB. Older
+events, alerts and receipts are still in the log."""
 MAX_NEWS = 1000
-"""Number of news that a stream of news can continue after an interruption."""
+"""Maximum number of news in memory, from which a stream of news can continue after an interruption."""
 NewsKind = Literal["event", "alert", "delivery"]
 
 
@@ -34,7 +34,8 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Selects events. An empty text and a time of 0 select all. Times are in Unix ns; ``until_ns`` is exclusive."""
+    """Selects events. A field that is an empty text or a time of 0 selects all events. Times are in Unix ns;
+    ``until_ns`` is exclusive."""
 
     camera: str = ""
     sensor: str = ""
@@ -89,7 +90,7 @@ class Happenings:
         """Number of news since the console started."""
 
     def add_event(self, event: Event) -> None:
-        """Add an event. An event that is here already is ignored."""
+        """Add an event. An event that is in memory already is ignored."""
         if event.id in self._events:
             return
         entry = time_of(event), event.id
@@ -102,7 +103,7 @@ class Happenings:
         self._tell("event", event)
 
     def add_alert(self, alert: Alert) -> None:
-        """Add an alert. An alert that is here already is ignored."""
+        """Add an alert. An alert that is in memory already is ignored."""
         if alert.id in self._alerts:
             return
         self._alerts[alert.id] = alert

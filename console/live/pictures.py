@@ -63,7 +63,7 @@ class CameraStream:
         self._choose()
 
     def add_result(self, result: Result) -> None:
-        """Add a result. A result of a frame that is not here yet is kept until its frame comes."""
+        """Add a result. If the frame of a result has not come yet, the result is kept until its frame comes."""
         if self._frames and result.id < self._frames[0].id:
             return
         self._results.setdefault(result.id, {})[result.pipeline] = result
@@ -121,8 +121,8 @@ class Cameras:
         self._streams: OrderedDict[str, CameraStream] = OrderedDict()
 
     def stream(self, camera: str) -> CameraStream:
-        """Return the stream of a camera. If there are too many cameras, the one without news for longest is
-        forgotten."""
+        """Return the stream of a camera. If there are too many cameras, the camera without news for the longest time
+        is forgotten."""
         found = self._streams.setdefault(camera, CameraStream())
         self._streams.move_to_end(camera)
         while len(self._streams) > MAX_CAMERAS:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class Signal:
-    """Wakes all subscribers. A subscriber that is woken several times before it looks is woken once."""
+    """Wakes all subscribers. Several notifications before a subscriber looks wake the subscriber only once."""
 
     def __init__(self) -> None:
         self._subscribers: set[asyncio.Event] = set()

@@ -59,7 +59,7 @@ class CameraReport:
 class StatusView(TopicView):
     """The last heartbeat of each instance with its time, and the newest status of each camera and sensor.
 
-    Times are those of the broker, because the clock of an agent may be wrong.
+    All times are by the broker's clock, because the clock of an agent may be wrong.
     """
 
     topic: ClassVar[str] = STATUS

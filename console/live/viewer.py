@@ -1,8 +1,7 @@
 """Choice of the pictures that one browser gets. Pure.
 
-A browser acknowledges each picture after it has drawn it. The next picture of a camera is sent after the
-acknowledgement of the last one, and is then the newest picture. A slow browser or link therefore skips pictures, and
-never lags.
+A browser acknowledges each picture after it has drawn it. After the acknowledgement of a camera's picture, the
+console sends the newest picture of this camera. A slow browser or link therefore skips pictures, and never lags.
 """
 
 from __future__ import annotations

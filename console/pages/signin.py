@@ -32,7 +32,7 @@ async def sign_in_form(request: Request, next: str = "/") -> Response:  # noqa: 
 async def sign_in(request: Request, context: Context) -> Response:
     """Check name and password, and begin a new session.
 
-    A session of the browser before the sign-in ends, so that nobody can prepare a session for another user.
+    If the browser already had a session, this session ends, so that nobody can prepare a session for another user.
     """
     require_same_origin(request)
     await require_token(request, _token(cookie_of(request, START)))

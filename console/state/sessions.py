@@ -89,5 +89,5 @@ class Sessions:
 
 
 def _oldest(now_ns: int) -> tuple[int, int]:
-    """Return the earliest times of last use, and of begin, of a session that is still open."""
+    """Return two limits in Unix ns: a session is open if it was last used, and begun, no earlier than these times."""
     return now_ns - round(IDLE_S * 1e9), now_ns - round(LONGEST_S * 1e9)

@@ -34,14 +34,14 @@ class ApiToken:
 class Tokens:
     """The table of tokens, which has only their hashes.
 
-    A token has at most the role of its owner, and the owner's limits. It ends when its owner is switched off.
+    A token has at most the role of its owner, and the owner's limits. A token ends when its owner is switched off.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._db, self._clock = database, clock
 
     def add(self, owner: Identity, name: str, role: Role, days: int) -> str:
-        """Add a token that ends after ``days`` days, or never if 0. Return the token. Raise BadInput."""
+        """Add a token that ends after ``days`` days, or never if ``days`` is 0. Return the token. Raise BadInput."""
         name = name.strip()
         if not 0 < len(name) <= _NAME_CHARS:
             raise BadInput(f"the name of the token has {len(name)} characters: expected 1 to {_NAME_CHARS}")

@@ -152,7 +152,8 @@ def _camera(section: _CameraSection, found: Conversion, secrets: str) -> dict[st
 
 
 def _ground_planes(section: _CameraSection, found: Conversion) -> dict[str, Any] | None:
-    """Return the ground plane of the first zone with ``distances``. Add a note about each further one."""
+    """Return the ground plane of the first zone with ``distances``. Add a note about each further zone with
+    ``distances``."""
     first: dict[str, Any] | None = None
     for _, zone in section.camera.section("zones").sections():
         if not (lengths := lengths_of(zone, "distances")):
@@ -229,7 +230,7 @@ def _slug(name: str) -> str:
 
 
 def _unique(name: str, names: set[str]) -> str:
-    """Return ``name``, or ``name`` with a number if it is in ``names`` already, and add it there."""
+    """Return ``name``, or ``name`` with a number if it is in ``names`` already, and add the result to ``names``."""
     free = next(
         one for one in (name, *(f"{name}-{number}" for number in range(2, len(names) + 3))) if one not in names
     )

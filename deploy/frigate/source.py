@@ -24,7 +24,7 @@ class CameraSource(NamedTuple):
 
 
 def detect_input(camera: FrigateSection) -> FrigateSection:
-    """Return the input of a camera that Frigate detects objects in. Raise ConfigError if the camera has no input."""
+    """Return the input of a camera in which Frigate detects objects. Raise ConfigError if the camera has no input."""
     inputs = camera.section("ffmpeg").value("inputs")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(one, dict) for one in inputs):
         raise camera.section("ffmpeg").error("inputs", inputs, "a list with at least one input")

@@ -1,5 +1,5 @@
 """The stage ``alerts``, which turns each event into an alert. The evidence of an event is stored before its alert is
-written. An alert whose pictures cannot be had in time says so."""
+written. If its pictures cannot be stored in time, an alert goes out without them and says so."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class ReceiverSender:
         await self._conclude(task, alert, result, unsent)
 
     async def _unsent(self, alert: Alert, throttle: ReceiverThrottle) -> Verdict | None:
-        """Return the final state of an alert that is not sent; None if it is sent."""
+        """Return the final state of an alert that is not sent; None if the alert is sent."""
         if refusal := self._filter.refusal(alert):
             return Verdict("skipped", reason=refusal)
         if self.config.escalate_after_s and (by := await self._acknowledged_by(alert)):

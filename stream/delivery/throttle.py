@@ -14,7 +14,7 @@ from stream.delivery.schedule import GONE, JITTER_SHARE, AttemptResult, asked_s
 
 FAILURES = 10
 """Number of consecutive failed attempts that opens the circuit. A receiver that fails a third of all attempts at
-random has so many in a row about once in 60,000 attempts."""
+random reaches this number about once in 60,000 attempts."""
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 60.0
 """First and longest pause of an open circuit, in seconds. After a pause, one attempt is made; each failure doubles
 the next pause. A receiver that has recovered therefore waits a minute at most."""

@@ -17,7 +17,8 @@ from stream.evidence.store import EvidenceStore
 from stream.exceptions import NotStored, StoreFailed
 
 FOLDER = "holds/"
-"""Beginning of the names of all holds. A name of evidence has three parts, so that no evidence has such a name."""
+"""Beginning of the names of all holds. The name of an evidence file has three parts, so no evidence file can have the
+name of a hold."""
 _MAX_BYTES = 64 * 1024
 
 

@@ -1,8 +1,8 @@
 """Deletion of evidence: which files to delete (pure), and the deletion with its tombstones.
 
-A tombstone is a record on the topic ``evidence`` that says which files were deleted, when, why and by whom. It is
-written before the files are deleted, so that no file disappears without one. If the process ends between the two,
-the next run deletes the files.
+A tombstone is a record on the topic ``evidence`` that says which files were deleted, when, why and by whom. The
+tombstone is written before the files are deleted, so that no file disappears without a tombstone. If the process ends
+after it has written the tombstone, the next run deletes the files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stream.exceptions import StoreFailed
 _log = logs.get("stream.evidence")
 
 WRITER = "evidence-deletion"
-"""Transactional id of every process that deletes evidence. A new deletion fences an older one that still runs, so
+"""Transactional id of every process that deletes evidence. A new process fences an older process that still runs, so
 that two processes do not write tombstones for the same files."""
 AT_ONCE = 100
 """Number of events whose tombstones are written in one transaction, which takes 20 ms."""
@@ -69,7 +69,7 @@ class RetentionPolicy:
 
 @dataclass
 class DeletionReport:
-    """The outcome of a deletion: the deleted events, and those that were not deleted, with the reason."""
+    """The outcome of a deletion: the deleted events, and the events that were not deleted, with the reason."""
 
     events: int = 0
     files: int = 0
@@ -97,7 +97,8 @@ def surplus(groups: Sequence[EvidenceGroup], policy: RetentionPolicy, now_ns: in
     """Return the groups that a policy deletes, each with the reason.
 
     The age of evidence counts from the time at which it was stored, because the clock of a camera may be wrong. To
-    get below ``max_bytes``, the oldest events are deleted first. Held evidence counts too, but must not be passed.
+    get below ``max_bytes``, the oldest events are deleted first. The caller must leave out held evidence, and
+    subtract its size from ``max_bytes``.
     """
     total = sum(group.size for group in groups)
     found = []

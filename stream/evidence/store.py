@@ -27,7 +27,7 @@ class EvidenceStore(Protocol):
     """A store of evidence files by name, such as ``gate/2026-01-02/030405.678Z-EVENT-original.jpg``.
 
     All methods are blocking and may be called from any thread. All methods raise StoreFailed if the store cannot be
-    reached, written or read, and UnusableName for a name that is no relative path without ``..``.
+    reached, written or read, and UnusableName unless a name is a relative path without ``..``.
     """
 
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:

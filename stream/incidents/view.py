@@ -94,8 +94,8 @@ class IncidentState:
 class IncidentView:
     """A view of the incidents, updated with the records of the topics ``incidents`` and ``incidents.actions``.
 
-    Records may come in any order, and more than once. The view keeps at most ``limit`` incidents, and the actions of
-    as many incidents that it does not know.
+    Records may come in any order, and more than once. The view keeps at most ``limit`` incidents, and the actions on
+    up to ``limit`` incidents of which no record has come yet.
     """
 
     def __init__(self, limit: int = MAX_INCIDENTS) -> None:

@@ -99,8 +99,8 @@ class Denoiser(Protocol):
         """Bytes of pixels that the filter keeps for the next frame; 0 for a filter that keeps no pixels."""
 
     def needs(self, captured_ns: int) -> bool:
-        """Return whether the filter needs the pixels of the next frame. If it returns False, the next frame stays
-        unchanged."""
+        """Return whether the filter needs the pixels of the next frame. If this method returns False, the next frame
+        stays unchanged."""
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame with less noise."""

@@ -193,8 +193,8 @@ def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
 
 
 def _wanted(config: PipelineConfig) -> _Wanted:
-    """Return the filter and steps of a pipeline. Only ``auto`` has a time budget, so that pipelines with the same
-    other filter share one denoiser whatever their budgets are."""
+    """Return the filter and steps of a pipeline. Only the filter ``auto`` has a time budget. Pipelines that use the
+    same other filter therefore share one denoiser, whatever their budgets are."""
     budget_ms = config.denoise_budget_ms if config.denoise == "auto" else math.inf
     return config.denoise, budget_ms, config.steps
 

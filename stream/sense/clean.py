@@ -1,6 +1,6 @@
 """The filters of one sensor's readings: repeats, quality, range, unit, rate of change and outliers. Pure.
 
-The filters process whole columns, and give the results of a loop over single readings.
+The filters process whole columns, and give the same results as a loop over single readings.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from stream.epochs import Admission, EpochGate
 from stream.sense.windows import Column
 
 RATE_IN_A_ROW = 5
-"""Number of consecutive readings that change too fast after which the last of them is kept. So many readings are a
-real step of the quantity, or the reading kept before them was wrong."""
+"""After this number of consecutive readings that change too fast, the last of these readings is kept. So many
+readings show a real step of the quantity, or show that the last kept reading was wrong."""
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution, in median absolute deviations."""
 
@@ -72,8 +72,9 @@ class RateFilter:
 class HampelFilter:
     """Drops outliers: readings far from the median of the readings just before them.
 
-    The window ends with the present reading, so that a reading does not wait for later ones. It contains outliers,
-    too: a step of the quantity is accepted after half a window. The first readings are kept until the window is full.
+    The window ends with the present reading, so that a reading does not wait for later ones. The window also contains
+    outliers, so a real step of the quantity is accepted after half a window. The first readings are kept until the
+    window is full.
     """
 
     REASON = "outlier"

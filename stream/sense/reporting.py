@@ -1,5 +1,5 @@
-"""The state of one rule for one sensor: which happenings become events, and the evaluation of corrected windows.
-Pure."""
+"""The state of one rule for one sensor: which recognised situations become events, and the evaluation of corrected
+windows. Pure."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class RuleReporter(abc.ABC):
     def step(self, column: Column, past: Collection[str] | None) -> list[Event]:
         """Process the next readings, at least one, and return the events.
 
-        While a new owner rebuilds the state from past readings, ``past`` has the ids of the events that were written:
-        the other events of these readings begin no cooldown.
+        While a new owner rebuilds the state from past readings, ``past`` has the ids of the events that the previous
+        owner wrote. Only these events begin a cooldown.
         """
 
     @abc.abstractmethod
@@ -58,11 +58,11 @@ class RuleReporter(abc.ABC):
         """Note that the device was restarted."""
 
     def is_quiet(self, at_ns: int) -> bool:
-        """Return whether the cooldown of the last event lasts at ``at_ns``."""
+        """Return whether the cooldown of the last event is still running at ``at_ns``."""
         return self._last_ns is not None and 0 <= at_ns - self._last_ns < self.rule.cooldown_s * 1e9
 
     def event(self, happening: Happening, cause_ns: int, at_ns: int, past: Collection[str] | None) -> Event | None:
-        """Return the event of a happening; None if this cause has made an event before."""
+        """Return the event that reports a recognised situation; None if its cause has already made an event."""
         if cause_ns in self._reported:
             return None
         event = make_event(
@@ -86,8 +86,9 @@ class RuleReporter(abc.ABC):
 class WindowReporter(RuleReporter):
     """State of a rule over windows.
 
-    Late readings that the sensor's ``lateness_s`` still allows correct a window that was evaluated before. The rule
-    then evaluates this window and the later ones again, with its state from before this window.
+    Late readings that the sensor's ``lateness_s`` still allows correct a window that was evaluated before. After a
+    correction, the rule evaluates the corrected window and all later windows again. It begins with the state that it
+    had before the corrected window.
     """
 
     rule: WindowRule
@@ -102,7 +103,7 @@ class WindowReporter(RuleReporter):
         self._state = rule.watch(sensor, config)
         self._latest_ns = 0
         self._evaluated: list[tuple[ReadingWindow, WindowWatch]] = []
-        """The windows that may still be corrected, with the rule's state before each."""
+        """The windows that may still be corrected, with the rule's state before each window."""
 
     def step(self, column: Column, past: Collection[str] | None) -> list[Event]:
         """Process the next readings, and return the events of the windows that they close or correct."""
@@ -147,9 +148,9 @@ class WindowReporter(RuleReporter):
         return events
 
     def _in_order(self, windows: Iterable[ReadingWindow]) -> Iterator[ReadingWindow]:
-        """Yield windows to evaluate: each corrected window, and the windows after it again.
+        """Yield windows to evaluate: each corrected window, then again all windows after the corrected window.
 
-        Before each window, the rule has its state of the end of the window before.
+        Whenever a window is yielded, the rule has the state that it had after the previous window.
         """
         for window in windows:
             at = bisect_left(self._evaluated, window.start_ns, key=lambda pair: pair[0].start_ns)

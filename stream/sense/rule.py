@@ -21,8 +21,8 @@ whether a bound is exceeded."""
 MAX_PANES = 1000
 """Maximum number of hops in one window. The rule adds this number of sums for each window."""
 _WHOLE = 1e-6
-"""Largest distance of a ratio of two settings from a whole number, because settings such as 0.1 are no exact
-floats."""
+"""Largest distance from a whole number at which the ratio of two settings counts as whole, because settings such as
+0.1 are no exact floats."""
 
 
 class SensorRule(Rule):
@@ -35,7 +35,7 @@ class SensorRule(Rule):
     @abc.abstractmethod
     def tail_s(self, interval_s: float) -> float:
         """Return the length in seconds of the history from which a new owner of the partition rebuilds the rule's
-        state, without the cooldown.
+        state. The length does not include the cooldown.
 
         ``interval_s`` is the time between two readings of the sensor, 0 if unknown.
         """
@@ -82,24 +82,26 @@ class WindowWatch(abc.ABC):
 
     @abc.abstractmethod
     def step(self, window: ReadingWindow) -> Happening | None:
-        """Process the next closed window that has enough readings, and return the happening that begins in this
+        """Process the next closed window that has enough readings, and return the situation that begins in this
         window, or None."""
 
     def rearm(self) -> None:  # noqa: B027  (a rule without a lasting condition has nothing to do)
         """Report a lasting condition with the next window, although it began earlier.
 
-        This method is called after a window outside of the rule's hours, and after a happening during the cooldown.
+        This method is called after a window outside of the rule's hours, and after a situation that begins during the
+        cooldown.
         """
 
     def copy(self) -> Self:
-        """Return a copy that keeps its state when this object goes on. Override it for a state with containers."""
+        """Return a copy whose state does not change while this object processes more windows. A subclass with
+        containers in its state must override this method."""
         return copy.copy(self)
 
 
 class ReadingHappening(NamedTuple):
-    """A happening that a rule over single readings has recognised.
+    """A situation that a rule over single readings has recognised.
 
-    ``cause_ns`` identifies the happening among all happenings of rule and sensor, and ``at_ns`` is the time of the
+    ``cause_ns`` identifies the situation among all situations of rule and sensor, and ``at_ns`` is the time of the
     event, both in Unix ns.
     """
 
@@ -120,13 +122,13 @@ class ReadingRule(SensorRule):
 class ReadingWatch(abc.ABC):
     """State of a rule over single readings.
 
-    The rule's hours and cooldown are applied by the caller, which calls ``rearm`` for a happening that is not
+    The rule's hours and cooldown are applied by the caller, which calls ``rearm`` for a situation that is not
     reported.
     """
 
     @abc.abstractmethod
     def step(self, column: Column) -> Iterable[ReadingHappening]:
-        """Process the next readings, at least one, and return the happenings that they cause."""
+        """Process the next readings, at least one, and return the situations that they cause."""
 
     @property
     def due_ns(self) -> int | None:
@@ -135,7 +137,8 @@ class ReadingWatch(abc.ABC):
         return None
 
     def due(self, now_ns: int) -> Iterable[ReadingHappening]:
-        """Return the happenings at the sensor's present time, which is at least ``due_ns``. No reading has come."""
+        """Return the situations to report at the sensor's present time, which is at least ``due_ns``, although no
+        reading has come."""
         return ()
 
     def rearm(self) -> None:  # noqa: B027

@@ -19,7 +19,8 @@ resolution of 15 ps after a day of uptime, and of 60 ns after ten years."""
 
 
 class SensorCounts(NamedTuple):
-    """Dropped readings by reason, late readings by rule name, and restarts of windows by rule name. No count is 0."""
+    """Dropped readings by reason, late readings by rule name, and restarts of windows by rule name. Counts of 0 are
+    left out."""
 
     dropped: Mapping[str, int]
     late: Mapping[str, int]
@@ -69,7 +70,8 @@ class SensorWatch:
         """Process the readings of the next record, and return the events that the sensor's rules emit.
 
         ``written_ms`` is the Unix time in ms at which the record was written. ``now_s`` is the present monotonic time
-        in seconds. ``past`` has the ids of the events that were written if the readings were processed before.
+        in seconds. If an earlier owner of the partition has processed the readings, ``past`` has the ids of the
+        events that it wrote.
         """
         before = self._cleaner.epoch
         kept = self._cleaner.clean(readings, written_ms)

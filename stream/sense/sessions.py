@@ -72,7 +72,7 @@ class SessionWindows(EventTimeWindows):
         return [Column(times_ns[a:b], values[a:b]) for a, b in pairwise((0, *cuts, len(times_ns))) if a < b]
 
     def _join(self, column: Column) -> None:
-        """Add readings of one session, and the open sessions that these readings connect."""
+        """Add readings of one session, and merge the open sessions that these readings connect."""
         first_ns, last_ns = column.times_ns[0], column.times_ns[-1]
         cell = first_ns // self._length_ns
         joined = [

@@ -61,8 +61,8 @@ class Incident(Record):
 class IncidentAction(Record):
     """An action of a person on an incident.
 
-    An acknowledgement may have a comment, an assignment has an ``assignee``, and a comment has a text. The latest
-    acknowledgement and the latest assignment count.
+    An acknowledgement may have a comment, an assignment has an ``assignee``, and a comment has a text. Only the
+    latest acknowledgement and the latest assignment are in force.
     """
 
     KIND: ClassVar[str] = "incident-action"

@@ -150,7 +150,8 @@ class Connector:
 async def _tunnel(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, proxy: SplitResult, host: str, port: int
 ) -> None:
-    """Ask a proxy for a connection by the method CONNECT (RFC 9110, §9.3.6). Raise ValueError if it refuses."""
+    """Ask a proxy for a connection by the method CONNECT (RFC 9110, §9.3.6). Raise ValueError if the proxy refuses
+    the connection."""
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     head = [f"CONNECT {target} HTTP/1.1", f"host: {target}"]
     if proxy.username:
@@ -184,7 +185,7 @@ def address_of(receiver: ReceiverConfig) -> str:
 
 
 def secret_lines(receiver: ReceiverConfig, key: str, file: Path) -> list[str]:
-    """Return the lines of a secret file that are not empty. Raise ConfigError if there are none."""
+    """Return the lines of a secret file that are not empty. Raise ConfigError if the file has no such line."""
     try:
         lines = [line.strip() for line in decode_text(file.read_bytes()).splitlines() if line.strip()]
     except OSError as error:

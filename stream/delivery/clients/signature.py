@@ -1,8 +1,8 @@
 """Signatures of webhooks as Standard Webhooks 1.0 specifies.
 
 A signature covers ``{webhook-id}.{webhook-timestamp}.{body}``. The scheme ``v1`` is HMAC-SHA256 with a shared secret
-``whsec_…``. The scheme ``v1a`` is Ed25519 (RFC 8032) with a private key ``whsk_…``. A receiver verifies it with the
-public key ``whpk_…``.
+``whsec_…``. The scheme ``v1a`` is Ed25519 (RFC 8032) with a private key ``whsk_…``. A receiver verifies the signature
+with the public key ``whpk_…``.
 (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md)
 """
 

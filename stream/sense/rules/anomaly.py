@@ -25,8 +25,8 @@ class AnomalyRule(WindowRule):
     """Report once when the mean of a window deviates from the median of the last ``history_s`` by more than
     ``deviations`` standard deviations.
 
-    Report a second time only after the deviation was smaller by ``hysteresis``. The standard deviation is estimated
-    from the median absolute deviation, and is at least ``min_deviation``.
+    Report a second time only after the deviation has been smaller than ``deviations`` by at least ``hysteresis``. The
+    standard deviation is estimated from the median absolute deviation, and is at least ``min_deviation``.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.reading.anomaly"
@@ -42,7 +42,8 @@ class AnomalyRule(WindowRule):
     """Minimum number of windows in the history. With fewer windows, there is no score."""
 
     def tail_s(self, interval_s: float) -> float:
-        """Return twice the length of the history: in the second half, every score is that of the first owner."""
+        """Return twice the length of the history: in its second half, a new owner computes the same scores as the
+        previous owner."""
         return super().tail_s(interval_s) + 2 * self.history_s
 
     def watch(self, sensor: str, config: SensorConfig | None) -> AnomalyWatch:
@@ -61,7 +62,7 @@ class AnomalyWatch(WindowWatch):
         self._anomalous = False
 
     def step(self, window: ReadingWindow) -> Happening | None:
-        """Process the next window, and return a happening if an anomaly begins with it."""
+        """Process the next window, and return the situation to report if an anomaly begins with this window."""
         at_ns, mean = window.start_ns, window.mean
         while self._means and not 0 <= at_ns - self._means[0][0] <= self._history_ns:
             self._means.popleft()

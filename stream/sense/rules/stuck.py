@@ -18,8 +18,8 @@ from stream.sense.windows import Column
 class StuckRule(ReadingRule):
     """Report once when the readings of ``for_s`` differ by at most ``tolerance``, as those of a broken sensor do.
 
-    A run of such readings ends with a reading that differs from another one of the run by more than ``tolerance``. A
-    run is reported by the first reading that is ``for_s`` or more after its first reading.
+    A run of such readings ends at the first reading that differs from any reading of the run by more than
+    ``tolerance``. A run is reported at the first reading that comes ``for_s`` or more after the run's first reading.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.sensor.stuck"

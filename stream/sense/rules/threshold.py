@@ -82,7 +82,8 @@ class ThresholdWatch(WindowWatch):
         self._outside = False
 
     def step(self, window: ReadingWindow) -> Happening | None:
-        """Process the next window, and return a happening if a breach of the bounds begins with it."""
+        """Process the next window, and return the situation to report if a breach of the bounds begins with this
+        window."""
         mean = window.mean
         bound = self._rule.exceeded(mean)
         was_outside, self._outside = (
