@@ -7,7 +7,10 @@ ConsoleError
 ├── ForgedRequest           the request comes from another site, or lacks the token of its form
 ├── NotFound                the page has no such entry
 ├── BadInput                a field of a form has an invalid value
+├── Conflict                somebody else has changed the entry
 ├── TooManyAttempts         the sign-in is limited after failures
+├── TooManyTrials           as many trials run as are allowed
+├── Unavailable             Kafka cannot be reached
 └── StateUnusable           the file of users and sessions cannot be used
 """
 
@@ -65,6 +68,12 @@ class BadInput(ConsoleError):
     status = 422
 
 
+class Conflict(ConsoleError):
+    """Somebody else has changed the entry since the page was loaded."""
+
+    status = 409
+
+
 class TooManyAttempts(ConsoleError):
     """The sign-in is limited after failures. ``wait_s`` is the time until the next attempt, in seconds."""
 
@@ -73,6 +82,21 @@ class TooManyAttempts(ConsoleError):
     def __init__(self, wait_s: float) -> None:
         super().__init__(f"too many failed attempts to sign in: try again in {max(1, round(wait_s))} s")
         self.wait_s = wait_s
+
+
+class TooManyTrials(ConsoleError):
+    """As many trials run as are allowed at the same time."""
+
+    status = 429
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} trials run already: try again when one of them has ended")
+
+
+class Unavailable(ConsoleError):
+    """Kafka cannot be reached."""
+
+    status = 503
 
 
 class StateUnusable(ConsoleError):

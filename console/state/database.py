@@ -40,6 +40,12 @@ _MIGRATIONS = (
     CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
       BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
     """,
+    """
+    CREATE TABLE config_changes (
+      id INTEGER PRIMARY KEY AUTOINCREMENT, at_ns INTEGER NOT NULL, user TEXT NOT NULL, camera TEXT NOT NULL,
+      key TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, comment TEXT NOT NULL) STRICT;
+    CREATE INDEX config_changes_camera ON config_changes(camera, id);
+    """,
 )
 """Scripts that bring the file to the next version. The file's ``user_version`` counts the scripts that have run. A
 script that has been released is never changed."""
