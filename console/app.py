@@ -18,12 +18,12 @@ from console.access.guard import Viewer
 from console.access.headers import SecurityHeaders
 from console.context import ConsoleContext
 from console.exceptions import ConsoleError, NotSignedIn, PasswordExpired
-from console.pages import account, audit, signin, users, wall
+from console.pages import account, audit, editor, signin, users, wall
 from console.pages.navigation import links_of
 from console.pages.render import STATIC, page
 
 API = "/api/"
-ROUTERS = (wall.router, signin.router, account.router, users.router, audit.router)
+ROUTERS = (wall.router, editor.router, signin.router, account.router, users.router, audit.router)
 """Routers of all pages and of the HTTP API."""
 _WEBSOCKET_REFUSED = 1008
 """Close code of a WebSocket that the guard refuses: policy violation (RFC 6455)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi.requests import HTTPConnection
@@ -10,6 +11,8 @@ from fastapi.requests import HTTPConnection
 from console.access.attempts import SignInLimiter
 from console.access.passwords import Passwords, one_time_password
 from console.access.roles import Identity, Limits, Role
+from console.editor.history import ChangeHistory
+from console.editor.trials import RuleTrials
 from console.exceptions import NotFound
 from console.live.feed import Feed, MakeLog
 from console.state.audit import AuditTrail
@@ -19,13 +22,20 @@ from console.state.tokens import Tokens
 from console.state.users import FIRST_ADMIN, Users
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import Clock, SystemClock
+from ingest.site.topic.signature import ConfigSigner
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleOptions:
-    """Options of a console. With ``https``, browsers reach the console over HTTPS, perhaps through a proxy."""
+    """Options of a console.
+
+    With ``https``, browsers reach the console over HTTPS, perhaps through a proxy. ``kafka_env`` has the environment
+    variables from which child processes read the settings of Kafka. ``signer`` signs changes of the configuration.
+    """
 
     https: bool = False
+    kafka_env: Mapping[str, str] = field(default_factory=dict)
+    signer: ConfigSigner | None = None
 
 
 class ConsoleContext:
@@ -49,6 +59,8 @@ class ConsoleContext:
         self.tokens = Tokens(self.database, self.clock)
         self.trail = AuditTrail(self.database, self.clock)
         self.limiter = SignInLimiter(self.clock)
+        self.history = ChangeHistory(self.database, self.clock)
+        self.trials = RuleTrials(self.options.kafka_env)
         self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
 
     def add_first_admin(self) -> str:

@@ -13,15 +13,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, SerializeAsAny
-
+from console.editor.request import DraftReport, TrialRequest, TriedEvent, TriedRule
 from ingest.contract.records import Event
 from ingest.exceptions import IngestError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import eventloop, logs
-from ingest.site import CameraConfig, MeasureConfig, PipelineConfig, RuleEntry, Site
+from ingest.site import Site
 from ingest.site.file import UNNAMED
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
@@ -35,48 +34,6 @@ MAX_EVENTS = 20
 """Maximum number of gained and of lost events of one rule that a report lists."""
 NICENESS = 10
 """Services on the same machine go first."""
-
-
-class TrialRequest(BaseModel):
-    """The rules to try on the results of one camera, within a period in Unix ms by the broker's clock."""
-
-    camera: CameraConfig
-    pipelines: tuple[PipelineConfig, ...]
-    measures: tuple[MeasureConfig, ...]
-    rules: tuple[SerializeAsAny[RuleEntry], ...]
-    since_ms: int
-    until_ms: int
-    folder: Path
-
-
-class TriedEvent(BaseModel):
-    """An event that the draft gains or loses. ``picture`` is the number of its picture, None without a picture."""
-
-    id: str
-    time: str
-    summary: str
-    picture: int | None
-
-
-class TriedRule(BaseModel):
-    """Events of one rule: equal, in another frame (moved), only of the draft (gained), or only of the log (lost)."""
-
-    rule: str
-    equal: int
-    moved: int
-    gained: int
-    lost: int
-    gained_events: list[TriedEvent]
-    lost_events: list[TriedEvent]
-
-
-class DraftReport(BaseModel):
-    """The result of a trial. ``warnings`` name rules that can never fire, and the reason."""
-
-    results: int
-    failed: int
-    rules: list[TriedRule]
-    warnings: list[str]
 
 
 async def try_draft(

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from console.editor.trial import DraftReport, TrialRequest
+from console.editor.request import DraftReport, TrialRequest
 from console.exceptions import NotFound, TooManyTrials
 from ingest.runtime import logs
 
@@ -86,6 +86,10 @@ class RuleTrials:
         if found is None or found.user_id != user_id:
             raise NotFound("this trial does not exist any more: start it again")
         return found
+
+    async def settled(self) -> None:
+        """Wait until all trials have ended."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """Stop all trials and delete their pictures."""

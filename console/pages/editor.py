@@ -18,8 +18,9 @@ from console.editor.draft import CameraDraft, EntryChange, after_changes, camera
 from console.editor.history import SavedChange, undo_of
 from console.editor.kinds import RuleKind, rule_kinds
 from console.editor.picture import newest_frame
+from console.editor.request import DraftReport, TrialRequest
 from console.editor.save import save
-from console.editor.trial import DraftReport, TrialRequest
+from console.editor.sitefile import site_values
 from console.exceptions import NotFound, Unavailable
 from console.pages.render import page
 from ingest.exceptions import LogUnavailable
@@ -212,7 +213,7 @@ async def site_file(
     """Return the entries of a site as a site file, so that the file can follow the changes of the console."""
     if not identity.limits.sees_site(name):
         raise NotFound("there is no such site, or you may not see it")
-    text = tomli_w.dumps(context.feed.deployment.site_values(name))
+    text = tomli_w.dumps(site_values(context.feed.deployment.config, name))
     context.audit(request, identity, "site_file_read", name)
     headers = {"Content-Disposition": 'attachment; filename="site.toml"'} if download else {}
     return Response(text, media_type="application/toml", headers=headers)
@@ -229,7 +230,7 @@ async def _save(
     request: Request, context: ConsoleContext, identity: Identity, camera: str, changes: Any, comment: str
 ) -> Saved:
     try:
-        saved = await save(context.feed.log(), changes, context.signer)
+        saved = await save(context.feed.log(), changes, context.options.signer)
     except LogUnavailable as error:
         raise Unavailable(f"nothing was saved: {error}") from None
     for change in saved:

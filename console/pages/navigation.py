@@ -23,6 +23,7 @@ class NavLink:
 
 NAVIGATION = (
     NavLink("Live", "/wall"),
+    NavLink("Editor", "/editor", Role.OPERATOR),
     NavLink("Users", "/users", manager=True),
     NavLink("Audit", "/audit", manager=True),
     NavLink("Account", "/account"),

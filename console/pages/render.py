@@ -25,6 +25,7 @@ THEME = "sightline-theme"
 THEMES = ("auto", "light", "dark")
 NOTICES = {
     "saved": "Saved.",
+    "configured": "Saved. Services follow the change within about five seconds.",
     "user_removed": "The user was removed.",
     "token_removed": "The token was removed.",
     "password_changed": "The password was changed. All other sessions have ended.",

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.common import LOOPBACK, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
+from deploy.cli.common import (
+    LOOPBACK,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    SignKey,
+    friendly,
+    kafka_settings,
+    signer,
+)
 from ingest.exceptions import ConfigError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
@@ -43,6 +53,7 @@ def console(
     reset_password: Annotated[
         str, typer.Option(metavar="USER", help="Give a user a new one-time password, print it, and exit.")
     ] = "",
+    sign_key: SignKey = None,
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,
     kafka: Kafka = "",
@@ -66,7 +77,7 @@ def console(
     def make_log(part: str) -> Log:
         return KafkaLog(settings, f"console-{part}-{os.getpid()}", READ_TIMEOUT_S)
 
-    context = ConsoleContext(data, ConsoleOptions(https=https), make_log=make_log)
+    context = ConsoleContext(data, ConsoleOptions(https, settings.to_env(), signer(sign_key)), make_log=make_log)
     try:
         if reset_password:
             _say(f"one-time password of {reset_password}: {context.reset_password(reset_password)}")
@@ -102,6 +113,7 @@ async def _serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await context.trials.close()
 
 
 def _say(line: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from console.editor.trial import TrialRequest, try_draft
+from console.editor.request import TrialRequest
+from console.editor.trial import try_draft
 from ingest.contract.topics import RESULTS
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
