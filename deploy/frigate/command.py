@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deploy.cli.common import AsJson, friendly
 from deploy.cli.output import printable, stdout
-from deploy.frigate.convert import Conversion, PipelineChoice, convert
+from deploy.frigate.convert import FrigateSite, PipelineChoice, convert
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
 from ingest.runtime.files import GROUP_FILE, make_folder, write_new
@@ -87,12 +87,12 @@ def _choice(model: str, models: Path | None) -> PipelineChoice:
     return PipelineChoice(model.partition("@")[0], given.width, given.height, given.colour, given.fit)
 
 
-def _toml(found: Conversion) -> str:
+def _toml(found: FrigateSite) -> str:
     """Return the site as TOML, with each point in one line."""
     return re.sub(r"\[\s+([\d.]+),\s+([\d.]+),\s+\]", r"[\1, \2]", tomli_w.dumps(found.site))
 
 
-def _print_notes(found: Conversion, out: Path | None, secrets: Path | None) -> None:
+def _print_notes(found: FrigateSite, out: Path | None, secrets: Path | None) -> None:
     for note in found.notes:
         sys.stderr.write(f"{printable(note.key)}: {printable(note.text)}\n")
     if not secrets:

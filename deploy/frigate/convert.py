@@ -63,7 +63,7 @@ class PipelineChoice(NamedTuple):
 
 
 @dataclass
-class Conversion:
+class FrigateSite:
     """The result: values of a site file, notes, and the cameras' passwords by the name of their file."""
 
     site: dict[str, Any] = field(default_factory=dict)
@@ -75,13 +75,13 @@ class Conversion:
         self.notes.append(Note(".".join((*section.path, key)), text))
 
 
-def convert(text: str, name: str, choice: PipelineChoice, secrets: str) -> Conversion:
+def convert(text: str, name: str, choice: PipelineChoice, secrets: str) -> FrigateSite:
     """Convert a Frigate configuration into a site called ``name``.
 
     ``secrets`` is the folder of the password files on the agents' machine. Raise ConfigError for a configuration that
     Frigate would not accept, as far as the conversion reads it.
     """
-    root, found = parse(text), Conversion()
+    root, found = parse(text), FrigateSite()
     cameras, rules, left_out = [], [], []
     names: set[str] = set()
     for camera_name, camera in root.section("cameras").sections():
@@ -122,7 +122,7 @@ class _CameraSection:
         self.imperial = root.section("ui").value("unit_system") == "imperial"
 
 
-def _camera(section: _CameraSection, found: Conversion, secrets: str) -> dict[str, Any] | None:
+def _camera(section: _CameraSection, found: FrigateSite, secrets: str) -> dict[str, Any] | None:
     camera = section.camera
     given = detect_input(camera)
     camera.section("ffmpeg").value("inputs")
@@ -151,7 +151,7 @@ def _camera(section: _CameraSection, found: Conversion, secrets: str) -> dict[st
     return values
 
 
-def _ground_planes(section: _CameraSection, found: Conversion) -> dict[str, Any] | None:
+def _ground_planes(section: _CameraSection, found: FrigateSite) -> dict[str, Any] | None:
     """Return the ground plane of the first zone with ``distances``. Add a note about each further zone with
     ``distances``."""
     first: dict[str, Any] | None = None
@@ -169,7 +169,7 @@ def _ground_planes(section: _CameraSection, found: Conversion) -> dict[str, Any]
     return first
 
 
-def _rules(section: _CameraSection, found: Conversion, pipeline: str) -> list[dict[str, Any]]:
+def _rules(section: _CameraSection, found: FrigateSite, pipeline: str) -> list[dict[str, Any]]:
     """Return rules over a camera: one per zone, and rules over the whole picture if alerts need no zone."""
     tracked = section.objects.texts("track", _TRACKED)
     alerts, others = section.review.section("alerts"), section.review.section("detections")

@@ -5,6 +5,7 @@
 only the names of files with secrets.
 """
 
+from ingest.contract.units import conversion
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
 from ingest.site.camera import LEGACY_TLS, CameraConfig, StreamConfig, WatchConfig, mask_secrets
 from ingest.site.clip import ClipConfig
@@ -17,7 +18,6 @@ from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig
 from ingest.site.pipeline import PipelineConfig, SecondModelConfig
 from ingest.site.receiver import ReceiverConfig
 from ingest.site.sensor import ALLOWED_LATENESS_S, HampelConfig, SensorConfig
-from ingest.site.units import conversion
 
 __all__ = [
     "ALLOWED_LATENESS_S",

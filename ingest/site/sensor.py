@@ -15,9 +15,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ingest.contract.identity import place_key
 from ingest.contract.records.base import Name
+from ingest.contract.units import conversion
 from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds, expectation
-from ingest.site.units import conversion
 
 Baud = Annotated[int, Field(ge=50, le=4_000_000)]
 

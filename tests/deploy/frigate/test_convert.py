@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from deploy.cli.app import app
-from deploy.frigate.convert import WHOLE_PICTURE, Conversion, PipelineChoice, convert
+from deploy.frigate.convert import WHOLE_PICTURE, FrigateSite, PipelineChoice, convert
 from ingest.exceptions import ConfigError
 from ingest.site import Site
 from stream.rules import validated_site
@@ -25,7 +25,7 @@ PORCH = "0.1,0.5,0.9,0.5,0.9,1,0.1,1"
 STREET = {"coordinates": "0.2,0.9,0.8,0.9,0.6,0.4,0.4,0.4", "distances": "10,12,10,12"}
 
 
-def converted(camera: dict[str, Any] | None = None, **top: Any) -> Conversion:
+def converted(camera: dict[str, Any] | None = None, **top: Any) -> FrigateSite:
     """Convert a configuration with one camera. The result is a valid site."""
     values = {**top, "cameras": {"door": {"ffmpeg": INPUTS, **(camera or {})}}}
     found = convert(yaml.safe_dump(values), "home", CHOICE, "/secrets")
@@ -33,16 +33,16 @@ def converted(camera: dict[str, Any] | None = None, **top: Any) -> Conversion:
     return found
 
 
-def camera_of(found: Conversion) -> dict[str, Any]:
+def camera_of(found: FrigateSite) -> dict[str, Any]:
     (camera,) = found.site["cameras"]
     return dict(camera)
 
 
-def rules_of(found: Conversion) -> dict[str, dict[str, Any]]:
+def rules_of(found: FrigateSite) -> dict[str, dict[str, Any]]:
     return {rule["name"]: rule for rule in found.site.get("rules", ())}
 
 
-def notes_of(found: Conversion) -> dict[str, str]:
+def notes_of(found: FrigateSite) -> dict[str, str]:
     return dict(found.notes)
 
 
