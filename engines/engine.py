@@ -74,8 +74,8 @@ class ComputeClock:
     def __init__(self, parallel: int) -> None:
         self._parallel = parallel
         self._running: dict[object, tuple[float, int, list[float]]] = {}
-        """Maps each unfinished batch to three values: its submission time in s, the number of earlier batches that
-        were then unfinished, and the times in s at which these finished."""
+        """Maps each unfinished batch to three values: its submission time in s, the number of batches that were
+        unfinished then, and the times in s at which these batches finished."""
         self._lock = threading.Lock()
 
     def submitted(self, batch: object, now_s: float) -> None:

@@ -51,10 +51,10 @@ OTHERS = "others"
 
 
 class Refusals:
-    """Collects refused rows until the spool marks the rows as refused, and writes notices about refused rows for
-    ``status``.
+    """Collects refused rows until the spool marks the rows as refused, and writes reports about refused rows for the
+    topic ``status``.
 
-    Pure. A refused row stays in the spool, and is not sent again. One notice may report many refused rows.
+    Pure. A refused row stays in the spool, and is not sent again. One report may name many refused rows.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -273,7 +273,8 @@ class Spool:
         self._publish_metrics()
 
     async def _check_disk(self) -> None:
-        """Expire rows that exceed the disk limits, detect that the disk accepts writes again, and store notices."""
+        """Expire rows that exceed the disk limits, detect that the disk accepts writes again, and store status rows
+        about these events."""
         with contextlib.suppress(SpoolUnavailable):
             evidence = [name for name, bounds in self._bounds["frame"].items() if bounds.evidence]
             excess = await self._attempt(self._space.fit, evidence)

@@ -114,8 +114,7 @@ class OwnedFrames(OwnedPartition):
         return self._processor.flush()
 
     def take_work(self, work: PreparedWork, pipelines: frozenset[str]) -> list[Job]:
-        """Turn the records of a prepared work into jobs, append the jobs to this partition's jobs, and return the
-        jobs.
+        """Turn the records in ``work`` into jobs, append these jobs to the partition's jobs, and return these jobs.
 
         The offsets of the prepared frames are committed with the results of the last job. The dead letter of a batch
         names ``batches`` as its topic, so that a replay sends the batch there.

@@ -1,8 +1,8 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
-An engine node sheds frames that arrive out of order within a camera, epoch, lane and pipeline. Dead letters, however,
-are stored in the order of their failures, with all lanes and stages in one partition. A replay therefore opens a new
-lane for a dead letter that would be out of order on every lane used so far.
+An engine node drops frames that arrive out of order within the same camera, epoch, lane and pipeline. Dead letters,
+however, are stored in the order of their failures, with all lanes and stages in one partition. A replay therefore
+opens a new lane (a separate series of frames) for a dead letter that would be out of order on every lane used so far.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class ReplayPlan:
     """Decides which dead letters to send and on which lane, one by one in the order of their offsets.
 
     ``ended`` holds the key of each unit of work that has a result. The value is true if a replay wrote the result.
-    ``receipts`` holds the receipts of all earlier replays.
+    ``receipts`` holds a ReplayReceipt for each dead letter that an earlier replay sent.
     """
 
     def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:

@@ -27,9 +27,9 @@ class Follower:
         self._positions: dict[int, int] | None = None
 
     async def begin(self) -> dict[int, int]:
-        """Fix and return the first offset to read, by partition.
+        """Determine and return the first offset to read in each partition.
 
-        Without this call, the first call of ``new`` fixes these offsets. Raise LogUnavailable.
+        Without this call, the first call of ``new`` determines these offsets. Raise LogUnavailable.
         """
         ask = self._log.beginnings if self._from_start else self._log.ends
         self._positions = dict(await ask(self._topic))

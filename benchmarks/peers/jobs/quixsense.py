@@ -1,7 +1,7 @@
 """Quix Streams: the mean of a sensor in windows, and an event for each window above the limit.
 
-``--how single`` reads a JSON message per reading. ``--how columns`` reads a JSON message per column, and sums the
-readings of each window in the column first, so that it writes the state only once or twice per column.
+``--how single`` reads a JSON message per reading. ``--how columns`` reads a JSON message per column, and first sums
+the readings of each window in the column. The state is then written only once or twice per column.
 """
 
 from __future__ import annotations
