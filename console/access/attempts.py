@@ -54,7 +54,7 @@ class _Table:
             self._entries.popitem(last=False)
 
     def take_back(self, key: str) -> None:
-        """Remove one failure, and the pause if the remaining failures cause none."""
+        """Remove one failure, and end the pause if the remaining failures cause no pause."""
         found = self._entries.get(key)
         if found:
             found.count -= 1

@@ -29,7 +29,7 @@ GONE_S = 3600.0
 MAX_INSTANCES, MAX_STREAMS = 2000, 20_000
 
 Look = Literal["good", "warn", "bad", "off"]
-"""Colour of a state: good, warn, bad, or off for a state that is neither."""
+"""Colour of a state: good, warn, bad, or off for any other state."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from deploy.frigate.source import detect_input, source_of
 _KM_PER_MILE = 1.609344
 WHOLE_PICTURE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 _ALERTS, _TRACKED = ("person", "car"), ("person",)
-"""Labels that Frigate makes alerts of, and labels that it tracks, unless the configuration has others."""
+"""Labels for which Frigate raises alerts, and labels that Frigate tracks, unless the configuration names others."""
 _REASONS = {
     "audio": "no equivalent: Sightline does not listen to sound",
     "auth": "use the users of `sightline console`",
@@ -212,7 +212,7 @@ def _rules(section: _CameraSection, found: FrigateSite, pipeline: str) -> list[d
 
 
 def _by_score(section: _CameraSection, rule: Mapping[str, Any], labels: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the rule once for each minimum score, with the labels that have this score."""
+    """Return one copy of the rule for each minimum score, with the labels that have this minimum score."""
     groups: dict[float, list[str]] = {}
     for label in labels:
         filters = section.objects.section("filters").section(label)

@@ -120,7 +120,8 @@ def _as_written(model: Any, folder: Path) -> str:
 def _named_inner_nodes(model: Any) -> list[str]:
     """Give every node a name of its own. Return the names of the nodes to quantise.
 
-    These nodes lie between the first and the last layers with weights, without the last layers.
+    These nodes lie between the first and the last layers with weights. The first layers are included, and the last
+    layers are not.
     """
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"

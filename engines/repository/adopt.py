@@ -191,8 +191,8 @@ def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> 
 
 
 def unproven_settings(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> dict[str, Any]:
-    """Return the decoder's settings if ``outputs``, which the decoder can read, confirm none of these settings; else
-    {}."""
+    """Return the decoder's settings if ``outputs`` confirm none of these settings, else {}. The decoder must be able
+    to read ``outputs``."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoder.unproven(outputs) if isinstance(decoder, decoders.StatesUnprovenSettings) else {}
 

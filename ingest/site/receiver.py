@@ -79,7 +79,7 @@ class ReceiverConfig(SharedEntry):
     places: tuple[str, ...] = ()
     """Names of places, cameras and sensors, which may contain ``*``; empty for all."""
     changes: tuple[Change, ...] = Field(default=get_args(Change), min_length=1)
-    """Roles of the alerts in their incidents."""
+    """Roles that alerts which the receiver gets may have in their incidents; by default all roles."""
     hours: tuple[WeeklyHours, ...] = ()
     """Hours of the capture time in which the receiver gets alerts; empty for always."""
     quiet_hours: tuple[WeeklyHours, ...] = ()
@@ -87,7 +87,7 @@ class ReceiverConfig(SharedEntry):
     quiet_below: Severity = "critical"
     """Alerts of this severity or a higher one do not wait for the end of quiet hours."""
     time_zone: TimeZone | None = None
-    """Time zone of both kinds of hours; by default that of the site."""
+    """Time zone of ``hours`` and ``quiet_hours``; by default the time zone of the site."""
     escalate_after_s: Seconds = 0.0
     """If not 0, the receiver gets an alert only if nobody has acknowledged its incident for this time."""
     max_per_minute: float = Field(default=0.0, ge=0.0, le=60_000.0)

@@ -95,7 +95,7 @@ class AnalyseStage:
         return reported_in([event for tp in tps for event in await written_since(log, tp, since_ms - CLOCKS_MS)])
 
     async def _measured(self, cameras: Set[str], since_ms: int, log: Log) -> list[LogRecord]:
-        """Return the measures that were written for cameras, also those of minutes before ``since_ms``."""
+        """Return the measures that were written for cameras, including measures of minutes before ``since_ms``."""
         if not self._rules.measures:
             return []
         since_ms -= round(KEPT_S * 1000)

@@ -30,9 +30,11 @@ class Acknowledgements:
         self._reading = asyncio.Lock()
 
     async def by(self, alert: Alert) -> str:
-        """Return who has acknowledged an alert's incident since the alert was captured; empty if nobody has.
+        """Return the person who has acknowledged an alert's incident since the alert was captured; empty if nobody
+        has.
 
-        An earlier acknowledgement counts, too, unless the alert reports a higher severity. Raise LogUnavailable.
+        An acknowledgement before the capture of the alert counts, too, unless the alert reports a higher severity.
+        Raise LogUnavailable.
         """
         async with self._reading:
             if self._clock.monotonic() - self._read_s >= MAX_AGE_S:

@@ -1,7 +1,8 @@
 """Replays and trials of alerts: a replay is an alert that is written to the topic ``alerts`` again, for one receiver.
 
-A replay is an ordinary record of the topic, with two headers. So it survives restarts like every other alert, and the
-dispatcher that owns the partition delivers it. The alert keeps its id, so the receiver recognises it.
+A replay is an ordinary record of the topic, with two headers. A replay therefore survives restarts like every other
+alert, and the dispatcher that owns the partition delivers the replay. The alert keeps its id, so the receiver
+recognises it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def make_replay(record: LogRecord, receiver: str) -> Outgoing:
 
 
 def trial_alert(now_ns: int) -> Alert:
-    """Return an alert with which a person tests a receiver. It is about no camera and belongs to no incident."""
+    """Return an alert with which a person tests a receiver. The test alert is about no camera and belongs to no
+    incident."""
     trial = uuid.uuid4().hex
     data = AlertData(
         incident=f"trial-{trial}",

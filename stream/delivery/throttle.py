@@ -55,7 +55,7 @@ class ReceiverThrottle:
 
     @property
     def since(self) -> str:
-        """The time since which the circuit has its state, as RFC 3339."""
+        """The time at which the circuit entered its present state, as RFC 3339."""
         return datetime.fromtimestamp(self._since_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def wait_s(self, now_s: float) -> float:
@@ -66,7 +66,8 @@ class ReceiverThrottle:
         return max(0.0, self._next_s - now_s, self._open_until_s - now_s)
 
     def begin(self, now_s: float) -> bool:
-        """Note that an attempt begins. Return whether it is the only attempt that an open circuit allows."""
+        """Note that an attempt begins. Return whether this attempt is the only attempt that an open circuit
+        allows."""
         probe = self._probing = self.state == "open"
         if self._per_s:
             self._next_s = max(self._next_s, now_s) + 1.0 / self._per_s

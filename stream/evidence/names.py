@@ -1,8 +1,8 @@
 """Names of evidence files. A name depends only on the event, so that a repeated event replaces its own files. Pure.
 
 A name is ``CAMERA/DAY/TIMEZ-EVENT-KIND.EXTENSION``, such as ``gate/2026-01-02/030405.678Z-4f2a…-original.jpg``. The
-kind is ``original``, ``annotated``, ``clip`` or ``clip-boxes``. Day and time are those of the event, in UTC. Names of
-earlier versions have no time.
+kind is ``original``, ``annotated``, ``clip`` or ``clip-boxes``. Day and time are those of the event, in UTC. Names
+that earlier versions of Sightline gave have no time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class EvidenceName(NamedTuple):
     """The parts of a name. The event happened between ``first_ns`` and ``last_ns``, both in Unix ns and included.
 
-    ``subject`` is the camera. The interval is a millisecond, or a day for the name of an earlier version.
+    ``subject`` is the camera. The interval is a millisecond, or a day for a name that an earlier version of Sightline
+    gave.
     """
 
     subject: str

@@ -46,7 +46,7 @@ SPACE_PX = 2.0
 """Distance in pixels at which the bilateral filter gives a neighbour 61 % of the weight of the pixel itself."""
 MEDIAN_NS = 2.5
 TEMPORAL_NS = 6.5
-"""CPU time of the temporal filter in ns per pixel, including the noise estimate. ``MEDIAN_NS`` is the same for the
+"""CPU time of the temporal filter in ns per pixel, including the noise estimate. ``MEDIAN_NS`` is the CPU time of the
 median filter. Both are measured by ``benchmarks/denoise.py``."""
 MEMORY = 0.75
 """Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to

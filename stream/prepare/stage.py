@@ -80,7 +80,7 @@ class PrepareStage:
         return self.processor(tp)
 
     def processor(self, tp: TopicPartition) -> PrepareProcessor:
-        """Create the state of a partition, for the runner and for fused engine nodes."""
+        """Create the state of a partition, for the runner and for engine nodes with ``--fused``."""
         batcher = Batcher(self.target, tp.partition, self.clock)
         return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)
 

@@ -167,7 +167,8 @@ class Cleaner:
         return column
 
     def _are_usable(self, values: Sequence[float], quality: Sequence[int]) -> bool:
-        """Return whether no reading must be dropped. Also return False for a value of NaN, whose sum is NaN."""
+        """Return whether all readings can be kept: none is flagged, and all values are within the range. If a value
+        is NaN, the sum of the values is NaN, and the result is False."""
         if not values:
             return True
         return (

@@ -87,8 +87,8 @@ class WindowReporter(RuleReporter):
     """State of a rule over windows.
 
     Late readings that the sensor's ``lateness_s`` still allows correct a window that was evaluated before. After a
-    correction, the rule evaluates the corrected window and all later windows again. It begins with the state that it
-    had before the corrected window.
+    correction, the rule evaluates the corrected window and all later windows again. The rule begins with the state
+    that it had before the corrected window.
     """
 
     rule: WindowRule

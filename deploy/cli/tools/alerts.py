@@ -143,8 +143,8 @@ def send_trial(
 ) -> None:
     """Send a test alert to a receiver now, from this machine, and print its answer.
 
-    Files and variables of the receiver must exist on this machine, as on that of `dispatch`. Exits with 1 if the
-    receiver has not accepted the alert.
+    The files and environment variables that the receiver needs must exist on this machine, as on the machine of
+    `dispatch`. Exits with 1 if the receiver has not accepted the alert.
     """
     from stream.delivery.clients.guard import DeliveryPolicy
 

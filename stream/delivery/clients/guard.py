@@ -35,7 +35,7 @@ class DeliveryPolicy:
 
     @classmethod
     def of(cls, deny: Sequence[str], *, https_only: bool) -> DeliveryPolicy:
-        """Return the policy of the command line. Raise ConfigError for an invalid network."""
+        """Return the policy that the command line options set. Raise ConfigError for an invalid network."""
         names, networks = [], []
         for each in deny:
             try:

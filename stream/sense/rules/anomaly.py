@@ -83,7 +83,7 @@ class AnomalyWatch(WindowWatch):
         )
 
     def rearm(self) -> None:
-        """Report an anomaly that lasts with the next window."""
+        """If an anomaly still lasts, report the anomaly with the next window."""
         self._anomalous = False
 
     def copy(self) -> Self:

@@ -98,5 +98,5 @@ class ThresholdWatch(WindowWatch):
         )
 
     def rearm(self) -> None:
-        """Report a breach that lasts with the next window that is outside of the bounds."""
+        """If a breach still lasts, report the breach with the next window that is outside of the bounds."""
         self._outside = False

@@ -127,7 +127,7 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         self._reported = {pair for pair in self._reported if track not in pair}
 
     def _note(self, track: SceneTrack, scene: Scene) -> _Print | None:
-        """Store the place that a track covers, and return it; None while the heading is unknown."""
+        """Store and return the place that a track covers. Return None while the heading of the track is unknown."""
         self._labels[track.name] = track.label
         centres = self._centres.setdefault(track.name, deque(maxlen=_HEADING_POINTS))
         centres.append(track.box.centre)
