@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ingest.contract.records.event import Change, Severity
+from ingest.contract.records.event import Severity
 from ingest.runtime.url import checked_url
 from ingest.site.camera import LOGIN, has_secret
 from ingest.site.entry import Seconds, SharedEntry
@@ -48,6 +48,10 @@ ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
 
 
+AlertRole = Literal["begin", "update", "event", "end"]
+"""Role of an alert in its incident: the ``begin``, an ``update`` with a reason, another ``event``, or the ``end``."""
+
+
 class ReceiverConfig(SharedEntry):
     """A webhook that receives alerts. The signing secrets, as in Standard Webhooks, are read from ``secret_file``."""
 
@@ -78,8 +82,8 @@ class ReceiverConfig(SharedEntry):
     """Labels of the objects; empty for all. Alerts of sensors have no label."""
     places: tuple[str, ...] = ()
     """Names of places, cameras and sensors, which may contain ``*``; empty for all."""
-    changes: tuple[Change, ...] = Field(default=get_args(Change), min_length=1)
-    """Roles that alerts which the receiver gets may have in their incidents; by default all roles."""
+    changes: tuple[AlertRole, ...] = Field(default=("begin", "update", "event"), min_length=1)
+    """Roles of the alerts in their incidents; by default those of all events, without the ends."""
     hours: tuple[WeeklyHours, ...] = ()
     """Hours of the capture time in which the receiver gets alerts; empty for always."""
     quiet_hours: tuple[WeeklyHours, ...] = ()

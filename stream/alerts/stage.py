@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import NamedTuple
 
-from ingest.contract import headers as h
-from ingest.contract.codec import MAX_JSON_BYTES, decode_json, encode_json
+from ingest.contract.codec import MAX_JSON_BYTES, decode_json
 from ingest.contract.records import Alert, Event, FrameRef
-from ingest.contract.topics import ALERTS, EVENTS, partition_for
+from ingest.contract.topics import ALERTS, EVENTS
 from ingest.exceptions import LogUnavailable, PictureError
-from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from stream.alerts.alert import alert_id, evidence_of, make_alert
+from stream.alerts.incidents import ID, PartitionIncidents
 from stream.evidence.store import EvidenceStore
 from stream.exceptions import EvidenceMissing, StoreFailed
 from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Work
@@ -47,7 +47,7 @@ FETCH_S = 30.0
 
 
 class AlertStage:
-    """The stage that turns every event into an alert with its pictures.
+    """The stage that turns every event into an alert with its pictures, and assigns it to an incident.
 
     While the evidence store fails, events with a picture wait for ``PICTURE_WAIT_S``, and events without a picture
     (events of sensors) are processed.
@@ -62,18 +62,17 @@ class AlertStage:
         self._clock = clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AlertProcessor:
-        """Create the state of a partition: the ids of the alerts that are already written."""
-        processor = AlertProcessor(self._store, self._partitions, log, asyncio.get_running_loop(), self._clock)
+        """Create the state of a partition: its incidents, and the ids of the alerts that are already written."""
+        incidents = await PartitionIncidents.open(tp, position, log, self._partitions, self._clock)
+        processor = AlertProcessor(self._store, incidents, log, asyncio.get_running_loop(), self._clock)
         begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)
         for partition, end in ends.items():
             start = max(begins[partition], end - KNOWN_ALERTS)
             async for record in log.read(ALERTS, partition, start, end):
-                processor.remember(record.headers.get(ID, b"").decode(errors="replace"))
+                alert = record.headers.get(ID, b"").decode(errors="replace")
+                processor.remember(alert)
+                incidents.written(alert, record.timestamp_ms)
         return processor
-
-
-ID = "sightline-alert"
-"""Kafka header with the alert's id, so that a reader gets the id without decoding the record."""
 
 
 class _WaitingEvent(NamedTuple):
@@ -94,13 +93,13 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
     def __init__(
         self,
         store: EvidenceStore,
-        alert_partitions: int,
+        incidents: PartitionIncidents,
         log: Log,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
     ) -> None:
         super().__init__(NAME)
-        self._store, self._partitions, self._log, self._loop = store, alert_partitions, log, loop
+        self._store, self._incidents, self._log, self._loop = store, incidents, log, loop
         self._clock = clock
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting: deque[_WaitingEvent] = deque()
@@ -109,8 +108,10 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
     @property
     def deadline(self) -> float | None:
-        """Time of the next attempt to store a waiting event's picture, on the monotonic clock in seconds."""
-        return self._retry_at_s if self._waiting else None
+        """Time of the next attempt to store a waiting event's picture, or of the end of an incident, on the monotonic
+        clock in seconds."""
+        retry_at_s = self._retry_at_s if self._waiting else None
+        return min((at_s for at_s in (retry_at_s, self._incidents.deadline) if at_s is not None), default=None)
 
     def process(self, record: LogRecord) -> Sequence[Work]:
         """Process one event. While the evidence store fails, an event with a picture waits in a queue."""
@@ -120,6 +121,11 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             return self._wait(record, error)
 
     def tick(self) -> Sequence[Work]:
+        """Try to store the pictures of waiting events again, and write the ends of incidents."""
+        works, ends = self._retry() if self._waiting else (), self._incidents.ends()
+        return [*works, *([Work(ends)] if ends else [])]
+
+    def _retry(self) -> Sequence[Work]:
         """Try to store the pictures of the waiting events again, in order of arrival.
 
         The alerts of events that have waited for too long go out without pictures.
@@ -183,14 +189,13 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
         return make_alert(event, evidence)
 
     def _emit(self, record: LogRecord, outcome: Alert | None) -> Sequence[Work]:
+        event = decode_json(Event, record.value, MAX_EVENT_BYTES)
         if outcome is None:
-            return [Work((), (record.offset,))]
-        alert = outcome
-        self.remember(alert.id)
-        headers = {**h.CLOUD_EVENT, ID: alert.id.encode()}
-        partition = partition_for(alert.data.incident, self._partitions)
-        out = Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode(), headers=headers)
-        return [Work((out,), (record.offset,))]
+            return [Work(self._incidents.complete(event, alert_id(event), record), (record.offset,))]
+        self.remember(outcome.id)
+        changes = self._incidents.add(event, record)
+        alert = self._incidents.outgoing(self._incidents.assigned(outcome), event.place)
+        return [Work((*changes, alert), (record.offset,))]
 
     def _fetch(self, ref: FrameRef | None) -> LogRecord | None:
         if ref is None:

@@ -36,8 +36,9 @@ class ReceiverFilter:
         names = (alert.subject, data.place or "", f"{data.site}/{data.place}")
         if config.places and not any(_matches(config.places, name) for name in names):
             return f"place {data.place or alert.subject}: expected one of {', '.join(config.places)}"
-        if data.change not in config.changes:
-            return f"change {data.change}: expected one of {', '.join(config.changes)}"
+        role = "event" if data.change == "update" and not data.reasons else data.change
+        if role not in config.changes:
+            return f"change {role}: expected one of {', '.join(config.changes)}"
         if not self._hours.contains(data.captured_ns):
             return "captured outside of the receiver's hours"
         return ""

@@ -12,7 +12,7 @@ from ingest.contract.records import Alert, Delivery
 from ingest.contract.topics import ALERTS, DELIVERIES
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from stream.alerts.stage import ID
+from stream.alerts.incidents import ID
 from stream.delivery.replay import REPLAY
 from stream.events import rfc3339
 from stream.exceptions import AlertNotFound

@@ -29,7 +29,7 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.site import CameraConfig
 from ingest.site.topic.view import Config
 from stream.alerts.alert import alert_id
-from stream.alerts.stage import ID
+from stream.alerts.incidents import ID
 from stream.exceptions import FrameNotFound
 from stream.explain.absence import Absence, absence_of, expired
 from stream.explain.search import first_from, names, place_in, written_from

@@ -18,7 +18,8 @@ from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, FRAMES
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
-from stream.alerts.stage import ID, AlertStage
+from stream.alerts.incidents import ID
+from stream.alerts.stage import AlertStage
 from stream.evidence.store import MemoryStore
 
 DATA = {
@@ -60,8 +61,7 @@ async def outcome(value: bytes, sent: Outgoing | None = None, log: MemoryLog | N
     processor = await AlertStage(MemoryStore(), 1).open(TopicPartition(EVENTS, 0), 0, log)
     (work,) = await asyncio.to_thread(processor.process, LogRecord(EVENTS, 0, 9, None, value))
     assert work.done == (9,)
-    (out,) = work.records
-    return out
+    return work.records[-1]
 
 
 async def test_the_test_event_without_a_hostile_field_becomes_an_alert() -> None:
