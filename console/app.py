@@ -16,14 +16,26 @@ from starlette.websockets import WebSocket
 
 from console.access.guard import Viewer
 from console.access.headers import SecurityHeaders
+from console.api import routes
 from console.context import ConsoleContext
 from console.exceptions import ConsoleError, NotSignedIn, PasswordExpired
-from console.pages import account, audit, editor, signin, users, wall
+from console.pages import account, audit, editor, events, signin, users, wall
 from console.pages.navigation import links_of
 from console.pages.render import STATIC, page
 
 API = "/api/"
-ROUTERS = (wall.router, editor.router, signin.router, account.router, users.router, audit.router)
+VERSION = "1.0"
+"""Version of the HTTP API."""
+ROUTERS = (
+    wall.router,
+    events.router,
+    editor.router,
+    routes.router,
+    signin.router,
+    account.router,
+    users.router,
+    audit.router,
+)
 """Routers of all pages and of the HTTP API."""
 _WEBSOCKET_REFUSED = 1008
 """Close code of a WebSocket that the guard refuses: policy violation (RFC 6455)."""
@@ -42,7 +54,7 @@ class VersionedFiles(StaticFiles):
 
 def make_app(context: ConsoleContext) -> SecurityHeaders:
     """Return the application for a context."""
-    app = FastAPI(title="Sightline", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Sightline console", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.console = context
     app.add_exception_handler(ConsoleError, _refused)
     app.add_exception_handler(HTTPException, _http_error)

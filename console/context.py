@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from console.access.passwords import Passwords, one_time_password
 from console.access.roles import Identity, Limits, Role
 from console.editor.history import ChangeHistory
 from console.editor.trials import RuleTrials
+from console.evidence import EvidenceFiles
 from console.exceptions import NotFound
 from console.live.feed import Feed, MakeLog
 from console.state.audit import AuditTrail
@@ -23,6 +25,12 @@ from console.state.users import FIRST_ADMIN, Users
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site.topic.signature import ConfigSigner
+from stream.evidence.store import EvidenceStore
+
+VIEW_S = 600.0
+"""Time in which further looks of a user at the same camera or picture make no further entry in the audit trail, in
+seconds. A page with fifty pictures that is loaded every minute would otherwise fill the trail."""
+_MAX_VIEWED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class ConsoleContext:
         clock: Clock | None = None,
         passwords: Passwords | None = None,
         make_log: MakeLog | None = None,
+        evidence: EvidenceStore | None = None,
     ) -> None:
         """Open the state in a folder. Without ``make_log``, live data stays empty. Raise StateUnusable."""
         self.options = options or ConsoleOptions()
@@ -62,6 +71,8 @@ class ConsoleContext:
         self.history = ChangeHistory(self.database, self.clock)
         self.trials = RuleTrials(self.options.kafka_env)
         self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
+        self.evidence = EvidenceFiles(evidence)
+        self._viewed: OrderedDict[tuple[str, str, str], int] = OrderedDict()
 
     def add_first_admin(self) -> str:
         """Add the first admin and return the one-time password. Return an empty text if there are users already."""
@@ -88,6 +99,17 @@ class ConsoleContext:
     ) -> None:
         """Append an entry about a user's action to the audit trail."""
         self.trail.add(action, identity.name, identity.via, address_of(connection), subject, detail)
+
+    def audit_view(self, connection: HTTPConnection, identity: Identity, action: str, subject: str) -> None:
+        """Append an entry about data that a user looked at, at most once in ``VIEW_S`` for the same data."""
+        key, now_ns = (identity.name, action, subject), self.clock.now_ns()
+        if now_ns - self._viewed.get(key, -round(VIEW_S * 1e9)) < VIEW_S * 1e9:
+            return
+        self._viewed[key] = now_ns
+        self._viewed.move_to_end(key)
+        while len(self._viewed) > _MAX_VIEWED:
+            self._viewed.popitem(last=False)
+        self.audit(connection, identity, action, subject)
 
     def close(self) -> None:
         """Close the state."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from console.access.roles import Identity
+from ingest.contract.records import Alert, Event
 from ingest.site import CameraConfig, ConfigEntry, RuleEntry, SensorConfig
 from ingest.site.file import UNNAMED
 from ingest.site.topic.view import Config
@@ -67,6 +68,14 @@ class Deployment:
         """Return whether a user may see a sensor. ``site`` is the site in a record of the sensor, perhaps empty."""
         sensor = self.sensor(name)
         return identity.limits.sees_site(site or (sensor.site if sensor else UNNAMED))
+
+    def sees(self, identity: Identity, event: Event | Alert) -> bool:
+        """Return whether a user may see an event or alert. The site in the record counts, because the camera may have
+        moved to another site since."""
+        data = event.data
+        if data.camera:
+            return self.sees_camera(identity, data.camera, data.site)
+        return self.sees_sensor(identity, data.sensor or event.subject, data.site)
 
     def rules_of(self, camera: str) -> list[RuleEntry]:
         """Return the rules of a camera, sorted by name."""

@@ -45,7 +45,7 @@ class Feed:
         self.pictures_changed, self.news = Signal(), Signal()
         self.statuses = StatusView(clock or SystemClock())
         self.cameras = Cameras()
-        self.happenings = Happenings(self.news.notify)
+        self.happenings = Happenings(self.news.notify, lambda: self._records.current)
         pictures = LiveFrameView(self.cameras), LiveResultView(self.cameras)
         self._live = TopicReader("live", pictures, LIVE_PAUSE_S, self.pictures_changed.notify)
         records = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class EventFilter:
     severity: str = ""
     since_ns: int = 0
     until_ns: int = 0
+    before: tuple[int, str] | None = None
+    """Time and id of an event: select older events only, to continue a list."""
 
     def matches(self, event: Event) -> bool:
         """Return whether an event is selected."""
@@ -75,11 +78,14 @@ class ReviewItem:
 class Happenings:
     """The newest events by time, their alerts, and the receipts of the alerts.
 
-    ``on_news`` is called for each event, alert or receipt that is new.
+    ``on_news`` is called for each event, alert or receipt that is new. Records that are read while ``is_current``
+    returns false are no news: the console has just started and reads the past.
     """
 
-    def __init__(self, on_news: Callable[[], None] = lambda: None) -> None:
-        self._on_news = on_news
+    def __init__(
+        self, on_news: Callable[[], None] = lambda: None, is_current: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._on_news, self._is_current = on_news, is_current
         self._events: dict[str, Event] = {}
         self._order: list[tuple[int, str]] = []
         self._alerts: OrderedDict[str, Alert] = OrderedDict()
@@ -88,6 +94,8 @@ class Happenings:
         self._news: deque[News] = deque(maxlen=MAX_NEWS)
         self.counted = 0
         """Number of news since the console started."""
+        self.run_id = secrets.token_hex(4)
+        """Random name of this run of the console, because ``counted`` starts again with the next run."""
 
     def add_event(self, event: Event) -> None:
         """Add an event. An event that is in memory already is ignored."""
@@ -146,7 +154,9 @@ class Happenings:
     def newest(self, wanted: EventFilter, sees: Callable[[Event], bool], limit: int) -> list[ReviewItem]:
         """Return up to ``limit`` selected events that ``sees`` allows, the newest first."""
         found: list[ReviewItem] = []
-        stop = bisect.bisect_left(self._order, (wanted.until_ns, "")) if wanted.until_ns else len(self._order)
+        ends = [(wanted.until_ns, "")] if wanted.until_ns else []
+        ends += [wanted.before] if wanted.before else []
+        stop = bisect.bisect_left(self._order, min(ends)) if ends else len(self._order)
         for at_ns, number in reversed(self._order[:stop]):
             if at_ns < wanted.since_ns or len(found) >= limit:
                 break
@@ -154,6 +164,14 @@ class Happenings:
             if wanted.matches(event) and sees(event):
                 found.append(self._item(event))
         return found
+
+    def labels(self, sees: Callable[[Event], bool]) -> list[str]:
+        """Return the labels of all events in memory that ``sees`` allows, sorted."""
+        found: set[str] = set()
+        for event in self._events.values():
+            if event.data.label and event.data.label not in found and sees(event):
+                found.add(event.data.label)
+        return sorted(found)
 
     def news_after(self, number: int) -> tuple[list[News], bool]:
         """Return the news after a number, and whether news in between are no longer in memory."""
@@ -167,6 +185,8 @@ class Happenings:
         return ReviewItem(event, time_of(event), alerts, receipts)
 
     def _tell(self, kind: NewsKind, record: Event | Alert | Delivery) -> None:
+        if not self._is_current():
+            return
         self.counted += 1
         self._news.append(News(self.counted, kind, record))
         self._on_news()

@@ -46,7 +46,7 @@ class TopicReader:
     """Reads the topics of some views, one after the other, for ever.
 
     ``outage`` is the error that currently prevents reading, empty while the topics can be read. ``current`` is true
-    once all views have been read up to the end. ``unreadable`` counts records that could not be decoded.
+    once all views have been read up to the end of the log. ``unreadable`` counts records that could not be decoded.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TopicReader:
                         _log.info(
                             "topics_readable_again", reader=self._name, outage_s=round(time.monotonic() - since_s)
                         )
-                    failures, self.outage, self.current = 0, "", True
+                    failures, self.outage = 0, ""
                     await asyncio.sleep(self._pause_s)
             except (LogUnavailable, ConfigError, OSError) as error:
                 failures += 1
@@ -94,6 +94,7 @@ class TopicReader:
             follower = followers.setdefault(view.topic, Follower(log, view.topic, backlog=view.backlog))
             if await self._apply_new(view, follower):
                 self._on_change()
+        self.current = True
 
     async def _apply_new(self, view: TopicView, follower: Follower) -> int:
         count = 0

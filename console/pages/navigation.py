@@ -23,6 +23,7 @@ class NavLink:
 
 NAVIGATION = (
     NavLink("Live", "/wall"),
+    NavLink("Events", "/events"),
     NavLink("Editor", "/editor", Role.OPERATOR),
     NavLink("Users", "/users", manager=True),
     NavLink("Audit", "/audit", manager=True),

@@ -16,7 +16,7 @@ from console.access.roles import Identity
 from console.context import context_of
 from console.exceptions import ConsoleError, NotFound
 from console.live.feed import Feed
-from console.live.viewer import LiveViewer
+from console.live.viewer import MAX_WATCHED, LiveViewer
 from console.pages.render import page
 from ingest.site import CameraConfig
 from ingest.site.file import UNNAMED
@@ -36,7 +36,7 @@ async def wall(
     request: Request, identity: Viewer, context: Context, site: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
     """Show the live pictures of all cameras that the user may see, or of one site."""
-    context.audit(request, identity, "wall_viewed", site)
+    context.audit_view(request, identity, "wall_viewed", site)
     cameras = context.feed.deployment.visible_cameras(identity)
     sites = sorted({camera.site or UNNAMED for camera in cameras})
     return page(request, identity, "wall.html", sites=sites, site=site, camera="")
@@ -49,7 +49,6 @@ async def one_camera(request: Request, name: str, identity: Viewer, context: Con
     camera = deployment.camera(name)
     if camera is None or not deployment.sees_camera(identity, name, camera.site):
         raise NotFound("there is no such camera, or you may not see it")
-    context.audit(request, identity, "camera_viewed", name)
     return page(request, identity, "wall.html", sites=[], site="", camera=name)
 
 
@@ -70,7 +69,8 @@ class LiveConnection:
 
     def __init__(self, websocket: WebSocket, identity: Identity) -> None:
         self._websocket, self._identity = websocket, identity
-        self._feed = context_of(websocket).feed
+        self._context = context_of(websocket)
+        self._feed = self._context.feed
         self._viewer = LiveViewer()
 
     async def run(self) -> None:
@@ -88,19 +88,25 @@ class LiveConnection:
                     await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             self._feed.cameras.viewers -= 1
-        with contextlib.suppress(RuntimeError):  # the browser has closed the connection
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the browser has closed the connection
             await self._websocket.close(_CLOSED)
 
     async def _receive(self, woken: asyncio.Event) -> None:
-        with contextlib.suppress(WebSocketDisconnect, ValueError, KeyError):
+        with contextlib.suppress(WebSocketDisconnect, ValueError, KeyError, TypeError):
             while True:
                 message = json.loads(await self._websocket.receive_text())
                 if not isinstance(message, dict):
                     return
                 if "watch" in message:
-                    self._viewer.watch(map(str, message["watch"]))
+                    self._watch(list(map(str, message["watch"])))
                 self._viewer.acknowledge(str(message.get("drawn", "")))
                 woken.set()
+
+    def _watch(self, cameras: list[str]) -> None:
+        self._viewer.watch(cameras)
+        for camera in cameras[:MAX_WATCHED]:
+            if self._sees(camera):
+                self._context.audit_view(self._websocket, self._identity, "camera_watched", camera)
 
     async def _send_pictures(self, woken: asyncio.Event) -> None:
         while True:

@@ -69,7 +69,7 @@ def services(
 
 def console_service(files: StackFiles, settings: KafkaSettings, port: int) -> ServiceSpec:
     """Return the specification of the console, which listens on loopback."""
-    argv = [CONSOLE, f"--listen=127.0.0.1:{port}", f"--data={files.console}"]
+    argv = [CONSOLE, f"--listen=127.0.0.1:{port}", f"--data={files.console}", f"--evidence={files.evidence}"]
     return ServiceSpec(
         name=CONSOLE, argv=[sys.executable, "-m", "deploy.cli.app", *argv], env={**settings.to_env(), **ONE_THREAD}
     )

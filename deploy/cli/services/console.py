@@ -13,6 +13,7 @@ import typer
 
 from deploy.cli.common import (
     LOOPBACK,
+    Evidence,
     Kafka,
     MetricsHost,
     MetricsPort,
@@ -45,6 +46,7 @@ def console(
     data: Annotated[Path, typer.Option(help="Folder for users, sessions and the audit trail.")] = Path(
         ".sightline/console"
     ),
+    evidence: Evidence = "",
     certificate: Annotated[Path | None, typer.Option(help="Certificate for HTTPS, as PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of the certificate, as PEM.")] = None,
     proxies: Annotated[
@@ -67,6 +69,7 @@ def console(
     from console.context import ConsoleContext, ConsoleOptions
     from console.server import ServerOptions, parse_listen
     from console.server import listen as bind
+    from stream.evidence.location import open_store
 
     if (certificate is None) != (key is None):
         raise ConfigError("console", "--key", str(key), "--certificate and --key together")
@@ -77,7 +80,9 @@ def console(
     def make_log(part: str) -> Log:
         return KafkaLog(settings, f"console-{part}-{os.getpid()}", READ_TIMEOUT_S)
 
-    context = ConsoleContext(data, ConsoleOptions(https, settings.to_env(), signer(sign_key)), make_log=make_log)
+    console_options = ConsoleOptions(https, settings.to_env(), signer(sign_key))
+    store = open_store(evidence) if evidence else None
+    context = ConsoleContext(data, console_options, make_log=make_log, evidence=store)
     try:
         if reset_password:
             _say(f"one-time password of {reset_password}: {context.reset_password(reset_password)}")

@@ -291,7 +291,8 @@ async def _add_console(demo: Demo, stack: Supervisor) -> None:
     password = context.add_first_admin()
     context.close()
     await stack.add(console_service(demo.files, demo.settings, port))
-    demo.on_step(f"console: http://127.0.0.1:{port}/ user {FIRST_ADMIN}, one-time password {password}")
+    demo.on_step(f"console: http://127.0.0.1:{port}/")
+    demo.on_step(f"first sign-in: user {FIRST_ADMIN}, one-time password {password}")
 
 
 async def _live(

@@ -126,7 +126,8 @@ async def test_a_demo_prints_the_address_and_the_first_password_of_its_console(
         with pytest.raises(LookupError, match="seen"):
             await demo.run(endless(tmp_path, during=during, console=True, on_step=steps.append))
     found = next(step for step in steps if step.startswith("console: http://127.0.0.1:"))
-    port, password = found.split(":")[3].partition("/")[0], found.split()[-1]
+    port = found.removesuffix("/").rpartition(":")[2]
+    password = next(step for step in steps if step.startswith("first sign-in")).split()[-1]
     assert f"--listen=127.0.0.1:{port}" in specs[0].argv
     context = ConsoleContext(tmp_path / "demo" / "console")
     admin = context.users.named("admin")
