@@ -85,7 +85,7 @@ class TooManyAttempts(ConsoleError):
 
 
 class TooManyTrials(ConsoleError):
-    """As many trials run as are allowed at the same time."""
+    """The maximum number of trials is already running."""
 
     status = 429
 

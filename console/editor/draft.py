@@ -49,7 +49,8 @@ class EntryChange(NamedTuple):
 
 
 def as_read(entry: ConfigEntry) -> ConfigEntry:
-    """Return an entry as a reader of the config topic gets it: a rule without the model of its plug-in."""
+    """Return an entry in the form in which a reader of the config topic gets it: a rule has plain settings, and is
+    not an object of its plug-in class."""
     return parse_entry(entry.key, entry.model_dump_json().encode())
 
 

@@ -18,7 +18,8 @@ _COMMENT_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class SavedChange:
-    """A saved change of one entry. ``before`` and ``after`` are JSON, empty if there was or is no entry."""
+    """A saved change of one entry. ``before`` and ``after`` are the entry as JSON before and after the change, empty
+    if the entry did not exist."""
 
     id: int
     at_ns: int

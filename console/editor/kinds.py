@@ -36,7 +36,7 @@ class RuleField(BaseModel):
 
 
 class RuleShape(BaseModel):
-    """A shape that the user draws. ``settings`` are the settings with its points.
+    """A shape that the user draws. ``settings`` names the settings that hold the shape's points.
 
     A line has one setting with two points, or two settings with one point each. The shape kind ``lines`` is a mapping
     from names to lines.

@@ -1,4 +1,5 @@
-"""Requests and reports of trials. A trial itself runs in another process, because it imports much and takes long."""
+"""Requests and reports of trials. A trial itself runs in another process, because a trial imports large packages and
+takes long."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class TriedEvent(BaseModel):
 
 
 class TriedRule(BaseModel):
-    """Events of one rule: equal, in another frame (moved), only of the draft (gained), or only of the log (lost)."""
+    """Events of one rule: equal in draft and log, in another frame (moved), only in the draft (gained), or only in
+    the log (lost)."""
 
     rule: str
     equal: int

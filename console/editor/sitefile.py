@@ -21,7 +21,8 @@ _SECTIONS: dict[str, type[ConfigEntry]] = {
 
 
 def site_values(config: Config, site: str) -> dict[str, Any]:
-    """Return the values of a site file. `sightline config apply` of that file changes nothing on the topic.
+    """Return the values of a site file. If `sightline config apply` applies a file with these values, nothing changes
+    on the topic.
 
     Settings with their default value are left out.
     """

@@ -1,8 +1,8 @@
 """The trial of a draft on stored results, in a process of its own: it uses one core for up to minutes.
 
 The process reads a TrialRequest as JSON from its standard input, and prints one JSON object per line: first
-``{"progress": [READ, ALL]}``, at last ``{"report": …}`` or ``{"problem": TEXT}``. It writes pictures of events into a
-folder.
+``{"progress": [READ, ALL]}``, at last ``{"report": …}`` or ``{"problem": TEXT}``. The process also writes pictures of
+events into a folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_PICTURES = 40
 MAX_EVENTS = 20
 """Maximum number of gained and of lost events of one rule that a report lists."""
 NICENESS = 10
-"""Services on the same machine go first."""
+"""Niceness of a trial's process, so that services on the same machine get the processor first."""
 
 
 async def try_draft(

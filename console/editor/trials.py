@@ -55,7 +55,8 @@ class RuleTrial:
 
 
 class RuleTrials:
-    """All trials of a console. ``env`` has the environment variables from which a trial's process reads its Kafka."""
+    """All trials of a console. ``env`` has the environment variables from which a trial's process reads the settings
+    of Kafka."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = dict(env)
@@ -63,7 +64,8 @@ class RuleTrials:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, user_id: int, request_in: Callable[[Path], TrialRequest]) -> RuleTrial:
-        """Start a trial. ``request_in`` returns the request for a trial with its pictures in a folder.
+        """Start a trial. ``request_in`` takes the folder for the pictures of the trial, and returns the request of
+        the trial.
 
         Raise TooManyTrials.
         """

@@ -144,7 +144,7 @@ async def picture(request: Request, name: str, identity: Operator, context: Cont
 
 @router.post("/api/cameras/{name}/trials", status_code=202)
 async def start_trial(name: str, order: TrialOrder, identity: Operator, context: Context) -> TrialStatus:
-    """Run a draft over the stored results of the last time. Nothing is saved."""
+    """Run a draft over the stored results of the latest period. Nothing is saved."""
     _camera(context, identity, name)
     config = context.feed.deployment.config
     after = after_changes(config, changes_of(config, name, order.draft))
@@ -187,7 +187,7 @@ async def trial_picture(
 
 @router.put("/api/cameras/{name}/configuration")
 async def save_draft(request: Request, name: str, order: SaveOrder, identity: Operator, context: Context) -> Saved:
-    """Write the changes of a draft to the config topic. Services follow it within about five seconds."""
+    """Write the changes of a draft to the config topic. Services apply the changes within about five seconds."""
     _camera(context, identity, name)
 
     def changes(config: Config) -> list[EntryChange]:

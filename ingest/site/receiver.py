@@ -83,8 +83,8 @@ class ReceiverConfig(SharedEntry):
     places: tuple[str, ...] = ()
     """Names of places, cameras and sensors, which may contain ``*``; empty for all."""
     changes: tuple[AlertRole, ...] = Field(default=("begin", "update", "event"), min_length=1)
-    """The receiver gets only alerts that have one of these roles in their incidents; by default the roles of all events,
-    without the ends of incidents."""
+    """The receiver gets only alerts that have one of these roles in their incidents; by default all roles except the
+    end of an incident."""
     hours: tuple[WeeklyHours, ...] = ()
     """Hours of the capture time in which the receiver gets alerts; empty for always."""
     quiet_hours: tuple[WeeklyHours, ...] = ()

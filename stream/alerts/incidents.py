@@ -21,11 +21,13 @@ _log = logs.get("stream.incidents")
 ID = "sightline-alert"
 """Kafka header with the alert's id, so that a reader gets the id without decoding the record."""
 MARGIN_MS = 60_000
-"""Maximum difference in ms between the clocks of two brokers, and between the records of one event."""
+"""Maximum difference in ms between the clocks of two brokers, and between the times at which the records of one event
+are written."""
 
 
 def end_alert(incident: Incident) -> Alert:
-    """Return the alert of an incident's end, which has no evidence. Its id depends only on the incident's version."""
+    """Return the alert of an incident's end, which has no evidence. The alert's id depends only on the incident's
+    version."""
     subject, count = incident.subjects[0], len(incident.subjects)
     places = "1 camera or sensor" if count == 1 else f"{count} cameras and sensors"
     events = "1 event" if incident.events == 1 else f"{incident.events} events"
@@ -58,7 +60,8 @@ def end_alert(incident: Incident) -> Alert:
 class PartitionIncidents:
     """The incidents of one partition of events, with the records to write.
 
-    ``partitions`` is the number of partitions of ``incidents``, and ``alert_partitions`` that of ``alerts``.
+    ``partitions`` is the number of partitions of ``incidents``, and ``alert_partitions`` is the number of partitions
+    of ``alerts``.
     """
 
     def __init__(self, partitions: int, alert_partitions: int, clock: Clock) -> None:

@@ -32,7 +32,8 @@ class PastAlert:
     def states(self) -> dict[str, Delivery]:
         """Return the receipt that decides the alert's state at each receiver.
 
-        An alert that was delivered once stays delivered. Otherwise the latest receipt decides.
+        An alert that was delivered once stays delivered. For an alert that was never delivered, the latest receipt
+        decides.
         """
         found: dict[str, Delivery] = {}
         for receipt in self.receipts:

@@ -36,9 +36,11 @@ class IncidentGrouper:
 
     An event joins the latest incident of its place, type and lane if it was captured at most ``gap_s`` after the
     incident's latest event, and otherwise begins a new incident. ``gap_s`` is the largest ``incident_gap_s`` of the
-    incident's events. An event that arrives before the events before it still joins their incident.
+    incident's events. An event that was captured before the first event of an incident but arrives later also joins
+    this incident.
 
-    Times named ``appended_ns`` are the broker's, in Unix ns, and ``now_s`` is the monotonic clock in seconds.
+    Times named ``appended_ns`` are by the broker's clock, in Unix ns, and ``now_s`` is the monotonic clock in
+    seconds.
     """
 
     def __init__(self) -> None:
@@ -52,8 +54,8 @@ class IncidentGrouper:
     def restore(self, records: Iterable[Incident], now_s: float) -> None:
         """Continue with the incidents of an earlier owner of the partition.
 
-        ``records`` are the records that the earlier owner wrote, in the order of the log. They must cover the last
-        ``MAX_GAP_S`` before the first event that follows, by the broker's clock.
+        ``records`` are the records that the earlier owner wrote, in the order of the log. The records must cover the
+        last ``MAX_GAP_S`` before the first event that follows, by the broker's clock.
         """
         seen: set[tuple[str, tuple[int, bool], int]] = set()
         for record in records:
@@ -77,7 +79,7 @@ class IncidentGrouper:
         """Group an event, and return the new records, which are in order.
 
         The records are the end of the previous incident, the incident's state after this event, and the ends of other
-        incidents, as far as they apply. An event that was grouped before adds only ends of other incidents.
+        incidents, as far as they apply. For an event that was grouped before, return only ends of other incidents.
         """
         _forget_before(self._of_event, appended_ns - _ns(MAX_GAP_S))
         if event.id in self._of_event:  # the ends may be missing if the earlier owner was killed
@@ -104,11 +106,11 @@ class IncidentGrouper:
         return min(self._end_s.values(), default=None)
 
     def ends_due(self, now_s: float) -> list[Incident]:
-        """Return the ends of the incidents without an event for ``gap_s`` of ``now_s``."""
+        """Return the ends of the incidents that have had no event for ``gap_s`` by the monotonic clock."""
         return [self._end(key) for key, end_s in list(self._end_s.items()) if end_s <= now_s]
 
     def _ends_before(self, appended_ns: int) -> list[Incident]:
-        """Return the ends of the incidents without an event for ``gap_s`` of the broker's time."""
+        """Return the ends of the incidents that have had no event for ``gap_s`` by the broker's clock."""
         return [
             self._end(key)
             for key in list(self._end_s)

@@ -62,7 +62,7 @@ class SessionWindows(EventTimeWindows):
         return [ReadingWindow(one.start_ns, one.count, one.total, one.seen) for one in found]
 
     def _split(self, column: Column) -> list[Column]:
-        """Split a column between two sessions, at the bounds of sessions, and where late readings end."""
+        """Split a column of readings between two sessions, at the bounds of sessions, and where late readings end."""
         times_ns, values = column
         times = np.array(times_ns, np.int64)
         steps, cells = np.diff(times), times // self._length_ns

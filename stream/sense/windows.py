@@ -164,8 +164,8 @@ class TumblingWindows(EventTimeWindows):
         return tuple(self._open.values())
 
     def _split(self, column: Column) -> Iterator[tuple[int, Column]]:
-        """Split a column wherever the next reading belongs to another window. Yield each part with the beginning of
-        its window."""
+        """Split a column of readings wherever the next reading belongs to another window. Yield each part with the
+        beginning of its window."""
         times_ns, values = column
         if not times_ns:
             return

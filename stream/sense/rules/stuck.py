@@ -54,7 +54,7 @@ class StuckWatch(ReadingWatch):
     def step(self, column: Column) -> Iterator[ReadingHappening]:
         """Process the next readings, and return the runs that are to be reported now.
 
-        A column within the tolerance is processed as a whole.
+        A column of readings whose values all lie within the tolerance is processed as a whole.
         """
         low, high = min(column.values), max(column.values)
         if self._since_ns is not None and self._is_within(low, high):
