@@ -285,8 +285,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             if replay and name != only:
                 sender.pending.skip(position)
                 continue
-            pause_s = 0.0 if replay else sender.first_pause_s(now_s - record.timestamp_ms / 1000.0)
-            sender.pending.alert(alert, position, owned.receipts_end, pause_s, now_s, replay)
+            written_s = record.timestamp_ms / 1000.0
+            pause_s = 0.0 if replay else sender.first_pause_s(now_s - written_s)
+            expires_s = sender.expires_s(written_s)
+            sender.pending.alert(alert, position, owned.receipts_end, pause_s, now_s, replay, expires_s)
             sender.wake()
 
     async def _leave_old_topic(self, record: LogRecord, owned: OwnedAlerts) -> None:

@@ -45,7 +45,8 @@ class DeliveryTask:
     ``attempt`` is the number of the next attempt. ``id`` is the alert's id, with the id of the ``replay`` if the
     alert is sent again on request.
 
-    ``alert`` is None if ``HELD_ALERTS`` other alerts were already in memory when the task was created. Each attempt
+    While the receiver fails, a task whose time ``expires_s`` has passed ends without a further attempt. ``alert`` is
+    None if ``HELD_ALERTS`` other alerts were already in memory when the task was created. Each attempt
     of a task without ``alert`` reads the alert from Kafka.
     """
 
@@ -56,6 +57,7 @@ class DeliveryTask:
     position: AlertPosition = field(compare=False)
     replay: str = field(compare=False, default="")
     attempt: int = field(compare=False, default=1)
+    expires_s: float = field(compare=False, default=float("inf"))
     entry: int = field(compare=False, default=0)
     """Number that distinguishes two tasks for the same alert. A second task is created when the alert's partition is
     assigned again after a revocation."""
@@ -159,6 +161,7 @@ class PendingDeliveries:
         first_pause_s: float,
         now_s: float,
         replay: str = "",
+        expires_s: float = float("inf"),
     ) -> None:
         """Create the task of an alert, unless the alert was entered before or its partition is not open.
 
@@ -184,7 +187,7 @@ class PendingDeliveries:
         held = alert if len(self._held) < HELD_ALERTS else None
         if held:
             self._held.add(key)
-        self._push(DeliveryTask(due_s, 0, key, held, position, replay, attempt, self._order))
+        self._push(DeliveryTask(due_s, 0, key, held, position, replay, attempt, expires_s, self._order))
 
     def skip(self, position: AlertPosition) -> None:
         """Mark an alert that cannot be decoded as finished, so that the alert is not read again after a restart."""
@@ -214,6 +217,12 @@ class PendingDeliveries:
         """Remove and return the next task that is due; None if no task is due."""
         if self._heap and self._heap[0].due_s <= now_s:
             return heapq.heappop(self._heap)
+        return None
+
+    def expired(self, now_s: float) -> DeliveryTask | None:
+        """Remove and return the next task that is due if its time to be delivered has passed; None otherwise."""
+        if self._heap and self._heap[0].expires_s <= now_s:
+            return self.due(now_s)
         return None
 
     @property

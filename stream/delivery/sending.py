@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert, Delivery
@@ -21,7 +22,7 @@ from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.filters import ReceiverFilter
 from stream.delivery.pending import AlertPosition, DeliveryTask, PendingDeliveries
 from stream.delivery.schedule import AttemptResult, Verdict, verdict_after
-from stream.delivery.throttle import CircuitChange, ReceiverThrottle
+from stream.delivery.throttle import LAST_PAUSE_S, CircuitChange, ReceiverThrottle
 
 _log = logs.get("stream.dispatch")
 
@@ -73,6 +74,13 @@ class ReceiverSender:
         pauses = self.config.retry_s
         return (pauses[0] if pauses else 0.0) + max(0.0, self.config.escalate_after_s - max(0.0, waited_s))
 
+    def expires_s(self, written_s: float) -> float:
+        """Return the Unix time in seconds until which an alert is retried while the receiver fails.
+
+        ``written_s`` is the Unix time at which the alert was written.
+        """
+        return written_s + self.config.escalate_after_s + max(sum(self.config.retry_s), 2.0 * LAST_PAUSE_S)
+
     def wake(self) -> None:
         """Make the workers look for due deliveries now."""
         self._wake.set()
@@ -117,9 +125,11 @@ class ReceiverSender:
         while not self._stopping:
             now_s = self._clock.now_ns() / 1e9
             wait_s = self.throttle.wait_s(now_s)
-            task = None if wait_s else self.pending.due(now_s)
-            if task:
-                await self._track(task, self.throttle, self.throttle.begin(now_s))
+            if wait_s and self.throttle.state == "open" and (task := self.pending.expired(now_s)):
+                await self._track(task, self._give_up(task))
+                continue
+            if not wait_s and (task := self.pending.due(now_s)):
+                await self._track(task, self._attempt(task, self.throttle, self.throttle.begin(now_s)))
                 continue
             self._wake.clear()
             if not wait_s and self.pending.next_s is not None:
@@ -127,14 +137,24 @@ class ReceiverSender:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), min(MAX_IDLE_S, wait_s or MAX_IDLE_S))
 
-    async def _track(self, task: DeliveryTask, throttle: ReceiverThrottle, probe: bool) -> None:
+    async def _track(self, task: DeliveryTask, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` for a task, so that ``settle`` waits for it."""
         attempts, finished = self._attempts[task.position.partition], asyncio.get_running_loop().create_future()
         attempts.add(finished)
         try:
-            await self._attempt(task, throttle, probe)
+            await work
         finally:
             attempts.discard(finished)
             finished.set_result(None)
+
+    async def _give_up(self, task: DeliveryTask) -> None:
+        """Write the final receipt of an alert that could not be delivered in time."""
+        alert = task.alert or await self._read_again(self.config.name, task.position)
+        if alert is None:
+            self.pending.finish(task)
+            return
+        reason = f"not delivered in the time of retry_s: the receiver fails since {self.throttle.since}"
+        await self._conclude(task, alert, None, Verdict("dead", reason=reason))
 
     async def _attempt(self, task: DeliveryTask, throttle: ReceiverThrottle, probe: bool) -> None:
         result, unsent = None, None

@@ -57,7 +57,8 @@ class SenderRig:
         now_s = self.clock.now_ns() / 1e9
         pause_s = 0.0 if replay else self.sender.first_pause_s(0.0)
         position = AlertPosition(0, self._offset)
-        self.sender.pending.alert(alert, position, 0, pause_s, now_s, replay)
+        expires_s = self.sender.expires_s(now_s)
+        self.sender.pending.alert(alert, position, 0, pause_s, now_s, replay, expires_s)
         self._offset += 1
         self.sender.wake()
 

@@ -115,3 +115,21 @@ async def test_a_receiver_that_is_down_gets_few_posts_and_its_alerts_keep_their_
     assert len(rig.posts) == before + 200
     assert not [receipt for receipt in rig.receipts if receipt.state == "dead"]
     await rig.sender.retire()
+
+
+async def test_alerts_of_a_receiver_that_stays_down_are_dead_after_the_time_of_the_schedule() -> None:
+    rig = SenderRig(lambda _: BROKEN, retry_s=(0, 3600))
+    rig.enter(200)
+    await rig.until(lambda: rig.sender.throttle.state == "open")
+    while any(rig.sender._attempts.values()):
+        await asyncio.sleep(0)
+    posts = len(rig.posts)
+    rig.clock.advance(3000.0)
+    rig.enter(1, first=200)
+    rig.clock.advance(600.0)
+    rig.sender.wake()
+    await rig.until(lambda: sum(receipt.state == "dead" for receipt in rig.receipts) == 199)
+    await rig.sender.retire()
+    assert len(rig.posts) == posts + 1  # the one attempt that the open circuit allows
+    assert len(rig.sender.pending) == 2  # the alert of this attempt, and the alert that was written later
+    assert "not delivered in the time of retry_s: the receiver fails since 2027" in rig.receipts[-1].reason

@@ -1,0 +1,1 @@
+"""Deliveries to faulty receivers, through kills of the dispatcher, and beside a dead receiver."""
