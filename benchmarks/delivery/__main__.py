@@ -15,6 +15,7 @@ import asyncio
 import logging
 import statistics
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -31,6 +32,7 @@ from benchmarks.report import KeepIt, conclude, log_progress
 from deploy.local.kafka.broker import Broker
 from ingest.contract.records import Delivery
 from ingest.runtime import eventloop
+from stream.delivery.history import alerts_since
 
 DOWN_S = 4.0
 """Time for which the receiver that is restarted is down, in seconds."""
@@ -109,6 +111,9 @@ async def measure_kills(options: DeliveryOptions, bootstrap: str, folder: Path, 
                 rig.kill()
                 say(f"kill {number}: {len(peer.posts)} posts, {len(set(peer.accepted))} alerts accepted")
             receipts = await rig.until(lambda found: _finals(found) == len(alerts), WAIT_S, "all final receipts")
+        began_s = time.monotonic()
+        listed = len(await alerts_since(rig.log, 0))
+        list_s = time.monotonic() - began_s
     faults = lost(alerts, "flaky", receipts, peer.posts)
     repeats = len(peer.accepted) - len(set(peer.accepted))
     return {
@@ -118,6 +123,8 @@ async def measure_kills(options: DeliveryOptions, bootstrap: str, folder: Path, 
         "states": dict(Counter(one.state for one in final_states(receipts).values())),
         "accepted_again": repeats,
         "receipts": len(receipts),
+        "listed": listed,
+        "list_s": round(list_s, 2),
         "faults": faults[:20],
     }
 

@@ -44,6 +44,9 @@ def _proxy_url(url: str) -> str:
     return url
 
 
+ReceiverType = Literal["webhook", "slack", "teams", "discord", "ntfy", "pagerduty", "alertmanager"]
+_SECRET_ADDRESSES = ("slack", "teams", "discord")
+"""Types of receivers whose address lets everybody who knows it send messages."""
 ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
 
@@ -53,16 +56,19 @@ AlertRole = Literal["begin", "update", "event", "end"]
 
 
 class ReceiverConfig(SharedEntry):
-    """A webhook that receives alerts. The signing secrets, as in Standard Webhooks, are read from ``secret_file``."""
+    """A webhook, chat or incident service that receives alerts. Its secrets are read from files."""
 
     KIND: ClassVar[str] = "receiver"
 
+    type: ReceiverType = "webhook"
+    """Kind of the receiver: a signed webhook with the whole alert, or a message for a service."""
     url: ReceiverUrl = ""
     url_file: Path | None = None
     """A file whose first line is the address, for an address that is itself a secret."""
-    secret_file: Path
-    """A file with one secret on each line: ``whsec_…`` signs with HMAC-SHA256, ``whsk_…`` with Ed25519. Every secret
-    of the file signs each post, so that a secret can be replaced without a gap."""
+    secret_file: Path | None = None
+    """For ``pagerduty`` the routing key, for ``ntfy`` and ``alertmanager`` an access token. For ``webhook`` a file
+    with one signing secret on each line: ``whsec_…`` signs with HMAC-SHA256, ``whsk_…`` with
+    Ed25519. Every secret of the file signs each post, so that a secret can be replaced without a gap."""
     allow_private: bool = False
     """If true, alerts may be sent to an address in a private network or on this machine. If false, such an address is
     refused, so that a receiver cannot make the dispatcher post into the internal network."""
@@ -106,9 +112,17 @@ class ReceiverConfig(SharedEntry):
     which takes 75 hours in all."""
 
     @model_validator(mode="after")
-    def _has_one_address(self) -> Self:
-        if bool(self.url) == bool(self.url_file):
+    def _is_complete(self) -> Self:
+        if bool(self.url) == bool(self.url_file) and (self.url or self.type != "pagerduty"):
             raise ValueError("expected either url or url_file")
         if self.key_file and not self.cert_file:
             raise ValueError("expected cert_file as well, because key_file is set")
+        if self.type in _SECRET_ADDRESSES:
+            secret = f"because the address of a {self.type} webhook is a secret"
+            if self.url and not VARIABLE.search(self.url):
+                raise ValueError(f"expected url_file, or a ${{NAME}} in url, {secret}")
+            if self.secret_file:
+                raise ValueError(f"expected no secret_file, {secret} already")
+        if self.type in ("webhook", "pagerduty") and self.secret_file is None:
+            raise ValueError(f"expected secret_file for a receiver of the type {self.type}")
         return self

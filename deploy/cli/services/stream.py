@@ -229,7 +229,7 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
 
 async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Event) -> None:
     from ingest.kafka.membership import MemberGuard
-    from stream.delivery.clients.webhook import WebhookDeliverer
+    from stream.delivery.clients.service import make_deliverer
     from stream.delivery.dispatcher import Dispatcher
     from stream.delivery.progress import GROUP
     from stream.metrics import DispatchMetrics
@@ -237,7 +237,7 @@ async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Even
     async with service.open_log() as log:
         receivers = (await service.read_config(log)).of(ReceiverConfig)
         metrics = DispatchMetrics(service.registry)
-        make = partial(WebhookDeliverer, policy=policy)
+        make = partial(make_deliverer, policy=policy)
         dispatcher = Dispatcher(service.settings, receivers, make, metrics=metrics)
         service.health.ready_when(dispatcher.unready_reason)
         guard = MemberGuard(log, GROUP, (ALERTS,), dispatcher.client_id, metrics.idle_member)

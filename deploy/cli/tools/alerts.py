@@ -223,10 +223,10 @@ async def _receiver(log: Log, name: str) -> ReceiverConfig:
 
 
 async def _attempt(config: ReceiverConfig, policy: DeliveryPolicy) -> AttemptResult:
-    from stream.delivery.clients.webhook import WebhookDeliverer
+    from stream.delivery.clients.service import make_deliverer
     from stream.delivery.replay import trial_alert
 
-    deliverer = WebhookDeliverer(config, policy)
+    deliverer = make_deliverer(config, policy)
     try:
         return await deliverer.deliver(trial_alert(time.time_ns()), time.time())
     finally:

@@ -180,12 +180,13 @@ def address_of(receiver: ReceiverConfig) -> str:
     """Return a receiver's URL, from ``url`` or the file ``url_file``. Raise ConfigError."""
     if receiver.url_file is None:
         return with_variables(receiver, "url", receiver.url)
-    lines = secret_lines(receiver, "url_file", receiver.url_file)
-    return lines[0]
+    return secret_lines(receiver, "url_file", receiver.url_file)[0]
 
 
-def secret_lines(receiver: ReceiverConfig, key: str, file: Path) -> list[str]:
+def secret_lines(receiver: ReceiverConfig, key: str, file: Path | None) -> list[str]:
     """Return the lines of a secret file that are not empty. Raise ConfigError if the file has no such line."""
+    if file is None:
+        raise ConfigError(receiver.key, key, "", "the name of a file with a secret")
     try:
         lines = [line.strip() for line in decode_text(file.read_bytes()).splitlines() if line.strip()]
     except OSError as error:

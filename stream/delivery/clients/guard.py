@@ -17,8 +17,9 @@ from ingest.exceptions import ConfigError
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""Prefix of IPv6 addresses that a NAT64 gateway translates to the IPv4 address in their last 32 bits (RFC 6052)."""
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+"""Prefixes of IPv6 addresses that a NAT64 gateway translates to the IPv4 address in their last 32 bits (RFC 6052, RFC
+8215)."""
 _PRIVATE = "address {} is private: set allow_private = true for a receiver in a private network"
 
 
@@ -74,6 +75,6 @@ def _embedded(address: IpAddress) -> IpAddress:
     """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in _NAT64:
+    if any(address in network for network in _NAT64):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or address
