@@ -44,7 +44,7 @@ class EvidenceFiles:
         """Return a file of an event's evidence.
 
         Raise NotFound if the store does not have the file, if the name belongs to another camera or leads out of the
-        store, or if the file is not the one whose hash the alert has.
+        store, or if the hash of the file is not the hash in the alert.
         """
         owner = f"{item.event.subject}/"
         if self._store is None:

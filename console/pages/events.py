@@ -131,7 +131,7 @@ def visible(context: ConsoleContext, identity: Identity, wanted: EventFilter, li
 
 
 def visible_event(context: ConsoleContext, identity: Identity, number: str) -> ReviewItem:
-    """Return an event by id. Raise NotFound if there is none, or the user may not see it."""
+    """Return an event by id. Raise NotFound if there is no such event, or if the user may not see the event."""
     item = context.feed.happenings.event(number)
     if item is None or not context.feed.deployment.sees(identity, item.event):
         raise NotFound("there is no such event in the console's memory, or you may not see it")

@@ -41,7 +41,7 @@ from engines.repository.wrap import (
 
 MODEL_FILE = "model.onnx"
 KERAS_FILE = "model.keras"
-"""Name of the Keras file beside a model that was converted from it."""
+"""Name under which a Keras file is stored beside the model that was converted from this file."""
 _TOLERANCE = 1e-3
 """Maximum difference between the outputs of the wrapped and the original model, relative to the largest output. The
 graph nodes that wrap a model cause rounding differences only."""

@@ -98,7 +98,7 @@ class _LaneState:
 class ReplayPlan:
     """Decides which dead letters to send and on which lane, one by one in the order of their offsets.
 
-    ``ended`` holds the key of each unit of work that has a result. The value is true if a replay wrote the result.
+    ``ended`` maps the key of each unit of work that has a result to True if a replay wrote the result, else to False.
     ``receipts`` holds a ReplayReceipt for each dead letter that an earlier replay sent.
     """
 

@@ -53,8 +53,8 @@ class EpochLedger:
     """The ledger of one epoch of a camera.
 
     ``cover`` holds the sequence numbers of withheld and delivered frames, and ``frames`` the state of each frame by
-    sequence number. ``withheld`` counts withheld frames by reason. ``repeats`` counts frames that were delivered on
-    the same lane before. After a crash, an agent normally delivers some frames a second time.
+    sequence number. ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of frames that had
+    already been delivered on the same lane. After a crash, an agent normally delivers some frames a second time.
     """
 
     cover: Cover = field(default_factory=Cover)

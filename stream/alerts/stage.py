@@ -1,5 +1,6 @@
 """The stage ``alerts``, which turns each event into an alert. The evidence of an event is stored before its alert is
-written. If its pictures cannot be stored in time, an alert goes out without them and says so."""
+written. If the pictures of an alert cannot be stored in time, the alert goes out without pictures and gives the
+reason."""
 
 from __future__ import annotations
 

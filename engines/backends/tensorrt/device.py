@@ -142,7 +142,7 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the CUDA context. The caller must have freed all buffers before."""
+        """Release the CUDA context. The caller must have freed all buffers before this call."""
 
 
 def row_bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
