@@ -90,8 +90,8 @@ class PreparedPictures(Sequence[Images]):
 def from_folder(folder: Path, manifest: Manifest, option: str) -> PreparedPictures:
     """Return the pictures of a folder and its sub-folders.
 
-    If the sub-folders have the names of labels, the pictures in them have these labels. Raise ConfigError for a
-    folder without pictures, or with some sub-folders that are labels and some that are not.
+    If the sub-folders have the names of labels, the pictures in them have these labels. Raise ConfigError if the
+    folder has no pictures, or if only some of its sub-folders have names of labels.
     """
     names = picture_names(folder, "optimise", option)
     if not names:

@@ -192,8 +192,9 @@ class Spool:
     def claim_live(self, room: Callable[[], int] | None) -> None:
         """From now on, mark new frames as ``live`` when they are stored, so that ``take_live`` returns these frames.
 
-        ``room`` returns the number of bytes that the link has room for. If ``room`` is None, new frames wait for
-        ``settle_live`` and ``settle_late``. ``offered`` also returns frames that ``take_live`` has not returned.
+        ``room`` returns the number of bytes that the link has room for. If ``room`` is None, new frames stay unmarked
+        until ``settle_live`` or ``settle_late`` marks these frames. ``offered`` also returns frames that
+        ``take_live`` has not returned.
         """
         self._live_room = room
         self._live.clear()

@@ -57,7 +57,7 @@ def likely_cells(cells: Floats, min_score: float) -> tuple[Indices, Indices, Flo
 
     ``cells`` has the shape ``(cells, 5 + classes)``, with the objectness in column 4. The score of a class is the
     objectness times the class score, which is at most 1. Cells whose objectness is below ``min_score`` are therefore
-    skipped, which are nearly all of the 25,200 cells of a 640 px input.
+    skipped: nearly all of the 25,200 cells of a 640 px input.
     """
     sure = np.flatnonzero(cells[:, 4] >= min_score)
     indices, classes, best = likely(cells[sure, 4:5] * np.minimum(cells[sure, 5:], 1.0), min_score)

@@ -143,8 +143,8 @@ class Scheduler:
     def next(self, now_ns: int) -> MergedBatch | None:
         """Return the next batch to classify; None if no job can be classified now.
 
-        Before the choice, shed the frames of pipelines with the policy ``shed`` that would be too old when
-        classified. A job whose frames are all shed leaves the queue.
+        Before the choice, drop the frames that would be too old when classified, if their pipeline has the policy
+        ``shed``. A job whose frames are all shed leaves the queue.
         """
         for key in list(self._queues):
             self._shed_stale(key, now_ns)
