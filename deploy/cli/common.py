@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
@@ -54,6 +56,8 @@ Prefix = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Evidence = Annotated[str, typer.Option("--evidence", envvar="SIGHTLINE_EVIDENCE", help="Folder of the evidence.")]
+Last = Annotated[str, typer.Option(help="Period until now, such as 30m, 24h or 7d.")]
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MetricsPort = Annotated[
     int, typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus metrics. 0: serve none.")
 ]
@@ -98,6 +102,14 @@ def signer(sign_key: Path | None) -> ConfigSigner | None:
         expected = f"the private key of `config keygen`, because with {PUBLIC_KEY_FILE} unsigned entries are refused"
         raise ConfigError("config", "--sign-key", "", expected)
     return None
+
+
+def since_ms_of(command: str, last: str) -> int:
+    """Return the begin of a period until now as Unix time in ms. Raise ConfigError for a text that is no period."""
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", last)
+    if not found:
+        raise ConfigError(command, "--last", last, "a number with s, m, h or d, such as 24h")
+    return max(0, round(time.time() * 1000) - int(found[1]) * _UNITS_S[found[2]] * 1000)
 
 
 def friendly(command: Callable[P, T]) -> Callable[P, T]:

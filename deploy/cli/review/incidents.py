@@ -11,18 +11,17 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of
 from deploy.cli.output import print_rows, printable, stdout
 from ingest.contract.records.event import SEVERITIES, Severity
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site.entry import expectation
-from stream.incidents.reader import IncidentReader, make_action, write_action
+from stream.incidents.reader import KEPT_S, IncidentReader, make_action, write_action
 from stream.incidents.view import IncidentState, IncidentView
 
 app = typer.Typer(help="List incidents, acknowledge them, assign them, and comment on them.", no_args_is_help=True)
 
-DAY_S = 86_400.0
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the incident, or its beginning.")]
 By = Annotated[
     str, typer.Option("--by", help="Name of the person who acts. Default: the user's name.", show_default=False)
@@ -38,22 +37,22 @@ def list_incidents(
         list[str] | None, typer.Option(help="Only incidents of this place, camera or sensor. May be repeated.")
     ] = None,
     severity: Annotated[str, typer.Option(help="Lowest severity: info, warning or critical.")] = "info",
-    days: Annotated[float, typer.Option(min=0.001, max=30.0, help="Only incidents of the last days.")] = 7.0,
+    last: Last = "7d",
     limit: Annotated[int, typer.Option(min=1, help="Number of incidents to print.")] = 100,
     as_json: AsJson = False,
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
     """List incidents, the one with the latest news first."""
-    lowest = _severity(severity)
-    view = on_log("sightline-incidents", kafka, prefix, lambda log: _read(log, days * DAY_S))
-    since_ns = time.time_ns() - round(days * DAY_S * 1e9)
+    lowest, since_ms = _severity(severity), since_ms_of("incidents list", last)
+    kept_s = time.time() - since_ms / 1000.0
+    view = on_log("sightline-incidents", kafka, prefix, lambda log: _read(log, kept_s))
     chosen = view.select(
         open_only=open_only,
         unacknowledged=unacknowledged,
         places=place or (),
         severity=lowest,
-        since_ns=since_ns,
+        since_ns=since_ms * 1_000_000,
     )
     rows = [state.summary() for state, _ in zip(chosen, range(limit), strict=False)]
     if as_json:
@@ -144,7 +143,7 @@ async def _read(log: Log, kept_s: float) -> IncidentView:
 
 
 async def _find(log: Log, incident: str) -> IncidentState:
-    return (await _read(log, 30 * DAY_S)).find(incident)
+    return (await _read(log, KEPT_S)).find(incident)
 
 
 def _act(

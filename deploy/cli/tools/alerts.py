@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of
 from deploy.cli.services.stream import Deny, HttpsOnly, alerts
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -30,9 +29,7 @@ app = typer.Typer(invoke_without_command=True, callback=alerts)
 
 FAILED_EXIT = 1
 """Exit status of `test` if the receiver has not accepted the alert."""
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-Last = Annotated[str, typer.Option(help="Period until now, such as 30m, 24h or 7d.")]
 Id = Annotated[str, typer.Argument(help="Id of an alert, or its beginning, as in `alerts list`.", metavar="ALERT")]
 Receiver = Annotated[str, typer.Option("--receiver", help="Name of a receiver.")]
 
@@ -64,7 +61,7 @@ def list_alerts(
     """List alerts with their state at each receiver, the oldest first."""
     from deploy.cli.output import print_rows
 
-    since_ms = _since_ms(last)
+    since_ms = since_ms_of("alerts", last)
     found = on_log("sightline-alerts", kafka, prefix, lambda log: _select(log, since_ms, state, receiver))
     rows: list[dict[str, Any]] = [past.summary() for past in found[-limit:]]
     if not as_json:
@@ -126,7 +123,7 @@ def replay(
     if not receiver or bool(alert) == bool(state):
         expected = "--receiver, and either the id of an alert or --state"
         raise ConfigError("alerts replay", "ALERT", alert or "", expected)
-    since_ms = _since_ms(last)
+    since_ms = since_ms_of("alerts", last)
     sent = on_log("sightline-alerts", kafka, prefix, lambda log: _replay(log, alert, receiver, state, since_ms))
     sys.stdout.write(f"{sent} alerts sent to {receiver} again: see `sightline alerts list --receiver {receiver}`\n")
 
@@ -176,13 +173,6 @@ def keygen(
     secret, verifying = new_secret(ed25519=ed25519)
     write_new(file, f"{secret}\n".encode())
     sys.stdout.write(f"{verifying}\n")
-
-
-def _since_ms(last: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,6})([smhd])", last)
-    if not found:
-        raise ConfigError("alerts", "--last", last, "a number with s, m, h or d, such as 24h")
-    return max(0, round(time.time() * 1000) - int(found[1]) * _UNITS[found[2]] * 1000)
 
 
 async def _select(log: Log, since_ms: int, state: str | None, receiver: str) -> Sequence[PastAlert]:

@@ -77,6 +77,11 @@ def test_incidents_are_listed_acknowledged_assigned_and_commented_with_a_real_br
     assert (code, "expected assignee" in err) == (USAGE_EXIT, True)
 
 
+def test_a_malformed_period_is_refused() -> None:
+    done = CliRunner().invoke(app, ["incidents", "list", "--last", "week"])
+    assert (done.exit_code, "such as 24h" in done.stderr) == (USAGE_EXIT, True)
+
+
 def test_an_unknown_severity_is_refused_with_the_known_ones() -> None:
     done = CliRunner().invoke(app, ["incidents", "list", "--severity", "high"])
     assert done.exit_code == USAGE_EXIT
