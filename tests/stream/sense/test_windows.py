@@ -46,6 +46,26 @@ def fed(windows: EventTimeWindows, rows: list[tuple[int, float]], at: list[int])
     return [(one.start_ns, one.count, one.total) for one in found if one.start_ns < FAR_NS // 2]
 
 
+@given(
+    rows=st.lists(st.integers(0, 120), min_size=1, max_size=40),
+    ticks=st.sets(st.integers(0, 200), max_size=20),
+    panes=st.integers(1, 4),
+)
+def test_the_hopping_windows_of_a_silent_sensor_do_not_depend_on_the_times_of_their_evaluation(
+    rows: list[int], ticks: set[int], panes: int
+) -> None:
+    """All windows with a reading are evaluated, each once, whenever the worker finds the time."""
+    found = []
+    for times in (sorted({*ticks, 1000}), [1000]):
+        windows = HoppingWindows(0.7 * panes, 0.7)
+        closed = windows.add(Column([step * STEP_NS for step in sorted(rows)], [1.0] * len(rows)))
+        begin_ns = max(rows) * STEP_NS
+        closed += [one for tick in times for one in windows.due(begin_ns + tick * STEP_NS)]
+        found.append([(one.start_ns, one.count) for one in closed])
+        assert windows.pending_ns is None
+    assert found[0] == found[1]
+
+
 @settings(max_examples=50)
 @given(rows=steps, at=cuts, seed=st.integers(0, 99), panes=st.integers(1, 4))
 def test_hopping_windows_in_any_order_within_the_lateness_equal_a_batch_computation(
