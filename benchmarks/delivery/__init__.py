@@ -1,1 +1,1 @@
-"""Deliveries to faulty receivers, through kills of the dispatcher, and beside a dead receiver."""
+"""Benchmark of alert deliveries: to faulty receivers, while the dispatcher is killed, and next to a dead receiver."""

@@ -2,11 +2,12 @@
 
 ``python -m benchmarks.delivery`` has three parts:
 
-- ``faults``: one receiver of each fault; the receipts of their alerts, and no post behind a redirect.
+- ``faults``: one receiver with each fault. The run reports the receipts of their alerts, and checks that no redirect
+  was followed.
 - ``kills``: 10,000 alerts for a receiver that fails 30 % of the posts at random, while the dispatcher is killed
   20 times. The run fails if an alert is neither accepted nor dead, or if a post has another id than its alert.
-- ``isolation``: the latency from the alert to its post at nine receivers, in turns with a tenth that accepts and with
-  a tenth that never answers.
+- ``isolation``: the latency from the alert to its post at nine receivers, alternately with a tenth receiver that
+  accepts alerts, and with a tenth receiver that never answers.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class DeliveryOptions:
 
 
 async def measure_faults(bootstrap: str, folder: Path) -> dict[str, Any]:
-    """Deliver three alerts to one receiver of each fault, and return their receipts."""
+    """Deliver three alerts to one receiver with each fault, and return their receipts."""
     behaviours: dict[str, Behaviour] = {
         "accepts": "accept",
         "slow": "hang",
@@ -130,7 +131,8 @@ async def measure_kills(options: DeliveryOptions, bootstrap: str, folder: Path, 
 
 
 async def measure_isolation(options: DeliveryOptions, bootstrap: str, folder: Path, say: Say) -> dict[str, Any]:
-    """Measure the latency at nine receivers beside a tenth that accepts, or that never answers, in turns."""
+    """Measure the latency at nine receivers, alternately with a tenth receiver that accepts alerts, and with a tenth
+    receiver that never answers."""
     found: dict[str, list[dict[str, float]]] = {"accept": [], "hang": []}
     for turn in range(options.turns):
         for behaviour, turns in found.items():
@@ -215,7 +217,7 @@ def main(
     turns: Annotated[int, typer.Option(help="Turns of the part isolation.", min=1)] = 3,
     keep_it: KeepIt = False,
 ) -> None:
-    """Deliver alerts to faulty receivers, through kills of the dispatcher, and beside a dead receiver."""
+    """Deliver alerts to faulty receivers, while the dispatcher is killed, and next to a dead receiver."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # new topics have no leader at first
     options = DeliveryOptions(alerts, kills, turns)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""Webhook receivers with scripted faults. Each one counts the posts that it got."""
+"""Webhook receivers with scripted faults. Each receiver counts the posts that it got."""
 
 from __future__ import annotations
 

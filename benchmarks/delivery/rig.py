@@ -72,7 +72,7 @@ class DispatchRig:
             yield
 
     def kill(self) -> None:
-        """Kill the dispatcher, which is then started again. Do nothing while it does not run."""
+        """Kill the dispatcher, which is then started again. Do nothing if the dispatcher does not run."""
         pid = self._stack.pid(DISPATCH)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)

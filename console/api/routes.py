@@ -24,7 +24,8 @@ from ingest.site.file import UNNAMED
 
 MAX_ITEMS = 500
 KEEP_ALIVE_S = 15.0
-"""Longest time without a byte on a stream of news, in seconds. The user's session or token is checked as often."""
+"""Longest time without a byte on a stream of news, in seconds. The user's session or token is checked at the same
+interval."""
 KINDS = ("event", "alert", "delivery")
 Text = Annotated[str, Query(max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS)]
@@ -104,7 +105,7 @@ async def event(request: Request, number: RecordId, identity: Viewer, context: C
 async def evidence(
     request: Request, number: RecordId, index: review.Number, identity: Viewer, context: Context
 ) -> Response:
-    """Return a picture or clip of an event's evidence. Its hash is that of the alert."""
+    """Return a picture or clip of an event's evidence. The hash of the file is the hash in the alert."""
     found = await review.evidence_file(context, identity, number, index)
     context.audit_view(request, identity, "evidence_viewed", f"{number}/{index}")
     return review.file_response(found)
@@ -192,7 +193,7 @@ def _message(run_id: str, news: News) -> str:
 
 
 def _sees(context: ConsoleContext, identity: Identity, record: Event | Alert | Delivery) -> bool:
-    """Return whether a user may see a record. A receipt is visible with its alert."""
+    """Return whether a user may see a record. A user may see a receipt if the user may see its alert."""
     if isinstance(record, Delivery):
         found = context.feed.happenings.alert(record.alert)
         return context.feed.deployment.sees(identity, found) if found else identity.limits.everywhere

@@ -148,7 +148,8 @@ async def evidence_file(context: ConsoleContext, identity: Identity, number: str
 
 
 def file_response(found: ServedFile) -> Response:
-    """Return a response with a picture or clip. A browser may keep it for this user, because it never changes."""
+    """Return a response with a picture or clip. A browser may keep the file for this user, because the file never
+    changes."""
     headers = {"Cache-Control": "private, max-age=3600", "ETag": f'"{found.sha256}"', "Content-Disposition": "inline"}
     return Response(found.data, media_type=found.media_type, headers=headers)
 

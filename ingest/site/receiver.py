@@ -56,7 +56,7 @@ AlertRole = Literal["begin", "update", "event", "end"]
 
 
 class ReceiverConfig(SharedEntry):
-    """A webhook, chat or incident service that receives alerts. Its secrets are read from files."""
+    """A webhook, chat or incident service that receives alerts. The secrets of a receiver are read from files."""
 
     KIND: ClassVar[str] = "receiver"
 

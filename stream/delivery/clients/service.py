@@ -13,7 +13,7 @@ from stream.delivery.clients.webhook import Deliverer, WebhookDeliverer
 from stream.delivery.schedule import AttemptResult
 
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
-"""Address of the Events API of PagerDuty. Customers in Europe use another one."""
+"""Address of the Events API of PagerDuty. Customers in Europe use another address."""
 
 
 class ServiceDeliverer:

@@ -25,7 +25,7 @@ _COLOURS: Mapping[Severity, int] = {"info": 0x3B82F6, "warning": 0xF59E0B, "crit
 _NTFY_PRIORITIES: Mapping[Severity, int] = {"info": 3, "warning": 4, "critical": 5}
 _TEAMS_COLOURS: Mapping[Severity, str] = {"info": "Accent", "warning": "Warning", "critical": "Attention"}
 MAX_SUMMARY_CHARS = 1000
-"""Maximum length of a summary in a message. PagerDuty allows 1,024 characters, and the others allow more."""
+"""Maximum length of a summary in a message. PagerDuty allows 1,024 characters, and the other services allow more."""
 ALERTMANAGER_HOLD = timedelta(hours=24)
 """Time after which an alert of Alertmanager ends if no alert of the incident's end arrives."""
 
@@ -82,7 +82,7 @@ def discord(alert: Alert, url: str, _: str) -> ServiceMessage:
 
 
 def ntfy(alert: Alert, url: str, token: str) -> ServiceMessage:
-    """Return a message for the topic of an ntfy server that is the last part of ``url``."""
+    """Return a message for an ntfy server. The last part of ``url`` is the topic."""
     parts = urlsplit(url)
     path, _, topic = parts.path.rstrip("/").rpartition("/")
     content = {
