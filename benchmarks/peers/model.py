@@ -1,6 +1,6 @@
 """A model as the peers run it: an ONNX Runtime session and the product's decoder.
 
-The environments of all peers import this module, so it imports few packages.
+The environments of all peers import this module, so it imports little.
 """
 
 from __future__ import annotations

@@ -51,10 +51,9 @@ def choose(
 
 
 def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:
-    """Return two texts: the reason why OpenVINO is faster than ONNX Runtime on this CPU, and the reason why it is
-    not.
+    """Return the reason why OpenVINO is faster than ONNX Runtime, and the reason why OpenVINO is not faster.
 
-    Only one of the two applies, and the other is empty.
+    One of the two reasons is an empty text.
     """
     if precision == "fp32":
         return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"

@@ -70,8 +70,8 @@ def is_late(lane: str) -> bool:
 def place_key(name: str, site: str = "", place: str | None = None) -> str:
     """Return the full name of the place of a camera or sensor: ``site/place``.
 
-    If no place is configured, the name of the camera or sensor is its place.
+    The place of a camera or sensor without a place is its own name.
 
-    The full name determines the partition of the topic ``events``, so all events of one place are in one partition.
+    All events of one place are in one partition of the topic ``events``, which follows from this name.
     """
     return (f"{site}/{place}" if site else place) if place else name

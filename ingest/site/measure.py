@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Name
-from ingest.site.entry import Polygon, RelativeLine, RelativePoint, Share, SharedEntry
+from ingest.site.entry import Anchor, Polygon, RelativeLine, RelativePoint, Share, SharedEntry
 
 _KEYS = {"line": ("start", "end"), "zone": ("polygon",), "flow": ("lines",)}
 
@@ -29,6 +29,8 @@ class MeasureConfig(SharedEntry):
     min_score: Share = 0.3
     start: RelativePoint | None = None
     end: RelativePoint | None = None
+    anchor: Anchor = "centre"
+    """Point of an object that crosses the line of a measure of the type ``line``, as in the rule ``line``."""
     polygon: Polygon | None = None
     lines: dict[Name, RelativeLine] = {}
     lanes: int = Field(default=1, ge=1)
@@ -51,6 +53,8 @@ class MeasureConfig(SharedEntry):
             raise ValueError(f"expected no {' and no '.join(others)} in a measure of the type {self.type}")
         if self.start is not None and self.start == self.end:
             raise ValueError("expected two different points as start and end")
+        if self.anchor != "centre" and self.type != "line":
+            raise ValueError(f"expected no anchor in a measure of the type {self.type}")
         if self.type == "flow" and len(self.lines) < 2:
             raise ValueError("expected at least two lines in a measure of the type flow")
         return self

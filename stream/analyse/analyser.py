@@ -234,7 +234,8 @@ class Analyser:
 
     def _in_scene(self, track: Track, at_rest: bool) -> SceneTrack:
         trail, attributes, moved = self._trails[track.name], track.votes.results, self._moved.get(track.name, 0.0)
-        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes, moved)
+        best = track.best_score
+        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes, moved, best)
 
     def _note_move(self, name: str, centre: Point) -> None:
         distance_px = math.dist(self._origins.setdefault(name, centre), centre)
@@ -298,7 +299,6 @@ class Analyser:
             epoch=result.epoch,
             seq=result.seq,
             frame=result.source,
-            clip=rule.clip_request,
             overlay=Overlay(
                 shape=to_pixels(rule.shape, result.width, result.height),
                 box=scale.back(track.box) if track else None,
@@ -319,8 +319,7 @@ class Analyser:
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
-    """Return a track's labels from second models, chosen by votes, as details of an event, such as
-    ``attributes.type``."""
+    """Return the labels that second models voted for a track, as details of an event, such as ``attributes.type``."""
     found: dict[str, DetailValue] = {}
     for name, voted in track.attributes.items():
         found[f"attributes.{name}"] = voted.label

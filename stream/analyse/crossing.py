@@ -1,9 +1,9 @@
-"""Crossings of lines by tracks: the counter of one line, and the base class of rules for line crossings. Pure.
+"""Crossings of lines by tracks: the counter of one line, and the base of the rules over crossings. Pure.
 
 An object has crossed a line if the object passed between the ends of the line and afterwards was clearly on the
-other side for several frames. A track is clearly on one side if the centre of its box is outside of a band around the
-line. Without a band around the line, a stationary object on the line would be counted again and again, because the
-position of its box varies slightly.
+other side for several frames. A track is clearly on one side if its anchor, by default the centre of its box, is
+outside of a band around the line. Without a band around the line, a stationary object on the line would be counted
+again and again, because the position of its box varies slightly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from ingest.contract.records import Point
 from ingest.site import to_pixels
-from ingest.site.entry import RelativeLine, RelativePoint
+from ingest.site.entry import Anchor, RelativeLine, RelativePoint
 from stream.analyse.geometry import crosses, distance_px
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
@@ -35,7 +35,7 @@ gets another label. 3 s are fifteen frames at 5 frames per second."""
 
 
 class CrossingRule(CameraRule):
-    """Base class of rules for crossings of the line from ``start`` to ``end``.
+    """Base class of the rules over the crossings of the line from ``start`` to ``end``.
 
     ``forward`` is the direction from the left of the line to its right, seen by an observer who looks from ``start``
     to ``end`` in the picture.
@@ -44,6 +44,10 @@ class CrossingRule(CameraRule):
     start: RelativePoint
     end: RelativePoint
     direction: Literal["forward", "backward", "both"] = "both"
+    anchor: Anchor = "centre"
+    """Point of an object that crosses the line: the centre of its box, or with ``foot`` the middle of the box's lower
+    edge. The centre of a truck that fills half of the picture may never be on the near side of the line. Its foot is
+    where it touches the ground."""
 
     @model_validator(mode="after")
     def _has_length(self) -> Self:
@@ -72,8 +76,8 @@ C_co = TypeVar("C_co", bound=CrossingRule, covariant=True)
 
 
 class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
-    """State of a rule for line crossings: the crossings of the line, including crossings of tracks to which the rule
-    does not apply yet.
+    """State of a rule over crossings: the crossings of the line, including crossings of tracks to which the rule does
+    not apply yet.
 
     If the rule does not apply to a track, the track's crossing waits for ``WAIT_S``, because the track may get
     another label or a higher score. A stationary object crosses no line, even if a part of the object is detected on
@@ -101,6 +105,10 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
         for crossing in sorted((one for one in found if one), key=lambda one: one.at_ns):
             yield from self.crossed(crossing, scene)
 
+    def place(self, track: SceneTrack) -> Point:
+        """Return the point of a track that crosses the line."""
+        return track.foot if self.rule.anchor == "foot" else track.box.centre
+
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
         """Return in words how far a track is from the line, and in which frame it last crossed the line."""
         if track.at_rest:
@@ -127,7 +135,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
         self._crossed.pop(track, None)
 
     def _crossing(self, track: SceneTrack, scene: Scene) -> TrackCrossing | None:
-        direction = self._counter.step(track.name, track.box.centre, scene.at_ns)
+        direction = self._counter.step(track.name, self.place(track), scene.at_ns)
         if direction:
             self._crossed[track.name] = direction, scene.frame
         if direction and self.rule.direction in ("both", direction):

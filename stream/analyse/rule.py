@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from ingest.contract.records import Box, ClipRequest, Point
+from ingest.contract.records import Box, Point
 from ingest.contract.records.base import Name
-from ingest.site import ClipConfig, to_pixels
+from ingest.site import to_pixels
 from ingest.site.entry import RelativePoint, Share
 from stream.analyse.geometry import inside
 from stream.analyse.ground import GroundPlane
@@ -53,6 +53,8 @@ class SceneTrack:
     moved: float = 0.0
     """Largest distance of the box's centre from the track's first position so far, as a share of the picture's
     diagonal."""
+    best_score: float = 0.0
+    """Highest score of the track's detections so far."""
 
     @property
     def foot(self) -> Point:
@@ -110,18 +112,19 @@ class CameraRule(Rule):
     min_move: Share = 0.0
     """Minimum distance that an object must have moved from its first position, as a share of the picture's diagonal.
     With 0.05, a parked vehicle whose box shakes causes no event."""
-    clip: ClipConfig | None = None
-    """The clip that the rule's alerts get. A site file sets its own ``clip`` in rules that have none."""
 
     def applies_to(self, track: SceneTrack) -> bool:
-        """Return whether a track has one of the rule's labels, all attributes of the rule, at least the score
-        ``min_score``, and has moved by at least ``min_move``."""
+        """Return whether a track has one of the rule's labels and all attributes of the rule, has moved by at least
+        ``min_move``, and had a detection with the score ``min_score``.
+
+        One such detection suffices: a vehicle that is then partly covered is still the same vehicle.
+        """
         return not self.misfit(track)
 
     def misfit(self, track: SceneTrack) -> str:
         """Return the reason why the rule does not apply to a track; empty if the rule applies."""
-        if track.score < self.min_score:
-            return f"score {track.score:.4g} below min_score {self.min_score:g}"
+        if (best := max(track.score, track.best_score)) < self.min_score:
+            return f"score {best:.4g} below min_score {self.min_score:g}"
         if track.moved < self.min_move:
             return f"moved by {track.moved:.2g} of the picture's diagonal, below min_move {self.min_move:g}"
         if self.labels and track.label not in self.labels:
@@ -140,12 +143,6 @@ class CameraRule(Rule):
         wanted = [f"{name} {' or '.join(labels)}" for name, labels in sorted(self.attributes.items())]
         words = " or ".join(self.labels)
         return f"{words or 'objects'} with {' and '.join(wanted)}" if wanted else words
-
-    @property
-    def clip_request(self) -> ClipRequest | None:
-        """The clip that an event of the rule requests, None if the rule requests no clip."""
-        clip = self.clip
-        return ClipRequest(**clip.model_dump()) if clip and clip.before_s + clip.after_s > 0.0 else None
 
     @property
     def tail_s(self) -> float:

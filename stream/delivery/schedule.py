@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-
-from ingest.contract.records.event import DeliveryState
+from typing import Literal
 
 GONE = 410
 """HTTP status ``410 Gone``, by which a receiver refuses all further attempts."""
@@ -31,20 +30,15 @@ class AttemptResult:
     reason: str = ""
     retry_after: str = ""
 
-    @property
-    def is_success(self) -> bool:
-        """Whether the receiver has accepted the alert."""
-        return self.status is not None and 200 <= self.status < 300
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state of an alert after a delivery attempt: delivered, retrying, dead or skipped.
+    """The state of an alert after a delivery attempt: delivered, retrying or dead.
 
     ``pause_s`` is the time until the next attempt if the alert is retried.
     """
 
-    state: DeliveryState
+    state: Literal["delivered", "retrying", "dead"]
     pause_s: float = 0.0
     reason: str = ""
 
@@ -57,7 +51,7 @@ def verdict_after(
     ``pauses_s`` has the pause before each attempt in seconds, ``chance`` is a random number in [0, 1), ``now_s`` is
     Unix time.
     """
-    if result.is_success:
+    if result.status is not None and 200 <= result.status < 300:
         return Verdict("delivered")
     reason = result.reason or f"status {result.status}"
     if result.status == GONE:
@@ -65,10 +59,10 @@ def verdict_after(
     if attempt >= len(pauses_s):
         return Verdict("dead", reason=f"{reason} on the last of {attempt} attempts")
     pause_s = pauses_s[attempt] * (1.0 + JITTER_SHARE * chance)
-    return Verdict("retrying", max(pause_s, asked_s(result.retry_after, now_s)), reason)
+    return Verdict("retrying", max(pause_s, _asked_s(result.retry_after, now_s)), reason)
 
 
-def asked_s(retry_after: str, now_s: float) -> float:
+def _asked_s(retry_after: str, now_s: float) -> float:
     """Return the pause that a receiver requests by ``Retry-After``, in seconds; 0 if the header is missing or
     unreadable."""
     text = retry_after.strip()

@@ -13,9 +13,8 @@ from stream.events import rfc3339
 from stream.exceptions import IncidentNotFound
 
 MAX_INCIDENTS = 10_000
-"""Maximum number of incidents in a view, which take 60 MB with three changes each. Above this number, the incident
-without news for the longest time is dropped."""
-MAX_HISTORY = 30
+"""Maximum number of incidents in a view, about 40 MB. The incident without news for the longest time is dropped."""
+MAX_HISTORY = 100
 """Maximum number of changes of one incident that a view keeps. The oldest changes are dropped."""
 MAX_ACTIONS = 100
 """Maximum number of actions on one incident that a view keeps. The oldest actions are dropped."""
@@ -55,8 +54,7 @@ class IncidentState:
             "site": incident.site,
             "lane": incident.lane,
             "summary": incident.summary,
-            "cameras": list(incident.cameras),
-            "sensors": list(incident.sensors),
+            "subjects": list(incident.subjects),
             "rules": list(incident.rules),
             "events": incident.events,
             "began": rfc3339(incident.begin_ns),
@@ -74,8 +72,7 @@ class IncidentState:
                 "at": rfc3339(one.last_ns),
                 "severity": one.severity,
                 "events": one.events,
-                "cameras": list(one.cameras),
-                "sensors": list(one.sensors),
+                "subjects": list(one.subjects),
                 "event": one.event,
             }
             for one in self.history
@@ -97,8 +94,8 @@ class IncidentState:
 class IncidentView:
     """A view of the incidents, updated with the records of the topics ``incidents`` and ``incidents.actions``.
 
-    Records may come in any order, and more than once. The view keeps at most ``limit`` incidents, and the actions on
-    up to ``limit`` incidents of which no record has come yet.
+    Records may come in any order, and more than once. The view keeps at most ``limit`` incidents, and the actions of
+    as many incidents that it does not know.
     """
 
     def __init__(self, limit: int = MAX_INCIDENTS) -> None:

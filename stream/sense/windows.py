@@ -1,4 +1,4 @@
-"""Windows in event time: their base class, and tumbling windows. Pure.
+"""Tumbling windows in event time. Pure.
 
 A window ``[k·w, (k+1)·w)`` is closed by the first reading whose time exceeds the window's end by the allowed
 lateness. The result does not depend on how readings are grouped into records.
@@ -12,7 +12,6 @@ reading closes it stays open, so that readings delayed by a broken link still co
 
 from __future__ import annotations
 
-import abc
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,15 +22,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ingest.site import ALLOWED_LATENESS_S
-
+ALLOWED_LATENESS_S = 1.0
+"""Time in seconds after a window's end in which late readings still count. A sensor's readings arrive in order, so a
+reading is late only if the sensor's clock was set back a little."""
 _LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
 """Number of consecutive late readings after which the sensor's clock has certainly been set back, or has returned
 from a wrong time. At ten readings per second, 30 late readings take three seconds."""
 SPARE_WINDOWS = 64
 """Maximum number of open windows in addition to those that begin within the allowed lateness. Readings whose times
-run forwards never need more open windows. Readings whose times run backwards open windows and close none."""
+run forwards never need more. Readings whose times run backwards open windows and close none."""
 
 
 class Column(NamedTuple):
@@ -57,17 +57,12 @@ class ReadingWindow:
         return self.total / self.count
 
 
-class EventTimeWindows(abc.ABC):
-    """The windows of one sensor for one rule, in event time: open windows, late readings, and clocks set back.
+class TumblingWindows:
+    """The windows of one sensor for one rule. All windows have the same length."""
 
-    A window stays open until the watermark has passed its end. The watermark is the latest time of a reading minus
-    the allowed lateness.
-    """
-
-    def __init__(self, length_s: float, lateness_s: float = ALLOWED_LATENESS_S) -> None:
+    def __init__(self, length_s: float) -> None:
         self._length_ns = max(1, round(length_s * 1e9))
-        self._lateness_ns = round(lateness_s * 1e9)
-        self._max_open = max(_LATENESS_NS, self._lateness_ns) // self._length_ns + SPARE_WINDOWS
+        self._max_open = _LATENESS_NS // self._length_ns + SPARE_WINDOWS
         self._open: dict[int, ReadingWindow] = {}
         self._closed_before_ns = 0
         self._late_in_a_row = 0
@@ -77,59 +72,9 @@ class EventTimeWindows(abc.ABC):
         self.set_back = 0
         """Number of times that the windows were restarted because the sensor's clock had been set back."""
 
-    @abc.abstractmethod
-    def add(self, column: Column) -> list[ReadingWindow]:
-        """Add readings, and return the windows that these readings close, in order."""
-
-    @property
-    @abc.abstractmethod
-    def pending_ns(self) -> int | None:
-        """Event time in ns at which the oldest window with new readings is due; None if no window has new
-        readings."""
-
-    @abc.abstractmethod
-    def due(self, now_ns: int) -> list[ReadingWindow]:
-        """Return, in order, copies of the open windows that have new readings since the last call of ``due``. Leave
-        out windows whose end plus the allowed lateness is after ``now_ns``.
-
-        ``now_ns`` is the sensor's present time, estimated from the sensor's last reading. The returned windows stay
-        open.
-        """
-
     def begin_epoch(self) -> None:
         """Note that the device was restarted. The next reading may come from a clock that was set back."""
         self._epoch_begins = True
-
-    def _count_late(self, start_ns: int, count: int) -> int:
-        """Return how many of the next ``count`` readings, which belong to the same window, arrive after their window
-        was closed.
-
-        The reading that shows that the sensor's clock has been set back is not late, and neither are the readings
-        after it. This reading drops the open windows, which lie in the future of the corrected clock. A reading that
-        needs more than ``_max_open`` windows also shows that the clock has been set back.
-        """
-        until_restart = 1 if self._epoch_begins else LATE_IN_A_ROW - self._late_in_a_row
-        self._epoch_begins = False
-        if start_ns >= self._closed_before_ns:
-            self._late_in_a_row = 0
-            if len(self._open) >= self._max_open and start_ns not in self._open:
-                self._restart()
-            return 0
-        if count < until_restart:
-            self._late_in_a_row += count
-            return count
-        self._restart()
-        return until_restart - 1
-
-    def _restart(self) -> None:
-        """Drop the open windows because the sensor's clock has been set back."""
-        self._open.clear()
-        self._closed_before_ns = self._late_in_a_row = 0
-        self.set_back += 1
-
-
-class TumblingWindows(EventTimeWindows):
-    """Windows of the same length that do not overlap."""
 
     def add(self, column: Column) -> list[ReadingWindow]:
         """Add readings, and return the windows that these readings close, in order."""
@@ -152,20 +97,21 @@ class TumblingWindows(EventTimeWindows):
         return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 
     def due(self, now_ns: int) -> list[ReadingWindow]:
-        """Return, in order, copies of the open windows that have new readings and have certainly ended."""
+        """Return, in order, copies of the open windows that have new readings since the last call of ``due``. Leave
+        out windows whose end plus the allowed lateness is after ``now_ns``.
+
+        ``now_ns`` is the sensor's present time, estimated from the sensor's last reading. The returned windows stay
+        open.
+        """
         bound_ns = now_ns - _LATENESS_NS - self._length_ns
         found = [w for start_ns, w in sorted(self._open.items()) if start_ns <= bound_ns and w.count > w.seen]
         for window in found:
             window.seen = window.count
         return [replace(window) for window in found]
 
-    def open_windows(self) -> Sequence[ReadingWindow]:
-        """Return the windows that are open."""
-        return tuple(self._open.values())
-
     def _split(self, column: Column) -> Iterator[tuple[int, Column]]:
-        """Split a column of readings wherever the next reading belongs to another window. Yield each part with the
-        beginning of its window."""
+        """Split a column wherever the next reading belongs to another window. Yield each part with the beginning of
+        its window."""
         times_ns, values = column
         if not times_ns:
             return
@@ -194,8 +140,35 @@ class TumblingWindows(EventTimeWindows):
                 return cuts
             cuts.append(end)
 
+    def _count_late(self, start_ns: int, count: int) -> int:
+        """Return how many of the next ``count`` readings, which belong to the same window, arrive after their window
+        was closed.
+
+        The reading that shows that the sensor's clock has been set back is not late, and neither are the readings
+        after it. This reading drops the open windows, which lie in the future of the corrected clock. A reading that
+        needs more than ``_max_open`` windows also shows that the clock has been set back.
+        """
+        until_restart = 1 if self._epoch_begins else LATE_IN_A_ROW - self._late_in_a_row
+        self._epoch_begins = False
+        if start_ns >= self._closed_before_ns:
+            self._late_in_a_row = 0
+            if len(self._open) >= self._max_open and start_ns not in self._open:
+                self._restart()
+            return 0
+        if count < until_restart:
+            self._late_in_a_row += count
+            return count
+        self._restart()
+        return until_restart - 1
+
+    def _restart(self) -> None:
+        """Drop the open windows because the sensor's clock has been set back."""
+        self._open.clear()
+        self._closed_before_ns = self._late_in_a_row = 0
+        self.set_back += 1
+
     def _close(self, now_ns: int) -> list[ReadingWindow]:
-        bound_ns = now_ns - self._lateness_ns - self._length_ns
+        bound_ns = now_ns - _LATENESS_NS - self._length_ns
         done = sorted([start_ns for start_ns in self._open if start_ns <= bound_ns])
         if done:
             self._closed_before_ns = done[-1] + self._length_ns

@@ -24,8 +24,7 @@ FOREIGN = (
     "mode",
     "onnx",
     "onnxruntime",
-    "trackers",
-    "supervision",
+    "lap",
     "fastapi",
     "uvicorn",
     "keras",
@@ -62,7 +61,7 @@ def locked() -> set[str]:
 
 def test_the_agent_s_lock_file_has_no_packages_of_stream_processors_or_engines() -> None:
     assert locked() >= {"aiokafka", "av", "numpy", "opencv-python-headless"}
-    assert not locked() & {"faust-streaming", "onnx", "onnxruntime", "trackers", "fastapi", "keras"}
+    assert not locked() & {"faust-streaming", "onnx", "onnxruntime", "lapx", "fastapi", "keras"}
 
 
 @pytest.mark.parametrize(

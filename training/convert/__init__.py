@@ -1,2 +1,1 @@
-"""Conversion of Keras files and TensorFlow SavedModels to ONNX, in a child process with limited memory and processor
-time."""
+"""Conversion of Keras files and TensorFlow SavedModels to ONNX, in a child process with bounds."""

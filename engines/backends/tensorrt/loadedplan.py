@@ -64,7 +64,7 @@ class LoadedPlan:
     def close(self) -> None:
         """Destroy the TensorRT engine, then its runtime.
 
-        The caller must have destroyed all execution contexts before this call.
+        The caller must have destroyed all execution contexts before.
         """
         self._engine = None
         self._runtime = None

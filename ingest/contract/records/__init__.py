@@ -18,8 +18,7 @@ from ingest.contract.records.batch import (
     padded_place,
     padded_rows,
 )
-from ingest.contract.records.event import Alert, AlertData, ClipRequest, Delivery, Event, EventData, Evidence, Overlay
-from ingest.contract.records.evidence import Clip, ClipGap, EvidenceRecord
+from ingest.contract.records.event import Alert, AlertData, Delivery, Event, EventData, Evidence, Overlay
 from ingest.contract.records.frame import (
     MAX_FRAME_PIXELS,
     MAX_RESTING,
@@ -76,9 +75,6 @@ __all__ = [
     "CameraState",
     "CameraStatus",
     "Canvas",
-    "Clip",
-    "ClipGap",
-    "ClipRequest",
     "Delivery",
     "Detection",
     "EncodedFrame",
@@ -86,7 +82,6 @@ __all__ = [
     "Event",
     "EventData",
     "Evidence",
-    "EvidenceRecord",
     "ExpiredUnread",
     "Fit",
     "Frame",

@@ -56,7 +56,7 @@ class LineMeter(MeasureMeter):
 
     def __init__(self, config: MeasureConfig, width: int, height: int) -> None:
         super().__init__(config)
-        rule = LineRule(start=config.start, end=config.end, **_common(config))
+        rule = LineRule(start=config.start, end=config.end, anchor=config.anchor, **_common(config))
         self._watch = rule.watch(width, height)
         self._speeds = SpeedMeter(SPEED_WINDOW_S, on_ground)
         self._last_ns: dict[str, int] = {}

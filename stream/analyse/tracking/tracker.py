@@ -1,9 +1,9 @@
 """The Tracker interface, and its implementation ByteTrack.
 
-ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864) comes from the package ``trackers``. Boxes are
-enlarged by a margin before they are compared (Yang et al., 2022, https://arxiv.org/abs/2211.14317). Without a margin,
-the boxes of a small vehicle may not overlap from frame to frame: at five frames a second, the vehicle moves by most
-of its length.
+The method is ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864), on a Kalman filter of all boxes
+and the assignment solver of ``lapx``. Boxes are enlarged by a margin before they are compared (Yang et al., 2022,
+https://arxiv.org/abs/2211.14317). Without a margin, the boxes of a small vehicle may not overlap from frame to frame:
+at five frames a second, the vehicle moves by most of its length. Decision 24 has the comparison with other trackers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import lap
 import numpy as np
+import numpy.typing as npt
 
 from ingest.contract.records import Box, Detection
+from stream.analyse.tracking.boxfilter import BoxFilter, Floats, overlaps
 from stream.analyse.tracking.votes import AttributeVotes
 
-NOMINAL_FPS = 10.0
-"""Frame rate for which the motion model is tuned. The tracker also gets the time of each frame, and therefore works
-at other frame rates."""
 LOST_S = 1.5
 """Time without a detection after which a track ends. A vehicle that passes behind a pole is visible again before this
 time is over."""
@@ -36,6 +36,10 @@ _LEAST = 0.01
 """Lowest value that a rule can set for the minimum score of a detection that begins a track. A faint held track has a
 score of 0, below this value, and therefore never begins a new track."""
 _FIRM, _FAINT = 1.0, 0.0
+_MAX_PX = 1e7
+"""Largest edge of a box in pixels. The squares of such edges are exact, and no camera has a larger picture."""
+
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass
@@ -48,6 +52,8 @@ class Track:
     score: float
     labels: Counter[str] = field(default_factory=Counter)
     frames: int = 0
+    best_score: float = 0.0
+    """Highest score of the track's detections so far."""
     held: bool = False
     """Whether the track has no detection in this frame, and its object is assumed not to have moved."""
     votes: AttributeVotes = field(default_factory=AttributeVotes, compare=False)
@@ -92,71 +98,99 @@ class ByteTracker:
     """ByteTrack with boxes that are enlarged before they are compared.
 
     Detections with a score of at least ``begin_score`` are matched to tracks first, and may begin a track. Detections
-    with a lower score can only continue a track.
+    with a lower score can only continue a track. Each matching is the one with the largest sum of overlaps.
     """
 
     def __init__(self, begin_score: float = BEGIN_SCORE) -> None:
-        from trackers import BIoU, ByteTrackTracker
-
-        begin_score = max(begin_score, _LEAST)
-        self._library = ByteTrackTracker(
-            lost_track_buffer=round(LOST_S * 30),  # the library expects this time as a number of frames at 30 Hz
-            frame_rate=NOMINAL_FPS,
-            track_activation_threshold=begin_score,
-            minimum_consecutive_frames=CONFIRM_FRAMES,
-            minimum_iou_threshold=_MIN_OVERLAP,
-            high_conf_det_threshold=begin_score,
-            iou=BIoU(buffer_ratio=_BOX_MARGIN),
-        )
-        self._tracks: dict[int, Track] = {}
-        self._seen_s: dict[int, float] = {}
+        self._begin_score = max(begin_score, _LEAST)
+        self._filter = BoxFilter()
+        self._targets: list[_Target] = []
+        """The targets, in the order of the boxes in ``_filter``."""
+        self._now_s: float | None = None
 
     def step(
         self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held."""
-        import supervision
+        boxes = _as_array([d.box for d in detections] + [one.box for one in held])
+        scores = np.array([d.score for d in detections] + [_FAINT if one.faint else _FIRM for one in held])
+        self._advance(at_s)
+        likely = scores >= self._begin_score
+        rows, columns = self._matched(np.arange(len(self._targets)), np.flatnonzero(likely), boxes)
+        left = np.setdiff1d(np.arange(len(self._targets)), rows)
+        more_rows, more_columns = self._matched(left, np.flatnonzero(~likely), boxes)
+        rows, columns = np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
+        self._filter.update(rows, boxes[columns])
+        tracks = []
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            target = self._targets[row]
+            target.seen_s, target.hits = at_s, target.hits + 1
+            if column >= len(detections):
+                tracks.append(_hold(target.track, held[column - len(detections)]))
+            elif target.hits >= CONFIRM_FRAMES:
+                tracks.append(_note(target, detections[column], f"{frame}-{column}"))
+        self._prune(at_s)
+        begun = np.setdiff1d(np.flatnonzero(likely), columns)
+        self._filter.add(boxes[begun])
+        self._targets += [_Target(at_s) for _ in begun]
+        return sorted((track for track in tracks if track), key=lambda track: track.name)
 
-        boxes = [d.box for d in detections] + [one.box for one in held]
-        scores = [d.score for d in detections] + [_FAINT if one.faint else _FIRM for one in held]
-        given = supervision.Detections(
-            xyxy=np.array(boxes, np.float32).reshape(-1, 4),
-            confidence=np.array(scores, np.float32),
-            data={"index": np.arange(len(boxes))},
-        )
-        found = self._library.update(given, timestamp=at_s)
-        numbers = found.tracker_id if found.tracker_id is not None else ()
-        pairs = zip(numbers, found.data.get("index", ()), strict=True)
-        matched = sorted((int(index), int(number)) for number, index in pairs if number >= 0)
-        count = len(detections)
-        seen = [
-            self._note(number, detections[index], at_s, f"{frame}-{index}")
-            for index, number in matched
-            if index < count
-        ]
-        kept = [self._hold(number, held[index - count], at_s) for index, number in matched if index >= count]
-        self._forget(at_s)
-        return sorted([*seen, *filter(None, kept)], key=lambda track: track.name)
+    def _advance(self, at_s: float) -> None:
+        self._filter.predict(at_s - self._now_s if self._now_s is not None else 0.0)
+        self._now_s = at_s
+        self._keep([at_s - target.seen_s <= LOST_S for target in self._targets])
 
-    def _hold(self, number: int, held: HeldTrack, at_s: float) -> Track | None:
-        track = self._tracks.get(number)
-        if track is None or track.name != held.track:
-            return None
-        track.box, track.held, self._seen_s[number] = held.box, True, at_s
-        return track
+    def _matched(self, rows: Indices, columns: Indices, boxes: Floats) -> tuple[Indices, Indices]:
+        """Return the rows of targets and the columns of ``boxes`` that belong together."""
+        if not len(rows) or not len(columns):
+            return rows[:0], columns[:0]
+        costs = 1.0 - overlaps(self._filter.boxes[rows], boxes[columns], _BOX_MARGIN)
+        _, found, _ = lap.lapjv(costs, extend_cost=True, cost_limit=1.0 - _MIN_OVERLAP)
+        matched = np.flatnonzero(found >= 0)
+        return rows[matched], columns[found[matched]]
 
-    def _note(self, number: int, detection: Detection, at_s: float, name: str) -> Track:
-        track = self._tracks.get(number)
-        if track is None:
-            track = self._tracks[number] = Track(name, detection.box, detection.score)
-        track.box, track.score = detection.box, detection.score
-        track.labels[detection.label] += max(1, round(detection.score * 100))
-        track.votes.add(detection.attributes)
-        track.frames += 1
-        track.held = False
-        self._seen_s[number] = at_s
-        return track
+    def _prune(self, at_s: float) -> None:
+        """Drop each target without a detection in this frame that has no confirmed track."""
+        self._keep([target.track is not None or target.seen_s == at_s for target in self._targets])
 
-    def _forget(self, now_s: float) -> None:
-        for number in [n for n, seen_s in self._seen_s.items() if now_s - seen_s > 2 * LOST_S]:
-            del self._tracks[number], self._seen_s[number]
+    def _keep(self, kept: list[bool]) -> None:
+        if not all(kept):
+            self._filter.keep(np.array(kept))
+            self._targets = [target for target, keep in zip(self._targets, kept, strict=True) if keep]
+
+
+@dataclass
+class _Target:
+    """An object that the tracker follows, with its track once it is confirmed."""
+
+    seen_s: float
+    hits: int = 1
+    track: Track | None = None
+
+
+def _as_array(boxes: Sequence[Box]) -> Floats:
+    """Return boxes as an array ``(n, 4)``. Raise ValueError for a box that is too large for any picture."""
+    found = np.array(boxes, np.float64).reshape(-1, 4)
+    if not (np.abs(found) <= _MAX_PX).all():
+        wrong = next(box for box in boxes if not all(abs(edge) <= _MAX_PX for edge in box))
+        raise ValueError(f"box {tuple(wrong)}: expected edges of at most {_MAX_PX:g} pixels")
+    return found
+
+
+def _hold(track: Track | None, held: HeldTrack) -> Track | None:
+    if track is None or track.name != held.track:
+        return None
+    track.box, track.held = held.box, True
+    return track
+
+
+def _note(target: _Target, detection: Detection, name: str) -> Track:
+    track = target.track or Track(name, detection.box, detection.score)
+    target.track = track
+    track.box, track.score = detection.box, detection.score
+    track.labels[detection.label] += max(1, round(detection.score * 100))
+    track.votes.add(detection.attributes)
+    track.best_score = max(track.best_score, detection.score)
+    track.frames += 1
+    track.held = False
+    return track

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ["cv2", "faust", "onnx", "onnxruntime", "openvino", "scipy", "supervision", "trackers"]
+HEAVY = ["cv2", "faust", "onnx", "onnxruntime", "openvino", "scipy", "lap"]
 UNUSED = ["aiohttp", "cryptography", "fastapi", "httpx", "onnx", "rich", "scipy", "yaml"]
 """Packages that the services below do not need."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edge_agent.sources.simulated import COUNTING_LINES
+from ingest.site.entry import Anchor
 from stream.analyse.crossing import BACKWARD, FORWARD, WAIT_S, LineCounter
 from stream.analyse.geometry import crosses
 from stream.analyse.rules.line import LineRule
-from tests.stream.analyse.rules.scenes import scene, track
+from tests.stream.analyse.rules.scenes import play, scene, track
 
 DIAGONAL_PX = 734.0
 UP = (320.0, 360.0), (320.0, 0.0)
@@ -30,10 +32,29 @@ def test_one_pass_of_an_object_over_a_line_is_one_crossing_with_a_direction() ->
     assert walk(LineCounter(*UP, DIAGONAL_PX), [600.0 - 20 * i for i in range(25)]) == [BACKWARD]
 
 
-def test_a_crossing_to_the_right_counts_as_forward_on_the_lines_of_the_simulated_scenes() -> None:
+def test_crossings_to_the_right_are_forward_on_the_lines_of_the_simulated_scenes() -> None:
     for (x0, y0), (x1, y1) in COUNTING_LINES.values():
         counter = LineCounter((x0 * 640, y0 * 360), (x1 * 640, y1 * 360), DIAGONAL_PX)
         assert walk(counter, [50.0 + 25 * i for i in range(24)]) == [FORWARD]
+
+
+@pytest.mark.parametrize(("anchor", "crossings"), [("centre", 0), ("foot", 1)])
+def test_a_truck_whose_centre_is_beyond_the_line_from_the_start_is_counted_by_its_foot(
+    anchor: Anchor, crossings: int
+) -> None:
+    rule = LineRule(name="l", camera="c", pipeline="p", start=(0.0, 0.5), end=(1.0, 0.5), anchor=anchor)
+    # the truck fills the lower part of the picture, and then drives away from the camera
+    boxes = [(0.0, 340.0 - 14 * n) for n in range(20)]
+    tracks = [[track(320.0, (top + bottom) / 2, size=(200.0, bottom - top))] for top, bottom in boxes]
+    assert len(play(rule.watch(640, 360), tracks)) == crossings
+
+
+def test_a_covered_vehicle_is_counted_if_it_had_a_detection_with_the_minimum_score_before() -> None:
+    rule = LineRule(name="l", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0), min_score=0.5)
+    xs = [200.0 + 30 * n for n in range(10)]
+    for best_score, crossings in ((0.6, 1), (0.4, 0)):
+        tracks = [[replace(track(x, 180.0, score=0.2), best_score=best_score)] for x in xs]
+        assert len(play(rule.watch(640, 360), tracks)) == crossings
 
 
 @given(
@@ -138,7 +159,7 @@ def test_a_random_path_crosses_a_line_if_it_passes_between_the_ends_of_the_line(
     start=st.tuples(st.integers(200, 310), height),
     stop=st.tuples(st.integers(330, 440), height),
 )
-def test_a_trembling_box_crosses_a_line_if_its_path_goes_through_the_line_and_not_round_an_end(
+def test_a_trembling_box_crosses_if_its_path_goes_through_the_line_and_not_round_an_end(
     trembling: list[tuple[int, int]], start: tuple[int, int], stop: tuple[int, int]
 ) -> None:
     way = [start, *trembling, stop]

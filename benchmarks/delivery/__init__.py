@@ -1,1 +1,0 @@
-"""Benchmark of alert deliveries: to faulty receivers, while the dispatcher is killed, and next to a dead receiver."""

@@ -1,1 +1,0 @@
-"""Access: passwords, limits of sign-in, roles, and the check of every request."""

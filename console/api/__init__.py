@@ -1,1 +1,0 @@
-"""HTTP API, for programs: the data of the pages as JSON, and a stream of news."""

@@ -1,1 +1,0 @@
-"""Conversion of a Frigate configuration into a site file."""

@@ -1,1 +1,0 @@
-"""Clients of receivers: signed webhooks, and the connections that they use."""

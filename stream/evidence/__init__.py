@@ -1,1 +1,0 @@
-"""Storage of evidence: stores, names, clips, retention, legal holds and erasure."""
