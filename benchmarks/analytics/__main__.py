@@ -1,4 +1,4 @@
-"""Counts of lines in real clips against counts by eye: ``python -m benchmarks.analytics [--keep]``."""
+"""Line crossings in real clips, compared with counts by eye: ``python -m benchmarks.analytics [--keep]``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engines.repository.store import Repository
 
 
 def main(keep_it: KeepIt = False) -> None:
-    """Count in the clips, and exit with 1 unless all counts are equal."""
+    """Count the line crossings in the clips, and exit with 1 if a crossing is missed or an event is false."""
     models = ROOT / ".sightline" / "models"
     adopt(DATA / "yolox-nano.onnx", Repository(models), AdoptOptions("yolox-nano", "yolox", COCO_LABELS))
     counts, wrong = [], []

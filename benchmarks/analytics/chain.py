@@ -1,4 +1,5 @@
-"""One camera's frames through the real chain on a log in memory: source, gate, prepare, models, analyse."""
+"""Sends the frames of one camera through Sightline's own chain, on a log in memory: source, gate, prepare, models,
+analyse."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Analysed:
-    """The outputs of the stage ``analyse``. ``results`` are its inputs."""
+    """The events and measures that the stage ``analyse`` wrote, and the results that it read."""
 
     results: list[Result]
     events: list[Event]
@@ -57,7 +58,7 @@ def clip_source(camera: CameraConfig, path: Path, clock: ManualClock) -> FrameSo
 
 
 def captured(camera: CameraConfig, source: FrameSource, clock: ManualClock) -> list[Frame]:
-    """Return the frames of a source that the camera's gate sends, as the agent encodes them."""
+    """Return those frames of a source that the camera's gate sends, as the agent encodes them."""
     sent: queue.Queue[Message | None] = queue.Queue()
     FrameIntake(camera, 1, clock, sent).run(source, threading.Event())
     frames = []
@@ -69,7 +70,8 @@ def captured(camera: CameraConfig, source: FrameSource, clock: ManualClock) -> l
 
 
 async def classified(frames: Sequence[Frame], config: Config, models: Path) -> list[Result]:
-    """Return the results of the pipelines of ``config`` for frames, from the stage ``prepare`` and an engine node."""
+    """Run frames through the stage ``prepare`` and the models of the pipelines in ``config``, and return the
+    results."""
     clock = ManualClock()
     log = MemoryLog(1)
     for frame in frames:
@@ -99,7 +101,7 @@ async def classified(frames: Sequence[Frame], config: Config, models: Path) -> l
 async def analysed(
     found: Sequence[Result], config: Config, make_tracker: Callable[[float], Tracker] = ByteTracker
 ) -> Analysed:
-    """Return the events and measures of results, from the stage ``analyse``."""
+    """Run results through the stage ``analyse``, and return its events and measures."""
     log = MemoryLog(1)
     for one in found:
         await log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], one.lane)))

@@ -1,4 +1,4 @@
-"""Line crossings in the clips of ``shared/data``, against counts by eye.
+"""Line crossings in the clips of ``shared/data``, compared with counts by eye.
 
 Each clip has a site file, as a user would write it, and a file with the crossings that a person has counted.
 """
@@ -24,8 +24,8 @@ from stream.rules import validated_site
 
 CLIPS = ("cars", "highway", "people")
 TOLERANCE_S = 2.0
-"""Maximum time between a crossing and its event. An object that the model does not detect at the line is counted
-when it is detected again, at most 1.5 s later, and two more frames past the line complete the crossing."""
+"""Maximum time between a crossing and its event. The model may miss an object at the line. It detects the object
+again at most 1.5 s later, and two more frames past the line complete the crossing."""
 _FOLDER = Path(__file__).parent / "clips"
 
 
@@ -39,7 +39,7 @@ class CountedClip:
 
     @classmethod
     def of(cls, name: str) -> CountedClip:
-        """Return the clip of a name in ``CLIPS``."""
+        """Load the clip with this name, one of ``CLIPS``."""
         file = _FOLDER / f"{name}.toml"
         truth = tomllib.loads((_FOLDER / f"{name}.truth.toml").read_text(encoding="utf-8"))
         crossings = (LineCrossing(name, one["direction"], round(one["at_s"] * 1e9)) for one in truth["crossings"])
@@ -60,7 +60,8 @@ class CountedClip:
         return asyncio.run(analysed(found, self.config))
 
     def compared(self, events: Sequence[Event], from_s: float = 0.0, to_s: float = math.inf) -> dict[str, Any]:
-        """Return the counts by direction, by eye and of the events, and the numbers of missed and false events."""
+        """Compare the events with the count by eye. Return both counts by direction, and the numbers of missed
+        crossings and false events."""
         truth = [one for one in self.crossings if from_s <= one.at_ns / 1e9 < to_s]
         (camera,) = self.site.cameras
         seen = [

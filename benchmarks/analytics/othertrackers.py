@@ -1,4 +1,4 @@
-"""Trackers of two libraries behind the interface of Sightline's tracker, for comparison.
+"""Trackers of two libraries, adapted to the interface of Sightline's tracker for a comparison.
 
 The libraries are no part of Sightline: install ``trackers==2.6.1`` and ``norfair==2.3.0`` into an environment of
 their own, and run ``python -m benchmarks.analytics --trackers`` there. A library that is not installed is left out.
@@ -25,7 +25,7 @@ from stream.analyse.tracking.tracker import (
 )
 
 _MARGIN, _MIN_OVERLAP = 0.3, 0.1
-"""The margin of boxes and the minimum overlap that Sightline's tracker has."""
+"""Margin of boxes and minimum overlap, equal to those of Sightline's tracker."""
 _FPS = 10.0
 
 
@@ -39,7 +39,8 @@ class LibraryTracker:
     def step(
         self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
-        """Return the tracks of the detections. The libraries cannot hold a track without a detection."""
+        """Return the tracks of the detections. A track in ``held`` is ignored, because the libraries cannot hold a
+        track without a detection."""
         found = []
         for index, (number, one) in enumerate(zip(self._find(detections, at_s), detections, strict=True)):
             if number < 0:
@@ -111,7 +112,8 @@ def _norfair(begin_score: float) -> Tracker:
 
 
 def installed() -> dict[str, Callable[[float], Tracker]]:
-    """Return a factory of each tracker whose library is installed, by name. The argument is the begin score."""
+    """Return a factory for each tracker whose library is installed, by the name of the tracker. A factory takes the
+    begin score."""
     found: dict[str, Callable[[float], Tracker]] = {"Sightline": ByteTracker}
     if find_spec("trackers"):
         for kind in ("ByteTrack", "SORT", "OC-SORT"):

@@ -1,8 +1,8 @@
 """Evidence about a killed agent: the log lines of the module ``witness``, copies of the spool, and the records in
 Kafka.
 
-The spool is copied after the killed process is gone and before the agent starts again. The copy includes the
-write-ahead log, from which SQLite has to recover.
+The spool is copied after the killed process is gone and before the agent starts again. The copy of the spool includes
+the write-ahead log, from which SQLite has to recover.
 """
 
 from __future__ import annotations

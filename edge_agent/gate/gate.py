@@ -5,7 +5,7 @@ The gate reads no clock, and uses the capture times of the frames instead.
 While nothing moves, the gate is closed, and frames wait in the pre-roll buffer. When motion begins, the gate opens,
 and the buffered frames are sent first. A frame that leaves the buffer without motion is withheld, unless it is due as
 a keep-alive frame or belongs to the random sample. The decision on a frame may come some frames later, because the
-frame waits in the buffer. The gate returns decisions in the order of the frames.
+frame waits in the pre-roll buffer. The gate returns decisions in the order of the frames.
 """
 
 from __future__ import annotations

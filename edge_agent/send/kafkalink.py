@@ -146,7 +146,7 @@ class KafkaLink:
             self._large_batches |= self._batch_limit.bytes > MIN_BATCH_BYTES
 
     def _typed(self, error: BaseException) -> Exception:
-        """Return the error that the sender expects.
+        """Turn an error of aiokafka into one that the sender expects: LinkLost or RecordRefused.
 
         Kafka refuses a whole batch, also because of one record. If this connection had large batches, return
         LinkLost, and send only small batches over the next connection, so that Kafka refuses only the faulty record.

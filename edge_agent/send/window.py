@@ -40,7 +40,8 @@ class InFlightWindow:
 
     @property
     def free_bytes(self) -> int:
-        """Number of bytes up to the limit on bytes in flight. Negative if the last row exceeds the limit."""
+        """Number of bytes that may still be sent before the limit on bytes in flight is reached. Negative if the last
+        row exceeds the limit."""
         return self.max_bytes - self._live_bytes - self._late_bytes
 
     @property

@@ -111,8 +111,8 @@ class Row:
 
     ``lane`` is ``WAITS`` until the agent first tries to send the row. ``id`` is 0 until the row is stored. In a row
     of a frame, ``account`` has the number of frames withheld directly before it, by reason, in the format of the
-    record header. In a row of readings, ``seq`` is the sequence number of the last reading, and the record contains
-    the withheld readings.
+    record header. In a row of readings, ``seq`` is the sequence number of the last reading, and the record itself
+    counts the readings withheld before it.
     """
 
     kind: Kind

@@ -196,7 +196,7 @@ class FramePreparation:
         return {owned: [] for owned in self._frames() if owned.is_due(now_s)}
 
     async def deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:
-        """Note that a frame is about to be prepared. Return the gap in offsets before the frame.
+        """Note that a frame is about to be prepared. If offsets before the frame are missing, return this gap.
 
         If the topic was created again, let the next owner of the partition read it from the beginning, and raise
         LogUnavailable, which ends the node.

@@ -70,8 +70,8 @@ def is_late(lane: str) -> bool:
 def place_key(name: str, site: str = "", place: str | None = None) -> str:
     """Return the full name of the place of a camera or sensor: ``site/place``.
 
-    The place of a camera or sensor without a place is its own name.
+    A camera or sensor without a place has its own name as its place.
 
-    All events of one place are in one partition of the topic ``events``, which follows from this name.
+    This name determines the partition of the topic ``events`` that has all events of the place.
     """
     return (f"{site}/{place}" if site else place) if place else name

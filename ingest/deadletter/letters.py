@@ -28,8 +28,8 @@ _RECEIPT_LANE = "sightline-replayed-lane"
 _RECEIPT_TOPIC = "sightline-replayed-topic"
 _RECEIPT_FRAMES = "sightline-replayed-frames"
 _RECEIPT_POSITION = "sightline-replayed-place"
-"""Headers of a replay receipt, which is a record of ``deadletter`` without a value. A receipt has no error headers,
-so that no reader mistakes the receipt for a dead letter."""
+"""Headers of a replay receipt, which is a record of ``deadletter`` without a value. A replay receipt has no error
+headers, so that no reader mistakes it for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
 """Header of a dead letter whose value is only the first part of the original record's value. A dead letter with this
 header is not replayed."""
@@ -136,10 +136,10 @@ class ReplayReport:
 async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> ReplayReport:
     """Send the original records of the wanted dead letters to their topics and partitions again.
 
-    The lanes of the records are named after ``run``. Skip frames that already have a result, and frames that an
-    earlier replay sent and that may still be in processing. Therefore a replay that is run again sends no frame
-    twice. If a replayed record fails again, the next replay sends the record again. A new replay fences an older
-    replay that still runs.
+    The records are sent in lanes whose names contain ``run``, the name of the replay. Skip frames that already have a
+    result, and frames that an earlier replay sent and that may still be in processing. Therefore a replay that is run
+    again sends no frame twice. If a replayed record fails again, the next replay sends the record again. A new replay
+    fences an older replay that still runs.
 
     Raise ValueError for an invalid ``run``. Also raise Fenced or LogUnavailable.
     """

@@ -30,7 +30,7 @@ class MeasureConfig(SharedEntry):
     start: RelativePoint | None = None
     end: RelativePoint | None = None
     anchor: Anchor = "centre"
-    """Point of an object that crosses the line of a measure of the type ``line``, as in the rule ``line``."""
+    """Point of an object that has to cross the line, in a measure of the type ``line``, as in the rule ``line``."""
     polygon: Polygon | None = None
     lines: dict[Name, RelativeLine] = {}
     lanes: int = Field(default=1, ge=1)

@@ -45,9 +45,9 @@ class CrossingRule(CameraRule):
     end: RelativePoint
     direction: Literal["forward", "backward", "both"] = "both"
     anchor: Anchor = "centre"
-    """Point of an object that crosses the line: the centre of its box, or with ``foot`` the middle of the box's lower
-    edge. The centre of a truck that fills half of the picture may never be on the near side of the line. Its foot is
-    where it touches the ground."""
+    """Point of an object that has to cross the line: the centre of its box, or with ``foot`` the middle of the box's
+    lower edge, where the object touches the ground. If a truck fills half of the picture, its centre may never be on
+    the near side of the line, but its foot is."""
 
     @model_validator(mode="after")
     def _has_length(self) -> Self:
@@ -106,7 +106,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
             yield from self.crossed(crossing, scene)
 
     def place(self, track: SceneTrack) -> Point:
-        """Return the point of a track that crosses the line."""
+        """Return the point of a track that has to cross the line."""
         return track.foot if self.rule.anchor == "foot" else track.box.centre
 
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
@@ -150,7 +150,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
 @dataclass
 class _Path:
     anchor: Point
-    """Centre of the track's box in the latest frame with a detection, in pixels."""
+    """Position of the track in the latest frame with a detection, in pixels."""
     sign: int
     """Side of the line on which the track was last: 1 is right, -1 is left. Points exactly on the line do not count;
     0 means that every point of the track was on the line."""
@@ -163,7 +163,7 @@ class _Path:
     """Number of passes through the line to the right minus the number of passes to the left, since ``settled`` was
     set."""
     at_ns: int = 0
-    """Time of the anchor."""
+    """Time of the position ``anchor``."""
     passed_ns: int = 0
     """Time of the last pass through the line, interpolated between two frames."""
 

@@ -61,7 +61,7 @@ def converted(file: Path, target: Path, size: tuple[int, int] | None) -> Convers
 def write_onnx(file: Path, function: Any, spec: Any, target: Path) -> str:
     """Write a TensorFlow function as an ONNX file, and return the name and version of the converter.
 
-    ``file`` is the name of the model in errors. Raise AdoptFailed.
+    ``file`` is the name of the model in error messages. Raise AdoptFailed.
     """
     import tf2onnx
 
@@ -204,7 +204,8 @@ def _comparable(names: list[str], expected: Mapping[str, Any]) -> list[str]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the cause in an error. TensorFlow puts the lines of the user's code in front of it."""
+    """Return the line of an error that states its cause. TensorFlow puts the lines of the user's code in front of
+    it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("in user code"):
         return lines[-1]

@@ -75,7 +75,7 @@ def require_train_extra(subject: str) -> None:
 
 
 def sha256_of_all(file: Path) -> str:
-    """Return the SHA-256 of a file; for a folder, that of the names and hashes of its files."""
+    """Return the SHA-256 of a file; for a folder, the SHA-256 of the names and hashes of its files."""
     if file.is_file():
         return sha256_of(file)
     digest = hashlib.sha256()

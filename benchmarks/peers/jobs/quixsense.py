@@ -1,4 +1,4 @@
-"""Quix Streams: the mean of a sensor in windows, and an event for each window above the limit.
+"""Quix Streams: the mean of a sensor in windows, and an event for each window whose mean is above the limit.
 
 ``--how single`` reads a JSON message per reading. ``--how columns`` reads a JSON message per column, and adds the
 readings of a window up before the state is written, once or twice per column.

@@ -24,7 +24,8 @@ MAX_POINTS = 10_000
 """Maximum number of points of a rule's shape, or of an object's trail, in one event."""
 Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
 MAX_GAP_S = 3600.0
-"""Longest ``incident_gap_s`` in seconds. A restarted alerts worker reads the incidents of this time back."""
+"""Longest ``incident_gap_s`` in seconds. A restarted alerts worker reads the incidents of the last ``MAX_GAP_S``
+seconds again."""
 GapSeconds = Annotated[float, Field(ge=0.0, le=MAX_GAP_S)]
 DEFAULT_GAP_S = 120.0
 """Default of ``incident_gap_s``: a person needs less time from one camera of a place to the next."""

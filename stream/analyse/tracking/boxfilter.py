@@ -3,8 +3,8 @@
 The four edges of a box move independently of each other, and are measured with equal errors. All edges of a box
 therefore have the same covariance of position and velocity, and the filter stores three numbers per box (Bar-Shalom,
 Li and Kirubarajan, Estimation with Applications to Tracking and Navigation, section 6.2.2: white noise acceleration).
-Errors are relative to the size of a box, because the box of a near object jitters by more pixels than the box of a
-far one.
+Errors are shares of the size of a box, because the box of a near object varies by more pixels than the box of a far
+one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ _MIN_SIZE_PX = 1.0
 
 
 class BoxFilter:
-    """Positions and velocities of ``n`` boxes. ``boxes`` is ``(n, 4)`` in pixels: left, top, right, bottom."""
+    """Positions and velocities of ``n`` boxes. ``boxes`` is an array ``(n, 4)`` in pixels: left, top, right,
+    bottom."""
 
     def __init__(self) -> None:
         self.boxes: Floats = np.empty((0, 4))
         self._speeds: Floats = np.empty((0, 4))
         self._spread: Floats = np.empty((0, 3))
-        """Variance of position, covariance, and variance of velocity, in sizes of the box and seconds."""
+        """Per box: variance of the position, covariance of position and velocity, and variance of the velocity, in
+        sizes of the box and seconds."""
 
     def predict(self, step_s: float) -> None:
         """Move all boxes forward by ``step_s`` seconds."""
@@ -49,7 +51,7 @@ class BoxFilter:
         )
 
     def update(self, rows: npt.NDArray[np.intp], measured: Floats) -> None:
-        """Correct the boxes of ``rows`` with the measured boxes ``(len(rows), 4)``."""
+        """Correct the boxes in ``rows`` with the boxes ``measured`` in this frame, an array ``(len(rows), 4)``."""
         place, mixed, speed = self._spread[rows].T
         total = place + _BOX_ERROR**2
         gain_place, gain_speed = place / total, mixed / total
@@ -74,7 +76,7 @@ class BoxFilter:
 
 
 def overlaps(one: Floats, other: Floats, margin: float) -> Floats:
-    """Return the intersection over union of each pair of boxes, ``(len(one), len(other))``.
+    """Return the intersection over union of each pair of boxes, as an array ``(len(one), len(other))``.
 
     Each box is first enlarged on each side by ``margin``, as a share of its size.
     """

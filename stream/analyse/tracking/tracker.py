@@ -3,7 +3,7 @@
 The method is ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864), on a Kalman filter of all boxes
 and the assignment solver of ``lapx``. Boxes are enlarged by a margin before they are compared (Yang et al., 2022,
 https://arxiv.org/abs/2211.14317). Without a margin, the boxes of a small vehicle may not overlap from frame to frame:
-at five frames a second, the vehicle moves by most of its length. Decision 24 has the comparison with other trackers.
+at five frames a second, the vehicle moves by most of its length. Decision 24 compares this tracker with others.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ByteTracker:
     """ByteTrack with boxes that are enlarged before they are compared.
 
     Detections with a score of at least ``begin_score`` are matched to tracks first, and may begin a track. Detections
-    with a lower score can only continue a track. Each matching is the one with the largest sum of overlaps.
+    with a lower score can only continue a track. Both steps choose the matching with the largest sum of overlaps.
     """
 
     def __init__(self, begin_score: float = BEGIN_SCORE) -> None:
@@ -141,7 +141,8 @@ class ByteTracker:
         self._keep([at_s - target.seen_s <= LOST_S for target in self._targets])
 
     def _matched(self, rows: Indices, columns: Indices, boxes: Floats) -> tuple[Indices, Indices]:
-        """Return the rows of targets and the columns of ``boxes`` that belong together."""
+        """Match the targets ``rows`` to the boxes ``columns``. Return the matched rows, and the column matched to
+        each."""
         if not len(rows) or not len(columns):
             return rows[:0], columns[:0]
         costs = 1.0 - overlaps(self._filter.boxes[rows], boxes[columns], _BOX_MARGIN)
@@ -150,7 +151,7 @@ class ByteTracker:
         return rows[matched], columns[found[matched]]
 
     def _prune(self, at_s: float) -> None:
-        """Drop each target without a detection in this frame that has no confirmed track."""
+        """Drop each target that has neither a confirmed track nor a detection in this frame."""
         self._keep([target.track is not None or target.seen_s == at_s for target in self._targets])
 
     def _keep(self, kept: list[bool]) -> None:
