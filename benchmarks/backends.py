@@ -4,9 +4,9 @@
 ResNet-18 with random weights for 224×224 pictures. Each model runs through the ``Engine`` of each backend with one
 worker on one core, on random pictures.
 
-Fairness: a candidate is a backend with a precision. All candidates of a model are loaded before the first
-measurement. Each round runs every candidate for the same number of batches, in an order that rotates from round to
-round. Loading and the first two batches are not timed.
+Fairness: each candidate is a combination of a backend and a precision. All candidates of a model are loaded before
+the first measurement. Each round runs every candidate for the same number of batches, in an order that rotates from
+round to round. Loading and the first two batches are not timed.
 
 Noise: ONNX Runtime in fp32 is measured twice; ``noise`` is the second measurement divided by the first. A speedup
 means nothing unless it is further from 1 than ``noise``. The report has the wall-clock time and the CPU time of the

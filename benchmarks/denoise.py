@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.denoise`` reads three pieces of each clip in ``shared/data``, scaled to at most 640×360, at
 half of the clip's frame rate. Gaussian or Poisson noise (photons) is added to the decoded frames. The frames are then
-encoded as JPEG at quality 85, as agents send them. The damage ``jpeg`` is a lower quality without added noise.
-Another table has frames in fog and in the dark, with the steps ``fog`` and ``low-light``.
+encoded as JPEG at quality 85, as agents send them. For the damage ``jpeg``, frames are encoded at a lower quality,
+without added noise. Another table has frames in fog and in the dark, with the steps ``fog`` and ``low-light``.
 
 - ``psnr_db`` and ``ssim`` (Wang et al., IEEE Transactions on Image Processing 13, 2004; luma) compare with the clean
   frame. A gain is the difference between a filtered and an unfiltered frame.
@@ -12,7 +12,7 @@ Another table has frames in fog and in the dark, with the steps ``fog`` and ``lo
   is at least 0.5. Labels are not compared, because YOLOX takes cars seen from above for telephones.
 - ``ms`` is the CPU time of one thread per frame.
 
-The first frames of a piece fill the memory of filters over time, and are not compared.
+Filters over time first need some frames of a piece to fill their memory, and these frames are not compared.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ LIT: dict[str, Callable[[], Change]] = {
     "both": partial(_corrected, ("low-light", "fog")),
     "`auto` and both": partial(_corrected, ("low-light", "fog"), "auto"),
 }
-"""Filters of frames in bad light by name."""
+"""Filters for frames in bad light, by name."""
 PART = np.s_[-200:, 40:300]
 """Part of a frame that the pictures show."""
 
@@ -128,7 +128,7 @@ class FilterFigures:
     ssim: list[float] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
     matched: list[tuple[int, int]] = field(default_factory=list)
-    """Twice the number of matched boxes, and the number of boxes of both pictures."""
+    """Twice the number of matched boxes, and the total number of boxes in both pictures; their ratio is F1."""
 
     def note(self, result: Image, clean: Image, took_s: float, found: tuple[int, int]) -> None:
         """Add the figures of a frame."""
@@ -173,7 +173,7 @@ def _window(values: np.ndarray) -> np.ndarray:
 
 
 def matched(found: Found, clean: Found) -> tuple[int, int]:
-    """Return twice the number of matched boxes, and the number of boxes in both pictures."""
+    """Return twice the number of matched boxes, and the total number of boxes in both pictures."""
     left, boxes = (
         [one.model_copy(update={"label": ""}) for one in each if one.score >= MIN_SCORE] for each in (clean, found)
     )
@@ -215,7 +215,8 @@ class FilterBench:
 
 
 def gains(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Add the differences to the first filter, which changes nothing, as ``psnr_gain`` and so on."""
+    """Add to the figures of each filter its gains over the first filter, which changes nothing: ``psnr_gain`` and so
+    on."""
     for found in figures.values():
         plain = dict(next(iter(found.values())))
         for one in found.values():

@@ -1,10 +1,11 @@
-"""Throughput and CPU time per message of the agent's spool and sender, in turns with an earlier commit.
+"""Throughput and CPU time per message of the agent's spool and sender, compared with an earlier commit.
 
-``python -m benchmarks.edge --beside COMMIT`` runs three cases in turns. Case ``agent``: several cameras store frames
-in the spool, each as soon as its last frame is stored, and the sender sends them to a local Kafka broker. Case
-``spool``: the same with a link that acknowledges each record at once. Case ``link``: records go to Kafka without a
-spool. Each run is a process of its own. The report has the medians, and the ratios to the other commit. Ratios are
-more reliable than absolute times, because other programs on the machine slow both commits down equally.
+``python -m benchmarks.edge --beside COMMIT`` runs three cases, with this checkout and with the other commit
+alternately. Case ``agent``: several cameras store frames in the spool, each camera as soon as its previous frame is
+stored, and the sender sends them to a local Kafka broker. Case ``spool``: like case ``agent``, but with a link that
+acknowledges each record at once. Case ``link``: records go to Kafka without a spool. Each run is a process of its
+own. The report has the medians, and the ratios to the other commit. Ratios are more reliable than absolute times,
+because other programs on the machine slow both commits down equally.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ def _run_child(code: Path, options: list[str]) -> dict[str, float]:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians of each case and commit, and the median ratio of the two commits in each round."""
+    """Return the medians of each case and commit, and the median over all rounds of the ratio of the two commits."""
     report: dict[str, Any] = {}
     for case in dict.fromkeys(run["case"] for run in runs):
         mine = [run for run in runs if run["case"] == case]

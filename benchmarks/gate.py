@@ -6,12 +6,12 @@ For simulated scenes, whose drawn vehicles YOLOX-nano does not recognise, the gr
 
 Agreement: a frame has news if it shows an object that the last kept frame did not show: no box in the last kept frame
 overlaps the object's box by half. A new object needs a score of at least 0.5, but a box of the last kept frame only
-0.1, so that a score that varies around 0.5 is not news. An object that is not found again in the next frame is not
-news. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1 between two consecutive
-frames is 0.87. The figure ``strict`` also counts objects as news that are found in a single frame only. Agreement is
-the share of frames with news that were kept. If the gate misses an object, every frame until the next kept frame
-counts as a miss. A frame with news also counts as a miss if the gate withholds the frame because of its rate limit.
-Labels are not compared, because YOLOX takes cars seen from above for telephones.
+0.1, so that an object whose score varies around 0.5 is not news. An object that is not found again in the next frame
+is not news. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1 between two
+consecutive frames is 0.87. The figure ``strict`` also counts objects as news that are found in a single frame only.
+Agreement is the share of frames with news that were kept. If the gate misses an object, every frame until the next
+kept frame counts as a miss. A frame with news also counts as a miss if the gate withholds the frame because of its
+rate limit. Labels are not compared, because YOLOX takes cars seen from above for telephones.
 
 Inherited detections: a withheld frame inherits the detections of the last kept frame. ``inherited_f1`` is the F1 of
 the inherited detections against the frame's own detections, averaged over all frames; two boxes match if their IoU is
@@ -261,7 +261,7 @@ def _smalls(footage: Footage) -> list[Image]:
 
 
 def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> dict[str, Any]:
-    """Return the best results of differencing and of every n-th frame.
+    """Return the best results of frame differencing, and of keeping every n-th frame.
 
     Ignore thresholds, and values of n, whose agreement or F1 is worse than the gate's.
     """
@@ -272,7 +272,7 @@ def rivals(footage: Footage, ours: dict[str, Any], steady: Sequence[Found]) -> d
 
 
 def one_threshold(footage: Sequence[Footage], ours: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the differencing result of one threshold for all clips.
+    """Return the results of frame differencing with a single threshold for all clips.
 
     Among the thresholds whose pooled figures are no worse than the gate's, take the one that withholds most frames.
     """

@@ -1,4 +1,5 @@
-"""Starts the dispatcher on a long history of alerts and receipts, and measures posts, time and memory of each start.
+"""Starts the dispatcher of alerts on a long history of alerts and delivery receipts, and measures posts, time and
+memory of each start.
 
 ``python -m benchmarks.history --receipts 400000 --alerts 300`` runs the dispatcher and a receiver as processes, once
 without a history, and once with many receipts whose alerts retention has deleted. The dispatcher starts without a

@@ -1,9 +1,9 @@
 """Benchmark of optimised models: a trained ResNet-18 in int8, and pruned at three shares.
 
-``python -m benchmarks.optimise --keep`` needs the extra ``train``: run it with ``.venv-train/bin/python``. It trains
-a ResNet-18 with 11 million weights on regions of the simulated scenes, 64×64 px in eight classes, and adds the Keras
-model to a repository. `sightline models optimise` then makes each version. Accuracy is measured on scenes of another
-seed, and latency on each backend, with batches of the original and of the optimised model in turn.
+``python -m benchmarks.optimise --keep`` needs the extra ``train``: run it with ``.venv-train/bin/python``. The
+benchmark trains a ResNet-18 with 11 million weights on regions of the simulated scenes, 64×64 px in eight classes,
+and adds the Keras model to a repository. `sightline models optimise` then makes each version. Accuracy is measured on
+scenes of another seed, and latency on each backend, with batches of the original and of the optimised model in turn.
 
 The report fails if int8 in the form of ONNX Runtime is not twice as fast as fp32 with ONNX Runtime.
 """
@@ -76,7 +76,7 @@ def main(
 
 
 def versions(tuning: int) -> dict[str, OptimiseOptions]:
-    """Return the options of every version by its name. Every result is stored, whatever it loses."""
+    """Return the options of every version by its name. Every version is stored, whatever accuracy it loses."""
     common: dict[str, Any] = {"max_loss": 1.0, "seconds": 0.0, "backends": ("onnxruntime",)}
     forms: dict[str, Form] = {INT8: "u8s8", f"{ORIGINAL}-s8s8": "s8s8"}
     found = {
@@ -89,7 +89,7 @@ def versions(tuning: int) -> dict[str, OptimiseOptions]:
 
 
 def measured(original: Model, version: Model, seconds: float) -> dict[str, Any]:
-    """Return size, quality and speed of a version beside the original."""
+    """Return size, quality and speed of a version, compared with the original."""
     made = version.manifest.origin["optimised"]
     sizes = (1, _LARGE_BATCH)
     rows = [row for backend in BACKENDS for row in speed_rows(backend, original, version, sizes, seconds)]
@@ -130,7 +130,7 @@ def pictures(regions: LabelledRegions, folder: Path, model: Model) -> PreparedPi
 
 
 def resnet18(classes: int) -> Any:
-    """Return an untrained ResNet-18 for uint8 BGR pictures. It has 11 million weights."""
+    """Return an untrained ResNet-18 for uint8 BGR pictures. The network has 11 million weights."""
     import keras
     from keras import layers
 

@@ -39,8 +39,8 @@ FOOTAGE = DATA / "highway.avi"
 FPS = 25
 STALL_S: float = WatchConfig().stall_s
 BOUND_S = CAP_S + STALL_S + START_S
-"""Maximum time to recover, in seconds: a connection that was opened before the recovery stalls, then the agent waits
-for its back-off and connects again."""
+"""Maximum time to recover, in seconds. In the worst case, a connection that was opened during the impairment stalls;
+the agent then waits for its back-off and connects again."""
 USUAL_S, AFTER_S, LOOK_S = 5.0, 5.0, 0.02
 LOSS, JITTER_S = 0.05, 0.2
 KILLS = 20
@@ -139,7 +139,7 @@ CASES: dict[str, tuple[str, Impair]] = {
 
 
 def footage(folder: Path) -> Path:
-    """Encode footage with a number in each frame as a camera does.
+    """Encode footage in the way a camera does, with a number drawn into each frame.
 
     Write a list of the video's access units beside the video file.
     """

@@ -31,7 +31,7 @@ heartbeat too large to send."""
 
 @dataclass(frozen=True, slots=True)
 class RunningConfiguration:
-    """Cameras, sensors and pins that an agent runs."""
+    """Cameras and sensors that an agent runs, and the partitions to which cameras are pinned."""
 
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()

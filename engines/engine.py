@@ -74,8 +74,8 @@ class ComputeClock:
     def __init__(self, parallel: int) -> None:
         self._parallel = parallel
         self._running: dict[object, tuple[float, int, list[float]]] = {}
-        """Maps each unfinished batch to its submission time in s, the number of batches that were unfinished at that
-        time, and the times in s at which these earlier batches finished."""
+        """Maps each unfinished batch to three values: its submission time in s, the number of batches that were
+        unfinished then, and the times in s at which these batches finished."""
         self._lock = threading.Lock()
 
     def submitted(self, batch: object, now_s: float) -> None:
@@ -315,13 +315,14 @@ class Engine(ABC):
             raise EngineStateError(f"the batch slot is {slot.state}: expected {' or '.join(states)}")
 
     def _timed_run(self, size: int) -> float:
-        """Run a batch of black images once untimed and ``TIMED_RUNS`` times, and return the shortest time in s."""
+        """Run a batch of black images once untimed, then ``TIMED_RUNS`` times timed, and return the shortest time in
+        s."""
         self._run_black(size)
         return min(self._run_black(size) for _ in range(TIMED_RUNS))
 
     def _run_black(self, size: int) -> float:
-        """Run a batch of ``size`` black images, check the outputs, and return the time in s for which the batch was
-        computed, without its wait for other batches."""
+        """Run a batch of ``size`` black images, check the outputs, and return the computing time in s, which excludes
+        the wait for other batches."""
         with self.slot() as slot:
             slot.pixels[:size] = 0
             for name, array in self.run(slot, size).items():

@@ -28,8 +28,8 @@ def noise_images(width: int, height: int, count: int = NOISE_IMAGES) -> Images:
 def largest_difference(pairs: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> float:
     """Return the largest difference of any pair of expected and found outputs; 0.0 without a pair.
 
-    The difference of a pair is relative to the largest expected value, if that exceeds 1. The arrays of a pair have
-    one shape. The result is NaN if a pair differs and has NaN or infinite values.
+    The difference of a pair is relative to the largest expected value, if this value exceeds 1. Both arrays of a pair
+    have the same shape. The result is NaN if a pair differs and has NaN or infinite values.
     """
     return float(
         np.max([_difference(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs], initial=0.0)

@@ -40,9 +40,9 @@ def batch_speed(
 def batch_speeds(
     engines: Sequence[Engine], batch: int, seconds: float, clock_s: Callable[[], float] = time.perf_counter
 ) -> list[BatchSpeed]:
-    """Measure the speed of several engines, whose batches run in turns, for ``seconds`` in all.
+    """Measure the speed of several engines, whose batches run alternately, for ``seconds`` in all.
 
-    Batches run in turns, so that other work on the machine slows all engines alike. Raise InferenceFailed.
+    Batches run alternately, so that other work on the machine slows all engines alike. Raise InferenceFailed.
     """
     durations_s: list[list[float]] = [[] for _ in engines]
     for engine in engines:

@@ -105,11 +105,11 @@ def _allows(window: CropWindow, reduction: int, size: Size) -> bool:
 
 
 def draw(image: Pixels, window: CropWindow, colour: str, *, reduction: int = 1, into: Pixels | None = None) -> Pixels:
-    """Return a window of a BGR image as a uint8 array, resized to ``window.region.inner``, in the order ``colour`` of
-    the channels.
+    """Return a window of a BGR image, resized to ``window.region.inner``, as a uint8 array with the channel order
+    ``colour``.
 
     ``image`` is a picture that ``pixels`` decoded with ``reduction``. ``into`` is an array to write to, for example a
-    part of an engine's slot; if it is None, a new contiguous array is returned.
+    part of an engine's input buffer; if it is None, a new contiguous array is returned.
     """
     wide, high = -(-window.right // reduction), -(-window.bottom // reduction)
     part = image[window.top // reduction : high, window.left // reduction : wide]
@@ -148,7 +148,7 @@ def _jpeg_size(data: bytes) -> Size | None:
 
 
 def _scans(data: bytes) -> int:
-    """Return the number of start-of-scan markers at even and odd offsets.
+    """Return the total number of start-of-scan markers, which may lie at even or odd offsets.
 
     NumPy finds the markers in a third of the time of ``bytes.count``.
     """

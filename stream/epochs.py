@@ -34,7 +34,7 @@ class Admission(Enum):
 
 
 class EpochGate:
-    """Decides by their epochs which records of one camera or sensor count.
+    """Decides from the epoch of each record of one camera or sensor whether the record counts.
 
     Records of an epoch lower than the present epoch have three sources: repeats, a second agent, and an agent that
     lost its spool or had its clock corrected. Records of a lower epoch do not count until the present epoch has

@@ -9,12 +9,14 @@ StreamError
 ├── FrameError              one frame cannot be prepared; the frame becomes a dead letter
 │   ├── HeaderMismatch      the header of the record names another frame than its body
 │   └── UnknownLane         the header of the record names an unknown lane
-├── EvidenceMissing         the picture of an event is not available; the event becomes a dead letter
+├── EvidenceMissing         the picture of an event is not available; the alert goes out without it
+├── AlertNotFound           the log has no alert of this id, or several
 ├── FrameNotFound           the log has no frame, event or alert of this name
 ├── IncidentNotFound        no incident, or more than one, has this id
 ├── TooManyEvents           tested rules emit more events than a comparison holds
-├── StoreFailed             the evidence store cannot write or read; the event waits and is tried again
-└── UnusableName            the name of a picture leads out of the store; the event becomes a dead letter
+├── StoreFailed             the evidence store cannot write or read; the work is tried again
+├── NotStored               the evidence store has no file of this name
+└── UnusableName            the name of an evidence file leads out of the store
 """
 
 from __future__ import annotations
@@ -88,9 +90,17 @@ class UnknownLane(FrameError):
 
 
 class EvidenceMissing(StreamError):
-    """The picture of an event is not available. The event becomes a dead letter."""
+    """The picture of an event is not available. The alert goes out without the picture, and has the reason."""
 
     reason = "evidencemissing"
+
+
+class AlertNotFound(StreamError):
+    """The log has no alert whose id begins with the given text, or several."""
+
+    def __init__(self, wanted: str, found: int) -> None:
+        count = f"{found} alerts have ids that begin with" if found else "no alert has the id"
+        super().__init__(f"{count} {wanted!r}: expected an id, or its beginning, of `sightline alerts list`")
 
 
 class FrameNotFound(StreamError):
@@ -112,11 +122,22 @@ class TooManyEvents(StreamError):
 
 
 class StoreFailed(StreamError):
-    """The evidence store cannot write or read a picture. The event waits until the evidence store works again."""
+    """The evidence store cannot be reached, written or read. The work is tried again later."""
+
+
+class NotStored(StreamError):
+    """The evidence store has no file of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name[:200]!r} is not in the evidence store: it was deleted, or is in another store. `sightline "
+            "evidence verify` shows which"
+        )
+        self.name = name
 
 
 class UnusableName(StreamError):
-    """The name of a picture is a path outside of the evidence store. The event becomes a dead letter."""
+    """The name of an evidence file is a path outside of the evidence store."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name[:200]!r}: expected a path inside the store, without `..`")

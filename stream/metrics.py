@@ -49,6 +49,8 @@ class DispatchMetrics(GroupMetrics):
             ("receiver",),
         )
         self.waiting = own(Gauge, "waiting_alerts", "Alerts that wait for a receiver", ("receiver",))
+        self.failing = own(Gauge, "receiver_failing", "1 while a receiver fails and is tried rarely", ("receiver",))
+        self.disabled = own(Gauge, "receiver_disabled", "1 after a receiver has answered 410 (gone)", ("receiver",))
 
 
 class SenseMetrics:

@@ -1,8 +1,8 @@
 """Rules as plug-ins: the base class of rules, their discovery, and the validation of their settings.
 
-A built-in rule is a module of ``stream.analyse.rules`` or of one of its folders if it evaluates a camera's tracks, or
-a module of ``stream.sense.rules`` if it evaluates a sensor's windows. Another package adds a rule through the entry
-point group ``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
+A built-in rule for a camera's tracks is a module of ``stream.analyse.rules`` or of one of its folders. A built-in
+rule for a sensor's windows is a module of ``stream.sense.rules``. Another package adds a rule through the entry point
+group ``sightline.rules``. ``docs/reference/rules.md`` shows how to write a rule.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Rule(RuleEntry, extra="forbid"):
 
     severity: Severity = "warning"
     cooldown_s: Seconds = 0.0
-    """Time in seconds after an event of a track during which the rule emits no other event of this track."""
+    """Time in seconds after an event of a track, or of a sensor, during which the rule emits no other event of this
+    track or sensor."""
     incident_gap_s: GapSeconds = DEFAULT_GAP_S
     """Longest time in seconds between two events of one incident. An incident ends when no event has followed for
     this time."""
@@ -98,7 +99,8 @@ def plug_ins() -> dict[str, type[Rule]]:
             cls = point.load()
             if not issubclass(cls, Rule) or inspect.isabstract(cls):
                 raise TypeError(
-                    f"{point.value} lacks methods of CameraRule or SensorRule: expected a complete subclass"
+                    f"{point.value} lacks methods of CameraRule, WindowRule or ReadingRule: expected a complete "
+                    "subclass"
                 )
             if found.setdefault(rule_type(cls), cls) is not cls:
                 raise TypeError(
@@ -135,7 +137,7 @@ def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
 def validated(entry: ConfigEntry) -> ConfigEntry:
     """Convert a rule of the ``config`` topic to the model of its plug-in.
 
-    Return an entry that is not a rule unchanged. Raise ConfigError.
+    Return any other entry unchanged. Raise ConfigError.
     """
     return parse_rule(entry.model_dump(), "config topic", entry.key) if entry.KIND == RuleEntry.KIND else entry
 

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ingest.site import CameraConfig, PipelineConfig, SensorConfig, Site
+from ingest.site import CameraConfig, PipelineConfig, SensorConfig, Site, conversion
 from ingest.site.entry import RelativePoint
 from stream.analyse.rule import CameraRule, PolygonRule
 from stream.analyse.tracking.stationary import UNCONFIRMED_S
 from stream.analyse.tracking.tracker import CONFIRM_FRAMES, LOST_S
-from stream.sense.rule import SensorRule
+from stream.sense.rule import SensorRule, WindowRule
 
 POLLED = frozenset({"simulated", "host", "modbus"})
 """Kinds of sensors that are polled at ``rate_hz``. Sensors of other kinds send at their own rate."""
@@ -138,6 +138,8 @@ def _times(rule: CameraRule, camera: CameraConfig) -> Iterator[tuple[str, str]]:
 
 
 def _windows(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]:
+    if not isinstance(rule, WindowRule):
+        return
     has_rate = sensor.kind in POLLED or "rate_hz" in sensor.model_fields_set
     most = max(1, math.ceil(sensor.rate_hz * rule.window_s - 1e-9))
     if has_rate and most < rule.min_readings:
@@ -155,10 +157,12 @@ def _bounds(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]
     Readings outside of the range are dropped, so the mean of a window is always inside the range.
     """
     above, below = getattr(rule, "above", None), getattr(rule, "below", None)
-    if above is not None and above >= sensor.high:
-        yield "above", f"{above:g} is not below high = {sensor.high:g} of sensor {sensor.name}: correct one of them"
-    if below is not None and below <= sensor.low:
-        yield "below", f"{below:g} is not above low = {sensor.low:g} of sensor {sensor.name}: correct one of them"
+    scale, offset = conversion(sensor.unit, sensor.convert_to) if sensor.convert_to else (1.0, 0.0)
+    low, high = sensor.low * scale + offset, sensor.high * scale + offset
+    if above is not None and above >= high:
+        yield "above", f"{above:g} is not below high = {high:g} of sensor {sensor.name}: correct one of them"
+    if below is not None and below <= low:
+        yield "below", f"{below:g} is not above low = {low:g} of sensor {sensor.name}: correct one of them"
 
 
 def _drawn(shapes: Collection[tuple[RelativePoint, ...]]) -> npt.NDArray[np.bool_]:

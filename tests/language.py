@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.paths import ROOT
 
-CODE = ("ingest", "edge_agent", "stream", "engines", "training", "deploy", "benchmarks", "tests")
+CODE = ("ingest", "edge_agent", "stream", "engines", "training", "console", "deploy", "benchmarks", "tests")
 DOCS = ("README.md", "CHANGELOG.md", "docs")
 LOGGERS = {"debug", "info", "warning", "error", "exception", "critical"}
 SENTENCES, MESSAGES, TEST_NAMES = 60, 20, 40

@@ -10,7 +10,7 @@ import pytest
 
 from tests.paths import ROOT
 
-PACKAGES = ("ingest", "edge_agent", "stream", "engines", "training", "deploy")
+PACKAGES = ("ingest", "edge_agent", "stream", "engines", "training", "console", "deploy")
 HEAVY = {"keras", "tensorflow", "tf2onnx"}
 """Packages that need the `train` extra. The tests of training import these packages."""
 

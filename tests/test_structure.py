@@ -11,7 +11,7 @@ import pytest
 
 from tests.paths import ROOT
 
-PACKAGES = ("ingest", "edge_agent", "stream", "engines", "training", "deploy")
+PACKAGES = ("ingest", "edge_agent", "stream", "engines", "training", "console", "deploy")
 MAX_FILES_PER_FOLDER = 15
 MAX_STEPS = 40
 STEP = re.compile(r"^\d+\. `([a-z_/]+\.py):([A-Za-z_.]+)`", re.MULTILINE)

@@ -32,6 +32,7 @@ async def gather(
 ) -> ChaosEvidence:
     """Return the evidence of a run that has ended. Raise LogUnavailable."""
     balance = await audit(log, wait_s=AUDIT_WAIT_S)
+    alerts = [decode_json(Alert, record.value) for record in await _all(log, ALERTS)]
     receipts: dict[str, str] = {}
     for record in await _all(log, DELIVERIES):
         receipt = decode_json(Delivery, record.value)
@@ -44,7 +45,7 @@ async def gather(
         posts_in(received),
         [decode_json(Event, record.value) for record in await _all(log, EVENTS)],
         await replayed_events(log, site),
-        [decode_json(Alert, record.value).id for record in await _all(log, ALERTS)],
+        [alert.id for alert in alerts if alert.data.change != "end"],
         receipts,
         len(await _all(log, DEADLETTER)),
         problems,

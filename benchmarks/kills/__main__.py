@@ -87,8 +87,8 @@ class Step:
 
     ``target`` is ``agent``, ``capture`` for one of the agent's capture processes, or ``stopping`` for an agent that
     is asked to stop ``before_s`` before the kill. ``broker`` is ``kill`` or ``start`` if the broker is killed or
-    started before the agent is killed, else empty. With ``slow``, the broker is paused from ``before_s`` before the
-    kill until the agent is dead.
+    started before the agent is killed, else empty. With ``slow``, the broker is paused ``before_s`` before the kill,
+    and stays paused until the agent is dead.
     """
 
     target: str

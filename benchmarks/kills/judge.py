@@ -20,7 +20,7 @@ from engines.node.jobs import HighWaterMarks
 from ingest.contract.identity import FrameId
 from ingest.contract.records import EpochEnd
 from ingest.ledger.balance import Balance
-from stream.sense.sensor import Cleaner
+from stream.sense.clean import Cleaner
 
 REPORTED_WITHIN_S = 5.0
 """Maximum age of a frame that no heartbeat has reported, in seconds. A capture process reports its number of frames

@@ -35,7 +35,7 @@ CASES = {"yolox": yolox_case, "regions": shipped_case}
 LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 500, 100.0)}
 """Loads by case. The rate is about a third of the slowest system's throughput on two cores."""
 PICTURES = 300
-"""Number of different frames. A load repeats them."""
+"""Number of different frames. A load repeats these frames."""
 BARE_DENOISE = "bare-denoise"
 TUNE_PARTITIONS = 4
 FRAME_KEYS = ("case", "partitions", "system")
@@ -75,7 +75,7 @@ PlannedRun = tuple[dict[str, Any], Callable[[Broker, Step], dict[str, Any]]]
 
 
 Plan = Callable[[int], Iterable[PlannedRun]]
-"""Returns the measurements of a round, in their order, from the number of the round."""
+"""Function that returns the measurements of a round in their order, given the number of the round."""
 
 
 @app.callback()
@@ -217,7 +217,7 @@ def sense(
     runs: RunsFile = None,
     keep_it: KeepIt = False,
 ) -> None:
-    """Turn sensor readings into events, in columns and one by one: Sightline and Quix Streams."""
+    """Turn sensor readings into events, with many readings per record and with one: Sightline and Quix Streams."""
 
     def plan(number: int) -> Iterator[PlannedRun]:
         for name in turns(systems.split(","), number):

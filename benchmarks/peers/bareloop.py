@@ -1,4 +1,5 @@
-"""The bare loop: processes that only decode, resize and infer, without Kafka. It is the upper bound of a pipeline."""
+"""The bare loop: processes that only decode, resize and infer, without Kafka. The bare loop's speed is the upper
+bound for every pipeline."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class FrameLoop:
     denoise: DenoiseKind = "none"
 
     def run(self, count: int, processes: int) -> FrameLoopFigures:
-        """Process ``count`` frames in ``processes`` processes. Begin again after the last frame.
+        """Process ``count`` frames in ``processes`` processes. After the last frame, begin again with the first
+        frame.
 
         Raise BrokenBarrierError if a process cannot start, and queue.Empty if a process ends before its last frame.
         """

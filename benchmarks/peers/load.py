@@ -21,8 +21,8 @@ from ingest.runtime.clock import Deadline
 TRANSACTION_MS = 600_000
 """Timeout of the transaction that holds a load, in ms. A load may wait until the measured system has started."""
 POLL_WAIT_MS = 50
-"""Longest wait for results during a burst, in ms. The collector fetches at most 20 times a second then, so that the
-collector costs the systems little, and the clock stops at most 50 ms late."""
+"""Longest wait for results during a burst, in ms. With this wait, the collector fetches at most 20 times a second. It
+therefore takes little CPU time from the systems, and the clock stops at most 50 ms late."""
 POLL_BYTES = 8 * 1024 * 1024
 TOPICS_S = 30.0
 """Maximum time until the broker knows new topics, in seconds."""
@@ -44,7 +44,7 @@ class LoadRecord(NamedTuple):
 async def holding(settings: KafkaSettings, topic: str, records: Iterable[LoadRecord]) -> AsyncIterator[Release]:
     """Write records to a topic in one transaction. No consumer can read the records before their release.
 
-    The yielded function commits the transaction. It returns the time just before, in s on the clock of
+    The yielded function commits the transaction, and returns the time just before the commit, in s on the clock of
     ``time.perf_counter``.
     """
     producer = kafka.producer(
@@ -90,7 +90,7 @@ async def _send(producer: AIOKafkaProducer, topic: str, record: LoadRecord) -> N
 class ResultArrivals:
     """First arrivals of results: ``at_s`` has the time by name, on the clock of ``time.perf_counter``.
 
-    ``repeats`` counts results that arrived again, as happens at least once after a rebalance.
+    ``repeats`` counts results that arrived again, as at-least-once delivery allows after a rebalance.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """A model as the peers run it: an ONNX Runtime session and the product's decoder.
 
-The environments of all peers import this module, so it imports little.
+The environments of all peers import this module, so it imports few packages.
 """
 
 from __future__ import annotations

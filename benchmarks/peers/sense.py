@@ -1,4 +1,4 @@
-"""Measurement of one system that turns sensor readings into events, with one process each."""
+"""Measurement of one system that turns sensor readings into events in one process."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from stream.sense.rules.threshold import ThresholdRule
 
 SENSORS, PARTITIONS = 16, 4
 WARM_UP_READINGS = 750
-"""Readings of a sensor before the measurement. Like all counts here, the count ends within a window above the limit:
-that window is open, and the window before it is closed even for a system that looks at the first time of a column."""
+"""Number of readings of each sensor before the measurement. The last of these readings lies in a window above the
+limit, and is late enough that every system has closed the window before."""
 SENSE = "sense"
 
 

@@ -46,7 +46,7 @@ class FrameSystem:
 
     @property
     def label(self) -> str:
-        """Name with the setting, for people."""
+        """Name of the system with its setting, to show to people."""
         if self.program is None:
             return f"{self.name}, denoise {'on' if self.denoise else 'off'}"
         return f"{self.name}, {self.processes} processes, {self.threads} threads, batches up to {self.batch}"

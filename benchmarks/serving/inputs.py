@@ -1,4 +1,4 @@
-"""Prepared batches of real pictures, as the stage ``prepare`` writes them."""
+"""Batches of real pictures, as the stage ``prepare`` writes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from engines.engine import CHANNELS, Images
 from ingest.contract import headers as h
 from ingest.contract.codec import encode_batch, encode_part
 from ingest.contract.identity import LIVE
-from ingest.contract.records import BatchItem, Canvas, FrameRef, Pixels, Preparation, Region, padded_rows
+from ingest.contract.records import (
+    BatchItem,
+    Canvas,
+    EncodedFrame,
+    FrameRef,
+    Pixels,
+    Preparation,
+    Region,
+    padded_rows,
+)
 from ingest.contract.topics import BATCHES
 from ingest.kafka.log import Outgoing
 from ingest.picture import draw
@@ -31,6 +40,15 @@ class PreparedRow(NamedTuple):
     height: int
     region: Region
     pixels: Pixels
+
+
+class WholeFrame(NamedTuple):
+    """A frame as JPEG, which the engine node decodes and resizes. ``width`` and ``height`` are in px."""
+
+    width: int
+    height: int
+    region: Region
+    jpeg: bytes
 
 
 class BatchPlace(NamedTuple):
@@ -55,8 +73,14 @@ def prepared_rows(case: PipelineCase) -> list[PreparedRow]:
     return rows
 
 
+def whole_frame(pipeline: PipelineConfig, width: int, height: int, jpeg: bytes) -> WholeFrame:
+    """Return a frame that the pipeline's model examines as a whole."""
+    (window,) = windows(pipeline, (width, height), None, 1)
+    return WholeFrame(width, height, window.region, jpeg)
+
+
 def canvas_of(pipeline: PipelineConfig) -> Canvas:
-    """Return the size of the model's input, as a canvas."""
+    """Return the size of the model's input as a Canvas."""
     return Canvas(pipeline.height, pipeline.width, CHANNELS)
 
 
@@ -66,8 +90,9 @@ def padded(case: PipelineCase, rows: Sequence[PreparedRow]) -> Images:
     return padded_rows(canvas_of(case.pipeline), case.model.manifest.input.pad, inners, pictures)
 
 
-def batch_record(pipeline: PipelineConfig, rows: Sequence[PreparedRow], place: BatchPlace) -> Outgoing:
-    """Return a record of the topic ``batches`` with one frame per prepared region."""
+def batch_record(pipeline: PipelineConfig, rows: Sequence[PreparedRow | WholeFrame], place: BatchPlace) -> Outgoing:
+    """Return a record of the topic ``batches`` with one frame per row."""
+    jpegs = [row.jpeg if isinstance(row, WholeFrame) else b"" for row in rows]
     items = [
         BatchItem(
             camera=place.camera,
@@ -82,11 +107,14 @@ def batch_record(pipeline: PipelineConfig, rows: Sequence[PreparedRow], place: B
             traceparent=h.new_traceparent(),
             outcome="classify",
             regions=(row.region,),
+            attached=EncodedFrame("jpeg", len(jpeg)) if jpeg else None,
+            cropped=not jpeg,
         )
-        for number, row in enumerate(rows)
+        for number, (row, jpeg) in enumerate(zip(rows, jpegs, strict=True))
     ]
     encoded = [encode_part(item) for item in items]
     preparation = Preparation(canvas_of(pipeline), pipeline.colour, pipeline.fit)
-    value = encode_batch(pipeline.name, preparation, encoded, [row.pixels for row in rows])
+    pictures = [row.pixels for row in rows if isinstance(row, PreparedRow)]
+    value = encode_batch(pipeline.name, preparation, encoded, pictures, jpegs)
     headers = h.frame_headers([item.id for item in items], LIVE, items[0].traceparent, pipeline.name)
     return Outgoing(BATCHES, place.partition, value, headers=headers)

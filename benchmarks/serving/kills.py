@@ -9,9 +9,8 @@ kills hit a node that is taking over partitions, or happen during a rebalance. T
 - the topic ``results`` has one classified result for each frame that was sent, and no frame has a dead letter,
 - the number of killed processes equals the planned number.
 
-``ended`` counts the restarts of a node that no kill caused. On a busy machine, a node may miss its heartbeats for
-longer than its session timeout; the other node then takes over the silent node's partitions and fences the silent
-node.
+``ended`` counts the node restarts that no kill caused. On a busy machine, a node may miss its heartbeats for longer
+than its session timeout; the other node then takes over the silent node's partitions and fences the silent node.
 """
 
 from __future__ import annotations

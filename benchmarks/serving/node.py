@@ -90,7 +90,7 @@ class FixedBatchEngine(OnnxRuntimeEngine):
         self.warm_up_s = {self._size: self._timed_run(self._size)}
 
     def finish_warm_up(self) -> None:
-        """Do nothing, because no other size is used."""
+        """Do nothing, because only the fixed batch size is used."""
 
     def call(self, images: Images) -> None:
         """Run the session on a batch in the calling thread."""

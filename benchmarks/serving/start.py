@@ -1,4 +1,4 @@
-"""Benchmark of the start and of the memory of the pipeline's services: prepare, engine and analyse.
+"""Benchmark of the start-up time and the memory use of the pipeline's services: prepare, engine and analyse.
 
 ``python -m benchmarks.serving.start`` starts the three processes at the same time, sends frames, and measures the
 time from the start of the processes to the first result. Then the services classify frames at full load, and the
@@ -94,7 +94,8 @@ class Turn:
     async def _run(
         self, producer: AIOKafkaProducer, results: AIOKafkaConsumer, frames: int, *, to_first: bool = False
     ) -> float:
-        """Send frames, wait for their results, and return the time of the last one, or of the first one."""
+        """Send frames and wait for their results. Return the arrival time of the last result, or with ``to_first`` of
+        the first result."""
         self._epoch += 1
         for number in range(frames):
             partition, camera, value, headers = frame_record(self._case, number, self._epoch)
@@ -150,7 +151,8 @@ def main(
     model: Annotated[str, typer.Option(help="Model: regions or yolox-nano.")] = "yolox-nano",
     keep_it: KeepIt = False,
 ) -> None:
-    """Measure the start and the memory of the services, and print the figures of each turn and their medians."""
+    """Measure the start-up time and the memory use of the services, and print the figures of each turn and their
+    medians."""
     case = next(case for case in cases(frames) if case.model.manifest.name == model)
     checkouts = {"this": ROOT, **({"beside": beside.resolve()} if beside else {})}
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}

@@ -20,15 +20,19 @@ COMMANDS: Mapping[str, str] = {
     "engine": "deploy.cli.services.engine:app",
     "analyse": "deploy.cli.services.stream:analyse",
     "sense": "deploy.cli.services.stream:sense",
-    "alerts": "deploy.cli.services.stream:alerts",
+    "alerts": "deploy.cli.tools.alerts:app",
+    "evidence": "deploy.cli.services.evidence:app",
     "dispatch": "deploy.cli.services.stream:dispatch",
+    "console": "deploy.cli.services.console:console",
     "webhook-receiver": "deploy.cli.services.stream:webhook_receiver",
     "classify": "deploy.cli.tools.classify:classify",
     "audit": "deploy.cli.tools.audit:audit",
     "plan": "deploy.cli.tools.plan:plan",
     "topics": "deploy.cli.tools.topics:app",
     "config": "deploy.cli.tools.config:app",
+    "import": "deploy.frigate.command:app",
     "models": "deploy.cli.models.commands:app",
+    "incidents": "deploy.cli.review.incidents:app",
     "explain": "deploy.cli.tools.explain:explain",
     "rules": "deploy.cli.tools.rules:app",
     "deadletter": "deploy.cli.tools.deadletter:app",
@@ -40,7 +44,7 @@ COMMANDS: Mapping[str, str] = {
 
 GC_OBJECTS = 10_000
 """Number of new objects after which Python looks for unreachable cycles of objects. With Python's default of 700, a
-tenth of a process's start is spent on searches of modules, which are never unreachable."""
+tenth of a process's start-up time goes into searching the imported modules, which never become unreachable."""
 
 
 class _Commands(Mapping[str, Any]):
@@ -70,7 +74,8 @@ class _Commands(Mapping[str, Any]):
 
 
 class _LazyGroup(TyperGroup):
-    """The group of all commands. Only its help text and its messages about unknown commands import all of them."""
+    """The group of all commands. Only the help text and the messages about unknown commands import the modules of all
+    commands."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**settings, "commands": _Commands()})

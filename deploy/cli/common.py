@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
+from console.exceptions import ConsoleError
 from deploy.local.exceptions import DeployError
 from edge_agent.exceptions import AgentError
 from engines.exceptions import EngineError
@@ -42,7 +45,7 @@ _ENVIRONMENT = {
     errno.EEXIST: "a folder",
     errno.EADDRINUSE: "a free port",
 }
-"""Expected value in the error message, by ``errno`` of an operating system error that is not a bug."""
+"""Operating system errors that are not bugs: maps each ``errno`` to the expectation that the error message names."""
 
 Kafka = Annotated[
     str, typer.Option("--kafka", help="Kafka's address. Default: $SIGHTLINE_KAFKA.", show_default=False)
@@ -52,6 +55,9 @@ Prefix = Annotated[
     typer.Option("--prefix", help="Prefix of every topic. Default: $SIGHTLINE_KAFKA_PREFIX.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Evidence = Annotated[str, typer.Option("--evidence", envvar="SIGHTLINE_EVIDENCE", help="Folder of the evidence.")]
+Last = Annotated[str, typer.Option(help="Period until now, such as 30m, 24h or 7d.")]
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MetricsPort = Annotated[
     int, typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus metrics. 0: serve none.")
 ]
@@ -98,6 +104,14 @@ def signer(sign_key: Path | None) -> ConfigSigner | None:
     return None
 
 
+def since_ms_of(command: str, last: str) -> int:
+    """Return the begin of a period until now as Unix time in ms. Raise ConfigError for a text that is no period."""
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", last)
+    if not found:
+        raise ConfigError(command, "--last", last, "a number with s, m, h or d, such as 24h")
+    return max(0, round(time.time() * 1000) - int(found[1]) * _UNITS_S[found[2]] * 1000)
+
+
 def friendly(command: Callable[P, T]) -> Callable[P, T]:
     """Print Sightline's own errors as one line on stderr and exit with 2.
 
@@ -109,7 +123,7 @@ def friendly(command: Callable[P, T]) -> Callable[P, T]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return command(*args, **kwargs)
-        except (IngestError, AgentError, EngineError, StreamError, DeployError) as error:
+        except (IngestError, AgentError, EngineError, StreamError, ConsoleError, DeployError) as error:
             sys.stderr.write(f"error: {error}\n")
             raise typer.Exit(USAGE_EXIT) from None
         except OSError as error:

@@ -9,6 +9,7 @@ from deploy.local.supervisor import ServiceSpec
 from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
+CONSOLE = "console"
 DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")
 """All services except the agent, in the order in which they process a frame. When a stack stops, its services stop in
 the order of ``DOWNSTREAM``, so that each service can still process the records that the previous service wrote."""
@@ -32,6 +33,7 @@ class StackFiles:
         self.spool = root / "agent"  # the agent's data: spool, epochs, ground truth of the simulated cameras
         self.evidence = root / "evidence"  # evidence pictures
         self.received = root / "received.jsonl"  # received webhooks, a JSON line each
+        self.console = root / "console"  # users, sessions and audit trail of the console
         self.logs = root / "logs"  # a log file per service
 
 
@@ -63,3 +65,11 @@ def services(
         ServiceSpec(name=name, argv=[sys.executable, "-m", "deploy.cli.app", *argv], env=env)
         for name, argv in commands.items()
     ]
+
+
+def console_service(files: StackFiles, settings: KafkaSettings, port: int) -> ServiceSpec:
+    """Return the specification of the console, which listens on loopback."""
+    argv = [CONSOLE, f"--listen=127.0.0.1:{port}", f"--data={files.console}", f"--evidence={files.evidence}"]
+    return ServiceSpec(
+        name=CONSOLE, argv=[sys.executable, "-m", "deploy.cli.app", *argv], env={**settings.to_env(), **ONE_THREAD}
+    )

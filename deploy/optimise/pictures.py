@@ -23,7 +23,8 @@ from stream.prepare.regions import windows
 
 
 class PictureSample(NamedTuple):
-    """One picture for a model: a file, or a region of an encoded frame. ``label`` is its class, or empty."""
+    """One picture for a model: a file, or a region of an encoded frame. ``label`` is the class of the picture, or
+    empty if the class is unknown."""
 
     source: Path | bytes
     encoding: str = ""
@@ -33,7 +34,7 @@ class PictureSample(NamedTuple):
 
 
 class PreparedPictures(Sequence[Images]):
-    """Pictures ``(1, height, width, 3)`` uint8 in the form that a model takes. They are decoded when they are
+    """Pictures ``(1, height, width, 3)`` uint8 in the form that a model takes. A picture is decoded only when it is
     read."""
 
     def __init__(self, samples: Sequence[PictureSample], manifest: Manifest) -> None:
@@ -73,7 +74,8 @@ class PreparedPictures(Sequence[Images]):
         return padded_rows(canvas, spec.pad, [window.region.inner], [drawn])
 
     def halves(self) -> tuple[PreparedPictures, PreparedPictures]:
-        """Return every second picture, and the others. With labels, each class is halved."""
+        """Split the pictures: return every second picture, and the remaining pictures. If the pictures have labels,
+        split each class in half."""
         ordered = sorted(self._samples, key=lambda sample: sample.label)
         return PreparedPictures(ordered[::2], self._manifest), PreparedPictures(ordered[1::2], self._manifest)
 
@@ -88,8 +90,8 @@ class PreparedPictures(Sequence[Images]):
 def from_folder(folder: Path, manifest: Manifest, option: str) -> PreparedPictures:
     """Return the pictures of a folder and its sub-folders.
 
-    If the sub-folders have the names of labels, the pictures in them have these labels. Raise ConfigError for a
-    folder without pictures, or with some sub-folders that are labels and some that are not.
+    If the sub-folders have the names of labels, the pictures in them have these labels. Raise ConfigError if the
+    folder has no pictures, or if only some of its sub-folders have names of labels.
     """
     names = picture_names(folder, "optimise", option)
     if not names:
@@ -109,7 +111,7 @@ def from_folder(folder: Path, manifest: Manifest, option: str) -> PreparedPictur
 
 
 async def from_log(log: Log, manifest: Manifest, count: int) -> PreparedPictures:
-    """Return the regions of the newest frames of a site, about ``count`` frames, as many from each partition.
+    """Return the regions of the newest frames of a site, about ``count`` frames, the same number from each partition.
 
     Frames that cannot be decoded are left out, as by `sightline prepare`. Raise ConfigError for a site without
     frames, and LogUnavailable.

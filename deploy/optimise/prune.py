@@ -36,7 +36,7 @@ def prune(
     epochs: int,
     begin: Callable[[str, int], Callable[[], None]],
 ) -> Pruned:
-    """Remove channels or weights, fine-tune on pictures, and convert the result. ``folder`` gets the files.
+    """Remove channels or weights, fine-tune on pictures, and convert the result. Write the files into ``folder``.
 
     Raise OptimiseFailed for a model without its Keras file, or AdoptFailed.
     """
@@ -83,7 +83,8 @@ def prune(
 
 
 def _keras_file(model: Model) -> Path:
-    """Return the Keras file of a model. Raise OptimiseFailed if there is none, or if it is another file."""
+    """Return the Keras file of a model. Raise OptimiseFailed if the model has no Keras file, or if the file has
+    another SHA-256 than the manifest states."""
     file = model.folder / KERAS_FILE
     if not file.is_file():
         raise OptimiseFailed(
@@ -108,7 +109,7 @@ def _triple(values: Sequence[float]) -> Triple:
 
 
 def _as_before(model: Model) -> AdoptOptions:
-    """Return the settings with which the original was adopted."""
+    """Return the settings with which the original model was added to the repository."""
     manifest, origin = model.manifest, model.manifest.origin
     return AdoptOptions(
         name=manifest.name,

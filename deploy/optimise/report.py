@@ -1,4 +1,4 @@
-"""Records of an optimisation: what was made, how good and how fast it is, and whether it was stored."""
+"""Report of an optimisation: each optimised version, its quality, its speed, and whether the version was stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ingest.site.pipeline import Precision
 
 
 class PruneFacts(BaseModel):
-    """How a model was pruned. ``weights`` are numbers of weights; ``zeros`` is the share of those that are zero."""
+    """How a model was pruned. ``weights_before`` and ``weights_after`` count the weights. ``zeros`` is the share of
+    weights that are zero."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,9 +42,11 @@ class SpeedRow(BaseModel):
 
 
 class OptimisedVersion(BaseModel):
-    """One optimised version. ``model`` is its identity in the repository, or empty if it was refused.
+    """One optimised version. ``model`` is the identity of the version in the repository, or empty if the version was
+    refused.
 
-    Sizes are those of the model file. ``packed`` is the size after compression with zlib, which shows zeros.
+    All sizes are sizes of the model file. The ``packed`` sizes are measured after compression with zlib, which
+    shrinks a model with many zero weights.
     """
 
     precision: Precision

@@ -1,4 +1,5 @@
-"""Make optimised versions of a model, compare each with the original, and store those that lose little enough."""
+"""Make optimised versions of a model, compare each with the original, and store each version whose loss is small
+enough."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from engines.speed import batch_speeds
 from ingest.site.pipeline import Precision
 
 MAX_CALIBRATION = 200
-"""Maximum number of calibration pictures. NVIDIA and ONNX Runtime recommend 100 to 500. More pictures hardly
+"""Maximum number of calibration pictures. NVIDIA and ONNX Runtime recommend 100 to 500 pictures. More pictures hardly
 change the ranges of values."""
 _FEW_PICTURES = 50
 _LARGE_BATCH = 8
@@ -41,16 +42,18 @@ ONNX Runtime runs every quantised form on any machine.
 """
 
 Begin = Callable[[str, int], Callable[[], None]]
-"""Begin a step with a title and a number of parts. Returns the function to call after each part."""
+"""Function that begins a step with a title and a number of parts, and returns the function to call after each
+part."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimiseOptions:
     """Settings of an optimisation.
 
-    ``name`` is the model that gets the new versions. If empty, ``name_of`` adds the steps of the optimisation to the
-    original's name. ``max_loss`` is the largest loss of accuracy or agreement. ``seconds`` is the time to measure
-    each backend and batch size. If ``backends`` is empty, all usable backends of this machine are measured.
+    ``name`` is the model that gets the new versions. If ``name`` is empty, ``name_of`` adds the steps of the
+    optimisation to the original's name. ``max_loss`` is the largest loss of accuracy or agreement. ``seconds`` is the
+    time to measure each backend and batch size. If ``backends`` is empty, all usable backends of this machine are
+    measured.
     """
 
     precision: Precision = "fp32"
@@ -73,10 +76,11 @@ def optimise(
     options: OptimiseOptions,
     begin: Begin,
 ) -> OptimiseReport:
-    """Make the optimised versions, compare them, and store those within the bound.
+    """Make the optimised versions, compare each with the original, and store the versions that lose at most
+    ``max_loss``.
 
-    ``calibration`` gives the ranges for int8 and trains a pruned model. ``test`` are other pictures, on which the
-    models are compared. Raise OptimiseFailed, AdoptFailed or InferenceFailed.
+    The pictures in ``calibration`` give the value ranges for int8, and train a pruned model. ``test`` has other
+    pictures, on which the models are compared. Raise OptimiseFailed, AdoptFailed or InferenceFailed.
     """
     if options.precision == "fp32" and not options.prune:
         raise OptimiseFailed("nothing to do: expected --precision fp16 or int8, or --prune")
@@ -114,7 +118,7 @@ def _version(
     folder: Path,
     begin: Begin,
 ) -> OptimisedVersion:
-    """Make one version, compare it with the original, and store it if it loses little enough."""
+    """Make one version, compare the version with the original, and store it if its loss is small enough."""
     content, notes = _converted(base, form, calibration, options, begin)
     candidate = _temporary(base, content, options.precision, folder / (form or "version"))
     try:
@@ -149,7 +153,7 @@ def _version(
 def _converted(
     base: Model, form: Form | None, calibration: PreparedPictures, options: OptimiseOptions, begin: Begin
 ) -> tuple[bytes, list[str]]:
-    """Return the model file in the wanted precision, and notes about it."""
+    """Return the model file in the wanted precision, and notes about the conversion."""
     if options.precision == "fp32":
         return base.path.read_bytes(), []
     loaded, notes = onnx.load(str(base.path)), []
@@ -208,7 +212,7 @@ def _quality(manifest: Manifest, before: Found, after: Found, labels: Sequence[s
 def _speeds(
     model: Model, candidate: Model, options: OptimiseOptions, begin: Begin
 ) -> tuple[list[SpeedRow], list[str]]:
-    """Return the latency on each backend for batches of one image and for larger ones."""
+    """Return the latency on each backend, for batches of one image and for a larger batch."""
     names = options.backends or backends.usable()
     sizes = sorted({1, min(_LARGE_BATCH, model.manifest.max_batch, candidate.manifest.max_batch)})
     advance = begin("measuring", len(names) * len(sizes))
@@ -226,7 +230,8 @@ def _speeds(
 def speed_rows(
     backend: str, original: Model, optimised: Model, sizes: Sequence[int], seconds: float
 ) -> Iterator[SpeedRow]:
-    """Measure two models on a backend, ``seconds`` for each batch size. Batches of the models take turns.
+    """Measure two models on a backend, ``seconds`` for each batch size. Run the batches of the two models
+    alternately.
 
     Raise ModelLoadFailed or InferenceFailed.
     """
@@ -257,7 +262,7 @@ def _stored(
 ) -> str:
     """Write the version into the repository, and return its identity.
 
-    A new version under a name that is served already is not served before it is promoted.
+    If the name already has a served version, the new version is not served until it is promoted.
     """
     name = name_of(model.manifest.name, form, options)
     if repository.versions(name):
@@ -284,7 +289,8 @@ def _stored(
 
 
 def name_of(name: str, form: Form | None, options: OptimiseOptions) -> str:
-    """Return the name of a new version: that of the options, or the original's with the parts of the optimisation."""
+    """Return the model name of a new version: the name in the options, or the original's name with the steps of the
+    optimisation appended."""
     parts = [
         name,
         *(["pruned"] if options.prune else []),

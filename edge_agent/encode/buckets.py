@@ -88,8 +88,8 @@ class CarriedBudget:
         the save.
 
         The elapsed time since the save is measured with the wall clock. After the restore, save the file again with
-        the present time. If only frames caused a save, the inflow could stop after the wall clock was set back:
-        processes that end before their first frame would never save a new time.
+        the present time. Without this save, processes that end before their first frame would never save a new time.
+        The inflow would then stop after the wall clock was set back.
         """
         try:
             with self._path.open("rb") as file:

@@ -58,8 +58,8 @@ class MotionDetector:
         self._before: MovingParts | None = None
         self._at_ns: int | None = None
         self._size = (0, 0, 1)
-        """Width and height of the last frame in px, and the factor by which that frame is larger than its small
-        picture."""
+        """Width and height of the last frame in px, and the factor by which the frame is larger than the small
+        picture made from it."""
 
     def boxes(self, image: Image) -> tuple[Box, ...]:
         """Return the bounding boxes of moving objects in a frame ``(height, width, 3)`` uint8.

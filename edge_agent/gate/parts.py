@@ -17,8 +17,8 @@ _MIN_SIDE_PX = 2
 """Minimum width and height of a moving part, in px of the small picture. A region that is only one pixel wide is
 usually rain or the edge of a shadow."""
 SURE_SHARE = 0.5
-"""Minimum number of ``Foreground.surely`` pixels in a moving part, as a share of the minimum number of pixels of a
-part. The edge of an object that trembles in the wind has fewer ``surely`` pixels than this minimum."""
+"""Minimum number of certain foreground pixels (``Foreground.surely``) in a moving part, as a share of the minimum
+number of pixels of a part. The edge of an object that trembles in the wind has fewer certain foreground pixels."""
 _SMALL = 3.0
 """Maximum size of a small moving part, as a multiple of the minimum size. Several adjacent streaks of rain can look
 like one moving part of up to this size."""
@@ -26,8 +26,8 @@ _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 """Kernel for closing gaps within one object, for example in a car whose roof has the colour of the road."""
 _GONE = 2.0
-"""Factor by which a part that has disappeared needs a larger share of changed pixels than a part that has
-appeared."""
+"""Factor for moving parts that have disappeared: such a part needs a share of changed pixels that is larger by this
+factor than for a part that has appeared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +48,9 @@ class MovingParts:
 def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> MovingParts:
     """Group the foreground pixels into connected moving parts.
 
-    Ignore parts that have fewer than ``min_px`` pixels or too few ``surely`` pixels. Ignore a small part unless it
-    touches the foreground of the previous picture, ``before``. Streaks of rain are ignored in this way, because they
-    were at other places in the previous picture.
+    Ignore parts that have fewer than ``min_px`` pixels or too few certain foreground pixels (``surely``). Ignore a
+    small part unless it touches the foreground of the previous picture, ``before``. Streaks of rain are ignored in
+    this way, because they were at other places in the previous picture.
     """
     whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
     # at this size, Grana's algorithm takes less than half the time of OpenCV's other algorithms
@@ -90,7 +90,7 @@ class NewMotion:
         self._sent: MovingParts | None = None
 
     def sent(self, parts: MovingParts | None) -> None:
-        """Store the moving parts of a frame that is sent; None for a frame without motion."""
+        """Store the moving parts of a frame that is sent. ``parts`` is None for a frame without motion."""
         self._sent = parts
 
     def is_new(self, parts: MovingParts | None) -> bool:

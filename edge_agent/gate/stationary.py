@@ -29,8 +29,9 @@ _MAX_ARRIVAL_S = 30.0
 within this time. Without this limit, leaves that come to rest every second would form one endless arrival, which
 would count as a change of light."""
 _LIGHT_SHARE = 0.25
-"""Maximum size of an arrival, as a share of the picture; a larger arrival counts as a change of light. An arrival
-above this size is dropped, and the earlier stationary objects in its area stay in the map."""
+"""Maximum size of an arrival (pixels that stopped together), as a share of the picture; a larger arrival counts as a
+change of light. An arrival above this size is dropped, and the earlier stationary objects in its area stay in the
+map."""
 _SURE_SHARE = 0.5
 """Minimum number of pixels of an arrival, as a share of the minimum number of pixels of an object. Smaller arrivals
 are ignored early, because moving leaves and noise cause too many small arrivals in a day to examine each arrival."""
@@ -39,8 +40,8 @@ _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 
 
 class StationaryMap:
-    """Map from each pixel of a small picture ``(height, width)`` to the number of the arrival at this pixel; 0 for
-    none."""
+    """Map from each pixel of a small picture ``(height, width)`` to the number of the stopped object (arrival) at
+    this pixel, or 0 without a stopped object."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._top = np.zeros(shape, np.int32)
@@ -69,10 +70,10 @@ class StationaryMap:
         self._found.clear()
 
     def relit(self) -> None:
-        """Keep all arrivals after a light was switched.
+        """Keep all stopped objects in the map after a light was switched.
 
-        Remember each arrival also as a hidden arrival, because the background model now treats the background before
-        the switch as hidden.
+        The background model now treats the background from before the switch as hidden. Therefore also store each
+        stopped object as a hidden object.
         """
         self._beneath = self._top.copy()
 

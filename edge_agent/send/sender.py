@@ -51,10 +51,10 @@ OTHERS = "others"
 
 
 class Refusals:
-    """Collects refused rows until the spool marks the rows as refused, and writes notices about refused rows for
-    ``status``.
+    """Collects refused rows until the spool marks the rows as refused, and writes reports about refused rows for the
+    topic ``status``.
 
-    Pure. A refused row stays in the spool, and is not sent again. One notice may report many refused rows.
+    Pure. A refused row stays in the spool, and is not sent again. One report may name many refused rows.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -68,9 +68,10 @@ class Refusals:
         self._rows.append((row, reason))
 
     def take(self) -> list[tuple[int, str]]:
-        """Remove all collected rows. Return the row id and the notice text of each removed row.
+        """Remove all collected rows. Return, for each removed row, its id and the text that reports the row on
+        ``status``.
 
-        The notice text is empty if the last notice is less than ``REPORT_EVERY_S`` old.
+        The text is empty if the last report is less than ``REPORT_EVERY_S`` old.
         """
         rows, self._rows = self._rows, []
         return [(row.id, self._notice(row, reason)) for row, reason in rows]

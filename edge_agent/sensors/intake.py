@@ -56,7 +56,7 @@ class ReadingIntake:
         return self._tally.captured
 
     def take(self, reading: Reading) -> str:
-        """Number a reading that arrives now, and add the reading to the gathered readings.
+        """Give a reading that arrives now a sequence number, and add the reading to the gathered readings.
 
         Return an empty string, or the reason if the reading is dropped: ``unusable`` or ``overload``.
         """

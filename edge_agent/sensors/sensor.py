@@ -104,7 +104,7 @@ class Sensor:
             self._back()
 
     def take(self, reading: Reading) -> None:
-        """Number a reading and gather the reading for the spool, without blocking."""
+        """Give a reading a sequence number and gather the reading for the spool, without blocking."""
         waited, reason = self._intake.left_s() is not None, self._intake.take(reading)
         self._metrics.readings.labels(self.config.name, reason or "taken").inc()
         self._heard_s = self._now_s()
@@ -171,8 +171,8 @@ class Sensor:
             _log.warning("reading_withheld", sensor=self.config.name, reason=self.reason)
 
     def _silent_s(self) -> float | None:
-        """Return the seconds until the sensor counts as silent, or None if the sensor may be silent or is already
-        lost.
+        """Return the seconds until the sensor counts as silent, or None if the sensor is allowed to be silent or is
+        already lost.
         """
         if not self.config.silent_after_s or self._lost_s is not None:
             return None

@@ -87,8 +87,8 @@ class Decoder:
         return make
 
     def luma(self, frame: VideoFrame) -> Callable[[], Grey] | None:
-        """Return a function that returns a frame's luma (grey picture) without a copy, or None if the frame has no
-        luma plane that can be used directly.
+        """Return a function that returns a frame's luma (grey picture) without a copy. If the frame has no luma plane
+        that can be used directly, return None instead.
         """
         if frame.format.name not in _PLANAR or _matrix(frame):
             return None

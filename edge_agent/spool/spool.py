@@ -47,7 +47,7 @@ another quarter, so that half of each spool can hold newer rows."""
 class PendingCommit:
     """Rows to store and ids of acknowledged rows to delete, which wait for the next group commit.
 
-    The future ``done`` ends the call that added them.
+    The call that added the rows or ids waits for the future ``done``.
     """
 
     rows: Sequence[Row]
@@ -190,10 +190,11 @@ class Spool:
         return await self._retry(self._store.settle_late, self._clock.now_ns(), limit)
 
     def claim_live(self, room: Callable[[], int] | None) -> None:
-        """From now on, set ``lane`` to ``live`` in new frames when they are stored, for ``take_live``.
+        """From now on, mark new frames as ``live`` when they are stored, so that ``take_live`` returns these frames.
 
-        ``room`` returns the number of bytes that the link has room for. If ``room`` is None, new frames wait for
-        ``settle_live`` and ``settle_late``. Frames that were not taken are in ``offered``.
+        ``room`` returns the number of bytes that the link has room for. If ``room`` is None, new frames stay unmarked
+        until ``settle_live`` or ``settle_late`` marks these frames. ``offered`` also returns frames that
+        ``take_live`` has not returned.
         """
         self._live_room = room
         self._live.clear()
@@ -273,7 +274,8 @@ class Spool:
         self._publish_metrics()
 
     async def _check_disk(self) -> None:
-        """Expire rows that exceed the disk limits, detect that the disk accepts writes again, and store notices."""
+        """Expire rows that exceed the disk limits, detect that the disk accepts writes again, and store status rows
+        about these events."""
         with contextlib.suppress(SpoolUnavailable):
             evidence = [name for name, bounds in self._bounds["frame"].items() if bounds.evidence]
             excess = await self._attempt(self._space.fit, evidence)

@@ -81,10 +81,10 @@ class SpoolStore(SpoolConnection):
         """Number of rows that have expired since the last update of the metrics, by camera or sensor name. Each
         update of the metrics clears the counter."""
         self.unsent_frames = self.unsent_others = True
-        """Whether the spool may have frames, or readings and status rows, that the agent has not tried to send. The
-        event loop reads these variables without a call in the store's thread."""
+        """Whether the spool may have unsent frames, and whether the spool may have unsent readings or status rows.
+        The event loop reads these two variables without a call in the store's thread."""
         self._caught_up = False
-        """Whether no unsent frame waits that a new frame would overtake on the live lane."""
+        """Whether a new live frame may be sent at once, because no earlier unsent frame waits for the live lane."""
         self.read_bytes = READ_BYTES
         """Total size in bytes at which one read of rows ends, at most ``READ_BYTES``."""
         super().__init__(path, seal or Seal())
@@ -100,7 +100,7 @@ class SpoolStore(SpoolConnection):
         """Commit rows. Once this call returns, the rows survive a crash and a power cut.
 
         The same transaction deletes the rows with the ids ``acked``, and sets ``lane`` to ``live`` in new frames of
-        up to ``live_bytes`` in total. Return these live frames, which the caller sends as it sends the rows that
+        up to ``live_bytes`` in total. Return these live frames. The caller sends these frames like the rows that
         ``settle_live`` returns. A frame that is late or that would overtake an unsent live frame does not become
         live.
         """

@@ -51,9 +51,10 @@ def choose(
 
 
 def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:
-    """Return the reason why OpenVINO is faster than ONNX Runtime, and the reason why OpenVINO is not faster.
+    """Return two texts: the reason why OpenVINO is faster than ONNX Runtime on this CPU, and the reason why it is
+    not.
 
-    One of the two reasons is an empty text.
+    Only one of the two applies, and the other is empty.
     """
     if precision == "fp32":
         return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"

@@ -12,7 +12,8 @@ from engines.repository.manifest import Model
 class BlockingEngine(Engine):
     """Engine that computes up to ``workers`` batches at the same time, each in its own thread.
 
-    The engine has ``workers + 1`` slots, so that the caller can fill or decode one batch while all workers compute.
+    The engine has ``workers + 1`` slots (sets of buffers for one batch), so that the caller can fill or decode one
+    batch while all workers compute.
     """
 
     def __init__(self, workers: int = 1) -> None:

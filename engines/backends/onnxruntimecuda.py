@@ -66,4 +66,4 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
             raise device_error(str(error)) from None
 
     def _trim_impl(self) -> None:
-        """Do nothing, because the option that frees memory after a run names only the CPU's memory arena."""
+        """Do nothing, because the option that frees memory after a run applies only to the CPU's memory arena."""

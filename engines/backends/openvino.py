@@ -49,9 +49,9 @@ class OpenVinoEngine(Engine):
 
     The engine computes up to ``workers`` batches at the same time, each on one core.
 
-    The engine has ``workers + 1`` slots, so that the caller can fill or decode one batch while all workers compute.
-    The engine computes in the precision of the model's manifest, or in fp32 if OpenVINO does not support that
-    precision on this CPU.
+    The engine has ``workers + 1`` slots (sets of buffers for one batch), so that the caller can fill or decode one
+    batch while all workers compute. The engine computes in the precision of the model's manifest, or in fp32 if
+    OpenVINO does not support that precision on this CPU.
     """
 
     def __init__(self, workers: int = 1) -> None:

@@ -84,8 +84,8 @@ class JudgesOutputs(Protocol):
 
         Return "" if the decoder can read the outputs.
 
-        The caller must call ``decode`` with ``outputs`` before. ``outputs`` must belong to a batch of several
-        different images.
+        The caller must call ``decode`` with ``outputs`` before this method. ``outputs`` must belong to a batch of
+        several different images.
         """
 
 
@@ -96,8 +96,8 @@ class StatesUnprovenSettings(Protocol):
     def unproven(self, outputs: Outputs) -> dict[str, Any]:
         """Return the decoder's settings if the outputs have no object that could confirm the settings.
 
-        Return an empty dictionary if the outputs have objects. The caller must call ``decode`` and ``misfit``
-        with ``outputs`` before.
+        Return an empty dictionary if the outputs have objects. The caller must call ``decode`` and ``misfit`` with
+        ``outputs`` before this method.
         """
 
 

@@ -29,7 +29,7 @@ EDGE_SHARE = 0.01
 """Distance of a box from the border of its region, as a share of the region's side, below which the border cuts the
 object. Detectors place the edges of a cut object within some pixels of the border."""
 CUT_SHARE = 0.5
-"""Minimum share of a cut box, or of a smaller box in it, at which both boxes show one object."""
+"""Minimum overlap of a cut box and another box that show the same object, as a share of the smaller box."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -57,7 +57,7 @@ def likely_cells(cells: Floats, min_score: float) -> tuple[Indices, Indices, Flo
 
     ``cells`` has the shape ``(cells, 5 + classes)``, with the objectness in column 4. The score of a class is the
     objectness times the class score, which is at most 1. Cells whose objectness is below ``min_score`` are therefore
-    skipped, which are nearly all of the 25,200 cells of a 640 px input.
+    skipped: nearly all of the 25,200 cells of a 640 px input.
     """
     sure = np.flatnonzero(cells[:, 4] >= min_score)
     indices, classes, best = likely(cells[sure, 4:5] * np.minimum(cells[sure, 5:], 1.0), min_score)
@@ -106,9 +106,10 @@ def one_per_object(
 ) -> list[Detection]:
     """Return the detections of overlapping regions of one frame without repeats, highest score first.
 
-    A detection is a repeat if its intersection over union with a better one of its class exceeds ``max_overlap``. A
-    box that the border of its region cuts is a part of an object: it comes after all whole boxes, and is a repeat if
-    half of it lies in a better box. ``found`` has the detections of each of ``rows``.
+    A detection is a repeat if its intersection over union with a better detection of its class exceeds
+    ``max_overlap``. A box that the border of its region cuts shows only a part of an object. Such a box ranks after
+    all whole boxes, and is a repeat if half of it lies in a better box. ``found`` has the detections of each of
+    ``rows``.
     """
     ranked = sorted(
         ((_is_cut(one.box, row), -one.score, one) for row, each in zip(rows, found, strict=True) for one in each),

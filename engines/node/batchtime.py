@@ -11,7 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 RUNS_PER_SIZE = 9
-"""Number of latest runs of each batch size, of which the median is used. Up to four slow runs among nine do not make
+"""Number of runs per batch size whose median is used: the latest runs. Up to four slow runs among nine do not make
 the median slow."""
 HALF_LIFE_RUNS = 100
 """The weight of a batch size is halved after this number of runs of other batch sizes."""
@@ -85,7 +85,7 @@ def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict
 
     ``jobs`` are all waiting jobs in the order of their deadlines; the first ``fitting`` jobs fit into one batch.
     Return ``fitting`` if all jobs of the full batch meet their deadlines. If a job of the full batch would be late,
-    compare the full batch with the largest batches that meet the deadline of each job. Choose the batch with which
+    also consider, for each job, the largest batch that meets the deadline of this job. Choose the batch with which
     the most images meet their deadlines, on the assumption that the remaining jobs follow in batches of ``most_rows``
     images. Of equally good batches choose the largest, because larger batches take less time per image.
     """
@@ -109,7 +109,8 @@ def _finish_times(jobs: Sequence[WaitingJob], predict_s: Callable[[int], float])
 
 
 def _rows_in_time(jobs: Sequence[WaitingJob], first: int, most_rows: int, predict_s: Callable[[int], float]) -> int:
-    """Return how many images meet their deadlines if the first batch has ``first`` jobs and later ones are full."""
+    """Return how many images meet their deadlines if the first batch has ``first`` jobs and later batches are
+    full."""
     in_time, now_s, begin, size = 0, 0.0, 0, first
     while begin < len(jobs):
         batch = jobs[begin : begin + size]

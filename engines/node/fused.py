@@ -2,9 +2,10 @@
 between.
 
 The node hosts the processor that ``sightline prepare`` also runs. The node turns each batch of the processor into a
-job, and commits the offsets of the frames in the transaction of the job's results. Batches that the stage ``prepare``
-wrote before, and replayed batches, are still read from ``batches``. Both topics of a lane share one transactional
-writer and one set of high-water marks, so that a frame is classified once, whichever topic it comes from.
+job, and commits the offsets of the frames in the transaction of the job's results. The node still reads the topic
+``batches``, for replayed batches and for batches that ``sightline prepare`` wrote earlier. The topics of frames and
+of batches of a lane share one transactional writer and one set of high-water marks, so that a frame in both topics is
+classified once.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ ProcessorFactory = Callable[[TopicPartition], FrameProcessor]
 class OwnedFrames(OwnedPartition):
     """One partition of frames that this node owns and prepares.
 
-    ``batches_end`` is the end of the partition of ``batches`` of the same lane at the take-over. The frames are read
-    once all batches before ``batches_end`` are written, because these batches hold earlier frames.
+    ``batches_end`` is the end offset that the partition of batches in the same lane had at the take-over. The node
+    reads the frames once the results of all batches before ``batches_end`` are written, because these batches hold
+    earlier frames.
     """
 
     def __init__(
@@ -112,11 +114,10 @@ class OwnedFrames(OwnedPartition):
         return self._processor.flush()
 
     def take_work(self, work: PreparedWork, pipelines: frozenset[str]) -> list[Job]:
-        """Turn the records of a prepared work into jobs, append the jobs to this partition's jobs, and return the
-        jobs.
+        """Turn the records in ``work`` into jobs, append these jobs to the partition's jobs, and return these jobs.
 
-        The last of the jobs finishes the offsets of the work. The dead letter of a batch names ``batches`` as its
-        topic, so that a replay sends the batch there.
+        The offsets of the prepared frames are committed with the results of the last job. The dead letter of a batch
+        names ``batches`` as its topic, so that a replay sends the batch there.
         """
         jobs = [self._job(record, pipelines) for record in work.records] or [Job(LogRecord(*self.tp, -1, None, b""))]
         jobs[-1].finishes = work.done
@@ -212,7 +213,7 @@ class FramePreparation:
     ) -> list[tuple[OwnedFrames, Job]]:
         """Prepare delivered frames of several partitions at once, and return the jobs of the closed batches.
 
-        The jobs of partitions that were released meanwhile are missing, because their next owner reads the frames.
+        If a partition was released meanwhile, return no jobs of it, because its next owner reads the frames again.
         """
         loop, self._preparing = asyncio.get_running_loop(), True
         calls = (partial(owned.prepare, records, now_s) for owned, records in frames.items())
@@ -224,7 +225,8 @@ class FramePreparation:
         )
 
     def flush(self, models: LiveModels) -> list[tuple[OwnedFrames, Job]]:
-        """Close all open batches and return their jobs; none while frames are being prepared.
+        """Close all open batches and return their jobs. While frames are being prepared, close no batch and return no
+        job.
 
         The node calls this method while no image waits for an engine.
         """

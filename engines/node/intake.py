@@ -88,9 +88,9 @@ class LaneThrottle:
 class BatchIntake:
     """Consumer of the topics ``batches`` and ``batches.late`` in the consumer group ``engines``.
 
-    The consumer of a fused node also reads ``frames`` and ``frames.late``. Its assignor gives the partition of the
-    same number of all topics to one node. A group has only one assignor, so the broker refuses other engine nodes
-    beside fused nodes, and the other way round.
+    A node with ``--fused`` also prepares frames, so its consumer also reads ``frames`` and ``frames.late``. The
+    assignor of such a consumer gives the partitions with the same number, of all topics, to one node. A group has
+    only one assignor, so the broker does not admit nodes with ``--fused`` and nodes without ``--fused`` to one group.
 
     A partition yields no records between ``hold`` and ``begin``, and none while ``LaneThrottle`` pauses it.
     """
@@ -121,12 +121,14 @@ class BatchIntake:
     def spread_topics(self) -> tuple[str, ...]:
         """Topics whose partitions may all go to different nodes.
 
-        Of a fused node, this is one topic, because a node gets the partitions of the same number of all topics.
+        For a node with ``--fused``, return only one topic, because such a node gets the partitions with the same
+        number of all topics.
         """
         return self.topics[:1] if FRAMES in self.topics else self.topics
 
     async def start(self, listener: ConsumerRebalanceListener) -> None:
-        """Join the consumer group. Raise LogUnavailable; HostConflict if the group has nodes of the other kind."""
+        """Join the consumer group. Raise LogUnavailable. Raise HostConflict if the group has nodes with ``--fused``
+        and nodes without ``--fused``."""
         self._consumer.subscribe([self._settings.topic(t) for t in self.topics], listener=listener)
         try:
             await start(self._consumer, self._settings)

@@ -140,7 +140,7 @@ def _shed(item: BatchItem, reason: str) -> BatchItem:
 
 Fill = Callable[[Pixels], object]
 """Function that writes the picture of one region into an array ``(bottom - top, right - left, 3)`` uint8, such as a
-part of an engine's slot."""
+part of an engine's input buffer."""
 
 
 @dataclass(slots=True)
@@ -185,8 +185,8 @@ class ItemTask:
     def fills(self, colour: str, *, keep: bool) -> Iterator[Fill]:
         """Yield for each region a function that writes the region's picture in the colour order ``colour``.
 
-        Decode the frame of an item that is not cropped, as small as the regions allow. If that is impossible, set
-        ``error`` and yield functions that write nothing. If ``keep`` is true, set ``image``.
+        Decode the frame of an item that is not cropped, as small as the regions allow. If the frame cannot be
+        decoded, set ``error`` and yield functions that write nothing. If ``keep`` is true, set ``image``.
         """
         if self.item.cropped:
             yield from (partial(copy_into, image) for image in self.images)
@@ -245,7 +245,7 @@ class Job:
     """Unix time in ns at which the results of the job are due."""
     finishes: tuple[int, ...] = ()
     """Offsets of frames that are finished once the results of the job are written, if this node prepared the frames
-    itself. The job of a record of ``batches`` finishes this record only."""
+    itself. A job made from a record of ``batches`` finishes only this record."""
     out_of_order: list[FrameId] = field(default_factory=list)
     """Frames that are shed because a later frame of the same epoch was read earlier."""
 

@@ -248,7 +248,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _admit(self, owned: OwnedPartition, job: Job) -> None:
-        """Count a new job, and queue the job unless it is settled."""
+        """Count a new job, and queue the job unless all its frames are already classified or have finally failed."""
         self._metrics.batches.inc()
         for frame in job.out_of_order:
             self._note_out_of_order(frame, job.pipeline)

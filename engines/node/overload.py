@@ -3,8 +3,8 @@
 Pure. The load is measured in periods of ``PERIOD_S``. Only live frames count, because late frames use the device time
 that live frames leave. A node is saturated in a period if live frames wait for a loaded model during most of the
 period. A pipeline reduces its work while the node is saturated, most results of the pipeline miss the latency goal,
-and the mean age of these results does not fall. Results that miss the goal alone do not show overload, because an
-earlier stage may have been slow. A pipeline ends a reduction step by step, once the measured load leaves enough
+and the mean age of these results does not fall. Missing the latency goal does not by itself prove overload, because
+an earlier stage may have been slow. A pipeline ends a reduction step by step, once the measured load leaves enough
 capacity.
 """
 
@@ -156,8 +156,8 @@ class OverloadControl:
         return self._frames[camera] % self.degree == 0
 
     def classified(self, rows: int, age_s: float, goal_s: float) -> None:
-        """Count ``rows`` regions that an engine classifies, with the expected age in s of their results when these
-        are written."""
+        """Count ``rows`` regions that an engine classifies. ``age_s`` is the age in s that their results will have
+        when written."""
         self._rows += rows
         self._age_s += rows * age_s
         self._late_rows += rows if age_s > goal_s else 0

@@ -75,11 +75,12 @@ class LiveModels:
     batches.
 
     If a version cannot be loaded, the pipeline keeps its present model, and the version is tried again after
-    ``RETRY_S``. Each second model is loaded and replaced independently of the pipeline's own model. If a second model
-    cannot be loaded, the pipeline is served without the second model. TensorRT plans are built in the background, one
-    at a time. During a build, the present model serves, or a model on a substitute backend if there is no present
-    model. Call all methods on one event loop: ``want`` and ``update``, then ``run``, then ``close``. Models are
-    loaded in threads of ``executor``, or of the event loop's default executor if ``executor`` is None.
+    ``RETRY_S``. Each second model (a classifier of detected objects) is loaded and replaced independently of the
+    pipeline's own model. If a second model cannot be loaded, the pipeline is served without the second model.
+    TensorRT plans are built in the background, one at a time. During a build, the present model serves, or a model on
+    a substitute backend if there is no present model. Call all methods on one event loop: ``want`` and ``update``,
+    then ``run``, then ``close``. Models are loaded in threads of ``executor``, or of the event loop's default
+    executor if ``executor`` is None.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class LiveModels:
 
     @property
     def slot_count(self) -> int:
-        """Maximum number of batches in flight of any one model, loaded or with a plan being built; 1 if there is no
+        """The largest ``slot_count`` of all models that are loaded or whose TensorRT plan is being built; 1 without a
         model."""
         served = [serving.model for serving in self._serving.values()]
         held = [*served, *(build.model for build in self._builds.values())]

@@ -143,8 +143,8 @@ class Scheduler:
     def next(self, now_ns: int) -> MergedBatch | None:
         """Return the next batch to classify; None if no job can be classified now.
 
-        Before the choice, shed the frames of pipelines with the policy ``shed`` that would be too old when
-        classified. A job whose frames are all shed leaves the queue.
+        Before the choice, drop the frames that would be too old when classified, if their pipeline has the policy
+        ``shed``. A job whose frames are all shed leaves the queue.
         """
         for key in list(self._queues):
             self._shed_stale(key, now_ns)
@@ -177,7 +177,7 @@ class Scheduler:
             self.policies.use(merged.pipeline, merged.took.device_s)
 
     def _note_waiting(self, now_ns: int) -> None:
-        """Tell the overload policies whether live jobs wait whose model is loaded.
+        """Tell the overload policies whether live jobs with a loaded model wait.
 
         Late jobs only use device time that live jobs leave, and jobs of a loading model use no device time.
         """

@@ -119,8 +119,8 @@ class EngineModel:
     def _run(self, rows: Sequence[FrameRegion], fills: Iterator[Fill], took: StageSeconds) -> list[list[Detection]]:
         """Return the detections of each row, using engine calls of at most ``max_rows`` images.
 
-        ``fills`` yields a function that writes the picture of each row. It is called straight before the function, so
-        that it may decode one frame after another.
+        ``fills`` yields, for each row, a function that writes the row's picture. Each function is called before the
+        next is taken, so that ``fills`` may decode one frame after another.
 
         A batch item may declare thousands of one-pixel regions. To pad all regions of such an item at once would take
         gigabytes of memory.

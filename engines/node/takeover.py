@@ -5,8 +5,9 @@ writers, so that Kafka aborts the transactions of the previous owners and fences
 reads the committed offsets, which no fenced owner can change. Third, the take-over reads committed results and dead
 letters to restore the high-water marks, which recognise repeated frames.
 
-A partition of frames, which only fused nodes read, shares the transactional writer and the high-water marks of the
-partition of ``batches`` of its lane. So a node that reads ``batches`` fences a fused node, and the other way round.
+Only nodes with ``--fused``, which also prepare frames, read partitions of frames. A partition of frames has the same
+transactional writer and high-water marks as the partition of batches in its lane. So a node without ``--fused``
+fences a node with ``--fused``, and the reverse.
 
 Partitions that are taken over together share the reads of results and dead letters. The results of the live and the
 late lane are in the same partition, and the dead letters of all partitions are in one topic.
@@ -124,7 +125,7 @@ class OwnedPartition:
     async def close(self) -> None:
         """Abort the open transaction.
 
-        The partition's next owner reads the records again whose results were not written.
+        The partition's next owner reads all records again whose results this node has not written.
         """
         await self._writer.close()
 

@@ -1,7 +1,8 @@
-"""Convert a model to half precision. Its input stays uint8 and its outputs stay float32. Pure.
+"""Convert a model to half precision. The model's input stays uint8, and its outputs stay float32. Pure.
 
-Layers with weights and the operators between them are computed in float16, as strongly typed TensorRT networks need
-it. The normalisation of the pixels and the computation of boxes and scores stay in float32.
+Layers with weights and the operators between them are computed in float16, because a strongly typed TensorRT network
+takes its precision from the model. The normalisation of the pixels and the computation of boxes and scores stay in
+float32.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from engines.repository.wrap import subgraphs_of, tensor_names, unused_name
 
 _HALF = "tensor(float16)"
 _STAYS = frozenset({"Cast", "CumSum", "DequantizeLinear", "QuantizeLinear", "Range", "ReduceSumSquare", "TopK"})
-"""Operators that convert types themselves, or that lose too much in ten bits."""
+"""Operators that convert types themselves, or that lose too much precision in the ten mantissa bits of float16."""
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -46,7 +47,7 @@ class _Converter:
         self._floats |= {name for name, w in self._weights.items() if w.data_type == TensorProto.FLOAT}
         self._outputs = {value.name for value in model.graph.output}
         self._halves: set[str] = set()
-        """Tensors that are float32 in the original, and float16 here."""
+        """Tensors that are float32 in the original model, and float16 in the converted model."""
         self._copies: dict[tuple[str, int], str] = {}
         self._nodes: list[Any] = []
 
@@ -107,8 +108,8 @@ class _Converter:
         self._nodes.append(changed)
 
     def _as(self, name: str, kind: int) -> str:
-        """Return the name of a tensor's copy in another type. A node that makes the copy is added if it is
-        missing."""
+        """Return the name of a tensor's copy in another type. If there is no copy yet, add a node that makes the
+        copy."""
         if (name, kind) in self._copies:
             return self._copies[name, kind]
         target = self._new_name(f"{name}_{'half' if kind == TensorProto.FLOAT16 else 'float'}")
@@ -137,12 +138,13 @@ class _Converter:
 
 
 def _formal(formals: Any, index: int) -> Any:
-    """Return the declaration of an input or output. The last one may stand for any number of them."""
+    """Return the declaration of an input or output. The last declaration may stand for any number of inputs or
+    outputs."""
     return formals[min(index, len(formals) - 1)]
 
 
 def _rename_inputs(node: Any, names: Mapping[str, str]) -> None:
-    """Rename the inputs of a node, and of the nodes in its graphs, which read outer tensors by their names."""
+    """Rename the inputs of a node, and of the nodes in its subgraphs, which may read tensors of the outer graph."""
     node.input[:] = [names.get(name, name) for name in node.input]
     for graph in subgraphs_of(node):
         for inside in graph.node:

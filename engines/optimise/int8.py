@@ -29,14 +29,14 @@ FORMS: tuple[Form, ...] = ("u8s8", "s8s8")
 _MIN_OPSET = 13
 """Oldest operator set version (opset) in which quantised weights have a scale for each output channel."""
 _TENSORRT_OPERATORS = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Add"]
-"""Operators whose inputs are quantised for TensorRT (NVIDIA, "Explicit quantization"). TensorRT chooses the
-precision of the others itself."""
+"""Operators whose inputs are quantised for TensorRT (NVIDIA, "Explicit quantization"). TensorRT chooses the precision
+of all other operators itself."""
 _CPU_OPERATORS = [
     *_TENSORRT_OPERATORS,
     *("AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Pad", "Relu"),
     *("Reshape", "Resize", "Sigmoid", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
 ]
-"""Operators that ONNX Runtime computes in int8 on a CPU. A float operator between two of them costs two
+"""Operators that ONNX Runtime computes in int8 on a CPU. A float operator between two int8 operators costs two
 conversions."""
 _TENSORRT_OPTIONS = {
     "ActivationSymmetric": True,
@@ -55,11 +55,11 @@ def quantised(
     reduce_range: bool = False,
     on_picture: Callable[[], None] = lambda: None,
 ) -> Any:
-    """Return a model in int8. Its input stays uint8 pixels and its outputs stay float32.
+    """Return a model in int8. The int8 model takes uint8 pixels, and its outputs are float32.
 
-    ``pictures`` are batches of one picture, ``(1, height, width, 3)`` uint8, whose activations give the ranges.
-    ``reduce_range`` uses seven bits for weights: processors without VNNI overflow the sums of two products in u8s8.
-    The layers at the end, which nothing with weights follows, stay in float32. Raise OptimiseFailed.
+    ``pictures`` are batches of one picture, ``(1, height, width, 3)`` uint8, from whose activations the quantisation
+    ranges are measured. ``reduce_range`` stores weights in seven bits, because processors without VNNI overflow when
+    they add two products of ``u8s8``. The last layers with weights stay in float32. Raise OptimiseFailed.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
@@ -120,7 +120,8 @@ def _as_written(model: Any, folder: Path) -> str:
 def _named_inner_nodes(model: Any) -> list[str]:
     """Give every node a name of its own. Return the names of the nodes to quantise.
 
-    These are the nodes between the first and the last layers with weights, without the last ones.
+    These nodes lie between the first and the last layers with weights. The first layers are included, and the last
+    layers are not.
     """
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"
@@ -129,7 +130,7 @@ def _named_inner_nodes(model: Any) -> list[str]:
 
 
 def _unbroken_sums(graph: Any) -> None:
-    """Let each sum read one of its inputs in float, straight from the convolution that computes it.
+    """Let each sum read one of its inputs in float, directly from the convolution that computes this input.
 
     TensorRT computes a convolution and a following sum in one kernel, if only the other input of the sum is
     quantised.
@@ -155,7 +156,8 @@ def _unbroken_sums(graph: Any) -> None:
 
 
 def _pair(name: str, makers: dict[str, Any]) -> tuple[Any, Any] | None:
-    """Return the node whose result a pair of quantise and dequantise nodes converts, and the quantise node."""
+    """For a pair of quantise and dequantise nodes, return the node that computes the pair's input, and the quantise
+    node."""
     back = makers.get(name)
     there = makers.get(back.input[0]) if back is not None and back.op_type == "DequantizeLinear" else None
     maker = makers.get(there.input[0]) if there is not None and there.op_type == "QuantizeLinear" else None

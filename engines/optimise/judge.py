@@ -19,7 +19,7 @@ Found = Sequence[Sequence[Detection]]
 
 
 class Quality(BaseModel):
-    """Quality of an optimised model. ``loss`` is the part of ``original`` that ``optimised`` lacks.
+    """Quality of an optimised model. ``loss`` is ``original`` minus ``optimised``.
 
     ``accuracy`` is the share of labelled pictures with the right class. ``agreement`` of a classifier is the share of
     pictures to which both models give the same class. ``agreement`` of a detector is the F1 score of its objects
@@ -36,7 +36,8 @@ class Quality(BaseModel):
 
 
 def accuracy(original: Found, optimised: Found, labels: Sequence[str]) -> Quality:
-    """Return the accuracy of two classifiers on labelled pictures. No detection stands for the background."""
+    """Return the accuracy of two classifiers on labelled pictures. A picture without a detection counts as
+    background."""
     before, after = (
         sum(top_label(found) == label for found, label in zip(each, labels, strict=True)) / len(labels)
         for each in (original, optimised)
@@ -53,7 +54,7 @@ def class_agreement(original: Found, optimised: Found) -> Quality:
 def object_agreement(original: Found, optimised: Found) -> Quality:
     """Return the F1 score of the objects of a detector against those of the original.
 
-    Raise OptimiseFailed if neither model finds an object in any picture, because such pictures show nothing.
+    Raise OptimiseFailed if neither model finds an object in any picture, because such pictures measure no agreement.
     """
     matches = sum(matched(a, b) for a, b in zip(original, optimised, strict=True))
     total = sum(map(len, original)) + sum(map(len, optimised))
@@ -79,7 +80,7 @@ def matched(original: Sequence[Detection], optimised: Sequence[Detection]) -> in
 
 
 def top_label(found: Sequence[Detection]) -> str:
-    """Return the label with the highest score, or the background without a detection."""
+    """Return the label with the highest score, or the background if there is no detection."""
     return found[0].label if found else BACKGROUND
 
 

@@ -1,7 +1,8 @@
 """Find the part of a graph between its first and its last layers with weights. Pure.
 
-Only this part may be computed in lower precision. Before it, pixels are normalised. After it, boxes in px and scores
-are computed, whose ranges differ too much for eight or sixteen bits. Both ends take little of the time.
+Only this part may be computed in lower precision. Before this part, pixels are normalised. After this part, boxes in
+px and scores are computed, whose ranges differ too much for eight or sixteen bits. The operators before and after
+this part take little of the computing time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from engines.repository.wrap import subgraphs_of
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators that take most of the time of a model."""
+"""Operators with weights, which take most of the computing time of a model."""
 
 
 class Part(NamedTuple):
@@ -42,7 +43,7 @@ def inner_part(graph: Any) -> Part:
 
 
 def inputs_of_node(node: Any) -> Iterator[str]:
-    """Yield the names of the tensors that a node reads, including those that graphs inside of the node read."""
+    """Yield the names of the tensors that a node reads, including the tensors that its subgraphs read."""
     yield from (name for name in node.input if name)
     for graph in subgraphs_of(node):
         for inside in graph.node:

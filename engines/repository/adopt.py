@@ -41,7 +41,7 @@ from engines.repository.wrap import (
 
 MODEL_FILE = "model.onnx"
 KERAS_FILE = "model.keras"
-"""Name of the Keras file beside a model that was converted from it."""
+"""Name under which a Keras file is stored beside the model that was converted from this file."""
 _TOLERANCE = 1e-3
 """Maximum difference between the outputs of the wrapped and the original model, relative to the largest output. The
 graph nodes that wrap a model cause rounding differences only."""
@@ -191,7 +191,8 @@ def unreadable(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> 
 
 
 def unproven_settings(outputs: Outputs, given: ForeignInput, options: AdoptOptions) -> dict[str, Any]:
-    """Return the decoder's settings if ``outputs``, which the decoder can read, prove none of them; else {}."""
+    """Return the decoder's settings if ``outputs`` confirm none of these settings, else {}. The decoder must be able
+    to read ``outputs``."""
     decoder = decoders.make(options.decoder, _decoder_options(given, options))
     return decoder.unproven(outputs) if isinstance(decoder, decoders.StatesUnprovenSettings) else {}
 

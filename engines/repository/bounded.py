@@ -1,8 +1,8 @@
-"""Run a task on a foreign file in a child process with bounds on memory and processor time.
+"""Run a task on a foreign file in a child process with limited memory and processor time.
 
 A file of unknown origin may be crafted to take all memory or to compute for ever. If the child exceeds a limit, only
-the child ends, and the caller gets AdoptFailed. This module imports no parser, because the child bounds itself before
-it imports one.
+the child ends, and the caller gets AdoptFailed. This module imports no parser, because the child limits its own
+memory and time before it imports a parser.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class ChildFailure(BaseModel):
 
 
 class ChildTask(NamedTuple):
-    """A module to run as a child process, and the task's name and the expected file in error messages."""
+    """A module to run as a child process, and two texts for error messages: the name of the task, and the expected
+    file."""
 
     module: str
     noun: str
@@ -61,8 +62,8 @@ def ask_child(
 ) -> Answer:
     """Run a child process, and return its answer.
 
-    The child's temporary files are deleted after its end. ``on_end`` is then called with the child's process id.
-    Raise AdoptFailed for a child that fails, exceeds its bounds or gives no answer.
+    After the child ends, its temporary files are deleted, and ``on_end`` is called with its process id. Raise
+    AdoptFailed for a child that fails, exceeds its bounds or gives no answer.
     """
     command = [sys.executable, "-P", "-m", task.module]
     wall_s = request.cpu_s * _WALL_PER_CPU
@@ -108,8 +109,8 @@ def ask_child(
 def answer_parent(work: Callable[[bytes], BaseModel]) -> None:
     """Do the task of the request on standard input, and write the answer to standard output as JSON.
 
-    A child process calls this function. The bounds of the request hold from here on. An EngineError or a lack of
-    memory is answered by a ChildFailure.
+    A child process calls this function. The function applies the request's bounds to this process. An EngineError or
+    a lack of memory is answered by a ChildFailure.
     """
     raw = sys.stdin.buffer.read()
     given = json.loads(raw)

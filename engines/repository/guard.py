@@ -1,4 +1,4 @@
-"""Inspect and adopt foreign models in a child process with bounds on memory and processor time."""
+"""Inspect and adopt foreign models in a child process with limited memory and processor time."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ class Model:
         return self.folder / self.manifest.file
 
     def at_precision(self, precision: Precision | None) -> Model:
-        """Return the model with a precision that replaces the manifest's. None keeps the manifest's precision."""
+        """Return the model with a precision that replaces the precision in the manifest. None keeps the manifest's
+        precision."""
         return (
             replace(self, manifest=self.manifest.model_copy(update={"precision": precision})) if precision else self
         )

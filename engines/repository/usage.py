@@ -71,7 +71,7 @@ def variants(decoder: str) -> tuple[dict[str, Any], ...]:
 
 
 def named_settings(decoder: str, outputs: Iterable[str]) -> dict[str, Any]:
-    """Return the settings of a decoder that the names of the outputs state."""
+    """Return the decoder settings that the names of the model's outputs state."""
     names = list(outputs)
     if decoder == "end2end" and decoders.tensorflow_outputs(names):
         return dict(_TENSORFLOW_ROWS)

@@ -149,7 +149,8 @@ def _unpack(data: bytes) -> dict[str, Any]:
     left = MAX_CONTAINERS
 
     def count(made: Any) -> Any:
-        """Count the maps and arrays of the record: an empty map takes 1 byte in msgpack, but 70 bytes in memory."""
+        """Count the maps and arrays of the record, because an empty map takes 1 byte in msgpack but 70 bytes in
+        memory."""
         nonlocal left
         left -= 1
         if left < 0:

@@ -15,5 +15,6 @@ READERS: Mapping[str, tuple[str, ...]] = {
     BATCHES: (ENGINES,),
     BATCHES_LATE: (ENGINES,),
 }
-"""The groups that may process a topic. Fused engine nodes commit offsets of frames for the group ``engines``. Each
-group commits only processed records, so the highest of the committed offsets is the position of all groups."""
+"""The groups that may process a topic. An engine node that prepares frames itself (``--fused``) commits the offsets
+of the frames for the group ``engines``. Each group commits only processed records, so the highest of the committed
+offsets is the position of all groups."""

@@ -63,7 +63,8 @@ def frame_headers(
 
 
 def frames_of(headers: Headers) -> tuple[FrameId, ...]:
-    """Return the frames named in a record's ``sightline-frames`` header, none if it is missing or malformed."""
+    """Return the frames named in a record's ``sightline-frames`` header; no frames if the header is missing or
+    malformed."""
     try:
         return tuple(FrameId.parse(line) for line in headers.get(FRAMES, b"").decode().splitlines())
     except ValueError:
@@ -71,7 +72,8 @@ def frames_of(headers: Headers) -> tuple[FrameId, ...]:
 
 
 def lane_of(headers: Headers, topic: str) -> str:
-    """Return a record's lane (``live``, ``late`` or a replay's) from the lane header, else from the topic's name."""
+    """Return a record's lane (``live``, ``late`` or a replay lane) from the lane header, else from the topic's
+    name."""
     fallback = LATE if topic.endswith(".late") else LIVE
     return headers.get(LANE, b"").decode(errors="replace") or fallback
 

@@ -70,8 +70,8 @@ def is_late(lane: str) -> bool:
 def place_key(name: str, site: str = "", place: str | None = None) -> str:
     """Return the full name of the place of a camera or sensor: ``site/place``.
 
-    A camera or sensor without a place has its own name as its place.
+    If no place is configured, the name of the camera or sensor is its place.
 
-    This name determines the partition of the topic ``events`` that has all events of the place.
+    The full name determines the partition of the topic ``events``, so all events of one place are in one partition.
     """
     return (f"{site}/{place}" if site else place) if place else name

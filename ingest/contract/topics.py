@@ -25,6 +25,7 @@ MEASURES = "measures"
 INCIDENTS = "incidents"
 INCIDENT_ACTIONS = "incidents.actions"
 ALERTS = "alerts"
+EVIDENCE = "evidence"
 DELIVERIES = "deliveries"
 DEADLETTER = "deadletter"
 CONFIG = "config"
@@ -89,6 +90,8 @@ TOPICS: Mapping[str, Topic] = {
         Topic(INCIDENTS, 30 * _DAY_MS, compression="lz4"),
         Topic(INCIDENT_ACTIONS, 30 * _DAY_MS, compression="lz4"),
         Topic(ALERTS, 30 * _DAY_MS, compression="lz4"),
+        # Hashes and tombstones stay longer than the evidence itself, unless someone keeps evidence for over a year.
+        Topic(EVIDENCE, 366 * _DAY_MS, partitions=1, compression="lz4"),
         Topic(DELIVERIES, 30 * _DAY_MS, compression="lz4"),
         Topic(DEADLETTER, 30 * _DAY_MS, partitions=1),
         Topic(CONFIG, 0, partitions=1, compacted=True, compression="lz4"),

@@ -59,7 +59,7 @@ class DeadLetter:
 
     @property
     def lane(self) -> str:
-        """Lane of the original record (``live``, ``late`` or a replay's)."""
+        """Lane of the original record (``live``, ``late`` or a replay lane)."""
         return h.lane_of(self.record.headers, self.failure.topic)
 
     @property
@@ -229,7 +229,7 @@ def _receipt(record: LogRecord) -> ReplayReceipt | None:
 
 
 async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
-    """Map the frames that have results to whether a replay wrote the result.
+    """Return a map from each frame that has a result to True if a replay wrote the result, else False.
 
     Keys are (frame id, pipeline) for the result's pipeline, and (frame id, ``""``) for any pipeline.
     """

@@ -1,8 +1,8 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
-An engine node sheds frames that arrive out of order within a camera, epoch, lane and pipeline. Dead letters, however,
-are stored in the order of their failures, with all lanes and stages in one partition. A replay therefore opens a new
-lane for a dead letter that would be out of order on every lane used so far.
+An engine node drops frames that arrive out of order within the same camera, epoch, lane and pipeline. Dead letters,
+however, are stored in the order of their failures, with all lanes and stages in one partition. A replay therefore
+opens a new lane (a separate series of frames) for a dead letter that would be out of order on every lane used so far.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from ingest.contract.identity import FrameId, replay_lane
 
 Unit = Hashable
-"""Key of a unit of work that is replayed only once: (frame id, pipeline), with ``""`` for all pipelines. For a record
-that names no frame, the key is the record's position."""
+"""Key of a unit of work, which is replayed at most once. The key is (frame id, pipeline); the pipeline ``""`` stands
+for all pipelines. For a record that names no frame, the key is the record's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ class _LaneState:
     """The state of one lane of a replay.
 
     ``topics`` maps each camera to its topic. ``marks`` maps (camera, epoch, pipeline) to the highest sequence number
-    that this replay or an earlier one sent. ``sent`` holds the keys of the units of work that only this replay sent.
+    that this replay or an earlier replay sent. ``sent`` holds the keys of the units of work that only this replay
+    sent.
     """
 
     topics: dict[str, str] = field(default_factory=dict)
@@ -97,8 +98,8 @@ class _LaneState:
 class ReplayPlan:
     """Decides which dead letters to send and on which lane, one by one in the order of their offsets.
 
-    ``ended`` maps the key of each unit of work that has a result to whether a replay wrote this result. ``receipts``
-    holds the receipts of all earlier replays.
+    ``ended`` maps the key of each unit of work that has a result to True if a replay wrote the result, else to False.
+    ``receipts`` holds a ReplayReceipt for each dead letter that an earlier replay sent.
     """
 
     def __init__(self, run: str, receipts: Iterable[ReplayReceipt], ended: Mapping[Unit, bool]) -> None:

@@ -1,4 +1,4 @@
-"""Reading of fetched record batches, so that no bytes that a producer wrote make a consumer fail.
+"""Read fetched record batches without an error, whatever bytes a producer wrote.
 
 aiokafka itself raises an error for a header name that is not UTF-8, and decompresses without a size limit. An error
 while reading a batch would stop every consumer of the partition at the same offset, again after every restart.

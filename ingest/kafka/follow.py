@@ -14,22 +14,28 @@ POLL_S = 0.25
 class Follower:
     """A reader of a topic. Each call of ``new`` continues at the offset at which the previous call stopped.
 
-    A follower begins at the present end of each partition, or with ``from_start`` at the first record. With
-    ``partition``, a follower reads only this partition. A partition that is added or created again later is read from
-    its first record.
+    A follower begins at the present end of each partition, or with ``from_start`` at the first record, or with
+    ``backlog`` this number of records before the end. With ``partition``, a follower reads only this partition. A
+    partition that is added or created again later is read from its first record.
     """
 
-    def __init__(self, log: Log, topic: str, *, partition: int | None = None, from_start: bool = False) -> None:
-        self._log, self._topic, self._partition, self._from_start = log, topic, partition, from_start
+    def __init__(
+        self, log: Log, topic: str, *, partition: int | None = None, from_start: bool = False, backlog: int = 0
+    ) -> None:
+        self._log, self._topic, self._partition = log, topic, partition
+        self._from_start, self._backlog = from_start, backlog
         self._positions: dict[int, int] | None = None
 
     async def begin(self) -> dict[int, int]:
-        """Fix and return the first offset to read, by partition.
+        """Determine and return the first offset to read in each partition.
 
-        Without this call, the first call of ``new`` fixes these offsets. Raise LogUnavailable.
+        Without this call, the first call of ``new`` determines these offsets. Raise LogUnavailable.
         """
         ask = self._log.beginnings if self._from_start else self._log.ends
         self._positions = dict(await ask(self._topic))
+        if self._backlog:
+            firsts = await self._log.beginnings(self._topic)
+            self._positions = {p: max(firsts[p], end - self._backlog) for p, end in self._positions.items()}
         return self._positions
 
     async def new(self) -> AsyncGenerator[LogRecord, None]:

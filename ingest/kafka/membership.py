@@ -71,8 +71,8 @@ class IdleMemberDetector:
     def check(self, now_s: float, partitions: int, members: Sequence[tuple[str, int]] | None) -> float | None:
         """Return how long this member has been idle (left without partitions), in seconds; None if it is not idle.
 
-        A member that holds no partition counts as idle only if the number of partitions exceeds the number of members
-        that hold partitions. A rebalance (``members`` is None) neither starts nor resets the idle time.
+        A member without partitions counts as idle only if there are more partitions than members that hold a
+        partition. A rebalance (``members`` is None) neither starts nor resets the idle time.
         """
         if members is None:
             return None if self._since_s is None else now_s - self._since_s

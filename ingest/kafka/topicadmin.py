@@ -201,7 +201,7 @@ def _require_growth(found: Mapping[str, int], partitions: int) -> None:
 
 
 async def _new_pins(log: Log, config: Config, partitions: int) -> dict[str, int]:
-    """Return the partition for each camera that has no pin.
+    """Return a partition for each camera that is not pinned to a partition yet.
 
     A camera with frames gets the partition of its newest frame. A camera without frames gets the partition that
     follows from the hash of its name.

@@ -1,11 +1,11 @@
 """The audit: read the topics and compute whether every captured frame has exactly one known outcome.
 
-When the audit starts, it notes the end offsets of all topics, which are called the cut. The audit reads all records
-before the cut: first frames, then heartbeats, then results and dead letters. A frame delivered before the cut may
-still be in processing. The audit therefore also reads records after the cut, until every frame has its final states
-or the time limit is over. Frames that are still missing or lack a final state at the end of the audit are
-unaccounted, except frames that an agent reports in its spool. Frames captured after the cut are not part of this
-audit.
+When the audit starts, it notes the end offsets of all topics (the cut). The audit reads all records that were written
+before its start: first frames, then heartbeats, then results and dead letters. A frame delivered before the audit
+started may still be in processing. The audit therefore also reads the results and dead letters that are written
+later, until every frame has its final states or the time limit is over. Frames that are still missing or lack a final
+state at the end of the audit are unaccounted, except frames that an agent reports in its spool. Frames captured after
+the start of the audit are not part of it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _TopicReader:
         self._read = self._total = 0
 
     async def read_to_cut(self, ends: Mapping[TopicPartition, int], clock: Clock) -> None:
-        """Read all records before the cut, topic by topic in the order of ``_PHASES``."""
+        """Read all records up to the offsets ``ends``, topic by topic in the order of ``_PHASES``."""
         for topic in _TOPICS:
             self._positions |= {
                 TopicPartition(topic, p): first for p, first in (await self._log.beginnings(topic)).items()
@@ -122,7 +122,8 @@ class _TopicReader:
         await self.read_on({tp: end for tp, end in ends.items() if tp.topic in _PHASES[-1]})
 
     async def _enter_expired(self) -> None:
-        """Enter the offsets of records that retention deleted before a stopped service read the records."""
+        """Enter into the ledger the offsets of records that retention deleted before a stopped service read the
+        records."""
         for topic, groups in READERS.items():
             for partition, first in (await self._log.beginnings(topic)).items():
                 tp = TopicPartition(topic, partition)
@@ -135,7 +136,8 @@ class _TopicReader:
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
         """Read the records that were written since the last call.
 
-        Enter frames, readings and withheld intervals that were missing so far, and final states of frames.
+        Enter into the ledger the frames, readings and intervals of withheld frames that were still missing, and the
+        final states of frames.
         """
         enter = {topic: functools.partial(entry, self.ledger) for topic, entry in ENTRY_BY_TOPIC.items()}
         await self._read_all(ends, enter)

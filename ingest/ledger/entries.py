@@ -15,7 +15,7 @@ from ingest.ledger.states import DEAD, FrameEnd, Ledger
 
 
 def enter_frame(ledger: Ledger, record: LogRecord) -> None:
-    """Enter a record of ``frames`` or ``frames.late``."""
+    """Enter a record of ``frames`` or ``frames.late`` into the ledger."""
     found = _delivery(record)
     if found:  # else it names no frame: the prepare stage parks it, and its dead letter counts as unidentified
         frame, account = found
@@ -23,14 +23,15 @@ def enter_frame(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_readings(ledger: Ledger, record: LogRecord) -> None:
-    """Enter a record of ``readings``."""
+    """Enter a record of ``readings`` into the ledger."""
     readings = _decoded(Readings, record)
     if readings and ledger.readings:
         ledger.readings.add_readings(readings.first, readings.last_seq, readings.account)
 
 
 def enter_status(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the facts in a heartbeat: intervals of withheld frames, ends of epochs, and contents of spools."""
+    """Enter into the ledger the facts in a heartbeat: intervals of withheld frames, ends of epochs, and contents of
+    spools."""
     beat = _decoded(Heartbeat, record)
     if beat:
         _enter_heartbeat(ledger, beat, record.offset)
@@ -66,7 +67,7 @@ def _enter_intervals(
 
 
 def enter_result(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the final state of a frame in one pipeline, from a record of ``results``."""
+    """Enter into the ledger the final state of a frame in one pipeline, from a record of ``results``."""
     result = _decoded(Result, record)
     if result:
         end = FrameEnd(result.outcome, result.pipeline, result.lane, result.reason)
@@ -74,7 +75,7 @@ def enter_result(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
-    """Enter the final state ``dead`` for all frames in a dead letter."""
+    """Enter into the ledger the final state ``dead`` for all frames in a dead letter."""
     failure = h.read_failure(record.headers)
     if failure is None or failure.topic not in (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE):
         return  # a result, event or reading that failed at a later stage: its frame already has its end
@@ -101,7 +102,8 @@ ENTRY_BY_TOPIC: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
 
 
 class RetainedReadings:
-    """Enters the readings that retention has not deleted, and the first reading of each sensor's balance.
+    """Enters into the ledger the readings that retention has not deleted, and the reading at which each sensor's
+    balance starts.
 
     ``truncated`` holds the partitions in which retention has deleted records. A sensor's readings are in order, so
     nothing is missing after the sensor's first remaining record. If retention deleted records of a partition and a
@@ -127,7 +129,7 @@ class RetainedReadings:
         self._ledger.add_readings(readings.first, readings.last_seq, readings.account)
 
     def leave_out_unseen(self, beat: Heartbeat) -> None:
-        """Leave out of the balance each sensor of a heartbeat whose readings were all deleted by retention."""
+        """Leave a sensor in a heartbeat out of the balance if retention has deleted all its readings."""
         own = beat.readings
         about = {a.camera for a in own.accounts} | {e.camera for e in own.ended} | {s.sensor for s in beat.sensors}
         for sensor in about:
@@ -136,7 +138,8 @@ class RetainedReadings:
 
 
 class RetainedFrames:
-    """Enters the frames that retention has not deleted, and the first frame of each camera's balance.
+    """Enters into the ledger the frames that retention has not deleted, and the frame at which each camera's balance
+    starts.
 
     ``truncated`` maps a partition to the Unix time in ms up to which retention has deleted frames from ``frames`` or
     ``frames.late``. A camera's balance starts at the camera's first live frame that was sent after the time in
@@ -158,7 +161,7 @@ class RetainedFrames:
         self._seen: set[str] = set()
 
     def frame(self, record: LogRecord) -> None:
-        """Enter a record of ``frames`` or ``frames.late``.
+        """Enter a record of ``frames`` or ``frames.late`` into the ledger.
 
         The caller enters all records of ``frames`` before any record of ``frames.late``.
         """
@@ -177,7 +180,7 @@ class RetainedFrames:
         self._ledger.add_frame(frame, lane, account)
 
     def status(self, record: LogRecord) -> None:
-        """Enter a heartbeat, a record of ``status``.
+        """Enter a heartbeat, which is a record of ``status``, into the ledger.
 
         Heartbeats are retained longer than frames, so a heartbeat may report cameras without any retained frame.
         """

@@ -39,8 +39,8 @@ these reasons."""
 class MissRate:
     """The miss rate of one camera's motion gate, measured with one pipeline.
 
-    ``quiet`` counts the frames in which the gate saw no motion. ``sampled`` counts the quiet frames that were drawn
-    at random, sent and classified. ``missed`` counts the sampled frames that showed a new object.
+    ``quiet`` counts the frames in which the gate saw no motion. ``sampled`` counts the frames without motion that
+    were drawn at random, sent and classified. ``missed`` counts the sampled frames that showed a new object.
     """
 
     quiet: int = 0

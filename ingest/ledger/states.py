@@ -53,8 +53,8 @@ class EpochLedger:
     """The ledger of one epoch of a camera.
 
     ``cover`` holds the sequence numbers of withheld and delivered frames, and ``frames`` the state of each frame by
-    sequence number. ``withheld`` counts withheld frames by reason. ``repeats`` counts frames that were delivered on
-    the same lane before. After a crash, an agent normally delivers some frames a second time.
+    sequence number. ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of frames that had
+    already been delivered on the same lane. After a crash, an agent normally delivers some frames a second time.
     """
 
     cover: Cover = field(default_factory=Cover)
@@ -125,7 +125,7 @@ class Ledger:
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Fix the sequence numbers that the balance covers.
+        """Limit the balance to the sequence numbers that the ledger knows now.
 
         The balance covers, in each epoch, all numbers up to the highest number known now. After this call, the ledger
         ignores records about higher sequence numbers.
@@ -187,8 +187,8 @@ class Ledger:
         """Add the end of an epoch.
 
         If an epoch has a clean and an unclean end, the clean end counts, because an agent may be killed after it has
-        ended the epoch. The end of an epoch counts even if it was written after the cut. Frames after the cut are
-        left to the next audit.
+        ended the epoch. The end of an epoch counts even if it is added after the call of ``cut``. Frames that were
+        captured later are left to the next audit.
         """
         if self._cut is not None:
             cut = self._cut.get((end.camera, end.epoch))

@@ -55,7 +55,7 @@ def write_private(path: Path, data: bytes) -> None:
 def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
     """Create a file with exactly this mode, write the data, and sync the file to disk.
 
-    The file must not exist before. Raise OSError.
+    The file must not exist yet. Raise OSError.
     """
     with os.fdopen(open_private(path, mode, os.O_EXCL), "wb") as file:
         os.fchmod(file.fileno(), mode)

@@ -5,26 +5,32 @@
 only the names of files with secrets.
 """
 
+from ingest.contract.units import conversion
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
 from ingest.site.camera import LEGACY_TLS, CameraConfig, StreamConfig, WatchConfig, mask_secrets
-from ingest.site.entry import ConfigEntry, PinConfig, ReceiverConfig, RuleEntry, to_pixels
+from ingest.site.clip import ClipConfig
+from ingest.site.entry import ConfigEntry, PinConfig, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import GateConfig
 from ingest.site.hours import WeeklyHours
 from ingest.site.measure import MeasureConfig
 from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig
 from ingest.site.pipeline import PipelineConfig, SecondModelConfig
-from ingest.site.sensor import SensorConfig
+from ingest.site.receiver import ReceiverConfig
+from ingest.site.sensor import ALLOWED_LATENESS_S, HampelConfig, SensorConfig
 
 __all__ = [
+    "ALLOWED_LATENESS_S",
     "LEGACY_TLS",
     "UNNAMED",
     "CameraConfig",
+    "ClipConfig",
     "ConfigEntry",
     "DetectorConfig",
     "DiskConfig",
     "EncodeConfig",
     "GateConfig",
+    "HampelConfig",
     "LinkConfig",
     "MeasureConfig",
     "PinConfig",
@@ -39,6 +45,7 @@ __all__ = [
     "StreamConfig",
     "WatchConfig",
     "WeeklyHours",
+    "conversion",
     "load",
     "mask_secrets",
     "parse_entry",

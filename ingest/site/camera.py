@@ -11,12 +11,12 @@ from pydantic import Field, field_validator, model_validator
 
 from ingest.contract.identity import place_key
 from ingest.contract.records.base import Name
+from ingest.runtime.url import require_port
 from ingest.site.agent import SpoolConfig
 from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds
 from ingest.site.gate import GateConfig
 from ingest.site.ground import GroundConfig
 from ingest.site.picture import EncodeConfig, RedactConfig
-from ingest.site.url import require_port
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
 """Pattern of a login in a URL. The pattern limits the scheme to 31 characters, because without a limit the search in
@@ -111,8 +111,8 @@ class CameraConfig(ConfigEntry):
     source: str
     site: str = ""
     place: Name | None = None
-    """Place that the camera shares with others, such as a junction or a hall. Events of one type at one place form
-    one incident. Without a place, the camera's own events form its incidents."""
+    """Place that the camera shares with other cameras and sensors, such as a junction or a hall. Events of one type
+    at one place form one incident. Without a place, the camera's own events form its incidents."""
     fps: float = Field(default=10.0, gt=0.0)
     """Frames per second at which the agent plays files, scenes and images, or fetches snapshots. A capture device,
     ``device:N``, is set to this frame rate."""

@@ -1,17 +1,14 @@
-"""Base classes of the configuration entries of a site, common value types, and the entries for rules, pins and
-receivers."""
+"""Base classes of the configuration entries of a site, common value types, and the entries for rules and pins."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from ingest.contract.records.base import Name, Point
-from ingest.site.url import WebUrl
 
 MAX_S = 100 * 366 * 86_400.0
 """Longest time in seconds that a setting may have: a hundred years. The sum of this time and any capture time, in ns,
@@ -86,23 +83,6 @@ class PinConfig(ConfigEntry):
     KIND: ClassVar[str] = "pin"
 
     partition: int = Field(ge=0)
-
-
-class ReceiverConfig(SharedEntry):
-    """A webhook that receives alerts. The webhook's signing secret, ``whsec_…`` as in Standard Webhooks, is read from
-    ``secret_file``."""
-
-    KIND: ClassVar[str] = "receiver"
-
-    url: WebUrl
-    secret_file: Path
-    history: bool = False
-    """If true, a new receiver gets all alerts that the topic ``alerts`` still has. If false, a new receiver gets only
-    alerts that are written after the receiver was added."""
-    timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
-    retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-    """Pauses before the attempts to deliver an alert, in seconds. The default is the schedule of Standard Webhooks,
-    which takes 75 hours in all."""
 
 
 def to_pixels(points: tuple[RelativePoint, ...], width: int, height: int) -> tuple[Point, ...]:

@@ -12,10 +12,12 @@ from ingest.exceptions import ConfigError
 from ingest.runtime.text import read_text
 from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
-from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, ReceiverConfig, RuleEntry, expectation
+from ingest.site.clip import ClipConfig
+from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, RuleEntry, expectation
 from ingest.site.hours import TimeZone
 from ingest.site.measure import MeasureConfig
 from ingest.site.pipeline import PipelineConfig
+from ingest.site.receiver import ReceiverConfig
 from ingest.site.sensor import SensorConfig
 
 MAX_ENTRY_BYTES = 1024 * 1024
@@ -33,6 +35,8 @@ class Site(ConfigSection):
     name: str = UNNAMED
     time_zone: TimeZone = "UTC"
     """Time zone of the armed hours of cameras and the hours of rules that set no time zone of their own."""
+    clip: ClipConfig | None = None
+    """The clip of the alerts of camera rules that have no ``clip`` of their own; None for no clip."""
     cameras: tuple[CameraConfig, ...] = ()
     sensors: tuple[SensorConfig, ...] = ()
     pipelines: tuple[PipelineConfig, ...] = ()
@@ -80,6 +84,32 @@ class Site(ConfigSection):
         return tuple(
             rule.model_copy(update=change) if found.get("hours") and found.get("time_zone") is None else rule
             for rule, found in zip(rules, settings, strict=True)
+        )
+
+    @field_validator("rules")
+    @classmethod
+    def _set_clips_of_rules(cls, rules: tuple[RuleEntry, ...], info: ValidationInfo) -> tuple[RuleEntry, ...]:
+        """Set the site's clip in the camera rules that have no clip of their own."""
+        clip = info.data.get("clip")
+        if clip is None:
+            return rules
+        change = {"clip": clip.model_dump()}
+        settings = [dict(rule) for rule in rules]
+        return tuple(
+            rule.model_copy(update=change) if found.get("camera") and found.get("clip") is None else rule
+            for rule, found in zip(rules, settings, strict=True)
+        )
+
+    @field_validator("receivers")
+    @classmethod
+    def _set_time_zones_of_receivers(
+        cls, receivers: tuple[ReceiverConfig, ...], info: ValidationInfo
+    ) -> tuple[ReceiverConfig, ...]:
+        """Set the site's time zone in the receivers that have hours and no time zone of their own."""
+        change = {"time_zone": info.data.get("time_zone")}
+        return tuple(
+            one.model_copy(update=change) if (one.hours or one.quiet_hours) and one.time_zone is None else one
+            for one in receivers
         )
 
     @model_validator(mode="after")

@@ -84,7 +84,7 @@ class PipelineConfig(SharedEntry):
     """Part of a frame that the model examines: ``full`` is the whole frame, ``motion`` is each region with motion.
     ``tiles`` is the whole frame and each tile of a grid, for small objects in large pictures."""
     tile_overlap: float = Field(default=0.2, ge=0.0, le=0.5)
-    """Minimum share of a tile's width and height that a neighbouring tile shows, too. An object that is smaller than
+    """Minimum share of a tile's width and height that a neighbouring tile also shows. An object that is smaller than
     this overlap is whole in at least one tile."""
     region_margin: Share = 0.15
     """Margin added to a moving region on each side, as a share of the region's size."""

@@ -15,8 +15,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ingest.contract.identity import place_key
 from ingest.contract.records.base import Name
+from ingest.contract.units import conversion
 from ingest.site.agent import SpoolConfig
-from ingest.site.entry import ConfigEntry, ConfigSection, Seconds, expectation
+from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds, expectation
 
 Baud = Annotated[int, Field(ge=50, le=4_000_000)]
 
@@ -136,6 +137,11 @@ class ModbusOptions(ConfigSection):
     stopbits: Literal[1, 2] = 1
 
 
+ALLOWED_LATENESS_S = 1.0
+"""Time in seconds after a window's end in which late readings still count before the window is evaluated. A sensor's
+readings arrive in order, so a reading is late only if the sensor's clock was set back a little, or if the device
+sends its own times out of order."""
+
 HOST_QUANTITIES = ("cpu", "memory", "load", "temperature", "disk")
 
 _OPTIONS: dict[str, type[ConfigSection]] = {
@@ -160,6 +166,25 @@ _ADDRESS: dict[str, tuple[re.Pattern[str], str]] = {
 }
 
 
+class HampelConfig(ConfigSection):
+    """A filter of outliers (Hampel 1974): the median of the last readings, and their deviation from it."""
+
+    readings: int = Field(default=7, ge=3, le=101)
+    """Odd number of readings in the filter's window: the present reading, and the readings before it."""
+    limit: float = Field(default=3.0, gt=0.0)
+    """Largest deviation from the median, in standard deviations as estimated from the median absolute deviation."""
+    min_deviation: float = Field(default=0.0, ge=0.0)
+    """Deviation that is always accepted, in the unit of the readings. A sensor that repeats one value has a median
+    absolute deviation of 0."""
+
+    @field_validator("readings")
+    @classmethod
+    def _is_odd(cls, readings: int) -> int:
+        if readings % 2 == 0:
+            raise ValueError(f"expected an odd number of readings, such as {readings + 1}")
+        return readings
+
+
 class SensorConfig(ConfigEntry):
     """Configuration of a sensor. ``source`` is a kind and an address, such as ``mqtt:TOPIC``."""
 
@@ -179,6 +204,16 @@ class SensorConfig(ConfigEntry):
     high: float = 1e9
     """Upper limit of the sensor's physical range; ``low`` is the lower limit. Readings outside of the range are
     flagged, and rules ignore flagged readings."""
+    convert_to: str | None = None
+    """Unit to which readings are converted before rules see them; None for no conversion. ``low`` and ``high`` are in
+    ``unit``, the unit of the device."""
+    max_rate: float | None = Field(default=None, gt=0.0)
+    """Largest possible change per second, in the unit that rules see. A reading that has changed faster is
+    dropped."""
+    hampel: HampelConfig | None = None
+    lateness_s: PositiveSeconds = ALLOWED_LATENESS_S
+    """Time in seconds after a window's end in which late readings still count. A window is evaluated after at most
+    ``ALLOWED_LATENESS_S``, and evaluated again when readings arrive later than that."""
     column_rows: int = Field(default=100, ge=1, le=10_000)
     max_delay_s: Seconds = 2.0
     """Maximum time in seconds that a reading waits for further readings, which are sent in the same record."""
@@ -203,6 +238,11 @@ class SensorConfig(ConfigEntry):
         return self.source.partition(":")[2]
 
     @property
+    def rule_unit(self) -> str:
+        """The unit of the readings as rules see them."""
+        return self.convert_to or self.unit
+
+    @property
     def parsed(self) -> ConfigSection:
         """The options of the source with default values, as an instance of the options class for the source's
         kind."""
@@ -224,4 +264,6 @@ class SensorConfig(ConfigEntry):
             raise ValueError(f"expected valid {key}: {expectation(first)}, for source = {self.source!r}") from None
         if self.low > self.high:
             raise ValueError(f"expected low <= high, not low = {self.low:g} and high = {self.high:g}")
+        if self.convert_to is not None:
+            conversion(self.unit, self.convert_to)
         return self

@@ -12,11 +12,14 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Alert, AlertData, Event, Evidence, Frame
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from stream.alerts.evidence import EvidenceStore
 from stream.alerts.pictures import annotated
 from stream.events import event_id
+from stream.evidence import names
+from stream.evidence.store import EvidenceStore
 from stream.exceptions import EvidenceMissing
 
+MAX_MISSING_CHARS = 500
+"""Maximum length of the reason why an alert has no pictures."""
 _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -38,16 +41,18 @@ def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) ->
     if event.data.frame is None:
         return ()
     frame = _frame(event, record)
-    day = event.time[:10]
-    stem = f"{event.subject}/{day}/{event.id}"
+    stem = names.stem(event.subject, event.time, event.id)
     media_type = _MEDIA_TYPE[frame.encoding]
     original = store.put(f"{stem}-original.{frame.encoding.replace('jpeg', 'jpg')}", frame.image, media_type)
     drawn = store.put(f"{stem}-annotated.jpg", annotated(frame.image, event), "image/jpeg")
     return original, drawn
 
 
-def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
-    """Return the alert for an event, with references to the stored evidence pictures."""
+def make_alert(event: Event, evidence: tuple[Evidence, ...], missing: str = "") -> Alert:
+    """Return the alert for an event, with references to the stored evidence pictures.
+
+    ``missing`` is the reason why a camera's event has no pictures.
+    """
     fields = {name: getattr(event.data, name) for name in type(event.data).model_fields}
     return Alert(
         id=alert_id(event),
@@ -55,7 +60,7 @@ def make_alert(event: Event, evidence: tuple[Evidence, ...]) -> Alert:
         type="sightline.alert",
         subject=event.subject,
         time=event.time,
-        data=AlertData(**fields, event=event.id, evidence=evidence),
+        data=AlertData(**fields, event=event.id, evidence=evidence, evidence_missing=missing[:MAX_MISSING_CHARS]),
     )
 
 

@@ -1,5 +1,6 @@
 """The stage ``alerts``, which turns each event into an alert. The evidence of an event is stored before its alert is
-written."""
+written. If the pictures of an alert cannot be stored in time, the alert goes out without pictures and gives the
+reason."""
 
 from __future__ import annotations
 
@@ -7,20 +8,20 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from typing import NamedTuple
 
-from ingest.contract import headers as h
-from ingest.contract.codec import MAX_JSON_BYTES, decode_json, encode_json
+from ingest.contract.codec import MAX_JSON_BYTES, decode_json
 from ingest.contract.records import Alert, Event, FrameRef
-from ingest.contract.topics import ALERTS, EVENTS, partition_for
-from ingest.deadletter import parked
-from ingest.exceptions import LogUnavailable
-from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.contract.topics import ALERTS, EVENTS
+from ingest.exceptions import LogUnavailable, PictureError
+from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from stream.alerts.alert import alert_id, evidence_of, make_alert
-from stream.alerts.evidence import EvidenceStore
-from stream.exceptions import StoreFailed
-from stream.runner.processor import ParkingProcessor, Work
+from stream.alerts.incidents import ID, PartitionIncidents
+from stream.evidence.store import EvidenceStore
+from stream.exceptions import EvidenceMissing, StoreFailed
+from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Work
 
 _log = logs.get("stream.alerts")
 
@@ -37,17 +38,20 @@ RETRIES_AT_ONCE = 16
 """Maximum number of waiting events that one call of ``tick`` tries again, so that a backlog does not delay new
 events."""
 MAX_WAITING = 1_000
-"""Maximum number of events per partition that wait for the evidence store. If more events wait, the oldest waiting
-event becomes a dead letter, which can be replayed."""
+"""Maximum number of events per partition that wait for the evidence store. If more events wait, the alert of the
+oldest goes out without its pictures."""
+PICTURE_WAIT_S = 30.0
+"""Maximum time in seconds that an event waits for the evidence store. After this time, a person needs the alert more
+than its picture. A restart of a store takes less than this time."""
 FETCH_S = 30.0
 """Maximum time in seconds to read one frame from Kafka. The restart of a Kafka broker takes less than this time."""
 
 
 class AlertStage:
-    """The stage that turns every event into an alert with its pictures.
+    """The stage that turns every event into an alert with its pictures, and assigns it to an incident.
 
-    While the evidence store fails, events with a picture wait, and events without a picture (events of sensors) are
-    processed.
+    While the evidence store fails, events with a picture wait for ``PICTURE_WAIT_S``, and events without a picture
+    (events of sensors) are processed.
     """
 
     name = NAME
@@ -59,18 +63,24 @@ class AlertStage:
         self._clock = clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AlertProcessor:
-        """Create the state of a partition: the ids of the alerts that are already written."""
-        processor = AlertProcessor(self._store, self._partitions, log, asyncio.get_running_loop(), self._clock)
+        """Create the state of a partition: its incidents, and the ids of the alerts that are already written."""
+        incidents = await PartitionIncidents.open(tp, position, log, self._partitions, self._clock)
+        processor = AlertProcessor(self._store, incidents, log, asyncio.get_running_loop(), self._clock)
         begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)
         for partition, end in ends.items():
             start = max(begins[partition], end - KNOWN_ALERTS)
             async for record in log.read(ALERTS, partition, start, end):
-                processor.remember(record.headers.get(ID, b"").decode(errors="replace"))
+                alert = record.headers.get(ID, b"").decode(errors="replace")
+                processor.remember(alert)
+                incidents.written(alert, record.timestamp_ms)
         return processor
 
 
-ID = "sightline-alert"
-"""Kafka header with the alert's id, so that a reader gets the id without decoding the record."""
+class _WaitingEvent(NamedTuple):
+    """An event that waits for the evidence store, up to a time on the monotonic clock in seconds."""
+
+    record: LogRecord
+    until_s: float
 
 
 class AlertProcessor(ParkingProcessor[Alert | None]):
@@ -84,23 +94,25 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
     def __init__(
         self,
         store: EvidenceStore,
-        alert_partitions: int,
+        incidents: PartitionIncidents,
         log: Log,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
     ) -> None:
         super().__init__(NAME)
-        self._store, self._partitions, self._log, self._loop = store, alert_partitions, log, loop
+        self._store, self._incidents, self._log, self._loop = store, incidents, log, loop
         self._clock = clock
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._waiting: deque[LogRecord] = deque()
+        self._waiting: deque[_WaitingEvent] = deque()
         self._retry_at_s = 0.0
         self._outage_since_s: float | None = None
 
     @property
     def deadline(self) -> float | None:
-        """Time of the next attempt to store a waiting event's picture, on the monotonic clock in seconds."""
-        return self._retry_at_s if self._waiting else None
+        """Time of the next attempt to store a waiting event's picture, or of the end of an incident, on the monotonic
+        clock in seconds."""
+        retry_at_s = self._retry_at_s if self._waiting else None
+        return min((at_s for at_s in (retry_at_s, self._incidents.deadline) if at_s is not None), default=None)
 
     def process(self, record: LogRecord) -> Sequence[Work]:
         """Process one event. While the evidence store fails, an event with a picture waits in a queue."""
@@ -110,32 +122,44 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             return self._wait(record, error)
 
     def tick(self) -> Sequence[Work]:
-        """Try to store the pictures of the waiting events again, in order of arrival."""
+        """Try to store the pictures of waiting events again, and write the ends of incidents."""
+        works, ends = self._retry() if self._waiting else (), self._incidents.ends()
+        return [*works, *([Work(ends)] if ends else [])]
+
+    def _retry(self) -> Sequence[Work]:
+        """Try to store the pictures of the waiting events again, in order of arrival.
+
+        The alerts of events that have waited for too long go out without pictures.
+        """
         works: list[Work] = []
         waiting, self._waiting = self._waiting, deque()
         try:
             for _ in range(min(RETRIES_AT_ONCE, len(waiting))):
-                works += super().process(waiting[0])
+                works += super().process(waiting[0].record)
                 waiting.popleft()
-        except StoreFailed:
-            self._retry_at_s = self._clock.monotonic() + RETRY_S
+        except StoreFailed as error:
+            now_s = self._clock.monotonic()
+            self._retry_at_s = now_s + RETRY_S
+            while waiting and waiting[0].until_s <= now_s:
+                works += self._without_pictures(waiting.popleft().record, error)
         self._waiting = waiting
-        if not waiting and self._outage_since_s is not None:
-            _log.info("evidence_stored_again", outage_s=round(self._clock.monotonic() - self._outage_since_s, 1))
-            self._outage_since_s = None
         return works
 
     def _wait(self, record: LogRecord, error: StoreFailed) -> Sequence[Work]:
+        now_s = self._clock.monotonic()
         if self._outage_since_s is None:
-            self._outage_since_s = self._clock.monotonic()
-            _log.error("evidence_not_stored", error=str(error), fix="free space in the evidence folder")
+            self._outage_since_s = now_s
+            _log.error("evidence_not_stored", error=str(error), fix="free space in the store, or its connection")
         if not self._waiting:
-            self._retry_at_s = self._clock.monotonic() + RETRY_S
-        self._waiting.append(record)
+            self._retry_at_s = now_s + RETRY_S
+        self._waiting.append(_WaitingEvent(record, now_s + PICTURE_WAIT_S))
         if len(self._waiting) <= MAX_WAITING:
             return ()
-        oldest = self._waiting.popleft()
-        return (Work((parked(oldest, NAME, error),), (oldest.offset,)),)
+        return self._without_pictures(self._waiting.popleft().record, error)
+
+    def _without_pictures(self, record: LogRecord, error: StoreFailed) -> Sequence[Work]:
+        event = decode_json(Event, record.value, MAX_EVENT_BYTES)
+        return self._emit(record, make_alert(event, (), f"the evidence store failed: {error}"))
 
     def remember(self, alert: str) -> None:
         """Remember the id of a written alert."""
@@ -144,7 +168,10 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             self._known.popitem(last=False)
 
     def _decide(self, record: LogRecord) -> Alert | None:
-        """Store the evidence of one event and return its alert. Return None if the alert is already written."""
+        """Store the evidence of one event and return its alert. Return None if the alert is already written.
+
+        Raise StoreFailed if the evidence store fails.
+        """
         event = decode_json(Event, record.value, MAX_EVENT_BYTES)
         if alert_id(event) in self._known:
             return None
@@ -152,17 +179,24 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             raise StoreFailed(
                 "pictures of earlier events still wait to be stored: expected an evidence store that accepts writes"
             )
-        return make_alert(event, evidence_of(event, self._fetch(event.data.frame), self._store))
+        try:
+            evidence = evidence_of(event, self._fetch(event.data.frame), self._store)
+        except (EvidenceMissing, PictureError) as error:
+            _log.warning("alert_without_picture", event_id=event.id, reason=str(error)[:MAX_ERROR_CHARS])
+            return make_alert(event, (), str(error))
+        if evidence and self._outage_since_s is not None:
+            _log.info("evidence_stored_again", outage_s=round(self._clock.monotonic() - self._outage_since_s, 1))
+            self._outage_since_s = None
+        return make_alert(event, evidence)
 
     def _emit(self, record: LogRecord, outcome: Alert | None) -> Sequence[Work]:
+        event = decode_json(Event, record.value, MAX_EVENT_BYTES)
         if outcome is None:
-            return [Work((), (record.offset,))]
-        alert = outcome
-        self.remember(alert.id)
-        headers = {**h.CLOUD_EVENT, ID: alert.id.encode()}
-        partition = partition_for(alert.data.incident, self._partitions)
-        out = Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode(), headers=headers)
-        return [Work((out,), (record.offset,))]
+            return [Work(self._incidents.complete(event, alert_id(event), record), (record.offset,))]
+        self.remember(outcome.id)
+        changes = self._incidents.add(event, record)
+        alert = self._incidents.outgoing(self._incidents.assigned(outcome), event.place)
+        return [Work((*changes, alert), (record.offset,))]
 
     def _fetch(self, ref: FrameRef | None) -> LogRecord | None:
         if ref is None:

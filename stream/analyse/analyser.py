@@ -299,6 +299,7 @@ class Analyser:
             epoch=result.epoch,
             seq=result.seq,
             frame=result.source,
+            clip=rule.clip_request,
             overlay=Overlay(
                 shape=to_pixels(rule.shape, result.width, result.height),
                 box=scale.back(track.box) if track else None,
@@ -319,7 +320,8 @@ class Analyser:
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
-    """Return the labels that second models voted for a track, as details of an event, such as ``attributes.type``."""
+    """Return a track's labels from second models, chosen by votes, as details of an event, such as
+    ``attributes.type``."""
     found: dict[str, DetailValue] = {}
     for name, voted in track.attributes.items():
         found[f"attributes.{name}"] = voted.label

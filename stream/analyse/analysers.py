@@ -56,6 +56,11 @@ class RuleSet:
         """Longest time span of past results that a rule needs after a restart, in seconds; 0 without rules."""
         return max(self._tail_s.values(), default=0.0)
 
+    @property
+    def watched(self) -> frozenset[str]:
+        """Names of the cameras with a rule or a measure."""
+        return frozenset(camera for camera, _ in self._tail_s)
+
     def of(self, camera: str, pipeline: str) -> tuple[CameraRule, ...]:
         """Return the rules of a camera and pipeline."""
         return self._rules.get((camera, pipeline), ())
@@ -188,7 +193,7 @@ def _replay(analyser: Analyser, past: Result) -> None:
     """Process a past result again.
 
     Drop the events of the result, which are already written. Ignore an error, because a result that causes an error
-    is already parked as a dead letter.
+    has already become a dead letter.
     """
     try:
         analyser.step(past)

@@ -1,4 +1,4 @@
-"""Crossings of lines by tracks: the counter of one line, and the base of the rules over crossings. Pure.
+"""Crossings of lines by tracks: the counter of one line, and the base class of rules for line crossings. Pure.
 
 An object has crossed a line if the object passed between the ends of the line and afterwards was clearly on the
 other side for several frames. A track is clearly on one side if its anchor, by default the centre of its box, is
@@ -35,7 +35,7 @@ gets another label. 3 s are fifteen frames at 5 frames per second."""
 
 
 class CrossingRule(CameraRule):
-    """Base class of the rules over the crossings of the line from ``start`` to ``end``.
+    """Base class of rules for crossings of the line from ``start`` to ``end``.
 
     ``forward`` is the direction from the left of the line to its right, seen by an observer who looks from ``start``
     to ``end`` in the picture.
@@ -76,8 +76,8 @@ C_co = TypeVar("C_co", bound=CrossingRule, covariant=True)
 
 
 class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
-    """State of a rule over crossings: the crossings of the line, including crossings of tracks to which the rule does
-    not apply yet.
+    """State of a rule for line crossings: the crossings of the line, including crossings of tracks to which the rule
+    does not apply yet.
 
     If the rule does not apply to a track, the track's crossing waits for ``WAIT_S``, because the track may get
     another label or a higher score. A stationary object crosses no line, even if a part of the object is detected on

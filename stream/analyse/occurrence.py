@@ -45,8 +45,8 @@ class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
 
     @abc.abstractmethod
     def holds(self, found: list[SceneTrack], *, reported: bool) -> bool:
-        """Return whether the condition holds for the counted tracks. ``reported`` is true after the present
-        occurrence was reported, when hysteresis applies."""
+        """Return whether the condition holds for the counted tracks. ``reported`` is true once the present occurrence
+        has been reported; hysteresis applies from then on."""
 
     @abc.abstractmethod
     def happening(self, found: list[SceneTrack], scene: Scene, occurrence: str, lasted_s: float) -> SceneHappening:

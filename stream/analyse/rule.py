@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from ingest.contract.records import Box, Point
+from ingest.contract.records import Box, ClipRequest, Point
 from ingest.contract.records.base import Name
-from ingest.site import to_pixels
+from ingest.site import ClipConfig, to_pixels
 from ingest.site.entry import RelativePoint, Share
 from stream.analyse.geometry import inside
 from stream.analyse.ground import GroundPlane
@@ -112,6 +112,8 @@ class CameraRule(Rule):
     min_move: Share = 0.0
     """Minimum distance that an object must have moved from its first position, as a share of the picture's diagonal.
     With 0.05, a parked vehicle whose box shakes causes no event."""
+    clip: ClipConfig | None = None
+    """The clip that the rule's alerts get. A site file sets its own ``clip`` in rules that have none."""
 
     def applies_to(self, track: SceneTrack) -> bool:
         """Return whether a track has one of the rule's labels and all attributes of the rule, has moved by at least
@@ -143,6 +145,12 @@ class CameraRule(Rule):
         wanted = [f"{name} {' or '.join(labels)}" for name, labels in sorted(self.attributes.items())]
         words = " or ".join(self.labels)
         return f"{words or 'objects'} with {' and '.join(wanted)}" if wanted else words
+
+    @property
+    def clip_request(self) -> ClipRequest | None:
+        """The clip that an event of the rule requests, None if the rule requests no clip."""
+        clip = self.clip
+        return ClipRequest(**clip.model_dump()) if clip and clip.before_s + clip.after_s > 0.0 else None
 
     @property
     def tail_s(self) -> float:

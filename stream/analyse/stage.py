@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
@@ -16,7 +16,7 @@ from stream.analyse.analysers import Analysers, RuleSet
 from stream.analyse.measures.book import KEPT_S
 from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
-from stream.readback import tail, written_since
+from stream.readback import tail, written_from, written_since
 from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "analyse"
@@ -72,24 +72,33 @@ class AnalyseStage:
         Events of the results that are read back are not written again.
         """
         past = await tail(log, tp, position, self._rules.history_point, self._rules.longest_s)
+        since_ms = await written_from(log, tp, position, past)
+        cameras = {decode(Result, record.value).camera for record in past} | await self._configured(tp, log)
         analysers = Analysers(lambda: self._rules, self._make_tracker)
-        analysers.remember(past, await self._reported(past, log), await self._measured(past, log))
+        if since_ms is not None:
+            reported = await self._reported(cameras, since_ms, log)
+            analysers.remember(past, reported, await self._measured(cameras, since_ms, log))
         return AnalyseProcessor(analysers, self._partitions, self._measure_partitions)
 
-    async def _reported(self, past: Sequence[LogRecord], log: Log) -> Mapping[tuple[str, str], ReportedEvents]:
-        cameras = {decode(Result, record.value).camera for record in past}
-        since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
+    async def _configured(self, tp: TopicPartition, log: Log) -> set[str]:
+        """Return the configured cameras of a partition.
+
+        An earlier owner may have written events of a camera whose first result it had not committed.
+        """
+        count, pins = (await log.partitions())[tp.topic], self.config.pins
+        return {camera for camera in self._rules.watched if partition_for(camera, count, pins) == tp.partition}
+
+    async def _reported(self, cameras: Set[str], since_ms: int, log: Log) -> Mapping[tuple[str, str], ReportedEvents]:
         placed = {one.name: one.full_place for one in self.config.of(CameraConfig)}
         places = {placed.get(camera, camera) for camera in cameras}
         tps = sorted({TopicPartition(EVENTS, partition_for(place, self._partitions)) for place in places})
-        return reported_in([event for tp in tps for event in await written_since(log, tp, since_ms)])
+        return reported_in([event for tp in tps for event in await written_since(log, tp, since_ms - CLOCKS_MS)])
 
-    async def _measured(self, past: Sequence[LogRecord], log: Log) -> list[LogRecord]:
-        """Return the measures that were written for the cameras of past results."""
-        if not past or not self._rules.measures:
+    async def _measured(self, cameras: Set[str], since_ms: int, log: Log) -> list[LogRecord]:
+        """Return the measures that were written for cameras, including measures of minutes before ``since_ms``."""
+        if not self._rules.measures:
             return []
-        cameras = {decode(Result, record.value).camera for record in past}
-        since_ms = min(record.timestamp_ms for record in past) - round(KEPT_S * 1000)
+        since_ms -= round(KEPT_S * 1000)
         tps = sorted(
             {TopicPartition(MEASURES, partition_for(camera, self._measure_partitions)) for camera in cameras}
         )
@@ -99,7 +108,7 @@ class AnalyseStage:
 class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event], list[Measure]]]):
     """The processor of one partition of results.
 
-    A result whose detections cannot be tracked is parked as a dead letter.
+    A result whose detections cannot be tracked becomes a dead letter.
     """
 
     def __init__(self, analysers: Analysers, event_partitions: int, measure_partitions: int) -> None:

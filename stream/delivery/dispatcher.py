@@ -36,10 +36,12 @@ from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 from ingest.site import ReceiverConfig
 from ingest.site.topic.store import follow
 from ingest.site.topic.view import ConfigView
+from stream.delivery.acknowledgements import Acknowledgements
+from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.pending import AlertPosition
 from stream.delivery.progress import GROUP, DispatchProgress, OwnedAlerts, require_deliveries, take_over
+from stream.delivery.replay import replay_of
 from stream.delivery.sending import ReceiverSender
-from stream.delivery.webhook import Deliverer
 from stream.metrics import DispatchMetrics
 
 _log = logs.get("stream.dispatch")
@@ -91,6 +93,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._broken = asyncio.Event()
         self.client_id = f"dispatch-{instance_name()}"
         self._log = KafkaLog(settings, self.client_id)
+        self._acknowledgements = Acknowledgements(self._log, self._clock)
         self._consumer = kafka.consumer(settings, self.client_id, group=GROUP)
         self._heartbeats = HeartbeatWriter(GROUP, self._log.produce, self._waiting, self._clock, required=True)
 
@@ -270,11 +273,23 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             for sender in self._senders.values():
                 sender.pending.skip(position)
             return gap
-        owned.alerts_next, now_s = record.offset + 1, self._clock.now_ns() / 1e9
-        for sender in self._senders.values():
-            sender.pending.alert(alert, position, owned.receipts_end, sender.first_pause_s, now_s)
-            sender.wake()
+        owned.alerts_next = record.offset + 1
+        self._enter(alert, position, owned, record)
         return gap
+
+    def _enter(self, alert: Alert, position: AlertPosition, owned: OwnedAlerts, record: LogRecord) -> None:
+        """Add an alert to the queues of all receivers, or a replay to the queue of its receiver."""
+        replay, only = replay_of(record.headers)
+        now_s = self._clock.now_ns() / 1e9
+        for name, sender in self._senders.items():
+            if replay and name != only:
+                sender.pending.skip(position)
+                continue
+            written_s = record.timestamp_ms / 1000.0
+            pause_s = 0.0 if replay else sender.first_pause_s(now_s - written_s)
+            expires_s = sender.expires_s(written_s)
+            sender.pending.alert(alert, position, owned.receipts_end, pause_s, now_s, replay, expires_s)
+            sender.wake()
 
     async def _leave_old_topic(self, record: LogRecord, owned: OwnedAlerts) -> None:
         """Make the next owner of the partition read ``alerts`` from the beginning, because the topic was created
@@ -351,6 +366,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._make,
             self._write,
             self._read_again,
+            self._acknowledgements.by,
             clock=self._clock,
             chance=self._chance,
             failed=self._fail,
@@ -368,10 +384,18 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._broken.set()
 
     def _waiting(self) -> dict[str, float]:
-        self._metrics.waiting.clear()
+        """Update the gauges of the receivers, and return the gauges for the heartbeat."""
+        metrics, found = self._metrics, dict[str, float]()
+        gauges = {"waiting": metrics.waiting, "failing": metrics.failing, "disabled": metrics.disabled}
+        for gauge in gauges.values():
+            gauge.clear()
         for name, sender in self._senders.items():
-            self._metrics.waiting.labels(name).set(len(sender.pending))
-        return {f"waiting_{name}": float(len(sender.pending)) for name, sender in self._senders.items()}
+            state = sender.throttle.state
+            values = (len(sender.pending), state == "open", state == "disabled")
+            for (kind, gauge), value in zip(gauges.items(), values, strict=True):
+                gauge.labels(name).set(value)
+                found[f"{kind}_{name}"] = float(value)
+        return found
 
     async def _close(self, tasks: Sequence[asyncio.Task[object]]) -> None:
         every = [*tasks, *self._retiring, *([self._takeover] if self._takeover else [])]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ingest.contract.records import Alert, Delivery
+from ingest.contract.records.event import delivery_key
 
 FINISHED_KEPT = 10_000
 """Number of finished alerts whose ids are remembered. An alert that occurs twice on the topic is delivered once,
@@ -17,6 +18,10 @@ unless more than this number of alerts finished in between."""
 HELD_ALERTS = 1_000
 """Maximum number of waiting alerts of one receiver whose contents are in memory, about 20 MB in all. More alerts wait
 only while the receiver is unreachable."""
+
+
+SEARCH_S = 60.0
+"""Pause in seconds between two searches for expired tasks, which take 20 ms for 100,000 tasks."""
 
 
 class AlertPosition(NamedTuple):
@@ -41,9 +46,11 @@ class ReceiverPosition(NamedTuple):
 @dataclass(order=True, slots=True)
 class DeliveryTask:
     """The delivery of one alert to one receiver: ``due_s`` is the Unix time of the next attempt in seconds, and
-    ``attempt`` is the number of the next attempt.
+    ``attempt`` is the number of the next attempt. ``id`` is the alert's id, with the id of the ``replay`` if the
+    alert is sent again on request.
 
-    ``alert`` is None if ``HELD_ALERTS`` other alerts were already in memory when the task was created. Each attempt
+    While the receiver fails, a task whose time ``expires_s`` has passed ends without a further attempt. ``alert`` is
+    None if ``HELD_ALERTS`` other alerts were already in memory when the task was created. Each attempt
     of a task without ``alert`` reads the alert from Kafka.
     """
 
@@ -52,7 +59,9 @@ class DeliveryTask:
     id: str = field(compare=False)
     alert: Alert | None = field(compare=False)
     position: AlertPosition = field(compare=False)
+    replay: str = field(compare=False, default="")
     attempt: int = field(compare=False, default=1)
+    expires_s: float = field(compare=False, default=float("inf"))
     entry: int = field(compare=False, default=0)
     """Number that distinguishes two tasks for the same alert. A second task is created when the alert's partition is
     assigned again after a revocation."""
@@ -60,7 +69,7 @@ class DeliveryTask:
 
 class _Receipt(NamedTuple):
     """The receipt that decides the state of an alert, and the offset of the alert's first receipt. ``rank`` is 2 for
-    a delivered alert, 1 for a dead alert, and 0 for an alert that is retried; the highest rank decides."""
+    a delivered alert, 1 for a dead or skipped alert, and 0 for an alert that is retried; the highest rank decides."""
 
     rank: int
     attempt: int
@@ -118,6 +127,7 @@ class PendingDeliveries:
         self._finished: OrderedDict[str, int] = OrderedDict()
         self._partitions: dict[int, _Partition] = {}
         self._order = 0
+        self._search_s = 0.0
 
     def open(self, partition: int, begin: int) -> None:
         """Accept the alerts of a partition from the offset ``begin`` on."""
@@ -140,41 +150,49 @@ class PendingDeliveries:
         replaces any receipt of failure.
         """
         found = self._partitions[partition].receipts
-        rank = {"retrying": 0, "dead": 1, "delivered": 2}[receipt.state]
-        before = found.get(receipt.alert)
+        rank = {"retrying": 0, "skipped": 1, "dead": 1, "delivered": 2}[receipt.state]
+        before = found.get(receipt.task)
         first = before.first if before else offset
         if before is None or (rank, receipt.attempt) >= (before.rank, before.attempt):
-            found[receipt.alert] = _Receipt(rank, receipt.attempt, (receipt.next_attempt_ns or 0) / 1e9, first)
+            found[receipt.task] = _Receipt(rank, receipt.attempt, (receipt.next_attempt_ns or 0) / 1e9, first)
         else:
-            found[receipt.alert] = before._replace(first=first)
+            found[receipt.task] = before._replace(first=first)
 
     def alert(
-        self, alert: Alert, position: AlertPosition, receipts_end: int, first_pause_s: float, now_s: float
+        self,
+        alert: Alert,
+        position: AlertPosition,
+        receipts_end: int,
+        first_pause_s: float,
+        now_s: float,
+        replay: str = "",
+        expires_s: float = float("inf"),
     ) -> None:
         """Create the task of an alert, unless the alert was entered before or its partition is not open.
 
         ``receipts_end`` is the present end offset of the topic ``deliveries``. The receipts of a new alert will be
         written at or after the offset ``receipts_end``.
         """
+        key = delivery_key(alert.id, replay)
         partition = self._partitions.get(position.partition)
         if partition is None or position.offset < partition.next:
             return
         partition.next = position.offset + 1
-        receipt = partition.receipts.pop(alert.id, None) if position.offset < partition.alerts_end else None
+        receipt = partition.receipts.pop(key, None) if position.offset < partition.alerts_end else None
         partition.forget_receipts()
-        if alert.id in self._known or alert.id in self._finished:
+        if key in self._known or key in self._finished:
             return
         if receipt and receipt.rank:
-            self._finish(alert.id, position.partition)
+            self._finish(key, position.partition)
             return
         self._order += 1
-        self._known[alert.id] = (position, self._order)
+        self._known[key] = (position, self._order)
         partition.open[position.offset] = receipt.first if receipt else receipts_end
         due_s, attempt = (receipt.next_s, receipt.attempt + 1) if receipt else (now_s + first_pause_s, 1)
         held = alert if len(self._held) < HELD_ALERTS else None
         if held:
-            self._held.add(alert.id)
-        self._push(DeliveryTask(due_s, 0, alert.id, held, position, attempt, self._order))
+            self._held.add(key)
+        self._push(DeliveryTask(due_s, 0, key, held, position, replay, attempt, expires_s, self._order))
 
     def skip(self, position: AlertPosition) -> None:
         """Mark an alert that cannot be decoded as finished, so that the alert is not read again after a restart."""
@@ -187,6 +205,10 @@ class PendingDeliveries:
         """Schedule the next attempt of a task, unless the partition of its alert was revoked meanwhile."""
         if self._is_current(task) and not self._partitions[task.position.partition].held:
             self._push(replace(task, due_s=due_s, attempt=task.attempt + 1))
+
+    def postpone(self, task: DeliveryTask, due_s: float) -> None:
+        """Schedule the same attempt of a task for a later time."""
+        self.again(replace(task, attempt=task.attempt - 1), due_s)
 
     def finish(self, task: DeliveryTask) -> None:
         """Note that a task's alert needs no more delivery attempts."""
@@ -201,6 +223,19 @@ class PendingDeliveries:
         if self._heap and self._heap[0].due_s <= now_s:
             return heapq.heappop(self._heap)
         return None
+
+    def expired(self, now_s: float) -> DeliveryTask | None:
+        """Remove and return a task whose time to be delivered has passed; None if there is none.
+
+        The tasks are searched every ``SEARCH_S``.
+        """
+        if now_s >= self._search_s:
+            self._search_s = now_s + SEARCH_S
+            for task in self._heap:
+                if task.expires_s <= now_s:
+                    task.due_s = 0.0
+            heapq.heapify(self._heap)
+        return self.due(now_s) if self._heap and self._heap[0].expires_s <= now_s else None
 
     @property
     def next_s(self) -> float | None:

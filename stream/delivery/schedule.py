@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Literal
+
+from ingest.contract.records.event import DeliveryState
 
 GONE = 410
 """HTTP status ``410 Gone``, by which a receiver refuses all further attempts."""
@@ -30,15 +31,20 @@ class AttemptResult:
     reason: str = ""
     retry_after: str = ""
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the receiver has accepted the alert."""
+        return self.status is not None and 200 <= self.status < 300
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state of an alert after a delivery attempt: delivered, retrying or dead.
+    """The state of an alert after a delivery attempt: delivered, retrying, dead or skipped.
 
     ``pause_s`` is the time until the next attempt if the alert is retried.
     """
 
-    state: Literal["delivered", "retrying", "dead"]
+    state: DeliveryState
     pause_s: float = 0.0
     reason: str = ""
 
@@ -51,7 +57,7 @@ def verdict_after(
     ``pauses_s`` has the pause before each attempt in seconds, ``chance`` is a random number in [0, 1), ``now_s`` is
     Unix time.
     """
-    if result.status is not None and 200 <= result.status < 300:
+    if result.is_success:
         return Verdict("delivered")
     reason = result.reason or f"status {result.status}"
     if result.status == GONE:
@@ -59,10 +65,10 @@ def verdict_after(
     if attempt >= len(pauses_s):
         return Verdict("dead", reason=f"{reason} on the last of {attempt} attempts")
     pause_s = pauses_s[attempt] * (1.0 + JITTER_SHARE * chance)
-    return Verdict("retrying", max(pause_s, _asked_s(result.retry_after, now_s)), reason)
+    return Verdict("retrying", max(pause_s, asked_s(result.retry_after, now_s)), reason)
 
 
-def _asked_s(retry_after: str, now_s: float) -> float:
+def asked_s(retry_after: str, now_s: float) -> float:
     """Return the pause that a receiver requests by ``Retry-After``, in seconds; 0 if the header is missing or
     unreadable."""
     text = retry_after.strip()

@@ -1,4 +1,4 @@
-"""Why the log has no record of a frame: withheld, in a spool, not captured, or deleted by retention."""
+"""Reasons why the log has no record of a frame: withheld, in a spool, not captured, or deleted by retention."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ UNREPORTED = "unreported"
 class Absence:
     """The state of a frame without a readable record, and the reason in words.
 
-    The state is ``withheld``, ``spooled``, ``unclean``, ``unreported``, ``unreadable`` or ``expired``.
-    ``account`` is the interval of withheld frames that holds the frame.
+    The state is ``withheld``, ``spooled``, ``unclean``, ``unreported``, ``unreadable`` or ``expired``. ``account`` is
+    the interval of withheld frames that contains the frame.
     """
 
     state: str
@@ -78,7 +78,7 @@ async def _oldest(log: Log, camera: str, partition: int) -> tuple[FrameId | None
 
 
 async def expired(log: Log, source: FrameRef) -> Absence:
-    """Return why the record of a frame is missing that has results."""
+    """Return why a frame that has results has no frame record."""
     begins = (await log.beginnings(source.topic)).get(source.partition, 0)
     position = f"{source.topic}[{source.partition}]@{source.offset}"
     if source.offset < begins:
@@ -124,7 +124,8 @@ def _heartbeat(record: LogRecord, camera: str) -> Heartbeat | None:
 def _in_heartbeat(beat: Heartbeat, frame: FrameId, *, newest: bool) -> Absence | None:
     """Return the state of a frame in one heartbeat.
 
-    ``newest`` tells whether this is the agent's newest report of its spool. An older report is outdated.
+    ``newest`` is true if no newer heartbeat of the agent reports its spool. The spool report of an older heartbeat is
+    ignored as outdated.
     """
     own = (frame.camera, frame.epoch)
     for account in beat.accounts:
@@ -146,7 +147,7 @@ def _in_heartbeat(beat: Heartbeat, frame: FrameId, *, newest: bool) -> Absence |
 
 
 def _account_before(after: LogRecord | None, frame: FrameId) -> WithheldInterval | None:
-    """Return the interval of withheld frames before the next delivered frame, if it holds ``frame``."""
+    """Return the interval of withheld frames before the next delivered frame, if the interval contains ``frame``."""
     for one in h.frames_of(after.headers) if after else ():
         account = h.account_of(after.headers, one) if after else None
         if account and (account.camera, account.epoch) == (frame.camera, frame.epoch) and account.first <= frame.seq:

@@ -1,4 +1,5 @@
-"""Explain one frame or alert: its hops, the findings of gate and models, and the verdicts of the rules."""
+"""Explain one frame or alert: its processing steps, the findings of gate and models, and the verdicts of the
+rules."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ from stream.readback import HistoryPoint, tail
 class PipelineVerdict:
     """The verdicts of all rules of one pipeline on the frame, and the detections that no rule saw.
 
-    ``unseen`` is the reason why the rules saw no scene of the frame; empty if they saw one. ``missing`` has events
-    that the log holds, but that the present rules do not emit.
+    ``unseen`` is the reason why the rules did not evaluate the frame; empty if they evaluated the frame. ``missing``
+    has events that the log holds, but that the present rules do not emit.
     """
 
     result: Result
@@ -37,7 +38,7 @@ class PipelineVerdict:
     unseen: str
     missing: tuple[Event, ...]
     begins: str
-    """Frame with which the past results begin that the rules were replayed over."""
+    """First frame of the past results over which the rules were replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ async def explain(log: Log, name: str, config: Config) -> Explanation:
     """Explain the frame ``camera/epoch/seq``, or the frame of an event or alert with the id ``name``.
 
     ``config`` must have rules that are validated by ``stream.rules.validated``. Raise FrameNotFound if the log has
-    nothing of this name, and LogUnavailable.
+    nothing of this name, LogUnavailable if Kafka cannot be reached.
     """
     trail = await (frame_trail(log, FrameId.parse(name), config) if "/" in name else trail_of_id(log, name, config))
     rules = RuleSet(
@@ -114,7 +115,7 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
 
 
 def _step(analyser: Analyser, result: Result) -> list[Event]:
-    """Process a result. Ignore an error, because such a result is parked as a dead letter."""
+    """Process a result. Ignore an error, because a result that causes an error became a dead letter."""
     try:
         return analyser.step(result)
     except MemoryError:

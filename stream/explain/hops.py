@@ -1,9 +1,10 @@
-"""The hops of one frame, each with its time and the error bound of that time. Pure.
+"""The hops (processing steps) of one frame, each with its time and the error bound of the time. Pure.
 
-The broker stamps every record when it appends it. All these stamps are from one clock, and are the scale of all hops.
-The capture time is from the clock of the camera or agent; the agent measures its error. The times of engine nodes and
-of the dispatcher are from their own clocks. Such a time has a bound nevertheless: the work happened after the broker
-appended its input, and before the broker appended its output.
+The broker sets the timestamp of each record when it appends the record to the log. All these timestamps are from one
+clock, which is the reference for all hops. The capture time is from the clock of the camera or agent; the agent
+measures the clock's error. Engine nodes and the dispatcher stamp their work with their own clocks. The error of such
+a time is bounded: the work happened after the broker appended the input record, and before the broker appended the
+output record.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from stream.explain.trail import Trail
 
 BROKER = "broker"
 _STAMP_MS = 1.0
-"""Resolution of the broker's stamps in ms."""
+"""Resolution of the broker's timestamps in ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One step of a frame's way: its time in Unix ns, and the clock that measured the time.
+    """One processing step of a frame: its time in Unix ns, and the clock that measured the time.
 
-    ``error_ms`` is the maximum error against the broker's clock; for a capture time, against the clock of the
-    agent's host. None means that the error is unknown.
+    ``error_ms`` is the maximum error against the broker's clock; for a capture time, against the clock of the agent's
+    host. ``error_ms`` is None if the error is unknown.
     """
 
     name: str
@@ -103,6 +104,6 @@ def _stamped(name: str, at_ms: int, about: str) -> Hop:
 
 
 def _worked(name: str, at_ns: int, clock: str, after_ms: int | None, before_ms: int, about: str) -> Hop:
-    """Return a hop whose true time is between the stamps of its input and its output."""
+    """Return a hop whose true time is between the timestamps of its input record and its output record."""
     error_ms = None if after_ms is None else max(abs(at_ns / 1e6 - stamp) for stamp in (after_ms, before_ms))
     return Hop(name, at_ns, clock, None if error_ms is None else error_ms + _STAMP_MS, about)

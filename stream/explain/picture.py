@@ -1,13 +1,17 @@
-"""The picture of an explained frame, with motion, detections and the shapes of the rules. Pure."""
+"""Pictures of an explained frame and of a tried event, with the shapes of the rules."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from ingest.contract.records import Frame
+from ingest.contract.codec import decode
+from ingest.contract.records import Event, Frame
+from ingest.exceptions import CodecError
+from ingest.kafka.log import Log
 from ingest.site import to_pixels
-from stream.alerts.pictures import captioned, draw_box, draw_shape, encoded
+from stream.alerts.pictures import annotated, captioned, draw_box, draw_shape, encoded
+from stream.alerts.stage import record_at
 from stream.events import rfc3339
 from stream.exceptions import EvidenceMissing
 from stream.explain.explanation import Explanation
@@ -38,6 +42,18 @@ def drawn(explanation: Explanation) -> bytes:
         for one in pipeline.result.detections:
             draw_box(canvas, one.box, f"{one.label} {one.score:.2f}")
     return encoded(captioned(canvas, _summary(explanation), _where(frame)))
+
+
+async def event_picture(log: Log, event: Event) -> bytes | None:
+    """Return the frame of a camera's event as JPEG, with the rule's shape and the object.
+
+    Return None if the log no longer has the frame, or if the frame cannot be decoded. Raise LogUnavailable.
+    """
+    record = await record_at(log, event.data.frame) if event.data.frame else None
+    try:
+        return annotated(decode(Frame, record.value).image, event) if record else None
+    except (CodecError, EvidenceMissing):
+        return None
 
 
 def _summary(explanation: Explanation) -> str:

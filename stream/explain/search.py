@@ -14,18 +14,19 @@ Place = tuple[int, int]
 PlaceOf = Callable[[LogRecord], Place | None]
 
 _LINEAR = 200
-"""Number of offsets from which a search reads all records. A read takes 0.1 s before its first record arrives, so
-further halving would be slower than reading."""
+"""A search over at most this number of offsets reads all records. A read takes 0.1 s before its first record arrives,
+so further halving of the range would be slower than reading all records."""
 MARGIN_MS = 1_000
-"""Difference in ms that the clocks of two brokers may have."""
+"""Maximum assumed difference between the clocks of two brokers, in ms."""
 MAX_RECORDS = 200_000
 """Maximum number of records that one search reads from a partition, which takes about ten seconds."""
 
 
 def place_in(camera: str, lane: str | None = None) -> PlaceOf:
-    """Return a function that returns the place of a record's frame, or None for a record of another camera or lane.
+    """Return a function that returns the place (epoch and sequence number) of a record's frame, or None for a record
+    of another camera or lane.
 
-    The function reads headers only. Without ``lane``, it takes all lanes except those of replays.
+    The function reads headers only. Without ``lane``, the function accepts records of every lane except replay lanes.
     """
 
     def place(record: LogRecord) -> Place | None:
@@ -38,7 +39,7 @@ def place_in(camera: str, lane: str | None = None) -> PlaceOf:
 
 
 async def first_from(log: Log, tp: TopicPartition, wanted: Place, place_of: PlaceOf) -> LogRecord | None:
-    """Return the first record whose place is at least ``wanted``, by binary search.
+    """Return the first record whose place (epoch and sequence number) is at least ``wanted``, by binary search.
 
     The places of the records must not decrease, apart from frames that an agent has sent a second time. Each offset
     is read at most once. Raise LogUnavailable.
@@ -71,7 +72,7 @@ async def written_from(
 ) -> AsyncGenerator[LogRecord, None]:
     """Yield the records that were written at ``since_ms`` or later, by the broker's clock in Unix ms.
 
-    Yield at most the records of ``most`` offsets. Raise LogUnavailable.
+    Read at most ``most`` offsets. Raise LogUnavailable.
     """
     end = (await log.ends(tp.topic))[tp.partition]
     start = min(await log.offset_at(tp, since_ms - MARGIN_MS), end)

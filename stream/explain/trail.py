@@ -29,17 +29,17 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.site import CameraConfig
 from ingest.site.topic.view import Config
 from stream.alerts.alert import alert_id
-from stream.alerts.stage import ID
+from stream.alerts.incidents import ID
 from stream.exceptions import FrameNotFound
 from stream.explain.absence import Absence, absence_of, expired
 from stream.explain.search import first_from, names, place_in, written_from
 
 V = TypeVar("V")
 _BATCHES = 2_000
-"""Maximum number of batches that are searched for a frame, because a batch has half a megabyte."""
+"""Maximum number of batches that are searched for a frame, because each batch takes half a megabyte."""
 _AFTER = 2_000
-"""Number of later frames of the camera after which a missing result is no longer searched. Results of one camera are
-in order in each pipeline, but one pipeline may be slower than another."""
+"""A search for a missing result ends after this number of later frames of the camera. Results of one camera are in
+order in each pipeline, but one pipeline may be slower than another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class Trail:
 async def frame_trail(log: Log, frame: FrameId, config: Config) -> Trail:
     """Return the records of a frame.
 
-    Raise FrameNotFound for an unknown camera, and for a frame of which nothing is known or left. Raise
-    LogUnavailable.
+    Raise FrameNotFound for an unknown camera, for a frame that no agent has reported, and for a frame whose records
+    are all deleted. Raise LogUnavailable if Kafka cannot be reached.
     """
     trail = Trail(frame)
     partition = partition_for(frame.camera, len(await log.ends(FRAMES)), config.pins)
@@ -154,7 +154,8 @@ async def _find_frame(log: Log, trail: Trail, frame: FrameId, partition: int) ->
 
 
 async def _find_results(log: Log, trail: Trail, frame: FrameId, partition: int) -> None:
-    """Find the results of all pipelines of the frame. Without its frame record, search the results by its number."""
+    """Find the results of all pipelines of the frame. If the frame record is missing, search the results by the
+    frame's number."""
     tp, place = TopicPartition(RESULTS, partition), (frame.epoch, frame.seq)
     if trail.frame:
         since_ms = trail.frame.at_ms

@@ -24,7 +24,7 @@ from stream.readback import tail
 Progress = Callable[[int, int], None]
 """A callback that gets the number of offsets read so far and the total number of offsets to read."""
 MAX_EVENTS = 20_000
-"""Maximum number of events that the rules may emit in one partition. About 2 kB of each stay in memory."""
+"""Maximum number of events that the rules may emit in one partition. Each event takes about 2 kB of memory."""
 MAX_EXAMPLES = 100
 """Maximum number of gained and of lost events of one rule that the report names. The counts have no limit."""
 _REPORT_EVERY = 500
@@ -34,8 +34,8 @@ _REPORT_EVERY = 500
 class RuleDifference:
     """Numbers of events of one rule.
 
-    ``equal`` counts the events that both the tested rules and the log have. ``moved`` counts those that both have
-    with the same id, but in different frames, for example because a line was moved.
+    ``equal`` counts the events that both the tested rules and the log have. ``moved`` counts the events that both
+    have with the same id, but in different frames, for example because a line was moved.
     """
 
     equal: int = 0
@@ -65,7 +65,7 @@ async def try_rules(
     until_ms: int,
     on_progress: Progress = lambda *_: None,
 ) -> TrialReport:
-    """Run the rules over the results of the cameras that were written in a period, and compare the events.
+    """Run the rules over results of the cameras, written within a period, and compare the events.
 
     The period is by the broker's clock, from ``since_ms`` up to but not including ``until_ms``. Results before the
     period build up the state of the rules, as after a restart of an analyse worker. Nothing is written to the log.

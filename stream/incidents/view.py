@@ -13,8 +13,9 @@ from stream.events import rfc3339
 from stream.exceptions import IncidentNotFound
 
 MAX_INCIDENTS = 10_000
-"""Maximum number of incidents in a view, about 40 MB. The incident without news for the longest time is dropped."""
-MAX_HISTORY = 100
+"""Maximum number of incidents in a view, which take 60 MB with three changes each. Above this number, the incident
+without news for the longest time is dropped."""
+MAX_HISTORY = 30
 """Maximum number of changes of one incident that a view keeps. The oldest changes are dropped."""
 MAX_ACTIONS = 100
 """Maximum number of actions on one incident that a view keeps. The oldest actions are dropped."""
@@ -54,7 +55,8 @@ class IncidentState:
             "site": incident.site,
             "lane": incident.lane,
             "summary": incident.summary,
-            "subjects": list(incident.subjects),
+            "cameras": list(incident.cameras),
+            "sensors": list(incident.sensors),
             "rules": list(incident.rules),
             "events": incident.events,
             "began": rfc3339(incident.begin_ns),
@@ -72,7 +74,8 @@ class IncidentState:
                 "at": rfc3339(one.last_ns),
                 "severity": one.severity,
                 "events": one.events,
-                "subjects": list(one.subjects),
+                "cameras": list(one.cameras),
+                "sensors": list(one.sensors),
                 "event": one.event,
             }
             for one in self.history
@@ -94,8 +97,8 @@ class IncidentState:
 class IncidentView:
     """A view of the incidents, updated with the records of the topics ``incidents`` and ``incidents.actions``.
 
-    Records may come in any order, and more than once. The view keeps at most ``limit`` incidents, and the actions of
-    as many incidents that it does not know.
+    Records may come in any order, and more than once. The view keeps at most ``limit`` incidents, and the actions on
+    up to ``limit`` incidents of which no record has come yet.
     """
 
     def __init__(self, limit: int = MAX_INCIDENTS) -> None:

@@ -85,7 +85,7 @@ def _plan(config: PipelineConfig) -> PipelinePlan:
 
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
-    """One frame for one pipeline: the frame's encoded item, and its regions, cropped or in the encoded frame.
+    """One frame for one pipeline: the encoded batch item, with either the cropped regions or the encoded frame.
 
     ``rows`` is the number of regions. ``pictures`` are the pictures of the regions as contiguous uint8 arrays
     ``(h, w, 3)``; there are none if the item is not cropped. ``frame`` is the encoded frame that is attached to the

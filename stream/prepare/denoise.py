@@ -24,11 +24,13 @@ DenoiseKind = Literal["none", "median", "bilateral", "temporal", "auto"]
 
 NOISY = 2.0
 """Minimum standard deviation of the luma noise, in grey levels, at which ``auto`` filters a frame. JPEG removes weak
-noise, so that footage in good light has an estimate of 0 to 1.3, and added noise of 5 grey levels one of 0.5 to 2.0.
-Below 2.0, filters remove detail of small pictures, and a detector finds the same objects: decision 20."""
+noise: the estimate is 0 to 1.3 for footage in good light, and 0.5 to 2.0 after noise of 5 grey levels was added.
+Below 2.0, filters remove detail from small pictures, and a detector finds no more objects than without them: decision
+20."""
 STRONG = 9.0
 """Standard deviation of the luma noise, in grey levels, from which ``auto`` and ``temporal`` replace a moving pixel
-by the median. With less noise they move the pixel halfway to the median, which keeps detail of small pictures."""
+by the median. With less noise, both filters move the pixel halfway to the median, which keeps detail of small
+pictures."""
 MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
 pixels wide."""
@@ -38,12 +40,13 @@ RANGE_SIGMAS = 4.0
 """Difference between two colours, in standard deviations of the noise, at which the bilateral filter gives the
 neighbour 61 % of the weight of an equal colour."""
 MIN_RANGE = 10.0
-"""Minimum of this difference in grey levels. It removes artefacts of JPEG, and lowered the PSNR of no clean frame."""
+"""Minimum colour difference, in grey levels, at which the bilateral filter gives the neighbour 61 % of the weight of
+an equal colour. This minimum lets the filter remove JPEG artefacts, and lowered the PSNR of no clean frame."""
 SPACE_PX = 2.0
 """Distance in pixels at which the bilateral filter gives a neighbour 61 % of the weight of the pixel itself."""
 MEDIAN_NS = 2.5
 TEMPORAL_NS = 6.5
-"""CPU time of the temporal filter in ns per pixel, with the estimate of the noise. ``MEDIAN_NS`` is the same for the
+"""CPU time of the temporal filter in ns per pixel, including the noise estimate. ``MEDIAN_NS`` is the CPU time of the
 median filter. Both are measured by ``benchmarks/denoise.py``."""
 MEMORY = 0.75
 """Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to
@@ -96,7 +99,8 @@ class Denoiser(Protocol):
         """Bytes of pixels that the filter keeps for the next frame; 0 for a filter that keeps no pixels."""
 
     def needs(self, captured_ns: int) -> bool:
-        """Return whether the filter needs the pixels of the next frame. If not, the frame stays as it is."""
+        """Return whether the filter needs the pixels of the next frame. If this method returns False, the next frame
+        stays unchanged."""
 
     def denoise(self, frame: Image) -> Image:
         """Return the frame with less noise."""
@@ -143,7 +147,7 @@ class BilateralDenoiser:
         return True
 
     def denoise(self, frame: Image) -> Image:
-        """Return the frame with less noise and with its edges."""
+        """Return the frame with less noise and with its edges preserved."""
         sigma = noise_sigma(_grey(frame))
         return _image(cv2.bilateralFilter(frame, BILATERAL_PX, max(MIN_RANGE, RANGE_SIGMAS * sigma), SPACE_PX))
 
@@ -176,13 +180,13 @@ class TemporalDenoiser:
 
 
 class AutoDenoiser:
-    """A filter that changes noisy frames only: over time if the budget allows, else towards the median of each
-    pixel's neighbourhood.
+    """A filter that changes noisy frames only: by the temporal filter if the budget allows, else by the median
+    filter.
 
-    While a camera has no noise, the filter needs few of its frames. If a frame after skipped frames seems noisy, the
-    noise is estimated again from two consecutive frames before the filter changes anything. ``budget_ms`` is the CPU
-    time that a frame may take, in ms. The choice depends on the size of the frame, not on measured times, so that a
-    frame that is processed again gets the same pixels.
+    While a camera has no noise, the filter needs the pixels of few frames. If a frame after skipped frames seems
+    noisy, the noise is estimated again from two consecutive frames before the filter changes anything. ``budget_ms``
+    is the CPU time that a frame may take, in ms. The choice depends on the size of the frame, not on measured times,
+    so that a frame that is processed again gets the same pixels.
     """
 
     def __init__(self, budget_ms: float = math.inf) -> None:
@@ -227,7 +231,8 @@ class AutoDenoiser:
 
 
 def denoiser(kind: DenoiseKind, budget_ms: float = math.inf) -> Denoiser:
-    """Create the denoiser of one camera on one lane. ``budget_ms`` is the CPU time per frame of the kind ``auto``."""
+    """Create the denoiser of one camera on one lane. ``budget_ms`` is the CPU time that a denoiser of the kind
+    ``auto`` may take per frame."""
     if kind == "auto":
         return AutoDenoiser(budget_ms)
     return _SIMPLE[kind]()
@@ -331,7 +336,7 @@ def _response(middle: Image) -> cv2.typing.MatLike:
 
 
 def _averaged(past: Image | None, frame: Image, sigma: float) -> Image:
-    """Return the average of a frame and the past average; moving pixels are softened."""
+    """Return the average of a frame and the past average; moving pixels come from ``_softened``."""
     if past is None or past.shape != frame.shape:
         return _softened(frame, sigma)
     step = cv2.absdiff(cv2.blur(_grey(frame), (3, 3)), cv2.blur(_grey(past), (3, 3)))

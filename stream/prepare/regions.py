@@ -59,9 +59,9 @@ def resting_beside(moving: Sequence[Box], resting: Sequence[Box]) -> list[Box]:
 def tiles(pipeline: PipelineConfig, size: tuple[int, int], most: int) -> list[Box]:
     """Return the tiles of a frame of ``size`` (width, height), in whole pixels, row by row.
 
-    Tiles have one size and cover the frame. Two neighbours share at least ``tile_overlap`` of their width or height,
-    less a pixel. A tile shows the frame at the scale of the model's input, or at the largest smaller scale at which
-    at most ``most`` tiles cover the frame. Return no tile for a frame that one tile would cover.
+    Tiles have one size and cover the frame. Two neighbouring tiles share at least ``tile_overlap`` of their width or
+    height, less one pixel. A tile shows the frame at the scale of the model's input, or at the largest smaller scale
+    at which at most ``most`` tiles cover the frame. Return no tile for a frame that one tile would cover.
     """
     sides, shape, shared = range(2), (pipeline.width, pipeline.height), pipeline.tile_overlap
     # the scales at which a number of tiles just covers a side
@@ -79,7 +79,8 @@ def tiles(pipeline: PipelineConfig, size: tuple[int, int], most: int) -> list[Bo
 
 
 def _starts(side: int, part: int, shared: float) -> list[int]:
-    """Return the first pixel of each of the fewest parts that cover a side, evenly spaced."""
+    """Divide a side of a frame into as few evenly spaced parts as possible, and return the first pixel of each
+    part."""
     overlap = math.floor(part * shared)
     count = 1 if part >= side else math.ceil((side - overlap) / (part - overlap))
     return [round(n * (side - part) / (count - 1)) for n in range(count)] if count > 1 else [0]

@@ -80,7 +80,7 @@ class PrepareStage:
         return self.processor(tp)
 
     def processor(self, tp: TopicPartition) -> PrepareProcessor:
-        """Create the state of a partition, for the runner and for fused engine nodes."""
+        """Create the state of a partition, for the runner and for engine nodes with ``--fused``."""
         batcher = Batcher(self.target, tp.partition, self.clock)
         return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)
 
@@ -110,7 +110,8 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         return self._batcher.due()
 
     def idle(self) -> Sequence[Work]:
-        """Close all batches. While engine nodes keep up, no frame waits for others."""
+        """Close all batches. The runner calls this method while engine nodes keep up, so that no frame waits for
+        other frames."""
         return self._batcher.flush()
 
     def flush(self) -> Sequence[Work]:
@@ -177,7 +178,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
 
 def _corrected(frame: DeliveredFrame, image: Pixels | None, steps: tuple[Step, ...]) -> Pixels | None:
     """Return the pixels of a frame after ``steps``; ``image`` if the frame needs no step. ``image`` has the pixels of
-    a frame that ``denoise`` changed, and is None for others."""
+    a frame that ``denoise`` changed, and is None for other frames."""
     for change in changes(steps, _reduced(frame, image)):
         image = change(frame.image() if image is None else image)
     return image
@@ -192,8 +193,8 @@ def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
 
 
 def _wanted(config: PipelineConfig) -> _Wanted:
-    """Return the filter and steps of a pipeline. Only ``auto`` has a time budget, so that pipelines with another kind
-    share one filter whatever their budgets are."""
+    """Return the filter and steps of a pipeline. Only the filter ``auto`` has a time budget. Pipelines that use the
+    same other filter therefore share one denoiser, whatever their budgets are."""
     budget_ms = config.denoise_budget_ms if config.denoise == "auto" else math.inf
     return config.denoise, budget_ms, config.steps
 
@@ -206,8 +207,8 @@ def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
 def _is_worth_carrying(frame: DeliveredFrame, config: PipelineConfig, found: Sequence[CropWindow]) -> bool:
     """Return whether the batch carries the encoded frame in place of the pictures of its regions.
 
-    It does if the encoded frame is smaller, or if the batch needs the encoded frame for second models anyway. An
-    engine node then decodes the frame, which ``prepare`` need not decode: decision 18.
+    The batch carries the encoded frame if that is smaller, or if second models need the encoded frame anyway. The
+    engine node then decodes the frame, and ``prepare`` need not decode it: decision 18.
     """
     pixels_bytes = 3 * sum(window.region.inner.area for window in found)
     return len(frame.frame.image) <= (MAX_PIXEL_BYTES if config.then else min(pixels_bytes, MAX_PIXEL_BYTES))
@@ -216,7 +217,8 @@ def _is_worth_carrying(frame: DeliveredFrame, config: PipelineConfig, found: Seq
 def _pictures(
     frame: DeliveredFrame, image: Pixels | None, colour: str, found: Sequence[CropWindow]
 ) -> Iterator[Pixels]:
-    """Yield the picture of each window, cut out of ``image``, or out of the frame as an engine node decodes it."""
+    """Yield the picture of each window, cut out of ``image``. If ``image`` is None, decode the frame in the same way
+    as an engine node does."""
     reduction = 1 if image is not None else picture.reduction_for(found, frame.frame.encoding, frame.size)
     if image is None:
         image = frame.image(reduction)
@@ -244,7 +246,8 @@ def _usable(boxes: tuple[Box, ...] | None, size: tuple[int, int]) -> tuple[Box, 
 
 
 def _moving(frame: DeliveredFrame, names: tuple[str, ...], seen: dict[str, Any]) -> BatchItem:
-    """Return the item of a frame whose objects are the boxes that the agent sent. Boxes of one object are merged."""
+    """Return the batch item of a frame, in which the boxes that the agent sent are the detected objects. Boxes of one
+    object are merged."""
     if seen["motion"] is None:
         return _item(frame, names, "shed", UNKNOWN_MOTION, **seen)
     moving = tuple(merged(seen["motion"]))

@@ -32,7 +32,7 @@ GRID = 8
 """Number of tiles of CLAHE along each side of the picture: the usual value."""
 REDUCTION = 8
 """Factor by which the sides of a frame are divided to decide whether the frame needs a step. Decoding a JPEG at an
-eighth of the size takes a third of the time, and the decision takes a twentieth."""
+eighth of the size takes a third of the time, and the decision takes a twentieth of its time at full size."""
 _SHARES = np.arange(256, dtype=np.float64) / 255.0
 _PERCENTILES = (2, 98)
 
@@ -42,8 +42,8 @@ Change = Callable[[Image], Image]
 def changes(steps: Sequence[Step], small: Image) -> list[Change]:
     """Return the functions that correct a frame, in the order of ``steps``; none for a frame in good light.
 
-    ``small`` is the frame ``(H, W, 3)`` uint8, BGR, at full or reduced size. Each step looks at the result of the
-    steps before.
+    ``small`` is the frame ``(H, W, 3)`` uint8, BGR, at full or reduced size. Each step examines the result of the
+    previous steps.
     """
     found: list[Change] = []
     for step in steps:

@@ -17,8 +17,8 @@ time would delay the output, which is written when the chunk ends."""
 CHUNK_RECORDS = 128
 """Maximum number of records in a chunk: the smallest records take 15 µs each."""
 CHUNK_BYTES = 256 * 1024
-"""Maximum bytes of output that are joined into one ``Work``. Larger works would defeat the limits of a partition's
-unacknowledged output."""
+"""Maximum bytes of output that are joined into one ``Work``. A larger ``Work`` would defeat the limits of a
+partition's unacknowledged output."""
 
 
 def without_gap(queued: Iterable[LogRecord], max_gap: int) -> list[LogRecord]:
@@ -33,7 +33,7 @@ def without_gap(queued: Iterable[LogRecord], max_gap: int) -> list[LogRecord]:
 
 
 def joined(works: Sequence[Work]) -> list[Work]:
-    """Join consecutive works whose output has at most ``CHUNK_BYTES`` together.
+    """Join consecutive ``Work`` objects whose output has at most ``CHUNK_BYTES`` together.
 
     The order of the output and of the finished offsets stays the same.
     """

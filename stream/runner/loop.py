@@ -225,7 +225,7 @@ class Runner:
     def deliver(self, records: Sequence[LogRecord], first: FetchNumber) -> None:
         """Put records that were fetched together into the queue of their partition. Never block.
 
-        ``first`` is the fetch number of the first record.
+        ``first`` is the number of the first record. Fetched records are numbered from 0 in each assignment.
         """
         tp = TopicPartition(records[0].topic, records[0].partition)
         loop = self._loops.get(tp)
@@ -280,7 +280,8 @@ class Runner:
         return sum(self._member.undelivered(loop.tp, loop.due) + loop.queued for loop in loops)
 
     async def _hold_back(self) -> None:
-        """Note in which partitions the output is not read fast enough, and suspend those that are far behind."""
+        """Note the partitions whose output is not read fast enough, and suspend the partitions that are far
+        behind."""
         if not isinstance(self._stage, BackPressured):
             return
         downstream = self._stage.downstream

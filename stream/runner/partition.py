@@ -35,8 +35,9 @@ QUEUE_BYTES = 4 * 1024 * 1024
 """Bytes of queued records of one partition at which fetching pauses: two fetches of the maximum size. Frames reach
 this limit before ``QUEUE_RECORDS``."""
 IN_FLIGHT_WORKS = 16
-"""Maximum number of ``Work`` objects of one partition that the broker has not acknowledged. With this number, the
-loop does not wait for the broker, which acknowledges within a few ms."""
+"""Maximum number of ``Work`` objects (records to write, with the input offsets that they finish) of one partition
+that the broker has not acknowledged. With this number, the loop does not wait for the broker, which acknowledges
+within a few ms."""
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
 """Maximum bytes of output of one partition that the broker has not acknowledged: two batches of eight 416×416
 pictures. The producer holds up to three copies of unacknowledged output in memory."""
@@ -114,7 +115,7 @@ class PartitionLoop:
 
     @property
     def due(self) -> FetchNumber:
-        """Fetch number of the next record that should arrive."""
+        """Number of the next record that should arrive. Fetched records are numbered from 0 in each assignment."""
         return self._arrivals.due
 
     @property
@@ -140,7 +141,7 @@ class PartitionLoop:
         """Queue records that were fetched together. Never block: a full queue still accepts records, and pauses
         fetching.
 
-        ``first`` is the fetch number of the first record.
+        ``first`` is the number of the first record. Fetched records are numbered from 0 in each assignment.
         """
         if self._draining or not self._are_due(first, len(records)):
             return
@@ -265,7 +266,8 @@ class PartitionLoop:
 
         Raise TopicCreatedAgain if the offset is below the expected offset.
 
-        Small gaps on the topic of results are transaction markers. No other topic is written in transactions.
+        Small gaps on the topic of results are transaction markers, because only this topic is written in
+        transactions.
         """
         if found < expected:
             await commit(self._shared.log, self._shared.stage.name, self.tp, BEYOND_EVERY_END)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -18,7 +18,7 @@ from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
 from stream.metrics import SenseMetrics
-from stream.readback import HistoryPoint, tail, written_since
+from stream.readback import HistoryPoint, tail, written_from, written_since
 from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Work
 from stream.sense.rule import SensorRule
 from stream.sense.sensor import SensorCounts, SensorWatch
@@ -70,21 +70,30 @@ class SenseStage:
         """
         processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
         past = await tail(log, tp, position, processor.history_point, processor.longest_s)
+        since_ms = await written_from(log, tp, position, past)
+        if since_ms is not None:
+            sensors = {decode(Readings, record.value).sensor for record in past} | await self._configured(tp, log)
+            processor.reported = await self._reported(sensors, since_ms, log)
         for record in past:
             processor.remember(record)
-        processor.reported = await self._reported(past, log)
         return processor
 
-    async def _reported(self, past: Sequence[LogRecord], log: Log) -> frozenset[str]:
-        """Return the ids of the events that were written since the first reading in ``past``."""
-        sensors = {decode(Readings, record.value).sensor for record in past}
-        since_ms = min((record.timestamp_ms for record in past), default=0) - CLOCKS_MS
+    async def _configured(self, tp: TopicPartition, log: Log) -> set[str]:
+        """Return the configured sensors of a partition.
+
+        An earlier owner may have written events of a sensor whose first reading it had not committed.
+        """
+        count = (await log.partitions())[tp.topic]
+        sensors = {rule.sensor for rule in self.config.of(SensorRule)}  # type: ignore[type-abstract]
+        return {sensor for sensor in sensors if partition_for(sensor, count) == tp.partition}
+
+    async def _reported(self, sensors: Collection[str], since_ms: int, log: Log) -> frozenset[str]:
+        """Return the ids of the events that were written for sensors since ``since_ms``."""
         placed = {one.name: one.full_place for one in self.config.of(SensorConfig)}
         places = {placed.get(sensor, sensor) for sensor in sensors}
         tps = sorted({TopicPartition(EVENTS, partition_for(place, self._partitions)) for place in places})
-        return frozenset(
-            filter(None, [_id_of(r.value) for tp in tps for r in await written_since(log, tp, since_ms)])
-        )
+        found = [one for tp in tps for one in await written_since(log, tp, since_ms - CLOCKS_MS)]
+        return frozenset(filter(None, (_id_of(record.value) for record in found)))
 
 
 class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
@@ -184,7 +193,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         causes an error is already a dead letter.
         """
         try:
-            self._advance(decode(Readings, record.value), record.timestamp_ms)
+            self._advance(decode(Readings, record.value), record.timestamp_ms, self.reported)
         except MemoryError:
             raise
         except Exception:
@@ -209,19 +218,25 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         self._metrics.count(readings.sensor, dropped, late, set_back)
         return events
 
-    def _advance(self, readings: Readings, written_ms: int) -> tuple[list[Event], SensorCounts]:
+    def _advance(
+        self, readings: Readings, written_ms: int, past: Collection[str] | None = None
+    ) -> tuple[list[Event], SensorCounts]:
         name = readings.sensor
         sensor = self._sensors.get(name)
         if sensor is None:
             sensor = self._sensors[name] = SensorWatch(name, self._configs.get(name), self._rules.get(name, ()))
         self._changed.add(name)
-        return sensor.step(readings, written_ms, self._clock.monotonic()), sensor.take_counts()
+        return sensor.step(readings, written_ms, self._clock.monotonic(), past), sensor.take_counts()
 
     def _tail_s(self, sensor: str) -> float:
-        """Return the length of the history that a sensor's rules need, in seconds."""
+        """Return the length of the history that a sensor's rules and filters need, in seconds."""
         config = self._configs.get(sensor)
         interval_s = 1 / config.rate_hz if config else 0.0
-        return max((rule.tail_s(interval_s) for rule in self._rules.get(sensor, ())), default=0.0) + MARGIN_S
+        rules = self._rules.get(sensor, ())
+        rules_s = max((rule.tail_s(interval_s) + rule.cooldown_s for rule in rules), default=0.0)
+        filter_s = config.hampel.readings * interval_s if config and config.hampel else 0.0
+        lateness_s = config.lateness_s if config else 0.0
+        return rules_s + filter_s + lateness_s + MARGIN_S
 
     def _outgoing(self, events: Sequence[Event], sensor: str) -> tuple[Outgoing, ...]:
         fresh = [event for event in events if event.id not in self.reported]

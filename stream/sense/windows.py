@@ -1,4 +1,4 @@
-"""Tumbling windows in event time. Pure.
+"""Windows in event time: their base class, and tumbling windows. Pure.
 
 A window ``[k·w, (k+1)·w)`` is closed by the first reading whose time exceeds the window's end by the allowed
 lateness. The result does not depend on how readings are grouped into records.
@@ -12,6 +12,7 @@ reading closes it stays open, so that readings delayed by a broken link still co
 
 from __future__ import annotations
 
+import abc
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,16 +23,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-ALLOWED_LATENESS_S = 1.0
-"""Time in seconds after a window's end in which late readings still count. A sensor's readings arrive in order, so a
-reading is late only if the sensor's clock was set back a little."""
+from ingest.site import ALLOWED_LATENESS_S
+
 _LATENESS_NS = round(ALLOWED_LATENESS_S * 1e9)
 LATE_IN_A_ROW = 30
 """Number of consecutive late readings after which the sensor's clock has certainly been set back, or has returned
 from a wrong time. At ten readings per second, 30 late readings take three seconds."""
 SPARE_WINDOWS = 64
 """Maximum number of open windows in addition to those that begin within the allowed lateness. Readings whose times
-run forwards never need more. Readings whose times run backwards open windows and close none."""
+run forwards never need more open windows. Readings whose times run backwards open windows and close none."""
 
 
 class Column(NamedTuple):
@@ -57,12 +57,17 @@ class ReadingWindow:
         return self.total / self.count
 
 
-class TumblingWindows:
-    """The windows of one sensor for one rule. All windows have the same length."""
+class EventTimeWindows(abc.ABC):
+    """The windows of one sensor for one rule, in event time: open windows, late readings, and clocks set back.
 
-    def __init__(self, length_s: float) -> None:
+    A window stays open until the watermark has passed its end. The watermark is the latest time of a reading minus
+    the allowed lateness.
+    """
+
+    def __init__(self, length_s: float, lateness_s: float = ALLOWED_LATENESS_S) -> None:
         self._length_ns = max(1, round(length_s * 1e9))
-        self._max_open = _LATENESS_NS // self._length_ns + SPARE_WINDOWS
+        self._lateness_ns = round(lateness_s * 1e9)
+        self._max_open = max(_LATENESS_NS, self._lateness_ns) // self._length_ns + SPARE_WINDOWS
         self._open: dict[int, ReadingWindow] = {}
         self._closed_before_ns = 0
         self._late_in_a_row = 0
@@ -72,30 +77,17 @@ class TumblingWindows:
         self.set_back = 0
         """Number of times that the windows were restarted because the sensor's clock had been set back."""
 
-    def begin_epoch(self) -> None:
-        """Note that the device was restarted. The next reading may come from a clock that was set back."""
-        self._epoch_begins = True
-
+    @abc.abstractmethod
     def add(self, column: Column) -> list[ReadingWindow]:
         """Add readings, and return the windows that these readings close, in order."""
-        closed: list[ReadingWindow] = []
-        for start_ns, (times_ns, values) in self._split(column):
-            late = self._count_late(start_ns, len(values))
-            self.late += late
-            if late < len(values):
-                window = self._open.setdefault(start_ns, ReadingWindow(start_ns))
-                window.count += len(values) - late
-                window.total = reduce(add, values[late:], window.total)
-                closed += self._close(max(times_ns[late:]))
-        return closed
 
     @property
+    @abc.abstractmethod
     def pending_ns(self) -> int | None:
         """Event time in ns at which the oldest window with new readings is due; None if no window has new
         readings."""
-        unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
-        return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
 
+    @abc.abstractmethod
     def due(self, now_ns: int) -> list[ReadingWindow]:
         """Return, in order, copies of the open windows that have new readings since the last call of ``due``. Leave
         out windows whose end plus the allowed lateness is after ``now_ns``.
@@ -103,42 +95,10 @@ class TumblingWindows:
         ``now_ns`` is the sensor's present time, estimated from the sensor's last reading. The returned windows stay
         open.
         """
-        bound_ns = now_ns - _LATENESS_NS - self._length_ns
-        found = [w for start_ns, w in sorted(self._open.items()) if start_ns <= bound_ns and w.count > w.seen]
-        for window in found:
-            window.seen = window.count
-        return [replace(window) for window in found]
 
-    def _split(self, column: Column) -> Iterator[tuple[int, Column]]:
-        """Split a column wherever the next reading belongs to another window. Yield each part with the beginning of
-        its window."""
-        times_ns, values = column
-        if not times_ns:
-            return
-        ordered = sorted(times_ns)  # takes less time than min and max for times in order
-        first, last = ordered[0] // self._length_ns, ordered[-1] // self._length_ns
-        if first == last:
-            yield first * self._length_ns, column
-            return
-        if ordered == list(times_ns):
-            cuts = self._cuts_in_order(ordered)
-        else:
-            numbers = np.array(times_ns, np.int64) // self._length_ns
-            cuts = (np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()
-        for begin, end in pairwise((0, *cuts, len(times_ns))):
-            start_ns = times_ns[begin] - times_ns[begin] % self._length_ns
-            yield start_ns, Column(times_ns[begin:end], values[begin:end])
-
-    def _cuts_in_order(self, times_ns: Sequence[int]) -> list[int]:
-        """Return the indexes at which another window begins, for times in ascending order."""
-        cuts: list[int] = []
-        end = 0
-        while True:
-            start_ns = times_ns[end] - times_ns[end] % self._length_ns
-            end = bisect_left(times_ns, start_ns + self._length_ns, end)
-            if end == len(times_ns):
-                return cuts
-            cuts.append(end)
+    def begin_epoch(self) -> None:
+        """Note that the device was restarted. The next reading may come from a clock that was set back."""
+        self._epoch_begins = True
 
     def _count_late(self, start_ns: int, count: int) -> int:
         """Return how many of the next ``count`` readings, which belong to the same window, arrive after their window
@@ -167,8 +127,75 @@ class TumblingWindows:
         self._closed_before_ns = self._late_in_a_row = 0
         self.set_back += 1
 
-    def _close(self, now_ns: int) -> list[ReadingWindow]:
+
+class TumblingWindows(EventTimeWindows):
+    """Windows of the same length that do not overlap."""
+
+    def add(self, column: Column) -> list[ReadingWindow]:
+        """Add readings, and return the windows that these readings close, in order."""
+        closed: list[ReadingWindow] = []
+        for start_ns, (times_ns, values) in self._split(column):
+            late = self._count_late(start_ns, len(values))
+            self.late += late
+            if late < len(values):
+                window = self._open.setdefault(start_ns, ReadingWindow(start_ns))
+                window.count += len(values) - late
+                window.total = reduce(add, values[late:], window.total)
+                closed += self._close(max(times_ns[late:]))
+        return closed
+
+    @property
+    def pending_ns(self) -> int | None:
+        """Event time in ns at which the oldest window with new readings is due; None if no window has new
+        readings."""
+        unseen = [window.start_ns for window in self._open.values() if window.count > window.seen]
+        return min(unseen) + self._length_ns + _LATENESS_NS if unseen else None
+
+    def due(self, now_ns: int) -> list[ReadingWindow]:
+        """Return, in order, copies of the open windows that have new readings and have certainly ended."""
         bound_ns = now_ns - _LATENESS_NS - self._length_ns
+        found = [w for start_ns, w in sorted(self._open.items()) if start_ns <= bound_ns and w.count > w.seen]
+        for window in found:
+            window.seen = window.count
+        return [replace(window) for window in found]
+
+    def open_windows(self) -> Sequence[ReadingWindow]:
+        """Return the windows that are open."""
+        return tuple(self._open.values())
+
+    def _split(self, column: Column) -> Iterator[tuple[int, Column]]:
+        """Split a column of readings wherever the next reading belongs to another window. Yield each part with the
+        beginning of its window."""
+        times_ns, values = column
+        if not times_ns:
+            return
+        ordered = sorted(times_ns)  # takes less time than min and max for times in order
+        first, last = ordered[0] // self._length_ns, ordered[-1] // self._length_ns
+        if first == last:
+            yield first * self._length_ns, column
+            return
+        if ordered == list(times_ns):
+            cuts = self._cuts_in_order(ordered)
+        else:
+            numbers = np.array(times_ns, np.int64) // self._length_ns
+            cuts = (np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()
+        for begin, end in pairwise((0, *cuts, len(times_ns))):
+            start_ns = times_ns[begin] - times_ns[begin] % self._length_ns
+            yield start_ns, Column(times_ns[begin:end], values[begin:end])
+
+    def _cuts_in_order(self, times_ns: Sequence[int]) -> list[int]:
+        """Return the indexes at which another window begins, for times in ascending order."""
+        cuts: list[int] = []
+        end = 0
+        while True:
+            start_ns = times_ns[end] - times_ns[end] % self._length_ns
+            end = bisect_left(times_ns, start_ns + self._length_ns, end)
+            if end == len(times_ns):
+                return cuts
+            cuts.append(end)
+
+    def _close(self, now_ns: int) -> list[ReadingWindow]:
+        bound_ns = now_ns - self._lateness_ns - self._length_ns
         done = sorted([start_ns for start_ns in self._open if start_ns <= bound_ns])
         if done:
             self._closed_before_ns = done[-1] + self._length_ns

@@ -32,12 +32,12 @@ RUNS = [
 ]
 
 
-def test_each_run_is_divided_by_the_bare_loop_run_of_the_same_case_and_round() -> None:
+def test_each_result_is_a_ratio_to_the_bare_loop_baseline_of_the_same_case_and_round() -> None:
     ratios = [(run.get("to_bare"), run.get("cpu_to_bare")) for run in to_bare(RUNS)]
     assert ratios == [(1.0, 1.0), (0.8, 1.5), (1.0, 1.0), (0.9, 1.1), (None, None)]
 
 
-def test_a_failed_run_has_no_ratio() -> None:
+def test_a_failed_run_has_no_ratio_to_the_bare_loop_baseline() -> None:
     assert "to_bare" not in to_bare([*RUNS, {"case": "a", "round": 0, "system": "y", "error": "gone"}])[-1]
 
 
@@ -81,7 +81,7 @@ def test_a_comparison_appends_its_rounds_to_the_file_and_continues_the_rotation_
     assert runs == [(0, "agent", 100.0), (0, "link", 100.0), (1, "link", 100.0), (1, "agent", 100.0)]
 
 
-def test_a_bare_loop_whose_processes_cannot_load_the_model_ends_with_an_error(tmp_path: Path) -> None:
+def test_a_bare_loop_baseline_whose_processes_cannot_load_the_model_ends_with_an_error(tmp_path: Path) -> None:
     pipeline = PipelineConfig(name="p", model="m", width=16, height=16)
     with pytest.raises(BrokenBarrierError):
         FrameLoop([], tmp_path, pipeline).run(1, processes=1)
@@ -126,7 +126,7 @@ def test_stored_bytes_counts_log_segments_of_existing_topics_only(tmp_path: Path
     assert stored_bytes(tmp_path) == 77
 
 
-def test_a_process_that_does_not_exist_uses_neither_time_nor_memory() -> None:
+def test_the_measured_cpu_time_and_memory_of_a_missing_process_are_zero() -> None:
     gone = 2**22 + 1  # above the largest process id
     assert (cpu_s(gone), pss_mb(gone)) == (0.0, 0.0)
     assert pss_mb(os.getpid()) > 1.0
@@ -146,6 +146,6 @@ def test_simulated_readings_are_split_into_columns_without_gaps_or_overlaps() ->
     assert list(series.columns(650, 900, 100)) == [(650, 750), (750, 850), (850, 900)]
 
 
-def test_the_rate_of_the_producer_performance_test_is_read_from_its_last_line() -> None:
+def test_the_rate_of_kafka_s_producer_performance_test_is_read_from_its_last_output_line() -> None:
     output = "10 records sent, 9.0 records/sec (1 MB/sec), 1 ms avg latency\n25000 records sent, 1834.1 records/sec"
     assert records_per_s(output) == 1834.1

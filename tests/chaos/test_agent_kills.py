@@ -134,7 +134,7 @@ def test_agent_kills_with_a_backlog_and_with_unacknowledged_rows_are_counted_sep
     assert (kills["while_sending"], kills["with_a_backlog_of_100"]) == (sending, backlog)
 
 
-def test_a_frame_repeated_on_its_lane_is_no_fault_but_a_frame_on_two_lanes_is_one() -> None:
+def test_a_frame_repeated_on_its_lane_is_no_fault_but_a_frame_on_two_lanes_is_a_fault() -> None:
     assert judged(topics(frames(0, 1, 0, 1)))["faults"] == []
     report = judged(topics([*frames(0, 1), *frames(1, lane=LATE)]))
     assert "frame road/5/1 would be classified twice" in str(report["faults"])
@@ -164,7 +164,7 @@ def test_a_damaged_row_in_a_copy_of_the_spool_is_a_fault() -> None:
     )
 
 
-def test_an_epoch_end_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
+def test_an_epoch_end_record_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
     assert "road/5 ended at 1: expected 5, the last sequence number captured" in str(clean["faults"])
     assert "expected sequence numbers below 6" in str(judged(topics(frames(0, 1), ending(reported=9)))["faults"])

@@ -14,8 +14,8 @@ import pytest
 from ingest.contract.records import Alert, Event, EventData
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
-from stream.delivery.receiver import Inbox, make_app
-from stream.delivery.webhook import Deliverer, LogDeliverer, WebhookDeliverer
+from stream.delivery.clients.receiver import Inbox, make_app
+from stream.delivery.clients.webhook import Deliverer, LogDeliverer, WebhookDeliverer
 from tests.peers.receiver import application, receiving
 
 SECRET = "whsec_" + "a" * 32
@@ -88,7 +88,9 @@ class TestWebhookDeliverer(DelivererContract):
         self.seen: list[dict[str, Any]] = []
         app = make_app(SECRET, Inbox(None, self.seen.append))
         async with receiving(application(app)) as receiver:
-            yield WebhookDeliverer(ReceiverConfig(name="r", url=receiver.url, secret_file=secret, timeout_s=5.0))
+            yield WebhookDeliverer(
+                ReceiverConfig(name="r", url=receiver.url, secret_file=secret, timeout_s=5.0, allow_private=True)
+            )
 
     def received_ids(self) -> set[str]:
         return {entry["id"] for entry in self.seen}
@@ -97,7 +99,9 @@ class TestWebhookDeliverer(DelivererContract):
         secret = tmp_path / "secret"
         secret.write_text(SECRET)
         for url in ("http://127.0.0.1:9/", "http://no-such-host.invalid/", "http://[::1/"):
-            receiver = ReceiverConfig.model_construct(name="r", url=url, secret_file=secret, timeout_s=2.0)
+            receiver = ReceiverConfig.model_construct(
+                name="r", url=url, secret_file=secret, timeout_s=2.0, allow_private=True
+            )
             deliverer = WebhookDeliverer(receiver)
             result = await deliverer.deliver(alert(0), time.time())
             assert result.status is None

@@ -133,7 +133,7 @@ class FrameSourceContract:
         assert abs(float(grey.mean()) - float(second.luma().mean())) < 24  # video's black is 16
         source.close()
 
-    def test_reading_a_closed_camera_source_fails_and_closing_it_again_does_not(self, source: FrameSource) -> None:
+    def test_reading_a_closed_camera_source_fails_but_closing_it_again_succeeds(self, source: FrameSource) -> None:
         source.close()
         with pytest.raises(SourceUnusable, match="not open"):
             source.read()

@@ -75,7 +75,7 @@ class TrackerContract:
             assert [track.name for track in tracks] == sorted(track.name for track in tracks)
 
     @pytest.mark.parametrize("faint", [False, True])
-    def test_a_track_that_is_held_without_a_detection_keeps_its_box_and_label(
+    def test_a_track_continued_without_a_detection_keeps_its_box_and_label(
         self, tracker: Tracker, faint: bool
     ) -> None:
         seen = drive(tracker, *([detection(100)] for _ in range(5)))
@@ -87,7 +87,7 @@ class TrackerContract:
         (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
         assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
 
-    def test_a_held_track_continues_with_a_new_detection_rather_than_with_its_held_box(
+    def test_a_new_detection_moves_a_track_that_the_caller_asks_to_continue_without_a_detection(
         self, tracker: Tracker
     ) -> None:
         (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
@@ -96,7 +96,7 @@ class TrackerContract:
             (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
             assert (moved.name, moved.held) == (track.name, False)
 
-    def test_asking_the_tracker_to_hold_an_unknown_track_creates_no_track(self, tracker: Tracker) -> None:
+    def test_asking_the_tracker_to_continue_an_unknown_track_creates_no_track(self, tracker: Tracker) -> None:
         for n in range(10):
             assert tracker.step([], n * STEP_S, f"f{n}", [HeldTrack("nobody", detection(100).box, faint=False)]) == []
 

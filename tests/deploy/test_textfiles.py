@@ -27,8 +27,8 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import SystemClock
 from ingest.site import ReceiverConfig, SensorConfig, StreamConfig
 from ingest.site.topic.signature import ConfigSigner, ConfigTrust
-from stream.delivery.receiver import read_secret
-from stream.delivery.webhook import signed_headers
+from stream.delivery.clients.receiver import read_secret
+from stream.delivery.clients.webhook import signed_headers
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of this test...").decode()
 

@@ -9,7 +9,7 @@ import pytest
 from ingest.site import MeasureConfig
 from stream.analyse.rule import CameraRule
 from stream.rules import plug_ins, rule_type
-from stream.sense.rule import SensorRule
+from stream.sense.rule import SensorRule, WindowRule
 from tests.e2e.test_docs_sensors import cells, quoted, section
 
 RULES = {name: cls for name, cls in plug_ins().items() if cls.__module__.startswith("stream.")}
@@ -25,7 +25,7 @@ def row(name: str) -> tuple[str, str]:
 
 def own_keys(name: str) -> set[str]:
     """Return the keys that a rule adds to those of all rules, or whose default it changes."""
-    base = CameraRule if issubclass(RULES[name], CameraRule) else SensorRule
+    base = next(base for base in (CameraRule, WindowRule, SensorRule) if issubclass(RULES[name], base))
     common = {key: field.default for key, field in base.model_fields.items()}
     return {
         key

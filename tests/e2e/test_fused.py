@@ -140,7 +140,7 @@ async def test_a_fused_node_classifies_frames_of_both_lanes_and_writes_no_batche
     assert await rig.log.ends(BATCHES) == await rig.log.ends(BATCHES_LATE) == {0: 0, 1: 0}
 
 
-async def test_an_undecodable_frame_becomes_a_dead_letter_of_prepare_and_is_committed(
+async def test_an_undecodable_frame_becomes_a_dead_letter_and_its_offset_is_committed(
     rig: Fixture,
 ) -> None:
     await rig.log.produce(Outgoing(FRAMES, 1, b"no frame", key=b"gate"))
@@ -151,7 +151,7 @@ async def test_an_undecodable_frame_becomes_a_dead_letter_of_prepare_and_is_comm
     assert await rig.log.committed(ENGINES, LIVE_FRAMES) == 1
 
 
-async def test_a_fused_node_classifies_batches_left_by_prepare_before_new_frames_and_none_twice(rig: Fixture) -> None:
+async def test_a_fused_node_classifies_batches_left_by_prepare_first_and_no_frame_twice(rig: Fixture) -> None:
     await rig.give(range(3))
     await rig.prepare()
     await rig.give(range(1, 6))  # the agent repeats frames 1 and 2
@@ -243,7 +243,9 @@ async def test_prepare_and_engine_nodes_continue_where_a_fused_node_stopped(rig:
     assert await rig.log.committed(PREPARE_LIVE, LIVE_FRAMES) == 9
 
 
-async def test_a_killed_node_repeats_no_result_of_frames_whose_offsets_were_not_committed(rig: Fixture) -> None:
+async def test_results_written_before_a_kill_are_not_repeated_although_frame_offsets_were_not_committed(
+    rig: Fixture,
+) -> None:
     await rig.give(range(4))
     (owned,) = await fused(CARS, PEOPLE)(rig.log, [LIVE_FRAMES])
     assert isinstance(owned, OwnedFrames)

@@ -144,7 +144,9 @@ async def test_hostile_records_become_dead_letters_and_good_records_after_them_a
     """
     (tmp_path / "secret").write_text("whsec_" + "a" * 32)
     url = "http://127.0.0.1:9/"
-    receiver = ReceiverConfig(name="nobody", url=url, secret_file=tmp_path / "secret", history=True)
+    receiver = ReceiverConfig(
+        name="nobody", url=url, secret_file=tmp_path / "secret", history=True, allow_private=True
+    )
     await publish(log, [CAMERA, PIPELINE, receiver])
     producer = AIOKafkaProducer(bootstrap_servers=log.settings.bootstrap, max_batch_size=1 << 20)
     await producer.start()

@@ -83,7 +83,9 @@ def test_cameras_and_devices_in_the_config_topic_need_no_permission_by_default(e
     assert local(entry) == entry
 
 
-def test_rights_in_the_agent_policy_are_granted_and_resolved_to_local_paths(tmp_path: Path) -> None:
+def test_entries_that_the_agent_policy_allows_are_accepted_and_their_files_resolved_to_local_paths(
+    tmp_path: Path,
+) -> None:
     policy = AgentPolicy(
         sources=("rtsp", "file", "mqtt"),
         hosts=("10.0.0.0/24", "*.plant.example"),

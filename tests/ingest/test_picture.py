@@ -165,7 +165,7 @@ def test_a_picture_is_drawn_into_a_part_of_an_array(colour: str, reduction: int)
     assert (slot == 7).all()
 
 
-def test_a_crop_of_a_downscaled_picture_is_closer_to_area_averaging_than_a_crop_of_the_full_one() -> None:
+def test_a_crop_of_a_downscaled_picture_is_closer_to_area_averaging_than_one_of_the_full_picture() -> None:
     size = (512, 384)
     noise = np.random.default_rng(2).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -110,7 +110,7 @@ async def test_the_time_span_read_back_is_measured_by_the_clock_of_its_key_and_n
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_records_read_back_of_a_rarely_written_key_are_complete_beside_a_frequent_key(
+async def test_records_of_a_rarely_written_key_are_read_back_completely_beside_a_frequent_key(
     log: ReadCountingLog,
 ) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))

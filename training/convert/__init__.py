@@ -1,1 +1,2 @@
-"""Conversion of Keras files and TensorFlow SavedModels to ONNX, in a child process with bounds."""
+"""Conversion of Keras files and TensorFlow SavedModels to ONNX, in a child process with limited memory and processor
+time."""

@@ -1,4 +1,5 @@
-"""Entry point of the child process that converts models. It bounds itself before it imports TensorFlow."""
+"""Entry point of the child process that converts models. The process limits its own memory and processor time before
+it imports TensorFlow."""
 
 from __future__ import annotations
 

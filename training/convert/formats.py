@@ -1,7 +1,7 @@
 """Convert Keras models and TensorFlow SavedModels to ONNX with tf2onnx, and compare the outputs.
 
-A SavedModel is a program: its operators may read and write files. Files with such operators are refused before they
-are loaded. Keras files with Python code inside are refused by Keras itself (``safe_mode``).
+A SavedModel is a program: its operators may read and write files. A SavedModel with a dangerous operator is
+refused before it is loaded. Keras files with Python code inside are refused by Keras itself (``safe_mode``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from engines.noise import largest_difference
 from training.convert.guard import ConversionAnswer
 
 _OPSET = 17
-"""Newest version of the operators that tf2onnx writes and TensorRT 10 reads without exception."""
+"""Version of the ONNX operator set to write: the newest version that tf2onnx writes and TensorRT 10 reads
+completely."""
 _TOLERANCE = 1e-3
-"""Maximum difference between the outputs of both models, relative to the largest output. Sums are rounded in another
-order."""
+"""Maximum difference between the outputs of both models, relative to the largest output. The two models add numbers
+in different orders, so their rounding errors differ."""
 _USUAL_SIZE = (224, 224)
 _PROBES = 2
 _SIGNATURE = "serving_default"
@@ -61,7 +62,7 @@ def converted(file: Path, target: Path, size: tuple[int, int] | None) -> Convers
 def write_onnx(file: Path, function: Any, spec: Any, target: Path) -> str:
     """Write a TensorFlow function as an ONNX file, and return the name and version of the converter.
 
-    ``file`` is the name of the model in error messages. Raise AdoptFailed.
+    ``file`` is the name of the model in errors. Raise AdoptFailed.
     """
     import tf2onnx
 
@@ -168,7 +169,8 @@ def _nodes(graph: Any) -> Iterator[Any]:
 def _difference(
     file: Path, function: Function, target: Path, shape: tuple[int, ...], dtype: type[np.generic]
 ) -> float:
-    """Return the largest relative difference of any output. The noise has the ranges 0 to 255 and -1 to 1."""
+    """Return the largest relative difference of any output. The inputs are noise images with values of 0 to 255 and
+    of -1 to 1."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
@@ -194,8 +196,8 @@ def _difference(
 def _comparable(names: list[str], expected: Mapping[str, Any]) -> list[str]:
     """Return the outputs to compare.
 
-    Non-maximum suppression may order boxes of nearly equal scores in another way. Of a detector with suppression
-    inside, the sorted scores and the outputs before the suppression are compared.
+    Non-maximum suppression may order boxes of nearly equal scores in another way. For a detector that contains
+    non-maximum suppression, the sorted scores and the outputs before the suppression are compared.
     """
     known = [name for name in names if name in expected]
     if not decoders.tensorflow_outputs(known):
@@ -204,8 +206,7 @@ def _comparable(names: list[str], expected: Mapping[str, Any]) -> list[str]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the line of an error that states its cause. TensorFlow puts the lines of the user's code in front of
-    it."""
+    """Return the cause in an error. TensorFlow's messages begin with the lines of the user's code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("in user code"):
         return lines[-1]

@@ -1,4 +1,5 @@
-"""Convert a Keras file or a TensorFlow SavedModel to ONNX in a child process with bounds."""
+"""Convert a Keras file or a TensorFlow SavedModel to ONNX in a child process with limited memory and processor
+time."""
 
 from __future__ import annotations
 
@@ -16,15 +17,16 @@ from engines.repository.report import ConvertedFrom
 _NEEDED = ("keras", "tensorflow", "tf2onnx")
 _GIB = 2**30
 _BASE_BYTES = 24 * _GIB
-"""Address space of the child beside copies of the model. TensorFlow reserves far more addresses than it uses
-memory."""
+"""Address space of the child process in addition to the copies of the model, in bytes. TensorFlow reserves far more
+addresses than it uses memory."""
 _COPIES = 20
 
 
 class ConversionRequest(BoundedRequest):
-    """Task of the child: convert ``file``, and write the ONNX file ``target``.
+    """Task of the child process: convert ``file``, and write the ONNX file ``target``.
 
-    ``size`` is the width and height in px of the pictures with which the two models are compared, where any fits.
+    ``size`` is the width and height in px of the pictures with which the two models are compared, if the model
+    accepts pictures of any size.
     """
 
     target: Path
@@ -32,7 +34,8 @@ class ConversionRequest(BoundedRequest):
 
 
 class ConversionAnswer(BaseModel):
-    """Answer of the child: the converter with its version, and the largest difference."""
+    """Answer of the child process: the converter with its version, and the largest difference between the outputs of
+    both models."""
 
     converter: str
     largest_difference: float

@@ -1,8 +1,8 @@
 """Remove the least important channels of a Keras model.
 
-Channels that layers add or multiply belong together: they are removed from all of these layers or from none. The
-importance of a filter is its L2 norm, relative to the mean norm of its layer (Li et al., 2017,
-https://arxiv.org/abs/1608.08710). The model becomes smaller and faster on any hardware.
+If a layer adds or multiplies the channels of several layers, these channels belong together: they are removed from
+all of these layers or from none. The importance of a filter is its L2 norm, relative to the mean norm of its layer
+(Li et al., 2017, https://arxiv.org/abs/1608.08710). The model becomes smaller and faster on any hardware.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engines.exceptions import OptimiseFailed
 
 Ids = npt.NDArray[np.int64]
-"""Identity of each channel of a tensor. Layers that pass channels on keep their identities."""
+"""Identity of each channel of a tensor. A layer that passes channels on does not change their identities."""
 
 _MULTIPLE = 8
 """Numbers of channels are kept at multiples of eight, the width of vector instructions and of tensor cores."""
@@ -31,7 +31,7 @@ _PASSING = frozenset(
 """Layers whose output channels are those of their input."""
 _MERGING = frozenset({"Add", "Average", "Maximum", "Multiply", "Subtract"})
 _PRODUCING = {"Conv2D": "filters", "Dense": "units"}
-"""Layers that make new channels, and the setting with their number."""
+"""Maps each kind of layer that makes new channels to the setting that holds the number of channels."""
 
 
 class ChannelMap:
@@ -55,7 +55,8 @@ class ChannelMap:
         return np.array([self._root(int(i)) for i in ids], np.int64)
 
     def kept(self, share: float) -> set[int]:
-        """Return the roots of the channels that stay when ``share`` of each family of channels is removed."""
+        """Return the root identities of the channels that stay when ``share`` of each family of channels is
+        removed."""
         scores: defaultdict[int, float] = defaultdict(float)
         makers: defaultdict[int, list[str]] = defaultdict(list)
         for name, layer in self._layers.items():
@@ -137,10 +138,11 @@ def kept_count(channels: int, share: float) -> int:
 
 
 def without_channels(model: Any, share: float) -> Any:
-    """Return a copy of a Keras model without ``share`` of the channels of each layer, and with the other weights.
+    """Return a copy of a Keras model without ``share`` of the channels of each layer. The copy keeps the weights of
+    all other channels.
 
-    Channels of the outputs stay, and those of layers of an unknown kind. Raise OptimiseFailed for a model of nested
-    models or shared layers, or if no channel can be removed.
+    Keep all channels of the model's outputs, and all channels of layers of an unknown kind. Raise OptimiseFailed for
+    a model of nested models or shared layers, or if no channel can be removed.
     """
     import keras
 

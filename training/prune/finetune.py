@@ -1,7 +1,7 @@
-"""Fine-tune a pruned Keras model on pictures, and set its smallest weights to zero where asked for.
+"""Fine-tune a pruned Keras model on pictures, and optionally set its smallest weights to zero.
 
-With labelled pictures, the model learns the labels. Without labels, it learns the outputs of the original model
-(Hinton et al., 2015, https://arxiv.org/abs/1503.02531), which works for detectors too.
+With labelled pictures, the model learns the labels. Without labels, the model learns the outputs of the original
+model (Hinton et al., 2015, https://arxiv.org/abs/1503.02531), which works for detectors too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from engines.repository.wrap import Triple
 
 _BATCH = 32
 _LEARNING_RATE = 5e-4
-"""Highest learning rate of Adam, a sixth of the rate from scratch in ``training.network``: most weights are good."""
+"""Highest learning rate of Adam, a sixth of the rate for training from scratch in ``training.network``, because most
+weights are already good."""
 _MOMENTUM = 0.9
-"""Momentum of the statistics of batch normalisation. Keras' 0.99 needs some hundred batches, and fine-tuning is
-short."""
+"""Momentum of the statistics of batch normalisation. Keras' default of 0.99 needs some hundred batches to adapt, but
+a fine-tuning is short."""
 _SUM_TOLERANCE = 0.01
 _PRUNED_KINDS = frozenset({"Conv2D", "Dense"})
 
@@ -53,7 +54,7 @@ def fine_tune(
     sparsity: float = 0.0,
     on_batch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train a pruned model in place. Raise OptimiseFailed if its loss is not finite.
+    """Train a pruned model in place. Raise OptimiseFailed if the loss of the training is not finite.
 
     ``classes`` are the indices of the labels, or None to learn from ``original``. With ``sparsity``, this share of
     the weights of each convolution and dense layer becomes zero, step by step, and stays zero.
@@ -110,7 +111,7 @@ def weight_sparsity(model: Any) -> float:
 
 
 class _Masks:
-    """The weights that stay.
+    """Masks that show which weights stay and which weights are set to zero.
 
     During the first half of the training, the share of zero weights follows the cubic schedule of Zhu and Gupta
     (2017, https://arxiv.org/abs/1710.01878).
@@ -124,7 +125,7 @@ class _Masks:
         self._masks: dict[str, npt.NDArray[np.float32]] = {}
 
     def apply(self, progress: float) -> None:
-        """Set weights to zero, after ``progress`` of the training from 0 to 1."""
+        """Set weights to zero as the schedule demands. ``progress`` is the finished share of the training, 0..1."""
         grown = min(1.0, 2 * progress)
         update = int(grown * self._UPDATES)
         for layer in self._layers:
@@ -137,7 +138,8 @@ class _Masks:
 
 
 def largest_mask(kernel: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.float32]:
-    """Return 0 for the ``share`` of the weights with the smallest magnitude, and 1 for the others."""
+    """Return a mask with 0 for the ``share`` of the weights with the smallest magnitude, and 1 for all other
+    weights."""
     count = int(share * kernel.size)
     mask = np.ones(kernel.size, np.float32)
     mask[np.argsort(np.abs(kernel).ravel(), kind="stable")[:count]] = 0.0
@@ -145,7 +147,8 @@ def largest_mask(kernel: npt.NDArray[np.float32], share: float) -> npt.NDArray[n
 
 
 def _follow_statistics(model: Any) -> list[tuple[Any, float]]:
-    """Let batch normalisations follow the statistics of the pruned model, and return them with their own momentum."""
+    """Lower the momentum of batch normalisation layers, so that their statistics follow the pruned model quickly.
+    Return each layer with its original momentum."""
     momenta = [(layer, layer.momentum) for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     for layer, momentum in momenta:
         layer.momentum = min(momentum, _MOMENTUM)

@@ -1,4 +1,5 @@
-"""Quix Streams: a streaming dataframe with one step. At least once, with a checkpoint every ``--batch`` messages."""
+"""Quix Streams: a streaming dataframe with one step. Delivery is at least once, with a checkpoint every ``--batch``
+messages."""
 
 from __future__ import annotations
 

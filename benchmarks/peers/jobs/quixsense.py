@@ -1,7 +1,7 @@
 """Quix Streams: the mean of a sensor in windows, and an event for each window whose mean is above the limit.
 
-``--how single`` reads a JSON message per reading. ``--how columns`` reads a JSON message per column, and adds the
-readings of a window up before the state is written, once or twice per column.
+``--how single`` reads a JSON message per reading. ``--how columns`` reads a JSON message per column, and first sums
+the readings of each window in the column. The state is then written only once or twice per column.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sums(column: Mapping[str, Sequence[float]]) -> list[Sums]:
 
 
 def add(total: list[float], part: Sums) -> list[float]:
-    """Add a part to the count and sum of a window."""
+    """Add a column's count and sum of readings to the count and sum of their window."""
     return [total[0] + part["n"], total[1] + part["s"]]
 
 

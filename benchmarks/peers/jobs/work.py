@@ -1,4 +1,5 @@
-"""Options and work of the peers' programs: from the value and the headers of a frame to the value of its result."""
+"""Options of the peers' programs, and the function that makes the value of a result from the value and headers of a
+frame."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def read_options() -> Namespace:
 
 
 class PeerWork:
-    """Classifies frames. Several threads may call it at the same time."""
+    """Classifies frames. Several threads may call a PeerWork at the same time."""
 
     def __init__(self, options: Namespace) -> None:
         cv2.setNumThreads(1)

@@ -5,8 +5,9 @@
 prints a table of offered rate against goodput and p99. Goodput is the rate of responses that arrive within
 ``--bound`` seconds of the planned arrival of their request.
 
-Fairness: all systems have the same model, decoder, pixels, arrival times, cores and number of client processes, and
-one ONNX Runtime session thread per worker. The model is YOLOX-nano, or the shipped model if YOLOX-nano's file is
+Fairness: a request is a JPEG frame, which the system decodes and resizes with the product's functions. All systems
+have the same model, decoder, frames, arrival times, cores and number of client processes, and one ONNX Runtime
+session thread per worker. The model is YOLOX-nano, or the shipped model if YOLOX-nano's file is
 missing. The latency includes the transport. The node gets requests and returns results over Kafka, with a transaction
 for the results; the peers use HTTP over loopback. Kafka stores the node's requests durably; the peers' requests are
 not stored.
@@ -35,14 +36,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
+import msgpack
 import typer
 
 from benchmarks.pipeline import PipelineCase, cases
 from benchmarks.report import KeepIt, conclude, log_progress
 from benchmarks.serving.goodput.openload import load_figures
 from benchmarks.serving.goodput.systems import OpenLoad, ServerSetting, serving
-from benchmarks.serving.inputs import padded, prepared_rows
 
 SYSTEMS = ("sightline", "litserve", "ray")
 PICTURES = 60
@@ -74,7 +74,7 @@ CHOSEN = {
 class GoodputOptions:
     """Options of a run.
 
-    ``pictures`` is the file with the requests' pixels; ``queue`` is the limit of Ray Serve's queue.
+    ``pictures`` is the file with the requests' frames; ``queue`` is the limit of Ray Serve's queue.
     """
 
     systems: Sequence[str]
@@ -158,8 +158,9 @@ def main(
     case = replace(case, pipeline=pipeline)
     offered = [float(rate) for rate in rates.split(",")]
     with tempfile.TemporaryDirectory() as name:
-        pictures = Path(name) / "pictures.npy"
-        np.save(pictures, padded(case, prepared_rows(case)[:PICTURES]))
+        pictures = Path(name) / "pictures.msgpack"
+        frames = [(picture.width, picture.height, picture.jpeg) for picture in case.pictures[:PICTURES]]
+        pictures.write_bytes(msgpack.packb(frames))
         queue = max(LEAST_QUEUE, round(max(offered) * bound))
         options = GoodputOptions(systems.split(","), offered, seconds, rounds, bound, queue, pictures)
         runs = asyncio.run(tune(case, options) if tuning else compare(case, options))

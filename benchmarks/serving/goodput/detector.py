@@ -1,7 +1,7 @@
-"""The model that LitServe and Ray Serve run: an ONNX Runtime session and a decoder, as in the engine node.
+"""The work of LitServe and Ray Serve on one request: decode, resize, inference, detections.
 
-The environments of LitServe and Ray Serve have the same versions of ONNX Runtime, NumPy and OpenCV as
-requirements.lock.
+The peers use the same functions and session options as the engine node. Their environments have the same versions of
+ONNX Runtime, NumPy and OpenCV as requirements.lock.
 """
 
 from __future__ import annotations
@@ -11,36 +11,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.peers.model import PeerModel
-from engines.decoders import FrameRegion
-from engines.engine import CHANNELS, Images
+from benchmarks.peers.framejob import FrameJob, PreparedFrame
+from ingest.site import PipelineConfig
 
 
 class PeerDetector:
-    """A model that classifies whole pictures of the model's size."""
+    """A model that classifies whole frames. ``pipeline`` is the pipeline's configuration, as JSON."""
 
-    def __init__(self, folder: Path) -> None:
-        self._model = PeerModel(folder)
-        spec = self._model.input
-        self._shape = (spec.height, spec.width, CHANNELS)
-        self._region = FrameRegion.whole(spec.width, spec.height)
+    def __init__(self, folder: Path, pipeline: str) -> None:
+        self._job = FrameJob(folder, PipelineConfig.model_validate_json(pipeline))
 
-    def picture(self, body: bytes) -> Images:
-        """Return the pixels of one request, ``(height, width, 3)`` uint8."""
-        return np.frombuffer(body, np.uint8).reshape(self._shape)
+    def frame(self, jpeg: bytes) -> PreparedFrame:
+        """Decode and resize the frame of one request."""
+        return self._job.prepare(jpeg, ())
 
-    def detect(self, pictures: Sequence[Images]) -> list[list[dict[str, Any]]]:
-        """Return the detections of each picture, as values that JSON can encode."""
-        found = self._model.detections(np.stack(pictures), [self._region] * len(pictures))
-        return [[detection.model_dump() for detection in picture] for picture in found]
+    def detect(self, frames: Sequence[PreparedFrame]) -> list[list[dict[str, Any]]]:
+        """Return the detections of each frame, as values that JSON can encode."""
+        return [[detection.model_dump() for detection in frame] for frame in self._job.detect(frames)]
 
 
 def server_options() -> ArgumentParser:
     """Return a parser of the options that the servers of LitServe and Ray Serve share."""
     parser = ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--pipeline", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)

@@ -10,9 +10,10 @@ import argparse
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import aiohttp
-import numpy as np
+import msgpack
 import uvloop
 
 from benchmarks.serving.goodput.openload import arrivals_s
@@ -20,7 +21,7 @@ from benchmarks.serving.goodput.openload import arrivals_s
 
 async def drive(options: argparse.Namespace) -> list[float | None]:
     """Send all requests at their planned times, and return their latencies in seconds, or None without a response."""
-    pictures = [picture.tobytes() for picture in np.load(options.pictures)]
+    pictures = [jpeg for _, _, jpeg in msgpack.unpackb(options.pictures.read_bytes())]
     planned = arrivals_s(options.rate, options.seconds, options.seed)
     latencies: list[float | None] = [None] * len(planned)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -31,7 +32,7 @@ async def drive(options: argparse.Namespace) -> list[float | None]:
             data: aiohttp.FormData | bytes = body
             if options.form:
                 data = aiohttp.FormData()
-                data.add_field("pixels", body, filename="pixels", content_type="application/octet-stream")
+                data.add_field("frame", body, filename="frame", content_type="application/octet-stream")
             try:
                 async with session.post(options.url, data=data) as response:
                     await response.json()
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--form", action="store_true")
-    parser.add_argument("--pictures", required=True)
+    parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)

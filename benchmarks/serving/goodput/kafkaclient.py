@@ -11,15 +11,15 @@ import argparse
 import asyncio
 import json
 import time
+from pathlib import Path
 
-import numpy as np
+import msgpack
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 
 from benchmarks.pipeline import CAMERAS
 from benchmarks.serving.goodput.openload import arrivals_s
-from benchmarks.serving.inputs import BatchPlace, PreparedRow, batch_record
-from engines.decoders import FrameRegion
+from benchmarks.serving.inputs import BatchPlace, batch_record, whole_frame
 from ingest.contract.codec import decode
 from ingest.contract.records import Result
 from ingest.contract.topics import RESULTS
@@ -40,7 +40,8 @@ class KafkaLoad:
     def __init__(self, settings: KafkaSettings, options: argparse.Namespace) -> None:
         self._settings, self._options = settings, options
         self._pipeline = PipelineConfig.model_validate_json(options.pipeline)
-        self._pictures = np.load(options.pictures)
+        frames = msgpack.unpackb(options.pictures.read_bytes())
+        self._frames = [whole_frame(self._pipeline, *frame) for frame in frames]
         self._planned_s = arrivals_s(options.rate, options.seconds, options.seed)
         self._latencies: list[float | None] = [None] * len(self._planned_s)
         self._epoch = time.time_ns()
@@ -75,11 +76,9 @@ class KafkaLoad:
         return self._latencies
 
     def _record(self, number: int) -> Outgoing:
-        size = self._pipeline.width, self._pipeline.height
-        row = PreparedRow(*size, FrameRegion.whole(*size).region, self._pictures[number % len(self._pictures)])
         partition, seq = number % CAMERAS, number // CAMERAS
         place = BatchPlace(partition, f"camera-{partition}", self._epoch, seq, time.time_ns())
-        return batch_record(self._pipeline, [row], place)
+        return batch_record(self._pipeline, [self._frames[number % len(self._frames)]], place)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         while self._answered < len(self._planned_s):
@@ -100,7 +99,7 @@ def main() -> None:
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--pipeline", required=True, help="The pipeline's configuration, as JSON.")
-    parser.add_argument("--pictures", required=True)
+    parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)

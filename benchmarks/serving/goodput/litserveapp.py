@@ -12,35 +12,35 @@ from typing import Any
 import litserve as ls
 from fastapi import Request
 
+from benchmarks.peers.framejob import PreparedFrame
 from benchmarks.serving.goodput.detector import PeerDetector, server_options
-from engines.engine import Images
 
 
 class DetectorApi(ls.LitAPI):  # type: ignore[misc]
     """One LitServe worker."""
 
-    def __init__(self, folder: Path, batch: int, wait_s: float) -> None:
+    def __init__(self, folder: Path, pipeline: str, batch: int, wait_s: float) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=wait_s)
-        self._folder = folder
+        self._folder, self._pipeline = folder, pipeline
 
     def setup(self, device: str) -> None:
         """Load the model."""
-        self._detector = PeerDetector(self._folder)
+        self._detector = PeerDetector(self._folder, self._pipeline)
 
-    def decode_request(self, request: Request) -> Images:
-        """Return the pixels of a request."""
-        return self._detector.picture(request["pixels"].file.read())
+    def decode_request(self, request: Request) -> PreparedFrame:
+        """Decode and resize the frame of a request."""
+        return self._detector.frame(request["frame"].file.read())
 
-    def batch(self, inputs: Sequence[Images]) -> Sequence[Images]:
-        """Return the pictures unchanged, because the detector stacks the pictures itself."""
+    def batch(self, inputs: Sequence[PreparedFrame]) -> Sequence[PreparedFrame]:
+        """Return the frames unchanged, because the detector stacks their images itself."""
         return inputs
 
-    def predict(self, pictures: Sequence[Images]) -> Any:
-        """Return the detections of each picture of a batch."""
-        return self._detector.detect(pictures)
+    def predict(self, frames: Sequence[PreparedFrame]) -> Any:
+        """Return the detections of each frame of a batch."""
+        return self._detector.detect(frames)
 
     def unbatch(self, output: Any) -> Any:
-        """Return the detections unchanged: they are already one list per picture."""
+        """Return the detections unchanged: they are already one list per frame."""
         return output
 
     def encode_response(self, output: Any) -> Any:
@@ -53,7 +53,7 @@ def main() -> None:
     parser = server_options()
     parser.add_argument("--timeout-s", type=float, required=True)
     options = parser.parse_args()
-    api = DetectorApi(options.model, options.batch, options.wait_s)
+    api = DetectorApi(options.model, options.pipeline, options.batch, options.wait_s)
     server = ls.LitServer(
         api,
         accelerator="cpu",

@@ -15,26 +15,26 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
+from benchmarks.peers.framejob import PreparedFrame
 from benchmarks.serving.goodput.detector import PeerDetector, server_options
-from engines.engine import Images
 
 
 class DetectorReplica:
     """One replica of the deployment, which batches its requests."""
 
-    def __init__(self, folder: str, batch: int, wait_s: float) -> None:
-        self._detector = PeerDetector(Path(folder))
+    def __init__(self, folder: str, pipeline: str, batch: int, wait_s: float) -> None:
+        self._detector = PeerDetector(Path(folder), pipeline)
         self._detect.set_max_batch_size(batch)
         self._detect.set_batch_wait_timeout_s(wait_s)
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
-    async def _detect(self, pictures: Sequence[Images]) -> list[list[dict[str, Any]]]:
-        return self._detector.detect(pictures)
+    async def _detect(self, frames: Sequence[PreparedFrame]) -> list[list[dict[str, Any]]]:
+        return self._detector.detect(frames)
 
     async def __call__(self, request: Request) -> dict[str, Any]:
         """Return the JSON body of the response to a request."""
-        picture = self._detector.picture(await request.body())
-        return {"detections": await self._detect(picture)}
+        frame = self._detector.frame(await request.body())
+        return {"detections": await self._detect(frame)}
 
 
 def main() -> None:
@@ -50,7 +50,9 @@ def main() -> None:
         max_queued_requests=options.queue,
         ray_actor_options={"num_cpus": 1},
     )(DetectorReplica)
-    serve.run(deployment.bind(str(options.model), options.batch, options.wait_s), route_prefix="/predict")
+    serve.run(
+        deployment.bind(str(options.model), options.pipeline, options.batch, options.wait_s), route_prefix="/predict"
+    )
     print("ready", flush=True)
     signal.pause()
 

@@ -41,7 +41,7 @@ DRAIN_S = 5.0
 class OpenLoad:
     """One open load: Poisson arrivals at ``rate`` per second, with a random seed.
 
-    ``pictures`` is a NumPy file with the pixels of the requests.
+    ``pictures`` is a msgpack file with the frame of each request: width and height in px, and the JPEG bytes.
     """
 
     rate: float
@@ -131,7 +131,7 @@ async def serving(
     """Run a server, and yield the server once it answers. The server's output goes to files in ``folder``.
 
     LitServe refuses requests that have waited ``wait_s``, and Ray Serve refuses requests while ``queue`` requests
-    wait. The node takes its limit from ``freshness_s`` of the case's pipeline.
+    wait. The engine node takes this limit from the pipeline's setting ``freshness_s``.
     """
     if setting.system == "sightline":
         async with _node(setting, case, folder) as node:
@@ -142,6 +142,7 @@ async def serving(
         _python(setting.system),
         str(HERE / ("litserveapp.py" if setting.system == "litserve" else "rayapp.py")),
         f"--model={case.model.folder}",
+        f"--pipeline={case.pipeline.model_dump_json()}",
         f"--port={port}",
         f"--workers={setting.workers}",
         f"--batch={setting.batch}",

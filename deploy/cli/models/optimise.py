@@ -142,7 +142,8 @@ def _progress() -> Iterator[Begin]:
 
 
 def _forms(chosen: list[str] | None) -> tuple[Form, ...]:
-    """Return the chosen forms of int8, all without a choice. Raise ConfigError for an unknown one."""
+    """Return the int8 forms that the user chose, or all forms if the user chose none. Raise ConfigError for an
+    unknown form."""
     from engines.optimise.int8 import FORMS
 
     for one in chosen or []:
@@ -175,7 +176,7 @@ def _split(
 ) -> tuple[PreparedPictures, PreparedPictures]:
     """Return the pictures for calibration or training, and the pictures on which both models are compared.
 
-    If the method learns from pictures, the comparison uses pictures from which it has not learned.
+    If the optimisation learns from pictures, both models are compared on other pictures.
     """
     from deploy.optimise.pictures import from_folder
 

@@ -159,7 +159,7 @@ async def _run_node(
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredParts:
-    """The parts of a node that follow the configuration. ``prepare`` is None without --fused."""
+    """The parts of an engine node that change with the configuration. ``prepare`` is None without --fused."""
 
     live: LiveModels
     shadow: ShadowRunner
@@ -232,8 +232,8 @@ async def _running_beside(work: Iterable[Coroutine[Any, Any, None]], stop: async
 
 
 def _source(options: _NodeOptions, instances: int) -> RepositorySource:
-    """Return the source of a repository's models, on the backend of the options, and on a CPU until a plan for a GPU
-    is built."""
+    """Return the source that makes the repository's models on the backend in the options. While a TensorRT plan is
+    being built, the source makes the model on a CPU backend."""
     from engines import backends
     from engines.node.serving import RepositorySource
     from engines.repository.store import Repository

@@ -8,12 +8,23 @@ import os
 import sys
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.common import LOOPBACK, AsJson, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
+from deploy.cli.common import (
+    LOOPBACK,
+    AsJson,
+    Evidence,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    friendly,
+    kafka_settings,
+)
 from ingest.contract.topics import ALERTS, EVENTS, MEASURES
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -24,6 +35,7 @@ from ingest.site.topic.view import Validate, accept
 if TYPE_CHECKING:
     from stream.alerts.stage import AlertStage
     from stream.analyse.stage import AnalyseStage
+    from stream.delivery.clients.guard import DeliveryPolicy
     from stream.prepare.stage import PrepareStage
     from stream.runner.loop import StageFactory
     from stream.sense.stage import SenseStage
@@ -38,6 +50,16 @@ Instance = Annotated[
         "--instance",
         help="Lasting name of this worker in its consumer group. Restarted under it, the worker takes its partitions "
         "back at once. Two workers must not share a name.",
+    ),
+]
+
+HttpsOnly = Annotated[bool, typer.Option("--https-only", help="Refuse every receiver whose address is not https.")]
+Deny = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--deny",
+        metavar="NETWORK|NAME",
+        help="Never connect to this network, IP address or host name (`*` allowed). May be repeated.",
     ),
 ]
 
@@ -128,7 +150,8 @@ def sense(
 
 @friendly
 def alerts(
-    evidence: Annotated[Path, typer.Option(help="Folder for the evidence pictures.")],
+    context: typer.Context,
+    evidence: Evidence = "",
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,
     instance: Instance = "",
@@ -137,35 +160,49 @@ def alerts(
 ) -> None:
     """Store the evidence pictures of each event and raise the event's alert, until stopped.
 
-    Exits with 70 after an error, and with 75 if Kafka cannot be reached.
+    Exits with 70 after an error, and with 75 if Kafka cannot be reached. The subcommands list, acknowledge and replay
+    alerts, and test receivers.
     """
-    from stream.alerts.evidence import FolderStore
+    if context.invoked_subcommand:
+        return
+    if not evidence:
+        raise typer.BadParameter("expected a folder for the evidence pictures", param_hint="--evidence")
     from stream.alerts.lettering import require_font
     from stream.alerts.stage import AlertStage
+    from stream.evidence.location import open_store
 
     require_font()
+    store = open_store(evidence)
 
     async def make(log: Log) -> AlertStage:
-        return AlertStage(FolderStore(evidence), (await log.partitions())[ALERTS])
+        return AlertStage(store, (await log.partitions())[ALERTS])
 
     _serve(Service("alerts", kafka_settings(kafka, prefix), metrics_port, metrics_host), make, instance)
 
 
 @friendly
 def dispatch(
-    metrics_port: MetricsPort = 0, metrics_host: MetricsHost = LOOPBACK, kafka: Kafka = "", prefix: Prefix = ""
+    https_only: HttpsOnly = False,
+    deny: Deny = None,
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
 ) -> None:
     """Deliver alerts to the receivers of the site until stopped, and write a receipt for each attempt.
 
     Exits with 75 if Kafka cannot be reached.
     """
+    from stream.delivery.clients.guard import DeliveryPolicy
+
+    policy = DeliveryPolicy.of(deny or (), https_only=https_only)
     service = Service("dispatch", kafka_settings(kafka, prefix), metrics_port, metrics_host)
-    raise typer.Exit(service.run(lambda stop: _dispatch(service, stop)))
+    raise typer.Exit(service.run(lambda stop: _dispatch(service, policy, stop)))
 
 
 @friendly
 def webhook_receiver(
-    secret_file: Annotated[Path, typer.Option(help="File with the signing secret (whsec_…).")],
+    secret_file: Annotated[Path, typer.Option(help="File with the signing secret (whsec_…) or public key (whpk_…).")],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     out: Annotated[Path | None, typer.Option(help="Append each webhook to this file as a line of JSON.")] = None,
@@ -174,7 +211,7 @@ def webhook_receiver(
     """Receive webhooks, verify their signatures with the standardwebhooks package, and print the webhooks."""
     import uvicorn
 
-    from stream.delivery.receiver import Inbox, make_app, read_secret
+    from stream.delivery.clients.receiver import Inbox, make_app, read_secret
 
     expected = "a file with the signing secret (whsec_…) on its first line"
     try:
@@ -190,17 +227,18 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
     raise typer.Exit(service.run(lambda stop: serve(service, make, stop, instance, validate)))
 
 
-async def _dispatch(service: Service, stop: asyncio.Event) -> None:
+async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Event) -> None:
     from ingest.kafka.membership import MemberGuard
+    from stream.delivery.clients.service import make_deliverer
     from stream.delivery.dispatcher import Dispatcher
     from stream.delivery.progress import GROUP
-    from stream.delivery.webhook import WebhookDeliverer
     from stream.metrics import DispatchMetrics
 
     async with service.open_log() as log:
         receivers = (await service.read_config(log)).of(ReceiverConfig)
         metrics = DispatchMetrics(service.registry)
-        dispatcher = Dispatcher(service.settings, receivers, WebhookDeliverer, metrics=metrics)
+        make = partial(make_deliverer, policy=policy)
+        dispatcher = Dispatcher(service.settings, receivers, make, metrics=metrics)
         service.health.ready_when(dispatcher.unready_reason)
         guard = MemberGuard(log, GROUP, (ALERTS,), dispatcher.client_id, metrics.idle_member)
         async with guard.watching(stop):
@@ -214,7 +252,8 @@ def _show(entry: dict[str, Any], as_json: bool) -> None:
         data = entry["alert"]["data"]
         pictures = [e["url"] for e in data["evidence"]]
         again = "" if entry["first"] else " (again)"
+        missing = f"no picture: {data['evidence_missing']}" if data.get("evidence_missing") else ""
         stamp = time.strftime("%H:%M:%S", time.localtime(entry["received_ns"] / 1e9))
-        line = f"{stamp} {data['severity']}: {data['summary']}{again} {' '.join(pictures[-1:])}"
+        line = f"{stamp} {data['severity']}: {data['summary']}{again} {' '.join(pictures[-1:])}{missing}"
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

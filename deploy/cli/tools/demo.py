@@ -30,6 +30,7 @@ def demo(
     decoder: Annotated[str, typer.Option(help="Decoder of the model's outputs: softmax, sigmoid, yolox, …")] = "",
     labels: Annotated[Path | None, typer.Option(help="Text file with the model's class names, one per line.")] = None,
     fused: Annotated[bool, typer.Option("--fused", help="The engine node prepares the frames itself.")] = False,
+    with_console: Annotated[bool, typer.Option("--console/--no-console", help="Run the console as well.")] = True,
     report: Annotated[Path | None, typer.Option(help="File for the report, as JSON.")] = None,
     home: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path(".sightline/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
@@ -56,6 +57,7 @@ def demo(
         site,
         models.absolute() if models else SHIPPED_MODELS,
         fused,
+        console=with_console,
     )
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         outcome = asyncio.run(

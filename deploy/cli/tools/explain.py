@@ -37,7 +37,7 @@ def explain(
 ) -> None:
     """Print the life of one frame or alert, and why each rule fired or did not fire.
 
-    The rules are those that are configured now. They run over the stored results of the camera before the frame.
+    The presently configured rules run over the stored results of the camera up to the frame.
     """
     _require_name(name)
 

@@ -15,16 +15,13 @@ from rich.progress import Progress
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
 from deploy.cli.output import print_rows, printable, progress, stdout
 from ingest import site
-from ingest.contract.codec import decode
-from ingest.contract.records import Event, Frame
-from ingest.exceptions import CodecError, ConfigError
+from ingest.contract.records import Event
+from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site import Site
-from stream.alerts.stage import record_at
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
 from stream.events import rfc3339
-from stream.exceptions import EvidenceMissing
 from stream.explain.trial import RuleDifference, TrialReport, try_rules
 from stream.rules import validated_site
 
@@ -47,8 +44,8 @@ def run_rules(
 ) -> None:
     """Run the rules of a site file over stored results, and compare their events with the emitted events.
 
-    Times are those at which results were written. A time without an offset is in the site's time zone. Nothing is
-    written to Kafka.
+    The times select results by the time at which they were written. A time without an offset is in the site's time
+    zone. Nothing is written to Kafka.
     """
     found = validated_site(site.load(file), file)
     since_ms = _time(since, found.time_zone, "--from")
@@ -148,11 +145,13 @@ def _print(values: dict[str, Any]) -> None:
 
 async def _write_pictures(log: Log, report: TrialReport, folder: Path) -> int:
     """Write the annotated pictures of gained and lost events. Return the number of pictures that have expired."""
+    from stream.explain.picture import event_picture  # imports OpenCV, which takes 35 MB
+
     missing = 0
     for rule, difference in report.rules.items():
         for kind, events in (("gained", difference.gained_events), ("lost", difference.lost_events)):
             for event in events:
-                drawn = await _picture(log, event)
+                drawn = await event_picture(log, event)
                 if drawn is None:
                     missing += 1
                     continue
@@ -160,13 +159,3 @@ async def _write_pictures(log: Log, report: TrialReport, folder: Path) -> int:
                 name = f"{rule}-{event.time.replace(':', '')}-{event.id[:8]}.jpg"
                 (folder / kind / name).write_bytes(drawn)
     return missing
-
-
-async def _picture(log: Log, event: Event) -> bytes | None:
-    from stream.alerts.pictures import annotated  # imports OpenCV, which takes 35 MB
-
-    record = await record_at(log, event.data.frame) if event.data.frame else None
-    try:
-        return annotated(decode(Frame, record.value).image, event) if record else None
-    except (CodecError, EvidenceMissing):
-        return None

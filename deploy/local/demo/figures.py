@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.local.demo.latencies import Latencies, percentiles_ms
 from deploy.local.demo.truth import CrossingScore, LineCrossing
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Alert, CameraStatus, Delivery, Event, Heartbeat, Result
+from ingest.contract.records import Alert, CameraStatus, Delivery, Event, Heartbeat, Incident, Result
+from ingest.contract.records.event import SEVERITIES, Severity
 
 RATE_WINDOW_S = 5.0
 """Window of the result rate in the live table, in seconds. The window is long enough for a readable rate, and short
@@ -48,6 +49,8 @@ class Figures:
     """Line crossing that an event reports, by event id; None for an event of another type."""
     alerts: dict[str, bool] = field(default_factory=dict)
     """Whether an alert is about a live frame, by alert id."""
+    incidents: dict[str, Severity] = field(default_factory=dict)
+    """Severity of an incident, by incident id."""
     final: dict[tuple[str, str], str] = field(default_factory=dict)
     retries: int = 0
     dead_letters: int = 0
@@ -80,8 +83,15 @@ class Figures:
         self.events[event.id] = _crossing(event)
 
     def alert(self, alert: Alert) -> None:
-        """Count one alert. Repeats of an alert count once."""
-        self.alerts[alert.id] = bool(alert.data.camera) and not alert.data.late
+        """Count one alert. Repeats of an alert count once. Alerts of the end of an incident do not count, because the
+        demo's receiver does not get them."""
+        if alert.data.change != "end":
+            self.alerts[alert.id] = bool(alert.data.camera) and not alert.data.late
+
+    def incident(self, incident: Incident) -> None:
+        """Store the severity of one incident, which never falls."""
+        before = self.incidents.get(incident.id, incident.severity)
+        self.incidents[incident.id] = max(before, incident.severity, key=SEVERITIES.index)
 
     def delivery(self, delivery: Delivery) -> None:
         """Count one delivery attempt."""
@@ -141,6 +151,12 @@ def _crossing(event: Event) -> LineCrossing | None:
     return LineCrossing(data.camera or "", str(data.details.get("direction", "")), data.captured_ns, data.label)
 
 
+def _by_severity(severities: Iterable[Severity]) -> dict[str, int]:
+    """Return the number of incidents by severity, the highest first."""
+    counts = Counter(severities)
+    return {severity: counts[severity] for severity in reversed(SEVERITIES) if counts[severity]}
+
+
 def report(figures: Figures, balance: dict[str, Any], truth: CrossingScore | None) -> dict[str, Any]:
     """Return the report of a run: ledger totals, and counts of events, alerts and receipts."""
     states = Counter(figures.final.values())
@@ -149,6 +165,7 @@ def report(figures: Figures, balance: dict[str, Any], truth: CrossingScore | Non
         **totals,
         "events": len(figures.events),
         "alerts": len(figures.alerts),
+        "incidents": _by_severity(figures.incidents.values()),
         "deliveries": {"delivered": states["delivered"], "dead": states["dead"]},
         "latency_ms": {
             "capture_to_result": figures.result_ms.percentiles(),

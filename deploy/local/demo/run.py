@@ -24,7 +24,7 @@ from deploy.local.demo.truth import LineCrossing, score
 from deploy.local.demo.watch import beside, watching
 from deploy.local.exceptions import StackError
 from deploy.local.kafka.broker import Broker
-from deploy.local.stack import AGENT, StackFiles, services
+from deploy.local.stack import AGENT, StackFiles, console_service, services
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge_agent.sources.simulated.truth import read_truth
 from engines.decoders import CLASSIFIERS
@@ -98,6 +98,8 @@ class DemoOptions:
     models: Path = SHIPPED_MODELS
     fused: bool = False
     """Whether the engine node prepares the frames, without `sightline prepare`."""
+    console: bool = False
+    """Whether the console runs as well."""
 
 
 @dataclass
@@ -117,6 +119,7 @@ class Demo:
     """Whether the site has the counting lines of the simulated scenes. Detected crossings are compared with the
     ground truth only if ``has_truth`` is set."""
     fused: bool = False
+    console: bool = False
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -169,6 +172,7 @@ async def run_demo(
                     during,
                     has_truth=options.site is None,
                     fused=options.fused,
+                    console=options.console,
                     stop=stop_event(),
                 )
             )
@@ -183,8 +187,8 @@ async def run_demo(
 def _site(options: DemoOptions) -> tuple[Callable[[ReceiverConfig], Site], Path]:
     """Check all options.
 
-    Return a function that makes the site from the settings of the demo's receiver, and the path of the model
-    repository.
+    Return two values: a function that makes the site from the settings of the demo's receiver, and the path of the
+    model repository.
     """
     for given, key in ((options.videos, "--video"), (options.model, "--model")):
         if options.site and given:
@@ -230,16 +234,21 @@ def prepare_files(files: StackFiles) -> ReceiverConfig:
     make_folder(files.root)
     files.secret_file.write_text("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
     files.secret_file.chmod(0o600)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     return ReceiverConfig(
         name="receiver",
-        url=f"http://127.0.0.1:{port}/",
+        url=f"http://127.0.0.1:{_free_port()}/",
         secret_file=files.secret_file,
+        allow_private=True,
         # The usual schedule without its long pauses, because a demo lasts minutes.
         retry_s=(0, 1, 2, 4, 8, 15, 30),
     )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 async def run(demo: Demo) -> DemoOutcome:
@@ -258,6 +267,8 @@ async def run(demo: Demo) -> DemoOutcome:
         demo.on_step("starting services")
         async with Supervisor(downstream, demo.files.logs) as stack, watching(demo.settings) as figures:
             try:
+                if demo.console:
+                    await _add_console(demo, stack)
                 await _live(demo, stack, agent, figures, {spec.name for spec in downstream})
                 await _drain(demo, stack, figures)
                 demo.on_step("auditing")
@@ -268,6 +279,20 @@ async def run(demo: Demo) -> DemoOutcome:
         truth = _true_crossings(demo.files.spool) if demo.has_truth else []
         scored = score(truth, figures.crossings()) if truth else None
         return DemoOutcome(balance, report(figures, balance, scored))
+
+
+async def _add_console(demo: Demo, stack: Supervisor) -> None:
+    """Start the console, and report its address and the one-time password of its first user."""
+    from console.context import ConsoleContext
+    from console.state.users import FIRST_ADMIN
+
+    port = _free_port()
+    context = ConsoleContext(demo.files.console)
+    password = context.add_first_admin()
+    context.close()
+    await stack.add(console_service(demo.files, demo.settings, port))
+    demo.on_step(f"console: http://127.0.0.1:{port}/")
+    demo.on_step(f"first sign-in: user {FIRST_ADMIN}, one-time password {password}")
 
 
 async def _live(

@@ -113,6 +113,7 @@ def summary(report: dict[str, Any]) -> str:
     lines = [
         f"{report['events']} events, {report['alerts']} alerts: "
         f"{deliveries['delivered']} delivered, {deliveries['dead']} dead",
+        f"{sum(report['incidents'].values())} incidents{_by_severity(report['incidents'])}",
         f"{report['frames_per_second']:.1f} results/s",
         f"capture to result   {_latency(latency['capture_to_result'])}",
         f"capture to receipt  {_latency(latency['capture_to_receipt'])}",
@@ -123,6 +124,11 @@ def summary(report: dict[str, Any]) -> str:
             f"({truth['labels_right']} with the right label), {truth['false']} false"
         )
     return "\n".join([*lines, *report["hints"]])
+
+
+def _by_severity(counts: dict[str, int]) -> str:
+    parts = ", ".join(f"{count} {severity}" for severity, count in counts.items())
+    return f": {parts}" if parts else ""
 
 
 def _latency(percentiles: dict[str, float]) -> str:

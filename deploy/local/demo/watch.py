@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaError
 
 from deploy.local.demo.figures import Figures
 from ingest.contract.codec import decode, decode_json
-from ingest.contract.records import Alert, Delivery, Event, Heartbeat, Result
-from ingest.contract.topics import ALERTS, DEADLETTER, DELIVERIES, EVENTS, RESULTS, STATUS
+from ingest.contract.records import Alert, Delivery, Event, Heartbeat, Incident, Result
+from ingest.contract.topics import ALERTS, DEADLETTER, DELIVERIES, EVENTS, INCIDENTS, RESULTS, STATUS
 from ingest.exceptions import CodecError, LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
@@ -90,6 +90,7 @@ async def _follow(consumer: AIOKafkaConsumer, settings: KafkaSettings, figures: 
 _COUNTERS: dict[str, Callable[[Figures, bytes, int], None]] = {
     RESULTS: lambda figures, value, now_ns: figures.result(decode(Result, value), now_ns),
     EVENTS: lambda figures, value, _: figures.event(decode_json(Event, value)),
+    INCIDENTS: lambda figures, value, _: figures.incident(decode_json(Incident, value)),
     ALERTS: lambda figures, value, _: figures.alert(decode_json(Alert, value)),
     DELIVERIES: lambda figures, value, _: figures.delivery(decode_json(Delivery, value)),
     DEADLETTER: lambda figures, *_: figures.dead_letter(),

@@ -107,14 +107,14 @@ class GpuDevice(ABC):
     def copy_in(self, target: DeviceBuffer, source: HostArray, stream: Stream) -> None:
         """Start an asynchronous copy of a pinned array to the GPU.
 
-        The caller must not change ``source`` until an event that was recorded after the copy has happened.
+        The caller must record an event after this call, and must not change ``source`` before the event has happened.
         """
 
     @abstractmethod
     def copy_out(self, target: HostArray, source: DeviceBuffer, stream: Stream) -> None:
         """Start an asynchronous copy from the GPU into a pinned array.
 
-        The caller must not read ``target`` until an event that was recorded after the copy has happened.
+        The caller must record an event after this call, and must not read ``target`` before the event has happened.
         """
 
     @abstractmethod
@@ -142,7 +142,7 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the CUDA context. The caller must have freed all buffers before."""
+        """Release the CUDA context. The caller must have freed all buffers before this call."""
 
 
 def row_bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:

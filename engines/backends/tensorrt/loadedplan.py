@@ -64,7 +64,7 @@ class LoadedPlan:
     def close(self) -> None:
         """Destroy the TensorRT engine, then its runtime.
 
-        The caller must have destroyed all execution contexts before.
+        The caller must have destroyed all execution contexts before this call.
         """
         self._engine = None
         self._runtime = None

@@ -1,8 +1,8 @@
 """Disk cache of TensorRT plans (compiled models), and of kernel timings, which make the next build faster.
 
-A plan works only with the TensorRT version and the GPU compute capability that it was built for. TensorRT
-finds out only while it loads a plan that the plan does not fit. The key of a plan therefore includes the TensorRT
-version and the compute capability.
+A plan works only with the TensorRT version and the GPU compute capability that it was built for. TensorRT does not
+notice that a plan does not fit until it loads the plan. The key of a plan therefore includes the TensorRT version and
+the compute capability.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from ingest.contract.records.batch import (
     padded_place,
     padded_rows,
 )
-from ingest.contract.records.event import Alert, AlertData, Delivery, Event, EventData, Evidence, Overlay
+from ingest.contract.records.event import Alert, AlertData, ClipRequest, Delivery, Event, EventData, Evidence, Overlay
+from ingest.contract.records.evidence import Clip, ClipGap, EvidenceRecord
 from ingest.contract.records.frame import (
     MAX_FRAME_PIXELS,
     MAX_RESTING,
@@ -75,6 +76,9 @@ __all__ = [
     "CameraState",
     "CameraStatus",
     "Canvas",
+    "Clip",
+    "ClipGap",
+    "ClipRequest",
     "Delivery",
     "Detection",
     "EncodedFrame",
@@ -82,6 +86,7 @@ __all__ = [
     "Event",
     "EventData",
     "Evidence",
+    "EvidenceRecord",
     "ExpiredUnread",
     "Fit",
     "Frame",

@@ -167,8 +167,8 @@ class Batch(Record):
     ``pixels`` holds the pictures of the regions of all cropped items one after the other, as uint8 in C order. Each
     picture has the size of its region's ``inner``. Padding is not sent, because it makes up 44 % of a square model's
     input for a 16:9 picture. ``frames`` holds the encoded frames of the items with ``attached``, one after the other,
-    at full resolution. The reader crops the regions of items that are not cropped, and the objects for second models,
-    out of these frames. ``colour`` and ``fit`` are the pipeline's values, or empty in a batch before version 1.3. All
+    at full resolution. From these frames, the reader crops the regions of items that are not cropped, and the objects
+    for second models. ``colour`` and ``fit`` are the pipeline's values, or empty in a batch before version 1.3. All
     items of a batch before version 1.4 are cropped. Items have the outcome ``motion`` since version 1.5.
     """
 
@@ -245,7 +245,8 @@ class Batch(Record):
 
 
 def _sent(item: BatchItem) -> list[Inner]:
-    """Return the rectangles of the pictures that the batch's pixels hold of an item."""
+    """Return the rectangle of each picture of an item in the batch's ``pixels``; none for an item that is not
+    cropped."""
     return [region.inner for region in item.regions] if item.cropped else []
 
 
@@ -291,8 +292,8 @@ class Detection(Record):
 class Result(RoutedFrame):
     """The final state of a delivered frame in one pipeline.
 
-    The outcome is ``classified`` with detections (perhaps none), ``empty`` when no region of the frame showed motion
-    or a stationary object that was not classified yet, or ``shed`` with a reason. ``model`` is ``name@version`` for a
+    The outcome is ``classified`` with detections (perhaps none), ``empty`` when the frame showed neither motion nor a
+    stationary object that still had to be classified, or ``shed`` with a reason. ``model`` is ``name@version`` for a
     classified frame. ``looked_at`` holds the boxes of the classified regions, as the agent reported them, without the
     margin that was added for the model.
     """

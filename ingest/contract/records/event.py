@@ -22,10 +22,11 @@ Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
 MAX_POINTS = 10_000
 """Maximum number of points of a rule's shape, or of an object's trail, in one event."""
+MAX_CLIP_S = 60.0
+"""Maximum length of a clip before the event, and after it, in seconds."""
 Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
 MAX_GAP_S = 3600.0
-"""Longest ``incident_gap_s`` in seconds. A restarted alerts worker reads the incidents of the last ``MAX_GAP_S``
-seconds again."""
+"""Longest ``incident_gap_s`` in seconds. A restarted alerts worker reads back the incidents of this time span."""
 GapSeconds = Annotated[float, Field(ge=0.0, le=MAX_GAP_S)]
 DEFAULT_GAP_S = 120.0
 """Default of ``incident_gap_s``: a person needs less time from one camera of a place to the next."""
@@ -36,6 +37,10 @@ Reason = Literal["severity", "camera", "events", "reopened"]
 reached 10, 100, 1,000 and so on, or an event followed the end. A rule's other events update an incident without a
 reason."""
 Reasons = Annotated[Many[Reason], Field(max_length=4)]
+
+DeliveryState = Literal["delivered", "retrying", "dead", "skipped"]
+"""State of an alert at a receiver. ``skipped`` means that the receiver's filters exclude the alert, or that a person
+acknowledged its incident before the escalation."""
 
 
 class CloudEvent(Record):
@@ -60,15 +65,30 @@ class Overlay(Record):
     trail: Points = ()
 
 
+class ClipRequest(Record):
+    """The clip that a rule requests for its events: seconds before and after the event.
+
+    With ``boxes``, a second clip has the boxes of the detected objects drawn.
+    """
+
+    KIND: ClassVar[str] = "clip-request"
+
+    before_s: float = Field(ge=0.0, le=MAX_CLIP_S)
+    after_s: float = Field(ge=0.0, le=MAX_CLIP_S)
+    boxes: bool = False
+
+
 class EventData(Record):
     """The body of an event. ``late`` marks an event that was detected in late or replayed frames.
 
     Late events never overtake or delay live events. ``incident`` is the same in all events of one track or occurrence
     that a rule reports. ``place`` is the place of the camera or sensor, empty if the site file sets none. The events
     of one type at one place become one incident while they follow each other within ``incident_gap_s`` seconds.
+    ``clip`` requests a clip, which is made after the event's alert.
     """
 
     KIND: ClassVar[str] = "event-data"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     incident: Id
     rule: Name
@@ -90,6 +110,7 @@ class EventData(Record):
     captured_ns: Count = 0
     frame: FrameRef | None = None
     overlay: Overlay = Overlay()
+    clip: ClipRequest | None = None
 
 
 class Event(CloudEvent):
@@ -99,6 +120,7 @@ class Event(CloudEvent):
     """
 
     KIND: ClassVar[str] = "event"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     data: EventData
 
@@ -109,27 +131,37 @@ class Event(CloudEvent):
 
 
 class Evidence(Record):
-    """The address and hash of a picture that was stored before its alert was raised."""
+    """The address and hash of a stored picture or clip.
+
+    ``sha256`` is the hash of the contents in hexadecimal digits, and ``size`` their number of bytes; 0 in records of
+    version 1.0. The hash of an encrypted file is that of its decrypted contents.
+    """
 
     KIND: ClassVar[str] = "evidence"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     name: str
     url: str
     sha256: str
     media_type: str
+    size: Count = 0
 
 
 class AlertData(EventData):
-    """The body of an alert: an event with its evidence. Alerts of sensors have no evidence.
+    """The body of an alert: an event with the pictures that were stored before the alert was written.
 
-    ``incident`` is the id of the alert's incident on the topic ``incidents``. ``change`` and ``reasons`` are those of
-    the incident's record. The alert of an incident's end names the incident's last event and has no evidence.
+    Alerts of sensors have no pictures. If the picture of a camera's event could not be stored in time,
+    ``evidence_missing`` has the reason. ``incident`` is the id of the alert's incident on the topic ``incidents``.
+    ``change`` and ``reasons`` are those of the incident's record. The alert of an incident's end names the incident's
+    last event and has no evidence.
     """
 
     KIND: ClassVar[str] = "alert-data"
+    VERSION: ClassVar[tuple[int, int]] = (1, 2)
 
     event: Id
     evidence: Many[Evidence] = ()
+    evidence_missing: Text = ""
     change: Change = "begin"
     reasons: Reasons = ()
 
@@ -141,14 +173,16 @@ class Alert(CloudEvent):
     """
 
     KIND: ClassVar[str] = "alert"
+    VERSION: ClassVar[tuple[int, int]] = (1, 1)
 
     data: AlertData
 
 
 class Delivery(Record):
-    """The receipt of one attempt to deliver an alert to a receiver.
+    """The receipt of one attempt to deliver an alert to a receiver, or of an alert that the receiver does not get.
 
-    The state of an alert's last receipt is ``delivered`` or ``dead``.
+    The state of an alert's last receipt is ``delivered``, ``dead`` or ``skipped``. ``replay`` is the id of a replay,
+    and empty in receipts of an alert's first delivery.
     """
 
     KIND: ClassVar[str] = "delivery"
@@ -156,10 +190,21 @@ class Delivery(Record):
     alert: Id
     incident: Id
     receiver: Name
-    state: Literal["delivered", "retrying", "dead"]
+    state: DeliveryState
     attempt: int = Field(ge=1)
     status: int | None = None
     reason: str = ""
     captured_ns: Count = 0
     attempted_ns: Count
     next_attempt_ns: Count | None = None
+    replay: Annotated[str, Field(max_length=100)] = ""
+
+    @property
+    def task(self) -> str:
+        """Key of the delivery task: the alert's id, with the id of the replay if there is one."""
+        return delivery_key(self.alert, self.replay)
+
+
+def delivery_key(alert: str, replay: str = "") -> str:
+    """Return the key of the delivery of an alert to a receiver, or of a replay of the delivery."""
+    return f"{alert}/{replay}" if replay else alert

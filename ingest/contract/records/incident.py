@@ -11,8 +11,8 @@ from ingest.contract.records.event import Change, GapSeconds, Reasons, Severity,
 from ingest.contract.records.frame import Lane
 
 MAX_NAMES = 100
-"""Maximum number of cameras and sensors, and of rules, that an incident names."""
-Names = Annotated[Many[Name], Field(min_length=1, max_length=MAX_NAMES)]
+"""Maximum number of cameras, of sensors and of rules that an incident names."""
+Names = Annotated[Many[Name], Field(max_length=MAX_NAMES)]
 Person = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -37,15 +37,21 @@ class Incident(Record):
     severity: Severity
     summary: Text
     """Summary of the first event that has the incident's severity."""
-    subjects: Names
-    """Cameras and sensors in the order in which they joined."""
-    rules: Names
+    cameras: Names = ()
+    """Cameras in the order in which they joined."""
+    sensors: Names = ()
+    rules: Names = ()
     events: int = Field(ge=1)
     begin_ns: Count
     last_ns: Count
     gap_s: GapSeconds
     event: Id
     appended_ns: Count
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Cameras and sensors of the incident."""
+        return (*self.cameras, *self.sensors)
 
     @property
     def version(self) -> tuple[int, bool]:
@@ -61,8 +67,8 @@ class Incident(Record):
 class IncidentAction(Record):
     """An action of a person on an incident.
 
-    An acknowledgement may have a comment, an assignment has an ``assignee``, and a comment has a text. The latest
-    acknowledgement and the latest assignment count.
+    An acknowledgement may have a comment, an assignment has an ``assignee``, and a comment has a text. Only the
+    latest acknowledgement and the latest assignment are in force.
     """
 
     KIND: ClassVar[str] = "incident-action"

@@ -1,4 +1,4 @@
-"""Measures: what a camera counted and measured during one minute."""
+"""Measures: the counts and measured values of a camera in one minute."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ingest.contract.records.base import Count, Id, Many, Name, Record, SmallMap
 
 Numbers = Annotated[dict[str, float], SmallMap]
 Histogram = Annotated[dict[str, Count], SmallMap]
-"""Number of values in each interval, by the interval's lower bound as a decimal number."""
+"""Number of values in each bin, by the bin's lower bound as a decimal number."""
 
 
 MAX_LANES = 8
-"""Maximum number of lanes in one record. Frames are live or late."""
+"""Maximum number of lanes in one record. Only ``live`` and ``late`` are in use."""
 
 
 class MinuteTally(Record):
@@ -24,17 +24,18 @@ class MinuteTally(Record):
 
     sums: Numbers = {}
     peaks: Numbers = {}
-    """Largest values, by name. The peak of a merged tally is the larger one of both."""
+    """Largest values, by name. The peak of a merged tally is the larger of the two peaks."""
     histograms: Annotated[dict[str, Histogram], SmallMap] = {}
     observed_s: float = Field(default=0.0, ge=0.0)
     """Seconds of the minute in which frames were classified, or the agent saw that nothing moved."""
     closed_by: Many[str] = ()
-    """Names of the frames that closed the parts of the minute. A part that is closed again after a restart is
-    recognised by this name, and not added twice."""
+    """Names of the frames whose arrival completed these sums. If the same frame completes the sums again after a
+    restart, the sums are recognised by this name and not added twice."""
 
 
 class Measure(Record):
-    """The values of one measure in one minute. A record with a higher revision replaces the one before.
+    """The values of one measure in one minute. A record with a higher revision replaces the previous record of the
+    same minute.
 
     ``corrected`` marks a revision that adds late frames, or frames of another run of the capture.
     """
@@ -48,7 +49,7 @@ class Measure(Record):
     camera: Name
     pipeline: Name
     start_ns: Count
-    """Begin of the minute in Unix ns, by the camera's clock."""
+    """Start of the minute in Unix ns, by the camera's clock."""
     length_s: float = 60.0
     revision: Count = 0
     corrected: bool = False
@@ -58,4 +59,4 @@ class Measure(Record):
     """Values by name, such as ``car.forward`` or ``occupancy.mean``: see ``docs/reference/measures.md``."""
     histograms: Annotated[dict[str, Histogram], SmallMap] = {}
     parts: dict[str, MinuteTally] = Field(default={}, max_length=MAX_LANES)
-    """The tallies of which the values are made, by lane."""
+    """The tallies from which ``values`` are computed, by lane."""

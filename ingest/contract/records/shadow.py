@@ -46,11 +46,10 @@ class ShadowDifference(Record):
 
 
 class ShadowRecord(Record):
-    """Comparison of a candidate model with the served model on one frame, or the end of a candidate.
-
-    A candidate ends when it is switched off. ``served`` and ``candidate`` are ``name@version``. ``agreed`` counts, by
-    label, the objects that both models found with the same label. If the candidate was switched off, ``off`` is the
-    reason and the record has no frame.
+    """Comparison of a candidate model with the served model on one frame, or the report that the candidate was
+    switched off. ``served`` and ``candidate`` are ``name@version``. ``agreed`` counts, by label, the objects that
+    both models found with the same label. If the candidate was switched off, ``off`` is the reason and the record has
+    no frame.
     """
 
     KIND: ClassVar[str] = "shadow"

@@ -99,7 +99,8 @@ class SensorLedger(Record):
 
 
 class ExpiredUnread(Record):
-    """Interval ``[first, last]`` of a partition's offsets that retention deleted before the group read them."""
+    """Interval ``[first, last]`` of a partition's offsets whose records retention deleted before the consumer group
+    read them."""
 
     KIND: ClassVar[str] = "expired-unread"
 

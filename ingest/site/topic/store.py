@@ -126,7 +126,7 @@ async def follow(
     again. An outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error until
     the outage ends. Each attempt after a failed read opens a new connection with the current secrets. The new
     connection reads the topic from its beginning, because the topic may have been created again during the outage.
-    While Kafka does not answer this reader, compaction may also delete an entry and its tombstone.
+    Compaction may also have deleted an entry and its tombstone during the outage.
     """
     reported, reader, outage_since_s = None, None, 0.0
     try:

@@ -38,7 +38,7 @@ class Sums:
         self.peaks[name] = max(self.peaks.get(name, value), value)
 
     def sort_in(self, name: str, value: float, bounds: Iterable[float]) -> None:
-        """Count a value in the histogram ``name``, whose intervals begin at ``bounds``, in ascending order."""
+        """Count a value in the histogram ``name``, whose bins begin at ``bounds``, in ascending order."""
         lower = max((bound for bound in bounds if bound <= value), default=0.0)
         self.histograms[name][f"{lower:g}"] += 1
 

@@ -45,11 +45,11 @@ arm, or a person who walks past a car, covers a smaller share of the box. A stat
 motion in its whole box."""
 _INSIDE = 0.9
 """A moving region counts as inside a stationary object's box if at least this share of the region's area lies in the
-box. If a smaller share lies in the box, the stationary object itself may be leaving."""
+box. If a smaller share of a moving region lies in the box, the stationary object itself may be leaving."""
 _OWN = 0.5
 """A stationary box that the agent lists belongs to a tracked object if at least this share of the box lies inside the
-object's position. If a smaller share lies inside, the listed box shows a larger object in front of the tracked object
-or beside it."""
+object's position. If a smaller share of the listed box lies inside, the box shows a larger object in front of the
+tracked object or beside it."""
 _ABSORBED_S = 10.0
 """Time in seconds after which the background model has certainly absorbed an object that stopped. After this time, a
 moving detection with another label at the object's position shows another object."""
@@ -284,5 +284,5 @@ def _is_within(box: Box, position: Box) -> bool:
 
 
 def _share(position: Box, boxes: Iterable[Box]) -> float:
-    """Return the share of a position that the boxes cover. The boxes must not overlap each other."""
+    """Return the share of a position that the boxes cover. The given boxes must not overlap each other."""
     return sum(position.shared(box) for box in boxes) / max(position.area, 1.0)

@@ -12,15 +12,16 @@ between two sent frames as ``still``, nothing moved in the unexamined frames eit
 first frame with motion. If all frames between two sent frames are unexamined, something moves and the gate limits the
 frame rate."""
 HELD_STEP_S = 0.2
-"""Maximum track time in seconds between two sent frames if nothing moved between these frames. Motion may begin one
-interval of the gate, 0.2 s, before the gate sends the first frame of the motion."""
+"""Maximum step of the track time in seconds between two sent frames if nothing moved between these frames. Motion may
+begin one interval of the gate, 0.2 s, before the gate sends the first frame of the motion."""
 SET_BACK_S = 10.0
 """A clock counts as set back if a capture time is more than this many seconds before the latest capture time. A
 smaller step back may come from results that alternate between two clocks. During a smaller step back, ``lived_ns``
 does not change until the latest capture time is reached again, because the difference between two alternating clocks
 would otherwise count repeatedly."""
 _MIN_STEP_S = 1e-3
-"""Minimum track time between two classified frames, because the tracker needs increasing times."""
+"""Minimum step of the track time (camera time without gaps in which nothing moved) between two classified frames,
+because the tracker needs increasing times."""
 
 
 class TrackTime:

@@ -1,8 +1,8 @@
 """Faust's Kafka driver, with replacements for the parts that lose data or hide settings.
 
 Clients: ``ingest.kafka.settings`` creates the consumer and the producer, with the limits of the project's other Kafka
-clients. The consumer reads only records of committed transactions, which Faust would set only under ``exactly_once``.
-The producer is idempotent, for which Faust has no setting.
+clients. The consumer reads only records of committed transactions; Faust would set this isolation level only under
+``exactly_once``. The producer is idempotent, for which Faust has no setting.
 
 Commits: the committed offsets come from the trackers of the partitions, because Faust's own bookkeeping has four
 errors. If the record at the committed offset is not acknowledged but the next record is, Faust commits past the

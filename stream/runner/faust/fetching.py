@@ -5,9 +5,9 @@ The thread fetches each partition from the position that the partition's loop se
 Without this module, Faust and aiokafka lose records when the group rebalances. A fetch that runs during a rebalance
 waits for the new assignment and returns the first records of the new assignment. Faust, which is paused during a
 rebalance, drops the fetched records and seeks to the committed offsets. Faust does not seek in a partition without a
-committed offset, so the dropped records of such a partition are never read. In a new assignment, this module fetches
-a partition only after the partition's loop has called ``begin``. If the assignment changes during a fetch, this
-module seeks back to the first fetched record.
+committed offset, so the records that Faust has dropped from such a partition are never read again. In a new
+assignment, this module fetches a partition only after the partition's loop has called ``begin``. If the assignment
+changes during a fetch, this module seeks back to the first fetched record.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ full, Faust would pause for a second at a time."""
 
 
 class NoTables(TableManager):  # type: ignore[misc]
-    """The manager of Faust's tables, of which there are none.
+    """Replacement for Faust's table manager, because this project has no Faust tables.
 
     Faust's own manager waits for a second until all tables are declared, before the process joins its group.
     """

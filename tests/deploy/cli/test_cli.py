@@ -241,7 +241,7 @@ def test_a_command_reports_a_full_disk_in_one_line(tmp_path: Path, home: Path) -
     assert (code, out, err) == (USAGE_EXIT, "", "error: No space left on device: expected a disk with free space\n")
 
 
-def test_a_command_reports_a_home_folder_that_is_a_file_in_one_line(tmp_path: Path, call: Invoke) -> None:
+def test_a_home_folder_that_is_a_file_gives_a_one_line_error(tmp_path: Path, call: Invoke) -> None:
     (tmp_path / "file").touch()
     code, _, err = call("kafka", "start", SIGHTLINE_HOME=str(tmp_path / "file"))
     assert (code, err) == (USAGE_EXIT, f"error: {tmp_path}/file/kafka: Not a directory: expected a folder\n")

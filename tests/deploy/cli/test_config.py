@@ -153,7 +153,7 @@ def test_a_config_entry_of_no_site_is_reported_with_the_command_that_removes_it(
 PIPELINE = '[[pipelines]]\nname = "cars"\nmodel = "m"\nwidth = 4\nheight = 4\n'
 
 
-def test_of_two_concurrent_config_applies_the_later_one_fences_the_earlier_one(
+def test_the_later_of_two_concurrent_config_applies_fences_the_earlier_one(
     log: MemoryLog, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(f'name = "north"\n{PIPELINE}')
@@ -234,7 +234,9 @@ def test_config_apply_writes_a_rule_with_its_defaults_and_services_read_the_same
     assert (shown["type"], shown["end"], shown["direction"], shown["min_score"]) == ("line", [0.5, 1.0], "both", 0.3)
 
 
-def test_a_rule_on_the_topic_whose_plug_in_is_missing_is_reported_as_unusable(log: MemoryLog, file: Path) -> None:
+def test_a_rule_on_the_config_topic_whose_plug_in_is_missing_is_reported_as_unusable(
+    log: MemoryLog, file: Path
+) -> None:
     put(log, "rule/odd", b'{"name": "odd", "type": "unheard-of", "sites": ["south"]}')
     result = invoke("apply", write(file, "north", "gate"), "--json")
     assert result.exit_code == config.UNUSABLE_EXIT

@@ -88,7 +88,7 @@ def test_backend_auto_creates_an_engine_of_the_chosen_backend() -> None:
     ],
     ids=["no other pipeline", "another model", "no model"],
 )
-async def test_a_node_starts_although_a_model_is_refused_if_it_can_serve_another_pipeline(
+async def test_a_node_that_can_serve_another_pipeline_starts_although_a_model_is_refused(
     others: list[PipelineConfig], starts: bool
 ) -> None:
     source, metrics = FakeSource(), NodeMetrics(CollectorRegistry())

@@ -12,7 +12,7 @@ def test_a_detection_without_second_models_has_its_label_and_score() -> None:
     assert detection_text(CAR) == "car 0.91"
 
 
-def test_a_detection_has_the_label_of_each_second_model_or_the_reason_for_a_missing_one() -> None:
+def test_a_detection_has_the_label_of_each_second_model_or_the_reason_for_a_missing_label() -> None:
     given = (
         Attribute(name="type", label="van", score=0.8, model="vehicle@1"),
         Attribute(name="plate", missing="small"),

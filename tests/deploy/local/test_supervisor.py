@@ -114,7 +114,7 @@ async def test_a_service_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         assert stack.restarts() == {"deaf": 0}
 
 
-async def test_a_service_suspended_by_sigstop_is_killed_at_its_stop(tmp_path: Path) -> None:
+async def test_a_service_suspended_by_sigstop_is_killed_when_asked_to_stop(tmp_path: Path) -> None:
     async with Supervisor([python("paused", LASTS, stop_timeout_s=0.2)], tmp_path) as stack:
         pid = stack.pid("paused")
         assert pid is not None

@@ -103,7 +103,7 @@ def test_an_fp16_model_is_compared_by_agreement_if_pictures_have_no_labels(
     assert repository.open("small-fp16").manifest.precision == "fp16"
 
 
-def test_an_optimised_model_is_stored_only_if_its_loss_is_within_the_bound(
+def test_an_optimised_model_is_stored_only_if_its_accuracy_loss_is_within_the_bound(
     labelled: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(model: Any) -> Any:

@@ -78,7 +78,7 @@ def account(first: int, last: int, **counts: int) -> WithheldInterval:
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_frames_refused_by_the_disk_are_accounted_for_by_the_next_kept_frame_or_the_epoch_end(
+def test_frames_refused_by_the_disk_are_counted_in_the_next_kept_frame_or_at_the_epoch_end(
     camera: Camera, handle: Handle, ends: bool
 ) -> None:
     spool = camera._spool = FullSpool()  # type: ignore[assignment]
@@ -129,7 +129,7 @@ def test_a_warning_from_the_capture_child_process_is_logged_once(camera: Camera,
     assert [(line["camera"], line["text"]) for line in lines] == [("a", "no video by UDP: by TCP instead")]
 
 
-def test_a_camera_reconnection_is_logged_after_a_steady_time_with_the_outage_length(
+def test_a_camera_reconnection_is_logged_with_the_outage_length_once_the_stream_is_steady(
     camera: Camera, handle: Handle, clock: ManualClock
 ) -> None:
     clock.advance(36_000)  # the camera had run for ten hours

@@ -90,7 +90,7 @@ def test_pre_roll_frames_are_sent_before_the_frame_with_motion_and_report_the_wi
     assert (end.last, end.tail.first, end.tail.counts) == (19, 11, {"still": 9})
 
 
-def test_a_sampled_frame_is_sent_as_sampled_and_its_neighbours_are_withheld_as_still() -> None:
+def test_a_randomly_sampled_frame_is_marked_as_sampled_and_its_neighbours_are_withheld_as_still() -> None:
     frames, _ = run({"sample": 0.1}, [False] * 100)
     chosen = [seq for seq in range(1, 100) if sampled("a", EPOCH, seq, 0.1)]
     assert [frame.seq for frame in frames if frame.sampled] == chosen

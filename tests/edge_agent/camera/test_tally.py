@@ -40,7 +40,9 @@ def test_kept_and_withheld_frames_cover_every_frame_number_exactly_once(decision
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), min_size=1, max_size=60), behind=st.integers(0, 9))
-def test_the_gate_may_decide_on_a_frame_after_later_frames_were_numbered(decisions: list[str], behind: int) -> None:
+def test_withheld_counts_are_right_although_the_gate_decides_after_later_frames_were_numbered(
+    decisions: list[str], behind: int
+) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for number, _ in enumerate([*decisions, *[""] * behind]):
         if number < len(decisions):

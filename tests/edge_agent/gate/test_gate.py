@@ -189,7 +189,7 @@ def passed(rate: Rate, at_ms: Iterable[float]) -> int:
 
 
 @given(late_ms=st.lists(st.floats(0.0, 30.0), min_size=50, max_size=200))
-def test_a_rate_limit_drops_no_frame_of_a_slower_camera_with_uneven_frames(
+def test_a_rate_limit_drops_no_frame_of_a_slower_camera_with_irregular_frame_times(
     late_ms: list[float],
 ) -> None:
     assert passed(Rate(12.5), (100.0 * n + late for n, late in enumerate(late_ms))) == len(late_ms)

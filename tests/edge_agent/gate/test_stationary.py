@@ -143,7 +143,7 @@ def test_small_changes_left_by_moving_leaves_are_not_searched_for_stationary_obj
     assert len(looks) == 1
 
 
-def test_the_number_of_reported_stationary_objects_is_limited_to_the_latest_ones() -> None:
+def test_only_a_limited_number_of_the_latest_stationary_objects_is_reported() -> None:
     stationary = StationaryMap((90, 160))
     for n in range(MAX_RESTING + 4):
         where = np.zeros((90, 160), np.bool_)

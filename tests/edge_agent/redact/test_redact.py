@@ -186,7 +186,7 @@ def test_a_face_missed_by_the_detector_stays_covered_for_a_while_by_a_widening_b
     assert history.step([], 2 * SECOND_NS) == []
 
 
-def test_a_face_that_is_detected_again_replaces_its_held_box() -> None:
+def test_the_new_box_of_a_face_that_is_detected_again_replaces_the_box_kept_for_it() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     history.step([found(50)], 0)
     history.step([], SECOND_NS // 4)
@@ -202,7 +202,7 @@ def test_a_face_detection_with_a_low_score_counts_only_where_a_face_is_already_c
     assert history.min_score == 0.25
 
 
-def test_a_held_face_box_is_dropped_after_a_clock_jump() -> None:
+def test_a_face_box_kept_without_a_detection_is_dropped_after_a_clock_jump() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     history.step([found(50)], 100 * SECOND_NS)
     assert history.step([], SECOND_NS) == []

@@ -108,7 +108,7 @@ async def test_a_live_frame_does_not_wait_for_a_request_of_the_backlog(link: Htt
     await late
 
 
-async def test_records_named_in_a_422_response_are_refused_and_the_others_posted_again(
+async def test_records_named_in_a_422_response_are_refused_and_all_other_records_are_posted_again(
     link: HttpsLink, gateway: Gateway
 ) -> None:
     def answer(request: httpx.Request, records: list[dict[str, Any]]) -> httpx.Response:
@@ -250,7 +250,7 @@ async def test_a_gateway_response_that_arrives_byte_by_byte_ends_at_the_time_lim
 
 
 @pytest.mark.parametrize("body", [b'{"refused": [{"index": Infinity}]}', b"[" * 50_000, b'{"refused": 3}', b"\xff"])
-async def test_an_invalid_422_response_refuses_only_the_faulty_record(
+async def test_after_an_invalid_422_response_only_the_faulty_record_counts_as_refused(
     link: HttpsLink, gateway: Gateway, body: bytes
 ) -> None:
     gateway.answer = lambda request, records: httpx.Response(

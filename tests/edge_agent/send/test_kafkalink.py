@@ -19,7 +19,7 @@ from ingest.kafka.settings import KafkaSettings
 @pytest.mark.parametrize(
     ("error", "verdict"), [(MessageSizeTooLargeError(), RecordRefused), (InvalidTimestampError(), LinkLost)]
 )
-async def test_a_timestamp_ahead_of_the_broker_loses_the_link_and_does_not_refuse_the_record(
+async def test_a_timestamp_ahead_of_the_broker_clock_closes_the_link_and_the_record_is_not_refused(
     error: Exception, verdict: type[Exception]
 ) -> None:
     class Producer:

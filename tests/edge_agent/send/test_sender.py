@@ -18,7 +18,7 @@ from ingest.runtime.backoff import STEADY_S
 from tests.edge_agent.send.senderrig import FakeLink, SenderRig, until
 
 
-async def test_live_frames_are_sent_before_the_backlog_and_both_on_their_own_topic(tmp_path: Path) -> None:
+async def test_live_frames_are_sent_before_the_backlog_and_on_a_separate_topic(tmp_path: Path) -> None:
     rig = SenderRig(tmp_path)
     rig.keep("a0", "a1", age_s=60.0)
     rig.keep("a2", "b0")

@@ -130,7 +130,7 @@ async def test_a_child_process_in_another_process_group_does_not_delay_the_end_o
     os.kill(int(helper), signal.SIGKILL)
 
 
-async def test_the_columns_of_a_csv_command_feed_one_sensor_each() -> None:
+async def test_each_column_of_a_csv_command_feeds_one_sensor() -> None:
     script = "print('time,a,b')\nprint('2020-01-01,1,2')\nprint('2020-01-01,3')"
     sensors = [command(name, script, format="csv", field=field) for name, field in (("one", "a"), ("two", "b"))]
     ((source, _),) = make_sources(sensors, SystemClock())

@@ -286,7 +286,7 @@ FILTERS = st.one_of(LEVELS, LEVELS.map(lambda levels: f"{levels}/#"), st.just("#
 
 
 @given(st.lists(FILTERS, max_size=6), st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5).map("/".join))
-def test_mqtt_subscriptions_without_overlaps_match_the_same_topics_as_the_original_ones(
+def test_mqtt_subscriptions_without_overlaps_match_the_same_topics_as_the_original_subscriptions(
     filters: list[str], topic: str
 ) -> None:
     published = aiomqtt.Topic(topic)

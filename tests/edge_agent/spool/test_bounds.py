@@ -98,7 +98,7 @@ def test_spool_rows_already_offered_to_kafka_and_status_rows_never_expire(
         (600, 0, 100, 100),
     ],
 )
-def test_bytes_to_expire_follow_from_the_spool_limit_and_the_minimum_free_disk_space(
+def test_the_number_of_bytes_to_expire_follows_from_the_spool_limit_and_the_minimum_free_space(
     used: int, unused: int, free: int, excess: int
 ) -> None:
     assert Room(used, unused, free).excess(max_bytes=500, min_free_bytes=200) == excess

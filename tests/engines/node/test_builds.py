@@ -143,7 +143,7 @@ async def test_a_tensorrt_plan_built_during_the_warm_up_of_its_stand_in_model_en
     assert not [line for line in logs if line["event"] == "batches_of_one_image_only"]
 
 
-async def test_a_second_model_also_has_a_stand_in_and_its_plan_is_built_after_that_of_the_first_model(
+async def test_a_second_model_also_has_a_stand_in_model_and_its_plan_is_built_after_the_first_plan(
     bench: BuildBench,
 ) -> None:
     second = SecondModelConfig(name="type", model="regions", precision="fp16")
@@ -157,7 +157,9 @@ async def test_a_second_model_also_has_a_stand_in_and_its_plan_is_built_after_th
         assert isinstance(model and model._engine, TensorRtEngine)
 
 
-async def test_a_model_with_a_cached_tensorrt_plan_is_served_at_once_without_a_stand_in(bench: BuildBench) -> None:
+async def test_a_model_with_a_cached_tensorrt_plan_is_served_at_once_without_a_stand_in_model(
+    bench: BuildBench,
+) -> None:
     bench.may_build.set()
     earlier = bench.rig.engine()
     earlier.load(Repository(MODELS).open("regions"))
@@ -199,7 +201,9 @@ async def test_the_removal_of_a_pipeline_cancels_its_plan_build(bench: BuildBenc
     assert bench.metric("refused_models") == 0
 
 
-async def test_the_plan_of_a_pipeline_removed_while_its_stand_in_loads_is_not_built(bench: BuildBench) -> None:
+async def test_no_tensorrt_plan_is_built_for_a_pipeline_removed_while_its_stand_in_model_loads(
+    bench: BuildBench,
+) -> None:
     bench.may_stand_in.clear()
     bench.live.want([CARS])
     updating = asyncio.create_task(bench.live.update())
@@ -221,7 +225,7 @@ async def test_a_model_whose_plan_build_is_cancelled_after_its_last_step_is_not_
     assert await bench.engine() is bench.stand_ins[0]
 
 
-async def test_after_a_failed_plan_build_the_stand_in_serves_and_the_build_is_retried_later(
+async def test_after_a_failed_plan_build_the_stand_in_model_serves_and_the_build_is_retried_later(
     bench: BuildBench,
 ) -> None:
     bench.rig.trt.fail_build = True
@@ -238,7 +242,9 @@ async def test_after_a_failed_plan_build_the_stand_in_serves_and_the_build_is_re
     assert (len(bench.stand_ins), bench.metric("refused_models")) == (1, 0)
 
 
-async def test_a_pipeline_without_a_stand_in_counts_as_loading_until_its_plan_is_built(bench: BuildBench) -> None:
+async def test_a_pipeline_without_a_stand_in_model_counts_as_loading_until_its_tensorrt_plan_is_built(
+    bench: BuildBench,
+) -> None:
     bench.broken_stand_in = True
     await configured(bench.live, [CARS])
     await bench.begun()

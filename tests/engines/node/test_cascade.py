@@ -203,7 +203,7 @@ class TestCrops:
 
 
 class TestAttributes:
-    def test_an_object_gets_the_label_score_and_model_of_the_second_model(self) -> None:
+    def test_the_attribute_of_an_object_has_label_and_score_and_names_the_second_model(self) -> None:
         rig = Rig((TYPE, second_model()))
         (car,) = rig.classify(with_frames(jpeg(BUS)))
         assert car.label == "car"
@@ -251,7 +251,7 @@ class TestAttributes:
         assert car.attributes == (Attribute(name="type", model="regions@1", missing=reason),)
         assert (rig.count(reason), rig.count("labelled")) == (1, 0)
 
-    def test_a_crop_on_which_a_second_model_fails_loses_no_detection_and_no_other_label(self) -> None:
+    def test_an_error_of_a_second_model_on_one_crop_loses_no_detection_and_no_other_label(self) -> None:
         bad = 77
         rig = Rig((TYPE, second_model(FakeEngine(fails=lambda image: bool(image[0, 0, 0] == bad)))))
         frames = [jpeg(bad if n == 2 else BUS) for n in range(5)]

@@ -222,7 +222,7 @@ class TestNodePolicies:
         assert bench.metric("shed_total", reason="stale") == 1
         assert (await bench.balance()).shed == {"stale": 1}
 
-    async def test_an_overloaded_node_keeps_every_nth_frame_and_gives_the_other_frames_a_reason(
+    async def test_an_overloaded_node_keeps_every_nth_frame_and_sheds_the_other_frames_with_a_reason(
         self, stack: AsyncExitStack
     ) -> None:
         bench = await started(stack, overload="every-nth")

@@ -175,7 +175,9 @@ async def test_a_node_is_ready_once_a_model_is_served_or_if_no_pipeline_is_confi
     assert bench.live.unready_reason() == ""
 
 
-async def test_the_lighter_model_is_loaded_beside_the_usual_model_until_the_policy_changes(bench: LiveBench) -> None:
+async def test_the_lighter_model_stays_loaded_beside_the_usual_model_until_the_overload_policy_changes(
+    bench: LiveBench,
+) -> None:
     light = CARS.model_copy(update={"overload": "lighter", "lighter": "regions@9"})
     await bench.configure([light])
     assert bench.live.names == {"cars"}

@@ -66,7 +66,7 @@ class TestScheduler:
             scheduler.add(tp, job(tp, offset, captured_ns=captured_ns), 8)
         assert [offsets(scheduler.next(8)) for _ in range(3)] == [[10, 0], [1, 11], []]
 
-    def test_jobs_of_a_camera_with_a_slow_clock_do_not_overtake_jobs_that_were_overdue_before(self) -> None:
+    def test_jobs_of_a_camera_with_a_slow_clock_do_not_overtake_jobs_that_became_overdue_earlier(self) -> None:
         scheduler, second = Scheduler(EvenModels(1)), 10**9
         scheduler.add(LIVE_0, job(LIVE_0, 0, captured_ns=90 * second), 100 * second)
         scheduler.add(LIVE_1, job(LIVE_1, 10, captured_ns=0), 101 * second)
@@ -155,7 +155,7 @@ class TestScheduler:
         assert [offsets(scheduler.next(0)) for _ in range(2)] == [[1], [0]]
         assert scheduler.waiting == 0
 
-    def test_jobs_of_two_pipelines_are_never_merged_and_dropped_jobs_are_not_scheduled(self) -> None:
+    def test_jobs_of_different_pipelines_are_never_merged_and_no_dropped_job_is_scheduled(self) -> None:
         scheduler = Scheduler(EvenModels(8))
         scheduler.add(LIVE_0, job(LIVE_0, 0), 0)
         scheduler.add(LIVE_0, job(LIVE_0, 1, pipeline="other"), 0)

@@ -124,7 +124,7 @@ async def test_many_results_of_other_cameras_do_not_displace_the_high_water_mark
     assert [item.seq for item in job.items] == [1]
 
 
-async def test_a_new_partition_owner_sheds_a_frame_out_of_order_and_drops_a_frame_with_a_dead_letter() -> None:
+async def test_a_new_partition_owner_sheds_a_frame_out_of_order_and_drops_one_with_a_dead_letter() -> None:
     log = MemoryLog(2)
     first = await one(log)
     await work(first, [await put(log, 0)])

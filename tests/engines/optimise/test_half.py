@@ -31,7 +31,7 @@ def require_equal_outputs(model: Any, atol: float = 0.02) -> None:
         np.testing.assert_allclose(found, wanted, atol=atol)
 
 
-def test_layers_with_weights_become_float16_and_input_and_outputs_keep_their_types() -> None:
+def test_layers_with_weights_become_float16_while_input_and_outputs_keep_their_types() -> None:
     model = halved(residual_classifier())
     found = types(model)
     assert found["pixels"] == TensorProto.UINT8

@@ -118,7 +118,9 @@ GREY = np.full((SIZE, SIZE, 3), 100, np.uint8)
 
 
 @pytest.mark.parametrize(("last", "flat"), [("", False), ("", True), ("Sigmoid", False)])
-def test_a_model_of_one_class_gets_the_sigmoid_of_its_logit(tmp_path: Path, last: str, flat: bool) -> None:
+def test_a_sigmoid_is_appended_to_a_model_that_returns_the_logit_of_a_single_class(
+    tmp_path: Path, last: str, flat: bool
+) -> None:
     file = classifier(tmp_path / "m.onnx", last, classes=1, flat=flat)
     with pytest.raises(AdoptFailed, match="A model of one class needs the decoder sigmoid"):
         adopted(tmp_path, file, "softmax", "defect")

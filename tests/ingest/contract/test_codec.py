@@ -112,7 +112,7 @@ ENVELOPE = {
     "time": "2026-01-02T03:04:05Z",
 }
 EVENT = Event(**ENVELOPE, data=DATA)
-EVIDENCE = Evidence(name="e1.jpg", url="file:///e1.jpg", sha256="00", media_type="image/jpeg")
+EVIDENCE = Evidence(name="e1.jpg", url="file:///e1.jpg", sha256="00", media_type="image/jpeg", size=4)
 ALERT = Alert(**ENVELOPE, data=AlertData(**DATA.model_dump(), event="e1", evidence=(EVIDENCE,)))
 DELIVERY = Delivery(
     alert="a", incident="i", receiver="pager", state="delivered", attempt=1, status=200, attempted_ns=1

@@ -326,7 +326,7 @@ def test_a_replay_skips_a_batch_in_which_some_frames_are_already_classified() ->
 
 
 @pytest.mark.parametrize(("topic", "partition"), [("unheard-of", 0), (FRAMES, 10_000), (FRAMES, -1)])
-async def test_a_replay_skips_a_dead_letter_without_a_source_topic_and_sends_the_others(
+async def test_a_replay_skips_a_dead_letter_without_a_source_topic_and_sends_all_other_dead_letters(
     log: MemoryLog, topic: str, partition: int
 ) -> None:
     failure = h.Failure(topic, partition, 0, "foreign", "garbage", "written by another producer")

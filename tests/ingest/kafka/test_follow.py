@@ -36,6 +36,15 @@ async def test_a_topic_follower_from_the_start_yields_the_records_that_retention
     assert await values(Follower(log, RESULTS, from_start=True)) == [b"left"]
 
 
+async def test_a_topic_follower_with_a_backlog_begins_this_number_of_records_before_the_end() -> None:
+    log = MemoryLog(2)
+    await write(log, 0, b"deleted", b"early", b"late")
+    await write(log, 1, b"other")
+    log.forget(TopicPartition(RESULTS, 0), 1)
+    assert await values(Follower(log, RESULTS, backlog=1)) == [b"late", b"other"]
+    assert await values(Follower(log, RESULTS, backlog=9)) == [b"early", b"late", b"other"]
+
+
 async def test_records_written_between_the_start_and_the_first_read_of_a_topic_follower_are_not_lost() -> None:
     log = MemoryLog(1)
     follower = Follower(log, RESULTS)
@@ -44,7 +53,7 @@ async def test_records_written_between_the_start_and_the_first_read_of_a_topic_f
     assert await values(follower) == [b"a"]
 
 
-async def test_a_topic_follower_of_one_partition_skips_the_others() -> None:
+async def test_a_topic_follower_of_one_partition_skips_records_of_other_partitions() -> None:
     log = MemoryLog(2)
     follower = Follower(log, RESULTS, partition=1, from_start=True)
     await write(log, 0, b"other")

@@ -264,7 +264,7 @@ def test_the_epoch_of_a_process_killed_before_its_first_kept_frame_balances() ->
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
 
 
-def test_withheld_frames_that_are_also_counted_as_unclean_do_not_count_as_captured() -> None:
+def test_withheld_frames_with_the_reason_unclean_do_not_count_as_captured() -> None:
     found = balance(deliver(0), result(0), lambda ledger: ledger.add_account(account(1, 3, "unclean")))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 1, 3)
     assert found.totals.withheld == {}

@@ -15,7 +15,7 @@ from edge_agent.spool.space import Reserve
 from edge_agent.spool.store import SpoolStore
 from ingest.runtime.clock import ManualClock
 from ingest.runtime.files import GROUP_FOLDER, make_folder, open_private, restrict_umask, write_new, write_private
-from stream.alerts.evidence import FolderStore
+from stream.evidence.folder import FolderStore
 
 
 @pytest.fixture(autouse=True)

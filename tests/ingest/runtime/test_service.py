@@ -180,7 +180,7 @@ async def test_refused_entries_of_the_configuration_are_counted(service: Service
     assert service.registry.get_sample_value("sightline_config_refused_entries") == 1.0
 
 
-async def test_heartbeats_have_state_and_figures_of_a_service_and_pause_while_it_has_no_state(
+async def test_heartbeats_have_the_state_and_metrics_of_a_service_and_pause_while_its_state_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.001)

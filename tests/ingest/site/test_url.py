@@ -52,7 +52,6 @@ def test_a_complete_receiver_address_is_accepted(url: str, tmp_path: Path) -> No
         ("ftp://host/", "http:// or https://"),
         ("http:///path", "http:// or https://"),
         ("http://", "http:// or https://"),
-        ("", "http:// or https://"),
         ("http://user:pass@host/", "without a user or password"),
         ("http://user@host/", "without a user or password"),
         ("http://ho st/", "without spaces"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from email.utils import formatdate
 from pathlib import Path
@@ -17,16 +18,17 @@ from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode, encode_json
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Alert, Box, Event, EventData, Evidence, Frame, FrameRef, Overlay
+from ingest.contract.records.event import DEFAULT_GAP_S
 from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, FRAMES
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.alerts.alert import alert_id
-from stream.alerts.evidence import MemoryStore
 from stream.alerts.pictures import annotated
-from stream.alerts.stage import MAX_WAITING, RETRIES_AT_ONCE, RETRY_S, AlertStage
-from stream.delivery.receiver import Inbox
+from stream.alerts.stage import MAX_WAITING, PICTURE_WAIT_S, RETRIES_AT_ONCE, RETRY_S, AlertStage
+from stream.delivery.clients.receiver import Inbox
 from stream.delivery.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
+from stream.evidence.store import MemoryStore
 from stream.exceptions import StoreFailed
 
 PAUSES = (0.0, 5.0, 300.0)
@@ -123,8 +125,7 @@ class TestStage:
         assert work.done == (9,)
         (again,) = await asyncio.to_thread(processor.process, record)
         assert not again.records or again.records[0].topic == DEADLETTER
-        (out,) = work.records
-        return out
+        return work.records[-1]
 
     async def test_an_alert_has_the_original_picture_and_an_annotated_picture(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
@@ -132,10 +133,15 @@ class TestStage:
         assert out.topic == ALERTS
         alert = decode_json(Alert, out.value)
         assert [e.name for e in alert.data.evidence] == [
-            "road/2026-01-02/event-0-original.jpg",
-            "road/2026-01-02/event-0-annotated.jpg",
+            "road/2026-01-02/030405.678Z-event-0-original.jpg",
+            "road/2026-01-02/030405.678Z-event-0-annotated.jpg",
         ]
-        assert store.read(alert.data.evidence[0].name) == jpeg()
+        assert alert.data.evidence_missing == ""
+        for evidence in alert.data.evidence:
+            with store.open(evidence.name) as stream:
+                assert hashlib.sha256(stream.read()).hexdigest() == evidence.sha256
+        with store.open(alert.data.evidence[0].name) as stream:
+            assert stream.read() == jpeg()
         assert alert.id == alert_id(event())
 
     async def test_a_new_partition_owner_does_not_repeat_a_written_alert(self) -> None:
@@ -144,21 +150,39 @@ class TestStage:
         await log.produce(await self.process(log, store, value))
         processor = await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
         (work,) = await asyncio.to_thread(processor.process, LogRecord(EVENTS, 0, 9, None, value))
-        assert work.records == ()
+        assert ALERTS not in [out.topic for out in work.records]
 
-    async def test_an_event_without_its_picture_becomes_a_dead_letter(self) -> None:
+    async def test_an_alert_without_its_picture_has_the_reason(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
         other = await self.put_frame(log, seq=4)
-        for frame in (other, FrameRef(FRAMES, 7, 0)):
+        for frame, reason in ((other, "is not frame road/7/3"), (FrameRef(FRAMES, 7, 0), "no longer in the Kafka")):
             out = await self.process(log, store, encode_json(event(frame=frame)))
-            assert out.topic == DEADLETTER
-            failure = h.read_failure(out.headers)
-            assert failure is not None
-            assert failure.error == "evidencemissing"
+            alert = decode_json(Alert, out.value)
+            assert (out.topic, alert.data.evidence) == (ALERTS, ())
+            assert reason in alert.data.evidence_missing
 
     async def test_an_alert_of_a_sensor_has_no_evidence(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), encode_json(event()))
-        assert decode_json(Alert, out.value).data.evidence == ()
+        data = decode_json(Alert, out.value).data
+        assert (data.evidence, data.evidence_missing) == ((), "")
+
+    async def test_an_alert_waits_a_limited_time_for_the_evidence_store_and_then_has_the_reason(self) -> None:
+        log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
+        processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
+        frame = await self.put_frame(log)
+        for offset in range(2):
+            value = encode_json(event(offset, frame=frame))
+            assert await asyncio.to_thread(processor.process, LogRecord(EVENTS, 0, offset, None, value)) == ()
+            clock.seconds += 1.0
+        clock.seconds += PICTURE_WAIT_S - 2.0
+        (work,) = await asyncio.to_thread(processor.tick)
+        alert = decode_json(Alert, work.records[-1].value)
+        assert (work.done, alert.data.evidence) == ((0,), ())
+        assert alert.data.evidence_missing == "the evidence store failed: No space left on device"
+        store.full = False
+        clock.seconds += RETRY_S
+        (work,) = await asyncio.to_thread(processor.tick)
+        assert len(decode_json(Alert, work.records[-1].value).data.evidence) == 2
 
     async def test_a_full_evidence_store_delays_only_alerts_with_pictures(self) -> None:
         log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
@@ -176,8 +200,8 @@ class TestStage:
         assert processor.flush() == ()  # the next owner reads them again
         store.full = False
         works = await asyncio.to_thread(processor.tick)
-        assert [(work.done, work.records[0].topic) for work in works] == [((0,), ALERTS), ((2,), ALERTS)]
-        assert processor.deadline is None
+        assert [(work.done, work.records[-1].topic) for work in works] == [((0,), ALERTS), ((2,), ALERTS)]
+        assert processor.deadline == clock.monotonic() + DEFAULT_GAP_S  # the end of the incident
 
     async def test_evidence_pictures_of_waiting_events_are_stored_in_order_once_there_is_room(self) -> None:
         log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
@@ -186,11 +210,12 @@ class TestStage:
         for n in range(MAX_WAITING + 1):
             record = LogRecord(EVENTS, 0, n, None, encode_json(event(n, frame=frame)))
             works = await asyncio.to_thread(processor.process, record)
-        (parked,) = works
-        assert (parked.records[0].topic, parked.done) == (DEADLETTER, (0,))
+        (oldest,) = works
+        assert (oldest.records[-1].topic, oldest.done) == (ALERTS, (0,))
+        assert decode_json(Alert, oldest.records[-1].value).data.evidence_missing
         store.full = False
         late = LogRecord(EVENTS, 0, n + 1, None, encode_json(event(n + 1, frame=frame)))
-        assert await asyncio.to_thread(processor.process, late) != ()  # the oldest waiting event is parked
+        assert await asyncio.to_thread(processor.process, late) != ()  # the oldest waiting event gets its alert
         clock.seconds += RETRY_S
         works = await asyncio.to_thread(processor.tick)
         assert [work.done for work in works] == [(offset,) for offset in range(2, 2 + RETRIES_AT_ONCE)]

@@ -10,12 +10,12 @@ import pytest
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import Box, Detection, Event, FrameRef, Result
-from ingest.contract.topics import EVENTS, RESULTS
+from ingest.contract.records import Box, Detection, Event, FrameRef, Measure, Result
+from ingest.contract.topics import EVENTS, MEASURES, RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import CameraConfig, PipelineConfig
+from ingest.site import CameraConfig, MeasureConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream import readback
 from stream.analyse.rule import CameraRule
@@ -27,6 +27,7 @@ CAMERA = CameraConfig(name="c", source="simulated:road")
 PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64)
 RIGHT = ZoneRule(name="right", camera="c", pipeline="p", polygon=((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)))
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
+MEASURE = MeasureConfig(name="passes", type="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
 PARTITION = TopicPartition(RESULTS, 0)
 FPS = 2
 
@@ -56,10 +57,11 @@ def result(seq: int, *found: Detection, lane: str = LIVE, epoch: int = 1) -> Res
 class Site:
     """A partition of results that are written at their capture times, and a stage that reads the partition."""
 
-    def __init__(self, *rules: CameraRule) -> None:
+    def __init__(self, *rules: CameraRule | MeasureConfig) -> None:
         self.clock = ManualClock()
         self.log = MemoryLog(partitions=1, clock=self.clock)
         self.stage = AnalyseStage(Config({entry.key: entry for entry in (CAMERA, PIPELINE, *rules)}), 1)
+        self.measures: list[Measure] = []
 
     async def write(self, *results: Result) -> None:
         for one in results:
@@ -74,10 +76,13 @@ class Site:
         found = []
         async for record in self.log.read(RESULTS, 0, start * FPS, stop * FPS):
             for out in [out for work in processor.process(record) for out in work.records]:
-                assert out.topic == EVENTS
-                found.append(decode_json(Event, out.value))
                 if write:
                     await self.log.produce(out)
+                if out.topic == MEASURES:
+                    self.measures.append(decode_json(Measure, out.value))
+                    continue
+                assert out.topic == EVENTS
+                found.append(decode_json(Event, out.value))
         return found
 
 
@@ -143,6 +148,20 @@ async def test_an_event_written_after_the_last_commit_is_not_repeated_for_a_trac
     assert await site.events(800, 820) == []
 
 
+@pytest.mark.parametrize("others", [0, 4])
+async def test_events_that_were_written_before_the_first_commit_of_their_camera_are_not_repeated(others: int) -> None:
+    """The process is killed before it has committed any result of the camera. Before, it may have committed results
+    of another camera."""
+    site = Site(RIGHT, MEASURE)
+    await site.write(*[result(n, car(480.0)).model_copy(update={"camera": "other"}) for n in range(others)])
+    await site.write(*[result(n, car(480.0)) for n in range(80 * FPS)])
+    start_s = others // FPS
+    (event,) = await site.events(start_s, start_s + 70, write=True)
+    assert event.data.seq == 1
+    assert await site.events(start_s, start_s + 70) == []
+    assert len(site.measures) == 1
+
+
 async def test_after_a_restart_an_old_track_makes_events_under_another_track_name() -> None:
     site = Site(LINE)
     crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
@@ -178,7 +197,7 @@ async def test_two_tracks_in_the_first_result_that_a_restart_reads_get_different
     assert first.data.incident != second.data.incident
 
 
-async def test_thousands_of_late_results_do_not_shorten_the_live_results_that_a_restart_reads() -> None:
+async def test_thousands_of_late_results_do_not_shorten_the_history_of_live_results_read_at_a_restart() -> None:
     site = Site(RIGHT.model_copy(update={"dwell_s": 60.0}))
     live = stand(70)
     burst = [result(n, car(100.0), lane=LATE, epoch=0) for n in range(21_000)]

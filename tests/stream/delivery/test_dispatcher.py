@@ -24,9 +24,9 @@ from ingest.site import ReceiverConfig
 from ingest.site.topic.store import publish
 from ingest.site.topic.view import ConfigView
 from stream.alerts.alert import make_alert
+from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.dispatcher import Dispatcher
 from stream.delivery.schedule import AttemptResult
-from stream.delivery.webhook import Deliverer
 from stream.metrics import DispatchMetrics
 from tests.stream.alerts.test_alerts import event
 

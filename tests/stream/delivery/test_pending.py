@@ -20,11 +20,11 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import ManualClock
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
+from stream.delivery.clients.webhook import LogDeliverer
 from stream.delivery.dispatcher import Dispatcher
 from stream.delivery.pending import FINISHED_KEPT, AlertPosition, DeliveryTask, PendingDeliveries, ReceiverPosition
 from stream.delivery.progress import MAX_METADATA_CHARS, DispatchProgress, OwnedAlerts, take_over
 from stream.delivery.sending import ReceiverSender
-from stream.delivery.webhook import LogDeliverer
 from stream.metrics import DispatchMetrics
 from stream.runner.watchdog import CountingLog
 from tests.stream.alerts.test_alerts import event
@@ -155,7 +155,7 @@ class TestPending:
         pending.finish(tasks[2])
         assert pending.position(0) == ReceiverPosition(3, None)
 
-    def test_the_position_of_a_receiver_includes_receipts_of_alerts_that_are_read_later(self) -> None:
+    def test_the_position_of_a_receiver_counts_receipts_that_were_read_before_their_alerts(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), receipt("delivered", 1, number=4), alerts_end=5)
         assert pending.position(0) == ReceiverPosition(0, 0)
         enter(pending, 3)
@@ -242,11 +242,15 @@ async def test_an_alert_that_is_neither_in_memory_nor_in_the_log_is_finished_wit
     async def write(_: Outgoing) -> None:
         pytest.fail("no attempt was made")
 
+    async def nobody(_: object) -> str:
+        return ""
+
     sender = ReceiverSender(
         config("r"),
         lambda _: LogDeliverer(),
         write,
         expired,
+        nobody,
         clock=ManualClock(started_ns=round(NOW_S * 1e9)),
         chance=lambda: 0.5,
         failed=lambda error: pytest.fail(repr(error)),
@@ -412,7 +416,7 @@ class TestTakeOver:
         assert owned.expired == 0
         assert await log.ends(STATUS) == {0: 0}
 
-    async def test_alerts_without_a_partition_for_their_receipts_are_refused(self) -> None:
+    async def test_an_alerts_topic_with_more_partitions_than_the_deliveries_topic_is_refused(self) -> None:
         log = MemoryLog(partitions=1)
         log.set_partitions(ALERTS, 2)
         with pytest.raises(TopicMismatch, match="deliveries has 1 partitions, expected 2 as alerts has"):

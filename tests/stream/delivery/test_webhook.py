@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from standardwebhooks.webhooks import WebhookVerificationError
 
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
-from stream.delivery.receiver import Inbox, make_app
+from stream.delivery.clients.receiver import Inbox, make_app
+from stream.delivery.clients.signature import WebhookVerifier, new_secret, sign
+from stream.delivery.clients.webhook import WebhookDeliverer, signed_headers
 from stream.delivery.schedule import AttemptResult
-from stream.delivery.webhook import WebhookDeliverer, signed_headers
 from tests.peers.receiver import Reaction, answer, application, receiving, repeat, silence
 from tests.stream.alerts.test_alerts import event
 
@@ -32,7 +36,9 @@ def alert() -> Alert:
 @pytest.fixture
 def receiver(tmp_path: Path) -> ReceiverConfig:
     (tmp_path / "secret").write_text(f"{SECRETS[0]}\n")
-    return ReceiverConfig(name="r", url="http://receiver/", secret_file=tmp_path / "secret", timeout_s=20)
+    return ReceiverConfig(
+        name="r", url="http://receiver/", secret_file=tmp_path / "secret", timeout_s=20, allow_private=True
+    )
 
 
 async def attempt(receiver: ReceiverConfig, react: Reaction, timeout_s: float = 20.0) -> AttemptResult:
@@ -65,13 +71,51 @@ class TestSignature:
         for secret in SECRETS:
             assert (await self.post(receiver, secret, [])).status == 204
 
+    async def test_an_alert_may_be_signed_with_ed25519_beside_a_shared_secret(self, receiver: ReceiverConfig) -> None:
+        private, public = new_secret(ed25519=True)
+        receiver.secret_file.write_text(f"{private}\n{SECRETS[0]}\n")
+        for secret, status in ((public, 204), (SECRETS[0], 204), (new_secret(ed25519=True)[1], 401)):
+            assert (await self.post(receiver, secret, [])).status == status
+
+    def test_an_ed25519_signature_covers_the_id_the_time_and_the_body(self) -> None:
+        private, public = new_secret(ed25519=True)
+        now_s = int(time.time())
+        signature = sign(private, "m", now_s, b"x")
+        good = {"webhook-id": "m", "webhook-timestamp": str(now_s), "webhook-signature": signature}
+        verifier = WebhookVerifier(public)
+        verifier.require(good, b"x")
+        for bad in (
+            {"webhook-id": "n"},
+            {"webhook-timestamp": str(now_s - 1)},
+            {"webhook-timestamp": "soon"},
+            {"webhook-signature": "v1a,AAAA v1a v1a,ü"},
+            {"webhook-signature": signature.replace("v1a,", "v1,")},
+        ):
+            with pytest.raises(WebhookVerificationError):
+                verifier.require(good | bad, b"x")
+        with pytest.raises(WebhookVerificationError):
+            verifier.require(good, b"y")
+        old = {"webhook-timestamp": "1", "webhook-signature": sign(private, "m", 1, b"x")}
+        with pytest.raises(WebhookVerificationError, match="too old"):
+            verifier.require(good | old, b"x")
+
+    def test_an_ed25519_key_may_be_a_seed_or_a_seed_with_its_public_key(self) -> None:
+        """The key pair is that of RFC 8032, §7.1, test 2."""
+        seed = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+        public = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+        for key in (seed, seed + public):
+            signature = sign(f"whsk_{base64.b64encode(key).decode()}", "m", 1, b"x")
+            Ed25519PublicKey.from_public_bytes(public).verify(base64.b64decode(signature[4:]), b"m.1.x")
+
     async def test_a_missing_webhook_secret_gives_a_failed_delivery_result(self, receiver: ReceiverConfig) -> None:
         receiver.secret_file.unlink()
         result = await self.post(receiver, SECRETS[0], [])
         assert result.status is None
         assert "secret_file" in result.reason
 
-    @pytest.mark.parametrize("secret", [b"hello", b"whsec_", "whsec_ü".encode(), b"\xff\xfe"])
+    @pytest.mark.parametrize(
+        "secret", [b"hello", b"whsec_", "whsec_ü".encode(), b"\xff\xfe", b"whsk_YWJj", b"whsk_?"]
+    )
     async def test_an_invalid_webhook_secret_gives_a_failed_delivery_result(
         self, receiver: ReceiverConfig, secret: bytes
     ) -> None:

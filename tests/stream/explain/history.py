@@ -25,7 +25,7 @@ from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.site import CameraConfig, ConfigEntry, MeasureConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.alerts.alert import make_alert
-from stream.alerts.stage import ID
+from stream.alerts.incidents import ID
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage

@@ -87,7 +87,7 @@ async def test_the_error_of_a_classification_time_follows_from_the_timestamps_of
     assert classified.error_ms == 601.0  # the larger distance, to the result, and the resolution of the stamps
 
 
-async def test_the_frame_of_a_crossing_shows_the_fired_rule_and_the_reason_of_the_silent_rule() -> None:
+async def test_the_explanation_of_a_frame_names_the_fired_rule_and_why_another_rule_did_not_fire() -> None:
     log = await driven()
     events = await history.analyse(log, config())
     crossing = next(one for one in events if one.data.rule == "line")
@@ -229,7 +229,7 @@ async def test_a_frame_deleted_from_kafka_by_retention_is_explained_as_expired()
         await explain(log, name(3), config())
 
 
-async def test_a_frame_that_nobody_has_reported_is_an_error() -> None:
+async def test_a_frame_without_a_record_that_no_agent_has_reported_is_an_error() -> None:
     log = await driven()
     with pytest.raises(FrameNotFound, match="no record, and no agent has reported it"):
         await explain(log, name(5000), config())
@@ -245,7 +245,7 @@ async def test_an_unknown_id_is_an_error() -> None:
         await explain(await driven(), "0" * 32, config())
 
 
-async def test_an_expired_frame_without_results_is_an_error_with_the_retention() -> None:
+async def test_the_error_for_an_expired_frame_without_results_states_the_retention() -> None:
     log = await driven()
     log.forget(TopicPartition(FRAMES, 0), 10)
     log.forget(TopicPartition(RESULTS, 0), 10)
@@ -287,7 +287,7 @@ async def test_a_dead_letter_of_the_frame_is_one_of_its_processing_steps() -> No
     ]
 
 
-async def test_the_picture_shows_the_line_the_car_and_a_caption() -> None:
+async def test_the_picture_of_an_explained_frame_shows_the_line_and_the_car_and_a_caption() -> None:
     found = await explain(await driven(), name(CROSSING), config())
     image = cv2.imdecode(np.frombuffer(drawn(found), np.uint8), cv2.IMREAD_COLOR)
     assert image is not None

@@ -54,13 +54,13 @@ def pictures_in(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*.jpg"))
 
 
-async def test_unchanged_rules_emit_equal_events() -> None:
+async def test_a_trial_of_unchanged_rules_finds_only_equal_events() -> None:
     log, events = await driven()
     assert {one.data.rule for one in events} == {"line", "left"}
     assert counts(await tried(log, LINE, ZONE)) == {"line": (1, 0, 0), "left": (1, 0, 0)}
 
 
-async def test_a_stricter_rule_loses_events_and_a_new_rule_gains_events() -> None:
+async def test_a_trial_reports_lost_events_of_a_stricter_rule_and_gained_events_of_a_new_rule() -> None:
     log, events = await driven()
     report = await tried(log, LINE.model_copy(update={"min_score": 0.95}), ZONE, RIGHT)
     assert counts(report) == {"line": (0, 0, 1), "left": (1, 0, 0), "right": (0, 1, 0)}
@@ -75,7 +75,7 @@ async def test_events_of_a_moved_line_keep_their_ids_and_count_as_moved() -> Non
     assert (line.equal, line.moved, line.gained, line.lost) == (0, 1, 0, 0)
 
 
-async def test_a_removed_rule_loses_its_events() -> None:
+async def test_a_trial_reports_the_events_of_a_removed_rule_as_lost() -> None:
     log, _ = await driven()
     assert counts(await tried(log, ZONE)) == {"line": (0, 0, 1), "left": (1, 0, 0)}
 
@@ -97,7 +97,7 @@ async def test_an_event_that_was_written_twice_counts_once() -> None:
     assert counts(await tried(log, LINE, ZONE)) == {"line": (1, 0, 0), "left": (1, 0, 0)}
 
 
-async def test_events_of_a_track_with_another_name_are_equal() -> None:
+async def test_a_trial_treats_equal_events_of_a_renamed_track_as_equal() -> None:
     log, events = await driven()
     log.create_again(TopicPartition(EVENTS, 0))
     for one in events:

@@ -30,7 +30,7 @@ def incident(name: str = "a", events: int = 1, **fields: object) -> Incident:
             "place": "north/gate",
             "severity": "warning",
             "summary": "a person entered",
-            "subjects": ("gate-1",),
+            "cameras": ("gate-1",),
             "rules": ("fence",),
             "events": events,
             "begin_ns": SECOND,
@@ -45,7 +45,7 @@ def incident(name: str = "a", events: int = 1, **fields: object) -> Incident:
 
 RECORDS = (
     incident(),
-    incident(events=2, reasons=("camera",), subjects=("gate-1", "gate-2")),
+    incident(events=2, reasons=("camera",), cameras=("gate-1", "gate-2")),
     incident(events=3),
     incident(events=3, change="end"),
     incident(events=4, reasons=("reopened",)),
@@ -78,7 +78,7 @@ def test_the_latest_state_of_an_incident_is_the_same_in_any_order_of_the_records
     assert state.acknowledgement == ACTIONS[0]
 
 
-def test_the_history_has_the_changes_that_have_a_reason() -> None:
+def test_the_history_of_an_incident_has_only_changes_with_a_reason() -> None:
     details = view_of([*RECORDS, *ACTIONS]).find("a").details()
     assert [(one["change"], one["reasons"]) for one in details["history"]] == [
         ("begin", []),
@@ -106,7 +106,7 @@ def test_incidents_are_selected_by_state_place_severity_and_time() -> None:
         [
             incident("info", severity="info"),
             incident("ended", 2, change="end", last_ns=9 * SECOND),
-            incident("yard", severity="critical", place="yard", subjects=("yard",)),
+            incident("yard", severity="critical", place="yard", cameras=("yard",)),
             make_action("yard", "acknowledge", "ann", 1),
         ]
     )
@@ -128,12 +128,12 @@ def test_a_view_keeps_a_limited_number_of_incidents_changes_and_actions() -> Non
         view.incident(incident(f"i{number}"))
         view.action(make_action(f"unknown{number}", "acknowledge", "ann", number))
     assert [one.incident.id for one in view.select()] == ["i9", "i8", "i7"]
-    for number in range(2, 3 * MAX_HISTORY):
+    for number in range(2, 3 * MAX_ACTIONS):
         view.incident(incident("i9", number, reasons=("events",)))
         view.action(make_action("i9", "comment", "ann", number, comment="again"))
     state = view.find("i9")
     assert (len(state.history), len(state.actions)) == (MAX_HISTORY, MAX_ACTIONS)
-    assert state.actions[-1].at_ns == 3 * MAX_HISTORY - 1
+    assert state.actions[-1].at_ns == 3 * MAX_ACTIONS - 1
     view.incident(incident("unknown9"))
     view.incident(incident("unknown0"))
     assert view.find("unknown9").acknowledgement

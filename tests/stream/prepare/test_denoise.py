@@ -73,14 +73,14 @@ def test_a_denoiser_that_keeps_no_frame_takes_no_memory(kind: DenoiseKind) -> No
     assert cache.held_bytes == 0
 
 
-def test_pipelines_with_different_time_budgets_share_no_frames() -> None:
+def test_pipelines_with_different_time_budgets_have_separate_denoisers() -> None:
     cache, frame = DenoiserCache(), delivered_frame("gate")
     assert cache.denoise(frame, "auto", 20.0) is not None
     assert cache.denoise(frame, "auto", 1e-6) is None
     assert cache.held_bytes == NOISY_BYTES + SIDE * SIDE // 4 + 1024
 
 
-def test_denoiser_memory_shrinks_when_a_camera_becomes_clean_or_small() -> None:
+def test_denoiser_memory_shrinks_when_the_frames_lose_their_noise_or_become_smaller() -> None:
     cache = DenoiserCache()
     cache.denoise(delivered_frame("gate"), "auto")
     cache.denoise(delivered_frame("gate", noisy=False), "auto")
@@ -90,7 +90,7 @@ def test_denoiser_memory_shrinks_when_a_camera_becomes_clean_or_small() -> None:
     assert cache.held_bytes == 16 * 16 * 3 + 16 * 16 // 4 + 1024
 
 
-def test_denoisers_of_different_lanes_and_cameras_share_no_frames() -> None:
+def test_each_lane_of_a_camera_has_a_separate_denoiser() -> None:
     cache = DenoiserCache()
     cache.denoise(delivered_frame("gate"), "auto")
     cache.denoise(delivered_frame("gate", lane="late"), "auto")

@@ -102,7 +102,7 @@ def encoded(image: Pixels) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
-async def test_a_frame_in_good_light_travels_encoded_and_a_dark_frame_as_brightened_pixels() -> None:
+async def test_a_batch_has_a_frame_in_good_light_as_encoded_and_a_dark_frame_as_brightened_pixels() -> None:
     bench = PrepareBench.of(pipeline("lit", steps=ALL, width=WIDTH, height=HEIGHT))
     for seq, image in enumerate((GOOD, DARK)):
         await bench.give(frame(seq, image=encoded(image)))

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.contract.records import GOOD, OUT_OF_RANGE, SUSPECT, Readings
-from ingest.site import SensorConfig
-from stream.sense.sensor import Cleaner
+from ingest.site import ALLOWED_LATENESS_S, SensorConfig
+from stream.sense.clean import Cleaner
 from stream.sense.windows import (
-    ALLOWED_LATENESS_S,
     LATE_IN_A_ROW,
     SPARE_WINDOWS,
     Column,

@@ -39,7 +39,7 @@ def reported_s(*spans: tuple[int, int, float]) -> list[float]:
     return found
 
 
-def test_a_threshold_breach_that_lasts_when_the_hours_begin_is_reported_then() -> None:
+def test_a_threshold_breach_that_still_lasts_when_the_hours_begin_is_reported_at_that_time() -> None:
     assert reported_s((OPENS - 60, OPENS - 30, COLD), (OPENS - 30, OPENS + 30, HOT)) == [OPENS]
 
 

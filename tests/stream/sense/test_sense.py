@@ -11,23 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from ingest.contract.codec import decode_json, encode
+from ingest.contract.codec import decode_json, encode, encode_json
 from ingest.contract.records import GOOD, SUSPECT, Event, Readings
 from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import SensorConfig
+from ingest.site import ALLOWED_LATENESS_S, SensorConfig
 from ingest.site.topic.view import Config
 from stream import readback
 from stream.epochs import QUIET_S, RUN_RECORDS
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
 from stream.runner.memory import MemoryRunner
+from stream.sense.clean import Cleaner
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
-from stream.sense.sensor import Cleaner
 from stream.sense.stage import SenseStage
-from stream.sense.windows import ALLOWED_LATENESS_S, LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
+from stream.sense.windows import LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
@@ -241,6 +241,14 @@ async def test_a_threshold_breach_of_a_sensor_with_rare_readings_is_not_repeated
         processor = await SenseStage(config, 1).open(PARTITION, start, log)
         works = [work async for record in log.read(READINGS, 0, start, 10) for work in processor.process(record)]
         assert sum(len(work.records) for work in works) == (start == 0)
+
+
+async def test_sensor_events_that_were_written_before_the_first_commit_are_not_repeated() -> None:
+    log = MemoryLog(partitions=1)
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [70.0] * 60))))
+    (event,) = await events_after(log, 0)
+    await log.produce(Outgoing(EVENTS, 0, encode_json(event)))
+    assert await events_after(log, 0) == []
 
 
 async def test_a_restart_that_reads_only_the_last_seconds_of_a_long_log_makes_the_same_events() -> None:

@@ -19,8 +19,8 @@ class FaultsRule(CrossingRule):
     ``within_s``, are faulty.
 
     A product is judged when it crosses the line. The product is faulty if its label is one of ``faulty``. With
-    ``attribute``, the label from this second model is compared instead. A streak is reported again after a product
-    without a fault. A high share is reported again after the share has fallen to ``share`` or less.
+    ``attribute``, the label from the second model of that name is compared instead. A streak is reported again after
+    a product without a fault. A high share is reported again after the share has fallen to ``share`` or less.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.product.faults"

@@ -17,8 +17,9 @@ UPRIGHT_FRAMES = 3
 class FallenRule(AreaRule):
     """Report once when the box of an object that was upright before has been wide instead of tall for ``for_s``.
 
-    A box is upright while its height is at least its width, and lies while its width is at least ``ratio`` times its
-    height. The rule suits cameras that look from the side; seen from above, a standing person has no tall box.
+    A box counts as upright while its height is at least its width, and as lying while its width is at least ``ratio``
+    times its height. The rule suits cameras that look from the side; seen from above, a standing person has no tall
+    box.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.person.fallen"

@@ -35,7 +35,7 @@ class LeftRule(AreaRule):
 
 
 class LeftWatch(LastingWatch[LeftRule]):
-    """State of the rule: since when each object at rest has been alone."""
+    """State of the rule: the time since which each stationary object has been alone."""
 
     def place(self, track: SceneTrack) -> Point:
         """Return the point at which a track stands on the ground."""

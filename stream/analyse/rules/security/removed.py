@@ -13,7 +13,7 @@ from stream.analyse.tracking.tracker import LOST_S
 SAME_PLACE = 0.3
 """Minimum intersection over union of two boxes that are in the same place."""
 HIDDEN = 0.3
-"""An object may be hidden if the box of another object covers at least this share of its place. The box of a
+"""An object may be hidden if the box of another object covers at least this share of the object's place. The box of a
 neighbouring object covers a smaller share."""
 MAX_PLACES = 200
 """Maximum number of stationary objects that one rule remembers. Above this number, the object that has been unseen

@@ -19,14 +19,14 @@ from stream.analyse.motion import angle_between
 from stream.analyse.rule import AreaRule, RuleWatch, Scene, SceneHappening, SceneTrack
 
 _HEADING_POINTS = 4
-"""Number of latest positions from which an object's heading follows."""
+"""Number of latest positions from which an object's heading is computed."""
 
 
 class NearMissRule(AreaRule):
     """Report each pair of objects once if their paths cross with a post-encroachment time below ``below_s``.
 
     Two paths cross if the angle between the objects' headings is at least ``min_angle`` degrees. With
-    ``with_labels``, the first object of a pair must have one of these labels, such as persons for a rule over
+    ``with_labels``, the first object of a pair must have one of these labels, such as ``person`` in a rule for
     vehicles.
     """
 
@@ -127,7 +127,7 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         self._reported = {pair for pair in self._reported if track not in pair}
 
     def _note(self, track: SceneTrack, scene: Scene) -> _Print | None:
-        """Store the place that a track covers, and return it; None while the heading is unknown."""
+        """Store and return the place that a track covers. Return None while the heading of the track is unknown."""
         self._labels[track.name] = track.label
         centres = self._centres.setdefault(track.name, deque(maxlen=_HEADING_POINTS))
         centres.append(track.box.centre)

@@ -51,7 +51,7 @@ class QueueWatch(OccurrenceWatch[QueueRule]):
         ]
 
     def holds(self, found: list[SceneTrack], *, reported: bool) -> bool:
-        """Return whether enough tracks queue to begin a queue, or to continue a reported one.
+        """Return whether enough tracks queue to begin a queue, or to continue a reported queue.
 
         A queue always ends when no object is left, so that the next queue is reported.
         """

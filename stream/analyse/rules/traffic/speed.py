@@ -1,4 +1,4 @@
-"""Rule ``speed``, which reports that a vehicle is too fast, by the camera's ground plane. Pure."""
+"""Rule ``speed``, which reports that a vehicle is too fast, measured on the camera's ground plane. Pure."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, Sc
 class TurningRule(CameraRule):
     """Report each movement of an object from one of the ``lines`` to another one.
 
-    ``lines`` are the arms of a crossing by name, such as ``north``. An object that returns through the line by which
-    it came makes a U-turn. With ``only``, the rule reports only these pairs of origin and destination.
+    ``lines`` are lines across the arms of a junction, by name, such as ``north``. An object that returns through the
+    line by which it came makes a U-turn. With ``only``, the rule reports only these pairs of origin and destination.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.turn"

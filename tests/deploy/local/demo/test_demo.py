@@ -13,13 +13,14 @@ import psutil
 import pytest
 from aiokafka.errors import KafkaError
 
+from console.context import ConsoleContext
 from deploy.local.demo import run as demo
 from deploy.local.demo import watch
 from deploy.local.demo.figures import Figures
 from deploy.local.demo.run import Demo, RunningStack
 from deploy.local.demo.watch import watching
 from deploy.local.exceptions import StackError
-from deploy.local.stack import AGENT, StackFiles
+from deploy.local.stack import AGENT, StackFiles, console_service
 from deploy.local.supervisor import ServiceSpec
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import LogUnavailable
@@ -102,6 +103,37 @@ async def test_a_demo_stops_all_services_if_one_cannot_be_started(
     with pytest.raises(StackError, match="two services are called one"):
         await demo.run(endless(tmp_path))
     assert children() == before
+
+
+async def test_a_demo_prints_the_address_and_the_first_password_of_its_console(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stop, steps, specs = asyncio.Event(), [], []
+
+    async def during(_: RunningStack) -> None:
+        stop.set()
+        raise LookupError("seen")
+
+    def lasting(*arguments: Any) -> ServiceSpec:
+        specs.append(console_service(*arguments))
+        return ServiceSpec("console", [sys.executable, "-S", "-c", LASTS])
+
+    replace_kafka(monkeypatch, NoKafka())
+    monkeypatch.setattr(demo, "watching", all_running)
+    monkeypatch.setattr(demo, "console_service", lasting)
+    run_services(monkeypatch, "one", AGENT)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(LookupError, match="seen"):
+            await demo.run(endless(tmp_path, during=during, console=True, on_step=steps.append))
+    found = next(step for step in steps if step.startswith("console: http://127.0.0.1:"))
+    port = found.removesuffix("/").rpartition(":")[2]
+    password = next(step for step in steps if step.startswith("first sign-in")).split()[-1]
+    assert f"--listen=127.0.0.1:{port}" in specs[0].argv
+    context = ConsoleContext(tmp_path / "demo" / "console")
+    admin = context.users.named("admin")
+    assert admin
+    assert await context.passwords.verify(admin.password, password)
+    context.close()
 
 
 async def test_an_error_in_the_callback_of_a_demo_ends_the_demo(

@@ -15,6 +15,8 @@ from ingest.contract.records import Alert, Box, Delivery, Detection, Event, Even
 from ingest.ledger.balance import compute_balance
 from ingest.ledger.states import Ledger
 from stream.alerts.alert import make_alert
+from stream.alerts.incidents import end_alert
+from stream.incidents.grouping import IncidentGrouper
 
 CAPTURED_NS = 1_800_000_000_000_000_000
 
@@ -66,6 +68,17 @@ def test_the_demo_report_does_not_depend_on_the_order_in_which_topics_are_read(s
     assert (found["events"], found["alerts"], found["deliveries"]) == (4, 4, {"delivered": 4, "dead": 0})
     assert found["latency_ms"]["capture_to_receipt"]["p50"] == 200.0
     assert found["cameras"] == {}
+
+
+def test_the_demo_counts_incidents_by_severity_and_no_alerts_of_their_ends() -> None:
+    grouper, figures = IncidentGrouper(), Figures()
+    records = [one for number in range(3) for one in grouper.add(event(number), CAPTURED_NS, 0.0)]
+    worse = records[-1].model_copy(update={"severity": "critical"})
+    for one in (worse, *records, *grouper.ends_due(1e9)):
+        figures.incident(one)
+    figures.alert(end_alert(worse))
+    found = report(figures, compute_balance(Ledger()).to_dict(), None)
+    assert (found["incidents"], found["alerts"]) == ({"critical": 1}, 0)
 
 
 def result(seq: int, latency_ms: float) -> tuple[Result, int]:

@@ -56,6 +56,7 @@ def report(**changes: Any) -> dict[str, Any]:
     return {
         "events": 3,
         "alerts": 3,
+        "incidents": {"critical": 1, "warning": 1},
         "deliveries": {"delivered": 2, "dead": 1},
         "frames_per_second": 24.18,
         "latency_ms": {"capture_to_result": {"p50": 79.0, "p95": 96.2, "p99": 166.5}, "capture_to_receipt": {}},
@@ -68,6 +69,7 @@ def report(**changes: Any) -> dict[str, Any]:
 def test_the_demo_summary_has_latencies_and_failed_deliveries_in_words() -> None:
     text = summary(report())
     assert "3 alerts: 2 delivered, 1 dead" in text
+    assert "2 incidents: 1 critical, 1 warning" in text
     assert "p50 79 ms, p95 96 ms, p99 166 ms" in text or "p50 79 ms, p95 96 ms, p99 167 ms" in text
     assert "capture to receipt  –" in text
     assert "truth" not in text

@@ -66,7 +66,7 @@ async def test_acknowledged_records_survive_a_kill_of_the_broker(own_broker: Bro
         assert await _read(log) == [b"a", b"b", b"c"]
 
 
-def test_attaching_to_a_running_broker_leaves_it_running(own_broker: Broker) -> None:
+def test_a_broker_that_already_ran_keeps_running_when_an_attached_caller_leaves(own_broker: Broker) -> None:
     with Broker(own_broker.home, own_broker.folder) as other:
         assert other.attached
         assert (other.pid, other.bootstrap) == (own_broker.pid, own_broker.bootstrap)
@@ -107,7 +107,7 @@ def test_a_broker_starts_without_its_archive_of_java_classes_if_the_archive_is_d
     assert f"-XX:SharedArchiveFile={class_archive(tmp_path)}" in psutil.Process(broker.pid).cmdline()
 
 
-def test_a_second_node_is_formatted_without_a_jvm(
+def test_the_storage_of_a_second_kafka_node_is_formatted_without_starting_a_jvm(
     own_broker: Broker, broker_factory: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploy.local.kafka.broker.format_command", lambda *_: ["false"])

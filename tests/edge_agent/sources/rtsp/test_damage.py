@@ -78,7 +78,7 @@ def test_frames_after_an_undecodable_packet_count_as_damaged() -> None:
     assert shown(damage, *frames[3:]) == [True, False, False]
 
 
-def test_a_stream_without_a_first_key_frame_is_intact_from_the_first_frame_without_an_error_flag() -> None:
+def test_a_stream_that_begins_between_key_frames_is_intact_from_its_first_frame_without_error_flag() -> None:
     damage, frames = Damage(), film()
     frames[0].is_corrupt = frames[1].is_corrupt = True
     damage.undecodable(cast("Any", frames[0]))

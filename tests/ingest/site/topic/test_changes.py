@@ -90,7 +90,7 @@ def test_a_shared_pipeline_changes_for_both_sites_only_with_take_over() -> None:
     assert after(topic, found)["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
 
-def test_applying_a_site_keeps_pins_and_entries_of_no_site_and_lists_entries_of_no_site() -> None:
+def test_applying_a_site_keeps_partition_pins_and_lists_entries_that_belong_to_no_site() -> None:
     pin = PinConfig(name="gate", partition=3)
     old = LINE.model_copy(update={"name": "old"})
     topic: Topic = {pin.key: pin, old.key: old, CARS.key: CARS}

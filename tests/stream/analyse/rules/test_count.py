@@ -76,7 +76,7 @@ def test_a_count_rule_counts_only_matching_tracks_inside_its_polygon() -> None:
     assert sum(len(state.observe(scene(20 + n * STEP_S, *resting, gap_s=STEP_S), ())) for n in range(30)) == 1
 
 
-def test_a_flickering_count_is_reported_once_and_a_count_that_falls_and_rises_again_twice() -> None:
+def test_a_flickering_count_is_reported_once_and_a_count_that_rises_again_is_reported_twice() -> None:
     flicker = [3] * 6 + [2] * (SETTLE_FRAMES - 1) + [3] * 30
     assert indices(RULE.watch(640, 360), flicker) == [10]
     falls = [*[3] * 15, *[2] * SETTLE_FRAMES, *[3] * 15]

@@ -32,7 +32,7 @@ def test_one_pass_of_an_object_over_a_line_is_one_crossing_with_a_direction() ->
     assert walk(LineCounter(*UP, DIAGONAL_PX), [600.0 - 20 * i for i in range(25)]) == [BACKWARD]
 
 
-def test_crossings_to_the_right_are_forward_on_the_lines_of_the_simulated_scenes() -> None:
+def test_a_crossing_to_the_right_counts_as_forward_on_the_lines_of_the_simulated_scenes() -> None:
     for (x0, y0), (x1, y1) in COUNTING_LINES.values():
         counter = LineCounter((x0 * 640, y0 * 360), (x1 * 640, y1 * 360), DIAGONAL_PX)
         assert walk(counter, [50.0 + 25 * i for i in range(24)]) == [FORWARD]
@@ -159,7 +159,7 @@ def test_a_random_path_crosses_a_line_if_it_passes_between_the_ends_of_the_line(
     start=st.tuples(st.integers(200, 310), height),
     stop=st.tuples(st.integers(330, 440), height),
 )
-def test_a_trembling_box_crosses_if_its_path_goes_through_the_line_and_not_round_an_end(
+def test_a_trembling_box_crosses_a_line_if_its_path_goes_through_the_line_and_not_round_an_end(
     trembling: list[tuple[int, int]], start: tuple[int, int], stop: tuple[int, int]
 ) -> None:
     way = [start, *trembling, stop]

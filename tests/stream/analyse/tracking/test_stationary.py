@@ -244,7 +244,7 @@ def test_a_track_that_goes_out_of_sight_before_the_agent_lists_it_is_not_continu
     assert len(events_of([*stood, *busy(4.8, 60.0, resting=(place(STOP),))], SHORT)) == 1
 
 
-def test_an_agent_that_never_lists_stationary_objects_confirms_no_track() -> None:
+def test_no_stationary_track_is_confirmed_if_the_agent_never_lists_stationary_objects() -> None:
     still = [result(at_s, withheld={"still": 100}) for at_s in (16.0, 26.0, 36.0, 46.0)]
     assert events_of([*parked(), *still]) == []
     assert events_of([*parked(), *busy(6.0, 60.0)]) == []

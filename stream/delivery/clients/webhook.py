@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
-
-from standardwebhooks.webhooks import Webhook
 
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
-from ingest.runtime.text import decode_text
 from ingest.site import ReceiverConfig
-from stream.delivery.post import HttpPoster
+from stream.delivery.clients.connect import Connector, address_of, secret_lines
+from stream.delivery.clients.guard import DeliveryPolicy
+from stream.delivery.clients.post import MAX_REASON_CHARS, HttpPoster
+from stream.delivery.clients.signature import sign
 from stream.delivery.schedule import AttemptResult
 
 
@@ -30,12 +28,13 @@ class Deliverer(Protocol):
 class WebhookDeliverer:
     """A client that posts alerts, signed as Standard Webhooks specifies.
 
-    Each delivery reads the secret file, because the secret may be rotated at any time.
+    Each delivery reads the files of the address and the secrets, because they may be replaced at any time.
     """
 
-    def __init__(self, receiver: ReceiverConfig) -> None:
+    def __init__(self, receiver: ReceiverConfig, policy: DeliveryPolicy | None = None) -> None:
         self._receiver = receiver
-        self._poster: HttpPoster | None = None
+        self._connector = Connector(receiver, policy or DeliveryPolicy())
+        self._poster = HttpPoster(self._connector)
 
     async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
         """Post an alert once.
@@ -44,16 +43,15 @@ class WebhookDeliverer:
         """
         body = encode_json(alert)
         try:
+            url = address_of(self._receiver)
             headers = signed_headers(alert.id, body, now_s, self._receiver)
-            self._poster = self._poster or HttpPoster(self._receiver.url)
-        except (ConfigError, ValueError) as error:
-            return AttemptResult(None, f"{type(error).__name__}: {error}"[:300])
-        return await self._poster.post(headers, body, self._receiver.timeout_s)
+        except ConfigError as error:
+            return AttemptResult(None, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS])
+        return await self._poster.post(url, headers, body, self._receiver.timeout_s)
 
     async def close(self) -> None:
         """Release the threads that look up host names."""
-        if self._poster:
-            self._poster.close()
+        self._connector.close()
 
 
 class LogDeliverer:
@@ -77,32 +75,16 @@ def signed_headers(message_id: str, body: bytes, now_s: float, receiver: Receive
     A secret file may have several lines, with the new secret first and old secrets below. Each post is signed with
     all secrets, so that a receiver can change to the new secret at any time.
     """
-    moment = datetime.fromtimestamp(now_s, UTC)
-    secrets = _secrets(receiver.secret_file, receiver)
+    secrets = secret_lines(receiver, "secret_file", receiver.secret_file)
+    seconds = int(now_s)
     try:
-        signatures = [Webhook(secret).sign(message_id, moment, body.decode()) for secret in secrets]
-    except Exception as error:  # the package standardwebhooks raises its own errors and those of base64
-        raise ConfigError(
-            receiver.key,
-            "secret_file",
-            str(receiver.secret_file),
-            f"one base64 secret on each line, such as `whsec_…` ({error})",
-        ) from None
+        signatures = [sign(secret, message_id, seconds, body) for secret in secrets]
+    except ValueError as error:
+        expected = f"one base64 secret on each line, such as `whsec_…` ({error})"
+        raise ConfigError(receiver.key, "secret_file", str(receiver.secret_file), expected) from None
     return {
         "content-type": "application/cloudevents+json; charset=utf-8",
         "webhook-id": message_id,
-        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-timestamp": str(seconds),
         "webhook-signature": " ".join(signatures),
     }
-
-
-def _secrets(file: Path, receiver: ReceiverConfig) -> list[str]:
-    try:
-        secrets = [line.strip() for line in decode_text(file.read_bytes()).splitlines() if line.strip()]
-    except OSError as error:
-        raise ConfigError(receiver.key, "secret_file", str(file), f"a readable file ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(receiver.key, "secret_file", str(file), f"a text file ({error})") from None
-    if not secrets:
-        raise ConfigError(receiver.key, "secret_file", str(file), "a file with a secret on its first line")
-    return secrets

@@ -5,10 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
-from typing import Annotated
 from urllib.parse import urlsplit
-
-from pydantic import AfterValidator
 
 LAST_PORT = 65_535
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -72,7 +69,3 @@ def require_port(netloc: str) -> None:
     port = re.search(r":([^\]:]*)$", netloc)
     if port and not (re.fullmatch(r"[0-9]{1,5}", port[1], re.ASCII) and 1 <= int(port[1]) <= LAST_PORT):
         raise ValueError(f"expected a port from 1 to {LAST_PORT}")
-
-
-WebUrl = Annotated[str, AfterValidator(checked_url)]
-"""An http or https address of a receiver."""

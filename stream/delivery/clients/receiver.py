@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from standardwebhooks.webhooks import WebhookVerificationError
 
 from ingest.runtime.text import decode_text
+from stream.delivery.clients.signature import WebhookVerifier
 
 
 class Inbox:
@@ -49,7 +50,7 @@ def _ids(out: Path) -> Iterator[str]:
 
 
 def read_secret(file: Path) -> str:
-    """Return the signing secret on the first line of a file.
+    """Return the signing secret or public key on the first line of a file.
 
     Raise OSError if the file cannot be read, ValueError if the line is empty.
     """
@@ -65,14 +66,15 @@ def make_app(secret: str, inbox: Inbox) -> FastAPI:
     The application answers 204 to a valid signature, and 401 to an invalid signature or an old timestamp.
     """
     app = FastAPI(title="Sightline webhook receiver", openapi_url=None)
-    webhook = Webhook(secret)
+    verifier = WebhookVerifier(secret)
 
     @app.post("/")
     async def receive(request: Request) -> Response:
         body = await request.body()
         try:
-            alert = webhook.verify(body.decode(), dict(request.headers))
-        except (WebhookVerificationError, UnicodeDecodeError) as error:
+            verifier.require(request.headers, body)
+            alert = json.loads(body)
+        except (WebhookVerificationError, ValueError) as error:
             return Response(f"{error}\n", status_code=401, media_type="text/plain")
         inbox.take(request.headers["webhook-id"], alert)
         return Response(status_code=204)

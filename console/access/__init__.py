@@ -1,0 +1,1 @@
+"""Access: passwords, limits of sign-in, roles, and the check of every request."""

@@ -1,0 +1,58 @@
+"""Models of the API's responses."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from console.evidence import evidence_of
+from console.live.happenings import ReviewItem
+from ingest.contract.records import Alert, Delivery, Event
+
+
+class CameraItem(BaseModel):
+    """A camera with its state. ``place`` is empty without a place."""
+
+    name: str
+    site: str
+    place: str
+    state: str
+    reason: str
+
+
+class EventItem(BaseModel):
+    """An event with its alerts, and the last receipt of each alert and receiver.
+
+    ``files`` is the number of files of evidence, which have the addresses `/api/events/ID/evidence/0` and following.
+    """
+
+    event: Event
+    at_ns: int
+    alerts: list[Alert]
+    receipts: list[Delivery]
+    files: int
+
+    @classmethod
+    def of(cls, item: ReviewItem) -> EventItem:
+        """Return the response for an event."""
+        alerts, receipts = list(item.alerts), list(item.receipts)
+        return cls(event=item.event, at_ns=item.at_ns, alerts=alerts, receipts=receipts, files=len(evidence_of(item)))
+
+
+class EventPage(BaseModel):
+    """Events, the newest first. ``before`` is the parameter of the same name for the next page, empty at the end."""
+
+    items: list[EventItem]
+    before: str
+
+
+class AlertItem(BaseModel):
+    """An alert with the last receipt of each receiver."""
+
+    alert: Alert
+    receipts: list[Delivery]
+
+
+class Problem(BaseModel):
+    """The body of a response with an error status."""
+
+    detail: str

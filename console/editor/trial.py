@@ -1,0 +1,118 @@
+"""The trial of a draft on stored results, in a process of its own: it uses one core for up to minutes.
+
+The process reads a TrialRequest as JSON from its standard input, and prints one JSON object per line: first
+``{"progress": [READ, ALL]}``, at last ``{"report": …}`` or ``{"problem": TEXT}``. The process also writes pictures of
+events into a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from console.editor.request import DraftReport, TrialRequest, TriedEvent, TriedRule
+from ingest.contract.records import Event
+from ingest.exceptions import IngestError
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import eventloop, logs
+from ingest.site import Site
+from ingest.site.file import UNNAMED
+from stream.analyse.analysers import RuleSet
+from stream.analyse.rule import CameraRule
+from stream.exceptions import StreamError
+from stream.explain.trial import RuleDifference, try_rules
+from stream.rules import parse_rule
+
+MAX_PICTURES = 40
+"""Maximum number of pictures of one trial."""
+MAX_EVENTS = 20
+"""Maximum number of gained and of lost events of one rule that a report lists."""
+NICENESS = 10
+"""Niceness of a trial's process, so that services on the same machine get the processor first."""
+
+
+async def try_draft(
+    log: Log, request: TrialRequest, on_progress: Callable[[int, int], None] = lambda *_: None
+) -> DraftReport:
+    """Run the rules of a draft over stored results. Raise LogUnavailable or TooManyEvents."""
+    from stream.silent import silent_rules  # imports OpenCV, which takes 35 MB
+
+    rules = [parse_rule(rule.model_dump(), "draft", rule.key) for rule in request.rules]
+    used = RuleSet([rule for rule in rules if isinstance(rule, CameraRule)], (request.camera,), request.measures)
+    found = await try_rules(log, used, {request.camera.name}, request.since_ms, request.until_ms, on_progress)
+    for rule in rules:
+        found.rules[rule.name]  # a rule without events is listed too
+    pictures = _Pictures(log, request.folder)
+    name = request.camera.site or UNNAMED
+    site = Site(name=name, cameras=(request.camera,), pipelines=request.pipelines, rules=tuple(rules))
+    return DraftReport(
+        results=found.results,
+        failed=found.failed,
+        rules=[await _tried(name, one, pictures) for name, one in sorted(found.rules.items())],
+        warnings=[f"rule {one.rule} cannot fire as intended: {one.key}: {one.reason}" for one in silent_rules(site)],
+    )
+
+
+async def _tried(name: str, one: RuleDifference, pictures: _Pictures) -> TriedRule:
+    return TriedRule(
+        rule=name,
+        equal=one.equal,
+        moved=one.moved,
+        gained=one.gained,
+        lost=one.lost,
+        gained_events=[await pictures.described(event) for event in one.gained_events[:MAX_EVENTS]],
+        lost_events=[await pictures.described(event) for event in one.lost_events[:MAX_EVENTS]],
+    )
+
+
+class _Pictures:
+    """Writes the pictures of events, numbered from 0, up to ``MAX_PICTURES``."""
+
+    def __init__(self, log: Log, folder: Path) -> None:
+        self._log, self._folder = log, folder
+        self._count = 0
+
+    async def described(self, event: Event) -> TriedEvent:
+        """Return an event, and write its picture if there is one."""
+        from stream.explain.picture import event_picture
+
+        jpeg = await event_picture(self._log, event) if self._count < MAX_PICTURES else None
+        number = None
+        if jpeg is not None:
+            number, self._count = self._count, self._count + 1
+            (self._folder / f"{number}.jpg").write_bytes(jpeg)
+        return TriedEvent(id=event.id, time=event.time, summary=event.data.summary, picture=number)
+
+
+async def _run(request: TrialRequest) -> dict[str, object]:
+    def progress(read: int, total: int) -> None:
+        _say({"progress": [read, total]})
+
+    try:
+        async with KafkaLog(KafkaSettings.from_env(os.environ), f"console-trial-{os.getpid()}") as log:
+            report = await try_draft(log, request, progress)
+    except (IngestError, StreamError) as error:
+        return {"problem": str(error)}
+    return {"report": report.model_dump()}
+
+
+def _say(message: object) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run one trial."""
+    os.nice(NICENESS)
+    logs.quiet_clients()
+    request = TrialRequest.model_validate_json(sys.stdin.read())
+    _say(eventloop.run(_run(request)))
+
+
+if __name__ == "__main__":
+    main()

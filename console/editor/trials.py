@@ -1,0 +1,137 @@
+"""The trials that users have started: their processes, their progress, and their reports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from console.editor.request import DraftReport, TrialRequest
+from console.exceptions import NotFound, TooManyTrials
+from ingest.runtime import logs
+
+MAX_RUNNING = 2
+"""Maximum number of trials that run at the same time. Each uses one core."""
+MAX_KEPT = 16
+"""Maximum number of trials whose reports are kept."""
+LONGEST_S = 600.0
+"""Time after which a trial is stopped, in seconds."""
+_LINE_BYTES = 4 * 1024 * 1024
+_log = logs.get("console.trials")
+
+
+class RuleTrial:
+    """One trial. ``report`` and ``problem`` are None until the trial has ended."""
+
+    def __init__(self, user_id: int, folder: Path) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.user_id, self.folder = user_id, folder
+        self.read, self.total = 0, 0
+        self.report: DraftReport | None = None
+        self.problem: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the trial has not ended."""
+        return self.report is None and self.problem is None
+
+    def take(self, line: bytes) -> None:
+        """Take a message of the trial's process."""
+        message = json.loads(line)
+        if "progress" in message:
+            self.read, self.total = message["progress"]
+        elif "report" in message:
+            self.report = DraftReport.model_validate(message["report"])
+        else:
+            self.problem = str(message["problem"])
+
+
+class RuleTrials:
+    """All trials of a console. ``env`` has the environment variables from which a trial's process reads the settings
+    of Kafka."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = dict(env)
+        self._trials: OrderedDict[str, RuleTrial] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, user_id: int, request_in: Callable[[Path], TrialRequest]) -> RuleTrial:
+        """Start a trial. ``request_in`` takes the folder for the pictures of the trial, and returns the request of
+        the trial.
+
+        Raise TooManyTrials.
+        """
+        if sum(trial.running for trial in self._trials.values()) >= MAX_RUNNING:
+            raise TooManyTrials(MAX_RUNNING)
+        trial = RuleTrial(user_id, Path(tempfile.mkdtemp(prefix="sightline-trial-")))
+        request = request_in(trial.folder)
+        self._trials[trial.id] = trial
+        while len(self._trials) > MAX_KEPT:
+            oldest = next(one for one in self._trials.values() if not one.running)
+            self._forget(oldest)
+        task = asyncio.create_task(self._run(trial, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return trial
+
+    def trial(self, id_: str, user_id: int) -> RuleTrial:
+        """Return a trial of a user. Raise NotFound."""
+        found = self._trials.get(id_)
+        if found is None or found.user_id != user_id:
+            raise NotFound("this trial does not exist any more: start it again")
+        return found
+
+    async def settled(self) -> None:
+        """Wait until all trials have ended."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop all trials and delete their pictures."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for trial in list(self._trials.values()):
+            self._forget(trial)
+
+    def _forget(self, trial: RuleTrial) -> None:
+        del self._trials[trial.id]
+        shutil.rmtree(trial.folder, ignore_errors=True)
+
+    async def _run(self, trial: RuleTrial, request: TrialRequest) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "console.editor.trial"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **self._env},
+            limit=_LINE_BYTES,
+        )
+        assert process.stdin is not None  # noqa: S101  (a pipe, as asked for)
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        errors = asyncio.create_task(process.stderr.read())
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                process.stdin.write(request.model_dump_json().encode())
+                process.stdin.close()
+                async for line in process.stdout:
+                    trial.take(line)
+                await process.wait()
+        except TimeoutError:
+            trial.problem = f"the trial took more than {LONGEST_S:.0f} s: choose a shorter period"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            text = (await errors).decode(errors="replace")
+            if trial.running:
+                trial.problem = "the trial ended without a report"
+                _log.warning("trial_ended_without_report", status=process.returncode, error=text[-1000:])

@@ -1,0 +1,114 @@
+"""The cameras, sensors, rules and pipelines of the deployment, as the ``config`` topic has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from console.access.roles import Identity
+from ingest.contract.records import Alert, Event
+from ingest.site import CameraConfig, ConfigEntry, RuleEntry, SensorConfig
+from ingest.site.file import UNNAMED
+from ingest.site.topic.view import Config
+
+Points = list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureShape:
+    """A line, a zone or a mask on the picture of a camera. Points are in shares of the picture's width and height."""
+
+    kind: str
+    name: str
+    points: Points
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A snapshot of the configuration. ``refused`` maps the key of each refused entry to its error."""
+
+    config: Config = field(default_factory=lambda: Config({}))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The errors of refused entries, by key."""
+        return dict(self.config.refused)
+
+    def camera(self, name: str) -> CameraConfig | None:
+        """Return a camera by name, None if the configuration has no such camera."""
+        found = self.config.entries.get(f"{CameraConfig.KIND}/{name}")
+        return found if isinstance(found, CameraConfig) else None
+
+    def sensor(self, name: str) -> SensorConfig | None:
+        """Return a sensor by name, None if the configuration has no such sensor."""
+        found = self.config.entries.get(f"{SensorConfig.KIND}/{name}")
+        return found if isinstance(found, SensorConfig) else None
+
+    def visible_cameras(self, identity: Identity) -> list[CameraConfig]:
+        """Return the cameras that a user may see, sorted by site and name."""
+        found = [c for c in self.config.of(CameraConfig) if identity.limits.sees_camera(c.name, c.site)]
+        return sorted(found, key=lambda camera: (camera.site, camera.name))
+
+    def visible_sensors(self, identity: Identity) -> list[SensorConfig]:
+        """Return the sensors that a user may see, sorted by site and name."""
+        found = [s for s in self.config.of(SensorConfig) if identity.limits.sees_site(s.site)]
+        return sorted(found, key=lambda sensor: (sensor.site, sensor.name))
+
+    def sees_camera(self, identity: Identity, name: str, site: str = "") -> bool:
+        """Return whether a user may see a camera.
+
+        ``site`` is the site in a record of the camera. If ``site`` is empty or comes from an older record, the site
+        in the configuration counts instead.
+        """
+        camera = self.camera(name)
+        return identity.limits.sees_camera(name, site or (camera.site if camera else UNNAMED))
+
+    def sees_sensor(self, identity: Identity, name: str, site: str = "") -> bool:
+        """Return whether a user may see a sensor. ``site`` is the site in a record of the sensor, perhaps empty."""
+        sensor = self.sensor(name)
+        return identity.limits.sees_site(site or (sensor.site if sensor else UNNAMED))
+
+    def sees(self, identity: Identity, event: Event | Alert) -> bool:
+        """Return whether a user may see an event or alert. The site in the record counts, because the camera may have
+        moved to another site since."""
+        data = event.data
+        if data.camera:
+            return self.sees_camera(identity, data.camera, data.site)
+        return self.sees_sensor(identity, data.sensor or event.subject, data.site)
+
+    def rules_of(self, camera: str) -> list[RuleEntry]:
+        """Return the rules of a camera, sorted by name."""
+        return [rule for rule in self.config.of(RuleEntry) if _setting(rule, "camera") == camera]
+
+    def shapes_of(self, camera: CameraConfig) -> list[PictureShape]:
+        """Return the lines and zones of a camera's rules, and the camera's privacy masks."""
+        shapes = [PictureShape("mask", "mask", _points(mask)) for mask in camera.redact.masks]
+        for rule in self.rules_of(camera.name):
+            shapes += _shapes_of_rule(rule)
+        return shapes
+
+
+def _shapes_of_rule(rule: RuleEntry) -> Iterable[PictureShape]:
+    """Yield the shapes of a rule of any type. Settings with an invalid form are left out."""
+    polygon, lines = _setting(rule, "polygon"), [[_setting(rule, "start"), _setting(rule, "end")]]
+    lines += [_setting(rule, "first"), _setting(rule, "second")]
+    several = _setting(rule, "lines")
+    lines += list(several.values()) if isinstance(several, dict) else []
+    for kind, candidates in (("zone", [polygon]), ("line", lines)):
+        for candidate in candidates:
+            points = _points(candidate)
+            if len(points) >= 2:
+                yield PictureShape(kind, rule.name, points)
+
+
+def _setting(rule: ConfigEntry, name: str) -> Any:
+    return (rule.model_extra or {}).get(name)
+
+
+def _points(value: Any) -> Points:
+    """Return the points of a polygon or line, empty if the value has another form."""
+    try:
+        return [[float(x), float(y)] for x, y in value]
+    except (TypeError, ValueError):
+        return []

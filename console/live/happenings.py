@@ -1,0 +1,244 @@
+"""Events, alerts and receipts, the newest of each in memory."""
+
+from __future__ import annotations
+
+import bisect
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from console.live.view import TopicView
+from ingest.contract.codec import decode_json
+from ingest.contract.records import Alert, Delivery, Event
+from ingest.contract.topics import ALERTS, DELIVERIES, EVENTS
+from ingest.kafka.log import LogRecord
+
+MAX_EVENTS = 10_000
+"""Maximum number in memory of events, of alerts, and of alerts with receipts. Together they take about 60 MB. Older
+events, alerts and receipts are still in the log."""
+MAX_NEWS = 1000
+"""Maximum number of news in memory, from which a stream of news can continue after an interruption."""
+NewsKind = Literal["event", "alert", "delivery"]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A new event, alert or receipt. ``number`` counts all news since the console started."""
+
+    number: int
+    kind: NewsKind
+    record: Event | Alert | Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Selects events. A field that is an empty text or a time of 0 selects all events. Times are in Unix ns;
+    ``until_ns`` is exclusive."""
+
+    camera: str = ""
+    sensor: str = ""
+    site: str = ""
+    place: str = ""
+    rule: str = ""
+    label: str = ""
+    severity: str = ""
+    since_ns: int = 0
+    until_ns: int = 0
+    before: tuple[int, str] | None = None
+    """Time and id of an event: select older events only, to continue a list."""
+
+    def matches(self, event: Event) -> bool:
+        """Return whether an event is selected."""
+        data = event.data
+        wanted = (
+            (self.camera, data.camera),
+            (self.sensor, data.sensor),
+            (self.site, data.site),
+            (self.place, event.place),
+            (self.rule, data.rule),
+            (self.label, data.label),
+            (self.severity, data.severity),
+        )
+        return all(not value or value == found for value, found in wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewItem:
+    """An event with its alerts, and the last receipt of each alert and receiver."""
+
+    event: Event
+    at_ns: int
+    alerts: tuple[Alert, ...]
+    receipts: tuple[Delivery, ...]
+
+
+class Happenings:
+    """The newest events by time, their alerts, and the receipts of the alerts.
+
+    ``on_news`` is called for each event, alert or receipt that is new. Records that are read while ``is_current``
+    returns false are no news: the console has just started and reads the past.
+    """
+
+    def __init__(
+        self, on_news: Callable[[], None] = lambda: None, is_current: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._on_news, self._is_current = on_news, is_current
+        self._events: dict[str, Event] = {}
+        self._order: list[tuple[int, str]] = []
+        self._alerts: OrderedDict[str, Alert] = OrderedDict()
+        self._alerts_of: dict[str, list[str]] = {}
+        self._receipts: OrderedDict[str, dict[str, Delivery]] = OrderedDict()
+        self._news: deque[News] = deque(maxlen=MAX_NEWS)
+        self.counted = 0
+        """Number of news since the console started."""
+        self.run_id = secrets.token_hex(4)
+        """Random name of this run of the console, because ``counted`` starts again with the next run."""
+
+    def add_event(self, event: Event) -> None:
+        """Add an event. An event that is in memory already is ignored."""
+        if event.id in self._events:
+            return
+        entry = time_of(event), event.id
+        if len(self._order) >= MAX_EVENTS:
+            if entry < self._order[0]:
+                return
+            del self._events[self._order.pop(0)[1]]
+        self._events[event.id] = event
+        bisect.insort(self._order, entry)
+        self._tell("event", event)
+
+    def add_alert(self, alert: Alert) -> None:
+        """Add an alert. An alert that is in memory already is ignored."""
+        if alert.id in self._alerts:
+            return
+        self._alerts[alert.id] = alert
+        self._alerts_of.setdefault(alert.data.event, []).append(alert.id)
+        if len(self._alerts) > MAX_EVENTS:
+            _, old = self._alerts.popitem(last=False)
+            left = [one for one in self._alerts_of.pop(old.data.event, []) if one != old.id]
+            if left:
+                self._alerts_of[old.data.event] = left
+        self._tell("alert", alert)
+
+    def add_receipt(self, receipt: Delivery) -> None:
+        """Add a receipt. Only the last receipt of each alert and receiver is kept."""
+        receipts = self._receipts.setdefault(receipt.alert, {})
+        known = receipts.get(receipt.receiver)
+        if known and (known.attempted_ns, known.attempt) >= (receipt.attempted_ns, receipt.attempt):
+            return
+        receipts[receipt.receiver] = receipt
+        while len(self._receipts) > MAX_EVENTS:
+            self._receipts.popitem(last=False)
+        self._tell("delivery", receipt)
+
+    def event(self, number: str) -> ReviewItem | None:
+        """Return an event by id with its alerts, None if the event is not in memory."""
+        event = self._events.get(number)
+        return self._item(event) if event else None
+
+    def alert(self, number: str) -> Alert | None:
+        """Return an alert by id, None if the alert is not in memory."""
+        return self._alerts.get(number)
+
+    def alerts(self) -> Iterator[Alert]:
+        """Yield all alerts in memory, the last read first."""
+        yield from reversed(self._alerts.values())
+
+    def receipts(self, alert: str) -> tuple[Delivery, ...]:
+        """Return the last receipt of each receiver of an alert, sorted by receiver."""
+        return tuple(receipt for _, receipt in sorted(self._receipts.get(alert, {}).items()))
+
+    def newest(self, wanted: EventFilter, sees: Callable[[Event], bool], limit: int) -> list[ReviewItem]:
+        """Return up to ``limit`` selected events that ``sees`` allows, the newest first."""
+        found: list[ReviewItem] = []
+        ends = [(wanted.until_ns, "")] if wanted.until_ns else []
+        ends += [wanted.before] if wanted.before else []
+        stop = bisect.bisect_left(self._order, min(ends)) if ends else len(self._order)
+        for at_ns, number in reversed(self._order[:stop]):
+            if at_ns < wanted.since_ns or len(found) >= limit:
+                break
+            event = self._events[number]
+            if wanted.matches(event) and sees(event):
+                found.append(self._item(event))
+        return found
+
+    def labels(self, sees: Callable[[Event], bool]) -> list[str]:
+        """Return the labels of all events in memory that ``sees`` allows, sorted."""
+        found: set[str] = set()
+        for event in self._events.values():
+            if event.data.label and event.data.label not in found and sees(event):
+                found.add(event.data.label)
+        return sorted(found)
+
+    def news_after(self, number: int) -> tuple[list[News], bool]:
+        """Return the news after a number, and whether news in between are no longer in memory."""
+        found = [news for news in self._news if news.number > number]
+        first = self._news[0].number if self._news else self.counted + 1
+        return found, number + 1 < first
+
+    def _item(self, event: Event) -> ReviewItem:
+        alerts = tuple(self._alerts[one] for one in self._alerts_of.get(event.id, ()))
+        receipts = tuple(receipt for alert in alerts for receipt in self.receipts(alert.id))
+        return ReviewItem(event, time_of(event), alerts, receipts)
+
+    def _tell(self, kind: NewsKind, record: Event | Alert | Delivery) -> None:
+        if not self._is_current():
+            return
+        self.counted += 1
+        self._news.append(News(self.counted, kind, record))
+        self._on_news()
+
+
+def time_of(event: Event | Alert) -> int:
+    """Return the time of an event in Unix ns: the capture time, or the time of the event itself for a sensor."""
+    if event.data.captured_ns:
+        return event.data.captured_ns
+    try:
+        return round(datetime.fromisoformat(event.time).timestamp() * 1e9)
+    except ValueError:
+        return 0  # the pattern of the field also allows days that do not exist
+
+
+class EventView(TopicView):
+    """Events."""
+
+    topic: ClassVar[str] = EVENTS
+    backlog: ClassVar[int] = MAX_EVENTS
+
+    def __init__(self, happenings: Happenings) -> None:
+        self._happenings = happenings
+
+    def apply(self, record: LogRecord) -> None:
+        """Add an event."""
+        self._happenings.add_event(decode_json(Event, record.value))
+
+
+class AlertView(TopicView):
+    """Alerts."""
+
+    topic: ClassVar[str] = ALERTS
+    backlog: ClassVar[int] = MAX_EVENTS
+
+    def __init__(self, happenings: Happenings) -> None:
+        self._happenings = happenings
+
+    def apply(self, record: LogRecord) -> None:
+        """Add an alert."""
+        self._happenings.add_alert(decode_json(Alert, record.value))
+
+
+class DeliveryView(TopicView):
+    """Receipts of alerts."""
+
+    topic: ClassVar[str] = DELIVERIES
+    backlog: ClassVar[int] = MAX_EVENTS
+
+    def __init__(self, happenings: Happenings) -> None:
+        self._happenings = happenings
+
+    def apply(self, record: LogRecord) -> None:
+        """Add a receipt."""
+        self._happenings.add_receipt(decode_json(Delivery, record.value))

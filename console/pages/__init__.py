@@ -1,0 +1,1 @@
+"""Pages for a browser, one module for each page."""

@@ -1,0 +1,195 @@
+"""Review of events: a list with filters, and a page for each event."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from console.access.guard import Context, Viewer
+from console.access.roles import Identity
+from console.context import ConsoleContext
+from console.evidence import ServedFile, evidence_of
+from console.exceptions import BadInput, NotFound
+from console.live.happenings import EventFilter, ReviewItem
+from console.pages.render import page
+from ingest.site.file import UNNAMED
+
+PAGE = 48
+"""Number of events on one page."""
+SEVERITIES = ("info", "warning", "critical")
+HOURS = {"1": "last hour", "6": "last 6 hours", "24": "last day", "168": "last week"}
+Text = Annotated[str, Query(max_length=200)]
+Number = Annotated[int, Path(ge=0, le=1000)]
+EventId = Annotated[str, Path(max_length=128)]
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/events")
+async def events(
+    request: Request,
+    identity: Viewer,
+    context: Context,
+    camera: Text = "",
+    site: Text = "",
+    place: Text = "",
+    rule: Text = "",
+    label: Text = "",
+    severity: Text = "",
+    hours: Text = "",
+    since: Text = "",
+    until: Text = "",
+    before: Text = "",
+) -> Response:
+    """Show the selected events, the newest first."""
+    chosen = {
+        "camera": camera,
+        "site": site,
+        "place": place,
+        "rule": rule,
+        "label": label,
+        "severity": severity,
+        "hours": hours if hours in HOURS else "",
+        "since": since,
+        "until": until,
+    }
+    problem, items = "", []
+    try:
+        now_ns = context.clock.now_ns()
+        wanted = EventFilter(
+            camera=camera,
+            site=site,
+            place=place,
+            rule=rule,
+            label=label,
+            severity=severity,
+            since_ns=time_ns(since) or (now_ns - int(chosen["hours"]) * 3_600_000_000_000 if chosen["hours"] else 0),
+            until_ns=time_ns(until),
+            before=position(before),
+        )
+        items = visible(context, identity, wanted, PAGE)
+    except BadInput as error:
+        problem = f"{error}."
+    context.audit_view(request, identity, "events_viewed", urlencode({k: v for k, v in chosen.items() if v}))
+    older = {**chosen, "before": f"{items[-1].at_ns}-{items[-1].event.id}"} if len(items) == PAGE else {}
+    return page(
+        request,
+        identity,
+        "events.html",
+        422 if problem else 200,
+        problem=problem,
+        items=items,
+        chosen=chosen,
+        older=older,
+        options=_options(context, identity),
+        hours=HOURS,
+    )
+
+
+@router.get("/events/{number}")
+async def event(request: Request, number: EventId, identity: Viewer, context: Context) -> Response:
+    """Show one event with its pictures, its alerts and their receipts."""
+    item = visible_event(context, identity, number)
+    context.audit_view(request, identity, "event_viewed", number)
+    data = item.event.data
+    return page(
+        request,
+        identity,
+        "event.html",
+        item=item,
+        evidence=evidence_of(item),
+        missing=[alert.data.evidence_missing for alert in item.alerts if alert.data.evidence_missing],
+        overlay=_overlay(item) if data.frame and not evidence_of(item) else "",
+    )
+
+
+@router.get("/events/{number}/picture")
+async def picture(request: Request, number: EventId, identity: Viewer, context: Context) -> Response:
+    """Return the picture of an event: annotated evidence, or the frame in the log."""
+    item = visible_event(context, identity, number)
+    found = await context.evidence.picture(context.feed, item)
+    context.audit_view(request, identity, "picture_viewed", number)
+    return file_response(found)
+
+
+@router.get("/events/{number}/evidence/{index}")
+async def evidence(request: Request, number: EventId, index: Number, identity: Viewer, context: Context) -> Response:
+    """Return one file of an event's evidence."""
+    found = await evidence_file(context, identity, number, index)
+    context.audit_view(request, identity, "evidence_viewed", f"{number}/{index}")
+    return file_response(found)
+
+
+def visible(context: ConsoleContext, identity: Identity, wanted: EventFilter, limit: int) -> list[ReviewItem]:
+    """Return the selected events that the user may see, the newest first."""
+    deployment = context.feed.deployment
+    return context.feed.happenings.newest(wanted, lambda event: deployment.sees(identity, event), limit)
+
+
+def visible_event(context: ConsoleContext, identity: Identity, number: str) -> ReviewItem:
+    """Return an event by id. Raise NotFound if there is no such event, or if the user may not see the event."""
+    item = context.feed.happenings.event(number)
+    if item is None or not context.feed.deployment.sees(identity, item.event):
+        raise NotFound("there is no such event in the console's memory, or you may not see it")
+    return item
+
+
+async def evidence_file(context: ConsoleContext, identity: Identity, number: str, index: int) -> ServedFile:
+    """Return a file of an event's evidence by its index. Raise NotFound."""
+    item = visible_event(context, identity, number)
+    found = evidence_of(item)
+    if index >= len(found):
+        raise NotFound(f"this event has {len(found)} files of evidence")
+    return await context.evidence.read(item, found[index])
+
+
+def file_response(found: ServedFile) -> Response:
+    """Return a response with a picture or clip. A browser may keep the file for this user, because the file never
+    changes."""
+    headers = {"Cache-Control": "private, max-age=3600", "ETag": f'"{found.sha256}"', "Content-Disposition": "inline"}
+    return Response(found.data, media_type=found.media_type, headers=headers)
+
+
+def time_ns(text: str) -> int:
+    """Return a time as Unix ns, 0 for an empty text. A time without a zone is in UTC. Raise BadInput."""
+    if not text:
+        return 0
+    try:
+        at = datetime.fromisoformat(text)
+        return max(0, round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000)
+    except (ValueError, OverflowError):
+        raise BadInput(f"time {text[:40]!r}: expected a time such as 2026-01-31T13:45:00Z") from None
+
+
+def position(text: str) -> tuple[int, str] | None:
+    """Return time and id of the last event of a page, from ``TIME_NS-ID``. Raise BadInput."""
+    at, _, number = text.partition("-")
+    if text and not (at.isascii() and at.isdigit() and len(at) < 25):
+        raise BadInput(f"before = {text[:40]!r}: expected the value of the link to older events")
+    return (int(at), number) if text else None
+
+
+def _overlay(item: ReviewItem) -> str:
+    """Return the shapes of an event as JSON, for the script that draws them on the frame."""
+    overlay = item.event.data.overlay
+    box: Any = list(overlay.box) if overlay.box else None
+    return json.dumps({"shape": overlay.shape, "box": box, "trail": overlay.trail})
+
+
+def _options(context: ConsoleContext, identity: Identity) -> dict[str, list[str]]:
+    """Return the values to choose from for each filter."""
+    deployment = context.feed.deployment
+    cameras, sensors = deployment.visible_cameras(identity), deployment.visible_sensors(identity)
+    rules = {rule.name for camera in cameras for rule in deployment.rules_of(camera.name)}
+    return {
+        "camera": [camera.name for camera in cameras],
+        "site": sorted({*(one.site or UNNAMED for one in cameras), *(one.site or UNNAMED for one in sensors)}),
+        "place": sorted({camera.full_place for camera in cameras if camera.place}),
+        "rule": sorted(rules),
+        "label": context.feed.happenings.labels(lambda event: deployment.sees(identity, event)),
+        "severity": list(SEVERITIES),
+    }

@@ -1,0 +1,117 @@
+"""Sign-in, sign-out and the choice of colours."""
+
+from __future__ import annotations
+
+import secrets
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from console.access.forms import read_form, require_same_origin, require_token
+from console.access.guard import SESSION, Context, SignedIn, cookie_of, set_cookie
+from console.context import ConsoleContext, address_of
+from console.exceptions import TooManyAttempts
+from console.pages.render import THEME, THEMES, go, local_path, page
+from console.state.database import digest
+from console.state.users import User, plain_name
+
+START = "sightline-start"
+"""Cookie of a browser that has loaded the form for sign-in, from which the form's token is computed."""
+_START_S = 3600.0
+_WRONG = "The name or the password is wrong."
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/sign-in")
+async def sign_in_form(request: Request, next: str = "/") -> Response:  # noqa: A002  (the name in the address)
+    """Show the form for sign-in."""
+    return _form(request, local_path(next))
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request, context: Context) -> Response:
+    """Check name and password, and begin a new session.
+
+    If the browser already had a session, this session ends, so that nobody can prepare a session for another user.
+    """
+    require_same_origin(request)
+    await require_token(request, _token(cookie_of(request, START)))
+    form = await read_form(request)
+    name, target = plain_name(form.text("name"))[:64], local_path(form.text("next"))
+    address = address_of(request)
+    wait_s = context.limiter.begin(name, address)
+    if wait_s > 0.0:
+        context.trail.add("sign_in_limited", name, "", address)
+        return _limited(request, target, TooManyAttempts(wait_s))
+    user = context.users.named(name)
+    try:
+        matches = await context.passwords.verify(user.password if user else None, form.text("password"))
+    except TooManyAttempts as error:
+        return _limited(request, target, error)
+    if user is None or not matches or not user.enabled:
+        context.trail.add("sign_in_failed", name, "", address)
+        return _form(request, target, 401, _WRONG)
+    context.limiter.succeeded(name, address)
+    context.trail.add("signed_in", user.name, "session", address)
+    return begin_session(request, context, user, "/account" if user.must_change else target)
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request, identity: SignedIn, context: Context) -> Response:
+    """End the session of this browser."""
+    context.sessions.close(cookie_of(request, SESSION))
+    context.audit(request, identity, "signed_out")
+    return _leave(request, "signed_out")
+
+
+@router.post("/sign-out-everywhere")
+async def sign_out_everywhere(request: Request, identity: SignedIn, context: Context) -> Response:
+    """End all sessions of the user."""
+    context.sessions.close_all(identity.user_id)
+    context.audit(request, identity, "signed_out_everywhere")
+    return _leave(request, "signed_out_everywhere")
+
+
+@router.post("/theme")
+async def choose_theme(request: Request) -> Response:
+    """Remember the colours that the user chose."""
+    require_same_origin(request)
+    form = await read_form(request)
+    response = go(local_path(form.text("next")))
+    chosen = form.text("theme")
+    response.set_cookie(THEME, chosen if chosen in THEMES else THEMES[0], max_age=31_536_000, samesite="lax")
+    return response
+
+
+def begin_session(request: Request, context: ConsoleContext, user: User, target: str) -> Response:
+    """Begin a session with a new id in place of the browser's session, and redirect to ``target``."""
+    context.sessions.close(cookie_of(request, SESSION))
+    secret = context.sessions.open(user.id, address_of(request), request.headers.get("user-agent", ""))
+    response = go(target)
+    set_cookie(request, response, SESSION, secret)
+    set_cookie(request, response, START, "")
+    return response
+
+
+def _form(request: Request, target: str, status: int = 200, problem: str = "") -> Response:
+    start = cookie_of(request, START) or secrets.token_urlsafe(32)
+    response = page(request, None, "signin.html", status, csrf=_token(start), next=target, problem=problem)
+    set_cookie(request, response, START, start, _START_S)
+    return response
+
+
+def _limited(request: Request, target: str, error: TooManyAttempts) -> Response:
+    response = _form(request, target, error.status, f"{error}.")
+    response.headers["Retry-After"] = str(max(1, round(error.wait_s)))
+    return response
+
+
+def _token(start: str) -> str:
+    return digest(f"csrf {start}") if start else ""
+
+
+def _leave(request: Request, done: str) -> Response:
+    response = go("/sign-in", done)
+    set_cookie(request, response, SESSION, "")
+    response.headers["Clear-Site-Data"] = '"cache"'
+    return response

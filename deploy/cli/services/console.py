@@ -1,0 +1,126 @@
+"""`sightline console`: web pages and an HTTP API for the people who work with a deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli.common import (
+    LOOPBACK,
+    Evidence,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    SignKey,
+    friendly,
+    kafka_settings,
+    signer,
+)
+from ingest.exceptions import ConfigError
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.runtime.heartbeat import HeartbeatWriter
+from ingest.runtime.service import Service
+
+if TYPE_CHECKING:
+    from console.context import ConsoleContext
+    from console.server import ServerOptions
+
+DEFAULT_PORT = 8090
+READ_TIMEOUT_S = 10.0
+"""Time without a response from Kafka after which a page shows that Kafka cannot be read, in seconds."""
+
+
+@friendly
+def console(
+    listen: Annotated[
+        str, typer.Option(help="Address and port of the pages. 0.0.0.0:8090: all networks of this machine.")
+    ] = f"{LOOPBACK}:{DEFAULT_PORT}",
+    data: Annotated[Path, typer.Option(help="Folder for users, sessions and the audit trail.")] = Path(
+        ".sightline/console"
+    ),
+    evidence: Evidence = "",
+    certificate: Annotated[Path | None, typer.Option(help="Certificate for HTTPS, as PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Private key of the certificate, as PEM.")] = None,
+    proxies: Annotated[
+        str, typer.Option(help="Addresses of reverse proxies with HTTPS, whose X-Forwarded-For is believed.")
+    ] = "",
+    reset_password: Annotated[
+        str, typer.Option(metavar="USER", help="Give a user a new one-time password, print it, and exit.")
+    ] = "",
+    sign_key: SignKey = None,
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Serve the console until stopped. The first start prints the one-time password of the user admin.
+
+    Without HTTPS, passwords and pictures can be read in the network: listen on loopback only, use a certificate, or
+    put a reverse proxy with HTTPS in front.
+    """
+    from console.context import ConsoleContext, ConsoleOptions
+    from console.server import ServerOptions, parse_listen
+    from console.server import listen as bind
+    from stream.evidence.location import open_store
+
+    if (certificate is None) != (key is None):
+        raise ConfigError("console", "--key", str(key), "--certificate and --key together")
+    host, port = parse_listen(listen)
+    https = bool(certificate or proxies)
+    settings = kafka_settings(kafka, prefix)
+
+    def make_log(part: str) -> Log:
+        return KafkaLog(settings, f"console-{part}-{os.getpid()}", READ_TIMEOUT_S)
+
+    console_options = ConsoleOptions(https, settings.to_env(), signer(sign_key))
+    store = open_store(evidence) if evidence else None
+    context = ConsoleContext(data, console_options, make_log=make_log, evidence=store)
+    try:
+        if reset_password:
+            _say(f"one-time password of {reset_password}: {context.reset_password(reset_password)}")
+            return
+        service = Service("console", settings, metrics_port, metrics_host)
+        with bind(host, port) as listener:
+            name = f"[{host}]" if ":" in host else host
+            _say(f"console: http{'s' if certificate else ''}://{name}:{listener.getsockname()[1]}/")
+            if password := context.add_first_admin():
+                _say(f"first sign-in: user admin, one-time password {password} (shown only now)")
+            options = ServerOptions(certificate, key, proxies)
+            code = service.run(lambda stop: _serve(context, listener, options, stop))
+    finally:
+        context.close()
+    raise typer.Exit(code)
+
+
+async def _serve(
+    context: ConsoleContext, listener: socket.socket, options: ServerOptions, stop: asyncio.Event
+) -> None:
+    from console.app import make_app
+    from console.server import serve
+
+    feed = context.feed
+    heart = HeartbeatWriter("console", lambda record: feed.log().produce(record), dict)
+    serving = asyncio.create_task(serve(make_app(context), listener, options, stop))
+    tasks = (serving, asyncio.create_task(feed.run()), asyncio.create_task(heart.run(lambda: "running")))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await context.trials.close()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,224 @@
+"""`sightline evidence`: the worker that completes evidence, and commands to list, verify, hold and delete it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from deploy.cli.common import AsJson, Evidence, Kafka, Prefix, friendly, on_log
+from deploy.cli.output import print_rows, stdout
+from ingest.exceptions import ConfigError
+from ingest.kafka.log import Log
+from ingest.runtime.clock import SystemClock
+from ingest.site.file import config_error
+from stream.events import rfc3339
+from stream.evidence.holds import LegalHold, place, read_holds
+from stream.evidence.holds import release as release_hold
+from stream.evidence.location import open_store
+from stream.evidence.retention import (
+    DAY_NS,
+    DeletionReport,
+    EvidenceGroup,
+    RetentionPolicy,
+    grouped,
+    holds_of,
+)
+from stream.evidence.retention import prune as prune_store
+from stream.evidence.verify import logged_evidence, verdicts
+
+app = typer.Typer(help="Complete, list, verify, hold and delete evidence.", no_args_is_help=True)
+
+Camera = Annotated[str, typer.Option(help="Only evidence of this camera.")]
+Since = Annotated[str, typer.Option("--from", help="First time of capture, such as 2026-11-30T02:00 (UTC).")]
+Until = Annotated[str, typer.Option("--to", help="Last time of capture, such as 2026-11-30T02:00 (UTC).")]
+KeepDays = Annotated[float, typer.Option(min=0.0, help="Delete evidence that is older. 0: no limit.")]
+MaxGb = Annotated[
+    float,
+    typer.Option(min=0.0, help="Delete the oldest evidence until the rest fits into these gigabytes. 0: no limit."),
+]
+LATEST_NS = 2**63 - 1
+
+
+@app.command("list")
+@friendly
+def list_evidence(
+    evidence: Evidence,
+    camera: Camera = "",
+    since: Since = "",
+    until: Until = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the evidence of each event in the store, oldest event first."""
+    store = open_store(evidence)
+    first_ns, last_ns = _period(since, until)
+    holds = read_holds(store)
+    groups = [
+        group
+        for group in grouped(store.list(f"{camera}/" if camera else ""))
+        if group.name.first_ns <= last_ns and group.name.last_ns >= first_ns
+    ]
+    rows = [{**_row(group), "held_by": ", ".join(holds_of(group, holds))} for group in groups]
+    print_rows(rows, as_json, {name: name for name in ("time", "camera", "event", "kinds", "bytes", "held_by")})
+
+
+@app.command()
+@friendly
+def verify(
+    evidence: Evidence, camera: Camera = "", as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = ""
+) -> None:
+    """Compare each file with its hash on the log. Exits with 1 if a file is changed or missing."""
+    logged = on_log("sightline-evidence", kafka, prefix, logged_evidence)
+    counts: Counter[str] = Counter()
+    found = []
+    for one in verdicts(open_store(evidence), logged, camera):
+        counts[one.verdict] += 1
+        if one.verdict not in ("intact", "deleted"):
+            found.append(one._asdict())
+    if as_json:
+        stdout.print_json(data={"counts": counts, "files": found, "unreadable_records": logged.unreadable})
+    else:
+        if found:
+            print_rows(found, False, {"verdict": "verdict", "name": "name", "about": "about"})
+        stdout.print(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "no evidence")
+    if counts["changed"] or counts["missing"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+@friendly
+def hold(
+    name: Annotated[str, typer.Argument(help="Name of the hold, such as case-17.")],
+    evidence: Evidence,
+    reason: Annotated[str, typer.Option(help="Why the evidence must stay.")],
+    camera: Annotated[str, typer.Option(help="Hold the evidence of this camera.")] = "",
+    since: Since = "",
+    until: Until = "",
+    event: Annotated[str, typer.Option(help="Hold the evidence of this event.")] = "",
+) -> None:
+    """Place a legal hold: neither retention nor `erase` deletes the evidence that it covers, until it is released."""
+    first_ns, last_ns = _period(since, until)
+    settings: dict[str, Any] = {"name": name, "camera": camera or None, "event": event or None, "reason": reason}
+    settings |= {"since_ns": first_ns, "until_ns": last_ns, "by": user(), "placed_ns": time.time_ns()}
+    try:
+        placed = LegalHold(**settings)
+    except ValidationError as error:
+        raise config_error("evidence hold", error) from None
+    store = open_store(evidence)
+    place(store, placed)
+    covered = [group for group in grouped(store.list()) if placed.covers(group.name)]
+    stdout.print(f"{name} holds {len(covered)} events, {sum(group.size for group in covered)} bytes")
+
+
+@app.command()
+@friendly
+def release(name: Annotated[str, typer.Argument(help="Name of the hold.")], evidence: Evidence) -> None:
+    """Release a legal hold. The next prune deletes the evidence that retention does not keep."""
+    store = open_store(evidence)
+    if not release_hold(store, name):
+        known = ", ".join(one.name for one in read_holds(store)) or "none is placed"
+        raise ConfigError("evidence release", "NAME", name, f"the name of a hold ({known})")
+    stdout.print(f"{name} is released")
+
+
+@app.command()
+@friendly
+def holds(evidence: Evidence, as_json: AsJson = False) -> None:
+    """List the legal holds."""
+    rows = [
+        {
+            "name": one.name,
+            "covers": f"event {one.event}" if one.event else f"camera {one.camera}",
+            "from": rfc3339(one.since_ns) if one.since_ns else "",
+            "to": rfc3339(one.until_ns) if one.until_ns < LATEST_NS else "",
+            "reason": one.reason,
+            "by": one.by,
+            "placed": rfc3339(one.placed_ns),
+        }
+        for one in read_holds(open_store(evidence))
+    ]
+    print_rows(rows, as_json, {name: name for name in ("name", "covers", "from", "to", "reason", "by", "placed")})
+
+
+@app.command()
+@friendly
+def prune(
+    evidence: Evidence,
+    keep_days: KeepDays = 30.0,
+    max_gb: MaxGb = 0.0,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Delete the evidence that is too old or too large for the store, once. Held evidence stays.
+
+    Exits with 1 if the store could not delete a file.
+    """
+    store, policy = open_store(evidence), retention_policy(keep_days, max_gb)
+
+    async def work(log: Log) -> DeletionReport:
+        return await prune_store(log, store, policy, SystemClock(), user())
+
+    _print_deletion(on_log("sightline-evidence", kafka, prefix, work), as_json)
+
+
+def retention_policy(keep_days: float, max_gb: float) -> RetentionPolicy:
+    """Return the policy for an age in days and a size in GB."""
+    return RetentionPolicy(round(keep_days * DAY_NS), round(max_gb * 1e9))
+
+
+def user() -> str:
+    """Return the user and the host that run this process, as ``user@host``."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"[:100]
+
+
+def _print_deletion(report: DeletionReport, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(vars(report)) + "\n")
+    else:
+        stdout.print(f"deleted: {report.events} events, {report.files} files, {report.bytes} bytes")
+        for event, name in report.held.items():
+            stdout.print(f"{event}: not deleted, held by {name}", markup=False)
+        for event, error in report.failed.items():
+            stdout.print(f"{event}: not deleted, {error}", markup=False)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _row(group: EvidenceGroup) -> dict[str, Any]:
+    name = group.name
+    exact = name.last_ns - name.first_ns < 10**9
+    return {
+        "time": rfc3339(name.first_ns) if exact else rfc3339(name.first_ns)[:10],
+        "camera": name.subject,
+        "event": name.event,
+        "kinds": ", ".join(group.kinds),
+        "bytes": group.size,
+        "files": [file.name for file in group.files],
+    }
+
+
+def _period(since: str, until: str) -> tuple[int, int]:
+    first_ns = _time_ns(since, "--from") if since else 0
+    last_ns = _time_ns(until, "--to") if until else LATEST_NS
+    if last_ns < first_ns:
+        raise ConfigError("evidence", "--to", until, f"a time after {since}")
+    return first_ns, last_ns
+
+
+def _time_ns(text: str, option: str) -> int:
+    """Return an ISO 8601 time as Unix time in ns. A time without an offset is in UTC. Raise ConfigError."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
+        raise ConfigError("evidence", option, text, expected) from None
+    return max(0, round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e9))

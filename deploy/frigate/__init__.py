@@ -1,0 +1,1 @@
+"""Conversion of a Frigate configuration into a site file."""

@@ -1,0 +1,128 @@
+"""Configuration of a receiver of alerts: its address, its secrets, and the connection to it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ingest.contract.records.event import Severity
+from ingest.runtime.url import checked_url
+from ingest.site.camera import LOGIN, has_secret
+from ingest.site.entry import Seconds, SharedEntry
+from ingest.site.hours import TimeZone, WeeklyHours
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+"""Pattern of a placeholder for an environment variable of the dispatcher, such as ``${TOKEN}``."""
+_SECRET_PARAMETER = re.compile(rf"[?&][^?&=]{{0,40}}?(?:{LOGIN})[^?&=]{{0,40}}=(?!\$\{{)[^&]", re.IGNORECASE)
+"""Pattern of a parameter in a URL that holds a literal secret, such as ``?token=abc``."""
+
+
+def _receiver_url(url: str) -> str:
+    """Validate the address of a receiver. ``${NAME}`` stands for an environment variable of the dispatcher."""
+    if not url:
+        return url
+    found = _SECRET_PARAMETER.search(url)
+    if found:
+        raise ValueError(
+            f"expected no secret after {found[0].rpartition('=')[0]!r}, because every service can read the config "
+            "topic. Write ${NAME} for an environment variable of the dispatcher, or use url_file"
+        )
+    checked_url(VARIABLE.sub("x", url))
+    return url
+
+
+def _proxy_url(url: str) -> str:
+    if has_secret(url):
+        raise ValueError(
+            "expected a placeholder for the password, because every service can read the config topic: "
+            "http://user:${PROXY_PASSWORD}@host:port"
+        )
+    checked_url(VARIABLE.sub("x", url), ("http",), login=True)
+    return url
+
+
+ReceiverType = Literal["webhook", "slack", "teams", "discord", "ntfy", "pagerduty", "alertmanager"]
+_SECRET_ADDRESSES = ("slack", "teams", "discord")
+"""Types of receivers whose address lets everybody who knows it send messages."""
+ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
+ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
+
+
+AlertRole = Literal["begin", "update", "event", "end"]
+"""Role of an alert in its incident: the ``begin``, an ``update`` with a reason, another ``event``, or the ``end``."""
+
+
+class ReceiverConfig(SharedEntry):
+    """A webhook, chat or incident service that receives alerts. The secrets of a receiver are read from files."""
+
+    KIND: ClassVar[str] = "receiver"
+
+    type: ReceiverType = "webhook"
+    """Kind of the receiver: a signed webhook with the whole alert, or a message for a service."""
+    url: ReceiverUrl = ""
+    url_file: Path | None = None
+    """A file whose first line is the address, for an address that is itself a secret."""
+    secret_file: Path | None = None
+    """For ``pagerduty`` the routing key, for ``ntfy`` and ``alertmanager`` an access token. For ``webhook`` a file
+    with one signing secret on each line: ``whsec_…`` signs with HMAC-SHA256, ``whsk_…`` with
+    Ed25519. Every secret of the file signs each post, so that a secret can be replaced without a gap."""
+    allow_private: bool = False
+    """If true, alerts may be sent to an address in a private network or on this machine. If false, such an address is
+    refused, so that a receiver cannot make the dispatcher post into the internal network."""
+    ca_file: Path | None = None
+    """Trusted certificate authorities for ``https``, as PEM; by default the authorities of the package certifi."""
+    cert_file: Path | None = None
+    """A client certificate, as PEM, that the dispatcher shows to the receiver."""
+    key_file: Path | None = None
+    """Private key of ``cert_file``; by default the key is in ``cert_file``."""
+    proxy: ProxyUrl | None = None
+    """An HTTP proxy, through which the dispatcher connects with the method CONNECT."""
+    min_severity: Severity = "info"
+    """Lowest severity of the alerts that the receiver gets."""
+    rules: tuple[str, ...] = ()
+    """Names of rules, which may contain ``*``; empty for all."""
+    labels: tuple[str, ...] = ()
+    """Labels of the objects; empty for all. Alerts of sensors have no label."""
+    places: tuple[str, ...] = ()
+    """Names of places, cameras and sensors, which may contain ``*``; empty for all."""
+    changes: tuple[AlertRole, ...] = Field(default=("begin", "update", "event"), min_length=1)
+    """The receiver gets only alerts that have one of these roles in their incidents; by default all roles except the
+    end of an incident."""
+    hours: tuple[WeeklyHours, ...] = ()
+    """Hours of the capture time in which the receiver gets alerts; empty for always."""
+    quiet_hours: tuple[WeeklyHours, ...] = ()
+    """Hours in which alerts wait until the hours end."""
+    quiet_below: Severity = "critical"
+    """Alerts of this severity or a higher one do not wait for the end of quiet hours."""
+    time_zone: TimeZone | None = None
+    """Time zone of ``hours`` and ``quiet_hours``; by default the time zone of the site."""
+    escalate_after_s: Seconds = 0.0
+    """If not 0, the receiver gets an alert only if nobody has acknowledged its incident for this time."""
+    max_per_minute: float = Field(default=0.0, ge=0.0, le=60_000.0)
+    """Maximum number of attempts of one dispatcher in a minute; 0 for no limit."""
+    history: bool = False
+    """If true, a new receiver gets all alerts that the topic ``alerts`` still has. If false, a new receiver gets only
+    alerts that are written after the receiver was added."""
+    timeout_s: float = Field(default=10.0, gt=0.0, le=60.0)
+    retry_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """Pauses before the attempts to deliver an alert, in seconds. The default is the schedule of Standard Webhooks,
+    which takes 75 hours in all."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if bool(self.url) == bool(self.url_file) and (self.url or self.type != "pagerduty"):
+            raise ValueError("expected either url or url_file")
+        if self.key_file and not self.cert_file:
+            raise ValueError("expected cert_file as well, because key_file is set")
+        if self.type in _SECRET_ADDRESSES:
+            secret = f"because the address of a {self.type} webhook is a secret"
+            if self.url and not VARIABLE.search(self.url):
+                raise ValueError(f"expected url_file, or a ${{NAME}} in url, {secret}")
+            if self.secret_file:
+                raise ValueError(f"expected no secret_file, {secret} already")
+        if self.type in ("webhook", "pagerduty") and self.secret_file is None:
+            raise ValueError(f"expected secret_file for a receiver of the type {self.type}")
+        return self

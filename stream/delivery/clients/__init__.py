@@ -1,0 +1,1 @@
+"""Clients of receivers: signed webhooks, and the connections that they use."""

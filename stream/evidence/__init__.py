@@ -1,0 +1,1 @@
+"""Storage of evidence: stores, names, clips, retention, legal holds and erasure."""

@@ -1,0 +1,97 @@
+"""The evidence store in a local folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ingest.contract.records import Evidence
+from ingest.runtime.files import GROUP_FILE, GROUP_FOLDER, make_folder, open_private
+from stream.evidence.store import StoredFile, reference, require_name
+from stream.exceptions import NotStored, StoreFailed, UnusableName
+
+_PART = ".part"
+"""Suffix of a temporary file. The name of a temporary file also begins with a dot."""
+
+
+class FolderStore:
+    """An evidence store in a local folder. A file is written to a temporary file, synced to disk, and renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def put(self, name: str, data: bytes, media_type: str) -> Evidence:
+        """Write data to a temporary file, sync it to disk and rename it to its name."""
+        path = self._path(name)
+        part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+        try:
+            make_folder(path.parent, GROUP_FOLDER)
+            with os.fdopen(open_private(part, GROUP_FILE), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)  # a full disk leaves an empty temporary file
+            raise StoreFailed(f"{path}: {error.strerror}: expected a writable folder with free space") from error
+        return reference(name, path.as_uri(), data, media_type)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open the file of a name."""
+        path = self._path(name)
+        try:
+            return path.open("rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise NotStored(name) from None
+        except OSError as error:
+            raise StoreFailed(f"{path}: {error.strerror}: expected a readable file") from error
+
+    def delete(self, name: str) -> None:
+        """Remove a file, and the folders that are empty without it."""
+        path = self._path(name)
+        try:
+            path.unlink(missing_ok=True)
+            for folder in path.parents:
+                if folder == self._root:
+                    break
+                folder.rmdir()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if path.exists():
+                raise StoreFailed(f"{path}: {error.strerror}: expected a file that can be deleted") from error
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Yield the complete files whose names begin with ``prefix``."""
+        begin = self._root / prefix.rpartition("/")[0]
+        try:
+            for path in begin.rglob("*"):
+                name = path.relative_to(self._root).as_posix()
+                if not name.startswith(prefix) or (path.name.startswith(".") and path.name.endswith(_PART)):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    found = path.lstat()
+                    if path.is_file() and not path.is_symlink():
+                        yield StoredFile(name, found.st_size, found.st_mtime_ns)
+        except OSError as error:
+            raise StoreFailed(f"{begin}: {error.strerror}: expected a readable folder") from error
+
+    def _path(self, name: str) -> Path:
+        require_name(name)
+        path = (self._root / name).resolve()
+        if not path.is_relative_to(self._root.resolve()):
+            raise UnusableName(name)  # a symbolic link inside the folder leads out of it
+        return path
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
