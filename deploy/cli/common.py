@@ -56,6 +56,14 @@ Prefix = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Evidence = Annotated[str, typer.Option("--evidence", envvar="SIGHTLINE_EVIDENCE", help="Folder of the evidence.")]
+Instance = Annotated[
+    str,
+    typer.Option(
+        "--instance",
+        help="Lasting name of this worker in its consumer group. Restarted under it, the worker takes its partitions "
+        "back at once. Two workers must not share a name.",
+    ),
+]
 Last = Annotated[str, typer.Option(help="Period until now, such as 30m, 24h or 7d.")]
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MetricsPort = Annotated[

@@ -10,7 +10,17 @@ from ingest.kafka.settings import KafkaSettings
 
 AGENT = "agent"
 CONSOLE = "console"
-DOWNSTREAM = ("prepare-live", "prepare-late", "engine", "analyse", "sense", "alerts", "dispatch", "webhook-receiver")
+DOWNSTREAM = (
+    "prepare-live",
+    "prepare-late",
+    "engine",
+    "analyse",
+    "sense",
+    "alerts",
+    "evidence",
+    "dispatch",
+    "webhook-receiver",
+)
 """All services except the agent, in the order in which they process a frame. When a stack stops, its services stop in
 the order of ``DOWNSTREAM``, so that each service can still process the records that the previous service wrote."""
 
@@ -31,7 +41,7 @@ class StackFiles:
         self.site_file = root / "site.toml"  # the site, for the agent
         self.secret_file = root / "webhook.secret"  # the webhook's signing secret
         self.spool = root / "agent"  # the agent's data: spool, epochs, ground truth of the simulated cameras
-        self.evidence = root / "evidence"  # evidence pictures
+        self.evidence = root / "evidence"  # evidence pictures and clips
         self.received = root / "received.jsonl"  # received webhooks, a JSON line each
         self.console = root / "console"  # users, sessions and audit trail of the console
         self.logs = root / "logs"  # a log file per service
@@ -51,6 +61,7 @@ def services(
             f"--out={files.received}",
         ],
         "dispatch": ["dispatch"],
+        "evidence": ["evidence", "run", f"--evidence={files.evidence}", "--instance=local"],
         "alerts": ["alerts", f"--evidence={files.evidence}", "--instance=local"],
         "analyse": ["analyse", "--instance=local"],
         "sense": ["sense", "--instance=local"],

@@ -8,8 +8,7 @@ only the names of files with secrets.
 from ingest.contract.units import conversion
 from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
 from ingest.site.camera import LEGACY_TLS, CameraConfig, StreamConfig, WatchConfig, mask_secrets
-from ingest.site.clip import ClipConfig
-from ingest.site.entry import ConfigEntry, PinConfig, RuleEntry, to_pixels
+from ingest.site.entry import ClipConfig, ConfigEntry, PinConfig, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
 from ingest.site.gate import GateConfig
 from ingest.site.hours import WeeklyHours

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from ingest.contract.records.base import Name, Point
+from ingest.contract.records.event import MAX_CLIP_S
 
 MAX_S = 100 * 366 * 86_400.0
 """Longest time in seconds that a setting may have: a hundred years. The sum of this time and any capture time, in ns,
@@ -62,6 +63,19 @@ class SharedEntry(ConfigEntry):
     sites: tuple[str, ...] = ()
     """The sites whose files contain this entry. `sightline config apply` writes the field ``sites``; a site file
     cannot set this field."""
+
+
+ClipSeconds = Annotated[float, Field(ge=0.0, le=MAX_CLIP_S)]
+
+
+class ClipConfig(ConfigSection):
+    """The clip that the alerts of a rule get: its length before and after the event. If both are 0, there is no
+    clip."""
+
+    before_s: ClipSeconds = 5.0
+    after_s: ClipSeconds = 10.0
+    boxes: bool = False
+    """If true, a second clip has the boxes of the detected objects drawn."""
 
 
 class RuleEntry(SharedEntry):

@@ -12,8 +12,7 @@ from ingest.exceptions import ConfigError
 from ingest.runtime.text import read_text
 from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
-from ingest.site.clip import ClipConfig
-from ingest.site.entry import ConfigEntry, ConfigSection, PinConfig, RuleEntry, expectation
+from ingest.site.entry import ClipConfig, ConfigEntry, ConfigSection, PinConfig, RuleEntry, expectation
 from ingest.site.hours import TimeZone
 from ingest.site.measure import MeasureConfig
 from ingest.site.pipeline import PipelineConfig
@@ -93,7 +92,7 @@ class Site(ConfigSection):
         clip = info.data.get("clip")
         if clip is None:
             return rules
-        change = {"clip": clip.model_dump()}
+        change = {"clip": clip}
         settings = [dict(rule) for rule in rules]
         return tuple(
             rule.model_copy(update=change) if found.get("camera") and found.get("clip") is None else rule

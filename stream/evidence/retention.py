@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from ingest.contract.codec import encode_json
 from ingest.contract.records import EvidenceRecord
 from ingest.contract.topics import EVIDENCE
+from ingest.exceptions import IngestError
 from ingest.kafka.log import Log, Outgoing
 from ingest.runtime import logs
-from ingest.runtime.clock import Clock
+from ingest.runtime.clock import Clock, SystemClock
 from stream.evidence import names
 from stream.evidence.holds import LegalHold, read_holds
 from stream.evidence.names import EvidenceName
@@ -31,6 +33,10 @@ WRITER = "evidence-deletion"
 that two processes do not write tombstones for the same files."""
 AT_ONCE = 100
 """Number of events whose tombstones are written in one transaction, which takes 20 ms."""
+PRUNE_S = 3600.0
+"""Pause in seconds between two prunes of a worker."""
+FIRST_PRUNE_S = 60.0
+"""Time in seconds from the start of a worker to its first prune, so that the start is not slowed down."""
 DAY_NS = 86_400 * 10**9
 STATE = "sightline-evidence"
 """Kafka header of a record on ``evidence`` with the record's state: ``stored`` or ``deleted``."""
@@ -131,6 +137,24 @@ async def prune(log: Log, store: EvidenceStore, policy: RetentionPolicy, clock: 
         return surplus(free, RetentionPolicy(policy.max_age_ns, room), clock.now_ns())
 
     return await delete(log, store, choose, clock, by)
+
+
+async def prune_for_ever(
+    open_log: Callable[[], AbstractAsyncContextManager[Log]], store: EvidenceStore, policy: RetentionPolicy, by: str
+) -> None:
+    """Prune a store once an hour. After an error, try again after the next hour."""
+    pause_s = FIRST_PRUNE_S
+    while True:
+        await asyncio.sleep(pause_s)
+        pause_s = PRUNE_S
+        try:
+            async with open_log() as log:
+                report = await prune(log, store, policy, SystemClock(), by)
+        except (StoreFailed, IngestError) as error:
+            _log.error("evidence_not_pruned", error=str(error), retry_s=PRUNE_S)
+        else:
+            if report.events:
+                _log.info("evidence_pruned", events=report.events, files=report.files, bytes=report.bytes)
 
 
 async def delete(

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import json
+import os
 import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from deploy.cli.common import AsJson, Evidence, Kafka, Prefix, friendly, on_log
-from deploy.cli.output import print_rows, stdout
+from deploy.cli.common import (
+    LOOPBACK,
+    AsJson,
+    Evidence,
+    Instance,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    friendly,
+    kafka_settings,
+    on_log,
+)
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.clock import SystemClock
+from ingest.runtime.service import Service
 from ingest.site.file import config_error
 from stream.events import rfc3339
 from stream.evidence.holds import LegalHold, place, read_holds
@@ -31,6 +46,7 @@ from stream.evidence.retention import (
     RetentionPolicy,
     grouped,
     holds_of,
+    prune_for_ever,
 )
 from stream.evidence.retention import prune as prune_store
 from stream.evidence.verify import logged_evidence, verdicts
@@ -46,6 +62,50 @@ MaxGb = Annotated[
     typer.Option(min=0.0, help="Delete the oldest evidence until the rest fits into these gigabytes. 0: no limit."),
 ]
 LATEST_NS = 2**63 - 1
+NICENESS = 10
+"""Niceness of the worker. On a busy machine, frames and alerts come first, and clips still make progress."""
+
+
+@app.command()
+@friendly
+def run(
+    evidence: Evidence,
+    keep_days: KeepDays = 30.0,
+    max_gb: MaxGb = 0.0,
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = LOOPBACK,
+    instance: Instance = "",
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Make the clips of alerts, record all evidence, and delete old evidence once an hour, until stopped.
+
+    Exits with 70 after an error, and with 75 if Kafka cannot be reached.
+    """
+    import cv2
+
+    from stream.alerts.lettering import require_font
+    from stream.evidence.stage import EvidenceStage
+    from stream.runner.loop import serve
+
+    require_font()
+    os.nice(NICENESS)
+    cv2.setNumThreads(1)  # clips of several partitions are made in parallel already
+    store, policy = open_store(evidence), retention_policy(keep_days, max_gb)
+    service = Service("evidence", kafka_settings(kafka, prefix), metrics_port, metrics_host)
+
+    async def make(log: Log) -> EvidenceStage:
+        return EvidenceStage(store)
+
+    async def work(stop: asyncio.Event) -> None:
+        pruning = asyncio.create_task(prune_for_ever(service.open_log, store, policy, user()))
+        try:
+            await serve(service, make, stop, instance)
+        finally:
+            pruning.cancel()
+            await asyncio.wait({pruning})
+
+    raise typer.Exit(service.run(work))
 
 
 @app.command("list")
@@ -67,7 +127,7 @@ def list_evidence(
         if group.name.first_ns <= last_ns and group.name.last_ns >= first_ns
     ]
     rows = [{**_row(group), "held_by": ", ".join(holds_of(group, holds))} for group in groups]
-    print_rows(rows, as_json, {name: name for name in ("time", "camera", "event", "kinds", "bytes", "held_by")})
+    _print_rows(rows, as_json, ("time", "camera", "event", "kinds", "bytes", "held_by"))
 
 
 @app.command()
@@ -84,11 +144,11 @@ def verify(
         if one.verdict not in ("intact", "deleted"):
             found.append(one._asdict())
     if as_json:
-        stdout.print_json(data={"counts": counts, "files": found, "unreadable_records": logged.unreadable})
+        _say(json.dumps({"counts": counts, "files": found, "unreadable_records": logged.unreadable}))
     else:
         if found:
-            print_rows(found, False, {"verdict": "verdict", "name": "name", "about": "about"})
-        stdout.print(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "no evidence")
+            _print_rows(found, False, ("verdict", "name", "about"))
+        _say(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "no evidence")
     if counts["changed"] or counts["missing"]:
         raise typer.Exit(1)
 
@@ -115,7 +175,7 @@ def hold(
     store = open_store(evidence)
     place(store, placed)
     covered = [group for group in grouped(store.list()) if placed.covers(group.name)]
-    stdout.print(f"{name} holds {len(covered)} events, {sum(group.size for group in covered)} bytes")
+    _say(f"{name} holds {len(covered)} events, {sum(group.size for group in covered)} bytes")
 
 
 @app.command()
@@ -126,7 +186,7 @@ def release(name: Annotated[str, typer.Argument(help="Name of the hold.")], evid
     if not release_hold(store, name):
         known = ", ".join(one.name for one in read_holds(store)) or "none is placed"
         raise ConfigError("evidence release", "NAME", name, f"the name of a hold ({known})")
-    stdout.print(f"{name} is released")
+    _say(f"{name} is released")
 
 
 @app.command()
@@ -145,7 +205,7 @@ def holds(evidence: Evidence, as_json: AsJson = False) -> None:
         }
         for one in read_holds(open_store(evidence))
     ]
-    print_rows(rows, as_json, {name: name for name in ("name", "covers", "from", "to", "reason", "by", "placed")})
+    _print_rows(rows, as_json, ("name", "covers", "from", "to", "reason", "by", "placed"))
 
 
 @app.command()
@@ -180,15 +240,25 @@ def user() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"[:100]
 
 
+def _print_rows(rows: list[dict[str, Any]], as_json: bool, columns: Iterable[str]) -> None:
+    from deploy.cli.output import print_rows  # rich takes memory, which the worker would never free
+
+    print_rows(rows, as_json, {name: name for name in columns})
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
 def _print_deletion(report: DeletionReport, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(vars(report)) + "\n")
+        _say(json.dumps(vars(report)))
     else:
-        stdout.print(f"deleted: {report.events} events, {report.files} files, {report.bytes} bytes")
+        _say(f"deleted: {report.events} events, {report.files} files, {report.bytes} bytes")
         for event, name in report.held.items():
-            stdout.print(f"{event}: not deleted, held by {name}", markup=False)
+            _say(f"{event}: not deleted, held by {name}")
         for event, error in report.failed.items():
-            stdout.print(f"{event}: not deleted, {error}", markup=False)
+            _say(f"{event}: not deleted, {error}")
     if report.failed:
         raise typer.Exit(1)
 

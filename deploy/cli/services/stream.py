@@ -18,6 +18,7 @@ from deploy.cli.common import (
     LOOPBACK,
     AsJson,
     Evidence,
+    Instance,
     Kafka,
     MetricsHost,
     MetricsPort,
@@ -43,15 +44,6 @@ if TYPE_CHECKING:
 LATE_NICENESS = 10
 """Niceness of a process that prepares late frames. On a busy machine live frames come first, and late frames still
 make progress."""
-
-Instance = Annotated[
-    str,
-    typer.Option(
-        "--instance",
-        help="Lasting name of this worker in its consumer group. Restarted under it, the worker takes its partitions "
-        "back at once. Two workers must not share a name.",
-    ),
-]
 
 HttpsOnly = Annotated[bool, typer.Option("--https-only", help="Refuse every receiver whose address is not https.")]
 Deny = Annotated[

@@ -13,13 +13,24 @@ from edge_agent.sources.simulated import COUNTING_LINES, RESTRICTED_ZONE
 from engines.repository.manifest import Manifest
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
-from ingest.site import CameraConfig, GateConfig, LinkConfig, PipelineConfig, ReceiverConfig, SensorConfig, Site
+from ingest.site import (
+    CameraConfig,
+    ClipConfig,
+    GateConfig,
+    LinkConfig,
+    PipelineConfig,
+    ReceiverConfig,
+    SensorConfig,
+    Site,
+)
 from ingest.site.entry import RelativePoint
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.sense.rules.threshold import ThresholdRule
 
 SITE = "demo"
+CLIP = ClipConfig(before_s=3.0, after_s=4.0)
+"""Clip of the alerts of the restricted zone. Clips of every counted vehicle would take a processor core."""
 
 
 def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
@@ -69,6 +80,7 @@ def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
         labels=("person",),
         dwell_s=0.5,
         severity="critical",
+        clip=CLIP,
     )
     hot = ThresholdRule(name="too-hot", sensor="cabinet", above=60.0, window_s=2.0)
     cabinet = SensorConfig(

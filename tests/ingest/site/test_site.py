@@ -418,3 +418,21 @@ def test_times_of_more_than_a_hundred_years_are_refused(file: Path, seconds: flo
     file.write_text(f'[[cameras]]\nname = "gate"\nsource = "simulated:road"\n{spool}\n')
     with pytest.raises(ConfigError, match="late_after_s"):
         load(file)
+
+
+def test_the_site_s_clip_is_that_of_camera_rules_without_a_clip(tmp_path: Path) -> None:
+    rule = {"type": "line", "camera": "gate", "pipeline": "cars", "start": [0.5, 0.0], "end": [0.5, 1.0]}
+    own = {"before_s": 0.0, "after_s": 0.0}
+    values = {
+        "clip": {"before_s": 2.0, "boxes": True},
+        "rules": [
+            {**rule, "name": "in"},
+            {**rule, "name": "out", "clip": own},
+            {"type": "threshold", "name": "hot", "sensor": "t-1", "above": 60.0},
+        ],
+    }
+    file = tmp_path / "site.toml"
+    file.write_text(tomli_w.dumps(values))
+    written = [parse_entry(one.key, one.model_dump_json().encode()) for one in load(file).rules]
+    clips = [one.model_dump().get("clip") for one in written]
+    assert clips == [{"before_s": 2.0, "after_s": 10.0, "boxes": True}, own, None]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Attribute, Box, Detection, Event, FrameRef, Result
-from ingest.site import CameraConfig
+from ingest.contract.records import Attribute, Box, ClipRequest, Detection, Event, FrameRef, Result
+from ingest.site import CameraConfig, ClipConfig
 from stream.analyse.analyser import Analyser, Sighting
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
@@ -411,3 +411,16 @@ def test_a_line_crossing_waits_for_the_label_of_a_second_model() -> None:
     narrow = LINE.model_copy(update={"attributes": {"type": ("van",)}})
     (event,) = events_of(drive(*frames), narrow)
     assert event.data.details["attributes.type"] == "van"
+
+
+@pytest.mark.parametrize(
+    ("clip", "requested"),
+    [
+        (None, None),
+        (ClipConfig(before_s=0.0, after_s=0.0), None),
+        (ClipConfig(before_s=2.0, boxes=True), ClipRequest(before_s=2.0, after_s=10.0, boxes=True)),
+    ],
+)
+def test_an_event_requests_the_clip_of_its_rule(clip: ClipConfig | None, requested: ClipRequest | None) -> None:
+    (event,) = events_of(drive(*path(160.0, 500.0)), LINE.model_copy(update={"clip": clip}))
+    assert event.data.clip == requested

@@ -1,0 +1,1 @@
+"""Clips of alerts, made from the frames in the log."""

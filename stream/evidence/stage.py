@@ -1,0 +1,227 @@
+"""The stage ``evidence``, which completes the evidence of each alert after the alert was written.
+
+The stage makes the clip that a rule requests, and tries again to store pictures that the alert lacks. Then it writes
+a record with all files and their hashes to the topic ``evidence``. An alert never waits for this stage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+from ingest.contract.codec import decode_json
+from ingest.contract.records import Alert, Clip, Event, EventData, Evidence, EvidenceRecord
+from ingest.contract.topics import ALERTS, EVIDENCE
+from ingest.exceptions import CodecError, LogUnavailable, PictureError
+from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.runtime import logs
+from ingest.runtime.clock import Clock, SystemClock
+from stream.alerts.alert import evidence_of
+from stream.alerts.stage import FETCH_S, ID, record_at
+from stream.evidence import names
+from stream.evidence.clip.encoder import MEDIA_TYPE
+from stream.evidence.clip.maker import make_clips
+from stream.evidence.clip.source import blocking, boxes_in, frames_in, span_of
+from stream.evidence.clip.window import ClipWindow
+from stream.evidence.retention import evidence_outgoing
+from stream.evidence.store import EvidenceStore
+from stream.exceptions import EvidenceMissing, StoreFailed
+from stream.runner.processor import MAX_ERROR_CHARS, Processor, Work
+
+_log = logs.get("stream.evidence")
+T = TypeVar("T")
+
+NAME = "evidence"
+KNOWN = 20_000
+"""Number of the latest records of ``evidence`` whose alerts are remembered, so that no alert gets a second record."""
+SETTLE_S = 5.0
+"""Time in seconds after the last moment of a clip until the clip is made. The frames of this moment reach the log
+within this time, unless their link is down."""
+RETRY_S = 30.0
+"""Pause in seconds before an alert is tried again after the evidence store failed."""
+MAX_WAITING = 10_000
+"""Maximum number of alerts of a partition that wait for frames or for the store: 30 MB. If more wait, the first gets
+its record without its clip."""
+
+
+class EvidenceStage:
+    """The stage that completes the evidence of each alert. Its state is a function of ``alerts`` and ``evidence``."""
+
+    name = NAME
+    topics = (ALERTS,)
+
+    def __init__(self, store: EvidenceStore, clock: Clock | None = None) -> None:
+        self._store, self._clock = store, clock or SystemClock()
+
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> EvidenceProcessor:
+        """Create the state of a partition: the ids of the alerts that have their record."""
+        processor = EvidenceProcessor(self._store, log, asyncio.get_running_loop(), self._clock)
+        begin, end = (await log.beginnings(EVIDENCE))[0], (await log.ends(EVIDENCE))[0]
+        async for record in log.read(EVIDENCE, 0, max(begin, end - KNOWN), end):
+            processor.remember(record.headers.get(ID, b"").decode(errors="replace"))
+        return processor
+
+
+class _DueAlert(NamedTuple):
+    """An alert that waits until a time on the monotonic clock in seconds. Sorted by time, then by offset."""
+
+    at_s: float
+    offset: int
+    record: LogRecord
+    alert: Alert
+
+
+class EvidenceProcessor(Processor):
+    """The processor of one partition of alerts. It runs in a worker thread, and reads the log through the event
+    loop."""
+
+    def __init__(self, store: EvidenceStore, log: Log, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
+        self._store, self._log, self._loop, self._clock = store, log, loop, clock
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._waiting: list[_DueAlert] = []
+
+    @property
+    def deadline(self) -> float | None:
+        """Time at which the next alert is due, on the monotonic clock in seconds."""
+        return self._waiting[0].at_s if self._waiting else None
+
+    def remember(self, alert: str) -> None:
+        """Remember an alert that has its record."""
+        self._known[alert] = None
+        if len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Queue an alert until the last moment of its clip is in the log."""
+        try:
+            alert = decode_json(Alert, record.value)
+        except CodecError as error:  # the dispatcher makes the dead letter
+            _log.warning("alert_unreadable", partition=record.partition, offset=record.offset, error=str(error))
+            return (Work((), (record.offset,)),)
+        if alert.id in self._known or not _has_evidence(alert):
+            return (Work((), (record.offset,)),)
+        heapq.heappush(self._waiting, _DueAlert(self._due_s(record, alert), record.offset, record, alert))
+        if len(self._waiting) <= MAX_WAITING:
+            return ()
+        first = heapq.heappop(self._waiting)
+        return self._finish(first, self._without_clip(first.alert, "too many alerts wait for their clips"))
+
+    def tick(self) -> Sequence[Work]:
+        """Complete the evidence of the alert that is due first."""
+        due = heapq.heappop(self._waiting)
+        try:
+            return self._finish(due, self._completed(due.alert))
+        except StoreFailed as error:
+            _log.error("evidence_not_stored", alert=due.alert.id, error=str(error), retry_s=RETRY_S)
+            heapq.heappush(self._waiting, due._replace(at_s=self._clock.monotonic() + RETRY_S))
+            return ()
+
+    def _due_s(self, record: LogRecord, alert: Alert) -> float:
+        """Return the monotonic time at which the frames of an alert's clip are in the log.
+
+        The alert was written after the event's frame, so the last frame follows within ``after_s`` of the alert.
+        """
+        now_s = self._clock.monotonic()
+        if alert.data.clip is None:
+            return now_s
+        wait_s = alert.data.clip.after_s + SETTLE_S
+        written_s_ago = self._clock.now_ns() / 1e9 - record.timestamp_ms / 1e3
+        return now_s + min(max(0.0, wait_s - written_s_ago), wait_s)
+
+    def _completed(self, alert: Alert) -> EvidenceRecord:
+        """Return the record of an alert with all its files. Raise StoreFailed or LogUnavailable."""
+        files, missing = self._pictures(alert)
+        if alert.data.clip is None:
+            return self._record(alert, files, missing, None)
+        try:
+            clips, facts = self._clips(alert)
+        except (MemoryError, StoreFailed, LogUnavailable, TimeoutError, CancelledError):
+            raise
+        except Exception as error:  # a hostile frame must not end the process after every restart
+            _log.exception("clip_not_made", alert=alert.id)
+            return self._without_clip(alert, repr(error)[:MAX_ERROR_CHARS], files, missing)
+        return self._record(alert, (*files, *clips), missing, facts)
+
+    def _pictures(self, alert: Alert) -> tuple[tuple[Evidence, ...], str]:
+        """Return the pictures of an alert, and why there are none. Store them now if the alert lacks them."""
+        data = alert.data
+        if data.evidence or not data.evidence_missing or data.frame is None:
+            return data.evidence, data.evidence_missing
+        try:
+            record = self._wait(record_at(self._log, data.frame))
+            return evidence_of(event_of(alert), record, self._store), ""
+        except (EvidenceMissing, PictureError) as error:
+            return (), str(error)[:MAX_ERROR_CHARS]
+
+    def _clips(self, alert: Alert) -> tuple[list[Evidence], Clip]:
+        data, window = alert.data, ClipWindow.of(alert)
+        if data.frame is None or data.camera is None or data.clip is None:
+            return [], window.facts(missing="the event has no frame")
+        span = self._wait(span_of(self._log, data.frame, data.captured_ns, window))
+        boxes = self._wait(boxes_in(self._log, span, data.camera)) if data.clip.boxes else None
+        frames = blocking(frames_in(self._log, span, data.camera), self._loop)
+        try:
+            made = make_clips(frames, window, expired=span.expired, boxes=boxes)
+        finally:
+            frames.close()
+        stem = names.stem(alert.subject, alert.time, data.event)
+        stored = [self._store.put(f"{stem}-{kind}.mp4", clip, MEDIA_TYPE) for kind, clip in made.clips.items()]
+        return stored, made.facts
+
+    def _without_clip(
+        self, alert: Alert, reason: str, files: Sequence[Evidence] | None = None, missing: str | None = None
+    ) -> EvidenceRecord:
+        facts = ClipWindow.of(alert).facts(missing=reason) if alert.data.clip else None
+        return self._record(
+            alert,
+            alert.data.evidence if files is None else files,
+            alert.data.evidence_missing if missing is None else missing,
+            facts,
+        )
+
+    def _record(self, alert: Alert, files: Sequence[Evidence], missing: str, clip: Clip | None) -> EvidenceRecord:
+        return EvidenceRecord(
+            state="stored",
+            subject=alert.subject,
+            event=alert.data.event,
+            alert=alert.id,
+            incident=alert.data.incident,
+            captured_ns=alert.data.captured_ns,
+            at_ns=self._clock.now_ns(),
+            files=tuple(files),
+            clip=clip,
+            missing=missing,
+        )
+
+    def _finish(self, due: _DueAlert, record: EvidenceRecord) -> Sequence[Work]:
+        self.remember(due.alert.id)
+        out = evidence_outgoing(record)
+        out = replace(out, headers={**out.headers, ID: due.alert.id.encode()})
+        return (Work((out,), (due.offset,)),)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(FETCH_S)
+
+
+def _has_evidence(alert: Alert) -> bool:
+    """Return whether an alert has evidence to complete. The alert of an incident's end only repeats an event."""
+    data = alert.data
+    return data.change != "end" and bool(data.evidence or data.evidence_missing or data.clip)
+
+
+def event_of(alert: Alert) -> Event:
+    """Return the event of an alert."""
+    fields = {name: getattr(alert.data, name) for name in EventData.model_fields}
+    return Event(
+        id=alert.data.event,
+        source=alert.source,
+        type=alert.type,
+        subject=alert.subject,
+        time=alert.time,
+        data=EventData(**fields),
+    )

@@ -1,0 +1,323 @@
+"""Tests of clips: from an alert and the frames in the log to an MP4 and its record, without Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from ingest.contract import headers as h
+from ingest.contract.codec import decode_json, encode, encode_json
+from ingest.contract.identity import LIVE
+from ingest.contract.records import (
+    Alert,
+    Box,
+    Clip,
+    ClipRequest,
+    Detection,
+    EvidenceRecord,
+    Frame,
+    FrameRef,
+    Result,
+    WithheldInterval,
+)
+from ingest.contract.topics import ALERTS, EVIDENCE, FRAMES, RESULTS
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from stream.alerts.alert import make_alert
+from stream.evidence.clip.encoder import MAX_SIDE, ClipEncoder
+from stream.evidence.clip.maker import make_clips
+from stream.evidence.clip.window import NOT_IN_LOG, ClipWindow
+from stream.evidence.stage import RETRY_S, SETTLE_S, EvidenceProcessor, EvidenceStage
+from stream.evidence.store import MemoryStore
+from tests.stream.alerts.test_alerts import FullStore, event
+
+SECOND = 10**9
+SIZE = (160, 90)
+
+
+def jpeg(level: int, size: tuple[int, int] = SIZE) -> bytes:
+    return cv2.imencode(".jpg", np.full((size[1], size[0], 3), level, np.uint8))[1].tobytes()
+
+
+def frame(seq: int, captured_ns: int, *, camera: str = "road", image: bytes | None = None, **more: object) -> Frame:
+    """Return a frame whose grey level is twice its number."""
+    size = {"width": SIZE[0], "height": SIZE[1]}
+    picture = image or jpeg(2 * seq)
+    return Frame(camera=camera, epoch=7, seq=seq, captured_ns=captured_ns, image=picture, **{**size, **more})
+
+
+def decoded(clip: bytes) -> list[tuple[int, int]]:
+    """Return the time in ms and the grey level of each frame of a clip."""
+    with av.open(io.BytesIO(clip)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.time_base is not None
+        return [
+            (round(float(one.pts * stream.time_base) * 1000), int(one.to_ndarray(format="bgr24").mean()))
+            for one in container.decode(stream)
+        ]
+
+
+@dataclass
+class Scene:
+    """A camera with 5 frames/s in a log, and an alert with frame number 50, which requests a clip."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def __post_init__(self) -> None:
+        self.log = MemoryLog(partitions=1, clock=self.clock)
+        self.refs: dict[int, FrameRef] = {}
+        self.start_ns = self.clock.now_ns()
+
+    def captured_ns(self, seq: int) -> int:
+        return self.start_ns + seq * SECOND // 5
+
+    async def film(self, seqs: Iterable[int], **more: object) -> None:
+        """Write frames of the camera and of another one, each 100 ms after its capture."""
+        for seq in seqs:
+            self.clock.seconds = seq / 5 + 0.1
+            for camera in ("road", "yard"):
+                own = frame(seq, self.captured_ns(seq), camera=camera, **(more if camera == "road" else {}))
+                position = await self.log.produce(
+                    Outgoing(FRAMES, 0, encode(own), camera.encode(), h.frame_headers([own.id], LIVE))
+                )
+                if camera == "road":
+                    self.refs[seq] = FrameRef(FRAMES, *position)
+
+    async def alert(self, *, boxes: bool = False, missing: str = "", seq: int = 50) -> LogRecord:
+        clip = ClipRequest(before_s=2.0, after_s=3.0, boxes=boxes)
+        one = event(frame=self.refs[seq], seq=seq)
+        data = one.data.model_copy(update={"clip": clip, "captured_ns": self.captured_ns(seq)})
+        alert = make_alert(one.model_copy(update={"data": data}), (), missing)
+        return await self.write(alert)
+
+    async def write(self, alert: Alert) -> LogRecord:
+        position = await self.log.produce(Outgoing(ALERTS, 0, encode_json(alert)))
+        async for record in self.log.read(ALERTS, 0, position.offset, position.offset + 1):
+            return record
+        raise AssertionError
+
+    async def open(self) -> EvidenceProcessor:
+        return await EvidenceStage(self.store, self.clock).open(TopicPartition(ALERTS, 0), 0, self.log)
+
+    async def made(self, record: LogRecord) -> tuple[EvidenceRecord, Outgoing]:
+        """Process an alert when its clip is due, and return the record of its evidence."""
+        processor = await self.open()
+        assert await asyncio.to_thread(processor.process, record) == ()
+        self.clock.seconds += 3.0 + SETTLE_S
+        (work,) = await asyncio.to_thread(processor.tick)
+        assert work.done == (record.offset,)
+        (out,) = work.records
+        assert out.topic == EVIDENCE
+        return decode_json(EvidenceRecord, out.value), out
+
+    def contents(self, name: str) -> bytes:
+        with self.store.open(name) as stream:
+            return stream.read()
+
+
+async def test_a_clip_has_the_frames_around_the_event_with_their_capture_times() -> None:
+    scene = Scene()
+    await scene.film(range(51))
+    record = await scene.alert()
+    await scene.film(range(51, 100))
+    scene.clock.seconds = 10.2
+    found, _ = await scene.made(record)
+    (clip,) = found.files
+    data = scene.contents(clip.name)
+    assert clip.name == "road/2026-01-02/030405.678Z-event-0-clip.mp4"
+    assert (clip.sha256, clip.size) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert (found.state, found.event, found.incident) == ("stored", "event-0", "incident-0")
+    assert np.allclose(decoded(data), [(200 * n, 80 + 2 * n) for n in range(26)], atol=3)
+    assert data.index(b"moov") < data.index(b"mdat")  # a browser plays it while it loads
+    assert found.clip is not None
+    assert (found.clip.frames, found.clip.gaps) == (26, ())
+    assert (found.clip.first_ns, found.clip.last_ns) == (scene.captured_ns(40), scene.captured_ns(65))
+
+
+async def test_an_alert_waits_for_the_last_moment_of_its_clip_only() -> None:
+    scene = Scene()
+    await scene.film(range(51))
+    processor = await scene.open()
+    record = await scene.alert()
+    assert await asyncio.to_thread(processor.process, record) == ()
+    assert processor.deadline == pytest.approx(scene.clock.monotonic() + 3.0 + SETTLE_S)
+    scene.clock.seconds += 3600.0
+    late = await scene.open()
+    assert await asyncio.to_thread(late.process, record) == ()
+    assert late.deadline == scene.clock.monotonic()
+
+
+async def test_a_new_owner_makes_the_same_clip_and_no_second_record() -> None:
+    scene = Scene()
+    await scene.film(range(100))
+    record = await scene.alert()
+    first, _ = await scene.made(record)  # ends before its record is written
+    second, out = await scene.made(record)
+    assert first.files == second.files
+    await scene.log.produce(out)
+    (work,) = await asyncio.to_thread((await scene.open()).process, record)
+    assert (work.records, work.done) == ((), (record.offset,))
+
+
+async def test_the_record_of_a_clip_names_its_gaps() -> None:
+    scene = Scene()
+    await scene.film(range(44))
+    withheld = WithheldInterval(camera="road", epoch=7, first=44, last=54, counts={"still": 9, "rate": 2})
+    await scene.film([55], account=withheld)
+    record = await scene.alert(seq=43)
+    await scene.film([56])
+    found, _ = await scene.made(record)
+    assert found.clip is not None
+    gaps = [(gap.from_ns, gap.to_ns, gap.reason) for gap in found.clip.gaps]
+    end_ns = scene.captured_ns(43) + 3 * SECOND
+    assert gaps == [(scene.captured_ns(43), scene.captured_ns(55), "withheld by the agent: 2 rate, 9 still")]
+    assert (found.clip.frames, found.clip.to_ns) == (13, end_ns)
+
+
+async def test_the_record_says_that_frames_of_a_clip_have_expired_or_are_not_in_the_log() -> None:
+    scene = Scene()
+    await scene.film(range(53))
+    record = await scene.alert()
+    scene.log.forget(TopicPartition(FRAMES, 0), scene.refs[50].offset)
+    found, _ = await scene.made(record)
+    assert found.clip is not None
+    assert found.clip.frames == 3
+    assert [gap.reason for gap in found.clip.gaps] == ["the log has deleted the frames", NOT_IN_LOG]
+    scene.log.forget(TopicPartition(FRAMES, 0), scene.refs[52].offset + 2)
+    found, _ = await scene.made(record)
+    assert found.files == ()
+    assert found.clip is not None
+    assert found.clip.missing == "the log has no frame of the interval"
+
+
+async def test_unreadable_and_repeated_frames_are_left_out_of_a_clip() -> None:
+    scene = Scene()
+    await scene.film(range(52))
+    again = frame(45, scene.captured_ns(45))
+    await scene.log.produce(Outgoing(FRAMES, 0, encode(again), b"road", h.frame_headers([again.id], "replay-x")))
+    await scene.log.produce(Outgoing(FRAMES, 0, b"no record", b"road"))
+    await scene.film([52], image=b"no picture")
+    await scene.film(range(53, 100))
+    found, _ = await scene.made(await scene.alert())
+    assert found.clip is not None
+    assert (found.clip.frames, found.clip.unreadable) == (26, 1)
+    assert [at_ms for at_ms, _ in decoded(scene.contents(found.files[0].name))] == [
+        200 * n for n in range(26) if n != 12
+    ]
+
+
+async def test_a_clip_with_boxes_has_the_objects_of_each_frame_drawn() -> None:
+    scene = Scene()
+    await scene.film(range(100))
+    seen = Detection(box=Box(40, 30, 120, 80), label="car", class_id=0, score=0.9)
+    meta = {"camera": "road", "epoch": 7, "width": SIZE[0], "height": SIZE[1], "lane": LIVE, "pipelines": ("p",)}
+    for seq in (45, 46):
+        result = Result(
+            **meta,
+            seq=seq,
+            captured_ns=scene.captured_ns(seq),
+            source=scene.refs[seq],
+            pipeline="p",
+            finished_ns=1,
+            outcome="classified",
+            detections=(seen,),
+        )
+        await scene.log.produce(Outgoing(RESULTS, 0, encode(result), key=b"road"))
+    found, _ = await scene.made(await scene.alert(boxes=True))
+    plain, drawn = (decoded(scene.contents(one.name)) for one in found.files)
+    assert [one.name.rsplit("Z-", 1)[1] for one in found.files] == ["event-0-clip.mp4", "event-0-clip-boxes.mp4"]
+    changed = [n for n, (one, other) in enumerate(zip(plain, drawn, strict=True)) if abs(one[1] - other[1]) > 2]
+    assert changed == [5, 6]
+
+
+async def test_a_picture_that_the_alert_lacks_is_stored_later() -> None:
+    scene = Scene()
+    await scene.film(range(100))
+    found, _ = await scene.made(await scene.alert(missing="the evidence store failed"))
+    assert [one.name.rsplit("-", 1)[1] for one in found.files] == ["original.jpg", "annotated.jpg", "clip.mp4"]
+    assert found.missing == ""
+    assert scene.contents(found.files[0].name) == jpeg(100)
+
+
+async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip() -> None:
+    store = FullStore()
+    scene = Scene(store=store)
+    await scene.film(range(100))
+    record = await scene.alert()
+    processor = await scene.open()
+    await asyncio.to_thread(processor.process, record)
+    scene.clock.seconds += 60.0
+    assert await asyncio.to_thread(processor.tick) == ()
+    assert processor.deadline == scene.clock.monotonic() + RETRY_S
+    store.full = False
+    (work,) = await asyncio.to_thread(processor.tick)
+    assert work.done == (record.offset,)
+
+
+async def test_alerts_without_evidence_get_no_record() -> None:
+    scene = Scene()
+    record = await scene.write(make_alert(event(), ()))
+    (work,) = await asyncio.to_thread((await scene.open()).process, record)
+    assert (work.records, work.done) == ((), (record.offset,))
+    unreadable = LogRecord(ALERTS, 0, 4, None, b"{")
+    (work,) = await asyncio.to_thread((await scene.open()).process, unreadable)
+    assert (work.records, work.done) == ((), (4,))
+
+
+def window(seconds: float) -> ClipWindow:
+    return ClipWindow(0, round(seconds * SECOND))
+
+
+def test_a_clip_keeps_the_size_of_its_first_picture_in_even_pixels() -> None:
+    sizes = [(641, 361), (320, 180), (2 * MAX_SIDE, MAX_SIDE // 2)]
+    frames = [
+        frame(n, n * SECOND, image=jpeg(50, size), width=size[0], height=size[1]) for n, size in enumerate(sizes, 1)
+    ]
+    for first, expected in ((frames, (640, 360)), (frames[2:], (MAX_SIDE, MAX_SIDE // 4))):
+        made = make_clips(first, window(9.0))
+        with av.open(io.BytesIO(made.clips["clip"])) as container:
+            context = container.streams.video[0].codec_context
+            assert (context.width, context.height) == expected
+            assert len([*container.decode(video=0)]) == len(first)
+
+
+def test_an_encoder_without_pictures_says_so() -> None:
+    with pytest.raises(ValueError, match="add a picture first"):
+        ClipEncoder().finish()
+
+
+def test_a_clip_keeps_one_frame_in_memory_at_a_time() -> None:
+    picture = jpeg(50)
+    comment = b"\xff\xfe" + (60_000).to_bytes(2, "big") + bytes(59_998)
+    image = picture[:2] + comment * 5 + picture[2:]  # 300 kB each, 30 MB together
+
+    def frames() -> Iterator[Frame]:
+        for n in range(1, 101):
+            yield frame(n, n * SECOND // 10, image=bytes(bytearray(image)))
+
+    tracemalloc.start()
+    try:
+        made = make_clips(frames(), window(60.0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert made.facts.frames == 100
+    assert peak < 5_000_000
+
+
+def test_the_facts_of_a_clip_without_a_clip_have_the_reason() -> None:
+    made = make_clips([], window(1.0))
+    assert made.clips == {}
+    assert made.facts == Clip(from_ns=0, to_ns=SECOND, missing="the log has no frame of the interval")
