@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka demo peers test test-train tensorrt bench lint style types imports collect format lock train clean tools
+.PHONY: help install kafka demo peers s3proxy test test-train tensorrt bench lint style types imports collect format lock train clean tools
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -61,7 +61,14 @@ peers: ## install the tests' RTSP server (GStreamer) and MQTT broker (mosquitto)
 	  || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS) >/dev/null; } \
 	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"
 
-test: install peers ## lint, then run every test on a real Kafka; chaos tests run last
+s3proxy: .sightline/s3proxy ## fetch the tests' S3 server from Maven Central, once
+
+.sightline/s3proxy: tests/contract/s3proxy/pom.xml
+	@rm -rf $@.part && mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@.part \
+	  && rm -rf $@ && mv $@.part $@ && touch $@ \
+	  || echo "make: the tests of the evidence store on S3 will be skipped; they need mvn and Maven Central"
+
+test: install peers s3proxy ## lint, then run every test on a real Kafka; chaos tests run last
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types style imports kafka collect
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not chaos and not tensorrt"
 	$(BIN)/pytest -n 2 --dist worksteal -m chaos tests/chaos

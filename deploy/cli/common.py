@@ -55,7 +55,10 @@ Prefix = Annotated[
     typer.Option("--prefix", help="Prefix of every topic. Default: $SIGHTLINE_KAFKA_PREFIX.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Evidence = Annotated[str, typer.Option("--evidence", envvar="SIGHTLINE_EVIDENCE", help="Folder of the evidence.")]
+Evidence = Annotated[
+    str,
+    typer.Option("--evidence", envvar="SIGHTLINE_EVIDENCE", help="Folder of the evidence, or s3://BUCKET/PREFIX."),
+]
 Instance = Annotated[
     str,
     typer.Option(

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import hmac
 import os
+import shutil
+import socket
+import subprocess
 import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 
+import httpx
+import obstore
 import pytest
+from obstore.store import S3Store
 
+from ingest.exceptions import ConfigError
 from stream.evidence.folder import FolderStore
+from stream.evidence.location import open_store
 from stream.evidence.store import EvidenceStore, MemoryStore
 from stream.exceptions import NotStored, StoreFailed, UnusableName
 
@@ -82,6 +96,135 @@ class EvidenceStoreContract:
                 act()
         with pytest.raises(UnusableName):
             store.delete(name)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running s3proxy, which keeps its objects in a folder."""
+
+    process: subprocess.Popen[bytes]
+    root: Path
+    environment: Mapping[str, str]
+
+
+@pytest.fixture(scope="session")
+def s3_server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Start a real S3 server. Its start takes about two seconds."""
+    jars = home / "s3proxy"
+    if not jars.is_dir() or not shutil.which("java"):
+        pytest.skip("needs s3proxy and Java: run `make s3proxy`")
+    root = tmp_path_factory.mktemp("s3proxy")
+    port = free_port()
+    settings = {
+        "s3proxy.authorization": "aws-v2-or-v4",
+        "s3proxy.endpoint": f"http://127.0.0.1:{port}",
+        "s3proxy.identity": "sightline",
+        "s3proxy.credential": "secret-key",
+        "jclouds.provider": "transient",
+        "jclouds.identity": "unused",
+        "jclouds.credential": "unused",
+    }
+    (root / "s3proxy.properties").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m", "-DLOG_LEVEL=warn"]
+    command = [*java, "-cp", f"{jars}/*", "org.gaul.s3proxy.Main", "--properties", str(root / "s3proxy.properties")]
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_until_listening(process, port, root / "log")
+            make_bucket(settings["s3proxy.endpoint"])
+            yield S3Server(
+                process,
+                root,
+                {
+                    "AWS_ACCESS_KEY_ID": "sightline",
+                    "AWS_SECRET_ACCESS_KEY": "secret-key",
+                    "AWS_REGION": "us-east-1",
+                    "AWS_ENDPOINT_URL": settings["s3proxy.endpoint"],
+                },
+            )
+        finally:
+            process.kill()
+            process.wait()
+
+
+def make_bucket(endpoint: str) -> None:
+    """Create a bucket, signed by version 2 of AWS signatures, because obstore cannot create buckets."""
+    date = formatdate(usegmt=True)
+    digest = hmac.digest(b"secret-key", f"PUT\n\n\n{date}\n/bucket".encode(), "sha1")
+    headers = {"Date": date, "Authorization": f"AWS sightline:{b64encode(digest).decode()}"}
+    httpx.put(f"{endpoint}/bucket", headers=headers, timeout=60.0).raise_for_status()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait for at most 120 s, because a busy machine starts a JVM slowly."""
+    deadline = time.monotonic() + 120.0
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"s3proxy does not listen: {log.read_text()[-2000:]}")
+
+
+class TestBucket(EvidenceStoreContract):
+    @pytest.fixture
+    def address(self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+        for name, value in s3_server.environment.items():
+            monkeypatch.setenv(name, value)
+        return f"s3://bucket/{abs(hash(request.node.name))}/evidence"
+
+    @pytest.fixture
+    def store(self, address: str) -> EvidenceStore:
+        return open_store(address)
+
+    def test_the_url_of_a_file_names_its_bucket_and_its_media_type_is_stored(
+        self, store: EvidenceStore, address: str
+    ) -> None:
+        kept = store.put("road/e.jpg", b"picture", "image/jpeg")
+        assert kept.url == f"{address}/road/e.jpg"
+        plain = S3Store("bucket", client_options={"allow_http": True})
+        found = obstore.get(plain, kept.url.removeprefix("s3://bucket/"))
+        assert found.attributes["Content-Type"] == "image/jpeg"
+
+    def test_a_large_clip_is_uploaded_in_parts_and_read_back(self, store: EvidenceStore) -> None:
+        data = bytes(range(256)) * 4096 * 6  # 6 MiB; parts have 5 MiB
+        kept = store.put("road/clip.mp4", data, "video/mp4")
+        assert kept.size == len(data)
+        assert hashlib.sha256(contents(store, "road/clip.mp4")).hexdigest() == kept.sha256
+
+    @pytest.mark.parametrize(
+        "change", [{"AWS_SECRET_ACCESS_KEY": "wrong"}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}]
+    )
+    def test_a_bucket_that_refuses_or_does_not_answer_raises_store_failed(
+        self, address: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+    ) -> None:
+        for name, value in change.items():
+            monkeypatch.setenv(name, value)
+        store = open_store(address)
+        for act in (
+            lambda: store.put("road/e.jpg", b"picture", "image/jpeg"),
+            lambda: store.open("road/e.jpg"),
+            lambda: store.delete("road/e.jpg"),
+            lambda: [*store.list()],
+        ):
+            with pytest.raises(StoreFailed, match="expected a bucket"):
+                act()
+
+    def test_a_missing_bucket_raises_store_failed(self, address: str) -> None:
+        with pytest.raises(StoreFailed):
+            open_store("s3://nowhere").put("road/e.jpg", b"picture", "image/jpeg")
+
+
+@pytest.mark.parametrize("address", ["s3://", "s3://bucket?region=x", "s3://key@bucket", "gs://bucket", "file:///e"])
+def test_an_address_of_another_kind_of_store_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="s3://BUCKET"):
+        open_store(address)
 
 
 class TestMemory(EvidenceStoreContract):
