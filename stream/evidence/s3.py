@@ -47,6 +47,7 @@ class BucketStore:
         self._store = S3Store(
             parts.netloc,
             prefix=prefix or None,
+            config={"disable_bulk_delete": True},  # servers of the S3 protocol lack it more often than single deletes
             client_options={
                 "allow_http": _is_plain_http(),
                 "timeout": _TIMEOUT,

@@ -22,7 +22,8 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from stream.alerts.alert import evidence_of
-from stream.alerts.stage import FETCH_S, ID, record_at
+from stream.alerts.incidents import ID
+from stream.alerts.stage import FETCH_S, record_at
 from stream.evidence import names
 from stream.evidence.clip.encoder import MEDIA_TYPE
 from stream.evidence.clip.maker import make_clips
@@ -209,9 +210,9 @@ class EvidenceProcessor(Processor):
 
 
 def _has_evidence(alert: Alert) -> bool:
-    """Return whether an alert has evidence to complete. The alert of an incident's end only repeats an event."""
+    """Return whether an alert has evidence to complete. Alerts of sensors and of the ends of incidents have none."""
     data = alert.data
-    return data.change != "end" and bool(data.evidence or data.evidence_missing or data.clip)
+    return bool(data.evidence or data.evidence_missing or data.clip)
 
 
 def event_of(alert: Alert) -> Event:
