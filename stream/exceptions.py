@@ -16,6 +16,7 @@ StreamError
 ├── TooManyEvents           tested rules emit more events than a comparison holds
 ├── StoreFailed             the evidence store cannot write or read; the work is tried again
 ├── NotStored               the evidence store has no file of this name
+├── EvidenceChanged         an encrypted file was changed
 └── UnusableName            the name of an evidence file leads out of the store
 """
 
@@ -133,6 +134,14 @@ class NotStored(StreamError):
             f"{name[:200]!r} is not in the evidence store: it was deleted, or is in another store. `sightline "
             "evidence verify` shows which"
         )
+        self.name = name
+
+
+class EvidenceChanged(StreamError):
+    """An encrypted file of the evidence store was changed, or encrypted with another key of the same id."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name[:200]!r} cannot be decrypted: expected the file as it was stored, and its key")
         self.name = name
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ingest.exceptions import ConfigError
 from stream.evidence.folder import FolderStore
 from stream.evidence.store import EvidenceStore
 
+KEY_FILE = "SIGHTLINE_EVIDENCE_KEYS"
+"""Environment variable with the path of the key file. If it is set, new files are encrypted."""
+
 
 def open_store(address: str) -> EvidenceStore:
     """Return the evidence store at an address: the path of a folder, or ``s3://BUCKET/PREFIX``.
 
-    Raise ConfigError.
+    The store encrypts files if the environment names a key file. Raise ConfigError.
     """
+    store = _plain_store(address)
+    if path := os.environ.get(KEY_FILE):
+        from stream.evidence.encrypted import EncryptedStore, read_keys
+
+        return EncryptedStore(store, read_keys(Path(path)))
+    return store
+
+
+def _plain_store(address: str) -> EvidenceStore:
     if address.startswith("s3://"):
         from stream.evidence.s3 import BucketStore  # obstore takes memory that a local folder does not need
 

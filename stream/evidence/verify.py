@@ -15,7 +15,7 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log
 from stream.evidence import names
 from stream.evidence.store import EvidenceStore
-from stream.exceptions import NotStored
+from stream.exceptions import EvidenceChanged, NotStored
 
 _READ_BYTES = 1024 * 1024
 Verdict = Literal["intact", "changed", "missing", "deleted", "undeleted", "unreferenced"]
@@ -102,6 +102,8 @@ def _compared(store: EvidenceStore, name: str, expected: Mapping[str, str]) -> F
                 digest.update(part)
     except NotStored:
         return FileVerdict(name, "missing")
+    except EvidenceChanged as error:
+        return FileVerdict(name, "changed", str(error))
     if digest.hexdigest() == expected[name]:
         return FileVerdict(name, "intact")
     return FileVerdict(name, "changed", f"sha256 {digest.hexdigest()}: expected {expected[name]}")

@@ -23,10 +23,11 @@ import pytest
 from obstore.store import S3Store
 
 from ingest.exceptions import ConfigError
+from stream.evidence.encrypted import EncryptedStore, add_key, read_keys
 from stream.evidence.folder import FolderStore
-from stream.evidence.location import open_store
+from stream.evidence.location import KEY_FILE, open_store
 from stream.evidence.store import EvidenceStore, MemoryStore
-from stream.exceptions import NotStored, StoreFailed, UnusableName
+from stream.exceptions import EvidenceChanged, NotStored, StoreFailed, UnusableName
 
 
 def contents(store: EvidenceStore, name: str) -> bytes:
@@ -231,6 +232,71 @@ class TestMemory(EvidenceStoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> EvidenceStore:
         return MemoryStore()
+
+
+class TestEncrypted(EvidenceStoreContract):
+    @pytest.fixture
+    def inner(self) -> MemoryStore:
+        return MemoryStore()
+
+    @pytest.fixture
+    def store(self, inner: MemoryStore, tmp_path: Path) -> EvidenceStore:
+        add_key(tmp_path / "keys", "first")
+        return EncryptedStore(inner, read_keys(tmp_path / "keys"))
+
+    def test_stored_bytes_do_not_contain_the_picture(self, store: EvidenceStore, inner: MemoryStore) -> None:
+        store.put("road/e.jpg", b"a picture of somebody", "image/jpeg")
+        assert b"somebody" not in contents(inner, "road/e.jpg")
+
+    def test_a_new_key_encrypts_new_files_and_the_old_key_still_opens_old_ones(
+        self, store: EvidenceStore, inner: MemoryStore, tmp_path: Path
+    ) -> None:
+        inner.put("road/plain.jpg", b"from before", "image/jpeg")
+        store.put("road/a.jpg", b"old", "image/jpeg")
+        add_key(tmp_path / "keys", "second")
+        rotated = EncryptedStore(inner, read_keys(tmp_path / "keys"))
+        rotated.put("road/b.jpg", b"new", "image/jpeg")
+        found = [contents(rotated, f"road/{name}.jpg") for name in ("plain", "a", "b")]
+        assert found == [b"from before", b"old", b"new"]
+        with pytest.raises(StoreFailed, match="expected this key in the key file"):
+            store.open("road/b.jpg")
+
+    @pytest.mark.parametrize("at", [9, 12, 30, -1])
+    def test_a_changed_or_exchanged_file_is_not_opened(
+        self, store: EvidenceStore, inner: MemoryStore, at: int
+    ) -> None:
+        store.put("road/a.jpg", b"picture", "image/jpeg")
+        sealed = bytearray(contents(inner, "road/a.jpg"))
+        inner.put("road/b.jpg", bytes(sealed), "image/jpeg")  # a file under the name of another one
+        sealed[at] ^= 1
+        inner.put("road/a.jpg", bytes(sealed), "image/jpeg")
+        for name in ("road/a.jpg", "road/b.jpg"):
+            with pytest.raises((EvidenceChanged, StoreFailed)):
+                store.open(name)
+
+    def test_a_legal_hold_is_readable_without_the_key(self, store: EvidenceStore, inner: MemoryStore) -> None:
+        store.put("holds/case-1.json", b"{}", "application/json")
+        assert contents(inner, "holds/case-1.json") == contents(store, "holds/case-1.json") == b"{}"
+
+    def test_a_key_file_is_private_and_a_wrong_one_is_refused_without_quoting_it(self, tmp_path: Path) -> None:
+        file = tmp_path / "keys"
+        add_key(file, "first")
+        assert file.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(ConfigError, match="an id that the file does not have yet"):
+            add_key(file, "first")
+        for text in ("", "first c2hvcnQ=", "first not-base64", file.read_text() * 2):
+            file.write_text(text)
+            with pytest.raises(ConfigError, match="a key of 32 bytes") as raised:
+                read_keys(file)
+            assert "c2hvcnQ" not in str(raised.value)
+
+    def test_the_environment_variable_with_the_key_file_encrypts_the_store(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add_key(tmp_path / "keys", "first")
+        monkeypatch.setenv(KEY_FILE, str(tmp_path / "keys"))
+        open_store(str(tmp_path / "evidence")).put("road/a.jpg", b"somebody", "image/jpeg")
+        assert b"somebody" not in (tmp_path / "evidence" / "road" / "a.jpg").read_bytes()
 
 
 class TestFolder(EvidenceStoreContract):

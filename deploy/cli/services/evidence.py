@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -228,6 +229,25 @@ def prune(
         return await prune_store(log, store, policy, SystemClock(), user())
 
     _print_deletion(on_log("sightline-evidence", kafka, prefix, work), as_json)
+
+
+@app.command()
+@friendly
+def keygen(
+    file: Annotated[Path, typer.Argument(help="The key file.")],
+    key_id: Annotated[
+        str, typer.Option("--id", help="Id of the new key. Default: the time.", show_default=False)
+    ] = "",
+) -> None:
+    """Add a new key at the top of a key file. New evidence is encrypted with it; the older keys stay for older files.
+
+    Give the file to every service that uses the evidence, in SIGHTLINE_EVIDENCE_KEYS, and restart it.
+    """
+    from stream.evidence.encrypted import add_key
+
+    name = key_id or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    add_key(file, name)
+    _say(f"key {name} added to {file}")
 
 
 def retention_policy(keep_days: float, max_gb: float) -> RetentionPolicy:
