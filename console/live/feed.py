@@ -13,6 +13,7 @@ from console.live.pictures import Cameras, LiveFrameView, LiveResultView
 from console.live.signals import Signal
 from console.live.statuses import StatusView
 from console.live.view import TopicReader
+from console.numbers.measures import MeasureView
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Frame, FrameRef
@@ -45,6 +46,7 @@ class Feed:
         self.pictures_changed, self.news = Signal(), Signal()
         self.statuses = StatusView(clock or SystemClock())
         self.cameras = Cameras()
+        self.measures = MeasureView()
         self.happenings = Happenings(self.news.notify, lambda: self._records.current)
         pictures = LiveFrameView(self.cameras), LiveResultView(self.cameras)
         self._live = TopicReader("live", pictures, LIVE_PAUSE_S, self.pictures_changed.notify)
@@ -53,6 +55,7 @@ class Feed:
             EventView(self.happenings),
             AlertView(self.happenings),
             DeliveryView(self.happenings),
+            self.measures,
         )
         self._records = TopicReader("records", records, RECORDS_PAUSE_S)
         self._config: ConfigView | None = None

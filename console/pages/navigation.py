@@ -24,6 +24,8 @@ class NavLink:
 NAVIGATION = (
     NavLink("Live", "/wall"),
     NavLink("Events", "/events"),
+    NavLink("Numbers", "/numbers"),
+    NavLink("System", "/system"),
     NavLink("Editor", "/editor", Role.OPERATOR),
     NavLink("Users", "/users", manager=True),
     NavLink("Audit", "/audit", manager=True),

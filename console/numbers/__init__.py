@@ -1,0 +1,1 @@
+"""Numbers of a deployment: measures over time, latencies, and the ledger."""

@@ -1,0 +1,135 @@
+"""Numbers: plots of measures, latencies by stage, and the state of all agents and services."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from console.access.guard import Context, Viewer
+from console.access.roles import Identity
+from console.context import ConsoleContext
+from console.exceptions import NotFound, Unavailable
+from console.live.statuses import SILENT_S
+from console.numbers.latency import stage_latencies
+from console.numbers.measures import MeasureSeries
+from console.pages.render import page
+from ingest.exceptions import LogUnavailable
+
+HOURS = {"1": "last hour", "6": "last 6 hours", "24": "last day"}
+router = APIRouter()
+
+
+class MeasureItem(BaseModel):
+    """A measure and the names of its values."""
+
+    name: str
+    type: str
+    site: str
+    camera: str
+    keys: list[str]
+
+
+class MeasureColumns(BaseModel):
+    """The minutes of a measure in columns of equal length.
+
+    ``start_s`` has the starts of the minutes in Unix seconds, ``observed`` the observed share of each minute. A value
+    is null in a minute in which it could not be measured.
+    """
+
+    name: str
+    start_s: list[int]
+    observed: list[float]
+    values: dict[str, list[float | None]]
+
+
+class LatencyItem(BaseModel):
+    """Latencies from the capture to one stage, in ms, of the newest records."""
+
+    stage: str
+    records: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    error_ms: float | None
+
+
+@router.get("/numbers", include_in_schema=False)
+async def numbers(
+    request: Request, identity: Viewer, context: Context, hours: Annotated[str, Query(max_length=4)] = "6"
+) -> Response:
+    """Show the plots of all measures that the user may see."""
+    context.audit(request, identity, "numbers_viewed")
+    chosen = hours if hours in HOURS else "6"
+    found = _visible(context, identity)
+    return page(request, identity, "numbers.html", measures=found, hours=HOURS, chosen=chosen)
+
+
+@router.get("/system", include_in_schema=False)
+async def system(request: Request, identity: Viewer, context: Context) -> Response:
+    """Show latencies, services, and the counters of cameras and sensors."""
+    feed, now_ns = context.feed, context.clock.now_ns()
+    services = [
+        {
+            "instance": name,
+            "service": heartbeat.service,
+            "state": heartbeat.state if now_ns - at_ns <= SILENT_S * 1e9 else "silent",
+            "reason": heartbeat.reason,
+            "at_ns": at_ns,
+        }
+        for name, (at_ns, heartbeat) in sorted(feed.statuses.heartbeats.items())
+    ]
+    cameras = [
+        {"name": one.name, "state": feed.statuses.state_of(one), "report": feed.statuses.cameras.get(one.name)}
+        for one in feed.deployment.visible_cameras(identity)
+    ]
+    values: dict[str, Any] = {"services": services if identity.limits.everywhere else [], "cameras": cameras}
+    values["refused"] = feed.deployment.refused if identity.limits.everywhere else {}
+    try:
+        latencies = await stage_latencies(feed.log(), lambda name: feed.deployment.sees_camera(identity, name))
+    except LogUnavailable as error:
+        return page(request, identity, "system.html", **values, latencies=[], problem=str(error))
+    return page(request, identity, "system.html", **values, latencies=latencies)
+
+
+@router.get("/api/measures")
+async def measures(identity: Viewer, context: Context) -> list[MeasureItem]:
+    """Return the measures that the user may see."""
+    return [
+        MeasureItem(name=one.name, type=one.type, site=one.site, camera=one.camera, keys=one.keys())
+        for one in _visible(context, identity)
+    ]
+
+
+@router.get("/api/measures/{name}")
+async def measure(
+    name: Annotated[str, Path(max_length=200)],
+    identity: Viewer,
+    context: Context,
+    hours: Annotated[int, Query(ge=1, le=24)] = 6,
+) -> MeasureColumns:
+    """Return the minutes of a measure."""
+    found = context.feed.measures.series(name)
+    if found is None or not context.feed.deployment.sees_camera(identity, found.camera, found.site):
+        raise NotFound("there is no such measure, or you may not see it")
+    since_s = context.clock.now_ns() // 1_000_000_000 - hours * 3600
+    start_s, observed, values = found.columns(since_s)
+    return MeasureColumns(name=name, start_s=start_s, observed=observed, values=values)
+
+
+@router.get("/api/latencies")
+async def latencies(identity: Viewer, context: Context) -> list[LatencyItem]:
+    """Return the latencies from capture to each stage, of the newest records of the cameras that the user may see."""
+    feed = context.feed
+    try:
+        found = await stage_latencies(feed.log(), lambda name: feed.deployment.sees_camera(identity, name))
+    except LogUnavailable as error:
+        raise Unavailable(str(error)) from None
+    return [LatencyItem(**stage._asdict()) for stage in found]
+
+
+def _visible(context: ConsoleContext, identity: Identity) -> list[MeasureSeries]:
+    sees = context.feed.deployment.sees_camera
+    return [one for one in context.feed.measures if sees(identity, one.camera, one.site)]

@@ -1,0 +1,147 @@
+"""Tests of the numbers of the console: minutes of measures, latencies by stage, and their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from console.context import ConsoleContext
+from console.numbers import measures
+from console.numbers.latency import stage_latencies
+from console.numbers.measures import MeasureView
+from ingest.contract.codec import encode_json
+from ingest.contract.records import Measure
+from ingest.contract.topics import MEASURES
+from ingest.exceptions import CodecError
+from ingest.kafka.log import LogRecord, Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from tests.console.conftest import Browser
+from tests.console.records import CAPTURED_NS, alert, configure, event, frame, result, status, write
+
+Open = Callable[..., Browser]
+MINUTE_NS = 60_000_000_000
+
+
+def minute(
+    number: int, values: dict[str, float] | None = None, *, name: str = "bridge", camera: str = "gate", **fields: Any
+) -> Measure:
+    site = {"gate": "north", "yard": "south"}[camera]
+    start_ns = CAPTURED_NS // MINUTE_NS * MINUTE_NS + number * MINUTE_NS
+    base = {"id": f"{name}-{number}-{fields.get('revision', 0)}", "name": name, "type": "line", "site": site}
+    given = {"camera": camera, "pipeline": "one", "start_ns": start_ns, "observed": 1.0, "values": values or {}}
+    return Measure(**{**base, **given, **fields})
+
+
+def view_of(*records: Measure) -> MeasureView:
+    view = MeasureView()
+    for offset, record in enumerate(records):
+        view.apply(LogRecord(MEASURES, 0, offset, None, encode_json(record), {}, 0))
+    return view
+
+
+def columns(view: MeasureView, name: str = "bridge") -> dict[str, list[float | None]]:
+    series = view.series(name)
+    assert series is not None
+    return series.columns(0)[2]
+
+
+def test_a_higher_revision_replaces_a_minute_in_any_order() -> None:
+    first = minute(0, {"car.forward": 3})
+    corrected = minute(0, {"car.forward": 5}, revision=2, corrected=True)
+    older = minute(0, {"car.forward": 4}, revision=1)
+    for records in ((first, older, corrected), (corrected, first, older)):
+        assert columns(view_of(*records)) == {"car.forward": [5]}
+
+
+def test_a_missing_count_is_zero_in_an_observed_minute_and_unknown_in_another() -> None:
+    found = columns(
+        view_of(
+            minute(0, {"car.forward": 3, "headway_s.forward.mean": 2.5}),
+            minute(1),
+            minute(2, observed=0.0),
+        )
+    )
+    assert found == {"car.forward": [3, 0, None], "headway_s.forward.mean": [2.5, None, None]}
+
+
+def test_minutes_and_measures_in_memory_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "MAX_MINUTES", 2)
+    monkeypatch.setattr(measures, "MAX_MEASURES", 2)
+    view = view_of(*(minute(n, {"a": n}) for n in (2, 0, 1)), minute(0, name="b"), minute(0, name="c"))
+    assert [series.name for series in view] == ["b", "c"]
+    assert columns(view_of(*(minute(n, {"a": n}) for n in (2, 0, 1)))) == {"a": [1, 2]}
+
+
+def test_a_record_that_is_no_measure_is_refused_by_the_view() -> None:
+    with pytest.raises(CodecError):
+        MeasureView().apply(LogRecord(MEASURES, 0, 0, None, b"{}", {}, 0))
+
+
+async def test_latencies_count_from_the_capture_to_the_record_of_each_stage() -> None:
+    clock = ManualClock(started_ns=CAPTURED_NS)
+    log = MemoryLog(clock=clock)
+    clock.seconds = 0.02
+    await write(log, frame("gate", 0).model_copy(update={"captured_error_ms": 12.0}), frame("yard", 0))
+    clock.seconds = 0.05
+    await write(log, result("gate", 0))
+    clock.seconds = 1.25
+    await write(log, event(1))
+    clock.seconds = 1.5
+    await write(log, alert(event(1)))
+    found = {one.stage: one for one in await stage_latencies(log, lambda camera: camera == "gate")}
+    assert {stage: (one.records, one.p50_ms, one.error_ms) for stage, one in found.items()} == {
+        "frame": (1, 20.0, 13.0),
+        "result": (1, 50.0, 13.0),
+        "event": (1, 250.0, 13.0),
+        "alert": (1, 500.0, 13.0),
+    }
+
+
+async def test_stages_without_live_records_of_visible_cameras_are_left_out() -> None:
+    log = MemoryLog()
+    await write(log, frame("yard", 0))
+    await log.produce(Outgoing("results", 0, b"garbage"))
+    assert await stage_latencies(log, lambda camera: camera == "gate") == []
+
+
+async def test_the_pages_show_only_what_the_limits_of_the_user_allow(
+    browser: Open, context: ConsoleContext, log: MemoryLog
+) -> None:
+    await configure(log)
+    await write(log, status("gate", captured=7, kept=5), frame("gate", 0), frame("yard", 0))
+    for record in (minute(0, {"car.forward": 3}), minute(0, {"x": 1}, name="dock", camera="yard")):
+        await log.produce(Outgoing(MEASURES, 0, encode_json(record)))
+    await context.feed.catch_up(log)
+    viewer, admin = browser(), browser()
+    await viewer.sign_in("vera")
+    await admin.sign_in("ada")
+    html = await viewer.load("/numbers")
+    assert ('data-measure="bridge"' in html, 'data-measure="dock"' in html) == (True, False)
+    assert [one["name"] for one in (await viewer.get("/api/measures")).json()] == ["bridge"]
+    assert (await viewer.get("/api/measures/dock")).status_code == 404
+    assert (await viewer.get("/api/measures/bridge?hours=99")).status_code == 422
+    html = await viewer.load("/system")
+    assert ("yard" in html, "Agents and services" in html) == (False, False)
+    assert [one["records"] for one in (await viewer.get("/api/latencies")).json()] == [1]
+    html = await admin.load("/system")
+    assert ("yard" in html, "Agents and services" in html, "agent-1" in html) == (True, True, True)
+    assert len((await admin.get("/api/measures")).json()) == 2
+
+
+async def test_the_columns_of_a_measure_begin_with_the_chosen_period(
+    browser: Open, context: ConsoleContext, log: MemoryLog, clock: ManualClock
+) -> None:
+    await configure(log)
+    for number in (0, 119, 179):
+        await log.produce(Outgoing(MEASURES, 0, encode_json(minute(number, {"car.forward": number}))))
+    await context.feed.catch_up(log)
+    one = browser()
+    await one.sign_in("vera")
+    clock.seconds += (minute(180).start_ns - clock.now_ns()) / 1e9
+    await one.sign_in("vera")
+    for hours, wanted in ((1, [179]), (2, [119, 179]), (6, [0, 119, 179])):
+        found = (await one.get(f"/api/measures/bridge?hours={hours}")).json()
+        assert found["values"] == {"car.forward": wanted}
