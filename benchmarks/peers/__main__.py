@@ -1,4 +1,5 @@
-"""Sightline beside its peers: ``python -m benchmarks.peers frames``. README.md has the rules of the comparison.
+"""Compares Sightline with its peers: ``python -m benchmarks.peers frames``. README.md has the rules of the
+comparison.
 
 ``benchmarks/peers/setup.sh`` creates the environments of the peers.
 """
@@ -252,7 +253,7 @@ def tune(
     rounds: Rounds = 1,
     runs: RunsFile = None,
 ) -> None:
-    """Compare the settings of each peer. The best setting of each peer goes into SYSTEMS."""
+    """Compare the settings of each peer. The best setting of each peer has to be entered in SYSTEMS by hand."""
     chosen = [system for system in CANDIDATES if system.name in systems.split(",")]
     loaded = CASES[case](PICTURES)
 

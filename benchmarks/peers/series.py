@@ -21,7 +21,8 @@ def times_ns(first: int, stop: int) -> list[int]:
 
 
 def values(sensor: int, count: int) -> list[float]:
-    """Return the readings of a sensor: noise around 50 and 70, where each second window is above the limit."""
+    """Return the readings of a sensor: noise around 50 and around 70 by turns, so that the mean of every second
+    window is above the limit."""
     windows = np.arange(count) // (WINDOW_S * RATE_HZ)
     noise = np.random.default_rng(sensor).normal(0.0, 1.0, count)
     readings: list[float] = (np.where(windows % 2 == 1, 70.0, 50.0) + noise).tolist()

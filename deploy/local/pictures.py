@@ -1,4 +1,4 @@
-"""List the picture files of a folder that a command got."""
+"""List the picture files of a folder that the user gave to a command."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ class ImagesSource:
         self._given = None
 
     def _save(self, changed_ns: int, name: str) -> None:
-        """Save a position.
+        """Save the position of the last read picture.
 
         Ignore a disk failure, because the only effect is that the next start reads some files again.
         """

@@ -81,5 +81,5 @@ class ModelReport(BaseModel):
     model: str = ""
 
     def assumed(self) -> tuple[Setting, ...]:
-        """Return the settings that nothing in the file shows."""
+        """Return the settings that are assumed because nothing in the file shows them."""
         return tuple(setting for setting in self.settings if setting.source == "assumed")

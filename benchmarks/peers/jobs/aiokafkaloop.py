@@ -1,4 +1,4 @@
-"""A plain aiokafka loop: fetch, classify in threads, write, commit. At least once."""
+"""A plain aiokafka loop: fetch, classify in threads, write, commit. Each frame is classified at least once."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ class KafkaLoad:
         self._started_s = 0.0
 
     async def drive(self) -> list[float | None]:
-        """Send all requests at their planned times. Return their latencies in seconds, or None without a result."""
+        """Send all requests at their planned times. Return the latency of each request in seconds, or None for a
+        request without a result."""
         producer = kafka.producer(self._settings, "load")
         consumer = kafka.consumer(self._settings, "load-results")
         await producer.start()
