@@ -5,13 +5,13 @@ scenes. On the real footage, YOLOX-nano processes every frame once; its detectio
 For simulated scenes, whose drawn vehicles YOLOX-nano does not recognise, the ground truth replaces its detections.
 
 Agreement: a frame has news if it shows an object that the last kept frame did not show: no box in the last kept frame
-overlaps the object's box by half. A new object needs a score of at least 0.5, but a box of the last kept frame only
-0.1, so that an object whose score varies around 0.5 is not news. An object that is not found again in the next frame
-is not news. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1 between two
-consecutive frames is 0.87. The figure ``strict`` also counts objects as news that are found in a single frame only.
-Agreement is the share of frames with news that were kept. If the gate misses an object, every frame until the next
-kept frame counts as a miss. A frame with news also counts as a miss if the gate withholds the frame because of its
-rate limit. Labels are not compared, because YOLOX takes cars seen from above for telephones.
+overlaps the object's box by half. A new object needs a score of at least 0.5. A box in the last kept frame needs only
+0.1, so that a known object whose score varies around 0.5 does not count as new. An object that is not found again in
+the next frame is not news either. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1
+between two consecutive frames is 0.87. The figure ``strict`` also counts objects as news that are found in a single
+frame only. Agreement is the share of frames with news that were kept. If the gate misses an object, every frame until
+the next kept frame counts as a miss. A frame with news also counts as a miss if the gate withholds the frame because
+of its rate limit. Labels are not compared, because YOLOX takes cars seen from above for telephones.
 
 Inherited detections: a withheld frame inherits the detections of the last kept frame. ``inherited_f1`` is the F1 of
 the inherited detections against the frame's own detections, averaged over all frames; two boxes match if their IoU is

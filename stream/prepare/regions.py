@@ -59,9 +59,10 @@ def resting_beside(moving: Sequence[Box], resting: Sequence[Box]) -> list[Box]:
 def tiles(pipeline: PipelineConfig, size: tuple[int, int], most: int) -> list[Box]:
     """Return the tiles of a frame of ``size`` (width, height), in whole pixels, row by row.
 
-    Tiles have one size and cover the frame. Two neighbouring tiles share at least ``tile_overlap`` of their width or
-    height, less one pixel. A tile shows the frame at the scale of the model's input, or at the largest smaller scale
-    at which at most ``most`` tiles cover the frame. Return no tile for a frame that one tile would cover.
+    All tiles have the same size, and together they cover the frame. Two neighbouring tiles share at least
+    ``tile_overlap`` of their width or height, less one pixel. A tile shows the frame at the scale of the model's
+    input, or at the largest smaller scale at which at most ``most`` tiles cover the frame. Return no tile for a frame
+    that one tile would cover.
     """
     sides, shape, shared = range(2), (pipeline.width, pipeline.height), pipeline.tile_overlap
     # the scales at which a number of tiles just covers a side
