@@ -116,7 +116,8 @@ def signer(sign_key: Path | None) -> ConfigSigner | None:
 
 
 def since_ms_of(command: str, last: str) -> int:
-    """Return the begin of a period until now as Unix time in ms. Raise ConfigError for a text that is no period."""
+    """Return the Unix time in ms at which the period ``last``, such as ``24h``, began; the period ends now. Raise
+    ConfigError for a text that is no period."""
     found = re.fullmatch(r"([0-9]{1,6})([smhd])", last)
     if not found:
         raise ConfigError(command, "--last", last, "a number with s, m, h or d, such as 24h")

@@ -1,8 +1,8 @@
-"""Evidence encrypted at rest: AES-256-GCM around another store, with keys by id.
+"""Evidence encrypted at rest: wraps another store, and encrypts its files with AES-256-GCM. Each key has an id.
 
 An encrypted file is ``SLE1``, the length of the key's id (1 byte), the id, a nonce of 12 random bytes, and the
-ciphertext with its tag of 16 bytes (NIST SP 800-38D). The name of the file is authenticated data, so that nobody can
-exchange two files. Random nonces are safe for 2^32 files under one key.
+ciphertext with its tag of 16 bytes (NIST SP 800-38D). The name of the file is authenticated data, so that an exchange
+of two files is noticed. Random nonces are safe for 2^32 files under one key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAGIC = b"SLE1"
 KEY_BYTES, NONCE_BYTES, TAG_BYTES = 32, 12, 16
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _PLAIN_FOLDER = "holds/"
-"""Beginning of the names of files that stay unencrypted: without its key, a legal hold must still be readable."""
+"""Folder of the legal holds, which stay unencrypted, because a legal hold must be readable even without the key."""
 _WRITTEN = "application/octet-stream"
 
 
@@ -65,9 +65,10 @@ def read_keys(path: Path) -> KeyRing:
 
 
 def add_key(path: Path, name: str) -> None:
-    """Add a new random key at the top of a key file, so that it encrypts new files. Make the file if it is missing.
+    """Add a new random key at the top of a key file, so that this key encrypts new files.
 
-    Only the file's owner can read it. Raise ConfigError for an id that the file has, or for a file of another form.
+    Make the key file if it is missing. Only its owner can read the key file. Raise ConfigError for an id that the
+    file already has, or for a file in another format.
     """
     if not _KEY_ID.fullmatch(name):
         raise ConfigError(str(path), "id", name, "1 to 63 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`")
@@ -83,8 +84,8 @@ def add_key(path: Path, name: str) -> None:
 class EncryptedStore:
     """A store that encrypts the files of another store. Files that were stored before encryption stay readable.
 
-    Hashes and sizes in references are those of the contents. Raise EvidenceChanged for a file that was changed, and
-    StoreFailed for a file whose key is missing.
+    References have the hashes and sizes of the unencrypted contents. Raise EvidenceChanged for a file that was
+    changed, and StoreFailed for a file whose key is missing.
     """
 
     def __init__(self, inner: EvidenceStore, ring: KeyRing) -> None:

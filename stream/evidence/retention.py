@@ -142,7 +142,7 @@ async def prune(log: Log, store: EvidenceStore, policy: RetentionPolicy, clock: 
 async def prune_for_ever(
     open_log: Callable[[], AbstractAsyncContextManager[Log]], store: EvidenceStore, policy: RetentionPolicy, by: str
 ) -> None:
-    """Prune a store once an hour. After an error, try again after the next hour."""
+    """Prune a store once an hour. After an error, try again an hour later."""
     pause_s = FIRST_PRUNE_S
     while True:
         await asyncio.sleep(pause_s)

@@ -25,7 +25,7 @@ _TIMEOUT = "30s"
 _CONNECT_TIMEOUT = "5s"
 _RETRIES = 1
 _RETRY_TIME = timedelta(seconds=10)
-"""Time in which a request is repeated after an error. The worker itself tries again later."""
+"""Time for which a request is repeated after an error. After this time, the worker itself tries again later."""
 _BUFFER_BYTES = 1024 * 1024
 """Size of the parts in which a file is read."""
 _LIST_CHUNK = 1_000
@@ -34,8 +34,8 @@ _LIST_CHUNK = 1_000
 class BucketStore:
     """An evidence store in a bucket. Keys, region and endpoint come from the environment variables of AWS.
 
-    A file is uploaded at once, or in parts that become visible together. Raise ConfigError for an address that is not
-    ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``.
+    A file is uploaded in one request, or in parts that become visible together. Raise ConfigError for an address that
+    is not ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``.
     """
 
     def __init__(self, address: str) -> None:
@@ -145,5 +145,5 @@ class _BucketFile(io.RawIOBase):
 
 
 def _is_plain_http() -> bool:
-    """Return whether the endpoint of the environment is without TLS."""
+    """Return whether the endpoint named in the environment has no TLS."""
     return any(os.environ.get(name, "").lower().startswith("http://") for name in _ENDPOINTS)

@@ -41,17 +41,18 @@ NAME = "evidence"
 KNOWN = 20_000
 """Number of the latest records of ``evidence`` whose alerts are remembered, so that no alert gets a second record."""
 SETTLE_S = 5.0
-"""Time in seconds after the last moment of a clip until the clip is made. The frames of this moment reach the log
-within this time, unless their link is down."""
+"""Time in seconds after the last moment of a clip until the clip is made. The last frames of the clip reach the log
+within this time, unless the agent's link is down."""
 RETRY_S = 30.0
 """Pause in seconds before an alert is tried again after the evidence store failed."""
 MAX_WAITING = 10_000
-"""Maximum number of alerts of a partition that wait for frames or for the store: 30 MB. If more wait, the first gets
-its record without its clip."""
+"""Maximum number of alerts of a partition that wait for frames or for the store; they take 30 MB. If one more alert
+arrives, the alert that is due first gets its record without a clip."""
 
 
 class EvidenceStage:
-    """The stage that completes the evidence of each alert. Its state is a function of ``alerts`` and ``evidence``."""
+    """The stage that completes the evidence of each alert. Its state depends only on the topics ``alerts`` and
+    ``evidence``."""
 
     name = NAME
     topics = (ALERTS,)
@@ -60,7 +61,7 @@ class EvidenceStage:
         self._store, self._clock = store, clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> EvidenceProcessor:
-        """Create the state of a partition: the ids of the alerts that have their record."""
+        """Create the state of a partition: the ids of the alerts that already have a record on ``evidence``."""
         processor = EvidenceProcessor(self._store, log, asyncio.get_running_loop(), self._clock)
         begin, end = (await log.beginnings(EVIDENCE))[0], (await log.ends(EVIDENCE))[0]
         async for record in log.read(EVIDENCE, 0, max(begin, end - KNOWN), end):
@@ -69,7 +70,8 @@ class EvidenceStage:
 
 
 class _DueAlert(NamedTuple):
-    """An alert that waits until a time on the monotonic clock in seconds. Sorted by time, then by offset."""
+    """An alert that waits until ``at_s``, in seconds on the monotonic clock. Alerts are sorted by this time, then by
+    offset."""
 
     at_s: float
     offset: int
@@ -78,8 +80,8 @@ class _DueAlert(NamedTuple):
 
 
 class EvidenceProcessor(Processor):
-    """The processor of one partition of alerts. It runs in a worker thread, and reads the log through the event
-    loop."""
+    """The processor of one partition of alerts. Its methods run in a worker thread, and read the log through the
+    event loop."""
 
     def __init__(self, store: EvidenceStore, log: Log, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._store, self._log, self._loop, self._clock = store, log, loop, clock
@@ -92,7 +94,7 @@ class EvidenceProcessor(Processor):
         return self._waiting[0].at_s if self._waiting else None
 
     def remember(self, alert: str) -> None:
-        """Remember an alert that has its record."""
+        """Remember an alert that has its record on ``evidence``."""
         self._known[alert] = None
         if len(self._known) > KNOWN:
             self._known.popitem(last=False)
@@ -123,9 +125,10 @@ class EvidenceProcessor(Processor):
             return ()
 
     def _due_s(self, record: LogRecord, alert: Alert) -> float:
-        """Return the monotonic time at which the frames of an alert's clip are in the log.
+        """Return the monotonic time at which all frames of an alert's clip should be in the log.
 
-        The alert was written after the event's frame, so the last frame follows within ``after_s`` of the alert.
+        The alert was written after the event's frame was captured, so the last frame is captured at most ``after_s``
+        after the alert was written.
         """
         now_s = self._clock.monotonic()
         if alert.data.clip is None:
@@ -135,7 +138,8 @@ class EvidenceProcessor(Processor):
         return now_s + min(max(0.0, wait_s - written_s_ago), wait_s)
 
     def _completed(self, alert: Alert) -> EvidenceRecord:
-        """Return the record of an alert with all its files. Raise StoreFailed or LogUnavailable."""
+        """Return the ``evidence`` record of an alert, with all files of the alert. Raise StoreFailed or
+        LogUnavailable."""
         files, missing = self._pictures(alert)
         if alert.data.clip is None:
             return self._record(alert, files, missing, None)
@@ -149,7 +153,8 @@ class EvidenceProcessor(Processor):
         return self._record(alert, (*files, *clips), missing, facts)
 
     def _pictures(self, alert: Alert) -> tuple[tuple[Evidence, ...], str]:
-        """Return the pictures of an alert, and why there are none. Store them now if the alert lacks them."""
+        """Return the pictures of an alert, and the reason if there are none. If the alert has no pictures yet, store
+        them now."""
         data = alert.data
         if data.evidence or not data.evidence_missing or data.frame is None:
             return data.evidence, data.evidence_missing

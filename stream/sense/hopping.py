@@ -28,7 +28,7 @@ class HoppingWindows(EventTimeWindows):
         self._closed: dict[int, ReadingWindow] = {}
         """The closed panes of the last ``length_s``, by their beginning, in order."""
         self._pending: set[int] = set()
-        """Ends of the windows with new readings in a pane that was returned by ``due``, while the windows went on."""
+        """Ends of the windows that have new readings and that ``due`` has not returned yet."""
 
     def begin_epoch(self) -> None:
         """Note that the device was restarted. The next reading may come from a clock that was set back."""

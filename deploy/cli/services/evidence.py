@@ -64,7 +64,7 @@ MaxGb = Annotated[
 ]
 LATEST_NS = 2**63 - 1
 NICENESS = 10
-"""Niceness of the worker. On a busy machine, frames and alerts come first, and clips still make progress."""
+"""Niceness of the worker. On a busy machine, frames and alerts are processed first, but clips still make progress."""
 
 
 @app.command()
@@ -239,9 +239,10 @@ def keygen(
         str, typer.Option("--id", help="Id of the new key. Default: the time.", show_default=False)
     ] = "",
 ) -> None:
-    """Add a new key at the top of a key file. New evidence is encrypted with it; the older keys stay for older files.
+    """Add a new key at the top of a key file. New evidence is encrypted with the new key. The older keys stay in the
+    file, because older evidence is encrypted with them.
 
-    Give the file to every service that uses the evidence, in SIGHTLINE_EVIDENCE_KEYS, and restart it.
+    Name the file in SIGHTLINE_EVIDENCE_KEYS for every service that uses the evidence, and restart the service.
     """
     from stream.evidence.encrypted import add_key
 

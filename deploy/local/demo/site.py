@@ -30,7 +30,8 @@ from stream.sense.rules.threshold import ThresholdRule
 
 SITE = "demo"
 CLIP = ClipConfig(before_s=3.0, after_s=4.0)
-"""Clip of the alerts of the restricted zone. Clips of every counted vehicle would take a processor core."""
+"""Clip for each alert of the restricted zone. Other alerts have no clip, because clips of every counted vehicle would
+take a processor core."""
 
 
 def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:

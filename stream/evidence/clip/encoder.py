@@ -1,4 +1,4 @@
-"""Encode pictures with true capture times as an H.264 MP4 in memory."""
+"""Encode pictures as an H.264 MP4 in memory, in which each picture has its true capture time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from ingest.contract.records import Pixels
 
 MEDIA_TYPE = "video/mp4"
 MAX_SIDE = 1920
-"""Maximum width and height of a clip in pixels. Larger pictures are scaled down: browsers of phones decode 1080p."""
+"""Maximum width and height of a clip in pixels. Larger pictures are scaled down, because the browsers of phones
+decode videos only up to 1080p."""
 MAX_BYTES = 64 * 1024 * 1024
-"""Maximum size of a clip. It limits the memory of the encoder: two minutes at the maximum bit rate."""
+"""Maximum size of a clip in bytes, which limits the memory of the encoder. Two minutes at the maximum bit rate have
+about this size."""
 _TIME_BASE = Fraction(1, 1000)
 _KEY_FRAME_EVERY = 50
-"""Number of frames between two key frames, between which a player cannot jump: five seconds at 10 frames/s."""
+"""Number of frames from one key frame to the next. A player can jump only to a key frame: at 10 frames/s, every five
+seconds."""
 _OPTIONS = {
     "preset": "veryfast",
     "crf": "23",
@@ -33,8 +36,8 @@ _BT709 = 1
 class ClipEncoder:
     """Encodes BGR pictures of any size, with their capture times as time stamps (variable frame rate).
 
-    The clip has the even size next to that of the first picture. The index is at the beginning of the file, so that a
-    browser plays the clip while it loads.
+    The clip has the size of the first picture, rounded down to even numbers. The index is at the beginning of the
+    file, so that a browser plays the clip before the whole file is loaded.
     """
 
     def __init__(self) -> None:
@@ -57,7 +60,7 @@ class ClipEncoder:
         return self._file.tell() > MAX_BYTES
 
     def add(self, image: Pixels, captured_ns: int) -> None:
-        """Encode a picture. Skip a picture that is not at least a millisecond later than the one before."""
+        """Encode a picture. Skip a picture that was captured less than a millisecond after the previous picture."""
         if self._stream is None:
             self._first_ns = captured_ns
             self._stream = self._open(image.shape[1], image.shape[0])
@@ -98,7 +101,8 @@ class ClipEncoder:
 
 
 class _SecondReader(io.RawIOBase):
-    """A reader with its own position on a file in memory. FFmpeg needs it to move the index to the beginning."""
+    """A reader with its own position on a file in memory. FFmpeg reads the file with it when it moves the index to
+    the beginning."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file, self._at = file, 0

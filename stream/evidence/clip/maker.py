@@ -1,4 +1,4 @@
-"""Make the clips of an alert from its frames, one frame in memory at a time."""
+"""Make the clips of an alert from its frames, with only one frame in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_FRAMES = "the log has no frame of the interval"
 
 
 class MadeClips(NamedTuple):
-    """The encoded clips by kind, and the facts about their frames. Without frames there are no clips."""
+    """The encoded clips by kind, and the facts about their frames. If the log has no frame, ``clips`` is empty."""
 
     clips: dict[str, bytes]
     facts: Clip
@@ -27,7 +27,8 @@ class MadeClips(NamedTuple):
 def make_clips(
     frames: Iterable[Frame], window: ClipWindow, *, expired: bool = False, boxes: Boxes | None = None
 ) -> MadeClips:
-    """Encode the frames of a window as the clip ``clip``, and with ``boxes`` also as ``clip-boxes``.
+    """Encode the frames of a window as the clip ``clip``; with ``boxes``, also encode a clip ``clip-boxes`` in which
+    the boxes are drawn.
 
     ``frames`` are frames of one camera in the order of the log. Reading ends at the first frame after the window.
     """

@@ -19,20 +19,20 @@ from stream.evidence.clip.window import ClipWindow
 
 T = TypeVar("T")
 MARGIN_MS = 3_000
-"""Time in ms by which the search begins before the interval. It covers the difference between the clocks of agent and
-broker."""
+"""The search for frames begins this time in ms before the interval, because the clocks of agent and broker may
+differ."""
 MAX_DELAY_MS = 60_000
-"""Largest delay in ms between capture and log that the search allows for. A limit is needed because a camera's clock
-may be wrong by an hour, and a worker must not read an hour of frames."""
+"""Longest time in ms from a frame's capture to its record in the log for which the search finds the frame. Without
+this limit, a camera whose clock is wrong by an hour would make a worker read an hour of frames."""
 MAX_BOXES = 50_000
 """Maximum number of boxes that are kept for one clip: about 5 MB."""
 
 
 class FrameSpan(NamedTuple):
-    """The offsets of a partition in which the frames of a clip are.
+    """The range of offsets in a partition that contains the frames of a clip.
 
-    ``first_ms`` and ``last_ms`` are the Unix times in ms at which the frames were written. ``expired`` says that the
-    log has deleted the first of them.
+    ``first_ms`` and ``last_ms`` are the Unix times in ms between which the frames were written. ``expired`` says that
+    the log has deleted the first of these frames.
     """
 
     tp: TopicPartition
@@ -44,9 +44,10 @@ class FrameSpan(NamedTuple):
 
 
 async def span_of(log: Log, ref: FrameRef, captured_ns: int, window: ClipWindow) -> FrameSpan:
-    """Return the offsets in which to look for the frames of a clip. Raise LogUnavailable.
+    """Return the range of offsets in which to look for the frames of a clip. Raise LogUnavailable.
 
-    ``ref`` is the event's frame. Its record's time in the log relates capture times to the times of the log.
+    ``ref`` is the event's frame. The difference between this frame's capture time and its time in the log is used to
+    convert the capture times of the interval to times of the log.
     """
     tp = TopicPartition(ref.topic, ref.partition)
     record = await record_at(log, ref)
@@ -64,7 +65,7 @@ async def span_of(log: Log, ref: FrameRef, captured_ns: int, window: ClipWindow)
 
 
 async def frames_in(log: Log, span: FrameSpan, camera: str) -> AsyncGenerator[Frame, None]:
-    """Yield the frames of a camera within a span. Skip records that are unreadable or of other cameras.
+    """Yield the frames of a camera within a span. Skip unreadable records, and the records of other cameras.
 
     Raise LogUnavailable.
     """
@@ -91,7 +92,7 @@ async def boxes_in(log: Log, span: FrameSpan, camera: str) -> dict[FrameId, Sequ
 
 
 def blocking(items: AsyncGenerator[T, None], loop: asyncio.AbstractEventLoop) -> Generator[T, None, None]:
-    """Yield the items of an asynchronous generator of an event loop in another thread, one by one."""
+    """Yield, one by one, the items of an asynchronous generator that runs on an event loop in another thread."""
 
     async def following() -> T | None:
         async with asyncio.timeout(FETCH_S):
@@ -105,7 +106,7 @@ def blocking(items: AsyncGenerator[T, None], loop: asyncio.AbstractEventLoop) ->
 
 
 def _is_of(record: LogRecord, camera: str) -> bool:
-    """Return whether a record may be of a camera, without decoding the record."""
+    """Return whether a record may belong to a camera, without decoding the record."""
     ids = frames_of(record.headers)
     return any(one.camera == camera for one in ids) if ids else record.key in (None, camera.encode())
 

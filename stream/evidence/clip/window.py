@@ -1,4 +1,4 @@
-"""Which frames belong to a clip, and where the clip has gaps. Pure."""
+"""Decides which frames belong to a clip, and finds the gaps of the clip. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ingest.contract.records import Alert, Clip, ClipGap, Frame
 from ingest.contract.records.evidence import MAX_GAPS
 
 GAP_NS = 1_500_000_000
-"""Time without a frame that counts as a gap, in ns. Slower cameras than one frame per second are rare."""
+"""Time without a frame that counts as a gap, in ns. Few cameras send less than one frame per second."""
 NOT_IN_LOG = "no frame in the log"
 
 
 class ClipWindow:
     """The interval of a clip, and the facts about its frames. Pass the frames of one camera in the log's order.
 
-    A frame belongs to the clip if it was captured in the interval, and later than the frame before. So frames that
-    were sent twice, or replayed, are left out.
+    A frame belongs to the clip if it was captured in the interval, and later than the previous frame of the clip. So
+    frames that were sent twice, or replayed, are left out.
     """
 
     def __init__(self, from_ns: int, to_ns: int) -> None:
@@ -29,7 +29,7 @@ class ClipWindow:
 
     @classmethod
     def of(cls, alert: Alert) -> ClipWindow:
-        """Return the interval that an alert requests. The alert must request a clip."""
+        """Return the window of the clip that an alert requests. The alert must request a clip."""
         clip, at_ns = alert.data.clip, alert.data.captured_ns
         if clip is None:
             raise ValueError(f"alert {alert.id} requests no clip")
@@ -57,8 +57,8 @@ class ClipWindow:
     def facts(self, expired: bool = False, missing: str = "", rest: str = NOT_IN_LOG) -> Clip:
         """Return the facts after the last frame.
 
-        ``expired`` says that the log no longer has the begin of the interval. ``missing`` is the reason why there is
-        no clip, ``rest`` the reason why there is no frame after the last one.
+        ``expired`` says that the log has deleted the frames at the beginning of the interval. ``missing`` is the
+        reason why there is no clip. ``rest`` is the reason why no frame follows the last frame of the clip.
         """
         if not self.passed:
             self._gap(self.to_ns, rest)
@@ -84,7 +84,7 @@ class ClipWindow:
 
 
 def _withheld(counts: Mapping[str, int]) -> str:
-    """Return why frames are missing before a frame: the counts of the frames that the agent withheld."""
+    """Return the reason for a gap before a frame: how many frames the agent withheld there, and why."""
     if not counts:
         return NOT_IN_LOG
     return "withheld by the agent: " + ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
