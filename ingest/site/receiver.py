@@ -20,6 +20,10 @@ _SECRET_PARAMETER = re.compile(rf"[?&][^?&=]{{0,40}}?(?:{LOGIN})[^?&=]{{0,40}}=(
 """Pattern of a parameter in a URL that holds a literal secret, such as ``?token=abc``."""
 
 
+_SCHEMES = {"email": ("smtp", "smtps"), "mqtt": ("mqtt", "mqtts"), "": ("http", "https")}
+"""Schemes of the addresses by the type of the receiver; under the empty key those of all other types."""
+
+
 def _receiver_url(url: str) -> str:
     """Validate the address of a receiver. ``${NAME}`` stands for an environment variable of the dispatcher."""
     if not url:
@@ -30,7 +34,7 @@ def _receiver_url(url: str) -> str:
             f"expected no secret after {found[0].rpartition('=')[0]!r}, because every service can read the config "
             "topic. Write ${NAME} for an environment variable of the dispatcher, or use url_file"
         )
-    checked_url(VARIABLE.sub("x", url))
+    checked_url(VARIABLE.sub("x", url), [scheme for schemes in _SCHEMES.values() for scheme in schemes])
     return url
 
 
@@ -44,13 +48,27 @@ def _proxy_url(url: str) -> str:
     return url
 
 
-ReceiverType = Literal["webhook", "slack", "teams", "discord", "ntfy", "pagerduty", "alertmanager"]
+ReceiverType = Literal["webhook", "slack", "teams", "discord", "ntfy", "pagerduty", "alertmanager", "email", "mqtt"]
 _SECRET_ADDRESSES = ("slack", "teams", "discord")
 """Types of receivers whose address lets everybody who knows it send messages."""
 ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
 
 
+def _mail_address(address: str) -> str:
+    if address and not re.fullmatch(r"[!-?A-~]{1,64}@[A-Za-z0-9.-]{1,253}", address):
+        raise ValueError("expected a mail address such as guard@example.org")
+    return address
+
+
+def _mqtt_topic(topic: str) -> str:
+    if not re.fullmatch(r"[^+#\x00-\x1f$/][^+#\x00-\x1f]{0,199}|", topic) or topic.endswith("/"):
+        raise ValueError("expected a topic such as home/sightline, without + and #, and without / at its ends")
+    return topic
+
+
+MqttTopic = Annotated[str, AfterValidator(_mqtt_topic)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
 AlertRole = Literal["begin", "update", "event", "end"]
 """Role of an alert in its incident: the ``begin``, an ``update`` with a reason, another ``event``, or the ``end``."""
 
@@ -69,6 +87,16 @@ class ReceiverConfig(SharedEntry):
     """For ``pagerduty`` the routing key, for ``ntfy`` and ``alertmanager`` an access token. For ``webhook`` a file
     with one signing secret on each line: ``whsec_…`` signs with HMAC-SHA256, ``whsk_…`` with
     Ed25519. Every secret of the file signs each post, so that a secret can be replaced without a gap."""
+    user: str = ""
+    """For ``email`` and ``mqtt`` the user of the server, whose password is in ``secret_file``."""
+    sender: MailAddress = ""
+    """For ``email`` the address of the sender."""
+    to: tuple[MailAddress, ...] = ()
+    """For ``email`` the addresses of the recipients."""
+    topic: MqttTopic = "sightline"
+    """For ``mqtt`` the first part of the topics."""
+    discovery: MqttTopic = "homeassistant"
+    """For ``mqtt`` the discovery prefix of Home Assistant; empty for no discovery."""
     allow_private: bool = False
     """If true, alerts may be sent to an address in a private network or on this machine. If false, such an address is
     refused, so that a receiver cannot make the dispatcher post into the internal network."""
@@ -112,17 +140,36 @@ class ReceiverConfig(SharedEntry):
     which takes 75 hours in all."""
 
     @model_validator(mode="after")
-    def _is_complete(self) -> Self:
+    def _has_an_address(self) -> Self:
+        schemes = _SCHEMES.get(self.type, _SCHEMES[""])
         if bool(self.url) == bool(self.url_file) and (self.url or self.type != "pagerduty"):
             raise ValueError("expected either url or url_file")
+        if self.url and self.url.partition(":")[0] not in schemes:
+            raise ValueError(f"expected {schemes[0]}:// or {schemes[1]}:// in url for the type {self.type}")
+        if self.type in ("email", "mqtt") and (not self.url or self.proxy):
+            raise ValueError(f"expected url, and no proxy, for a receiver of the type {self.type}")
+        if self.type == "email" and not (self.sender and self.to):
+            raise ValueError("expected sender and to for a receiver of the type email")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> Self:
+        secret = f"because the address of a {self.type} webhook is a secret"
+        is_secret = self.type in _SECRET_ADDRESSES
+        if is_secret and self.url and not VARIABLE.search(self.url):
+            raise ValueError(f"expected url_file, or a ${{NAME}} in url, {secret}")
+        if is_secret and self.secret_file:
+            raise ValueError(f"expected no secret_file, {secret} already")
+        if self.user and self.url.startswith("mqtt:") and not self.allow_private:
+            raise ValueError("expected mqtts:// or allow_private = true, because a password would be sent in clear")
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_files(self) -> Self:
         if self.key_file and not self.cert_file:
             raise ValueError("expected cert_file as well, because key_file is set")
-        if self.type in _SECRET_ADDRESSES:
-            secret = f"because the address of a {self.type} webhook is a secret"
-            if self.url and not VARIABLE.search(self.url):
-                raise ValueError(f"expected url_file, or a ${{NAME}} in url, {secret}")
-            if self.secret_file:
-                raise ValueError(f"expected no secret_file, {secret} already")
+        if self.user and not self.secret_file:
+            raise ValueError("expected secret_file as well, because user is set")
         if self.type in ("webhook", "pagerduty") and self.secret_file is None:
             raise ValueError(f"expected secret_file for a receiver of the type {self.type}")
         return self

@@ -25,16 +25,20 @@ MAX_RETRY_AFTER_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """The result of one delivery attempt: the HTTP status, or None with the reason why there is no status."""
+    """The result of one delivery attempt: the HTTP status, or None with the reason why there is no status.
+
+    ``accepted`` means success in a protocol that has no status.
+    """
 
     status: int | None
     reason: str = ""
     retry_after: str = ""
+    accepted: bool = False
 
     @property
     def is_success(self) -> bool:
         """Whether the receiver has accepted the alert."""
-        return self.status is not None and 200 <= self.status < 300
+        return self.accepted or (self.status is not None and 200 <= self.status < 300)
 
 
 @dataclass(frozen=True, slots=True)

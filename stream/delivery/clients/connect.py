@@ -53,11 +53,8 @@ class Connector:
         Raise ConfigError for unreadable certificates, AddressRefused, OSError, or ValueError for a proxy that refuses
         the connection.
         """
-        if self._policy.https_only and not tls:
-            raise AddressRefused(f"{host}:{port} is refused by --https-only of the dispatcher: expected https://")
-        if refusal := self._policy.name_refusal(host):
-            raise AddressRefused(refusal)
-        context = self._tls() if tls else None
+        self._require_allowed(host, tls=tls)
+        context = self.tls_context() if tls else None
         if self._receiver.proxy is None:
             return await self._connect(host, port, context, timeout_s)
         proxy = urlsplit(with_variables(self._receiver, "proxy", self._receiver.proxy))
@@ -76,8 +73,13 @@ class Connector:
         """Release the threads."""
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
-    async def addresses(self, host: str, port: int) -> list[str]:
-        """Resolve a host name, and return the addresses that are not refused. Raise OSError or AddressRefused."""
+    async def resolve(self, host: str, port: int, *, tls: bool) -> list[str]:
+        """Resolve a host name for a client that opens its own connection, without a proxy, and return the addresses
+        that are not refused. Raise OSError or AddressRefused."""
+        self._require_allowed(host, tls=tls)
+        return await self._addresses(host, port)
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(self._resolver, look_up)
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
@@ -92,7 +94,7 @@ class Connector:
 
         Each address gets an equal share of the time limit.
         """
-        addresses = await self.addresses(host, port)
+        addresses = await self._addresses(host, port)
         failure: Exception = OSError(f"{host} has no address")
         for address in addresses:
             try:
@@ -110,6 +112,12 @@ class Connector:
                 failure = error
         raise failure
 
+    def _require_allowed(self, host: str, *, tls: bool) -> None:
+        if self._policy.https_only and not tls:
+            raise AddressRefused(f"{host} is refused by --https-only of the dispatcher: expected an address with TLS")
+        if refusal := self._policy.name_refusal(host):
+            raise AddressRefused(refusal)
+
     def _refusal(self, address: str) -> str:
         return self._policy.address_refusal(address, allow_private=self._receiver.allow_private)
 
@@ -122,7 +130,7 @@ class Connector:
         if refusal:
             raise AddressRefused(refusal)
 
-    def _tls(self) -> ssl.SSLContext:
+    def tls_context(self) -> ssl.SSLContext:
         """Return the TLS settings. Files of certificates are read again for each connection, because they may be
         renewed at any time."""
         receiver = self._receiver

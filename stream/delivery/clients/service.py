@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ingest.contract.records import Alert
 from ingest.exceptions import ConfigError
 from ingest.site import ReceiverConfig
 from stream.delivery.clients.connect import Connector, address_of, secret_lines
 from stream.delivery.clients.guard import DeliveryPolicy
+from stream.delivery.clients.mail import MailDeliverer
+from stream.delivery.clients.mqtt import MqttDeliverer
 from stream.delivery.clients.post import MAX_REASON_CHARS, HttpPoster
 from stream.delivery.clients.templates import TEMPLATES
 from stream.delivery.clients.webhook import Deliverer, WebhookDeliverer
@@ -47,4 +51,9 @@ class ServiceDeliverer:
 
 def make_deliverer(receiver: ReceiverConfig, policy: DeliveryPolicy | None = None) -> Deliverer:
     """Return the client of a receiver."""
-    return (WebhookDeliverer if receiver.type == "webhook" else ServiceDeliverer)(receiver, policy)
+    clients: dict[str, Callable[..., Deliverer]] = {
+        "webhook": WebhookDeliverer,
+        "email": MailDeliverer,
+        "mqtt": MqttDeliverer,
+    }
+    return clients.get(receiver.type, ServiceDeliverer)(receiver, policy)

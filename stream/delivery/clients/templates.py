@@ -40,8 +40,8 @@ class ServiceMessage(NamedTuple):
 
 def slack(alert: Alert, url: str, _: str) -> ServiceMessage:
     """Return a message for an incoming webhook of Slack."""
-    text = _escaped(_title(alert))
-    facts = "   ".join(f"*{name}:* {_escaped(value)}" for name, value in _facts(alert).items())
+    text = _escaped(title_of(alert))
+    facts = "   ".join(f"*{name}:* {_escaped(value)}" for name, value in facts_of(alert).items())
     blocks = [
         {"type": "section", "text": {"type": "mrkdwn", "text": f"*{text}*"}},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": facts}]},
@@ -52,10 +52,10 @@ def slack(alert: Alert, url: str, _: str) -> ServiceMessage:
 
 def teams(alert: Alert, url: str, _: str) -> ServiceMessage:
     """Return an Adaptive Card for a workflow of Microsoft Teams."""
-    facts = [{"title": name, "value": value} for name, value in _facts(alert).items()]
+    facts = [{"title": name, "value": value} for name, value in facts_of(alert).items()]
     title = {
         "type": "TextBlock",
-        "text": _title(alert),
+        "text": title_of(alert),
         "weight": "Bolder",
         "wrap": True,
         "color": _TEAMS_COLOURS[alert.data.severity],
@@ -73,10 +73,10 @@ def teams(alert: Alert, url: str, _: str) -> ServiceMessage:
 def discord(alert: Alert, url: str, _: str) -> ServiceMessage:
     """Return a message for a webhook of Discord, in which nobody is mentioned."""
     embed = {
-        "title": _title(alert)[:256],
+        "title": title_of(alert)[:256],
         "color": _COLOURS[alert.data.severity],
         "timestamp": alert.time,
-        "fields": [{"name": name, "value": value, "inline": True} for name, value in _facts(alert).items()],
+        "fields": [{"name": name, "value": value, "inline": True} for name, value in facts_of(alert).items()],
     }
     return _message(url, {"embeds": [embed], "allowed_mentions": {"parse": []}})
 
@@ -99,14 +99,14 @@ def pagerduty(alert: Alert, url: str, routing_key: str) -> ServiceMessage:
     """Return an event for the Events API v2 of PagerDuty. The end of an incident resolves its alert."""
     data = alert.data
     payload = {
-        "summary": _title(alert),
+        "summary": title_of(alert),
         "source": alert.subject,
         "severity": data.severity,
         "timestamp": alert.time,
         "component": data.place or alert.subject,
         "group": data.site,
         "class": data.rule,
-        "custom_details": {**_facts(alert), **data.details},
+        "custom_details": {**facts_of(alert), **data.details},
     }
     action = "resolve" if data.change == "end" else "trigger"
     content = {"routing_key": routing_key, "event_action": action, "dedup_key": data.incident, "payload": payload}
@@ -127,7 +127,7 @@ def alertmanager(alert: Alert, url: str, token: str) -> ServiceMessage:
     }
     content = {
         "labels": {name: value for name, value in labels.items() if value},
-        "annotations": {"summary": _summary(alert), **_facts(alert)},
+        "annotations": {"summary": _summary(alert), **facts_of(alert)},
         "startsAt": began.isoformat(),
         "endsAt": ends.isoformat(),
     }
@@ -152,7 +152,8 @@ def _message(url: str, content: Any, token: str = "") -> ServiceMessage:
     return ServiceMessage(url, headers, json.dumps(content, ensure_ascii=False).encode())
 
 
-def _title(alert: Alert) -> str:
+def title_of(alert: Alert) -> str:
+    """Return the severity and the summary of an alert, in one line."""
     again = {"begin": "", "update": " (update)", "end": " (ended)"}[alert.data.change]
     return f"{alert.data.severity}: {_summary(alert)}{again}"
 
@@ -161,7 +162,7 @@ def _summary(alert: Alert) -> str:
     return alert.data.summary[:MAX_SUMMARY_CHARS]
 
 
-def _facts(alert: Alert) -> dict[str, str]:
+def facts_of(alert: Alert) -> dict[str, str]:
     """Return names and values of the facts that every message shows. None is empty."""
     data = alert.data
     pictures = [one.url for one in data.evidence if one.url.startswith("http")]

@@ -1,0 +1,144 @@
+"""Deliveries by e-mail (SMTP, RFC 5321).
+
+The package smtplib blocks, so each attempt runs in a thread. When the time limit of an attempt has passed, its socket
+is shut down, which ends the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import smtplib
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+from urllib.parse import urlsplit
+
+from ingest.contract.records import Alert
+from ingest.exceptions import ConfigError
+from ingest.site import ReceiverConfig
+from stream.delivery.clients.connect import Connector, secret_lines
+from stream.delivery.clients.guard import DeliveryPolicy
+from stream.delivery.clients.post import MAX_REASON_CHARS
+from stream.delivery.clients.templates import facts_of, title_of
+from stream.delivery.schedule import AttemptResult
+
+THREADS = 4
+"""Maximum number of concurrent connections to one mail server."""
+SMTPS_PORT, SUBMISSION_PORT = 465, 587
+READY, ACCEPTED = 220, 250
+"""Reply codes of SMTP: the server is ready, and has accepted a message."""
+
+
+class MailDeliverer:
+    """A client that sends alerts by e-mail. Each delivery opens its own connection.
+
+    A connection to ``smtp://`` is encrypted by STARTTLS if the server offers it. The password is only sent over TLS.
+    """
+
+    def __init__(self, receiver: ReceiverConfig, policy: DeliveryPolicy | None = None) -> None:
+        self._receiver = receiver
+        self._connector = Connector(receiver, policy or DeliveryPolicy())
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mail")
+
+    async def deliver(self, alert: Alert, now_s: float) -> AttemptResult:
+        """Send one message to all recipients. The status of a failure is the reply code of the server."""
+        receiver, url = self._receiver, urlsplit(self._receiver.url)
+        sending: _Sending | None = None
+        try:
+            async with asyncio.timeout(receiver.timeout_s):
+                host, tls = url.hostname or "", url.scheme == "smtps"
+                port = url.port or (SMTPS_PORT if tls else SUBMISSION_PORT)
+                address = (await self._connector.resolve(host, port, tls=tls))[0]
+                password = secret_lines(receiver, "secret_file", receiver.secret_file)[0] if receiver.user else ""
+                context = self._connector.tls_context()
+                sending = _Sending(receiver, host, (address, port), context if tls else None, password)
+                message = mail_of(alert, receiver)
+                loop = asyncio.get_running_loop()
+                refused = await loop.run_in_executor(self._threads, sending.post, message, context)
+            return AttemptResult(ACCEPTED, f"refused: {', '.join(refused)}" if refused else "")
+        except TimeoutError:
+            return AttemptResult(None, f"no answer of the mail server within {receiver.timeout_s:g} s")
+        except smtplib.SMTPRecipientsRefused as error:
+            code, text = next(iter(error.recipients.values()))
+            return AttemptResult(code, f"all recipients are refused: {code} {text!r}"[:MAX_REASON_CHARS])
+        except smtplib.SMTPResponseException as error:
+            return AttemptResult(error.smtp_code, f"{error.smtp_code} {error.smtp_error!r}"[:MAX_REASON_CHARS])
+        except (OSError, ValueError, ConfigError) as error:  # an SMTPException is an OSError
+            return AttemptResult(None, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS])
+        finally:
+            if sending:
+                sending.abort()
+
+    async def close(self) -> None:
+        """Release the threads."""
+        self._connector.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Sending(smtplib.SMTP):
+    """One connection to an address that was checked before. Methods but ``abort`` block."""
+
+    def __init__(
+        self,
+        receiver: ReceiverConfig,
+        host: str,
+        address: tuple[str, int],
+        tls: ssl.SSLContext | None,
+        password: str,
+    ) -> None:
+        super().__init__(local_hostname=socket.gethostname(), timeout=receiver.timeout_s)
+        self._host = host  # the name that starttls checks the certificate for
+        self._receiver, self._address, self._tls, self._password = receiver, address, tls, password
+        self._open: socket.socket | None = None
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        opened = self._open = socket.create_connection(self._address, timeout)
+        if self._tls:
+            opened = self._open = self._tls.wrap_socket(opened, server_hostname=self._host)
+        return opened
+
+    def post(self, message: EmailMessage, context: ssl.SSLContext) -> list[str]:
+        """Send a message, and return the recipients that the server refuses while it accepts others."""
+        try:
+            code, text = self.connect(*self._address)
+            if code != READY:
+                raise smtplib.SMTPConnectError(code, text)
+            self.ehlo()
+            if not self._tls and self.has_extn("starttls"):
+                self.starttls(context=context)
+                self.ehlo()
+            elif not self._tls and self._password:
+                raise ValueError("the mail server offers no STARTTLS: expected TLS, because a password would be sent")
+            if self._password:
+                self.login(self._receiver.user, self._password)
+            refused = list(self.send_message(message))
+            with contextlib.suppress(smtplib.SMTPException):
+                self.quit()  # the message is accepted already
+            return refused
+        finally:
+            self.close()
+
+    def abort(self) -> None:
+        """Shut down the connection, so that a thread that waits for the server ends."""
+        if self._open:
+            with contextlib.suppress(OSError):
+                self._open.shutdown(socket.SHUT_RDWR)
+
+
+def mail_of(alert: Alert, receiver: ReceiverConfig) -> EmailMessage:
+    """Return the message about an alert. All alerts of an incident refer to one message, so that a mail program shows
+    them together. A repeated alert has the same ``Message-ID``."""
+    message = EmailMessage()
+    message["Subject"] = " ".join(title_of(alert).split())[:200]
+    message["From"], message["To"] = receiver.sender, ", ".join(receiver.to)
+    message["Date"] = format_datetime(datetime.fromisoformat(alert.time))
+    message["Message-ID"] = f"<{alert.id}@sightline.invalid>"
+    message["References"] = f"<{alert.data.incident}@sightline.invalid>"
+    message["Auto-Submitted"] = "auto-generated"
+    lines = [f"{name}: {value}" for name, value in facts_of(alert).items()]
+    message.set_content("\n".join([title_of(alert), "", *lines, ""]))
+    return message

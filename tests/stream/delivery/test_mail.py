@@ -1,0 +1,180 @@
+"""Tests of deliveries by e-mail to an SMTP server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.contract.records import Alert
+from ingest.site import ReceiverConfig
+from stream.alerts.alert import make_alert
+from stream.delivery.clients.guard import DeliveryPolicy
+from stream.delivery.clients.service import make_deliverer
+from stream.delivery.schedule import AttemptResult
+from tests.peers.certificates import Authority
+from tests.stream.alerts.test_alerts import event
+
+USER, PASSWORD = "guard", "p w"
+
+
+class SmtpPeer:
+    """A mail server that keeps the messages, with STARTTLS and login if it has a certificate."""
+
+    def __init__(self, context: ssl.SSLContext | None, *, greeting: bytes = b"220 ready") -> None:
+        self.messages: list[Message] = []
+        self.logins: list[str] = []
+        self.encrypted: list[bool] = []
+        self._context, self._greeting = context, greeting
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._talk(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self._greeting + b"\r\n")
+        while line := (await reader.readline()).decode().strip():
+            encrypted = writer.get_extra_info("ssl_object") is not None
+            verb = line.split()[0].upper()
+            if verb == "EHLO":
+                offers = ["AUTH PLAIN"] if encrypted else (["STARTTLS"] if self._context else [])
+                writer.write("".join(f"250-{one}\r\n" for one in ["here", *offers]).encode() + b"250 8BITMIME\r\n")
+            elif verb == "STARTTLS":
+                assert self._context
+                writer.write(b"220 go\r\n")
+                await writer.start_tls(self._context)
+            elif verb == "AUTH":
+                self.logins.append(base64.b64decode(line.split()[2]).decode())
+                writer.write(b"235 ok\r\n")
+            elif verb == "RCPT" and "nobody" in line:
+                writer.write(b"550 unknown\r\n")
+            elif verb == "DATA":
+                writer.write(b"354 go\r\n")
+                self.messages.append(email.message_from_bytes(await reader.readuntil(b"\r\n.\r\n")))
+                self.encrypted.append(encrypted)
+                writer.write(b"250 ok\r\n")
+            elif verb == "QUIT":
+                writer.write(b"421 broken\r\n")  # after the message, nothing matters
+            else:
+                writer.write(b"250 ok\r\n")
+
+
+@asynccontextmanager
+async def mail_server(peer: SmtpPeer, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve during the block, and yield host and port."""
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", ssl=context)
+    async with server:
+        yield f"localhost:{server.sockets[0].getsockname()[1]}"
+
+
+def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
+    authority = Authority(tmp_path)
+    signed = authority.sign("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed.certificate, signed.key)
+    return authority.file, context
+
+
+def config(tmp_path: Path, url: str, **fields: Any) -> ReceiverConfig:
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    usual = {"name": "r", "type": "email", "url": url, "sender": "sightline@example.org", "allow_private": True}
+    return ReceiverConfig.model_validate({**usual, "to": ["guard@example.org"], "timeout_s": 20.0} | fields)
+
+
+async def attempt(receiver: ReceiverConfig, policy: DeliveryPolicy | None = None, **data: Any) -> AttemptResult:
+    deliverer = make_deliverer(receiver, policy)
+    try:
+        return await deliverer.deliver(alert(**data), time.time())
+    finally:
+        await deliverer.close()
+
+
+def alert(**data: Any) -> Alert:
+    made = make_alert(event(), ())
+    return made.model_copy(update={"data": made.data.model_copy(update=data)})
+
+
+async def test_an_alert_is_sent_by_mail_and_a_repeated_alert_has_the_same_message_id(tmp_path: Path) -> None:
+    peer = SmtpPeer(None)
+    async with mail_server(peer) as place:
+        receiver = config(tmp_path, f"smtp://{place}", to=["guard@example.org", "nobody@example.org"])
+        results = [await attempt(receiver, summary="ein Auto\r\nBcc: evil@example.org ü") for _ in range(2)]
+    assert [result.status for result in results] == [250, 250]
+    assert results[0].reason == "refused: nobody@example.org"
+    first, second = peer.messages
+    assert first["Message-ID"] == second["Message-ID"] == f"<{alert().id}@sightline.invalid>"
+    assert (first["To"], first["Bcc"]) == ("guard@example.org, nobody@example.org", None)
+    body = first.get_payload(decode=True)
+    assert isinstance(body, bytes)
+    assert "rule: line" in body.decode()
+
+
+async def test_the_password_is_sent_over_tls_only(tmp_path: Path) -> None:
+    ca_file, context = certificate(tmp_path)
+    own = {"user": USER, "secret_file": tmp_path / "password", "ca_file": ca_file}
+    upgraded, wrapped, plain = SmtpPeer(context), SmtpPeer(context), SmtpPeer(None)
+    async with mail_server(upgraded) as place:
+        assert (await attempt(config(tmp_path, f"smtp://{place}", **own))).status == 250
+    async with mail_server(wrapped, context) as place:
+        assert (await attempt(config(tmp_path, f"smtps://{place}", **own))).status == 250
+        untrusted = await attempt(config(tmp_path, f"smtps://{place}"))
+    async with mail_server(plain) as place:
+        refused = await attempt(config(tmp_path, f"smtp://{place}", **own))
+    assert upgraded.logins == wrapped.logins == [f"\0{USER}\0{PASSWORD}"]
+    assert upgraded.encrypted == wrapped.encrypted == [True]
+    assert "no STARTTLS" in refused.reason
+    assert plain.logins == plain.messages == []
+    assert (untrusted.status, "certificate" in untrusted.reason.lower()) == (None, True)
+
+
+async def test_failures_of_a_mail_server_give_a_result_with_its_reply(tmp_path: Path) -> None:
+    busy = SmtpPeer(None, greeting=b"421 busy")
+    async with mail_server(busy) as place:
+        assert (await attempt(config(tmp_path, f"smtp://{place}"))).status == 421
+    async with mail_server(SmtpPeer(None)) as place:
+        unknown = await attempt(config(tmp_path, f"smtp://{place}", to=["nobody@example.org"]))
+        private = await attempt(config(tmp_path, f"smtp://{place}", allow_private=False))
+        policy = DeliveryPolicy.of([], https_only=True)
+        unencrypted = await attempt(config(tmp_path, f"smtp://{place}"), policy)
+    assert (unknown.status, "all recipients are refused" in unknown.reason) == (550, True)
+    assert "private" in private.reason
+    assert "--https-only" in unencrypted.reason
+    closed = await attempt(config(tmp_path, "smtp://127.0.0.1:9"))
+    assert (closed.status, bool(closed.reason)) == (None, True)
+
+
+async def test_a_mail_server_that_does_not_answer_ends_at_the_time_limit(tmp_path: Path) -> None:
+    silent = SmtpPeer(None, greeting=b"220-wait")  # the greeting has no end
+    async with mail_server(silent) as place:
+        result = await attempt(config(tmp_path, f"smtp://{place}", timeout_s=0.3))
+    assert result == AttemptResult(None, "no answer of the mail server within 0.3 s")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"url": "https://mail/"}, "smtp:// or smtps://"),
+        ({"sender": ""}, "sender and to"),
+        ({"to": []}, "sender and to"),
+        ({"to": ["guard"]}, "a mail address"),
+        ({"to": ["guard@example.org\nBcc: x@y"]}, "a mail address"),
+        ({"user": "guard"}, "secret_file as well"),
+        ({"type": "ntfy"}, "http:// or https://"),
+    ],
+)
+def test_an_incomplete_receiver_of_mail_is_refused(tmp_path: Path, fields: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        config(tmp_path, fields.pop("url", "smtp://mail"), **fields)
