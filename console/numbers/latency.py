@@ -18,7 +18,7 @@ from ingest.kafka.log import Log, LogRecord
 RECORDS = 200
 """Number of records at the end of each partition from which the latencies are computed."""
 MAX_BYTES = 32 * 1024 * 1024
-"""Bytes of frames after which no further partition of frames is read."""
+"""Number of bytes of frame records after which no further partition of ``frames`` is read."""
 _STAMP_MS = 1.0
 """Resolution of the broker's timestamps, in ms."""
 
@@ -26,9 +26,9 @@ _STAMP_MS = 1.0
 class StageLatency(NamedTuple):
     """Latencies from the capture to the record of one stage, in ms.
 
-    ``error_ms`` is the largest known error: that of the capture times against the clock of the agent's host, and that
-    of the broker's timestamps. The offset between the clocks of host and broker comes on top; None if no record says
-    how exact its capture time is.
+    ``error_ms`` is the maximum error of the capture times, measured against the clock of the agent's host, plus the
+    error of the broker's timestamps. It is None if no record has the error of its capture time. ``error_ms`` does not
+    include the offset between the clocks of host and broker.
     """
 
     stage: str
@@ -75,7 +75,7 @@ STAGES: dict[str, tuple[str, Callable[[LogRecord], CapturedRecord | None]]] = {
     "event": (EVENTS, _event),
     "alert": (ALERTS, _alert),
 }
-"""Topic and reader of each stage, in the order of the pipeline."""
+"""For each stage, its topic and the function that reads a record of this topic, in the order of the pipeline."""
 
 
 async def stage_latencies(log: Log, sees: Callable[[str], bool]) -> list[StageLatency]:

@@ -15,9 +15,10 @@ from ingest.kafka.log import LogRecord
 MAX_MINUTES = 1440
 """Maximum number of minutes of one measure in memory: one day."""
 MAX_MEASURES = 300
-"""Maximum number of measures in memory. With a day of minutes of ten values each, they take about 100 MB."""
+"""Maximum number of measures in memory. If each measure has ten values per minute, a day of all measures takes about
+100 MB."""
 MAX_KEYS = 40
-"""Maximum number of values of one minute that are kept."""
+"""Maximum number of values that are kept of one minute of a measure."""
 
 
 class MeasuredMinute(NamedTuple):
@@ -37,7 +38,7 @@ class MeasureSeries:
         self.minutes: OrderedDict[int, MeasuredMinute] = OrderedDict()
 
     def add(self, record: Measure) -> None:
-        """Add a minute, unless a higher revision of it is known."""
+        """Add a minute, unless the same or a higher revision of this minute is known."""
         start_s = record.start_ns // 1_000_000_000
         known = self.minutes.get(start_s)
         if known is not None and known.revision >= record.revision:
@@ -52,7 +53,8 @@ class MeasureSeries:
         return sorted({key for minute in self.minutes.values() for key in minute.values})
 
     def columns(self, since_s: int) -> tuple[list[int], list[float], dict[str, list[float | None]]]:
-        """Return the starts of all minutes from ``since_s`` on, the observed shares, and a column for each value.
+        """Return the starts of all minutes from ``since_s`` on, the observed share of each minute, and a column for
+        each value.
 
         A minute that was not observed has no values, and a count that is missing in an observed minute is 0.
         """

@@ -46,7 +46,7 @@ class MeasureColumns(BaseModel):
 
 
 class LatencyItem(BaseModel):
-    """Latencies from the capture to one stage, in ms, of the newest records."""
+    """Latencies of the newest records, from the capture to one stage, in ms."""
 
     stage: str
     records: int
