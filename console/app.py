@@ -19,7 +19,7 @@ from console.access.headers import SecurityHeaders
 from console.api import routes
 from console.context import ConsoleContext
 from console.exceptions import ConsoleError, NotSignedIn, PasswordExpired
-from console.pages import account, audit, editor, events, numbers, signin, users, wall
+from console.pages import account, audit, editor, events, incidents, numbers, signin, users, wall
 from console.pages.navigation import links_of
 from console.pages.render import STATIC, page
 
@@ -29,6 +29,7 @@ VERSION = "1.0"
 ROUTERS = (
     wall.router,
     events.router,
+    incidents.router,
     numbers.router,
     editor.router,
     routes.router,

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from console.exceptions import NotFound
 from console.live.deployment import Deployment
 from console.live.happenings import AlertView, DeliveryView, EventView, Happenings
+from console.live.incidents import LiveActionView, LiveIncidentView
 from console.live.pictures import Cameras, LiveFrameView, LiveResultView
 from console.live.signals import Signal
 from console.live.statuses import StatusView
@@ -23,6 +24,7 @@ from ingest.kafka.log import Log
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site.topic import store
 from ingest.site.topic.view import ConfigView
+from stream.incidents.view import IncidentView
 
 LIVE_PAUSE_S = 0.05
 """Pause between two reads of live pictures, in seconds: half the interval of frames at ten frames per second."""
@@ -47,6 +49,7 @@ class Feed:
         self.statuses = StatusView(clock or SystemClock())
         self.cameras = Cameras()
         self.measures = MeasureView()
+        self.incidents = IncidentView()
         self.happenings = Happenings(self.news.notify, lambda: self._records.current)
         pictures = LiveFrameView(self.cameras), LiveResultView(self.cameras)
         self._live = TopicReader("live", pictures, LIVE_PAUSE_S, self.pictures_changed.notify)
@@ -56,6 +59,8 @@ class Feed:
             AlertView(self.happenings),
             DeliveryView(self.happenings),
             self.measures,
+            LiveIncidentView(self.incidents),
+            LiveActionView(self.incidents),
         )
         self._records = TopicReader("records", records, RECORDS_PAUSE_S)
         self._config: ConfigView | None = None

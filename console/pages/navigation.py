@@ -23,6 +23,7 @@ class NavLink:
 
 NAVIGATION = (
     NavLink("Live", "/wall"),
+    NavLink("Incidents", "/incidents"),
     NavLink("Events", "/events"),
     NavLink("Numbers", "/numbers"),
     NavLink("System", "/system"),
