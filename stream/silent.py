@@ -15,6 +15,7 @@ from ingest.site.entry import RelativePoint
 from stream.analyse.rule import CameraRule, PolygonRule
 from stream.analyse.tracking.stationary import UNCONFIRMED_S
 from stream.analyse.tracking.tracker import CONFIRM_FRAMES, LOST_S
+from stream.join.rule import JoinRule
 from stream.sense.rule import SensorRule, WindowRule
 
 POLLED = frozenset({"simulated", "host", "modbus"})
@@ -49,6 +50,8 @@ def silent_rules(site: Site, labels: Mapping[str, Collection[str]] | None = None
         if isinstance(rule, CameraRule) and rule.camera in cameras and rule.pipeline in pipelines:
             camera, pipeline = cameras[rule.camera], pipelines[rule.pipeline]
             reasons = [*_routing(rule, pipeline, labels or {}), *_places(rule, camera), *_times(rule, camera)]
+            if isinstance(rule, JoinRule) and rule.sensor in sensors:
+                reasons += _bounds(rule, sensors[rule.sensor])
         elif isinstance(rule, SensorRule) and rule.sensor in sensors:
             reasons = [*_windows(rule, sensors[rule.sensor]), *_bounds(rule, sensors[rule.sensor])]
         else:
@@ -151,7 +154,7 @@ def _windows(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]
         )
 
 
-def _bounds(rule: SensorRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]:
+def _bounds(rule: SensorRule | JoinRule, sensor: SensorConfig) -> Iterator[tuple[str, str]]:
     """Check a threshold against the sensor's range.
 
     Readings outside of the range are dropped, so the mean of a window is always inside the range.

@@ -24,6 +24,7 @@ EVENTS = "events"
 MEASURES = "measures"
 INCIDENTS = "incidents"
 INCIDENT_ACTIONS = "incidents.actions"
+SIGNALS = "signals"
 ALERTS = "alerts"
 EVIDENCE = "evidence"
 DELIVERIES = "deliveries"
@@ -89,6 +90,7 @@ TOPICS: Mapping[str, Topic] = {
         Topic(MEASURES, 30 * _DAY_MS, compression="lz4"),
         Topic(INCIDENTS, 30 * _DAY_MS, compression="lz4"),
         Topic(INCIDENT_ACTIONS, 30 * _DAY_MS, compression="lz4"),
+        Topic(SIGNALS, _DAY_MS, compression="lz4"),
         Topic(ALERTS, 30 * _DAY_MS, compression="lz4"),
         # Hashes and tombstones stay longer than the evidence itself, unless someone keeps evidence for over a year.
         Topic(EVIDENCE, 366 * _DAY_MS, partitions=1, compression="lz4"),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ingest.contract.codec import decode_json
 from ingest.contract.identity import is_late
-from ingest.contract.records import Box, Event, Overlay, Point, Result
+from ingest.contract.records import Box, Event, JoinCandidate, JoinSignal, Overlay, Point, Result
 from ingest.contract.records.event import DetailValue
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
@@ -30,6 +30,7 @@ from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
 from stream.epochs import Admission, EpochGate
 from stream.events import make_event
+from stream.join.rule import SIGNAL_NS, JoinRule
 
 _log = logs.get("stream.analyse")
 
@@ -102,6 +103,7 @@ class Analyser:
         self._measures = tuple(measures)
         self._meters: tuple[MeasureMeter, ...] = ()
         self._closed: list[ClosedMinute] = []
+        self._signals: list[JoinSignal] = []
         self._camera = camera
         self._make_tracker = make_tracker
         self._begin_score = _begin_score([*self._rules, *self._measures])
@@ -150,6 +152,11 @@ class Analyser:
         """Convert a box of a scene's track to pixels of the result's frame."""
         return self._scale((result.width, result.height)).back(box)
 
+    def taken_signals(self) -> list[JoinSignal]:
+        """Return the signals of the rules that join a sensor since the last call."""
+        taken, self._signals = self._signals, []
+        return taken
+
     def closed_minutes(self) -> list[ClosedMinute]:
         """Return the minutes of measures that were completed since the last call."""
         closed, self._closed = self._closed, []
@@ -172,6 +179,7 @@ class Analyser:
         self._stationary = StationaryTracks()
         self._missing: Counter[str] = Counter()
         self._scene_s = 0.0
+        self._interval = -1
 
     def use(
         self, rules: Iterable[CameraRule], camera: CameraConfig | None, measures: Iterable[MeasureConfig] = ()
@@ -273,10 +281,40 @@ class Analyser:
         for meter in self._meters:
             self._closed += meter.step(scene)
         sightings = self._reported.get((result.epoch, result.seq), set())
+        before, self._interval = self._interval, scene.captured_ns // SIGNAL_NS
         for watch in self._watches:
+            if isinstance(watch.rule, JoinRule):
+                self._signals += self._signal(result, watch, scene, scale, is_first=before != self._interval)
+                continue
             reported = _subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
             for happening, number in watch.observe(scene, reported):
                 yield self._event(result, watch.rule, happening, number, scale)
+
+    def _signal(
+        self, result: Result, watch: RuleWatch[CameraRule], scene: Scene, scale: Scale, *, is_first: bool
+    ) -> Iterator[JoinSignal]:
+        """Yield the signal of a rule that joins a sensor, if it has candidates or is due.
+
+        ``is_first`` says whether the scene is the first one in its interval of ``SIGNAL_NS``.
+        """
+        candidates = tuple(
+            JoinCandidate(
+                since_ns=scene.captured_ns if happening.since_ns is None else happening.since_ns,
+                event=self._event(result, watch.rule, happening, number, scale),
+            )
+            for happening, number in watch.observe(scene, ())
+        )
+        if not candidates and not is_first:
+            return
+        yield JoinSignal(
+            rule=watch.rule.name,
+            camera=result.camera,
+            lane=result.lane,
+            epoch=result.epoch,
+            seq=result.seq,
+            at_ns=scene.captured_ns,
+            candidates=candidates,
+        )
 
     def _event(self, result: Result, rule: CameraRule, happening: SceneHappening, number: int, scale: Scale) -> Event:
         track = happening.track

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ingest.contract.codec import decode
 from ingest.contract.identity import is_replay
-from ingest.contract.records import Event, Measure, Result
+from ingest.contract.records import Event, JoinSignal, Measure, Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from ingest.site import CameraConfig, MeasureConfig
@@ -105,6 +105,7 @@ class Analysers:
         self._reported: Mapping[tuple[str, str], ReportedEvents] = {}
         self._book = MeasureBook()
         self._measured: list[Measure] = []
+        self._signals: list[JoinSignal] = []
 
     def __len__(self) -> int:
         """Return the number of analysers."""
@@ -143,11 +144,17 @@ class Analysers:
             self._lasting[key] = analyser
         events = analyser.step(result)
         self._note_minutes(key, analyser)
+        self._signals += analyser.taken_signals()
         return events
 
     def take_measures(self) -> list[Measure]:
         """Return the per-minute measures that were completed since the last call."""
         taken, self._measured = self._measured, []
+        return taken
+
+    def take_signals(self) -> list[JoinSignal]:
+        """Return the signals that the last results have caused for rules that join a sensor."""
+        taken, self._signals = self._signals, []
         return taken
 
     def _note_minutes(self, key: Key, analyser: Analyser) -> None:
@@ -186,6 +193,7 @@ class Analysers:
         for past in self._past.pop(key, ()):
             _replay(analyser, decode(Result, past))
         self._note_minutes(key, analyser)
+        analyser.taken_signals()  # written by an earlier owner
         return analyser
 
 

@@ -165,6 +165,11 @@ class CameraRule(Rule):
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
 
     @property
+    def track_cooldown_s(self) -> float:
+        """Time in seconds after a happening of a track during which the state is quiet about this track."""
+        return self.cooldown_s
+
+    @property
     def shape(self) -> tuple[RelativePoint, ...]:
         """The line (two points) or polygon to draw on the evidence picture; empty if there is nothing to draw."""
         return ()
@@ -220,6 +225,8 @@ class SceneHappening(Happening):
     track: SceneTrack | None = None
     occurrence: str = ""
     label: str = ""
+    since_ns: int | None = None
+    """Capture time in Unix ns since which the camera's condition has held, for a rule that joins a sensor."""
 
     @property
     def subject(self) -> str:
@@ -313,6 +320,6 @@ class RuleWatch(abc.ABC, Generic[R_co]):
             self.settle(subject)
         for subject in {*reported, *(happening.subject for happening in found)}:
             self._numbers[subject] += 1
-            self._quiet_until_ns[subject] = scene.at_ns + round(self.rule.cooldown_s * 1e9)
+            self._quiet_until_ns[subject] = scene.at_ns + round(self.rule.track_cooldown_s * 1e9)
         fresh = (happening for happening in found if happening.subject not in reported)
         return [(one, self._numbers[one.subject] if one.track else 1) for one in fresh]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
-from ingest.contract.records import Event, Measure, Result
+from ingest.contract.records import Event, JoinSignal, Measure, Result
 from ingest.contract.topics import EVENTS, MEASURES, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.site import CameraConfig, MeasureConfig
@@ -16,6 +17,7 @@ from stream.analyse.analysers import Analysers, RuleSet
 from stream.analyse.measures.book import KEPT_S
 from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
+from stream.join.processor import signal_record
 from stream.readback import tail, written_from, written_since
 from stream.runner.processor import ParkingProcessor, Work
 
@@ -51,9 +53,11 @@ class AnalyseStage:
         event_partitions: int,
         make_tracker: Callable[[float], Tracker] = ByteTracker,
         measure_partitions: int | None = None,
+        signal_partitions: int | None = None,
     ) -> None:
         self._partitions = event_partitions
         self._measure_partitions = measure_partitions or event_partitions
+        self._signal_partitions = signal_partitions or event_partitions
         self._make_tracker = make_tracker
         self.configure(config)
 
@@ -78,7 +82,7 @@ class AnalyseStage:
         if since_ms is not None:
             reported = await self._reported(cameras, since_ms, log)
             analysers.remember(past, reported, await self._measured(cameras, since_ms, log))
-        return AnalyseProcessor(analysers, self._partitions, self._measure_partitions)
+        return AnalyseProcessor(analysers, self._partitions, self._measure_partitions, self._signal_partitions)
 
     async def _configured(self, tp: TopicPartition, log: Log) -> set[str]:
         """Return the configured cameras of a partition.
@@ -105,24 +109,35 @@ class AnalyseStage:
         return [record for tp in tps for record in await written_since(log, tp, since_ms)]
 
 
-class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event], list[Measure]]]):
+class _Outcome(NamedTuple):
+    result: Result
+    events: list[Event]
+    measures: list[Measure]
+    signals: list[JoinSignal]
+
+
+class AnalyseProcessor(ParkingProcessor[_Outcome]):
     """The processor of one partition of results.
 
     A result whose detections cannot be tracked becomes a dead letter.
     """
 
-    def __init__(self, analysers: Analysers, event_partitions: int, measure_partitions: int) -> None:
+    def __init__(
+        self, analysers: Analysers, event_partitions: int, measure_partitions: int, signal_partitions: int
+    ) -> None:
         super().__init__(NAME)
         self._analysers = analysers
         self._partitions = event_partitions
         self._measure_partitions = measure_partitions
+        self._signal_partitions = signal_partitions
 
-    def _decide(self, record: LogRecord) -> tuple[Result, list[Event], list[Measure]]:
+    def _decide(self, record: LogRecord) -> _Outcome:
         result = decode(Result, record.value)
-        return result, self._analysers.step(result), self._analysers.take_measures()
+        events = self._analysers.step(result)
+        return _Outcome(result, events, self._analysers.take_measures(), self._analysers.take_signals())
 
-    def _emit(self, record: LogRecord, outcome: tuple[Result, list[Event], list[Measure]]) -> Sequence[Work]:
-        result, events, measures = outcome
+    def _emit(self, record: LogRecord, outcome: _Outcome) -> Sequence[Work]:
+        result, events, measures, signals = outcome
         key, count = result.camera.encode(), self._partitions
         measured = partition_for(result.camera, self._measure_partitions)
         headers = h.frame_headers([result.id], result.lane, result.traceparent)
@@ -133,5 +148,6 @@ class AnalyseProcessor(ParkingProcessor[tuple[Result, list[Event], list[Measure]
                 for one in events
             ),
             *(Outgoing(MEASURES, measured, encode_json(one), key=key, headers=headers) for one in measures),
+            *(signal_record(one, self._signal_partitions) for one in signals),
         ]
         return [Work(tuple(outputs), (record.offset,))]

@@ -165,6 +165,8 @@ class _Trial:
         return None
 
     def _match(self, event: Event) -> None:
+        if event.data.sensor is not None:  # the event of a join, which `sense` decides
+            return
         difference = self._report.rules[event.data.rule]
         own = self._events.take(event)
         if own:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ingest.contract.records import Event, Readings
+from ingest.contract.records import Event, JoinSignal, Readings
 from ingest.site import SensorConfig
+from stream.join.rule import SIGNAL_NS, JoinRule
 from stream.sense.clean import Cleaner
 from stream.sense.reporting import RuleReporter, make_reporter
 from stream.sense.rule import SensorRule
@@ -30,16 +31,28 @@ class SensorCounts(NamedTuple):
 class SensorWatch:
     """State of one sensor. ``config`` is None for a sensor that the site does not have."""
 
-    def __init__(self, sensor: str, config: SensorConfig | None, rules: Iterable[SensorRule]) -> None:
+    def __init__(
+        self,
+        sensor: str,
+        config: SensorConfig | None,
+        rules: Iterable[SensorRule],
+        joins: Sequence[JoinRule] = (),
+    ) -> None:
         self._sensor = sensor
         self._config = config
         self._cleaner = Cleaner(config)
+        self._joins, self._signals = joins, list[JoinSignal]()
+        self._last = (0, 0)
+        """Epoch and number of the last reading."""
+        self._signalled_s = 0.0
+        """Monotonic time of the last signal."""
         self._latest: tuple[int, float] | None = None
         self._wait_s = config.max_delay_s if config else 0.0
         self._set([make_reporter(rule, sensor, config) for rule in rules])
 
-    def use(self, config: SensorConfig | None, rules: Sequence[SensorRule]) -> None:
+    def use(self, config: SensorConfig | None, rules: Sequence[SensorRule], joins: Sequence[JoinRule] = ()) -> None:
         """Use another configuration. A rule keeps its state if neither the rule nor its sensor has changed."""
+        self._joins = joins
         before = self._reporters if config == self._config else []
         self._config = config
         self._wait_s = config.max_delay_s if config else 0.0
@@ -64,6 +77,11 @@ class SensorWatch:
                 one.late = one.set_back = 0
         return counts
 
+    def take_signals(self) -> list[JoinSignal]:
+        """Return the signals since the last call, for the rules that join this sensor with a camera."""
+        taken, self._signals = self._signals, []
+        return taken
+
     def step(
         self, readings: Readings, written_ms: int, now_s: float, past: Collection[str] | None = None
     ) -> list[Event]:
@@ -81,6 +99,10 @@ class SensorWatch:
         if not kept.values:
             return []
         self._latest = kept.times_ns[-1], now_s
+        self._last = readings.epoch, readings.last_seq
+        if self._joins and past is None:
+            self._signalled_s = now_s
+            self._signals += [one.sensor_signal(readings.epoch, readings.last_seq, kept) for one in self._joins]
         events: list[Event] = []
         for one in self._reporters:
             events += one.step(kept, past)
@@ -90,6 +112,21 @@ class SensorWatch:
     def deadline(self) -> float | None:
         """Monotonic time in seconds at which a rule must be evaluated although no reading comes; None if no rule
         waits."""
+        window_s, silence_s = self._window_deadline, self._silence_deadline
+        return min(window_s, silence_s) if window_s is not None and silence_s is not None else window_s or silence_s
+
+    @property
+    def _silence_deadline(self) -> float | None:
+        """Monotonic time in seconds of the next signal that the sensor is silent; None if no rule waits for one."""
+        if self._latest is None or not self._joins:
+            return None
+        arrived_s = self._latest[1]
+        valid_s, wait_s = max(one.valid_s for one in self._joins), max(one.wait_s for one in self._joins)
+        due_s = max(arrived_s + wait_s, self._signalled_s + SIGNAL_NS / 1e9)
+        return due_s if due_s <= arrived_s + wait_s + valid_s else None
+
+    @property
+    def _window_deadline(self) -> float | None:
         pending_ns = [due for one in self._reporters if (due := one.due_ns) is not None]
         if self._latest is None or not pending_ns:
             return None
@@ -106,6 +143,12 @@ class SensorWatch:
         if self._latest is None:
             return []
         latest_ns, arrived_s = self._latest
+        silence_s = self._silence_deadline
+        if silence_s is not None and silence_s <= now_s:
+            self._signalled_s = now_s
+            for one in self._joins:
+                at_ns = latest_ns + round(max(now_s - arrived_s - one.wait_s, 0.0) * 1e9)
+                self._signals.append(one.silent_signal(*self._last, at_ns))
         # rounded up, so that the window is due at the deadline and not just after it
         sensor_ns = latest_ns + math.ceil(max(now_s - arrived_s - self._wait_s, 0.0) * 1e9 + _TICK_NS)
         return [event for one in self._reporters for event in one.due(sensor_ns)]

@@ -1,4 +1,5 @@
-"""The stage ``sense`` reads the readings of sensors and writes the events of sensor rules."""
+"""The stage ``sense`` reads the readings of sensors and writes the events of sensor rules. It also joins sensors with
+cameras."""
 
 from __future__ import annotations
 
@@ -8,20 +9,23 @@ from collections.abc import Callable, Collection, Sequence
 from prometheus_client import CollectorRegistry
 
 from ingest.contract import headers as h
-from ingest.contract.codec import decode, decode_json, encode_json
+from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Event, Readings
-from ingest.contract.topics import EVENTS, READINGS, partition_for
+from ingest.contract.topics import EVENTS, READINGS, SIGNALS, partition_for
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
+from stream.join.processor import JoinProcessor, signal_record
+from stream.join.rule import JoinRule
 from stream.metrics import SenseMetrics
-from stream.readback import HistoryPoint, tail, written_from, written_since
-from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Work
+from stream.readback import HistoryPoint, tail, written_from
+from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Processor, Work
 from stream.sense.rule import SensorRule
 from stream.sense.sensor import SensorCounts, SensorWatch
+from stream.written import written_ids
 
 _log = logs.get("stream.sense")
 
@@ -29,9 +33,6 @@ NAME = "sense"
 MARGIN_S = 10.0
 """Time span that is read back beyond the history that the rules need, in seconds. This margin covers the allowed
 lateness, and the difference between the clocks of sensor and broker."""
-
-CLOCKS_MS = 60_000
-"""Maximum difference in ms between the clock that stamps readings and the clock that stamps events."""
 
 
 class SenseStage:
@@ -49,13 +50,19 @@ class SenseStage:
     """
 
     name = NAME
-    topics = (READINGS,)
+    topics = (READINGS, SIGNALS)
 
     def __init__(
-        self, config: Config, event_partitions: int, metrics: SenseMetrics | None = None, clock: Clock | None = None
+        self,
+        config: Config,
+        event_partitions: int,
+        metrics: SenseMetrics | None = None,
+        clock: Clock | None = None,
+        signal_partitions: int | None = None,
     ) -> None:
         self.config = config
         self._partitions = event_partitions
+        self._signal_partitions = signal_partitions or event_partitions
         self._clock = clock or SystemClock()
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
@@ -63,12 +70,18 @@ class SenseStage:
         """Use other sensors and rules from the next record on. Unchanged sensors and rules keep their state."""
         self.config = config
 
-    async def open(self, tp: TopicPartition, position: int, log: Log) -> SenseProcessor:
-        """Create a partition's state from the readings in the last windows of the partition's sensors.
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
+        """Create the state of a partition of readings, or of a partition of signals, from its last records.
 
-        Events that an earlier owner of the partition has written for the last windows are not written again.
+        Events that an earlier owner of the partition has written are not written again.
         """
-        processor = SenseProcessor(lambda: self.config, self._partitions, self._metrics, self._clock)
+        if tp.topic == SIGNALS:
+            joins = JoinProcessor(NAME, lambda: self.config, self._partitions)
+            await joins.read_back(tp, position, log)
+            return joins
+        processor = SenseProcessor(
+            lambda: self.config, self._partitions, self._signal_partitions, self._metrics, self._clock
+        )
         past = await tail(log, tp, position, processor.history_point, processor.longest_s)
         since_ms = await written_from(log, tp, position, past)
         if since_ms is not None:
@@ -90,10 +103,7 @@ class SenseStage:
     async def _reported(self, sensors: Collection[str], since_ms: int, log: Log) -> frozenset[str]:
         """Return the ids of the events that were written for sensors since ``since_ms``."""
         placed = {one.name: one.full_place for one in self.config.of(SensorConfig)}
-        places = {placed.get(sensor, sensor) for sensor in sensors}
-        tps = sorted({TopicPartition(EVENTS, partition_for(place, self._partitions)) for place in places})
-        found = [one for tp in tps for one in await written_since(log, tp, since_ms - CLOCKS_MS)]
-        return frozenset(filter(None, (_id_of(record.value) for record in found)))
+        return await written_ids(log, {placed.get(one, one) for one in sensors}, self._partitions, since_ms)
 
 
 class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
@@ -104,10 +114,15 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     """
 
     def __init__(
-        self, config: Callable[[], Config], event_partitions: int, metrics: SenseMetrics, clock: Clock
+        self,
+        config: Callable[[], Config],
+        event_partitions: int,
+        signal_partitions: int,
+        metrics: SenseMetrics,
+        clock: Clock,
     ) -> None:
         super().__init__(NAME)
-        self._partitions = event_partitions
+        self._partitions, self._signal_partitions = event_partitions, signal_partitions
         self._metrics = metrics
         self._clock = clock
         self._sensors: dict[str, SensorWatch] = {}
@@ -129,8 +144,11 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         self._rules: defaultdict[str, list[SensorRule]] = defaultdict(list)
         for rule in config.of(SensorRule):  # type: ignore[type-abstract]
             self._rules[rule.sensor].append(rule)
+        self._joins: defaultdict[str, list[JoinRule]] = defaultdict(list)
+        for join in config.of(JoinRule):  # type: ignore[type-abstract]
+            self._joins[join.sensor].append(join)
         for name, sensor in self._sensors.items():
-            sensor.use(self._configs.get(name), self._rules.get(name, ()))
+            sensor.use(self._configs.get(name), self._rules.get(name, ()), self._joins.get(name, ()))
         self._changed.update(self._sensors)
 
     @property
@@ -154,7 +172,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         if (deadline := self.deadline) is None or deadline > now_s:
             return ()
         due = [name for name, deadline in self._deadlines.items() if deadline <= now_s]
-        works = [Work(self._outgoing(self._ticked(name, now_s), name)) for name in due]
+        works = [Work(self._outgoing(self._ticked(name, now_s), name) + self._signalled(name)) for name in due]
         return [work for work in works if work.records]
 
     def _ticked(self, name: str, now_s: float) -> list[Event]:
@@ -174,7 +192,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
         The history covers the windows of the rules, and the time for which a sensor collects readings for one record.
         """
-        windows_s = max(map(self._tail_s, self._rules), default=MARGIN_S)
+        windows_s = max(map(self._tail_s, {*self._rules, *self._joins}), default=MARGIN_S)
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
     def history_point(self, record: LogRecord) -> HistoryPoint | None:
@@ -206,7 +224,12 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def _emit(self, record: LogRecord, outcome: tuple[Readings, list[Event]]) -> Sequence[Work]:
         readings, events = outcome
-        return [Work(self._outgoing(events, readings.sensor), (record.offset,))]
+        name = readings.sensor
+        return [Work(self._outgoing(events, name) + self._signalled(name), (record.offset,))]
+
+    def _signalled(self, sensor: str) -> tuple[Outgoing, ...]:
+        """Return the records of the sensor's signals for the rules that join it with a camera."""
+        return tuple(signal_record(one, self._signal_partitions) for one in self._sensors[sensor].take_signals())
 
     def _step(self, readings: Readings, written_ms: int) -> list[Event]:
         """Process readings, and add dropped and late readings and restarts of windows to the metrics."""
@@ -224,7 +247,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         name = readings.sensor
         sensor = self._sensors.get(name)
         if sensor is None:
-            sensor = self._sensors[name] = SensorWatch(name, self._configs.get(name), self._rules.get(name, ()))
+            config, rules, joins = self._configs.get(name), self._rules.get(name, ()), self._joins.get(name, ())
+            sensor = self._sensors[name] = SensorWatch(name, config, rules, joins)
         self._changed.add(name)
         return sensor.step(readings, written_ms, self._clock.monotonic(), past), sensor.take_counts()
 
@@ -236,7 +260,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         rules_s = max((rule.tail_s(interval_s) + rule.cooldown_s for rule in rules), default=0.0)
         filter_s = config.hampel.readings * interval_s if config and config.hampel else 0.0
         lateness_s = config.lateness_s if config else 0.0
-        return rules_s + filter_s + lateness_s + MARGIN_S
+        valid_s = max((join.valid_s for join in self._joins.get(sensor, ())), default=0.0)
+        return max(rules_s, valid_s) + filter_s + lateness_s + MARGIN_S
 
     def _outgoing(self, events: Sequence[Event], sensor: str) -> tuple[Outgoing, ...]:
         fresh = [event for event in events if event.id not in self.reported]
@@ -247,11 +272,3 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
             Outgoing(EVENTS, partition_for(one.place, count), encode_json(one), key=key, headers=h.CLOUD_EVENT)
             for one in fresh
         )
-
-
-def _id_of(event: bytes) -> str:
-    """Return the id of an event record, or "" if the record is unreadable."""
-    try:
-        return decode_json(Event, event).id
-    except CodecError:
-        return ""

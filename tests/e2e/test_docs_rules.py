@@ -8,6 +8,7 @@ import pytest
 
 from ingest.site import MeasureConfig
 from stream.analyse.rule import CameraRule
+from stream.join.rule import JoinRule
 from stream.rules import plug_ins, rule_type
 from stream.sense.rule import SensorRule, WindowRule
 from tests.e2e.test_docs_sensors import cells, quoted, section
@@ -25,7 +26,7 @@ def row(name: str) -> tuple[str, str]:
 
 def own_keys(name: str) -> set[str]:
     """Return the keys that a rule adds to those of all rules, or whose default it changes."""
-    base = next(base for base in (CameraRule, WindowRule, SensorRule) if issubclass(RULES[name], base))
+    base = next(base for base in (JoinRule, CameraRule, WindowRule, SensorRule) if issubclass(RULES[name], base))
     common = {key: field.default for key, field in base.model_fields.items()}
     return {
         key

@@ -26,7 +26,7 @@ from deploy.cli.common import (
     friendly,
     kafka_settings,
 )
-from ingest.contract.topics import ALERTS, EVENTS, MEASURES
+from ingest.contract.topics import ALERTS, EVENTS, MEASURES, SIGNALS
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.service import Service
@@ -110,7 +110,8 @@ def analyse(
 
     async def make(log: Log) -> AnalyseStage:
         config, partitions = await service.read_config(log, validated), await log.partitions()
-        return AnalyseStage(config, partitions[EVENTS], measure_partitions=partitions[MEASURES])
+        measures, signals = partitions[MEASURES], partitions[SIGNALS]
+        return AnalyseStage(config, partitions[EVENTS], measure_partitions=measures, signal_partitions=signals)
 
     _serve(service, make, instance, validated)
 
@@ -135,7 +136,8 @@ def sense(
 
     async def make(log: Log) -> SenseStage:
         config, partitions = await service.read_config(log, validated), await log.partitions()
-        return SenseStage(config, partitions[EVENTS], SenseMetrics(service.registry))
+        metrics, signals = SenseMetrics(service.registry), partitions[SIGNALS]
+        return SenseStage(config, partitions[EVENTS], metrics, signal_partitions=signals)
 
     _serve(service, make, instance, validated)
 

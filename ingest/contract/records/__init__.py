@@ -44,6 +44,7 @@ from ingest.contract.records.reading import (
     Readings,
 )
 from ingest.contract.records.shadow import ShadowDifference, ShadowRecord
+from ingest.contract.records.signal import Change, JoinCandidate, JoinSignal
 from ingest.contract.records.status import (
     CameraState,
     CameraStatus,
@@ -76,6 +77,7 @@ __all__ = [
     "CameraState",
     "CameraStatus",
     "Canvas",
+    "Change",
     "Clip",
     "ClipGap",
     "ClipRequest",
@@ -96,6 +98,8 @@ __all__ = [
     "Incident",
     "IncidentAction",
     "Inner",
+    "JoinCandidate",
+    "JoinSignal",
     "Measure",
     "MinuteTally",
     "Overlay",

@@ -1,0 +1,1 @@
+"""Rules that join a camera with a sensor: their base class, and the join of both in event time."""
