@@ -118,10 +118,13 @@ async def frame_trail(log: Log, frame: FrameId, config: Config) -> Trail:
 async def trail_of_id(log: Log, wanted: str, config: Config) -> Trail:
     """Return the records of the frame that caused an event or alert with the id ``wanted``.
 
-    The trail of a sensor's event has only the event, its alert and the deliveries. Raise FrameNotFound if the log has
+    The alert of an incident's end leads to the incident's last event. The trail of a sensor's event has only the
+    event, its alert and the deliveries. Raise FrameNotFound if the log has
     neither an event nor an alert with this id. Raise LogUnavailable.
     """
     event = await _event_with(log, wanted)
+    if event is None and (last := await _last_event_of(log, wanted)):
+        event = await _event_with(log, last)
     if event is None:
         raise FrameNotFound(
             f"no event or alert has the id {wanted}: expected CAMERA/EPOCH/SEQ, or an id that the topics events and "
@@ -250,6 +253,19 @@ async def _event_with(log: Log, wanted: str) -> Written[Event] | None:
                     if event and wanted in (event.value.id, alert_id(event.value)):
                         return event
     return None
+
+
+async def _last_event_of(log: Log, wanted: str) -> str:
+    """Return the id of the last event of the incident whose end the alert ``wanted`` reports; empty if there is no
+    such alert."""
+    for partition, end in (await log.ends(ALERTS)).items():
+        start = (await log.beginnings(ALERTS))[partition]
+        async with aclosing(log.read(ALERTS, partition, start, end)) as records:
+            async for record in records:
+                alert = _decoded(record, _alert) if record.headers.get(ID) == wanted.encode() else None
+                if alert:
+                    return alert.value.data.event
+    return ""
 
 
 def _decoded(record: LogRecord, read: Callable[[bytes], V]) -> Written[V] | None:

@@ -8,18 +8,20 @@ import pytest
 
 from deploy.cli.tools.explain import lines
 from ingest.contract import headers as h
-from ingest.contract.codec import encode
+from ingest.contract.codec import encode, encode_json
 from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import CameraStatus, EpochEnd, FrameRef, Heartbeat, Waiting, WithheldInterval
-from ingest.contract.topics import DEADLETTER, FRAMES, RESULTS, STATUS
+from ingest.contract.topics import ALERTS, DEADLETTER, FRAMES, RESULTS, STATUS
 from ingest.deadletter import parked
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
+from stream.alerts.incidents import ID, end_alert
 from stream.exceptions import FrameNotFound
 from stream.explain.explanation import Explanation, explain
 from stream.explain.hops import hops
 from stream.explain.picture import drawn
+from stream.incidents.grouping import IncidentGrouper
 from tests.stream.explain import history
 from tests.stream.explain.history import BEGIN_NS, CROSSING, EPOCH, LINE, ZONE, config
 
@@ -265,12 +267,17 @@ async def test_an_expired_frame_is_explained_from_its_results() -> None:
     assert rule(found, "line")["fired"]
 
 
-async def test_the_ids_of_an_event_and_of_its_alert_lead_to_the_same_explanation_as_their_frame() -> None:
+async def test_the_ids_of_an_event_its_alert_and_its_incidents_end_lead_to_the_explanation_of_the_frame() -> None:
     log = await driven()
     event = next(one for one in await history.analyse(log, config()) if one.data.rule == "line")
     alert = await history.alert(log, event)
     by_frame = await explain(log, name(CROSSING), config())
-    for wanted in (event.id, alert.id):
+    grouper = IncidentGrouper()
+    grouper.add(event, event.data.captured_ns, 0.0)
+    (incident,) = grouper.ends_due(3600.0)
+    ended = end_alert(incident)
+    await log.produce(Outgoing(ALERTS, 0, encode_json(ended), headers={ID: ended.id.encode()}))
+    for wanted in (event.id, alert.id, ended.id):
         assert (await explain(log, wanted, config())).to_dict() == by_frame.to_dict()
 
 
