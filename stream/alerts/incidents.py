@@ -3,6 +3,8 @@ ends."""
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode_json
 from ingest.contract.records import Alert, AlertData, Event, Incident
@@ -34,7 +36,7 @@ def end_alert(incident: Incident) -> Alert:
     own = incident.place.rpartition("/")[2]
     return Alert(
         id=f"msg_{event_id('end', incident.id, incident.events)}",
-        source=f"/{incident.site}/{subject}" if incident.site else f"/{subject}",
+        source=(f"/{incident.site}/{subject}" if incident.site else f"/{subject}")[:2000],
         type="sightline.incident.ended",
         subject=subject,
         time=rfc3339(incident.last_ns),
@@ -154,8 +156,10 @@ async def _written_ms(log: Log, tp: TopicPartition, offset: int) -> int | None:
 
 def _decoded(record: LogRecord) -> Incident | None:
     try:
-        return decode_json(Incident, record.value)
-    except CodecError as error:
+        incident = decode_json(Incident, record.value)
+        end_alert(incident)  # must be possible later
+    except (CodecError, ValidationError) as error:
         place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         _log.warning("incident_record_unreadable", **place, error=str(error))
         return None
+    return incident

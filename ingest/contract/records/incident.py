@@ -31,7 +31,7 @@ class Incident(Record):
     change: Change
     reasons: Reasons = ()
     type: Text
-    place: Text
+    place: str
     site: str = ""
     lane: Lane = "live"
     severity: Severity
@@ -40,13 +40,19 @@ class Incident(Record):
     cameras: Names = ()
     """Cameras in the order in which they joined."""
     sensors: Names = ()
-    rules: Names = ()
+    rules: Annotated[Names, Field(min_length=1)]
     events: int = Field(ge=1)
     begin_ns: Count
     last_ns: Count
     gap_s: GapSeconds
     event: Id
     appended_ns: Count
+
+    @model_validator(mode="after")
+    def _has_a_subject(self) -> Self:
+        if not self.subjects:
+            raise ValueError("expected a camera or a sensor")
+        return self
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.alerts.stage import AlertStage
 from stream.evidence.store import MemoryStore
+from stream.incidents.grouping import IncidentGrouper
 from stream.runner.memory import MemoryRunner
 
 GAP_S = 60.0
@@ -184,11 +185,23 @@ async def test_an_incident_that_was_open_when_its_worker_stopped_ends_after_the_
     assert {change for _, change, _ in await incidents(log)} == {"begin", "end"}
 
 
-async def test_an_unreadable_incident_record_does_not_stop_a_new_owner_of_the_partition() -> None:
+async def test_unreadable_and_impossible_incident_records_do_not_stop_a_new_owner_of_the_partition() -> None:
     clock = ManualClock()
     log = DyingLog(PARTITIONS, clock)
-    for partition in range(PARTITIONS):
-        await log.produce(Outgoing(INCIDENTS, partition, b"{"))
+    grouper = IncidentGrouper()
+    (good,) = grouper.add(event(7, 0, "gate"), 0, 0.0)
+    for changed in ({}, {"place": "north/!"}, {"sensors": ()}, {"rules": ()}):
+        value = encode_json(good.model_copy(update=changed)) if changed else b"{"
+        for partition in range(PARTITIONS):
+            await log.produce(Outgoing(INCIDENTS, partition, value))
     await run(log, clock, [event(0, 0)])
     assert [one.data.change for one in await alerts(log)] == ["begin", "end"]
+    assert await written(log, DEADLETTER) == []
+
+
+async def test_an_event_with_a_very_long_name_of_its_site_has_an_incident_and_an_end() -> None:
+    clock = ManualClock()
+    log = DyingLog(PARTITIONS, clock)
+    await run(log, clock, [event(0, 0, site="s" * 10_000), event(1, 1, site="s" * 10_000)])
+    assert [one.data.change for one in await alerts(log)] == ["begin", "update", "end"]
     assert await written(log, DEADLETTER) == []
