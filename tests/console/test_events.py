@@ -69,7 +69,7 @@ async def test_events_are_listed_with_pictures_and_the_state_of_their_delivery(p
         html.index(f"summary {number}") for number in (4, 3, 2, 1)
     )
     assert 'src="/events/event-3/picture"' in html
-    assert "dead" in html
+    assert "alert not delivered" in html
 
 
 @pytest.mark.parametrize(
