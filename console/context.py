@@ -29,7 +29,7 @@ from stream.evidence.store import EvidenceStore
 
 VIEW_S = 600.0
 """Time in which further looks of a user at the same camera or picture make no further entry in the audit trail, in
-seconds. A page with fifty pictures that is loaded every minute would otherwise fill the trail."""
+seconds. A page with fifty pictures that is loaded every minute would otherwise fill the audit trail."""
 _MAX_VIEWED = 10_000
 
 

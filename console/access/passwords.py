@@ -88,7 +88,7 @@ class Passwords:
 
 
 class _Slot:
-    """Asynchronous context of one hash."""
+    """Asynchronous context in which one hash is computed."""
 
     def __init__(self, owner: Passwords) -> None:
         self._owner = owner

@@ -21,7 +21,8 @@ _SECRET_PARAMETER = re.compile(rf"[?&][^?&=]{{0,40}}?(?:{LOGIN})[^?&=]{{0,40}}=(
 
 
 _SCHEMES = {"email": ("smtp", "smtps"), "mqtt": ("mqtt", "mqtts"), "": ("http", "https")}
-"""Schemes of the addresses by the type of the receiver; under the empty key those of all other types."""
+"""Schemes of the addresses by the type of the receiver. The empty key has the schemes of all types that are not
+listed."""
 
 
 def _receiver_url(url: str) -> str:
@@ -50,7 +51,7 @@ def _proxy_url(url: str) -> str:
 
 ReceiverType = Literal["webhook", "slack", "teams", "discord", "ntfy", "pagerduty", "alertmanager", "email", "mqtt"]
 _SECRET_ADDRESSES = ("slack", "teams", "discord")
-"""Types of receivers whose address lets everybody who knows it send messages."""
+"""Types of receivers to which everybody who knows the address can send messages."""
 ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
 ProxyUrl = Annotated[str, AfterValidator(_proxy_url)]
 
@@ -113,7 +114,8 @@ class ReceiverConfig(SharedEntry):
     rules: tuple[str, ...] = ()
     """Names of rules, which may contain ``*``; empty for all."""
     labels: tuple[str, ...] = ()
-    """Labels of the objects; empty for all. Alerts of sensors have no label."""
+    """The receiver gets only alerts about objects with these labels; empty for all alerts. Alerts of sensors have no
+    label."""
     places: tuple[str, ...] = ()
     """Names of places, cameras and sensors, which may contain ``*``; empty for all."""
     changes: tuple[AlertRole, ...] = Field(default=("begin", "update", "event"), min_length=1)

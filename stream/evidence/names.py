@@ -1,8 +1,8 @@
 """Names of evidence files. A name depends only on the event, so that a repeated event replaces its own files. Pure.
 
 A name is ``CAMERA/DAY/TIMEZ-EVENT-KIND.EXTENSION``, such as ``gate/2026-01-02/030405.678Z-4f2a…-original.jpg``. The
-kind is ``original``, ``annotated``, ``clip`` or ``clip-boxes``. Day and time are those of the event, in UTC. Names
-that earlier versions of Sightline gave have no time.
+kind is ``original``, ``annotated``, ``clip`` or ``clip-boxes``. Day and time are those of the event, in UTC. Files
+that earlier versions of Sightline stored have names without a time.
 """
 
 from __future__ import annotations
