@@ -1,5 +1,5 @@
 """Dead letters: storing, listing and replaying records that could not be processed."""
 
-from ingest.deadletter.letters import DeadLetter, ReplayReport, letter_at, letters, parked, replay
+from ingest.deadletter.letters import DeadLetter, ReplayReport, erase, letter_at, letters, parked, replay
 
-__all__ = ["DeadLetter", "ReplayReport", "letter_at", "letters", "parked", "replay"]
+__all__ = ["DeadLetter", "ReplayReport", "erase", "letter_at", "letters", "parked", "replay"]

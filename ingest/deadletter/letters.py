@@ -17,7 +17,7 @@ from ingest.contract.records import Result
 from ingest.contract.topics import DEADLETTER, RESULTS
 from ingest.deadletter.plan import Candidate, ReplayPlan, ReplayReceipt, Skip
 from ingest.exceptions import CodecError
-from ingest.kafka.log import Log, LogRecord, Outgoing, Writer
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
 
 WRITER = "deadletter-replay"
 """Transactional id of every replay. A new replay fences an older replay that still runs, because two replays would
@@ -166,6 +166,37 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
     finally:
         await writer.close()
     return report
+
+
+async def erase(log: Log, wanted: Callable[[DeadLetter], bool]) -> int:
+    """Erase the contents of the wanted dead letters, and return their number.
+
+    Kafka cannot delete single records. So all dead letters and receipts are written again in their order, the wanted
+    ones without their values, and then the older records are deleted. An erased letter keeps its headers with frames
+    and error, so that the ledger balances; it cannot be replayed. The retention of the other letters begins anew.
+
+    If the process ends before the deletion, letters are in the topic twice; run the erasure again. A replay that runs
+    meanwhile is fenced. Raise Fenced or LogUnavailable.
+    """
+    end = (await log.ends(DEADLETTER))[0]
+    erased = 0
+    async for record in _records(log, end):
+        letter = _letter(record)
+        erased += letter is not None and bool(record.value) and wanted(letter)
+    if not erased:
+        return 0
+    writer = await log.writer(WRITER)
+    try:
+        async for record in _records(log, end):
+            letter = _letter(record)
+            keep = letter is None or not wanted(letter)
+            headers = record.headers if keep else {**record.headers, _CUT: str(len(record.value)).encode()}
+            value = record.value if keep else b""
+            await writer.write([Outgoing(DEADLETTER, 0, value, key=record.key, headers=headers)], "", {})
+    finally:
+        await writer.close()
+    await log.delete_before(TopicPartition(DEADLETTER, 0), end)
+    return erased
 
 
 async def _replay_one(letter: DeadLetter, plan: ReplayPlan, writer: Writer, report: ReplayReport) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
@@ -147,6 +147,17 @@ class KafkaLog:
         """Return, for each partition, the first offset that retention has not deleted. Raise LogUnavailable."""
         reader, parts = await self._partitions_of(topic)
         return await _offsets(reader.beginning_offsets, parts)
+
+    async def delete_before(self, tp: TopicPartition, offset: int) -> None:
+        """Delete the records of a partition before an offset. Raise LogUnavailable."""
+        await self._require(*tp)
+        kafka_tp = KafkaPartition(self.settings.topic(tp.topic), tp.partition)
+
+        async def request(admin: AIOKafkaAdminClient) -> bool:
+            await admin.delete_records({kafka_tp: RecordsToDelete(offset)})
+            return True
+
+        await self._ask(f"the deletion of records of {kafka_tp.topic}[{tp.partition}]", request)
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
         """Return the offset of the first record written at or after ``at_ms``, else the partition's end.

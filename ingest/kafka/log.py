@@ -117,6 +117,12 @@ class Log(Protocol):
     async def beginnings(self, topic: str) -> Mapping[int, int]:
         """Return, for each partition, the first offset that retention has not deleted. Raise LogUnavailable."""
 
+    async def delete_before(self, tp: TopicPartition, offset: int) -> None:
+        """Delete the records of a partition before an offset, so that no reader gets them any more.
+
+        The broker frees their disk space when their segment file ends. Raise LogUnavailable.
+        """
+
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
         """Return the offset of the first record written at or after ``at_ms``, else the partition's end.
 

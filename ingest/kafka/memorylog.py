@@ -73,6 +73,11 @@ class MemoryLog:
         """Return, for each partition, the first offset that ``forget`` has not deleted."""
         return {p: self._beginnings[TopicPartition(topic, p)] for p in range(self._count(topic))}
 
+    async def delete_before(self, tp: TopicPartition, offset: int) -> None:
+        """Delete the records of a partition before an offset."""
+        self._require_partition(*tp)
+        self.forget(tp, offset)
+
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:
         """Return the offset of the first record written at or after ``at_ms``, else the partition's end.
 

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
-from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.admin import RecordsToDelete
 
 from deploy.local.kafka.broker import Broker
 from ingest.contract.codec import MAX_RECORD_BYTES
@@ -55,10 +53,6 @@ class LogContract(ABC):
 
         Do nothing if the log has no transactions.
         """
-
-    @abstractmethod
-    async def take(self, log: Log, topic: str, before: int) -> None:
-        """Delete the records of partition 0 before an offset, as retention does."""
 
     async def test_topics_have_the_partitions_of_the_contract(self, log: Log) -> None:
         found = await log.partitions()
@@ -170,7 +164,7 @@ class LogContract(ABC):
     async def test_records_deleted_by_retention_are_skipped(self, log: Log) -> None:
         for record in numbered(5):
             await log.produce(record)
-        await self.take(log, FRAMES, before=3)
+        await log.delete_before(TopicPartition(FRAMES, 0), 3)
         assert await log.beginnings(FRAMES) == {0: 3, 1: 0}
         assert await log.ends(FRAMES) == {0: 5, 1: 0}
         assert [r.offset async for r in log.read(FRAMES, 0, 0, 5)] == [3, 4]
@@ -285,10 +279,6 @@ class TestMemoryLog(LogContract):
     async def abort_one(self, log: Log, topic: str) -> None:
         """Do nothing: a failed transaction never reaches this log."""
 
-    async def take(self, log: Log, topic: str, before: int) -> None:
-        assert isinstance(log, MemoryLog)
-        log.forget(TopicPartition(topic, 0), before)
-
 
 @pytest.mark.kafka
 class TestKafkaLog(LogContract):
@@ -316,13 +306,6 @@ class TestKafkaLog(LogContract):
         await producer.send_and_wait(log.settings.topic(topic), b"aborted", partition=0)
         await producer.abort_transaction()
         await producer.stop()
-
-    async def take(self, log: Log, topic: str, before: int) -> None:
-        assert isinstance(log, KafkaLog)
-        admin = clients.admin(log.settings)
-        await admin.start()
-        await admin.delete_records({KafkaPartition(log.settings.topic(topic), 0): RecordsToDelete(before)})
-        await admin.close()
 
     async def test_a_read_during_an_open_transaction_returns_at_once_without_the_later_records(
         self, log: Log

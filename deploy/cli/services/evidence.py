@@ -233,6 +233,49 @@ def prune(
 
 @app.command()
 @friendly
+def erase(
+    evidence: Evidence,
+    camera: Annotated[str, typer.Option(help="Camera whose data is erased.")],
+    reason: Annotated[str, typer.Option(help="Why the data is erased. The tombstones have this reason.")],
+    since: Since = "",
+    until: Until = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking.")] = False,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Erase the evidence and dead letters of a camera in a period, and report which data is left and until when.
+
+    Exits with 1 if evidence was not erased, because of a legal hold or an error of the store.
+    """
+    from stream.evidence.erase import Erasure, ErasureReport
+    from stream.evidence.erase import erase as erase_data
+
+    store, wanted = open_store(evidence), Erasure(camera, *_period(since, until), reason)
+    covered = [group for group in grouped(store.list(f"{camera}/")) if wanted.covers(group)]
+    if not yes:
+        typer.confirm(f"Erase the evidence of {len(covered)} events of {camera}?", abort=True, err=True)
+
+    async def work(log: Log) -> ErasureReport:
+        return await erase_data(log, store, wanted, SystemClock(), user())
+
+    report = on_log("sightline-evidence", kafka, prefix, work)
+    left = [
+        {"place": one.place, "contents": one.contents, "until": rfc3339(one.until_ns) if one.until_ns else "unknown"}
+        for one in report.left
+    ]
+    if as_json:
+        _say(json.dumps({"evidence": vars(report.evidence), "dead_letters": report.dead_letters, "left": left}))
+    else:
+        _say(f"erased: {report.evidence.events} events, {report.dead_letters} dead letters. Data that is left:")
+        _print_rows(left, False, ("place", "contents", "until"))
+        _print_kept(report.evidence)
+    if report.evidence.held or report.evidence.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@friendly
 def keygen(
     file: Annotated[Path, typer.Argument(help="The key file.")],
     key_id: Annotated[
@@ -276,12 +319,16 @@ def _print_deletion(report: DeletionReport, as_json: bool) -> None:
         _say(json.dumps(vars(report)))
     else:
         _say(f"deleted: {report.events} events, {report.files} files, {report.bytes} bytes")
-        for event, name in report.held.items():
-            _say(f"{event}: not deleted, held by {name}")
-        for event, error in report.failed.items():
-            _say(f"{event}: not deleted, {error}")
+        _print_kept(report)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _print_kept(report: DeletionReport) -> None:
+    for event, name in report.held.items():
+        _say(f"{event}: not deleted, held by {name}")
+    for event, error in report.failed.items():
+        _say(f"{event}: not deleted, {error}")
 
 
 def _row(group: EvidenceGroup) -> dict[str, Any]:

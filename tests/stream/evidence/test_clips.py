@@ -30,14 +30,17 @@ from ingest.contract.records import (
     WithheldInterval,
 )
 from ingest.contract.topics import ALERTS, EVIDENCE, FRAMES, RESULTS
+from ingest.kafka import topicadmin
+from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
-from ingest.runtime.clock import ManualClock
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.clock import ManualClock, SystemClock
 from stream.alerts.alert import make_alert
 from stream.evidence.clip.encoder import MAX_SIDE, ClipEncoder
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.window import NOT_IN_LOG, ClipWindow
-from stream.evidence.stage import RETRY_S, SETTLE_S, EvidenceProcessor, EvidenceStage
+from stream.evidence.stage import RETRY_S, SETTLE_S, EvidenceProcessor, EvidenceStage, _DueAlert
 from stream.evidence.store import MemoryStore
 from tests.stream.alerts.test_alerts import FullStore, event
 
@@ -72,7 +75,7 @@ def decoded(clip: bytes) -> list[tuple[int, int]]:
 class Scene:
     """A camera with 5 frames/s in a log, and an alert with frame number 50, which requests a clip."""
 
-    clock: ManualClock = field(default_factory=ManualClock)
+    clock: ManualClock | SystemClock = field(default_factory=ManualClock)
     store: MemoryStore = field(default_factory=MemoryStore)
 
     def __post_init__(self) -> None:
@@ -321,3 +324,28 @@ def test_the_facts_of_a_clip_without_a_clip_have_the_reason() -> None:
     made = make_clips([], window(1.0))
     assert made.clips == {}
     assert made.facts == Clip(from_ns=0, to_ns=SECOND, missing="the log has no frame of the interval")
+
+
+@pytest.mark.kafka
+async def test_a_clip_is_made_from_frames_on_kafka(kafka: str, prefix: str) -> None:
+    settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
+    await topicadmin.create(settings, partitions=1)
+    async with KafkaLog(settings, "test-clips") as log:
+        scene = Scene(clock=SystemClock())
+        scene.log = log
+        start_ns = scene.clock.now_ns()
+        for seq in range(11):
+            own = frame(seq, start_ns + seq * SECOND // 5)
+            headers = h.frame_headers([own.id], LIVE)
+            position = await log.produce(Outgoing(FRAMES, 0, encode(own), b"road", headers))
+            scene.refs[seq] = FrameRef(FRAMES, *position)
+        scene.start_ns = start_ns
+        record = await scene.alert(seq=5)
+        processor = await scene.open()
+        due = _DueAlert(0.0, record.offset, record, decode_json(Alert, record.value))
+        processor._waiting.append(due)
+        (work,) = await asyncio.to_thread(processor.tick)
+    found = decode_json(EvidenceRecord, work.records[0].value)
+    assert found.clip is not None
+    assert (found.clip.frames, found.clip.unreadable) == (11, 0)
+    assert [at_ms for at_ms, _ in decoded(scene.contents(found.files[0].name))] == [200 * n for n in range(11)]

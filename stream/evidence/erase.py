@@ -1,0 +1,133 @@
+"""Erase the evidence and dead letters of a camera in a period, and report which data is left and until when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ingest.contract.codec import decode, decode_json
+from ingest.contract.records import Event, Frame
+from ingest.contract.topics import (
+    ALERTS,
+    BATCHES,
+    BATCHES_LATE,
+    DEADLETTER,
+    EVENTS,
+    EVIDENCE,
+    FRAMES,
+    FRAMES_LATE,
+    INCIDENTS,
+    MEASURES,
+    RESULTS,
+    SHADOW,
+    TOPICS,
+)
+from ingest.deadletter import DeadLetter
+from ingest.deadletter import erase as erase_letters
+from ingest.exceptions import CodecError
+from ingest.kafka.log import Log
+from ingest.runtime.clock import Clock
+from stream.evidence.holds import LegalHold
+from stream.evidence.retention import DeletionReport, EvidenceGroup, delete
+from stream.evidence.store import EvidenceStore
+
+_SEGMENT_DAYS = 7
+"""Kafka's default of ``segment.ms`` in days. Kafka deletes whole segment files, and a file of a quiet partition grows
+for this time."""
+_DAY_NS = 86_400 * 10**9
+_LATENCY_NS = 60 * 10**9
+"""Largest difference in ns between the clock of a camera and that of the broker, for dead letters of unknown time."""
+_PICTURES = (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE)
+_FACTS = (RESULTS, EVENTS, MEASURES, INCIDENTS, ALERTS, EVIDENCE, SHADOW)
+
+
+class LeftData(NamedTuple):
+    """Data of a camera that an erasure cannot delete: its place, its contents, and the latest time in Unix ns until
+    which it stays; 0 if the time is unknown."""
+
+    place: str
+    contents: str
+    until_ns: int
+
+
+@dataclass
+class ErasureReport:
+    """The outcome of an erasure."""
+
+    evidence: DeletionReport
+    dead_letters: int = 0
+    left: list[LeftData] = field(default_factory=list)
+
+
+class Erasure(NamedTuple):
+    """The camera and the period of capture times, in Unix ns and both included, whose data is erased."""
+
+    camera: str
+    first_ns: int
+    last_ns: int
+    reason: str
+
+    def covers(self, group: EvidenceGroup) -> bool:
+        """Return whether the evidence of an event is of the camera and the period."""
+        name = group.name
+        return name.subject == self.camera and name.first_ns <= self.last_ns and name.last_ns >= self.first_ns
+
+    def covers_letter(self, letter: DeadLetter) -> bool:
+        """Return whether a dead letter has data of the camera and may have data of the period.
+
+        A letter whose capture time cannot be read is covered if it failed after the begin of the period.
+        """
+        key = (letter.record.key or b"").decode(errors="replace")
+        if self.camera != key and all(frame.camera != self.camera for frame in letter.frames):
+            return False
+        captured_ns = _captured_ns(letter)
+        if captured_ns is None:
+            return letter.parked_ms * 10**6 >= self.first_ns - _LATENCY_NS
+        return self.first_ns <= captured_ns <= self.last_ns
+
+
+async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, by: str) -> ErasureReport:
+    """Erase evidence and dead letters, and write tombstones. Evidence under a legal hold stays, and is reported.
+
+    Raise StoreFailed if the store cannot be listed, LogUnavailable or Fenced if the log cannot be written.
+    """
+
+    def choose(groups: list[EvidenceGroup], holds: list[LegalHold]) -> list[tuple[EvidenceGroup, str]]:
+        return [(group, f"erased: {wanted.reason}") for group in groups if wanted.covers(group)]
+
+    report = ErasureReport(await delete(log, store, choose, clock, by))
+    report.dead_letters = await erase_letters(log, wanted.covers_letter)
+    report.left = left_data(clock.now_ns(), report.dead_letters > 0)
+    return report
+
+
+def left_data(now_ns: int, letters_erased: bool) -> list[LeftData]:
+    """Return the data that may be left after an erasure.
+
+    A record was written now at the latest, because late frames may arrive at any time. It stays for the retention of
+    its topic, and for the time until its segment file ends.
+    """
+
+    def until_ns(topic: str) -> int:
+        return now_ns + TOPICS[topic].retention_ms * 10**6 + _SEGMENT_DAYS * _DAY_NS
+
+    found = [LeftData(f"topic {topic}", "pictures", until_ns(topic)) for topic in _PICTURES]
+    found += [LeftData(f"topic {topic}", "boxes, times and texts, no pictures", until_ns(topic)) for topic in _FACTS]
+    if letters_erased:
+        found.append(
+            LeftData(f"segment files of {DEADLETTER}", "unreadable through Kafka", now_ns + _SEGMENT_DAYS * _DAY_NS)
+        )
+    found.append(LeftData("spools of agents", "frames that are not sent yet", 0))
+    found.append(LeftData("receivers and backups", "alerts and copies outside of Sightline", 0))
+    return found
+
+
+def _captured_ns(letter: DeadLetter) -> int | None:
+    try:
+        if letter.failure.topic in (FRAMES, FRAMES_LATE):
+            return decode(Frame, letter.record.value).captured_ns
+        if letter.failure.topic in (EVENTS, ALERTS):
+            return decode_json(Event, letter.record.value).data.captured_ns
+    except CodecError:
+        return None
+    return None
