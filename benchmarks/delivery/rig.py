@@ -34,6 +34,8 @@ from stream.delivery.clients.signature import new_secret
 
 PARTITIONS = 4
 DISPATCH = "dispatch"
+POLL_S = 5.0
+"""Pause in seconds between two reads of all receipts, so that the reads take little of the machine."""
 BATCH = 500
 """Number of alerts that are written to Kafka concurrently."""
 
@@ -100,7 +102,7 @@ class DispatchRig:
         deadline = Deadline.after(wait_s)
         while not done(receipts := await self.receipts()):
             assert not deadline.passed, f"{goal} was not reached within {wait_s:.0f} s: {len(receipts)} receipts"
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(POLL_S)
         return receipts
 
 

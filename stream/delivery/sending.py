@@ -115,6 +115,7 @@ class ReceiverSender:
 
     async def close(self) -> None:
         """Cancel the workers and close the connections."""
+        self._stopping = True  # in Python 3.11, wait_for loses a cancellation at the moment of its wake-up
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
