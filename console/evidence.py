@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import dataclass
 
@@ -66,11 +67,12 @@ class EvidenceFiles:
 
     async def picture(self, feed: Feed, item: ReviewItem) -> ServedFile:
         """Return the picture of an event: the annotated picture of its evidence, another picture of its evidence, or
-        the frame in the log. Raise NotFound."""
+        the frame in the log if the evidence cannot be had. Raise NotFound."""
         pictures = [one for one in evidence_of(item) if one.media_type.startswith("image/")]
         pictures.sort(key=lambda one: "-annotated." not in one.name)
-        if pictures and self._store is not None:
-            return await self.read(item, pictures[0])
+        for one in pictures:
+            with contextlib.suppress(NotFound):
+                return await self.read(item, one)
         data = item.event.data
         if data.frame is None or data.camera is None:
             raise NotFound("this event has no picture")

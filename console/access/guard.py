@@ -28,13 +28,13 @@ async def signed_in(connection: HTTPConnection) -> Identity:
     """Return the user of a request, even if the user has signed in with a one-time password. Raise NotSignedIn or
     ForgedRequest.
 
-    A request with an ``Authorization`` header uses the token in the header, and never the session of a browser.
+    A request with a bearer token uses the token, and never the session of a browser. Another kind of
+    ``Authorization`` header is ignored, because it belongs to a proxy in front of the console.
     """
     context = context_of(connection)
-    authorization = connection.headers.get("authorization")
-    if authorization is not None:
-        is_bearer = authorization[: len(_BEARER)].lower() == _BEARER
-        found = context.tokens.identity(authorization[len(_BEARER) :].strip()) if is_bearer else None
+    authorization = connection.headers.get("authorization", "")
+    if authorization[: len(_BEARER)].lower() == _BEARER:
+        found = context.tokens.identity(authorization[len(_BEARER) :].strip())
         if found is None:
             raise NotSignedIn
         return found

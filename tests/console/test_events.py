@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from console.access.roles import Role
+from console.api import routes
 from console.app import make_app
 from console.context import ConsoleContext
 from console.evidence import EvidenceFiles
@@ -163,6 +164,14 @@ async def test_the_page_of_an_event_has_its_evidence_and_receipts(
     assert {(r["receiver"], r["state"]) for r in item["receipts"]} == {("pager", "delivered"), ("desk", "dead")}
 
 
+async def test_an_event_whose_evidence_has_expired_shows_its_frame_from_the_log(
+    page: Callable[..., Any], store: FolderStore, log: MemoryLog
+) -> None:
+    await write(log, frame("gate", 0), frame("gate", 1))
+    response = await page("/events/event-1/picture", event(1), alert(event(1), stored("gate/expired.jpg")))
+    assert (response.status_code, response.content) == (200, JPEG)
+
+
 async def test_an_event_without_evidence_shows_its_frame_from_the_log(
     page: Callable[..., Any], log: MemoryLog
 ) -> None:
@@ -300,6 +309,17 @@ async def test_a_stream_sends_news_that_the_user_may_see_and_continues_after_an_
     assert (await one.get("/api/stream?kinds=all")).status_code == 422
 
 
+async def test_a_stream_ends_with_the_session(
+    browser: Open, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "KEEP_ALIVE_S", 0.01)
+    one = browser()
+    await one.sign_in("vera")
+    async with Stream(context, one.cookies) as stream:
+        await one.submit("/sign-out")
+        await stream.ended()
+
+
 class Stream:
     """A client of the stream of news, which calls the application without a network."""
 
@@ -342,6 +362,10 @@ class Stream:
         body = (await asyncio.wait_for(self._sent.get(), 30.0))["body"].decode()
         fields = dict(line.split(": ", 1) for line in body.strip().splitlines())
         return fields.get("id", ""), fields["event"], fields["data"]
+
+    async def ended(self) -> None:
+        """Wait until the application ends the stream by itself."""
+        await asyncio.wait_for(asyncio.shield(self._task), 30.0)
 
     async def _receive(self) -> dict[str, Any]:
         await self._gone.wait()

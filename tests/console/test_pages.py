@@ -175,6 +175,15 @@ async def test_a_token_loses_its_rights_with_its_owner_and_at_its_end(
     assert (await program.get("/account")).status_code == 303
 
 
+async def test_a_password_that_a_proxy_adds_does_not_hide_the_session(browser: Open) -> None:
+    one = browser()
+    await one.sign_in("vera")
+    assert (await one.get("/account", headers={"Authorization": "Basic dmVyYTp4"})).status_code == 200
+    assert (await one.get("/account", headers={"Authorization": "Bearer x"})).status_code == 303
+    response = await one.post("/sign-out", headers={"Authorization": "Basic dmVyYTp4"})
+    assert response.status_code == 403
+
+
 async def test_the_audit_trail_shows_actions_and_cannot_be_changed(browser: Open, context: ConsoleContext) -> None:
     one = browser("192.0.2.7")
     await one.sign_in("ada", "wrong")

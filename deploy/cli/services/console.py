@@ -109,7 +109,11 @@ async def _serve(
     feed = context.feed
     heart = HeartbeatWriter("console", lambda record: feed.log().produce(record), dict)
     serving = asyncio.create_task(serve(make_app(context), listener, options, stop))
-    tasks = (serving, asyncio.create_task(feed.run()), asyncio.create_task(heart.run(lambda: "running")))
+    tasks = (
+        serving,
+        asyncio.create_task(feed.run()),
+        asyncio.create_task(heart.run(lambda: None if feed.outage else "running")),
+    )
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
