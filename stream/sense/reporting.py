@@ -138,11 +138,16 @@ class WindowReporter(RuleReporter):
         A window causes at most one event, even if it was evaluated before it had all its readings. A condition that
         still holds when the rule's hours begin, or when its cooldown ends, is reported then.
         """
-        rule, events = self.rule, list[Event]()
+        rule = self.rule
+        events: list[Event] = []
+        min_readings, has_hours = rule.min_readings, bool(rule.hours)
         for window in windows:
-            happening = self._state.step(window) if window.count >= rule.min_readings else None
+            state = self._state  # the state before this window, if the window is corrected
+            happening = state.step(window) if window.count >= min_readings else None
+            if happening is None and not has_hours:
+                continue
             if not rule.in_force(window.start_ns) or (happening and self.is_quiet(window.start_ns)):
-                self._state.rearm()
+                state.rearm()
             elif happening and (event := self.event(happening, window.start_ns, window.start_ns, past)):
                 events.append(event)
         return events

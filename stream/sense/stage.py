@@ -229,6 +229,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def _signalled(self, sensor: str) -> tuple[Outgoing, ...]:
         """Return the records of the sensor's signals for the rules that join it with a camera."""
+        if not self._joins:
+            return ()
         return tuple(signal_record(one, self._signal_partitions) for one in self._sensors[sensor].take_signals())
 
     def _step(self, readings: Readings, written_ms: int) -> list[Event]:
