@@ -35,14 +35,36 @@ class MemoryRunner:
         """
         fed = 0
         for topic in self._stage.topics:
-            for partition, end in (await self._log.ends(topic)).items():
-                part = await self._part(TopicPartition(topic, partition))
-                async for record in self._log.read(topic, partition, part.read, end):
-                    fed += 1
-                    await self._apply(part, part.feed(record))
-                part.read = end
+            for partition in await self._log.ends(topic):
+                fed += await self.step(TopicPartition(topic, partition))
         await self.tick()
         return fed
+
+    async def step(self, tp: TopicPartition, most: int | None = None) -> int:
+        """Process the waiting records of one partition, at most ``most`` of them.
+
+        Return the number of processed records.
+        """
+        part, end = await self._part(tp), (await self._log.ends(tp.topic))[tp.partition]
+        stop = end if most is None else min(end, part.read + most)
+        fed = 0
+        async for record in self._log.read(*tp, part.read, stop):
+            fed += 1
+            part.read = record.offset + 1
+            await self._apply(part, part.feed(record))
+        part.read = max(part.read, stop)
+        return fed
+
+    def position(self, tp: TopicPartition) -> int | None:
+        """Return the offset of the next record of a partition; None if no record of it was processed yet."""
+        return self._parts[tp].read if tp in self._parts else None
+
+    def release(self, tp: TopicPartition) -> None:
+        """Drop the processor of a partition without a flush, as in a rebalance.
+
+        The next owner reads the unfinished records again.
+        """
+        self._parts.pop(tp, None)
 
     async def tick(self) -> None:
         """Call ``tick`` of the processors whose deadline has passed."""
