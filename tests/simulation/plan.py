@@ -14,6 +14,8 @@ from ingest.site.pipeline import Overload
 STAGES = ("prepare", "prepare.late", "engine", "analyse", "sense", "alerts")
 """Consumer groups of the simulation. Each has two processes."""
 FIRST_S = 2.0
+MINUTE_S, SECOND_OF_MINUTE_S = 60.0, 20.0
+"""Length of a minute, and the second of a minute at which the simulation starts."""
 AFTER_S = 3.0
 """Time in seconds after a visit in which a fault may hit the processing of its frames."""
 NAMES = ("bay", "door", "gate", "lane", "roof", "yard")
@@ -50,10 +52,11 @@ class Visit:
 
 @dataclass(frozen=True)
 class CameraPlan:
-    """A camera and the visits of objects, in order of time."""
+    """A camera and the visits of objects, in order of time. Its clock is ahead by ``ahead_s``."""
 
     name: str
     visits: tuple[Visit, ...]
+    ahead_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,11 @@ class Plan:
     def story(self) -> str:
         """The plan as text, one line for each part."""
         lines = [f"seed {self.seed}, {'shuffled' if self.shuffled else 'in order'}, {self.overload or 'no overload'}"]
-        lines += [f"  camera {camera.name}: {visit}" for camera in self.cameras for visit in camera.visits]
+        lines += [
+            f"  camera {camera.name}, {camera.ahead_s:.2f} s ahead: {visit}"
+            for camera in self.cameras
+            for visit in camera.visits
+        ]
         lines += [f"  {sensor}" for sensor in self.sensors]
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])
 
@@ -143,8 +150,11 @@ class Plan:
 def make_plan(seed: int) -> Plan:
     """Return the plan of a seed."""
     chance = random.Random(seed)
-    cameras = tuple(_camera(chance, name) for name in chance.sample(NAMES, chance.choice((1, 2, 2))))
-    sensors = tuple(_sensor(chance, name) for name in ("cellar",)[: chance.randrange(3)])
+    overloaded = seed % 8 == 4
+    cameras = tuple(
+        _camera(chance, name, shifted=not overloaded) for name in chance.sample(NAMES, chance.choice((1, 2)))
+    )
+    sensors = tuple(_sensor(chance, name) for name in ("cellar",)[: chance.randrange(2)])
     faults = sorted((_fault(chance, cameras) for _ in range(chance.randint(2, 6))), key=lambda fault: fault.at_s)
     overload = OverloadPlan(chance.choice(("shed", "every-nth")), chance.uniform(1.0, 4.0), chance.randrange(3))
     return Plan(
@@ -152,18 +162,18 @@ def make_plan(seed: int) -> Plan:
         cameras,
         sensors,
         tuple(faults),
-        overload if seed % 5 == 4 else None,
-        real_tracker=seed % 10 == 0,
-        alerts=seed % 4 == 0,
-        second_pipeline=seed % 8 == 1,
+        overload if overloaded else None,
+        real_tracker=seed % 20 == 0,
+        alerts=seed % 8 == 0,
+        second_pipeline=seed % 16 == 1,
     )
 
 
-def _camera(chance: random.Random, name: str) -> CameraPlan:
+def _camera(chance: random.Random, name: str, *, shifted: bool) -> CameraPlan:
     visits: list[Visit] = []
     at_s = FIRST_S + chance.uniform(0.0, 5.0)
     for number in range(chance.randint(1, 2)):
-        frames, step_s = chance.randint(5, 8), chance.choice((0.25, 0.5, 0.75))
+        frames, step_s = chance.randint(5, 7), chance.choice((0.25, 0.5, 0.75))
         visits.append(
             Visit(
                 at_s,
@@ -181,7 +191,13 @@ def _camera(chance: random.Random, name: str) -> CameraPlan:
             )
         )
         at_s += frames * step_s + chance.uniform(3.0, 55.0)
-    return CameraPlan(name, tuple(visits))
+    return CameraPlan(name, tuple(visits), _ahead_s(chance, chance.choice(visits)) if shifted else 0.0)
+
+
+def _ahead_s(chance: random.Random, visit: Visit) -> float:
+    """Return an error of a camera's clock with which a minute begins during a visit, so that measures are written."""
+    at_s = visit.begin_s + chance.uniform(0.0, visit.frames * visit.step_s)
+    return (MINUTE_S - SECOND_OF_MINUTE_S - at_s) % MINUTE_S
 
 
 def _sensor(chance: random.Random, name: str) -> SensorPlan:
@@ -190,7 +206,7 @@ def _sensor(chance: random.Random, name: str) -> SensorPlan:
     if chance.random() < 0.5:
         again_s = hot[0][1] + chance.uniform(6.0, 15.0)
         hot.append((again_s, again_s + chance.uniform(2.0, 15.0)))
-    readings = chance.randint(15, 40)
+    readings = chance.randint(12, 30)
     restart_at = chance.randrange(1, readings) if chance.random() < 0.3 else 0
     return SensorPlan(
         name,

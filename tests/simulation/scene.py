@@ -97,7 +97,7 @@ class _SimulatedFrame:
 
 
 def _frames(camera: CameraPlan, partitions: int, started_ns: int) -> Iterator[_SimulatedFrame]:
-    epoch, seq, clock_s, backlog_s = EPOCH, 0, 0.0, 0.0
+    epoch, seq, clock_s, backlog_s = EPOCH, 0, camera.ahead_s, 0.0
     for visit in camera.visits:
         if visit.restart:
             epoch, seq = epoch + 1, 0

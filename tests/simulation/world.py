@@ -56,7 +56,7 @@ from tests.simulation.processes import (
 from tests.simulation.scene import MAX_DELAY_S, Inputs, Sent
 
 PARTITIONS = 2
-ROUND_S = 1.0
+ROUND_S = 1.5
 """Length of a round in seconds. In each round, the processes get the records that the agents have sent."""
 MAX_ROUNDS = 100
 """Maximum number of rounds after the last record until no process has work."""
