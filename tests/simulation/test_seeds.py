@@ -9,8 +9,9 @@ results and dead letters must equal those of the same scenes without faults, ids
 A failing seed prints the shortest plan that still fails. To run one seed:
 ``SIGHTLINE_SEED=254 pytest tests/simulation``.
 
-Faults that were put into the product by hand, and that failed within the first twenty seeds: repeated frames are
-classified again, ``analyse`` and ``sense`` open a partition without past records, and a fenced writer still writes.
+Faults that were put into the product by hand, and that failed within the first thirty seeds: repeated frames are
+classified again, ``analyse`` or ``sense`` opens a partition without past records, or without the events or measures
+that were written, and a fenced writer still writes.
 Faults of the product that seeds have found: events and measures were written twice if a worker was killed before its
 first commit, and the last hopping windows of a silent sensor depended on the time of their evaluation.
 """
