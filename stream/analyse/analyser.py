@@ -24,6 +24,7 @@ from stream.analyse.ground import GroundPlane
 from stream.analyse.measures.meters import MeasureMeter, make_meter
 from stream.analyse.measures.minute import ClosedMinute
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
+from stream.analyse.tracking.ends import TrackEnd, TrackEnds
 from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
@@ -111,6 +112,8 @@ class Analyser:
         self._gate = EpochGate()
         self.scene: Scene | None = None
         """The scene of the last result; None if the result was shed, or was processed before."""
+        self.ended: list[TrackEnd] = []
+        """The tracks that ended with the last result, with the reasons."""
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -119,6 +122,7 @@ class Analyser:
         Raise ValueError, or another error of the tracker, for detections that cannot be tracked.
         """
         self.scene = None
+        self.ended = []
         before = self._gate.last(result.epoch)
         admission = self._gate.admit(
             result.epoch, result.seq, result.finished_ns, camera=result.camera, lane=result.lane
@@ -177,6 +181,7 @@ class Analyser:
         self._moved: dict[str, float] = {}
         self._seen_s: dict[str, float] = {}
         self._stationary = StationaryTracks()
+        self._ends = TrackEnds()
         self._missing: Counter[str] = Counter()
         self._scene_s = 0.0
         self._interval = -1
@@ -278,6 +283,7 @@ class Analyser:
             ground=self._ground,
         )
         self._scene_s, self._missing, self.scene = at_s, Counter(), scene
+        self._ends.scene(((track.name, track.box) for track in tracks), scene.gap_s)
         for meter in self._meters:
             self._closed += meter.step(scene)
         sightings = self._reported.get((result.epoch, result.seq), set())
@@ -351,10 +357,12 @@ class Analyser:
             self._origins.pop(name, None)
             self._moved.pop(name, None)
             self._stationary.forget(name)
+            end = self._ends.end(name, *(self._size or (0, 0)))
+            self.ended.append(end)
             for watch in self._watches:
                 watch.forget(name)
             for meter in self._meters:
-                meter.forget(name)
+                meter.forget(name, end.reason)
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:

@@ -1,4 +1,4 @@
-"""Tests of the counts at lines in real clips, against counts by eye."""
+"""Tests of the counts at lines in real clips against counts by eye, and of figures of simulated scenes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.analytics.clips import CountedClip
+from benchmarks.analytics.identities import IdentityTally
+from benchmarks.analytics.scenes import detected, objects_at
+from edge_agent.sources.simulated import KINDS, SceneConfig, SimulatedScene
+from edge_agent.sources.simulated.config import SceneKind
 from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
 from engines.repository.store import Repository
+from ingest.contract.records import Box
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +38,32 @@ def test_a_line_in_a_real_clip_counts_as_a_person_does(
     events = clip.analyse(shared_data, models, from_s, to_s).events
     counts = clip.compared(events, from_s, to_s)
     assert counts == {"by_eye": by_eye, "counted": by_eye, "missed": 0, "false": 0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_counts_dwell_speed_and_level_of_service_of_a_rainy_night_are_near_the_truth(kind: SceneKind) -> None:
+    figures = detected(SceneConfig(kind, seed=11, light="night", rain=True, density=0.5)).figures()
+    assert (figures["recall"], figures["precision"]) == (1.0, 1.0)
+    assert figures["visits"] == figures["true_visits"]
+    assert figures["dwell_error_s"] <= 0.3
+    assert figures["speed_error_percent"] <= 5.0
+    assert figures.get("level_of_service") == figures.get("true_level_of_service")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_objects_of_a_scene_are_those_of_the_rendered_truth(kind: SceneKind) -> None:
+    scene = SceneConfig(kind, seed=11)
+    for index in (40, 57, 83):
+        rendered = {one.id: Box(*one.box) for one in SimulatedScene(scene).render(index).objects}
+        listed = {number: box for number, _, box in objects_at(scene, index / scene.fps)}
+        assert listed.keys() == rendered.keys()
+        assert all(listed[number].iou(rendered[number]) > 0.8 for number in listed)
+
+
+def test_an_object_that_gets_the_track_of_another_one_is_an_identity_switch() -> None:
+    near, far = Box(0.0, 0.0, 50.0, 50.0), Box(100.0, 0.0, 150.0, 50.0)
+    tally = IdentityTally()
+    tally.add([(1, near), (2, far)], [("a", near), ("b", far)])
+    tally.add([(1, near), (2, far)], [("a", near)])
+    tally.add([(1, near), (2, far)], [("b", near), ("a", far)])
+    assert (tally.switches, tally.seen, tally.tracked) == (2, 6, 5)

@@ -68,6 +68,13 @@ class TrackerContract:
         seen = drive(tracker, *([detection(10 * n, label=label)] for n, label in enumerate(labels)))
         assert seen[-1][0].label == "car"
 
+    def test_a_false_detection_beside_a_missed_object_does_not_take_over_its_track(self, tracker: Tracker) -> None:
+        way = [[detection(10 * n, label="person")] for n in range(8)]
+        way[5] = [detection(85, 115, label="car")]
+        seen = drive(tracker, *way)
+        assert [track.name for track in seen[5]] == []
+        assert [track.name for track in seen[7]] == [track.name for track in seen[4]]
+
     def test_many_tracks_have_different_names_and_are_sorted_by_name(self, tracker: Tracker) -> None:
         frames = [[detection(20 * n, 60 * lane) for lane in range(1 + n % 8)] for n in range(40)]
         for tracks in drive(tracker, *frames):

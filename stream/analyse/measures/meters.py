@@ -15,6 +15,7 @@ from stream.analyse.rule import Scene, SceneTrack
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.traffic.turning import TurningRule
 from stream.analyse.rules.zone import ZoneRule
+from stream.analyse.tracking.ends import EndReason
 
 DWELL_S = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Lower bounds of the histogram bins for dwell times, in seconds."""
@@ -40,8 +41,8 @@ class MeasureMeter(abc.ABC):
         return closed
 
     @abc.abstractmethod
-    def forget(self, track: str) -> None:
-        """Drop the state of a track that has ended."""
+    def forget(self, track: str, reason: EndReason = "left") -> None:
+        """Drop the state of a track that has ended for ``reason``."""
 
     def _elapsed(self, observed_s: float) -> None:  # noqa: B027  (most meters need no time)
         """Note that the previous scene has lasted for ``observed_s`` seconds of the current minute."""
@@ -61,7 +62,7 @@ class LineMeter(MeasureMeter):
         self._speeds = SpeedMeter(SPEED_WINDOW_S, on_ground)
         self._last_ns: dict[str, int] = {}
 
-    def forget(self, track: str) -> None:
+    def forget(self, track: str, reason: EndReason = "left") -> None:
         """Drop the state of a track that has ended."""
         self._watch.forget(track)
         self._speeds.forget(track)
@@ -92,7 +93,7 @@ class FlowMeter(MeasureMeter):
         super().__init__(config)
         self._watch = TurningRule(lines=config.lines, **_common(config)).watch(width, height)
 
-    def forget(self, track: str) -> None:
+    def forget(self, track: str, reason: EndReason = "left") -> None:
         """Drop the state of a track that has ended."""
         self._watch.forget(track)
 
@@ -125,10 +126,13 @@ class ZoneMeter(MeasureMeter):
         self._stays: dict[str, _Stay] = {}
         self._present = 0
 
-    def forget(self, track: str) -> None:
-        """End the stay of a track that has ended."""
+    def forget(self, track: str, reason: EndReason = "left") -> None:
+        """End the stay of a track that has ended. The length of the stay of a lost object is unknown."""
         self._speeds.forget(track)
-        if stay := self._stays.pop(track, None):
+        stay = self._stays.pop(track, None)
+        if stay and reason == "lost":
+            self.clock.sums.add(f"{stay.label}.lost")
+        elif stay:
             self._end(stay)
 
     def _collect(self, scene: Scene) -> None:

@@ -29,6 +29,10 @@ CONFIRM_FRAMES = 2
 _BOX_MARGIN = 0.3
 """Margin added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
+_OTHER_LABEL = 0.2
+"""Overlap that a detection loses if its label is not the label of the track. A detector that takes a van for a truck
+reports it at the same place, so its overlap stays large enough. A false detection beside a person whom the model
+missed does not take over the person's track."""
 BEGIN_SCORE = 0.5
 """Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers this minimum for the
 rule's pipeline."""
@@ -36,6 +40,8 @@ _LEAST = 0.01
 """Lowest value that a rule can set for the minimum score of a detection that begins a track. A faint held track has a
 score of 0, below this value, and therefore never begins a new track."""
 _FIRM, _FAINT = 1.0, 0.0
+_HELD = ""
+"""Stands for the label of a held track, which is the label of its own track."""
 _MAX_PX = 1e7
 """Largest edge of a box in pixels. The squares of such edges are exact, and no camera has a larger picture."""
 
@@ -113,12 +119,13 @@ class ByteTracker:
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held."""
         boxes = _as_array([d.box for d in detections] + [one.box for one in held])
+        labels = np.array([d.label for d in detections] + [_HELD] * len(held), np.str_)
         scores = np.array([d.score for d in detections] + [_FAINT if one.faint else _FIRM for one in held])
         self._advance(at_s)
         likely = scores >= self._begin_score
-        rows, columns = self._matched(np.arange(len(self._targets)), np.flatnonzero(likely), boxes)
-        left = np.setdiff1d(np.arange(len(self._targets)), rows)
-        more_rows, more_columns = self._matched(left, np.flatnonzero(~likely), boxes)
+        rows, columns = self._matched(np.arange(len(self._targets)), np.flatnonzero(likely), boxes, labels)
+        left = _others(len(self._targets), rows)
+        more_rows, more_columns = self._matched(left, np.flatnonzero(~likely), boxes, labels)
         rows, columns = np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
         self._filter.update(rows, boxes[columns])
         tracks = []
@@ -130,9 +137,10 @@ class ByteTracker:
             elif target.hits >= CONFIRM_FRAMES:
                 tracks.append(_note(target, detections[column], f"{frame}-{column}"))
         self._prune(at_s)
-        begun = np.setdiff1d(np.flatnonzero(likely), columns)
+        likely[columns], likely[len(detections) :] = False, False
+        begun = np.flatnonzero(likely)
         self._filter.add(boxes[begun])
-        self._targets += [_Target(at_s) for _ in begun]
+        self._targets += [_Target(at_s, str(labels[column])) for column in begun]
         return sorted((track for track in tracks if track), key=lambda track: track.name)
 
     def _advance(self, at_s: float) -> None:
@@ -140,12 +148,16 @@ class ByteTracker:
         self._now_s = at_s
         self._keep([at_s - target.seen_s <= LOST_S for target in self._targets])
 
-    def _matched(self, rows: Indices, columns: Indices, boxes: Floats) -> tuple[Indices, Indices]:
+    def _matched(
+        self, rows: Indices, columns: Indices, boxes: Floats, labels: npt.NDArray[np.str_]
+    ) -> tuple[Indices, Indices]:
         """Match the targets ``rows`` to the boxes ``columns``. Return the matched rows, and the column matched to
         each."""
         if not len(rows) or not len(columns):
             return rows[:0], columns[:0]
         costs = 1.0 - overlaps(self._filter.boxes[rows], boxes[columns], _BOX_MARGIN)
+        own, found_labels = np.array([self._targets[row].label for row in rows])[:, None], labels[columns][None]
+        costs += _OTHER_LABEL * ((own != found_labels) & (found_labels != _HELD))
         _, found, _ = lap.lapjv(costs, extend_cost=True, cost_limit=1.0 - _MIN_OVERLAP)
         matched = np.flatnonzero(found >= 0)
         return rows[matched], columns[found[matched]]
@@ -165,8 +177,17 @@ class _Target:
     """An object that the tracker follows, with its track once it is confirmed."""
 
     seen_s: float
+    label: str
+    """The label of the track, or of the first detection."""
     hits: int = 1
     track: Track | None = None
+
+
+def _others(count: int, rows: Indices) -> Indices:
+    """Return the numbers from 0 to ``count`` - 1 that are not in ``rows``."""
+    others = np.ones(count, np.bool_)
+    others[rows] = False
+    return np.flatnonzero(others)
 
 
 def _as_array(boxes: Sequence[Box]) -> Floats:
@@ -190,6 +211,8 @@ def _note(target: _Target, detection: Detection, name: str) -> Track:
     target.track = track
     track.box, track.score = detection.box, detection.score
     track.labels[detection.label] += max(1, round(detection.score * 100))
+    if detection.label != target.label:
+        target.label = track.label
     track.votes.add(detection.attributes)
     track.best_score = max(track.best_score, detection.score)
     track.frames += 1

@@ -1,0 +1,64 @@
+"""Reasons why tracks end. Pure.
+
+The object of a track that ends has left the picture, or it was lost. Only an object at the edge of the picture can
+leave it, and only while the camera was watched. If frames are missing after the last detection, nobody knows where
+the object went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from ingest.contract.records import Box, Point
+from stream.analyse.tracking.tracker import LOST_S
+
+EndReason = Literal["left", "lost"]
+"""``left``: the object went out of the picture. ``lost``: the object disappeared inside the picture, for example
+behind another one or because the model missed it, or it was not watched for longer than ``LOST_S``."""
+_EDGE_SHARE = 0.02
+"""Distance from the edge of the picture at which a box touches the edge, as a share of the picture's width or height.
+Detectors often leave some pixels between a box and the edge."""
+
+
+class TrackEnd(NamedTuple):
+    """The end of a track."""
+
+    track: str
+    reason: EndReason
+
+
+class TrackEnds:
+    """The last place of each track, from which the reason of its end follows."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[Box, Point]] = {}
+        self._unwatched: set[str] = set()
+
+    def scene(self, tracks: Iterable[tuple[str, Box]], gap_s: float) -> None:
+        """Note the boxes of the tracks of the next scene, which comes ``gap_s`` of track time after the last one."""
+        if gap_s > LOST_S:
+            self._unwatched |= self._places.keys()
+        for name, box in tracks:
+            before = self._places.get(name)
+            (x, y), (old_x, old_y) = box.centre, before[0].centre if before else box.centre
+            self._places[name] = box, (x - old_x, y - old_y)
+            self._unwatched.discard(name)
+
+    def end(self, track: str, width: int, height: int) -> TrackEnd:
+        """Forget a track that has ended in a picture of ``width`` × ``height`` pixels, and return why it ended."""
+        place, unwatched = self._places.pop(track, None), track in self._unwatched
+        self._unwatched.discard(track)
+        left = place is not None and not unwatched and _reaches_edge(*place, width, height)
+        return TrackEnd(track, "left" if left else "lost")
+
+
+def _reaches_edge(box: Box, step: Point, width: int, height: int) -> bool:
+    """Return whether a box touches the edge of the picture, or does so if it moves by its last step again."""
+    edge_x, edge_y = _EDGE_SHARE * width, _EDGE_SHARE * height
+    return (
+        box.left + min(step[0], 0.0) <= edge_x
+        or box.top + min(step[1], 0.0) <= edge_y
+        or box.right + max(step[0], 0.0) >= width - edge_x
+        or box.bottom + max(step[1], 0.0) >= height - edge_y
+    )

@@ -1,0 +1,99 @@
+"""Tests of the reasons why tracks end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ingest.contract.records import Box, Detection, FrameRef, Result
+from ingest.site import MeasureConfig
+from stream.analyse.analyser import TRACK_IDLE_S, Analyser
+from stream.analyse.rules.line import LineRule
+from stream.analyse.tracking.ends import TrackEnds
+from stream.analyse.tracking.tracker import LOST_S, ByteTracker
+
+LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
+WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+ZONE = MeasureConfig(name="zone", type="zone", camera="c", pipeline="p", polygon=WHOLE)
+STEP_S = 0.2
+
+
+def frame(seq: int, x: float | None, *, at_s: float | None = None, withheld: dict[str, int] | None = None) -> Result:
+    """Return the result of a frame with a car whose left edge is at ``x``, or with nothing."""
+    box = Box(x, 100.0, x + 60.0, 130.0) if x is not None else None
+    return Result(
+        camera="c",
+        epoch=1,
+        seq=seq,
+        lane="live",
+        pipeline="p",
+        pipelines=("p",),
+        captured_ns=10**18 + round((seq * STEP_S if at_s is None else at_s) * 1e9),
+        finished_ns=10**18,
+        width=640,
+        height=360,
+        source=FrameRef("frames", 0, seq),
+        outcome="classified",
+        detections=(Detection(box=box, label="car", class_id=1, score=0.9),) if box else (),
+        withheld=withheld or {},
+    )
+
+
+def ends(frames: Iterable[Result]) -> tuple[list[str], dict[str, float]]:
+    """Return the reasons of all track ends, and the sums of the zone measure."""
+    analyser = Analyser([LINE], None, ByteTracker, measures=[ZONE])
+    reasons = []
+    for one in frames:
+        analyser.step(one)
+        reasons += [end.reason for end in analyser.ended]
+    (meter,) = analyser._meters
+    return reasons, dict(meter.clock.sums.sums)
+
+
+def silence(after: int) -> list[Result]:
+    """Return empty frames for longer than rules keep a track."""
+    return [frame(after + n, None) for n in range(1, round((TRACK_IDLE_S + 1.0) / STEP_S))]
+
+
+def test_a_track_of_an_object_that_drives_out_of_the_picture_ends_as_left() -> None:
+    way = [frame(n, 400.0 + 20.0 * n) for n in range(10)]
+    reasons, sums = ends([*way, *silence(9)])
+    assert reasons == ["left"]
+    assert (sums["car.exits"], sums["dwells"]) == (1.0, 1.0)
+    assert "car.lost" not in sums
+
+
+def test_a_track_that_disappears_inside_the_picture_ends_as_lost_and_has_no_dwell_time() -> None:
+    way = [frame(n, 200.0 + 20.0 * n) for n in range(10)]
+    reasons, sums = ends([*way, *silence(9)])
+    assert reasons == ["lost"]
+    assert sums["car.lost"] == 1.0
+    assert not {"car.exits", "dwells"} & sums.keys()
+
+
+def test_a_track_at_the_edge_of_the_picture_before_an_outage_ends_as_lost() -> None:
+    way = [frame(n, 400.0 + 20.0 * n) for n in range(10)]
+    after = [frame(500 + n, None, at_s=100.0 + n * STEP_S) for n in range(60)]
+    assert ends([*way, *after])[0] == ["lost"]
+
+
+def test_an_outage_ages_tracks_but_a_still_scene_of_the_same_length_holds_them() -> None:
+    way = [frame(n, 200.0 + 5.0 * n) for n in range(10)]
+    gap_s = way[-1].seq * STEP_S + 8.0
+    for withheld, names in (({"still": 39}, 1), ({}, 2)):
+        analyser = Analyser([LINE], None, ByteTracker)
+        seen = set()
+        later = [frame(49 + n, 250.0 + 5.0 * n, at_s=gap_s + n * STEP_S) for n in range(5)]
+        later[0] = later[0].model_copy(update={"withheld": withheld})
+        for one in [*way, *later]:
+            analyser.step(one)
+            seen |= {track.name for track in analyser.scene.tracks} if analyser.scene else set()
+        assert len(seen) == names
+
+
+def test_a_gap_shorter_than_the_life_of_a_track_does_not_make_its_end_a_loss() -> None:
+    for gap_s, reason in ((LOST_S - 0.1, "left"), (LOST_S + 0.1, "lost")):
+        found = TrackEnds()
+        for n in range(3):
+            found.scene([("t", Box(500.0 + 40 * n, 100.0, 560.0 + 40 * n, 130.0))], 0.2)
+        found.scene([], gap_s)
+        assert found.end("t", 640, 360) == ("t", reason)
