@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import statistics
 import tempfile
@@ -202,9 +203,10 @@ async def run(
     report: dict[str, Any] = {}
     if "faults" in parts:
         report["faults"] = await measure_faults(bootstrap, folder)
-        say("faults done")
+        say(json.dumps(report["faults"], indent=2))
     if "kills" in parts:
         report["kills"] = await measure_kills(options, bootstrap, folder, say)
+        say(json.dumps(report["kills"], indent=2))
     if "isolation" in parts:
         report["isolation"] = await measure_isolation(options, bootstrap, folder, say)
     return report
