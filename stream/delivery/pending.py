@@ -89,6 +89,8 @@ class _Partition:
     read belongs to an alert below this offset."""
     open: dict[int, int] = field(default_factory=dict)
     receipts: dict[str, _Receipt] = field(default_factory=dict)
+    floor: int | None = None
+    """Lowest offset of a receipt of an alert that was finished before this dispatcher entered it."""
     held: bool = False
 
     @property
@@ -100,7 +102,12 @@ class _Partition:
         yet. The first value of ``receipts`` has the lowest offset, because receipts are entered in order of offset.
         """
         first = next(iter(self.receipts.values()), None)
-        return min([*self.open.values(), *([first.first] if first else [])], default=None)
+        needed = [*self.open.values(), *([first.first] if first else [])]
+        if self.floor is not None and next(iter(self.open), self.alerts_end) < self.alerts_end:
+            needed.append(
+                self.floor
+            )  # the next owner enters the finished alerts after the first unfinished one again
+        return min(needed, default=None)
 
     def forget_receipts(self) -> None:
         """Drop all receipts if every alert below ``alerts_end`` has been entered, because no receipt belongs to a
@@ -179,6 +186,8 @@ class PendingDeliveries:
             return
         partition.next = position.offset + 1
         receipt = partition.receipts.pop(key, None) if position.offset < partition.alerts_end else None
+        if receipt and receipt.rank:
+            partition.floor = receipt.first if partition.floor is None else min(partition.floor, receipt.first)
         partition.forget_receipts()
         if key in self._known or key in self._finished:
             return

@@ -20,7 +20,7 @@ from ingest.site import ReceiverConfig
 from stream.alerts.alert import alert_id, make_alert
 from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.dispatcher import Dispatcher
-from stream.delivery.pending import AlertPosition
+from stream.delivery.pending import AlertPosition, PendingDeliveries, ReceiverPosition
 from stream.delivery.progress import DispatchProgress, OwnedAlerts, take_over
 from stream.delivery.schedule import AttemptResult
 from stream.delivery.sending import CONCURRENT, ReceiverSender
@@ -166,3 +166,20 @@ async def test_a_receiver_that_never_answers_does_not_delay_the_others(monkeypat
         await done.wait()
     await dispatcher._close([])
     assert posts["dead"] == CONCURRENT
+
+
+def test_a_second_restart_reads_the_receipts_of_alerts_after_one_that_was_in_flight_at_the_first() -> None:
+    """The alert at offset 0 was in flight at the first kill and fails afterwards. Those after it are delivered."""
+    pending = PendingDeliveries()
+    pending.open(0, 0)
+    for number in (1, 2):
+        delivered = {"alert": alert_id(event(number)), "incident": "i", "receiver": "r", "attempted_ns": 1}
+        pending.receipt(0, number, Delivery.model_validate({**delivered, "state": "delivered", "attempt": 1}))
+    pending.receipts_read(0, 3)
+    for number in range(3):
+        pending.alert(make_alert(event(number), ()), AlertPosition(0, number), 10, 0.0, NOW_S)
+    assert pending.position(0) == ReceiverPosition(0, 1)
+    task = pending.due(NOW_S)
+    assert task is not None
+    pending.finish(task)
+    assert pending.position(0) == ReceiverPosition(3, None)
