@@ -20,7 +20,7 @@ from ingest.runtime.clock import Clock, SystemClock
 from stream.alerts.alert import alert_id, evidence_of, make_alert
 from stream.alerts.incidents import ID, PartitionIncidents
 from stream.evidence.store import EvidenceStore
-from stream.exceptions import EvidenceMissing, StoreFailed
+from stream.exceptions import EvidenceMissing, StoreFailed, UnusableName
 from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Work
 
 _log = logs.get("stream.alerts")
@@ -181,7 +181,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
             )
         try:
             evidence = evidence_of(event, self._fetch(event.data.frame), self._store)
-        except (EvidenceMissing, PictureError) as error:
+        except (EvidenceMissing, PictureError, UnusableName) as error:
             _log.warning("alert_without_picture", event_id=event.id, reason=str(error)[:MAX_ERROR_CHARS])
             return make_alert(event, (), str(error))
         if evidence and self._outage_since_s is not None:

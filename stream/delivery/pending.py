@@ -215,9 +215,9 @@ class PendingDeliveries:
         if self._is_current(task) and not self._partitions[task.position.partition].held:
             self._push(replace(task, due_s=due_s, attempt=task.attempt + 1))
 
-    def postpone(self, task: DeliveryTask, due_s: float) -> None:
-        """Schedule the same attempt of a task for a later time."""
-        self.again(replace(task, attempt=task.attempt - 1), due_s)
+    def postpone(self, task: DeliveryTask, due_s: float, expires_s: float) -> None:
+        """Schedule the same attempt of a task for a later time, and set a later time at which the task expires."""
+        self.again(replace(task, attempt=task.attempt - 1, expires_s=max(task.expires_s, expires_s)), due_s)
 
     def finish(self, task: DeliveryTask) -> None:
         """Note that a task's alert needs no more delivery attempts."""

@@ -154,8 +154,11 @@ class ReceiverSender:
         if alert is None:
             self.pending.finish(task)
             return
+        if self._is_quiet(task, alert):
+            return
+        unsent = None if task.replay else await self._unsent(alert, self.throttle)
         reason = f"not delivered in the time of retry_s: the receiver fails since {self.throttle.since}"
-        await self._conclude(task, alert, None, Verdict("dead", reason=reason))
+        await self._conclude(task, alert, None, unsent or Verdict("dead", reason=reason))
 
     async def _attempt(self, task: DeliveryTask, throttle: ReceiverThrottle, probe: bool) -> None:
         result, unsent = None, None
@@ -164,16 +167,26 @@ class ReceiverSender:
             if alert is None:
                 self.pending.finish(task)
                 return
+            if self._is_quiet(task, alert):
+                return
             if not task.replay:
-                if quiet_until_ns := self._filter.quiet_until_ns(alert, self._clock.now_ns()):
-                    self.pending.postpone(task, quiet_until_ns / 1e9)
-                    return
                 unsent = await self._unsent(alert, throttle)
             if unsent is None:
                 result = await self._deliverers[-1].deliver(alert, self._clock.now_ns() / 1e9)
         finally:
             self._note(throttle, throttle.end(result, self._clock.now_ns() / 1e9, probe=probe))
         await self._conclude(task, alert, result, unsent)
+
+    def _is_quiet(self, task: DeliveryTask, alert: Alert) -> bool:
+        """Return whether an alert waits for the end of quiet hours, and if so, postpone its task.
+
+        The time in which the alert is retried begins at the end of the quiet hours.
+        """
+        if task.replay or not (quiet_until_ns := self._filter.quiet_until_ns(alert, self._clock.now_ns())):
+            return False
+        quiet_until_s = quiet_until_ns / 1e9
+        self.pending.postpone(task, quiet_until_s, self.expires_s(quiet_until_s))
+        return True
 
     async def _unsent(self, alert: Alert, throttle: ReceiverThrottle) -> Verdict | None:
         """Return the final state of an alert that is not sent; None if the alert is sent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -70,13 +71,13 @@ class FolderStore:
         """Yield the complete files whose names begin with ``prefix``."""
         begin = self._root / prefix.rpartition("/")[0]
         try:
-            for path in begin.rglob("*"):
+            for path in _files_below(begin):
                 name = path.relative_to(self._root).as_posix()
                 if not name.startswith(prefix) or (path.name.startswith(".") and path.name.endswith(_PART)):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     found = path.lstat()
-                    if path.is_file() and not path.is_symlink():
+                    if stat.S_ISREG(found.st_mode):
                         yield StoredFile(name, found.st_size, found.st_mtime_ns)
         except OSError as error:
             raise StoreFailed(f"{begin}: {error.strerror}: expected a readable folder") from error
@@ -87,6 +88,20 @@ class FolderStore:
         if not path.is_relative_to(self._root.resolve()):
             raise UnusableName(name)  # a symbolic link inside the folder leads out of it
         return path
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the paths of all files below a folder. Raise OSError for a folder that cannot be read.
+
+    ``Path.rglob`` leaves out such a folder. If this is the folder of the legal holds, held evidence would be deleted.
+    """
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # deleted meanwhile
+            raise error
+
+    for parent, _, files in os.walk(folder, onerror=fail):
+        yield from (Path(parent, file) for file in files)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -166,22 +166,22 @@ async def delete(
 ) -> DeletionReport:
     """Delete the groups that ``choose`` returns for all groups and holds of a store, and write tombstones.
 
-    A chosen group that a hold covers is not deleted. Raise the errors of ``prune``.
+    A chosen group that a hold covers is not deleted. The holds are read again before each ``AT_ONCE`` events. Raise
+    the errors of ``prune``.
     """
     holds = await asyncio.to_thread(read_holds, store)
     groups = await asyncio.to_thread(lambda: grouped(store.list()))
-    report, chosen = DeletionReport(), []
-    for group, reason in choose(groups, holds):
-        if covering := holds_of(group, holds):
-            report.held[group.name.event] = covering[0]
-        else:
-            chosen.append((group, reason))
+    report = DeletionReport()
+    chosen = _without_held(await asyncio.to_thread(choose, groups, holds), holds, report)
     if not chosen:
         return report
     writer = await log.writer(WRITER)
     try:
         for start in range(0, len(chosen), AT_ONCE):
-            part = chosen[start : start + AT_ONCE]
+            holds = await asyncio.to_thread(read_holds, store)  # a long deletion respects new holds
+            part = _without_held(chosen[start : start + AT_ONCE], holds, report)
+            if not part:
+                continue
             stones = [_tombstone(group, reason, clock.now_ns(), by) for group, reason in part]
             await writer.write(stones, "", {})
             for group, _ in part:
@@ -189,6 +189,19 @@ async def delete(
     finally:
         await writer.close()
     return report
+
+
+def _without_held(
+    chosen: Iterable[tuple[EvidenceGroup, str]], holds: Sequence[LegalHold], report: DeletionReport
+) -> list[tuple[EvidenceGroup, str]]:
+    """Return the chosen groups that no hold covers, and note the other groups in the report."""
+    free = []
+    for group, reason in chosen:
+        if covering := holds_of(group, holds):
+            report.held[group.name.event] = covering[0]
+        else:
+            free.append((group, reason))
+    return free
 
 
 async def _delete_files(store: EvidenceStore, group: EvidenceGroup, report: DeletionReport) -> None:

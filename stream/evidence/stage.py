@@ -31,7 +31,7 @@ from stream.evidence.clip.source import blocking, boxes_in, frames_in, span_of
 from stream.evidence.clip.window import ClipWindow
 from stream.evidence.retention import evidence_outgoing
 from stream.evidence.store import EvidenceStore
-from stream.exceptions import EvidenceMissing, StoreFailed
+from stream.exceptions import EvidenceMissing, StoreFailed, UnusableName
 from stream.runner.processor import MAX_ERROR_CHARS, Processor, Work
 
 _log = logs.get("stream.evidence")
@@ -140,15 +140,14 @@ class EvidenceProcessor(Processor):
     def _completed(self, alert: Alert) -> EvidenceRecord:
         """Return the ``evidence`` record of an alert, with all files of the alert. Raise StoreFailed or
         LogUnavailable."""
-        files, missing = self._pictures(alert)
-        if alert.data.clip is None:
-            return self._record(alert, files, missing, None)
+        files, missing = alert.data.evidence, alert.data.evidence_missing
         try:
-            clips, facts = self._clips(alert)
+            files, missing = self._pictures(alert)
+            clips, facts = self._clips(alert) if alert.data.clip else ([], None)
         except (MemoryError, StoreFailed, LogUnavailable, TimeoutError, CancelledError):
             raise
         except Exception as error:  # a hostile frame must not end the process after every restart
-            _log.exception("clip_not_made", alert=alert.id)
+            _log.exception("evidence_not_completed", alert=alert.id)
             return self._without_clip(alert, repr(error)[:MAX_ERROR_CHARS], files, missing)
         return self._record(alert, (*files, *clips), missing, facts)
 
@@ -161,7 +160,7 @@ class EvidenceProcessor(Processor):
         try:
             record = self._wait(record_at(self._log, data.frame))
             return evidence_of(event_of(alert), record, self._store), ""
-        except (EvidenceMissing, PictureError) as error:
+        except (EvidenceMissing, PictureError, UnusableName) as error:
             return (), str(error)[:MAX_ERROR_CHARS]
 
     def _clips(self, alert: Alert) -> tuple[list[Evidence], Clip]:

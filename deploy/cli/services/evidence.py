@@ -174,6 +174,10 @@ def hold(
     except ValidationError as error:
         raise config_error("evidence hold", error) from None
     store = open_store(evidence)
+    if any(one.name == name for one in read_holds(store)):
+        raise ConfigError(
+            "evidence hold", "NAME", name, "a name that no hold has. Release that hold, or choose another name"
+        )
     place(store, placed)
     covered = [group for group in grouped(store.list()) if placed.covers(group.name)]
     _say(f"{name} holds {len(covered)} events, {sum(group.size for group in covered)} bytes")

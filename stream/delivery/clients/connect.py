@@ -59,6 +59,7 @@ class Connector:
             return await self._connect(host, port, context, timeout_s)
         proxy = urlsplit(with_variables(self._receiver, "proxy", self._receiver.proxy))
         self._require_literal(host)
+        self._require_name(proxy.hostname or "")
         reader, writer = await self._connect(proxy.hostname or "", proxy.port or 80, None, timeout_s)
         try:
             await _tunnel(reader, writer, proxy, host, port)
@@ -115,6 +116,9 @@ class Connector:
     def _require_allowed(self, host: str, *, tls: bool) -> None:
         if self._policy.https_only and not tls:
             raise AddressRefused(f"{host} is refused by --https-only of the dispatcher: expected an address with TLS")
+        self._require_name(host)
+
+    def _require_name(self, host: str) -> None:
         if refusal := self._policy.name_refusal(host):
             raise AddressRefused(refusal)
 

@@ -60,8 +60,9 @@ class DeliveryPolicy:
         Link-local addresses are always refused, because cloud providers serve the credentials of a machine at
         169.254.169.254.
         """
-        address = _embedded(ipaddress.ip_address(text.partition("%")[0]))
-        found = next((net for net in self.deny_networks if address in net), None)
+        written = ipaddress.ip_address(text.partition("%")[0])
+        address = _embedded(written)
+        found = next((net for net in self.deny_networks if written in net or address in net), None)
         if found:
             return f"address {text} is refused by --deny {found} of the dispatcher"
         if address.is_loopback:  # ::1 is in a reserved network

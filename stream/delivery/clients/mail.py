@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from ingest.contract.records import Alert
@@ -29,8 +30,10 @@ from stream.delivery.schedule import AttemptResult
 THREADS = 4
 """Maximum number of concurrent connections to one mail server."""
 SMTPS_PORT, SUBMISSION_PORT = 465, 587
-READY, ACCEPTED = 220, 250
-"""Reply codes of SMTP: the server is ready, and has accepted a message."""
+READY, ACCEPTED, FIRST_FAILURE = 220, 250, 400
+"""Reply codes of SMTP: the server is ready, it has accepted a message, and the lowest code of a failure."""
+MAX_REPLY_BYTES = 1024 * 1024
+"""Maximum number of bytes of a mail server's replies. Replies to one message have a few hundred bytes."""
 
 
 class MailDeliverer:
@@ -64,9 +67,9 @@ class MailDeliverer:
             return AttemptResult(None, f"no answer of the mail server within {receiver.timeout_s:g} s")
         except smtplib.SMTPRecipientsRefused as error:
             code, text = next(iter(error.recipients.values()))
-            return AttemptResult(code, f"all recipients are refused: {code} {text!r}"[:MAX_REASON_CHARS])
+            return _failure(code, f"all recipients are refused: {code} {text!r}")
         except smtplib.SMTPResponseException as error:
-            return AttemptResult(error.smtp_code, f"{error.smtp_code} {error.smtp_error!r}"[:MAX_REASON_CHARS])
+            return _failure(error.smtp_code, f"{error.smtp_code} {error.smtp_error!r}")
         except (OSError, ValueError, ConfigError) as error:  # an SMTPException is an OSError
             return AttemptResult(None, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS])
         finally:
@@ -77,6 +80,29 @@ class MailDeliverer:
         """Release the threads."""
         self._connector.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _failure(code: int, reason: str) -> AttemptResult:
+    """Return the result of a failed attempt. A code of success at the wrong moment, such as a greeting with 250, is
+    left out, because the mail was not sent."""
+    return AttemptResult(code if code >= FIRST_FAILURE else None, reason[:MAX_REASON_CHARS])
+
+
+class _Replies:
+    """The replies of a mail server, which may be hostile and reply without end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, MAX_REPLY_BYTES
+
+    def readline(self, size: int) -> bytes:
+        line = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise OSError(f"the mail server sent more than {MAX_REPLY_BYTES} bytes of replies")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Sending(smtplib.SMTP):
@@ -93,13 +119,19 @@ class _Sending(smtplib.SMTP):
         super().__init__(local_hostname=socket.gethostname(), timeout=receiver.timeout_s)
         self._host = host  # the name that starttls checks the certificate for
         self._receiver, self._address, self._tls, self._password = receiver, address, tls, password
-        self._open: socket.socket | None = None
+        self._aborted = False
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        opened = self._open = socket.create_connection(self._address, timeout)
-        if self._tls:
-            opened = self._open = self._tls.wrap_socket(opened, server_hostname=self._host)
-        return opened
+        opened = socket.create_connection(self._address, timeout)
+        return self._tls.wrap_socket(opened, server_hostname=self._host) if self._tls else opened
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read a reply, within ``MAX_REPLY_BYTES`` for all replies since the connection or STARTTLS."""
+        if self._aborted:
+            raise TimeoutError("the time limit has passed")
+        if self.file is None and self.sock:
+            self.file = _Replies(self.sock.makefile("rb"))
+        return super().getreply()
 
     def post(self, message: EmailMessage, context: ssl.SSLContext) -> list[str]:
         """Send a message, and return the recipients that the server refuses while it accepts others."""
@@ -124,9 +156,10 @@ class _Sending(smtplib.SMTP):
 
     def abort(self) -> None:
         """Shut down the connection, so that a thread that waits for the server ends."""
-        if self._open:
+        self._aborted = True  # a thread that still connects ends at the first reply
+        if opened := self.sock:
             with contextlib.suppress(OSError):
-                self._open.shutdown(socket.SHUT_RDWR)
+                opened.shutdown(socket.SHUT_RDWR)
 
 
 def mail_of(alert: Alert, receiver: ReceiverConfig) -> EmailMessage:

@@ -33,6 +33,8 @@ MAX_REASON_CHARS = 300
 """Maximum length of the reason in a receipt, in characters."""
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r\n])")
+_HOST = re.compile(r"(https?://)(?:[^/?#@]*@)?([^/?#@]{1,100})", re.IGNORECASE)
+"""Scheme and host of a redirect's address. Its path may repeat the receiver's path, which may be a secret."""
 _HEADERS = (b"retry-after", b"location")
 """Names of the response headers that are read."""
 
@@ -98,8 +100,9 @@ def _failure(status: int, headers: Mapping[bytes, str]) -> AttemptResult:
     """Return the result of a response that is not a success."""
     reason = ""
     if 300 <= status < 400:
-        place = "".join(c for c in headers.get(b"location", "") if c.isprintable())[:100]
-        reason = f"status {status}: redirects are not followed, enter the new address of the receiver ({place})"
+        found = _HOST.match("".join(c for c in headers.get(b"location", "") if c.isprintable()))
+        place = f" at {found[1]}{found[2]}" if found else ""
+        reason = f"status {status}: redirects are not followed, enter the new address of the receiver{place}"
     return AttemptResult(status, reason, retry_after=headers.get(b"retry-after", ""))
 
 

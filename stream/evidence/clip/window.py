@@ -9,6 +9,8 @@ from ingest.contract.records.evidence import MAX_GAPS
 
 GAP_NS = 1_500_000_000
 """Time without a frame that counts as a gap, in ns. Few cameras send less than one frame per second."""
+MAX_NS = 2**63 - 1
+"""Latest Unix time in ns that a record can hold. The clock of a camera may be wrong."""
 NOT_IN_LOG = "no frame in the log"
 
 
@@ -20,7 +22,7 @@ class ClipWindow:
     """
 
     def __init__(self, from_ns: int, to_ns: int) -> None:
-        self.from_ns, self.to_ns = max(0, from_ns), max(0, to_ns)
+        self.from_ns, self.to_ns = max(0, from_ns), min(max(0, to_ns), MAX_NS)
         self.passed = False
         """Whether a frame after the interval was seen, so that no later record belongs to the clip."""
         self._first_ns = self._last_ns = 0

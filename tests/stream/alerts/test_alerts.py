@@ -28,7 +28,8 @@ from stream.alerts.pictures import annotated
 from stream.alerts.stage import MAX_WAITING, PICTURE_WAIT_S, RETRIES_AT_ONCE, RETRY_S, AlertStage
 from stream.delivery.clients.receiver import Inbox
 from stream.delivery.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
-from stream.evidence.store import MemoryStore
+from stream.evidence.folder import FolderStore
+from stream.evidence.store import EvidenceStore, MemoryStore
 from stream.exceptions import StoreFailed
 
 PAUSES = (0.0, 5.0, 300.0)
@@ -118,7 +119,7 @@ class TestStage:
         place = await log.produce(Outgoing(FRAMES, 0, encode(frame), headers=headers))
         return FrameRef(FRAMES, *place)
 
-    async def process(self, log: MemoryLog, store: MemoryStore, value: bytes) -> Outgoing:
+    async def process(self, log: MemoryLog, store: EvidenceStore, value: bytes) -> Outgoing:
         processor = await AlertStage(store, 1).open(TopicPartition(EVENTS, 0), 0, log)
         record = LogRecord(EVENTS, 0, 9, None, value)
         (work,) = await asyncio.to_thread(processor.process, record)
@@ -160,6 +161,15 @@ class TestStage:
             alert = decode_json(Alert, out.value)
             assert (out.topic, alert.data.evidence) == (ALERTS, ())
             assert reason in alert.data.evidence_missing
+
+    async def test_an_alert_whose_folder_leads_out_of_the_evidence_store_has_the_reason(self, tmp_path: Path) -> None:
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / "road").symlink_to(tmp_path)
+        log, store = MemoryLog(partitions=1), FolderStore(tmp_path / "store")
+        out = await self.process(log, store, encode_json(event(frame=await self.put_frame(log))))
+        alert = decode_json(Alert, out.value)
+        assert (out.topic, alert.data.evidence) == (ALERTS, ())
+        assert "expected a path inside the store" in alert.data.evidence_missing
 
     async def test_an_alert_of_a_sensor_has_no_evidence(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), encode_json(event()))

@@ -74,6 +74,11 @@ class TestAddresses:
         denied = DeliveryPolicy.of(["93.184.0.0/16", "2606::/16"], https_only=False)
         assert "--deny" in denied.address_refusal(address, allow_private=True)
 
+    @pytest.mark.parametrize("deny", ["64:ff9b::/96", "93.184.0.0/16"])
+    def test_an_address_that_embeds_an_ipv4_address_is_denied_in_both_forms(self, deny: str) -> None:
+        denied = DeliveryPolicy.of([deny], https_only=False)
+        assert "--deny" in denied.address_refusal("64:ff9b::93.184.216.34", allow_private=True)
+
     @pytest.mark.parametrize("deny", ["10.0.0.0/33", "10.0.0", "10.0.0.1/x", "fe80::g"])
     def test_an_invalid_network_in_the_deny_list_is_refused(self, deny: str) -> None:
         with pytest.raises(ConfigError, match="--deny"):
@@ -132,8 +137,17 @@ class TestAddresses:
             async with receiving(answer(to_inner.encode())) as peer:
                 result = await attempt(config(tmp_path, url=peer.url))
         assert result.status == status
-        assert f"redirects are not followed, enter the new address of the receiver ({inner.url})" in result.reason
+        host = inner.url.removesuffix("/hook")
+        assert result.reason.endswith(f"redirects are not followed, enter the new address of the receiver at {host}")
         assert inner.posts == []
+
+    @pytest.mark.parametrize("location", ["https://u:s3cret@hooks.test/s3cret?s3cret", "/s3cret", "s3cret", "//"])
+    async def test_the_path_of_a_redirect_is_not_in_the_receipt(self, tmp_path: Path, location: str) -> None:
+        async with receiving(answer(f"HTTP/1.1 301 Moved\r\nlocation: {location}\r\n\r\n".encode())) as peer:
+            result = await attempt(config(tmp_path, url=peer.url))
+        assert result.status == 301
+        assert "s3cret" not in result.reason
+        assert ("at https://hooks.test" in result.reason) == location.startswith("https:")
 
 
 @asynccontextmanager
@@ -240,6 +254,15 @@ class TestProxy:
         assert "the proxy answered b'HTTP/1.1 407 Login" in refused.reason
         assert "address 127.0.0.1 is private" in private.reason
         assert "link-local" in metadata.reason
+
+    async def test_a_proxy_with_a_denied_name_is_refused(self, tmp_path: Path) -> None:
+        proxy = ConnectProxy()
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1")
+        async with server:
+            place = f"localhost:{server.sockets[0].getsockname()[1]}"
+            receiver = config(tmp_path, url="https://192.0.2.1/", proxy=f"http://{place}")
+            result = await attempt(receiver, DeliveryPolicy.of(["local*"], https_only=False))
+        assert "--deny local*" in result.reason
 
 
 class TestSecretsInAddresses:

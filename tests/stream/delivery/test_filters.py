@@ -24,8 +24,9 @@ from stream.delivery.filters import ReceiverFilter
 from stream.delivery.pending import AlertPosition, PendingDeliveries, ReceiverPosition
 from stream.delivery.progress import OwnedAlerts
 from stream.delivery.replay import make_replay, replay_of
+from stream.delivery.throttle import FAILURES
 from tests.stream.alerts.test_alerts import event
-from tests.stream.delivery.senderrig import GONE, NOW_S, OK, SenderRig
+from tests.stream.delivery.senderrig import BROKEN, GONE, NOW_S, OK, SenderRig
 
 NIGHT = {"start": "22:00", "end": "06:00"}
 
@@ -118,6 +119,40 @@ class TestSending:
         await rig.until(lambda: len(rig.receipts) == 2)
         await rig.sender.retire()
         assert (rig.posts[1], rig.receipts[1].attempt) == (alert(0).id, 1)
+
+    async def test_an_alert_in_quiet_hours_outlives_a_receiver_that_is_down_for_the_time_of_the_schedule(
+        self,
+    ) -> None:
+        minute = datetime.fromtimestamp(NOW_S, UTC)
+        quiet = {"start": f"{minute:%H:%M}", "end": f"{minute.hour + 2:02}:{minute.minute:02}"}
+        rig = SenderRig(lambda _: BROKEN, quiet_hours=[quiet], retry_s=(0, 60))
+        for number in range(2 * FAILURES):
+            rig.add(alert(number, severity="critical"))
+        await rig.until(lambda: rig.sender.throttle.state == "open")
+        late = alert(99, severity="warning")
+        rig.add(late)  # waits for quiet hours, which nobody has checked yet
+        rig.add(alert(98, severity="warning"), replay="again")
+        rig.clock.advance(3600.0)
+        rig.sender.wake()
+        await rig.until(lambda: sum(one.state == "dead" for one in rig.receipts) == 2 * FAILURES + 1)
+        rig.react = lambda _: OK
+        rig.clock.advance(3600.0)
+        rig.sender.wake()
+        await rig.until(lambda: rig.receipts[-1].alert == late.id)
+        await rig.sender.retire()
+        assert (rig.receipts[-1].state, rig.receipts[-1].attempt) == ("delivered", 1)
+
+    async def test_an_excluded_alert_is_skipped_and_not_dead_while_the_receiver_is_down(self) -> None:
+        rig = SenderRig(lambda _: BROKEN, min_severity="critical", retry_s=(0, 60))
+        for number in range(FAILURES):
+            rig.add(alert(number, severity="critical"))
+        await rig.until(lambda: rig.sender.throttle.state == "open")
+        rig.add(alert(99, severity="info"))
+        rig.clock.advance(3600.0)
+        rig.sender.wake()
+        await rig.until(lambda: any(one.alert == alert(99).id for one in rig.receipts))
+        await rig.sender.retire()
+        assert [one.state for one in rig.receipts if one.alert == alert(99).id] == ["skipped"]
 
     async def test_only_unacknowledged_alerts_are_escalated(self) -> None:
         rig = SenderRig(lambda _: OK, escalate_after_s=300)

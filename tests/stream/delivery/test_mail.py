@@ -19,6 +19,7 @@ from ingest.contract.records import Alert
 from ingest.site import ReceiverConfig
 from stream.alerts.alert import make_alert
 from stream.delivery.clients.guard import DeliveryPolicy
+from stream.delivery.clients.mail import MAX_REPLY_BYTES, MailDeliverer
 from stream.delivery.clients.service import make_deliverer
 from stream.delivery.schedule import AttemptResult
 from tests.peers.certificates import Authority
@@ -50,8 +51,7 @@ class SmtpPeer:
             encrypted = writer.get_extra_info("ssl_object") is not None
             verb = line.split()[0].upper()
             if verb == "EHLO":
-                offers = ["AUTH PLAIN"] if encrypted else (["STARTTLS"] if self._context else [])
-                writer.write("".join(f"250-{one}\r\n" for one in ["here", *offers]).encode() + b"250 8BITMIME\r\n")
+                await self._greet(writer)
             elif verb == "STARTTLS":
                 assert self._context
                 writer.write(b"220 go\r\n")
@@ -70,6 +70,11 @@ class SmtpPeer:
                 writer.write(b"421 broken\r\n")  # after the message, nothing matters
             else:
                 writer.write(b"250 ok\r\n")
+
+    async def _greet(self, writer: asyncio.StreamWriter) -> None:
+        encrypted = writer.get_extra_info("ssl_object") is not None
+        offers = ["AUTH PLAIN"] if encrypted else (["STARTTLS"] if self._context else [])
+        writer.write("".join(f"250-{one}\r\n" for one in ["here", *offers]).encode() + b"250 8BITMIME\r\n")
 
 
 @asynccontextmanager
@@ -154,6 +159,41 @@ async def test_failures_of_a_mail_server_give_a_result_with_its_reply(tmp_path: 
     assert "--https-only" in unencrypted.reason
     closed = await attempt(config(tmp_path, "smtp://127.0.0.1:9"))
     assert (closed.status, bool(closed.reason)) == (None, True)
+
+
+@pytest.mark.parametrize("greeting", [b"250 ok", b"hello", b"999999 no"])
+async def test_a_wrong_greeting_of_a_mail_server_is_no_success(tmp_path: Path, greeting: bytes) -> None:
+    peer = SmtpPeer(None, greeting=greeting)
+    async with mail_server(peer) as place:
+        result = await attempt(config(tmp_path, f"smtp://{place}"))
+    assert not result.is_success
+    assert result.reason
+    assert peer.messages == []
+
+
+async def test_a_mail_server_that_replies_without_end_is_left(tmp_path: Path) -> None:
+    endless = SmtpPeer(None, greeting=b"\r\n".join([b"220-" + b"x" * 1000] * (2 * MAX_REPLY_BYTES // 1000)))
+    async with mail_server(endless) as place:
+        result = await attempt(config(tmp_path, f"smtp://{place}"))
+    assert (result.status, "more than 1048576 bytes" in result.reason) == (None, True)
+
+
+async def test_a_mail_server_that_replies_slowly_after_starttls_occupies_no_thread(tmp_path: Path) -> None:
+    class SlowPeer(SmtpPeer):
+        async def _greet(self, writer: asyncio.StreamWriter) -> None:
+            while writer.get_extra_info("ssl_object"):
+                writer.write(b"250-wait\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+            await super()._greet(writer)
+
+    ca_file, context = certificate(tmp_path)
+    async with mail_server(SlowPeer(context)) as place:
+        deliverer = MailDeliverer(config(tmp_path, f"smtp://{place}", ca_file=ca_file, timeout_s=1.0))
+        assert (await deliverer.deliver(alert(), time.time())).status is None
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(deliverer._threads.shutdown, wait=True)
+        await deliverer.close()
 
 
 async def test_a_mail_server_that_does_not_answer_ends_at_the_time_limit(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ingest.contract.records import (
     Clip,
     ClipRequest,
     Detection,
+    Evidence,
     EvidenceRecord,
     Frame,
     FrameRef,
@@ -267,6 +268,33 @@ async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip
     store.full = False
     (work,) = await asyncio.to_thread(processor.tick)
     assert work.done == (record.offset,)
+
+
+@pytest.mark.parametrize("at_ns", [0, 2**63 - 1])
+async def test_an_alert_from_a_clock_that_is_far_off_gets_its_record(at_ns: int) -> None:
+    scene = Scene()
+    await scene.film(range(51))
+    record = await scene.alert()
+    alert = decode_json(Alert, record.value)
+    data = alert.data.model_copy(update={"captured_ns": at_ns})
+    found, _ = await scene.made(await scene.write(alert.model_copy(update={"data": data})))
+    assert found.clip is not None
+    assert found.clip.missing
+
+
+async def test_a_failure_of_a_picture_does_not_end_the_worker_and_is_in_the_record() -> None:
+    class OddStore(MemoryStore):
+        def put(self, name: str, data: bytes, media_type: str) -> Evidence:
+            if name.endswith("annotated.jpg"):
+                raise ValueError("this picture cannot be drawn")
+            return super().put(name, data, media_type)
+
+    scene = Scene(store=OddStore())
+    await scene.film(range(100))
+    found, _ = await scene.made(await scene.alert(missing="the evidence store failed"))
+    assert found.missing == "the evidence store failed"
+    assert found.clip is not None
+    assert "this picture cannot be drawn" in found.clip.missing
 
 
 async def test_alerts_without_evidence_get_no_record() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +18,10 @@ from ingest.exceptions import Fenced
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.evidence import names
+from stream.evidence.folder import FolderStore
 from stream.evidence.holds import LegalHold, place, read_holds, release
 from stream.evidence.retention import (
+    AT_ONCE,
     DAY_NS,
     WRITER,
     DeletionReport,
@@ -181,6 +187,43 @@ class TestPrune:
         with pytest.raises(Fenced):
             await self.prune(Overtaken(), store, RetentionPolicy(max_age_ns=DAY_NS))
         assert len(grouped(store.list())) == 1
+        assert await tombstones(log) == []
+
+    async def test_a_hold_that_is_placed_during_a_deletion_keeps_the_rest_of_its_evidence(self) -> None:
+        hold = LegalHold(name="case-1", camera="yard", reason="court", placed_ns=1)
+
+        class HeldMeanwhile(AgedStore):
+            def delete(self, name: str) -> None:
+                super().delete(name)
+                place(self, hold)
+
+        log, store = MemoryLog(), HeldMeanwhile()
+        for number in range(AT_ONCE):
+            store.keep(*files(day=1, event=f"{number}"))
+        store.keep(*files(day=2, event="court", camera="yard"))
+        report = await self.prune(log, store, RetentionPolicy(max_age_ns=DAY_NS))
+        assert (report.events, report.held) == (AT_ONCE, {"court": "case-1"})
+        assert [group.name.event for group in grouped(store.list())] == ["court"]
+        assert len(await tombstones(log)) == AT_ONCE
+
+    async def test_nothing_is_deleted_while_the_folder_of_the_holds_cannot_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log, store, scandir = MemoryLog(), FolderStore(tmp_path), os.scandir
+        (file, _) = files(day=1, event="a")
+        store.put(file.name, b"picture", "image/jpeg")
+        place(store, LegalHold(name="case-1", event="a", reason="court", placed_ns=1))
+
+        def refused(path: str) -> object:
+            if str(path).endswith("holds"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refused)
+        with pytest.raises(StoreFailed, match="Permission denied: expected a readable folder"):
+            await self.prune(log, store, RetentionPolicy(max_age_ns=1))
+        monkeypatch.undo()
+        assert [group.name.event for group in grouped(store.list())] == ["a"]
         assert await tombstones(log) == []
 
 

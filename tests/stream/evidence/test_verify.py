@@ -97,6 +97,8 @@ def test_the_commands_hold_and_release_protect_evidence_from_prune(log: MemoryLo
         put(store, number)
     place = ("hold", "case-1", "--evidence", folder, "--event", "event-0", "--reason", "court")
     assert "case-1 holds 1 events, 7 bytes" in call(*place)
+    again = ("hold", "case-1", "--evidence", folder, "--event", "event-1", "--reason", "other")
+    assert "a name that no hold has" in " ".join(call(*again, code=2).split())
     listed = json.loads(call("list", "--evidence", folder, "--json", "--from", "2026-01-02T03:04:05"))
     assert [(row["event"], row["held_by"], row["time"]) for row in listed] == [
         ("event-0", "case-1", "2026-01-02T03:04:05.678Z"),
