@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from itertools import islice
@@ -24,8 +25,7 @@ from ingest.site.file import UNNAMED
 
 MAX_ITEMS = 500
 KEEP_ALIVE_S = 15.0
-"""Longest time without a byte on a stream of news, in seconds. The user's session or token is checked at the same
-interval."""
+"""Interval at which a stream of news sends a comment, and checks the user's session or token, in seconds."""
 KINDS = ("event", "alert", "delivery")
 Text = Annotated[str, Query(max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS)]
@@ -164,6 +164,8 @@ async def _news(
         run_id, _, number = last.partition("-")
         is_gap = run_id != happenings.run_id or int(number) > happenings.counted
         position = position if is_gap else int(number)
+    clock = asyncio.get_running_loop().time
+    check_s = clock() + KEEP_ALIVE_S
     with context.feed.news.subscribed() as woken:
         yield "retry: 2000\n\n"
         while True:
@@ -176,15 +178,17 @@ async def _news(
                 position = news.number
                 if news.kind in kinds and _sees(context, identity, news.record):
                     yield _message(happenings.run_id, news)
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(check_s):
                     await woken.wait()
-            except TimeoutError:
-                yield ": keep-alive\n\n"
-                try:
-                    identity = await viewer(await signed_in(request))
-                except ConsoleError:
-                    return
+            if clock() < check_s:
+                continue
+            yield ": keep-alive\n\n"
+            try:
+                identity = await viewer(await signed_in(request))
+            except ConsoleError:
+                return
+            check_s = clock() + KEEP_ALIVE_S
 
 
 def _message(run_id: str, news: News) -> str:

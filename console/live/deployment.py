@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +28,10 @@ class PictureShape:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A snapshot of the configuration. ``refused`` maps the key of each refused entry to its error."""
+    """A snapshot of the configuration. ``refused`` maps the key of each refused entry to its error.
+
+    Each open wall asks for all cameras with their shapes every second, so these are computed only once.
+    """
 
     config: Config = field(default_factory=lambda: Config({}))
 
@@ -47,8 +52,7 @@ class Deployment:
 
     def visible_cameras(self, identity: Identity) -> list[CameraConfig]:
         """Return the cameras that a user may see, sorted by site and name."""
-        found = [c for c in self.config.of(CameraConfig) if identity.limits.sees_camera(c.name, c.site)]
-        return sorted(found, key=lambda camera: (camera.site, camera.name))
+        return [c for c in self._cameras if identity.limits.sees_camera(c.name, c.site)]
 
     def visible_sensors(self, identity: Identity) -> list[SensorConfig]:
         """Return the sensors that a user may see, sorted by site and name."""
@@ -79,14 +83,33 @@ class Deployment:
 
     def rules_of(self, camera: str) -> list[RuleEntry]:
         """Return the rules of a camera, sorted by name."""
-        return [rule for rule in self.config.of(RuleEntry) if _setting(rule, "camera") == camera]
+        return self._rules.get(camera, [])
 
     def shapes_of(self, camera: CameraConfig) -> list[PictureShape]:
         """Return the lines and zones of a camera's rules, and the camera's privacy masks."""
-        shapes = [PictureShape("mask", "mask", _points(mask)) for mask in camera.redact.masks]
-        for rule in self.rules_of(camera.name):
-            shapes += _shapes_of_rule(rule)
-        return shapes
+        return self._shapes.get(camera.name, [])
+
+    @functools.cached_property
+    def _cameras(self) -> list[CameraConfig]:
+        return sorted(self.config.of(CameraConfig), key=lambda camera: (camera.site, camera.name))
+
+    @functools.cached_property
+    def _rules(self) -> dict[str, list[RuleEntry]]:
+        found: dict[str, list[RuleEntry]] = {}
+        for rule in self.config.of(RuleEntry):
+            if isinstance(camera := _setting(rule, "camera"), str):
+                found.setdefault(camera, []).append(rule)
+        return found
+
+    @functools.cached_property
+    def _shapes(self) -> dict[str, list[PictureShape]]:
+        return {
+            camera.name: [
+                *(PictureShape("mask", "mask", _points(mask)) for mask in camera.redact.masks),
+                *(shape for rule in self.rules_of(camera.name) for shape in _shapes_of_rule(rule)),
+            ]
+            for camera in self._cameras
+        }
 
 
 def _shapes_of_rule(rule: RuleEntry) -> Iterable[PictureShape]:
@@ -109,6 +132,7 @@ def _setting(rule: ConfigEntry, name: str) -> Any:
 def _points(value: Any) -> Points:
     """Return the points of a polygon or line, empty if the value has another form."""
     try:
-        return [[float(x), float(y)] for x, y in value]
-    except (TypeError, ValueError):
+        points = [[float(x), float(y)] for x, y in value]
+    except (TypeError, ValueError, OverflowError):
         return []
+    return points if all(math.isfinite(part) for point in points for part in point) else []

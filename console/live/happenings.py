@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bisect
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from console.live.view import TopicView
 from ingest.contract.codec import decode_json
@@ -21,7 +21,11 @@ MAX_EVENTS = 10_000
 events, alerts and receipts are still in the log."""
 MAX_NEWS = 1000
 """Maximum number of news in memory, from which a stream of news can continue after an interruption."""
+MAX_TIME_NS = 2**63 - 1
+"""Latest time of an event, in Unix ns, as for capture times. The text in an event may name a later time, which pages
+cannot show."""
 NewsKind = Literal["event", "alert", "delivery"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,24 @@ class ReviewItem:
     receipts: tuple[Delivery, ...]
 
 
+class NewestItems(Generic[T]):
+    """The items with the latest times, up to ``MAX_EVENTS``.
+
+    The choice does not depend on the order of reading, because a topic is read partition by partition, and again
+    after an outage. ``order`` has the time in ns and the id of each item, the oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[str, T] = {}
+        self.order: list[tuple[int, str]] = []
+
+    def add(self, id_: str, at_ns: int, item: T) -> T | None:
+        """Add an item with a new id. Return the item that has no place any more, perhaps this one, or None."""
+        self.items[id_] = item
+        bisect.insort(self.order, (at_ns, id_))
+        return self.items.pop(self.order.pop(0)[1]) if len(self.order) > MAX_EVENTS else None
+
+
 class Happenings:
     """The newest events by time, their alerts, and the receipts of the alerts.
 
@@ -86,11 +108,10 @@ class Happenings:
         self, on_news: Callable[[], None] = lambda: None, is_current: Callable[[], bool] = lambda: True
     ) -> None:
         self._on_news, self._is_current = on_news, is_current
-        self._events: dict[str, Event] = {}
-        self._order: list[tuple[int, str]] = []
-        self._alerts: OrderedDict[str, Alert] = OrderedDict()
+        self._events: NewestItems[Event] = NewestItems()
+        self._alerts: NewestItems[Alert] = NewestItems()
         self._alerts_of: dict[str, list[str]] = {}
-        self._receipts: OrderedDict[str, dict[str, Delivery]] = OrderedDict()
+        self._receipts: NewestItems[dict[str, Delivery]] = NewestItems()
         self._news: deque[News] = deque(maxlen=MAX_NEWS)
         self.counted = 0
         """Number of news since the console started."""
@@ -98,69 +119,68 @@ class Happenings:
         """Random name of this run of the console, because ``counted`` starts again with the next run."""
 
     def add_event(self, event: Event) -> None:
-        """Add an event. An event that is in memory already is ignored."""
-        if event.id in self._events:
+        """Add an event. An event that is in memory already, or too old for the memory, is ignored."""
+        if event.id in self._events.items:
             return
-        entry = time_of(event), event.id
-        if len(self._order) >= MAX_EVENTS:
-            if entry < self._order[0]:
-                return
-            del self._events[self._order.pop(0)[1]]
-        self._events[event.id] = event
-        bisect.insort(self._order, entry)
-        self._tell("event", event)
+        if self._events.add(event.id, time_of(event), event) is not event:
+            self._tell("event", event)
 
     def add_alert(self, alert: Alert) -> None:
-        """Add an alert. An alert that is in memory already is ignored."""
-        if alert.id in self._alerts:
+        """Add an alert. An alert that is in memory already, or too old for the memory, is ignored."""
+        if alert.id in self._alerts.items:
             return
-        self._alerts[alert.id] = alert
+        old = self._alerts.add(alert.id, time_of(alert), alert)
+        if old is alert:
+            return
         self._alerts_of.setdefault(alert.data.event, []).append(alert.id)
-        if len(self._alerts) > MAX_EVENTS:
-            _, old = self._alerts.popitem(last=False)
-            left = [one for one in self._alerts_of.pop(old.data.event, []) if one != old.id]
+        if old is not None:
+            left = [one for one in self._alerts_of.pop(old.data.event) if one != old.id]
             if left:
                 self._alerts_of[old.data.event] = left
         self._tell("alert", alert)
 
     def add_receipt(self, receipt: Delivery) -> None:
         """Add a receipt. Only the last receipt of each alert and receiver is kept."""
-        receipts = self._receipts.setdefault(receipt.alert, {})
+        receipts = self._receipts.items.get(receipt.alert)
+        if receipts is None:
+            receipts = {}
+            if self._receipts.add(receipt.alert, receipt.attempted_ns, receipts) is receipts:
+                return
         known = receipts.get(receipt.receiver)
         if known and (known.attempted_ns, known.attempt) >= (receipt.attempted_ns, receipt.attempt):
             return
         receipts[receipt.receiver] = receipt
-        while len(self._receipts) > MAX_EVENTS:
-            self._receipts.popitem(last=False)
         self._tell("delivery", receipt)
 
     def event(self, number: str) -> ReviewItem | None:
         """Return an event by id with its alerts, None if the event is not in memory."""
-        event = self._events.get(number)
+        event = self._events.items.get(number)
         return self._item(event) if event else None
 
     def alert(self, number: str) -> Alert | None:
         """Return an alert by id, None if the alert is not in memory."""
-        return self._alerts.get(number)
+        return self._alerts.items.get(number)
 
     def alerts(self) -> Iterator[Alert]:
-        """Yield all alerts in memory, the last read first."""
-        yield from reversed(self._alerts.values())
+        """Yield all alerts in memory, the newest first."""
+        for _, number in reversed(self._alerts.order):
+            yield self._alerts.items[number]
 
     def receipts(self, alert: str) -> tuple[Delivery, ...]:
         """Return the last receipt of each receiver of an alert, sorted by receiver."""
-        return tuple(receipt for _, receipt in sorted(self._receipts.get(alert, {}).items()))
+        return tuple(receipt for _, receipt in sorted(self._receipts.items.get(alert, {}).items()))
 
     def newest(self, wanted: EventFilter, sees: Callable[[Event], bool], limit: int) -> list[ReviewItem]:
         """Return up to ``limit`` selected events that ``sees`` allows, the newest first."""
         found: list[ReviewItem] = []
         ends = [(wanted.until_ns, "")] if wanted.until_ns else []
         ends += [wanted.before] if wanted.before else []
-        stop = bisect.bisect_left(self._order, min(ends)) if ends else len(self._order)
-        for at_ns, number in reversed(self._order[:stop]):
+        order = self._events.order
+        stop = bisect.bisect_left(order, min(ends)) if ends else len(order)
+        for at_ns, number in reversed(order[:stop]):
             if at_ns < wanted.since_ns or len(found) >= limit:
                 break
-            event = self._events[number]
+            event = self._events.items[number]
             if wanted.matches(event) and sees(event):
                 found.append(self._item(event))
         return found
@@ -168,7 +188,7 @@ class Happenings:
     def labels(self, sees: Callable[[Event], bool]) -> list[str]:
         """Return the labels of all events in memory that ``sees`` allows, sorted."""
         found: set[str] = set()
-        for event in self._events.values():
+        for event in self._events.items.values():
             if event.data.label and event.data.label not in found and sees(event):
                 found.add(event.data.label)
         return sorted(found)
@@ -180,7 +200,7 @@ class Happenings:
         return found, number + 1 < first
 
     def _item(self, event: Event) -> ReviewItem:
-        alerts = tuple(self._alerts[one] for one in self._alerts_of.get(event.id, ()))
+        alerts = tuple(self._alerts.items[one] for one in self._alerts_of.get(event.id, ()))
         receipts = tuple(receipt for alert in alerts for receipt in self.receipts(alert.id))
         return ReviewItem(event, time_of(event), alerts, receipts)
 
@@ -197,9 +217,10 @@ def time_of(event: Event | Alert) -> int:
     if event.data.captured_ns:
         return event.data.captured_ns
     try:
-        return round(datetime.fromisoformat(event.time).timestamp() * 1e9)
+        at_ns = round(datetime.fromisoformat(event.time).timestamp() * 1e9)
     except ValueError:
         return 0  # the pattern of the field also allows days that do not exist
+    return min(max(at_ns, 0), MAX_TIME_NS)
 
 
 class EventView(TopicView):

@@ -12,7 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 
+from console.access.guard import SESSION
 from console.access.roles import Role
 from console.api import routes
 from console.app import make_app
@@ -277,7 +279,7 @@ def test_events_in_memory_are_the_newest_and_bounded(monkeypatch: pytest.MonkeyP
     assert len(newest) == 100
     assert newest[0].event.id == "event-49"
     assert len(list(happenings.alerts())) == 100
-    assert len(happenings._receipts) == 100
+    assert len(happenings._receipts.items) == 100
     assert sum(map(len, happenings._alerts_of.values())) == 100
 
 
@@ -318,6 +320,52 @@ async def test_a_stream_ends_with_the_session(
     async with Stream(context, one.cookies) as stream:
         await one.submit("/sign-out")
         await stream.ended()
+
+
+async def test_a_stream_with_news_at_every_moment_ends_with_the_session_too(
+    context: ConsoleContext, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "KEEP_ALIVE_S", 0.0)
+    await context.feed.catch_up(log)
+    vera = context.users.named("vera")
+    assert vera
+    secret = context.sessions.open(vera.id, "", "")
+    identity = context.sessions.identity(secret)
+    assert identity
+    headers = [(b"cookie", f"{SESSION}={secret}".encode())]
+    request = Request({"type": "http", "method": "GET", "headers": headers, "app": make_app(context).app})
+    context.sessions.close(secret)
+    received = 0
+    async for _ in routes._news(request, identity, context, {"event"}, ""):
+        context.feed.happenings.add_event(event(received))
+        received += 1
+        assert received < 10
+
+
+def test_old_alerts_and_receipts_that_are_read_again_neither_replace_newer_ones_nor_are_news(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(happenings_module, "MAX_EVENTS", 3)
+    happenings = Happenings()
+    events = [event(number) for number in range(6)]
+    raised = [alert(one) for one in events]
+    receipts = [receipt(one, "delivered", number + 1) for number, one in enumerate(raised)]
+    for _ in range(2):  # newest partition first, and once more after an outage
+        for number in (3, 4, 5, 0, 1, 2):
+            happenings.add_event(events[number])
+            happenings.add_alert(raised[number])
+            happenings.add_receipt(receipts[number])
+    assert [one.id for one in happenings.alerts()] == [raised[number].id for number in (5, 4, 3)]
+    items = happenings.newest(EventFilter(), lambda _: True, 10)
+    assert [(len(item.alerts), len(item.receipts)) for item in items] == [(1, 1)] * 3
+    assert happenings.counted == 9
+
+
+async def test_an_event_at_the_end_of_time_does_not_break_the_list(page: Callable[..., Any]) -> None:
+    last = event(1, None).model_copy(update={"time": "9999-12-31T23:59:59.999999999Z"})
+    first = event(2, None).model_copy(update={"time": "0001-01-01T00:00:00Z"})
+    html = (await page("/events", last, first)).text
+    assert html.index("summary 1") < html.index("summary 2")
 
 
 class Stream:

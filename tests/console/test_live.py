@@ -23,6 +23,7 @@ from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig, RuleEntry
+from ingest.site.topic.view import Config
 from tests.console.records import JPEG, alert, configure, event, frame, result, status, write
 
 
@@ -194,6 +195,43 @@ async def test_shapes_of_rules_and_masks_are_drawn_and_broken_rules_are_left_out
     assert camera
     shapes = [(shape.kind, shape.name) for shape in feed.deployment.shapes_of(camera)]
     assert shapes == [("mask", "mask"), ("zone", "inside"), ("line", "odd")]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", 10**400])
+async def test_a_shape_without_finite_numbers_is_left_out(number: Any) -> None:
+    log = MemoryLog()
+    feed = Feed(lambda _: log)
+    await configure(log, RuleEntry(name="odd", type="line", camera="gate", start=[number, 0], end=[1, 1]))
+    await feed.catch_up(log)
+    camera = feed.deployment.camera("gate")
+    assert camera
+    assert [shape.name for shape in feed.deployment.shapes_of(camera)] == ["mask", "inside"]
+
+
+def test_the_shapes_of_all_cameras_need_few_passes_over_the_configuration() -> None:
+    cameras = [CameraConfig(name=f"camera-{number}", source="device:0") for number in range(50)]
+    rules = [
+        RuleEntry(name=f"rule-{number}", type="line", camera=f"camera-{number}", start=[0, 0], end=[1, 1])
+        for number in range(50)
+    ]
+    entries = CountedEntries((entry.key, entry) for entry in (*cameras, *rules))
+    deployment = Deployment(Config(entries))
+    one = Identity(1, "x", Role.VIEWER, Limits(everywhere=True), "session")
+    for _ in range(3):  # as a wall does every second
+        shapes = [deployment.shapes_of(camera) for camera in deployment.visible_cameras(one)]
+        assert [len(found) for found in shapes] == [1] * 50
+    assert entries.passes <= 2
+
+
+class CountedEntries(dict[str, Any]):
+    """Entries of a configuration that count how often they are all read."""
+
+    passes = 0
+
+    def items(self) -> Any:
+        """Return the items, and count the call."""
+        self.passes += 1
+        return super().items()
 
 
 async def test_users_see_the_cameras_and_sensors_of_their_limits() -> None:
