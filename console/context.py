@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi.requests import HTTPConnection
 
-from console.access.attempts import SignInLimiter
+from console.access.attempts import SignInLimiter, network
 from console.access.passwords import Passwords, one_time_password
 from console.access.roles import Identity, Limits, Role
 from console.editor.history import ChangeHistory
@@ -30,7 +30,7 @@ from stream.evidence.store import EvidenceStore
 VIEW_S = 600.0
 """Time in which further looks of a user at the same camera or picture make no further entry in the audit trail, in
 seconds. A page with fifty pictures that is loaded every minute would otherwise fill the audit trail."""
-_MAX_VIEWED = 10_000
+_MAX_ENTERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class ConsoleContext:
         self.trials = RuleTrials(self.options.kafka_env)
         self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
         self.evidence = EvidenceFiles(evidence)
-        self._viewed: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._entered: OrderedDict[tuple[str, ...], int] = OrderedDict()
 
     def add_first_admin(self) -> str:
         """Add the first admin and return the one-time password. Return an empty text if there are users already."""
@@ -102,18 +102,30 @@ class ConsoleContext:
 
     def audit_view(self, connection: HTTPConnection, identity: Identity, action: str, subject: str) -> None:
         """Append an entry about data that a user looked at, at most once in ``VIEW_S`` for the same data."""
-        key, now_ns = (identity.name, action, subject), self.clock.now_ns()
-        if now_ns - self._viewed.get(key, -round(VIEW_S * 1e9)) < VIEW_S * 1e9:
-            return
-        self._viewed[key] = now_ns
-        self._viewed.move_to_end(key)
-        while len(self._viewed) > _MAX_VIEWED:
-            self._viewed.popitem(last=False)
-        self.audit(connection, identity, action, subject)
+        if self._is_due(identity.name, action, subject):
+            self.audit(connection, identity, action, subject)
+
+    def audit_limited(self, connection: HTTPConnection, name: str) -> None:
+        """Append an entry about a limited attempt to sign in, at most once in ``VIEW_S`` for the same address. Nobody
+        can fill the disk with attempts."""
+        address = address_of(connection)
+        if self._is_due("", "sign_in_limited", network(address)):
+            self.trail.add("sign_in_limited", name, "", address)
 
     def close(self) -> None:
         """Close the state."""
         self.database.close()
+
+    def _is_due(self, *key: str) -> bool:
+        """Return whether the last entry of a key is at least ``VIEW_S`` old, and if so, note a new entry."""
+        now_ns = self.clock.now_ns()
+        if now_ns - self._entered.get(key, -round(VIEW_S * 1e9)) < VIEW_S * 1e9:
+            return False
+        self._entered[key] = now_ns
+        self._entered.move_to_end(key)
+        while len(self._entered) > _MAX_ENTERED:
+            self._entered.popitem(last=False)
+        return True
 
 
 def context_of(connection: HTTPConnection) -> ConsoleContext:

@@ -55,12 +55,11 @@ class EvidenceFiles:
         if evidence.media_type not in MEDIA_TYPES:
             raise NotFound(f"evidence of type {evidence.media_type[:50]!r}: expected one of {sorted(MEDIA_TYPES)}")
         try:
-            data = await asyncio.to_thread(_read, self._store, evidence.name)
+            data, found = await asyncio.to_thread(_read, self._store, evidence.name)
         except (StreamError, OSError, ValueError):
             raise NotFound(f"evidence {evidence.name[:200]!r} is not in the store: it may have expired") from None
         if len(data) > MAX_FILE_BYTES:
             raise NotFound(f"evidence {evidence.name[:200]!r} has more than {MAX_FILE_BYTES} bytes")
-        found = hashlib.sha256(data).hexdigest()
         if found != evidence.sha256:
             raise NotFound(f"evidence {evidence.name[:200]!r} was changed: its hash differs from that of the alert")
         return ServedFile(data, evidence.media_type, found)
@@ -80,6 +79,8 @@ class EvidenceFiles:
         return ServedFile(frame.image, f"image/{frame.encoding}", hashlib.sha256(frame.image).hexdigest())
 
 
-def _read(store: EvidenceStore, name: str) -> bytes:
+def _read(store: EvidenceStore, name: str) -> tuple[bytes, str]:
+    """Return the bytes of a file and their SHA-256. Both take long for a clip, so this function runs in a thread."""
     with store.open(name) as file:
-        return file.read(MAX_FILE_BYTES + 1)
+        data = file.read(MAX_FILE_BYTES + 1)
+    return data, hashlib.sha256(data).hexdigest()

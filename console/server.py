@@ -53,9 +53,15 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. With port 0, the system chooses a free port. Raise OSError."""
+    """Return a listening socket. With port 0, the system chooses a free port. Raise ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        found = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        expected = f"a free port on an address of this machine ({reason})"
+        raise ConfigError("console", "--listen", found, expected) from None
 
 
 async def serve(app: ASGIApp, listener: socket.socket, options: ServerOptions, stop: asyncio.Event) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from console.exceptions import BadInput, Conflict, NotFound
 from ingest.contract.records.base import Name
@@ -83,7 +84,7 @@ def changes_of(config: Config, camera: str, draft: CameraDraft) -> list[EntryCha
     changes = [_rule_change(config, present, name, settings) for name, settings in draft.rules.items()]
     after = _changed_camera(present, draft)
     changes += [EntryChange(present.key, present, after)] if after != present else []
-    _check_needs(config, after, changes)
+    require_needs(config, camera, changes)
     for change in changes:
         if change.before is not None and change.before.key not in draft.versions:
             raise Conflict(f"{change.key} exists already: choose another name")
@@ -102,6 +103,8 @@ def after_changes(config: Config, changes: list[EntryChange]) -> Config:
 def _rule_change(config: Config, camera: CameraConfig, name: str, settings: Mapping[str, Any] | None) -> EntryChange:
     key = f"{RuleEntry.KIND}/{name}"
     before = config.entries.get(key)
+    if key in config.refused:
+        raise Conflict(f"{key} is refused on the config topic: choose another name, or run `sightline config remove`")
     if isinstance(before, RuleEntry) and (before.model_extra or {}).get("camera") != camera.name:
         raise BadInput(f"{key} is a rule of another camera or of a sensor: choose another name")
     if settings is None:
@@ -112,13 +115,16 @@ def _rule_change(config: Config, camera: CameraConfig, name: str, settings: Mapp
         raise BadInput(f"{key}: type = {values.get('type')!r}: expected the name of a type of rules")
     try:
         rule = parse_rule(values, _WHERE, key)
+        after = as_read(rule)
     except ConfigError as error:
         raise BadInput(str(error)) from None
+    except PydanticSerializationError as error:  # half of a UTF-16 surrogate pair, which JSON can contain
+        raise BadInput(f"{key}: {error}: expected text that can be encoded as UTF-8") from None
     if not isinstance(rule, CameraRule):
         raise BadInput(f"{key}: type = {rule.type}: expected a rule over a camera")
     if not isinstance(config.entries.get(f"{PipelineConfig.KIND}/{rule.pipeline}"), PipelineConfig):
         raise BadInput(f"{key}: pipeline = {rule.pipeline}: expected the name of a pipeline")
-    return EntryChange(key, before, as_read(rule))
+    return EntryChange(key, before, after)
 
 
 def _changed_camera(camera: CameraConfig, draft: CameraDraft) -> CameraConfig:
@@ -136,9 +142,11 @@ def _changed_camera(camera: CameraConfig, draft: CameraDraft) -> CameraConfig:
     return found if isinstance(found, CameraConfig) else camera
 
 
-def _check_needs(config: Config, camera: CameraConfig, changes: list[EntryChange]) -> None:
-    """Raise BadInput if a rule needs a setting that the camera does not have."""
-    for rule in rules_of(after_changes(config, changes), camera.name):
+def require_needs(config: Config, name: str, changes: list[EntryChange]) -> None:
+    """Raise BadInput if, after the changes, a rule needs a setting that the camera does not have."""
+    after = after_changes(config, changes)
+    camera = camera_of(after, name)
+    for rule in rules_of(after, name):
         for setting in rule.CAMERA_NEEDS:
             if not getattr(camera, setting):
                 raise BadInput(f"rule/{rule.name} needs {setting} of the camera: draw it first")

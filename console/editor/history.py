@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from console.editor.draft import EntryChange
+from console.editor.draft import EntryChange, require_needs
 from console.exceptions import Conflict, NotFound
 from console.state.database import Database
 from ingest.runtime.clock import Clock
@@ -72,12 +72,15 @@ class ChangeHistory:
 def undo_of(change: SavedChange, config: Config) -> EntryChange:
     """Return the change that restores the state before a saved change.
 
-    Raise Conflict if the entry has changed again since then.
+    Raise Conflict if the entry has changed again since then, and BadInput if a rule needs a setting of the camera
+    that the earlier state lacks.
     """
     present = config.entries.get(change.key)
     if present != _entry(change.key, change.after):
         raise Conflict(f"{change.key} was changed again after this: undo the later change first")
-    return EntryChange(change.key, present, _entry(change.key, change.before))
+    found = EntryChange(change.key, present, _entry(change.key, change.before))
+    require_needs(config, change.camera, [found])
+    return found
 
 
 def _entry(key: str, text: str) -> ConfigEntry | None:

@@ -106,14 +106,19 @@ class RuleTrials:
         shutil.rmtree(trial.folder, ignore_errors=True)
 
     async def _run(self, trial: RuleTrial, request: TrialRequest) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "console.editor.trial"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._env},
-            limit=_LINE_BYTES,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "console.editor.trial"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, **self._env},
+                limit=_LINE_BYTES,
+            )
+        except OSError as error:
+            trial.problem = f"the trial could not be started: {error.strerror}"
+            _log.warning("trial_not_started", error=str(error))
+            return
         assert process.stdin is not None  # noqa: S101  (a pipe, as asked for)
         assert process.stdout is not None  # noqa: S101
         assert process.stderr is not None  # noqa: S101

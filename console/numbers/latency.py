@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 from typing import NamedTuple
 
 import numpy as np
 
+from console.live.view import YIELD_RECORDS
 from ingest.contract.codec import MAX_JSON_BYTES, decode, decode_json
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Alert, Event, Frame, Result
@@ -101,14 +103,16 @@ async def _newest(
     """Return the latencies of the newest records of a topic, and the known errors of their capture times."""
     latencies: list[float] = []
     errors: list[float] = []
-    begins, size = await log.beginnings(topic), 0
+    begins, size, count = await log.beginnings(topic), 0, 0
     for partition, end in (await log.ends(topic)).items():
         if size > MAX_BYTES:
             break
-        start = max(begins[partition], end - RECORDS)
+        start = max(begins.get(partition, 0), end - RECORDS)
         async with aclosing(log.read(topic, partition, start, end)) as records:
             async for record in records:
-                size += len(record.value)
+                size, count = size + len(record.value), count + 1
+                if count % YIELD_RECORDS == 0:
+                    await asyncio.sleep(0)
                 try:
                     found = read(record)
                 except CodecError:

@@ -91,7 +91,7 @@ class MeasureView(TopicView):
         """Add a minute."""
         measure = decode_json(Measure, record.value, MAX_JSON_BYTES)
         series = self._series.get(measure.name)
-        if series is None or series.camera != measure.camera:
+        if series is None or (series.camera, series.site) != (measure.camera, measure.site):
             series = self._series[measure.name] = MeasureSeries(measure)
         self._series.move_to_end(measure.name)
         series.add(measure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -202,8 +203,12 @@ async def undo(request: Request, id_: RowId, identity: Operator, context: Contex
     """Restore the entry as it was before a saved change."""
     change = context.history.change(id_)
     _camera(context, identity, change.camera)
-    comment = f"undo of change {id_}"
-    return await _save(request, context, identity, change.camera, lambda config: [undo_of(change, config)], comment)
+
+    def changes(config: Config) -> list[EntryChange]:
+        _allowed(identity, camera_of(config, change.camera))
+        return [undo_of(change, config)]
+
+    return await _save(request, context, identity, change.camera, changes, f"undo of change {id_}")
 
 
 @router.get("/api/sites/{name}/file", responses={200: {"content": {"application/toml": {}}}})
@@ -227,7 +232,12 @@ async def changes_of_camera(name: str, identity: Operator, context: Context) -> 
 
 
 async def _save(
-    request: Request, context: ConsoleContext, identity: Identity, camera: str, changes: Any, comment: str
+    request: Request,
+    context: ConsoleContext,
+    identity: Identity,
+    camera: str,
+    changes: Callable[[Config], list[EntryChange]],
+    comment: str,
 ) -> Saved:
     try:
         saved = await save(context.feed.log(), changes, context.options.signer)

@@ -165,10 +165,11 @@ def _state(context: ConsoleContext, identity: Identity, id_: str) -> IncidentSta
 
 
 def _sees(context: ConsoleContext, identity: Identity, state: IncidentState) -> bool:
-    """Return whether a user may see all cameras and sensors of an incident."""
+    """Return whether a user may see all cameras and sensors of an incident. The site in the record counts, because a
+    camera may have been removed or moved since."""
     incident, deployment = state.incident, context.feed.deployment
-    return all(deployment.sees_camera(identity, name) for name in incident.cameras) and all(
-        deployment.sees_sensor(identity, name) for name in incident.sensors
+    return all(deployment.sees_camera(identity, name, incident.site) for name in incident.cameras) and all(
+        deployment.sees_sensor(identity, name, incident.site) for name in incident.sensors
     )
 
 

@@ -41,7 +41,7 @@ async def sign_in(request: Request, context: Context) -> Response:
     address = address_of(request)
     wait_s = context.limiter.begin(name, address)
     if wait_s > 0.0:
-        context.trail.add("sign_in_limited", name, "", address)
+        context.audit_limited(request, name)
         return _limited(request, target, TooManyAttempts(wait_s))
     user = context.users.named(name)
     try:

@@ -12,6 +12,14 @@ PAGE = 100
 _CHARS = 500
 """Maximum length of a text in an entry, in characters. Names and subjects may come from an attacker."""
 
+_ACTIONS = """
+    WITH RECURSIVE found(action) AS (
+      SELECT min(action) FROM audit
+      UNION ALL SELECT (SELECT min(action) FROM audit WHERE action > found.action) FROM found WHERE action NOT NULL)
+    SELECT action FROM found WHERE action NOT NULL
+"""
+"""All actions, with one look into the index for each. DISTINCT would read the whole trail."""
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
@@ -48,16 +56,16 @@ class AuditTrail:
         ``user`` and ``action`` select entries if they are not empty. With ``before``, return entries with a smaller
         id.
         """
-        rows = self._db.rows(
-            "SELECT * FROM audit WHERE (? = '' OR user = ?) AND (? = '' OR action = ?) AND (? = 0 OR id < ?)"
-            " ORDER BY id DESC LIMIT ?",
-            *(user, user, action, action, before, before, PAGE),
-        )
+        conditions = {"user = ?": user, "action = ?": action, "id < ?": before}
+        used = {text: value for text, value in conditions.items() if value}
+        where = f"WHERE {' AND '.join(used)}" if used else ""
+        statement = f"SELECT * FROM audit {where} ORDER BY id DESC LIMIT ?"  # noqa: S608  (only the texts above)
+        rows = self._db.rows(statement, *used.values(), PAGE)
         return [AuditEntry(**dict(row)) for row in rows]
 
     def actions(self) -> list[str]:
         """Return the names of all actions in the trail, sorted."""
-        return [row["action"] for row in self._db.rows("SELECT DISTINCT action FROM audit ORDER BY action")]
+        return [row["action"] for row in self._db.rows(_ACTIONS)]
 
 
 def _storable(text: str) -> str:

@@ -46,6 +46,9 @@ _MIGRATIONS = (
       key TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, comment TEXT NOT NULL) STRICT;
     CREATE INDEX config_changes_camera ON config_changes(camera, id);
     """,
+    """
+    CREATE INDEX audit_action ON audit(action, id);
+    """,
 )
 """Scripts that bring the file to the next version. The file's ``user_version`` counts the scripts that have run. A
 script that has been released is never changed."""

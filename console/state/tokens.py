@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from console.access.roles import Identity, Role
-from console.exceptions import BadInput
+from console.exceptions import BadInput, Forbidden
 from console.state.database import Database, digest
 from console.state.users import user_of
 from ingest.runtime.clock import Clock
@@ -41,7 +41,13 @@ class Tokens:
         self._db, self._clock = database, clock
 
     def add(self, owner: Identity, name: str, role: Role, days: int) -> str:
-        """Add a token that ends after ``days`` days, or never if ``days`` is 0. Return the token. Raise BadInput."""
+        """Add a token that ends after ``days`` days, or never if ``days`` is 0. Return the token.
+
+        Raise BadInput, and Forbidden for an owner who signed in with a token: a token must not outlive its end by
+        adding another one.
+        """
+        if owner.via != "session":
+            raise Forbidden("a token cannot add tokens: sign in with a browser")
         name = name.strip()
         if not 0 < len(name) <= _NAME_CHARS:
             raise BadInput(f"the name of the token has {len(name)} characters: expected 1 to {_NAME_CHARS}")

@@ -45,7 +45,7 @@ async def operator(context: ConsoleContext, log: MemoryLog, browser: Open) -> Br
     """Return the browser of otto, who is an operator of the site north."""
     await configure(log)
     hostile = incident("three", summary="<script>alert(1)</script>", severity="critical")
-    for record in (incident("one"), incident("two", ("gate", "yard")), hostile):
+    for record in (incident("one"), incident("two", ("gate", "yard"), site="south", place="south/door"), hostile):
         await log.produce(Outgoing(INCIDENTS, 0, encode_json(record)))
     await context.feed.catch_up(log)
     one = browser()
@@ -128,3 +128,12 @@ async def test_the_api_takes_the_same_actions(operator: Browser, log: MemoryLog)
     assert (response.status_code, response.json()["actions"][0]["comment"]) == (201, "a fox")
     assert (await operator.post("/api/incidents/one/actions", json={"action": "comment"})).status_code == 422
     assert [one.comment for one in await actions(log)] == ["a fox"]
+
+
+async def test_an_incident_of_a_removed_camera_stays_with_its_site(
+    operator: Browser, context: ConsoleContext
+) -> None:
+    context.feed.incidents.incident(incident("four", ("removed",)))
+    context.feed.incidents.incident(incident("five", ("removed",), site="south", place="south/door"))
+    assert (await operator.get("/api/incidents/four")).status_code == 200
+    assert (await operator.get("/api/incidents/five")).status_code == 404

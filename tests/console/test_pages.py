@@ -9,6 +9,7 @@ from html import escape
 import pytest
 
 from console.access.headers import MAX_BODY_BYTES
+from console.access.roles import Role
 from console.context import ConsoleContext
 from console.pages.render import STATIC
 from ingest.runtime.clock import ManualClock
@@ -211,3 +212,15 @@ async def test_older_entries_of_the_audit_trail_are_on_further_pages(browser: Op
     older = re.search(r'href="(/audit\?[^"]+)"', html)
     assert older
     assert "entry-49<" in await one.load(older.group(1).replace("&amp;", "&"))
+
+
+async def test_a_token_cannot_add_another_token(browser: Open, context: ConsoleContext) -> None:
+    ada = context.users.named("ada")
+    assert ada
+    identity = context.sessions.identity(context.sessions.open(ada.id, "", ""))
+    assert identity
+    program = browser()
+    program.headers["Authorization"] = f"Bearer {context.tokens.add(identity, 'short', Role.VIEWER, 1)}"
+    response = await program.post("/account/tokens", data={"name": "endless", "role": "viewer", "days": "0"})
+    assert response.status_code == 403
+    assert [one.name for one in context.tokens.of_user(ada.id)] == ["short"]

@@ -88,6 +88,10 @@ def test_the_command_refuses_wrong_options_and_taken_ports(tmp_path: Path) -> No
     assert (result.exit_code, "expected HOST:PORT" in result.stderr) == (2, True)
     result = runner.invoke(app, ["console", data, f"--certificate={tmp_path}/c.pem"])
     assert (result.exit_code, "--certificate and --key together" in result.stderr) == (2, True)
+    assert "--key = ''" in result.stderr
+    for address in ("192.0.2.1:0", "a..b:0", f"{'a' * 70}:0"):  # an address of no machine, and no names of machines
+        result = runner.invoke(app, ["console", data, f"--listen={address}"])
+        assert (result.exit_code, f"--listen = {address!r}" in result.stderr) == (2, True), result.stderr
     with listen("127.0.0.1", 0) as listener:
         result = runner.invoke(app, ["console", data, f"--listen=127.0.0.1:{listener.getsockname()[1]}"])
     assert (result.exit_code, "expected a free port" in result.stderr) == (2, True)

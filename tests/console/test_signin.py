@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from console.access.attempts import ACCOUNT_FREE, ADDRESS_FREE, LONGEST_PAUSE_S, SignInLimiter, network
 from console.access.guard import SESSION
 from console.access.passwords import one_time_password, require_good
-from console.context import ConsoleContext
+from console.context import VIEW_S, ConsoleContext
 from console.exceptions import BadInput, StateUnusable
 from console.state.sessions import IDLE_S, LONGEST_S
 from ingest.runtime.clock import ManualClock
@@ -234,3 +235,37 @@ def test_a_state_of_a_newer_version_and_another_file_are_refused(tmp_path: Path)
     (tmp_path / "other" / "console.sqlite").write_text("no database " * 100)
     with pytest.raises(StateUnusable, match="expected a file of the console"):
         ConsoleContext(tmp_path / "other")
+
+
+async def test_limited_attempts_of_one_address_are_in_the_audit_trail_once(
+    browser: Open, context: ConsoleContext, clock: ManualClock
+) -> None:
+    one = browser()
+    for number in range(ADDRESS_FREE + 5):
+        await one.sign_in(f"user{number}", "wrong")
+    assert len(context.trail.page(action="sign_in_limited")) == 1
+    assert len(context.trail.page(action="sign_in_failed")) == ADDRESS_FREE
+    clock.advance(VIEW_S)
+    for number in range(3):
+        await one.sign_in(f"user{number}", "wrong")
+    assert len(context.trail.page(action="sign_in_limited")) == 2
+
+
+@pytest.mark.parametrize(("user", "action"), [("", ""), ("nobody", ""), ("", "none"), ("nobody", "none")])
+def test_a_page_of_the_audit_trail_does_not_read_the_whole_trail(
+    context: ConsoleContext, monkeypatch: pytest.MonkeyPatch, user: str, action: str
+) -> None:
+    context.trail.add("signed_in", "ada", "session", "")
+    context.trail.add("signed_out", "ada", "session", "")
+    plans = []
+    rows = context.database.rows
+
+    def explained(statement: str, *values: object) -> Any:
+        plans.extend(row["detail"] for row in rows(f"EXPLAIN QUERY PLAN {statement}", *values))
+        return rows(statement, *values)
+
+    monkeypatch.setattr(context.database, "rows", explained)
+    assert context.trail.actions() == ["signed_in", "signed_out"]
+    assert len(context.trail.page(user, action)) == (0 if user or action else 2)
+    scans = [plan for plan in plans if plan.startswith("SCAN audit")]
+    assert scans == ([] if user or action else ["SCAN audit"])  # the newest entries, by id, up to the limit

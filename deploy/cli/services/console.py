@@ -72,7 +72,8 @@ def console(
     from stream.evidence.location import open_store
 
     if (certificate is None) != (key is None):
-        raise ConfigError("console", "--key", str(key), "--certificate and --key together")
+        missing = "--certificate" if certificate is None else "--key"
+        raise ConfigError("console", missing, "", "--certificate and --key together")
     host, port = parse_listen(listen)
     https = bool(certificate or proxies)
     settings = kafka_settings(kafka, prefix)

@@ -126,6 +126,23 @@ def test_a_new_rule_with_the_name_of_an_existing_rule_is_refused() -> None:
         changes_of(config_of(LINE), "gate", CameraDraft(rules={"in": DRAWN}))
 
 
+def test_a_refused_entry_of_the_topic_is_not_overwritten() -> None:
+    config = Config(config_of().entries, {"rule/in": "unreadable"})
+    with pytest.raises(Conflict, match="rule/in is refused on the config topic"):
+        changes_of(config, "gate", CameraDraft(rules={"in": DRAWN}))
+
+
+def test_a_ground_plane_that_a_rule_needs_cannot_be_removed_by_undoing_it(tmp_path: Any) -> None:
+    config, history = config_of(), ChangeHistory(Database(tmp_path), ManualClock())
+    (change,) = changes_of(config, "gate", draft(config, ground=GROUND))
+    history.add("ada", "gate", change, "")
+    config = after_changes(config, [change])
+    speed = {"fast": {"type": "speed", "pipeline": "p", "above_km_h": 50}}
+    config = after_changes(config, changes_of(config, "gate", draft(config, speed)))
+    with pytest.raises(BadInput, match="rule/fast needs ground of the camera"):
+        undo_of(history.of_camera("gate")[0], config)
+
+
 async def test_saved_changes_are_on_the_topic_and_can_be_undone_in_reverse_order(tmp_path: Any) -> None:
     log = MemoryLog(partitions=1)
     await publish(log, (GATE, PIPELINE))

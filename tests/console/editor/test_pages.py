@@ -12,7 +12,7 @@ import pytest
 
 from console.context import ConsoleContext
 from console.editor.request import DraftReport
-from console.editor.trials import RuleTrial
+from console.editor.trials import MAX_RUNNING, RuleTrial
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import CameraConfig, PipelineConfig, Site
 from ingest.site.topic.changes import site_changes
@@ -172,3 +172,39 @@ async def test_a_trial_without_kafka_ends_with_the_reason(
     await context.trials.settled()
     status = (await operator.get(f"/api/trials/{started.json()['id']}")).json()
     assert (status["state"], "no Kafka at 127.0.0.1:9" in status["problem"]) == ("failed", True)
+
+
+async def test_a_trial_whose_process_cannot_start_has_failed(
+    operator: Browser, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    for _ in range(MAX_RUNNING + 1):
+        begun = await operator.post("/api/cameras/gate/trials", json={"draft": {}})
+        assert begun.status_code == 202
+        await context.trials.settled()
+        found = (await operator.get(f"/api/trials/{begun.json()['id']}")).json()
+        assert (found["state"], "could not be started" in found["problem"]) == ("failed", True)
+
+
+LINE_JSON = '"type": "line", "start": [0, 0], "end": [1, 1]'
+GROUND_JSON = '"corners": [[0.2, 0.9], [0.8, 0.9], [0.6, 0.4], [0.4, 0.4]], "length_m": 1'
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        '{"rules": {"\\ud800": null}}',
+        '{"rules": {"new": {"type": "\\ud800", "pipeline": "p"}}}',
+        f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "\\ud800"}}}}}}',
+        f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "p", "\\ud800": 1}}}}}}',
+        f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "p", "cooldown_s": Infinity}}}}}}',
+        f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "p", "labels": ["\\ud800"]}}}}}}',
+        f'{{"ground": {{{GROUND_JSON}, "width_m": Infinity}}}}',
+        f'{{"ground": {{{GROUND_JSON}, "\\ud800": 1}}}}',
+        '{"redact_masks": [[[NaN, 0], [1, 0], [1, 1]]]}',
+    ],
+)
+async def test_values_that_json_or_utf_8_cannot_hold_are_refused(operator: Browser, draft: str) -> None:
+    body = f'{{"draft": {draft}}}'
+    response = await operator.put(API, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422, response.text

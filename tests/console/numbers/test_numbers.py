@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from console.context import ConsoleContext
+from console.live.view import YIELD_RECORDS
 from console.numbers import measures
 from console.numbers.latency import stage_latencies
 from console.numbers.measures import MeasureView
@@ -78,6 +80,34 @@ def test_minutes_and_measures_in_memory_are_limited(monkeypatch: pytest.MonkeyPa
 def test_a_record_that_is_no_measure_is_refused_by_the_view() -> None:
     with pytest.raises(CodecError):
         MeasureView().apply(LogRecord(MEASURES, 0, 0, None, b"{}", {}, 0))
+
+
+def test_a_measure_that_moves_to_another_site_is_no_longer_one_of_its_old_site() -> None:
+    series = view_of(minute(0, {"a": 1}), minute(1, {"a": 2}, site="south")).series("bridge")
+    assert series is not None
+    assert (series.site, len(series.minutes)) == ("south", 1)
+
+
+async def test_other_tasks_run_while_latencies_are_computed() -> None:
+    log = MemoryLog()
+    await write(log, *(frame("gate", number) for number in range(2 * YIELD_RECORDS)))
+    computing = asyncio.create_task(stage_latencies(log, lambda _: True))
+    await asyncio.sleep(0)
+    assert not computing.done()
+    assert (await computing)[0].records == 2 * YIELD_RECORDS
+
+
+async def test_a_partition_that_has_just_been_added_is_read_for_the_latencies() -> None:
+    class GrownLog(MemoryLog):
+        """A log of which the beginnings were asked for before it got its partitions."""
+
+        async def beginnings(self, topic: str) -> dict[int, int]:
+            """Return no partitions."""
+            return {}
+
+    log = GrownLog()
+    await write(log, frame("gate", 0))
+    assert [one.records for one in await stage_latencies(log, lambda _: True)] == [1]
 
 
 async def test_latencies_count_from_the_capture_to_the_record_of_each_stage() -> None:
