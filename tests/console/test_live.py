@@ -197,7 +197,7 @@ async def test_shapes_of_rules_and_masks_are_drawn_and_broken_rules_are_left_out
     assert shapes == [("mask", "mask"), ("zone", "inside"), ("line", "odd")]
 
 
-@pytest.mark.parametrize("number", ["nan", "inf", 10**400])
+@pytest.mark.parametrize("number", ["nan", "inf", 10**400], ids=["nan", "inf", "huge"])
 async def test_a_shape_without_finite_numbers_is_left_out(number: Any) -> None:
     log = MemoryLog()
     feed = Feed(lambda _: log)

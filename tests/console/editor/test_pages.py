@@ -193,16 +193,13 @@ GROUND_JSON = '"corners": [[0.2, 0.9], [0.8, 0.9], [0.6, 0.4], [0.4, 0.4]], "len
 @pytest.mark.parametrize(
     "draft",
     [
-        '{"rules": {"\\ud800": null}}',
-        '{"rules": {"new": {"type": "\\ud800", "pipeline": "p"}}}',
-        f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "\\ud800"}}}}}}',
         f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "p", "\\ud800": 1}}}}}}',
         f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "p", "cooldown_s": Infinity}}}}}}',
         f'{{"rules": {{"new": {{{LINE_JSON}, "pipeline": "p", "labels": ["\\ud800"]}}}}}}',
         f'{{"ground": {{{GROUND_JSON}, "width_m": Infinity}}}}',
-        f'{{"ground": {{{GROUND_JSON}, "\\ud800": 1}}}}',
         '{"redact_masks": [[[NaN, 0], [1, 0], [1, 1]]]}',
     ],
+    ids=["key", "infinity", "text", "width", "mask"],
 )
 async def test_values_that_json_or_utf_8_cannot_hold_are_refused(operator: Browser, draft: str) -> None:
     body = f'{{"draft": {draft}}}'
