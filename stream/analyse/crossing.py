@@ -60,6 +60,10 @@ class CrossingRule(CameraRule):
         """The ends of the line."""
         return self.start, self.end
 
+    def place(self, track: SceneTrack) -> Point:
+        """Return the point of a track that has to cross the line."""
+        return track.foot if self.anchor == "foot" else track.box.centre
+
 
 class TrackCrossing(NamedTuple):
     """A crossing of a line by a track to which the rule applies."""
@@ -107,7 +111,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
 
     def place(self, track: SceneTrack) -> Point:
         """Return the point of a track that has to cross the line."""
-        return track.foot if self.rule.anchor == "foot" else track.box.centre
+        return self.rule.place(track)
 
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
         """Return in words how far a track is from the line, and in which frame it last crossed the line."""

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
-from ingest.contract.identity import is_late
+from ingest.contract.identity import is_late, is_replay
 from ingest.contract.records import Event
 from ingest.contract.records.signal import Change, JoinCandidate, JoinSignal
 from stream.join.rule import KEPT_S, JoinRule
@@ -20,6 +20,9 @@ MAX_PENDING = 1000
 """Maximum number of signals that wait for the readings of their time. Above it, the oldest one is decided."""
 MAX_SUBJECTS = 1000
 """Maximum number of tracks whose cooldown is remembered."""
+MAX_LANES = 64
+"""Maximum number of lanes of one rule. Each replay has lanes of its own, and nothing marks their end. Above this
+number, the oldest lane of a replay is dropped."""
 MAX_EPOCHS = 64
 """Maximum number of epochs of one source whose last number is remembered."""
 
@@ -130,12 +133,19 @@ class Joiner:
                 return []
             self._timeline.add(signal.changes, signal.at_ns)
         else:
-            lane = self._lanes.setdefault(signal.lane, _Lane(is_late(signal.lane)))
+            lane = self._lane(signal.lane)
             if not lane.seen.admits(signal.epoch, signal.seq):
                 return []
             if signal.candidates:
                 lane.pending.append(signal)
         return [event for lane in self._lanes.values() for event in self._decided(lane, past)]
+
+    def _lane(self, name: str) -> _Lane:
+        if name not in self._lanes:
+            self._lanes[name] = _Lane(is_late(name))
+            if len(self._lanes) > MAX_LANES:
+                del self._lanes[next(filter(is_replay, self._lanes))]
+        return self._lanes[name]
 
     def _decided(self, lane: _Lane, past: Collection[str] | None) -> Iterator[Event]:
         known_ns = self._timeline.read_ns if lane.is_late else self._timeline.through_ns

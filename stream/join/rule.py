@@ -55,6 +55,12 @@ class JoinRule(CameraRule):
             raise ValueError("expected a condition of the sensor in above, in below, or in both")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_known_cooldown(self) -> Self:
+        if self.cooldown_s > KEPT_S / 2:
+            raise ValueError(f"expected a cooldown_s of at most {KEPT_S / 2:g} in a rule that joins a sensor")
+        return self
+
     @property
     def joined_for_s(self) -> float:
         """Time in seconds for which both conditions must hold together."""

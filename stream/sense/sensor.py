@@ -121,9 +121,14 @@ class SensorWatch:
         if self._latest is None or not self._joins:
             return None
         arrived_s = self._latest[1]
-        valid_s, wait_s = max(one.valid_s for one in self._joins), max(one.wait_s for one in self._joins)
+        valid_s, wait_s = max(one.valid_s for one in self._joins), max(map(self._join_wait_s, self._joins))
         due_s = max(arrived_s + wait_s, self._signalled_s + SIGNAL_NS / 1e9)
         return due_s if due_s <= arrived_s + wait_s + valid_s else None
+
+    def _join_wait_s(self, join: JoinRule) -> float:
+        """Return the time in seconds for which a reading may be on its way, which is at least the time for which the
+        agent may hold the reading back."""
+        return max(join.wait_s, self._wait_s)
 
     @property
     def _window_deadline(self) -> float | None:
@@ -147,7 +152,7 @@ class SensorWatch:
         if silence_s is not None and silence_s <= now_s:
             self._signalled_s = now_s
             for one in self._joins:
-                at_ns = latest_ns + round(max(now_s - arrived_s - one.wait_s, 0.0) * 1e9)
+                at_ns = latest_ns + round(max(now_s - arrived_s - self._join_wait_s(one), 0.0) * 1e9)
                 self._signals.append(one.silent_signal(*self._last, at_ns))
         # rounded up, so that the window is due at the deadline and not just after it
         sensor_ns = latest_ns + math.ceil(max(now_s - arrived_s - self._wait_s, 0.0) * 1e9 + _TICK_NS)

@@ -14,6 +14,8 @@ from tests.simulation.world import Outcome
 
 T = TypeVar("T")
 EXAMPLES = 3
+PLANNED_STAGES = ("prepare-live", "prepare-late", "engine")
+"""Stages that park damaged frames, and frames that make the model fail. The later stages park nothing."""
 
 
 def faults_of(
@@ -102,6 +104,8 @@ def _letters(found: Outcome, calm: Outcome, plan: Plan) -> Iterator[str]:
         failure = h.read_failure(letter.headers)
         if failure is None or not failure.error or not failure.message:
             yield f"a dead letter has no reason: {dict(letter.headers)}"
+        elif failure.stage not in PLANNED_STAGES:
+            yield f"the stage {failure.stage} parks a record: {failure.error}: {failure.message}"
     causes = [
         Counter(
             (failure.stage, failure.error, h.frames_of(one.headers))

@@ -119,8 +119,6 @@ class Plan:
     faults: tuple[Fault, ...]
     overload: OverloadPlan | None = None
     shuffled: bool = True
-    real_tracker: bool = False
-    """Whether ByteTrack matches the boxes, which takes twenty times as long as the light matcher."""
     alerts: bool = False
     """Whether the stage ``alerts`` runs, which draws a picture of each event."""
 
@@ -163,7 +161,6 @@ def make_plan(seed: int) -> Plan:
         sensors,
         tuple(faults),
         overload if overloaded else None,
-        real_tracker=seed % 20 == 0,
         alerts=seed % 8 == 0,
         second_pipeline=seed % 16 == 1,
     )

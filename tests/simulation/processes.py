@@ -12,12 +12,11 @@ from engines.node.scheduler import MergedBatch, Scheduler
 from engines.node.takeover import OwnedPartition, take_over
 from ingest.contract.groups import ENGINES
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Box, Detection
+from ingest.contract.records import Detection
 from ingest.kafka.log import Log, Outgoing, Position, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
-from stream.analyse.tracking.tracker import BEGIN_SCORE, CONFIRM_FRAMES, LOST_S, ByteTracker, HeldTrack, Track
 from stream.runner.memory import MemoryRunner
 from stream.runner.processor import Processor, Stage
 from tests.engines.node.batches import EvenModels
@@ -236,41 +235,3 @@ class NodeProcess:
 
 
 MakeProcess = Callable[[], StageProcess | NodeProcess]
-
-
-class LightTracker(ByteTracker):
-    """A tracker that continues each track with the nearest box, in a twentieth of ByteTrack's time.
-
-    Names, votes and held tracks are those of ByteTracker.
-    """
-
-    def __init__(self, begin_score: float = BEGIN_SCORE) -> None:
-        self._tracks, self._seen_s = {}, {}
-        self._places: dict[int, tuple[Box, float, int]] = {}
-        """Box, time and number of detections of each track."""
-        self._next = 0
-
-    def step(
-        self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
-    ) -> list[Track]:
-        """Return the tracks that have at least ``CONFIRM_FRAMES`` detections, and one in this frame, or are held."""
-        self._places = {n: place for n, place in self._places.items() if at_s - place[1] <= LOST_S}
-        free = set(self._places)
-        tracks: list[Track | None] = []
-        for index, one in enumerate((*detections, *held)):
-            number = min(free, key=lambda n: self._distance(n, one.box), default=-1)
-            if number < 0 or self._distance(number, one.box) > one.box.width:
-                number, self._next = self._next, self._next + 1
-            free.discard(number)
-            count = self._places[number][2] + 1 if number in self._places else 1
-            self._places[number] = one.box, at_s, count
-            if isinstance(one, HeldTrack):
-                tracks.append(self._hold(number, one, at_s))
-            elif count >= CONFIRM_FRAMES:
-                tracks.append(self._note(number, one, at_s, f"{frame}-{index}"))
-        self._forget(at_s)
-        return sorted(filter(None, tracks), key=lambda track: track.name)
-
-    def _distance(self, number: int, box: Box) -> float:
-        (x, y), (other_x, other_y) = self._places[number][0].centre, box.centre
-        return abs(x - other_x) + abs(y - other_y)

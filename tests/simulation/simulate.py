@@ -14,11 +14,9 @@ from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.analyse.stage import AnalyseStage
-from stream.analyse.tracking.tracker import ByteTracker
 from stream.runner.memory import MemoryRunner
 from tests.simulation.judge import faults_of
 from tests.simulation.plan import Plan, shorter
-from tests.simulation.processes import LightTracker
 from tests.simulation.scene import make_inputs
 from tests.simulation.world import PARTITIONS, Outcome, World
 
@@ -50,19 +48,18 @@ async def simulate(plan: Plan, loop: asyncio.AbstractEventLoop) -> list[str]:
     calm = await World(plan.calm, inputs, loop).run()
     if not plan.overload:
         return faults_of(plan, found, calm, calm.events, calm.measures)
-    events, measures = await _analysed(plan, found)
+    events, measures = await _analysed(found)
     events += [event for event in calm.events if event.data.sensor]
     return faults_of(plan, found, calm, events, measures)
 
 
-async def _analysed(plan: Plan, found: Outcome) -> tuple[list[Event], list[Measure]]:
+async def _analysed(found: Outcome) -> tuple[list[Event], list[Measure]]:
     """Return the events and measures of an undisturbed stage over the results of a simulation."""
     clock = ManualClock()
     log = MemoryLog(PARTITIONS, clock)
     for record in found.records:
         await log.produce(Outgoing(RESULTS, record.partition, record.value, record.key, record.headers))
-    tracker = ByteTracker if plan.real_tracker else LightTracker
-    await MemoryRunner(AnalyseStage(found.config, PARTITIONS, tracker), log, clock).run()
+    await MemoryRunner(AnalyseStage(found.config, PARTITIONS), log, clock).run()
 
     async def all_of(topic: str) -> list[bytes]:
         ends = await log.ends(topic)

@@ -1,4 +1,4 @@
-"""A thousand random simulations of the stages between the agents and the alerts.
+"""Five hundred random simulations of the stages between the agents and the alerts.
 
 Each seed gives a plan (``plan.py``): scenes, late frames, damaged frames, steps of clocks, overload, and faults of
 the two processes of each stage. The real stages run in the in-memory runner, and the real take-over, scheduler and
@@ -7,7 +7,7 @@ results and dead letters must equal those of the same scenes without faults, ids
 (``judge.py``).
 
 A failing seed prints the shortest plan that still fails. To run one seed:
-``SIGHTLINE_SEED=254 pytest tests/simulation``.
+``SIGHTLINE_SEED=254 pytest tests/simulation``. To run more seeds: ``SIGHTLINE_SEEDS=2000 pytest tests/simulation``.
 
 Faults that were put into the product by hand, and that failed within the first thirty seeds: repeated frames are
 classified again, ``analyse`` or ``sense`` opens a partition without past records, or without the events or measures
@@ -22,12 +22,17 @@ import os
 
 import pytest
 
+from ingest.runtime.clock import ManualClock
+from stream.rules import Rule
 from tests.simulation.plan import make_plan
+from tests.simulation.scene import make_inputs
 from tests.simulation.simulate import loop_in_thread, shortest, simulate
+from tests.simulation.world import PARTITIONS, World
 
 TOGETHER = 50
 """Number of seeds in one test."""
-BLOCKS = [range(first, first + TOGETHER) for first in range(0, 1000, TOGETHER)]
+SEEDS = int(os.environ.get("SIGHTLINE_SEEDS", "500"))
+BLOCKS = [range(first, first + TOGETHER) for first in range(0, SEEDS, TOGETHER)]
 if named := os.environ.get("SIGHTLINE_SEED"):
     BLOCKS = [range(int(named), int(named) + 1)]
 
@@ -43,3 +48,15 @@ async def test_faults_change_no_result_event_or_measure_of_a_simulation(seeds: r
                 faults = "\n".join(await simulate(short, loop))
                 again = f"SIGHTLINE_SEED={seed} pytest tests/simulation"
                 pytest.fail(f"{faults}\n{short.story}\nRun this seed again: {again}", pytrace=False)
+
+
+async def test_undisturbed_simulations_have_measures_and_events_of_every_rule() -> None:
+    """Without events and measures, the comparison of two simulations could not fail."""
+    plans = [make_plan(seed).calm for seed in range(14, 24)]
+    with loop_in_thread() as loop:
+        outcomes = [
+            await World(plan, make_inputs(plan, PARTITIONS, ManualClock().started_ns), loop).run() for plan in plans
+        ]
+    rules = {rule.EVENT_TYPE for one in outcomes for rule in one.config.of(Rule)}
+    assert {event.type for one in outcomes for event in one.events} == rules
+    assert sum(len(one.measures) for one in outcomes) > 10

@@ -36,7 +36,6 @@ from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.security.tailgating import TailgatingRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
-from stream.analyse.tracking.tracker import ByteTracker
 from stream.evidence.store import MemoryStore
 from stream.prepare.stage import PrepareStage
 from stream.sense.rules.gap import GapRule
@@ -47,7 +46,6 @@ from tests.simulation.plan import STAGES, Fault, Plan
 from tests.simulation.processes import (
     InThread,
     Killed,
-    LightTracker,
     MakeProcess,
     NodeProcess,
     SimulatedLog,
@@ -215,12 +213,11 @@ class World:
         self._batches = plan.overload.batches if plan.overload else None
         self._sent: list[Sent] = []
         pipelines, store = config.of(PipelineConfig), MemoryStore()
-        tracker = ByteTracker if plan.real_tracker else LightTracker
         makers: dict[str, MakeProcess] = {
             "prepare": lambda: StageProcess(PrepareStage("live", config, clock), log, clock),
             "prepare.late": lambda: StageProcess(PrepareStage("late", config, clock), log, clock),
             "engine": lambda: NodeProcess(log, clock, pipelines, inputs.objects, inputs.failing),
-            "analyse": lambda: StageProcess(AnalyseStage(config, PARTITIONS, tracker), log, clock),
+            "analyse": lambda: StageProcess(AnalyseStage(config, PARTITIONS), log, clock),
             "sense": lambda: StageProcess(SenseStage(config, PARTITIONS, clock=clock), log, clock),
             "alerts": lambda: StageProcess(InThread(AlertStage(store, PARTITIONS, clock), loop), log, clock),
         }

@@ -64,7 +64,9 @@ class AnomalyWatch(WindowWatch):
     def step(self, window: ReadingWindow) -> Happening | None:
         """Process the next window, and return the situation to report if an anomaly begins with this window."""
         at_ns, mean = window.start_ns, window.mean
-        while self._means and not 0 <= at_ns - self._means[0][0] <= self._history_ns:
+        while self._means and self._means[-1][0] >= at_ns:  # an evaluation of a silent sensor, or a clock set back
+            self._means.pop()
+        while self._means and at_ns - self._means[0][0] > self._history_ns:
             self._means.popleft()
         found = self._score(mean)
         self._means.append((at_ns, mean))

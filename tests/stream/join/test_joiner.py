@@ -14,7 +14,7 @@ from ingest.contract.records import Change, Event, JoinCandidate, JoinSignal
 from stream.analyse.rules.security.unattended import UnattendedRule
 from stream.analyse.rules.traffic.red_light import RedLightRule
 from stream.events import make_event
-from stream.join.joiner import ConditionTimeline, Joiner
+from stream.join.joiner import MAX_LANES, ConditionTimeline, Joiner
 from stream.join.rule import JoinRule
 from stream.rules import Happening
 from stream.sense.windows import Column
@@ -221,6 +221,27 @@ def test_readings_after_a_clock_was_set_back_replace_those_of_the_same_time() ->
 def test_a_rule_without_a_condition_of_its_sensor_is_refused() -> None:
     with pytest.raises(ValueError, match="a condition of the sensor in above, in below, or in both"):
         UnattendedRule(**{**COMMON, "above": None})
+
+
+def test_a_cooldown_longer_than_half_of_the_history_is_refused() -> None:
+    """After a restart, the join reads back 30 minutes. It would not know that a longer cooldown still runs."""
+    assert RedLightRule(**LINE, cooldown_s=900.0).cooldown_s == 900.0
+    with pytest.raises(ValueError, match="a cooldown_s of at most 900"):
+        RedLightRule(**LINE, cooldown_s=901.0)
+
+
+def test_lanes_of_replays_are_forgotten_above_their_maximum_but_live_and_late_lanes_are_kept() -> None:
+    joiner = Joiner(RED)
+    joiner.step(sensor(RED, [30.0, 50.0], [1.0, 1.0]))
+    found = [camera(RED, 40.0, 40.0, track=lane, lane=lane) for lane in ("live", "late")]
+    replayed = [camera(RED, 40.0, lane=f"replay-{n}") for n in range(2 * MAX_LANES)]
+    first = camera(RED, 40.0, 40.0, lane="replay-first")
+    assert [event.data.lane for event in events_of(joiner, [*found, first, first])] == [
+        "live",
+        "late",
+        "replay-first",
+    ]
+    assert [event.data.lane for event in events_of(joiner, [*replayed, *found, first])] == ["replay-first"]
 
 
 def events_of(joiner: Joiner, signals: list[JoinSignal], past: set[str] | None = None) -> list[Event]:

@@ -205,3 +205,21 @@ async def test_a_door_contact_that_sends_only_changes_is_joined_although_it_is_s
     (event,) = await site.events()
     assert event.data.captured_ns == BEGIN_NS + 10 * 10**9
     assert event.data.summary == "no boat in quiet while light is above 0.5, for 10.0 s"
+
+
+async def test_a_join_waits_for_readings_that_the_agent_of_the_sensor_may_hold_back() -> None:
+    """The agent sends one record every ten seconds. The light is red from 7 s to 14 s and from 21 s to 28 s."""
+    empty = QUIET.model_copy(update={"labels": ("boat",), "wait_s": 1.0})
+    rules = [empty.model_copy(update={"name": f"{for_s}", "for_s": float(for_s)}) for for_s in (6, 8)]
+    site = Site(LIGHT.model_copy(update={"max_delay_s": 10.0}), *rules)
+    for second in range(30):
+        await site.feed(second, with_readings=False)
+        if second % 10 == 9:
+            parts = [readings(one) for one in range(second - 9, second + 1)]
+            times = tuple(at_ns for one in parts for at_ns in one.times_ns)
+            values = tuple(value for one in parts for value in one.values)
+            fields = {"times_ns": times, "values": values, "quality": (GOOD,) * len(values)}
+            await site.log.produce(Outgoing(READINGS, 2, encode(parts[0].model_copy(update=fields))))
+        await site.run()
+    reported = [(event.data.rule, event.data.captured_ns - BEGIN_NS) for event in await site.events()]
+    assert reported == [("6", 13 * 10**9), ("6", 27 * 10**9)]

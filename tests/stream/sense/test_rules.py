@@ -207,3 +207,18 @@ async def test_a_restart_at_any_record_makes_the_events_of_the_undisturbed_run(r
     for cut in range(60, 150, 22):
         first = await events_between(rule, 0, cut, [])
         assert [*first, *await events_between(rule, cut - 2, 150, first)] == whole
+
+
+def test_a_window_that_is_evaluated_twice_counts_once_in_the_history_of_an_anomaly() -> None:
+    """A sensor sends a record every five seconds, so that its last windows are evaluated before the next record."""
+    chance = random.Random(2)
+    rule = AnomalyRule(**WINDOW, history_s=30.0, min_windows=12, deviations=4.0)
+    rows = {float(n): 20.0 + chance.gauss(0.0, 1.0) + (8.0 if n % 9 == 0 else 0.0) for n in range(120)}
+    undisturbed = times(rule, rows, together=5)
+    watch, found, values = SensorWatch("t", SENSOR, [rule]), list[Event](), list(rows.items())
+    for at in range(0, len(values), 5):
+        part = values[at : at + 5]
+        found += watch.step(column(at, [one for one, _ in part], [value for _, value in part]), 0, part[-1][0])
+        found += watch.tick(part[-1][0] + 4.9)
+    assert len(undisturbed) > 5
+    assert [event.data.captured_ns / SECOND_NS for event in found] == undisturbed

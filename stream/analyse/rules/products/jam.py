@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from ingest.contract.records import Point
 from stream.analyse.crossing import CrossingRule, line_counter
-from stream.analyse.rule import Scene, SceneTrack
+from stream.analyse.rule import Scene
 from stream.join.rule import JoinedSeconds, JoinRule, LastingJoinWatch
 
 
@@ -42,7 +41,7 @@ class JamWatch(LastingJoinWatch[JamRule]):
     def interrupts(self, scene: Scene) -> bool:
         """Return whether an object has crossed the line."""
         moving = [track for track in scene.tracks if not track.at_rest]
-        crossed = [(track, self._counter.step(track.name, self.place(track), scene.at_ns)) for track in moving]
+        crossed = [(track, self._counter.step(track.name, self.rule.place(track), scene.at_ns)) for track in moving]
         return any(
             direction and self.rule.direction in ("both", direction) and self.rule.applies_to(track)
             for track, direction in crossed
@@ -56,7 +55,3 @@ class JamWatch(LastingJoinWatch[JamRule]):
         """Drop the state of a track that has ended."""
         super().forget(track)
         self._counter.forget(track)
-
-    def place(self, track: SceneTrack) -> Point:
-        """Return the point of a track that has to cross the line."""
-        return track.foot if self.rule.anchor == "foot" else track.box.centre
