@@ -19,6 +19,8 @@ _KM_PER_MILE = 1.609344
 WHOLE_PICTURE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 _ALERTS, _TRACKED = ("person", "car"), ("person",)
 """Labels for which Frigate raises alerts, and labels that Frigate tracks, unless the configuration names others."""
+_NAME_CHARS = 58
+"""Maximum length of a name before a number is appended; a name in a site file has at most 63 characters."""
 _REASONS = {
     "audio": "no equivalent: Sightline does not listen to sound",
     "auth": "use the users of `sightline console`",
@@ -100,6 +102,9 @@ def convert(text: str, name: str, choice: PipelineChoice, secrets: str) -> Friga
         else:
             cameras.append(values)
             rules += _rules(section, found, choice.model) if section.detect.is_on() else []
+    rule_names: set[str] = set()
+    for rule in rules:
+        rule["name"] = _unique(rule["name"], rule_names)
     if not cameras:
         raise root.error("cameras", sorted(names), "at least one camera that is switched on and can be read")
     pipeline = {"name": choice.model, **choice._asdict()}
@@ -185,7 +190,6 @@ def _rules(section: _CameraSection, found: FrigateSite, pipeline: str) -> list[d
     if quiet and not other_zones:
         whole = {"name": f"{section.name}-detection", "polygon": WHOLE_PICTURE, "severity": "info"}
         rules += _by_score(section, {**common, **whole}, quiet)
-    names: set[str] = set()
     for zone_name, zone in section.camera.section("zones").sections():
         if not zone.is_on():
             found.note(zone, "enabled", "the zone is switched off, so it is left out")
@@ -197,7 +201,7 @@ def _rules(section: _CameraSection, found: FrigateSite, pipeline: str) -> list[d
         corners = polygon(zone, "coordinates", zone.value("coordinates"), section.size)
         severity = "warning" if zone_name in alert_zones else "info"
         place = {
-            "name": _unique(f"{section.name}-{_slug(zone_name)}", names),
+            "name": f"{section.name}-{_slug(zone_name)}",
             "polygon": corners,
             "severity": severity,
         }
@@ -230,7 +234,9 @@ def _slug(name: str) -> str:
 
 
 def _unique(name: str, names: set[str]) -> str:
-    """Return ``name``, or ``name`` with a number if it is in ``names`` already, and add the result to ``names``."""
+    """Return ``name``, or ``name`` with a number if it is in ``names`` already, and add the result to ``names``. A long
+    name is shortened."""
+    name = name[:_NAME_CHARS].rstrip("-._")
     free = next(
         one for one in (name, *(f"{name}-{number}" for number in range(2, len(names) + 3))) if one not in names
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from ingest.exceptions import ConfigError
 
 MAX_BYTES = 1024 * 1024
 """Maximum size of a configuration in bytes."""
+MAX_NUMBER = 1e9
+"""Limit of the absolute value of a number. Infinity, NaN and numbers above the limit are no sizes, rates or times."""
 MAX_KEYS = 20_000
 """Maximum number of keys of a configuration. A few lines of YAML with nested aliases can stand for billions of
 keys."""
@@ -46,8 +49,8 @@ class FrigateSection:
     def number(self, key: str, default: float = 0.0) -> float:
         """Return the number of a key. Raise ConfigError if the value is no number."""
         found = self.value(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            raise self.error(key, found, "a number")
+        if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) < MAX_NUMBER:
+            raise self.error(key, found, f"a number below {MAX_NUMBER:.0e}")
         return float(found)
 
     def texts(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -90,13 +93,13 @@ def parse(text: str) -> FrigateSection:
         raise ConfigError(where, "file", f"{len(text)} characters", f"at most {MAX_BYTES} characters")
     try:
         values = yaml.safe_load(text)
+        count = sum(1 for _ in itertools.islice(_paths(values, ()), MAX_KEYS + 1))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(where, "file", " ".join(str(error).split()) or type(error).__name__, "valid YAML") from None
     if not isinstance(values, Mapping):
         raise ConfigError(where, "file", type(values).__name__, "a mapping with the key cameras")
-    for number, _ in enumerate(_paths(values, ())):
-        if number >= MAX_KEYS:
-            raise ConfigError(where, "file", f"more than {MAX_KEYS} keys", f"at most {MAX_KEYS} keys")
+    if count > MAX_KEYS:
+        raise ConfigError(where, "file", f"more than {MAX_KEYS} keys", f"at most {MAX_KEYS} keys")
     return FrigateSection({str(key): value for key, value in values.items()}, (), set())
 
 

@@ -28,14 +28,15 @@ def detect_input(camera: FrigateSection) -> FrigateSection:
     inputs = camera.section("ffmpeg").value("inputs")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(one, dict) for one in inputs):
         raise camera.section("ffmpeg").error("inputs", inputs, "a list with at least one input")
-    chosen = next((one for one in inputs if "detect" in (one.get("roles") or ())), inputs[0])
-    return FrigateSection(chosen, (*camera.path, "ffmpeg", "inputs"), set())
+    path = (*camera.path, "ffmpeg", "inputs")
+    sections = [FrigateSection({str(key): value for key, value in one.items()}, path, set()) for one in inputs]
+    return next((one for one in sections if "detect" in one.texts("roles")), sections[0])
 
 
 def source_of(given: FrigateSection, streams: FrigateSection) -> CameraSource | None:
     """Return the source of an input, or None if Sightline cannot read it.
 
-    An address of go2rtc, which Frigate contains, is replaced by the stream's own address in ``streams``.
+    Raise ConfigError for a malformed address. An address of go2rtc, which Frigate contains, is replaced by the stream's own address in ``streams``.
     """
     path = str(given.value("path", ""))
     if (found := _RESTREAM.match(path)) is not None:
@@ -45,7 +46,11 @@ def source_of(given: FrigateSection, streams: FrigateSection) -> CameraSource | 
         return CameraSource(f"device:{path[10:]}", "", "")
     if not path.lower().startswith(_ADDRESSES):
         return CameraSource(path, "", "") if path.startswith("/") else None
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError as error:
+        hidden = "(not shown, because it may have a password)"
+        raise given.error("path", hidden, f"the address of a stream ({error})") from None
     login, _, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     if not password or re.fullmatch(r"(\$\{\w+\})+", password):

@@ -193,6 +193,18 @@ def test_cameras_whose_names_differ_only_in_case_get_different_names() -> None:
     assert notes_of(found)["cameras.Door"] == "the camera is called door: names have lower-case letters"
 
 
+def test_rules_whose_names_would_be_equal_get_different_names() -> None:
+    zone = {"coordinates": PORCH}
+    cameras = {
+        "a": {"ffmpeg": INPUTS, "zones": {"alert": zone, "b-c": zone}},
+        "a-b": {"ffmpeg": INPUTS, "zones": {"c": zone, "x" * 100: zone}},
+        "y" * 100: {"ffmpeg": INPUTS},
+    }
+    found = convert(yaml.safe_dump({"cameras": cameras}), "home", CHOICE, "/secrets")
+    validated_site(Site.model_validate(found.site), Path("site.toml"))
+    assert {"a-alert", "a-alert-2", "a-b-c", "a-b-c-2"} <= rules_of(found).keys()
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -203,6 +215,10 @@ def test_cameras_whose_names_differ_only_in_case_get_different_names() -> None:
         ("cameras: {a: {ffmpeg: {inputs: [{path: rtsp://h/x}]}, detect: {fps: fast}}}", "cameras.a.detect.fps"),
         ("cameras: {a: {ffmpeg: {inputs: [{path: rtsp://h/x}]}, motion: {mask: '1,2'}}}", "three corners"),
         ("cameras: {a: {ffmpeg: {inputs: [{path: rtsp://h/x}]}, motion: {mask: '0,0,9,0,9,9'}}}", "width and height"),
+        ("cameras: {a: {ffmpeg: {inputs: [{path: 'rtsp://[h/x'}]}}}", r"path = '\(not shown"),
+        ("cameras: {a: {ffmpeg: {inputs: [{path: rtsp://h/x, roles: 5}]}}}", "inputs.roles = '5': expected a list of"),
+        ("cameras: {a: {ffmpeg: {inputs: [{path: rtsp://h/x}]}, detect: {width: .nan, height: 1}}}", "detect.width"),
+        ("cameras: &a {b: *a}", "valid YAML"),
         ("a: &a [1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"
          "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d]", "more than 20000 keys"),
     ],
