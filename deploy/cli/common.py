@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import getpass
 import os
 import re
 import sys
@@ -100,6 +101,14 @@ def on_log(client_id: str, kafka: str, prefix: str, work: Callable[[Log], Awaita
             return await work(log)
 
     return run(connected())
+
+
+def user_name() -> str:
+    """Return the name of this process's user, or the number of a user without a name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def signer(sign_key: Path | None) -> ConfigSigner | None:

@@ -234,8 +234,10 @@ def _slug(name: str) -> str:
 
 
 def _unique(name: str, names: set[str]) -> str:
-    """Return ``name``, or ``name`` with a number if it is in ``names`` already, and add the result to ``names``. A long
-    name is shortened."""
+    """Return ``name``, or ``name`` with a number if it is in ``names`` already, and add the result to ``names``.
+
+    A long name is shortened.
+    """
     name = name[:_NAME_CHARS].rstrip("-._")
     free = next(
         one for one in (name, *(f"{name}-{number}" for number in range(2, len(names) + 3))) if one not in names

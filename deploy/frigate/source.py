@@ -36,7 +36,8 @@ def detect_input(camera: FrigateSection) -> FrigateSection:
 def source_of(given: FrigateSection, streams: FrigateSection) -> CameraSource | None:
     """Return the source of an input, or None if Sightline cannot read it.
 
-    Raise ConfigError for a malformed address. An address of go2rtc, which Frigate contains, is replaced by the stream's own address in ``streams``.
+    An address of go2rtc, which Frigate contains, is replaced by the stream's own address in ``streams``. Raise
+    ConfigError for a malformed address.
     """
     path = str(given.value("path", ""))
     if (found := _RESTREAM.match(path)) is not None:

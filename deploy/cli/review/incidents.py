@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from collections.abc import Iterator
@@ -11,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of
+from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of, user_name
 from deploy.cli.output import print_rows, printable, stdout
+from ingest.contract.records import IncidentAction
 from ingest.contract.records.event import SEVERITIES, Severity
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -159,14 +159,7 @@ def _act(
 ) -> None:
     async def work(log: Log) -> dict[str, Any]:
         found = (await _find(log, incident)).incident.id
-        try:
-            own = make_action(
-                found, action, by or getpass.getuser(), time.time_ns(), assignee=assignee, comment=comment
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or action
-            raise ConfigError(f"incidents {action}", field, first["input"], expectation(first)) from None
+        own = action_of(found, action, by or user_name(), assignee=assignee, comment=comment)
         await write_action(log, own)
         return (await _find(log, found)).details()
 
@@ -176,6 +169,16 @@ def _act(
         return
     for line in lines(details):
         sys.stdout.write(printable(line) + "\n")
+
+
+def action_of(incident: str, action: str, by: str, *, assignee: str = "", comment: str = "") -> IncidentAction:
+    """Return an action of a person that happens now. Raise ConfigError for a wrong value."""
+    try:
+        return make_action(incident, action, by, time.time_ns(), assignee=assignee, comment=comment)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or action
+        raise ConfigError(f"incident {action}", field, first["input"], expectation(first)) from None
 
 
 def _severity(text: str) -> Severity:

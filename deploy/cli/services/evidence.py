@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import socket
@@ -30,6 +29,7 @@ from deploy.cli.common import (
     friendly,
     kafka_settings,
     on_log,
+    user_name,
 )
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -305,7 +305,7 @@ def retention_policy(keep_days: float, max_gb: float) -> RetentionPolicy:
 
 def user() -> str:
     """Return the user and the host that run this process, as ``user@host``."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"[:100]
+    return f"{user_name()}@{socket.gethostname()}"[:100]
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool, columns: Iterable[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of
+from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of, user_name
 from deploy.cli.services.stream import Deny, HttpsOnly, alerts
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -99,7 +98,7 @@ def ack(
     prefix: Prefix = "",
 ) -> None:
     """Acknowledge the incident of an alert, so that it is not escalated."""
-    person = by or getpass.getuser()
+    person = by or user_name()
     incident = on_log("sightline-alerts", kafka, prefix, lambda log: _acknowledge(log, alert, person, comment))
     sys.stdout.write(f"incident {incident} acknowledged by {person}\n")
 
@@ -171,7 +170,10 @@ def keygen(
     from stream.delivery.clients.signature import new_secret
 
     secret, verifying = new_secret(ed25519=ed25519)
-    write_new(file, f"{secret}\n".encode())
+    try:
+        write_new(file, f"{secret}\n".encode())
+    except FileExistsError:
+        raise ConfigError("alerts keygen", "FILE", str(file), "a new file") from None
     sys.stdout.write(f"{verifying}\n")
 
 
@@ -182,11 +184,12 @@ async def _select(log: Log, since_ms: int, state: str | None, receiver: str) -> 
 
 
 async def _acknowledge(log: Log, wanted: str, by: str, comment: str) -> str:
+    from deploy.cli.review.incidents import action_of
     from stream.delivery.history import find_alert
-    from stream.incidents.reader import make_action, write_action
+    from stream.incidents.reader import write_action
 
     incident = (await find_alert(log, wanted)).alert.data.incident
-    await write_action(log, make_action(incident, "acknowledge", by, time.time_ns(), comment=comment))
+    await write_action(log, action_of(incident, "acknowledge", by, comment=comment))
     return incident
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -135,6 +136,19 @@ def test_an_acknowledgement_is_written_to_the_incident_of_the_alert(rig: AlertsR
     assert action.comment == "on my way"
 
 
+def test_an_acknowledgement_with_a_long_comment_is_refused_with_its_field(rig: AlertsRig) -> None:
+    status, output = rig.run("ack", alert_id(event(1)), "--by", "alice", "--comment", "x" * 5000)[:2]
+    assert (status, "incident acknowledge: comment = 'xxx" in output) == (2, True), output
+
+
+def test_a_user_without_a_name_acknowledges_by_number(rig: AlertsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    status, output = rig.run("ack", alert_id(event(1)))[:2]
+    assert (status, output.strip()) == (0, f"incident incident-1 acknowledged by user {os.getuid()}")
+
+
 def test_a_replay_is_written_for_one_receiver_beside_the_alert(rig: AlertsRig) -> None:
     assert "1 alerts sent to ops again" in rig.run("replay", alert_id(event(1)), "--receiver", "ops")[1]
     assert "1 alerts sent to ops again" in rig.run("replay", "--receiver", "ops", "--state", "dead")[1]
@@ -200,3 +214,5 @@ def test_a_new_signing_secret_verifies_with_the_printed_key(tmp_path: Path, opti
     headers = {"webhook-id": "m", "webhook-timestamp": str(now_s), "webhook-signature": signature}
     WebhookVerifier(printed).require(headers, b"x")
     assert CliRunner().invoke(app, ["alerts", "keygen", str(file), *options]).exit_code == 2
+    refused = CliRunner().invoke(app, ["alerts", "keygen", str(file), *options]).stderr
+    assert refused == f"error: alerts keygen: FILE = {str(file)!r}: expected a new file\n"
