@@ -11,7 +11,6 @@ from typing import Any
 from console.access.roles import Identity
 from ingest.contract.records import Alert, Event
 from ingest.site import CameraConfig, ConfigEntry, RuleEntry, SensorConfig
-from ingest.site.file import UNNAMED
 from ingest.site.topic.view import Config
 
 Points = list[list[float]]
@@ -62,16 +61,20 @@ class Deployment:
     def sees_camera(self, identity: Identity, name: str, site: str = "") -> bool:
         """Return whether a user may see a camera.
 
-        ``site`` is the site in a record of the camera. If ``site`` is empty or comes from an older record, the site
-        in the configuration counts instead.
+        ``site`` is the site in a record of the camera. If ``site`` is empty, the site in the configuration counts
+        instead. A camera without a known site is seen only by users who see all sites or this camera.
         """
         camera = self.camera(name)
-        return identity.limits.sees_camera(name, site or (camera.site if camera else UNNAMED))
+        if not site and camera is None:
+            return identity.limits.everywhere or name in identity.limits.cameras
+        return identity.limits.sees_camera(name, site or (camera.site if camera else ""))
 
     def sees_sensor(self, identity: Identity, name: str, site: str = "") -> bool:
         """Return whether a user may see a sensor. ``site`` is the site in a record of the sensor, perhaps empty."""
         sensor = self.sensor(name)
-        return identity.limits.sees_site(site or (sensor.site if sensor else UNNAMED))
+        if not site and sensor is None:
+            return identity.limits.everywhere
+        return identity.limits.sees_site(site or (sensor.site if sensor else ""))
 
     def sees(self, identity: Identity, event: Event | Alert) -> bool:
         """Return whether a user may see an event or alert. The site in the record counts, because the camera may have

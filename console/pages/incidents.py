@@ -47,7 +47,7 @@ async def incidents(
     place: Text = "",
 ) -> Response:
     """Show the newest incidents."""
-    context.audit(request, identity, "incidents_viewed", place)
+    context.audit_view(request, identity, "incidents_viewed", place)
     chosen = {"state": state, "severity": severity, "place": place}
     found = _selected(context, identity, state, severity, place)
     places = sorted({one.incident.place for one in _selected(context, identity)})
@@ -60,7 +60,7 @@ async def incidents(
 async def incident(request: Request, id_: IncidentId, identity: Viewer, context: Context) -> Response:
     """Show one incident with its history and the actions on it."""
     found = _state(context, identity, id_)
-    context.audit(request, identity, "incident_viewed", id_)
+    context.audit_view(request, identity, "incident_viewed", id_)
     return _incident_page(request, context, identity, found)
 
 
@@ -78,6 +78,7 @@ async def submit(request: Request, id_: IncidentId, identity: Operator, context:
 
 @router.get("/api/incidents")
 async def list_incidents(
+    request: Request,
     identity: Viewer,
     context: Context,
     state: Annotated[Literal["", "open", "unacknowledged"], Query()] = "",
@@ -85,13 +86,16 @@ async def list_incidents(
     place: Text = "",
 ) -> list[dict[str, Any]]:
     """Return the newest incidents, the one with the latest news first."""
+    context.audit_view(request, identity, "incidents_viewed", place)
     return [one.summary() for one in _selected(context, identity, state, severity, place)]
 
 
 @router.get("/api/incidents/{id_}")
-async def one_incident(id_: IncidentId, identity: Viewer, context: Context) -> dict[str, Any]:
+async def one_incident(request: Request, id_: IncidentId, identity: Viewer, context: Context) -> dict[str, Any]:
     """Return an incident with its history and the actions on it."""
-    return _state(context, identity, id_).details()
+    found = _state(context, identity, id_)
+    context.audit_view(request, identity, "incident_viewed", id_)
+    return found.details()
 
 
 @router.post("/api/incidents/{id_}/actions", status_code=201)

@@ -137,3 +137,12 @@ async def test_an_incident_of_a_removed_camera_stays_with_its_site(
     context.feed.incidents.incident(incident("five", ("removed",), site="south", place="south/door"))
     assert (await operator.get("/api/incidents/four")).status_code == 200
     assert (await operator.get("/api/incidents/five")).status_code == 404
+
+
+async def test_incidents_that_are_read_over_the_api_are_in_the_audit_trail(
+    operator: Browser, context: ConsoleContext
+) -> None:
+    assert (await operator.get("/api/incidents?place=north/door")).status_code == 200
+    assert (await operator.get("/api/incidents/one")).status_code == 200
+    entries = [(entry.action, entry.subject) for entry in context.trail.page("otto")]
+    assert {("incidents_viewed", "north/door"), ("incident_viewed", "one")} <= set(entries)

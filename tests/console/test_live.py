@@ -23,6 +23,7 @@ from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig, RuleEntry
+from ingest.site.file import UNNAMED
 from ingest.site.topic.view import Config
 from tests.console.records import JPEG, alert, configure, event, frame, result, status, write
 
@@ -303,3 +304,19 @@ async def _spin(done: Any) -> None:
     async with asyncio.timeout(30.0):
         while not done():
             await asyncio.sleep(0)
+
+
+async def test_a_camera_or_sensor_without_a_known_site_does_not_belong_to_the_site_without_a_name() -> None:
+    log = MemoryLog()
+    feed = Feed(lambda _: log)
+    limited = Identity(1, "x", Role.VIEWER, Limits(sites=frozenset({UNNAMED}), cameras=frozenset({"own"})), "session")
+    own = CameraConfig(name="plain", source="device:3")
+
+    def seen() -> list[bool]:
+        cameras = [feed.deployment.sees_camera(limited, name) for name in ("gate", "removed", "own", "plain")]
+        return [*cameras, feed.deployment.sees_sensor(limited, "boiler"), feed.deployment.sees_sensor(limited, "x")]
+
+    assert seen() == [False, False, True, False, False, False]  # nothing is known before the topic has been read
+    await configure(log, own)
+    await feed.catch_up(log)
+    assert seen() == [False, False, True, True, False, False]
