@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from console.live.view import TopicView
 from ingest.contract.codec import decode
@@ -41,6 +41,18 @@ class ShownState:
     reason: str = ""
 
 
+class InstanceReport(NamedTuple):
+    """The newest heartbeat of an agent or a service without its lists, which may have megabytes.
+
+    ``at_ns`` is the time of the heartbeat in Unix ns, by the broker's clock.
+    """
+
+    service: str
+    state: str
+    reason: str
+    at_ns: int
+
+
 @dataclass(slots=True)
 class CameraReport:
     """The newest status of a camera, with the times of its last changes, in Unix ns by the broker's clock."""
@@ -67,18 +79,19 @@ class StatusView(TopicView):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.heartbeats: OrderedDict[str, tuple[int, Heartbeat]] = OrderedDict()
+        self.instances: OrderedDict[str, InstanceReport] = OrderedDict()
         self.cameras: OrderedDict[str, CameraReport] = OrderedDict()
         self.sensors: OrderedDict[str, tuple[int, SensorStatus]] = OrderedDict()
 
     def apply(self, record: LogRecord) -> None:
         """Add a heartbeat."""
         heartbeat, at_ns = decode(Heartbeat, record.value), record.timestamp_ms * 1_000_000
-        self.heartbeats[heartbeat.instance] = at_ns, heartbeat
-        self.heartbeats.move_to_end(heartbeat.instance)
+        report = InstanceReport(heartbeat.service, heartbeat.state, heartbeat.reason, at_ns)
+        self.instances[heartbeat.instance] = report
+        self.instances.move_to_end(heartbeat.instance)
         for status in heartbeat.cameras:
-            report = _report(self.cameras.get(status.camera), status, heartbeat.instance, at_ns)
-            self.cameras[status.camera] = report
+            known = self.cameras.get(status.camera)
+            self.cameras[status.camera] = _report(known, status, heartbeat.instance, at_ns)
             self.cameras.move_to_end(status.camera)
         for sensor in heartbeat.sensors:
             self.sensors[sensor.sensor] = at_ns, sensor
@@ -91,11 +104,11 @@ class StatusView(TopicView):
 
     def _forget(self) -> None:
         oldest_ns = self._clock.now_ns() - round(GONE_S * 1e9)
-        while self.heartbeats:
-            name, (at_ns, _) = next(iter(self.heartbeats.items()))
-            if at_ns >= oldest_ns and len(self.heartbeats) <= MAX_INSTANCES:
+        while self.instances:
+            name, report = next(iter(self.instances.items()))
+            if report.at_ns >= oldest_ns and len(self.instances) <= MAX_INSTANCES:
                 break
-            del self.heartbeats[name]
+            del self.instances[name]
         for table in (self.cameras, self.sensors):
             while len(table) > MAX_STREAMS:
                 table.popitem(last=False)

@@ -74,18 +74,23 @@ async def system(request: Request, identity: Viewer, context: Context) -> Respon
     services = [
         {
             "instance": name,
-            "service": heartbeat.service,
-            "state": heartbeat.state if now_ns - at_ns <= SILENT_S * 1e9 else "silent",
-            "reason": heartbeat.reason,
-            "at_ns": at_ns,
+            "service": one.service,
+            "state": one.state if now_ns - one.at_ns <= SILENT_S * 1e9 else "silent",
+            "reason": one.reason,
+            "at_ns": one.at_ns,
         }
-        for name, (at_ns, heartbeat) in sorted(feed.statuses.heartbeats.items())
+        for name, one in sorted(feed.statuses.instances.items())
     ]
     cameras = [
         {"name": one.name, "state": feed.statuses.state_of(one), "report": feed.statuses.cameras.get(one.name)}
         for one in feed.deployment.visible_cameras(identity)
     ]
-    values: dict[str, Any] = {"services": services if identity.limits.everywhere else [], "cameras": cameras}
+    sensors = [
+        {"name": one.name, "report": feed.statuses.sensors.get(one.name)}
+        for one in feed.deployment.visible_sensors(identity)
+    ]
+    values: dict[str, Any] = {"services": services if identity.limits.everywhere else []}
+    values |= {"cameras": cameras, "sensors": sensors, "silent_ns": now_ns - round(SILENT_S * 1e9)}
     values["refused"] = feed.deployment.refused if identity.limits.everywhere else {}
     try:
         latencies = await stage_latencies(feed.log(), lambda name: feed.deployment.sees_camera(identity, name))

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from console.context import ConsoleContext
+from console.live.statuses import SILENT_S
 from console.live.view import YIELD_RECORDS
 from console.numbers import measures
 from console.numbers.latency import stage_latencies
 from console.numbers.measures import MeasureView
-from ingest.contract.codec import encode_json
-from ingest.contract.records import Measure
-from ingest.contract.topics import MEASURES
+from ingest.contract.codec import encode, encode_json
+from ingest.contract.records import Heartbeat, Measure, SensorStatus
+from ingest.contract.topics import MEASURES, STATUS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord, Outgoing
 from ingest.kafka.memorylog import MemoryLog
@@ -159,6 +160,26 @@ async def test_the_pages_show_only_what_the_limits_of_the_user_allow(
     html = await admin.load("/system")
     assert ("yard" in html, "Agents and services" in html, "agent-1" in html) == (True, True, True)
     assert len((await admin.get("/api/measures")).json()) == 2
+
+
+async def test_the_system_page_has_the_states_of_the_visible_sensors(
+    browser: Open, context: ConsoleContext, log: MemoryLog, clock: ManualClock
+) -> None:
+    await configure(log)
+    await context.feed.catch_up(log)
+    admin, limited = browser(), browser()
+    await admin.sign_in("ada")
+    await limited.sign_in("otto")
+    assert "no agent has reported this sensor" in await admin.load("/system")
+    readings = SensorStatus(sensor="boiler", epoch=1, state="running", captured=71, kept=42)
+    beat = Heartbeat(service="agent", instance="agent-1", at_ns=CAPTURED_NS, sensors=(readings,))
+    await log.produce(Outgoing(STATUS, 0, encode(beat)))
+    await context.feed.catch_up(log)
+    html = await admin.load("/system")
+    assert ('>running</span></td><td class="cut"></td>' in html, ">71<" in html, ">42<" in html) == (True,) * 3
+    assert "boiler" not in await limited.load("/system")
+    clock.advance(SILENT_S + 1.0)
+    assert ">silent<" in await admin.load("/system")
 
 
 async def test_the_columns_of_a_measure_begin_with_the_chosen_period(
