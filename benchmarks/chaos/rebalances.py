@@ -136,6 +136,8 @@ def judge(evidence: RebalanceEvidence) -> list[str]:
     if evidence.assignments < CHANGES_PER_FAULT * len(evidence.planned):
         wanted = CHANGES_PER_FAULT * len(evidence.planned)
         faults.append(f"{evidence.assignments} assignments of partitions: expected at least {wanted}")
+    if not evidence.expected_events:
+        faults.append("no events: expected some, because two empty runs are always equal")
     events, wanted_events = ([one.id for one in events] for events in (evidence.events, evidence.expected_events))
     faults += _differences("events", events, wanted_events)
     measures, wanted_measures = (

@@ -51,8 +51,18 @@ def test_a_run_of_rebalances_with_the_events_of_an_undisturbed_run_passes() -> N
         ({"assignments": 3}, "3 assignments of partitions: expected at least 4"),
         ({"events": EVENTS[:1]}, "1 events lost: b"),
         ({"events": [*EVENTS, EVENTS[0]]}, "1 events too many: a"),
+        ({"events": [], "expected_events": []}, "no events"),
     ],
-    ids=["lost frame", "second result", "dead letter", "no result", "no rebalance", "lost event", "repeated event"],
+    ids=[
+        "lost frame",
+        "second result",
+        "dead letter",
+        "no result",
+        "no rebalance",
+        "lost event",
+        "repeated event",
+        "no event",
+    ],
 )
 def test_each_violation_in_a_run_of_rebalances_is_reported(change: dict[str, object], fault: str) -> None:
     (found,) = judge(replace(GOOD, **change))  # type: ignore[arg-type]

@@ -38,6 +38,7 @@ from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 from stream.evidence.store import MemoryStore
 from stream.prepare.stage import PrepareStage
+from stream.sense.rules.anomaly import AnomalyRule
 from stream.sense.rules.gap import GapRule
 from stream.sense.rules.stuck import StuckRule
 from stream.sense.rules.threshold import ThresholdRule
@@ -114,6 +115,15 @@ def site(plan: Plan) -> Config:
             ThresholdRule(name=f"{sensor.name}-hot", sensor=sensor.name, window_s=5.0, above=50.0),
             ThresholdRule(name=f"{sensor.name}-hop", sensor=sensor.name, window_s=4.0, hop_s=2.0, above=50.0),
             ThresholdRule(name=f"{sensor.name}-run", sensor=sensor.name, session_gap_s=2.0, above=50.0),
+            AnomalyRule(
+                name=f"{sensor.name}-odd",
+                sensor=sensor.name,
+                window_s=1.0,
+                min_readings=1,
+                history_s=20.0,
+                min_deviation=5.0,
+                min_windows=3,
+            ),
             StuckRule(name=f"{sensor.name}-stuck", sensor=sensor.name, for_s=6.0),
             GapRule(name=f"{sensor.name}-gap", sensor=sensor.name, for_s=4.0),
         ]

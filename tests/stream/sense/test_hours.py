@@ -18,23 +18,24 @@ HOT, COLD = 70.0, 20.0
 
 
 def reported_s(*spans: tuple[int, int, float]) -> list[float]:
-    """Return the times of the rule's events. A span ``(begin, end, value)`` has a reading of ``value`` per second.
+    """Return the times of the rule's events. A span ``(begin, end, value)`` has readings of ``value``, 10 s apart.
 
     All times are in seconds since midnight.
     """
     watch, found, seq = SensorWatch("t", SENSOR, [RULE]), list[float](), 0
     for begin, end, value in spans:
+        times_s = range(begin, end, 10)
         column = Readings(
             sensor="t",
             epoch=1,
             seq=seq,
             quantity="temperature",
             unit="Cel",
-            times_ns=tuple(second * SECOND_NS for second in range(begin, end)),
-            values=(value,) * (end - begin),
-            quality=(GOOD,) * (end - begin),
+            times_ns=tuple(second * SECOND_NS for second in times_s),
+            values=(value,) * len(times_s),
+            quality=(GOOD,) * len(times_s),
         )
-        seq += end - begin
+        seq += len(times_s)
         found += [event.data.captured_ns / SECOND_NS for event in watch.step(column, 0, 0.0)]
     return found
 
