@@ -156,7 +156,7 @@ class Analyser:
         """Convert a box of a scene's track to pixels of the result's frame."""
         return self._scale((result.width, result.height)).back(box)
 
-    def taken_signals(self) -> list[JoinSignal]:
+    def take_signals(self) -> list[JoinSignal]:
         """Return the signals of the rules that join a sensor since the last call."""
         taken, self._signals = self._signals, []
         return taken

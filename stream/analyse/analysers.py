@@ -144,7 +144,7 @@ class Analysers:
             self._lasting[key] = analyser
         events = analyser.step(result)
         self._note_minutes(key, analyser)
-        self._signals += analyser.taken_signals()
+        self._signals += analyser.take_signals()
         return events
 
     def take_measures(self) -> list[Measure]:
@@ -193,7 +193,7 @@ class Analysers:
         for past in self._past.pop(key, ()):
             _replay(analyser, decode(Result, past))
         self._note_minutes(key, analyser)
-        analyser.taken_signals()  # written by an earlier owner
+        analyser.take_signals()  # written by an earlier owner
         return analyser
 
 

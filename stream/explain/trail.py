@@ -119,8 +119,8 @@ async def trail_of_id(log: Log, wanted: str, config: Config) -> Trail:
     """Return the records of the frame that caused an event or alert with the id ``wanted``.
 
     The alert of an incident's end leads to the incident's last event. The trail of a sensor's event has only the
-    event, its alert and the deliveries. Raise FrameNotFound if the log has
-    neither an event nor an alert with this id. Raise LogUnavailable.
+    event, its alert and the deliveries. Raise FrameNotFound if the log has neither an event nor an alert
+    with this id. Raise LogUnavailable.
     """
     event = await _event_with(log, wanted)
     if event is None and (last := await _last_event_of(log, wanted)):

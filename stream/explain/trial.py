@@ -144,6 +144,7 @@ class _Trial:
         try:
             events = analysers.step(result)
             analysers.take_measures()  # not compared, but measures may lower the score at which a track begins
+            analysers.take_signals()  # not compared, because only `sense` decides about their candidates
         except MemoryError:
             raise
         except Exception:  # the stage analyse parks such a result as a dead letter

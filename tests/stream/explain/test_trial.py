@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from deploy.cli.tools.rules import _time, _write_pictures
 from ingest.contract import headers as h
 from ingest.contract.codec import encode, encode_json
 from ingest.contract.identity import LIVE, FrameId
-from ingest.contract.records import Event
+from ingest.contract.records import Event, JoinSignal
 from ingest.contract.topics import EVENTS, FRAMES, RESULTS, TOPICS
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Outgoing, TopicPartition
@@ -19,6 +20,7 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
+from stream.analyse.rules.security.unattended import UnattendedRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.exceptions import TooManyEvents
 from stream.explain import trial
@@ -140,6 +142,21 @@ async def test_the_progress_of_a_trial_ends_at_the_total_number_of_records() -> 
     seen: list[tuple[int, int]] = []
     await try_rules(log, RuleSet([LINE], [CAMERA]), {"road"}, 0, 2 * BEGIN_MS, lambda *each: seen.append(each))
     assert seen[-1] == (29, 29)
+
+
+async def test_a_trial_keeps_no_signals_of_a_rule_that_joins_a_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, _ = await driven()
+    rule = UnattendedRule(name="door", camera="road", pipeline="p", sensor="s", above=0.5, labels=("boat",))
+    monkeypatch.setattr(trial, "_REPORT_EVERY", 1)
+    kept: list[int] = []
+
+    def count(*_: int) -> None:
+        kept.append(sum(isinstance(one, JoinSignal) for one in gc.get_objects()))
+
+    gc.collect()  # so that no signals of other tests disappear during the trial
+    await try_rules(log, RuleSet([rule], [CAMERA]), {"road"}, 0, 2 * BEGIN_MS, count)
+    assert len(kept) == 30
+    assert max(kept) == min(kept)
 
 
 async def test_pictures_of_gained_and_lost_events_are_written_and_expired_pictures_are_counted(
