@@ -142,6 +142,8 @@ def _camera(section: _CameraSection, found: FrigateSite, secrets: str) -> dict[s
     if source.password:
         file = f"{section.name}.password"
         found.passwords[file] = source.password
+        for variable in re.findall(r"\$\{(\w+)\}", source.password):
+            found.note(given, "path", f"replace ${{{variable}}} in the file {file} by its value")
         stream = {"user": source.user, "password_file": f"{secrets}/{file}"}
     if "udp" in str(given.value("input_args", camera.section("ffmpeg").value("input_args", ""))):
         stream["transport"] = "udp"

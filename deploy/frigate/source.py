@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from deploy.frigate.section import FrigateSection
 
@@ -13,6 +13,9 @@ _VARIABLE = re.compile(r"\{(FRIGATE_[A-Za-z0-9_]+)\}")
 """Placeholder of an environment variable in a Frigate configuration."""
 _RESTREAM = re.compile(r"rtsp://(?:127\.0\.0\.1|localhost):8554/([^?/#]+)")
 """Address of a stream that Frigate's own go2rtc server repeats."""
+
+_LOGIN = re.compile(r"(\w+://[\w-]+:)(\S+)(@[^@]*)")
+"""An address with a login. As in Frigate, the password may contain any character, and ends at the last ``@``."""
 
 
 class CameraSource(NamedTuple):
@@ -47,6 +50,8 @@ def source_of(given: FrigateSection, streams: FrigateSection) -> CameraSource | 
         return CameraSource(f"device:{path[10:]}", "", "")
     if not path.lower().startswith(_ADDRESSES):
         return CameraSource(path, "", "") if path.startswith("/") else None
+    if (found := _LOGIN.fullmatch(path)) is not None:
+        path = f"{found[1]}{quote(found[2], safe='%${}')}{found[3]}"
     try:
         parts = urlsplit(path)
     except ValueError as error:

@@ -114,6 +114,19 @@ def test_a_literal_password_becomes_a_file_and_is_not_in_the_site() -> None:
     assert camera_of(found)["stream"] == {"user": "admin", "password_file": "/secrets/door.password"}
 
 
+@pytest.mark.parametrize("password", ["pa#ss", "p/w", "p?w=1", "p@ss", "[x", "ü+ %"])
+def test_a_password_may_contain_characters_of_addresses(password: str) -> None:
+    address = f"rtsp://admin:{password}@10.0.0.7:554/live?a=1#b".replace(" ", "%20")
+    found = converted({"ffmpeg": {"inputs": [{"path": address}]}})
+    assert found.passwords == {"door.password": password}
+    assert camera_of(found)["source"] == "rtsp://10.0.0.7:554/live?a=1#b"
+
+
+def test_a_variable_within_a_password_is_noted_because_the_password_file_has_no_variables() -> None:
+    found = converted({"ffmpeg": {"inputs": [{"path": "rtsp://admin:x{FRIGATE_PIN}@10.0.0.7/live"}]}})
+    assert notes_of(found)["cameras.door.ffmpeg.inputs.path"].startswith("replace ${FRIGATE_PIN} in the file door.")
+
+
 def test_a_password_from_the_environment_stays_a_variable() -> None:
     inputs = [{"path": "rtsp://{FRIGATE_USER}:{FRIGATE_PASSWORD}@10.0.0.7/live", "roles": ["detect"]}]
     found = converted({"ffmpeg": {"inputs": inputs}})
