@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from ingest.kafka.log import Log, LogRecord
+from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 POLL_S = 0.25
 """Pause between two polls of a follower, in seconds. A person who watches the output does not notice this delay."""
@@ -15,15 +15,23 @@ class Follower:
     """A reader of a topic. Each call of ``new`` continues at the offset at which the previous call stopped.
 
     A follower begins at the present end of each partition, or with ``from_start`` at the first record, or with
-    ``backlog`` this number of records before the end. With ``partition``, a follower reads only this partition. A
-    partition that is added or created again later is read from its first record.
+    ``backlog`` this number of records before the end, or with ``since_ms`` at the first record that was written at
+    this Unix time in ms or later. With ``partition``, a follower reads only this partition. A partition that is added
+    or created again later is read from its first record.
     """
 
     def __init__(
-        self, log: Log, topic: str, *, partition: int | None = None, from_start: bool = False, backlog: int = 0
+        self,
+        log: Log,
+        topic: str,
+        *,
+        partition: int | None = None,
+        from_start: bool = False,
+        backlog: int = 0,
+        since_ms: int | None = None,
     ) -> None:
         self._log, self._topic, self._partition = log, topic, partition
-        self._from_start, self._backlog = from_start, backlog
+        self._from_start, self._backlog, self._since_ms = from_start, backlog, since_ms
         self._positions: dict[int, int] | None = None
 
     async def begin(self) -> dict[int, int]:
@@ -36,6 +44,10 @@ class Follower:
         if self._backlog:
             firsts = await self._log.beginnings(self._topic)
             self._positions = {p: max(firsts[p], end - self._backlog) for p, end in self._positions.items()}
+        if self._since_ms is not None:
+            for partition, end in self._positions.items():
+                start = await self._log.offset_at(TopicPartition(self._topic, partition), self._since_ms)
+                self._positions[partition] = min(start, end)
         return self._positions
 
     async def new(self) -> AsyncGenerator[LogRecord, None]:

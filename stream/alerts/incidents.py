@@ -69,7 +69,8 @@ class PartitionIncidents:
     def __init__(self, partitions: int, alert_partitions: int, clock: Clock) -> None:
         self._partitions, self._alert_partitions, self._clock = partitions, alert_partitions, clock
         self._grouper = IncidentGrouper()
-        self._since_ms = 0
+        self.since_ms = 0
+        """Time since which the records of incidents were read back, in Unix ms by the broker's clock."""
         self._recent: set[str] = set()
         """Alerts that an earlier owner wrote so lately that the records of their incidents were read back."""
         self._ends: dict[str, Incident] = {}
@@ -84,10 +85,10 @@ class PartitionIncidents:
         partitions, events = len(await log.ends(INCIDENTS)), len(await log.ends(EVENTS))
         made = cls(partitions, alert_partitions, clock)
         since_ms = await _written_ms(log, tp, position - 1) or clock.now_ns() // 1_000_000
-        made._since_ms = max(0, since_ms - round(MAX_GAP_S * 1000) - MARGIN_MS)
+        made.since_ms = max(0, since_ms - round(MAX_GAP_S * 1000) - MARGIN_MS)
         found: list[Incident] = []
         for partition in [tp.partition] if partitions == events else range(partitions):
-            for record in await written_since(log, TopicPartition(INCIDENTS, partition), made._since_ms):
+            for record in await written_since(log, TopicPartition(INCIDENTS, partition), made.since_ms):
                 incident = _decoded(record)
                 if incident and partition_for(incident.place, events) == tp.partition:
                     found.append(incident)
@@ -98,7 +99,7 @@ class PartitionIncidents:
     def written(self, alert: str, at_ms: int) -> None:
         """Note an alert that an earlier owner wrote at the broker's time ``at_ms``, in Unix ms."""
         self._ends.pop(alert, None)
-        if at_ms >= self._since_ms + MARGIN_MS:
+        if at_ms >= self.since_ms + MARGIN_MS:
             self._recent.add(alert)
 
     def add(self, event: Event, record: LogRecord) -> tuple[Outgoing, ...]:

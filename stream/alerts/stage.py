@@ -29,6 +29,8 @@ NAME = "alerts"
 KNOWN_ALERTS = 10_000
 """Number of the latest alerts whose ids are remembered for each partition. If the stage ``analyse`` writes an event
 twice, the second event makes no alert while the id of the first alert is remembered."""
+MAX_READ_BACK = 100_000
+"""Maximum number of alerts of a partition that a new owner reads: as many as records of incidents."""
 MAX_EVENT_BYTES = MAX_JSON_BYTES // 2
 """Maximum size of an event in bytes. The event's alert holds the event and the names of the evidence pictures, and
 must fit the size limit of JSON records."""
@@ -67,11 +69,17 @@ class AlertStage:
         incidents = await PartitionIncidents.open(tp, position, log, self._partitions, self._clock)
         processor = AlertProcessor(self._store, incidents, log, asyncio.get_running_loop(), self._clock)
         begins, ends = await log.beginnings(ALERTS), await log.ends(ALERTS)
-        for partition, end in ends.items():
-            start = max(begins[partition], end - KNOWN_ALERTS)
+        # the partitions of events and of alerts are both those of the places
+        own = [tp.partition] if len(ends) == len(await log.ends(EVENTS)) else [*ends]
+        processor.known_alerts = KNOWN_ALERTS * len(own)
+        for partition in own:
+            end = ends[partition]
+            since = await log.offset_at(TopicPartition(ALERTS, partition), incidents.since_ms)
+            start = max(begins[partition], end - MAX_READ_BACK, min(since, end - KNOWN_ALERTS))
             async for record in log.read(ALERTS, partition, start, end):
                 alert = record.headers.get(ID, b"").decode(errors="replace")
-                processor.remember(alert)
+                if record.offset >= end - KNOWN_ALERTS:
+                    processor.remember(alert)
                 incidents.written(alert, record.timestamp_ms)
         return processor
 
@@ -102,6 +110,8 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
         super().__init__(NAME)
         self._store, self._incidents, self._log, self._loop = store, incidents, log, loop
         self._clock = clock
+        self.known_alerts = KNOWN_ALERTS
+        """Number of the latest alerts whose ids are remembered."""
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting: deque[_WaitingEvent] = deque()
         self._retry_at_s = 0.0
@@ -159,12 +169,14 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
 
     def _without_pictures(self, record: LogRecord, error: StoreFailed) -> Sequence[Work]:
         event = decode_json(Event, record.value, MAX_EVENT_BYTES)
+        if alert_id(event) in self._known:  # the event is in the queue twice
+            return self._emit(record, None)
         return self._emit(record, make_alert(event, (), f"the evidence store failed: {error}"))
 
     def remember(self, alert: str) -> None:
         """Remember the id of a written alert."""
         self._known[alert] = None
-        if len(self._known) > KNOWN_ALERTS:
+        if len(self._known) > self.known_alerts:
             self._known.popitem(last=False)
 
     def _decide(self, record: LogRecord) -> Alert | None:

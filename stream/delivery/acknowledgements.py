@@ -10,7 +10,8 @@ from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert, IncidentAction
 from ingest.contract.topics import INCIDENT_ACTIONS
 from ingest.exceptions import CodecError
-from ingest.kafka.log import Log
+from ingest.kafka.follow import Follower
+from ingest.kafka.log import Log, LogRecord
 from ingest.runtime.clock import Clock
 
 MAX_AGE_S = 1.0
@@ -23,9 +24,8 @@ class Acknowledgements:
     """The latest acknowledgement of each incident. The topic is read when an alert is about to be escalated."""
 
     def __init__(self, log: Log, clock: Clock) -> None:
-        self._log, self._clock = log, clock
+        self._actions, self._clock = Follower(log, INCIDENT_ACTIONS, from_start=True), clock
         self._latest: OrderedDict[str, IncidentAction] = OrderedDict()
-        self._positions: dict[int, int] = {}
         self._read_s = float("-inf")
         self._reading = asyncio.Lock()
 
@@ -38,28 +38,18 @@ class Acknowledgements:
         """
         async with self._reading:
             if self._clock.monotonic() - self._read_s >= MAX_AGE_S:
-                await self._catch_up()
+                async with aclosing(self._actions.new()) as records:
+                    async for record in records:
+                        self._take(record)
                 self._read_s = self._clock.monotonic()
         found = self._latest.get(alert.data.incident)
         if found is None or ("severity" in alert.data.reasons and found.at_ns < alert.data.captured_ns):
             return ""
         return found.by
 
-    async def _catch_up(self) -> None:
-        begins = await self._log.beginnings(INCIDENT_ACTIONS)
-        for partition, end in (await self._log.ends(INCIDENT_ACTIONS)).items():
-            start = max(begins[partition], self._positions.get(partition, 0))
-            if start > end:  # the topic was created again
-                start = begins[partition]
-            if start < end:
-                async with aclosing(self._log.read(INCIDENT_ACTIONS, partition, start, end)) as records:
-                    async for record in records:
-                        self._take(record.value)
-            self._positions[partition] = end
-
-    def _take(self, value: bytes) -> None:
+    def _take(self, record: LogRecord) -> None:
         try:
-            action = decode_json(IncidentAction, value)
+            action = decode_json(IncidentAction, record.value)
         except CodecError:
             return  # the incident view logs and counts unreadable records
         known = self._latest.get(action.incident)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from ingest.contract.codec import encode_json
@@ -56,7 +56,8 @@ class ReceiverSender:
         self.pending = PendingDeliveries()
         self._make, self._write, self._clock, self._chance, self._failed = make, write, clock, chance, failed
         self._read_again = read_again
-        self._deliverers = [make(config)]
+        self._deliverer = make(config)
+        self._closing: set[asyncio.Task[None]] = set()
         self._acknowledged_by = acknowledged_by
         self._use(config)
         self._wake = asyncio.Event()
@@ -90,7 +91,11 @@ class ReceiverSender:
 
         A receiver that was disabled is enabled again.
         """
-        self._deliverers.append(self._make(config))
+        former, self._deliverer = self._deliverer, self._make(config)
+        running = [attempt for attempts in self._attempts.values() for attempt in attempts]
+        closing = asyncio.create_task(_close_after(running, former))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
         self._use(config)
         self.wake()
 
@@ -119,8 +124,8 @@ class ReceiverSender:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        for deliverer in self._deliverers:
-            await deliverer.close()
+        await asyncio.gather(*self._closing)
+        await self._deliverer.close()
 
     async def _work(self) -> None:
         while not self._stopping:
@@ -172,7 +177,7 @@ class ReceiverSender:
             if not task.replay:
                 unsent = await self._unsent(alert, throttle)
             if unsent is None:
-                result = await self._deliverers[-1].deliver(alert, self._clock.now_ns() / 1e9)
+                result = await self._deliverer.deliver(alert, self._clock.now_ns() / 1e9)
         finally:
             self._note(throttle, throttle.end(result, self._clock.now_ns() / 1e9, probe=probe))
         await self._conclude(task, alert, result, unsent)
@@ -253,3 +258,10 @@ class ReceiverSender:
         error = None if worker.cancelled() else worker.exception()
         if error:
             self._failed(error)
+
+
+async def _close_after(attempts: Sequence[asyncio.Future[None]], deliverer: Deliverer) -> None:
+    """Close a client that is replaced, when all attempts that may use it have ended."""
+    if attempts:
+        await asyncio.wait(attempts)
+    await deliverer.close()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import aclosing
-from functools import partial
 from typing import TypeVar
 
 from ingest.contract.codec import decode_json, encode_json
 from ingest.contract.records import Incident, IncidentAction, Record
 from ingest.contract.topics import INCIDENT_ACTIONS, INCIDENTS, partition_for
 from ingest.exceptions import CodecError
-from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.follow import Follower
+from ingest.kafka.log import Log, Outgoing
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from stream.events import event_id
@@ -32,36 +32,25 @@ class IncidentReader:
     """
 
     def __init__(self, log: Log, view: IncidentView, kept_s: float = KEPT_S, clock: Clock | None = None) -> None:
-        self._log, self._view = log, view
-        self._kept_s, self._clock = kept_s, clock or SystemClock()
-        self._positions: dict[TopicPartition, int] = {}
+        self._view = view
+        since_ms = max(0, (clock or SystemClock()).now_ns() // 1_000_000 - round(kept_s * 1000))
+        self._incidents = Follower(log, INCIDENTS, since_ms=since_ms)
+        self._actions = Follower(log, INCIDENT_ACTIONS, since_ms=since_ms)
 
     async def catch_up(self) -> None:
         """Read both topics to their ends. Raise LogUnavailable."""
-        await self._read(INCIDENTS, partial(_decode_into, Incident, self._view.incident))
-        await self._read(INCIDENT_ACTIONS, partial(_decode_into, IncidentAction, self._view.action))
+        await self._read(self._incidents, Incident, self._view.incident)
+        await self._read(self._actions, IncidentAction, self._view.action)
 
-    async def _read(self, topic: str, take: Callable[[bytes], None]) -> None:
-        for partition, end in (await self._log.ends(topic)).items():
-            tp = TopicPartition(topic, partition)
-            start = self._positions.get(tp)
-            if start is None or start > end:  # the topic may have been created again
-                since_ms = self._clock.now_ns() // 1_000_000 - round(self._kept_s * 1000)
-                start = min(await self._log.offset_at(tp, max(0, since_ms)), end)
-            if start < end:
-                async with aclosing(self._log.read(*tp, start, end)) as records:
-                    async for record in records:
-                        self._take(record, take)
-                        self._positions[tp] = record.offset + 1
-            self._positions[tp] = end
-
-    def _take(self, record: LogRecord, take: Callable[[bytes], None]) -> None:
-        try:
-            take(record.value)
-        except CodecError as error:
-            self._view.unreadable += 1
-            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            _log.warning("incident_record_unreadable", **place, error=str(error))
+    async def _read(self, follower: Follower, cls: type[R], take: Callable[[R], None]) -> None:
+        async with aclosing(follower.new()) as records:
+            async for record in records:
+                try:
+                    take(decode_json(cls, record.value))
+                except CodecError as error:
+                    self._view.unreadable += 1
+                    place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+                    _log.warning("incident_record_unreadable", **place, error=str(error))
 
 
 def make_action(
@@ -91,7 +80,3 @@ async def write_action(log: Log, action: IncidentAction) -> None:
     """
     partition = partition_for(action.incident, len(await log.ends(INCIDENT_ACTIONS)))
     await log.produce(Outgoing(INCIDENT_ACTIONS, partition, encode_json(action), key=action.incident.encode()))
-
-
-def _decode_into(cls: type[R], take: Callable[[R], None], value: bytes) -> None:
-    take(decode_json(cls, value))

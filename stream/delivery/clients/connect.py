@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import re
 import socket
@@ -64,6 +65,7 @@ class Connector:
         try:
             await _tunnel(reader, writer, proxy, host, port)
             if context:
+                await _require_silence(reader)
                 await writer.start_tls(context, server_hostname=host)
         except BaseException:
             writer.transport.abort()
@@ -175,8 +177,18 @@ async def _tunnel(
     for _ in range(MAX_PROXY_LINES):
         if not (await reader.readuntil(b"\n")).strip():
             break
+    else:
+        raise ValueError(f"the proxy sent more than {MAX_PROXY_LINES} lines in its answer to CONNECT {target}")
     if not re.match(rb"HTTP/1\.[01] 2[0-9][0-9]\b", status):
         raise ValueError(f"the proxy answered {status[:60]!r} to CONNECT {target}: expected status 200")
+
+
+async def _require_silence(reader: asyncio.StreamReader) -> None:
+    """Raise ValueError if data has arrived before TLS, which would be read as the receiver's response."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            if await reader.read(1):
+                raise ValueError("the proxy sent data before the receiver's TLS: expected nothing after its status")
 
 
 def with_variables(receiver: ReceiverConfig, key: str, text: str) -> str:

@@ -194,6 +194,17 @@ class TestStage:
         (work,) = await asyncio.to_thread(processor.tick)
         assert len(decode_json(Alert, work.records[-1].value).data.evidence) == 2
 
+    async def test_an_event_that_waits_twice_for_the_evidence_store_makes_one_alert(self) -> None:
+        log, clock = MemoryLog(partitions=1), ManualClock()
+        processor = await AlertStage(FullStore(), 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
+        value = encode_json(event(frame=await self.put_frame(log)))
+        for offset in range(2):
+            assert await asyncio.to_thread(processor.process, LogRecord(EVENTS, 0, offset, None, value)) == ()
+        clock.seconds += PICTURE_WAIT_S
+        works = await asyncio.to_thread(processor.tick)
+        assert [work.done for work in works] == [(0,), (1,)]
+        assert [out.topic for work in works for out in work.records].count(ALERTS) == 1
+
     async def test_a_full_evidence_store_delays_only_alerts_with_pictures(self) -> None:
         log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
         processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -12,9 +13,12 @@ from ingest.contract.identity import place_key
 from ingest.contract.records import Alert, Event, EventData, Incident
 from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, INCIDENTS, partition_for
 from ingest.exceptions import LogUnavailable
-from ingest.kafka.log import Outgoing, Position
+from ingest.kafka.log import LogRecord, Outgoing, Position, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
+from stream.alerts import stage
+from stream.alerts.alert import alert_id
+from stream.alerts.incidents import ID
 from stream.alerts.stage import AlertStage
 from stream.evidence.store import MemoryStore
 from stream.incidents.grouping import IncidentGrouper
@@ -171,6 +175,36 @@ async def test_the_alert_of_an_end_that_a_killed_worker_did_not_write_is_written
     again = runner_on(log, clock)
     await again.run()
     assert [one.data.change for one in await alerts(log)] == ["begin", "end"]
+
+
+async def test_ends_are_not_repeated_after_a_restart_behind_many_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "KNOWN_ALERTS", 2)
+    clock = ManualClock()
+    log = DyingLog(PARTITIONS, clock)
+    await run(log, clock, [event(0, 0), *(event(n, 200 + n) for n in range(1, 6))])
+    assert [one.data.change for one in await alerts(log)].count("end") == 2
+    await run(log, clock, [event(10, 1000)])
+    found = [one.id for one in await alerts(log)]
+    assert len(set(found)) == len(found) == 10
+
+
+async def test_alerts_of_other_partitions_do_not_displace_the_remembered_alerts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage, "KNOWN_ALERTS", 4)
+    clock = ManualClock()
+    log = MemoryLog(PARTITIONS, clock)
+    for place in ("gate", "yard", "dock"):
+        own = event(0, 0, place)
+        tp = TopicPartition(EVENTS, partition_for(own.place, PARTITIONS))
+        await log.produce(Outgoing(ALERTS, tp.partition, b"{}", headers={ID: alert_id(own).encode()}))
+        for n in range(4 * PARTITIONS):
+            if n % PARTITIONS != tp.partition:
+                await log.produce(Outgoing(ALERTS, n % PARTITIONS, b"{}", headers={ID: f"{n}".encode()}))
+        processor = await AlertStage(MemoryStore(), PARTITIONS, clock).open(tp, 0, log)
+        record = LogRecord(EVENTS, tp.partition, 0, None, encode_json(own))
+        (work,) = await asyncio.to_thread(processor.process, record)
+        assert ALERTS not in [out.topic for out in work.records]
 
 
 async def test_an_incident_that_was_open_when_its_worker_stopped_ends_after_the_restart() -> None:

@@ -29,6 +29,7 @@ class SenderRig:
 
     def __init__(self, react: Callable[[Alert], AttemptResult], **fields: object) -> None:
         self.posts: list[str] = []
+        self.closed = 0
         self.receipts: list[Delivery] = []
         self.acknowledged: dict[str, str] = {}
         self.clock = ManualClock(started_ns=round(NOW_S * 1e9))
@@ -78,7 +79,7 @@ class SenderRig:
                 return rig.react(alert)
 
             async def close(self) -> None:
-                pass
+                rig.closed += 1
 
         return Scripted()
 

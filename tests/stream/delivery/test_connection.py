@@ -206,8 +206,9 @@ class TestCertificates:
 class ConnectProxy:
     """An HTTP proxy that supports the method CONNECT and requires a login."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes = b"HTTP/1.1 200 Connected\r\nvia: test\r\n\r\n") -> None:
         self.targets: list[str] = []
+        self._answer = answer
         self._pipes: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -221,7 +222,7 @@ class ConnectProxy:
         self.targets.append(target)
         host, _, port = target.rpartition(":")
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connected\r\nvia: test\r\n\r\n")
+        writer.write(self._answer)
         await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -254,6 +255,19 @@ class TestProxy:
         assert "the proxy answered b'HTTP/1.1 407 Login" in refused.reason
         assert "address 127.0.0.1 is private" in private.reason
         assert "link-local" in metadata.reason
+
+    @pytest.mark.parametrize("more", [b"\r\nHTTP/1.1 204 \r\n\r\n", b"via: x\r\n" * 200])
+    async def test_a_proxy_cannot_answer_in_place_of_the_receiver(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes
+    ) -> None:
+        monkeypatch.setenv("PROXY_PASSWORD", "p%20w")
+        authority, proxy = Authority(tmp_path), ConnectProxy(b"HTTP/1.1 200 \r\n" + more)
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1")
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, receiving_tls(TestCertificates().context(authority)) as peer:
+            with_login = f"http://user:${{PROXY_PASSWORD}}@{place}"
+            result = await attempt(config(tmp_path, url=peer.url, ca_file=authority.file, proxy=with_login))
+        assert (result.status, "the proxy sent" in result.reason) == (None, True)
 
     async def test_a_proxy_with_a_denied_name_is_refused(self, tmp_path: Path) -> None:
         proxy = ConnectProxy()

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ingest.contract.records import Alert
 from stream.alerts.alert import alert_id
 from stream.delivery.schedule import AttemptResult
 from stream.delivery.sending import CONCURRENT
@@ -98,6 +99,26 @@ async def test_the_alerts_of_a_gone_receiver_are_dead_after_one_post_and_a_new_a
     await rig.until(lambda: len(rig.receipts) == 42)
     assert rig.receipts[-1].state == "delivered"
     await rig.sender.retire()
+
+
+async def test_the_client_of_a_former_configuration_is_closed_when_its_attempts_have_ended() -> None:
+    rig = SenderRig(lambda _: OK)
+    closed: list[int] = []
+
+    def change(_: Alert) -> AttemptResult:
+        rig.sender.change(rig.config.model_copy(update={"url": "http://new/"}))
+        closed.append(rig.closed)
+        return OK
+
+    rig.react = change
+    rig.enter(1)
+    await rig.until(lambda: len(rig.receipts) == 1)
+    async with asyncio.timeout(10):
+        while rig.closed == 0:
+            await asyncio.sleep(0)
+    assert closed == [0]
+    await rig.sender.retire()
+    assert rig.closed == 2
 
 
 async def test_a_receiver_that_is_down_gets_few_posts_and_its_alerts_keep_their_attempts() -> None:
