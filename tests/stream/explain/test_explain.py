@@ -11,12 +11,13 @@ from ingest.contract import headers as h
 from ingest.contract.codec import encode, encode_json
 from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import CameraStatus, EpochEnd, FrameRef, Heartbeat, Waiting, WithheldInterval
-from ingest.contract.topics import ALERTS, DEADLETTER, FRAMES, RESULTS, STATUS
+from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, FRAMES, RESULTS, STATUS
 from ingest.deadletter import parked
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.alerts.incidents import ID, end_alert
+from stream.analyse.rules.traffic.red_light import RedLightRule
 from stream.exceptions import FrameNotFound
 from stream.explain.explanation import Explanation, explain
 from stream.explain.hops import hops
@@ -120,6 +121,24 @@ async def test_explain_lists_written_events_that_the_current_rules_would_not_emi
     found = await explain(log, name(CROSSING), changed)
     assert reasons(found, "line")[0] == "score 0.9 below min_score 0.95"
     assert [one.id for one in found.pipelines[0].missing] == [one.id for one in events if one.data.rule == "line"]
+
+
+async def test_the_event_of_a_rule_that_joins_a_sensor_is_explained_as_fired() -> None:
+    log = await driven()
+    line = next(one for one in await history.analyse(log, config()) if one.data.rule == "line")
+    data = line.data.model_copy(update={"rule": "red", "sensor": "light"})
+    red = line.model_copy(update={"id": "0" * 32, "data": data})
+    await log.produce(
+        Outgoing(EVENTS, 0, encode_json(red), headers=h.frame_headers([FrameId("road", EPOCH, CROSSING)], LIVE))
+    )
+    joined = RedLightRule(
+        name="red", camera="road", pipeline="p", sensor="light", above=0.5, start=LINE.start, end=LINE.end
+    )
+    found = await explain(log, name(CROSSING), config(LINE, ZONE, joined))
+    assert rule(found, "red")["events"] == [{"id": red.id, "summary": red.data.summary}]
+    assert found.pipelines[0].missing == ()
+    before = await explain(log, name(CROSSING - 1), config(LINE, ZONE, joined))
+    assert not rule(before, "red")["fired"]
 
 
 async def test_rules_ignore_a_detection_with_a_low_score_or_without_a_confirmed_track() -> None:
