@@ -102,6 +102,9 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
         first = first if n else before
         _step(analyser, before)
     events = _step(analyser, own)
+    events += [
+        one.value for one in trail.events if one.value.data.sensor is not None
+    ]  # joins, as `sense` decided them
     found = tuple(verdicts(analyser, own, events))
     emitted = {(one.data.rule, one.data.label) for one in events}
     missing = tuple(
