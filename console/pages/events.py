@@ -17,11 +17,11 @@ from console.evidence import ServedFile, evidence_of
 from console.exceptions import BadInput, NotFound
 from console.live.happenings import EventFilter, ReviewItem
 from console.pages.render import page
+from ingest.contract.records.event import SEVERITIES
 from ingest.site.file import UNNAMED
 
 PAGE = 48
 """Number of events on one page."""
-SEVERITIES = ("info", "warning", "critical")
 HOURS = {"1": "last hour", "6": "last 6 hours", "24": "last day", "168": "last week"}
 Text = Annotated[str, Query(max_length=200)]
 Number = Annotated[int, Path(ge=0, le=1000)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from ingest.contract.codec import encode, encode_json
 from ingest.contract.identity import LIVE
@@ -23,6 +23,7 @@ from ingest.contract.records import (
     Overlay,
     Result,
 )
+from ingest.contract.records.event import DeliveryState
 from ingest.contract.topics import ALERTS, DELIVERIES, EVENTS, FRAMES, RESULTS, STATUS
 from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
@@ -125,9 +126,7 @@ def alert(of: Event, *evidence: Evidence) -> Alert:
     )
 
 
-def receipt(
-    of: Alert, state: Literal["delivered", "retrying", "dead"], attempt: int = 1, receiver: str = "pager"
-) -> Delivery:
+def receipt(of: Alert, state: DeliveryState, attempt: int = 1, receiver: str = "pager") -> Delivery:
     """Return the receipt of an attempt to deliver an alert."""
     return Delivery(
         alert=of.id,

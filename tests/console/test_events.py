@@ -143,6 +143,17 @@ async def test_users_see_only_the_events_and_alerts_of_their_limits(page: Callab
         assert [c["name"] for c in (await page("/api/cameras", name=name)).json()] == ["gate"]
 
 
+async def test_a_skipped_alert_is_neither_delivered_nor_an_error(page: Callable[..., Any]) -> None:
+    raised, other = alert(event(1)), alert(event(2))
+    skipped = receipt(raised, "skipped"), receipt(other, "skipped")
+    html = (
+        await page("/events", event(1), event(2), raised, other, *skipped, receipt(other, "delivered", 2, "ops"))
+    ).text
+    assert (html.count("alert skipped"), html.count("alert delivered")) == (1, 1)
+    response = await page("/events/event-1")
+    assert (response.status_code, ">skipped</span>" in response.text) == (200, True)
+
+
 async def test_the_page_of_an_event_has_its_evidence_and_receipts(
     page: Callable[..., Any], store: FolderStore
 ) -> None:
