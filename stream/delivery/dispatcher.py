@@ -154,6 +154,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                 elif config != self._senders[name].config:
                     self._senders[name].change(config)
                     _log.info("receiver_changed", receiver=name)
+            await self._commit()  # a new receiver that no commit names would lose its first alerts in a kill
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         """Start to take over newly assigned partitions. The alerts of a partition are not delivered until its

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.structs import OffsetAndMetadata
 
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert, Delivery, IncidentAction
@@ -206,6 +207,20 @@ async def test_only_the_named_receiver_gets_a_replay() -> None:
     await dispatcher._close([])
     assert waiting == {"ops": 2, "other": 1}
     assert set(nexts.values()) == {ReceiverPosition(0, 0)}
+
+
+async def test_the_position_of_a_new_receiver_is_committed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher, committed = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer()), list[str]()
+
+    async def commit(offsets: dict[object, OffsetAndMetadata]) -> None:
+        committed.extend(one.metadata for one in offsets.values())
+
+    dispatcher._log = MemoryLog(partitions=1)  # type: ignore[assignment]
+    monkeypatch.setattr(dispatcher._consumer, "commit", commit)
+    dispatcher._owned[0] = OwnedAlerts(0, 0)
+    await dispatcher.apply([config(name="ops")])
+    await dispatcher._close([])
+    assert committed == ['{"receipts":0,"receivers":{"ops":0}}']
 
 
 def test_the_receipt_of_a_replay_is_not_that_of_the_first_delivery() -> None:
