@@ -1,1 +1,1 @@
-"""Numbers of a deployment: measures over time, latencies, and the ledger."""
+"""Numbers of a deployment: measures over time, and latencies by stage."""
