@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
 PEERS := mosquitto iproute2 python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-PEERS_INSTALLED := { test -x /usr/sbin/mosquitto && \
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly chromium
+PEERS_INSTALLED := { test -x /usr/sbin/mosquitto && command -v chromium >/dev/null && \
   /usr/bin/python3 -c "import gi; gi.require_version('GstRtspServer', '1.0')" 2>/dev/null; }
 STAMP := $(VENV)/.installed
 # Containers often set this. Each process would then compile each module at its start, and pytest each test file.
@@ -56,7 +56,7 @@ imports: install
 collect: install # compile the tests once, not in each of pytest's processes
 	@found=$$($(BIN)/pytest --collect-only -qq 2>&1) || { echo "$$found"; exit 1; }
 
-peers: ## install the tests' RTSP server (GStreamer) and MQTT broker (mosquitto) from Debian
+peers: ## install the tests' RTSP server (GStreamer), MQTT broker (mosquitto) and browser from Debian
 	@$(PEERS_INSTALLED) \
 	  || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS) >/dev/null; } \
 	  || echo "make: some tests will be skipped; Debian and Ubuntu: sudo apt-get install $(PEERS)"

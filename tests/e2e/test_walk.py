@@ -1,0 +1,164 @@
+"""A person's walk through the console in a real browser, on the stack of the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from deploy.local.kafka.fetch import libs_folder
+from ingest.runtime.clock import Deadline
+
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(400)]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+PATIENCE_MS = 120_000
+"""Time limit of one step. A step takes seconds unless the machine runs many other processes."""
+PASSWORD = "a long pass phrase"
+FIRST_SIGN_IN = re.compile(r"console: (\S+).*one-time password (\S+)", re.DOTALL)
+"""The demo's lines with the console's address and the first password."""
+DESK, PHONE = ViewportSize(width=1400, height=900), ViewportSize(width=390, height=844)
+
+
+def answers(address: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{address}health").status_code == 200
+    return False
+
+
+@pytest.fixture
+def demo(home: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Run the demo, and yield the address of its console and the one-time password of the user admin."""
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine: `make peers` installs it")
+    folder, libs = tmp_path, libs_folder(home)
+    (folder / "home" / "kafka").mkdir(parents=True)
+    (folder / "home" / "kafka" / libs.name).symlink_to(libs)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTLINE")}
+    env |= {"SIGHTLINE_HOME": str(folder / "home"), "COLUMNS": "200"}
+    output = folder / "demo.log"
+    with output.open("w") as file:
+        command = [sys.executable, "-m", "deploy.cli.app", "demo", "--seconds=600"]
+        stack = psutil.Popen(command, cwd=folder, env=env, stdout=file, stderr=file)
+    try:
+        while not (found := FIRST_SIGN_IN.search(output.read_text())) or not answers(found[1]):
+            assert stack.poll() is None, output.read_text()
+            time.sleep(0.2)
+        yield found[1], found[2]
+    finally:
+        services = stack.children(recursive=True)
+        for process in (stack, *services):  # the supervisor first, so that it starts no service again
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        stack.wait()
+        psutil.wait_procs(services, timeout=10.0)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Yield a browser without a window."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def drag(page: Page, handle: int, x: float, y: float) -> None:
+    """Drag a corner of the selected shape to a place on the picture, in shares of its width and height."""
+    area = page.locator("svg.shapes").bounding_box()
+    corner = page.locator(".handle:not(.between)").nth(handle).bounding_box()
+    assert area is not None
+    assert corner is not None
+    page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * x, area["y"] + area["height"] * y, steps=3)
+    page.mouse.up()
+
+
+def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_incident(
+    demo: tuple[str, str], browser: Browser
+) -> None:
+    address, one_time = demo
+    context = browser.new_context(viewport=DESK)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+
+    # the first sign-in leads to a password of one's own
+    page.goto(address)
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(one_time)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("Present password").fill(one_time)
+    page.get_by_label("New password", exact=True).fill(PASSWORD)
+    page.get_by_label("New password again").fill(PASSWORD)
+    page.get_by_role("button", name="Change the password").click()
+
+    # the wall shows a live picture of each camera
+    expect(page).to_have_url(f"{address}wall", timeout=PATIENCE_MS)
+    for camera in ("conveyor", "road", "yard"):
+        tile = page.locator("figure", has=page.get_by_role("link", name=camera, exact=True))
+        expect(tile.locator(".blank")).to_be_hidden(timeout=PATIENCE_MS)
+
+    # a line is drawn on the road, tried on stored results, and saved
+    page.goto(f"{address}editor/road")
+    expect(page.locator(".drawing img")).to_be_visible(timeout=PATIENCE_MS)
+    page.locator("#add").select_option("line")
+    page.get_by_role("button", name="Add", exact=True).click()
+    drag(page, 0, 0.4, 0.98)
+    drag(page, 1, 0.4, 0.02)
+    deadline = Deadline.after(PATIENCE_MS / 1000)
+    while not page.locator("#report figure img").count():  # until a vehicle has crossed
+        assert not deadline.passed, "no event in the trial"
+        page.get_by_role("button", name="Try", exact=True).click()
+        expect(page.locator("#report h3", has_text="road-line-2:")).to_be_visible(timeout=PATIENCE_MS)
+        page.wait_for_timeout(1000)
+    page.get_by_label("Comment").fill("a second line")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Services follow the change")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("td", has_text="rule/road-line-2")).to_be_visible(timeout=PATIENCE_MS)
+
+    # its first crossing appears with a picture and a receipt
+    crossed, deadline = (
+        page.locator("li.event", has_text="crossed road-line-2").first,
+        Deadline.after(PATIENCE_MS / 1000),
+    )
+    while not crossed.count():
+        assert not deadline.passed, "no crossing of the new line"
+        page.goto(f"{address}events?rule=road-line-2")
+        page.wait_for_timeout(500)
+    crossed.get_by_role("link").first.click()
+    expect(page.locator(".framed img")).to_be_visible(timeout=PATIENCE_MS)
+    while not page.locator("td", has_text="delivered").count():
+        assert not deadline.passed, "no receipt of the alert"
+        page.wait_for_timeout(500)
+        page.reload()
+
+    # its incident is acknowledged
+    page.goto(f"{address}incidents?place=road")
+    page.locator("tbody a", has_text="road-line").first.click()
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.locator("dd", has_text="admin,")).to_be_visible(timeout=PATIENCE_MS)
+
+    # on a phone in the dark, no page is wider than the screen
+    phone = browser.new_context(
+        viewport=PHONE, color_scheme="dark", is_mobile=True, storage_state=context.storage_state()
+    ).new_page()
+    phone.set_default_timeout(PATIENCE_MS)
+    for path in ("wall", "incidents", "events", "numbers", "system", "editor/yard", "users", "audit", "account"):
+        phone.goto(address + path)
+        wide = phone.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        assert not wide, f"{path} is wider than the screen"
+    assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 20, 25)"
+    assert problems == []
