@@ -106,7 +106,8 @@ def input_of(model: Any, size: tuple[int, int] | None = None) -> ForeignInput:
     if min(width, height) <= 0 or width * height * 3 > MAX_PIXEL_BYTES:
         raise AdoptFailed(
             f"model input {inputs[0].name} is {width or 'any'} px wide and {height or 'any'} px high: expected at "
-            f"most {MAX_PIXEL_BYTES // 3} px, which fit into a batch. Pass --size WIDTHxHEIGHT if any size fits"
+            f"most {MAX_PIXEL_BYTES // 3} px, which fit into a batch. Pass --size WIDTHxHEIGHT if the model accepts "
+            "any size"
         )
     element = inputs[0].type.tensor_type.elem_type
     if element not in _TYPES:

@@ -113,8 +113,8 @@ _PHRASES = (
     (r"^\w+ should have ", "a value with "),
     (r"^\w+ should match ", "a value that matches "),
 )
-"""Pairs of a pattern for the beginning of a pydantic message, and its replacement. A replaced message is a noun
-phrase that fits after the word ``expected``."""
+"""Pairs of a pattern for the beginning of a pydantic message, and its replacement. After the replacement,
+the message is a noun phrase that fits after the word ``expected``."""
 
 
 def expectation(error: ErrorDetails) -> str:

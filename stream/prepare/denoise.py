@@ -60,8 +60,8 @@ MIN_STEP = 2.0
 rounding."""
 
 CHECK_FRAMES = 8
-"""Of a camera without noise, every ``CHECK_FRAMES``-th frame is decoded to estimate its noise. Decoding takes 1 ms of
-a core at 768×432 and 6 ms at 1080p, 20 times as much as the estimate."""
+"""If a camera had no noise so far, the noise of every ``CHECK_FRAMES``-th frame is estimated. Each estimate needs a
+decoded frame. Decoding takes 1 ms of a core at 768×432 and 6 ms at 1080p, 20 times as much as the estimate."""
 CHECK_NS = 1_000_000_000
 """Maximum time from capture to capture, in ns, between two estimates of a camera's noise. At low frame rates, the
 noise of every frame is estimated."""

@@ -17,9 +17,9 @@ from stream.sense.windows import Column
 class GapRule(ReadingRule):
     """Report once when no usable reading of a sensor has come for ``for_s``.
 
-    A gap is reported while it lasts, or with the first reading after it. A gap that has lasted for ``for_s`` outside
-    of the rule's hours or during its cooldown is not reported. Readings that are dropped, for example because they
-    are out of range, end no gap.
+    A gap is reported while it lasts, or with the first reading after it. If a gap reaches the length ``for_s``
+    outside of the rule's hours or during its cooldown, the gap is never reported. Readings that are dropped, for
+    example because they are out of range, end no gap.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.sensor.gap"

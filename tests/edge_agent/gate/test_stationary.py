@@ -107,7 +107,7 @@ def at(left: int, top: int, right: int, bottom: int) -> np.ndarray:
     return where
 
 
-def test_leaves_that_settle_constantly_do_not_merge_two_stationary_objects() -> None:
+def test_moving_foliage_does_not_merge_two_stationary_objects() -> None:
     stationary = StationaryMap((40, 40))
     for second in range(60):
         stopped = at(second % 40, 2 * (second // 40), second % 40 + 1, 2 * (second // 40) + 1)

@@ -262,7 +262,7 @@ def _warms_up_beside_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_warms_up_beside_work")
-async def test_only_the_first_model_of_a_pipeline_is_served_before_its_warm_up_is_finished(
+async def test_the_first_model_of_a_pipeline_classifies_before_its_warm_up_ends_but_a_later_model_does_not(
     bench: LiveBench,
 ) -> None:
     await bench.configure([CARS])
