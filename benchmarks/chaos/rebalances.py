@@ -29,6 +29,7 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks.pipeline import CAMERAS, PipelineCase, shipped_case, until
 from benchmarks.report import KeepIt, conclude, log_progress
+from benchmarks.serving.results import ResultCount
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import ServiceSpec, Supervisor
@@ -200,28 +201,24 @@ class DisturbedRun:
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float) -> None:
         self._case, self._settings, self._fps = case, settings, fps
         self._over = False
-        self.sent = self.results = 0
+        self._results = ResultCount(settings, "rebalances")
+        self.sent = 0
 
     async def run(self, supervisor: Supervisor, faults: Sequence[WorkerFault]) -> None:
         """Send frames while the faults happen, and return when every frame is processed."""
         producer = kafka.producer(self._settings, "rebalances")
         await producer.start()
-        reading = asyncio.create_task(self._read())
         try:
-            async with supervisor:
+            async with self._results, supervisor:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._send(producer))
-                    await until(lambda: reading.done() or self.results >= CAMERAS)
+                    await self._results.reach(CAMERAS)
                     await self._disturb(supervisor, faults)
                     self._over = True
-                await until(lambda: reading.done() or self.results >= self.sent)
+                await self._results.reach(self.sent)
                 async with asyncio.timeout(RESULTS_S):
                     await self._analysed()
-            if reading.done():
-                reading.result()  # raises the reader's error
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
             await producer.stop()
 
     async def _send(self, producer: AIOKafkaProducer) -> None:
@@ -259,7 +256,9 @@ class DisturbedRun:
                 if pid is not None:
                     os.kill(pid, signal.SIGKILL)
                     await until(lambda: supervisor.restarts()[fault.worker] >= restarted)  # noqa: B023
-            log_progress(f"{number + 1}: {fault.kind} {fault.worker}, {self.results} results of {self.sent} frames")
+            log_progress(
+                f"{number + 1}: {fault.kind} {fault.worker}, {self._results.total} results of {self.sent} frames"
+            )
             if not fault.hurried:  # both workers have their partitions again
                 await until(lambda: assignments(supervisor.folder) >= before + CHANGES_PER_FAULT)  # noqa: B023
 
@@ -272,17 +271,6 @@ class DisturbedRun:
                 for partition, offset in list(last.items()):
                     if (await log.committed("analyse", TopicPartition(RESULTS, partition)) or 0) > offset:
                         del last[partition]
-
-    async def _read(self) -> None:
-        """Count the results until cancelled."""
-        consumer = kafka.consumer(self._settings, "rebalances-results")
-        consumer.subscribe([self._settings.topic(RESULTS)])
-        await consumer.start()
-        try:
-            async for _ in consumer:
-                self.results += 1
-        finally:
-            await consumer.stop()
 
 
 async def undisturbed(log: Log, config: Config) -> tuple[list[Event], list[Measure]]:

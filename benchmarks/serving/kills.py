@@ -31,6 +31,7 @@ import typer
 
 from benchmarks.pipeline import CAMERAS, PipelineCase, publish_site, shipped_case, until
 from benchmarks.report import KeepIt, conclude, log_progress
+from benchmarks.serving.results import ResultCount
 from benchmarks.serving.sender import SteadySender
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
@@ -105,59 +106,43 @@ def plan(kills: int, seed: int, longest_s: float) -> list[tuple[float, str]]:
 
 
 class NodeKilling:
-    """One run: sends frames, counts results and kills nodes. ``results`` is the number of results so far."""
+    """One run: sends frames, counts results and kills nodes."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float) -> None:
         self._settings = settings
         self.sender = SteadySender(case, settings, fps)
-        self.results = 0
+        self._results = ResultCount(settings, "nodekills")
         self.kills: list[NodeKill] = []
 
     async def run(self, supervisor: Supervisor, steps: Sequence[tuple[float, str]]) -> None:
         """Send frames and execute the planned kills, and wait for the results of all frames."""
         producer = kafka.producer(self._settings, "nodekills")
         await producer.start()
-        reading = asyncio.create_task(self._read())
         try:
-            async with supervisor:
+            async with self._results, supervisor:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.sender.run(producer))
-                    await until(lambda: reading.done() or self.results >= CAMERAS)
+                    await self._results.reach(CAMERAS)
                     await self._kill_all(supervisor, steps)
                     self.sender.stop()
-                await until(lambda: reading.done() or self.results >= self.sender.sent)
-            if reading.done():
-                reading.result()  # raises the reader's error
+                await self._results.reach(self.sender.sent)
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
             await producer.stop()
 
     async def _kill_all(self, supervisor: Supervisor, steps: Sequence[tuple[float, str]]) -> None:
-        began_s, before = time.monotonic(), self.results
+        began_s, before = time.monotonic(), self._results.total
         for pause_s, node in steps:
             await asyncio.sleep(pause_s)
             await until(lambda: supervisor.pid(node) is not None)  # noqa: B023  (awaited in this turn of the loop)
             pid = supervisor.pid(node)
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-            at_s, seen = round(time.monotonic() - began_s, 1), self.results
+            at_s, seen = round(time.monotonic() - began_s, 1), self._results.total
             self.kills.append(NodeKill(node, at_s, seen - before))
             before = seen
             log_progress(f"{at_s} s: killed {node}, {seen} results of {self.sender.sent} frames")
             restarted = supervisor.restarts()[node] + 1
             await until(lambda: supervisor.restarts()[node] >= restarted)  # noqa: B023
-
-    async def _read(self) -> None:
-        """Count the results until cancelled."""
-        consumer = kafka.consumer(self._settings, "nodekills-results")
-        consumer.subscribe([self._settings.topic(RESULTS)])
-        await consumer.start()
-        try:
-            async for _ in consumer:
-                self.results += 1
-        finally:
-            await consumer.stop()
 
 
 async def _results(log: KafkaLog) -> Counter[str]:

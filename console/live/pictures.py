@@ -135,10 +135,9 @@ class Cameras:
         return found.picture if found else None
 
 
-class LiveFrameView(TopicView):
-    """Live frames, read while someone looks at live pictures."""
+class LivePictureView(TopicView):
+    """A topic that is read while someone looks at live pictures."""
 
-    topic: ClassVar[str] = FRAMES
     backlog: ClassVar[int] = 30
 
     def __init__(self, cameras: Cameras) -> None:
@@ -147,6 +146,12 @@ class LiveFrameView(TopicView):
     def wanted(self) -> bool:
         """Return whether someone looks at live pictures."""
         return self._cameras.viewers > 0
+
+
+class LiveFrameView(LivePictureView):
+    """Live frames."""
+
+    topic: ClassVar[str] = FRAMES
 
     def apply(self, record: LogRecord) -> None:
         """Add a frame."""
@@ -154,18 +159,10 @@ class LiveFrameView(TopicView):
         self._cameras.stream(frame.camera).add_frame(frame)
 
 
-class LiveResultView(TopicView):
-    """Results of live frames, read while someone looks at live pictures."""
+class LiveResultView(LivePictureView):
+    """Results of live frames."""
 
     topic: ClassVar[str] = RESULTS
-    backlog: ClassVar[int] = 30
-
-    def __init__(self, cameras: Cameras) -> None:
-        self._cameras = cameras
-
-    def wanted(self) -> bool:
-        """Return whether someone looks at live pictures."""
-        return self._cameras.viewers > 0
 
     def apply(self, record: LogRecord) -> None:
         """Add a result of the live lane."""

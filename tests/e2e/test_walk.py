@@ -84,18 +84,8 @@ def drag(page: Page, handle: int, x: float, y: float) -> None:
     page.mouse.up()
 
 
-def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_incident(
-    demo: tuple[str, str], browser: Browser
-) -> None:
-    address, one_time = demo
-    context = browser.new_context(viewport=DESK)
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
-
-    # the first sign-in leads to a password of one's own
+def sign_in(page: Page, address: str, one_time: str) -> None:
+    """Sign in for the first time, which leads to a password of one's own and then to the wall."""
     page.goto(address)
     page.get_by_label("Name").fill("admin")
     page.get_by_label("Password").fill(one_time)
@@ -104,14 +94,11 @@ def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_
     page.get_by_label("New password", exact=True).fill(PASSWORD)
     page.get_by_label("New password again").fill(PASSWORD)
     page.get_by_role("button", name="Change the password").click()
-
-    # the wall shows a live picture of each camera
     expect(page).to_have_url(f"{address}wall", timeout=PATIENCE_MS)
-    for camera in ("conveyor", "road", "yard"):
-        tile = page.locator("figure", has=page.get_by_role("link", name=camera, exact=True))
-        expect(tile.locator(".blank")).to_be_hidden(timeout=PATIENCE_MS)
 
-    # a line is drawn on the road, tried on stored results, and saved
+
+def draw_and_save_a_line(page: Page, address: str) -> None:
+    """Draw the line road-line-2, try it until a vehicle of the stored results has crossed it, and save it."""
     page.goto(f"{address}editor/road")
     expect(page.locator(".drawing img")).to_be_visible(timeout=PATIENCE_MS)
     page.locator("#add").select_option("line")
@@ -119,7 +106,7 @@ def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_
     drag(page, 0, 0.4, 0.98)
     drag(page, 1, 0.4, 0.02)
     deadline = Deadline.after(PATIENCE_MS / 1000)
-    while not page.locator("#report figure img").count():  # until a vehicle has crossed
+    while not page.locator("#report figure img").count():
         assert not deadline.passed, "no event in the trial"
         page.get_by_role("button", name="Try", exact=True).click()
         expect(page.locator("#report h3", has_text="road-line-2:")).to_be_visible(timeout=PATIENCE_MS)
@@ -129,11 +116,11 @@ def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_
     expect(page.get_by_text("Services follow the change")).to_be_visible(timeout=PATIENCE_MS)
     expect(page.locator("td", has_text="rule/road-line-2")).to_be_visible(timeout=PATIENCE_MS)
 
-    # its first crossing appears with a picture and a receipt
-    crossed, deadline = (
-        page.locator("li.event", has_text="crossed road-line-2").first,
-        Deadline.after(PATIENCE_MS / 1000),
-    )
+
+def open_the_first_crossing(page: Page, address: str) -> None:
+    """Wait for the first crossing of the new line, open its page, and wait for its picture and its receipt."""
+    deadline = Deadline.after(PATIENCE_MS / 1000)
+    crossed = page.locator("li.event", has_text="crossed road-line-2").first
     while not crossed.count():
         assert not deadline.passed, "no crossing of the new line"
         page.goto(f"{address}events?rule=road-line-2")
@@ -145,20 +132,49 @@ def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_
         page.wait_for_timeout(500)
         page.reload()
 
-    # its incident is acknowledged
+
+def acknowledge_the_incident(page: Page, address: str) -> None:
+    """Acknowledge the incident of the road."""
     page.goto(f"{address}incidents?place=road")
     page.locator("tbody a", has_text="road-line").first.click()
     page.get_by_role("button", name="Acknowledge").click()
     expect(page.locator("dd", has_text="admin,")).to_be_visible(timeout=PATIENCE_MS)
 
-    # on a phone in the dark, no page is wider than the screen
-    phone = browser.new_context(
-        viewport=PHONE, color_scheme="dark", is_mobile=True, storage_state=context.storage_state()
-    ).new_page()
-    phone.set_default_timeout(PATIENCE_MS)
+
+def too_wide_pages(phone: Page, address: str) -> list[str]:
+    """Return the pages that are wider than the screen."""
+    found = []
     for path in ("wall", "incidents", "events", "numbers", "system", "editor/yard", "users", "audit", "account"):
         phone.goto(address + path)
-        wide = phone.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-        assert not wide, f"{path} is wider than the screen"
+        if phone.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+            found.append(path)
+    return found
+
+
+def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_incident(
+    demo: tuple[str, str], browser: Browser
+) -> None:
+    address, one_time = demo
+    context = browser.new_context(viewport=DESK)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+
+    sign_in(page, address, one_time)
+    for camera in ("conveyor", "road", "yard"):  # the wall shows a live picture of each camera
+        tile = page.locator("figure", has=page.get_by_role("link", name=camera, exact=True))
+        expect(tile.locator(".blank")).to_be_hidden(timeout=PATIENCE_MS)
+    draw_and_save_a_line(page, address)
+    open_the_first_crossing(page, address)
+    acknowledge_the_incident(page, address)
+
+    dark = browser.new_context(
+        viewport=PHONE, color_scheme="dark", is_mobile=True, storage_state=context.storage_state()
+    )
+    dark.set_default_timeout(PATIENCE_MS)
+    phone = dark.new_page()
+    assert too_wide_pages(phone, address) == []
     assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 20, 25)"
     assert problems == []
