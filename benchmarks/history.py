@@ -28,6 +28,7 @@ import typer
 
 from benchmarks.chaos.evidence import posts_in
 from benchmarks.chaos.judge import Post
+from benchmarks.delivery.alerts import alert_record, numbered_alert
 from benchmarks.pipeline import peak_memory_mb
 from benchmarks.report import KeepIt, conclude, log_progress
 from deploy.local.demo.run import PARTITIONS, SHIPPED_MODELS, prepare_files
@@ -35,8 +36,8 @@ from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import Supervisor
 from ingest.contract.codec import encode_json
-from ingest.contract.records import Alert, AlertData, Delivery
-from ingest.contract.topics import ALERTS, DELIVERIES, partition_for
+from ingest.contract.records import Delivery
+from ingest.contract.topics import DELIVERIES
 from ingest.kafka import settings as kafka
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
@@ -100,9 +101,9 @@ class Dispatching:
 
     async def raise_alerts(self, count: int) -> str:
         """Write alerts, and return the id of the last one."""
-        alerts = [_alert(self._raised + number) for number in range(count)]
+        alerts = [numbered_alert("history", self._raised + number) for number in range(count)]
         self._raised += count
-        await asyncio.gather(*(self._log.produce(_outgoing(alert)) for alert in alerts))
+        await asyncio.gather(*(self._log.produce(alert_record(alert, PARTITIONS)) for alert in alerts))
         return alerts[-1].id
 
     async def until_posted(self, count: int, receipts: int) -> None:
@@ -198,23 +199,6 @@ def faults(empty: dict[str, Any], long: dict[str, Any]) -> list[str]:
 
 def _restart_median(measured: dict[str, Any], figure: str) -> float:
     return float(statistics.median(start[figure] for start in measured["starts"][1:]))
-
-
-def _alert(number: int) -> Alert:
-    data = AlertData(incident=f"history-{number}", rule="history", summary="history", event=f"event-{number}")
-    return Alert(
-        id=f"alert-{number}",
-        source="/history",
-        type="sightline.alert",
-        subject="history",
-        time="2026-11-29T12:00:00Z",
-        data=data,
-    )
-
-
-def _outgoing(alert: Alert) -> Outgoing:
-    partition = partition_for(alert.data.incident, PARTITIONS)
-    return Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode())
 
 
 def _receipt(number: int) -> Outgoing:

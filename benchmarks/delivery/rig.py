@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from benchmarks.delivery.alerts import alert_record, numbered_alert
 from deploy.local.supervisor import ServiceSpec, Supervisor
-from ingest.contract.codec import decode_json, encode_json
-from ingest.contract.records import Alert, AlertData, Delivery
-from ingest.contract.topics import ALERTS, DELIVERIES, partition_for
+from ingest.contract.codec import decode_json
+from ingest.contract.records import Delivery
+from ingest.contract.topics import DELIVERIES
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.log import Outgoing
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import Deadline
 from ingest.site import ReceiverConfig
@@ -84,8 +84,11 @@ class DispatchRig:
         """Write alerts, whose capture time is the present time, and return their ids."""
         alerts = []
         for first in range(numbers.start, numbers.stop, BATCH):
-            batch = [_alert(number) for number in range(first, min(first + BATCH, numbers.stop))]
-            await asyncio.gather(*(self.log.produce(_outgoing(alert)) for alert in batch))
+            batch = [
+                numbered_alert("delivery", number, time.time_ns())
+                for number in range(first, min(first + BATCH, numbers.stop))
+            ]
+            await asyncio.gather(*(self.log.produce(alert_record(alert, PARTITIONS)) for alert in batch))
             alerts += [alert.id for alert in batch]
         return alerts
 
@@ -132,26 +135,3 @@ def untrusted_tls(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     return context
-
-
-def _alert(number: int) -> Alert:
-    data = AlertData(
-        incident=f"delivery-{number}",
-        rule="delivery",
-        summary="delivery",
-        event=f"event-{number}",
-        captured_ns=time.time_ns(),
-    )
-    return Alert(
-        id=f"msg_{number}",
-        source="/delivery",
-        type="sightline.alert",
-        subject="delivery",
-        time="2026-11-30T12:00:00Z",
-        data=data,
-    )
-
-
-def _outgoing(alert: Alert) -> Outgoing:
-    partition = partition_for(alert.data.incident, PARTITIONS)
-    return Outgoing(ALERTS, partition, encode_json(alert), key=alert.data.incident.encode())

@@ -17,7 +17,7 @@ from console.access.roles import Identity
 from console.api.models import AlertItem, CameraItem, EventItem, EventPage, Problem
 from console.context import ConsoleContext
 from console.exceptions import BadInput, ConsoleError, NotFound
-from console.live.happenings import EventFilter, News
+from console.live.happenings import News
 from console.pages import events as review
 from ingest.contract.codec import encode_json
 from ingest.contract.records import Alert, Delivery, Event
@@ -58,16 +58,7 @@ async def events(
     request: Request,
     identity: Viewer,
     context: Context,
-    camera: Text = "",
-    sensor: Text = "",
-    site: Text = "",
-    place: Text = "",
-    rule: Text = "",
-    label: Text = "",
-    severity: Text = "",
-    since: Text = "",
-    until: Text = "",
-    before: Text = "",
+    selection: review.Selection,
     limit: Limit = 100,
 ) -> EventPage:
     """Return the newest events that the parameters select.
@@ -75,19 +66,7 @@ async def events(
     `since` and `until` are times such as `2026-01-31T13:45:00Z`. `place` is the full name `SITE/PLACE`. The console
     has the newest 10,000 events in memory; older events are in the topic `events`.
     """
-    wanted = EventFilter(
-        camera=camera,
-        sensor=sensor,
-        site=site,
-        place=place,
-        rule=rule,
-        label=label,
-        severity=severity,
-        since_ns=review.time_ns(since),
-        until_ns=review.time_ns(until),
-        before=review.position(before),
-    )
-    items = review.visible(context, identity, wanted, limit)
+    items = review.visible(context, identity, selection.filter(), limit)
     context.audit_view(request, identity, "events_viewed", request.url.query)
     following = f"{items[-1].at_ns}-{items[-1].event.id}" if len(items) == limit else ""
     return EventPage(items=[EventItem.of(item) for item in items], before=following)

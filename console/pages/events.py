@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from console.access.guard import Context, Viewer
@@ -23,10 +24,48 @@ from ingest.site.file import UNNAMED
 PAGE = 48
 """Number of events on one page."""
 HOURS = {"1": "last hour", "6": "last 6 hours", "24": "last day", "168": "last week"}
+HOUR_NS = 3_600_000_000_000
 Text = Annotated[str, Query(max_length=200)]
 Number = Annotated[int, Path(ge=0, le=1000)]
 EventId = Annotated[str, Path(max_length=128)]
 router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EventSelection:
+    """The query parameters that select events, for the page and for the API."""
+
+    camera: Text = ""
+    sensor: Text = ""
+    site: Text = ""
+    place: Text = ""
+    rule: Text = ""
+    label: Text = ""
+    severity: Text = ""
+    since: Text = ""
+    until: Text = ""
+    before: Text = ""
+
+    def filter(self, default_since_ns: int = 0) -> EventFilter:
+        """Return the filter for these parameters. Without ``since``, events begin at ``default_since_ns``.
+
+        Raise BadInput.
+        """
+        return EventFilter(
+            camera=self.camera,
+            sensor=self.sensor,
+            site=self.site,
+            place=self.place,
+            rule=self.rule,
+            label=self.label,
+            severity=self.severity,
+            since_ns=time_ns(self.since) or default_since_ns,
+            until_ns=time_ns(self.until),
+            before=position(self.before),
+        )
+
+
+Selection = Annotated[EventSelection, Depends()]
 
 
 @router.get("/events")
@@ -34,44 +73,17 @@ async def events(
     request: Request,
     identity: Viewer,
     context: Context,
-    camera: Text = "",
-    site: Text = "",
-    place: Text = "",
-    rule: Text = "",
-    label: Text = "",
-    severity: Text = "",
+    selection: Selection,
     hours: Text = "",
-    since: Text = "",
-    until: Text = "",
-    before: Text = "",
 ) -> Response:
     """Show the selected events, the newest first."""
-    chosen = {
-        "camera": camera,
-        "site": site,
-        "place": place,
-        "rule": rule,
-        "label": label,
-        "severity": severity,
-        "hours": hours if hours in HOURS else "",
-        "since": since,
-        "until": until,
-    }
+    chosen = {**asdict(selection), "hours": hours if hours in HOURS else ""}
+    del chosen["before"]
     problem, items = "", []
     try:
         now_ns = context.clock.now_ns()
-        wanted = EventFilter(
-            camera=camera,
-            site=site,
-            place=place,
-            rule=rule,
-            label=label,
-            severity=severity,
-            since_ns=time_ns(since) or (now_ns - int(chosen["hours"]) * 3_600_000_000_000 if chosen["hours"] else 0),
-            until_ns=time_ns(until),
-            before=position(before),
-        )
-        items = visible(context, identity, wanted, PAGE)
+        since_ns = now_ns - int(chosen["hours"]) * HOUR_NS if chosen["hours"] else 0
+        items = visible(context, identity, selection.filter(since_ns), PAGE)
     except BadInput as error:
         problem = f"{error}."
     context.audit_view(request, identity, "events_viewed", urlencode({k: v for k, v in chosen.items() if v}))
