@@ -95,7 +95,7 @@ bench: install kafka ## measure the pipeline; results go to benchmarks/results
 	@touch $@
 
 train: .venv-train/.installed ## retrain the shipped model and write its confusion matrix
-	.venv-train/bin/python -m deploy.cli.tools.train
+	.venv-train/bin/sightline train shipped
 
 format: install ## format the code
 	$(BIN)/ruff check --fix .

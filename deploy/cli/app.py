@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "config": "deploy.cli.tools.config:app",
     "import": "deploy.frigate.command:app",
     "models": "deploy.cli.models.commands:app",
+    "train": "deploy.cli.training.commands:app",
     "incidents": "deploy.cli.review.incidents:app",
     "explain": "deploy.cli.tools.explain:explain",
     "rules": "deploy.cli.tools.rules:app",

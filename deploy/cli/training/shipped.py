@@ -1,4 +1,4 @@
-"""`python -m deploy.cli.tools.train`: train the shipped model, and write the model with its measured accuracy."""
+"""`sightline train shipped`: train the shipped model, and write the model with its measured accuracy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy as np
 import tomli_w
 import typer
 
+from deploy.cli.common import friendly
 from deploy.cli.output import progress, stdout
 from engines.repository.manifest import MANIFEST, sha256_of
+from training.convert.guard import require_train_extra
 from training.network import confusion_matrix, recall_per_class
 from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, LabelledRegions, rendered_regions
 
@@ -23,7 +25,8 @@ _HELD_OUT = 10_000
 """Lowest random seed of the held-out scenes. Training uses only lower seeds."""
 
 
-def train(
+@friendly
+def shipped(
     seeds: Annotated[
         int, typer.Option(min=1, help=f"Number of seeds to train on, each with {SCENES_PER_SEED} scenes.")
     ] = 10,
@@ -33,10 +36,11 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = _MODELS,
     docs: Annotated[Path | None, typer.Option(help="Page to write with the confusion matrix.")] = _DOCS,
 ) -> None:
-    """Train a model on regions of rendered scenes, and measure the model on regions of held-out scenes.
+    """Train the shipped model on regions of rendered scenes, and measure it on regions of held-out scenes.
 
     Write the model, its manifest, and a page with the confusion matrix.
     """
+    require_train_extra("train shipped")
     from training import network
 
     started_s = time.monotonic()
@@ -112,7 +116,3 @@ def _page(measured: dict[str, Any]) -> str:
             "",
         ]
     )
-
-
-if __name__ == "__main__":
-    typer.run(train)

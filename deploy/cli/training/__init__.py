@@ -1,0 +1,1 @@
+"""`sightline train`: train models. Each command is one module."""

@@ -1,0 +1,15 @@
+"""`sightline train`: the group of the training commands."""
+
+from __future__ import annotations
+
+import typer
+
+from deploy.cli.training.shipped import shipped
+
+app = typer.Typer(help="Train models. Most of these commands need the extra `train`.", no_args_is_help=True)
+app.command()(shipped)
+
+
+@app.callback()
+def _group() -> None:
+    """Train models. Most of these commands need the extra `train`."""
