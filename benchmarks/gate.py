@@ -7,11 +7,11 @@ For simulated scenes, whose drawn vehicles YOLOX-nano does not recognise, the gr
 Agreement: a frame has news if it shows an object that the last kept frame did not show: no box in the last kept frame
 overlaps the object's box by half. A new object needs a score of at least 0.5. A box in the last kept frame needs only
 0.1, so that a known object whose score varies around 0.5 does not count as new. An object that is not found again in
-the next frame is not news either. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1
-between two consecutive frames is 0.87. The figure ``strict`` also counts objects as news that are found in a single
-frame only. Agreement is the share of frames with news that were kept. If the gate misses an object, every frame until
-the next kept frame counts as a miss. A frame with news also counts as a miss if the gate withholds the frame because
-of its rate limit. Labels are not compared, because YOLOX takes cars seen from above for telephones.
+the next frame does not count as new. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the
+F1 between two consecutive frames is 0.87. The figure ``strict`` also counts objects as news that are found in a
+single frame only. Agreement is the share of frames with news that were kept. If the gate misses an object, every
+frame until the next kept frame counts as a miss. A frame with news also counts as a miss if the gate withholds the
+frame because of its rate limit. Labels are not compared, because YOLOX takes cars seen from above for telephones.
 
 Inherited detections: a withheld frame inherits the detections of the last kept frame. ``inherited_f1`` is the F1 of
 the inherited detections against the frame's own detections, averaged over all frames; two boxes match if their IoU is

@@ -39,7 +39,7 @@ FOOTAGE = DATA / "highway.avi"
 FPS = 25
 STALL_S: float = WatchConfig().stall_s
 BOUND_S = CAP_S + STALL_S + START_S
-"""Maximum time to recover, in seconds. In the worst case, a connection that was opened during the impairment stalls;
+"""Maximum time to recover, in seconds. In the worst case, a connection that was opened during the bad network stalls;
 the agent then waits for its back-off and connects again."""
 USUAL_S, AFTER_S, LOOK_S = 5.0, 5.0, 0.02
 LOSS, JITTER_S = 0.05, 0.2

@@ -108,7 +108,8 @@ def _error(request: Request, status: int, message: str) -> Response:
 
 
 def _elsewhere(request: Request, path: str) -> Response:
-    """Redirect a browser. The response to a request from HTMX must make the whole page load the other address."""
+    """Redirect a browser. A request from HTMX gets a header that makes the whole page load the new address, not only
+    a part of it."""
     if request.headers.get("hx-request"):
         return Response(status_code=204, headers={"HX-Redirect": path})
     return RedirectResponse(path, 303)

@@ -28,8 +28,8 @@ from ingest.site.topic.signature import ConfigSigner
 from stream.evidence.store import EvidenceStore
 
 VIEW_S = 600.0
-"""Time in which further looks of a user at the same camera or picture make no further entry in the audit trail, in
-seconds. A page with fifty pictures that is loaded every minute would otherwise fill the audit trail."""
+"""Time in seconds in which the audit trail gets only one entry when a user looks at the same camera or picture
+several times. A page with fifty pictures that is loaded every minute would otherwise fill the audit trail."""
 _MAX_ENTERED = 10_000
 
 
@@ -106,8 +106,8 @@ class ConsoleContext:
             self.audit(connection, identity, action, subject)
 
     def audit_limited(self, connection: HTTPConnection, name: str) -> None:
-        """Append an entry about a limited attempt to sign in, at most once in ``VIEW_S`` for the same address. Nobody
-        can fill the disk with attempts."""
+        """Append an entry about a limited attempt to sign in, at most once in ``VIEW_S`` for the same address. So a
+        flood of attempts cannot fill the disk."""
         address = address_of(connection)
         if self._is_due("", "sign_in_limited", network(address)):
             self.trail.add("sign_in_limited", name, "", address)

@@ -80,7 +80,8 @@ class EvidenceFiles:
 
 
 def _read(store: EvidenceStore, name: str) -> tuple[bytes, str]:
-    """Return the bytes of a file and their SHA-256. Both take long for a clip, so this function runs in a thread."""
+    """Return the bytes of a file and their SHA-256. Reading and hashing take long for a clip, so this function runs
+    in a thread."""
     with store.open(name) as file:
         data = file.read(MAX_FILE_BYTES + 1)
     return data, hashlib.sha256(data).hexdigest()

@@ -86,8 +86,8 @@ class WrongType(CodecError):
 
 
 class PictureError(IngestError):
-    """An encoded picture is damaged, too large, or differs from its record. The frame of the picture becomes a dead
-    letter."""
+    """An encoded picture is damaged, too large, or has another size than its record states. The frame of the picture
+    becomes a dead letter."""
 
 
 class Undecodable(PictureError):
@@ -185,7 +185,7 @@ class MemberIdle(IngestError):
 
 
 class UnknownOffset(IngestError):
-    """A caller finished a record that was not read, or finished a record twice."""
+    """A caller marked a record as finished that was never read, or that was already finished."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(f"offset {offset} is finished but not open: each record must be finished exactly once")

@@ -105,8 +105,8 @@ def _allows(window: CropWindow, reduction: int, size: Size) -> bool:
 
 
 def draw(image: Pixels, window: CropWindow, colour: str, *, reduction: int = 1, into: Pixels | None = None) -> Pixels:
-    """Return a window of a BGR image, resized to ``window.region.inner``, as a uint8 array with the channel order
-    ``colour``.
+    """Return a window of a BGR image as a uint8 array with the channel order ``colour``, resized to the size of the
+    rectangle ``window.region.inner``.
 
     ``image`` is a picture that ``pixels`` decoded with ``reduction``. ``into`` is an array to write to, for example a
     part of an engine's input buffer; if it is None, a new contiguous array is returned.

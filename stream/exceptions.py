@@ -123,7 +123,7 @@ class TooManyEvents(StreamError):
 
 
 class StoreFailed(StreamError):
-    """The evidence store cannot be reached, written or read. The work is tried again later."""
+    """The evidence store cannot be reached, written or read. The caller tries the same work again later."""
 
 
 class NotStored(StreamError):

@@ -30,8 +30,8 @@ _MAX_OFFSETS = 200_000
 """Maximum number of offsets that a search may read, even if a rule needs a longer history. Reading this number of
 records takes about six seconds."""
 _MAX_BEYOND = 20_000
-"""Maximum number of records that a search reads beyond the last ``seconds`` of broker time, to complete the histories
-of cameras or sensors."""
+"""Maximum number of records that a search reads in addition to the last ``seconds`` of broker time, to complete the
+histories of cameras or sensors."""
 
 
 class HistoryPoint(NamedTuple):
@@ -64,7 +64,8 @@ async def tail(
     ``history_point`` returns key, epoch and time of a record, or None for a record to skip. For every key (camera or
     sensor) with a record in the last ``seconds`` of broker time, return the last ``wanted_s`` of the key's last
     epoch, by the key's own clock. For a camera or sensor without a record in the last ``seconds``, return only the
-    records that are read for other keys anyway. Read at most ``offsets_for(seconds)`` offsets. Raise LogUnavailable.
+    records that the search reads anyway for other cameras or sensors. Read at most ``offsets_for(seconds)`` offsets.
+    Raise LogUnavailable.
     """
     reach = _Reach(history_point, seconds)
     found: list[LogRecord] = []
@@ -94,11 +95,11 @@ async def written_since(log: Log, tp: TopicPartition, since_ms: int) -> list[Log
 
 
 async def written_from(log: Log, tp: TopicPartition, position: int, past: Sequence[LogRecord]) -> int | None:
-    """Return the time at which the earliest record of ``past`` was written, or without ``past`` the first record from
-    ``position`` on.
+    """Return the time at which the earliest record of ``past`` was written; if ``past`` is empty, that of the first
+    record from ``position`` on.
 
-    The time is Unix time in ms; None without such a record. An earlier owner may have processed records after
-    ``position`` without a commit, so that their output is on the log since this time. Raise LogUnavailable.
+    The time is Unix time in ms; None if there is no record. Output of uncommitted records may be on the log since
+    this time, because an earlier owner may have processed them without a commit. Raise LogUnavailable.
     """
     if past:
         return min(record.timestamp_ms for record in past)

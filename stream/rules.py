@@ -137,7 +137,7 @@ def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
 def validated(entry: ConfigEntry) -> ConfigEntry:
     """Convert a rule of the ``config`` topic to the model of its plug-in.
 
-    Return any other entry unchanged. Raise ConfigError.
+    Return an entry that is not a rule unchanged. Raise ConfigError.
     """
     return parse_rule(entry.model_dump(), "config topic", entry.key) if entry.KIND == RuleEntry.KIND else entry
 

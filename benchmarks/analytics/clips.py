@@ -24,8 +24,8 @@ from stream.rules import validated_site
 
 CLIPS = ("cars", "highway", "people")
 TOLERANCE_S = 2.0
-"""Maximum time between a crossing and its event. The model may miss an object at the line. It detects the object
-again at most 1.5 s later, and two more frames past the line complete the crossing."""
+"""Maximum time between a crossing and its event. Before that, the model may miss an object at the line for up to 1.5
+s, and two more frames past the line complete the crossing."""
 _FOLDER = Path(__file__).parent / "clips"
 
 
@@ -60,8 +60,8 @@ class CountedClip:
         return asyncio.run(analysed(found, self.config))
 
     def compared(self, events: Sequence[Event], from_s: float = 0.0, to_s: float = math.inf) -> dict[str, Any]:
-        """Compare the events with the count by eye. Return both counts by direction, and the numbers of missed
-        crossings and false events."""
+        """Compare the events with the count by eye. Return the crossings by direction, as counted by eye and as
+        reported in events, and the numbers of missed crossings and false events."""
         truth = [one for one in self.crossings if from_s <= one.at_ns / 1e9 < to_s]
         (camera,) = self.site.cameras
         seen = [

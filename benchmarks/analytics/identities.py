@@ -16,19 +16,20 @@ regions include shadows and rain, and are larger than the objects."""
 class IdentityTally:
     """Counts over the frames of one scene, as in the CLEAR MOT metrics (Bernardin and Stiefelhagen, 2008).
 
-    ``switches`` counts how often an object that has a track gets another one.
+    ``switches`` counts how often the track of an object is replaced by another track.
     """
 
     objects: set[int] = field(default_factory=set)
     seen: int = 0
     """Number of pairs of a frame and an object of the ground truth."""
     tracked: int = 0
-    """Number of these pairs that have a track."""
+    """Number of pairs of a frame and an object in which a track covers the object."""
     switches: int = 0
     _tracks: dict[int, str] = field(default_factory=dict)
 
     def add(self, truth: Iterable[tuple[int, Box]], tracks: Iterable[tuple[str, Box]]) -> None:
-        """Compare the tracks of one frame with the objects of the ground truth. Each is matched at most once."""
+        """Compare the tracks of one frame with the objects of the ground truth. Match each track and each object at
+        most once."""
         left, found = dict(tracks), dict(truth)
         self.objects |= found.keys()
         self.seen += len(found)

@@ -226,7 +226,7 @@ def _crossings(scene: SceneConfig, events: Sequence[Event]) -> CrossingScore:
 
 
 def _actors(scene: SceneConfig) -> list[Actor]:
-    """Return the actors of the minute."""
+    """Return the objects that are present in the compared minute of the scene."""
     seconds = range(int(MINUTE_S))
     return list({actor.id: actor for second in seconds for actor in present(scene, float(second))}.values())
 
@@ -242,7 +242,7 @@ def _dwell(run: SceneRun) -> dict[str, Any]:
 
 
 def _speed(run: SceneRun) -> dict[str, Any]:
-    """Return the largest error of the mean speed at the line in a direction, in percent."""
+    """Return the error of the mean speed at the counting line, in percent: the larger error of the two directions."""
     line_x, errors = COUNTING_LINES[run.scene.kind][0][0] * BASE_WIDTH_PX, [0.0]
     measured = _minute(run, "line")
     for direction in ("forward", "backward"):

@@ -63,7 +63,8 @@ sooner."""
 CHANGES_PER_FAULT = 2
 """Number of rebalances that one fault causes: a worker leaves its group, and joins again."""
 HURRIED = 0.2
-"""Share of faults after which the next fault may hit a worker that starts or a group that rebalances."""
+"""Share of faults after which the next fault does not wait, so that it may hit a worker that starts or a group that
+rebalances."""
 RESULTS_S = 300.0
 """Maximum time until the stage analyse has processed all results, in seconds."""
 COMMITS_S = 0.5
@@ -77,7 +78,7 @@ _EXAMPLES = 5
 class WorkerFault(NamedTuple):
     """A fault of one worker, ``after_s`` seconds after the previous fault.
 
-    Unless ``hurried``, the next fault waits until the rebalances of this one have ended.
+    Unless ``hurried``, the next fault waits until the rebalances that this fault caused have ended.
     """
 
     after_s: float
@@ -87,7 +88,8 @@ class WorkerFault(NamedTuple):
 
 
 def plan(rebalances: int, kills: int, seed: int, longest_s: float) -> list[WorkerFault]:
-    """Return the planned faults, which cause the rebalances. The same seed gives the same plan."""
+    """Return the faults that cause at least ``rebalances`` rebalances, with ``kills`` kills among them. The same seed
+    gives the same plan."""
     chance = random.Random(seed)
     count = max(kills, -(-rebalances // CHANGES_PER_FAULT))
     killed = set(chance.sample(range(count), kills))
@@ -104,7 +106,8 @@ def plan(rebalances: int, kills: int, seed: int, longest_s: float) -> list[Worke
 
 @dataclass(frozen=True)
 class RebalanceEvidence:
-    """The topics after a run. ``expected_events`` and ``expected_measures`` are those of an undisturbed stage.
+    """The topics after a run. ``expected_events`` and ``expected_measures`` are those that an undisturbed worker
+    writes for the same results.
 
     ``results`` has the number of classified results by frame. ``assignments`` counts the assignments of partitions
     that the workers logged.
@@ -179,7 +182,8 @@ def cameras() -> list[str]:
 
 
 def workers(settings: KafkaSettings, folder: Path, models: Path) -> list[ServiceSpec]:
-    """Return two workers of each stage. No worker keeps its partitions while it restarts."""
+    """Return two workers of each stage. The workers have no fixed group member id, so a worker that restarts does not
+    keep its partitions."""
     specs = {spec.name: spec for spec in services(StackFiles(folder / "stack"), settings, models, 0)}
     found = []
     for name in WORKERS:

@@ -37,7 +37,7 @@ from ingest.runtime import eventloop
 from stream.delivery.history import alerts_since
 
 DOWN_S = 4.0
-"""Time for which the receiver that is restarted is down, in seconds."""
+"""Time in seconds for which a receiver is down in the fault that restarts it."""
 RETRIES: tuple[float, ...] = (0, 1, 2, 4)
 """Schedule of the retries in the part ``faults``, in seconds."""
 LONG_RETRIES: tuple[float, ...] = (0, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 16)

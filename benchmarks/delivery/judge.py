@@ -11,8 +11,8 @@ from ingest.contract.records import Delivery
 
 
 def final_states(receipts: Iterable[Delivery]) -> dict[tuple[str, str], Delivery]:
-    """Return the receipt that decides each alert's state, by alert and receiver: a receipt of success, or else the
-    last receipt."""
+    """Return, for each alert and receiver, the receipt that decides the alert's state: a receipt of success, or else
+    the last receipt."""
     found: dict[tuple[str, str], Delivery] = {}
     for receipt in receipts:
         key = receipt.alert, receipt.receiver

@@ -96,7 +96,7 @@ class FaultyPeer:
 
     @asynccontextmanager
     async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[FaultyPeer]:
-        """Serve during the block, on the port of the previous block if there was one."""
+        """Accept connections during the ``async with`` block, on the port of the previous block if there was one."""
         server = await asyncio.start_server(self.serve, "127.0.0.1", self.port, ssl=tls, backlog=1000)
         self.port = server.sockets[0].getsockname()[1]
         try:

@@ -68,7 +68,7 @@ class DispatchRig:
 
     @asynccontextmanager
     async def dispatching(self, receivers: Sequence[ReceiverConfig]) -> AsyncIterator[None]:
-        """Run the dispatcher during the block."""
+        """Run the dispatcher during the ``async with`` block."""
         await publish(self.log, receivers)
         async with self._stack:
             yield

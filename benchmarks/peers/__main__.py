@@ -36,7 +36,7 @@ CASES = {"yolox": yolox_case, "regions": shipped_case}
 LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 500, 100.0)}
 """Loads by case. The rate is about a third of the slowest system's throughput on two cores."""
 PICTURES = 300
-"""Number of different frames. A load repeats these frames."""
+"""Number of different frames. A load sends these frames again and again."""
 BARE_DENOISE = "bare-denoise"
 TUNE_PARTITIONS = 4
 FRAME_KEYS = ("case", "partitions", "system")
@@ -253,7 +253,7 @@ def tune(
     rounds: Rounds = 1,
     runs: RunsFile = None,
 ) -> None:
-    """Compare the settings of each peer. The best setting of each peer has to be entered in SYSTEMS by hand."""
+    """Compare the settings of each peer. The best setting of each peer must then be entered in SYSTEMS by hand."""
     chosen = [system for system in CANDIDATES if system.name in systems.split(",")]
     loaded = CASES[case](PICTURES)
 

@@ -66,6 +66,6 @@ class FrameJob:
         return PreparedFrame(rows, [FrameRegion(window.region, width, height) for window in cut])
 
     def detect(self, frames: Sequence[PreparedFrame]) -> list[list[Detection]]:
-        """Return the detections in each of several frames, from one inference. Each frame has one region."""
+        """Return the detections in each of several frames, from one inference. Each of ``frames`` has one region."""
         regions = [region for frame in frames for region in frame.regions]
         return self._model.detections(np.concatenate([frame.images for frame in frames]), regions)

@@ -171,7 +171,7 @@ class NodeInProcess:
     async def measure(self, records: Sequence[Outgoing], rows: int) -> RoundFigures:
         """Write all records in one transaction.
 
-        Return the node's speed, measured from the commit of these records to the commit of the last result.
+        Return the node's speed, measured from the commit of ``records`` to the commit of the last result.
         """
         wanted = self._written() + rows
         await self._producer.begin_transaction()

@@ -16,7 +16,8 @@ guesses a day for an account, and the owner waits at most a quarter of an hour."
 FORGET_S = 3600.0
 """Time without a failure after which earlier failures are forgotten, in seconds."""
 MAX_ENTRIES = 10_000
-"""Maximum number of accounts, and of addresses, in memory. Beyond this number the oldest entry is forgotten."""
+"""Maximum number of accounts, and of addresses, in memory. Above this number, the entry without an attempt for the
+longest time is forgotten."""
 _V6_PREFIX = 64
 
 
@@ -61,7 +62,7 @@ class _Table:
             found.blocked_until_s = found.blocked_until_s if found.count >= self._free else 0.0
 
     def forget(self, key: str) -> None:
-        """Remove all failures of a key."""
+        """Remove all failures of ``key``, which is an account or an address."""
         self._entries.pop(key, None)
 
 
@@ -69,8 +70,8 @@ class SignInLimiter:
     """Counts failures by account and by address, and returns the pause before the next attempt.
 
     An attempt counts as a failure from its start until it succeeds, so that many attempts at the same time are
-    limited too. A success forgets the failures of the account. The failures of the address remain, because an
-    attacker may own an account.
+    limited too. A success forgets the failures of the account. The failures of the address remain after a success,
+    because an attacker may own an account.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -111,5 +111,6 @@ def set_cookie(
 
 
 def _cookie_name(name: str, *, https: bool) -> str:
-    """Return the full name of a cookie. Browsers accept the prefix only from this host over HTTPS."""
+    """Return the full name of a cookie. Browsers accept a cookie with the prefix ``__Host-`` only from this host over
+    HTTPS."""
     return f"__Host-{name}" if https else name

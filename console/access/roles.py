@@ -39,8 +39,7 @@ class Limits:
     cameras: frozenset[str] = frozenset()
 
     def sees_site(self, site: str) -> bool:
-        """Return whether the user may see everything of a site. For a site without a name, the argument may be
-        empty."""
+        """Return whether the user may see everything of a site. ``site`` may be empty for a site without a name."""
         return self.everywhere or (site or UNNAMED) in self.sites
 
     def sees_camera(self, camera: str, site: str) -> bool:

@@ -22,7 +22,8 @@ class CameraItem(BaseModel):
 class EventItem(BaseModel):
     """An event with its alerts, and the last receipt of each alert and receiver.
 
-    ``files`` is the number of files of evidence, which have the addresses `/api/events/ID/evidence/0` and following.
+    ``files`` is the number of evidence files, whose addresses are `/api/events/ID/evidence/0`,
+    `/api/events/ID/evidence/1` and so on.
     """
 
     event: Event
@@ -39,7 +40,8 @@ class EventItem(BaseModel):
 
 
 class EventPage(BaseModel):
-    """Events, the newest first. ``before`` is the parameter of the same name for the next page, empty at the end."""
+    """Events, the newest first. ``before`` is the value to pass as the query parameter ``before`` for the next page;
+    empty on the last page."""
 
     items: list[EventItem]
     before: str

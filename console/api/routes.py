@@ -84,7 +84,8 @@ async def event(request: Request, number: RecordId, identity: Viewer, context: C
 async def evidence(
     request: Request, number: RecordId, index: review.Number, identity: Viewer, context: Context
 ) -> Response:
-    """Return a picture or clip of an event's evidence. The hash of the file is the hash in the alert."""
+    """Return a picture or clip of an event's evidence. The bytes of the returned file have the SHA-256 hash that the
+    alert states."""
     found = await review.evidence_file(context, identity, number, index)
     context.audit_view(request, identity, "evidence_viewed", f"{number}/{index}")
     return review.file_response(found)
@@ -176,7 +177,8 @@ def _message(run_id: str, news: News) -> str:
 
 
 def _sees(context: ConsoleContext, identity: Identity, record: Event | Alert | Delivery) -> bool:
-    """Return whether a user may see a record. A user may see a receipt if the user may see its alert."""
+    """Return whether a user may see a record. A user may see a receipt of a delivery if the user may see the
+    delivered alert."""
     if isinstance(record, Delivery):
         found = context.feed.happenings.alert(record.alert)
         return context.feed.deployment.sees(identity, found) if found else identity.limits.everywhere

@@ -72,8 +72,8 @@ class ChangeHistory:
 def undo_of(change: SavedChange, config: Config) -> EntryChange:
     """Return the change that restores the state before a saved change.
 
-    Raise Conflict if the entry has changed again since then, and BadInput if a rule needs a setting of the camera
-    that the earlier state lacks.
+    Raise Conflict if the entry was changed again after the saved change, and BadInput if a rule needs a setting that
+    the camera would lose by the undo.
     """
     present = config.entries.get(change.key)
     if present != _entry(change.key, change.after):

@@ -23,7 +23,8 @@ class TrialRequest(BaseModel):
 
 
 class TriedEvent(BaseModel):
-    """An event that the draft gains or loses. ``picture`` is the number of its picture, None without a picture."""
+    """An event that the draft gains or loses. ``picture`` is the number of the event's picture; None if it has no
+    picture."""
 
     id: str
     time: str

@@ -1,8 +1,8 @@
 """The trial of a draft on stored results, in a process of its own: it uses one core for up to minutes.
 
 The process reads a TrialRequest as JSON from its standard input, and prints one JSON object per line: first
-``{"progress": [READ, ALL]}``, at last ``{"report": …}`` or ``{"problem": TEXT}``. The process also writes pictures of
-events into a folder.
+``{"progress": [READ, ALL]}``, at last ``{"report": …}`` or ``{"problem": TEXT}``. The process also writes the
+pictures of gained and lost events into a folder.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Pictures:
         self._count = 0
 
     async def described(self, event: Event) -> TriedEvent:
-        """Return an event, and write its picture if there is one."""
+        """Return a gained or lost event for the report, and write the event's picture if there is one."""
         from stream.explain.picture import event_picture
 
         jpeg = await event_picture(self._log, event) if self._count < MAX_PICTURES else None

@@ -64,8 +64,8 @@ class RuleTrials:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, user_id: int, request_in: Callable[[Path], TrialRequest]) -> RuleTrial:
-        """Start a trial. ``request_in`` takes the folder for the pictures of the trial, and returns the request of
-        the trial.
+        """Start a trial. ``request_in`` is called with the folder for the trial's pictures, and returns the trial's
+        request.
 
         Raise TooManyTrials.
         """

@@ -29,7 +29,8 @@ class PictureShape:
 class Deployment:
     """A snapshot of the configuration. ``refused`` maps the key of each refused entry to its error.
 
-    Each open wall asks for all cameras with their shapes every second, so these are computed only once.
+    The shapes are computed only once, because each browser with live pictures asks for all cameras with their shapes
+    every second.
     """
 
     config: Config = field(default_factory=lambda: Config({}))
@@ -77,8 +78,8 @@ class Deployment:
         return identity.limits.sees_site(site or (sensor.site if sensor else ""))
 
     def sees(self, identity: Identity, event: Event | Alert) -> bool:
-        """Return whether a user may see an event or alert. The site in the record counts, because the camera may have
-        moved to another site since."""
+        """Return whether a user may see an event or alert. The site in the event or alert counts, because the camera
+        may have moved to another site since."""
         data = event.data
         if data.camera:
             return self.sees_camera(identity, data.camera, data.site)

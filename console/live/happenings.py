@@ -22,8 +22,8 @@ events, alerts and receipts are still in the log."""
 MAX_NEWS = 1000
 """Maximum number of news in memory, from which a stream of news can continue after an interruption."""
 MAX_TIME_NS = 2**63 - 1
-"""Latest time of an event, in Unix ns, as for capture times. The text in an event may name a later time, which pages
-cannot show."""
+"""Latest time of an event that the console can store, in Unix ns. An event may state a later time, which pages cannot
+show; the console uses this latest time instead."""
 NewsKind = Literal["event", "alert", "delivery"]
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class EventFilter:
     since_ns: int = 0
     until_ns: int = 0
     before: tuple[int, str] | None = None
-    """Time and id of an event: select older events only, to continue a list."""
+    """Time in Unix ns and id of an event: select only older events, to continue a list after this event."""
 
     def matches(self, event: Event) -> bool:
         """Return whether an event is selected."""
@@ -82,8 +82,8 @@ class ReviewItem:
 class NewestItems(Generic[T]):
     """The items with the latest times, up to ``MAX_EVENTS``.
 
-    The choice does not depend on the order of reading, because a topic is read partition by partition, and again
-    after an outage. ``order`` has the time in ns and the id of each item, the oldest first.
+    The choice does not depend on the order in which items are added, because topics are read partition by partition,
+    and again after an outage. ``order`` has the time in ns and the id of each item, the oldest first.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,8 @@ class NewestItems(Generic[T]):
         self.order: list[tuple[int, str]] = []
 
     def add(self, id_: str, at_ns: int, item: T) -> T | None:
-        """Add an item with a new id. Return the item that has no place any more, perhaps this one, or None."""
+        """Add an item with a new id. If there are then too many items, remove the oldest item, perhaps the new one,
+        and return it; else return None."""
         self.items[id_] = item
         bisect.insort(self.order, (at_ns, id_))
         return self.items.pop(self.order.pop(0)[1]) if len(self.order) > MAX_EVENTS else None

@@ -72,7 +72,8 @@ class CameraStream:
         self._choose()
 
     def _choose(self) -> None:
-        """Choose the newest picture that has all its results, unless it is much older than the newest picture."""
+        """Choose the newest picture that has all its results; if that picture is much older than the newest picture,
+        choose the newest one."""
         if not self._frames:
             return
         newest = self._frames[-1]
@@ -121,8 +122,8 @@ class Cameras:
         self._streams: OrderedDict[str, CameraStream] = OrderedDict()
 
     def stream(self, camera: str) -> CameraStream:
-        """Return the stream of a camera. If there are too many cameras, the camera without news for the longest time
-        is forgotten."""
+        """Return the stream of a camera. If there are too many cameras, forget the camera whose stream was not used
+        for the longest time."""
         found = self._streams.setdefault(camera, CameraStream())
         self._streams.move_to_end(camera)
         while len(self._streams) > MAX_CAMERAS:

@@ -34,7 +34,8 @@ class TopicView(abc.ABC):
     """Number of records before the end of each partition that the view reads at its start."""
 
     def wanted(self) -> bool:
-        """Return whether anyone needs this view now. A view that nobody needs is not read, and starts again later."""
+        """Return whether anyone needs this view now. The reader skips a view that nobody needs, and reads it again
+        from its start when somebody needs it."""
         return True
 
     @abc.abstractmethod

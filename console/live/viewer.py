@@ -25,7 +25,7 @@ class LiveViewer:
         self._turn = 0
 
     def watch(self, cameras: Iterable[str]) -> None:
-        """Watch these cameras and no others, at most ``MAX_WATCHED``."""
+        """Watch the given cameras and no others, at most ``MAX_WATCHED``."""
         self._watched = tuple(dict.fromkeys(cameras))[:MAX_WATCHED]
 
     def acknowledge(self, camera: str) -> None:

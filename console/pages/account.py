@@ -96,7 +96,7 @@ def _page(
 
 
 def role_of(text: str) -> Role:
-    """Return the role of a name. Raise BadInput."""
+    """Return the role with the name ``text``. Raise BadInput."""
     try:
         return Role(text)
     except ValueError:

@@ -32,7 +32,8 @@ NAVIGATION = (
     NavLink("Audit", "/audit", manager=True),
     NavLink("Account", "/account"),
 )
-"""All links, in the order of the navigation. The first link that a user sees is the user's start page."""
+"""All links, in the order of the navigation. The start page of a user is the first page in this list that the user
+may see."""
 
 
 def links_of(identity: Identity) -> list[NavLink]:

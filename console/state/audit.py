@@ -18,7 +18,8 @@ _ACTIONS = """
       UNION ALL SELECT (SELECT min(action) FROM audit WHERE action > found.action) FROM found WHERE action NOT NULL)
     SELECT action FROM found WHERE action NOT NULL
 """
-"""All actions, with one look into the index for each. DISTINCT would read the whole trail."""
+"""SQL query for the names of all actions, with one look into the index for each name. A query with DISTINCT would
+read the whole audit trail."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ script that has been released is never changed."""
 
 
 def digest(secret: str) -> str:
-    """Return the form in which a random session id or API token is stored. A password needs Argon2 instead."""
+    """Return the form in which a random session id or API token is stored. This fast hash is enough for random texts;
+    a password needs Argon2 instead."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 

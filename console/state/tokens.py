@@ -43,8 +43,8 @@ class Tokens:
     def add(self, owner: Identity, name: str, role: Role, days: int) -> str:
         """Add a token that ends after ``days`` days, or never if ``days`` is 0. Return the token.
 
-        Raise BadInput, and Forbidden for an owner who signed in with a token: a token must not outlive its end by
-        adding another one.
+        Raise BadInput for a wrong value, and Forbidden for an owner who signed in with a token: otherwise a token
+        could live on by adding new tokens.
         """
         if owner.via != "session":
             raise Forbidden("a token cannot add tokens: sign in with a browser")

@@ -127,7 +127,7 @@ def _read(picture: Path) -> bytes:
 def _require_size(data: bytes) -> None:
     """Raise FrameUnusable if the header of a picture states more pixels than a frame may have.
 
-    This check reads only the header and does not decode the picture.
+    The check reads only the picture's header and does not decode the picture.
 
     A picture whose header Pillow cannot read passes this check; the decoder accepts or refuses the picture later.
     """

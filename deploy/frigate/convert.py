@@ -116,7 +116,8 @@ def convert(text: str, name: str, choice: PipelineChoice, secrets: str) -> Friga
 
 
 class _CameraSection:
-    """Sections of one camera. A section may leave out keys that the global section of the same name has."""
+    """Sections of one camera. A section of a camera may leave out keys that the section of the same name for all
+    cameras has."""
 
     def __init__(self, root: FrigateSection, camera: FrigateSection, name: str) -> None:
         self.root, self.camera, self.name = root, camera, name

@@ -15,7 +15,8 @@ def polygons(section: FrigateSection, key: str, size: tuple[float, float]) -> li
     """Return the polygons of a mask.
 
     Frigate writes a mask as one text, as a list of texts, or as a mapping from names to sections with
-    ``coordinates``. A section of such a mapping may be switched off. ``size`` is the size of the picture in px.
+    ``coordinates``. A section in such a mapping of masks may be switched off. ``size`` is the size of the picture in
+    px.
     """
     found = section.value(key)
     if found is None or found == "":

@@ -24,9 +24,9 @@ Path = tuple[str, ...]
 class FrigateSection:
     """One mapping of the configuration.
 
-    A camera's section may leave out keys that the global section of the same name has. For a key that the section
-    leaves out, ``value`` returns the global value. All sections of a configuration share ``read``, the set of the
-    paths of all keys that were read.
+    A camera's section may leave out keys that the section of the same name for all cameras has. For a key that a
+    camera's section leaves out, ``value`` returns the value for all cameras. All sections of a configuration share
+    ``read``, the set of the paths of all keys that were read.
     """
 
     def __init__(

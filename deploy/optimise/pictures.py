@@ -34,8 +34,8 @@ class PictureSample(NamedTuple):
 
 
 class PreparedPictures(Sequence[Images]):
-    """Pictures ``(1, height, width, 3)`` uint8 in the form that a model takes. A picture is decoded only when it is
-    read."""
+    """Pictures ``(1, height, width, 3)`` uint8 in the form that a model takes. Each picture is decoded only when the
+    caller takes it from the sequence."""
 
     def __init__(self, samples: Sequence[PictureSample], manifest: Manifest) -> None:
         self._samples, self._manifest = list(samples), manifest

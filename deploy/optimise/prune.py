@@ -109,7 +109,7 @@ def _triple(values: Sequence[float]) -> Triple:
 
 
 def _as_before(model: Model) -> AdoptOptions:
-    """Return the settings with which the original model was added to the repository."""
+    """Return the options with which the original model was added to the repository."""
     manifest, origin = model.manifest, model.manifest.origin
     return AdoptOptions(
         name=manifest.name,

@@ -88,8 +88,8 @@ class CarriedBudget:
         the save.
 
         The elapsed time since the save is measured with the wall clock. After the restore, save the file again with
-        the present time. Without this save, processes that end before their first frame would never save a new time.
-        The inflow would then stop after the wall clock was set back.
+        the present time. Without this save, an agent that is often killed before its first frame would never save a
+        new time. After the wall clock was set back, such an agent would then add no bytes to its buckets.
         """
         try:
             with self._path.open("rb") as file:

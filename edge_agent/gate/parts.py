@@ -26,8 +26,8 @@ _NEAR = np.ones((5, 5), np.uint8)
 _CLOSE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
 """Kernel for closing gaps within one object, for example in a car whose roof has the colour of the road."""
 _GONE = 2.0
-"""Factor for moving parts that have disappeared: such a part needs a share of changed pixels that is larger by this
-factor than for a part that has appeared."""
+"""Factor for moving parts of the picture that have disappeared: the share of changed pixels that counts as a
+disappeared part is this many times the share for a new part."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

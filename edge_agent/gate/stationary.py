@@ -72,8 +72,8 @@ class StationaryMap:
     def relit(self) -> None:
         """Keep all stopped objects in the map after a light was switched.
 
-        The background model now treats the background from before the switch as hidden. Therefore also store each
-        stopped object as a hidden object.
+        After the switch, the background model treats the background from before the switch as hidden. Therefore also
+        store each stopped object as a hidden object, because it may show again.
         """
         self._beneath = self._top.copy()
 

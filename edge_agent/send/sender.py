@@ -71,7 +71,7 @@ class Refusals:
         """Remove all collected rows. Return, for each removed row, its id and the text that reports the row on
         ``status``.
 
-        The text is empty if the last report is less than ``REPORT_EVERY_S`` old.
+        The text is empty if the agent wrote a report less than ``REPORT_EVERY_S`` ago.
         """
         rows, self._rows = self._rows, []
         return [(row.id, self._notice(row, reason)) for row, reason in rows]

@@ -139,9 +139,9 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int
     """Copy the table of epochs, and the table with the id of the newest row that each camera sent live.
 
     If a camera or sensor has no readable epoch, the function adds the newest epoch found in its rows, so that new
-    epochs get larger numbers. Such an added epoch gets no end record, so the ledger reports that the epoch never
-    ended. If the newest live row of a camera is unknown, the agent sends all rows of that camera as late frames, to
-    keep their order.
+    epochs get larger numbers. An epoch that this function adds gets no end record, so the ledger reports that the
+    epoch never ended. If the newest live row of a camera is unknown, the agent sends all rows of that camera as late
+    frames, to keep their order.
     """
     epochs = _all(old, "SELECT name, epoch, kind, last_kept, told, ended FROM epochs")
     marks = _all(old, "SELECT name, id FROM gone_live")

@@ -47,7 +47,7 @@ another quarter, so that half of each spool can hold newer rows."""
 class PendingCommit:
     """Rows to store and ids of acknowledged rows to delete, which wait for the next group commit.
 
-    The call that added the rows or ids waits for the future ``done``.
+    ``done`` is the future that the caller awaits until the rows and ids are committed.
     """
 
     rows: Sequence[Row]
@@ -190,11 +190,11 @@ class Spool:
         return await self._retry(self._store.settle_late, self._clock.now_ns(), limit)
 
     def claim_live(self, room: Callable[[], int] | None) -> None:
-        """From now on, mark new frames as ``live`` when they are stored, so that ``take_live`` returns these frames.
+        """From now on, give each new frame the lane ``live`` when it is stored, so that ``take_live`` returns it.
 
-        ``room`` returns the number of bytes that the link has room for. If ``room`` is None, new frames stay unmarked
-        until ``settle_live`` or ``settle_late`` marks these frames. ``offered`` also returns frames that
-        ``take_live`` has not returned.
+        ``room`` returns the number of bytes that the link has room for. If ``room`` is None, new frames get no lane
+        until ``settle_live`` or ``settle_late`` gives them one. ``offered`` also returns the live frames that
+        ``take_live`` has not returned yet.
         """
         self._live_room = room
         self._live.clear()

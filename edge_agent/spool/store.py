@@ -81,8 +81,9 @@ class SpoolStore(SpoolConnection):
         """Number of rows that have expired since the last update of the metrics, by camera or sensor name. Each
         update of the metrics clears the counter."""
         self.unsent_frames = self.unsent_others = True
-        """Whether the spool may have unsent frames, and whether the spool may have unsent readings or status rows.
-        The event loop reads these two variables without a call in the store's thread."""
+        """Two flags: ``unsent_frames`` is False if the spool has no unsent frame, and ``unsent_others`` is False if
+        it has no unsent reading or status row. The event loop reads both flags directly, without a call in the
+        store's thread."""
         self._caught_up = False
         """Whether a new live frame may be sent at once, because no earlier unsent frame waits for the live lane."""
         self.read_bytes = READ_BYTES
@@ -100,9 +101,9 @@ class SpoolStore(SpoolConnection):
         """Commit rows. Once this call returns, the rows survive a crash and a power cut.
 
         The same transaction deletes the rows with the ids ``acked``, and sets ``lane`` to ``live`` in new frames of
-        up to ``live_bytes`` in total. Return these live frames. The caller sends these frames like the rows that
-        ``settle_live`` returns. A frame that is late or that would overtake an unsent live frame does not become
-        live.
+        up to ``live_bytes`` in total. Return the new frames whose lane was set to ``live``. The caller must send them
+        at once, as it sends the rows that ``settle_live`` returns. A frame that is late or that would overtake an
+        unsent live frame does not become live.
         """
         try:
             with self.transaction() as db:

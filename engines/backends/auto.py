@@ -54,7 +54,7 @@ def _gain_on_cpu(precision: Precision, processor: Cpu) -> tuple[str, str]:
     """Return two texts: the reason why OpenVINO is faster than ONNX Runtime on this CPU, and the reason why it is
     not.
 
-    Only one of the two applies, and the other is empty.
+    One of the two texts is always empty.
     """
     if precision == "fp32":
         return "", "the model's precision is fp32, in which it is no faster than ONNX Runtime"

@@ -56,8 +56,8 @@ def likely_cells(cells: Floats, min_score: float) -> tuple[Indices, Indices, Flo
     """Return the index, best class and score of each grid cell whose best class scores at least ``min_score``.
 
     ``cells`` has the shape ``(cells, 5 + classes)``, with the objectness in column 4. The score of a class is the
-    objectness times the class score, which is at most 1. Cells whose objectness is below ``min_score`` are therefore
-    skipped: nearly all of the 25,200 cells of a 640 px input.
+    objectness times the class score, which is at most 1. Cells whose objectness is below ``min_score`` are skipped
+    before their classes are read: nearly all of the 25,200 cells of a 640 px input.
     """
     sure = np.flatnonzero(cells[:, 4] >= min_score)
     indices, classes, best = likely(cells[sure, 4:5] * np.minimum(cells[sure, 5:], 1.0), min_score)
@@ -107,9 +107,9 @@ def one_per_object(
     """Return the detections of overlapping regions of one frame without repeats, highest score first.
 
     A detection is a repeat if its intersection over union with a better detection of its class exceeds
-    ``max_overlap``. A box that the border of its region cuts shows only a part of an object. Such a box ranks after
-    all whole boxes, and is a repeat if half of it lies in a better box. ``found`` has the detections of each of
-    ``rows``.
+    ``max_overlap``. The border of a region cuts the boxes of objects that reach beyond the region. A box that the
+    border of its region cuts ranks after all whole boxes, and is a repeat if half of it lies in a better box.
+    ``found`` has the detections of each of ``rows``.
     """
     ranked = sorted(
         ((_is_cut(one.box, row), -one.score, one) for row, each in zip(rows, found, strict=True) for one in each),

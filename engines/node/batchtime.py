@@ -11,8 +11,8 @@ from statistics import median
 from typing import NamedTuple
 
 RUNS_PER_SIZE = 9
-"""Number of runs per batch size whose median is used: the latest runs. Up to four slow runs among nine do not make
-the median slow."""
+"""Number of measured runs to keep for each batch size; the predicted time of a batch is the median of these runs. Up
+to four slow runs among nine do not make the median slow."""
 HALF_LIFE_RUNS = 100
 """The weight of a batch size is halved after this number of runs of other batch sizes."""
 FORGET_RUNS = 8 * HALF_LIFE_RUNS
@@ -85,9 +85,9 @@ def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict
 
     ``jobs`` are all waiting jobs in the order of their deadlines; the first ``fitting`` jobs fit into one batch.
     Return ``fitting`` if all jobs of the full batch meet their deadlines. If a job of the full batch would be late,
-    also consider, for each job, the largest batch that meets the deadline of this job. Choose the batch with which
-    the most images meet their deadlines, on the assumption that the remaining jobs follow in batches of ``most_rows``
-    images. Of equally good batches choose the largest, because larger batches take less time per image.
+    consider one smaller batch for each job: the largest batch that still meets this job's deadline. Choose the batch
+    with which the most images meet their deadlines, on the assumption that the remaining jobs follow in batches of
+    ``most_rows`` images. Of equally good batches choose the largest, because larger batches take less time per image.
     """
     ends = _finish_times(jobs[:fitting], predict_s)
     if min((job.due_s for job in jobs[:fitting]), default=0.0) >= ends[-1]:

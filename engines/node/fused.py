@@ -116,7 +116,7 @@ class OwnedFrames(OwnedPartition):
     def take_work(self, work: PreparedWork, pipelines: frozenset[str]) -> list[Job]:
         """Turn the records in ``work`` into jobs, append these jobs to the partition's jobs, and return these jobs.
 
-        The offsets of the prepared frames are committed with the results of the last job. The dead letter of a batch
+        The last job commits the offsets of the frames from which ``work`` was prepared. The dead letter of a batch
         names ``batches`` as its topic, so that a replay sends the batch there.
         """
         jobs = [self._job(record, pipelines) for record in work.records] or [Job(LogRecord(*self.tp, -1, None, b""))]
@@ -197,7 +197,8 @@ class FramePreparation:
         return {owned: [] for owned in self._frames() if owned.is_due(now_s)}
 
     async def deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:
-        """Note that a frame is about to be prepared. If offsets before the frame are missing, return this gap.
+        """Note that a frame is about to be prepared. If the log has no records between the previous offset and this
+        frame, return the missing offsets.
 
         If the topic was created again, let the next owner of the partition read it from the beginning, and raise
         LogUnavailable, which ends the node.
@@ -225,8 +226,8 @@ class FramePreparation:
         )
 
     def flush(self, models: LiveModels) -> list[tuple[OwnedFrames, Job]]:
-        """Close all open batches and return their jobs. While frames are being prepared, close no batch and return no
-        job.
+        """Close all batches that are still being filled, and return their jobs. Do nothing while frames are being
+        prepared.
 
         The node calls this method while no image waits for an engine.
         """

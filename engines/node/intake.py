@@ -88,9 +88,10 @@ class LaneThrottle:
 class BatchIntake:
     """Consumer of the topics ``batches`` and ``batches.late`` in the consumer group ``engines``.
 
-    A node with ``--fused`` also prepares frames, so its consumer also reads ``frames`` and ``frames.late``. The
-    assignor of such a consumer gives the partitions with the same number, of all topics, to one node. A group has
-    only one assignor, so the broker does not admit nodes with ``--fused`` and nodes without ``--fused`` to one group.
+    A node with ``--fused`` also prepares frames, so its consumer also reads ``frames`` and ``frames.late``. With
+    ``--fused``, the consumer's assignor gives the partitions with the same number, of all topics, to one node. A
+    group has only one assignor, so the broker does not admit nodes with ``--fused`` and nodes without ``--fused`` to
+    one group.
 
     A partition yields no records between ``hold`` and ``begin``, and none while ``LaneThrottle`` pauses it.
     """

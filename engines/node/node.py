@@ -231,7 +231,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         return is_batch and pipeline not in self._models.names and has_pictures(record.value)
 
     def _take(self, record: LogRecord) -> Gap | None:
-        """Turn a record into a job of its partition. If offsets before the record are missing, return this gap.
+        """Turn a record into a job of its partition. If the log has no records between the previous offset and this
+        record, return the missing offsets.
 
         An offset lower than the last offset means that the topic was created again. The new topic is read from its
         beginning.

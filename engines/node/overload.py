@@ -156,8 +156,8 @@ class OverloadControl:
         return self._frames[camera] % self.degree == 0
 
     def classified(self, rows: int, age_s: float, goal_s: float) -> None:
-        """Count ``rows`` regions that an engine classifies. ``age_s`` is the time from the capture to the
-        writing of the results, in s."""
+        """Add the ``rows`` regions of a classified job to the counts of the current period. ``age_s`` is the time
+        from the capture to the writing of the results, in s."""
         self._rows += rows
         self._age_s += rows * age_s
         self._late_rows += rows if age_s > goal_s else 0

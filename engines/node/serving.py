@@ -120,7 +120,7 @@ class EngineModel:
         """Return the detections of each row, using engine calls of at most ``max_rows`` images.
 
         ``fills`` yields, for each row, a function that writes the row's picture. Each function is called before the
-        next is taken, so that ``fills`` may decode one frame after another.
+        next is taken from ``fills``, so that ``fills`` may decode one frame after another.
 
         A batch item may declare thousands of one-pixel regions. To pad all regions of such an item at once would take
         gigabytes of memory.

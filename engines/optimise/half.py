@@ -108,8 +108,8 @@ class _Converter:
         self._nodes.append(changed)
 
     def _as(self, name: str, kind: int) -> str:
-        """Return the name of a tensor's copy in another type. If there is no copy yet, add a node that makes the
-        copy."""
+        """Return the name of a tensor's copy in another type. If the tensor has no copy in this type yet, add a node
+        that makes the copy."""
         if (name, kind) in self._copies:
             return self._copies[name, kind]
         target = self._new_name(f"{name}_{'half' if kind == TensorProto.FLOAT16 else 'float'}")
@@ -138,8 +138,8 @@ class _Converter:
 
 
 def _formal(formals: Any, index: int) -> Any:
-    """Return the declaration of an input or output. The last declaration may stand for any number of inputs or
-    outputs."""
+    """Return the declaration of an input or output. The last declaration of an operator's inputs or outputs may stand
+    for any number of them."""
     return formals[min(index, len(formals) - 1)]
 
 

@@ -29,8 +29,8 @@ FORMS: tuple[Form, ...] = ("u8s8", "s8s8")
 _MIN_OPSET = 13
 """Oldest operator set version (opset) in which quantised weights have a scale for each output channel."""
 _TENSORRT_OPERATORS = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Add"]
-"""Operators whose inputs are quantised for TensorRT (NVIDIA, "Explicit quantization"). TensorRT chooses the precision
-of all other operators itself."""
+"""Operators whose inputs are quantised for TensorRT (NVIDIA, "Explicit quantization"). TensorRT itself chooses the
+precision of the operators that are not in this list."""
 _CPU_OPERATORS = [
     *_TENSORRT_OPERATORS,
     *("AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Pad", "Relu"),
@@ -120,8 +120,8 @@ def _as_written(model: Any, folder: Path) -> str:
 def _named_inner_nodes(model: Any) -> list[str]:
     """Give every node a name of its own. Return the names of the nodes to quantise.
 
-    These nodes lie between the first and the last layers with weights. The first layers are included, and the last
-    layers are not.
+    These nodes lie between the first and the last layers with weights, including the first layers and excluding the
+    last layers.
     """
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"

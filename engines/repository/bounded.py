@@ -109,8 +109,8 @@ def ask_child(
 def answer_parent(work: Callable[[bytes], BaseModel]) -> None:
     """Do the task of the request on standard input, and write the answer to standard output as JSON.
 
-    A child process calls this function. The function applies the request's bounds to this process. An EngineError or
-    a lack of memory is answered by a ChildFailure.
+    A child process calls this function. The function limits the memory and the processor time of this process to the
+    bounds in the request. An EngineError or a lack of memory is answered by a ChildFailure.
     """
     raw = sys.stdin.buffer.read()
     given = json.loads(raw)

@@ -171,12 +171,13 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
 async def erase(log: Log, wanted: Callable[[DeadLetter], bool]) -> int:
     """Erase the contents of the wanted dead letters, and return their number.
 
-    Kafka cannot delete single records. So all dead letters and receipts are written again in their order, the wanted
-    ones without their values, and then the older records are deleted. An erased letter keeps its headers with frames
-    and error, so that the ledger balances; it cannot be replayed. The retention of the other letters begins anew.
+    Kafka cannot delete single records. So all dead letters and receipts are written again in their order, the erased
+    letters without their values. Then the older records are deleted. An erased letter keeps its headers with frames
+    and error, so that the ledger balances; it cannot be replayed. Because the remaining letters are written again,
+    Kafka's retention time for them begins anew.
 
-    If the process ends before the deletion, letters are in the topic twice; run the erasure again. A replay that runs
-    meanwhile is fenced. Raise Fenced or LogUnavailable.
+    If the process ends before the deletion, letters are in the topic twice; run the erasure again. A replay of dead
+    letters that runs at the same time is fenced by the erasure's writer. Raise Fenced or LogUnavailable.
     """
     end = (await log.ends(DEADLETTER))[0]
     erased = 0

@@ -37,7 +37,7 @@ class Follower:
     async def begin(self) -> dict[int, int]:
         """Determine and return the first offset to read in each partition.
 
-        Without this call, the first call of ``new`` determines these offsets. Raise LogUnavailable.
+        Without a call of ``begin``, the first call of ``new`` determines the first offsets. Raise LogUnavailable.
         """
         ask = self._log.beginnings if self._from_start else self._log.ends
         self._positions = dict(await ask(self._topic))

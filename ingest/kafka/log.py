@@ -120,7 +120,8 @@ class Log(Protocol):
     async def delete_before(self, tp: TopicPartition, offset: int) -> None:
         """Delete the records of a partition before an offset, so that no reader gets them any more.
 
-        The broker frees their disk space when their segment file ends. Raise LogUnavailable.
+        The broker frees disk space only segment by segment: a segment file is removed when all its records are
+        deleted. Raise LogUnavailable.
         """
 
     async def offset_at(self, tp: TopicPartition, at_ms: int) -> int:

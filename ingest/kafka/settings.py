@@ -56,8 +56,8 @@ TRANSACTION_BATCH_BYTES = 1024 * 1024
 for one partition."""
 LINGER_MS = 2
 """Time that a producer waits for more records to fill a request, in ms. Because frames are large, a longer wait would
-only add latency. Neither a transactional producer nor the producer of a stage waits, because both get all records of
-a request at once."""
+only add latency. The writers with transactions and the producer of a stream stage do not wait, because each passes
+all records of a request at once."""
 FETCH_MAX_WAIT_MS = 100
 """Longest time that the broker waits for new records before it sends an empty response to a fetch, in ms. When
 records arrive, the broker responds at once."""

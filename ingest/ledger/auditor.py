@@ -136,8 +136,8 @@ class _TopicReader:
     async def read_on(self, ends: Mapping[TopicPartition, int]) -> None:
         """Read the records that were written since the last call.
 
-        Enter into the ledger the frames, readings and intervals of withheld frames that were still missing, and the
-        final states of frames.
+        Enter into the ledger the frames, readings and intervals of withheld frames that earlier reads did not find,
+        and the final states of frames.
         """
         enter = {topic: functools.partial(entry, self.ledger) for topic, entry in ENTRY_BY_TOPIC.items()}
         await self._read_all(ends, enter)

@@ -102,8 +102,8 @@ ENTRY_BY_TOPIC: Mapping[str, Callable[[Ledger, LogRecord], None]] = {
 
 
 class RetainedReadings:
-    """Enters into the ledger the readings that retention has not deleted, and the reading at which each sensor's
-    balance starts.
+    """Enters into the ledger the readings that retention has not deleted, and the first reading of each sensor that
+    the audit checks.
 
     ``truncated`` holds the partitions in which retention has deleted records. A sensor's readings are in order, so
     nothing is missing after the sensor's first remaining record. If retention deleted records of a partition and a
@@ -129,7 +129,7 @@ class RetainedReadings:
         self._ledger.add_readings(readings.first, readings.last_seq, readings.account)
 
     def leave_out_unseen(self, beat: Heartbeat) -> None:
-        """Leave a sensor in a heartbeat out of the balance if retention has deleted all its readings."""
+        """Do not audit a sensor that a heartbeat names if retention has deleted all its readings."""
         own = beat.readings
         about = {a.camera for a in own.accounts} | {e.camera for e in own.ended} | {s.sensor for s in beat.sensors}
         for sensor in about:
@@ -138,8 +138,8 @@ class RetainedReadings:
 
 
 class RetainedFrames:
-    """Enters into the ledger the frames that retention has not deleted, and the frame at which each camera's balance
-    starts.
+    """Enters into the ledger the frames that retention has not deleted, and the first frame of each camera that the
+    audit checks.
 
     ``truncated`` maps a partition to the Unix time in ms up to which retention has deleted frames from ``frames`` or
     ``frames.late``. A camera's balance starts at the camera's first live frame that was sent after the time in

@@ -125,7 +125,7 @@ class Ledger:
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
-        """Limit the balance to the sequence numbers that the ledger knows now.
+        """From now on, let the ledger ignore frames and readings with a higher sequence number than any it has seen.
 
         The balance covers, in each epoch, all numbers up to the highest number known now. After this call, the ledger
         ignores records about higher sequence numbers.
@@ -187,8 +187,8 @@ class Ledger:
         """Add the end of an epoch.
 
         If an epoch has a clean and an unclean end, the clean end counts, because an agent may be killed after it has
-        ended the epoch. The end of an epoch counts even if it is added after the call of ``cut``. Frames that were
-        captured later are left to the next audit.
+        ended the epoch. The end of an epoch counts even if it is added after the call of ``cut``. Frames captured
+        after the call of ``cut`` are left to the next audit.
         """
         if self._cut is not None:
             cut = self._cut.get((end.camera, end.epoch))

@@ -59,8 +59,8 @@ class LinkConfig(ConfigSection):
     kind: Literal["kafka", "https"] = "kafka"
     max_in_flight_bytes: int = Field(default=4 * _MIB, ge=64 * 1024)
     """Maximum number of bytes that are sent and not yet acknowledged. Sending the default of 4 MiB takes about one
-    second on a 30 Mbit/s link. When the link fails, all unacknowledged bytes are sent again. If a quarter of the
-    agent's smallest spool is less, that quarter is the limit instead."""
+    second on a 30 Mbit/s link. When the link fails, all unacknowledged bytes are sent again. The limit is never
+    larger than a quarter of the agent's smallest spool."""
     late_share: float = Field(default=0.25, gt=0.0, le=1.0)
     """Maximum share of ``max_in_flight_bytes`` that the backlog may use. A live frame never waits for more bytes of
     the backlog than this share."""

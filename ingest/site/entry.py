@@ -12,8 +12,8 @@ from ingest.contract.records.base import Name, Point
 from ingest.contract.records.event import MAX_CLIP_S
 
 MAX_S = 100 * 366 * 86_400.0
-"""Longest time in seconds that a setting may have: a hundred years. The sum of this time and any capture time, in ns,
-fits into 64 bits."""
+"""Longest time in seconds that a setting may have: a hundred years. The sum of a hundred years and any capture time,
+in ns, fits into 64 bits."""
 Seconds = Annotated[float, Field(ge=0.0, le=MAX_S)]
 PositiveSeconds = Annotated[float, Field(gt=0.0, le=MAX_S)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -69,8 +69,8 @@ ClipSeconds = Annotated[float, Field(ge=0.0, le=MAX_CLIP_S)]
 
 
 class ClipConfig(ConfigSection):
-    """The clip that the alerts of a rule get: its length before and after the event. If both are 0, there is no
-    clip."""
+    """The clip that the alerts of a rule get: its length before and after the event. If ``before_s`` and ``after_s``
+    are both 0, there is no clip."""
 
     before_s: ClipSeconds = 5.0
     after_s: ClipSeconds = 10.0
@@ -113,8 +113,8 @@ _PHRASES = (
     (r"^\w+ should have ", "a value with "),
     (r"^\w+ should match ", "a value that matches "),
 )
-"""Pairs of a pattern for the beginning of a pydantic message, and its replacement. After the replacement,
-the message is a noun phrase that fits after the word ``expected``."""
+"""Pairs of a pattern for the beginning of a pydantic message, and its replacement. After the replacement, pydantic's
+message is a noun phrase that fits after the word ``expected``."""
 
 
 def expectation(error: ErrorDetails) -> str:

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from ingest.site.entry import ConfigSection, RelativePoint
 
 _LEAST_TURN = 1e-6
-"""Minimum cross product of two edges, in shares of the picture. Below this minimum, three corners count as lying on
-one line."""
+"""Minimum cross product of two edges, in shares of the picture. Below it, three corners of a polygon count as lying
+on one line."""
 
 
 class GroundConfig(ConfigSection):

@@ -112,13 +112,13 @@ class ReceiverConfig(SharedEntry):
     min_severity: Severity = "info"
     """Lowest severity of the alerts that the receiver gets."""
     rules: tuple[str, ...] = ()
-    """The receiver gets only alerts of these rules; empty for all alerts. A name may contain ``*``."""
+    """The receiver gets only alerts of these rules; empty for all alerts. The name of a rule may contain ``*``."""
     labels: tuple[str, ...] = ()
     """The receiver gets only alerts about objects with these labels; empty for all alerts. Alerts of sensors have no
     label."""
     places: tuple[str, ...] = ()
-    """The receiver gets only alerts of these places, cameras and sensors; empty for all alerts. A name may contain
-    ``*``."""
+    """The receiver gets only alerts of these places, cameras and sensors; empty for all alerts. The name of a place
+    may contain ``*``."""
     changes: tuple[AlertRole, ...] = Field(default=("begin", "update", "event"), min_length=1)
     """The receiver gets only alerts that have one of these roles in their incidents; by default all roles except the
     end of an incident."""

@@ -208,12 +208,13 @@ class SensorConfig(ConfigEntry):
     """Unit to which readings are converted before rules see them; None for no conversion. ``low`` and ``high`` are in
     ``unit``, the unit of the device."""
     max_rate: float | None = Field(default=None, gt=0.0)
-    """Largest possible change per second, in the unit that rules see. A reading that has changed faster is
-    dropped."""
+    """Largest possible change per second, in the unit that rules see. A reading is dropped if its value has changed
+    faster since the reading before it."""
     hampel: HampelConfig | None = None
     lateness_s: PositiveSeconds = ALLOWED_LATENESS_S
-    """Time in seconds after a window's end in which late readings still count. A window is evaluated after at most
-    ``ALLOWED_LATENESS_S``, and evaluated again when readings arrive later than that."""
+    """Time in seconds after a window's end in which late readings still count. If ``lateness_s`` exceeds
+    ``ALLOWED_LATENESS_S``, a window is evaluated ``ALLOWED_LATENESS_S`` after its end, and again for each reading
+    that arrives later."""
     column_rows: int = Field(default=100, ge=1, le=10_000)
     max_delay_s: Seconds = 2.0
     """Maximum time in seconds that a reading waits for further readings, which are sent in the same record."""

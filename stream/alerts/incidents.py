@@ -72,9 +72,11 @@ class PartitionIncidents:
         self.since_ms = 0
         """Time since which the records of incidents were read back, in Unix ms by the broker's clock."""
         self._recent: set[str] = set()
-        """Alerts that an earlier owner wrote so lately that the records of their incidents were read back."""
+        """Ids of the alerts that an earlier owner of the partition wrote so lately that the records of their
+        incidents were read back."""
         self._ends: dict[str, Incident] = {}
-        """Ends whose records an earlier owner wrote and whose alerts it may not have written, by the alert's id."""
+        """Incidents whose end is on the log, but perhaps not the alert of the end, because a killed owner may have
+        written only the record. The key is the alert's id."""
 
     @classmethod
     async def open(
@@ -108,7 +110,7 @@ class PartitionIncidents:
         return self._outgoing(changes)
 
     def complete(self, event: Event, alert: str, record: LogRecord) -> tuple[Outgoing, ...]:
-        """Return the records that are missing for an event whose alert is already written."""
+        """Return the records on ``incidents`` that are still missing for an event whose alert is already written."""
         known = self._grouper.incident_of(event.id) is not None
         return self.add(event, record) if known or alert in self._recent else ()
 

@@ -30,7 +30,8 @@ KNOWN_ALERTS = 10_000
 """Number of the latest alerts whose ids are remembered for each partition. If the stage ``analyse`` writes an event
 twice, the second event makes no alert while the id of the first alert is remembered."""
 MAX_READ_BACK = 100_000
-"""Maximum number of alerts of a partition that a new owner reads: as many as records of incidents."""
+"""Maximum number of alerts that a new owner of a partition reads back; it reads back at most as many records of
+incidents."""
 MAX_EVENT_BYTES = MAX_JSON_BYTES // 2
 """Maximum size of an event in bytes. The event's alert holds the event and the names of the evidence pictures, and
 must fit the size limit of JSON records."""
@@ -41,10 +42,10 @@ RETRIES_AT_ONCE = 16
 events."""
 MAX_WAITING = 1_000
 """Maximum number of events per partition that wait for the evidence store. If more events wait, the alert of the
-oldest goes out without its pictures."""
+event that has waited longest goes out without its pictures."""
 PICTURE_WAIT_S = 30.0
-"""Maximum time in seconds that an event waits for the evidence store. After this time, a person needs the alert more
-than its picture. A restart of a store takes less than this time."""
+"""Maximum time in seconds that an event waits for the evidence store. After 30 s, a person needs the alert more than
+its picture. A restart of an evidence store takes less than 30 s."""
 FETCH_S = 30.0
 """Maximum time in seconds to read one frame from Kafka. The restart of a Kafka broker takes less than this time."""
 

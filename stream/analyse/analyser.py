@@ -111,7 +111,8 @@ class Analyser:
         self._reported = reported or {}
         self._gate = EpochGate()
         self.scene: Scene | None = None
-        """The scene of the last result; None if the result was shed, or was processed before."""
+        """The frame that was last evaluated, with its tracks. It is None if the last result was shed, or had been
+        processed before."""
         self.ended: list[TrackEnd] = []
         """The tracks that ended with the last result, with the reasons."""
         self._begin_epoch()
@@ -157,7 +158,8 @@ class Analyser:
         return self._scale((result.width, result.height)).back(box)
 
     def take_signals(self) -> list[JoinSignal]:
-        """Return the signals of the rules that join a sensor since the last call."""
+        """Return and clear the signals collected so far: candidate events and times of the rules that also need a
+        sensor's readings."""
         taken, self._signals = self._signals, []
         return taken
 
@@ -299,9 +301,10 @@ class Analyser:
     def _signal(
         self, result: Result, watch: RuleWatch[CameraRule], scene: Scene, scale: Scale, *, is_first: bool
     ) -> Iterator[JoinSignal]:
-        """Yield the signal of a rule that joins a sensor, if it has candidates or is due.
+        """Yield the signal of a rule that also needs a sensor's readings, if the rule has candidate events or a
+        signal is due.
 
-        ``is_first`` says whether the scene is the first one in its interval of ``SIGNAL_NS``.
+        ``is_first`` says whether the frame is the first one in its interval of ``SIGNAL_NS``.
         """
         candidates = tuple(
             JoinCandidate(

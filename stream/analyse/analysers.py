@@ -148,12 +148,12 @@ class Analysers:
         return events
 
     def take_measures(self) -> list[Measure]:
-        """Return the per-minute measures that were completed since the last call."""
+        """Return and clear the per-minute measures that were completed since the last call."""
         taken, self._measured = self._measured, []
         return taken
 
     def take_signals(self) -> list[JoinSignal]:
-        """Return the signals that the last results have caused for rules that join a sensor."""
+        """Return and clear the signals collected so far for the rules that also need a sensor's readings."""
         taken, self._signals = self._signals, []
         return taken
 

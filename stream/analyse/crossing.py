@@ -99,12 +99,12 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterable[SceneHappening]:
         """Process a crossing and return the situation to report now, if any.
 
-        The crossings of a scene come in the order in which they happened. A crossing that waited for the label or
-        score of its track may be older than crossings of earlier scenes.
+        The crossings of a scene come in the order in which they happened. A crossing is reported late if the label or
+        score of its track was unknown, so it may be older than crossings of earlier frames.
         """
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the situations to report for its line crossings."""
+        """Process the tracks of the next frame and return the situations to report for its line crossings."""
         found = (self._crossing(track, scene) for track in scene.tracks if not track.at_rest)
         for crossing in sorted((one for one in found if one), key=lambda one: one.at_ns):
             yield from self.crossed(crossing, scene)
@@ -167,7 +167,7 @@ class _Path:
     """Number of passes through the line to the right minus the number of passes to the left, since ``settled`` was
     set."""
     at_ns: int = 0
-    """Time of the position ``anchor``."""
+    """Capture time of the frame in which the track was at ``anchor``, in ns since the epoch's first frame."""
     passed_ns: int = 0
     """Time of the last pass through the line, interpolated between two frames."""
 

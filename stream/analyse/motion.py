@@ -15,7 +15,7 @@ HEIGHT_ERROR = 0.02
 """Standard deviation of the position of a box, as a share of the box's height."""
 
 Position = Callable[[SceneTrack, Scene], GroundPoint | None]
-"""Returns the position of a track in a scene; None if the position is unknown."""
+"""Returns the position of a track in a frame, on the ground in metres; None if the position is unknown."""
 
 
 def on_ground(track: SceneTrack, scene: Scene) -> GroundPoint | None:

@@ -119,7 +119,7 @@ class CameraRule(Rule):
         """Return whether a track has one of the rule's labels and all attributes of the rule, has moved by at least
         ``min_move``, and had a detection with the score ``min_score``.
 
-        One such detection suffices: a vehicle that is then partly covered is still the same vehicle.
+        One detection with this score suffices: a vehicle that is then partly covered is still the same vehicle.
         """
         return not self.misfit(track)
 
@@ -166,7 +166,8 @@ class CameraRule(Rule):
 
     @property
     def track_cooldown_s(self) -> float:
-        """Time in seconds after a happening of a track during which the state is quiet about this track."""
+        """Time in seconds after a reported situation of a track during which no other situation of this track is
+        reported."""
         return self.cooldown_s
 
     @property
@@ -209,17 +210,17 @@ OUTSIDE = "outside of the polygon"
 UNMET = "the rule's own condition does not hold"
 """Reason why a rule did not report a track if no more precise reason is known."""
 WHOLE_SCENE = ""
-"""Subject of a situation that concerns the whole scene and no single track."""
+"""Subject of a situation that concerns the whole picture and no single track."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneHappening(Happening):
     """A situation that a rule has recognised in a scene, and that becomes an event.
 
-    The situation concerns one ``track``, or the whole scene. A situation of the whole scene has a unique
+    The situation concerns one ``track``, or the whole picture. A situation of the whole picture has a unique
     ``occurrence``, such as the name of the frame in which the situation began, and may have the ``label`` of the
     objects involved. All situations of one track form one incident. Each ``occurrence`` of a situation of the whole
-    scene is a separate incident.
+    picture is a separate incident.
     """
 
     track: SceneTrack | None = None
@@ -230,7 +231,7 @@ class SceneHappening(Happening):
 
     @property
     def subject(self) -> str:
-        """The track's name, or ``WHOLE_SCENE`` if the situation concerns the whole scene."""
+        """The track's name, or ``WHOLE_SCENE`` if the situation concerns the whole picture."""
         return self.track.name if self.track else WHOLE_SCENE
 
 
@@ -250,7 +251,8 @@ class RuleWatch(abc.ABC, Generic[R_co]):
 
     @abc.abstractmethod
     def step(self, scene: Scene) -> Iterable[SceneHappening]:
-        """Process the next scene and return the situations to report now, at most one per subject.
+        """Process the tracks of the next frame and return the situations to report now, at most one per track and one
+        of the whole picture.
 
         An implementation must process a track's position in every frame. The label and score of a track only decide
         whether the rule reports the track.
@@ -309,8 +311,8 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         return not self.shape or inside(self.shape, point)
 
     def observe(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
-        """Process the next scene with ``step``, and return the recognised situations whose events are not written
-        yet.
+        """Process the tracks of the next frame with ``step``, and return the recognised situations whose events are
+        not written yet.
 
         Each returned pair is a situation and the situation's number within its incident, from 1. ``reported`` has the
         subjects for which an event of this frame is already written.

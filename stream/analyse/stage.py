@@ -87,7 +87,8 @@ class AnalyseStage:
     async def _configured(self, tp: TopicPartition, log: Log) -> set[str]:
         """Return the configured cameras of a partition.
 
-        An earlier owner may have written events of a camera whose first result it had not committed.
+        Cameras without a committed result are included, because an earlier owner may have written their events
+        without a commit.
         """
         count, pins = (await log.partitions())[tp.topic], self.config.pins
         return {camera for camera in self._rules.watched if partition_for(camera, count, pins) == tp.partition}

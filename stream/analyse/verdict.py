@@ -52,8 +52,8 @@ class Untracked:
 def verdicts(analyser: Analyser, result: Result, events: Iterable[Event]) -> list[RuleVerdict]:
     """Return the verdict of each rule on the result that the analyser has just processed.
 
-    ``events`` are the events that ``step`` returned. Return an empty list if the result was shed, or was processed
-    before.
+    ``events`` are the events that ``step`` returned. Return an empty list if the result was shed, or had already been
+    processed before this call.
     """
     scene, found = analyser.scene, list(events)
     if scene is None:

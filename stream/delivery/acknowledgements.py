@@ -15,7 +15,7 @@ from ingest.kafka.log import Log, LogRecord
 from ingest.runtime.clock import Clock
 
 MAX_AGE_S = 1.0
-"""Time in seconds for which the acknowledgements that were read last are used."""
+"""Maximum age in seconds of the acknowledgements in memory; if they are older, the topic is read again."""
 KEPT = 100_000
 """Number of the latest acknowledgements that are kept in memory, about 30 MB."""
 

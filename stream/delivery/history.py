@@ -76,8 +76,9 @@ class PastAlert:
         return {**self.summary(), "alert": self.alert.model_dump(mode="json"), "receipts": receipts}
 
     def is_in(self, state: str, receiver: str) -> bool:
-        """Return whether the alert has a state at a receiver, or at any receiver if ``receiver`` is empty. An empty
-        state stands for every state."""
+        """Return whether the alert has the given state at the given receiver. An empty ``receiver`` stands for any
+        receiver, and an empty ``state`` for any state.
+        """
         states = {name: one.state for name, one in self.states().items() if receiver in ("", name)}
         if state == WAITING:
             return not states

@@ -90,7 +90,7 @@ class _Partition:
     open: dict[int, int] = field(default_factory=dict)
     receipts: dict[str, _Receipt] = field(default_factory=dict)
     floor: int | None = None
-    """Lowest offset of a receipt of an alert that was finished before this dispatcher entered it."""
+    """Lowest offset of a receipt whose alert had its final state before this dispatcher read the alert."""
     held: bool = False
 
     @property
@@ -234,9 +234,9 @@ class PendingDeliveries:
         return None
 
     def expired(self, now_s: float) -> DeliveryTask | None:
-        """Remove and return a task whose time to be delivered has passed; None if there is none.
+        """Remove and return a task whose time limit for retries has passed; None if there is none.
 
-        The tasks are searched every ``SEARCH_S``.
+        All tasks are searched for expired ones every ``SEARCH_S`` seconds.
         """
         if now_s >= self._search_s:
             self._search_s = now_s + SEARCH_S

@@ -89,7 +89,7 @@ class ReceiverSender:
     def change(self, config: ReceiverConfig) -> None:
         """Use another configuration of the receiver from the next attempt on, and keep the queue of alerts.
 
-        A receiver that was disabled is enabled again.
+        The change also enables a receiver that was disabled.
         """
         former, self._deliverer = self._deliverer, self._make(config)
         running = [attempt for attempts in self._attempts.values() for attempt in attempts]
@@ -185,7 +185,7 @@ class ReceiverSender:
     def _is_quiet(self, task: DeliveryTask, alert: Alert) -> bool:
         """Return whether an alert waits for the end of quiet hours, and if so, postpone its task.
 
-        The time in which the alert is retried begins at the end of the quiet hours.
+        The retry time limit of the alert begins at the end of the quiet hours.
         """
         if task.replay or not (quiet_until_ns := self._filter.quiet_until_ns(alert, self._clock.now_ns())):
             return False

@@ -104,8 +104,8 @@ async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, b
 def left_data(now_ns: int, letters_erased: bool) -> list[LeftData]:
     """Return the data that may be left after an erasure.
 
-    A record was written now at the latest, because late frames may arrive at any time. It stays for the retention of
-    its topic, and for the time until its segment file ends.
+    Each record is assumed to be written just now, because late frames may still arrive. A record stays for the
+    retention of its topic, and for the time until its segment file ends.
     """
 
     def until_ns(topic: str) -> int:

@@ -93,7 +93,8 @@ class FolderStore:
 def _files_below(folder: Path) -> Iterator[Path]:
     """Yield the paths of all files below a folder. Raise OSError for a folder that cannot be read.
 
-    ``Path.rglob`` leaves out such a folder. If this is the folder of the legal holds, held evidence would be deleted.
+    ``Path.rglob`` would silently leave out a folder that cannot be read. If the folder of the legal holds were left
+    out, held evidence would be deleted.
     """
 
     def fail(error: OSError) -> None:

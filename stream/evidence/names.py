@@ -24,8 +24,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class EvidenceName(NamedTuple):
     """The parts of a name. The event happened between ``first_ns`` and ``last_ns``, both in Unix ns and included.
 
-    ``subject`` is the camera. The interval is a millisecond, or a day for a name that an earlier version of Sightline
-    gave.
+    ``subject`` is the camera. The interval is the event's millisecond; for a file stored by an earlier version of
+    Sightline, it is the event's day.
     """
 
     subject: str
@@ -43,7 +43,7 @@ def stem(subject: str, time: str, event: str) -> str:
 
 
 def parse(name: str) -> EvidenceName | None:
-    """Return the parts of a name, None for a name of another form."""
+    """Return the parts of a name; None for a name that is not the name of an evidence file."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None

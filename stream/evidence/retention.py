@@ -83,11 +83,13 @@ class DeletionReport:
     held: dict[str, str] = field(default_factory=dict)
     """The hold that kept the evidence of an event, by the event's id."""
     failed: dict[str, str] = field(default_factory=dict)
-    """The error of the store, by the event's id. The tombstone is written; the next run deletes the files."""
+    """The error of the store, by the event's id. Such an event already has its tombstone, and the next run of the
+    deletion deletes its files."""
 
 
 def grouped(files: Iterable[StoredFile]) -> list[EvidenceGroup]:
-    """Return the files of each event, oldest event first. Files with names of another form are left out."""
+    """Return the files of each event, oldest event first. Files whose names are not names of evidence files are left
+    out."""
     found: defaultdict[tuple[str, str], list[StoredFile]] = defaultdict(list)
     parsed: dict[tuple[str, str], EvidenceName] = {}
     for file in files:

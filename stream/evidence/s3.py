@@ -21,11 +21,13 @@ from stream.exceptions import NotStored, StoreFailed
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _TIMEOUT = "30s"
-"""Time limit of one request. It is shorter than the 60 s after which the watchdog ends a worker without progress."""
+"""Time limit of one request. The limit is shorter than the 60 s after which the watchdog ends a worker without
+progress."""
 _CONNECT_TIMEOUT = "5s"
 _RETRIES = 1
 _RETRY_TIME = timedelta(seconds=10)
-"""Time for which a request is repeated after an error. After this time, the worker itself tries again later."""
+"""Maximum time for which a failed request to the store is repeated. If the request still fails then, the worker
+itself tries it again later."""
 _BUFFER_BYTES = 1024 * 1024
 """Size of the parts in which a file is read."""
 _LIST_CHUNK = 1_000

@@ -1,7 +1,8 @@
 """The stage ``evidence``, which completes the evidence of each alert after the alert was written.
 
-The stage makes the clip that a rule requests, and tries again to store pictures that the alert lacks. Then it writes
-a record with all files and their hashes to the topic ``evidence``. An alert never waits for this stage.
+The stage makes the clip that a rule requests, and tries again to store pictures that the alert lacks. When all files
+are stored, the stage writes a record with the files and their hashes to the topic ``evidence``. An alert never waits
+for this stage.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class EvidenceStage:
 
 
 class _DueAlert(NamedTuple):
-    """An alert that waits until ``at_s``, in seconds on the monotonic clock. Alerts are sorted by this time, then by
+    """An alert that waits until ``at_s``, in seconds on the monotonic clock. Alerts are sorted by ``at_s``, then by
     offset."""
 
     at_s: float

@@ -33,7 +33,8 @@ class EvidenceStore(Protocol):
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write a file durably under a name and return a reference to it. The file appears complete or not at all.
 
-        A second file with the same name replaces the first file. The hash in the reference is that of ``data``.
+        A second file with the same name replaces the first file. The returned reference has the SHA-256 hash of
+        ``data``.
         """
 
     def open(self, name: str) -> BinaryIO:

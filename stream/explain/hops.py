@@ -2,9 +2,9 @@
 
 The broker sets the timestamp of each record when it appends the record to the log. All these timestamps are from one
 clock, which is the reference for all hops. The capture time is from the clock of the camera or agent; the agent
-measures the clock's error. Engine nodes and the dispatcher stamp their work with their own clocks. The error of such
-a time is bounded: the work happened after the broker appended the input record, and before the broker appended the
-output record.
+measures the clock's error. Engine nodes and the dispatcher write the time of their work by their own clocks. The
+error of a time from another clock is bounded: the work happened after the broker appended the input record, and
+before the broker appended the output record.
 """
 
 from __future__ import annotations

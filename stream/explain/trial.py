@@ -185,8 +185,9 @@ _Key = tuple[str, str, int, int, Sighting]
 class _OpenEvents:
     """The events of the tested rules for which no emitted event is found yet, as JSON.
 
-    Two events correspond if they have the same id, or the same frame, rule, label and box. If the trial starts in
-    the middle of a track, the track gets a different name than in the live run, and its events get different ids.
+    Two events correspond if they have the same id, or the same frame, rule, label and box. If the trial of a rule
+    starts in the middle of a track, the track gets a different name than in the live run, and its events get
+    different ids.
     """
 
     def __init__(self) -> None:

@@ -19,8 +19,8 @@ KNOWN_EVENTS = 10_000
 """Maximum number of remembered events. An event that is written twice counts once, unless ``MAX_GAP_S`` or more than
 this number of events lie in between."""
 MAX_LENGTH_S = 86_400.0
-"""Maximum time in seconds between the first and the last event of an incident. A place that is never quiet has a new
-incident each day, so that it is noticed again."""
+"""Maximum time in seconds between the first and the last event of an incident. If events at a place never cease, a
+new incident begins each day, so that people notice it again."""
 
 
 class CauseKey(NamedTuple):
@@ -47,7 +47,7 @@ class IncidentGrouper:
         self._latest: OrderedDict[CauseKey, Incident] = OrderedDict()
         """The latest incident of each key, in order of their latest events."""
         self._of_event: OrderedDict[str, Incident] = OrderedDict()
-        """The state of each event's incident just after the event, in order of the events."""
+        """For each event id, the incident as it was just after this event, in order of the events."""
         self._end_s: dict[CauseKey, float] = {}
         """Time on the monotonic clock at which each open incident ends."""
 

@@ -17,12 +17,13 @@ from ingest.contract.records.signal import Change, JoinCandidate, JoinSignal
 from stream.join.rule import KEPT_S, JoinRule
 
 MAX_PENDING = 1000
-"""Maximum number of signals that wait for the readings of their time. Above it, the oldest one is decided."""
+"""Maximum number of signals that wait for the readings of their time. Above this number, the oldest waiting signal is
+decided with the readings known so far."""
 MAX_SUBJECTS = 1000
 """Maximum number of tracks whose cooldown is remembered."""
 MAX_LANES = 64
-"""Maximum number of lanes of one rule. Each replay has lanes of its own, and nothing marks their end. Above this
-number, the oldest lane of a replay is dropped."""
+"""Maximum number of lanes of one rule. Each replay has lanes of its own, and no record says that the replay has
+ended. Above this number, the oldest lane of a replay is dropped."""
 MAX_EPOCHS = 64
 """Maximum number of epochs of one source whose last number is remembered."""
 
@@ -30,22 +31,22 @@ MAX_EPOCHS = 64
 class ConditionTimeline:
     """When the condition of a sensor held, in the last ``KEPT_S`` before the sensor's last reading.
 
-    A reading counts until the next one, at most for ``valid_s``. Readings of an earlier time than those before, after
-    a clock was set back, replace what was known of the time after them.
+    A reading counts until the next one, at most for ``valid_s``. If a sensor's clock was set back, its new readings
+    replace everything that was known about the time after them.
     """
 
     def __init__(self, valid_s: float) -> None:
         self._valid_ns = round(valid_s * 1e9)
         self._times_ns: list[int] = []
         self._states: list[bool | None] = []
-        """Whether the condition holds from each time on; None if no valid reading tells."""
+        """Whether the condition holds from each time in ``_times_ns`` on; None if no reading was valid then."""
         self.read_ns = -1
         """Time of the sensor's last reading; -1 before the first reading."""
         self.through_ns = -1
         """Time up to which the condition is known: of the last reading, or later if the sensor is silent."""
 
     def add(self, changes: tuple[Change, ...], through_ns: int) -> None:
-        """Add the readings of one record. ``through_ns`` is the time of the last one."""
+        """Add the readings of one record. ``through_ns`` is the time of the record's last reading."""
         first_ns = changes[0].at_ns
         if self._times_ns and first_ns - self.read_ns > self._valid_ns:
             self._append(self.read_ns + self._valid_ns, None)
@@ -99,19 +100,20 @@ class _Lane:
     seen: HighWater = field(default_factory=HighWater)
     pending: deque[JoinSignal] = field(default_factory=deque)
     held_ns: tuple[int, int] = (-1, -1)
-    """Begin of the camera's lasting condition, and the last time at which it held."""
+    """For a camera's lasting condition: its beginning, and the last time at which it held, in Unix ns."""
     reported_ns: int = -1
-    """Begin of the overlap of both conditions that was reported last."""
+    """Beginning of the last reported period in which both the camera's and the sensor's conditions held, in Unix ns.
+    """
     quiet_ns: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    """Time of the last event, by track."""
+    """Time of the last event of each track in Unix ns, from which the cooldown is counted."""
 
 
 class Joiner:
-    """The join of one rule.
+    """The join of a camera's candidate events with a sensor's readings, for one rule.
 
-    A candidate is decided once the condition of its time is known: the sensor has a reading of this time or later, or
-    is silent. A candidate of late frames always waits for such a reading, because the readings of an outage may come
-    after the frames. Each lane is joined by itself.
+    A candidate event is decided once the sensor has sent a reading of the same time or later, or is silent. A
+    candidate event of late frames always waits for a reading, because the readings of an outage may come after the
+    frames. Each lane (live or late frames, or a replay) is joined by itself.
     """
 
     def __init__(self, rule: JoinRule) -> None:
@@ -121,10 +123,10 @@ class Joiner:
         self._lanes: dict[str, _Lane] = {}
 
     def step(self, signal: JoinSignal, past: Collection[str] | None = None) -> list[Event]:
-        """Process the next signal, and return the events that it decides.
+        """Process the next signal, and return the events that it decides. While a new owner rebuilds the state from
+        past signals, ``past`` has the ids of the events that were written.
 
-        While a new owner rebuilds the state from past signals, ``past`` has the ids of the events that were written:
-        the other events of these signals begin no cooldown.
+        Other candidate events of these signals begin no cooldown.
         """
         if signal.sensor is not None and not signal.changes:
             self._timeline.pass_silent(signal.at_ns)
@@ -159,9 +161,9 @@ class Joiner:
                     yield self._reported(lane, candidate, at_ns, since_ns, past)
 
     def _since_ns(self, lane: _Lane, candidate: JoinCandidate, at_ns: int) -> int | None:
-        """Return the time since which the conditions hold, if a candidate becomes an event; else None.
+        """If a candidate event is to be emitted, return the time since which both conditions hold; else None.
 
-        Note how long the camera's condition has held.
+        Also extend the camera's lasting condition in ``lane`` up to this time.
         """
         rule = self.rule
         since_ns = self._timeline.since_ns(at_ns if rule.IS_LASTING else candidate.since_ns)

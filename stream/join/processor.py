@@ -21,8 +21,8 @@ from stream.runner.processor import ParkingProcessor, Work
 from stream.written import written_ids
 
 MARGIN_S = 60.0
-"""Time span that is read back beyond the history of the joins, in seconds, for the delay between the capture of
-frames and readings and the writing of their signals."""
+"""Time in seconds that is read back in addition to the history of the joins, because signals are written some time
+after their frames and readings were captured."""
 
 
 class JoinProcessor(ParkingProcessor[list[Event]]):

@@ -16,38 +16,40 @@ from stream.analyse.tracking.tracker import LOST_S
 from stream.sense.windows import Column
 
 SIGNAL_NS = 10**9
-"""Interval of a camera's signals by its capture time, in ns. The first frame in each interval has a signal, also if
-there is nothing new, so that a join knows that time passes. After a restart, the same frames have signals as
-before."""
+"""Interval of a camera's signals by its capture time, in ns. The first frame in each interval causes a signal even
+without news, so that a join knows that time passes. After a restart, the same frames cause signals as before."""
 KEPT_S = 1800.0
 """Length in seconds of the history that a join keeps, and reads back after a restart. A rule writes about one signal
-per second of its camera and one per record of its sensor, so the history of one rule has about 3,000 records."""
+per second of its camera and one per record of its sensor: about 3,000 records in this time."""
 
 JoinedSeconds = Annotated[float, Field(ge=0.0, le=KEPT_S / 2)]
-"""A time that is at most half of the history of a join, so that it has the same result after a restart."""
+"""A time setting of at most half the history of a join, so that a restarted join gives the same events."""
 
 
 class JoinRule(CameraRule):
     """Base of the rules that report a camera's happening only while the readings of a sensor meet a condition.
 
-    The stage ``analyse`` applies the rule to the camera's scenes, and writes candidates to the topic ``signals``. The
-    stage ``sense`` writes there when the sensor's condition holds, and joins both by capture time.
+    The stage ``analyse`` applies the rule to the camera's tracked frames, and writes candidate events to the topic
+    ``signals``. The stage ``sense`` writes to the same topic when the sensor's condition holds, and joins candidates
+    and conditions by capture time.
     """
 
     REFERS_TO: ClassVar[tuple[str, ...]] = ("camera", "pipeline", "sensor")
     IS_LASTING: ClassVar[bool] = True
-    """Whether the camera's condition lasts. A lasting condition is reported once while it and the sensor's condition
-    hold. Otherwise, each candidate is reported that happens while the sensor's condition holds."""
+    """Whether the camera's condition lasts. Such a rule reports once while the camera's and the sensor's conditions
+    both hold. Without a lasting condition, the rule reports each candidate event that happens while the sensor's
+    condition holds."""
 
     sensor: Name
     above: float | None = None
     below: float | None = None
-    """The condition: a reading is above ``above``, or below ``below``. With both, either suffices."""
+    """The condition: a reading is above ``above``, or below ``below``. If both bounds are set, a reading beyond one
+    of them meets the condition."""
     valid_s: JoinedSeconds = 300.0
     """Time in seconds for which a reading is valid if no other one follows."""
     wait_s: JoinedSeconds = 5.0
-    """Time in seconds for which a reading may be on its way. A sensor without a reading for this time is silent, and
-    its last reading still counts."""
+    """Maximum time in seconds for which a reading may be delayed on its way. A sensor without a reading for this time
+    counts as silent, and the value of its last reading is assumed to last."""
 
     @model_validator(mode="after")
     def _has_a_condition(self) -> Self:
@@ -68,7 +70,7 @@ class JoinRule(CameraRule):
 
     @property
     def track_cooldown_s(self) -> float:
-        """No cooldown in ``analyse``: the join applies the cooldown to the events."""
+        """Return 0: ``analyse`` applies no cooldown, because the stage ``sense`` applies it to the joined events."""
         return 0.0
 
     @property
@@ -111,9 +113,9 @@ J_co = TypeVar("J_co", bound=JoinRule, covariant=True)
 
 
 class LastingJoinWatch(RuleWatch[J_co], Generic[J_co]):
-    """The camera's part of a join over a lasting condition, such as an empty zone.
+    """The camera's part of a rule that needs a sensor and has a lasting condition, such as an empty zone.
 
-    The condition begins anew after a gap in which nobody looked at the scene.
+    The condition begins anew after a gap in which no frame of the camera was classified.
     """
 
     def __init__(self, rule: J_co, width: int, height: int) -> None:
@@ -123,14 +125,16 @@ class LastingJoinWatch(RuleWatch[J_co], Generic[J_co]):
 
     @abc.abstractmethod
     def interrupts(self, scene: Scene) -> bool:
-        """Return whether the condition does not hold in a scene. This method is called for each scene."""
+        """Return whether the condition does not hold in a frame. This method is called for the tracks of each
+        classified frame."""
 
     @abc.abstractmethod
     def summary(self) -> str:
         """Return the text of the event, without the sensor."""
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the candidate of the present condition, if one is due."""
+        """Process the tracks of the next frame and return the candidate event of the present condition, if one is
+        due."""
         interrupted = self.interrupts(scene)
         before, self._interval = self._interval, scene.captured_ns // SIGNAL_NS
         if interrupted or scene.gap_s > LOST_S:
@@ -149,7 +153,8 @@ class LastingJoinWatch(RuleWatch[J_co], Generic[J_co]):
             )
 
     def scene_reasons(self, scene: Scene) -> list[str]:
-        """Return for how long the camera's condition has held. The join decides whether the rule reports it."""
+        """Return for how long the camera's condition has held. The stage ``sense`` decides whether the rule reports
+        the condition."""
         if self._since_ns is None:
             return ["the camera's condition does not hold"]
         lasted_s = (scene.captured_ns - self._since_ns) / 1e9

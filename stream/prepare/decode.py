@@ -18,8 +18,8 @@ class DeliveredFrame:
     """A frame, and the record that delivered the frame. The pixels are decoded at their first use.
 
     ``pipeline`` is the pipeline that the record's header names, empty for a frame of a camera. A frame whose header
-    names a pipeline is a single picture: it goes to this pipeline only, and does not continue the scene of earlier
-    frames.
+    names a pipeline is a single picture: it goes to this pipeline only, and its tracks do not continue those of
+    earlier frames.
     """
 
     frame: Frame

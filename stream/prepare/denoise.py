@@ -29,7 +29,7 @@ Below 2.0, filters remove detail from small pictures, and a detector finds no mo
 20."""
 STRONG = 9.0
 """Standard deviation of the luma noise, in grey levels, from which ``auto`` and ``temporal`` replace a moving pixel
-by the median. With less noise, both filters move the pixel halfway to the median, which keeps detail of small
+by the median. If the noise is weaker, both filters move the pixel halfway to the median, which keeps detail of small
 pictures."""
 MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
@@ -180,13 +180,13 @@ class TemporalDenoiser:
 
 
 class AutoDenoiser:
-    """A filter that changes noisy frames only: by the temporal filter if the budget allows, else by the median
+    """A filter that changes only noisy frames. It uses the temporal filter if the CPU budget allows, else the median
     filter.
 
-    While a camera has no noise, the filter needs the pixels of few frames. If a frame after skipped frames seems
-    noisy, the noise is estimated again from two consecutive frames before the filter changes anything. ``budget_ms``
-    is the CPU time that a frame may take, in ms. The choice depends on the size of the frame, not on measured times,
-    so that a frame that is processed again gets the same pixels.
+    While a camera has no noise, the filter looks at the pixels of few of its frames. If a frame after skipped frames
+    seems noisy, the noise is estimated again from two consecutive frames before the filter changes anything.
+    ``budget_ms`` is the CPU time that a frame may take, in ms. The choice depends on the size of the frame, not on
+    measured times, so that a frame that is processed again gets the same pixels.
     """
 
     def __init__(self, budget_ms: float = math.inf) -> None:

@@ -193,8 +193,8 @@ def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
 
 
 def _wanted(config: PipelineConfig) -> _Wanted:
-    """Return the filter and steps of a pipeline. Only the filter ``auto`` has a time budget. Pipelines that use the
-    same other filter therefore share one denoiser, whatever their budgets are."""
+    """Return the filter and steps of a pipeline. Only the filter ``auto`` has a time budget. Pipelines with the same
+    filter other than ``auto`` therefore share one denoiser, whatever their budgets are."""
     budget_ms = config.denoise_budget_ms if config.denoise == "auto" else math.inf
     return config.denoise, budget_ms, config.steps
 
@@ -207,8 +207,8 @@ def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
 def _is_worth_carrying(frame: DeliveredFrame, config: PipelineConfig, found: Sequence[CropWindow]) -> bool:
     """Return whether the batch carries the encoded frame in place of the pictures of its regions.
 
-    The batch carries the encoded frame if that is smaller, or if second models need the encoded frame anyway. The
-    engine node then decodes the frame, and ``prepare`` need not decode it: decision 18.
+    The batch carries the encoded frame if it is smaller than the pictures, or if second models need it anyway. The
+    engine node then decodes the frame, so ``prepare`` need not decode it (decision 18).
     """
     pixels_bytes = 3 * sum(window.region.inner.area for window in found)
     return len(frame.frame.image) <= (MAX_PIXEL_BYTES if config.then else min(pixels_bytes, MAX_PIXEL_BYTES))

@@ -225,7 +225,8 @@ class Runner:
     def deliver(self, records: Sequence[LogRecord], first: FetchNumber) -> None:
         """Put records that were fetched together into the queue of their partition. Never block.
 
-        ``first`` is the number of the first record. Fetched records are numbered from 0 in each assignment.
+        ``first`` is the fetch number of the first of ``records``. Fetch numbers count the fetched records of a
+        partition from 0 in each assignment.
         """
         tp = TopicPartition(records[0].topic, records[0].partition)
         loop = self._loops.get(tp)

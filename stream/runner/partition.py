@@ -115,7 +115,9 @@ class PartitionLoop:
 
     @property
     def due(self) -> FetchNumber:
-        """Number of the next record that should arrive. Fetched records are numbered from 0 in each assignment."""
+        """Fetch number of the next record that should arrive. Fetch numbers count the fetched records of a partition
+        from 0 in each assignment.
+        """
         return self._arrivals.due
 
     @property
@@ -141,7 +143,8 @@ class PartitionLoop:
         """Queue records that were fetched together. Never block: a full queue still accepts records, and pauses
         fetching.
 
-        ``first`` is the number of the first record. Fetched records are numbered from 0 in each assignment.
+        ``first`` is the fetch number of the first of ``records``. Fetch numbers count the fetched records of a
+        partition from 0 in each assignment.
         """
         if self._draining or not self._are_due(first, len(records)):
             return

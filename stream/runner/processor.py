@@ -59,10 +59,11 @@ class Processor(abc.ABC):
         return ()
 
     def idle(self) -> Sequence[Work]:
-        """Return the output that waits only to be written together with later output.
+        """Return output that is complete but still waits for more output to be written together with it.
 
         This method is called in the event loop's thread, when no record waits, the broker has acknowledged all
-        earlier output, and the readers of the output keep up. This method must be fast.
+        earlier output, and the readers of the output keep up. An implementation must be fast, because it runs in the
+        event loop's thread.
         """
         return ()
 

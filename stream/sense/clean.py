@@ -19,8 +19,8 @@ from stream.epochs import Admission, EpochGate
 from stream.sense.windows import Column
 
 RATE_IN_A_ROW = 5
-"""After this number of consecutive readings that change too fast, the last of these readings is kept. So many
-readings show a real step of the quantity, or show that the last kept reading was wrong."""
+"""After this number of consecutive readings that change too fast, the last of these readings is kept. Five such
+readings in a row show a real step of the quantity, or show that the last kept reading was wrong."""
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution, in median absolute deviations."""
 
@@ -29,7 +29,7 @@ class ColumnFilter(Protocol):
     """A filter with a state over the readings of one sensor."""
 
     REASON: str
-    """The reason under which dropped readings are counted."""
+    """Name of the filter under which the readings that it dropped are counted."""
 
     def kept(self, column: Column) -> Sequence[bool] | None:
         """Return for each reading of the next column whether it is kept; None if all readings are kept."""

@@ -65,8 +65,8 @@ class HoppingWindows(EventTimeWindows):
         return range(start_ns + self._hop_ns, start_ns + self._length_ns + 1, self._hop_ns)
 
     def _ended(self, pane: ReadingWindow) -> Iterator[ReadingWindow]:
-        """Add the next closed pane. Yield the windows that end after the previous closed pane, and at the latest at
-        the end of this pane."""
+        """Add the next closed pane, and yield the windows that end after the pane before it and not after its own
+        end."""
         last_ns = next(reversed(self._closed), None)
         if last_ns is not None and last_ns >= pane.start_ns:  # the sensor's clock was set back
             self._closed.clear()

@@ -42,12 +42,13 @@ class RuleReporter(abc.ABC):
         """Process the next readings, at least one, and return the events.
 
         While a new owner rebuilds the state from past readings, ``past`` has the ids of the events that the previous
-        owner wrote. Only these events begin a cooldown.
+        owner wrote. During the rebuild, only events in ``past`` begin a cooldown.
         """
 
     @abc.abstractmethod
     def due(self, now_ns: int) -> list[Event]:
-        """Return the events at the sensor's present time ``now_ns``, which is estimated because no reading comes."""
+        """Return the events that are due because no reading comes. ``now_ns`` is the estimated present time of the
+        sensor."""
 
     @property
     @abc.abstractmethod
@@ -86,9 +87,9 @@ class RuleReporter(abc.ABC):
 class WindowReporter(RuleReporter):
     """State of a rule over windows.
 
-    Late readings that the sensor's ``lateness_s`` still allows correct a window that was evaluated before. After a
-    correction, the rule evaluates the corrected window and all later windows again. The rule begins with the state
-    that it had before the corrected window.
+    If readings arrive late but within the sensor's ``lateness_s``, they correct a window that was evaluated before.
+    After a correction, the rule evaluates the corrected window and all later windows again. For this, the rule is set
+    back to its state before the corrected window.
     """
 
     rule: WindowRule
@@ -207,7 +208,8 @@ class ReadingReporter(RuleReporter):
 
 
 def make_reporter(rule: SensorRule, sensor: str, config: SensorConfig | None) -> RuleReporter:
-    """Return the state of a rule for one sensor. Raise TypeError for a rule of another kind."""
+    """Return the state of a rule for one sensor. Raise TypeError for a rule that is neither a WindowRule nor a
+    ReadingRule."""
     if isinstance(rule, WindowRule):
         return WindowReporter(rule, sensor, config)
     if isinstance(rule, ReadingRule):

@@ -19,7 +19,7 @@ TAIL_WINDOWS = 3
 """Number of windows that a new owner of a partition reads back: the open window, and two closed windows that show
 whether a bound is exceeded."""
 MAX_PANES = 1000
-"""Maximum number of hops in one window. The rule adds this number of sums for each window."""
+"""Maximum number of hops in one window. The rule adds up at most this number of sums for each window."""
 _WHOLE = 1e-6
 """Largest distance from a whole number at which the ratio of two settings counts as whole, because settings such as
 0.1 are no exact floats."""
@@ -35,7 +35,7 @@ class SensorRule(Rule):
     @abc.abstractmethod
     def tail_s(self, interval_s: float) -> float:
         """Return the length in seconds of the history from which a new owner of the partition rebuilds the rule's
-        state. The length does not include the cooldown.
+        state. The length of the history does not include the cooldown.
 
         ``interval_s`` is the time between two readings of the sensor, 0 if unknown.
         """
@@ -68,7 +68,7 @@ class WindowRule(SensorRule):
         return self
 
     def tail_s(self, interval_s: float) -> float:
-        """Return the length in seconds of the history that the rule needs: its last windows."""
+        """Return the length in seconds of the last windows, from which a new owner rebuilds the rule's state."""
         return TAIL_WINDOWS * max(self.window_s, (self.min_readings + 1) * interval_s)
 
     @abc.abstractmethod
@@ -86,7 +86,7 @@ class WindowWatch(abc.ABC):
         window, or None."""
 
     def rearm(self) -> None:  # noqa: B027  (a rule without a lasting condition has nothing to do)
-        """Report a lasting condition with the next window, although it began earlier.
+        """If a condition still lasts, report it with the next window, although it began earlier.
 
         This method is called after a window outside of the rule's hours, and after a situation that begins during the
         cooldown.
@@ -122,8 +122,7 @@ class ReadingRule(SensorRule):
 class ReadingWatch(abc.ABC):
     """State of a rule over single readings.
 
-    The rule's hours and cooldown are applied by the caller, which calls ``rearm`` for a situation that is not
-    reported.
+    The caller applies the rule's hours and cooldown, and calls ``rearm`` for a situation that is not reported.
     """
 
     @abc.abstractmethod
@@ -142,4 +141,4 @@ class ReadingWatch(abc.ABC):
         return ()
 
     def rearm(self) -> None:  # noqa: B027
-        """Report a lasting condition again, with the next readings."""
+        """If a condition still lasts, report it again with the next readings."""

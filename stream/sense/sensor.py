@@ -20,8 +20,8 @@ resolution of 15 ps after a day of uptime, and of 60 ns after ten years."""
 
 
 class SensorCounts(NamedTuple):
-    """Dropped readings by reason, late readings by rule name, and restarts of windows by rule name. Counts of 0 are
-    left out."""
+    """Dropped readings by reason, late readings by rule name, and restarts of windows by rule name. The three
+    mappings leave out counts of 0."""
 
     dropped: Mapping[str, int]
     late: Mapping[str, int]
@@ -45,7 +45,8 @@ class SensorWatch:
         self._last = (0, 0)
         """Epoch and number of the last reading."""
         self._signalled_s = 0.0
-        """Monotonic time of the last signal."""
+        """Monotonic time in seconds at which the last signal was made for a rule that joins this sensor with a
+        camera."""
         self._latest: tuple[int, float] | None = None
         self._wait_s = config.max_delay_s if config else 0.0
         self._set([make_reporter(rule, sensor, config) for rule in rules])
@@ -88,8 +89,8 @@ class SensorWatch:
         """Process the readings of the next record, and return the events that the sensor's rules emit.
 
         ``written_ms`` is the Unix time in ms at which the record was written. ``now_s`` is the present monotonic time
-        in seconds. If an earlier owner of the partition has processed the readings, ``past`` has the ids of the
-        events that it wrote.
+        in seconds. If an earlier owner of the partition has already processed the readings, ``past`` has the ids of
+        the events that the owner wrote.
         """
         before = self._cleaner.epoch
         kept = self._cleaner.clean(readings, written_ms)
@@ -126,8 +127,8 @@ class SensorWatch:
         return due_s if due_s <= arrived_s + wait_s + valid_s else None
 
     def _join_wait_s(self, join: JoinRule) -> float:
-        """Return the time in seconds for which a reading may be on its way, which is at least the time for which the
-        agent may hold the reading back."""
+        """Return the time in seconds for which a reading of the sensor may be delayed: the rule's ``wait_s``, or the
+        agent's holding time if that is longer."""
         return max(join.wait_s, self._wait_s)
 
     @property

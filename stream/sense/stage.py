@@ -1,5 +1,5 @@
-"""The stage ``sense`` reads the readings of sensors and writes the events of sensor rules. It also joins sensors with
-cameras."""
+"""The stage ``sense`` reads the readings of sensors and writes the events of sensor rules. The stage also joins
+sensors with cameras, for rules that need both."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ class SenseStage:
     async def _configured(self, tp: TopicPartition, log: Log) -> set[str]:
         """Return the configured sensors of a partition.
 
-        An earlier owner may have written events of a sensor whose first reading it had not committed.
+        Sensors without a committed reading are included, because an earlier owner may have written their events
+        without a commit.
         """
         count = (await log.partitions())[tp.topic]
         sensors = {rule.sensor for rule in self.config.of(SensorRule)}  # type: ignore[type-abstract]

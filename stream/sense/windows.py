@@ -30,8 +30,8 @@ LATE_IN_A_ROW = 30
 """Number of consecutive late readings after which the sensor's clock has certainly been set back, or has returned
 from a wrong time. At ten readings per second, 30 late readings take three seconds."""
 SPARE_WINDOWS = 64
-"""Maximum number of open windows in addition to those that begin within the allowed lateness. Readings whose times
-run forwards never need more open windows. Readings whose times run backwards open windows and close none."""
+"""Maximum number of open windows in addition to those that begin within the allowed lateness. Readings in order of
+time never need more open windows. Readings whose times run backwards open windows and close none."""
 
 
 class Column(NamedTuple):

@@ -22,8 +22,8 @@ _OPSET = 17
 """Version of the ONNX operator set to write: the newest version that tf2onnx writes and TensorRT 10 reads
 completely."""
 _TOLERANCE = 1e-3
-"""Maximum difference between the outputs of both models, relative to the largest output. The two models add numbers
-in different orders, so their rounding errors differ."""
+"""Maximum difference between the outputs of both models, relative to the largest output. A Keras model and its ONNX
+copy add numbers in different orders, so their rounding errors differ."""
 _USUAL_SIZE = (224, 224)
 _PROBES = 2
 _SIGNATURE = "serving_default"
@@ -169,8 +169,8 @@ def _nodes(graph: Any) -> Iterator[Any]:
 def _difference(
     file: Path, function: Function, target: Path, shape: tuple[int, ...], dtype: type[np.generic]
 ) -> float:
-    """Return the largest relative difference of any output. The inputs are noise images with values of 0 to 255 and
-    of -1 to 1."""
+    """Return the largest relative difference of any output. Both models get noise images with values of 0 to 255 and
+    of -1 to 1; integer inputs get only values of 0 to 255."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
@@ -206,7 +206,7 @@ def _comparable(names: list[str], expected: Mapping[str, Any]) -> list[str]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the cause in an error. TensorFlow's messages begin with the lines of the user's code."""
+    """Return the cause in an error. TensorFlow's messages quote lines of the model's source code before the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("in user code"):
         return lines[-1]

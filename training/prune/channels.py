@@ -17,7 +17,8 @@ import numpy.typing as npt
 from engines.exceptions import OptimiseFailed
 
 Ids = npt.NDArray[np.int64]
-"""Identity of each channel of a tensor. A layer that passes channels on does not change their identities."""
+"""Identity of each channel of a tensor. A layer that only passes channels on, such as an activation, keeps their
+identities."""
 
 _MULTIPLE = 8
 """Numbers of channels are kept at multiples of eight, the width of vector instructions and of tensor cores."""
@@ -55,7 +56,7 @@ class ChannelMap:
         return np.array([self._root(int(i)) for i in ids], np.int64)
 
     def kept(self, share: float) -> set[int]:
-        """Return the root identities of the channels that stay when ``share`` of each family of channels is
+        """Return the identities of the channels to keep when ``share`` of the channels that belong together is
         removed."""
         scores: defaultdict[int, float] = defaultdict(float)
         makers: defaultdict[int, list[str]] = defaultdict(list)

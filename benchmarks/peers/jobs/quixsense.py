@@ -1,7 +1,8 @@
 """Quix Streams: the mean of a sensor in windows, and an event for each window whose mean is above the limit.
 
 ``--how single`` reads a JSON message per reading. ``--how columns`` reads a JSON message per column, and first sums
-the readings of each window in the column. The state is then written only once or twice per column.
+the readings of each window in the column. With one sum per window, Quix Streams writes its state only once or twice
+per message.
 """
 
 from __future__ import annotations

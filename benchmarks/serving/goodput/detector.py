@@ -1,7 +1,7 @@
 """The work of LitServe and Ray Serve on one request: decode, resize, inference, detections.
 
-The peers use the same functions and session options as the engine node. Their environments have the same versions of
-ONNX Runtime, NumPy and OpenCV as requirements.lock.
+LitServe and Ray Serve use the same functions and session options as the engine node. The environments of LitServe and
+Ray Serve have the versions of ONNX Runtime, NumPy and OpenCV in requirements.lock.
 """
 
 from __future__ import annotations

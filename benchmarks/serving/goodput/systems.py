@@ -131,7 +131,7 @@ async def serving(
     """Run a server, and yield the server once it answers. The server's output goes to files in ``folder``.
 
     LitServe refuses requests that have waited ``wait_s``, and Ray Serve refuses requests while ``queue`` requests
-    wait. The engine node takes this limit from the pipeline's setting ``freshness_s``.
+    wait. The engine node takes its limit of the waiting time from the pipeline's setting ``freshness_s``.
     """
     if setting.system == "sightline":
         async with _node(setting, case, folder) as node:

@@ -176,7 +176,7 @@ def _split(
 ) -> tuple[PreparedPictures, PreparedPictures]:
     """Return the pictures for calibration or training, and the pictures on which both models are compared.
 
-    If the optimisation learns from pictures, both models are compared on other pictures.
+    If the optimisation learns from pictures, the two results have no picture in common.
     """
     from deploy.optimise.pictures import from_folder
 

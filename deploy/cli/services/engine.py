@@ -232,8 +232,8 @@ async def _running_beside(work: Iterable[Coroutine[Any, Any, None]], stop: async
 
 
 def _source(options: _NodeOptions, instances: int) -> RepositorySource:
-    """Return the source that makes the repository's models on the backend in the options. While a TensorRT plan is
-    being built, the source makes the model on a CPU backend."""
+    """Return the source that loads the repository's models with the backend that the options name. While a TensorRT
+    plan is being built, the source loads the model with a CPU backend."""
     from engines import backends
     from engines.node.serving import RepositorySource
     from engines.repository.store import Repository

@@ -69,8 +69,8 @@ class Damage:
             self._damage_until(packet.pts)
 
     def cut_off(self, packet: Packet[VideoStream]) -> None:
-        """Mark frames as damaged if FFmpeg returned this packet at a timeout, and the decoder of the stream does not
-        flag incomplete frames.
+        """Mark frames as damaged if FFmpeg returned ``packet`` because of a timeout, and the decoder of this codec
+        does not flag incomplete frames.
         """
         if packet.stream.codec_context.name != _FLAGGED:
             self._damage_until(packet.pts)

@@ -167,9 +167,10 @@ class Batch(Record):
     ``pixels`` holds the pictures of the regions of all cropped items one after the other, as uint8 in C order. Each
     picture has the size of its region's ``inner``. Padding is not sent, because it makes up 44 % of a square model's
     input for a 16:9 picture. ``frames`` holds the encoded frames of the items with ``attached``, one after the other,
-    at full resolution. From these frames, the reader crops the regions of items that are not cropped, and the objects
-    for second models. ``colour`` and ``fit`` are the pipeline's values, or empty in a batch before version 1.3. All
-    items of a batch before version 1.4 are cropped. Items have the outcome ``motion`` since version 1.5.
+    at full resolution. From these encoded frames, engine nodes crop the regions of items that have no pictures in
+    ``pixels``, and the detected objects that a second model classifies. ``colour`` and ``fit`` are the pipeline's
+    values, or empty in a batch before version 1.3. All items of a batch before version 1.4 are cropped. Items have
+    the outcome ``motion`` since version 1.5.
     """
 
     KIND: ClassVar[str] = "batch"
@@ -245,8 +246,8 @@ class Batch(Record):
 
 
 def _sent(item: BatchItem) -> list[Inner]:
-    """Return the rectangle of each picture of an item in the batch's ``pixels``; none for an item that is not
-    cropped."""
+    """Return the rectangle of each region's picture inside the batch's ``pixels``. The list is empty for an item
+    whose regions are not cropped yet."""
     return [region.inner for region in item.regions] if item.cropped else []
 
 

@@ -26,16 +26,18 @@ MAX_CLIP_S = 60.0
 """Maximum length of a clip before the event, and after it, in seconds."""
 Points = Annotated[Many[Point], Field(max_length=MAX_POINTS)]
 MAX_GAP_S = 3600.0
-"""Longest ``incident_gap_s`` in seconds. A restarted alerts worker reads back the incidents of this time span."""
+"""Longest gap between two events of one incident that a site file may set (``incident_gap_s``), in seconds. A
+restarted alerts worker reads back the incidents of this many seconds."""
 GapSeconds = Annotated[float, Field(ge=0.0, le=MAX_GAP_S)]
 DEFAULT_GAP_S = 120.0
-"""Default of ``incident_gap_s``: a person needs less time from one camera of a place to the next."""
+"""Default gap between two events of one incident (``incident_gap_s``), in seconds: a person walks from one camera of
+a place to the next in less time."""
 Change = Literal["begin", "update", "end"]
 """Role of a record or an alert in its incident."""
 Reason = Literal["severity", "camera", "events", "reopened"]
 """Why an update of an incident is of interest: the severity rose, a camera or sensor joined, the number of events
-reached 10, 100, 1,000 and so on, or an event followed the end. A rule's other events update an incident without a
-reason."""
+reached 10, 100, 1,000 and so on, or an event followed the end. An update that has none of these reasons has no reason
+at all."""
 Reasons = Annotated[Many[Reason], Field(max_length=4)]
 
 DeliveryState = Literal["delivered", "retrying", "dead", "skipped"]
@@ -152,8 +154,8 @@ class AlertData(EventData):
 
     Alerts of sensors have no pictures. If the picture of a camera's event could not be stored in time,
     ``evidence_missing`` has the reason. ``incident`` is the id of the alert's incident on the topic ``incidents``.
-    ``change`` and ``reasons`` are those of the incident's record. The alert of an incident's end names the incident's
-    last event and has no evidence.
+    ``change`` and ``reasons`` are copied from the record on the topic ``incidents``. The alert of an incident's end
+    names the incident's last event and has no evidence.
     """
 
     KIND: ClassVar[str] = "alert-data"
@@ -179,7 +181,8 @@ class Alert(CloudEvent):
 
 
 class Delivery(Record):
-    """The receipt of one attempt to deliver an alert to a receiver, or of an alert that the receiver does not get.
+    """The receipt of one attempt to deliver an alert to a receiver, or the note that a receiver's filters skipped the
+    alert.
 
     The state of an alert's last receipt is ``delivered``, ``dead`` or ``skipped``. ``replay`` is the id of a replay,
     and empty in receipts of an alert's first delivery.

@@ -27,7 +27,8 @@ class Clip(Record):
     """The facts about a clip: its requested interval, the frames in it, and its gaps.
 
     ``first_ns`` and ``last_ns`` are the capture times of the first and last frame, 0 without frames. ``missing`` has
-    the reason why there is no clip; empty if there is one. All times are Unix ns by the clock of the frames.
+    the reason why there is no clip; empty if there is one. All times are Unix ns by the clock of the agent that
+    captured the frames.
     """
 
     KIND: ClassVar[str] = "clip"
@@ -47,7 +48,8 @@ class EvidenceRecord(Record):
 
     A ``stored`` record lists all files of the alert: its pictures, and its clip if the rule requests one. ``missing``
     has the reason if a picture is missing. A ``deleted`` record lists the names of files of one event in ``deleted``,
-    with the reason and the user that deleted them. ``event`` is empty if the names are of an unknown form.
+    with the reason and the user that deleted them. ``event`` is empty if no event id can be read from the names of
+    the files.
     """
 
     KIND: ClassVar[str] = "evidence-record"

@@ -14,7 +14,7 @@ Histogram = Annotated[dict[str, Count], SmallMap]
 
 
 MAX_LANES = 8
-"""Maximum number of lanes in one record. Only ``live`` and ``late`` are in use."""
+"""Maximum number of lanes in one record. Only the two lanes ``live`` and ``late`` are in use."""
 
 
 class MinuteTally(Record):
@@ -24,13 +24,13 @@ class MinuteTally(Record):
 
     sums: Numbers = {}
     peaks: Numbers = {}
-    """Largest values, by name. The peak of a merged tally is the larger of the two peaks."""
+    """Largest values, by name. When two tallies are merged, each peak becomes the larger of their two peaks."""
     histograms: Annotated[dict[str, Histogram], SmallMap] = {}
     observed_s: float = Field(default=0.0, ge=0.0)
     """Seconds of the minute in which frames were classified, or the agent saw that nothing moved."""
     closed_by: Many[str] = ()
-    """Names of the frames whose arrival completed these sums. If the same frame completes the sums again after a
-    restart, the sums are recognised by this name and not added twice."""
+    """Names of the frames whose arrival completed the sums of this minute. If a restarted process receives such a
+    frame again, it recognises the sums by the frame's name and does not add them twice."""
 
 
 class Measure(Record):
@@ -59,4 +59,4 @@ class Measure(Record):
     """Values by name, such as ``car.forward`` or ``occupancy.mean``: see ``docs/reference/measures.md``."""
     histograms: Annotated[dict[str, Histogram], SmallMap] = {}
     parts: dict[str, MinuteTally] = Field(default={}, max_length=MAX_LANES)
-    """The tallies from which ``values`` are computed, by lane."""
+    """The sums from which ``values`` are computed, by lane (``live`` or ``late``)."""

@@ -33,10 +33,11 @@ class JoinCandidate(Record):
 class JoinSignal(Record):
     """What a rule has seen in one frame of its camera, or in one record of readings of its sensor.
 
-    Everything up to ``at_ns`` is known. A camera's signal names the ``camera`` and may have candidates. A sensor's
-    signal names the ``sensor``, and has the changes in these readings. The first change has the time of the first
-    reading. A sensor's signal without changes says that no reading has come up to ``at_ns``. ``seq`` is the number of
-    the frame, or of the last reading.
+    No later signal of the same camera or sensor reports anything before the time ``at_ns``. A camera's signal names
+    the ``camera`` and may have candidates. A sensor's signal names the ``sensor``, and lists when its readings begin
+    or cease to meet the rule's condition. The first change in a sensor's signal has the time of the first reading. A
+    sensor's signal without changes says that no reading has come up to ``at_ns``. ``seq`` is the number of the frame,
+    or of the last reading.
     """
 
     KIND: ClassVar[str] = "signal"

@@ -111,8 +111,7 @@ def _owners(entry: ConfigEntry | None) -> set[str]:
 
 
 def _with_owners(entry: ConfigEntry, sites: set[str]) -> ConfigEntry:
-    """Return a copy of a shared entry that is owned by ``sites``. If the entry is not shared, return the entry
-    itself."""
+    """Return a copy of a shared entry that is owned by ``sites``. Return every other entry unchanged."""
     if not isinstance(entry, SharedEntry):
         return entry
     return entry.model_copy(update={"sites": tuple(sorted(sites))})

@@ -126,7 +126,8 @@ async def follow(
     again. An outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error until
     the outage ends. Each attempt after a failed read opens a new connection with the current secrets. The new
     connection reads the topic from its beginning, because the topic may have been created again during the outage.
-    Compaction may also have deleted an entry and its tombstone during the outage.
+    The connection therefore also learns that an entry was removed while Kafka was away, even if compaction has
+    deleted the tombstone.
     """
     reported, reader, outage_since_s = None, None, 0.0
     try:

@@ -17,16 +17,17 @@ from stream.events import event_id
 KEPT_MINUTES = 20_000
 """Maximum number of per-minute records of a partition that can be corrected; each takes about 1 kB as JSON."""
 KEPT_S = 2 * 3600.0
-"""Time span in seconds of the per-minute records that a new owner of a partition reads back. An older record cannot
-be corrected after a restart: late frames of its minute give a new record that counts these frames only."""
+"""Time span in seconds of the per-minute records that a new owner of a partition reads back. A record older than two
+hours cannot be corrected after a restart: late frames of its minute give a new record that counts only these frames.
+"""
 
 
 class MeasureBook:
     """The latest record of each measure and minute.
 
-    A record has separate counts for each lane (live or late). Counts that the same frame completes again after a
-    restart are a repetition. Counts that another frame completes are added, and the record is written again as a
-    correction.
+    A record has separate counts for each lane (live or late). If a restarted process completes the same counts again,
+    with the same last frame, the book ignores them. Further counts of the same minute, such as those of late frames,
+    are added, and the corrected record is written again.
     """
 
     def __init__(self, written: Iterable[LogRecord] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Meters, which collect the values of each type of measure from the scenes of a camera. Pure."""
+"""Meters, which collect the values of each type of measure from the tracked frames of a camera. Pure."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ SPEEDS_KM_H = tuple(float(bound) for bound in range(0, 200, 10))
 """Lower bounds of the histogram bins for speeds, in km/h."""
 SPEED_WINDOW_S = 1.0
 LEVELS_OF_SERVICE = (7.0, 11.0, 16.0, 22.0, 28.0)
-"""Highest densities of the levels of service A to E of a motorway, in vehicles per kilometre and lane. Above the last
-density, the level is F. The Highway Capacity Manual gives the densities per mile: 11, 18, 26, 35 and 45."""
+"""Highest densities of the levels of service A to E of a motorway, in vehicles per kilometre and lane. A motorway
+with a higher density than level E has level F. The Highway Capacity Manual gives the densities per mile: 11, 18, 26,
+35 and 45."""
 
 
 class MeasureMeter(abc.ABC):
@@ -35,7 +36,7 @@ class MeasureMeter(abc.ABC):
         self.clock = MinuteClock(config.name)
 
     def step(self, scene: Scene) -> list[ClosedMinute]:
-        """Collect the values of the next scene, and return the minutes that this scene completes."""
+        """Collect the values of the next frame's tracks, and return the minutes that this frame completes."""
         closed = self.clock.advance(scene, self._elapsed)
         self._collect(scene)
         return closed
@@ -45,7 +46,7 @@ class MeasureMeter(abc.ABC):
         """Drop the state of a track that has ended for ``reason``."""
 
     def _elapsed(self, observed_s: float) -> None:  # noqa: B027  (most meters need no time)
-        """Note that the previous scene has lasted for ``observed_s`` seconds of the current minute."""
+        """Note that the previous frame stands for ``observed_s`` seconds of the current minute."""
 
     @abc.abstractmethod
     def _collect(self, scene: Scene) -> None:
@@ -127,7 +128,8 @@ class ZoneMeter(MeasureMeter):
         self._present = 0
 
     def forget(self, track: str, reason: EndReason = "left") -> None:
-        """End the stay of a track that has ended. The length of the stay of a lost object is unknown."""
+        """End the stay of a track that has ended. The length of a stay in the polygon is unknown if the tracker lost
+        the object inside."""
         self._speeds.forget(track)
         stay = self._stays.pop(track, None)
         if stay and reason == "lost":

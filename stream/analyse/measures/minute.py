@@ -1,4 +1,4 @@
-"""The sums of one measure in each minute, collected scene by scene until the next minute begins. Pure."""
+"""The sums of one measure in each minute, collected frame by frame until the next minute begins. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_SUMS = 2_000
 """Maximum number of sums in one minute. Names contain labels. A record with more than ``MAX_KEYS`` names is refused,
 so without this limit, results with ever new labels would make dead letters of all later results of the camera."""
 MAX_BETWEEN = 720
-"""Maximum number of minutes without any scene that get records, for a camera that sends no frame while nothing moves.
-A longer gap probably comes from a step of the camera's clock."""
+"""Maximum number of minutes without any classified frame that get records, for a camera that sends no frame while
+nothing moves. A longer gap probably comes from a step of the camera's clock."""
 
 
 @dataclass
@@ -65,9 +65,9 @@ class ClosedMinute:
 class MinuteClock:
     """The current minute of one measure by the camera's clock, and the share of it that was observed.
 
-    A scene from an earlier minute counts toward the current minute, because results may alternate between two clocks.
-    Two scenes in a row that are more than a minute before the current minute mean that the camera's clock was set
-    back. The second of these scenes closes the current minute, and begins the minute that the clock shows.
+    A frame from an earlier minute counts toward the current minute, because results of two clocks may alternate. Two
+    classified frames in a row that are more than a minute before the current minute mean that the camera's clock was
+    set back. The second such frame closes the current minute, and begins the minute that the clock shows.
     """
 
     def __init__(self, measure: str) -> None:
@@ -77,12 +77,12 @@ class MinuteClock:
         self.sums = Sums()
 
     def advance(self, scene: Scene, elapsed: Callable[[float], None]) -> list[ClosedMinute]:
-        """Begin the minute of the next scene, and return the minutes that this scene closes, oldest first.
+        """Begin the minute of the next frame, and return the minutes that this frame closes, oldest first.
 
-        The returned minutes are the current minute, and the whole minutes without motion between the previous scene
-        and this scene. The time since the previous scene counts as observed, except gaps in which frames are missing.
-        The observed time is divided among the minutes to which it belongs. Before a minute is closed, ``elapsed`` is
-        called with the observed seconds that belong to this minute.
+        The returned minutes are the current minute, and the whole minutes without motion between the previous frame
+        and this frame. The time since the previous classified frame counts as observed, except gaps in which frames
+        are missing. The observed time between two frames is divided among the minutes that it covers. Before a minute
+        is closed, ``elapsed`` is called with the seconds of this minute that the camera was observed.
         """
         start_ns = scene.captured_ns // MINUTE_NS * MINUTE_NS
         if self._start_ns is None or self._last is None:
@@ -127,7 +127,7 @@ class MinuteClock:
         return self._last.frame if self._last else ""
 
     def _observed_s(self, scene: Scene) -> float:
-        """Return the observed seconds since the previous scene."""
+        """Return the seconds since the previous classified frame, without a gap in which frames are missing."""
         if self._last is None:
             return 0.0
         passed_s = (scene.at_ns - self._last.at_ns) / 1e9

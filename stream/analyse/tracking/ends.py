@@ -36,7 +36,8 @@ class TrackEnds:
         self._unwatched: set[str] = set()
 
     def scene(self, tracks: Iterable[tuple[str, Box]], gap_s: float) -> None:
-        """Note the boxes of the tracks of the next scene, which comes ``gap_s`` of track time after the last one."""
+        """Note the boxes of the tracks of the next frame, which was captured ``gap_s`` after the previous one, not
+        counting time without motion."""
         if gap_s > LOST_S:
             self._unwatched |= self._places.keys()
         for name, box in tracks:

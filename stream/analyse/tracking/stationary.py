@@ -284,5 +284,6 @@ def _is_within(box: Box, position: Box) -> bool:
 
 
 def _share(position: Box, boxes: Iterable[Box]) -> float:
-    """Return the share of a position that the boxes cover. The given boxes must not overlap each other."""
+    """Return the share of a position that the boxes cover. The boxes must not overlap each other, because their
+    shared areas are added up."""
     return sum(position.shared(box) for box in boxes) / max(position.area, 1.0)

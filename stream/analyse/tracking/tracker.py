@@ -41,7 +41,8 @@ _LEAST = 0.01
 score of 0, below this value, and therefore never begins a new track."""
 _FIRM, _FAINT = 1.0, 0.0
 _HELD = ""
-"""Stands for the label of a held track, which is the label of its own track."""
+"""Placeholder in place of a label, for a track that is kept without a detection in this frame; it never counts as
+another label."""
 _MAX_PX = 1e7
 """Largest edge of a box in pixels. The squares of such edges are exact, and no camera has a larger picture."""
 
@@ -74,7 +75,7 @@ class Track:
 class HeldTrack(NamedTuple):
     """A track without a detection in this frame, whose object is assumed to be still in its place.
 
-    A ``faint`` track is held only if no detection continues the track.
+    Detections with a high score are matched before a ``faint`` track is kept without a detection.
     """
 
     track: str
@@ -104,7 +105,8 @@ class ByteTracker:
     """ByteTrack with boxes that are enlarged before they are compared.
 
     Detections with a score of at least ``begin_score`` are matched to tracks first, and may begin a track. Detections
-    with a lower score can only continue a track. Both steps choose the matching with the largest sum of overlaps.
+    with a lower score can only continue a track. Each of the two matchings, of high and of low scores, has the
+    largest sum of overlaps.
     """
 
     def __init__(self, begin_score: float = BEGIN_SCORE) -> None:

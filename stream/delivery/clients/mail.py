@@ -83,8 +83,8 @@ class MailDeliverer:
 
 
 def _failure(code: int, reason: str) -> AttemptResult:
-    """Return the result of a failed attempt. A code of success at the wrong moment, such as a greeting with 250, is
-    left out, because the mail was not sent."""
+    """Return the result of a failed attempt. If a server sends a code of success at the wrong moment, such as a
+    greeting with 250, the result has no code, because the mail was not sent."""
     return AttemptResult(code if code >= FIRST_FAILURE else None, reason[:MAX_REASON_CHARS])
 
 
@@ -106,7 +106,7 @@ class _Replies:
 
 
 class _Sending(smtplib.SMTP):
-    """One connection to an address that was checked before. Methods but ``abort`` block."""
+    """One connection to an address that was checked before. All methods except ``abort`` block."""
 
     def __init__(
         self,

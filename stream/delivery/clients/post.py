@@ -34,7 +34,8 @@ MAX_REASON_CHARS = 300
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r\n])")
 _HOST = re.compile(r"(https?://)(?:[^/?#@]*@)?([^/?#@]{1,100})", re.IGNORECASE)
-"""Scheme and host of a redirect's address. Its path may repeat the receiver's path, which may be a secret."""
+"""Scheme and host of a redirect's address. The path of the address is left out, because it may repeat the receiver's
+path, which may be a secret."""
 _HEADERS = (b"retry-after", b"location")
 """Names of the response headers that are read."""
 

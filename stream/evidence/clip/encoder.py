@@ -101,8 +101,8 @@ class ClipEncoder:
 
 
 class _SecondReader(io.RawIOBase):
-    """A reader with its own position on a file in memory. FFmpeg reads the file with it when it moves the index to
-    the beginning."""
+    """A reader with its own position on a file in memory. FFmpeg reads the clip's file through this reader when it
+    moves the index to the beginning of the file."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file, self._at = file, 0

@@ -32,7 +32,7 @@ class FrameSpan(NamedTuple):
     """The range of offsets in a partition that contains the frames of a clip.
 
     ``first_ms`` and ``last_ms`` are the Unix times in ms between which the frames were written. ``expired`` says that
-    the log has deleted the first of these frames.
+    retention has deleted the first of these frames from the log.
     """
 
     tp: TopicPartition
@@ -46,8 +46,8 @@ class FrameSpan(NamedTuple):
 async def span_of(log: Log, ref: FrameRef, captured_ns: int, window: ClipWindow) -> FrameSpan:
     """Return the range of offsets in which to look for the frames of a clip. Raise LogUnavailable.
 
-    ``ref`` is the event's frame. The difference between this frame's capture time and its time in the log is used to
-    convert the capture times of the interval to times of the log.
+    ``ref`` is the event's frame. The delay between this frame's capture time and its time in the log is assumed for
+    all frames of the clip.
     """
     tp = TopicPartition(ref.topic, ref.partition)
     record = await record_at(log, ref)

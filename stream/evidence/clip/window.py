@@ -15,7 +15,8 @@ NOT_IN_LOG = "no frame in the log"
 
 
 class ClipWindow:
-    """The interval of a clip, and the facts about its frames. Pass the frames of one camera in the log's order.
+    """The interval of a clip, and the facts about its frames. Pass the frames of one camera to ``takes`` or
+    ``reject``, in the log's order.
 
     A frame belongs to the clip if it was captured in the interval, and later than the previous frame of the clip. So
     frames that were sent twice, or replayed, are left out.
@@ -24,7 +25,8 @@ class ClipWindow:
     def __init__(self, from_ns: int, to_ns: int) -> None:
         self.from_ns, self.to_ns = max(0, from_ns), min(max(0, to_ns), MAX_NS)
         self.passed = False
-        """Whether a frame after the interval was seen, so that no later record belongs to the clip."""
+        """Whether a frame captured after the clip's interval was seen, so that no later record belongs to the clip.
+        """
         self._first_ns = self._last_ns = 0
         self._frames = self._unreadable = 0
         self._gaps: list[ClipGap] = []
@@ -60,7 +62,8 @@ class ClipWindow:
         """Return the facts after the last frame.
 
         ``expired`` says that the log has deleted the frames at the beginning of the interval. ``missing`` is the
-        reason why there is no clip. ``rest`` is the reason why no frame follows the last frame of the clip.
+        reason why there is no clip. ``rest`` is the reason why the log has no frame between the clip's last frame and
+        the end of the interval.
         """
         if not self.passed:
             self._gap(self.to_ns, rest)

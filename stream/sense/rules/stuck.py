@@ -18,7 +18,7 @@ from stream.sense.windows import Column
 class StuckRule(ReadingRule):
     """Report once when the readings of ``for_s`` differ by at most ``tolerance``, as those of a broken sensor do.
 
-    A run of such readings ends at the first reading that differs from any reading of the run by more than
+    A run of nearly equal readings ends at the first reading that differs from any reading of the run by more than
     ``tolerance``. A run is reported at the first reading that comes ``for_s`` or more after the run's first reading.
     """
 
@@ -31,7 +31,7 @@ class StuckRule(ReadingRule):
     def tail_s(self, interval_s: float) -> float:
         """Return the length in seconds of the history that the rule needs.
 
-        A run that is older than this history has been reported.
+        A run of nearly equal readings that began before this history has already been reported.
         """
         return 2 * self.for_s + 2 * interval_s
 
@@ -52,7 +52,7 @@ class StuckWatch(ReadingWatch):
         self._reported = False
 
     def step(self, column: Column) -> Iterator[ReadingHappening]:
-        """Process the next readings, and return the runs that are to be reported now.
+        """Process the next readings, and return the runs of nearly equal readings that are to be reported now.
 
         A column of readings whose values all lie within the tolerance is processed as a whole.
         """
@@ -68,7 +68,7 @@ class StuckWatch(ReadingWatch):
             yield from self._due((at_ns,))
 
     def rearm(self) -> None:
-        """Report the present run with the next reading."""
+        """Report the present run of nearly equal readings with the next reading."""
         self._reported = False
 
     def _is_within(self, low: float, high: float) -> bool:
@@ -78,9 +78,10 @@ class StuckWatch(ReadingWatch):
         self._low, self._high = min(low, self._low), max(high, self._high)
 
     def _due(self, times_ns: Sequence[int]) -> Iterator[ReadingHappening]:
-        """Return the present run, if it is due at the time of one of the next readings and not reported yet.
+        """Return the present run of nearly equal readings, if it is long enough at one of the given times and not
+        reported yet.
 
-        A run whose report has been refused is due again with the next reading.
+        If the caller refused the report, for example during a cooldown, the run is due again with the next reading.
         """
         since_ns = self._since_ns
         if since_ns is None or self._reported:

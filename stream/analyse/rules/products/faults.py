@@ -18,9 +18,10 @@ class FaultsRule(CrossingRule):
     """Report once when ``streak`` products in a row, or a share above ``share`` of the products of the last
     ``within_s``, are faulty.
 
-    A product is judged when it crosses the line. The product is faulty if its label is one of ``faulty``. With
-    ``attribute``, the label from the second model of that name is compared instead. A streak is reported again after
-    a product without a fault. A high share is reported again after the share has fallen to ``share`` or less.
+    A product is judged when it crosses the line. A product is faulty if its label is one of ``faulty``. With
+    ``attribute``, the label from the second model of that name is compared instead. After a product without a fault,
+    a new row of ``streak`` faulty products is reported again. A high share of faulty products is reported again after
+    the share has fallen to ``share`` or less.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.product.faults"

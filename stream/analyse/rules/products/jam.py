@@ -12,8 +12,8 @@ from stream.join.rule import JoinedSeconds, JoinRule, LastingJoinWatch
 class JamRule(CrossingRule, JoinRule):
     """Report once when, for ``for_s``, no object has crossed the line while the sensor's condition has held.
 
-    It is reported again after an object has crossed the line, or after the condition was not met, for example because
-    the belt stood still.
+    A jam is reported again after an object has crossed the line, or after the sensor's condition was not met, for
+    example because the belt stood still.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.product.jam"
@@ -23,7 +23,8 @@ class JamRule(CrossingRule, JoinRule):
 
     @property
     def joined_for_s(self) -> float:
-        """Time in seconds for which both conditions must hold."""
+        """Time in seconds for which nothing may cross the line while the sensor's condition holds, before the jam is
+        reported."""
         return self.for_s
 
     def watch(self, width: int, height: int) -> JamWatch:

@@ -23,9 +23,9 @@ for the longest time is dropped."""
 class RemovedRule(AreaRule):
     """Report once that an object that had stood still for ``rested_s`` has not been seen in its place for ``for_s``.
 
-    While the box of another object covers the place, the object may be hidden, and the time ``for_s`` does not run.
-    The time ``for_s`` does not run in a gap without frames either. An object that disappears outside of the rule's
-    hours is not reported.
+    While the box of another object covers the object's place, the object may be hidden, and the time ``for_s`` does
+    not run. The time ``for_s`` does not run in a gap without frames either. An object that disappears outside of the
+    rule's hours is not reported.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.object.removed"
@@ -95,7 +95,7 @@ class RemovedWatch(RuleWatch[RemovedRule]):
     def _renamed(self, name: str, place: _Place, scene: Scene) -> bool:
         """Return whether the object of a place stands there under another track name, and note the new name.
 
-        Such a track is new, has the same label, and stands still in the same place.
+        The other track is new, has the same label, and stands still in the same place.
         """
         for other in scene.tracks:
             same = other.name not in self._places and other.label == place.track.label

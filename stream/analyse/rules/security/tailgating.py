@@ -36,7 +36,8 @@ class TailgatingWatch(CrossingWatch[TailgatingRule]):
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
         """Return the situation to report if a crossing follows the crossing of another object too closely.
 
-        A crossing that waited for the label or score of its track may have happened before the other crossing.
+        A crossing is processed late if the label or score of its track was unknown, so it may have happened before
+        the crossing that was processed before it.
         """
         name, direction = crossing.track.name, crossing.direction
         last_ns, last_track = self._last.get(direction, (None, ""))

@@ -12,8 +12,8 @@ from stream.join.rule import JoinedSeconds, JoinRule, LastingJoinWatch
 class UnattendedRule(AreaRule, JoinRule):
     """Report once when, for ``for_s``, no object has been inside the polygon while the sensor's condition has held.
 
-    For example, a door has been open for 30 s and nobody is in view. It is reported again after the condition of the
-    sensor was not met, or after an object was in the polygon.
+    For example, a door has been open for 30 s and nobody is in view. An unattended zone is reported again after the
+    sensor's condition was not met, or after an object was in the polygon.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.zone.unattended"
@@ -24,7 +24,7 @@ class UnattendedRule(AreaRule, JoinRule):
 
     @property
     def joined_for_s(self) -> float:
-        """Time in seconds for which both conditions must hold."""
+        """Time in seconds for which the polygon must be empty while the sensor's condition holds."""
         return self.for_s
 
     def watch(self, width: int, height: int) -> UnattendedWatch:

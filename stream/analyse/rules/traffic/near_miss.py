@@ -80,10 +80,10 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         self._labels: dict[str, str] = {}
         self._reported: set[frozenset[str]] = set()
         self._areas: dict[str, _Print] = {}
-        """The smallest rectangle around the recent places of each track, in the present scene. Most pairs of tracks
-        are far apart, so their single places need not be compared."""
+        """The smallest rectangle around the recent places of each track, in the present frame. Most pairs of tracks
+        are far apart, so only pairs whose rectangles meet are compared place by place."""
         self._yielded: set[str] = set()
-        """Tracks whose near miss was reported in the present scene."""
+        """Tracks whose near miss was reported in the present frame."""
 
     def place(self, track: SceneTrack) -> Point:
         """Return the point at which a track stands on the ground."""
@@ -145,7 +145,8 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         return mark
 
     def _encounter(self, name: str, mark: _Print) -> tuple[str, float] | None:
-        """Return the track that was the last to leave the place of ``mark``, and the time since then in seconds."""
+        """Return the track that was the last to leave the ground ``mark`` which the track ``name`` covers now, and
+        the time since then in seconds."""
         found: tuple[str, float] | None = None
         for other, prints in self._prints.items():
             if other == name or frozenset((name, other)) in self._reported or not self._wanted(other):

@@ -38,7 +38,7 @@ class RedLightWatch(CrossingWatch[RedLightRule]):
     """State of the rule: the crossings of the line."""
 
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
-        """Return the candidate of a crossing."""
+        """Return the crossing as a candidate event, which is reported if the sensor shows that the signal was red."""
         if not crossing.quiet:
             yield SceneHappening(
                 track=crossing.track,
@@ -48,5 +48,6 @@ class RedLightWatch(CrossingWatch[RedLightRule]):
             )
 
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
-        """Return where a track is beside the line, or that the sensor decides about its crossing."""
+        """Return where a track is beside the line; for a track that has just crossed it, return that the sensor
+        decides."""
         return super().unmet(scene, track) or f"crossed in this frame; sensor {self.rule.sensor} decides"
