@@ -22,8 +22,8 @@ from ingest.site.topic.view import Config, ConfigView
 _log = logs.get("edge_agent.config")
 
 _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig))
-"""Key prefixes of the entries that an agent reads. Other services report the unusable entries with other key
-prefixes."""
+"""Key prefixes of the entries that an agent reads. Entries with other key prefixes belong to other services, which
+report them if they are unusable."""
 _MAX_REFUSALS = 5
 """Maximum number of refused entries that a heartbeat lists. Without this limit, many unusable entries would make the
 heartbeat too large to send."""
@@ -122,8 +122,7 @@ class DesiredConfiguration:
     def restore_sensors(self, before: RunningConfiguration, reason: str) -> None:
         """Run the sensors of the earlier configuration ``before`` again.
 
-        All new sensors are refused together, because the conflict may concern several sensors that share one
-        connection.
+        All new sensors are refused together, because several sensors that share one connection may conflict.
         """
         self.running = replace(self.running, sensors=before.sensors, own_sensors=before.own_sensors)
         self.entries = {key: entry for key, entry in self.entries.items() if not isinstance(entry, SensorConfig)}

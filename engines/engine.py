@@ -298,7 +298,8 @@ class Engine(ABC):
         self._close_impl()
 
     def _collect_quietly(self, slot: Slot) -> None:
-        """Wait for a batch whose outputs nobody needs, because the caller failed. Raise DeviceLost only."""
+        """Wait for a batch whose outputs nobody needs any more, because its caller has raised an error. Raise
+        DeviceLost only."""
         try:
             self.collect(slot)
         except DeviceLost:
@@ -334,7 +335,8 @@ class Engine(ABC):
             return slot.compute_s
 
     def _make_slot(self, shape: tuple[int, int, int, int]) -> Slot:
-        """Return a slot for the model that has just been loaded. A GPU backend allocates pinned memory."""
+        """Return a slot for the model that has just been loaded. An override for a GPU allocates the slot in pinned
+        memory."""
         return Slot(np.zeros(shape, np.uint8))
 
     def _trim_impl(self) -> None:  # noqa: B027  (most backends have nothing to free)

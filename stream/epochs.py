@@ -9,32 +9,33 @@ from ingest.runtime import logs
 _log = logs.get("stream.epochs")
 
 QUIET_S = 30.0
-"""Time without a record of the present epoch after which records of a lower epoch begin a new run. This time is
-longer than the pause between two reports of stationary objects, and longer than the restart of a capture process."""
+"""Time without a record of the present epoch after which records of a lower epoch begin a new run. Both the pause
+between two reports of stationary objects and the restart of a capture process are shorter."""
 RUN_RECORDS = 20
 """Number of consecutive records of a lower epoch that begin a new run at once, even in a backlog that is processed
-quickly. After a crash, fewer than this number of records of a lower epoch arrive, not counting repeated records."""
+quickly. After a crash, fewer than this number of records of a lower epoch (capture run) arrive, not counting repeated
+records."""
 EPOCHS_KEPT = 64
-"""Number of epochs whose last sequence number is remembered. Repeated records of an epoch that is no longer
-remembered look like a new run with a lower epoch."""
+"""Number of epochs (capture runs) whose last sequence number is remembered. Repeated records of an epoch that is no
+longer remembered look like a new run with a lower epoch."""
 
 
 class Admission(Enum):
-    """Whether a record repeats an earlier record, and whether the record's epoch is lower than, equal to or newer
-    than the present epoch."""
+    """Whether a record repeats an earlier record, and whether the record's epoch (capture run) is lower than, equal
+    to or newer than the present epoch."""
 
     REPEAT = auto()
     """All sequence numbers of the record were seen before."""
     LOWER = auto()
     """The record belongs to a lower epoch, and the present epoch still runs."""
     PRESENT = auto()
-    """The record belongs to the present epoch."""
+    """The record belongs to the present epoch (capture run)."""
     BEGIN = auto()
     """The record is the first record of an epoch, which becomes the present epoch."""
 
 
 class EpochGate:
-    """Decides from the epoch of each record of one camera or sensor whether the record counts.
+    """Decides from the epoch (capture run) of each record of one camera or sensor whether the record counts.
 
     Records of an epoch lower than the present epoch have three sources: repeats, a second agent, and an agent that
     lost its spool or had its clock corrected. Records of a lower epoch do not count until the present epoch has
@@ -43,14 +44,14 @@ class EpochGate:
 
     def __init__(self) -> None:
         self.present = -1
-        """The present epoch, -1 before the first record."""
+        """The number of the present epoch (capture run), -1 before the first record."""
         self._seqs: dict[int, int] = {}  # epoch → highest number, in the order of the last records
         self._seen_ns = 0  # time of the present epoch's last record
         self._lower = 0  # consecutive records of a lower epoch
         self._warned = -1  # the lower epoch that was logged last
 
     def last(self, epoch: int) -> int:
-        """Return the highest sequence number of an epoch so far, -1 if the epoch has no record."""
+        """Return the highest sequence number of an epoch (capture run) so far, -1 if the epoch has no record."""
         return self._seqs.get(epoch, -1)
 
     def admit(self, epoch: int, last: int, at_ns: int, **subject: str) -> Admission:

@@ -35,7 +35,7 @@ histories of cameras or sensors."""
 
 
 class HistoryPoint(NamedTuple):
-    """The epoch and time of one record of the camera or sensor that ``key`` names.
+    """The epoch (capture run) and time of one record of the camera or sensor that ``key`` names.
 
     ``at_ns`` is the time by the clock of the camera or sensor. The history of a camera or sensor has records of one
     ``epoch`` only. ``wanted_s`` is the length of the history that a new owner needs, in seconds.
@@ -61,11 +61,11 @@ async def tail(
 ) -> list[LogRecord]:
     """Return, in order, the records before ``position`` that the next owner needs. Read each record once.
 
-    ``history_point`` returns key, epoch and time of a record, or None for a record to skip. For every key (camera or
-    sensor) with a record in the last ``seconds`` of broker time, return the last ``wanted_s`` of the key's last
-    epoch, by the key's own clock. For a camera or sensor without a record in the last ``seconds``, return only the
-    records that the search reads anyway for other cameras or sensors. Read at most ``offsets_for(seconds)`` offsets.
-    Raise LogUnavailable.
+    ``history_point`` returns key, epoch (capture run) and time of a record, or None for a record to skip. For every
+    key (camera or sensor) with a record in the last ``seconds`` of broker time, return the last ``wanted_s`` of the
+    key's last epoch, by the key's own clock. For a camera or sensor without a record in the last ``seconds``, return
+    only the records that the search reads anyway for other cameras or sensors. Read at most ``offsets_for(seconds)``
+    offsets. Raise LogUnavailable.
     """
     reach = _Reach(history_point, seconds)
     found: list[LogRecord] = []
@@ -142,7 +142,8 @@ class _Reach:
         return self._beyond > 0 and (not self._incomplete or self._beyond > _MAX_BEYOND)
 
     def takes(self, record: LogRecord) -> bool:
-        """Return whether this record is needed. Each call must pass an older record than the previous call."""
+        """Return whether ``record`` is needed to complete the history of its camera or sensor. Each call must pass an
+        older record than the previous call."""
         if self._since_ms is None:
             self._since_ms = record.timestamp_ms - self._seconds * 1000
         if self._beyond or record.timestamp_ms < self._since_ms:

@@ -40,7 +40,7 @@ def silent_rules(site: Site, labels: Mapping[str, Collection[str]] | None = None
     """Return the rules of a validated site that can never fire, or that miss a part of their objects.
 
     ``labels`` maps the name of each model to the model's labels; None if the model repository is unknown. Only
-    settings are compared: a rule whose objects never appear in the scene is not reported.
+    settings are compared: a rule whose objects never appear before the camera is not reported.
     """
     cameras = {camera.name: camera for camera in site.cameras}
     pipelines = {pipeline.name: pipeline for pipeline in site.pipelines}
@@ -87,8 +87,8 @@ def _routing(
 def _attributes(
     rule: CameraRule, pipeline: PipelineConfig, labels: Mapping[str, Collection[str]]
 ) -> Iterator[tuple[str, str]]:
-    """Compare the attributes that a rule expects with the attributes that the second models of the rule's pipeline
-    give."""
+    """Compare the attributes that a rule expects with the attributes that the second-stage models of the rule's
+    pipeline give."""
     seconds = {second.name: second for second in pipeline.then}
     for name, wanted in rule.attributes.items():
         second = seconds.get(name)

@@ -48,12 +48,12 @@ PARTITIONS = 4
 CHILD = "edge_agent.camera.child"
 SENSOR = "cabinet"
 EARLY = 0.15
-"""Share of kills that hit an agent while it starts, or while it closes the epochs that the previous kill
-interrupted."""
+"""Share of kills that hit an agent while it starts, or while it closes the epochs (capture runs) that the previous
+kill interrupted."""
 CAPTURE = 0.2
 """Share of kills that hit a capture process."""
 STOPPING = 0.1
-"""Share of kills that hit a stopping agent while the agent closes its epochs or sends its spool."""
+"""Share of kills that hit a stopping agent while the agent closes its epochs (capture runs) or sends its spool."""
 SLOW = 0.25
 """Share of kills that happen while the broker is paused. A paused broker receives records without acknowledging
 them."""
@@ -173,7 +173,7 @@ class KilledAgent:
         return [child.pid for child in children if self._lines(child.pid)]
 
     def epoch_of(self, capture: int) -> Epoch:
-        """Return the camera and epoch of a capture process."""
+        """Return the camera and epoch (capture run) of a capture process."""
         _, name, epoch, *_ = self._lines(capture).split(maxsplit=4)
         return name, int(epoch)
 

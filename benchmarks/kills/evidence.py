@@ -33,7 +33,7 @@ Epoch = tuple[str, int]
 
 @dataclass
 class Numbers:
-    """Sequence numbers of one epoch, and the events of each number, from the log of ``witness``.
+    """Sequence numbers of one epoch (capture run), and the events of each number, from the log of ``witness``.
 
     ``given_ns`` holds the monotonic time at which each number was assigned.
 

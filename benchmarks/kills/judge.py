@@ -34,8 +34,9 @@ _DROPPED = ("repeat", "old-epoch")
 class Kill:
     """One kill: of the ``agent``, of one ``capture`` process, or of an agent that was ``stopping``.
 
-    The target ``ended`` means that the agent had stopped before the kill. ``open`` lists the epochs that the kill
-    interrupted. ``gone`` means that the broker was down at the kill. ``copy`` is the spool's contents after the kill.
+    The target ``ended`` means that the agent had stopped before the kill. ``open`` lists the epochs (capture runs)
+    that the kill interrupted. ``gone`` means that the broker was down at the kill. ``copy`` is the spool's contents
+    after the kill.
     """
 
     number: int
@@ -62,7 +63,7 @@ class KillEvidence:
 
 @dataclass
 class InMemory:
-    """Frames of one epoch that were only in memory at the kill.
+    """Frames of one epoch (capture run) that were only in memory at the kill.
 
     ``bytes`` is the total size of the ``encoded`` frames.
 
@@ -213,7 +214,8 @@ def _reading_repeats(topics: Topics, faults: list[str]) -> dict[str, int]:
 
 
 def _interrupted(evidence: KillEvidence) -> dict[Epoch, Kill]:
-    """Return the first kill that interrupted each epoch, by epoch; an epoch may stay open over several kills."""
+    """Return the first kill that interrupted each epoch (capture run), by epoch; an epoch may stay open over several
+    kills."""
     found: dict[Epoch, Kill] = {}
     for kill in evidence.kills:
         for epoch in kill.open:
@@ -316,7 +318,8 @@ def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[s
 
 
 def _end(ends: Sequence[EpochEnd]) -> EpochEnd | None:
-    """Merge the end records of an epoch as the ledger does: the highest numbers, and clean if any record is clean."""
+    """Merge the end records of an epoch (capture run) as the ledger does: the highest numbers, and clean if any
+    record is clean."""
     if not ends:
         return None
     highest = {"last": max(end.last for end in ends), "reported": max(end.reported for end in ends)}
@@ -370,7 +373,8 @@ def _uncounted(evidence: KillEvidence, unclean: Mapping[Epoch, EpochEnd | None],
 
 
 def _named(unclean: Mapping[Epoch, EpochEnd | None], numbers: Mapping[Epoch, Numbers]) -> list[str]:
-    """Return the interrupted epochs with the last frame numbers that were stored, reported and captured."""
+    """Return the interrupted epochs (capture runs) with the last frame numbers that were stored, reported and
+    captured."""
     return [
         f"{name}/{epoch} stored {end.last} reported {end.reported} captured {len(numbers[name, epoch].given_ns) - 1}"
         for (name, epoch), end in sorted(unclean.items())

@@ -13,7 +13,7 @@ from ingest.kafka.settings import KafkaSettings
 
 
 class SteadySender:
-    """Sends a case's pictures in an endless loop, as frames of all cameras in turn, in one epoch."""
+    """Sends a case's pictures in an endless loop, as frames of all cameras in turn, in one epoch (capture run)."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float) -> None:
         self._case, self._settings, self._fps = case, settings, fps

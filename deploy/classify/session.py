@@ -180,7 +180,7 @@ class _Run:
         return Outgoing(record.topic, self._partition, record.value, key=record.key.encode(), headers=headers)
 
     async def _end(self) -> None:
-        """Write the end of the epoch in a heartbeat, as an agent does."""
+        """Write the end of the epoch (capture run) in a heartbeat, as an agent does."""
         end = self._capture.end()
         status = CameraStatus(
             camera=self._stream, epoch=self._epoch, state="ended", captured=end.last + 1, kept=self._kept

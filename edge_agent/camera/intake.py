@@ -124,8 +124,8 @@ class FrameIntake:
     def frame(self, captured: CapturedFrame) -> None:
         """Assign a sequence number to a captured frame, and let the gate examine it.
 
-        Record the gate decisions that this frame makes final. A final decision may concern this frame or earlier
-        frames in the gate's pre-roll buffer.
+        Record the gate decisions that this frame makes final. The final decision may be about this frame or about
+        earlier frames in the gate's pre-roll buffer.
         """
         frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
         self._record_decisions(self._decide(frame, captured))

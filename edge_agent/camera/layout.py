@@ -31,8 +31,7 @@ _BLURRED = 0.55
 """Minimum sharpness of the current picture, as a share of the sharpness of the usual view. The view is blurred if the
 sharpness is below this minimum.
 
-Rain and noise increase the sharpness, so only a lens that is out of focus reduces the sharpness to less than this
-share.
+Rain and noise increase the sharpness, so only a lens that is out of focus reduces it this far.
 """
 _FLAT = 2.0
 """Minimum standard deviation of a picture, in grey levels. A picture with a deviation below this minimum shows

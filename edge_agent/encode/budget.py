@@ -32,8 +32,8 @@ STEP = 1 / 8
 """Smallest change of the picture's scale, as a share of the full width and height. Coarse changes are better for
 tracking, which follows boxes in pixels and would be disturbed by a new picture size in every frame."""
 HYSTERESIS = 0.06
-"""Difference by which the budget's level must pass the boundary between two picture scales before the scale changes.
-This difference is about half the distance between the boundaries of neighbouring scales."""
+"""Difference by which the quality level must pass the boundary between two picture scales before the scale changes. A
+step of 0.06 is about half the distance between the boundaries of neighbouring scales."""
 _INTERVAL_RATE = 0.2
 """Weight of the newest interval in the running average of the interval between frames. When the gate opens and frames
 become more frequent, the running average adapts within a few frames."""

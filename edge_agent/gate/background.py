@@ -22,11 +22,11 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 ABSORB_S = 4.0
-"""Time for which a foreground pixel must be steady to count as part of a stopped object, in seconds. This time must
-be longer than a second, because a passing bus with a plain roof keeps a pixel steady for about a second."""
+"""Time for which a foreground pixel must be steady to count as part of a stopped object, in seconds. A passing bus
+with a plain roof keeps a pixel steady for about a second, so the time must be longer than that."""
 ESTABLISHED_S = 60.0
 """Minimum age of a background, in seconds, for replacing the remembered background behind a stopped object. A person
-who stands still for less than this time is not remembered as background."""
+who stands still for less than a minute is not remembered as background."""
 _LEARN_S = 2.0
 """Time constant with which a background pixel adapts where nothing moves, in seconds. The background follows
 daylight, which changes more slowly."""
@@ -37,7 +37,7 @@ _NOISE_S = 3.3
 """Time constant of the running average of a pixel's noise, in seconds."""
 _RECENT_S = 0.3
 """Time constant of a short running average of each pixel, in seconds. A foreground pixel is steady while its level
-stays close to this average."""
+stays close to its short running average."""
 _SIGMAS = 4.0
 """Detection limit of a foreground pixel, in mean deviations of the pixel's noise. For Gaussian noise, four mean
 deviations are 3.2 standard deviations. A median filter later removes single pixels whose noise exceeded the detection
@@ -62,8 +62,8 @@ _FLOOD_SHARE = 0.5
 """Minimum share of the picture that changes at once when a light is switched; a moving object usually covers a
 smaller share."""
 _FLOOD_S = 2.0
-"""Minimum time between two switches of a light, in seconds. If another large change follows within this time, a large
-object near the camera caused the change."""
+"""Minimum time between two switches of a light, in seconds. If another large change follows within two seconds, a
+large object near the camera caused the change."""
 _UNKNOWN = -1e6
 """Grey level that marks an unknown background behind stopped objects. No real pixel can have this level, even after
 changes of light."""

@@ -163,7 +163,7 @@ class Gate:
         return "" if self._looks.due(captured_ns) else RATE
 
     def decide(self, frame: NumberedFrame) -> list[GateDecision]:
-        """Examine a decoded frame for motion. Return all decisions that this frame makes final.
+        """Examine a decoded frame for motion. Return all decisions that become final with this frame.
 
         A returned decision may concern this frame or earlier frames from the pre-roll buffer.
         """
@@ -187,7 +187,7 @@ class Gate:
     def withhold(self, frame: NumberedFrame, reason: str) -> list[GateDecision]:
         """Withhold a frame for the given reason, without examining its picture.
 
-        Return all decisions that this frame makes final.
+        Return all decisions that become final with this frame.
         """
         self._buffer.add(withheld(frame, reason))
         return self._expired(frame.captured_ns)

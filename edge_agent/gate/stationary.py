@@ -26,12 +26,11 @@ within two seconds. Pixels that stop more than two seconds later belong to anoth
 as parked cars do."""
 _MAX_ARRIVAL_S = 30.0
 """Maximum time from the first to the last stopped pixel of one arrival, in seconds. The shadow of a cloud passes
-within this time. Without this limit, leaves that come to rest every second would form one endless arrival, which
-would count as a change of light."""
+within 30 s. Without a limit, leaves that come to rest every second would form one endless arrival, which would count
+as a change of light."""
 _LIGHT_SHARE = 0.25
 """Maximum size of an arrival (pixels that stopped together), as a share of the picture; a larger arrival counts as a
-change of light. An arrival above this size is dropped, and the earlier stationary objects in its area stay in the
-map."""
+change of light. A larger arrival is dropped, and the earlier stationary objects in its area stay in the map."""
 _SURE_SHARE = 0.5
 """Minimum number of pixels of an arrival, as a share of the minimum number of pixels of an object. Smaller arrivals
 are ignored early, because moving leaves and noise cause too many small arrivals in a day to examine each arrival."""
@@ -52,9 +51,9 @@ class StationaryMap:
         self._found: dict[float, tuple[Rectangle, ...]] = {}
 
     def stopped(self, where: Mask, hides: Mask, at_s: float) -> None:
-        """Add the pixels ``where`` that have just stopped.
+        """Add the pixels ``where``, at which an object has just stopped, to the map.
 
-        At the pixels ``hides``, remember the earlier arrival, which the newly stopped object hides.
+        At the pixels ``hides``, also remember the stationary object that the new one hides.
         """
         if at_s - self._arrived_s > _SEPARATE_S or at_s - self._began_s > _MAX_ARRIVAL_S:
             self._arrival, self._is_light, self._before = self._arrival + 1, False, self._top.copy()
@@ -80,7 +79,7 @@ class StationaryMap:
     def uncovered(self, bare: Mask) -> None:
         """Remove the arrivals at the pixels ``bare``, from which a stationary object has left.
 
-        Restore the earlier arrivals that the removed arrivals had hidden.
+        Restore the earlier stationary objects that the removed objects had hidden.
         """
         self._top[bare], self._beneath[bare] = self._beneath[bare], 0
         self._found.clear()

@@ -19,8 +19,8 @@ SURE_SHARE = 0.5
 ECCV 2022)."""
 DRIFT_PER_S = 1.0
 """Speed at which a box that is no longer detected widens on each side, in box sizes a second. The face of a person
-who walks past the camera moves by seven face widths a second. A speed of 1 is enough, because most people walk
-towards or away from the camera, and a face is missed for only tenths of a second."""
+who walks past the camera moves by seven face widths a second. One box size a second is enough, because most people
+walk towards or away from the camera, and a face is missed for only tenths of a second."""
 _MAX_DRIFT = 1.0
 _SAME_OVERLAP = 0.1
 """Minimum overlap at which two boxes count as the same face: area of the intersection divided by the area of the

@@ -148,9 +148,8 @@ class KafkaLink:
     def _typed(self, error: BaseException) -> Exception:
         """Turn an error of aiokafka into one that the sender expects: LinkLost or RecordRefused.
 
-        Kafka refuses a whole batch even if only one of its records is faulty. If this connection had large batches,
-        return LinkLost, and send only small batches over the next connection, so that Kafka refuses only the faulty
-        record.
+        Kafka refuses a whole batch even if only one of its records is faulty. If a large batch was refused, return
+        LinkLost, and send only small batches over the next connection, so that Kafka refuses only the faulty record.
         """
         if not isinstance(error, _REFUSALS):
             return LinkLost(repr(error))

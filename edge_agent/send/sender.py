@@ -39,9 +39,9 @@ ACK_TIMEOUT_S = 20.0
 """Time in seconds after which a link counts as lost, if rows are in flight and none is acknowledged. The Kafka
 producer alone would wait for up to 30 s."""
 PATIENT_TRIES = 3
-"""Maximum factor by which ``ACK_TIMEOUT_S`` is multiplied. The factor is 1 at first, and grows by one each time the
-link fails. A record of 400 kB takes 50 s on a mobile uplink throttled to 64 kbit/s. With a fixed timeout of 20 s, a
-record that takes 50 s would fail for ever and block all later rows."""
+"""Maximum factor by which ``ACK_TIMEOUT_S`` is multiplied. The timeout is not multiplied at first; each failure of
+the link increases the factor by one. A record of 400 kB takes 50 s on a mobile uplink throttled to 64 kbit/s. With a
+fixed timeout of 20 s, a record that takes 50 s would fail for ever and block all later rows."""
 REPORT_EVERY_S = 10.0
 """Minimum time between two status rows about refused records, in seconds. Without this limit, a gateway that refuses
 every record would cause a status row for each record."""
@@ -102,9 +102,10 @@ class Sender:
         self._refusals = Refusals(clock)
         self._cursors: Counter[str] = Counter()
         self._unrepeated = {LIVE, LATE}
-        """Lanes on which an earlier connection may have sent frames that this connection has not repeated yet."""
+        """Lanes (live or late) on which an earlier connection may have sent frames that this connection has not
+        repeated yet."""
         self._look = True
-        """Whether the next round reads rows of all kinds from the spool, even if the spool reports no unsent rows."""
+        """Whether the next look into the spool reads rows of all kinds, even if the spool reports no unsent rows."""
         self._acked: list[int] = []
         self._broken: BaseException | None = None
         self._accepted = False

@@ -40,8 +40,8 @@ class InFlightWindow:
 
     @property
     def free_bytes(self) -> int:
-        """Number of bytes that may still be sent before the limit on bytes in flight is reached. Negative if the last
-        row exceeds the limit."""
+        """Number of bytes that may still be sent before the limit on bytes in flight is reached. The number is
+        negative if the last row has exceeded the limit."""
         return self.max_bytes - self._live_bytes - self._late_bytes
 
     @property
@@ -95,7 +95,7 @@ class BacklogPace:
 MIN_BATCH_BYTES = 16 * 1024
 """Batch size on a slow link, in bytes. A larger record is sent in a batch of its own."""
 MAX_BATCH_BYTES = 256 * 1024
-"""Batch size on a fast link, in bytes. A frame of 40 kB in batches of this size takes three quarters of the processor
+"""Batch size on a fast link, in bytes. A frame of 40 kB in a batch of 256 KiB takes three quarters of the processor
 time that it takes in a batch of its own. Larger batches save no more time."""
 BATCH_S = 0.05
 """Time in seconds in which the link sends one batch. A request has one batch for each partition."""

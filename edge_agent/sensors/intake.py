@@ -32,7 +32,7 @@ class NumberedReading(NamedTuple):
 
 
 class ReadingIntake:
-    """Numbers the readings of one sensor during one epoch, and collects the readings into records.
+    """Numbers the readings of one sensor during one epoch (capture run), and collects the readings into records.
 
     Readings with consecutive sequence numbers are gathered for one record, until the record is full or its first
     reading has waited for ``max_delay_s``.
@@ -99,7 +99,7 @@ class ReadingIntake:
         return found
 
     def close(self) -> list[Readings]:
-        """Return the records of all gathered readings, at the end of the epoch."""
+        """Return the records of all gathered readings, at the end of the epoch (capture run)."""
         self._finish_columns()
         return self.ready()
 

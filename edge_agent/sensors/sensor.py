@@ -1,4 +1,5 @@
-"""One sensor in the agent: begins the epoch, stores readings in the spool, and reports the sensor's state."""
+"""One sensor in the agent: begins the epoch (capture run), stores readings in the spool, and reports the sensor's
+state."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ class Sensor:
         self.reason = ""
 
     async def begin(self) -> None:
-        """Begin an epoch. Raise SpoolError if the spool cannot store the epoch."""
+        """Begin an epoch. Raise SpoolError if the spool cannot store the epoch (capture run)."""
         self.epoch = await self._spool.begin_epoch(self.config.name, "readings")
         self._intake, self.kept, self._heard_s = ReadingIntake(self.config, self.epoch, self._clock), 0, self._now_s()
 
@@ -125,13 +126,13 @@ class Sensor:
 
     @property
     def captured(self) -> int:
-        """Number of sequence numbers used in this epoch, for readings and for outages."""
+        """Number of sequence numbers used in this epoch (capture run), for readings and for outages."""
         return self._intake.captured
 
     def status(self, depth: Sequence[Depth]) -> SensorStatus:
         """Return this sensor's part of a heartbeat.
 
-        ``depth`` has the number and bytes of this sensor's rows in the spool, one item for each epoch.
+        ``depth`` has the number and bytes of this sensor's rows in the spool, one item for each epoch (capture run).
         """
         return SensorStatus(
             sensor=self.config.name,

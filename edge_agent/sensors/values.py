@@ -27,8 +27,8 @@ UNREADABLE_NS = 0
 never set."""
 _TOO_FAR = 1e20
 _UNITS_PER_S = ((1e11, 1), (1e14, 10**3), (1e17, 10**6), (_TOO_FAR, 10**9))
-"""Upper bound of a Unix time and number of units in a second, for each of the units s, ms, µs and ns. Each bound is a
-time in the year 5138 if read in its own unit, and a time in the year 1973 if read in the next smaller unit."""
+"""Upper bound of a Unix time and number of units in a second, for each of the units s, ms, µs and ns. Read in its own
+unit, each bound is a time in the year 5138; read in the next smaller unit, a time in the year 1973."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN = 60
 """Maximum number of characters that an error message shows of an unreadable value."""

@@ -39,8 +39,8 @@ CREATE TEMP TRIGGER gone AFTER DELETE ON main.outbox BEGIN
     DELETE FROM counts WHERE kind = OLD.kind AND name = OLD.name AND epoch = OLD.epoch AND rows = 0;
 END;
 """
-"""SQL that creates an in-memory table with the number and total bytes of the rows of each epoch. The spool reads this
-table every second, instead of counting up to a million rows."""
+"""SQL that creates an in-memory table with the number and total bytes of the rows of each epoch (capture run). The
+spool reads this table every second, instead of counting up to a million rows."""
 
 
 class SpoolConnection:
@@ -57,8 +57,8 @@ class SpoolConnection:
         self._closed = False
         self._checked = False
         self.recoveries: list[Recovery] = []
-        """Results of repairs of damaged files that no status row has reported yet. The caller that reports a recovery
-        removes it from this list."""
+        """Results of salvaging damaged spool files that no status row has reported yet. The caller that reports a
+        result removes it from this list."""
         try:
             make_folder(path.parent)
         except OSError as error:

@@ -32,7 +32,7 @@ _MAX_NAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class LostRows:
-    """Lost rows that were committed: camera or sensor, epoch, and first and last sequence number."""
+    """Lost rows that were committed: camera or sensor, epoch (capture run), and first and last sequence number."""
 
     name: str
     epoch: int
@@ -136,7 +136,8 @@ def _is_intact(values: tuple[Any, ...]) -> bool:
 
 
 def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, index: dict[int, tuple[str, int, int, str]]) -> None:
-    """Copy the table of epochs, and the table with the id of the newest row that each camera sent live.
+    """Copy the table of epochs (capture runs), and the table with the id of the newest row that each camera sent
+    live.
 
     If a camera or sensor has no readable epoch, the function adds the newest epoch found in its rows, so that new
     epochs get larger numbers. An epoch that this function adds gets no end record, so the ledger reports that the

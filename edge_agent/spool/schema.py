@@ -143,7 +143,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """Waiting rows of one epoch: number, bytes, and first and last sequence number, withheld numbers included.
+    """Waiting rows of one epoch (capture run): number, bytes, and first and last sequence number, withheld numbers
+    included.
 
     For a sensor, ``frames`` is the number of records of readings.
     """

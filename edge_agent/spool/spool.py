@@ -39,8 +39,8 @@ RETRY_S = 1.0
 GROUP_ROWS = 64
 """Maximum number of rows in one group commit. With frames, 64 rows have a few MB."""
 IN_FLIGHT_DIVISOR = 4
-"""The sender reads more rows only while less than a quarter of the smallest spool is in flight. One read has at most
-another quarter, so that half of each spool can hold newer rows."""
+"""The sender reads more rows only while less than a quarter of the smallest spool is in flight. One read from the
+spool has at most another quarter, so that half of each spool can hold newer rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Spool:
         self._bounds: dict[Kind, dict[str, SpoolConfig]] = {"frame": {}, "readings": {}}
         self.trouble: DiskTrouble | None = None
         self.backlog: dict[Kind, list[Depth]] = {"frame": [], "readings": []}
-        """Waiting rows of each epoch, by row kind, as found by the last call of ``maintain``."""
+        """Waiting rows of each epoch (capture run), by row kind, as found by the last call of ``maintain``."""
 
     async def open(self) -> None:
         """Create the reserve file, which holds disk space for a full disk."""
@@ -150,15 +150,17 @@ class Spool:
             await asyncio.sleep(self._retry_s)
 
     async def begin_epoch(self, name: str, kind: Kind) -> int:
-        """Store and return a new epoch number, larger than all earlier epoch numbers of the camera or sensor."""
+        """Store and return the number of a new epoch (capture run), larger than all earlier numbers of the camera or
+        sensor."""
         return await self._retry(self._store.begin_epoch, name, kind, self._clock.now_ns() // 1_000_000_000)
 
     async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval] = ()) -> None:
-        """Mark an epoch as ended, and store the status row that reports the end and ``accounts``."""
+        """Mark an epoch (capture run) as ended, and store the status row that reports the end and ``accounts``."""
         await self._retry(self._store.end_epoch, kind, end, accounts)
 
     async def unfinished(self, kind: Kind) -> list[EpochEnd]:
-        """Return an end record for each epoch that was still open when the last agent process was killed.
+        """Return an end record for each epoch (capture run) that was still open when the last agent process was
+        killed.
 
         The record is marked unclean and has the last stored sequence number.
         """
@@ -217,12 +219,13 @@ class Spool:
 
     @property
     def unsent_frames(self) -> bool:
-        """Return whether frames may wait for ``settle_live`` or ``settle_late``."""
+        """Return whether the spool may have frames that have no lane yet, and so wait for ``settle_live`` or
+        ``settle_late``."""
         return self._store.unsent_frames
 
     @property
     def unsent_others(self) -> bool:
-        """Return whether rows may wait for ``others``."""
+        """Return whether the spool may have readings or status rows that wait for ``others``."""
         return self._store.unsent_others
 
     async def others(self, after_id: int, limit: int) -> list[Row]:
@@ -244,7 +247,7 @@ class Spool:
         await self._retry(self._store.park, row_id, notice)
 
     async def depth(self, kind: Kind = "frame") -> list[Depth]:
-        """Return the number, bytes and sequence numbers of the waiting rows of each epoch.
+        """Return the number, bytes and sequence numbers of the waiting rows of each epoch (capture run).
 
         Raise SpoolUnavailable if the disk cannot be read.
         """
@@ -357,8 +360,8 @@ class Spool:
         """Call a method of the store.
 
         If the disk refuses the write, delete the reserve file and repeat the call once. Raise SpoolUnavailable if
-        both calls fail. A commit of new rows (``is_promise``) is repeated only after ``give_up``. Before ``give_up``,
-        the space of the reserve file is left to status rows and deletions.
+        both calls fail. If the refused write is a commit of new rows (``is_promise``), repeat it only after
+        ``give_up``. Until then, the space of the reserve file is left to status rows and deletions.
         """
         call = partial(method, *args)
         try:

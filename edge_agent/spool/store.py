@@ -1,4 +1,4 @@
-"""SQLite storage of the spool: rows that wait to be sent, and the epochs of each camera and sensor."""
+"""SQLite storage of the spool: rows that wait to be sent, and the epochs (capture runs) of each camera and sensor."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ from ingest.runtime.clock import Clock, SystemClock
 SERVICE = "agent"
 """Name of the service in the heartbeats and status rows of an agent."""
 READ_BYTES = 4 * 1024 * 1024
-"""Total size in bytes at which one read of rows ends. The row that reaches this size is still returned. The limit
-bounds memory: a picture of an 8K camera has several MB, and many devices that run an agent have little memory."""
+"""Total size in bytes at which one read of rows ends. The row with which a read reaches this size is still returned.
+The limit bounds memory: a picture of an 8K camera has several MB, and many devices that run an agent have little
+memory."""
 _VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
 """Number of pages that one vacuum returns to the disk. A vacuum moves pages that are in use, and temporarily needs as
 many free bytes of the disk as the vacuum returns."""
@@ -125,7 +126,8 @@ class SpoolStore(SpoolConnection):
         self.keep([self._status_row(reason=reason)])
 
     def begin_epoch(self, name: str, kind: Kind, unix_time_s: int) -> int:
-        """Store and return a new epoch number, larger than all earlier epoch numbers of the camera or sensor."""
+        """Store and return the number of a new epoch (capture run), larger than all earlier numbers of the camera or
+        sensor."""
         with self.transaction() as db:
             (last,) = db.execute("SELECT max(epoch) FROM epochs WHERE name = ?", (name,)).fetchone()
             epoch = next_epoch(last, unix_time_s)
@@ -143,7 +145,7 @@ class SpoolStore(SpoolConnection):
             )
 
     def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval]) -> None:
-        """Mark an epoch as ended.
+        """Mark an epoch (capture run) as ended.
 
         In the same transaction, store a status row that reports the end and ``accounts``.
         """
@@ -152,7 +154,8 @@ class SpoolStore(SpoolConnection):
             self._insert(db, [self._status_row(kind, [end], accounts)])
 
     def unfinished(self, kind: Kind = "frame") -> list[EpochEnd]:
-        """Return an end record for each epoch that was still open when the last agent process was killed.
+        """Return an end record for each epoch (capture run) that was still open when the last agent process was
+        killed.
 
         The record is marked unclean and has the last stored sequence number.
         """
@@ -253,7 +256,7 @@ class SpoolStore(SpoolConnection):
         return expired.by_name
 
     def depth(self, kind: Kind = "frame") -> list[Depth]:
-        """Return the number, bytes and sequence numbers of the waiting rows of each epoch."""
+        """Return the number, bytes and sequence numbers of the waiting rows of each epoch (capture run)."""
         with self.transaction() as db:
             found = db.execute(_DEPTH, (kind,)).fetchall()
             return [
@@ -357,7 +360,8 @@ class SpoolStore(SpoolConnection):
         accounts: Sequence[WithheldInterval] = (),
         reason: str = "",
     ) -> Row:
-        """Return a status row that reports ends of epochs, and intervals of withheld or expired rows as ``accounts``.
+        """Return a status row that reports ends of epochs (capture runs), and intervals of withheld or expired rows
+        as ``accounts``.
 
         The status row reports on sensors if ``kind`` is ``readings``, and on cameras for all other kinds.
         """

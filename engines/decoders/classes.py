@@ -17,8 +17,8 @@ BACKGROUND = "background"
 """Label of a class that means "no object". The decoders never return a detection with this label."""
 
 _ROUNDING = 0.05
-"""Maximum difference between 1 and the sum of an image's class probabilities, which models of low precision round. If
-the sum differs by more, the decoder treats the numbers as logits."""
+"""Maximum difference between 1 and the sum of an image's class probabilities; low-precision models round each
+probability. If the difference is larger, the decoder treats the numbers as logits."""
 
 
 class SoftmaxDecoder:

@@ -125,7 +125,8 @@ def _agree(found: int | None, wanted: int | None) -> bool:
 
 
 def _after(first: int, found: int | None, labels: int | None) -> bool:
-    """Return whether an axis of length ``found`` may hold ``first`` values and then one value for each label."""
+    """Return whether an output axis of length ``found`` fits a decoder that expects ``first`` values and one score
+    for each label."""
     return found is None or found == first + labels if labels is not None else found is None or found > first
 
 

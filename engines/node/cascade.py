@@ -1,8 +1,8 @@
-"""Run a pipeline's model, and classify crops of the detected objects with the pipeline's second models.
+"""Run a pipeline's model, and classify crops of the detected objects with the pipeline's second-stage models.
 
-Crops are cut from the frame at full resolution. A second model classifies the crops of all frames of a batch
-together. If a second model is missing or fails, the detection is still reported, with the reason for its missing
-label.
+Crops are cut from the frame at full resolution. A second-stage model classifies the crops of all frames of a batch
+together. If a second-stage model is missing or fails, the detection is still reported, with the reason for its
+missing label.
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ from ingest.site import SecondModelConfig
 
 SMALL, UNSURE, LIMIT = "small", "unsure", "limit"
 NO_FRAME, NO_MODEL, FAILED = "no_frame", "no_model", "failed"
-"""Reasons why an object has no label of a second model. ``Attribute`` describes these reasons."""
+"""Reasons why an object has no label of a second-stage model. The docstring of ``Attribute`` describes each reason.
+"""
 MAX_CROPS = 256
-"""Once this number of crops has been collected for a second model, the crops are classified before the next frame is
-decoded. 256 crops of 224×224 pixels take 38 MB."""
+"""Once this number of crops has been collected for a second-stage model, the crops are classified before the next
+frame is decoded. 256 crops of 224×224 pixels take 38 MB."""
 LABELLED = "labelled"
-"""Outcome under which the metrics count objects that a second model has labelled."""
+"""Outcome under which the metrics count objects that a second-stage model has labelled."""
 
 _Place = tuple[int, int]
-"""Position of a detection: index of its task in the merged batch, and index of the detection in the task."""
+"""Position of a detected object: index of its batch item in the merged batch, and index of the detection in this
+item."""
 
 
 class Cascade:
-    """A pipeline's open model and the pipeline's second models. A second model that is not loaded is None."""
+    """A pipeline's open model and the pipeline's second-stage models. None stands for a second-stage model that is
+    not loaded."""
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class Cascade:
 
     @property
     def batch_time(self) -> BatchTime:
-        """Expected device time of a batch, including the time of the second models."""
+        """Expected device time of a batch, including the time of the second-stage models."""
         return self._first.batch_time
 
     def classify(self, merged: MergedBatch) -> None:
@@ -86,7 +89,8 @@ class Cascade:
         self._first.classify(merged, refine)
 
     def _with_attributes(self, tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
-        """Return the detections of each task. The attributes of a detection are in the order of the second models."""
+        """Return the detections of each task. The attributes of a detection are in the order of the second-stage
+        models."""
         passes = [_SecondPass(config, model) for config, model in self._seconds]
         for index, (task, detections) in enumerate(zip(tasks, found, strict=True)):
             _collect(passes, index, task, detections)
@@ -105,7 +109,7 @@ class Cascade:
 
 @dataclass(slots=True)
 class _SecondPass:
-    """State of one second model during a merged batch: the crops to classify, and the attributes found so far."""
+    """State of one second-stage model during a merged batch: crops to classify, and attributes found so far."""
 
     config: SecondModelConfig
     model: SecondModel | None
@@ -120,7 +124,7 @@ class _SecondPass:
         return self.model.model.manifest.input if self.model else None
 
     def miss(self, place: _Place, reason: str) -> None:
-        """Note why an object gets no label."""
+        """Note the reason why the second-stage model gives no label to the object at ``place``."""
         model = self.model.model.manifest.id if self.model else ""
         self.attributes[place] = [Attribute(name=self.config.name, model=model, missing=reason)]
 
@@ -146,7 +150,7 @@ class _SecondPass:
 
 
 def _collect(passes: Sequence[_SecondPass], index: int, task: ItemTask, detections: Sequence[Detection]) -> None:
-    """Collect crops of one frame's objects for the second models.
+    """Collect crops of one frame's objects for the second-stage models.
 
     If no crop is needed, do not decode the frame.
     """
@@ -168,11 +172,12 @@ def _collect(passes: Sequence[_SecondPass], index: int, task: ItemTask, detectio
 def planned(
     config: SecondModelConfig, spec: InputSpec | None, size: tuple[int, int], detections: Sequence[Detection]
 ) -> dict[int, CropWindow | str]:
-    """Return the crop window of each object that a second model classifies, or the reason why there is none. Pure.
+    """Return the crop window of each object that a second-stage model classifies, or the reason why there is none.
+    Pure.
 
-    The keys of the result are indices of ``detections``. ``spec`` is None if the second model is not loaded. ``size``
-    is the frame's (width, height) in px. If more than ``max_objects`` objects are large enough, only the objects with
-    the highest scores get a window.
+    The keys of the result are indices of ``detections``. ``spec`` is None if the second-stage model is not loaded.
+    ``size`` is the frame's (width, height) in px. If more than ``max_objects`` objects are large enough, only the
+    objects with the highest scores get a window.
     """
     found: dict[int, CropWindow | str] = {}
     wanted = [n for n, one in enumerate(detections) if not config.on or one.label in config.on]
@@ -202,6 +207,6 @@ def _frame_of(task: ItemTask) -> Pixels | None:
 
 
 def _described(one: Detection, passes: Sequence[_SecondPass], place: _Place) -> Detection:
-    """Return a detection together with the attributes that the second models gave to the detection."""
+    """Return a detection together with the attributes that the second-stage models gave to the detection."""
     given = [attribute for each in passes for attribute in each.attributes.get(place, ())]
     return one.model_copy(update={"attributes": tuple(given)}) if given else one

@@ -32,7 +32,8 @@ from ingest.runtime.clock import Clock
 
 
 class PreparedWork(Protocol):
-    """Records to process, and the offsets of frames that are finished once the records are processed."""
+    """Result of preparing frames: records to process, and the offsets of the frames that are finished once these
+    records are processed."""
 
     @property
     def records(self) -> tuple[Outgoing, ...]:
@@ -174,7 +175,8 @@ class FramePreparation:
         self._preparing = False
 
     def add(self, tp: TopicPartition) -> None:
-        """Begin to read a partition of frames as soon as its lane has no earlier batches."""
+        """Begin to read a partition of frames, but only after all earlier batches of the same lane (live or late) are
+        written."""
         self._undrained.add(tp)
 
     def drop(self, tp: TopicPartition) -> None:
@@ -182,7 +184,7 @@ class FramePreparation:
         self._undrained.discard(tp)
 
     async def begin_drained(self) -> None:
-        """Begin to read the partitions of frames whose lane has no earlier batches any more."""
+        """Begin to read the partitions of frames whose lane (live or late) has no unwritten batches left."""
         for tp in list(self._undrained):
             owned, batches = self._owned.get(tp), self._owned.get(batches_of(tp))
             if not isinstance(owned, OwnedFrames) or batches is None or batches.in_flight:
@@ -193,7 +195,8 @@ class FramePreparation:
                 self._intake.begin(tp, owned.start.offset)
 
     def due(self, now_s: float) -> dict[OwnedFrames, list[LogRecord]]:
-        """Return the partitions with an open batch whose maximum delay has passed, each with an empty list."""
+        """Return the partitions with an open batch whose maximum delay has passed, as keys of a dict with empty lists
+        of records."""
         return {owned: [] for owned in self._frames() if owned.is_due(now_s)}
 
     async def deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:

@@ -42,8 +42,8 @@ LIVE_BYTES = 96 * 1024 * 1024
 """Maximum bytes of live batches whose results are not written yet. A job keeps its pixels in memory until its results
 are written."""
 LATE_SHARE = 4
-"""The limits for late batches are the limits for live batches divided by this number. The smaller limits still keep
-engines busy, and do not delay live frames."""
+"""Late batches have the limits of live batches, divided by this number. A quarter of the live limits still keeps
+engines busy with late batches, and does not delay live frames."""
 
 
 class LaneLoad(NamedTuple):
@@ -90,8 +90,8 @@ class BatchIntake:
 
     A node with ``--fused`` also prepares frames, so its consumer also reads ``frames`` and ``frames.late``. With
     ``--fused``, the consumer's assignor gives the partitions with the same number, of all topics, to one node. A
-    group has only one assignor, so the broker does not admit nodes with ``--fused`` and nodes without ``--fused`` to
-    one group.
+    Kafka consumer group has only one assignor, so the broker does not admit nodes with ``--fused`` and nodes without
+    ``--fused`` to one group.
 
     A partition yields no records between ``hold`` and ``begin``, and none while ``LaneThrottle`` pauses it.
     """
@@ -120,10 +120,10 @@ class BatchIntake:
 
     @property
     def spread_topics(self) -> tuple[str, ...]:
-        """Topics whose partitions may all go to different nodes.
+        """Topics whose partitions Kafka may spread over the nodes independently of other topics.
 
-        For a node with ``--fused``, return only one topic, because such a node gets the partitions with the same
-        number of all topics.
+        For a node with ``--fused``, return only one topic, because the partitions with the same number of all topics
+        go to the same node.
         """
         return self.topics[:1] if FRAMES in self.topics else self.topics
 

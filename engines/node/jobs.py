@@ -30,8 +30,8 @@ from ingest.site.pipeline import MOTION_LABEL, MOTION_MODEL
 
 STAGE = "engine"
 OUT_OF_ORDER = "out_of_order"
-"""Reason in the ledger for a frame that arrived after a later frame of its epoch. Sightline's own agents write frames
-in order, so the frame comes from another producer."""
+"""Reason in the ledger for a frame that arrived after a later frame of its epoch (capture run). Sightline's own
+agents write frames in order, so the frame comes from another producer."""
 STALE = "stale"
 """Reason in the ledger for a live frame whose results would come more than ``freshness_s`` after its capture."""
 EVERY_NTH = "every_nth"
@@ -39,18 +39,20 @@ EVERY_NTH = "every_nth"
 LIGHTER = "lighter"
 """Reason in a result that the pipeline's lighter model produced because of overload."""
 EPOCHS_KEPT = 1024
-"""Maximum number of epochs remembered per camera, lane and pipeline. The epoch that received no frame for the longest
-time is forgotten first.
+"""Maximum number of epochs (runs of a capture process) remembered per camera, lane and pipeline. The epoch that
+received no frame for the longest time is forgotten first.
 
-An epoch is one run of a capture process. Even if a capture process fails at once and is restarted every few seconds,
-1,024 epochs cover more than an hour. A frame of a forgotten epoch is classified, never dropped as a repeat.
+Even if a capture process fails at once and is restarted every few seconds, 1,024 epochs cover more than an hour. A
+frame of a forgotten epoch is classified, never dropped as a repeat.
 """
 SEEN_KEPT = 1024
-"""Number of sequence numbers that are remembered per epoch: half a minute of frames from the fastest camera."""
+"""Number of sequence numbers that are remembered per epoch (capture run): half a minute of frames from the fastest
+camera."""
 
 
 class _EpochMark:
-    """The sequence numbers seen in one epoch. Numbers at or below ``floor`` are not remembered and count as seen."""
+    """The sequence numbers seen in one epoch (capture run). Numbers at or below ``floor`` are not remembered and
+    count as seen."""
 
     __slots__ = ("floor", "highest", "seen")
 
@@ -67,11 +69,12 @@ class _EpochMark:
 
 
 class HighWaterMarks:
-    """The highest sequence number seen and the latest lower numbers, per camera, lane, pipeline and epoch.
+    """The highest sequence number seen and the latest lower numbers, per camera, lane, pipeline and epoch (capture
+    run).
 
     Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash, agents send
-    frames again from an earlier number. A frame at or below the highest number therefore counts as a repeat. If the
-    number of a lower frame was certainly never seen, the frame counts as out of order, not as a repeat.
+    frames again from an earlier number. A frame at or below the highest number therefore counts as a repeat. A frame
+    with a lower number that was certainly never seen counts as out of order, not as a repeat.
     """
 
     def __init__(self) -> None:
@@ -83,14 +86,16 @@ class HighWaterMarks:
         return mark is not None and (frame.seq <= mark.floor or frame.seq in mark.seen)
 
     def is_out_of_order(self, frame: FrameId, lane: str, pipeline: str) -> bool:
-        """Return whether a later frame of the same epoch was seen, and the frame itself was certainly never seen."""
+        """Return whether a later frame of the same epoch (capture run) was seen, and the frame itself was certainly
+        never seen."""
         mark = self._marks[frame.camera, lane, pipeline].get(frame.epoch)
         return mark is not None and frame.seq < mark.highest and not self.is_repeat(frame, lane, pipeline)
 
     def advance(self, frame: FrameId, lane: str, pipeline: str, floor: int = -1) -> None:
-        """Mark a frame as seen, and raise the highest number of the frame's epoch if the frame's number is higher.
+        """Mark a frame as seen, and raise the highest number of the frame's epoch (capture run) if the frame's number
+        is higher.
 
-        If the frame is the first of its epoch, all numbers up to ``floor`` count as seen.
+        If the frame is the first frame seen of its epoch, all numbers up to ``floor`` count as seen, too.
         """
         epochs = self._marks[frame.camera, lane, pipeline]
         mark = epochs.pop(frame.epoch, None) or _EpochMark(floor)
@@ -100,16 +105,16 @@ class HighWaterMarks:
             del epochs[next(iter(epochs))]
 
     def forget_numbers(self) -> None:
-        """In each epoch, count all numbers up to the highest as seen, because a part of the history could not be
-        read."""
+        """In each epoch (capture run), count all numbers up to the highest as seen, because a part of the history
+        could not be read."""
         for mark in (mark for epochs in self._marks.values() for mark in epochs.values()):
             mark.floor, mark.seen = mark.highest, set()
 
     def advance_past(self, record: LogRecord) -> None:
         """Mark all frames in the headers of a result or dead letter as seen.
 
-        Results older than the first result that is read back are unknown. In an epoch, all numbers below the first
-        frame that is read back therefore count as seen.
+        Older results are not read back, so it is unknown which earlier frames have results. Therefore all numbers of
+        an epoch below the first frame that is read back count as seen.
         """
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         lane = h.lane_of(record.headers, record.topic)
@@ -158,7 +163,7 @@ class ItemTask:
     images: list[Pixels]
     frame: bytes = b""
     image: Pixels | None = None
-    """Pixels of ``frame`` at full resolution, kept for the second models; None if they are not kept."""
+    """Pixels of ``frame`` at full resolution, kept for the second-stage models; None if they are not kept."""
     detections: list[Detection] | None = None
     error: EngineError | PictureError | None = None
 
@@ -186,7 +191,8 @@ class ItemTask:
         """Yield for each region a function that writes the region's picture in the colour order ``colour``.
 
         Decode the frame of an item that is not cropped, as small as the regions allow. If the frame cannot be
-        decoded, set ``error`` and yield functions that write nothing. If ``keep`` is true, set ``image``.
+        decoded, set ``error`` and yield functions that write nothing. If ``keep`` is true, also keep the decoded
+        frame in ``image`` for the second-stage models.
         """
         if self.item.cropped:
             yield from (partial(copy_into, image) for image in self.images)
@@ -247,7 +253,7 @@ class Job:
     """Offsets of frames that are finished once the results of the job are written, if this node prepared the frames
     itself. A job made from a record of ``batches`` finishes only this record."""
     out_of_order: list[FrameId] = field(default_factory=list)
-    """Frames that are shed because a later frame of the same epoch was read earlier."""
+    """Frames that are shed because a later frame of the same epoch (capture run) was read earlier."""
 
     @property
     def settled(self) -> bool:

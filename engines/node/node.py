@@ -39,7 +39,7 @@ MAX_PATIENCE_S = 0.25
 """Maximum time in s that finished results wait, so that several batches share a transaction.
 
 A transaction costs the broker and the node about 2 ms of processor time, which is what a small model needs for one
-frame. Under load, several batches of a partition therefore share a transaction.
+frame. Under load, several batches of a partition share a transaction to save this time.
 """
 PATIENCE_OF_GOAL = 0.25
 """Maximum wait of finished results, as a fraction of the shortest latency goal of all pipelines."""
@@ -234,8 +234,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         """Turn a record into a job of its partition. If the log has no records between the previous offset and this
         record, return the missing offsets.
 
-        An offset lower than the last offset means that the topic was created again. The new topic is read from its
-        beginning.
+        An offset lower than the last offset means that the topic was created again. The node then reads the new topic
+        from its beginning.
         """
         owned = self._owned.get(TopicPartition(record.topic, record.partition))
         if owned is None:

@@ -27,11 +27,11 @@ that users notice."""
 SATURATED_SHARE = 0.8
 """A node is saturated in a period if live frames wait for an engine during at least this fraction of the period."""
 SETTLE_PERIODS = 2
-"""Minimum number of periods between two increases of a pipeline's reduction. In this time, the frames that waited
-before the first increase are classified."""
+"""Minimum number of periods between two increases of a pipeline's reduction. Before the second increase, the frames
+that waited before the first increase are classified."""
 CALM_PERIODS = 5
-"""Number of consecutive periods without overload after which a pipeline's reduction is decreased. ``CALM_PERIODS``
-and ``HEADROOM`` prevent a reduction from changing every few seconds."""
+"""Number of consecutive periods without overload after which a pipeline's reduction is decreased. Together with
+``HEADROOM``, this number keeps a reduction from changing every few seconds."""
 HEADROOM = 0.8
 """Maximum fraction of the device's capacity that the expected load may use after a reduction is decreased."""
 RECOVERY_S = 0.2

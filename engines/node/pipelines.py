@@ -34,8 +34,8 @@ REMOVED_S = 60.0
 need the model."""
 
 _LIGHTER = "/lighter"
-"""Suffix of the name under which the lighter model of a pipeline is kept. The slash makes the name differ from every
-pipeline's own name."""
+"""Suffix of the internal name of a pipeline's lighter model. The slash in the suffix makes this name differ from
+every pipeline's own name."""
 _UNKNOWN = PipelineConfig(name="unknown", model="unknown", width=1, height=1)
 """Placeholder for the settings of a pipeline that is not configured."""
 
@@ -75,12 +75,12 @@ class LiveModels:
     batches.
 
     If a version cannot be loaded, the pipeline keeps its present model, and the version is tried again after
-    ``RETRY_S``. Each second model (a classifier of detected objects) is loaded and replaced independently of the
-    pipeline's own model. If a second model cannot be loaded, the pipeline is served without the second model.
-    TensorRT plans are built in the background, one at a time. During a build, the present model serves, or a model on
-    a substitute backend if there is no present model. Call all methods on one event loop: ``want`` and ``update``,
-    then ``run``, then ``close``. Models are loaded in threads of ``executor``, or of the event loop's default
-    executor if ``executor`` is None.
+    ``RETRY_S``. Each second-stage model (a classifier of detected objects) is loaded and replaced independently of
+    the pipeline's own model. If a second-stage model cannot be loaded, the pipeline is served without the
+    second-stage model. TensorRT plans are built in the background, one at a time. During a build, the present model
+    serves, or a model on a substitute backend if there is no present model. Call all methods on one event loop:
+    ``want`` and ``update``, then ``run``, then ``close``. Models are loaded in threads of ``executor``, or of the
+    event loop's default executor if ``executor`` is None.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class LiveModels:
         self._executor = executor
         self._wanted: dict[str, PipelineConfig] = {}
         self._seconds: dict[str, SecondWanted] = {}
-        """Maps ``SecondWanted.name`` to each second model that the configuration asks for."""
+        """Maps ``SecondWanted.name`` to each second-stage model that the configuration asks for."""
         self._serving: dict[str, _Serving] = {}
         self._refused: dict[str, tuple[ModelSettings, float]] = {}
         """Maps the name of each model that could not be loaded to its settings and the monotonic time in s of the
@@ -230,7 +230,7 @@ class LiveModels:
         """Yield the present models of a pipeline, and keep these models open for the ``with`` block.
 
         If ``lighter`` is true, yield the pipeline's lighter model, or the usual model if the lighter model is not
-        loaded. ``lighter`` does not change the second models. Raise PipelineUnknown.
+        loaded. ``lighter`` does not change the second-stage models. Raise PipelineUnknown.
         """
         first = self._serving_of(pipeline, lighter)
         if first is None or not isinstance(first.model, ServedModel):
@@ -400,7 +400,8 @@ class LiveModels:
 def _models_of(pipeline: PipelineConfig) -> list[PipelineConfig]:
     """Return the settings of a pipeline's usual model, and of the pipeline's lighter model if there is one.
 
-    The lighter model's settings have no second models, because ``use`` takes the second models of the usual settings.
+    The lighter model's settings have no second-stage models, because ``use`` takes the second-stage models of the
+    usual settings.
     """
     if not pipeline.lighter:
         return [pipeline]

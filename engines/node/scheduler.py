@@ -27,7 +27,7 @@ from ingest.site.pipeline import Priority
 LEVELS: tuple[Priority, ...] = ("high", "normal", "low")
 LOOK_AHEAD = 2
 """Number of full batches after the next batch whose deadlines are considered when the size of the next batch is
-chosen. A larger number makes the choice of the size slower."""
+chosen. With a larger number, choosing the size of a batch would take longer."""
 LATE_LEVEL = len(LEVELS)
 """Priority level of all late batches, which is below every level of live batches."""
 
@@ -44,7 +44,7 @@ class StageSeconds:
     """Measured time of a merged batch, in seconds: decoding and copying its pictures into the slot,
     computing, and decoding its outputs.
 
-    ``cascade`` is the time of all second models; 0 if the pipeline has no second models.
+    ``cascade`` is the time of all second-stage models; 0 if the pipeline has no second-stage models.
     """
 
     copy: float = 0.0
@@ -56,7 +56,8 @@ class StageSeconds:
     def device_s(self) -> float:
         """Time in s for which the batch occupied the device.
 
-        The whole time of the second models is included, because second models delay the results of the batch.
+        The whole time of the second-stage models is included, because second-stage models delay the results of the
+        batch.
         """
         return self.compute + self.cascade
 
@@ -179,7 +180,8 @@ class Scheduler:
     def _note_waiting(self, now_ns: int) -> None:
         """Tell the overload policies whether live jobs with a loaded model wait.
 
-        Late jobs only use device time that live jobs leave, and jobs of a loading model use no device time.
+        Late jobs do not count, because they only use device time that live jobs leave. Jobs of a loading model use no
+        device time.
         """
         waiting = any(not key.late and not self._models.is_loading(key.pipeline) for key in self._queues)
         self.policies.note(now_ns, waiting)

@@ -29,8 +29,8 @@ DeviceLost."""
 
 
 MAX_KEPT_BYTES = 64 * 1024 * 1024
-"""Maximum bytes of decoded frames that a batch keeps for its second models: ten frames of 1080p. The frames of a
-larger batch are decoded again for the second models."""
+"""Maximum bytes of decoded frames that a batch keeps for its second-stage models: ten frames of 1080p. The frames of
+a larger batch are decoded again for the second-stage models."""
 
 
 def _unchanged(_: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
@@ -122,8 +122,8 @@ class EngineModel:
         ``fills`` yields, for each row, a function that writes the row's picture. Each function is called before the
         next is taken from ``fills``, so that ``fills`` may decode one frame after another.
 
-        A batch item may declare thousands of one-pixel regions. To pad all regions of such an item at once would take
-        gigabytes of memory.
+        A batch item may contain thousands of one-pixel regions. Padding all regions of one item at once could
+        therefore take gigabytes of memory.
         """
         found: list[list[Detection]] = []
         most_rows = self.max_rows  # a warm-up in another thread may change it meanwhile

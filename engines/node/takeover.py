@@ -33,8 +33,8 @@ MAX_COMMIT_JOBS = 64
 REPEATS_S = 600.0
 """A take-over reads all results of the last ``REPEATS_S`` seconds to restore the high-water marks.
 
-``REPEATS_S`` covers all repeated frames. After a crash, the stage ``prepare`` repeats less than a second of frames.
-After an outage of its link, an agent repeats the frames that were in flight."""
+In this time, every frame that is delivered twice is delivered again. After a crash, the stage ``prepare`` repeats
+less than a second of frames. After an outage of its link, an agent repeats the frames that were in flight."""
 RESULTS_TAIL = 20_000
 """Minimum number of results that a take-over reads per partition, if the results of the last ``REPEATS_S`` seconds
 are fewer. To read 20,000 results takes less than a second."""
@@ -90,7 +90,7 @@ class OwnedPartition:
         self.in_flight_bytes += len(job.record.value)
 
     def _position_after(self, jobs: Sequence[Job]) -> int:
-        """Return the offset to commit with the results of the first jobs of the queue."""
+        """Return the offset to commit when the results of ``jobs``, the first jobs of the queue, are written."""
         return jobs[-1].record.offset + 1
 
     def due(self, now_s: float, patience_s: float) -> float | None:

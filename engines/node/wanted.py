@@ -18,7 +18,8 @@ class ModelSource(Protocol):
         """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
 
     def make(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel:
-        """Return a ServedModel for a pipeline, a SecondModel for a second model. The caller must open the model."""
+        """Return a ServedModel for a pipeline, a SecondModel for a second-stage model. The caller must open the
+        model."""
 
     def stand_in(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel | None:
         """Return a substitute: the model on a backend that loads within seconds, not yet opened; None without such a
@@ -29,14 +30,14 @@ class ModelSource(Protocol):
 
 
 class SecondWanted(NamedTuple):
-    """A second model that a pipeline's configuration asks for."""
+    """A second-stage model that a pipeline's configuration asks for."""
 
     pipeline: PipelineConfig
     config: SecondModelConfig
 
     @property
     def name(self) -> str:
-        """Name under which LiveModels keeps the second model.
+        """Name under which LiveModels keeps the second-stage model.
 
         The slashes make the name differ from every pipeline's name.
         """
@@ -44,12 +45,12 @@ class SecondWanted(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Configuration key of the second model, for error messages."""
+        """Configuration key of the second-stage model, for error messages."""
         return f"{self.pipeline.key}.then.{self.config.name}"
 
 
 Wanted = PipelineConfig | SecondWanted
-"""A model that the configuration asks for: the model of a pipeline, or one of its second models."""
+"""A model that the configuration asks for: the model of a pipeline, or one of its second-stage models."""
 
 
 class ModelSettings(NamedTuple):
@@ -65,9 +66,9 @@ class ModelSettings(NamedTuple):
 
     @classmethod
     def of(cls, wanted: Wanted, version: str) -> ModelSettings:
-        """Return the settings of a pipeline or second model.
+        """Return the settings of a pipeline or second-stage model.
 
-        ``input`` is () for a second model, because the second model's manifest defines the input.
+        ``input`` is () for a second-stage model, because the second-stage model's manifest defines the input.
         """
         if isinstance(wanted, SecondWanted):
             return cls(version, (), wanted.config.min_score, wanted.config.precision)

@@ -1,9 +1,9 @@
 """Adopt foreign ONNX models into the repository.
 
 Sightline's models take ``(N, height, width, 3)`` uint8. A foreign model, made by other software, takes floats in
-another layout. Graph nodes that cast, scale and transpose the pixels are therefore put in front of the model. Before
-the model is stored, the outputs of the original and of the wrapped model are compared, and the decoder must be able
-to read the outputs.
+another layout. To take uint8, a foreign model gets additional graph nodes that cast, scale and transpose the pixels.
+Before the model is stored, the outputs of the original and of the wrapped model are compared, and the decoder must be
+able to read the outputs.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ class Model:
         return self.folder / self.manifest.file
 
     def at_precision(self, precision: Precision | None) -> Model:
-        """Return the model with a precision that replaces the precision in the manifest. None keeps the manifest's
-        precision."""
+        """Return the model with a precision that replaces the precision in the manifest. If ``precision`` is None,
+        the model keeps the precision of its manifest."""
         return (
             replace(self, manifest=self.manifest.model_copy(update={"precision": precision})) if precision else self
         )

@@ -23,8 +23,7 @@ _TYPES: dict[int, type[np.generic]] = {
 _RESHAPES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that change the type, order or shape of a tensor, but not its values."""
 _LINEAR = frozenset({"Add", "Conv", "Gemm", "MatMul", "Sub"})
-"""Operators that apply no activation function. If a classifier ends with one of these operators, the classifier's
-outputs are logits."""
+"""Operators that apply no activation function. A classifier whose last operator is in this set returns logits."""
 
 Triple = tuple[float, float, float]
 NO_MEAN: Triple = (0.0, 0.0, 0.0)

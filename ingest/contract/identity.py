@@ -45,7 +45,8 @@ class FrameId:
 def next_epoch(last: int | None, unix_time_s: int) -> int:
     """Return the epoch of a capture that starts now: the last epoch plus one, or the Unix time if that is larger.
 
-    Thanks to the Unix time, epochs grow even when a camera moves to an agent that does not know the camera's history.
+    Thanks to the Unix time, the numbers grow even when a camera moves to an agent that does not know the camera's
+    history.
     """
     return unix_time_s if last is None else max(last + 1, unix_time_s)
 

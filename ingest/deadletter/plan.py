@@ -1,8 +1,9 @@
 """Plan of a replay: which dead letters to send, and on which lane. Pure.
 
-An engine node drops frames that arrive out of order within the same camera, epoch, lane and pipeline. Dead letters,
-however, are stored in the order of their failures, with all lanes and stages in one partition. A replay therefore
-opens a new lane (a separate series of frames) for a dead letter that would be out of order on every lane used so far.
+An engine node drops frames that arrive out of order within the same camera, epoch (capture run), lane and pipeline.
+Dead letters, however, are stored in the order of their failures, with all lanes and stages in one partition. A replay
+therefore opens a new lane (a separate series of frames) for a dead letter that would be out of order on every lane
+used so far.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The balance of the ledger: whether every captured frame has exactly one known outcome. Pure.
 
-The ledger balances under two conditions. Every sequence number from 0 to the last number of every epoch was either
-withheld or delivered, exactly once. Every delivered frame has exactly one final state in each pipeline that the frame
-was routed to.
+The ledger balances under two conditions. Every sequence number from 0 to the last number of every epoch (capture run)
+was either withheld or delivered, exactly once. Every delivered frame has exactly one final state in each pipeline
+that the frame was routed to.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def compute_balance(ledger: Ledger) -> Balance:
 
 
 def _is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
-    """Return whether a later epoch of the same camera has begun, for an epoch whose end was never reported.
+    """Return whether a later epoch (capture run) of the same camera has begun, for an epoch whose end was never
+    reported.
 
     The order of the heartbeats shows which epoch is later. The epochs' numbers do not always show the order, because
     a new spool or a corrected clock may give a later epoch a lower number. Only if one of two epochs has no

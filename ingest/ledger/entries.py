@@ -30,8 +30,8 @@ def enter_readings(ledger: Ledger, record: LogRecord) -> None:
 
 
 def enter_status(ledger: Ledger, record: LogRecord) -> None:
-    """Enter into the ledger the facts in a heartbeat: intervals of withheld frames, ends of epochs, and contents of
-    spools."""
+    """Enter into the ledger the facts in a heartbeat: intervals of withheld frames, ends of epochs (capture runs),
+    and contents of spools."""
     beat = _decoded(Heartbeat, record)
     if beat:
         _enter_heartbeat(ledger, beat, record.offset)

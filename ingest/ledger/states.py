@@ -1,4 +1,5 @@
-"""The ledger: the captured, withheld and delivered frames of each epoch, and the states of delivered frames. Pure.
+"""The ledger: the captured, withheld and delivered frames of each epoch (capture run), and the states of delivered
+frames. Pure.
 
 Millions of frames have equal states. To save memory, frames with equal states share one FrameState object.
 ``ingest.ledger.balance`` computes the balance from a ledger.
@@ -50,7 +51,7 @@ class FrameState:
 
 @dataclass(slots=True)
 class EpochLedger:
-    """The ledger of one epoch of a camera.
+    """The ledger of one epoch (capture run) of a camera.
 
     ``cover`` holds the sequence numbers of withheld and delivered frames, and ``frames`` the state of each frame by
     sequence number. ``withheld`` counts withheld frames by reason. ``repeats`` counts deliveries of frames that had
@@ -80,7 +81,7 @@ class EpochLedger:
         return max(self.cover.last, self.end.last if self.end else -1)
 
     def began_after(self, other: EpochLedger) -> bool | None:
-        """Return whether this epoch began after the last heartbeat of another epoch.
+        """Return whether this epoch (capture run) began after the last heartbeat of another epoch.
 
         Return None if one of the two epochs has no heartbeat.
         """
@@ -127,8 +128,8 @@ class Ledger:
     def cut(self) -> None:
         """From now on, let the ledger ignore frames and readings with a higher sequence number than any it has seen.
 
-        The balance covers, in each epoch, all numbers up to the highest number known now. After this call, the ledger
-        ignores records about higher sequence numbers.
+        The balance covers, in each epoch (capture run), all numbers up to the highest number known now. After this
+        call, the ledger ignores records about higher sequence numbers.
         """
         self._cut = {key: entries.last for key, entries in self.epochs.items()}
         if self.readings:
@@ -184,7 +185,7 @@ class Ledger:
             self._withhold(entries, account)
 
     def add_epoch_end(self, end: EpochEnd) -> None:
-        """Add the end of an epoch.
+        """Add the end of an epoch (capture run).
 
         If an epoch has a clean and an unclean end, the clean end counts, because an agent may be killed after it has
         ended the epoch. The end of an epoch counts even if it is added after the call of ``cut``. Frames captured
@@ -204,7 +205,7 @@ class Ledger:
         entries.end = end
 
     def add_progress(self, camera: str, epoch: int, last: int, offset: int) -> None:
-        """Add the highest captured sequence number that a heartbeat reported for an epoch.
+        """Add the highest captured sequence number that a heartbeat reported for an epoch (capture run).
 
         Frames up to this number that were not delivered may have been withheld. ``offset`` is the heartbeat's offset
         in the topic ``status``.
@@ -221,7 +222,8 @@ class Ledger:
             self._waiting[agent] = at_ns, list(waiting)
 
     def spooled(self, camera: str, epoch: int) -> list[Interval]:
-        """Return the intervals of sequence numbers of an epoch that agents report as still in their spools."""
+        """Return the intervals of sequence numbers of an epoch (capture run) that agents report as still in their
+        spools."""
         everywhere = (each for _, waiting in self._waiting.values() for each in waiting)
         return [(each.first, each.last) for each in everywhere if (each.camera, each.epoch) == (camera, epoch)]
 

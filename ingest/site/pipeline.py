@@ -21,7 +21,7 @@ MOTION_MODEL = "motion"
 MOTION_LABEL = "object"
 """Label of the objects of a pipeline without a model."""
 MAX_SECOND_MODELS = 8
-"""Maximum number of second models of one pipeline."""
+"""Maximum number of second-stage models of one pipeline."""
 MIN_TILED_REGIONS = 3
 """Minimum number of regions of a pipeline with tiles: the whole frame and two tiles."""
 _CHANNELS = 3
@@ -43,23 +43,23 @@ USUAL_GOAL_S = 1.0
 
 
 class SecondModelConfig(ConfigSection):
-    """A second model of a pipeline: a classifier of the objects that the pipeline's own model detects."""
+    """A second-stage model of a pipeline: a classifier of the objects that the pipeline's own model detects."""
 
     name: Name
-    """Name of the attribute that the second model adds to an object, such as ``type``."""
+    """Name of the attribute that the second-stage model adds to an object, such as ``type``."""
     model: str
-    """The second model in the model repository, as ``NAME`` or ``NAME@VERSION``."""
+    """The second-stage model in the model repository, as ``NAME`` or ``NAME@VERSION``."""
     on: tuple[str, ...] = ()
     """Labels of the objects to classify; empty for all."""
     min_score: Share = 0.3
-    """Minimum score of a label of the second model."""
+    """Minimum score of a label of the second-stage model."""
     min_pixels: int = Field(default=32, ge=1)
     """Minimum width and height of an object's box, in pixels of the frame. An object with a smaller box is not
     classified."""
     margin: Share = 0.1
     """Margin added to a box on each side, as a share of the box's size."""
     max_objects: int = Field(default=16, ge=1, le=256)
-    """Maximum number of objects in one frame that the second model classifies. If a frame has more objects, the
+    """Maximum number of objects in one frame that the second-stage model classifies. If a frame has more objects, the
     objects with the highest scores are classified."""
     precision: Precision | None = None
     """Lowest precision in which the model may be computed. If None, the precision in the model's manifest applies."""
@@ -124,7 +124,7 @@ class PipelineConfig(SharedEntry):
     cameras: tuple[Name, ...] = ()
     """Names of the cameras whose frames the pipeline processes; empty for all cameras."""
     then: tuple[SecondModelConfig, ...] = Field(default=(), max_length=MAX_SECOND_MODELS)
-    """Second models, which classify the detected objects at full resolution."""
+    """Second-stage models, which classify the detected objects at full resolution."""
 
     @model_validator(mode="before")
     @classmethod

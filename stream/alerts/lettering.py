@@ -121,8 +121,8 @@ def _font(path: str, px: int) -> Font:
 
 
 def _anchor(font: Font) -> str | None:
-    """Return the name of the Pillow anchor that puts a text's base line at a given height. With the returned anchor,
-    runs in several fonts share one base line."""
+    """Return the name of the Pillow anchor that puts a text's base line at a given height. With this anchor, pieces
+    of text in several fonts share one base line."""
     return "ls" if isinstance(font, ImageFont.FreeTypeFont) else None
 
 

@@ -50,8 +50,8 @@ def encoded(image: Image) -> bytes:
 
 
 def _attributes(event: Event) -> str:
-    """Return an object's labels from second models as text, which is appended to the object's label from the main
-    model."""
+    """Return an object's labels from second-stage models as text, which is appended to the object's label from the
+    main model."""
     found = sorted((key, value) for key, value in event.data.details.items() if key.startswith("attributes."))
     return "".join(f", {value}" for _, value in found if isinstance(value, str))
 

@@ -47,7 +47,7 @@ PICTURE_WAIT_S = 30.0
 """Maximum time in seconds that an event waits for the evidence store. After 30 s, a person needs the alert more than
 its picture. A restart of an evidence store takes less than 30 s."""
 FETCH_S = 30.0
-"""Maximum time in seconds to read one frame from Kafka. The restart of a Kafka broker takes less than this time."""
+"""Maximum time in seconds to read one frame from Kafka. A Kafka broker restarts in less than 30 s."""
 
 
 class AlertStage:

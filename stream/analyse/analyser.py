@@ -39,8 +39,8 @@ TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time in seconds after which rules forget a track that is no longer seen."""
 _DIGITS = 2
-"""Number of decimal places to which the coordinates of boxes are compared. Decimal places after the second change
-when a box is converted to pixels of the first picture and back."""
+"""Number of decimal places to which the coordinates of boxes are compared. Further decimal places change when a box
+is converted to pixels of the first picture and back."""
 
 
 class Sighting(NamedTuple):
@@ -150,11 +150,11 @@ class Analyser:
 
     @property
     def watches(self) -> tuple[RuleWatch[CameraRule], ...]:
-        """The states of the rules in the present epoch; empty before the epoch's first scene."""
+        """The states of the rules in the present epoch; empty before the first classified frame of the epoch."""
         return self._watches
 
     def in_frame(self, result: Result, box: Box) -> Box:
-        """Convert a box of a scene's track to pixels of the result's frame."""
+        """Convert a track's box from pixels of the epoch's first picture to pixels of the result's frame."""
         return self._scale((result.width, result.height)).back(box)
 
     def take_signals(self) -> list[JoinSignal]:
@@ -369,7 +369,7 @@ class Analyser:
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
-    """Return a track's labels from second models, chosen by votes, as details of an event, such as
+    """Return a track's labels from second-stage models, chosen by votes, as details of an event, such as
     ``attributes.type``."""
     found: dict[str, DetailValue] = {}
     for name, voted in track.attributes.items():
@@ -393,7 +393,7 @@ def _begin_score(rules: Iterable[CameraRule | MeasureConfig]) -> float:
 
 
 def _subjects(rule: str, scene: Scene, scale: Scale, sightings: set[Sighting]) -> set[str]:
-    """Return the subjects (track names or ``WHOLE_SCENE``) for which an event of this rule and scene is already
+    """Return the subjects (track names or ``WHOLE_SCENE``) for which an event of this rule and frame is already
     written."""
     boxes = ((track.name, Sighting.of(rule, track.label, scale.back(track.box))) for track in scene.tracks)
     subjects = {name for name, sighting in boxes if sighting in sightings}

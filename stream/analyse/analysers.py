@@ -74,7 +74,8 @@ class RuleSet:
         return (camera, pipeline) in self._tail_s
 
     def history_point(self, record: LogRecord) -> HistoryPoint | None:
-        """Return the epoch and time of a result in its camera's history.
+        """Return the camera, epoch (capture run) and capture time of a result, and the length of past results that
+        its rules need.
 
         Return None if the result is unreadable or no rule applies to the result.
         """

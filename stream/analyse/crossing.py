@@ -99,8 +99,8 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterable[SceneHappening]:
         """Process a crossing and return the situation to report now, if any.
 
-        The crossings of a scene come in the order in which they happened. A crossing is reported late if the label or
-        score of its track was unknown, so it may be older than crossings of earlier frames.
+        The crossings of one frame come in the order in which they happened. A crossing is reported late if the label
+        or score of its track was unknown, so it may be older than crossings of earlier frames.
         """
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:

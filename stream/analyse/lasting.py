@@ -37,14 +37,14 @@ class LastingWatch(RuleWatch[R_co], Generic[R_co]):
 
     @abc.abstractmethod
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
-        """Return whether the condition holds for a track in this scene."""
+        """Return whether the condition holds for a track in this frame."""
 
     @abc.abstractmethod
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
         """Return the event's summary and details for a track that has met the condition for ``lasted_s`` seconds."""
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the periods to report now."""
+        """Process the tracks of the next frame and return the periods to report now."""
         for track in scene.tracks:
             period = self._period(track, scene)
             if period is None or period.reported or scene.at_ns - period.since_ns < self._for_ns:

@@ -37,7 +37,7 @@ class SpeedMeter:
         self._points: dict[str, deque[GroundPoint]] = {}
 
     def note(self, track: SceneTrack, scene: Scene) -> None:
-        """Note a track's position in the next scene.
+        """Note a track's position in the next frame.
 
         The positions before a gap that is longer than the window are dropped.
         """

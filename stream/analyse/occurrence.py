@@ -1,4 +1,4 @@
-"""State of the rules that report a condition of the whole scene, such as a number of objects. Pure."""
+"""State of the rules that report a condition of the whole picture, such as a number of objects. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Occurrence:
 
 
 class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
-    """State of a rule with a condition over the scene: the present occurrence, during which the condition holds.
+    """State of a rule with a condition over all tracks: the present occurrence, during which the condition holds.
 
     An occurrence is reported once, when it has lasted for ``for_s``. An occurrence that reaches ``for_s`` outside of
     the rule's hours or during a cooldown is reported afterwards if the occurrence still lasts.
@@ -53,7 +53,7 @@ class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
         """Return the event's summary and details for an occurrence that has lasted for ``lasted_s`` seconds."""
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the occurrence to report now, if any."""
+        """Process the tracks of the next frame and return the occurrence to report now, if any."""
         found = self.counted(scene)
         occurrence = self._occurrence = self._updated(scene, found)
         if occurrence is None or occurrence.reported or self.is_quiet(scene):
@@ -89,7 +89,7 @@ class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
             self._occurrence.reported = True
 
     def _updated(self, scene: Scene, found: list[SceneTrack]) -> _Occurrence | None:
-        """Return the present occurrence after a scene; None if there is no occurrence."""
+        """Return the present occurrence after a frame; None if there is no occurrence."""
         occurrence = self._occurrence
         if occurrence and not occurrence.reported and scene.gap_s > LOST_S:
             occurrence = None  # the condition during the gap is unknown

@@ -1,4 +1,5 @@
-"""The interface of camera rules: their settings, the scenes that they evaluate, and their state from frame to frame.
+"""The interface of camera rules: their settings, the tracked frames that they evaluate, and their state from frame to
+frame.
 
 Pure.
 """
@@ -48,8 +49,8 @@ class SceneTrack:
     """The latest centres of the track's box, oldest first. Later frames change this sequence, so a rule must copy the
     points that it needs later."""
     attributes: Mapping[str, VotedLabel] = field(default_factory=dict)
-    """Label of each second model, by the name of the attribute that the model adds. A label is the result of a vote
-    over the frames of the track."""
+    """Label of each second-stage model, by the name of the attribute that the model adds. A label is the result of a
+    vote over the frames of the track."""
     moved: float = 0.0
     """Largest distance of the box's centre from the track's first position so far, as a share of the picture's
     diagonal."""
@@ -69,21 +70,22 @@ class Scene:
     frame: str
     """The frame's name ``epoch-seq``, which is unique for each camera."""
     at_ns: int
-    """Capture time since the epoch's first frame, in ns. The time ``at_ns`` never decreases, even if the camera's
-    clock is set back."""
+    """Capture time since the first frame of the epoch (capture run), in ns. The time ``at_ns`` never decreases, even
+    if the camera's clock is set back."""
     captured_ns: int
     """Capture time by the camera's clock, in Unix ns."""
     width: int
-    """Width of the epoch's first picture, in pixels. All scenes of an epoch have this width."""
+    """Width of the epoch's first picture, in pixels. All frames of one epoch (capture run) are scaled to this
+    width."""
     height: int
     outcome: str
     """``classified``, or ``empty`` for a frame in which nothing moved."""
     tracks: tuple[SceneTrack, ...]
     gap_s: float = 0.0
-    """Seconds since the previous scene, excluding the time in which the agent detected no motion."""
+    """Seconds since the previous classified frame, excluding the time in which the agent detected no motion."""
     missing: Mapping[str, int] | None = None
-    """Number of missing frames since the previous scene, by reason. The agent and the prepare stage record why a
-    frame is missing; the reason is ``unknown`` for frames without any record."""
+    """Number of missing frames since the previous classified frame, by reason. The agent and the prepare stage record
+    why a frame is missing; the reason is ``unknown`` for frames without any record."""
     ground: GroundPlane | None = None
     """Conversion from pixels to metres on the ground; None for a camera without a ground plane."""
 
@@ -106,8 +108,8 @@ class CameraRule(Rule):
     labels: tuple[str, ...] = ()
     """Labels of the objects that the rule applies to; empty for all objects."""
     attributes: dict[Name, Labels] = {}
-    """Accepted labels of second models, by the name of the attribute. The rule applies to an object only if every
-    attribute has an accepted label."""
+    """Accepted labels of second-stage models, by the name of the attribute. The rule applies to an object only if
+    every attribute has an accepted label."""
     min_score: Share = 0.3
     min_move: Share = 0.0
     """Minimum distance that an object must have moved from its first position, as a share of the picture's diagonal.
@@ -157,9 +159,8 @@ class CameraRule(Rule):
         """Length in seconds of the past results from which a new owner of the partition rebuilds the rule's state.
 
         The length covers at least twice the longest setting whose name ends in ``_s``, except ``incident_gap_s``. An
-        object that was present before the past results counts as new at their beginning. A dwell time that starts at
-        the beginning of the past results ends in their first half, and the cooldown of the resulting event ends in
-        their second half.
+        object that was present before the past results counts as new at their beginning. Because of the factor two, a
+        dwell time or cooldown that began before the past results has ended before their end.
         """
         times_s: list[float] = [value for name, value in self if name.endswith("_s") and name != "incident_gap_s"]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
@@ -215,7 +216,7 @@ WHOLE_SCENE = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneHappening(Happening):
-    """A situation that a rule has recognised in a scene, and that becomes an event.
+    """A situation that a rule has recognised in a frame, and that becomes an event.
 
     The situation concerns one ``track``, or the whole picture. A situation of the whole picture has a unique
     ``occurrence``, such as the name of the frame in which the situation began, and may have the ``label`` of the
@@ -236,7 +237,8 @@ class SceneHappening(Happening):
 
 
 class RuleWatch(abc.ABC, Generic[R_co]):
-    """State of one rule during one epoch. ``shape`` is the rule's shape in pixels of the scenes.
+    """State of one rule during one epoch (capture run). ``shape`` is the rule's line or polygon, in pixels of the
+    epoch's first picture.
 
     A subclass implements ``step``. A subclass that keeps state also overrides ``settle`` and ``forget``. The base
     class numbers the situations of each track, and applies the cooldown. The base class also leaves out situations
@@ -291,12 +293,13 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
         """Return the part of the rule's own condition that a track does not meet, after ``observe``.
 
-        Return an empty string if no such part is known. The method must not change the state.
+        Return an empty string if the rule cannot say which part of the condition is not met. The method must not
+        change the state.
         """
         return OUTSIDE if len(self.shape) > 2 and not self.covers(self.place(track)) else ""
 
     def reasons(self, scene: Scene, track: SceneTrack) -> list[str]:
-        """Return the reasons why the rule did not report a track in the scene that ``observe`` has just processed."""
+        """Return the reasons why the rule did not report a track of the frame that ``observe`` has just processed."""
         found = (self.rule.misfit(track), self.quiet_reason(scene, track.name), self.unmet(scene, track))
         return [reason for reason in found if reason] or [UNMET]
 

@@ -35,9 +35,9 @@ class AnalyseStage:
     After a restart, the stage reads back past results. The past results span more than twice the longest dwell time
     or cooldown of the camera's rules, by the camera's clock. A track or visit that began within the past results
     keeps its id. An object that was present before the past results was already reported, and is not reported again.
-    The track of such an older object gets another name, and its next event begins a new incident. A killed process
-    may have written events after its last commit. The stage reads back the events that are already written, and does
-    not write them again, even if their track has another name now.
+    The track of an object that was present before the past results gets another name, and its next event begins a new
+    incident. A killed process may have written events after its last commit. The stage reads back the events that are
+    already written, and does not write them again, even if their track has another name now.
 
     A restart loses state in two cases. On a busy partition, a rule with very long times may need more past results
     than ``readback.offsets_for`` allows. A rule without enough past results may report an object again that was

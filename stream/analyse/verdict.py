@@ -33,7 +33,7 @@ class TrackVerdict:
 
 @dataclass(frozen=True, slots=True)
 class RuleVerdict:
-    """The events of a rule in one frame, or the reasons why there are none, for the scene and for each track."""
+    """The events of a rule in one frame, or the reasons why there are none, for the picture and for each track."""
 
     rule: CameraRule
     events: tuple[Event, ...]
@@ -65,7 +65,7 @@ def verdicts(analyser: Analyser, result: Result, events: Iterable[Event]) -> lis
 
 
 def untracked(analyser: Analyser, result: Result) -> list[Untracked]:
-    """Return the detections of the result that belong to no track of the analyser's scene, each with the reason."""
+    """Return the detections of the result that the analyser assigned to no track, each with the reason."""
     tracks = analyser.scene.tracks if analyser.scene else ()
     tracked = [analyser.in_frame(result, track.box) for track in tracks]
     counted = one_per_object(result)

@@ -56,8 +56,8 @@ READERS = 2
 to Kafka, and KafkaLog keeps two connections for reads."""
 SETTLE_S = 8.0
 """Maximum time in seconds that the revocation of a partition waits for running delivery attempts, so that the next
-owner of the partition can read their receipts. This time is less than the 12 s session timeout of the consumer
-group."""
+owner of the partition can read their receipts. The limit is less than the 12 s session timeout of the consumer group.
+"""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -85,8 +85,8 @@ class _Partition:
 
     next: int
     alerts_end: int = 0
-    """End offset of the partition of ``alerts``, determined after all receipts had been read. Every receipt that was
-    read belongs to an alert below this offset."""
+    """End offset of the partition of ``alerts``, determined after all receipts had been read. Every receipt read so
+    far belongs to an alert with a lower offset."""
     open: dict[int, int] = field(default_factory=dict)
     receipts: dict[str, _Receipt] = field(default_factory=dict)
     floor: int | None = None

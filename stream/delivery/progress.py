@@ -37,8 +37,8 @@ class DispatchProgress:
     """The progress of all receivers in one partition.
 
     ``receivers`` maps a receiver's name to the offset of its first unfinished alert, and ``offset`` is the lowest of
-    these offsets. If ``others`` is true, a receiver that is not in ``receivers`` begins at ``offset``. If ``others``
-    is false, a receiver that is not in ``receivers`` is new.
+    these offsets. If ``others`` is true, each receiver that is not in ``receivers`` has finished all alerts below
+    ``offset``. If ``others`` is false, a receiver that is not in ``receivers`` was added to the configuration later.
     """
 
     offset: int
@@ -124,9 +124,9 @@ async def take_over(
     LogUnavailable.
 
     If ``commit`` is None, every alert that has no final receipt is due. If ``others`` is false in the commit, a
-    receiver that the commit does not name is new. A new receiver gets only new alerts, or all stored alerts if its
-    entry has ``history = true``. Alerts that retention deleted before a receiver had finished them are logged and
-    reported on the topic ``status``.
+    receiver that the commit does not name was added to the configuration later. A receiver added later gets only new
+    alerts, or all stored alerts if its entry has ``history = true``. Alerts that retention deleted before a receiver
+    had finished them are logged and reported on the topic ``status``.
     """
     await require_deliveries(log)  # again, because partitions may be added while this dispatcher runs
     first, end = (await log.beginnings(ALERTS))[partition], (await log.ends(ALERTS))[partition]

@@ -26,7 +26,8 @@ Progress = Callable[[int, int], None]
 MAX_EVENTS = 20_000
 """Maximum number of events that the rules may emit in one partition. Each event takes about 2 kB of memory."""
 MAX_EXAMPLES = 100
-"""Maximum number of gained and of lost events of one rule that the report names. The counts have no limit."""
+"""Maximum number of gained and of lost events of one rule that the report names. The numbers of gained and lost
+events in the report are not limited."""
 _REPORT_EVERY = 500
 
 
@@ -92,7 +93,7 @@ class _Trial:
     def __init__(self, log: Log, rules: RuleSet, cameras: Collection[str], report: TrialReport) -> None:
         self._log, self._rules, self._cameras, self._report = log, rules, cameras, report
         self._spans: dict[tuple[str, str, int], tuple[int, int]] = {}
-        """First and last sequence number of the period's results, by camera, lane and epoch."""
+        """First and last sequence number of the period's results, by camera, lane and epoch (capture run)."""
         self._events = _OpenEvents()
 
     async def run(self, tp: TopicPartition, start: int, stop: int, on_progress: Callable[[int], None]) -> None:

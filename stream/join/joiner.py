@@ -25,7 +25,7 @@ MAX_LANES = 64
 """Maximum number of lanes of one rule. Each replay has lanes of its own, and no record says that the replay has
 ended. Above this number, the oldest lane of a replay is dropped."""
 MAX_EPOCHS = 64
-"""Maximum number of epochs of one source whose last number is remembered."""
+"""Maximum number of epochs (capture runs) of one camera or sensor whose last sequence number is remembered."""
 
 
 class ConditionTimeline:
@@ -83,7 +83,7 @@ class HighWater:
         self._seqs: OrderedDict[int, int] = OrderedDict()
 
     def admits(self, epoch: int, seq: int) -> bool:
-        """Return whether this number of the epoch is new, and note it."""
+        """Return whether a sequence number is new in its epoch (capture run), and note it."""
         if seq <= self._seqs.get(epoch, -1):
             return False
         self._seqs[epoch] = seq

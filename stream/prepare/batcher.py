@@ -55,8 +55,8 @@ class PipelinePlan:
 
 
 UNROUTED = PipelinePlan(UNROUTED_NAME, 0, 0, 0, UNROUTED_ITEMS, UNROUTED_DELAY_S, 0, 0, 0, None)
-"""Limits for frames that no pipeline wants. A frame that no pipeline wants becomes an item without pixels, so that
-the ledger records the frame's outcome."""
+"""Limits of the batches of frames that no pipeline wants. A frame that no pipeline wants becomes an item without
+pixels, so that the ledger records the frame's outcome."""
 
 
 def plans(pipelines: Iterable[PipelineConfig]) -> tuple[PipelinePlan, ...]:
@@ -223,7 +223,7 @@ class _OpenBatch:
         return encode_batch(plan.name, preparation, items, pictures, frames)
 
     def take(self) -> list[int]:
-        """Return the offsets of the entries, and clear the batch."""
+        """Return the offsets of the frames in the batch, and make the batch empty."""
         offsets = self._offsets
         self.entries, self._offsets = [], []
         self._rows = self._items_bytes = self._payload_bytes = 0

@@ -35,7 +35,7 @@ MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
 pixels wide."""
 BILATERAL_PX = 5
-"""Side of the bilateral filter's window, in pixels. A window of 7 pixels takes six times as long."""
+"""Side of the bilateral filter's window, in pixels. A window of 7 pixels would take six times as long."""
 RANGE_SIGMAS = 4.0
 """Difference between two colours, in standard deviations of the noise, at which the bilateral filter gives the
 neighbour 61 % of the weight of an equal colour."""
@@ -47,7 +47,7 @@ SPACE_PX = 2.0
 MEDIAN_NS = 2.5
 TEMPORAL_NS = 6.5
 """CPU time of the temporal filter in ns per pixel, including the noise estimate. ``MEDIAN_NS`` is the CPU time of the
-median filter. Both are measured by ``benchmarks/denoise.py``."""
+median filter. Both times are measured by ``benchmarks/denoise.py``."""
 MEMORY = 0.75
 """Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to
 √((1-m)/(1+m)) = 38 % within about four frames."""
@@ -61,7 +61,7 @@ rounding."""
 
 CHECK_FRAMES = 8
 """If a camera had no noise so far, the noise of every ``CHECK_FRAMES``-th frame is estimated. Each estimate needs a
-decoded frame. Decoding takes 1 ms of a core at 768×432 and 6 ms at 1080p, 20 times as much as the estimate."""
+decoded frame. Decoding takes 20 times as much CPU time as the noise estimate: 1 ms at 768×432, and 6 ms at 1080p."""
 CHECK_NS = 1_000_000_000
 """Maximum time from capture to capture, in ns, between two estimates of a camera's noise. At low frame rates, the
 noise of every frame is estimated."""

@@ -43,7 +43,7 @@ NOBODY = "unrouted"
 """Ledger reason for a frame that no pipeline wants."""
 
 _Wanted = tuple[DenoiseKind, float, tuple[Step, ...]]
-"""Kind of the denoiser, its time budget in ms, and the steps after it."""
+"""Key of a filtered frame: kind of the noise filter, its time budget in ms, and the steps after the filter."""
 _LANES = {LIVE: (PREPARE_LIVE, FRAMES, BATCHES), LATE: (PREPARE_LATE, FRAMES_LATE, BATCHES_LATE)}
 
 
@@ -161,7 +161,8 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     def _improved(self, frame: DeliveredFrame, wanted: _Wanted, clean: dict[_Wanted, Pixels | None]) -> Pixels | None:
         """Return the pixels of a frame after ``denoise`` and steps; None if the frame stays as it is.
 
-        ``clean`` keeps the pixels for the frame's other pipelines, because a denoiser sees each frame once.
+        ``clean`` keeps filtered pixels for the frame's other pipelines, because a noise filter must see each frame
+        only once.
         """
         if wanted not in clean:
             kind, budget_ms, steps = wanted
@@ -207,8 +208,8 @@ def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
 def _is_worth_carrying(frame: DeliveredFrame, config: PipelineConfig, found: Sequence[CropWindow]) -> bool:
     """Return whether the batch carries the encoded frame in place of the pictures of its regions.
 
-    The batch carries the encoded frame if it is smaller than the pictures, or if second models need it anyway. The
-    engine node then decodes the frame, so ``prepare`` need not decode it (decision 18).
+    The batch carries the encoded frame if it is smaller than the pictures, or if second-stage models need it anyway.
+    The engine node then decodes the frame, so ``prepare`` need not decode it (decision 18).
     """
     pixels_bytes = 3 * sum(window.region.inner.area for window in found)
     return len(frame.frame.image) <= (MAX_PIXEL_BYTES if config.then else min(pixels_bytes, MAX_PIXEL_BYTES))

@@ -29,15 +29,16 @@ _log = logs.get("stream.partition")
 T = TypeVar("T")
 
 QUEUE_RECORDS = 1024
-"""Number of queued records of one partition at which fetching pauses. One core processes this number of the smallest
-records in about 20 ms. Fetching resumes at half of this number, so that the processor never runs out of work."""
+"""Number of queued records of one partition at which fetching pauses. One core processes 1,024 of the smallest
+records in about 20 ms. Fetching resumes at half of ``QUEUE_RECORDS``, so that the processor never runs out of work.
+"""
 QUEUE_BYTES = 4 * 1024 * 1024
 """Bytes of queued records of one partition at which fetching pauses: two fetches of the maximum size. Frames reach
 this limit before ``QUEUE_RECORDS``."""
 IN_FLIGHT_WORKS = 16
 """Maximum number of ``Work`` objects (records to write, with the input offsets that they finish) of one partition
-that the broker has not acknowledged. With this number, the loop does not wait for the broker, which acknowledges
-within a few ms."""
+that the broker has not acknowledged. With 16 ``Work`` objects in flight, the loop does not wait for the broker, which
+acknowledges within a few ms."""
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
 """Maximum bytes of output of one partition that the broker has not acknowledged: two batches of eight 416×416
 pictures. The producer holds up to three copies of unacknowledged output in memory."""

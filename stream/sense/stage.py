@@ -31,7 +31,7 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Time span that is read back beyond the history that the rules need, in seconds. This margin covers the allowed
+"""Time in seconds that is read back in addition to the history that the rules need. The addition covers the allowed
 lateness, and the difference between the clocks of sensor and broker."""
 
 
@@ -197,7 +197,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
     def history_point(self, record: LogRecord) -> HistoryPoint | None:
-        """Return the epoch and time of a record in its sensor's history; None if the record is unreadable."""
+        """Return the epoch (capture run) and time of a record in its sensor's history; None if the record is
+        unreadable."""
         try:
             readings = decode(Readings, record.value)
         except CodecError:

@@ -1,7 +1,7 @@
 """Windows in event time: their base class, and tumbling windows. Pure.
 
 A window ``[k·w, (k+1)·w)`` is closed by the first reading whose time exceeds the window's end by the allowed
-lateness. The result does not depend on how readings are grouped into records.
+lateness. The windows do not depend on how readings are grouped into records.
 
 Consecutive readings of the same window are added together, by loops that run in C.
 
@@ -164,8 +164,8 @@ class TumblingWindows(EventTimeWindows):
         return tuple(self._open.values())
 
     def _split(self, column: Column) -> Iterator[tuple[int, Column]]:
-        """Split a column of readings wherever the next reading belongs to another window. Yield each part with the
-        beginning of its window."""
+        """Split a column of readings wherever the next reading belongs to another window. Yield each part of the
+        column with the beginning of its window, in Unix ns."""
         times_ns, values = column
         if not times_ns:
             return

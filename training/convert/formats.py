@@ -62,7 +62,7 @@ def converted(file: Path, target: Path, size: tuple[int, int] | None) -> Convers
 def write_onnx(file: Path, function: Any, spec: Any, target: Path) -> str:
     """Write a TensorFlow function as an ONNX file, and return the name and version of the converter.
 
-    ``file`` is the name of the model in errors. Raise AdoptFailed.
+    Error messages name the model by ``file``. Raise AdoptFailed.
     """
     import tf2onnx
 

@@ -2,7 +2,8 @@
 
 If a layer adds or multiplies the channels of several layers, these channels belong together: they are removed from
 all of these layers or from none. The importance of a filter is its L2 norm, relative to the mean norm of its layer
-(Li et al., 2017, https://arxiv.org/abs/1608.08710). The model becomes smaller and faster on any hardware.
+(Li et al., 2017, https://arxiv.org/abs/1608.08710). Without the removed channels, a model is smaller and faster on
+any hardware.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fine-tune a pruned Keras model on pictures, and optionally set its smallest weights to zero.
 
-With labelled pictures, the model learns the labels. Without labels, the model learns the outputs of the original
+If the pictures have labels, the model learns the labels. Without labels, the model learns the outputs of the original
 model (Hinton et al., 2015, https://arxiv.org/abs/1503.02531), which works for detectors too.
 """
 

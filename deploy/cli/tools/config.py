@@ -153,8 +153,8 @@ def _with_legacy_tls(found: Site) -> list[str]:
 def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of each model that a site names, by model name.
 
-    Raise ConfigError, ModelUnknown or ManifestError. A second model must be a classifier, and its key ``on`` may list
-    only labels of the pipeline's first model.
+    Raise ConfigError, ModelUnknown or ManifestError. A second-stage model must be a classifier, and its key ``on``
+    may list only labels of the pipeline's first model.
     """
     from engines.decoders import CLASSIFIERS
     from engines.repository.store import Repository

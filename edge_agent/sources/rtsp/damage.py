@@ -1,10 +1,10 @@
 """Tracks which frames of a stream are damaged because packets were lost.
 
 Each frame is predicted from the previous frame, so damage stays in the picture until a complete key frame arrives.
-The decoders of FFmpeg 8 do not report all damaged frames. The H.264 decoder flags a frame that lacks a part, but not
-the frames that are predicted from this frame; the H.265 decoder flags no frame. If all packets of a frame are lost,
-neither decoder reports the loss. FFmpeg counts RTP packets and reports missing packets only in its log (rtpdec.c), so
-this module reads the log.
+The decoders of FFmpeg 8 do not report all damaged frames. FFmpeg's H.264 decoder flags a frame that lacks a part, but
+not the frames that are predicted from this frame; its H.265 decoder flags no frame. If all packets of a frame are
+lost, neither FFmpeg's H.264 decoder nor its H.265 decoder reports the loss. FFmpeg counts RTP packets and reports
+missing packets only in its log (rtpdec.c), so this module reads the log.
 
 A stream with gradual refresh has only one key frame, the first. After a packet loss in a stream with gradual refresh,
 no frame counts as intact, and the capture restarts after the stall time. A decoder that has just started may flag

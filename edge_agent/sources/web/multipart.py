@@ -44,8 +44,8 @@ class Multipart:
         self._buffer = bytearray()
         self._boundary: re.Pattern[bytes] | None = None
         self._overlap_bytes = 0
-        """Length of the boundary line in bytes. An incomplete boundary line of up to this length may be at the end of
-        the buffer."""
+        """Length of the boundary line in bytes. The buffer may end with an incomplete boundary line, which has at
+        most this many bytes."""
         self._length: int | None = None
         self._inside = False
         self._jpeg: JpegScan | None = None

@@ -130,7 +130,8 @@ class GpuDevice(ABC):
 
     @abstractmethod
     def capture(self, stream: Stream, work: Callable[[], bool]) -> Graph | None:
-        """Call ``work``, and record the GPU work that it starts on ``stream`` as a graph. The GPU work does not run.
+        """Call ``work``, and record the GPU work that it starts on ``stream`` as a graph. The recorded GPU work does
+        not run during this call.
 
         Return None if ``work`` returns False, or if CUDA cannot record the GPU work. If the result is None, the
         caller must call ``work`` without a graph.

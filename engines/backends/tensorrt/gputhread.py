@@ -22,9 +22,9 @@ T = TypeVar("T")
 class GpuThread:
     """The thread that makes the CUDA calls for one GPU. All engines on this GPU share the thread.
 
-    The thread calls ``open_device`` first. The thread starts GPU work without waiting for its end, so that the GPU
-    copies one batch while it computes another. The thread that collects a batch calls ``wait`` to wait for the end of
-    the batch.
+    The first call in the new thread is ``open_device``. The thread starts GPU work without waiting for its end, so
+    that the GPU copies one batch while it computes another. The thread that collects a batch calls ``wait`` to wait
+    for the end of the batch.
 
     The thread is a daemon thread, and an ``atexit`` handler closes it before the process ends. pycuda aborts the
     process if a thread ends while a CUDA context is on the thread's stack.
@@ -147,7 +147,7 @@ _lock = threading.Lock()
 
 
 def gpu_thread(index: int) -> GpuThread:
-    """Return the thread of GPU number ``index``. If that GPU has no running thread, start one. Raise GpuError."""
+    """Return the thread of GPU number ``index``. If no thread is running for this GPU, start one. Raise GpuError."""
     from engines.backends.tensorrt.pycudadevice import PycudaDevice
 
     with _lock:

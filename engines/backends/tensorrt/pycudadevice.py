@@ -1,7 +1,7 @@
 """Implementation of the device interface with pycuda. This module has not run on a GPU yet.
 
 pycuda keeps a stack of contexts per thread. pycuda's objects must be freed in the thread that opened their context.
-For this reason, a single thread (GpuThread) opens, uses and closes a PycudaDevice. Other threads push the CUDA
+To free them safely, a single thread (GpuThread) opens, uses and closes a PycudaDevice. Other threads push the CUDA
 context on their stack only to wait for events.
 """
 

@@ -168,9 +168,9 @@ class Batch(Record):
     picture has the size of its region's ``inner``. Padding is not sent, because it makes up 44 % of a square model's
     input for a 16:9 picture. ``frames`` holds the encoded frames of the items with ``attached``, one after the other,
     at full resolution. From these encoded frames, engine nodes crop the regions of items that have no pictures in
-    ``pixels``, and the detected objects that a second model classifies. ``colour`` and ``fit`` are the pipeline's
-    values, or empty in a batch before version 1.3. All items of a batch before version 1.4 are cropped. Items have
-    the outcome ``motion`` since version 1.5.
+    ``pixels``, and the detected objects that a second-stage model classifies. ``colour`` and ``fit`` are the
+    pipeline's values, or empty in a batch before version 1.3. All items of a batch before version 1.4 are cropped.
+    Items have the outcome ``motion`` since version 1.5.
     """
 
     KIND: ClassVar[str] = "batch"
@@ -252,18 +252,18 @@ def _sent(item: BatchItem) -> list[Inner]:
 
 
 class Attribute(Record):
-    """A label that a second model gave to a detected object, or the reason why the object has no label.
+    """A label that a second-stage model gave to a detected object, or the reason why the object has no label.
 
-    ``name`` is the name of the second model in its pipeline. ``score`` is in 0..1, and ``model`` is
-    ``name@version``. Without a label, ``missing`` is the reason:
+    ``name`` is the attribute's name, for example ``type``, which the pipeline gives to this second-stage model.
+    ``score`` is in 0..1, and ``model`` is ``name@version``. Without a label, ``missing`` is the reason:
 
-    - ``small``: the box has fewer pixels than the second model needs.
-    - ``unsure``: no label of the second model has a sufficient score.
-    - ``limit``: second models classify a limited number of objects per frame, and enough other objects have a higher
-      score.
+    - ``small``: the box has fewer pixels than the second-stage model needs.
+    - ``unsure``: no label of the second-stage model has a sufficient score.
+    - ``limit``: second-stage models classify a limited number of objects per frame, and enough other objects have a
+      higher score.
     - ``no_frame``: the batch has no frame at full resolution, or the frame cannot be decoded.
-    - ``no_model``: the second model is not loaded.
-    - ``failed``: the second model failed on this object.
+    - ``no_model``: the second-stage model is not loaded.
+    - ``failed``: the second-stage model failed on this object.
     """
 
     KIND: ClassVar[str] = "attribute"
@@ -278,7 +278,7 @@ class Attribute(Record):
 class Detection(Record):
     """A labelled box, in pixels of the frame.
 
-    ``score`` is in 0..1. ``attributes`` are the labels that second models gave to the object.
+    ``score`` is in 0..1. ``attributes`` are the labels that second-stage models gave to the object.
     """
 
     KIND: ClassVar[str] = "detection"

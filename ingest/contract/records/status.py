@@ -17,8 +17,8 @@ usual view."""
 class StreamStatus(Record):
     """Fields that the status of a camera and the status of a sensor have in common.
 
-    ``captured`` counts the frames or readings of this epoch so far, and ``kept`` the stored frames or readings.
-    ``spooled`` counts the records that still wait in the spool; one record holds many readings.
+    ``captured`` counts the frames or readings of this epoch (capture run) so far, and ``kept`` the stored frames or
+    readings. ``spooled`` counts the records that still wait in the spool; one record holds many readings.
     """
 
     epoch: Count
@@ -48,7 +48,7 @@ class SensorStatus(StreamStatus):
 
 
 class EpochEnd(Record):
-    """The end of one epoch of a capture.
+    """The end of one epoch (capture run).
 
     ``last`` is the sequence number of the last frame that was stored or counted as withheld, -1 if there is none. If
     the capture was killed, ``clean`` is false and ``reported`` is the highest sequence number that a heartbeat
@@ -84,7 +84,7 @@ class Waiting(Record):
 
 
 class SensorLedger(Record):
-    """Withheld intervals, ended epochs and spool contents of sensors, for the ledger.
+    """Withheld intervals, ended epochs (capture runs) and spool contents of sensors, for the ledger.
 
     The facts about sensors are separate from the facts about cameras, so that a camera and a sensor may have the same
     name. The field ``camera`` of each interval is the sensor's name. ``waiting`` is None in a heartbeat that does not
@@ -114,8 +114,8 @@ class ExpiredUnread(Record):
 class Heartbeat(Record):
     """A heartbeat of a service or agent on the topic ``status``.
 
-    The heartbeat of an agent also has the intervals of withheld frames and the ended epochs that no frame record
-    carries.
+    The heartbeat of an agent also has the intervals of withheld frames and the ended epochs (capture runs) that no
+    frame record carries.
 
     ``waiting`` lists the contents of an agent's spool, None in a heartbeat that does not report the spool.
     ``expired_unread`` lists the records that the service has just skipped because retention deleted them.

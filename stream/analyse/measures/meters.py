@@ -29,7 +29,7 @@ with a higher density than level E has level F. The Highway Capacity Manual give
 
 
 class MeasureMeter(abc.ABC):
-    """Collects one measure of a camera during one epoch."""
+    """Collects one measure of a camera during one epoch (capture run)."""
 
     def __init__(self, config: MeasureConfig) -> None:
         self.config = config
@@ -50,7 +50,7 @@ class MeasureMeter(abc.ABC):
 
     @abc.abstractmethod
     def _collect(self, scene: Scene) -> None:
-        """Add the next scene to the sums of the current minute."""
+        """Add the tracks of the next frame to the sums of the current minute."""
 
 
 class LineMeter(MeasureMeter):

@@ -43,7 +43,7 @@ class Sums:
         self.histograms[name][f"{lower:g}"] += 1
 
     def tally(self, closed_by: str) -> MinuteTally:
-        """Return the sums as a record."""
+        """Return the sums of the minute as a MinuteTally."""
         return MinuteTally(
             sums={name: round(value, 6) for name, value in self.sums.items()},
             peaks=dict(self.peaks),

@@ -19,8 +19,7 @@ from stream.analyse.tracking.tracker import LOST_S, HeldTrack, Track
 
 REST_S = 2.0
 """Time in seconds after which a track that has not changed its position is stationary. The agent's background model
-takes twice this time to absorb an object. An object that is still moving when it goes out of sight was never
-stationary."""
+takes about 4 s to absorb an object. An object that is still moving when it goes out of sight was never stationary."""
 UNCONFIRMED_S = 120.0
 """Time after which a stationary track is dropped if the agent has not listed the track's object and the model has not
 detected the object. 120 s are four times the longest usual keep-alive interval."""
@@ -57,7 +56,7 @@ _MAX_MISSES = 2
 """Number of misses after which a stationary track ends. A model misses an object if it examines the object's position
 and does not detect the object. A single miss may be an error of the model."""
 _APART_S = 2.0
-"""Minimum time in seconds between two misses of an object for the second miss to count. Within this time the picture
+"""Minimum time in seconds between two misses of an object for the second miss to count. In two seconds the picture
 hardly changes, and a model that missed an object misses the object again."""
 
 
@@ -115,8 +114,8 @@ class FrameView(NamedTuple):
 class _Stop:
     """A track that stays in one position.
 
-    Fields in nanoseconds hold values of ``TrackTime.lived_ns``. Fields in seconds hold values of
-    ``TrackTime.advance``.
+    Fields in nanoseconds count camera time (``TrackTime.lived_ns``). Fields in seconds count camera time without the
+    gaps in which nothing moved (``TrackTime.advance``).
     """
 
     track: Track

@@ -64,7 +64,7 @@ class Track:
     held: bool = False
     """Whether the track has no detection in this frame, and its object is assumed not to have moved."""
     votes: AttributeVotes = field(default_factory=AttributeVotes, compare=False)
-    """Votes over the attribute labels that second models gave to the track's detections."""
+    """Votes over the attribute labels that second-stage models gave to the track's detections."""
 
     @property
     def label(self) -> str:

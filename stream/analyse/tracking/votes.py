@@ -1,4 +1,4 @@
-"""Vote over the labels that second models give to one track. Pure.
+"""Vote over the labels that second-stage models give to one track. Pure.
 
 A single crop may be blurred, cut off or hidden, so one label is not reliable. The label of a track is stable: another
 label replaces the present label only with a clear lead.

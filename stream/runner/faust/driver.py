@@ -119,7 +119,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return message
 
     async def force_commit(self, topics: Iterable[Any] | None = None, start_new_transaction: bool = True) -> bool:
-        """Commit the safe positions that are not committed yet. Return True if any position was committed."""
+        """Commit the positions that are safe (all earlier records are finished) and not committed yet. Return True if
+        any position was committed."""
         settings, owner = self.app.settings, self.app.owner
         positions = {tp: owner.safe_position(contract_tp(settings, tp)) for tp in self.assignment()}
         offsets = {tp: offset for tp, offset in positions.items() if offset is not None}

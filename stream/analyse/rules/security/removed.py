@@ -67,7 +67,7 @@ class RemovedWatch(RuleWatch[RemovedRule]):
         self._places: dict[str, _Place] = {}
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the object that counts as removed now, if any."""
+        """Process the tracks of the next frame and return the object that counts as removed now, if any."""
         present = {track.name: track for track in scene.tracks}
         unseen = []
         for name, place in list(self._places.items()):

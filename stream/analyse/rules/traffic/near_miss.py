@@ -90,7 +90,7 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         return track.foot
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the second object of each near miss that happens now."""
+        """Process the tracks of the next frame and return the second object of each near miss that happens now."""
         moving = [track for track in scene.tracks if not track.at_rest]
         fresh = {track.name: self._note(track, scene) for track in moving}
         self._areas = {name: _around(prints) for name, prints in self._prints.items()}

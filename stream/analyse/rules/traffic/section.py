@@ -47,7 +47,7 @@ class SectionWatch(RuleWatch[SectionRule]):
         self._entered_ns: dict[str, int] = {}
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the objects that leave the section too fast."""
+        """Process the tracks of the next frame and return the objects that leave the section too fast."""
         first, second = self._lines
         for track in scene.tracks:
             if track.at_rest:

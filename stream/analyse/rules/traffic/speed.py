@@ -48,7 +48,7 @@ class SpeedWatch(RuleWatch[SpeedRule]):
         return track.foot
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the tracks that are too fast now."""
+        """Process the tracks of the next frame and return the tracks that are too fast now."""
         for track in scene.tracks:
             self._meter.note(track, scene)
             if track.name in self._reported or not self.covers(self.place(track)) or not self.rule.applies_to(track):

@@ -49,7 +49,7 @@ class TurningWatch(RuleWatch[TurningRule]):
         self._origins: dict[str, str] = {}
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the movements that end now."""
+        """Process the tracks of the next frame and return the movements that end now."""
         for track in scene.tracks:
             if track.at_rest:
                 continue
