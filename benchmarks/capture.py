@@ -34,8 +34,8 @@ from tests.peers import units
 from tests.peers.rtsp import RtspServer, why_not
 
 START_S = 3.0
-"""Time for the capture process to import modules, connect and fill its buffers, in seconds. The measurement begins
-``START_S`` after the start of the process."""
+"""Time for the capture process to import modules, connect and fill its buffers, in seconds, before the measurement
+begins."""
 BAR_MB = 150.0
 
 

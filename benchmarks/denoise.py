@@ -41,7 +41,7 @@ from stream.prepare.steps import REDUCTION, Change, changes
 STARTS = (0.2, 0.5, 0.8)
 """Beginning of each piece of a clip, as a share of the clip's frames."""
 WARM_UP, COMPARED = 6, 4
-"""Number of frames of a piece that are not compared, and of frames that are compared."""
+"""Two numbers of frames of a piece of a clip: first frames that are not compared, then frames that are compared."""
 SIZE = (640, 360)
 MIN_SCORE = 0.3
 QUALITY = 85

@@ -4,8 +4,8 @@
 alternately. Case ``agent``: several cameras store frames in the spool, each camera as soon as its previous frame is
 stored, and the sender sends them to a local Kafka broker. Case ``spool``: like case ``agent``, but with a link that
 acknowledges each record at once. Case ``link``: records go to Kafka without a spool. Each run is a process of its
-own. The report has the medians, and the ratios to the other commit. Ratios are more reliable than absolute times,
-because other programs on the machine slow both commits down equally.
+own. The report has the medians of this checkout and of the other commit, and their ratios. Ratios are more reliable
+than absolute times, because other programs on the machine slow both commits down equally.
 """
 
 from __future__ import annotations

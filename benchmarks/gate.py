@@ -4,14 +4,14 @@
 scenes. On the real footage, YOLOX-nano processes every frame once; its detections are cached under ``.sightline``.
 For simulated scenes, whose drawn vehicles YOLOX-nano does not recognise, the ground truth replaces its detections.
 
-Agreement: a frame has news if it shows an object that the last kept frame did not show: no box in the last kept frame
-overlaps the object's box by half. A new object needs a score of at least 0.5. A box in the last kept frame needs only
-0.1, so that a known object whose score varies around 0.5 does not count as new. An object that is not found again in
-the next frame does not count as new. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the
-F1 between two consecutive frames is 0.87. The figure ``strict`` also counts objects as news that are found in a
-single frame only. Agreement is the share of frames with news that were kept. If the gate misses an object, every
-frame until the next kept frame counts as a miss. A frame with news also counts as a miss if the gate withholds the
-frame because of its rate limit. Labels are not compared, because YOLOX takes cars seen from above for telephones.
+Agreement: a frame has news if it shows a new object: no box in the last kept frame overlaps the object's box by half.
+An object counts as new only with a score of at least 0.5. A box in the last kept frame needs only 0.1, so that a
+known object whose score varies around 0.5 does not count as new. An object that is not found again in the next frame
+does not count as new. Detections of YOLOX-nano flicker, which no gate can predict: on highway.avi the F1 between two
+consecutive frames is 0.87. The figure ``strict`` also counts objects as new that are found in a single frame only.
+Agreement is the share of frames with new objects that were kept. If the gate misses an object, every frame until the
+next kept frame counts as a miss. A frame with a new object also counts as a miss if the gate withholds the frame
+because of its rate limit. Labels are not compared, because YOLOX takes cars seen from above for telephones.
 
 Inherited detections: a withheld frame inherits the detections of the last kept frame. ``inherited_f1`` is the F1 of
 the inherited detections against the frame's own detections, averaged over all frames; two boxes match if their IoU is
@@ -19,10 +19,10 @@ at least one half. F1 is 1 for a frame that has neither inherited nor own detect
 2020) calls ``inherited_f1`` accuracy, and withholds 51 to 97 % of frames at an accuracy of 0.9.
 
 Competitors: fixed-threshold differencing keeps a frame if the share of pixels that differ by more than 25 grey levels
-from the last kept frame exceeds a threshold. The second competitor keeps every n-th frame. For each clip, the
-benchmark takes the threshold that withholds most frames while agreement and inherited F1 are no worse than with the
-gate. ``differencing_one_threshold`` takes one threshold for all clips: the threshold that withholds most frames while
-pooled agreement and F1 are no worse than with the gate.
+from the last kept frame exceeds a threshold. A second competitor of the gate keeps every n-th frame. For each clip,
+the benchmark takes the threshold that withholds most frames while agreement and inherited F1 are no worse than with
+the gate. ``differencing_one_threshold`` takes one threshold for all clips: the threshold that withholds most frames
+while pooled agreement and F1 are no worse than with the gate.
 
 Cost: the benchmark measures the CPU time of the gate on each frame, and of inferences on every 24th frame, on one
 thread.
@@ -72,7 +72,7 @@ WANTED = {
 """Labels of interest by file name of a clip. All labels are of interest in a clip that is not listed."""
 FAINT = 0.1
 SCENE_FRAMES = 400
-"""Number of frames of a scene: two cycles of traffic and quiet."""
+"""Number of frames of a scene: two cycles of traffic and of no traffic."""
 PROFILES = {
     "defaults": GateConfig(sample=0.0),
     "every frame looked at": GateConfig(sample=0.0, max_fps=0.0),

@@ -144,7 +144,7 @@ class Dispatching:
 async def measure(
     options: HistoryOptions, receipts: int, settings: KafkaSettings, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measure the dispatcher's starts with this number of receipts on the topic ``deliveries``."""
+    """Measure the dispatcher's starts with ``receipts`` records on the topic ``deliveries``."""
     await topicadmin.create(settings, partitions=PARTITIONS)
     await write_receipts(settings, receipts)
     async with KafkaLog(settings, "history") as log:

@@ -85,7 +85,7 @@ class TooManyAttempts(ConsoleError):
 
 
 class TooManyTrials(ConsoleError):
-    """The maximum number of trials is already running."""
+    """The maximum number of trials of drafts is already running."""
 
     status = 429
 

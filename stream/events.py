@@ -25,7 +25,7 @@ def make_event(
     site: str,
     **data: Any,
 ) -> Event:
-    """Return the event that reports a situation that a rule has recognised (``happening``).
+    """Return the event that reports ``happening``, a situation that a rule has recognised.
 
     ``subject`` is the name of the camera or sensor. ``cause`` identifies the incident among all incidents of the rule
     and subject, and ``number`` identifies the event within the incident. ``data`` has further fields of the event's

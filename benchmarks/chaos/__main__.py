@@ -42,8 +42,8 @@ from ingest.runtime import eventloop
 
 MODEL = "regions"
 RECEIVER_TIMEOUT_S = 3 * PAUSE_S[1]
-"""Time limit of a post, in seconds. The dispatcher repeats a post that reaches this limit, so the limit is longer
-than the longest pause of the receiver."""
+"""Time limit of a post, in seconds. The dispatcher repeats a post that takes longer, so the limit exceeds the longest
+pause of the receiver."""
 
 
 async def run(options: ChaosOptions, folder: Path, broker: Broker, say: Callable[[str], None]) -> dict[str, Any]:

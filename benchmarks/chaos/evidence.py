@@ -78,7 +78,7 @@ async def replayed_events(log: Log, site: Site) -> list[Event]:
 def posts_in(received: Path) -> list[Post]:
     """Return the posts in a receiver's file.
 
-    Skip a line that a kill truncated; the receiver had not answered that post.
+    Skip a line that a kill truncated, because the receiver had not answered the post of this line.
     """
     posts = list[Post]()
     for line in received.read_text(errors="replace").splitlines():

@@ -1,1 +1,1 @@
-"""Kills of an agent, and the judgement whether committed frames were lost."""
+"""Kills of an agent, and the check whether any frame was lost that the spool had committed."""

@@ -67,8 +67,8 @@ STOP_S = 60.0
 class KillOptions:
     """Options of a run.
 
-    The broker is down once in every ``cycle`` kills: from one third of the cycle on, for a quarter of the cycle's
-    kills. ``stored`` is the number of stored frames after which an agent counts as started.
+    In every ``cycle`` kills, the broker is down for a quarter of the kills, after the first third. ``stored`` is the
+    number of stored frames after which an agent counts as started.
     """
 
     kills: int = 100
@@ -83,7 +83,8 @@ class KillOptions:
 class Step:
     """One planned kill.
 
-    ``after_s`` counts from the first frames in the spool, or from the agent's start if ``early``.
+    ``after_s`` is the time from the first frames in the spool to the kill; if ``early``, the time from the agent's
+    start.
 
     ``target`` is ``agent``, ``capture`` for one of the agent's capture processes, or ``stopping`` for an agent that
     is asked to stop ``before_s`` before the kill. ``broker`` is ``kill`` or ``start`` if the broker is killed or

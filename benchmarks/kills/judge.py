@@ -1,9 +1,9 @@
 """Judges the evidence of a run that kills an agent repeatedly. Pure.
 
 A frame or reading counts as promised as soon as its row is committed to the spool. Each record that was committed to
-the spool must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeats must keep each
-record once. If a heartbeat had reported a frame that was lost from memory, the ledger must count the frame as
-``unclean``.
+the spool must arrive unchanged, or be counted as expired in the ledger. Consumers that drop repeated records must be
+left with each record once. If a heartbeat had reported a frame that was lost from memory, the ledger must count the
+frame as ``unclean``.
 """
 
 from __future__ import annotations
@@ -292,8 +292,8 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def _ledger(evidence: KillEvidence, broken: Mapping[Epoch, Kill], faults: list[str]) -> dict[str, Any]:
-    """Compare the ends of capture runs on the topic ``status``, the frames that ``witness`` logged, and the balance
-    that the audit computed."""
+    """Compare the ends of capture runs on the topic ``status``, the frames that ``witness`` logged, and the audit's
+    counts of frames."""
     unclean = {e: _end(ends) for e, ends in evidence.topics.ends.items()}
     unclean = {e: end for e, end in unclean.items() if end and not end.clean}
     faults += [
@@ -343,7 +343,7 @@ def _committed_unwitnessed(epoch: Epoch, end: EpochEnd, promised: int, kill: Kil
 
 
 def _totals(balance: Balance, *, pipelines: bool) -> dict[str, Any]:
-    """Return the totals of a ledger's balance.
+    """Return the totals of all cameras in the ledger: captured, withheld and delivered frames.
 
     This benchmark runs no engine, so a delivered frame without a classification is not missing.
     """

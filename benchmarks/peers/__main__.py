@@ -34,7 +34,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 CASES = {"yolox": yolox_case, "regions": shipped_case}
 LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 500, 100.0)}
-"""Loads by case. The rate is about a third of the slowest system's throughput on two cores."""
+"""Loads by case. Number of frames and rate of each load, by case; the rate is about a third of the slowest system's
+throughput on two cores."""
 PICTURES = 300
 """Number of different frames. A load sends these frames again and again."""
 BARE_DENOISE = "bare-denoise"

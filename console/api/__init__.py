@@ -1,1 +1,1 @@
-"""HTTP API, for programs: the data of the pages as JSON, and a stream of news."""
+"""HTTP API, for programs: the data of the pages as JSON, and a stream of new events, alerts and receipts."""

@@ -25,7 +25,8 @@ from ingest.site.file import UNNAMED
 
 MAX_ITEMS = 500
 KEEP_ALIVE_S = 15.0
-"""Interval at which a stream of news sends a comment, and checks the user's session or token, in seconds."""
+"""Interval at which a stream of server-sent events sends a comment, and checks the user's session or token, in
+seconds."""
 KINDS = ("event", "alert", "delivery")
 Text = Annotated[str, Query(max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS)]
@@ -119,8 +120,8 @@ async def stream(
 ) -> Response:
     """Send new events, alerts and receipts as Server-Sent Events, whose data are the records in JSON.
 
-    `kinds` selects from `event`, `alert` and `delivery`. A client that reconnects with `Last-Event-ID` gets the news
-    since then; if they are no longer in memory, it gets an event named `gap` first.
+    `kinds` selects from `event`, `alert` and `delivery`. A client that reconnects with `Last-Event-ID` gets
+    everything that is new since then; if a part is no longer in memory, the client gets an event named `gap` first.
     """
     wanted = {kind for kind in kinds.split(",") if kind}
     if unknown := wanted - set(KINDS):

@@ -1,5 +1,5 @@
-"""Requests and reports of trials. A trial itself runs in another process, because a trial imports large packages and
-takes long."""
+"""Requests and reports of trials, which run a draft of rules over stored results. A trial of a draft runs in another
+process, because it imports large packages and takes long."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class TriedRule(BaseModel):
 
 
 class DraftReport(BaseModel):
-    """The result of a trial. ``warnings`` name rules that can never fire, and the reason."""
+    """The result of running a draft of rules over stored results. ``warnings`` name rules that can never fire, and
+    the reason."""
 
     results: int
     failed: int

@@ -29,7 +29,7 @@ from stream.explain.trial import RuleDifference, try_rules
 from stream.rules import parse_rule
 
 MAX_PICTURES = 40
-"""Maximum number of pictures of one trial."""
+"""Maximum number of pictures of events that one trial writes."""
 MAX_EVENTS = 20
 """Maximum number of gained and of lost events of one rule that a report lists."""
 NICENESS = 10

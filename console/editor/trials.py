@@ -19,11 +19,11 @@ from console.exceptions import NotFound, TooManyTrials
 from ingest.runtime import logs
 
 MAX_RUNNING = 2
-"""Maximum number of trials that run at the same time. Each uses one core."""
+"""Maximum number of trials of drafts that run at the same time. Each uses one core."""
 MAX_KEPT = 16
 """Maximum number of trials whose reports are kept."""
 LONGEST_S = 600.0
-"""Time after which a trial is stopped, in seconds."""
+"""Time after which a trial of a draft is stopped, in seconds."""
 _LINE_BYTES = 4 * 1024 * 1024
 _log = logs.get("console.trials")
 

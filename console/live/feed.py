@@ -38,7 +38,7 @@ MakeLog = Callable[[str], Log]
 class Feed:
     """Live data of one deployment.
 
-    ``pictures_changed`` wakes the viewers of live pictures, and ``news`` the readers of new events, alerts and
+    ``pictures_changed`` wakes the viewers of live pictures, and ``news`` wakes the readers of new events, alerts and
     receipts. All attributes are read and written in one event loop.
     """
 

@@ -20,7 +20,8 @@ MAX_EVENTS = 10_000
 """Maximum number in memory of events, of alerts, and of alerts with receipts. Together they take about 60 MB. Older
 events, alerts and receipts are still in the log."""
 MAX_NEWS = 1000
-"""Maximum number of news in memory, from which a stream of news can continue after an interruption."""
+"""Maximum number of new events, alerts and receipts in memory, from which a stream can continue after an
+interruption."""
 MAX_TIME_NS = 2**63 - 1
 """Latest time of an event that the console can store, in Unix ns. An event may state a later time, which pages cannot
 show; the console uses this latest time instead."""
@@ -30,7 +31,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """A new event, alert or receipt. ``number`` counts all news since the console started."""
+    """A new event, alert or receipt. ``number`` counts all new events, alerts and receipts since the console
+    started."""
 
     number: int
     kind: NewsKind
@@ -102,7 +104,7 @@ class Happenings:
     """The newest events by time, their alerts, and the receipts of the alerts.
 
     ``on_news`` is called for each event, alert or receipt that is new. Records that are read while ``is_current``
-    returns false are no news: the console has just started and reads the past.
+    returns false do not count as new: the console has just started and reads the past.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class Happenings:
         self._receipts: NewestItems[dict[str, Delivery]] = NewestItems()
         self._news: deque[News] = deque(maxlen=MAX_NEWS)
         self.counted = 0
-        """Number of news since the console started."""
+        """Number of new events, alerts and receipts since the console started."""
         self.run_id = secrets.token_hex(4)
         """Random name of this run of the console, because ``counted`` starts again with the next run."""
 
@@ -195,7 +197,8 @@ class Happenings:
         return sorted(found)
 
     def news_after(self, number: int) -> tuple[list[News], bool]:
-        """Return the news after a number, and whether news in between are no longer in memory."""
+        """Return the new events, alerts and receipts after a number, and whether some in between are no longer in
+        memory."""
         found = [news for news in self._news if news.number > number]
         first = self._news[0].number if self._news else self.counted + 1
         return found, number + 1 < first

@@ -1,4 +1,4 @@
-"""Wakes the tasks that wait for news, in one event loop."""
+"""Wakes the tasks that wait for changed data, in one event loop."""
 
 from __future__ import annotations
 

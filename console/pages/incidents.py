@@ -85,7 +85,7 @@ async def list_incidents(
     severity: Severity = "info",
     place: Text = "",
 ) -> list[dict[str, Any]]:
-    """Return the newest incidents, the one with the latest news first."""
+    """Return the newest incidents, the one that changed last first."""
     context.audit_view(request, identity, "incidents_viewed", place)
     return [one.summary() for one in _selected(context, identity, state, severity, place)]
 

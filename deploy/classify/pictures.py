@@ -129,7 +129,8 @@ def _require_size(data: bytes) -> None:
 
     The check reads only the picture's header and does not decode the picture.
 
-    A picture whose header Pillow cannot read passes this check; the decoder accepts or refuses the picture later.
+    If Pillow cannot read a picture's header, this function raises no error; the decoder accepts or refuses the
+    picture later.
     """
     try:
         with warnings.catch_warnings():

@@ -1,5 +1,5 @@
-"""One run of `sightline classify`: send pictures as frames, wait for the outcome of each frame, and balance the
-ledger.
+"""One run of `sightline classify`: send pictures as frames, wait for the outcome of each frame, and check that the
+ledger accounts for every frame.
 
 All frames of a run belong to one stream with a generated name, and thus to one partition. The site file needs no
 entry for this stream. A header of each frame names the pipeline; without this header, every pipeline for all cameras
@@ -61,7 +61,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyOutcome:
-    """Outcome of a run: the stream's name, the ledger's balance, and whether every picture was classified."""
+    """Outcome of a run: the stream's name, the ledger's counts of frames by outcome, and whether every picture was
+    classified."""
 
     stream: str
     balance: Balance
@@ -77,7 +78,8 @@ async def classify(
     on_answer: Callable[[Answer], None] = lambda _: None,
     clock: Clock | None = None,
 ) -> ClassifyOutcome:
-    """Send pictures to a pipeline, report each outcome as it arrives, and return the ledger's balance.
+    """Send pictures to a pipeline, report each outcome as it arrives, and return the ledger's counts of frames by
+    outcome.
 
     Stop if pictures are waiting and no outcome has arrived for ``timeout_s``. Raise ConfigError if the pipeline is
     unknown, and LogUnavailable if Kafka does not answer.

@@ -1,7 +1,7 @@
 """Controller that selects the quality and size of pictures so that a camera stays within its byte budgets. Pure.
 
 One number, the level in 0..1, determines the quality and the size of a picture. Level 1 means the configured quality
-and the full size. Level 0, the floor, means the configured minimum quality and minimum size.
+and the full size. Level 0 means the configured minimum quality and minimum size.
 
 The controller integrates the logarithm of the size error, because the size of encoded frames grows about as exp(k ×
 level). After each frame, the controller adds ``GAIN`` × ln(target ÷ size) to the level. Each frame multiplies the
@@ -87,7 +87,7 @@ class Budget:
     """Byte budgets of one camera, and the controller of the camera's picture quality and size.
 
     The caller calls ``rung`` for each frame, encodes the frame with the returned settings, and calls ``spend``. If
-    ``spend`` returns False, the caller encodes the frame once more with the settings from ``floor``.
+    ``spend`` returns False, the caller encodes the frame once more with the settings that ``floor`` returns.
     """
 
     def __init__(self, config: EncodeConfig) -> None:

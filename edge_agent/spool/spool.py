@@ -155,7 +155,8 @@ class Spool:
         return await self._retry(self._store.begin_epoch, name, kind, self._clock.now_ns() // 1_000_000_000)
 
     async def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval] = ()) -> None:
-        """Mark an epoch (capture run) as ended, and store the status row that reports the end and ``accounts``."""
+        """Mark an epoch (capture run) as ended, and store the status row that reports the end and the intervals of
+        withheld frames (``accounts``)."""
         await self._retry(self._store.end_epoch, kind, end, accounts)
 
     async def unfinished(self, kind: Kind) -> list[EpochEnd]:
@@ -242,7 +243,7 @@ class Spool:
     async def park(self, row_id: int, notice: str = "") -> None:
         """Mark a row that was permanently refused as parked, so that the agent does not send the row again.
 
-        Store a status row with ``notice``, unless ``notice`` is empty.
+        Store a status row with the text ``notice``, unless the text is empty.
         """
         await self._retry(self._store.park, row_id, notice)
 

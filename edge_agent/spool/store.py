@@ -147,7 +147,8 @@ class SpoolStore(SpoolConnection):
     def end_epoch(self, kind: Kind, end: EpochEnd, accounts: Sequence[WithheldInterval]) -> None:
         """Mark an epoch (capture run) as ended.
 
-        In the same transaction, store a status row that reports the end and ``accounts``.
+        In the same transaction, store a status row that reports the end and the intervals of withheld frames
+        (``accounts``).
         """
         with self.transaction() as db:
             db.execute("UPDATE epochs SET ended = 1 WHERE name = ? AND epoch = ?", (end.camera, end.epoch))
@@ -223,8 +224,8 @@ class SpoolStore(SpoolConnection):
     def park(self, row_id: int, notice: str = "") -> None:
         """Mark a row that was permanently refused as parked, so that the agent does not send the row again.
 
-        Store a status row with ``notice``, unless ``notice`` is empty. The agent continues with the rows after a
-        parked row. Until a parked row expires, the ledger counts the row as waiting.
+        Store a status row with the text ``notice``, unless the text is empty. The agent continues with the rows after
+        a parked row. Until a parked row expires, the ledger counts the row as waiting.
         """
         with self.transaction() as db:
             db.execute("UPDATE outbox SET lane = ? WHERE id = ?", (PARKED, row_id))

@@ -129,8 +129,8 @@ def encode_batch(
 def has_pictures(batch: bytes) -> bool:
     """Return whether an encoded batch may have pixels or frames, without decoding the batch.
 
-    ``encode`` and ``encode_batch`` write these two fields last. A batch with its fields in another order counts as a
-    batch with pictures.
+    Only the last bytes are examined, because ``encode`` and ``encode_batch`` write ``pixels`` and ``frames`` last. A
+    batch whose last fields are others counts as a batch with pictures.
     """
     return not batch.endswith(_NO_PICTURES)
 

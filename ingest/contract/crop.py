@@ -65,8 +65,8 @@ def crop_window(model: InputShape, box: Box, around: Box, size: tuple[int, int])
     """Return the window to crop from a frame so that the model's input shows the box ``around``.
 
     ``size`` is the frame's width and height in pixels. The box ``around`` must lie inside the frame and have an area
-    above 0. With the fit ``crop``, the window has the aspect ratio of the model's input. ``box`` becomes
-    ``region.box`` of the returned window.
+    above 0. With the fit ``crop``, the window has the aspect ratio of the model's input. The returned window keeps
+    ``box`` as its ``region.box``.
     """
     if model.fit == "crop":
         around = _cropped(around, size, model.width / model.height)

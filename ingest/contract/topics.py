@@ -106,8 +106,8 @@ TOPICS: Mapping[str, Topic] = {
 def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = None) -> int:
     """Return the partition of a camera or sensor: the pinned partition, else the murmur2 hash of the name.
 
-    The hash is that of Kafka's Java client. Producers always pass the partition explicitly, because librdkafka's
-    default partitioner uses another hash.
+    The hash is the same as in the default partitioner of Kafka's Java client. Producers always pass the partition
+    explicitly, because librdkafka's default partitioner uses another hash.
     """
     if pins and key in pins:
         return pins[key]

@@ -263,7 +263,7 @@ def _receipt(record: LogRecord) -> ReplayReceipt | None:
 async def _ended(log: Log, frames: set[FrameId]) -> Mapping[object, bool]:
     """Return a map from each frame that has a result to True if a replay wrote the result, else False.
 
-    Keys are (frame id, pipeline) for the result's pipeline, and (frame id, ``""``) for any pipeline.
+    Each result has two keys: (frame id, pipeline), and (frame id, ``""``), which stands for any pipeline.
     """
     ended: dict[object, bool] = {}
     ends, beginnings = await log.ends(RESULTS), await log.beginnings(RESULTS)

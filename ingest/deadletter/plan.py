@@ -42,7 +42,7 @@ class Candidate:
 class ReplayReceipt:
     """The proof that a replay sent a dead letter.
 
-    The receipt's ``offset`` is higher than the dead letter's offset.
+    The receipt is written after the dead letter, so its ``offset`` is higher.
     """
 
     offset: int
@@ -74,9 +74,9 @@ PARTLY_REPLAYED = Skip("some of its frames have been replayed or have a result")
 class _LaneState:
     """The state of one lane of a replay.
 
-    ``topics`` maps each camera to its topic. ``marks`` maps (camera, epoch, pipeline) to the highest sequence number
-    that this replay or an earlier replay sent. ``sent`` holds the keys of the units of work that only this replay
-    sent.
+    ``topics`` maps each camera to the topic to which its frames are sent. ``marks`` maps (camera, epoch, pipeline) to
+    the highest sequence number that this replay or an earlier replay sent. ``sent`` holds the keys of the units of
+    work that only this replay sent.
     """
 
     topics: dict[str, str] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class ReplayPlan:
             self._lanes[receipt.lane].carry(receipt.sent)
 
     def decide(self, letter: Candidate) -> Send | Skip:
-        """Decide about one dead letter. Later decisions assume that the caller carries this decision out."""
+        """Decide about one dead letter. The next decisions assume that the caller has carried out this decision."""
         units = letter.units
         done = {unit for unit in units if self._replayed.get(unit, -1) > letter.offset or unit in self._ended}
         if done == units:
@@ -133,7 +133,7 @@ class ReplayPlan:
     def _lane(self, letter: Candidate) -> str | None:
         """Return the first lane on which the frames of a dead letter would be in order, None if no lane is possible.
 
-        If this plan already sent some frames of the dead letter, only the lane of these frames is possible.
+        If this plan already sent some frames of the dead letter, only the lane used for them is possible.
         """
         number = 1
         while True:

@@ -11,7 +11,8 @@ class AckTracker:
     """The records of one partition that were passed to its processor and are not finished.
 
     Records may finish in any order. ``position`` stops before the first unfinished record, so a commit never covers a
-    record whose output the broker does not have. Transaction markers and retention leave gaps between offsets.
+    record whose output the broker does not have. Between two records, offsets may be missing because of transaction
+    markers and retention.
     """
 
     def __init__(self, position: int) -> None:

@@ -28,14 +28,14 @@ TIMEOUT_S = 30.0
 """Time without a response from the broker after which a call raises LogUnavailable, in seconds. This timeout is
 longer than a broker's restart."""
 _POLL_MS = 500
-"""Longest time that one poll waits for records, in ms. This time is short enough to notice the deadline in time, and
+"""Longest time that one poll waits for records, in ms. The wait is short enough to notice a deadline in time, and
 long enough that polls cost little."""
 _IDLE_READERS = 2
-"""Maximum number of idle consumers kept between reads. Two are enough, because no caller runs many reads at once: the
-alert service reads one frame after another."""
+"""Maximum number of idle consumers kept between reads. Two idle consumers are enough, because no caller runs many
+reads at once: the alert service reads one frame after another."""
 _RETRY_PAUSE_S = 0.1
-"""Pause before a request is repeated while the broker is still loading its data, in seconds. Loading takes about a
-second."""
+"""Pause before a request is repeated while the broker is still loading its data, in seconds. A restarted broker loads
+its data in about a second."""
 
 
 def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes]) -> LogRecord:

@@ -110,8 +110,8 @@ class Log(Protocol):
     async def settled_ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
         """Wait until all transactions that are open now have ended, then return the end of each partition.
 
-        Without this wait, an end may lie before committed records, because another writer's open transaction holds it
-        back. Raise LogUnavailable when a transaction stays open for too long.
+        Without the wait, the open transaction of another writer may hide committed records behind the returned end.
+        Raise LogUnavailable when a transaction stays open for too long.
         """
 
     async def beginnings(self, topic: str) -> Mapping[int, int]:

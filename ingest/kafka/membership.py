@@ -1,8 +1,9 @@
 """Detection of a consumer group member that is left without partitions, and of members that must not run.
 
 A member may be left without partitions although other members hold several partitions or no member holds any. The
-causes are a topic that was deleted and created again, and a rebalance that the broker lost. Such a member runs and
-sends heartbeats, but reads nothing. Restarting the member makes the group assign all partitions again.
+causes are a topic that was deleted and created again, and a rebalance that the broker lost. A member without
+partitions runs and sends heartbeats, but reads nothing. Restarting the member makes the group assign all partitions
+again.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ CHECK_S = 10.0
 """Time between two requests to the group's coordinator, in seconds. Requests may be this frequent because each
 request is small."""
 IDLE_LIMIT_S = 120.0
-"""Time without partitions after which the process ends, in seconds. This limit is longer than the group needs to
-notice a lost member and to assign the lost member's partitions to other members."""
+"""Time without partitions after which the process ends, in seconds. The limit is longer than the group needs to
+notice a lost member and to assign its partitions to other members."""
 LEAVE_S = 30.0
 """Maximum time to wait until the members of another service have left their group, in seconds. A killed member leaves
 its group when its session ends, after 12 s."""
@@ -36,7 +37,8 @@ _LEAVE_POLL_S = 1.0
 async def require_no_members(log: Log, group: str, client_prefix: str, advice: str) -> None:
     """Wait until no member of a group has a client id that begins with ``client_prefix``.
 
-    Raise HostConflict with ``advice`` if there is such a member after ``LEAVE_S``, and LogUnavailable.
+    Raise HostConflict with ``advice`` if a member with this prefix remains after ``LEAVE_S``. Raise LogUnavailable if
+    Kafka does not respond.
     """
     deadline, waits = Deadline.after(LEAVE_S), False
     while found := sorted(client for client in await log.clients(group) if client.startswith(client_prefix)):

@@ -1,9 +1,9 @@
 """The offset at which a consumer group begins to read a partition, and reports of records that expired unread.
 
 Retention may delete records before a group has read them. Before a service skips deleted records, the service reports
-their offsets on ``status``. Without this report, ``sightline audit`` would say "balanced" although records were lost.
-If a topic was deleted and created again, the new topic begins at offset 0. An offset that was committed for the old
-topic would skip the first records of the new topic.
+their offsets on ``status``. Without the report on ``status``, ``sightline audit`` would say "balanced" although
+records were lost. If a topic was deleted and created again, the new topic begins at offset 0. An offset that was
+committed for the old topic would skip the first records of the new topic.
 """
 
 from __future__ import annotations

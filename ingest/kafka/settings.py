@@ -236,7 +236,7 @@ def producer(
 
 
 def set_batch_bytes(producer: AIOKafkaProducer, max_bytes: int) -> None:
-    """Set the maximum size of the producer's next batches. A record above this size gets a batch of its own."""
+    """Set the maximum size of the producer's next batches. A record above the maximum gets a batch of its own."""
     producer._message_accumulator._batch_size = max_bytes  # aiokafka sets it only when a producer is made
 
 

@@ -179,7 +179,7 @@ async def grow(settings: KafkaSettings, partitions: int, signer: ConfigSigner | 
 async def remove(settings: KafkaSettings, prefix: str) -> list[str]:
     """Delete this project's topics whose full name begins with ``prefix``, and return the deleted names.
 
-    Only demos and tests call this function. Topics with this prefix whose names are not in the contract remain.
+    Only demos and tests call this function. Other topics whose names begin with ``prefix`` remain.
     """
     async with _admin(settings) as admin:
         names = sorted(t for t in await admin.list_topics() if t.startswith(prefix) and t.endswith(tuple(TOPICS)))

@@ -27,8 +27,8 @@ from ingest.kafka.settings import KafkaSettings
 UNKNOWN_TOPIC_S = 5.0
 """Time after which an unknown topic counts as missing, in seconds. Every broker knows a new topic within 1 s."""
 FLUSH_S = 5.0
-"""Time limit for a producer to send its buffered records when it is stopped, in seconds. This time is enough for a
-short stall of the broker, but not for a broker's restart."""
+"""Time limit for a producer to send its buffered records when it is stopped, in seconds. Five seconds are enough for
+a short stall of the broker, but not for a broker's restart."""
 
 _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber)
 """Errors that a broker returns to a producer that was fenced by a newer producer. The error depends on the kind of

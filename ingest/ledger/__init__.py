@@ -1,1 +1,1 @@
-"""The ledger of captured frames and readings: intervals of sequence numbers, final states, balance, and audit."""
+"""The ledger of captured frames and readings: intervals of sequence numbers, final states, and the audit of both."""

@@ -43,8 +43,8 @@ and the first retained reading of each sensor. Results and dead letters come las
 of frames that retention has deleted."""
 _TOPICS = tuple(topic for phase in _PHASES for topic in phase)
 _POLL_S = 0.25
-"""Pause between two reads of new results and dead letters, in seconds. The pause is longer than the batching delay
-and the duration of a transaction."""
+"""Pause between two reads of new results and dead letters, in seconds. The pause is longer than a batch waits for
+more frames and than a transaction takes."""
 _READERS = 8
 """Number of partitions that the audit reads at the same time. Each reader buffers up to 16 MiB, so this number bounds
 memory. More readers would not make the audit faster."""
@@ -54,7 +54,7 @@ _REPORT_EVERY = 500
 async def audit(
     log: Log, *, wait_s: float = 30.0, on_progress: Progress | None = None, clock: Clock | None = None
 ) -> Balance:
-    """Return the balance of all frames and readings captured so far.
+    """Return, for all frames and readings captured so far, their counts by outcome and the faults found.
 
     Wait at most ``wait_s`` for frames that are still being processed. Raise LogUnavailable when the broker does not
     respond.

@@ -1,8 +1,8 @@
 """The balance of the ledger: whether every captured frame has exactly one known outcome. Pure.
 
-The ledger balances under two conditions. Every sequence number from 0 to the last number of every epoch (capture run)
-was either withheld or delivered, exactly once. Every delivered frame has exactly one final state in each pipeline
-that the frame was routed to.
+The ledger balances if two conditions hold: one for sequence numbers, and one for final states. Every sequence number
+from 0 to the last number of every epoch (capture run) was either withheld or delivered, exactly once. Every delivered
+frame has exactly one final state in each pipeline that the frame was routed to.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ingest.ledger.intervals import Cover, Interval, common, length
 from ingest.ledger.states import ALL_PIPELINES, DEAD, NOTHING_RETAINED, EpochLedger, FrameEnd, FrameState, Ledger
 
 _EXAMPLES = 10
-"""Maximum number of frames that the balance names as examples of a fault. The counts in the balance include all
-faulty frames."""
+"""Maximum number of frames that a Balance names as examples of a fault. The counts in a Balance include all faulty
+frames."""
 _UNCLEAN = "unclean"
 _OF_FRAMES = (FRAMES, FRAMES_LATE)
 """Topics in which each record is one frame, so that each deleted record is one lost frame."""
@@ -79,28 +79,28 @@ class StateCounts:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The balance of each camera and of all cameras together.
+    """The counts of frames by outcome, and the faults, of each camera and of all cameras together.
 
-    ``unidentified`` counts dead letters that name no frame, which are not part of the balance.
+    ``unidentified`` counts dead letters that name no frame, and are therefore in no other count.
     """
 
     cameras: dict[str, StateCounts]
     totals: StateCounts
     unidentified: int = 0
     truncated: list[str] = field(default_factory=list)
-    """Epochs whose first frames retention has deleted, each with the sequence number of its first frame in the
-    balance."""
+    """Epochs (capture runs) whose first frames retention has deleted, each with the number of the first frame that
+    the audit checks."""
     left_out: list[str] = field(default_factory=list)
-    """Cameras that the balance does not include, because retention may have deleted all their frames."""
+    """Cameras that the audit does not check, because retention may have deleted all their frames."""
     unclean: list[str] = field(default_factory=list)
-    """Epochs that ended because the agent or its capture was killed. Each entry gives the last sequence number that
-    was stored and the last sequence number that a heartbeat reported, -1 for none. Frames between the stored and the
-    reported number were only in the agent's memory; further frames may have been lost.
+    """Epochs (capture runs) that ended because the agent or its capture was killed. Each entry gives two sequence
+    numbers of such an epoch, -1 for none: the last that was stored, and the last that a heartbeat reported. Frames
+    between the stored and the reported number were only in the agent's memory; further frames may have been lost.
     """
     expired_unread: list[str] = field(default_factory=list)
     """Offsets that retention deleted before a service read the records, each with the service's consumer group."""
     sensors: Balance | None = None
-    """The balance of readings, with sensors in place of cameras."""
+    """The same counts and faults for readings, with sensors in place of cameras."""
 
     @property
     def balanced(self) -> bool:
@@ -128,7 +128,7 @@ class Balance:
 
 
 def compute_balance(ledger: Ledger) -> Balance:
-    """Return the balance of all records that were added to the ledger so far."""
+    """Return the counts by outcome and the faults of all frames and readings that were added to the ledger so far."""
     cameras: dict[str, StateCounts] = {}
     totals, truncated, unclean = StateCounts(), [], []
     by_camera: defaultdict[str, dict[int, EpochLedger]] = defaultdict(dict)

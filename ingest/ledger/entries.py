@@ -142,12 +142,11 @@ class RetainedFrames:
     audit checks.
 
     ``truncated`` maps a partition to the Unix time in ms up to which retention has deleted frames from ``frames`` or
-    ``frames.late``. A camera's balance starts at the camera's first live frame that was sent after the time in
-    ``truncated``. Live frames sent before this time are deleted or left out. All frames that a camera captured after
-    the first frame of its balance were sent after that frame, so retention has deleted none of them. If retention
-    deleted frames of a partition and a camera has no later live frame there, the camera's frames cannot be checked.
-    ``partition_of`` returns the partition of a camera that has no frame left. ``sensors`` is the RetainedReadings
-    object for the same ledger.
+    ``frames.late``. The audit checks a camera from its first live frame on that was sent after the time in
+    ``truncated``. Earlier live frames are deleted or left out. All frames that the camera captured after this frame
+    were also sent after it, so retention has deleted none of them. If retention deleted frames of a partition and a
+    camera has no later live frame in the partition, the camera's frames cannot be checked. ``partition_of`` returns
+    the partition of a camera that has no frame left. ``sensors`` is the RetainedReadings object for the same ledger.
     """
 
     def __init__(
@@ -216,7 +215,7 @@ def _delivery(record: LogRecord) -> tuple[FrameId, WithheldInterval | None] | No
 def _decoded(kind: type[R], record: LogRecord) -> R | None:
     """Return the decoded value of a record, None if the value cannot be decoded.
 
-    If a value cannot be decoded, its frames and withheld intervals are not entered, and the balance reports their
+    If a value cannot be decoded, its frames and withheld intervals are not entered, and the audit reports their
     sequence numbers as missing.
     """
     try:

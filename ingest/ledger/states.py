@@ -2,7 +2,7 @@
 frames. Pure.
 
 Millions of frames have equal states. To save memory, frames with equal states share one FrameState object.
-``ingest.ledger.balance`` computes the balance from a ledger.
+``ingest.ledger.balance`` counts the frames of a ledger by outcome.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ ALL_PIPELINES = ""
 DEAD = "dead"
 
 NOTHING_RETAINED = (sys.maxsize, 0)
-"""The start of the balance for a camera without a retained frame: a pair higher than every (epoch, sequence
-number)."""
+"""First frame to audit, for a camera without a retained frame: a pair higher than every (epoch, sequence number)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class EpochLedger:
     repeats: int = 0
     end: EpochEnd | None = None
     reported: int = -1
-    """Highest sequence number that a heartbeat reported as captured. The true number may be higher, because
+    """Highest sequence number that a heartbeat reported as captured. The agent may have captured more frames, because
     heartbeats may be lost."""
     heard: tuple[int, int] | None = None
     """Offsets in the topic ``status`` of the first and the last heartbeat that reported this epoch as the camera's
@@ -92,16 +91,15 @@ class Ledger:
     """All facts that the topics contain about captured frames.
 
     Until ``cut`` is called, records may be added in any order. ``readings`` is a separate ledger for sensors, in
-    which each sensor is treated like a camera. One record delivers several readings, and no pipeline processes
-    readings.
+    which each sensor is treated like a camera. A record of readings delivers several readings at once, and no
+    pipeline processes readings.
     """
 
     def __init__(self, readings: Ledger | None = None) -> None:
         self.readings = readings
         self.epochs: dict[tuple[str, int], EpochLedger] = defaultdict(EpochLedger)
         self.starts: dict[str, tuple[int, int]] = {}
-        """The start of the balance, (epoch, sequence number), for each camera of which retention has deleted
-        frames."""
+        """First frame to audit, (epoch, sequence number), for each camera of which retention has deleted frames."""
         self.expired_unread: dict[tuple[str, str, int], Cover] = defaultdict(Cover)
         """Offsets that retention deleted before a consumer group read the records, by (group, topic, partition)."""
         self._waiting: dict[str, tuple[int, list[Waiting]]] = {}
@@ -118,17 +116,17 @@ class Ledger:
         return len(self._unidentified)
 
     def start_at(self, camera: str, epoch: int, seq: int) -> None:
-        """Start the balance of a camera at the given frame, because retention has deleted earlier frames."""
+        """Audit a camera only from the given frame on, because retention has deleted earlier frames."""
         self.starts[camera] = (epoch, seq)
 
     def leave_out(self, camera: str) -> None:
-        """Exclude a camera from the balance, because retention may have deleted all its frames."""
+        """Exclude a camera from the audit, because retention may have deleted all its frames."""
         self.starts[camera] = NOTHING_RETAINED
 
     def cut(self) -> None:
         """From now on, let the ledger ignore frames and readings with a higher sequence number than any it has seen.
 
-        The balance covers, in each epoch (capture run), all numbers up to the highest number known now. After this
+        The audit covers, in each epoch (capture run), all numbers up to the highest number known now. After this
         call, the ledger ignores records about higher sequence numbers.
         """
         self._cut = {key: entries.last for key, entries in self.epochs.items()}
@@ -207,8 +205,8 @@ class Ledger:
     def add_progress(self, camera: str, epoch: int, last: int, offset: int) -> None:
         """Add the highest captured sequence number that a heartbeat reported for an epoch (capture run).
 
-        Frames up to this number that were not delivered may have been withheld. ``offset`` is the heartbeat's offset
-        in the topic ``status``.
+        Frames with numbers up to ``last`` that were not delivered may have been withheld. ``offset`` is the
+        heartbeat's offset in the topic ``status``.
         """
         if self._cut is None and self._is_wanted(camera, epoch, max(0, last)):
             entries = self.epochs[camera, epoch]

@@ -11,9 +11,9 @@ from ingest.contract.records.base import Name
 from ingest.site.entry import ConfigSection, Seconds, Share, SharedEntry
 
 MAX_PIXEL_BYTES = MAX_RECORD_BYTES - 1024 * 1024
-"""Maximum size of a batch's pixels and attached frames in bytes. The remaining 1 MiB of a record holds the metadata
-of the batch's items. The metadata of 64 items with 64 regions each takes less than half a MiB. With the largest
-number of moving and stationary boxes, the metadata of a batch just fits into 1 MiB."""
+"""Maximum size of a batch's pixels and attached frames in bytes. The remaining 1 MiB of the largest record holds the
+metadata of the batch's items. The metadata of 64 items with 64 regions each takes less than half a MiB. With the
+largest number of moving and stationary boxes, the metadata of a batch just fits into 1 MiB."""
 UNROUTED_NAME = "none"
 """Pipeline name in batches of frames from cameras that no pipeline processes."""
 MOTION_MODEL = "motion"
@@ -59,8 +59,8 @@ class SecondModelConfig(ConfigSection):
     margin: Share = 0.1
     """Margin added to a box on each side, as a share of the box's size."""
     max_objects: int = Field(default=16, ge=1, le=256)
-    """Maximum number of objects in one frame that the second-stage model classifies. If a frame has more objects, the
-    objects with the highest scores are classified."""
+    """Maximum number of objects in one frame that the second-stage model classifies. If a frame has more objects than
+    ``max_objects``, the objects with the highest scores are classified."""
     precision: Precision | None = None
     """Lowest precision in which the model may be computed. If None, the precision in the model's manifest applies."""
 
@@ -85,7 +85,7 @@ class PipelineConfig(SharedEntry):
     ``tiles`` is the whole frame and each tile of a grid, for small objects in large pictures."""
     tile_overlap: float = Field(default=0.2, ge=0.0, le=0.5)
     """Minimum share of a tile's width and height that a neighbouring tile also shows. An object that is smaller than
-    this overlap is whole in at least one tile."""
+    the overlap of two tiles is whole in at least one tile."""
     region_margin: Share = 0.15
     """Margin added to a moving region on each side, as a share of the region's size."""
     max_regions: int = Field(default=8, ge=1, le=64)

@@ -275,7 +275,7 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     def is_quiet(self, scene: Scene, subject: str = WHOLE_SCENE) -> bool:
         """Return whether the rule must not report the subject now.
 
-        A rule is quiet outside of its hours, and during the cooldown after the subject's last event.
+        A rule reports nothing outside of its hours, and during the cooldown after the subject's last event.
         """
         return bool(self.quiet_reason(scene, subject))
 

@@ -11,8 +11,8 @@ from ingest.site.hours import Schedule
 
 MINUTE_NS = 60_000_000_000
 MAX_QUIET_MINUTES = 8 * 24 * 60
-"""Longest time that an alert waits for the end of quiet hours, in minutes: a week, and a day for the change of the
-clocks."""
+"""Longest time that an alert waits for the end of quiet hours, in minutes: a week, and one more day because clocks
+change for daylight saving time."""
 
 
 class ReceiverFilter:

@@ -1,4 +1,4 @@
-"""Replays and trials of alerts: a replay is an alert that is written to the topic ``alerts`` again, for one receiver.
+"""Replays and test alerts: a replay is an alert that is written to the topic ``alerts`` again, for one receiver.
 
 A replay is an ordinary record of the topic ``alerts``, with two additional headers. A replay therefore survives
 restarts like every other alert, and the dispatcher that owns the partition delivers the replay. The alert keeps its

@@ -32,8 +32,8 @@ from stream.evidence.retention import DeletionReport, EvidenceGroup, delete
 from stream.evidence.store import EvidenceStore
 
 _SEGMENT_DAYS = 7
-"""Kafka's default of ``segment.ms`` in days. Kafka deletes whole segment files, and a file of a quiet partition grows
-for this time."""
+"""Kafka's default of ``segment.ms`` in days. Kafka deletes whole segment files, and a partition with few records may
+write to one file for seven days."""
 _DAY_NS = 86_400 * 10**9
 _LATENCY_NS = 60 * 10**9
 """Largest difference in ns between the clock of a camera and that of the broker, for dead letters of unknown time."""

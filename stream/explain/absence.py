@@ -25,7 +25,7 @@ class Absence:
     """The state of a frame without a readable record, and the reason in words.
 
     The state is ``withheld``, ``spooled``, ``unclean``, ``unreported``, ``unreadable`` or ``expired``. ``account`` is
-    the interval of withheld frames that contains the frame.
+    the interval of withheld frames that contains the explained frame.
     """
 
     state: str

@@ -1,9 +1,9 @@
 """The hops (processing steps) of one frame, each with its time and the error bound of the time. Pure.
 
-The broker sets the timestamp of each record when it appends the record to the log. All these timestamps are from one
-clock, which is the reference for all hops. The capture time is from the clock of the camera or agent; the agent
-measures the clock's error. Engine nodes and the dispatcher write the time of their work by their own clocks. The
-error of a time from another clock is bounded: the work happened after the broker appended the input record, and
+The broker sets the timestamp of each record when it appends the record to the log. All broker timestamps are from one
+clock, which is the reference for all processing steps. The capture time is from the clock of the camera or agent; the
+agent measures the clock's error. Engine nodes and the dispatcher write the time of their work by their own clocks.
+The error of a time from another clock is bounded: the work happened after the broker appended the input record, and
 before the broker appended the output record.
 """
 
@@ -34,7 +34,7 @@ class Hop:
 
 
 def hops(trail: Trail) -> list[Hop]:
-    """Return the hops of a trail in the order of the pipeline."""
+    """Return the processing steps of a frame, from the records of its trail, in the order of the pipeline."""
     found = [*_delivery(trail), *_pipelines(trail)]
     found += [
         _stamped("dead letter", one.at_ms, f"stage {one.value.stage}: {one.value.error}: {one.value.message}")
@@ -104,6 +104,7 @@ def _stamped(name: str, at_ms: int, about: str) -> Hop:
 
 
 def _worked(name: str, at_ns: int, clock: str, after_ms: int | None, before_ms: int, about: str) -> Hop:
-    """Return a hop whose true time is between the timestamps of its input record and its output record."""
+    """Return a processing step whose true time is between the timestamps of its input record and its output
+    record."""
     error_ms = None if after_ms is None else max(abs(at_ns / 1e6 - stamp) for stamp in (after_ms, before_ms))
     return Hop(name, at_ns, clock, None if error_ms is None else error_ms + _STAMP_MS, about)

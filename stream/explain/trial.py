@@ -88,7 +88,8 @@ async def try_rules(
 
 
 class _Trial:
-    """The trial of one partition: the frames of the period, and the events of the tested rules."""
+    """The run of tested rules over the stored results of one partition: the frames of the period, and the events of
+    the rules."""
 
     def __init__(self, log: Log, rules: RuleSet, cameras: Collection[str], report: TrialReport) -> None:
         self._log, self._rules, self._cameras, self._report = log, rules, cameras, report

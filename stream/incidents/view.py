@@ -14,7 +14,7 @@ from stream.exceptions import IncidentNotFound
 
 MAX_INCIDENTS = 10_000
 """Maximum number of incidents in a view, which take 60 MB with three changes each. Above this number, the incident
-without news for the longest time is dropped."""
+that has not changed for the longest time is dropped."""
 MAX_HISTORY = 30
 """Maximum number of changes of one incident that a view keeps. The oldest changes are dropped."""
 MAX_ACTIONS = 100
@@ -104,7 +104,7 @@ class IncidentView:
     def __init__(self, limit: int = MAX_INCIDENTS) -> None:
         self._limit = limit
         self._states: OrderedDict[str, IncidentState] = OrderedDict()
-        """The incidents, the one without news for the longest time first."""
+        """The incidents, the one that has not changed for the longest time first."""
         self._early: OrderedDict[str, deque[IncidentAction]] = OrderedDict()
         """Actions on incidents of which no record has come yet."""
         self.unreadable = 0
@@ -162,7 +162,7 @@ class IncidentView:
         severity: Severity = "info",
         since_ns: int = 0,
     ) -> Iterator[IncidentState]:
-        """Yield the incidents that meet all conditions, the one with the latest news first.
+        """Yield the incidents that meet all conditions, the one that changed last first.
 
         ``places`` are full names of places, or names of cameras and sensors; all by default. ``severity`` is the
         lowest severity. ``since_ns`` is the earliest capture time of the latest event, in Unix ns.

@@ -16,8 +16,9 @@ from stream.analyse.tracking.tracker import LOST_S
 from stream.sense.windows import Column
 
 SIGNAL_NS = 10**9
-"""Interval of a camera's signals by its capture time, in ns. The first frame in each interval causes a signal even
-without news, so that a join knows that time passes. After a restart, the same frames cause signals as before."""
+"""Interval of a camera's signals by its capture time, in ns. The first frame in each interval causes a signal even if
+nothing has changed, so that a join knows that time passes. After a restart, the same frames cause signals as
+before."""
 KEPT_S = 1800.0
 """Length in seconds of the history that a join keeps, and reads back after a restart. A rule writes about one signal
 per second of its camera and one per record of its sensor: about 3,000 records in this time."""
@@ -27,7 +28,7 @@ JoinedSeconds = Annotated[float, Field(ge=0.0, le=KEPT_S / 2)]
 
 
 class JoinRule(CameraRule):
-    """Base of the rules that report a camera's happening only while the readings of a sensor meet a condition.
+    """Base of the rules that report a situation of a camera only while the readings of a sensor meet a condition.
 
     The stage ``analyse`` applies the rule to the camera's tracked frames, and writes candidate events to the topic
     ``signals``. The stage ``sense`` writes to the same topic when the sensor's condition holds, and joins candidates

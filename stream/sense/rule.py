@@ -19,7 +19,8 @@ TAIL_WINDOWS = 3
 """Number of windows that a new owner of a partition reads back: the open window, and two closed windows that show
 whether a bound is exceeded."""
 MAX_PANES = 1000
-"""Maximum number of hops in one window. The rule adds up at most this number of sums for each window."""
+"""Maximum length of one window, in multiples of ``hop_s``. The rule adds up at most this number of sums for each
+window."""
 _WHOLE = 1e-6
 """Largest distance from a whole number at which the ratio of two settings counts as whole, because settings such as
 0.1 are no exact floats."""

@@ -213,7 +213,7 @@ class PrepareHost:
 
 @contextlib.asynccontextmanager
 async def _running_beside(work: Iterable[Coroutine[Any, Any, None]], stop: asyncio.Event) -> AsyncIterator[None]:
-    """Run coroutines until the block ends. Set ``stop`` when one of them ends earlier, and raise its error.
+    """Run coroutines until the block ends. If one of the coroutines ends earlier, set ``stop`` and raise its error.
 
     A node that no longer follows its configuration must end.
     """

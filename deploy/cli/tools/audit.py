@@ -1,4 +1,4 @@
-"""`sightline audit`: the balance of the ledger."""
+"""`sightline audit`: check that every captured frame and reading has exactly one outcome."""
 
 from __future__ import annotations
 

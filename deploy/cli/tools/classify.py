@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _MAX_NAME_CHARS = 48
 _OUTCOME_CHARS = 10
-"""Width of the table's column for the outcome, in characters. ``_MAX_NAME_CHARS`` limits the column for the picture,
-and the last column, the labels, has no limit."""
+"""Width of the table's column for the outcome, in characters. The column for the picture is limited by
+``_MAX_NAME_CHARS``, and the last column, for the labels, has no limit."""
 _STYLES = {"classified": "", "empty": "yellow", "shed": "yellow"}
 
 

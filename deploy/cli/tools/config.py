@@ -217,7 +217,7 @@ async def _remove(log: Log, keys: list[str], signer: ConfigSigner | None) -> Non
 
 
 async def _signed(log: Log, signer: ConfigSigner | None) -> Config:
-    """Read the topic. Set the signer's clock past the times of all signed entries of the topic."""
+    """Read the topic. Set ``signer`` so that its next signature is later than all signatures on the topic."""
     present = await read(log, validate=validated, trust=signer.trust() if signer else None)
     if signer:
         signer.after = present.signed_at

@@ -125,7 +125,7 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """The ledger's balance and the report of a finished run."""
+    """The counts of frames by outcome, and the report of a finished run."""
 
     balance: dict[str, Any]
     report: dict[str, Any]
@@ -252,7 +252,8 @@ def _free_port() -> int:
 
 
 async def run(demo: Demo) -> DemoOutcome:
-    """Run the stack, wait for the results of all frames, and return the ledger's balance and the report.
+    """Run the stack, wait for the results of all frames, and return the ledger's counts of frames by outcome, and the
+    report.
 
     Raise StackError if a service is not ready in time, or an alert is not delivered in time. Raise LogUnavailable if
     Kafka does not answer.

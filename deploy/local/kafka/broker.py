@@ -203,7 +203,8 @@ class Broker:
         return started
 
     def _format(self, jvm: list[str], config: Path, data: Path) -> None:
-        """Format the data folder. Only the first node of ``home`` starts a JVM for this, which takes a second."""
+        """Format the data folder. If another node under ``home`` was formatted before, copy its files instead of
+        starting a JVM, which takes a second."""
         features, own_features = feature_checkpoint(self.home), data / "bootstrap.checkpoint"
         if features.exists():
             data.mkdir(exist_ok=True)

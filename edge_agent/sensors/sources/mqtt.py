@@ -45,7 +45,7 @@ IN_FLIGHT = 100
 """Maximum number of unacknowledged messages. The broker may repeat only messages that were not acknowledged."""
 ASK_AGAIN_S = 60.0
 """Interval between attempts to subscribe to refused topics, in seconds. The agent repeats the attempt because a
-broker may allow a topic later without a notice."""
+broker may allow a topic later without a message to the agent."""
 OLD_VERSION = (
     "supports only MQTT 3.1.1: messages sent while the connection is lost do not arrive, and retained messages"
     " arrive again at each connection"

@@ -139,7 +139,7 @@ class Box(NamedTuple):
 class FrameRef(NamedTuple):
     """Topic, partition and offset of a frame's record.
 
-    The evidence of an alert and a replay of frames use this position to read the frame's original bytes. ``topic`` is
+    With this position, the evidence of an alert and a replay of frames read the frame's original bytes. ``topic`` is
     the topic's name without the deployment's prefix.
     """
 

@@ -91,7 +91,7 @@ class Preparation(NamedTuple):
     def suits(self, wanted: Preparation) -> bool:
         """Return whether a model that expects the preparation ``wanted`` can use these pictures.
 
-        An unknown value suits every model.
+        A value that this preparation leaves empty suits every model.
         """
         return all(not own or own == other for own, other in zip(self, wanted, strict=True))
 

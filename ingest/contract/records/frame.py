@@ -44,8 +44,8 @@ Reason = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,32}$")]
 class WithheldInterval(Record):
     """An unbroken interval of withheld frames, counted by reason.
 
-    The values of ``counts`` sum to the interval's length. A reader keeps reasons that it does not know, because a
-    newer minor version may add reasons.
+    The numbers of frames in ``counts`` add up to the number of frames in the interval. A reader keeps reasons that it
+    does not know, because a newer minor version may add reasons.
     """
 
     KIND: ClassVar[str] = "account"

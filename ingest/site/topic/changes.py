@@ -42,8 +42,8 @@ class ConfigChanges:
         return (*self.added.values(), *self.changed.values(), *self.taken_over.values())
 
     def change(self, before: ConfigEntry | None, after: ConfigEntry) -> None:
-        """Add the change from the entry ``before`` to the entry ``after``. ``before`` is None if the present entry is
-        invalid."""
+        """Add the change of a site's entry from ``before`` to ``after``. ``before`` is None if the topic's present
+        entry is invalid."""
         old: dict[str, Any] = before.model_dump() if before else {}
         self.changed[after.key] = after
         self.fields[after.key] = [name for name, value in after.model_dump().items() if old.get(name) != value]
