@@ -60,14 +60,14 @@ def require_same_origin(connection: HTTPConnection) -> None:
     """Raise ForgedRequest for a request that another site's page made a browser send."""
     site = connection.headers.get("sec-fetch-site", "none")
     if site not in ("same-origin", "none"):
-        raise ForgedRequest(f"it comes from another site (Sec-Fetch-Site: {site[:20]})")
+        raise ForgedRequest(f"the request comes from another site (Sec-Fetch-Site: {site[:20]})")
     origin = connection.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != connection.headers.get("host", ""):
-        raise ForgedRequest(f"it comes from {origin[:100]!r}")
+        raise ForgedRequest(f"the request comes from {origin[:100]!r}")
 
 
 async def require_token(request: Request, expected: str) -> None:
     """Raise ForgedRequest unless the header or the form of a request has the token of its session."""
     given = request.headers.get(CSRF_HEADER) or (await read_form(request)).text(CSRF_FIELD)
     if not expected or not secrets.compare_digest(given.encode(errors="replace"), expected.encode()):
-        raise ForgedRequest("it lacks the token of its form")
+        raise ForgedRequest("the request lacks the token of its form")

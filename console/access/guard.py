@@ -85,7 +85,7 @@ Manager = Annotated[Identity, Depends(manager)]
 
 def _with_role(identity: Identity, role: Role) -> Identity:
     if not identity.role.includes(role):
-        raise Forbidden(f"{identity.name} has the role {identity.role}: this needs the role {role}")
+        raise Forbidden(f"{identity.name} has the role {identity.role}: expected the role {role}")
     return identity
 
 

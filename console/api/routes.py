@@ -125,7 +125,7 @@ async def stream(
     """
     wanted = {kind for kind in kinds.split(",") if kind}
     if unknown := wanted - set(KINDS):
-        raise BadInput(f"kinds has {sorted(unknown)[0]!r}: expected some of {', '.join(KINDS)}")
+        raise BadInput(f"kinds = {sorted(unknown)[0]!r}: expected some of {', '.join(KINDS)}, separated by commas")
     context.audit_view(request, identity, "news_followed", ",".join(sorted(wanted)))
     return StreamingResponse(_news(request, identity, context, wanted, last_event_id), media_type="text/event-stream")
 

@@ -181,7 +181,7 @@ def position(text: str) -> tuple[int, str] | None:
     """Return time and id of the last event of a page, from ``TIME_NS-ID``. Raise BadInput."""
     at, _, number = text.partition("-")
     if text and not (at.isascii() and at.isdigit() and len(at) < 25):
-        raise BadInput(f"before = {text[:40]!r}: expected the value of the link to older events")
+        raise BadInput(f"before = {text[:40]!r}: expected TIME_NS-ID, as in the link to older events")
     return (int(at), number) if text else None
 
 

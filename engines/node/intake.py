@@ -138,7 +138,7 @@ class BatchIntake:
                 raise
             raise HostConflict(
                 f"the group {ENGINES} has engine nodes {'without' if FRAMES in self.topics else 'with'} --fused: "
-                "stop them first. No frame is lost or repeated when the nodes start again in the other way"
+                "stop them first. Then start all nodes with --fused, or all without; no frame is lost or repeated"
             ) from error
 
     async def stop(self) -> None:

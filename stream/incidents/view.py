@@ -151,7 +151,7 @@ class IncidentView:
         if len(found) == 1:
             return self._states[found[0]]
         count = f"{len(found)} incidents have ids that begin with" if found else "no incident has the id"
-        raise IncidentNotFound(f"{count} {wanted}: expected an id, or its beginning, of `sightline incidents list`")
+        raise IncidentNotFound(f"{count} {wanted}: expected an id, or its first characters, of `incidents list`")
 
     def select(
         self,

@@ -31,7 +31,7 @@ def models(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("people", 16.0, 20.0, {"forward": 1}, id="a person who leaves"),
     ],
 )
-def test_a_line_in_a_real_clip_counts_as_a_person_does(
+def test_a_line_counts_a_real_clip_as_a_person_counts_it(
     shared_data: Path, models: Path, name: str, from_s: float, to_s: float, by_eye: dict[str, int]
 ) -> None:
     clip = CountedClip.of(name)
@@ -51,7 +51,7 @@ def test_counts_dwell_speed_and_level_of_service_of_a_rainy_night_are_near_the_t
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_objects_of_a_scene_are_those_of_the_rendered_truth(kind: SceneKind) -> None:
+def test_the_objects_of_a_simulated_scene_are_the_rendered_objects(kind: SceneKind) -> None:
     scene = SceneConfig(kind, seed=11)
     for index in (40, 57, 83):
         rendered = {one.id: Box(*one.box) for one in SimulatedScene(scene).render(index).objects}

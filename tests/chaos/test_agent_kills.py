@@ -164,7 +164,7 @@ def test_a_damaged_row_in_a_copy_of_the_spool_is_a_fault() -> None:
     )
 
 
-def test_an_epoch_end_record_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
+def test_an_end_record_of_a_capture_run_that_contradicts_the_recorded_frame_numbers_is_a_fault() -> None:
     clean = judged(topics(frames(0, 1), ending(clean=True)))
     assert "road/5 ended at 1: expected 5, the last sequence number captured" in str(clean["faults"])
     assert "expected sequence numbers below 6" in str(judged(topics(frames(0, 1), ending(reported=9)))["faults"])
@@ -172,5 +172,5 @@ def test_an_epoch_end_record_that_contradicts_the_recorded_frame_numbers_is_a_fa
     assert "road/5 was closed at 0: expected 1, the last number in the spool" in str(early["faults"])
 
 
-def test_an_epoch_without_an_epoch_end_record_is_a_fault() -> None:
+def test_a_capture_run_without_an_end_record_is_a_fault() -> None:
     assert "epoch road/5 has no end record" in str(judged(Topics(frames(0, 1)))["faults"])

@@ -123,7 +123,7 @@ async def test_wrong_parameters_are_refused_with_a_reason(page: Callable[..., An
     assert "expected" in response.json()["detail"] or "Input should be" in response.json()["detail"]
 
 
-async def test_users_see_only_the_events_and_alerts_of_their_limits(page: Callable[..., Any]) -> None:
+async def test_users_see_only_events_and_alerts_within_their_limits(page: Callable[..., Any]) -> None:
     records = (
         event(1),
         event(2, "yard"),
@@ -294,7 +294,7 @@ def test_events_in_memory_are_the_newest_and_bounded(monkeypatch: pytest.MonkeyP
     assert sum(map(len, happenings._alerts_of.values())) == 100
 
 
-async def test_a_stream_sends_news_that_the_user_may_see_and_continues_after_an_interruption(
+async def test_a_stream_sends_new_events_that_the_user_may_see_and_continues_after_an_interruption(
     browser: Open, context: ConsoleContext, log: MemoryLog
 ) -> None:
     await configure(log)
@@ -333,7 +333,7 @@ async def test_a_stream_ends_with_the_session(
         await stream.ended()
 
 
-async def test_a_stream_with_news_at_every_moment_ends_with_the_session_too(
+async def test_a_stream_that_always_has_new_events_also_ends_with_the_session(
     context: ConsoleContext, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "KEEP_ALIVE_S", 0.0)
@@ -353,7 +353,7 @@ async def test_a_stream_with_news_at_every_moment_ends_with_the_session_too(
         assert received < 10
 
 
-def test_old_alerts_and_receipts_that_are_read_again_neither_replace_newer_ones_nor_are_news(
+def test_old_alerts_and_receipts_that_are_read_again_neither_replace_newer_ones_nor_count_as_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(happenings_module, "MAX_EVENTS", 3)

@@ -62,7 +62,7 @@ async def actions(log: MemoryLog) -> list[IncidentAction]:
     ]
 
 
-async def test_the_list_has_the_incidents_whose_cameras_the_user_may_all_see(operator: Browser) -> None:
+async def test_the_list_has_only_incidents_all_of_whose_cameras_the_user_may_see(operator: Browser) -> None:
     html = await operator.load("/incidents")
     assert ("summary of one" in html, "summary of two" in html) == (True, False)
     assert ("<script>alert" in html, "&lt;script&gt;alert" in html) == (False, True)
@@ -122,7 +122,7 @@ async def test_a_viewer_and_a_request_without_the_token_of_its_form_change_nothi
     assert await actions(log) == []
 
 
-async def test_the_api_takes_the_same_actions(operator: Browser, log: MemoryLog) -> None:
+async def test_the_api_accepts_acknowledgements_assignments_and_comments(operator: Browser, log: MemoryLog) -> None:
     operator.headers["X-CSRF-Token"] = operator.csrf
     response = await operator.post("/api/incidents/one/actions", json={"action": "comment", "comment": "a fox"})
     assert (response.status_code, response.json()["actions"][0]["comment"]) == (201, "a fox")

@@ -177,7 +177,7 @@ async def test_a_camera_outside_its_armed_hours_is_disarmed(clock: ManualClock) 
     assert await state(feed, log, "night") == "disarmed"
 
 
-async def test_the_clock_of_an_agent_does_not_make_it_silent(clock: ManualClock) -> None:
+async def test_an_agent_with_a_wrong_clock_is_not_shown_as_silent(clock: ManualClock) -> None:
     log = MemoryLog(clock=clock)
     feed = Feed(lambda _: log, clock)
     await configure(log)
@@ -235,7 +235,7 @@ class CountedEntries(dict[str, Any]):
         return super().items()
 
 
-async def test_users_see_the_cameras_and_sensors_of_their_limits() -> None:
+async def test_users_see_only_cameras_and_sensors_within_their_limits() -> None:
     log = MemoryLog()
     feed = Feed(lambda _: log)
     await configure(log)

@@ -66,7 +66,7 @@ async def test_large_requests_are_refused(browser: Open) -> None:
     assert (await one.post("/sign-in", data={f"f{n}": "" for n in range(2000)})).status_code == 422
 
 
-async def test_colours_follow_the_switch(browser: Open) -> None:
+async def test_the_theme_switch_changes_the_colours_of_the_page(browser: Open) -> None:
     one = browser()
     assert 'data-theme="auto"' in await one.load("/sign-in")
     await one.submit("/theme", theme="dark", next="/sign-in")
@@ -100,7 +100,7 @@ async def test_a_limited_admin_cannot_manage_users(browser: Open) -> None:
     assert (await limited.get("/users")).status_code == 403
 
 
-async def test_changed_rights_hold_at_once(browser: Open, context: ConsoleContext) -> None:
+async def test_changed_rights_of_a_user_take_effect_at_once(browser: Open, context: ConsoleContext) -> None:
     one, vera = browser(), browser()
     await one.sign_in("ada")
     await vera.sign_in("vera")

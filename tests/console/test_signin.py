@@ -135,7 +135,7 @@ async def test_sign_in_needs_the_token_of_its_form(browser: Open) -> None:
     assert (await other.post("/sign-in", data={**fields, "csrf": token})).status_code == 403
 
 
-async def test_the_token_of_one_session_does_not_serve_another(browser: Open) -> None:
+async def test_the_token_of_one_session_is_refused_in_another_session(browser: Open) -> None:
     one, other = browser(), browser()
     await one.sign_in("ada")
     await other.sign_in("vera")
@@ -157,7 +157,7 @@ async def test_sessions_end_when_idle_and_after_a_week(browser: Open, clock: Man
     assert (await one.get("/account")).status_code == 303
 
 
-async def test_sign_out_ends_one_session_and_sign_out_everywhere_all(browser: Open) -> None:
+async def test_sign_out_ends_one_session_and_sign_out_everywhere_ends_all_sessions(browser: Open) -> None:
     one, two, three = browser(), browser(), browser()
     for each in (one, two, three):
         await each.sign_in("ada")
@@ -194,7 +194,9 @@ async def test_the_first_start_prints_a_one_time_password_that_must_be_changed(
     assert (await browser().sign_in("ada", one_time)).status_code == 401
 
 
-async def test_a_new_password_ends_the_other_sessions_and_renews_the_own(browser: Open) -> None:
+async def test_a_new_password_ends_the_other_sessions_of_the_user_and_renews_the_present_session(
+    browser: Open,
+) -> None:
     one, two = browser(), browser()
     await one.sign_in("vera")
     await two.sign_in("vera")
@@ -225,7 +227,7 @@ async def test_cookies_are_closed_to_scripts_and_bound_to_the_host_over_https(
     assert all("HttpOnly" in cookie and "SameSite=lax" in cookie for cookie in cookies)
 
 
-def test_a_state_of_a_newer_version_and_another_file_are_refused(tmp_path: Path) -> None:
+def test_a_console_database_of_a_newer_version_and_a_file_that_is_no_database_are_refused(tmp_path: Path) -> None:
     newer = ConsoleContext(tmp_path / "newer")
     newer.database.run("PRAGMA user_version=99")
     newer.close()

@@ -265,7 +265,7 @@ async def test_results_written_before_a_kill_are_not_repeated_although_frame_off
         await owned._writer.write([], ENGINES, {LIVE_FRAMES: 4})
 
 
-async def test_an_engine_node_fences_a_fused_node_and_the_other_way_round(rig: Fixture) -> None:
+async def test_engine_nodes_with_and_without_fused_preparation_fence_each_other(rig: Fixture) -> None:
     lanes = [TopicPartition(BATCHES, 1), TopicPartition(BATCHES_LATE, 1)]
     frames = [LIVE_FRAMES, TopicPartition(FRAMES_LATE, 1)]
     for old, new in ((fused(CARS), take_over), (take_over, fused(CARS))):

@@ -46,7 +46,7 @@ async def test_the_agent_ends_when_its_sender_or_heartbeat_fails(
         await asyncio.wait_for(agent.run(asyncio.Event()), 60)
 
 
-async def test_a_failing_camera_is_reported_as_down_and_its_epochs_end_cleanly(tmp_path: Path) -> None:
+async def test_a_failing_camera_is_reported_as_down_and_its_capture_runs_end_cleanly(tmp_path: Path) -> None:
     """The capture child reports its last frame number before it exits, so no frame is lost."""
     metrics = AgentMetrics(CollectorRegistry())
     site = Site(name="test", cameras=(CameraConfig(name="gone", source=str(tmp_path / "no.mp4")),))

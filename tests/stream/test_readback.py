@@ -95,7 +95,7 @@ async def test_reading_back_returns_no_deleted_and_no_skipped_records(log: ReadC
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_time_span_read_back_is_measured_by_the_clock_of_its_key_and_not_of_the_broker(
+async def test_the_time_span_read_back_is_measured_by_the_clock_of_the_camera_and_not_of_the_broker(
     log: ReadCountingLog,
 ) -> None:
     """Late frames come ten times as fast as they were captured.
@@ -110,7 +110,7 @@ async def test_the_time_span_read_back_is_measured_by_the_clock_of_its_key_and_n
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_records_of_a_rarely_written_key_are_read_back_completely_beside_a_frequent_key(
+async def test_records_of_a_camera_that_seldom_writes_are_read_back_completely_beside_a_busy_camera(
     log: ReadCountingLog,
 ) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))
@@ -118,7 +118,9 @@ async def test_records_of_a_rarely_written_key_are_read_back_completely_beside_a
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_search_for_the_records_of_one_key_does_not_extend_to_other_keys(log: ReadCountingLog) -> None:
+async def test_the_search_for_the_records_of_one_camera_does_not_extend_to_other_cameras(
+    log: ReadCountingLog,
+) -> None:
     """Records of other keys met beyond the given seconds are returned, but their histories are not searched for."""
     await log.write(*history("b", 1, 50), *(f"a 1 {2 * n}" for n in range(1, 8)))
     assert await found(log, seconds=5.0) == [*history("b", 46, 50), *(f"a 1 {2 * n}" for n in range(2, 8))]
@@ -126,7 +128,7 @@ async def test_the_search_for_the_records_of_one_key_does_not_extend_to_other_ke
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_records_read_back_of_a_key_begin_with_its_newest_epoch(log: ReadCountingLog) -> None:
+async def test_the_records_read_back_of_a_camera_or_sensor_begin_with_its_newest_run(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 50), *history("a", 51, 53, epoch=2))
     assert await found(log) == history("a", 51, 53, epoch=2)
     await log.write("a 1 50")  # a repeat of the older epoch starts no new history
@@ -134,7 +136,7 @@ async def test_the_records_read_back_of_a_key_begin_with_its_newest_epoch(log: R
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_records_of_a_new_key_are_not_searched_for_in_the_whole_log(log: ReadCountingLog) -> None:
+async def test_the_records_of_a_new_camera_are_not_searched_for_in_the_whole_log(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 511), *history("new", 512, 513), *history("a", 514, 520))
     assert await found(log) == [*history("a", 510, 511), *history("new", 512, 513), *history("a", 514, 520)]
     assert len(log.read_offsets) < 60

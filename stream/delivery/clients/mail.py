@@ -128,7 +128,7 @@ class _Sending(smtplib.SMTP):
     def getreply(self) -> tuple[int, bytes]:
         """Read a reply, within ``MAX_REPLY_BYTES`` for all replies since the connection or STARTTLS."""
         if self._aborted:
-            raise TimeoutError("the time limit has passed")
+            raise TimeoutError("the mail server did not answer within the time limit")
         if self.file is None and self.sock:
             self.file = _Replies(self.sock.makefile("rb"))
         return super().getreply()

@@ -65,7 +65,7 @@ async def test_the_page_lists_the_visible_cameras_and_loads_the_script_of_the_ed
     assert 'data-camera="gate"' in html
 
 
-async def test_a_camera_beyond_the_limits_of_the_user_does_not_exist(operator: Browser) -> None:
+async def test_a_camera_that_the_user_may_not_see_is_not_found(operator: Browser) -> None:
     for path in ("/editor/dock", "/api/cameras/dock/configuration", "/api/cameras/dock/picture", "/editor/none"):
         assert (await operator.get(path)).status_code == 404
     assert (await operator.put("/api/cameras/dock/configuration", json={"draft": {}})).status_code == 404
@@ -118,7 +118,7 @@ async def test_a_wrong_value_and_an_outdated_page_are_refused_with_the_key(
     assert (outdated.status_code, "changed by somebody else" in outdated.json()["detail"]) == (409, True)
 
 
-async def test_the_site_file_of_a_site_changes_nothing_when_it_is_applied(
+async def test_applying_the_exported_site_file_changes_nothing(
     operator: Browser, context: ConsoleContext, log: MemoryLog
 ) -> None:
     mask = [[0.0, 0.0], [0.5, 0.0], [0.5, 0.1]]
@@ -131,7 +131,7 @@ async def test_the_site_file_of_a_site_changes_nothing_when_it_is_applied(
     assert (found.written, found.removed) == ((), [])
 
 
-async def test_a_trial_belongs_to_its_user_and_serves_only_its_own_pictures(
+async def test_a_trial_of_rules_and_its_pictures_are_visible_only_to_the_user_who_started_it(
     operator: Browser, context: ConsoleContext, browser: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def finished(trial: RuleTrial, _request: object) -> None:
@@ -152,7 +152,7 @@ async def test_a_trial_belongs_to_its_user_and_serves_only_its_own_pictures(
     assert (await other.get(f"{path}/pictures/0")).status_code == 404
 
 
-async def test_no_more_trials_run_than_are_allowed(
+async def test_the_number_of_trials_of_rules_that_run_at_once_is_limited(
     operator: Browser, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def endless(_trial: RuleTrial, _request: object) -> None:
@@ -164,7 +164,7 @@ async def test_no_more_trials_run_than_are_allowed(
     assert statuses == [202, 202, 429]
 
 
-async def test_a_trial_without_kafka_ends_with_the_reason(
+async def test_a_trial_of_rules_without_kafka_ends_with_the_reason(
     operator: Browser, context: ConsoleContext, tmp_path: Path
 ) -> None:
     context.trials._env["SIGHTLINE_KAFKA"] = "127.0.0.1:9"
@@ -174,7 +174,7 @@ async def test_a_trial_without_kafka_ends_with_the_reason(
     assert (status["state"], "no Kafka at 127.0.0.1:9" in status["problem"]) == ("failed", True)
 
 
-async def test_a_trial_whose_process_cannot_start_has_failed(
+async def test_a_trial_of_rules_whose_process_cannot_start_has_failed(
     operator: Browser, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/nonexistent/python")

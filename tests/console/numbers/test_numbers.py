@@ -59,7 +59,7 @@ def test_a_higher_revision_replaces_a_minute_in_any_order() -> None:
         assert columns(view_of(*records)) == {"car.forward": [5]}
 
 
-def test_a_missing_count_is_zero_in_an_observed_minute_and_unknown_in_another() -> None:
+def test_a_missing_count_is_zero_in_an_observed_minute_and_unknown_in_an_unobserved_minute() -> None:
     found = columns(
         view_of(
             minute(0, {"car.forward": 3, "headway_s.forward.mean": 2.5}),

@@ -127,7 +127,7 @@ def test_a_picture_too_large_for_a_record_is_refused_with_its_reason(
         PictureCapture("classify-1", 7).take(write(tmp_path, "a.png"), 1)
 
 
-def test_the_epoch_end_accounts_for_unreadable_pictures_after_the_last_frame(tmp_path: Path) -> None:
+def test_the_end_record_of_a_run_accounts_for_unreadable_pictures_after_the_last_frame(tmp_path: Path) -> None:
     capture = PictureCapture("classify-1", 7)
     capture.take(write(tmp_path, "good.png"), 1)
     with pytest.raises(FrameUnusable):

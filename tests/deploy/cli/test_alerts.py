@@ -186,7 +186,7 @@ def test_wrong_arguments_of_the_alerts_commands_are_refused(
         (answer(b""), 1, (False, None, "the connection was closed before the status line")),
     ],
 )
-def test_a_receiver_is_tested_with_an_alert_that_no_topic_has(
+def test_a_receiver_is_tested_with_an_alert_that_is_written_to_no_topic(
     rig: AlertsRig, monkeypatch: pytest.MonkeyPatch, react: Reaction, status: int, expected: tuple[bool, int, str]
 ) -> None:
     before = len(rig.records(ALERTS))

@@ -308,12 +308,12 @@ on = ["LABEL"]
 """
 
 
-def test_config_check_accepts_a_second_model_that_classifies_labels_of_the_first_model(file: Path) -> None:
+def test_config_check_accepts_a_second_stage_model_that_classifies_labels_of_the_first_model(file: Path) -> None:
     file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "car"))
     assert invoke("check", str(file), "--models", str(MODELS)).exit_code == 0
 
 
-def test_config_check_refuses_a_second_model_for_a_label_that_the_first_model_lacks(file: Path) -> None:
+def test_config_check_refuses_a_second_stage_model_for_a_label_that_the_first_model_lacks(file: Path) -> None:
     file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "unicorn"))
     result = invoke("check", str(file), "--models", str(MODELS))
     assert result.exit_code == USAGE_EXIT
@@ -321,7 +321,7 @@ def test_config_check_refuses_a_second_model_for_a_label_that_the_first_model_la
     assert invoke("check", str(file)).exit_code == 0  # without the repository, labels are unknown
 
 
-def test_config_check_refuses_a_detector_as_second_model(file: Path, tmp_path: Path) -> None:
+def test_config_check_refuses_a_detector_as_second_stage_model(file: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
     for name in ("regions", "boxes"):
         shutil.copytree(MODELS / "regions", models / name)
@@ -334,7 +334,7 @@ def test_config_check_refuses_a_detector_as_second_model(file: Path, tmp_path: P
     assert "pipelines.0.then.0.model = 'boxes (decoder yolov8)': expected a classifier" in result.stderr
 
 
-def test_config_check_refuses_two_second_models_with_the_same_name(file: Path) -> None:
+def test_config_check_refuses_two_second_stage_models_with_the_same_name(file: Path) -> None:
     then = SECOND.replace("MODEL", "regions").replace("LABEL", "car")
     file.write_text(then + then[then.index("[[pipelines.then]]") :])
     result = invoke("check", str(file))

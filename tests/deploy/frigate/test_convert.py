@@ -63,7 +63,7 @@ def test_tracked_labels_without_alerts_become_a_rule_of_severity_info() -> None:
     }
 
 
-def test_a_zone_of_alerts_becomes_a_warning_rule_that_replaces_the_whole_picture() -> None:
+def test_a_zone_of_alerts_becomes_a_warning_rule_that_replaces_the_rule_over_the_whole_picture() -> None:
     zones = {
         "Front Porch": {"coordinates": PORCH, "objects": ["person"], "loitering_time": 4},
         "lawn": {"coordinates": [*PORCH.split(",")], "objects": "dog"},
@@ -77,7 +77,7 @@ def test_a_zone_of_alerts_becomes_a_warning_rule_that_replaces_the_whole_picture
     assert rules["door-lawn"]["polygon"] == rules["door-front-porch"]["polygon"]
 
 
-def test_each_threshold_gets_a_rule_of_its_own() -> None:
+def test_each_minimum_score_gets_a_rule_of_its_own() -> None:
     filters = {"person": {"threshold": 0.75}, "car": {"threshold": 0.6}}
     rules = rules_of(converted(objects={"track": ["person", "car"], "filters": filters}))
     assert {name: (rule["labels"], rule["min_score"]) for name, rule in rules.items()} == {

@@ -78,7 +78,7 @@ def account(first: int, last: int, **counts: int) -> WithheldInterval:
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_frames_refused_by_the_disk_are_counted_in_the_next_kept_frame_or_at_the_epoch_end(
+def test_frames_refused_by_the_disk_are_counted_in_the_next_kept_frame_or_at_the_end_of_the_capture(
     camera: Camera, handle: Handle, ends: bool
 ) -> None:
     spool = camera._spool = FullSpool()  # type: ignore[assignment]

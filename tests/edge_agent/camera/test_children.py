@@ -71,7 +71,7 @@ SCENE = CameraConfig(name="a", source="simulated:road", width=160, height=90, ga
 
 
 @pytest.mark.parametrize("script", GARBLED.values(), ids=GARBLED)
-async def test_a_malformed_message_from_a_capture_child_causes_an_outage_of_its_camera_only(
+async def test_a_malformed_message_from_a_capture_child_causes_an_outage_only_of_its_camera(
     script: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(camera, "start_capture", children(script, before=2))
@@ -230,7 +230,7 @@ def test_a_capture_child_sends_library_output_to_standard_error_and_disables_cor
     assert b"Corrupt JPEG data(0, 0)" in said.stderr
 
 
-async def test_a_notice_of_a_capture_child_may_contain_a_file_name_that_is_not_utf8() -> None:
+async def test_a_message_of_a_capture_child_may_contain_a_file_name_that_is_not_utf8() -> None:
     pipe, message = asyncio.StreamReader(), io.BytesIO()
     write_message(message, Notice(os.fsdecode(b"caf\xe9.jpg: no picture")))
     pipe.feed_data(message.getvalue())

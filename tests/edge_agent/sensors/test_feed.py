@@ -82,7 +82,7 @@ async def test_a_device_with_many_unreadable_readings_is_logged_once(
     assert bench.sensors["a"].reason == ""
 
 
-async def test_sensor_epochs_end_cleanly_with_the_counts_of_withheld_readings(
+async def test_the_run_of_a_sensor_ends_cleanly_with_the_counts_of_withheld_readings(
     make: Make, source: ScriptedSensorSource
 ) -> None:
     bench = await make(max_delay_s=60.0)

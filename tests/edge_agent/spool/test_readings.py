@@ -57,7 +57,7 @@ def test_the_spool_depth_reported_for_a_sensor_spans_all_waiting_readings(spool:
     assert not spool.depth()
 
 
-def test_a_sensor_epoch_left_open_by_a_kill_ends_at_its_last_kept_reading(spool: SpoolStore) -> None:
+def test_a_sensor_run_left_open_by_a_kill_ends_at_its_last_kept_reading(spool: SpoolStore) -> None:
     epoch = spool.begin_epoch("hall", "readings", EPOCH)
     spool.keep([run(0, 99)])
     spool.note_reported([("hall", epoch, 120)])

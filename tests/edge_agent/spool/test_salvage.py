@@ -92,7 +92,7 @@ def test_salvage_of_a_damaged_spool_saves_intact_rows_and_names_lost_rows(path: 
     spool.close()
 
 
-def test_salvage_of_a_damaged_spool_saves_lanes_epochs_and_withheld_counts(path: Path) -> None:
+def test_salvage_of_a_damaged_spool_saves_lanes_capture_runs_and_withheld_counts(path: Path) -> None:
     blocks = path.stat().st_size // BLOCK
     overwrite(path, range(blocks - 40, blocks - 38))
     spool = SpoolStore(path, "agent")
@@ -133,7 +133,9 @@ def test_a_spool_file_without_its_first_pages_is_reported_with_zero_saved_rows(p
     spool.close()
 
 
-def test_epochs_still_increase_after_a_salvage_that_could_read_only_the_spool_rows(path: Path) -> None:
+def test_numbers_of_capture_runs_still_increase_after_a_salvage_that_could_read_only_the_spool_rows(
+    path: Path,
+) -> None:
     db = sqlite3.connect(path)
     (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'epochs'").fetchone()
     (index,) = db.execute(

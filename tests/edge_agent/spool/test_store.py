@@ -116,7 +116,7 @@ def test_the_reported_spool_depth_includes_frames_withheld_before_a_stored_row(s
     spool.close()
 
 
-def test_epochs_of_a_spool_increase_even_when_the_clock_goes_back(spool: SpoolStore) -> None:
+def test_numbers_of_capture_runs_in_a_spool_increase_even_when_the_clock_goes_back(spool: SpoolStore) -> None:
     assert spool.begin_epoch("a", "frame", 1000) == 1000
     assert spool.begin_epoch("a", "frame", 500) == 1001
     assert spool.begin_epoch("b", "frame", 500) == 500
@@ -149,7 +149,7 @@ def test_counts_of_withheld_frames_in_adjacent_intervals_are_merged() -> None:
     assert [(a.first, a.last, a.counts["expired"]) for a in joined] == [(0, 4, 5), (7, 9, 3)]
 
 
-def test_the_spool_finds_an_epoch_that_was_never_closed_after_a_restart(tmp_path: Path) -> None:
+def test_the_spool_finds_a_capture_run_that_was_never_closed_after_a_restart(tmp_path: Path) -> None:
     first = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = first.begin_epoch("a", "frame", 1000)
     first.keep([Row("frame", "a", epoch, 3, 1, b"x")])

@@ -143,7 +143,7 @@ async def test_a_tensorrt_plan_built_during_the_warm_up_of_its_stand_in_model_en
     assert not [line for line in logs if line["event"] == "batches_of_one_image_only"]
 
 
-async def test_a_second_model_also_has_a_stand_in_model_and_its_plan_is_built_after_the_first_plan(
+async def test_a_second_stage_model_also_has_a_stand_in_model_and_its_plan_is_built_after_the_first_plan(
     bench: BuildBench,
 ) -> None:
     second = SecondModelConfig(name="type", model="regions", precision="fp16")

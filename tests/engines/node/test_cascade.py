@@ -148,7 +148,7 @@ SIZE = (640, 360)
 
 class TestCrops:
     @given(configs, specs, detections)
-    def test_each_object_for_a_second_model_gets_a_crop_inside_the_frame_unless_it_is_too_small(
+    def test_each_object_for_a_second_stage_model_gets_a_crop_inside_the_frame_unless_it_is_too_small(
         self, config: SecondModelConfig, spec: InputSpec, objects: list[Detection]
     ) -> None:
         plan = planned(config, spec, SIZE, objects)
@@ -168,7 +168,7 @@ class TestCrops:
                 assert picture.shape == (inner.bottom - inner.top, inner.right - inner.left, 3)
 
     @given(configs, specs, detections)
-    def test_second_models_classify_the_objects_with_the_highest_scores_up_to_the_limit(
+    def test_second_stage_models_classify_the_objects_with_the_highest_scores_up_to_the_limit(
         self, config: SecondModelConfig, spec: InputSpec, objects: list[Detection]
     ) -> None:
         plan = planned(config, spec, SIZE, objects)
@@ -178,19 +178,19 @@ class TestCrops:
         assert not passed_over or len(chosen) == config.max_objects
         assert min(chosen, default=1.0) >= max(passed_over, default=0.0)
 
-    def test_the_margin_of_a_second_model_widens_its_crop_up_to_the_edge_of_the_frame(self) -> None:
+    def test_the_margin_of_a_second_stage_model_widens_its_crop_up_to_the_edge_of_the_frame(self) -> None:
         config = TYPE.model_copy(update={"margin": 0.5})
         objects = [Detection(box=Box(0, 100, 40, 140), label="car", class_id=1, score=0.9)]
         window = planned(config, SPEC, SIZE, objects)[0]
         assert isinstance(window, CropWindow)
         assert (window.left, window.top, window.right, window.bottom) == (0, 80, 60, 160)
 
-    def test_without_its_second_model_each_object_has_a_reason_instead_of_a_label(self) -> None:
+    def test_without_its_second_stage_model_each_object_has_a_reason_instead_of_a_label(self) -> None:
         objects = [Detection(box=Box(0, 0, 40, 40), label="car", class_id=1, score=0.9)]
         assert planned(TYPE, None, SIZE, objects) == {0: NO_MODEL}
 
     @pytest.mark.parametrize("colour", ["bgr", "rgb"])
-    def test_a_crop_shows_its_part_of_the_frame_in_the_colours_of_the_second_model(self, colour: str) -> None:
+    def test_a_crop_shows_its_part_of_the_frame_in_the_colours_of_the_second_stage_model(self, colour: str) -> None:
         frame = np.zeros((360, 640, 3), np.uint8)
         frame[100:200, 200:300] = (10, 20, 30)
         spec = InputSpec(name="x", width=50, height=50, colour=colour, fit="stretch")  # type: ignore[arg-type]
@@ -203,7 +203,7 @@ class TestCrops:
 
 
 class TestAttributes:
-    def test_the_attribute_of_an_object_has_label_and_score_and_names_the_second_model(self) -> None:
+    def test_the_attribute_of_an_object_has_label_and_score_and_names_the_second_stage_model(self) -> None:
         rig = Rig((TYPE, second_model()))
         (car,) = rig.classify(with_frames(jpeg(BUS)))
         assert car.label == "car"
@@ -212,7 +212,7 @@ class TestAttributes:
         assert given.score == pytest.approx(0.9)
         assert rig.count("labelled") == 1
 
-    def test_all_crops_of_a_merged_batch_reach_the_second_model_in_full_batches(self) -> None:
+    def test_all_crops_of_a_merged_batch_reach_the_second_stage_model_in_full_batches(self) -> None:
         engine = CountingEngine()
         second = second_model(engine)
         engine._batch_size = 4  # the fastest size of the warm-up depends on the machine
@@ -221,7 +221,7 @@ class TestAttributes:
         rig.classify(*(with_frames(jpeg(), jpeg(), jpeg(), offset=n, first_seq=3 * n) for n in range(3)))
         assert engine.sizes == [4, 4, 1]
 
-    def test_each_of_several_second_models_adds_its_attribute(self) -> None:
+    def test_each_of_several_second_stage_models_adds_its_attribute(self) -> None:
         plate = SecondModelConfig(name="plate", model="regions", on=("truck",))
         face = SecondModelConfig(name="face", model="regions", on=("car", "person"))
         rig = Rig((TYPE, second_model()), (plate, second_model()), (face, None))
@@ -242,7 +242,7 @@ class TestAttributes:
         ],
         ids=["small", "score", "background", "without-frame", "damaged-frame"],
     )
-    def test_an_object_that_gets_no_label_from_a_second_model_has_the_reason(
+    def test_an_object_that_gets_no_label_from_a_second_stage_model_has_the_reason(
         self, frame: bytes, change: dict[str, object], reason: str
     ) -> None:
         config = TYPE.model_copy(update=change)
@@ -251,7 +251,7 @@ class TestAttributes:
         assert car.attributes == (Attribute(name="type", model="regions@1", missing=reason),)
         assert (rig.count(reason), rig.count("labelled")) == (1, 0)
 
-    def test_an_error_of_a_second_model_on_one_crop_loses_no_detection_and_no_other_label(self) -> None:
+    def test_an_error_of_a_second_stage_model_on_one_crop_loses_no_detection_and_no_other_label(self) -> None:
         bad = 77
         rig = Rig((TYPE, second_model(FakeEngine(fails=lambda image: bool(image[0, 0, 0] == bad)))))
         frames = [jpeg(bad if n == 2 else BUS) for n in range(5)]
@@ -260,7 +260,7 @@ class TestAttributes:
         assert [car.attributes[0].missing for car in cars] == ["", "", FAILED, "", ""]
         assert (rig.count("labelled"), rig.count(FAILED)) == (4, 1)
 
-    def test_a_lost_device_of_a_second_model_ends_the_process(self) -> None:
+    def test_a_lost_device_of_a_second_stage_model_ends_the_process(self) -> None:
         class LostEngine(FakeEngine):
             lost = False
 
@@ -275,7 +275,7 @@ class TestAttributes:
         with pytest.raises(DeviceLost):
             rig.classify(with_frames(jpeg()))
 
-    def test_the_time_of_second_models_counts_as_device_time_of_the_batch(self) -> None:
+    def test_the_time_of_second_stage_models_counts_as_device_time_of_the_batch(self) -> None:
         batch, _ = merged(with_frames(jpeg()))
         Rig((TYPE, second_model())).cascade.classify(batch)
         assert batch.took.cascade > 0.0
@@ -319,7 +319,7 @@ class TestAttributes:
         assert replayed.frames == jpeg(BUS)
         assert replayed.attached_frames() == [jpeg(BUS)]
 
-    def test_a_detector_is_refused_as_second_model(self) -> None:
+    def test_a_detector_is_refused_as_second_stage_model(self) -> None:
         model = Repository(MODELS).open("regions")
         manifest = model.manifest.model_copy(update={"decoder": "yolox"})
         with pytest.raises(ManifestError, match="expected a classifier"):
@@ -366,7 +366,7 @@ async def attributes(live: LiveModels, *, lighter: bool = False) -> tuple[Attrib
 
 
 class TestLiveSecondModels:
-    async def test_a_pipeline_is_served_without_a_second_model_that_cannot_be_loaded(self) -> None:
+    async def test_a_pipeline_is_served_without_a_second_stage_model_that_cannot_be_loaded(self) -> None:
         source, now_s = SecondSource(), 0.0
         source.broken_second = True
         live = live_models(source, lambda: now_s)
@@ -379,7 +379,7 @@ class TestLiveSecondModels:
         assert [one.label for one in await attributes(live)] == ["bus"]
         await live.close()
 
-    async def test_a_new_version_of_a_second_model_replaces_the_old_version_and_keeps_the_first_model_open(
+    async def test_a_new_version_of_a_second_stage_model_replaces_the_old_version_and_keeps_the_first_model_open(
         self,
     ) -> None:
         source = SecondSource()
@@ -391,7 +391,7 @@ class TestLiveSecondModels:
         assert (len(source.engines), len(source.made)) == (1, 2)
         await live.close()
 
-    async def test_a_second_model_stays_in_service_if_its_new_version_is_broken(self) -> None:
+    async def test_a_second_stage_model_stays_in_service_if_its_new_version_is_broken(self) -> None:
         source = SecondSource()
         live = live_models(source)
         await configured(live, [PIPELINE])
@@ -401,7 +401,7 @@ class TestLiveSecondModels:
         assert [one.model for one in await attributes(live)] == ["regions@1"]
         await live.close()
 
-    async def test_the_lighter_model_of_a_pipeline_has_the_same_second_models(self) -> None:
+    async def test_the_lighter_model_of_a_pipeline_has_the_same_second_stage_models(self) -> None:
         source = SecondSource()
         live = live_models(source)
         await configured(live, [PIPELINE.model_copy(update={"overload": "lighter", "lighter": "regions@5"})])
@@ -410,7 +410,7 @@ class TestLiveSecondModels:
         assert (len(source.engines), len(source.made)) == (2, 1)
         await live.close()
 
-    async def test_a_second_model_named_lighter_does_not_replace_the_lighter_model(self) -> None:
+    async def test_a_second_stage_model_named_lighter_does_not_replace_the_lighter_model(self) -> None:
         live = live_models(SecondSource())
         named = TYPE.model_copy(update={"name": "lighter"})
         await configured(live, [PIPELINE.model_copy(update={"then": (named,)})])
@@ -418,7 +418,7 @@ class TestLiveSecondModels:
         assert [one.name for one in await attributes(live)] == ["lighter"]
         await live.close()
 
-    async def test_a_second_model_that_the_site_file_removes_adds_no_attribute_any_more(self) -> None:
+    async def test_a_second_stage_model_that_the_site_file_removes_adds_no_attribute_any_more(self) -> None:
         live = live_models(SecondSource())
         await configured(live, [PIPELINE])
         await configured(live, [PIPELINE.model_copy(update={"then": ()})])

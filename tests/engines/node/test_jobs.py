@@ -44,7 +44,7 @@ class TestMarks:
         assert [seq for seq in range(8) if marks.is_repeat(FrameId("a", 1, seq), LIVE, "")] == [0, 1, 2, 3, 4, 5, 7]
         assert marks.is_out_of_order(FrameId("a", 1, 6), LIVE, "")
 
-    def test_cameras_epochs_lanes_and_pipelines_have_separate_high_water_marks(self) -> None:
+    def test_cameras_capture_runs_lanes_and_pipelines_have_separate_high_water_marks(self) -> None:
         marks = HighWaterMarks()
         marks.advance(FrameId("a", 2, 9), LIVE, "p")
         assert marks.is_repeat(FrameId("a", 2, 9), LIVE, "p")

@@ -182,7 +182,7 @@ def test_a_record_with_a_newer_minor_version_and_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
-def test_the_field_reported_of_an_epoch_end_is_encoded_under_its_old_name_told() -> None:
+def test_the_field_reported_of_an_end_record_is_encoded_under_its_old_name_told() -> None:
     data = encode(EpochEnd(camera="gate", epoch=4, last=1, clean=False, reported=3))
     assert msgpack.unpackb(data)["told"] == 3
     assert decode(EpochEnd, data).reported == 3
@@ -414,7 +414,7 @@ def test_refusing_an_event_of_many_wrong_points_takes_little_memory() -> None:
         tracemalloc.stop()
 
 
-def test_records_written_before_second_models_existed_are_read_without_frames_and_attributes() -> None:
+def test_records_written_before_second_stage_models_existed_are_read_without_frames_and_attributes() -> None:
     batch, result = (msgpack.unpackb(encode(one)) for one in (BATCH, RESULT))
     batch["v"] = result["v"] = (1, 2)
     del batch["frames"], batch["items"][0]["attached"], result["detections"][0]["attributes"]

@@ -29,13 +29,15 @@ def test_frame_ids_sort_in_the_order_of_capture() -> None:
 
 
 @given(st.none() | st.integers(0, 2**40), st.integers(0, 2**40))
-def test_a_new_epoch_number_exceeds_the_last_one_and_is_at_least_the_unix_time(last: int | None, now_s: int) -> None:
+def test_the_number_of_a_new_capture_run_exceeds_the_last_one_and_is_at_least_the_unix_time(
+    last: int | None, now_s: int
+) -> None:
     epoch = next_epoch(last, now_s)
     assert epoch >= now_s
     assert last is None or epoch > last
 
 
-def test_epoch_numbers_grow_even_when_the_clock_is_set_back() -> None:
+def test_numbers_of_capture_runs_grow_even_when_the_clock_is_set_back() -> None:
     assert next_epoch(1_700_000_100, 1_600_000_000) == 1_700_000_101
 
 

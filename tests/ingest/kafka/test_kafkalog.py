@@ -27,7 +27,7 @@ class NoTopics:
         return MetadataResponse_v5(0, [(1, "broker", 9092, None)], "cluster", 1, missing)
 
 
-async def test_a_call_describes_only_its_topic_and_never_creates_it() -> None:
+async def test_a_call_of_the_log_requests_metadata_only_of_its_topic_and_never_creates_the_topic() -> None:
     log, admin = KafkaLog(KafkaSettings(prefix="t."), "test"), NoTopics()
     log._clients[kafka.admin] = admin
     with pytest.raises(LogUnavailable, match=r"no topic t\.frames: run `sightline topics create`"):

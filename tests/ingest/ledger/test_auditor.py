@@ -319,7 +319,9 @@ async def deliver_run(site: SiteWriter, seqs: range, camera: str = "gate", topic
         site.clock.advance(1.0)
 
 
-async def test_an_epoch_truncated_by_retention_is_balanced_from_its_first_retained_frame(site: SiteWriter) -> None:
+async def test_a_capture_run_truncated_by_retention_is_audited_from_its_first_retained_frame(
+    site: SiteWriter,
+) -> None:
     await deliver_run(site, range(10))
     await deliver_run(site, range(5), camera="yard")
     await site.send_heartbeat(
@@ -403,7 +405,7 @@ async def test_the_audit_waits_for_frames_in_a_spool_and_then_reports_them_as_sp
     assert (found.balanced, found.settled, found.totals.spooled) == (True, False, 7)
 
 
-async def test_frames_of_an_ended_epoch_without_any_delivered_frame_are_unaccounted(site: SiteWriter) -> None:
+async def test_frames_of_an_ended_capture_run_without_any_delivered_frame_are_unaccounted(site: SiteWriter) -> None:
     await site.send_heartbeat(ended=(EpochEnd(camera="gate", epoch=EPOCH, last=4, clean=True),))
     assert (await site.audit()).totals.unaccounted == 5
 

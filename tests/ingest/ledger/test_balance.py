@@ -126,7 +126,7 @@ def _delivered(
 
 
 @given(histories(), st.randoms())
-def test_a_faultless_epoch_balances_in_any_order_of_records(history: History, shuffled: random.Random) -> None:
+def test_a_faultless_capture_run_balances_in_any_order_of_records(history: History, shuffled: random.Random) -> None:
     entries = [*history.entries, ended(history.captured - 1)]
     shuffled.shuffle(entries)
     found = balance(*entries)
@@ -171,7 +171,7 @@ def test_a_frame_number_that_is_neither_delivered_nor_withheld_is_unaccounted() 
     assert found.totals.captured == 6 == found.totals.withheld.total() + found.totals.delivered + 1
 
 
-def test_frames_missing_before_the_end_of_the_epoch_are_unaccounted() -> None:
+def test_frames_missing_before_the_end_of_the_capture_run_are_unaccounted() -> None:
     found = balance(deliver(0), result(0), ended(3))
     assert (found.totals.captured, found.totals.unaccounted) == (4, 3)
 
@@ -259,7 +259,7 @@ def test_frames_in_the_memory_of_a_killed_process_are_counted_as_unclean() -> No
     assert found.to_dict()["unclean"] == [f"{CAMERA}/{EPOCH}: kept to 4, reported to 9"]
 
 
-def test_the_epoch_of_a_process_killed_before_its_first_kept_frame_balances() -> None:
+def test_the_ledger_balances_for_a_process_killed_before_its_first_kept_frame() -> None:
     found = balance(ended(-1, clean=False, reported=2))
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 0, 3)
 
@@ -271,13 +271,13 @@ def test_withheld_frames_with_the_reason_unclean_do_not_count_as_captured() -> N
 
 
 @given(st.permutations([ended(4, clean=False, reported=9), ended(4, reported=4), ended(2, clean=False, reported=3)]))
-def test_a_clean_epoch_end_overrides_unclean_ends_in_any_order_of_records(ends: list[Entry]) -> None:
+def test_a_clean_end_record_overrides_unclean_end_records_in_any_order(ends: list[Entry]) -> None:
     found = balance(deliver(4, account(0, 3)), result(4), *ends)
     assert (found.balanced, found.totals.captured, found.totals.unclean) == (True, 5, 0)
     assert found.unclean == [], "the clean end wins"
 
 
-def test_an_epoch_without_an_end_is_balanced_up_to_its_last_frame() -> None:
+def test_a_capture_run_without_an_end_record_is_audited_up_to_its_last_frame() -> None:
     found = balance(deliver(4, account(0, 3)), result(4))
     assert (found.balanced, found.totals.captured) == (True, 5)
 
@@ -310,7 +310,7 @@ def test_records_after_the_end_position_of_an_audit_complete_earlier_frames_and_
     assert compute_balance(ledger).balanced
 
 
-def test_a_camera_truncated_by_retention_is_balanced_from_its_first_retained_frame() -> None:
+def test_a_camera_truncated_by_retention_is_audited_from_its_first_retained_frame() -> None:
     ledger = Ledger()
     ledger.start_at(CAMERA, EPOCH, 10)
     ledger.add_frame(frame(99, EPOCH - 1), "late", None)
@@ -342,7 +342,7 @@ def test_missing_frames_that_an_agent_reports_in_its_spool_do_not_count_as_lost(
     assert (compute_balance(ledger).totals.spooled, compute_balance(ledger).totals.unaccounted) == (0, 7)
 
 
-def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
+def test_a_capture_run_without_an_end_record_before_a_newer_capture_run_is_a_lost_spool() -> None:
     ledger = Ledger()
     for seq in range(5):
         ledger.add_frame(FrameId(CAMERA, EPOCH, seq), LIVE, None)
@@ -360,7 +360,7 @@ def test_an_epoch_without_an_end_before_a_newer_epoch_is_a_lost_spool() -> None:
     assert found.totals.unclean == 995
 
 
-def test_if_two_epochs_of_a_camera_have_no_end_the_one_that_began_earlier_is_a_lost_spool() -> None:
+def test_of_two_capture_runs_of_a_camera_without_end_records_the_earlier_one_is_a_lost_spool() -> None:
     """A new SD card, or a corrected clock with a new spool, gives a camera a lower epoch than before."""
     ledger = Ledger()
     ledger.add_progress(CAMERA, EPOCH, 9, 0)
@@ -372,14 +372,14 @@ def test_if_two_epochs_of_a_camera_have_no_end_the_one_that_began_earlier_is_a_l
     assert compute_balance(ledger).balanced
 
 
-def test_epochs_of_two_agents_that_report_in_turn_both_count_as_running() -> None:
+def test_capture_runs_of_two_agents_that_report_in_turn_both_count_as_running() -> None:
     ledger = Ledger()
     for offset in range(6):
         ledger.add_progress(CAMERA, EPOCH + offset % 2, offset, offset)
     assert compute_balance(ledger).balanced
 
 
-def test_an_epoch_without_an_end_is_a_lost_spool_although_later_epochs_ended_or_run() -> None:
+def test_a_capture_run_without_an_end_record_is_a_lost_spool_although_later_runs_ended_or_run() -> None:
     ledger = Ledger()
     for offset, epoch in enumerate((EPOCH, EPOCH + 1, EPOCH - 5)):
         ledger.add_progress(CAMERA, epoch, -1, offset)
@@ -387,7 +387,7 @@ def test_an_epoch_without_an_end_is_a_lost_spool_although_later_epochs_ended_or_
     assert compute_balance(ledger).totals.unaccounted == 1
 
 
-def test_an_epoch_end_after_the_end_position_of_an_audit_still_closes_its_epoch() -> None:
+def test_an_end_record_after_the_end_position_of_an_audit_still_closes_its_capture_run() -> None:
     ledger = Ledger()
     for epoch in (EPOCH, EPOCH + 1):
         ledger.add_frame(FrameId(CAMERA, epoch, 0), LIVE, None)
@@ -398,7 +398,7 @@ def test_an_epoch_end_after_the_end_position_of_an_audit_still_closes_its_epoch(
     assert compute_balance(ledger).balanced, "frames after the cut are left to the next audit"
 
 
-def test_a_camera_left_out_of_the_audit_is_listed_and_not_balanced() -> None:
+def test_a_camera_left_out_of_the_audit_is_listed_and_not_counted() -> None:
     ledger = Ledger()
     ledger.leave_out(CAMERA)
     for enter in (deliver(3), ended(9)):
@@ -407,7 +407,7 @@ def test_a_camera_left_out_of_the_audit_is_listed_and_not_balanced() -> None:
     assert compute_balance(ledger).to_dict()["left_out"] == [CAMERA], "a camera that is not balanced must be listed"
 
 
-def test_ledger_totals_are_sums_over_cameras_and_epochs() -> None:
+def test_ledger_totals_are_sums_over_cameras_and_capture_runs() -> None:
     ledger = Ledger()
     for camera, epoch, seq in (("gate", 1, 0), ("gate", 2, 0), ("yard", 1, 0), ("yard", 1, 1)):
         ledger.add_frame(FrameId(camera, epoch, seq), "live", None)
@@ -417,13 +417,13 @@ def test_ledger_totals_are_sums_over_cameras_and_epochs() -> None:
     assert (found.totals.captured, found.totals.classified) == (4, 4)
 
 
-def test_a_ledger_balance_counts_all_missing_frames_and_lists_some_as_examples() -> None:
+def test_the_audit_counts_all_missing_frames_and_lists_some_as_examples() -> None:
     found = balance(*[deliver(seq) for seq in range(100)])
     assert found.totals.unaccounted == 100
     assert len(found.totals.examples) == len(found.cameras[CAMERA].examples) == 10
 
 
-def test_a_ledger_balance_can_be_written_as_json() -> None:
+def test_the_result_of_an_audit_can_be_written_as_json() -> None:
     found = balance(deliver(2, account(0, 1)), result(2, "shed"), deliver(3))
     values = json.loads(json.dumps(found.to_dict()))
     assert values["balanced"] is False

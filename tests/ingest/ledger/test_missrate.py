@@ -105,7 +105,7 @@ def test_the_miss_rate_estimate_is_unbiased_for_any_sample_share_and_its_interva
     assert held >= 0.93 * runs
 
 
-def test_sampled_frames_are_compared_within_one_epoch_and_lane_and_replays_are_ignored() -> None:
+def test_sampled_frames_are_compared_within_one_capture_run_and_lane_and_replays_are_ignored() -> None:
     first, missed = result(0), result(7, seen(HERE), sampled=True, withheld={"rate": 6})
     assert judged(first, missed) == (1, 1, 1)
     assert judged(first, result(7, seen(HERE), sampled=True, epoch=2, withheld={"rate": 7})) == (1, 0, 0)

@@ -19,7 +19,7 @@ def test_a_blocked_package_cannot_be_imported_inside_the_with_block_but_can_be_a
     assert "this" not in sys.modules
 
 
-def test_a_stub_is_imported_inside_the_with_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stub_is_imported_only_inside_the_with_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "this", raising=False)
     stub = ModuleType("this")
     with without(stubs=(stub,)):

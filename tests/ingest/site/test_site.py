@@ -420,7 +420,7 @@ def test_times_of_more_than_a_hundred_years_are_refused(file: Path, seconds: flo
         load(file)
 
 
-def test_the_site_s_clip_is_that_of_camera_rules_without_a_clip(tmp_path: Path) -> None:
+def test_camera_rules_without_a_clip_get_the_clip_of_the_site(tmp_path: Path) -> None:
     rule = {"type": "line", "camera": "gate", "pipeline": "cars", "start": [0.5, 0.0], "end": [0.5, 1.0]}
     own = {"before_s": 0.0, "after_s": 0.0}
     values = {

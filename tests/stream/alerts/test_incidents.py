@@ -177,7 +177,9 @@ async def test_the_alert_of_an_end_that_a_killed_worker_did_not_write_is_written
     assert [one.data.change for one in await alerts(log)] == ["begin", "end"]
 
 
-async def test_ends_are_not_repeated_after_a_restart_behind_many_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ends_of_incidents_are_not_written_again_after_a_restart_even_if_many_alerts_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(stage, "KNOWN_ALERTS", 2)
     clock = ManualClock()
     log = DyingLog(PARTITIONS, clock)

@@ -267,7 +267,7 @@ def test_a_result_of_a_picture_without_pixels_is_refused_and_the_next_result_is_
     assert len(events) == 1
 
 
-def test_shapes_of_rules_are_scaled_to_the_picture_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_of_rules_are_scaled_to_the_picture_once_per_capture_run(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     monkeypatch.setattr("stream.analyse.rule.to_pixels", lambda points, *_: made.append(1) or points)
     events_of(drive(*[car(100.0)] * 50), LINE, RIGHT)
@@ -298,7 +298,7 @@ def scenes_of(*results: Result) -> list[Scene]:
     return list(RecordingRule.SCENES)
 
 
-def test_a_scene_has_the_confirmed_tracks_of_its_frame_with_their_trails() -> None:
+def test_an_evaluated_frame_has_its_confirmed_tracks_with_their_trails() -> None:
     *_, last = scenes_of(*drive(*path(160.0, 240.0)), large(5, car(260.0)))
     assert (last.frame, last.outcome, last.width, last.height) == ("1-5", "classified", 640, 360)
     assert (last.at_ns, round(last.gap_s, 6), last.missing) == (500_000_000, 0.1, {})
@@ -308,7 +308,7 @@ def test_a_scene_has_the_confirmed_tracks_of_its_frame_with_their_trails() -> No
     assert [x for x, _ in track.trail] == [180.0, 200.0, 220.0, 240.0, 260.0]
 
 
-def test_a_scene_counts_the_missing_frames_before_its_frame_by_reason() -> None:
+def test_an_evaluated_frame_counts_the_missing_frames_before_it_by_reason() -> None:
     shed = [result(n, n / FPS, outcome="shed", reason="stale") for n in range(1, 11)]
     after = result(30, 3.0, car(480.0), withheld={"overload": 4, "rate": 10})
     first, second, third = scenes_of(result(0, 0.0, car(480.0)), *shed, after, result(31, 3.1, car(480.0)))
@@ -318,13 +318,13 @@ def test_a_scene_counts_the_missing_frames_before_its_frame_by_reason() -> None:
     assert (round(third.gap_s, 6), third.missing) == (0.1, {})
 
 
-def test_time_without_motion_does_not_count_as_a_gap_before_a_scene() -> None:
+def test_time_without_motion_does_not_count_as_a_gap_before_a_frame() -> None:
     still = result(101, 60.0, motion=(), outcome="empty", reason="still", withheld={"still": 100})
     _, scene = scenes_of(result(0, 0.0, car(480.0)), still)
     assert (scene.outcome, scene.tracks, scene.gap_s, scene.missing) == ("empty", (), 0.0, {"still": 100})
 
 
-def test_an_epoch_that_begins_with_a_still_frame_has_a_scene_without_tracks() -> None:
+def test_a_capture_run_that_begins_with_a_still_frame_is_evaluated_without_tracks() -> None:
     (scene,) = scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still"))
     assert (scene.tracks, scene.width, scene.at_ns) == ((), 640, 0)
     assert scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still", width=0)) == []
@@ -333,23 +333,23 @@ def test_an_epoch_that_begins_with_a_still_frame_has_a_scene_without_tracks() ->
 class TestLowerEpoch:
     """A new spool, a corrected clock or a second agent gives a camera a lower epoch than before."""
 
-    def test_results_of_a_lower_epoch_are_accepted_when_the_present_epoch_is_silent(self) -> None:
+    def test_results_of_a_run_with_a_lower_number_are_accepted_when_the_present_run_is_silent(self) -> None:
         lower = [finished(31.0 + n, r) for n, r in enumerate(drive(*TO_LINE, *FROM_LINE, epoch=4))]
         found = events_of([result(0, 0.0, epoch=9), *lower], LINE)
         assert [(event.data.epoch, event.data.rule) for event in found] == [(4, "line")]
 
-    def test_results_of_a_lower_epoch_are_accepted_after_enough_consecutive_results(self) -> None:
+    def test_results_of_a_run_with_a_lower_number_are_accepted_after_enough_consecutive_results(self) -> None:
         empty = [result(n, n / FPS, epoch=4) for n in range(RUN_RECORDS)]
         lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RECORDS, epoch=4)
         assert len(events_of([result(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
 
-    def test_results_of_a_lower_epoch_among_those_of_the_present_epoch_make_no_events(self) -> None:
+    def test_results_of_a_run_with_a_lower_number_among_those_of_the_present_run_make_no_events(self) -> None:
         lower = drive(*TO_LINE, *FROM_LINE, epoch=4)
         present = [result(n, n / FPS, epoch=9) for n in range(len(lower) + 1)]
         mixed = [one for pair in zip(present, lower, strict=False) for one in pair]
         assert events_of(mixed, LINE) == []
 
-    def test_repeated_results_of_an_earlier_epoch_are_never_accepted_as_a_new_epoch(self) -> None:
+    def test_repeated_results_of_an_earlier_capture_run_are_never_accepted_as_a_new_run(self) -> None:
         earlier = drive(*TO_LINE, *FROM_LINE, epoch=4)
         repeats = [finished(100.0, one) for one in earlier]
         assert len(events_of([*earlier, result(0, 9.0, epoch=9), *repeats], LINE)) == 1
@@ -392,7 +392,7 @@ def test_an_event_has_the_majority_labels_of_its_track() -> None:
     assert 0.4 < float(details["attributes.type.score"]) < 0.8
 
 
-def test_an_event_without_second_models_has_no_attribute_in_its_details() -> None:
+def test_an_event_without_second_stage_models_has_no_attribute_in_its_details() -> None:
     (event,) = events_of(drive(*TO_LINE, *FROM_LINE), LINE)
     assert event.data.details == {"direction": "forward"}
 
@@ -405,7 +405,7 @@ def test_line_and_zone_rules_apply_only_to_tracks_with_the_configured_attribute(
         assert len(events_of(drive(*frames), narrow)) == events
 
 
-def test_a_line_crossing_waits_for_the_label_of_a_second_model() -> None:
+def test_a_line_crossing_waits_for_the_label_of_a_second_stage_model() -> None:
     frames = [van(160.0 + 20 * n, "", score=0.0, missing="small") for n in range(12)]
     frames += [van(400.0 + 20 * n) for n in range(5)]
     narrow = LINE.model_copy(update={"attributes": {"type": ("van",)}})

@@ -166,7 +166,7 @@ async def test_live_and_late_results_have_separate_tracks_and_late_events_are_ma
     assert sum(e.data.late for e in events.values()) * 2 == len(events) > 0
 
 
-async def test_repeated_results_make_no_events_and_a_new_epoch_has_new_tracks() -> None:
+async def test_repeated_results_make_no_events_and_a_new_capture_run_has_new_tracks() -> None:
     once = results(10, 25)
     again = [r.model_copy(update={"epoch": 6}) for r in once]
     plain = await events_from(await log_of(once), 0, len(once))

@@ -173,7 +173,7 @@ class TestCertificates:
             context.load_verify_locations(authority.file)
         return context
 
-    async def test_a_receiver_with_its_own_authority_needs_ca_file(self, tmp_path: Path) -> None:
+    async def test_a_receiver_with_its_own_certificate_authority_needs_ca_file(self, tmp_path: Path) -> None:
         authority = Authority(tmp_path)
         async with receiving_tls(self.context(authority)) as peer:
             refused = await attempt(config(tmp_path, url=peer.url))

@@ -121,7 +121,7 @@ class TestSending:
         await rig.sender.retire()
         assert (rig.posts[1], rig.receipts[1].attempt) == (alert(0).id, 1)
 
-    async def test_an_alert_in_quiet_hours_outlives_a_receiver_that_is_down_for_the_time_of_the_schedule(
+    async def test_an_alert_in_quiet_hours_keeps_its_full_retry_time_while_its_receiver_is_down(
         self,
     ) -> None:
         minute = datetime.fromtimestamp(NOW_S, UTC)
@@ -223,7 +223,7 @@ async def test_the_position_of_a_new_receiver_is_committed_at_once(monkeypatch: 
     assert committed == ['{"receipts":0,"receivers":{"ops":0}}']
 
 
-def test_the_receipt_of_a_replay_is_not_that_of_the_first_delivery() -> None:
+def test_the_receipt_of_a_replay_does_not_count_as_the_receipt_of_the_first_delivery() -> None:
     pending = PendingDeliveries()
     pending.open(0, 0)
     dead = Delivery(alert=alert().id, incident="i", receiver="r", state="dead", attempt=1, attempted_ns=1)

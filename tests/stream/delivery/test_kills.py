@@ -135,7 +135,9 @@ async def test_no_alert_is_lost_at_a_flaky_receiver_while_dispatchers_are_killed
     assert repeats <= CONCURRENT * (KILLS + 1)
 
 
-async def test_a_receiver_that_never_answers_does_not_delay_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_receiver_that_never_answers_does_not_delay_the_other_receivers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     posts: Counter[str] = Counter()
     done = asyncio.Event()
 
@@ -168,7 +170,7 @@ async def test_a_receiver_that_never_answers_does_not_delay_the_others(monkeypat
     assert posts["dead"] == CONCURRENT
 
 
-def test_a_second_restart_reads_the_receipts_of_alerts_after_one_that_was_in_flight_at_the_first() -> None:
+def test_a_second_restart_reads_the_receipts_after_an_alert_in_flight_at_the_first_restart() -> None:
     """The alert at offset 0 was in flight at the first kill and fails afterwards. Those after it are delivered."""
     pending = PendingDeliveries()
     pending.open(0, 0)

@@ -127,7 +127,7 @@ async def test_an_alert_is_sent_by_mail_and_a_repeated_alert_has_the_same_messag
     assert "rule: line" in body.decode()
 
 
-async def test_the_password_is_sent_over_tls_only(tmp_path: Path) -> None:
+async def test_the_password_is_sent_only_over_tls(tmp_path: Path) -> None:
     ca_file, context = certificate(tmp_path)
     own = {"user": USER, "secret_file": tmp_path / "password", "ca_file": ca_file}
     upgraded, wrapped, plain = SmtpPeer(context), SmtpPeer(context), SmtpPeer(None)
@@ -171,7 +171,7 @@ async def test_a_wrong_greeting_of_a_mail_server_is_no_success(tmp_path: Path, g
     assert peer.messages == []
 
 
-async def test_a_mail_server_that_replies_without_end_is_left(tmp_path: Path) -> None:
+async def test_the_connection_to_a_mail_server_that_replies_without_end_is_closed(tmp_path: Path) -> None:
     endless = SmtpPeer(None, greeting=b"\r\n".join([b"220-" + b"x" * 1000] * (2 * MAX_REPLY_BYTES // 1000)))
     async with mail_server(endless) as place:
         result = await attempt(config(tmp_path, f"smtp://{place}"))

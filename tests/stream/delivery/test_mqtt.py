@@ -90,7 +90,7 @@ async def test_alerts_are_published_without_discovery_if_its_prefix_is_empty(bro
                 break
 
 
-async def test_a_broker_may_need_a_login_or_a_trusted_authority(tmp_path: Path) -> None:
+async def test_an_mqtt_broker_may_need_a_login_or_a_trusted_certificate_authority(tmp_path: Path) -> None:
     locked = Mosquitto(tmp_path, password=True)
     await locked.start()
     (tmp_path / "secret").write_text(PASSWORD)

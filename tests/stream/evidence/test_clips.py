@@ -150,7 +150,7 @@ async def test_a_clip_has_the_frames_around_the_event_with_their_capture_times()
     assert (found.clip.first_ns, found.clip.last_ns) == (scene.captured_ns(40), scene.captured_ns(65))
 
 
-async def test_an_alert_waits_for_the_last_moment_of_its_clip_only() -> None:
+async def test_the_evidence_of_an_alert_waits_only_until_the_last_moment_of_its_clip() -> None:
     scene = Scene()
     await scene.film(range(51))
     processor = await scene.open()
@@ -163,7 +163,7 @@ async def test_an_alert_waits_for_the_last_moment_of_its_clip_only() -> None:
     assert late.deadline == scene.clock.monotonic()
 
 
-async def test_a_new_owner_makes_the_same_clip_and_no_second_record() -> None:
+async def test_a_new_partition_owner_makes_the_same_clip_and_writes_no_second_evidence_record() -> None:
     scene = Scene()
     await scene.film(range(100))
     record = await scene.alert()
@@ -190,7 +190,7 @@ async def test_the_record_of_a_clip_names_its_gaps() -> None:
     assert (found.clip.frames, found.clip.to_ns) == (13, end_ns)
 
 
-async def test_the_record_says_that_frames_of_a_clip_have_expired_or_are_not_in_the_log() -> None:
+async def test_the_evidence_record_says_that_frames_of_a_clip_have_expired_or_are_not_in_the_log() -> None:
     scene = Scene()
     await scene.film(range(53))
     record = await scene.alert()
@@ -271,7 +271,7 @@ async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip
 
 
 @pytest.mark.parametrize("at_ns", [0, 2**63 - 1])
-async def test_an_alert_from_a_clock_that_is_far_off_gets_its_record(at_ns: int) -> None:
+async def test_an_alert_from_a_clock_that_is_far_off_gets_an_evidence_record_without_a_clip(at_ns: int) -> None:
     scene = Scene()
     await scene.film(range(51))
     record = await scene.alert()
@@ -282,7 +282,7 @@ async def test_an_alert_from_a_clock_that_is_far_off_gets_its_record(at_ns: int)
     assert found.clip.missing
 
 
-async def test_a_failure_of_a_picture_does_not_end_the_worker_and_is_in_the_record() -> None:
+async def test_an_unexpected_error_of_a_picture_is_noted_in_the_evidence_record_and_ends_no_worker() -> None:
     class OddStore(MemoryStore):
         def put(self, name: str, data: bytes, media_type: str) -> Evidence:
             if name.endswith("annotated.jpg"):
@@ -297,7 +297,7 @@ async def test_a_failure_of_a_picture_does_not_end_the_worker_and_is_in_the_reco
     assert "this picture cannot be drawn" in found.clip.missing
 
 
-async def test_alerts_without_evidence_get_no_record() -> None:
+async def test_alerts_without_evidence_get_no_evidence_record() -> None:
     scene = Scene()
     record = await scene.write(make_alert(event(), ()))
     (work,) = await asyncio.to_thread((await scene.open()).process, record)
@@ -324,7 +324,7 @@ def test_a_clip_keeps_the_size_of_its_first_picture_in_even_pixels() -> None:
             assert len([*container.decode(video=0)]) == len(first)
 
 
-def test_an_encoder_without_pictures_says_so() -> None:
+def test_finishing_a_clip_without_pictures_is_an_error() -> None:
     with pytest.raises(ValueError, match="add a picture first"):
         ClipEncoder().finish()
 
@@ -348,7 +348,7 @@ def test_a_clip_keeps_one_frame_in_memory_at_a_time() -> None:
     assert peak < 5_000_000
 
 
-def test_the_facts_of_a_clip_without_a_clip_have_the_reason() -> None:
+def test_the_facts_of_a_missing_clip_state_the_reason() -> None:
     made = make_clips([], window(1.0))
     assert made.clips == {}
     assert made.facts == Clip(from_ns=0, to_ns=SECOND, missing="the log has no frame of the interval")

@@ -65,7 +65,7 @@ async def test_an_erasure_deletes_the_evidence_of_one_camera_and_period() -> Non
     assert until["spools of agents"] == 0
 
 
-async def test_an_erased_dead_letter_keeps_its_frames_and_error_only() -> None:
+async def test_an_erased_dead_letter_keeps_only_its_frame_ids_and_its_error() -> None:
     log = MemoryLog(partitions=1, clock=ManualClock(started_ns=FIRST_NS + HOUR_NS))
     await park(log, FIRST_NS - 1)
     await park(log, FIRST_NS + 1)
@@ -90,7 +90,7 @@ async def test_an_erased_dead_letter_keeps_its_frames_and_error_only() -> None:
     assert (replayed.sent, replayed.skipped) == (2, {"was too large to be parked whole": 2})
 
 
-def test_the_command_erase_asks_first_and_fails_if_evidence_is_held(
+def test_the_command_erase_asks_first_and_fails_if_evidence_is_under_a_legal_hold(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, folder = MemoryLog(), str(tmp_path_factory.mktemp("evidence"))

@@ -72,14 +72,16 @@ class TestNames:
         event=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"),
         kind=st.sampled_from(["original", "annotated", "clip", "clip-boxes"]),
     )
-    def test_the_parts_of_a_name_are_found_in_it(self, time: str, event: str, kind: str) -> None:
+    def test_camera_time_event_and_kind_are_read_from_the_name_of_an_evidence_file(
+        self, time: str, event: str, kind: str
+    ) -> None:
         found = names.parse(f"{names.stem('gate', time, event)}-{kind}.jpg")
         assert found is not None
         assert (found.subject, found.kind) == ("gate", kind) or event.endswith(("-clip", "-"))
         assert found.first_ns // 10**9 == 1_767_323_045
         assert found.last_ns - found.first_ns == 999_999
 
-    def test_a_name_of_an_earlier_version_covers_its_day(self) -> None:
+    def test_an_evidence_file_name_of_an_earlier_version_stands_for_a_whole_day(self) -> None:
         found = names.parse("gate/2026-01-02/4f2a-original.jpg")
         assert found is not None
         assert (found.event, found.last_ns - found.first_ns) == ("4f2a", DAY_NS - 1)
@@ -88,7 +90,7 @@ class TestNames:
         "name",
         ["holds/a.json", "gate/2026-13-02/a-original.jpg", "gate/a-original.jpg", "Gate/2026-01-02/a-clip.mp4"],
     )
-    def test_a_name_of_another_form_has_no_parts(self, name: str) -> None:
+    def test_a_name_that_is_no_evidence_file_name_is_not_parsed(self, name: str) -> None:
         assert names.parse(name) is None
 
 
@@ -98,14 +100,14 @@ class TestSurplus:
     def events(self, policy: RetentionPolicy, now_ns: int = NOW_NS) -> list[str]:
         return [group.name.event for group, _ in surplus(self.groups, policy, now_ns)]
 
-    def test_without_limits_everything_is_kept(self) -> None:
+    def test_without_limits_retention_deletes_no_evidence(self) -> None:
         assert self.events(RetentionPolicy()) == []
 
     def test_evidence_older_than_the_limit_is_deleted(self) -> None:
         assert self.events(RetentionPolicy(max_age_ns=38 * DAY_NS)) == ["a"]
         assert self.events(RetentionPolicy(max_age_ns=38 * DAY_NS), NOW_NS + 1) == ["a", "b"]
 
-    def test_the_oldest_events_are_deleted_until_the_rest_fits(self) -> None:
+    def test_the_oldest_events_are_deleted_until_the_remaining_evidence_fits(self) -> None:
         assert self.events(RetentionPolicy(max_bytes=30)) == []
         assert self.events(RetentionPolicy(max_bytes=29)) == ["a"]
         assert self.events(RetentionPolicy(max_bytes=10)) == ["a", "b"]
@@ -142,7 +144,7 @@ class TestPrune:
         left = [file.name for file in store.list()]
         assert sorted(left) == sorted([*(file.name for file in files(day=2, event="b")), "notes.txt"])
 
-    async def test_a_second_run_deletes_nothing_and_writes_no_tombstone(self) -> None:
+    async def test_a_second_run_of_the_retention_deletes_nothing_and_writes_no_tombstone(self) -> None:
         log, store = MemoryLog(), AgedStore()
         store.keep(*files(day=1))
         for events in (1, 0):
@@ -150,7 +152,7 @@ class TestPrune:
             assert report.events == events
         assert len(await tombstones(log)) == 1
 
-    async def test_held_evidence_stays_and_counts_towards_the_limit_of_bytes(self) -> None:
+    async def test_evidence_under_a_legal_hold_stays_and_counts_towards_the_limit_of_bytes(self) -> None:
         log, store = MemoryLog(), AgedStore()
         for day, event in enumerate("abcd", 1):
             store.keep(*files(day=day, event=event))
@@ -189,7 +191,7 @@ class TestPrune:
         assert len(grouped(store.list())) == 1
         assert await tombstones(log) == []
 
-    async def test_a_hold_that_is_placed_during_a_deletion_keeps_the_rest_of_its_evidence(self) -> None:
+    async def test_a_legal_hold_placed_during_a_deletion_keeps_the_remaining_evidence(self) -> None:
         hold = LegalHold(name="case-1", camera="yard", reason="court", placed_ns=1)
 
         class HeldMeanwhile(AgedStore):
@@ -206,7 +208,7 @@ class TestPrune:
         assert [group.name.event for group in grouped(store.list())] == ["court"]
         assert len(await tombstones(log)) == AT_ONCE
 
-    async def test_nothing_is_deleted_while_the_folder_of_the_holds_cannot_be_read(
+    async def test_nothing_is_deleted_while_the_folder_of_the_legal_holds_cannot_be_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log, store, scandir = MemoryLog(), FolderStore(tmp_path), os.scandir
@@ -228,7 +230,7 @@ class TestPrune:
 
 
 class TestHolds:
-    def test_a_hold_on_a_camera_covers_its_evidence_between_two_times(self) -> None:
+    def test_a_legal_hold_on_a_camera_covers_its_evidence_between_two_times(self) -> None:
         gate, yard = (names.parse(files(day=2, camera=camera)[0].name) for camera in ("gate", "yard"))
         assert gate is not None
         assert yard is not None
@@ -244,7 +246,7 @@ class TestHolds:
             assert hold.covers(gate) is covered
             assert not hold.covers(yard)
 
-    def test_placed_holds_are_read_back_until_they_are_released(self) -> None:
+    def test_placed_legal_holds_are_read_back_until_they_are_released(self) -> None:
         store = MemoryStore()
         holds = [LegalHold(name=f"case-{n}", event="e", reason="court", by="ann", placed_ns=n) for n in (1, 2)]
         for hold in holds:
@@ -255,7 +257,7 @@ class TestHolds:
         assert not release(store, "../case-2")
         assert read_holds(store) == holds[1:]
 
-    async def test_nothing_is_deleted_while_a_hold_cannot_be_read(self) -> None:
+    async def test_nothing_is_deleted_while_a_legal_hold_cannot_be_read(self) -> None:
         log, store = MemoryLog(), AgedStore()
         store.keep(*files(day=1))
         store.put("holds/case-1.json", b"{", "application/json")
@@ -266,6 +268,6 @@ class TestHolds:
     @pytest.mark.parametrize(
         "wrong", [{}, {"camera": "gate", "event": "e"}, {"camera": "gate", "since_ns": 2, "until_ns": 1}]
     )
-    def test_a_hold_without_a_clear_subject_is_refused(self, wrong: dict[str, object]) -> None:
+    def test_a_legal_hold_without_a_clear_subject_is_refused(self, wrong: dict[str, object]) -> None:
         with pytest.raises(ValidationError, match="expected"):
             LegalHold(name="x", reason="court", placed_ns=1, **wrong)  # type: ignore[arg-type]

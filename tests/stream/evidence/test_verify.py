@@ -35,7 +35,7 @@ async def write_alert(log: MemoryLog, number: int, *files: Evidence) -> None:
     await log.produce(Outgoing(ALERTS, number % 2, encode_json(make_alert(event(number), files))))
 
 
-async def test_each_file_gets_the_verdict_of_the_log() -> None:
+async def test_each_evidence_file_is_compared_with_its_hash_and_tombstone_in_the_log() -> None:
     log, store = MemoryLog(partitions=2), MemoryStore()
     files = [put(store, number) for number in range(7)]
     for number in range(6):
@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("evidence"))
 
 
-def test_the_command_verify_fails_for_a_changed_file_only(log: MemoryLog, folder: str) -> None:
+def test_the_command_verify_fails_only_for_a_changed_file(log: MemoryLog, folder: str) -> None:
     store = open_store(folder)
     file = put(store, 0)
     run(write_alert(log, 0, file))
@@ -91,7 +91,9 @@ def test_the_command_verify_fails_for_a_changed_file_only(log: MemoryLog, folder
     assert said["files"][0]["name"] == file.name
 
 
-def test_the_commands_hold_and_release_protect_evidence_from_prune(log: MemoryLog, folder: str) -> None:
+def test_legal_holds_protect_evidence_from_the_command_prune_until_they_are_released(
+    log: MemoryLog, folder: str
+) -> None:
     store = open_store(folder)
     for number in (0, 1):
         put(store, number)

@@ -130,7 +130,7 @@ def test_an_event_that_is_written_twice_counts_once() -> None:
     ]
 
 
-def test_a_place_that_is_never_quiet_has_a_new_incident_each_day() -> None:
+def test_a_place_whose_events_never_cease_has_a_new_incident_each_day() -> None:
     arrivals = on_time(*(event(str(n), n * GAP_S) for n in range(round(2 * MAX_LENGTH_S / GAP_S))))
     assert [(one.change, one.events) for one in grouped(arrivals) if one.change != "update"] == [
         ("begin", 1),

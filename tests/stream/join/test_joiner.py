@@ -98,7 +98,7 @@ def test_only_crossings_while_the_signal_is_red_are_reported() -> None:
     assert found == [20.0, 29.4]
 
 
-def test_the_cooldown_concerns_one_track_and_begins_with_an_event() -> None:
+def test_each_track_has_its_own_cooldown_which_begins_with_an_event() -> None:
     rule = RedLightRule(**LINE, grace_s=0.0, cooldown_s=10.0)
     light = [sensor(rule, [at_s], [float(at_s >= 5)], at_s) for at_s in range(60)]
     cars = [
@@ -111,7 +111,7 @@ def silent(rule: JoinRule, at_s: float) -> JoinSignal:
     return rule.silent_signal(1, 0, round(at_s * SECOND_NS))
 
 
-def test_a_candidate_waits_for_readings_of_its_time_or_until_the_sensor_is_silent() -> None:
+def test_a_candidate_event_waits_for_readings_of_its_time_or_until_the_sensor_is_silent() -> None:
     early = [sensor(RED, [0.0], [1.0])]
     assert joined(RED, [*early, camera(RED, 10.0, 10.0), camera(RED, 90.0)]) == []
     assert joined(RED, [*early, camera(RED, 10.0, 10.0), silent(RED, 9.9)]) == []
@@ -190,7 +190,9 @@ def _in_order(found: list[tuple[float, JoinSignal]]) -> list[tuple[float, JoinSi
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 500), st.booleans()), min_size=1, max_size=40))
-def test_the_timeline_of_a_condition_equals_a_search_in_all_readings(rows: list[tuple[int, bool]]) -> None:
+def test_the_recorded_times_of_a_sensor_condition_equal_a_search_in_all_readings(
+    rows: list[tuple[int, bool]],
+) -> None:
     valid = 20
     timeline, readings = ConditionTimeline(valid), dict(sorted(rows))
     for at_s, holds in readings.items():

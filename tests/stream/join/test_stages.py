@@ -172,7 +172,7 @@ async def test_killed_workers_write_the_events_of_the_undisturbed_run_once(seed:
     assert {one.id: one for one in found} == {one.id: one for one in whole}
 
 
-async def test_a_changed_join_applies_while_the_workers_run_and_an_unchanged_one_keeps_its_state() -> None:
+async def test_a_changed_join_rule_applies_while_the_workers_run_and_an_unchanged_one_keeps_its_state() -> None:
     site, other = Site(RED), RED.model_copy(update={"name": "other", "above": 2.0})
     for second in range(SECONDS):
         if second == 3:

@@ -78,7 +78,7 @@ def test_a_threshold_whose_bounds_leave_no_room_for_the_hysteresis_is_refused() 
         ThresholdRule(**WINDOW, above=20.0, below=10.0, hysteresis=5.0)
 
 
-def test_a_rule_is_quiet_during_its_cooldown_and_reports_afterwards_what_still_holds() -> None:
+def test_a_rule_reports_nothing_in_its_cooldown_and_afterwards_reports_a_breach_that_still_lasts() -> None:
     values = each_second(*([20, 60] * 10))
     assert times(ThresholdRule(**WINDOW, above=50.0), values) == [*range(1, 20, 2)]
     assert times(ThresholdRule(**WINDOW, above=50.0, cooldown_s=5.0), values) == [1, 7, 13, 19]
@@ -91,7 +91,7 @@ def test_hopping_windows_report_a_breach_at_the_first_window_that_exceeds_the_bo
     assert reported(rule, each_second(20, 20, 20, 20, 90, 90, 90, 90, 90)) == [(2, {"value": 55.0, "unit": "Cel"})]
 
 
-def test_a_session_is_evaluated_as_a_whole() -> None:
+def test_all_readings_of_a_session_window_are_evaluated_together() -> None:
     """The session of five readings from 10 s on has a mean of 60."""
     rule = ThresholdRule(**COMMON, window_s=3600.0, session_gap_s=2.0, above=50.0)
     values = {0.0: 90.0, 10.0: 20.0, 11.0: 20.0, 12.0: 80.0, 13.0: 90.0, 14.0: 90.0, float(LONG_S): 0.0}
@@ -138,7 +138,7 @@ async def written(log: MemoryLog) -> list[Event]:
     return [decode_json(Event, record.value) async for record in log.read(EVENTS, 0, 0, stop)]
 
 
-async def test_a_gap_is_reported_while_it_lasts_and_once_only() -> None:
+async def test_a_gap_without_readings_is_reported_once_while_it_lasts() -> None:
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     rule = GapRule(**COMMON, for_s=60.0)

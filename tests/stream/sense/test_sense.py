@@ -84,7 +84,7 @@ def test_sensor_readings_out_of_range_or_suspect_are_dropped_and_counted() -> No
     assert cleaner.dropped["repeat"] == 2
 
 
-def test_readings_of_an_older_epoch_are_counted_separately_from_repeats() -> None:
+def test_readings_of_an_older_run_are_counted_separately_from_repeats() -> None:
     cleaner = Cleaner(SENSOR)
     cleaner.clean(readings(0, [20.0, 21.0], epoch=7), 0)
     assert cleaner.clean(readings(2, [22.0] * 3, epoch=6), 0) == ((), ())
@@ -103,24 +103,24 @@ def lower_epoch_dropped(columns: int, pause_s: float) -> int:
     return cleaner.dropped["old-epoch"]
 
 
-def test_readings_of_a_lower_epoch_are_accepted_when_the_present_epoch_is_silent() -> None:
+def test_readings_of_a_run_with_a_lower_number_are_accepted_when_the_present_run_is_silent() -> None:
     """A new spool or a corrected clock gives a sensor a lower epoch than before."""
     assert lower_epoch_dropped(columns=10, pause_s=QUIET_S) == 0
     assert lower_epoch_dropped(columns=10, pause_s=QUIET_S - 1) == 10
 
 
-def test_readings_of_a_lower_epoch_are_accepted_after_enough_consecutive_records() -> None:
+def test_readings_of_a_run_with_a_lower_number_are_accepted_after_enough_consecutive_records() -> None:
     assert lower_epoch_dropped(columns=2 * RUN_RECORDS, pause_s=0.0) == RUN_RECORDS - 1
 
 
-def test_sensor_records_of_an_older_epoch_among_those_of_the_present_epoch_are_ignored() -> None:
+def test_sensor_records_of_an_older_run_among_those_of_the_present_run_are_ignored() -> None:
     cleaner = Cleaner(SENSOR)
     for seq in range(2 * RUN_RECORDS):
         assert cleaner.clean(readings(seq, [20.0], epoch=7), 0).values
         assert not cleaner.clean(readings(seq, [20.0], epoch=6), 0).values
 
 
-async def test_a_sensor_makes_events_again_once_its_lower_epoch_is_accepted() -> None:
+async def test_a_sensor_makes_events_again_once_its_run_with_a_lower_number_is_accepted() -> None:
     log = MemoryLog(partitions=1)
     await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 30, epoch=9, first_ns=HOUR_NS))))
     for column in range(RUN_RECORDS + 3):
@@ -153,7 +153,7 @@ def test_late_readings_between_timely_readings_do_not_restart_the_windows() -> N
     assert (windows.late, windows.set_back) == (2 * LATE_IN_A_ROW, 0)
 
 
-def test_readings_of_a_new_epoch_continue_the_open_window_or_restart_it_at_an_earlier_time() -> None:
+def test_readings_of_a_new_run_continue_the_open_window_or_restart_it_at_an_earlier_time() -> None:
     windows = TumblingWindows(1.0)
     windows.add(rows(HOUR_NS, 25))
     windows.begin_epoch()

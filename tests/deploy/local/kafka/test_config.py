@@ -38,7 +38,7 @@ def test_the_broker_properties_have_ports_folder_and_record_sizes() -> None:
     assert int(found["socket.request.max.bytes"]) > int(found["message.max.bytes"])
 
 
-def test_the_broker_listens_on_loopback_only() -> None:
+def test_the_broker_listens_only_on_loopback() -> None:
     listeners = _parsed(properties(TEMPLATE, Ports(1, 2), Path()))["listeners"]
     assert all("//127.0.0.1:" in listener for listener in listeners.split(","))
 

@@ -85,7 +85,7 @@ def test_flow_measure_counts_movements_by_origin_and_destination() -> None:
     assert values(first.tally, flow) == {"car.west-east": 2.0}
 
 
-def test_the_observed_time_of_a_minute_includes_still_scenes_and_leaves_out_gaps() -> None:
+def test_the_observed_time_of_a_minute_includes_frames_without_motion_and_leaves_out_gaps() -> None:
     meter = make_meter(LINE, 640, 360)
     times = [(0.0, 0.0), (10.0, 0.2), (20.0, 10.0), (40.0, 0.2), (59.0, 0.2), (61.0, 0.2)]
     closed = [one for at_s, gap_s in times for one in meter.step(scene(at_s, gap_s=gap_s))]
@@ -154,7 +154,7 @@ def test_minutes_skipped_by_a_gap_or_by_a_clock_step_have_no_records(at_s: float
 
 
 @given(st.lists(st.floats(0.05, 90.0), min_size=1, max_size=40))
-def test_the_observed_times_of_all_minutes_add_up_to_that_of_all_scenes(steps: list[float]) -> None:
+def test_the_observed_times_of_all_minutes_add_up_to_the_observed_time_of_all_frames(steps: list[float]) -> None:
     meter, at_s, closed = make_meter(ZONE, 640, 360), 0.0, []
     closed += meter.step(scene(0.0))
     for step in steps:

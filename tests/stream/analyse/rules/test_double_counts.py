@@ -119,7 +119,7 @@ def test_a_crossing_counts_at_most_once_if_the_track_is_lost_and_begins_again_wi
 
 @given(times_s=frame_times(), lost=st.sets(numbers, max_size=4))
 @settings(max_examples=30)
-def test_each_track_of_a_lost_identity_is_reported_at_most_once_in_a_zone(
+def test_each_new_track_of_an_object_whose_track_is_lost_is_reported_at_most_once_in_a_zone(
     times_s: list[float], lost: set[int]
 ) -> None:
     frames = [(at_s, {f"t{sum(n >= at for at in lost)}": x_at(at_s)}) for n, at_s in enumerate(times_s)]

@@ -76,7 +76,7 @@ def test_a_track_at_the_edge_of_the_picture_before_an_outage_ends_as_lost() -> N
     assert ends([*way, *after])[0] == ["lost"]
 
 
-def test_an_outage_ages_tracks_but_a_still_scene_of_the_same_length_holds_them() -> None:
+def test_tracks_end_in_an_outage_but_not_in_a_period_without_motion_of_the_same_length() -> None:
     way = [frame(n, 200.0 + 5.0 * n) for n in range(10)]
     gap_s = way[-1].seq * STEP_S + 8.0
     for withheld, names in (({"still": 39}, 1), ({}, 2)):
@@ -90,7 +90,7 @@ def test_an_outage_ages_tracks_but_a_still_scene_of_the_same_length_holds_them()
         assert len(seen) == names
 
 
-def test_a_gap_shorter_than_the_life_of_a_track_does_not_make_its_end_a_loss() -> None:
+def test_a_track_at_the_edge_has_left_after_a_short_gap_and_is_lost_after_a_long_gap() -> None:
     for gap_s, reason in ((LOST_S - 0.1, "left"), (LOST_S + 0.1, "lost")):
         found = TrackEnds()
         for n in range(3):

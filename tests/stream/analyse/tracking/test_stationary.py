@@ -118,7 +118,7 @@ def test_a_stationary_car_is_reported_once_while_other_objects_move_and_no_model
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_a_car_in_a_still_scene_is_reported_with_the_next_frame_that_is_sent(sampled: bool) -> None:
+def test_a_car_in_a_still_picture_is_reported_with_the_next_frame_that_is_sent(sampled: bool) -> None:
     pictures = [result(at_s, withheld={"still": 100}, sampled=sampled) for at_s in (16.0, 26.0, 36.0, 46.0)]
     assert times_of([*parked(), listed(6.0), *pictures]) == [36.0]
 

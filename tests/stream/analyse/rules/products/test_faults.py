@@ -46,7 +46,7 @@ def test_products_older_than_within_s_do_not_count_for_the_share_of_faults() -> 
     assert play(SHARE.watch(640, 360), belt(["dent"] * 2 + ["ok"] * 100 + ["dent"] * 2)) == []
 
 
-def test_the_fault_of_a_product_may_be_the_label_of_a_second_model() -> None:
+def test_the_fault_of_a_product_may_be_the_label_of_a_second_stage_model() -> None:
     rule = FaultsRule(**LINE, faulty=("dent",), attribute="surface", streak=2)
     found = play(rule.watch(640, 360), belt(["dent", "dent"], "surface"))
     assert [one.track.name for _, one in found if one.track] == ["t1"]
