@@ -14,6 +14,7 @@ EngineError
 ├── DecoderNotLoaded    the decoder of another package cannot be loaded
 ├── PipelineUnknown     a batch belongs to a pipeline that is not configured
 ├── OptimiseFailed      a model cannot be made smaller or faster, or pictures cannot show that it is still good
+├── PromotionRefused    a model version has no backtest that it passed
 └── AdoptFailed         a foreign model cannot be added to the repository
 """
 
@@ -93,3 +94,7 @@ class AdoptFailed(EngineError):
 
 class OptimiseFailed(EngineError):
     """A model cannot be made smaller or faster, or the pictures cannot show that the result is good."""
+
+
+class PromotionRefused(EngineError):
+    """A model version has no backtest that it passed, or its backtest no longer applies."""

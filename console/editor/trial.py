@@ -25,7 +25,8 @@ from ingest.site.file import UNNAMED
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
 from stream.exceptions import StreamError
-from stream.explain.trial import RuleDifference, try_rules
+from stream.explain.comparison import RuleDifference
+from stream.explain.trial import try_rules
 from stream.rules import parse_rule
 
 MAX_PICTURES = 40

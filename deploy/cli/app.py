@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "topics": "deploy.cli.tools.topics:app",
     "config": "deploy.cli.tools.config:app",
     "import": "deploy.frigate.command:app",
+    "backtest": "deploy.cli.training.backtest:backtest",
     "models": "deploy.cli.models.commands:app",
     "train": "deploy.cli.training.commands:app",
     "incidents": "deploy.cli.review.incidents:app",

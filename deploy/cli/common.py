@@ -10,8 +10,10 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -131,6 +133,19 @@ def since_ms_of(command: str, last: str) -> int:
     if not found:
         raise ConfigError(command, "--last", last, "a number with s, m, h or d, such as 24h")
     return max(0, round(time.time() * 1000) - int(found[1]) * _UNITS_S[found[2]] * 1000)
+
+
+def unix_ms_of(command: str, text: str, zone: str, option: str) -> int:
+    """Return an ISO 8601 time as Unix time in ms. A time without an offset is in the time zone ``zone``.
+
+    Raise ConfigError.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
+        raise ConfigError(command, option, text, expected) from None
+    return round((at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))).timestamp() * 1000)
 
 
 def friendly(command: Callable[P, T]) -> Callable[P, T]:

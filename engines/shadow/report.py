@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ingest.contract.records import ShadowRecord
+from ingest.contract.records import ShadowDifference, ShadowRecord
 
 FRAMES_SHOWN = 10
 """Number of frames with the largest differences that a report names."""
@@ -66,7 +67,7 @@ class ShadowReport:
         forms = Counter(difference.form for difference in record.differences)
         self.score_differences += forms["score"]
         self.agreeing_frames += len(record.differences) == forms["score"]
-        self._count_labels(record)
+        count_labels(self.labels, record.agreed, record.differences)
         weight = sum(difference.weight for difference in record.differences)
         if weight:
             entry = (weight, -self.frames, record)  # of equal weights, the earlier frame stays
@@ -103,17 +104,18 @@ class ShadowReport:
             ],
         }
 
-    def _count_labels(self, record: ShadowRecord) -> None:
-        for label, count in record.agreed.items():
-            self._of(label).found += count
-        for difference in record.differences:
-            counts = self._of(difference.label)
-            counts.missed += difference.form == "missed"
-            counts.relabelled += difference.form == "label"
-            counts.extra += difference.form == "extra"
 
-    def _of(self, label: str) -> LabelCounts:
-        return self.labels.setdefault(label, LabelCounts())
+def count_labels(
+    labels: dict[str, LabelCounts], agreed: Mapping[str, int], differences: Iterable[ShadowDifference]
+) -> None:
+    """Add the comparison of one frame to the numbers of objects by label."""
+    for label, count in agreed.items():
+        labels.setdefault(label, LabelCounts()).found += count
+    for difference in differences:
+        counts = labels.setdefault(difference.label, LabelCounts())
+        counts.missed += difference.form == "missed"
+        counts.relabelled += difference.form == "label"
+        counts.extra += difference.form == "extra"
 
 
 class ShadowHistory:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -14,6 +17,7 @@ from stream.alerts.pictures import annotated, captioned, draw_box, draw_shape, e
 from stream.alerts.stage import record_at
 from stream.events import rfc3339
 from stream.exceptions import EvidenceMissing
+from stream.explain.comparison import RuleDifference
 from stream.explain.explanation import Explanation
 
 _MOTION = (200, 120, 200)
@@ -54,6 +58,25 @@ async def event_picture(log: Log, event: Event) -> bytes | None:
         return annotated(decode(Frame, record.value).image, event) if record else None
     except (CodecError, EvidenceMissing):
         return None
+
+
+async def write_pictures(log: Log, rules: Mapping[str, RuleDifference], folder: Path) -> dict[str, str]:
+    """Write the annotated pictures of gained and lost events to the folders ``gained`` and ``lost``.
+
+    Return the path of each picture, relative to ``folder``, by the id of its event. Events whose picture has expired
+    are missing. Raise LogUnavailable.
+    """
+    written = {}
+    for rule, difference in rules.items():
+        for kind, events in (("gained", difference.gained_events), ("lost", difference.lost_events)):
+            for event in events:
+                drawn = await event_picture(log, event)
+                if drawn is None:
+                    continue
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                written[event.id] = f"{kind}/{rule}-{event.time.replace(':', '')}-{event.id[:8]}.jpg"
+                (folder / written[event.id]).write_bytes(drawn)
+    return written
 
 
 def _summary(explanation: Explanation) -> str:

@@ -126,9 +126,26 @@ def verify(models: Models = DEFAULT_MODELS) -> None:
 
 @app.command()
 @friendly
-def promote(name: Name, version: Annotated[int, typer.Argument(min=1)], models: Models = DEFAULT_MODELS) -> None:
+def promote(
+    model: Annotated[str, typer.Argument(help="Model as NAME@VERSION, or NAME with VERSION.")],
+    version: Annotated[int, typer.Argument(min=0, help="Version.", show_default=False)] = 0,
+    require_backtest: Annotated[
+        bool, typer.Option("--require-backtest", help="Refuse a version that has not passed a backtest.")
+    ] = False,
+    models: Models = DEFAULT_MODELS,
+) -> None:
     """Serve this version of a model: running engine nodes load the version within seconds."""
-    before = existing(models).promote(name, version)
+    from engines.repository.backtests import require_passed
+
+    repository = existing(models)
+    name, _, number = model.partition("@")
+    if bool(number) == bool(version) or (number and not number.isdecimal()):
+        raise ConfigError("models promote", "MODEL", model, "NAME@VERSION, such as regions@2")
+    version = version or int(number)
+    if require_backtest:
+        record = require_passed(repository, name, version)
+        stdout.print(f"{record.model} passed its backtest at {record.at}")
+    before = repository.promote(name, version)
     stdout.print(f"{name}: {before} → {version}")
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 import typer
 from rich.progress import Progress
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, unix_ms_of
 from deploy.cli.output import print_rows, printable, progress, stdout
 from ingest import site
 from ingest.contract.records import Event
@@ -22,7 +20,8 @@ from ingest.site import Site
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
 from stream.events import rfc3339
-from stream.explain.trial import RuleDifference, TrialReport, try_rules
+from stream.explain.comparison import RuleDifference
+from stream.explain.trial import TrialReport, try_rules
 from stream.rules import validated_site
 
 app = typer.Typer(help="Try rules on stored results.", no_args_is_help=True)
@@ -48,8 +47,8 @@ def run_rules(
     zone. Nothing is written to Kafka.
     """
     found = validated_site(site.load(file), file)
-    since_ms = _time(since, found.time_zone, "--from")
-    until_ms = _time(until, found.time_zone, "--to") if until else time.time_ns() // 1_000_000
+    since_ms = unix_ms_of("rules test", since, found.time_zone, "--from")
+    until_ms = unix_ms_of("rules test", until, found.time_zone, "--to") if until else time.time_ns() // 1_000_000
     if until_ms <= since_ms:
         raise ConfigError("rules test", "--to", until or "now", f"a time after {since}")
     cameras = _cameras(found, camera or [])
@@ -90,16 +89,6 @@ def run_rules(
         stdout.print_json(data=values)
     else:
         _print(values)
-
-
-def _time(text: str, zone: str, option: str) -> int:
-    """Return an ISO 8601 time as Unix time in ms. Raise ConfigError."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
-        raise ConfigError("rules test", option, text, expected) from None
-    return round((at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))).timestamp() * 1000)
 
 
 def _cameras(found: Site, wanted: list[str]) -> set[str]:
@@ -145,17 +134,7 @@ def _print(values: dict[str, Any]) -> None:
 
 async def _write_pictures(log: Log, report: TrialReport, folder: Path) -> int:
     """Write the annotated pictures of gained and lost events. Return the number of pictures that have expired."""
-    from stream.explain.picture import event_picture  # imports OpenCV, which takes 35 MB
+    from stream.explain.picture import write_pictures  # imports OpenCV, which takes 35 MB
 
-    missing = 0
-    for rule, difference in report.rules.items():
-        for kind, events in (("gained", difference.gained_events), ("lost", difference.lost_events)):
-            for event in events:
-                drawn = await event_picture(log, event)
-                if drawn is None:
-                    missing += 1
-                    continue
-                (folder / kind).mkdir(parents=True, exist_ok=True)
-                name = f"{rule}-{event.time.replace(':', '')}-{event.id[:8]}.jpg"
-                (folder / kind / name).write_bytes(drawn)
-    return missing
+    events = {event.id for one in report.rules.values() for event in (*one.gained_events, *one.lost_events)}
+    return len(events) - len(await write_pictures(log, report.rules, folder))

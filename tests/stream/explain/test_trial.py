@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from deploy.cli.tools.rules import _time, _write_pictures
+from deploy.cli.common import unix_ms_of
+from deploy.cli.tools.rules import _write_pictures
 from ingest.contract import headers as h
 from ingest.contract.codec import encode, encode_json
 from ingest.contract.identity import LIVE, FrameId
@@ -23,7 +24,7 @@ from stream.analyse.rule import CameraRule
 from stream.analyse.rules.security.unattended import UnattendedRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.exceptions import TooManyEvents
-from stream.explain import trial
+from stream.explain import comparison
 from stream.explain.trial import TrialReport, try_rules
 from tests.stream.explain import history
 from tests.stream.explain.history import BEGIN_NS, CAMERA, CROSSING, EPOCH, FPS, LINE, MEASURE, ZONE, config
@@ -132,7 +133,7 @@ async def test_a_trial_writes_nothing_to_the_log() -> None:
 
 async def test_a_trial_with_too_many_events_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     log, _ = await driven()
-    monkeypatch.setattr(trial, "MAX_EVENTS", 1)
+    monkeypatch.setattr(comparison, "MAX_EVENTS", 1)
     with pytest.raises(TooManyEvents, match="more than 1 events"):
         await tried(log, LINE, ZONE)
 
@@ -147,7 +148,7 @@ async def test_the_progress_of_a_trial_ends_at_the_total_number_of_records() -> 
 async def test_a_trial_keeps_no_signals_of_a_rule_that_joins_a_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
     log, _ = await driven()
     rule = UnattendedRule(name="door", camera="road", pipeline="p", sensor="s", above=0.5, labels=("boat",))
-    monkeypatch.setattr(trial, "_REPORT_EVERY", 1)
+    monkeypatch.setattr("stream.explain.trial._REPORT_EVERY", 1)
     kept: list[int] = []
 
     def count(*_: int) -> None:
@@ -173,8 +174,8 @@ async def test_pictures_of_gained_and_lost_events_are_written_and_expired_pictur
 
 
 def test_a_time_without_an_offset_is_in_the_time_zone_of_the_site() -> None:
-    utc = _time("2026-11-30T02:00:00Z", "Europe/Berlin", "--from")
-    assert _time("2026-11-30T03:00", "Europe/Berlin", "--from") == utc
-    assert _time("2026-11-30 03:00:00+01:00", "UTC", "--from") == utc
+    utc = unix_ms_of("rules test", "2026-11-30T02:00:00Z", "Europe/Berlin", "--from")
+    assert unix_ms_of("rules test", "2026-11-30T03:00", "Europe/Berlin", "--from") == utc
+    assert unix_ms_of("rules test", "2026-11-30 03:00:00+01:00", "UTC", "--from") == utc
     with pytest.raises(ConfigError, match="--from"):
-        _time("yesterday", "UTC", "--from")
+        unix_ms_of("rules test", "yesterday", "UTC", "--from")

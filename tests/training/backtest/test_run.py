@@ -1,0 +1,182 @@
+"""Tests of backtests on the log in memory: a backtest of the live model gives the events of the live pipeline."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from engines.exceptions import PromotionRefused
+from engines.repository.backtests import add_record, require_passed
+from engines.repository.store import Repository
+from ingest.contract.records import Event
+from ingest.contract.topics import TOPICS
+from ingest.exceptions import ConfigError
+from stream.analyse.rules.line import LineRule
+from stream.explain.comparison import EventComparison
+from tests.paths import MODELS
+from tests.training.backtest.livesite import BEGIN_NS, LiveSite, candidate, frames, live_site
+from training.backtest.figures import BacktestFigures
+from training.backtest.page import page
+from training.backtest.plan import BacktestPlan
+from training.backtest.run import backtest
+from training.backtest.verdict import Thresholds, record_of, rules_json
+
+RECORDS = cache(frames)
+LIMITS = Thresholds(min_frames=50)
+
+
+_SITES: list[LiveSite] = []
+
+
+async def live() -> LiveSite:
+    """Return the site after a live run in which an overloaded node has shed some frames. All tests share it."""
+    if not _SITES:
+        _SITES.append(await live_site(MODELS, RECORDS(), shed=True))
+    return _SITES[0]
+
+
+@pytest.fixture
+def emitted(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """Return the list to which backtests append the events of their rules."""
+    found: list[Event] = []
+    add = EventComparison.add
+
+    def noted(self: EventComparison, event: Event) -> None:
+        found.append(event)
+        add(self, event)
+
+    monkeypatch.setattr(EventComparison, "add", noted)
+    return found
+
+
+async def run(site: LiveSite, plan: BacktestPlan, models: Path = MODELS) -> BacktestFigures:
+    opened = candidate(plan, models)
+    try:
+        return await backtest(site.log, plan, opened)
+    finally:
+        opened.close()
+
+
+def texts(events: list[Event]) -> list[str]:
+    return sorted(event.model_dump_json() for event in events)
+
+
+def counts(figures: BacktestFigures) -> dict[str, tuple[int, int, int, int]]:
+    return {name: (one.equal, one.moved, one.gained, one.lost) for name, one in figures.rules.items()}
+
+
+def damaged(models: Path) -> str:
+    """Add a version of the shipped model whose head never chooses cars, and return its id."""
+    repository = Repository(models)
+    good = Repository(MODELS).open("regions@1")
+    manifest = good.manifest.model_dump(exclude={"name", "version", "sha256"}, exclude_none=True)
+    repository.write("regions", manifest, {"model.onnx": good.path.read_bytes()})
+    network = onnx.load(good.path)
+    (bias,) = [one for one in network.graph.initializer if one.name in network.graph.node[-2].input]
+    values = numpy_helper.to_array(bias).copy()
+    values[good.manifest.labels.index("car")] = -100.0
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    return repository.write("regions", manifest, {"model.onnx": network.SerializeToString()}).manifest.id
+
+
+async def test_a_backtest_of_the_live_model_and_rules_gives_exactly_the_live_events(emitted: list[Event]) -> None:
+    site = await live()
+    figures = await run(site, site.plan(MODELS))
+    assert texts(emitted) == texts(site.events)
+    assert {one.data.camera for one in emitted} == {"north", "south", "yard"}
+    assert {one.data.lane for one in emitted} == {"live", "late"}
+    assert all(difference[1:] == (0, 0, 0) for difference in counts(figures).values())
+    assert figures.agreement == 1.0
+    assert figures.shed_live > 0
+    assert LIMITS.reasons(figures) == []
+
+
+async def test_a_backtest_of_a_part_of_the_period_compares_the_events_of_this_part(emitted: list[Event]) -> None:
+    site = await live()
+    figures = await run(site, site.plan(MODELS, first_s=5.0, end_s=9.0))
+    inside = [one for one in emitted if one.id in {each.id for each in site.events}]
+    assert 0 < len(emitted) == len(inside) < len(site.events)
+    assert all(difference[1:] == (0, 0, 0) for difference in counts(figures).values())
+
+
+async def test_a_backtest_writes_nothing_to_the_log() -> None:
+    site = await live()
+    before = {topic: await site.log.ends(topic) for topic in TOPICS}
+    await run(site, site.plan(MODELS, cameras=["yard"]))
+    assert {topic: await site.log.ends(topic) for topic in TOPICS} == before
+
+
+async def test_a_backtest_of_one_camera_and_of_changed_rules_reports_their_events_only() -> None:
+    site = await live()
+    plan = site.plan(MODELS, cameras=["yard"])
+    (line,) = [one for one in plan.rules if isinstance(one, LineRule)]
+    moved = line.model_copy(update={"name": "other"})
+    rules = tuple(moved if one is line else one for one in plan.rules)
+    figures = await run(site, BacktestPlan(**{**vars(plan), "rules": rules}))
+    found = counts(figures)
+    assert found.keys() == {"other", "yard-line", "restricted"}
+    assert found["other"][2] == found["yard-line"][3] > 0
+
+
+async def test_a_worse_model_does_not_pass_and_its_promotion_is_refused_until_a_better_version_passes(
+    tmp_path: Path,
+) -> None:
+    bad, repository, site = damaged(tmp_path), Repository(tmp_path), await live()
+    repository.promote("regions", 1)
+    with pytest.raises(PromotionRefused, match="regions@2 has no backtest"):
+        require_passed(repository, "regions", 2)
+    plan = site.plan(tmp_path, bad)
+    figures = await run(site, plan, tmp_path)
+    record = record_of(plan, figures, LIMITS, BEGIN_NS)
+    add_record(repository, record)
+    assert figures.labels["car"].found == 0
+    assert any("of the live events were lost" in reason for reason in record.reasons)
+    with pytest.raises(PromotionRefused, match=r"did not pass: .* lost"):
+        require_passed(repository, "regions", 2)
+    html = page(record, rules_json(figures), {})
+    assert "of the live events were lost" in html
+
+    worse_live = await live_site(tmp_path, RECORDS()[:90], bad)
+    repository.promote("regions", 2)
+    better = worse_live.plan(tmp_path, "regions@1")
+    with pytest.raises(PromotionRefused, match="regions@1 has no backtest"):
+        require_passed(repository, "regions", 1)
+    gained = await run(worse_live, better, tmp_path)
+    stated = Thresholds(max_lost=0.3, max_gained=9.0, min_agreement=0.5, min_frames=20)
+    add_record(repository, record_of(better, gained, stated, BEGIN_NS))
+    assert gained.gained_share > gained.lost_share
+    assert require_passed(repository, "regions", 1).served.keys() == {"regions@2"}
+
+
+def test_a_passed_backtest_beside_another_served_version_does_not_count(tmp_path: Path) -> None:
+    damaged(tmp_path)
+    repository = Repository(tmp_path)
+    repository.promote("regions", 1)
+    manifest = repository.open("regions@2").manifest
+    plan = BacktestPlan(manifest.id, manifest.sha256, (), (), (), (), frozenset(), 0, 1)
+    passing = BacktestFigures(frames=200, compared=200, served={"regions@9": 200})
+    add_record(repository, record_of(plan, passing, LIMITS, BEGIN_NS))
+    with pytest.raises(PromotionRefused, match="compares it with regions@9, but regions@1 is served now"):
+        require_passed(repository, "regions", 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [({"cameras": ["attic"]}, "--camera"), ({"pipelines": ["attic"]}, "--pipeline")],
+)
+async def test_an_unknown_camera_or_pipeline_is_refused(names: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        (await live()).plan(MODELS, **names)
+
+
+async def test_a_model_that_no_pipeline_uses_is_refused() -> None:
+    site = await live()
+    manifest = Repository(MODELS).open("regions").manifest.model_copy(update={"name": "other"})
+    with pytest.raises(ConfigError, match=r"Pipelines: p \(regions\)"):
+        BacktestPlan.of(site.config, manifest, (0, 1))
+    assert BacktestPlan.of(site.config, manifest, (0, 1), pipelines=["p"]).pipelines[0].model == "other@1"

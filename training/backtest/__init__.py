@@ -1,0 +1,1 @@
+"""Run stored frames through a candidate model and candidate rules, and compare the outcome with the live pipeline."""

@@ -1,0 +1,79 @@
+"""Read the stored results of a partition in step with the frames of a backtest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection
+
+from ingest.contract import headers as h
+from ingest.contract.codec import decode
+from ingest.contract.records import Result
+from ingest.contract.topics import RESULTS
+from ingest.exceptions import CodecError
+from ingest.kafka.log import Log, LogRecord, TopicPartition
+from stream.explain.search import MARGIN_MS
+from training.backtest.core import ResultKey
+from training.backtest.plan import BacktestPlan
+
+
+class StoredResults:
+    """The results of the tested cameras and pipelines, from the time at which the first frame was written.
+
+    The results of a camera, lane and pipeline have the order of the frames. The reader therefore stops as soon as it
+    has found a result of the last wanted frame, or of a later one. Close the reader at the end.
+    """
+
+    def __init__(self, log: Log, partition: int, plan: BacktestPlan) -> None:
+        self._log, self._tp, self._plan = log, TopicPartition(RESULTS, partition), plan
+        self._pipelines = frozenset(one.name for one in plan.pipelines)
+        self._records: AsyncGenerator[LogRecord, None] | None = None
+        self._waiting: dict[ResultKey, bytes] = {}
+        self._read: dict[tuple[str, str, str], tuple[int, int]] = {}
+        """Epoch and sequence number of the latest result, by camera, lane and pipeline."""
+        self._ended = False
+
+    async def open(self) -> None:
+        """Begin with the results that were written since the first frame. Raise LogUnavailable."""
+        end = (await self._log.ends(RESULTS)).get(self._tp.partition, 0)
+        start = min(await self._log.offset_at(self._tp, self._plan.warm_ms - MARGIN_MS), end)
+        self._records = self._log.read(*self._tp, start, end)
+
+    async def take(self, wanted: Collection[ResultKey]) -> dict[ResultKey, Result]:
+        """Return the results of frames, in any order. Leave out results that the log does not have.
+
+        Raise LogUnavailable.
+        """
+        while not self._ended and any(map(self._may_follow, wanted)):
+            await self._read_next()
+        found = {key: self._waiting.pop(key) for key in wanted if key in self._waiting}
+        decoded = {key: _decoded(value) for key, value in found.items()}
+        return {key: result for key, result in decoded.items() if result}
+
+    async def close(self) -> None:
+        """Release the connection."""
+        if self._records:
+            await self._records.aclose()
+
+    def _may_follow(self, key: ResultKey) -> bool:
+        if key in self._waiting:
+            return False
+        read = self._read.get((key.frame.camera, key.lane, key.pipeline))
+        return read is None or read < (key.frame.epoch, key.frame.seq)
+
+    async def _read_next(self) -> None:
+        record = await anext(self._records, None) if self._records else None
+        if record is None:
+            self._ended = True
+            return
+        lane = h.lane_of(record.headers, record.topic)
+        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        for frame in h.frames_of(record.headers):
+            if frame.camera in self._plan.camera_names and pipeline in self._pipelines:
+                self._read[frame.camera, lane, pipeline] = frame.epoch, frame.seq
+                self._waiting[ResultKey(frame, lane, pipeline)] = record.value
+
+
+def _decoded(value: bytes) -> Result | None:
+    try:
+        return decode(Result, value)
+    except CodecError:
+        return None
