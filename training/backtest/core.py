@@ -85,7 +85,8 @@ class CandidateModels:
         self._opened = []
 
     def _cascade(self, pipeline: PipelineConfig, source: RepositorySource) -> Cascade:
-        first, *rest = [self._open(source.make(wanted)) for wanted in (pipeline, *pipeline.then)]
+        first = self._open(source.make(pipeline))
+        rest = [self._open(source.make(one)) for one in pipeline.then]
         seconds = [
             (config, model)
             for config, model in zip(pipeline.then, rest, strict=True)

@@ -74,7 +74,9 @@ def backtest(
     from training.backtest.verdict import Thresholds, record_of
 
     thresholds = Thresholds(max_lost, max_gained, min_agreement, max_frame_ms, max_cpu_ms, min_frames)
-    run = _BacktestInputs(model, since, until, rules, tuple(pipeline or ()), tuple(camera or ()), models, backend, out)
+    run = _BacktestInputs(
+        model, since, until, rules, tuple(pipeline or ()), tuple(camera or ()), models, backend, out
+    )
     with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
         task = bar.add_task("running frames", total=None)
         plan, figures, pictures = on_log(
