@@ -52,6 +52,8 @@ SETTLE_S = 1.0
 have already arrived, and the rebalance must not wait for a broker that is gone."""
 
 
+BACKLOG_CHECK_S = 0.05
+"""Time in seconds between two checks whether the records that delay a ``tick`` have arrived."""
 MAX_MARKERS = 256
 """A gap of at most this number of offsets counts as transaction markers, and the broker is not asked whether records
 were deleted. Retention deletes whole segments, which leave larger gaps on a busy partition."""
@@ -225,11 +227,13 @@ class PartitionLoop:
         """Process the next chunk of records, or call ``tick`` if the deadline has passed, and return the resulting
         work.
 
-        If there is no record and the deadline has not passed, return the processor's idle work, or wait.
+        A processor with ``ticks_in_silence`` gets the waiting records before its ``tick``. If there is no record and the deadline has not passed, return the processor's idle work, or wait.
         """
-        deadline = processor.deadline
-        if deadline is not None and deadline <= self._shared.clock.monotonic():
-            return await self._in_pool(processor.tick)
+        deadline, now_s = processor.deadline, self._shared.clock.monotonic()
+        if deadline is not None and deadline <= now_s:
+            if not (processor.ticks_in_silence and self._has_backlog()):
+                return await self._in_pool(processor.tick)
+            deadline = now_s + BACKLOG_CHECK_S
         if self.held or not self._queue:
             works = () if self.held or self.behind or self._in_flight_bytes else processor.idle()
             if not works:
@@ -242,6 +246,10 @@ class PartitionLoop:
             tracker.deliver(record.offset)
         self._remove(count)
         return chunk.joined(works)
+
+    def _has_backlog(self) -> bool:
+        """Return whether records wait in the queue, inside Faust, or at the broker."""
+        return bool(self._queue) or self._shared.member.undelivered(self.tp, self.due) > 0
 
     def _process(self, processor: Processor, records: Sequence[LogRecord]) -> tuple[list[Work], int]:
         """Process records until ``CHUNK_S`` has passed, or processing is suspended, or the loop drains. Return the

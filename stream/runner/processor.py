@@ -45,13 +45,17 @@ class Processor(abc.ABC):
     any method ends the process.
     """
 
+    ticks_in_silence: ClassVar[bool] = False
+    """Whether ``deadline`` depends on the absence of records. Such a processor gets every record that the partition
+    has before its ``tick``: a reading that waits in a backlog must not count as missing."""
+
     @abc.abstractmethod
     def process(self, record: LogRecord) -> Sequence[Work]:
         """Process one record and return the work that is ready to be written."""
 
     def tick(self) -> Sequence[Work]:
         """Return the work that must be written at ``deadline``. This method is called when ``deadline`` has
-        passed."""
+        passed; with ``ticks_in_silence``, once no record waits either."""
         return ()
 
     def flush(self) -> Sequence[Work]:

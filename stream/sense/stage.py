@@ -114,6 +114,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     ``config`` returns the present configuration.
     """
 
+    ticks_in_silence = True
+
     def __init__(
         self,
         config: Callable[[], Config],

@@ -24,6 +24,9 @@ class FakeMember(FaustMember):
         self.begun: list[tuple[TopicPartition, int, int]] = []
         self.commits = 0
         self.owned = True
+        self.waiting = 0
+        """Number of records that ``undelivered`` returns."""
+        self.asked = 0
         self.begin_error: Exception | None = None
         self.send_error: Exception | None = None
         self.acknowledge_at_once = False
@@ -51,7 +54,8 @@ class FakeMember(FaustMember):
         self.fetching.append("resume")
 
     def undelivered(self, tp: TopicPartition, due: FetchNumber) -> int:
-        return 0
+        self.asked += 1
+        return self.waiting
 
     async def send(self, record: Outgoing) -> Awaitable[None]:
         if self.send_error:

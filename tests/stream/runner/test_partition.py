@@ -39,6 +39,44 @@ async def test_held_back_records_are_written_at_their_deadline_even_without_new_
     await until(lambda: len(rig.sent) == 2)
 
 
+class SilenceProcessor(EchoProcessor):
+    """Notes its calls. Its deadline has always passed."""
+
+    ticks_in_silence = True
+
+    def __init__(self, stage: EchoStage) -> None:
+        super().__init__(stage)
+        self.calls: list[str] = []
+
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        self.calls.append(f"record {record.offset}")
+        return super().process(record)
+
+    def tick(self) -> Sequence[Work]:
+        self.calls.append("tick")
+        return super().tick()
+
+
+class SilenceStage(EchoStage):
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
+        self.processor = SilenceProcessor(self)
+        return self.processor
+
+
+async def test_a_deadline_that_depends_on_silence_waits_for_the_records_of_a_backlog(rigs: Make) -> None:
+    stage = SilenceStage(hold=10, delay_s=0.0)
+    rig = rigs(stage)
+    rig.member.waiting = 1
+    rig.offer(0, 1)
+    await until(lambda: rig.loop.fed == 1 and (rig.member.asked > 0 or "tick" in stage.processor.calls))
+    assert stage.processor.calls == ["record 0"]
+    rig.offer(1, 3)
+    await until(lambda: rig.loop.fed == 3)
+    rig.member.waiting = 0
+    await until(lambda: len(rig.sent) == 3)
+    assert stage.processor.calls == ["record 0", "record 1", "record 2", "tick"]
+
+
 class WritesWhenIdle(EchoStage):
     """A stage that holds ten records back for a minute, but none while it is idle."""
 
