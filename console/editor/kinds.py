@@ -102,12 +102,16 @@ def _field(key: str, plain: Any, info: FieldInfo) -> RuleField:
         kind = "number"
     elif base is str:
         kind = "text"
-    elif typing.get_origin(base) is tuple and _without_metadata(typing.get_args(base)[0]) is str:
+    elif typing.get_origin(base) is tuple and _is_text(_without_metadata(typing.get_args(base)[0])):
         kind = "texts"
     else:
         kind = "json"
     default = None if info.default is PydanticUndefined else info.get_default()
     return RuleField(name=key, kind=kind, required=info.is_required(), default=default, choices=choices)
+
+
+def _is_text(annotation: Any) -> bool:
+    return annotation is str or typing.get_origin(annotation) is Literal
 
 
 def _without_none(annotation: Any) -> Any:

@@ -127,7 +127,9 @@ class FrameIntake:
         Record the gate decisions that this frame makes final. The final decision may be about this frame or about
         earlier frames in the gate's pre-roll buffer.
         """
-        frame = NumberedFrame(self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms)
+        frame = NumberedFrame(
+            self._tally.number(), captured.captured_ns, captured.time_source, captured.error_ms, view=captured.view
+        )
         self._record_decisions(self._decide(frame, captured))
         self._report()
 
@@ -209,6 +211,7 @@ class FrameIntake:
             resting=_scaled(encoded, decision.resting),
             account=account,
             sampled=decision.sampled,
+            view=decision.frame.view,
         )
 
     def _report(self) -> None:

@@ -111,6 +111,8 @@ class WatchedSource:
         if captured is not None and now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = now_s
             self._look(captured, now_s)
+        if captured is not None:
+            captured.view = self._view.state
         self._outbox.send()
         return captured
 

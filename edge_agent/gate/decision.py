@@ -14,7 +14,8 @@ from ingest.contract.records import Box
 class NumberedFrame:
     """Captured frame and its sequence number.
 
-    ``image`` is ``(height, width, 3)`` uint8 BGR; None if the frame was not decoded.
+    ``image`` is ``(height, width, 3)`` uint8 BGR; None if the frame was not decoded. ``view`` is the state of the
+    camera's view, empty for a good view.
     """
 
     seq: int
@@ -22,6 +23,7 @@ class NumberedFrame:
     time_source: str = "host"
     error_ms: float | None = None
     image: npt.NDArray[np.uint8] | None = None
+    view: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,8 @@ class Gate:
     """Gate for the frames of one camera during one epoch, which is one run of the capture process.
 
     The caller passes each frame once, in the order of capture. The gate always sends the first frame that it
-    examines, and the first frame after hours in which the camera was not armed.
+    examines, the first frame after hours in which the camera was not armed, and the first frame after each change of
+    the camera's view.
     """
 
     def __init__(self, config: GateConfig, camera: str, epoch: int) -> None:
@@ -148,6 +149,7 @@ class Gate:
         self._new_motion = NewMotion(config.min_change, config.min_area)
         self._is_first = True
         self._is_open = False
+        self._view = ""
         self._sent_ns = 0
         self._moved_ns: int | None = None
         self._reported_ns: int | None = None
@@ -175,13 +177,14 @@ class Gate:
             self._moved_ns = now_ns
         decisions = self._expired(now_ns)
         in_hold = self._moved_ns is not None and 0 <= now_ns - self._moved_ns <= self._config.hold_s * 1e9
-        was_open, self._is_open = self._is_open, self._detector is None or self._is_first or in_hold
+        changed = frame.view != self._view
+        was_open, self._is_open = self._is_open, self._detector is None or self._is_first or in_hold or changed
         if not self._is_open:
             self._buffer.add(self._preliminary(frame, motion))
             return decisions + self._expired(now_ns)
         if not was_open:
             decisions += [self._send_buffered(each) for each in self._buffer.drain()]
-        at_once = not was_open or self._is_first or self._detector is None
+        at_once = not was_open or self._is_first or self._detector is None or changed
         return [*decisions, self._while_open(frame, motion, at_once=at_once)]
 
     def withhold(self, frame: NumberedFrame, reason: str) -> list[GateDecision]:
@@ -204,7 +207,7 @@ class Gate:
         parts = motion.parts if motion else None
         if not (at_once or self._sends.due(frame.captured_ns) or self._new_motion.is_new(parts)):
             return withheld(frame, RATE)
-        self._is_first = False
+        self._is_first, self._view = False, frame.view
         self._sends.take(frame.captured_ns)
         self._new_motion.sent(parts)
         self._sent_ns = frame.captured_ns

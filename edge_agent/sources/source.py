@@ -27,9 +27,11 @@ class CapturedFrame:
     or ``stream`` for the stream's own clock. ``error_ms`` is the difference between the capture time and the arrival
     time. The error of the capture time is at most ``error_ms``, unless the stream's clock is ahead of the host's
     clock. ``error_ms`` is None if the error is unknown.
+
+    ``view`` is the state of the camera's view, which ``WatchedSource`` sets; empty for a good view.
     """
 
-    __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source")
+    __slots__ = ("_image", "_luma", "captured_ns", "error_ms", "time_source", "view")
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class CapturedFrame:
     ) -> None:
         self._image, self._luma = image, luma
         self.captured_ns, self.time_source, self.error_ms = captured_ns, time_source, error_ms
+        self.view = ""
 
     @property
     def image(self) -> Image:

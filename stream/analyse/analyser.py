@@ -283,6 +283,7 @@ class Analyser:
             gap_s=at_s - self._scene_s,
             missing=+self._missing,
             ground=self._ground,
+            view=result.view,
         )
         self._scene_s, self._missing, self.scene = at_s, Counter(), scene
         self._ends.scene(((track.name, track.box) for track in tracks), scene.gap_s)

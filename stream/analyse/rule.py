@@ -86,6 +86,8 @@ class Scene:
     missing: Mapping[str, int] | None = None
     """Number of missing frames since the previous classified frame, by reason. The agent and the prepare stage record
     why a frame is missing; the reason is ``unknown`` for frames without any record."""
+    view: str = ""
+    """State of the camera's view by the agent: empty for a good view, else ``frozen``, ``black`` or ``tampered``."""
     ground: GroundPlane | None = None
     """Conversion from pixels to metres on the ground; None for a camera without a ground plane."""
 

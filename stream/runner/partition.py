@@ -227,7 +227,8 @@ class PartitionLoop:
         """Process the next chunk of records, or call ``tick`` if the deadline has passed, and return the resulting
         work.
 
-        A processor with ``ticks_in_silence`` gets the waiting records before its ``tick``. If there is no record and the deadline has not passed, return the processor's idle work, or wait.
+        A processor with ``ticks_in_silence`` gets the waiting records before its ``tick``. If there is no record and
+        the deadline has not passed, return the processor's idle work, or wait.
         """
         deadline, now_s = processor.deadline, self._shared.clock.monotonic()
         if deadline is not None and deadline <= now_s:

@@ -174,7 +174,7 @@ class Batch(Record):
     """
 
     KIND: ClassVar[str] = "batch"
-    VERSION: ClassVar[tuple[int, int]] = (1, 5)
+    VERSION: ClassVar[tuple[int, int]] = (1, 6)
 
     pipeline: Name
     height: Count
@@ -300,7 +300,7 @@ class Result(RoutedFrame):
     """
 
     KIND: ClassVar[str] = "result"
-    VERSION: ClassVar[tuple[int, int]] = (1, 3)
+    VERSION: ClassVar[tuple[int, int]] = (1, 4)
 
     pipeline: Name
     finished_ns: Count

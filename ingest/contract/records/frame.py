@@ -32,6 +32,7 @@ names of all pipelines of its frame."""
 MAX_FRAME_PIXELS = 7680 * 4320
 """Maximum number of pixels of a frame that a stage decodes: 8K UHD, 100 MB when decoded."""
 MAX_REASON_CHARS = 200
+MAX_VIEW_CHARS = 32
 MAX_TRACEPARENT_CHARS = 64
 """Maximum length of a trace context, in characters. A trace context of the W3C standard has 55 characters."""
 Lane = Annotated[str, Field(max_length=64)]
@@ -101,7 +102,8 @@ class FrameMeta(Record):
     no motion. ``resting`` holds the boxes of stationary objects, in which the object that stopped last comes first.
     ``resting`` is None in most frames, because only some frames report stationary objects. ``sampled`` marks a frame
     that the gate would have withheld, and that is sent to measure how often the gate misses an object. Sampled frames
-    are drawn at random.
+    are drawn at random. ``view`` is the state of the camera's view: empty for a good view, else ``frozen``, ``black``
+    or ``tampered``. A reader keeps states that it does not know.
     """
 
     camera: Name
@@ -113,6 +115,7 @@ class FrameMeta(Record):
     motion: Many[Box] | None = None
     resting: Many[Box] | None = None
     sampled: bool = False
+    view: Annotated[str, Field(max_length=MAX_VIEW_CHARS)] = ""
 
     @property
     def id(self) -> FrameId:
@@ -158,7 +161,7 @@ class Frame(FrameMeta):
     """
 
     KIND: ClassVar[str] = "frame"
-    VERSION: ClassVar[tuple[int, int]] = (1, 2)
+    VERSION: ClassVar[tuple[int, int]] = (1, 3)
 
     site: str = ""
     captured_by: str = "host"

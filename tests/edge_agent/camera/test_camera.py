@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 import threading
 import time
@@ -18,15 +19,17 @@ from structlog.testing import capture_logs
 
 from edge_agent.camera.camera import LONG_CAP_S, STOP_CHILD_S, Camera
 from edge_agent.camera.children import start_capture
+from edge_agent.camera.intake import FrameIntake
 from edge_agent.camera.messages import CaptureProgress, KeptFrame, Message, Notice, ViewCondition
 from edge_agent.camera.watch import LOOK_EVERY_S, Outbox, ViewMemory, WatchedSource
-from edge_agent.exceptions import FrameUnusable, SpoolUnavailable
+from edge_agent.exceptions import FrameUnusable, SourceEnded, SpoolUnavailable
 from edge_agent.metrics import AgentMetrics
 from edge_agent.redact.cover import PrivacyMasks
 from edge_agent.sources.source import CapturedFrame
 from edge_agent.spool.schema import Kind, Row
 from ingest.contract import headers as h
-from ingest.contract.records import EpochEnd, WithheldInterval
+from ingest.contract.codec import decode
+from ingest.contract.records import EpochEnd, Frame, WithheldInterval
 from ingest.runtime.backoff import STEADY_S, delay_s
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, GateConfig, RedactConfig, WatchConfig
@@ -216,6 +219,29 @@ def test_a_changed_camera_view_is_reported_once_and_never_blocks_the_capture(clo
     assert out.get_nowait() == ViewCondition("frozen", "the picture does not change")
     watched.read()
     assert out.empty()
+
+
+def test_the_first_frames_of_a_black_view_and_of_a_good_view_are_sent_with_their_state(clock: ManualClock) -> None:
+    class Covered(Still):
+        """A source that is dark from 10 s to 30 s, and ends after 50 s."""
+
+        def read(self) -> CapturedFrame:
+            self.clock.advance(LOOK_EVERY_S)
+            self.count += 1
+            if self.count > 100:
+                raise SourceEnded("end")
+            dark = 20 <= self.count < 60
+            return CapturedFrame(np.zeros_like(self.picture) if dark else self.picture, self.clock.now_ns())
+
+    out: queue.Queue[Message | None] = queue.Queue()
+    still = GateConfig(keep_alive_s=0.0, sample=0.0, hold_s=0.0, pre_roll_s=0.0)
+    watched = WatchedSource(Covered(clock), WatchConfig(black_s=5, frozen_s=0), clock, Outbox(out))
+    FrameIntake(CameraConfig(name="a", source="x", gate=still), 1, clock, out).run(watched, threading.Event())
+    sent = [decode(Frame, one.record) for one in out.queue if isinstance(one, KeptFrame)]
+    changes = [now for before, now in itertools.pairwise(sent) if before.view != now.view]
+    assert [one.view for one in changes] == ["black", ""]
+    assert [one.seq for one in changes] == pytest.approx([30, 64], abs=2)
+    assert len(sent) < 20
 
 
 def test_an_unusable_picture_does_not_end_the_view_checks_or_the_capture(clock: ManualClock) -> None:

@@ -52,6 +52,16 @@ def test_the_gate_sends_only_the_first_frame_and_keep_alives_of_a_still_scene() 
     assert [decision.motion for decision in decisions if decision.keep] == [()] * 4
 
 
+def test_a_change_of_the_view_sends_one_frame_of_a_still_scene() -> None:
+    gate, decisions = Gate(QUIET, "a", 1), list[GateDecision]()
+    for index in range(20):
+        view = "tampered" if 5 <= index < 12 else ""
+        decisions += gate.decide(
+            NumberedFrame(index, index * FRAME_NS, image=picture(index, moving=False), view=view)
+        )
+    assert [(one.frame.seq, one.frame.view) for one in decisions if one.keep] == [(0, ""), (5, "tampered"), (12, "")]
+
+
 def test_motion_opens_the_gate_for_hold_s_after_the_motion_ends() -> None:
     decisions = play(Gate(QUIET.model_copy(update={"hold_s": 0.5}), "a", 1), [False] * 10 + [True] + [False] * 9)
     assert kept(decisions) == [0, 10, 11, 12, 13, 14, 15]
