@@ -71,7 +71,7 @@ class ConsoleContext:
         self.history = ChangeHistory(self.database, self.clock)
         self.trials = RuleTrials(self.options.kafka_env)
         self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
-        self.evidence = EvidenceFiles(evidence)
+        self.evidence = EvidenceFiles(evidence, self.clock)
         self._entered: OrderedDict[tuple[str, ...], int] = OrderedDict()
 
     def add_first_admin(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from console.exceptions import NotFound
@@ -12,13 +13,19 @@ from console.live.feed import Feed
 from console.live.happenings import ReviewItem
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Evidence
+from ingest.runtime.clock import Clock, SystemClock
 from stream.evidence.store import EvidenceStore
-from stream.exceptions import StreamError
+from stream.exceptions import EvidenceChanged, StreamError
 
-MEDIA_TYPES = frozenset({"image/jpeg", "image/webp", "video/mp4"})
+CLIP_TYPE = "video/mp4"
+MEDIA_TYPES = frozenset({"image/jpeg", "image/webp", CLIP_TYPE})
 """Media types that the console serves. An alert could name another type, which a browser might run as a page."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
-"""Maximum size of a file that the console serves, in bytes: a clip of half a minute at 16 Mbit/s."""
+"""Maximum size of a file that the console serves, in bytes: the maximum size of a clip."""
+CLIPS_BYTES = MAX_FILE_BYTES
+"""Maximum size of the clips in memory, in bytes. A player requests a clip in many parts."""
+CLIPS_S = 60.0
+"""Time for which a clip stays in memory, in seconds, so that a deleted clip is soon gone here too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,38 +38,54 @@ class ServedFile:
 
 
 def evidence_of(item: ReviewItem) -> list[Evidence]:
-    """Return the evidence of all alerts of an event, in the order of the alerts."""
-    return [one for alert in item.alerts for one in alert.data.evidence]
+    """Return the files of an event: those of its alerts, in the order of the alerts, and then those that were stored
+    later, such as clips."""
+    found = [one for alert in item.alerts for one in alert.data.evidence]
+    known = {one.name for one in found}
+    stored = item.evidence.stored
+    return found + [one for one in (stored.files if stored else ()) if one.name not in known]
 
 
 class EvidenceFiles:
-    """Reads evidence. Without a store, only frames in the log are available."""
+    """Reads evidence. Without a store, only frames in the log are available.
 
-    def __init__(self, store: EvidenceStore | None = None) -> None:
-        self._store = store
+    Clips that were read lately stay in memory, decrypted and with a proven hash. Clips are read one after the other,
+    so that many players at once take the memory of one clip.
+    """
+
+    def __init__(self, store: EvidenceStore | None = None, clock: Clock | None = None) -> None:
+        self._store, self._clock = store, clock or SystemClock()
+        self._clips: OrderedDict[tuple[str, str], tuple[float, ServedFile]] = OrderedDict()
+        self._one_clip = asyncio.Lock()
 
     async def read(self, item: ReviewItem, evidence: Evidence) -> ServedFile:
         """Return a file of an event's evidence.
 
-        Raise NotFound if the store does not have the file, if the name belongs to another camera or leads out of the
-        store, or if the hash of the file is not the hash in the alert.
+        Raise NotFound if the store does not have the file, if a tombstone says that the file was deleted, if the name
+        belongs to another camera or leads out of the store, or if the hash of the file is not the hash on the log.
         """
-        owner = f"{item.event.subject}/"
         if self._store is None:
             raise NotFound("this console has no evidence folder: start it with --evidence FOLDER")
-        if not evidence.name.startswith(owner) or ".." in evidence.name.split("/"):
-            raise NotFound(f"evidence {evidence.name[:200]!r}: expected a name that begins with {owner!r}")
-        if evidence.media_type not in MEDIA_TYPES:
-            raise NotFound(f"evidence of type {evidence.media_type[:50]!r}: expected one of {sorted(MEDIA_TYPES)}")
-        try:
-            data, found = await asyncio.to_thread(_read, self._store, evidence.name)
-        except (StreamError, OSError, ValueError):
-            raise NotFound(f"evidence {evidence.name[:200]!r} is not in the store: it may have expired") from None
-        if len(data) > MAX_FILE_BYTES:
-            raise NotFound(f"evidence {evidence.name[:200]!r} has more than {MAX_FILE_BYTES} bytes")
-        if found != evidence.sha256:
-            raise NotFound(f"evidence {evidence.name[:200]!r} was changed: its hash differs from that of the alert")
-        return ServedFile(data, evidence.media_type, found)
+        _require_servable(item, evidence)
+        if evidence.media_type != CLIP_TYPE:
+            return await _read(self._store, evidence)
+        async with self._one_clip:
+            self._forget_old_clips()
+            key = evidence.name, evidence.sha256
+            if key not in self._clips:
+                found = await _read(self._store, evidence)
+                self._clips[key] = self._clock.monotonic() + CLIPS_S, found
+            self._forget_old_clips()
+            return self._clips[key][1]
+
+    def _forget_old_clips(self) -> None:
+        """Forget clips that are too old, and the oldest clips until the others fit. The newest clip always fits."""
+        now_s = self._clock.monotonic()
+        size = sum(len(found.data) for _, found in self._clips.values())
+        for key, (until_s, found) in list(self._clips.items()):
+            if until_s <= now_s or size > CLIPS_BYTES:
+                del self._clips[key]
+                size -= len(found.data)
 
     async def picture(self, feed: Feed, item: ReviewItem) -> ServedFile:
         """Return the picture of an event: the annotated picture of its evidence, another picture of its evidence, or
@@ -79,7 +102,34 @@ class EvidenceFiles:
         return ServedFile(frame.image, f"image/{frame.encoding}", hashlib.sha256(frame.image).hexdigest())
 
 
-def _read(store: EvidenceStore, name: str) -> tuple[bytes, str]:
+def _require_servable(item: ReviewItem, evidence: Evidence) -> None:
+    """Raise NotFound for a file that the console must not serve."""
+    owner, shown = f"{item.event.subject}/", repr(evidence.name[:200])
+    if not evidence.name.startswith(owner) or ".." in evidence.name.split("/"):
+        raise NotFound(f"evidence {shown}: expected a name that begins with {owner!r}")
+    if evidence.media_type not in MEDIA_TYPES:
+        raise NotFound(f"evidence of type {evidence.media_type[:50]!r}: expected one of {sorted(MEDIA_TYPES)}")
+    if why := item.evidence.deleted.get(evidence.name):
+        raise NotFound(f"evidence {shown} was deleted: {why}")
+
+
+async def _read(store: EvidenceStore, evidence: Evidence) -> ServedFile:
+    """Read a file and compare its hash. Raise NotFound."""
+    shown = repr(evidence.name[:200])
+    try:
+        data, found = await asyncio.to_thread(_read_now, store, evidence.name)
+    except EvidenceChanged:
+        raise NotFound(f"evidence {shown} was changed: it cannot be decrypted") from None
+    except (StreamError, OSError, ValueError):
+        raise NotFound(f"evidence {shown} is not in the store: it may have expired") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise NotFound(f"evidence {shown} has more than {MAX_FILE_BYTES} bytes")
+    if found != evidence.sha256:
+        raise NotFound(f"evidence {shown} was changed: its hash differs from that of the alert")
+    return ServedFile(data, evidence.media_type, found)
+
+
+def _read_now(store: EvidenceStore, name: str) -> tuple[bytes, str]:
     """Return the bytes of a file and their SHA-256. Reading and hashing take long for a clip, so this function runs
     in a thread."""
     with store.open(name) as file:

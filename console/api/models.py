@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from console.evidence import evidence_of
 from console.live.happenings import ReviewItem
-from ingest.contract.records import Alert, Delivery, Event
+from ingest.contract.records import Alert, Delivery, Event, Evidence
 
 
 class CameraItem(BaseModel):
@@ -22,7 +22,7 @@ class CameraItem(BaseModel):
 class EventItem(BaseModel):
     """An event with its alerts, and the last receipt of each alert and receiver.
 
-    ``files`` is the number of evidence files, whose addresses are `/api/events/ID/evidence/0`,
+    ``files`` is the number of pictures and clips in ``evidence``, whose addresses are `/api/events/ID/evidence/0`,
     `/api/events/ID/evidence/1` and so on.
     """
 
@@ -31,12 +31,20 @@ class EventItem(BaseModel):
     alerts: list[Alert]
     receipts: list[Delivery]
     files: int
+    evidence: list[Evidence]
 
     @classmethod
     def of(cls, item: ReviewItem) -> EventItem:
         """Return the response for an event."""
-        alerts, receipts = list(item.alerts), list(item.receipts)
-        return cls(event=item.event, at_ns=item.at_ns, alerts=alerts, receipts=receipts, files=len(evidence_of(item)))
+        found = evidence_of(item)
+        return cls(
+            event=item.event,
+            at_ns=item.at_ns,
+            alerts=list(item.alerts),
+            receipts=list(item.receipts),
+            files=len(found),
+            evidence=found,
+        )
 
 
 class EventPage(BaseModel):

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from console.exceptions import NotFound
 from console.live.deployment import Deployment
+from console.live.evidence import EvidenceView
 from console.live.happenings import AlertView, DeliveryView, EventView, Happenings
 from console.live.incidents import LiveActionView, LiveIncidentView
 from console.live.pictures import Cameras, LiveFrameView, LiveResultView
@@ -58,6 +59,7 @@ class Feed:
             EventView(self.happenings),
             AlertView(self.happenings),
             DeliveryView(self.happenings),
+            EvidenceView(self.happenings),
             self.measures,
             LiveIncidentView(self.incidents),
             LiveActionView(self.incidents),

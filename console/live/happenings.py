@@ -1,4 +1,4 @@
-"""Events, alerts and receipts, the newest of each in memory."""
+"""Events with their alerts, receipts and evidence, the newest of each in memory."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import bisect
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from console.live.view import TopicView
 from ingest.contract.codec import decode_json
-from ingest.contract.records import Alert, Delivery, Event
+from ingest.contract.records import Alert, Delivery, Event, EvidenceRecord
 from ingest.contract.topics import ALERTS, DELIVERIES, EVENTS
 from ingest.kafka.log import LogRecord
 
 MAX_EVENTS = 10_000
-"""Maximum number in memory of events, of alerts, and of alerts with receipts. Together they take about 60 MB. Older
-events, alerts and receipts are still in the log."""
+"""Maximum number in memory of events, of alerts, of alerts with receipts, and of events with records of evidence.
+Together they take about 90 MB. Older records are still in the log."""
 MAX_NEWS = 1000
 """Maximum number of new events, alerts and receipts in memory, from which a stream can continue after an
 interruption."""
@@ -71,14 +71,42 @@ class EventFilter:
         return all(not value or value == found for value, found in wanted)
 
 
+@dataclass(slots=True)
+class EventEvidence:
+    """The records of an event on the topic ``evidence``.
+
+    ``stored`` lists the files of the event's alert and the facts about its clip, None before the evidence worker has
+    finished. ``deleted`` has the reason of each deleted file, by name.
+    """
+
+    stored: EvidenceRecord | None = None
+    deleted: dict[str, str] = field(default_factory=dict)
+    offset: int = -1
+    """Offset of the newest record."""
+
+    def add(self, record: EvidenceRecord, offset: int) -> None:
+        """Add a record. A record that is read again changes nothing."""
+        if offset <= self.offset:
+            return
+        self.offset = offset
+        if record.state == "stored":
+            self.stored = record
+            for file in record.files:  # stored again after its deletion
+                self.deleted.pop(file.name, None)
+        else:
+            why = f"{record.reason}, by {record.by}" if record.by else record.reason
+            self.deleted |= dict.fromkeys(record.deleted, why)
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewItem:
-    """An event with its alerts, and the last receipt of each alert and receiver."""
+    """An event with its alerts, the last receipt of each alert and receiver, and its records of evidence."""
 
     event: Event
     at_ns: int
     alerts: tuple[Alert, ...]
     receipts: tuple[Delivery, ...]
+    evidence: EventEvidence = field(default_factory=EventEvidence)
 
 
 class NewestItems(Generic[T]):
@@ -115,6 +143,7 @@ class Happenings:
         self._alerts: NewestItems[Alert] = NewestItems()
         self._alerts_of: dict[str, list[str]] = {}
         self._receipts: NewestItems[dict[str, Delivery]] = NewestItems()
+        self._evidence: NewestItems[EventEvidence] = NewestItems()
         self._news: deque[News] = deque(maxlen=MAX_NEWS)
         self.counted = 0
         """Number of new events, alerts and receipts since the console started."""
@@ -154,6 +183,16 @@ class Happenings:
             return
         receipts[receipt.receiver] = receipt
         self._tell("delivery", receipt)
+
+    def add_evidence(self, record: EvidenceRecord, offset: int) -> None:
+        """Add a record of the topic ``evidence``. A record of an event that is too old for the memory is ignored."""
+        found = self._evidence.items.get(record.event)
+        if found is None and record.event:
+            found = EventEvidence()
+            if self._evidence.add(record.event, record.captured_ns, found) is found:
+                return
+        if found is not None:
+            found.add(record, offset)
 
     def event(self, number: str) -> ReviewItem | None:
         """Return an event by id with its alerts, None if the event is not in memory."""
@@ -206,7 +245,8 @@ class Happenings:
     def _item(self, event: Event) -> ReviewItem:
         alerts = tuple(self._alerts.items[one] for one in self._alerts_of.get(event.id, ()))
         receipts = tuple(receipt for alert in alerts for receipt in self.receipts(alert.id))
-        return ReviewItem(event, time_of(event), alerts, receipts)
+        evidence = self._evidence.items.get(event.id) or EventEvidence()
+        return ReviewItem(event, time_of(event), alerts, receipts, evidence)
 
     def _tell(self, kind: NewsKind, record: Event | Alert | Delivery) -> None:
         if not self._is_current():

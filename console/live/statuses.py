@@ -102,6 +102,11 @@ class StatusView(TopicView):
         """Return the state of a camera now."""
         return camera_state(camera, self.cameras.get(camera.name), self._clock.now_ns())
 
+    def runs(self, service: str) -> bool:
+        """Return whether an instance of a service has sent a heartbeat just now."""
+        since_ns = self._clock.now_ns() - round(SILENT_S * 1e9)
+        return any(one.service == service and one.at_ns >= since_ns for one in self.instances.values())
+
     def _forget(self) -> None:
         oldest_ns = self._clock.now_ns() - round(GONE_S * 1e9)
         while self.instances:

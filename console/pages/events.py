@@ -14,10 +14,12 @@ from fastapi.responses import Response
 from console.access.guard import Context, Viewer
 from console.access.roles import Identity
 from console.context import ConsoleContext
-from console.evidence import ServedFile, evidence_of
+from console.evidence import CLIP_TYPE, ServedFile, evidence_of
 from console.exceptions import BadInput, NotFound
 from console.live.happenings import EventFilter, ReviewItem
 from console.pages.render import page
+from console.review.clip import clip_of
+from console.review.ranges import byte_range
 from ingest.contract.records.event import SEVERITIES
 from ingest.site.file import UNNAMED
 
@@ -104,18 +106,22 @@ async def events(
 
 @router.get("/events/{number}")
 async def event(request: Request, number: EventId, identity: Viewer, context: Context) -> Response:
-    """Show one event with its pictures, its alerts and their receipts."""
+    """Show one event with its pictures, its clip, its alerts and their receipts."""
     item = visible_event(context, identity, number)
     context.audit_view(request, identity, "event_viewed", number)
-    data = item.event.data
+    found = evidence_of(item)
+    pictures = [one for one in found if one.media_type != CLIP_TYPE and one.name not in item.evidence.deleted]
+    reasons = [alert.data.evidence_missing for alert in item.alerts if alert.data.evidence_missing]
+    runs = context.feed.statuses.runs("evidence")
     return page(
         request,
         identity,
         "event.html",
         item=item,
-        evidence=evidence_of(item),
-        missing=[alert.data.evidence_missing for alert in item.alerts if alert.data.evidence_missing],
-        overlay=_overlay(item) if data.frame and not evidence_of(item) else "",
+        evidence=found,
+        missing=[] if pictures else reasons,
+        overlay=_overlay(item) if item.event.data.frame and not pictures else "",
+        clip=clip_of(item, context.clock.now_ns(), worker_runs=runs),
     )
 
 
@@ -125,7 +131,7 @@ async def picture(request: Request, number: EventId, identity: Viewer, context: 
     item = visible_event(context, identity, number)
     found = await context.evidence.picture(context.feed, item)
     context.audit_view(request, identity, "picture_viewed", number)
-    return file_response(found)
+    return file_response(request, found)
 
 
 @router.get("/events/{number}/evidence/{index}")
@@ -133,7 +139,7 @@ async def evidence(request: Request, number: EventId, index: Number, identity: V
     """Return one file of an event's evidence."""
     found = await evidence_file(context, identity, number, index)
     context.audit_view(request, identity, "evidence_viewed", f"{number}/{index}")
-    return file_response(found)
+    return file_response(request, found)
 
 
 def visible(context: ConsoleContext, identity: Identity, wanted: EventFilter, limit: int) -> list[ReviewItem]:
@@ -159,11 +165,19 @@ async def evidence_file(context: ConsoleContext, identity: Identity, number: str
     return await context.evidence.read(item, found[index])
 
 
-def file_response(found: ServedFile) -> Response:
-    """Return a response with a picture or clip. A browser may keep the file for this user, because the file never
-    changes."""
-    headers = {"Cache-Control": "private, max-age=3600", "ETag": f'"{found.sha256}"', "Content-Disposition": "inline"}
-    return Response(found.data, media_type=found.media_type, headers=headers)
+def file_response(request: Request, found: ServedFile) -> Response:
+    """Return a response with a picture or clip, or with the part of it that the request selects. A browser may keep
+    the file for this user, because the file never changes."""
+    tag, size = f'"{found.sha256}"', len(found.data)
+    headers = {"Cache-Control": "private, max-age=3600", "ETag": tag, "Content-Disposition": "inline"}
+    headers["Accept-Ranges"] = "bytes"
+    part = byte_range(request.headers.get("range", ""), size)
+    if part is None or request.headers.get("if-range", tag) != tag:
+        return Response(found.data, media_type=found.media_type, headers=headers)
+    if not part.satisfiable:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+    headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    return Response(found.data[part.start : part.stop], 206, media_type=found.media_type, headers=headers)
 
 
 def time_ns(text: str) -> int:

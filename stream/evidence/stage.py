@@ -29,7 +29,7 @@ from stream.evidence import names
 from stream.evidence.clip.encoder import MEDIA_TYPE
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.source import blocking, boxes_in, frames_in, span_of
-from stream.evidence.clip.window import ClipWindow
+from stream.evidence.clip.window import SETTLE_S, ClipWindow
 from stream.evidence.retention import evidence_outgoing
 from stream.evidence.store import EvidenceStore
 from stream.exceptions import EvidenceMissing, StoreFailed, UnusableName
@@ -41,9 +41,6 @@ T = TypeVar("T")
 NAME = "evidence"
 KNOWN = 20_000
 """Number of the latest records of ``evidence`` whose alerts are remembered, so that no alert gets a second record."""
-SETTLE_S = 5.0
-"""Time in seconds after the last moment of a clip until the clip is made. The last frames of the clip reach the log
-within this time, unless the agent's link is down."""
 RETRY_S = 30.0
 """Pause in seconds before an alert is tried again after the evidence store failed."""
 MAX_WAITING = 10_000

@@ -40,8 +40,8 @@ from ingest.runtime.clock import ManualClock, SystemClock
 from stream.alerts.alert import make_alert
 from stream.evidence.clip.encoder import MAX_SIDE, ClipEncoder
 from stream.evidence.clip.maker import make_clips
-from stream.evidence.clip.window import NOT_IN_LOG, ClipWindow
-from stream.evidence.stage import RETRY_S, SETTLE_S, EvidenceProcessor, EvidenceStage, _DueAlert
+from stream.evidence.clip.window import NOT_IN_LOG, SETTLE_S, ClipWindow
+from stream.evidence.stage import RETRY_S, EvidenceProcessor, EvidenceStage, _DueAlert
 from stream.evidence.store import MemoryStore
 from tests.stream.alerts.test_alerts import FullStore, event
 

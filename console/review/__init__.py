@@ -1,0 +1,1 @@
+"""Review of single events: clips, and parts of files for players."""
