@@ -16,6 +16,7 @@ from console.editor.history import ChangeHistory
 from console.editor.trials import RuleTrials
 from console.evidence import EvidenceFiles
 from console.exceptions import NotFound
+from console.ledger.reading import LedgerReading
 from console.live.feed import Feed, MakeLog
 from console.state.audit import AuditTrail
 from console.state.database import Database
@@ -70,6 +71,7 @@ class ConsoleContext:
         self.limiter = SignInLimiter(self.clock)
         self.history = ChangeHistory(self.database, self.clock)
         self.trials = RuleTrials(self.options.kafka_env)
+        self.ledger = LedgerReading(self.options.kafka_env, self.clock)
         self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
         self.evidence = EvidenceFiles(evidence, self.clock)
         self._entered: OrderedDict[tuple[str, ...], int] = OrderedDict()

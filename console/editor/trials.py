@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import secrets
 import shutil
-import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from console.child import run_child
 from console.editor.request import DraftReport, TrialRequest
 from console.exceptions import NotFound, TooManyTrials
-from ingest.runtime import logs
 
 MAX_RUNNING = 2
 """Maximum number of trials of drafts that run at the same time. Each uses one core."""
@@ -24,8 +21,6 @@ MAX_KEPT = 16
 """Maximum number of trials whose reports are kept."""
 LONGEST_S = 600.0
 """Time after which a trial of a draft is stopped, in seconds."""
-_LINE_BYTES = 4 * 1024 * 1024
-_log = logs.get("console.trials")
 
 
 class RuleTrial:
@@ -106,37 +101,7 @@ class RuleTrials:
         shutil.rmtree(trial.folder, ignore_errors=True)
 
     async def _run(self, trial: RuleTrial, request: TrialRequest) -> None:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "console.editor.trial"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, **self._env},
-                limit=_LINE_BYTES,
-            )
-        except OSError as error:
-            trial.problem = f"the trial could not be started: {error.strerror}"
-            _log.warning("trial_not_started", error=str(error))
-            return
-        assert process.stdin is not None  # noqa: S101  (a pipe, as asked for)
-        assert process.stdout is not None  # noqa: S101
-        assert process.stderr is not None  # noqa: S101
-        errors = asyncio.create_task(process.stderr.read())
-        try:
-            async with asyncio.timeout(LONGEST_S):
-                process.stdin.write(request.model_dump_json().encode())
-                process.stdin.close()
-                async for line in process.stdout:
-                    trial.take(line)
-                await process.wait()
-        except TimeoutError:
-            trial.problem = f"the trial took more than {LONGEST_S:.0f} s: choose a shorter period"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            text = (await errors).decode(errors="replace")
-            if trial.running:
-                trial.problem = "the trial ended without a report"
-                _log.warning("trial_ended_without_report", status=process.returncode, error=text[-1000:])
+        request_json = request.model_dump_json()
+        problem = await run_child("console.editor.trial", request_json, self._env, trial.take, LONGEST_S)
+        if trial.running:
+            trial.problem = f"the trial {problem}"

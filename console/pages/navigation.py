@@ -26,6 +26,7 @@ NAVIGATION = (
     NavLink("Incidents", "/incidents"),
     NavLink("Events", "/events"),
     NavLink("Numbers", "/numbers"),
+    NavLink("Ledger", "/ledger"),
     NavLink("System", "/system"),
     NavLink("Editor", "/editor", Role.OPERATOR),
     NavLink("Users", "/users", manager=True),

@@ -14,6 +14,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from ingest.contract.groups import READERS
@@ -30,6 +31,7 @@ from ingest.contract.topics import (
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.ledger.balance import Balance, compute_balance
 from ingest.ledger.entries import ENTRY_BY_TOPIC, RetainedFrames, RetainedReadings
+from ingest.ledger.hours import compute_hours
 from ingest.ledger.states import Ledger
 from ingest.runtime.clock import Clock, Deadline, SystemClock
 from ingest.site.topic import store as configstore
@@ -52,12 +54,17 @@ _REPORT_EVERY = 500
 
 
 async def audit(
-    log: Log, *, wait_s: float = 30.0, on_progress: Progress | None = None, clock: Clock | None = None
+    log: Log,
+    *,
+    wait_s: float = 30.0,
+    by_hour: bool = False,
+    on_progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> Balance:
     """Return, for all frames and readings captured so far, their counts by outcome and the faults found.
 
-    Wait at most ``wait_s`` for frames that are still being processed. Raise LogUnavailable when the broker does not
-    respond.
+    Wait at most ``wait_s`` for frames that are still being processed. With ``by_hour``, also compute the balance of
+    each camera and hour. Raise LogUnavailable when the broker does not respond.
     """
     clock = clock or SystemClock()
     reader = _TopicReader(log, on_progress or (lambda *_: None))
@@ -68,7 +75,7 @@ async def audit(
     while not (balance := compute_balance(reader.ledger)).settled and not deadline.passed:
         await asyncio.sleep(min(_POLL_S, deadline.left))
         await reader.read_on(await _ends(log, _TOPICS))
-    return balance
+    return replace(balance, hours=compute_hours(reader.ledger)) if by_hour else balance
 
 
 async def _ends(log: Log, topics: Iterable[str]) -> dict[TopicPartition, int]:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingest.contract.topics import FRAMES, FRAMES_LATE
 from ingest.ledger.intervals import Cover, Interval, common, length
@@ -101,6 +101,8 @@ class Balance:
     """Offsets that retention deleted before a service read the records, each with the service's consumer group."""
     sensors: Balance | None = None
     """The same counts and faults for readings, with sensors in place of cameras."""
+    hours: dict[str, dict[int, StateCounts]] = field(default_factory=dict)
+    """The counts of each camera by hour since 1970, in UTC; empty unless the audit computes them."""
 
     @property
     def balanced(self) -> bool:
@@ -124,7 +126,21 @@ class Balance:
             "unclean": self.unclean,
             "expired_unread": self.expired_unread,
             "sensors": self.sensors.to_dict() if self.sensors else None,
+            "hours": {
+                name: {
+                    hour: {**counts.to_dict(), "balanced": counts.balanced} for hour, counts in sorted(hours.items())
+                }
+                for name, hours in sorted(self.hours.items())
+            },
         }
+
+
+class EpochGaps(NamedTuple):
+    """Intervals of sequence numbers of an epoch: spooled, missing, and accounted twice."""
+
+    spooled: list[Interval]
+    holes: list[Interval]
+    overlaps: list[Interval]
 
 
 def compute_balance(ledger: Ledger) -> Balance:
@@ -144,7 +160,7 @@ def compute_balance(ledger: Ledger) -> Balance:
         if entries.end and not entries.end.clean:
             unclean.append(f"{name}: kept to {entries.end.last}, reported to {entries.end.reported}")
         counts = _count_epoch(name, entries, first, ledger.spooled(camera, epoch))
-        if entries.end is None and _is_over(epoch, by_camera[camera]):
+        if entries.end is None and is_over(epoch, by_camera[camera]):
             # An agent ends each epoch before it starts the next, even after a kill. Without the end, its spool is
             # lost. The number of lost frames is unknown; heartbeats give a lower bound.
             counts.unaccounted += max(1, entries.reported - entries.last)
@@ -165,7 +181,7 @@ def compute_balance(ledger: Ledger) -> Balance:
     return Balance(cameras, totals, ledger.unidentified, truncated, left_out, unclean, places, sensors)
 
 
-def _is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
+def is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
     """Return whether a later epoch (capture run) of the same camera has begun, for an epoch whose end was never
     reported.
 
@@ -181,11 +197,17 @@ def _is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
     )
 
 
-def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Interval]) -> StateCounts:
-    missing, overlaps = entries.cover.holes(first, entries.last), entries.cover.overlaps()
+def gaps_of(entries: EpochLedger, first: int, waiting: list[Interval]) -> EpochGaps:
+    """Return the numbers of an epoch from ``first`` on that were not delivered exactly once. ``waiting`` has the
+    numbers that agents report in their spools."""
+    missing = entries.cover.holes(first, entries.last)
     spooled = common(missing, waiting)
     spool = Cover(spooled)
-    holes = [hole for a, b in missing for hole in spool.holes(a, b)]
+    return EpochGaps(spooled, [hole for a, b in missing for hole in spool.holes(a, b)], entries.cover.overlaps())
+
+
+def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Interval]) -> StateCounts:
+    spooled, holes, overlaps = gaps_of(entries, first, waiting)
     counts = StateCounts(
         captured=max(0, entries.last - first + 1 - entries.withheld[_UNCLEAN]),
         withheld=Counter({reason: n for reason, n in entries.withheld.items() if n and reason != _UNCLEAN}),
@@ -202,7 +224,7 @@ def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Inte
     counts.examples += [f"{name}/{a}..{b} is accounted twice" for a, b in overlaps[:_EXAMPLES]]
     faulty: dict[FrameState, list[str]] = {}
     for state, frames in Counter(entries.frames.values()).items():
-        of_one = _count_frame(state)
+        of_one = count_frame(state)
         if of_one.examples:
             faulty[state], of_one.examples = of_one.examples, []
         counts.add(of_one, frames)
@@ -213,7 +235,7 @@ def _count_epoch(name: str, entries: EpochLedger, first: int, waiting: list[Inte
     return counts
 
 
-def _count_frame(state: FrameState) -> StateCounts:
+def count_frame(state: FrameState) -> StateCounts:
     """Return the counts for one frame in the given state.
 
     The field ``examples`` of the counts describes the frame's faults.

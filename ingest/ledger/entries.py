@@ -19,7 +19,7 @@ def enter_frame(ledger: Ledger, record: LogRecord) -> None:
     found = _delivery(record)
     if found:  # else it names no frame: the prepare stage parks it, and its dead letter counts as unidentified
         frame, account = found
-        ledger.add_frame(frame, h.lane_of(record.headers, record.topic), account)
+        ledger.add_frame(frame, h.lane_of(record.headers, record.topic), account, _captured_ns(record))
 
 
 def enter_readings(ledger: Ledger, record: LogRecord) -> None:
@@ -59,7 +59,7 @@ def _enter_intervals(
     waiting: Iterable[Waiting] | None,
 ) -> None:
     for account in accounts:
-        ledger.add_account(account)
+        ledger.add_account(account, beat.at_ns)
     for end in ended:
         ledger.add_epoch_end(end)
     if waiting is not None:
@@ -176,7 +176,7 @@ class RetainedFrames:
                     return
                 self._ledger.start_at(frame.camera, frame.epoch, account.first if account else frame.seq)
         self._seen.add(frame.camera)
-        self._ledger.add_frame(frame, lane, account)
+        self._ledger.add_frame(frame, lane, account, _captured_ns(record))
 
     def status(self, record: LogRecord) -> None:
         """Enter a heartbeat, which is a record of ``status``, into the ledger.
@@ -210,6 +210,16 @@ def _delivery(record: LogRecord) -> tuple[FrameId, WithheldInterval | None] | No
     if len(frames) == 1 and frames[0] != frame.id:
         return frames[0], None  # the prepare stage parks it under the id in its header
     return frame.id, frame.account
+
+
+def _captured_ns(record: LogRecord) -> int:
+    """Return about the time of capture of a delivered frame, in Unix ns.
+
+    A live frame is written just after its capture. The body of a late frame has the time, because the frame may have
+    waited in a spool for hours.
+    """
+    frame = _decoded(Frame, record) if record.topic == FRAMES_LATE else None
+    return frame.captured_ns if frame else record.timestamp_ms * 1_000_000
 
 
 def _decoded(kind: type[R], record: LogRecord) -> R | None:

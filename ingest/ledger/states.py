@@ -48,6 +48,28 @@ class FrameState:
     ends: Mapping[FrameEnd, int] = field(default_factory=dict)
 
 
+HOUR_NS = 3_600 * 10**9
+
+
+@dataclass(slots=True)
+class HourMarks:
+    """The hours in which the frames of an epoch were captured. Hours are counted since 1970, in UTC.
+
+    ``last`` has the highest sequence number that a record of an hour names. ``withheld`` has the frames that were
+    withheld in each hour, by reason.
+    """
+
+    last: dict[int, int] = field(default_factory=dict)
+    withheld: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def note(self, seq: int, at_ns: int) -> int:
+        """Note that a frame was captured at a time in Unix ns, and return the hour."""
+        hour = at_ns // HOUR_NS
+        if seq > self.last.get(hour, -1):
+            self.last[hour] = seq
+        return hour
+
+
 @dataclass(slots=True)
 class EpochLedger:
     """The ledger of one epoch (capture run) of a camera.
@@ -73,6 +95,7 @@ class EpochLedger:
     is reported again."""
     runs: set[Interval] = field(default_factory=set)
     """Intervals of delivered readings (first and last sequence number), used only for sensors."""
+    hours: HourMarks = field(default_factory=HourMarks)
 
     @property
     def last(self) -> int:
@@ -133,8 +156,9 @@ class Ledger:
         if self.readings:
             self.readings.cut()
 
-    def add_frame(self, frame: FrameId, lane: str, account: WithheldInterval | None) -> None:
-        """Add a delivered frame and the interval of the frames withheld just before the frame.
+    def add_frame(self, frame: FrameId, lane: str, account: WithheldInterval | None, at_ns: int = 0) -> None:
+        """Add a delivered frame and the interval of the frames withheld just before the frame. ``at_ns`` is about the
+        time of capture, in Unix ns.
 
         A frame that is delivered twice on the same lane is a repeat, which is not an error. A frame that is delivered
         on both lanes is a duplicate, which is an error. A frame on a replay's lane is ignored, because a replay sends
@@ -149,7 +173,8 @@ class Ledger:
             return
         entries.frames[frame.seq] = self._after_delivery(state, lane)
         if account:
-            self._withhold(entries, account)
+            self._withhold(entries, account, at_ns)
+        entries.hours.note(frame.seq, at_ns)
         entries.cover.add(frame.seq, frame.seq)
 
     def add_readings(self, first: FrameId, last: int, account: WithheldInterval | None) -> None:
@@ -169,8 +194,8 @@ class Ledger:
             self._withhold(entries, account)
         entries.cover.add(first.seq, last)
 
-    def add_account(self, account: WithheldInterval) -> None:
-        """Add an interval of withheld frames that a heartbeat reported.
+    def add_account(self, account: WithheldInterval, at_ns: int = 0) -> None:
+        """Add an interval of withheld frames that a heartbeat reported at a time in Unix ns.
 
         An identical interval that was added before is ignored.
         """
@@ -180,7 +205,7 @@ class Ledger:
         key = (account.first, account.last, tuple(sorted(account.counts.items())))
         if key not in entries.status_accounts:
             entries.status_accounts.add(key)
-            self._withhold(entries, account)
+            self._withhold(entries, account, at_ns)
 
     def add_epoch_end(self, end: EpochEnd) -> None:
         """Add the end of an epoch (capture run).
@@ -248,9 +273,11 @@ class Ledger:
             return True
         return (seq if first is None else first) <= self._cut.get((camera, epoch), -1)
 
-    def _withhold(self, entries: EpochLedger, account: WithheldInterval) -> None:
+    def _withhold(self, entries: EpochLedger, account: WithheldInterval, at_ns: int = 0) -> None:
         entries.cover.add(account.first, account.last)
-        entries.withheld.update({reason: count for reason, count in account.counts.items() if count})
+        counts = {reason: count for reason, count in account.counts.items() if count}
+        entries.withheld.update(counts)
+        entries.hours.withheld[entries.hours.note(account.last, at_ns)].update(counts)
 
     def _after_delivery(self, state: FrameState, lane: str) -> FrameState:
         after = self._deliveries.get((state, lane))

@@ -141,10 +141,27 @@ def acknowledge_the_incident(page: Page, address: str) -> None:
     expect(page.locator("dd", has_text="admin,")).to_be_visible(timeout=PATIENCE_MS)
 
 
+def check_the_ledger(page: Page, address: str) -> None:
+    """Wait until the ledger is computed, and expect that it balances."""
+    page.goto(f"{address}ledger")
+    expect(page.locator("tr.total .badge.good")).to_be_visible(timeout=PATIENCE_MS)
+
+
 def too_wide_pages(phone: Page, address: str) -> list[str]:
     """Return the pages that are wider than the screen."""
     found = []
-    for path in ("wall", "incidents", "events", "numbers", "system", "editor/yard", "users", "audit", "account"):
+    for path in (
+        "wall",
+        "incidents",
+        "events",
+        "numbers",
+        "ledger",
+        "system",
+        "editor/yard",
+        "users",
+        "audit",
+        "account",
+    ):
         phone.goto(address + path)
         if phone.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
             found.append(path)
@@ -169,6 +186,7 @@ def test_a_person_signs_in_draws_a_line_tries_and_saves_it_and_acknowledges_its_
     draw_and_save_a_line(page, address)
     open_the_first_crossing(page, address)
     acknowledge_the_incident(page, address)
+    check_the_ledger(page, address)
 
     dark = browser.new_context(
         viewport=PHONE, color_scheme="dark", is_mobile=True, storage_state=context.storage_state()

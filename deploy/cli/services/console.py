@@ -124,6 +124,7 @@ async def _serve(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await context.trials.close()
+        await context.ledger.close()
 
 
 def _say(line: str) -> None:
