@@ -39,8 +39,9 @@ class ConfigSection(BaseModel):
     """Base class of the sections of a configuration. A configuration section is immutable, accepts finite numbers
     only, and refuses unknown keys."""
 
-    # JSON has no infinity: it would be read back from the topic as null, and refused
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # JSON has no infinity: it would be read back from the topic as null, and refused. Validators are built at their
+    # first use, because a process uses a few of the many types.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class ConfigEntry(ConfigSection):

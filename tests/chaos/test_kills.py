@@ -85,9 +85,12 @@ async def test_the_ledger_of_an_undisturbed_run_balances_and_most_line_crossings
     assert outcome.balance["totals"]["unclean"] == 0
 
 
-async def test_the_ledger_balances_after_kills_of_every_process_and_the_broker(
-    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], own_broker: Broker, tmp_path: Path
+async def test_the_ledger_balances_after_kills_of_every_process_and_the_broker_and_a_pause_of_an_engine_node(
+    run_stack: Callable[..., Awaitable[DemoOutcome]], own_broker: Broker, tmp_path: Path
 ) -> None:
+    """The engine node is stopped for longer than its group session; another node takes its partitions over meanwhile
+    and fences it."""
+
     async def during(running: RunningStack) -> None:
         stack, figures = running.stack, running.figures
         await results_flow(figures)
@@ -99,33 +102,26 @@ async def test_the_ledger_balances_after_kills_of_every_process_and_the_broker(
         await asyncio.to_thread(own_broker.kill)
         await asyncio.to_thread(own_broker.start)
         await results_flow(figures)
+        await pause_beside_a_successor(running)
 
-    outcome = await run_stack(20.0, during)
+    outcome = await run_stack(20.0, during, small=True)
     require_balance(outcome)
     require_posts(tmp_path, outcome, kills=2)
 
 
-async def test_a_paused_engine_node_is_fenced_by_its_successor(
-    run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]],
-) -> None:
-    """A node is stopped for longer than its group session; another node takes its partitions over meanwhile."""
-
-    async def during(running: RunningStack) -> None:
-        stack, figures = running.stack, running.figures
-        await results_flow(figures)
-        first = stack.pid("engine")
-        assert first is not None
-        argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={running.models}"]
-        os.kill(first, signal.SIGSTOP)
-        await stack.add(ServiceSpec("engine-2", argv, running.settings.to_env()))
-        paused = Deadline.after(SESSION_TIMEOUT_MS / 1000 + 3)
-        await results_flow(figures)  # the second node has taken over
-        await until(lambda: paused.passed, "the end of the pause")
-        os.kill(first, signal.SIGCONT)
-        await results_flow(figures)
-
-    outcome = await run_stack(20.0, during)
-    require_balance(outcome)
+async def pause_beside_a_successor(running: RunningStack) -> None:
+    """Stop the engine node for longer than its group session, and let it go on beside its successor."""
+    stack, figures = running.stack, running.figures
+    first = stack.pid("engine")
+    assert first is not None
+    argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={running.models}"]
+    os.kill(first, signal.SIGSTOP)
+    await stack.add(ServiceSpec("engine-2", argv, running.settings.to_env()))
+    paused = Deadline.after(SESSION_TIMEOUT_MS / 1000 + 3)
+    await results_flow(figures)  # the second node has taken over
+    await until(lambda: paused.passed, "the end of the pause")
+    os.kill(first, signal.SIGCONT)
+    await results_flow(figures)
 
 
 async def test_the_ledger_balances_after_a_fused_node_is_killed_replaced_by_separate_services_and_restored(
@@ -158,6 +154,6 @@ async def test_the_ledger_balances_after_a_fused_node_is_killed_replaced_by_sepa
         await add("engine-3", "engine", f"--models={running.models}", "--fused")
         await results_flow(figures)
 
-    outcome = await run_stack(15.0, during, fused=True)
+    outcome = await run_stack(15.0, during, fused=True, small=True)
     require_balance(outcome)
     assert "engine nodes with --fused: stop them first" in (logs / "refused.log").read_text()

@@ -81,7 +81,7 @@ def make_inputs(plan: Plan, partitions: int, started_ns: int) -> Inputs:
             if one.unreadable:
                 unreadable.add(one.id)
     for sensor in plan.sensors:
-        sent += _readings(sensor, partitions, started_ns, plan.seed)
+        sent += _readings(sensor, partitions, started_ns, plan.scenes)
     sent.sort(key=lambda one: one.at_s)
     sent.append(_ends(sent))
     return Inputs(tuple(sent), objects, frozenset(failing), frozenset(unreadable))

@@ -47,7 +47,8 @@ class Record(BaseModel):
     field except those of the type ``AnyFloat``.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+    # A process uses a few of the many types of records; the validators of the others would take a tenth of its start
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
     KIND: ClassVar[str]
     VERSION: ClassVar[tuple[int, int]] = (1, 0)
