@@ -36,6 +36,8 @@ STALE = "stale"
 """Reason in the ledger for a live frame whose results would come more than ``freshness_s`` after its capture."""
 EVERY_NTH = "every_nth"
 """Reason in the ledger for a live frame that was dropped because only every n-th frame is kept under overload."""
+CROWDED = "crowded"
+"""Reason in the ledger for a live frame that was dropped because newer frames of its camera wait: ``max_waiting``."""
 LIGHTER = "lighter"
 """Reason in a result that the pipeline's lighter model produced because of overload."""
 EPOCHS_KEPT = 1024

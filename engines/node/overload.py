@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from engines.node.jobs import EVERY_NTH, STALE, ItemTask, Job
+from engines.node.jobs import CROWDED, EVERY_NTH, STALE, ItemTask, Job
 from ingest.contract.identity import LIVE
 from ingest.contract.records import BatchItem
 from ingest.site import PipelineConfig
@@ -210,6 +210,19 @@ class OverloadPolicies:
     def shed_stale(self, job: Job, oldest_ns: int) -> None:
         """Shed the frames of a job that were captured before a Unix time."""
         self._count(job, STALE, lambda item: item.lane == LIVE and item.captured_ns < oldest_ns)
+
+    def shed_crowded(self, job: Job, most: int, newer: Counter[str]) -> None:
+        """Shed the frames of a job for which at least ``most`` newer frames of their camera wait.
+
+        ``newer`` has the number of waiting frames by camera, and is increased by the frames of this job.
+        """
+        crowded = set()
+        for task in reversed(job.tasks.values()):
+            if not task.settled and task.item.lane == LIVE:
+                newer[task.item.camera] += 1
+                if newer[task.item.camera] > most:
+                    crowded.add(task.item.id)
+        self._count(job, CROWDED, lambda item: item.id in crowded)
 
     def uses_lighter(self, pipeline: str) -> bool:
         """Return whether the lighter model of a pipeline classifies live frames now."""

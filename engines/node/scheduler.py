@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -132,6 +132,7 @@ class Scheduler:
         key = QueueKey(job.pipeline, tp.topic in LATE_TOPICS)
         self._queues[key].setdefault(tp, deque()).append(job)
         self._rows[tp] += job.waiting_rows
+        self._shed_crowded(key, tp)
         self._note_waiting(now_ns)
 
     def drop(self, tp: TopicPartition) -> None:
@@ -210,14 +211,33 @@ class Scheduler:
             stale = [job for job in jobs if job.captured_ns < oldest_ns]
             for job in stale:
                 self.policies.shed_stale(job, oldest_ns)
-                self._rows[tp] -= job.waiting_rows
-                job.measure_waiting()
-                self._rows[tp] += job.waiting_rows
-            if any(job.settled for job in stale):
-                queue[tp] = deque(job for job in jobs if not job.settled)
+            self._measure(key, tp, stale)
             if not queue[tp]:
                 del queue[tp]
         self._forget_empty(key)
+
+    def _shed_crowded(self, key: QueueKey, tp: TopicPartition) -> None:
+        """Shed the oldest live frames of each camera of which more than ``max_waiting`` frames wait.
+
+        A camera's frames are all in one topic partition.
+        """
+        most = self._models.config(key.pipeline).max_waiting
+        if key.late or not most:
+            return
+        jobs, newer = list(self._queues[key][tp]), Counter[str]()
+        for job in reversed(jobs):
+            self.policies.shed_crowded(job, most, newer)
+        self._measure(key, tp, jobs)
+
+    def _measure(self, key: QueueKey, tp: TopicPartition, jobs: Iterable[Job]) -> None:
+        """Count the waiting regions of jobs again after some of their frames were shed, and drop settled jobs."""
+        for job in jobs:
+            self._rows[tp] -= job.waiting_rows
+            job.measure_waiting()
+            self._rows[tp] += job.waiting_rows
+        queue = self._queues[key]
+        if any(job.settled for job in queue[tp]):
+            queue[tp] = deque(job for job in queue[tp] if not job.settled)
 
     def _level(self, key: QueueKey) -> int:
         return LATE_LEVEL if key.late else LEVELS.index(self._models.config(key.pipeline).priority)

@@ -113,6 +113,9 @@ class PipelineConfig(SharedEntry):
     lighter: str = ""
     """Model that replaces ``model`` under overload if ``overload = "lighter"``, as ``NAME`` or ``NAME@VERSION``. The
     input of the lighter model has the same size, colour and fit as the input of ``model``."""
+    max_waiting: int = Field(default=0, ge=0)
+    """Maximum number of live frames of one camera that wait on an engine node; 0 for no limit. If more frames wait,
+    the oldest are dropped, so that a camera with a high frame rate does not delay the other cameras."""
     min_score: Share = 0.3
     precision: Precision | None = None
     """Lowest precision in which the model may be computed. If None, the precision in the model's manifest applies."""

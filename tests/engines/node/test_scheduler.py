@@ -111,6 +111,42 @@ class TestScheduler:
         assert [offsets(scheduler.next(5 * 10**9)) for _ in range(3)] == [[1], [0], []]
         assert scheduler.policies.shed_counts() == {("regions", "stale"): 1}
 
+    @given(
+        cameras=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), min_size=1, max_size=20),
+        most=st.integers(1, 4),
+    )
+    def test_a_batch_has_at_most_max_waiting_frames_of_each_camera_and_these_are_the_newest(
+        self, cameras: list[list[int]], most: int
+    ) -> None:
+        models, seqs = EvenModels(64), Counter[str]()
+        models.configure("regions", max_waiting=most)
+        scheduler, marks, jobs = Scheduler(models), HighWaterMarks(), list[Job]()
+        for offset, numbers in enumerate(cameras):
+            items = []
+            for camera in map(str, numbers):
+                items.append(item(seqs[camera], camera=camera))
+                seqs[camera] += 1
+            jobs.append(accept(record(items, offset=offset), marks, frozenset({"regions"})))
+            scheduler.add(LIVE_0, jobs[-1], 0)
+        merged = scheduler.next(0)
+        assert merged is not None
+        found = Counter(task.item.camera for task in merged.tasks)
+        assert found == {camera: min(count, most) for camera, count in seqs.items()}
+        assert all(task.item.seq >= seqs[task.item.camera] - most for task in merged.tasks)
+        shed = [one for job in jobs for one in job.items if one.outcome == "shed"]
+        assert {one.reason for one in shed} <= {"crowded"}
+        assert len(shed) == seqs.total() - found.total()
+        assert scheduler.waiting == 0
+
+    def test_late_frames_are_never_shed_as_crowded(self) -> None:
+        models = EvenModels(8)
+        models.configure("regions", max_waiting=1)
+        scheduler = Scheduler(models)
+        for offset in range(3):
+            one = accept(record([item(offset, lane=LATE)], offset=offset), HighWaterMarks(), frozenset({"regions"}))
+            scheduler.add(LATE_0, one, 0)
+        assert offsets(scheduler.next(0)) == [0, 1, 2]
+
     def test_the_age_of_a_job_is_the_age_of_its_oldest_frame_that_is_not_shed(self) -> None:
         models, second = EvenModels(8, row_s=0.01), 10**9
         models.configure("regions", freshness_s=2.0)
@@ -313,6 +349,31 @@ class TestOverloadPolicies:
         node = policy_node(per_s=120, overload="shed")
         node.run(60)
         assert node.outcomes() == {"classified": len(node.jobs)}
+
+    @pytest.mark.parametrize(("most", "stale"), [(0, True), (4, False)])
+    def test_with_max_waiting_an_overload_by_a_fast_camera_costs_a_slow_camera_no_frame(
+        self, most: int, stale: bool
+    ) -> None:
+        """In each tenth of a second, 26 frames of a fast camera and 1 of a slow one arrive, and 8 are classified."""
+        models = EvenModels(8, row_s=0.0125)
+        models.configure("regions", freshness_s=1.0, max_waiting=most)
+        scheduler, marks, slow = Scheduler(models), HighWaterMarks(), list[Job]()
+        for step in range(40):
+            now_ns = step * 10**8
+            for seq in range(26):
+                one = item(26 * step + seq, camera="fast", captured_ns=now_ns)
+                scheduler.add(LIVE_0, accept(record([one], offset=0), marks, frozenset({"regions"})), now_ns)
+            slow.append(
+                accept(record([item(step, camera="slow", captured_ns=now_ns)]), marks, frozenset({"regions"}))
+            )
+            scheduler.add(LIVE_1, slow[-1], now_ns)
+            merged = scheduler.next(now_ns)
+            for task in merged.tasks if merged else ():
+                task.detections = []
+        reasons = Counter(each.items[0].reason for each in slow[:30])
+        assert (reasons["stale"] > 8) is stale
+        assert reasons["crowded"] == 0
+        assert stale or reasons == {"": 30}
 
     def test_every_nth_frame_is_kept_during_an_overload_and_every_frame_afterwards(self) -> None:
         node = policy_node(overload="every-nth")
