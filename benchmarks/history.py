@@ -107,7 +107,8 @@ class Dispatching:
         return alerts[-1].id
 
     async def until_posted(self, count: int, receipts: int) -> None:
-        """Wait until the receiver has this number of posts and the receipts of these posts are written."""
+        """Wait until the receiver has ``count`` posts, and the topic ``deliveries`` has ``receipts`` plus ``count``
+        records."""
         deadline = Deadline.after(WAIT_S)
         while self.posts.total() < count or sum((await self._log.ends(DELIVERIES)).values()) < receipts + count:
             assert not deadline.passed, f"{self.posts.total()} of {count} posts after {WAIT_S:.0f} s"

@@ -25,7 +25,7 @@ _KINDS = tuple(f"{cls.KIND}/" for cls in (CameraConfig, SensorConfig, PinConfig)
 """Key prefixes of the entries that an agent reads. Entries with other key prefixes belong to other services, which
 report them if they are unusable."""
 _MAX_REFUSALS = 5
-"""Maximum number of refused entries that a heartbeat lists. Without this limit, many unusable entries would make the
+"""Maximum number of refused entries that a heartbeat lists. Without a limit, many unusable entries would make the
 heartbeat too large to send."""
 
 

@@ -2,7 +2,7 @@
 
 The device's owner writes ``agent.toml`` and the site file. An entry of the ``config`` topic has a right if
 ``agent.toml`` or the site file grants the right. Anyone who can write to the ``config`` topic may change cameras and
-sensors within these rights, but cannot gain other rights.
+sensors within the rights that the device grants, but cannot gain other rights.
 """
 
 from __future__ import annotations

@@ -9,12 +9,11 @@ from ingest.runtime import logs
 _log = logs.get("stream.epochs")
 
 QUIET_S = 30.0
-"""Time without a record of the present epoch after which records of a lower epoch begin a new run. Both the pause
+"""Time without a record of the present epoch after which records of a lower epoch begin a new run. A camera's pause
 between two reports of stationary objects and the restart of a capture process are shorter."""
 RUN_RECORDS = 20
 """Number of consecutive records of a lower epoch that begin a new run at once, even in a backlog that is processed
-quickly. After a crash, fewer than this number of records of a lower epoch (capture run) arrive, not counting repeated
-records."""
+quickly. After a crash, fewer records of a lower epoch (capture run) arrive, not counting repeated records."""
 EPOCHS_KEPT = 64
 """Number of epochs (capture runs) whose last sequence number is remembered. Repeated records of an epoch that is no
 longer remembered look like a new run with a lower epoch."""

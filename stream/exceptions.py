@@ -123,11 +123,11 @@ class TooManyEvents(StreamError):
 
 
 class StoreFailed(StreamError):
-    """The evidence store cannot be reached, written or read. The caller tries the same work again later."""
+    """The evidence store cannot be reached, written or read. The caller repeats the failed read or write later."""
 
 
 class NotStored(StreamError):
-    """The evidence store has no file of this name."""
+    """The evidence store has no file of the requested name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(

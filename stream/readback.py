@@ -21,13 +21,14 @@ offsets doubles from read to read, because each read takes 0.1 s before its firs
 the memory of a read to about 20 MB."""
 _MIN_OFFSETS = 100_000
 """Number of offsets that every search may read, however short the needed history is. The busiest partition, with live
-and late frames, writes this number of records in two minutes. Reading this number of records takes three seconds."""
+and late frames, writes ``_MIN_OFFSETS`` records in two minutes. Reading ``_MIN_OFFSETS`` records takes three
+seconds."""
 _OFFSETS_PER_S = 200
 """Number of offsets that a search may read per second of history, if the history needs more than ``_MIN_OFFSETS``. A
 pipeline writes about forty offsets per second, results and transaction markers together; the limit is enough for
 several pipelines."""
 _MAX_OFFSETS = 200_000
-"""Maximum number of offsets that a search may read, even if a rule needs a longer history. Reading this number of
+"""Maximum number of offsets that a search may read, even if a rule needs a longer history. Reading ``_MAX_OFFSETS``
 records takes about six seconds."""
 _MAX_BEYOND = 20_000
 """Maximum number of records that a search reads in addition to the last ``seconds`` of broker time, to complete the
@@ -98,8 +99,8 @@ async def written_from(log: Log, tp: TopicPartition, position: int, past: Sequen
     """Return the time at which the earliest record of ``past`` was written; if ``past`` is empty, that of the first
     record from ``position`` on.
 
-    The time is Unix time in ms; None if there is no record. Output of uncommitted records may be on the log since
-    this time, because an earlier owner may have processed them without a commit. Raise LogUnavailable.
+    The time is Unix time in ms; None if there is no record. Output of uncommitted records may be on the log since the
+    returned time, because an earlier owner may have processed them without a commit. Raise LogUnavailable.
     """
     if past:
         return min(record.timestamp_ms for record in past)

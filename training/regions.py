@@ -32,7 +32,7 @@ _FRAMES = 110
 """Number of frames per scene, at ten frames per second, enough for the busy part of the scene's first cycle."""
 _CUT_EVERY = 4
 """Regions are cut from every fourth frame, so that each object yields about fifteen regions. The motion detector
-processes all frames, also those between."""
+processes all frames, also those from which no region is cut."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 _SCENES: tuple[tuple[SceneKind, Light, bool], ...] = tuple(itertools.product(KINDS, LIGHTS, (False, True)))
 SCENES_PER_SEED = len(_SCENES)

@@ -102,8 +102,8 @@ def judge(evidence: ChaosEvidence) -> dict[str, Any]:
 def extra_posts(posts: Iterable[Post], injected: Sequence[InjectedFault]) -> tuple[list[Post], list[Post]]:
     """Return the repeated posts of alerts: the posts that a kill explains, and the unexplained posts.
 
-    A kill of the dispatcher, the receiver or the broker explains one extra post. The kill must fall between the extra
-    post and the previous post of the same alert.
+    A kill of the dispatcher, the receiver or the broker explains one extra post. The kill that explains an extra post
+    must fall between it and the previous post of the same alert.
     """
     unused = [fault for fault in injected if fault.planned.target in DELIVERY for _ in range(fault.kills)]
     explained, unexplained = list[Post](), list[Post]()

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.chaos.rebalances --rebalances 100 --kills 30`` sends frames of a simulated road at a steady
 rate. Two workers each of the stages prepare, engine and analyse share the partitions. By a seeded plan, a worker gets
-SIGKILL, or SIGTERM, and starts again. Each of these faults causes two rebalances: one when the worker leaves its
-group, and one when it joins again. The run passes if
+SIGKILL, or SIGTERM, and starts again. Each kill and each termination of a worker causes two rebalances: one when the
+worker leaves its group, and one when it joins again. The run passes if
 
 - the ledger balances, with one classified result for each frame and no dead letter,
 - the ids of events and measures are those that an undisturbed stage makes from the same results, each once,

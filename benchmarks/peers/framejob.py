@@ -66,6 +66,7 @@ class FrameJob:
         return PreparedFrame(rows, [FrameRegion(window.region, width, height) for window in cut])
 
     def detect(self, frames: Sequence[PreparedFrame]) -> list[list[Detection]]:
-        """Return the detections in each of several frames, from one inference. Each of ``frames`` has one region."""
+        """Return the detections in each of several frames, from one inference. Each frame in ``frames`` must have one
+        region."""
         regions = [region for frame in frames for region in frame.regions]
         return self._model.detections(np.concatenate([frame.images for frame in frames]), regions)

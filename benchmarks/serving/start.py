@@ -119,8 +119,8 @@ class Turn:
 
 
 def _of_checkout(spec: ServiceSpec, checkout: Path) -> ServiceSpec:
-    """Return a service of a checkout, with its environment. Python's option ``-P`` keeps this checkout out of the
-    other checkout's module path."""
+    """Return a service of a checkout, with its environment. Python's option ``-P`` keeps the checkout that runs the
+    benchmark out of the measured checkout's module path."""
     python = checkout / ".venv" / "bin" / "python"
     return replace(spec, argv=[str(python) if python.exists() else sys.executable, "-P", *spec.argv[1:]])
 

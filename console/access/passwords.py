@@ -65,9 +65,9 @@ class Passwords:
     async def verify(self, stored: str | None, password: str) -> bool:
         """Return whether a password matches a stored hash.
 
-        For a user who does not exist, ``stored`` is None. For such a user, the password is checked against another
-        hash, so that the time of the response does not tell whether the user exists. Raise TooManyAttempts if too
-        many other hashes wait.
+        For a user who does not exist, ``stored`` is None. For an unknown user, the password is checked against
+        another hash, so that the time of the response does not tell whether the user exists. Raise TooManyAttempts if
+        too many other hashes wait.
         """
         async with self._slot():
             matches = await asyncio.to_thread(self._matches, stored or self._dummy, password)

@@ -16,7 +16,7 @@ from console.editor.request import DraftReport, TrialRequest
 from console.exceptions import NotFound, TooManyTrials
 
 MAX_RUNNING = 2
-"""Maximum number of trials of drafts that run at the same time. Each uses one core."""
+"""Maximum number of trials of drafts that run at the same time. Each trial uses one core."""
 MAX_KEPT = 16
 """Maximum number of trials whose reports are kept."""
 LONGEST_S = 600.0

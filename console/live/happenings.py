@@ -23,8 +23,8 @@ MAX_NEWS = 1000
 """Maximum number of new events, alerts and receipts in memory, from which a stream can continue after an
 interruption."""
 MAX_TIME_NS = 2**63 - 1
-"""Latest time of an event that the console can store, in Unix ns. An event may state a later time, which pages cannot
-show; the console uses this latest time instead."""
+"""Latest time of an event that the console can store, in Unix ns. If an event states a later time, which pages cannot
+show, the console replaces it by ``MAX_TIME_NS``."""
 NewsKind = Literal["event", "alert", "delivery"]
 T = TypeVar("T")
 

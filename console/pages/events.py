@@ -49,7 +49,8 @@ class EventSelection:
     before: Text = ""
 
     def filter(self, default_since_ns: int = 0) -> EventFilter:
-        """Return the filter for these parameters. Without ``since``, events begin at ``default_since_ns``.
+        """Return the filter for the query parameters of the request. Without ``since``, events begin at
+        ``default_since_ns``.
 
         Raise BadInput.
         """

@@ -37,8 +37,8 @@ the pipe and its reader (about 200 KB). A kill loses a few seconds of video whil
 video while the disk is fast enough.
 """
 ABANDON_S = 3.0
-"""Maximum time that a stop request waits for a blocked source, in seconds. Without this limit, a stop could take as
-long as the stall timeout of the source."""
+"""Maximum time that a stop request waits for a blocked source, in seconds. Without a limit, a stop could take as long
+as the stall timeout of the source."""
 EXIT_SOURCE = 3
 """Exit status of the capture process after a failure of its source. The process writes the reason of the failure as
 the last line on standard error."""

@@ -23,8 +23,8 @@ _BLACK_LEVEL = 32
 """Grey level above which a pixel counts as lit, from 0 to 255. Black in video has grey level 16, and sensor noise
 adds a few levels."""
 _LIT_SHARE = 0.01
-"""Minimum share of lit pixels; a view with fewer lit pixels is black. The lamps of a street at night light more
-pixels than this share."""
+"""Minimum share of lit pixels; a view with fewer lit pixels is black. At night, the lamps of a street light a larger
+share of the pixels."""
 _RECOVER_S = 2.0
 """Time for which a black or tampered view must be good again before the agent reports the view as good, in seconds.
 Without a delay, the reported state would change repeatedly while someone wipes the lens."""

@@ -26,23 +26,24 @@ _LEARN_S = 30.0
 """Time for which the usual view is learnt before the current picture is compared with the usual view, in seconds."""
 _UNLIKE = 0.35
 """Minimum correlation between the edges of the current picture and of the usual view. The view has changed if the
-correlation is below this minimum. The correlation of an unchanged view stays above 0.5 in rain and at night."""
+correlation with the usual view's edges is below ``_UNLIKE``. The correlation of an unchanged view stays above 0.5 in
+rain and at night."""
 _BLURRED = 0.55
 """Minimum sharpness of the current picture, as a share of the sharpness of the usual view. The view is blurred if the
 sharpness is below this minimum.
 
-Rain and noise increase the sharpness, so only a lens that is out of focus reduces it this far.
+Rain and noise increase a picture's sharpness, so only a lens that is out of focus reduces it this far.
 """
 _FLAT = 2.0
 """Minimum standard deviation of a picture, in grey levels. A picture with a deviation below this minimum shows
 nothing."""
 _COVERED = 0.35
-"""Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view. The camera is
-covered if the deviation is below this minimum. If the deviation of a changed view is above this minimum, the camera
-may be turned away or covered, and the reason names both."""
+"""Minimum standard deviation of a changed view, as a share of the standard deviation of the usual view. A changed
+view counts as covered if its standard deviation is below this share of the usual view's. With a higher standard
+deviation, a changed view may be turned away or covered, and the reason names both."""
 _NEAR = (7, 7)
-"""Width and height of the area over which edge strengths are averaged, in px of the small picture. Within this area
-an edge may move, because masts sway."""
+"""Width and height of the area over which edge strengths are averaged, in px of the small picture. An edge may move
+within such an area, because masts sway."""
 
 
 class SceneLayout:

@@ -20,11 +20,11 @@ DAY_BURST_SHARE = 0.25
 flows into the bucket evenly over the day. A full bucket and 24 hours of inflow add up to the daily budget, so a
 camera never sends more within 24 hours."""
 START_S = 60.0
-"""Initial content of a new bucket, expressed as seconds of inflow. A restarted capture process does not get this
-initial content again, but continues with the content that the previous process saved."""
+"""Initial content of a new bucket, expressed as seconds of inflow. A restarted capture process does not fill its
+bucket to ``START_S`` again, but continues with the content that the previous process saved."""
 MAX_HORIZON_S = 1800.0
-"""Maximum time over which the controller spends the saved bytes of a bucket, in seconds. With this limit, the bytes
-that a camera saved during a quiet night are spent within the next busy half hour."""
+"""Maximum time over which the controller spends the saved bytes of a bucket, in seconds. With a limit, the bytes that
+a camera saved during a quiet night are spent within the next busy half hour."""
 MAX_SHARE = 0.7
 """Maximum planned size of a frame, as a share of the bucket's content. The rest of the bucket's content is a margin,
 because an encoded frame may be larger than planned."""
@@ -75,9 +75,9 @@ def make_buckets(config: EncodeConfig) -> list[Bucket]:
 class CarriedBudget:
     """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
-    Without this file, a camera would get ``START_S`` seconds of budget again at each reconnect. A camera that
-    reconnects often could then send many times its daily budget. A missing or unreadable file is ignored, and so is a
-    failed write.
+    If the budget were not saved, a camera would get ``START_S`` seconds of budget again at each reconnect. A camera
+    that reconnects often could then send many times its daily budget. A missing or unreadable file is ignored, and so
+    is a failed write.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
@@ -88,8 +88,9 @@ class CarriedBudget:
         the save.
 
         The elapsed time since the save is measured with the wall clock. After the restore, save the file again with
-        the present time. Without this save, an agent that is often killed before its first frame would never save a
-        new time. After the wall clock was set back, such an agent would then add no bytes to its buckets.
+        the present time. If the file were not saved after a restore, an agent that is often killed before its first
+        frame would never save a new time. After the wall clock was set back, an agent that never saves a new time
+        would add no bytes to its buckets.
         """
         try:
             with self._path.open("rb") as file:

@@ -38,13 +38,13 @@ _INTERVAL_RATE = 0.2
 """Weight of the newest interval in the running average of the interval between frames. When the gate opens and frames
 become more frequent, the running average adapts within a few frames."""
 _MAX_INTERVAL_S = 60.0
-"""Maximum interval between frames that enters the running average, in seconds. An interval above this maximum is a
-pause of the camera, and does not predict the next interval."""
+"""Maximum interval between frames that enters the running average, in seconds. A longer interval is a pause of the
+camera, and does not predict the next interval between frames."""
 _HOPELESS_SHARE = 0.5
 """Minimum content of a bucket for encoding a frame, as a share of the size of the last frame that was encoded at
-minimum quality and size. A frame is refused without being encoded if a bucket holds fewer bytes than this minimum.
-While all buckets are filled to capacity, every frame is encoded: only encoding shows whether the scene has become
-simpler."""
+minimum quality and size. A frame is refused without being encoded if a bucket holds fewer bytes than this share of
+the last smallest encoding. While all buckets are filled to capacity, every frame is encoded: only encoding shows
+whether the scene has become simpler."""
 
 
 class Rung(NamedTuple):

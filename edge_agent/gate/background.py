@@ -56,8 +56,8 @@ _MAX_NOISE = 20.0
 _SETTLE_FRAMES = 3
 """Number of frames after the start during which the model learns the background and reports no foreground."""
 _MAX_STEP_S = 1.0
-"""Maximum time step between two frames that the model uses, in seconds. After a gap between frames above this
-maximum, the background adapts as if only ``_MAX_STEP_S`` had passed."""
+"""Maximum time step between two frames that the model uses, in seconds. After a longer gap between frames, the
+background adapts as if only ``_MAX_STEP_S`` had passed."""
 _FLOOD_SHARE = 0.5
 """Minimum share of the picture that changes at once when a light is switched; a moving object usually covers a
 smaller share."""
@@ -79,7 +79,7 @@ in grey levels."""
 _MAX_GAIN = 4.0
 _MAX_ERROR = 20.0
 """Maximum error that one pixel can contribute when models of a light change are compared, in grey levels. Pixels of
-moving objects have larger errors, and this maximum keeps those pixels from deciding the comparison."""
+moving objects have larger errors, and the limit keeps those pixels from deciding how the light has changed."""
 
 
 class _Light(NamedTuple):
@@ -161,8 +161,8 @@ class Background:
     def _unless_uncovered(self, small: Floats, limit: Floats, differs: Mask) -> Mask:
         """Return the pixels of ``differs`` that also differ from the remembered background behind stopped objects.
 
-        At the other pixels of ``differs``, a stopped object has left, and the remembered background becomes the
-        background again.
+        A pixel of ``differs`` that equals the remembered background shows that a stopped object has left; the
+        remembered background becomes the background again.
         """
         new = differs & _exceeds(_difference(small, self._hidden), limit)
         if cv2.countNonZero(new) != cv2.countNonZero(differs):

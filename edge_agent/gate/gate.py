@@ -30,12 +30,12 @@ repeats the report, because a tracker needs an object in two consecutive frames 
 the inference engine examine one region for each stationary object."""
 _SETTLE_NS = 1_000_000_000
 """Minimum time between two reports of stationary objects that are sent because motion has ended, in ns. A report at
-the end of motion does not wait for ``REPORT_STATIONARY_NS``. Without this limit, the motion of a trembling object,
-which ends several times a second, would cause several reports a second."""
+the end of motion does not wait for ``REPORT_STATIONARY_NS``. Without a minimum time, the motion of a trembling
+object, which ends several times a second, would cause several reports a second."""
 _EARLY_SHARE = 0.15
-"""Share of the frame interval by which a frame may come too early and still pass the rate limit. When the network
-delays a frame, the next frame seems to come too early. A camera whose frame rate is below the rate limit must not
-lose frames because of network delays."""
+"""Share of the frame interval by which a frame may come too early and still pass the rate limit. A frame that follows
+a delayed frame seems to come too early. A camera whose frame rate is below the rate limit must not lose frames
+because of network delays."""
 _SAMPLE_BYTES = 8
 MAX_PICTURES = 12
 """Maximum number of pictures in the pre-roll buffer. When motion begins, all buffered pictures are sent at once, and
@@ -167,7 +167,7 @@ class Gate:
     def decide(self, frame: NumberedFrame) -> list[GateDecision]:
         """Examine a decoded frame for motion. Return all decisions that become final with this frame.
 
-        A returned decision may concern this frame or earlier frames from the pre-roll buffer.
+        A returned decision may concern the current frame or earlier frames from the pre-roll buffer.
         """
         assert frame.image is not None  # noqa: S101  (narrowing: a frame that passes the precheck has its image)
         motion = self._detector.detect(frame.image, frame.captured_ns) if self._detector else None

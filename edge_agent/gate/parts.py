@@ -50,7 +50,7 @@ def join(foreground: Foreground, min_px: float, before: MovingParts | None) -> M
 
     Ignore parts that have fewer than ``min_px`` pixels or too few certain foreground pixels (``surely``). Ignore a
     small part unless it touches the foreground of the previous picture, ``before``. Streaks of rain are ignored in
-    this way, because they were at other places in the previous picture.
+    this way, because they were at other places in the picture ``before``.
     """
     whole = cv2.morphologyEx(cv2.medianBlur(foreground.differs, 3), cv2.MORPH_CLOSE, _CLOSE)
     # at this size, Grana's algorithm takes less than half the time of OpenCV's other algorithms

@@ -71,8 +71,8 @@ class StationaryMap:
     def relit(self) -> None:
         """Keep all stopped objects in the map after a light was switched.
 
-        After the switch, the background model treats the background from before the switch as hidden. Therefore also
-        store each stopped object as a hidden object, because it may show again.
+        After the switch, the background model treats the background from before the switch as hidden. Because a
+        stopped object may show again after a light was switched, also store it as a hidden object.
         """
         self._beneath = self._top.copy()
 

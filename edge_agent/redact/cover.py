@@ -25,8 +25,8 @@ MAX_BLOCKS = 8
 """Maximum number of blocks along each side of a pixelated box. A box is 1.5 times as wide as the face in the box, so
 five or six blocks cover the width of the face."""
 MIN_BLOCK_PX = 6
-"""Minimum width and height of a block, in px. Because of this limit, a small face is divided into fewer blocks than a
-large face."""
+"""Minimum width and height of a block, in px. Because blocks have a minimum size, a small face is divided into fewer
+blocks than a large face."""
 FILL_GREY = 127
 """Grey level with which the method ``fill`` paints a box. Black would look like a privacy mask or like night, and a
 model may have learnt to react to a strong colour."""

@@ -26,8 +26,8 @@ _PRIORS = {8: (10.0, 16.0, 24.0), 16: (32.0, 48.0), 32: (64.0, 96.0), 64: (128.0
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _YOLOX_STRIDES = (8, 16, 32)
 _MAX_LOG_SIZE = 10.0
-"""Maximum natural logarithm of a box's size, relative to the prior box or to the stride. Without this limit, outputs
-of a damaged model could overflow the exponential function."""
+"""Maximum natural logarithm of a box's size, relative to the prior box or to the stride. Without a limit, outputs of
+a damaged model could overflow the exponential function."""
 
 
 def ultraface(outputs: Mapping[str, Floats], width: int, height: int) -> tuple[Floats, Floats]:

@@ -92,7 +92,7 @@ class OnnxDetector:
     def _check(self, shares: Floats) -> None:
         """Raise RedactionFailed if a box lies far outside the picture or has its edges in the wrong order.
 
-        Without this check, a wrong decoder would leave all faces visible, and nobody would notice.
+        If boxes were not checked, a wrong decoder would leave all faces visible, and nobody would notice.
         """
         low, high = shares[:, :2], shares[:, 2:]
         middle = (low + high) / 2

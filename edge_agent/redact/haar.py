@@ -24,11 +24,11 @@ _ONE_SIDED = "profile"
 is also run on the mirrored picture, to find faces that look to the opposite side."""
 _SCALE_STEP = 1.1
 _NEIGHBOURS = 3
-"""Minimum number of overlapping detections that OpenCV requires for a face (``minNeighbors``). A lower number finds
-more faces, but also gives more false detections."""
+"""Minimum number of overlapping detections that OpenCV requires for a face (``minNeighbors``). With fewer required
+detections, OpenCV finds more faces, but also gives more false detections."""
 _MIN_PX = 20
-"""Width and height in px of the faces with which the cascades were trained. A face below this size is found only if
-the picture is enlarged."""
+"""Width and height in px of the faces with which the cascades were trained. A smaller face is found only if the
+picture is enlarged."""
 
 
 class HaarDetector:

@@ -16,12 +16,13 @@ from edge_agent.send.link import OutboundRecord
 MAX_BATCH_RECORDS = 64
 """Maximum number of records in one request."""
 MAX_BATCH_BYTES = 512 * 1024
-"""Maximum size in bytes of a batch of several records. A batch of this size takes two seconds on an uplink of 2
-Mbit/s, so a broken request wastes at most two seconds. A record above this size is sent in a batch of its own."""
+"""Maximum size in bytes of a batch of several records. A batch of ``MAX_BATCH_BYTES`` takes two seconds on an uplink
+of 2 Mbit/s, so a broken request wastes at most two seconds. A record that is larger than ``MAX_BATCH_BYTES`` is sent
+in a batch of its own."""
 MIN_BATCH_BYTES = 16 * 1024
 """Minimum to which the batch size is reduced, in bytes. After two batches in a row without a response, the batch size
-is halved, down to this minimum. If the size were not halved, a batch of 512 KiB would take 40 s at 100 kbit/s, but
-the sender waits only 20 s for a response."""
+is halved, down to ``MIN_BATCH_BYTES``. If the size were not halved, a batch of 512 KiB would take 40 s at 100 kbit/s,
+but the sender waits only 20 s for a response."""
 MORE_BATCH_BYTES = 4 * 1024
 """Number of bytes by which each response increases the maximum batch size. The increase is small, so that a slow link
 does not fail again at once."""

@@ -36,8 +36,8 @@ CONNECT_S = 5.0
 """Maximum time to connect to the gateway, in seconds."""
 REQUEST_S = 60.0
 """Maximum time for a request and its response, in seconds. This limit equals the longest time that the sender waits
-for an acknowledgement, because a large batch may take 60 s on a slow uplink. Without this limit, a response that
-arrives byte by byte could block the link for ever."""
+for an acknowledgement, because a large batch may take 60 s on a slow uplink. Without a limit, a response that arrives
+byte by byte could block the link for ever."""
 MAX_PUBLISHED = 8
 """If this many records are queued, a new heartbeat is dropped. Dropping a heartbeat does no harm, because the next
 heartbeat replaces its contents."""

@@ -14,8 +14,8 @@ MAX_BODY_BYTES = 64 * 1024
 """Maximum number of bytes that are read of a response's body. The largest response of a correct gateway refuses all
 records of a batch, and has a few KB."""
 MAX_RETRY_AFTER_S = 300.0
-"""Maximum pause that a gateway can ask for, in seconds. Without this limit, a gateway with a wrong clock could ask
-for a pause of a year."""
+"""Maximum pause that a gateway can ask for, in seconds. Without a limit, a gateway with a wrong clock could ask for a
+pause of a year."""
 _MAX_TEXT_CHARS = 200
 _RETRY_LATER = (429, 503)
 _UNCOMPRESSED = "identity"

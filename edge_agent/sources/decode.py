@@ -88,7 +88,7 @@ class Decoder:
 
     def luma(self, frame: VideoFrame) -> Callable[[], Grey] | None:
         """Return a function that returns a frame's luma (grey picture) without a copy. If the frame has no luma plane
-        that can be used directly, return None instead.
+        that can be used directly, return None instead of a function.
         """
         if frame.format.name not in _PLANAR or _matrix(frame):
             return None

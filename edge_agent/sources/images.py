@@ -21,7 +21,7 @@ from ingest.runtime.files import make_folder, write_private
 SETTLE_S = 0.5
 """Time in seconds after which an unchanged file counts as complete.
 
-A program that pauses for longer than this time while it writes a file should write to another folder, and then move
+A program that pauses longer than ``SETTLE_S`` while it writes a file should write to another folder, and then move
 the complete file into the image folder.
 """
 _POLL_S = 0.25
@@ -38,8 +38,8 @@ _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"
 class ListedFile:
     """Entry of a folder listing. Entries are ordered by change time (ctime), then by name.
 
-    The change time is the time at which a file was last written, renamed or moved into the folder. The modification
-    time is unsuitable for this order, because a copied or moved file may keep an old modification time.
+    The change time is the time at which a file was last written, renamed or moved into the folder. Files are not
+    ordered by modification time, because a copied or moved file may keep an old modification time.
     """
 
     changed_ns: int

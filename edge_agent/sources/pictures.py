@@ -20,7 +20,8 @@ from edge_agent.sources.limits import MAX_PIXELS
 from edge_agent.sources.source import CapturedFrame, Grey, Image
 
 MAX_PICTURE_BYTES = 64 * 1024 * 1024
-"""Maximum size of an encoded picture in bytes. An 8K PNG of a noisy scene is about as large as this limit."""
+"""Maximum size of an encoded picture in bytes. An 8K PNG of a noisy picture is about as large as
+``MAX_PICTURE_BYTES``."""
 _EXIF, _EXIF_WITHIN_BYTES = b"Exif\0\0", 4096
 
 

@@ -1,8 +1,8 @@
 """Recovery of a damaged spool: each row that is still readable is copied into a new file.
 
-SQLite stops a query at the first damaged page. The salvage therefore queries ranges of row ids, and halves a range
-that fails until each unreadable row is isolated. The checksum of a row shows whether the row has changed since it was
-written.
+SQLite stops a query at the first damaged page. The salvage queries ranges of row ids, and halves a range with a
+damaged page until each unreadable row is isolated. The checksum of a row shows whether the row has changed since it
+was written.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ from ingest.runtime.clock import Clock, SystemClock
 SERVICE = "agent"
 """Name of the service in the heartbeats and status rows of an agent."""
 READ_BYTES = 4 * 1024 * 1024
-"""Total size in bytes at which one read of rows ends. The row with which a read reaches this size is still returned.
-The limit bounds memory: a picture of an 8K camera has several MB, and many devices that run an agent have little
-memory."""
+"""Total size in bytes at which one read of rows ends. The row with which a read reaches ``READ_BYTES`` is still
+returned. The limit bounds memory: a picture of an 8K camera has several MB, and many devices that run an agent have
+little memory."""
 _VACUUM_PAGES = 512 * 1024 // PAGE_BYTES
 """Number of pages that one vacuum returns to the disk. A vacuum moves pages that are in use, and temporarily needs as
 many free bytes of the disk as the vacuum returns."""

@@ -57,7 +57,7 @@ class Assumptions:
     """Share of a camera's armed time in which objects move."""
     moved_on_share: float = 0.5
     """Share of the frames examined during motion that the gate sends because an object has moved since the last sent
-    frame. These frames may exceed the rate ``open_fps``."""
+    frame. Frames that are sent because an object has moved may exceed the rate ``open_fps``."""
     outage_s: float = 8 * 3600.0
     width: int = 1280
     height: int = 720

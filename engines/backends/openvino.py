@@ -137,8 +137,9 @@ class OpenVinoEngine(Engine):
 def _core() -> openvino.Core:
     """Return the OpenVINO ``Core``, of which a process makes only one, because each ``Core`` loads all plug-ins.
 
-    OpenVINO reports each import to Google Analytics through the package ``openvino_telemetry``. To prevent these
-    reports, this function makes imports of ``openvino_telemetry`` fail, and OpenVINO then uses a stub.
+    OpenVINO reports each import to Google Analytics through the package ``openvino_telemetry``. To prevent usage
+    reports to Google Analytics, this function makes imports of ``openvino_telemetry`` fail, and OpenVINO then uses a
+    stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino

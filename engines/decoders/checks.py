@@ -17,8 +17,8 @@ _SHARES = 2.0
 extends beyond the image has fractions below 2. Coordinates in px exceed 2 unless all boxes lie in the first two
 pixels of the image."""
 _MOSTLY = 0.9
-"""Minimum share of boxes that must be in the order left, top, right, bottom. Not all boxes need this order, because
-boxes without an object may have any corners."""
+"""Minimum share of boxes that must be in the order left, top, right, bottom. A few boxes may be in another order,
+because boxes without an object may have any corners."""
 _FEW = 16
 """Minimum number of boxes for a check of the coordinate order, because the coordinates of fewer boxes prove
 nothing."""

@@ -28,7 +28,7 @@ _FAINT = 0.01
 class _Found(NamedTuple):
     """Outputs of a model: boxes of the shape ``(N, K, 4)``, and scores and classes of the shape ``(N, K)``.
 
-    Some models also return how many rows are valid; all rows after this number get the score 0.
+    Some models also return how many of the K rows are valid; all later rows get the score 0.
     """
 
     boxes: Floats

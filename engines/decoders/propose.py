@@ -38,8 +38,8 @@ def propose(
     """Return the decoders that read outputs of the given shapes, most likely first, or an empty list.
 
     ``labels`` is the number of labels, or None if the number is unknown. ``size`` is the width and the height of the
-    model's input in px. Shapes alone do not distinguish raw grids from decoded grids, or logits from scores. The
-    caller must therefore check each proposal with ``refusal``.
+    model's input in px. Shapes alone do not distinguish raw grids from decoded grids, or logits from scores. Because
+    shapes alone are ambiguous, the caller must check each proposed decoder with ``refusal``.
     """
     found = list(_of_several(outputs, labels))
     if names := tensorflow_outputs(outputs):

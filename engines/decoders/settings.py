@@ -1,4 +1,5 @@
-"""Settings of individual decoders. A model's manifest holds these settings in ``[decoding.settings]``."""
+"""Settings of individual decoders. A model's manifest holds the settings of its decoder in
+``[decoding.settings]``."""
 
 from __future__ import annotations
 

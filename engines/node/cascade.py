@@ -30,8 +30,8 @@ NO_FRAME, NO_MODEL, FAILED = "no_frame", "no_model", "failed"
 """Reasons why an object has no label of a second-stage model. The docstring of ``Attribute`` describes each reason.
 """
 MAX_CROPS = 256
-"""Once this number of crops has been collected for a second-stage model, the crops are classified before the next
-frame is decoded. 256 crops of 224×224 pixels take 38 MB."""
+"""Once ``MAX_CROPS`` crops have been collected for a second-stage model, the crops are classified before the next
+frame is decoded. Crops of 224×224 pixels then take 38 MB."""
 LABELLED = "labelled"
 """Outcome under which the metrics count objects that a second-stage model has labelled."""
 

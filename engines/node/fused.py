@@ -200,8 +200,8 @@ class FramePreparation:
         return {owned: [] for owned in self._frames() if owned.is_due(now_s)}
 
     async def deliver(self, owned: OwnedFrames, record: LogRecord) -> Gap | None:
-        """Note that a frame is about to be prepared. If the log has no records between the previous offset and this
-        frame, return the missing offsets.
+        """Note that a frame is about to be prepared. If the log has no records between the previously delivered
+        offset and the frame, return the missing offsets.
 
         If the topic was created again, let the next owner of the partition read it from the beginning, and raise
         LogUnavailable, which ends the node.

@@ -75,8 +75,8 @@ class HighWaterMarks:
     run).
 
     Within a lane and an epoch, agents send frames in the order of their sequence numbers. After a crash, agents send
-    frames again from an earlier number. A frame at or below the highest number therefore counts as a repeat. A frame
-    with a lower number that was certainly never seen counts as out of order, not as a repeat.
+    frames again from an earlier number. A frame whose number is not above the highest number seen counts as a repeat.
+    A frame with a lower number that was certainly never seen counts as out of order, not as a repeat.
     """
 
     def __init__(self) -> None:
@@ -115,8 +115,8 @@ class HighWaterMarks:
     def advance_past(self, record: LogRecord) -> None:
         """Mark all frames in the headers of a result or dead letter as seen.
 
-        Older results are not read back, so it is unknown which earlier frames have results. Therefore all numbers of
-        an epoch below the first frame that is read back count as seen.
+        Older results are not read back, so it is unknown which earlier frames have results. All numbers of a capture
+        run below the first frame that is read back count as seen.
         """
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         lane = h.lane_of(record.headers, record.topic)

@@ -39,7 +39,7 @@ MAX_PATIENCE_S = 0.25
 """Maximum time in s that finished results wait, so that several batches share a transaction.
 
 A transaction costs the broker and the node about 2 ms of processor time, which is what a small model needs for one
-frame. Under load, several batches of a partition share a transaction to save this time.
+frame. Under load, several batches of a partition share a transaction to save processor time.
 """
 PATIENCE_OF_GOAL = 0.25
 """Maximum wait of finished results, as a fraction of the shortest latency goal of all pipelines."""
@@ -257,7 +257,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             self._scheduler.add(owned.tp, job, self._clock.now_ns())
 
     def _note_out_of_order(self, frame: FrameId, pipeline: str) -> None:
-        """Count a frame that arrived out of order. Log only the first such frame of each camera."""
+        """Count a frame that arrived out of order. Of the frames of a camera that arrive out of order, log only the
+        first."""
         self._metrics.out_of_order.labels(frame.camera).inc()
         if frame.camera not in self._disordered:
             self._disordered.add(frame.camera)

@@ -31,7 +31,7 @@ SETTLE_PERIODS = 2
 that waited before the first increase are classified."""
 CALM_PERIODS = 5
 """Number of consecutive periods without overload after which a pipeline's reduction is decreased. Together with
-``HEADROOM``, this number keeps a reduction from changing every few seconds."""
+``HEADROOM``, the calm periods keep a reduction from changing every few seconds."""
 HEADROOM = 0.8
 """Maximum fraction of the device's capacity that the expected load may use after a reduction is decreased."""
 RECOVERY_S = 0.2

@@ -1,10 +1,10 @@
 """The scheduler decides which batches an engine classifies next, and which batches are merged.
 
-Pure. The scheduler first chooses a pipeline by fair shares of device time. The scheduler then merges jobs of this
-pipeline from all topic partitions, the earliest deadline first, up to the batch size with which the largest number of
-regions meet their deadlines. The scheduler never waits for more batches, because further batches arrive while the
-engine classifies. Live batches are classified before late batches. Under overload, the scheduler applies the overload
-policy of each pipeline to live frames.
+Pure. The scheduler first chooses a pipeline by fair shares of device time. The scheduler then merges jobs of the
+chosen pipeline from all topic partitions, the earliest deadline first, up to the batch size with which the largest
+number of regions meet their deadlines. The scheduler never waits for more batches, because further batches arrive
+while the engine classifies. Live batches are classified before late batches. Under overload, the scheduler applies
+the overload policy of each pipeline to live frames.
 """
 
 from __future__ import annotations

@@ -122,8 +122,8 @@ class EngineModel:
         ``fills`` yields, for each row, a function that writes the row's picture. Each function is called before the
         next is taken from ``fills``, so that ``fills`` may decode one frame after another.
 
-        A batch item may contain thousands of one-pixel regions. Padding all regions of one item at once could
-        therefore take gigabytes of memory.
+        A batch item may contain thousands of one-pixel regions. Padding all regions of one batch item at once could
+        take gigabytes of memory.
         """
         found: list[list[Detection]] = []
         most_rows = self.max_rows  # a warm-up in another thread may change it meanwhile

@@ -42,7 +42,8 @@ FAILURES = 3
 """A candidate is switched off after this number of failed frames in a row. One failure is not enough, because the
 frame itself may be faulty."""
 LOWEST_PRIORITY = 19
-"""Nice value of the candidates' threads. With this value, all other threads get the processor first."""
+"""Nice value of the candidates' threads. Threads with the lowest priority leave the processor to all other threads
+first."""
 
 
 @dataclass(frozen=True, slots=True)

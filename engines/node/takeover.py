@@ -6,8 +6,8 @@ reads the committed offsets, which no fenced owner can change. Third, the take-o
 letters to restore the high-water marks, which recognise repeated frames.
 
 Only nodes with ``--fused``, which also prepare frames, read partitions of frames. A partition of frames has the same
-transactional writer and high-water marks as the partition of batches in its lane. So a node without ``--fused`` that
-takes over a partition fences a node with ``--fused``, and a node with ``--fused`` fences one without.
+transactional writer and high-water marks as the partition of batches in its lane. A node without ``--fused`` that
+takes over a partition therefore fences a node with ``--fused``, and a node with ``--fused`` fences one without.
 
 Partitions that are taken over together share the reads of results and dead letters. The results of the live and the
 late lane are in the same partition, and the dead letters of all partitions are in one topic.

@@ -35,7 +35,8 @@ def halved(original: Any) -> Any:
 
 
 class _Converter:
-    """State of a conversion: the types of the tensors, and the copies of tensors in the other type."""
+    """State of a conversion to half precision: the types of the tensors, and the copies of tensors in the other
+    floating-point type."""
 
     def __init__(self, model: Any) -> None:
         self._graph = model.graph

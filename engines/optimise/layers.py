@@ -1,8 +1,9 @@
 """Find the part of a graph between its first and its last layers with weights. Pure.
 
-Only this inner part of the graph may be computed in lower precision. The operators before the first layer with
-weights normalise pixels. The operators after the last layer with weights compute boxes in px and scores, whose ranges
-differ too much for eight or sixteen bits. Operators outside this part take little of the computing time.
+Only the inner part of a graph, between its first and last layers with weights, may be computed in lower precision.
+The operators before the first layer with weights normalise pixels. The operators after the last layer with weights
+compute boxes in px and scores, whose ranges differ too much for eight or sixteen bits. Operators outside this part
+take little of the computing time.
 """
 
 from __future__ import annotations

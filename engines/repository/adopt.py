@@ -84,7 +84,7 @@ class AdoptOptions:
     size: tuple[int, int] | None = None
     """Width and height of the input in px, for a model that accepts any size."""
     assumed: tuple[str, ...] = ()
-    """Settings that were assumed, because the file does not show them. The manifest records these settings."""
+    """Settings that were assumed, because the file does not show them. The manifest records the assumed settings."""
     converted: ConvertedFrom | None = None
     """The file from which the ONNX file was converted."""
 

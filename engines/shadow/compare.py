@@ -67,7 +67,8 @@ def compare(served: Sequence[Detection], candidate: Sequence[Detection]) -> Dete
 def is_sampled(frame: FrameId, share: float) -> bool:
     """Return whether a frame belongs to the share of frames that candidates classify.
 
-    The choice depends on the frame alone, so that every node and every repetition chooses the same frames.
+    The choice depends on the frame alone, so that every engine node and every repetition chooses the same frames for
+    the candidates.
     """
     return zlib.crc32(str(frame).encode()) < share * 2**32
 

@@ -25,7 +25,7 @@ MAX_JSON_BYTES = 1024 * 1024
 """Maximum size in bytes of a record in JSON, such as an event. The largest event of any rule takes 20 KiB."""
 MAX_CONTAINERS = 64 * 1024
 """Maximum number of maps and arrays in one record. A batch of 64 frames with 64 regions each, and with all boxes of
-moving and stationary objects, contains half as many maps and arrays as this maximum."""
+moving and stationary objects, contains half as many maps and arrays as ``MAX_CONTAINERS``."""
 HEAD_BYTES = 1024
 """Maximum size in bytes of an encoded batch without its items, pixels and frames: field names, numbers, and a
 pipeline name of 63 characters."""
@@ -101,7 +101,7 @@ def encode_batch(
 
     The returned bytes equal those that ``encode`` returns for the whole Batch. The caller encodes each item with
     ``encode_part``, so that an item that cannot be encoded does not make the whole batch fail. Encoding the items
-    first also tells the caller the batch's size in advance. Pixels are copied only once. The caller must keep the
+    first also tells the caller how large the batch will be. Pixels are copied only once. The caller must keep the
     batch within the size limit: a batch takes at most ``HEAD_BYTES`` more than its items, pictures and frames.
     """
     pack = msgpack.Packer(use_bin_type=True)

@@ -31,8 +31,8 @@ _RECEIPT_POSITION = "sightline-replayed-place"
 """Headers of a replay receipt, which is a record of ``deadletter`` without a value. A replay receipt has no error
 headers, so that no reader mistakes it for a dead letter."""
 _CUT = "sightline-cut-from-bytes"
-"""Header of a dead letter whose value is only the first part of the original record's value. A dead letter with this
-header is not replayed."""
+"""Header of a dead letter whose value is only the first part of the original record's value. A dead letter with a
+shortened value is not replayed."""
 _OURS = (h.FRAMES, h.LANE, h.PIPELINE, h.TRACEPARENT, h.ACCOUNT)
 MAX_HEADER_BYTES = 40 * 1024
 """Maximum size of the original record's headers in a dead letter. The ids of 64 frames take at most 20 KiB, and the
@@ -137,9 +137,9 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
     """Send the original records of the wanted dead letters to their topics and partitions again.
 
     The records are sent in lanes whose names contain ``run``, the name of the replay. Skip frames that already have a
-    result, and frames that an earlier replay sent and that may still be in processing. Therefore a replay that is run
-    again sends no frame twice. If a replayed record fails again, the next replay sends the record again. A new replay
-    fences an older replay that still runs.
+    result, and frames that an earlier replay sent and that may still be in processing. A second run of the replay
+    command therefore sends no frame again. If a replayed record fails again, the next replay sends the record again.
+    A new replay fences an older replay that still runs.
 
     Raise ValueError for an invalid ``run``. Also raise Fenced or LogUnavailable.
     """
@@ -171,10 +171,10 @@ async def replay(log: Log, run: str, wanted: Callable[[DeadLetter], bool] = lamb
 async def erase(log: Log, wanted: Callable[[DeadLetter], bool]) -> int:
     """Erase the contents of the wanted dead letters, and return their number.
 
-    Kafka cannot delete single records. So all dead letters and receipts are written again in their order, the erased
-    letters without their values. Then the older records are deleted. An erased letter keeps its headers with frames
-    and error, so that the ledger balances; it cannot be replayed. Because the remaining letters are written again,
-    Kafka's retention time for them begins anew.
+    Kafka cannot delete single records. All dead letters and receipts are written again in their order, the erased
+    letters without their values. After the rewrite, the older records are deleted. An erased letter keeps its headers
+    with frames and error, so that the ledger balances; it cannot be replayed. Because the remaining letters are
+    written again, Kafka's retention time for them begins anew.
 
     If the process ends before the deletion, letters are in the topic twice; run the erasure again. A replay of dead
     letters that runs at the same time is fenced by the erasure's writer. Raise Fenced or LogUnavailable.

@@ -54,8 +54,8 @@ class ReadableBatch:
     """A batch that never raises an error while its records are read.
 
     In a header name that is not UTF-8, the invalid bytes are escaped. A batch that cannot be read becomes one record
-    at the batch's last offset, with the batch's bytes as the value. Every service refuses such a value and writes a
-    dead letter.
+    at the batch's last offset, with the batch's bytes as the value. Every service refuses a batch that cannot be
+    read, and writes a dead letter.
     """
 
     def __init__(self, raw: memoryview, batch: Any) -> None:

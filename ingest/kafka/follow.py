@@ -8,7 +8,8 @@ from contextlib import aclosing
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 POLL_S = 0.25
-"""Pause between two polls of a follower, in seconds. A person who watches the output does not notice this delay."""
+"""Pause between two polls of a follower, in seconds. A person who watches the output does not notice a delay of
+``POLL_S``."""
 
 
 class Follower:

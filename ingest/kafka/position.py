@@ -23,8 +23,8 @@ _log = logs.get("ingest.position")
 
 
 BEYOND_EVERY_END = 2**62
-"""Offset higher than the end of any partition. If a group commits this offset, the next reader of the partition
-starts at the partition's beginning."""
+"""Offset higher than the end of any partition. If a group commits ``BEYOND_EVERY_END``, the next reader of the
+partition starts at the partition's beginning."""
 
 
 class StartPosition(NamedTuple):

@@ -63,7 +63,7 @@ FETCH_MAX_WAIT_MS = 100
 records arrive, the broker responds at once."""
 
 MAX_POLL_RECORDS = 500
-"""Maximum number of records that one poll returns. Without this limit, one poll could return millions of records,
+"""Maximum number of records that one poll returns. Without a limit, one poll could return millions of records,
 because a compressed batch of 16 MiB may hold so many."""
 
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_S  # aiokafka 0.14 has no setting for it

@@ -193,7 +193,7 @@ def _retrieve_error(future: asyncio.Future[Any]) -> None:
 def _retrieve_errors(producer: AIOKafkaProducer) -> None:
     """Retrieve the errors in futures that nobody awaits after a producer has failed.
 
-    If nobody retrieves these errors, asyncio logs each one as "never retrieved" long after the failure was handled.
+    If nobody retrieves the errors, asyncio logs each one as "never retrieved" long after the failure was handled.
     """
     if producer._txn_manager._transaction_waiter is not None:
         _retrieve_error(producer._txn_manager._transaction_waiter)

@@ -2,10 +2,10 @@
 
 When the audit starts, it notes the end offsets of all topics (the cut). The audit reads all records that were written
 before its start: first frames, then heartbeats, then results and dead letters. A frame delivered before the audit
-started may still be in processing. The audit therefore also reads the results and dead letters that are written
-later, until every frame has its final states or the time limit is over. Frames that are still missing or lack a final
-state at the end of the audit are unaccounted, except frames that an agent reports in its spool. Frames captured after
-the start of the audit are not part of it.
+started may still be in processing. The audit also reads the results and dead letters that are written while it runs,
+until every frame has its final states or the time limit is over. Frames that are still missing or lack a final state
+at the end of the audit are unaccounted, except frames that an agent reports in its spool. Frames captured after the
+start of the audit are not part of it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _POLL_S = 0.25
 """Pause between two reads of new results and dead letters, in seconds. The pause is longer than a batch waits for
 more frames and than a transaction takes."""
 _READERS = 8
-"""Number of partitions that the audit reads at the same time. Each reader buffers up to 16 MiB, so this number bounds
-memory. More readers would not make the audit faster."""
+"""Number of partitions that the audit reads at the same time. The number of readers bounds memory, because each
+reader buffers up to 16 MiB. More readers would not make the audit faster."""
 _REPORT_EVERY = 500
 
 

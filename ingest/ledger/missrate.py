@@ -31,8 +31,8 @@ SAME = 0.5
 _Z_95 = 1.959964
 """Half-width of the interval around the mean that contains 95 % of a normal distribution, in standard deviations."""
 _LOOKED_AT = ("still", "masked")
-"""Reasons for withholding a frame after the gate has examined the frame. The random sample is drawn from frames with
-these reasons."""
+"""Reasons for withholding a frame after the gate has examined the frame. The random sample is drawn from frames that
+the gate examined and withheld."""
 
 
 @dataclass

@@ -11,8 +11,8 @@ CAP_S = 10.0
 """Longest pause before a restart, in seconds. When the cause of a failure is gone, the service runs again after at
 most this pause."""
 LONG_SHARE = 0.1
-"""Length of a pause in a long outage, as a share of the outage's length so far. With this share, waiting makes an
-outage at most a tenth longer."""
+"""Length of a pause in a long outage, as a share of the outage's length so far. With a pause of this share, waiting
+makes an outage at most a tenth longer."""
 STEADY_S = 5.0
 """Uptime after which a service counts as recovered, in seconds. After a recovery, the next failure begins with the
 pause ``BASE_S`` again."""

@@ -53,7 +53,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Create a file with exactly this mode, write the data, and sync the file to disk.
+    """Create a file with exactly the permissions ``mode``, write the data, and sync the file to disk.
 
     The file must not exist yet. Raise OSError.
     """

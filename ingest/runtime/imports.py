@@ -12,7 +12,8 @@ from types import ModuleType
 def without(*names: str, stubs: tuple[ModuleType, ...] = ()) -> Iterator[None]:
     """Make imports of some packages fail while the body of the ``with`` statement runs.
 
-    An import of a module in ``stubs`` returns the stub instead. A package that is already imported stays as it is.
+    If a module is in ``stubs``, its import returns the stub instead. A package that is already imported stays as it
+    is.
     """
     wanted = {**dict.fromkeys(names), **{stub.__name__: stub for stub in stubs}}
     added = {name: stub for name, stub in wanted.items() if name.partition(".")[0] not in sys.modules}

@@ -37,7 +37,7 @@ EXIT_AGAIN = 75
 """Exit status when Kafka is unreachable, another process has taken over the work or does not allow it, or the
 configuration has changed (EX_TEMPFAIL of sysexits.h).
 
-A service that is restarted after this exit status continues at its last committed offsets.
+A service that is restarted after exit status ``EXIT_AGAIN`` continues at its last committed offsets.
 """
 
 

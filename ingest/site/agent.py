@@ -34,7 +34,7 @@ class DiskConfig(ConfigSection):
 
     max_bytes: int = Field(default=16 * 1024 * _MIB, ge=_MIB)
     """Maximum size of all frames and readings in the spool together. Ledger entries, which count withheld frames, are
-    always stored and do not add to this size."""
+    always stored and do not add to the size of the spool."""
     min_free_bytes: int = Field(default=256 * _MIB, ge=0)
     """Minimum free space on the disk. If less than ``min_free_bytes`` is free, the spool deletes records, even if
     other programs fill the disk."""

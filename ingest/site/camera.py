@@ -120,8 +120,8 @@ class CameraConfig(ConfigEntry):
     """If true, a video file that ends is played again from its start."""
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
-    """Width and height of the frames in pixels; with 0, frames keep the size of the source. A simulated scene is
-    rendered in this size; with 0, it is rendered in 640×360."""
+    """Width and height of the frames in pixels; with 0, frames keep the size of the source. A simulated camera
+    renders its pictures in the given width and height; with 0, it renders them in 640×360."""
     options: dict[str, str | int | float | bool] = {}
     """Options of a simulated scene: seed, light, rain, noise_sigma, density, frames."""
     stream: StreamConfig = StreamConfig()

@@ -111,8 +111,8 @@ class Analyser:
         self._reported = reported or {}
         self._gate = EpochGate()
         self.scene: Scene | None = None
-        """The frame that was last evaluated, with its tracks. It is None if the last result was shed, or had been
-        processed before."""
+        """The frame that was last evaluated, with its tracks. The frame is None if the last result was shed, or had
+        been processed before."""
         self.ended: list[TrackEnd] = []
         """The tracks that ended with the last result, with the reasons."""
         self._begin_epoch()

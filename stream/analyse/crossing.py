@@ -1,9 +1,9 @@
 """Crossings of lines by tracks: the counter of one line, and the base class of rules for line crossings. Pure.
 
-An object has crossed a line if the object passed between the ends of the line and afterwards was clearly on the
-other side for several frames. A track is clearly on one side if its anchor, by default the centre of its box, is
-outside of a band around the line. Without a band around the line, a stationary object on the line would be counted
-again and again, because the position of its box varies slightly.
+An object has crossed a line if it passed between the ends of the line and then stayed clearly on the far side for
+several frames. A track is clearly on one side if its anchor, by default the centre of its box, is outside of a band
+around the line. Without a band around the line, a stationary object on the line would be counted again and again,
+because the position of its box varies slightly.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ BAND_SHARE = 0.006
 """Half the width of the band around the line, as a share of the picture's diagonal. In a picture of 640×360 pixels,
 half the band is 4 px wide, because the position of a stationary object's box varies by up to 4 px."""
 SETTLE_FRAMES = 2
-"""Number of consecutive frames on the other side that complete a crossing. With two frames, a single false detection
-does not complete a crossing."""
+"""Number of consecutive frames on the far side of the line that complete a crossing. With two frames, a single false
+detection does not complete a crossing."""
 WAIT_S = 3.0
 """Maximum time in seconds that a crossing waits until the rule applies to its object, for example because the object
 gets another label. 3 s are fifteen frames at 5 frames per second."""

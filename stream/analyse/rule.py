@@ -46,8 +46,8 @@ class SceneTrack:
     at_rest: bool
     """Whether the object is known to stand still. A track at rest may have no detection in this frame."""
     trail: Sequence[Point]
-    """The latest centres of the track's box, oldest first. Later frames change this sequence, so a rule must copy the
-    points that it needs later."""
+    """The latest centres of the track's box, oldest first. Later frames change the sequence of centres, so a rule
+    must copy the points that it needs later."""
     attributes: Mapping[str, VotedLabel] = field(default_factory=dict)
     """Label of each second-stage model, by the name of the attribute that the model adds. A label is the result of a
     vote over the frames of the track."""
@@ -242,9 +242,9 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     """State of one rule during one epoch (capture run). ``shape`` is the rule's line or polygon, in pixels of the
     epoch's first picture.
 
-    A subclass implements ``step``. A subclass that keeps state also overrides ``settle`` and ``forget``. The base
-    class numbers the situations of each track, and applies the cooldown. The base class also leaves out situations
-    whose events an earlier owner of the partition has already written.
+    A subclass implements ``step``. A rule's watch class that keeps state also overrides ``settle`` and ``forget``.
+    The base class numbers the situations of each track, and applies the cooldown. RuleWatch also leaves out
+    situations whose events were already written by an earlier owner of the partition.
     """
 
     def __init__(self, rule: R_co, width: int, height: int) -> None:

@@ -64,7 +64,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay other receivers.
 
     The alerts of a newly assigned partition are not delivered until the receipts of the partition have been read.
-    ``run`` raises LogUnavailable when a receipt cannot be written; the process must restart after this error.
+    ``run`` raises LogUnavailable when a receipt cannot be written; the process must then restart.
     """
 
     def __init__(

@@ -3,7 +3,7 @@ reads the progress from the last commit.
 
 The committed offset is the lowest offset of ``alerts`` that a receiver still needs. The commit's metadata holds the
 position of each receiver, and the offset of the first receipt in ``deliveries`` that is still needed. A new
-dispatcher therefore reads only the unfinished alerts and their receipts, not the whole history.
+dispatcher reads only the unfinished alerts and their receipts, not the whole history.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from stream.delivery.schedule import GONE, JITTER_SHARE, AttemptResult, asked_s
 
 FAILURES = 10
 """Number of consecutive failed attempts that opens the circuit. A receiver that fails a third of all attempts at
-random reaches this number about once in 60,000 attempts."""
+random opens its circuit about once in 60,000 attempts."""
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 60.0
 """First and longest pause of an open circuit, in seconds. After a pause, one attempt is made; each failure doubles
-the next pause. A receiver that has recovered therefore waits a minute at most."""
+the next pause. A receiver that has recovered waits at most a minute for the next attempt."""
 MAX_ASKED_S = 3600.0
 """Maximum pause of all attempts that one ``Retry-After`` header causes, in seconds."""
 TOO_MANY, UNAVAILABLE = 429, 503

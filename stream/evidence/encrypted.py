@@ -67,8 +67,8 @@ def read_keys(path: Path) -> KeyRing:
 def add_key(path: Path, name: str) -> None:
     """Add a new random key at the top of a key file, so that this key encrypts new files.
 
-    Make the key file if it is missing. Only its owner can read the key file. Raise ConfigError for an id that the
-    file already has, or for a file in another format.
+    Make the key file if it is missing. Only the owner of the key file can read it. Raise ConfigError for an id that
+    the file already has, or for a file in another format.
     """
     if not _KEY_ID.fullmatch(name):
         raise ConfigError(str(path), "id", name, "1 to 63 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`")

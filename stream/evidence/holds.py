@@ -25,7 +25,8 @@ _MAX_BYTES = 64 * 1024
 class LegalHold(BaseModel):
     """A hold on the evidence of one event, or of one camera between two times.
 
-    A hold also covers evidence that is stored later. Times are capture times in Unix ns, both included.
+    A hold also covers evidence that is stored after the hold was made. Times are capture times in Unix ns, both
+    included.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

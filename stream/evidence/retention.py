@@ -83,8 +83,8 @@ class DeletionReport:
     held: dict[str, str] = field(default_factory=dict)
     """The hold that kept the evidence of an event, by the event's id."""
     failed: dict[str, str] = field(default_factory=dict)
-    """The error of the store, by the event's id. Such an event already has its tombstone, and the next run of the
-    deletion deletes its files."""
+    """The error of the store, by the event's id. An event with an error already has its tombstone, and the next run
+    of the deletion deletes its files."""
 
 
 def grouped(files: Iterable[StoredFile]) -> list[EvidenceGroup]:
@@ -196,7 +196,7 @@ async def delete(
 def _without_held(
     chosen: Iterable[tuple[EvidenceGroup, str]], holds: Sequence[LegalHold], report: DeletionReport
 ) -> list[tuple[EvidenceGroup, str]]:
-    """Return the chosen groups that no hold covers, and note the other groups in the report."""
+    """Return the chosen groups of evidence that no legal hold covers, and note the held groups in the report."""
     free = []
     for group, reason in chosen:
         if covering := holds_of(group, holds):

@@ -40,7 +40,7 @@ class EvidenceStore(Protocol):
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading. The returned stream is seekable, and the caller must close it.
 
-        Raise NotStored if the store has no file of this name.
+        Raise NotStored if the store has no file of the given name.
         """
 
     def delete(self, name: str) -> None:

@@ -83,7 +83,7 @@ class _Trial:
                     on_progress(record.offset - start)
 
     async def compare(self, since_ms: int) -> None:
-        """Compare the events with the emitted events of the same frames."""
+        """Compare the events of the trial with the events that were emitted for the same frames."""
         await self._comparison.compare(self._log, self._rules.cameras, since_ms)
 
     def _take(self, analysers: Analysers, record: LogRecord) -> None:

@@ -47,7 +47,7 @@ class IncidentGrouper:
         self._latest: OrderedDict[CauseKey, Incident] = OrderedDict()
         """The latest incident of each key, in order of their latest events."""
         self._of_event: OrderedDict[str, Incident] = OrderedDict()
-        """For each event id, the incident as it was just after this event, in order of the events."""
+        """For each event id, the incident as it was just after the event, in order of the events."""
         self._end_s: dict[CauseKey, float] = {}
         """Time on the monotonic clock at which each open incident ends."""
 

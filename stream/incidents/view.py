@@ -13,8 +13,8 @@ from stream.events import rfc3339
 from stream.exceptions import IncidentNotFound
 
 MAX_INCIDENTS = 10_000
-"""Maximum number of incidents in a view, which take 60 MB with three changes each. Above this number, the incident
-that has not changed for the longest time is dropped."""
+"""Maximum number of incidents in a view, which take 60 MB with three changes each. If a view has more incidents, it
+drops the incident that has not changed for the longest time."""
 MAX_HISTORY = 30
 """Maximum number of changes of one incident that a view keeps. The oldest changes are dropped."""
 MAX_ACTIONS = 100

@@ -17,13 +17,13 @@ from ingest.contract.records.signal import Change, JoinCandidate, JoinSignal
 from stream.join.rule import KEPT_S, JoinRule
 
 MAX_PENDING = 1000
-"""Maximum number of signals that wait for the readings of their time. Above this number, the oldest waiting signal is
-decided with the readings known so far."""
+"""Maximum number of signals that wait for the readings of their time. If more signals wait, the oldest waiting signal
+is decided with the readings known so far."""
 MAX_SUBJECTS = 1000
 """Maximum number of tracks whose cooldown is remembered."""
 MAX_LANES = 64
 """Maximum number of lanes of one rule. Each replay has lanes of its own, and no record says that the replay has
-ended. Above this number, the oldest lane of a replay is dropped."""
+ended. If a join has more lanes, it drops the oldest lane of a replay."""
 MAX_EPOCHS = 64
 """Maximum number of epochs (capture runs) of one camera or sensor whose last sequence number is remembered."""
 
@@ -126,7 +126,7 @@ class Joiner:
         """Process the next signal, and return the events that it decides. While a new owner rebuilds the state from
         past signals, ``past`` has the ids of the events that were written.
 
-        Other candidate events of these signals begin no cooldown.
+        Candidate events of past signals begin no cooldown, unless they were written.
         """
         if signal.sensor is not None and not signal.changes:
             self._timeline.pass_silent(signal.at_ns)
@@ -163,7 +163,7 @@ class Joiner:
     def _since_ns(self, lane: _Lane, candidate: JoinCandidate, at_ns: int) -> int | None:
         """If a candidate event is to be emitted, return the time since which both conditions hold; else None.
 
-        Also extend the camera's lasting condition in ``lane`` up to this time.
+        Also extend the camera's lasting condition in ``lane`` up to ``at_ns``.
         """
         rule = self.rule
         since_ns = self._timeline.since_ns(at_ns if rule.IS_LASTING else candidate.since_ns)

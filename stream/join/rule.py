@@ -21,7 +21,7 @@ nothing has changed, so that a join knows that time passes. After a restart, the
 before."""
 KEPT_S = 1800.0
 """Length in seconds of the history that a join keeps, and reads back after a restart. A rule writes about one signal
-per second of its camera and one per record of its sensor: about 3,000 records in this time."""
+per second of its camera and one per record of its sensor: about 3,000 records in half an hour."""
 
 JoinedSeconds = Annotated[float, Field(ge=0.0, le=KEPT_S / 2)]
 """A time setting of at most half the history of a join, so that a restarted join gives the same events."""
@@ -37,9 +37,9 @@ class JoinRule(CameraRule):
 
     REFERS_TO: ClassVar[tuple[str, ...]] = ("camera", "pipeline", "sensor")
     IS_LASTING: ClassVar[bool] = True
-    """Whether the camera's condition lasts. Such a rule reports once while the camera's and the sensor's conditions
-    both hold. Without a lasting condition, the rule reports each candidate event that happens while the sensor's
-    condition holds."""
+    """Whether the camera's condition lasts. A rule with a lasting condition reports once while the camera's and the
+    sensor's conditions both hold. Without a lasting condition, the rule reports each candidate event that happens
+    while the sensor's condition holds."""
 
     sensor: Name
     above: float | None = None

@@ -71,8 +71,8 @@ def with_frame_header(record: LogRecord) -> LogRecord:
     Return the record unchanged if its header already names the frame, or if the frame cannot be decoded.
 
     The ledger counts a delivered frame under the name in the record's header; a record without a header counts under
-    the name in the body. The ledger must count the dead letter under the same name as the delivered frame. Raise no
-    error, even for a malformed record, because malformed records are the reason for dead letters.
+    the name in the body. The ledger must count the dead letter of a frame under the same name as the delivered frame.
+    Raise no error, even for a malformed record, because malformed records are the reason for dead letters.
     """
     try:
         if len(h.frames_of(record.headers)) == 1:

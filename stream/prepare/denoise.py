@@ -47,7 +47,7 @@ SPACE_PX = 2.0
 MEDIAN_NS = 2.5
 TEMPORAL_NS = 6.5
 """CPU time of the temporal filter in ns per pixel, including the noise estimate. ``MEDIAN_NS`` is the CPU time of the
-median filter. Both times are measured by ``benchmarks/denoise.py``."""
+median filter. ``benchmarks/denoise.py`` measures the CPU times of both filters."""
 MEMORY = 0.75
 """Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to
 √((1-m)/(1+m)) = 38 % within about four frames."""
@@ -180,8 +180,8 @@ class TemporalDenoiser:
 
 
 class AutoDenoiser:
-    """A filter that changes only noisy frames. It uses the temporal filter if the CPU budget allows, else the median
-    filter.
+    """A filter that changes only noisy frames. The denoiser uses the temporal filter if the CPU budget allows, else
+    the median filter.
 
     While a camera has no noise, the filter looks at the pixels of few of its frames. If a frame after skipped frames
     seems noisy, the noise is estimated again from two consecutive frames before the filter changes anything.
@@ -305,8 +305,8 @@ def _changed(chosen: Denoiser, frame: DeliveredFrame) -> Image | None:
 def noise_sigma(grey: Image, before: Image | None = None) -> float:
     """Return the estimated standard deviation of the noise, in grey levels, of a ``(H, W)`` picture.
 
-    ``before`` is the previous picture. Only the central quarter of the area counts, because overlays and black bars
-    lie at the borders.
+    ``before`` is the camera's previous picture. Only the central quarter of the area counts, because overlays and
+    black bars lie at the borders.
     """
     middle = _middle(grey)
     return _sigma(_response(middle), None if before is None else cv2.absdiff(middle, _middle(before)))

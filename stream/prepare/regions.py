@@ -12,12 +12,12 @@ from ingest.contract.records import Box
 from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
-"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. Boxes that the agent's gate
-sends for one object overlap by more than this share. Boxes of two objects that pass each other overlap by less than
-this share."""
+"""Minimum overlap, as a share of the smaller box, at which two moving regions are merged. The agent's gate may send
+several boxes for one object, and they overlap by a larger share. Boxes of two objects that pass each other overlap by
+a smaller share."""
 BESIDE_SHARE = 0.1
-"""A stationary box is cropped only if less than this share of its area lies inside a moving box. If a larger share
-lies inside, the stationary object begins to move and would be detected twice, or is hidden by another object."""
+"""A stationary box is cropped only if a smaller share of its area lies inside a moving box. If a larger share lies
+inside, the stationary object begins to move and would be detected twice, or is hidden by another object."""
 
 MAX_BOXES = 128
 """Maximum number of boxes that are used per frame: twice the maximum number of regions. The time to merge boxes grows
@@ -88,8 +88,7 @@ def _starts(side: int, part: int, shared: float) -> list[int]:
 
 
 def merged(boxes: Sequence[Box]) -> list[Box]:
-    """Merge boxes that overlap by at least ``MERGE_SHARE`` of the smaller box, until no two boxes overlap by this
-    share."""
+    """Merge boxes that overlap by at least ``MERGE_SHARE`` of the smaller box, until no two boxes overlap so far."""
     left = list(boxes)
     done: list[Box] = []
     while left:

@@ -31,7 +31,7 @@ USUAL_BATCHES = 8
 wait, ``prepare`` collects frames, because a batch of several frames costs less per frame."""
 MAX_WAITING_BATCHES = 512
 """Maximum number of batches per partition that wait for the engines: at most 3 GiB of the 4 GiB that the topic
-retains per partition. An engine node needs minutes to process this number of batches."""
+retains per partition. An engine node needs minutes to process ``MAX_WAITING_BATCHES`` batches."""
 STALE = "stale"
 """Ledger reason for a frame that is too old for its pipeline."""
 STILL = "still"
@@ -195,7 +195,7 @@ def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
 
 def _wanted(config: PipelineConfig) -> _Wanted:
     """Return the filter and steps of a pipeline. Only the filter ``auto`` has a time budget. Pipelines with the same
-    filter other than ``auto`` therefore share one denoiser, whatever their budgets are."""
+    filter share one denoiser, whatever their budgets are, unless the filter is ``auto``."""
     budget_ms = config.denoise_budget_ms if config.denoise == "auto" else math.inf
     return config.denoise, budget_ms, config.steps
 

@@ -33,8 +33,8 @@ QUEUE_RECORDS = 1024
 records in about 20 ms. Fetching resumes at half of ``QUEUE_RECORDS``, so that the processor never runs out of work.
 """
 QUEUE_BYTES = 4 * 1024 * 1024
-"""Bytes of queued records of one partition at which fetching pauses: two fetches of the maximum size. Frames reach
-this limit before ``QUEUE_RECORDS``."""
+"""Bytes of queued records of one partition at which fetching pauses: two fetches of the maximum size. A partition's
+queue of frames reaches the limit in bytes before ``QUEUE_RECORDS``."""
 IN_FLIGHT_WORKS = 16
 """Maximum number of ``Work`` objects (records to write, with the input offsets that they finish) of one partition
 that the broker has not acknowledged. With 16 ``Work`` objects in flight, the loop does not wait for the broker, which

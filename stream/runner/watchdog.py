@@ -26,7 +26,7 @@ CHECK_S = 1.0
 """Time in seconds between two checks of the runner."""
 MAX_FAILED_CHECKS = 10
 """Maximum number of consecutive checks that may fail. A single check may fail because the Kafka client changes its
-state during the check, but ten consecutive checks do not all fail for this reason."""
+state during the check, but ten consecutive checks do not all fail because of this."""
 
 
 @dataclass(frozen=True, slots=True)

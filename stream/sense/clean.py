@@ -19,8 +19,9 @@ from stream.epochs import Admission, EpochGate
 from stream.sense.windows import Column
 
 RATE_IN_A_ROW = 5
-"""After this number of consecutive readings that change too fast, the last of these readings is kept. Five such
-readings in a row show a real step of the quantity, or show that the last kept reading was wrong."""
+"""After this number of consecutive readings that change too fast, the last of these readings is kept. Five
+consecutive readings that change too fast show a real step of the quantity, or show that the last kept reading was
+wrong."""
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution, in median absolute deviations."""
 

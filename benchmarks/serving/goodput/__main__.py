@@ -47,8 +47,8 @@ from benchmarks.serving.goodput.systems import OpenLoad, ServerSetting, serving
 SYSTEMS = ("sightline", "litserve", "ray")
 PICTURES = 60
 WAIT_SHARE = 0.8
-"""Age at which the node sheds a request or LitServe refuses a request, as a share of the bound. The rest of the bound
-is for inference and for the response's transport."""
+"""Age at which the node sheds a request or LitServe refuses a request, as a share of the bound. A request may use the
+rest of its latency bound for inference and for the response's transport."""
 LEAST_QUEUE = 16
 """Minimum limit of Ray Serve's queue, so that Ray Serve does not refuse bursts at low rates."""
 WARM_UP_S = 3.0

@@ -65,8 +65,8 @@ class OpenLoad:
 class ServerSetting:
     """Settings of a server.
 
-    ``batch`` is the maximum batch size and ``wait_s`` the maximum wait for a batch. Both are 0 for the engine node,
-    which chooses its own values.
+    ``batch`` is the maximum batch size and ``wait_s`` the maximum wait for a batch. Batch size and wait are 0 for the
+    engine node, which chooses its own values.
     """
 
     system: str

@@ -17,8 +17,8 @@ RATE_WINDOW_S = 5.0
 """Window of the result rate in the live table, in seconds. The window is long enough for a readable rate, and short
 enough to show a stall."""
 _RATE_RESULTS = 10_000
-"""Maximum number of arrival times kept for the rate. With a window of 5 s, the table therefore shows at most 2,000
-results per second."""
+"""Maximum number of arrival times kept for the rate. The table shows at most 2,000 results per second, because its
+rate covers a window of 5 s."""
 
 
 @dataclass

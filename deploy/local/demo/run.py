@@ -79,7 +79,8 @@ During = Callable[[RunningStack], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """Options of the demo command. ``home`` is the folder of the run's files. ``model`` also requires ``decoder``.
+    """Options of the demo command. ``home`` is the folder of the run's files. If ``model`` is given, ``decoder`` is
+    required too.
 
     ``site`` is a user's own site file, whose models are in the repository ``models``. With ``site``, videos and
     ``model`` must not be given.

@@ -20,7 +20,7 @@ not classified, so their table has fewer states."""
 
 _SILENT_AFTER_S = 6.0
 """Maximum age of a service's last heartbeat, in seconds: three missed heartbeats. The live table shows a service in
-yellow if its last heartbeat is older than this maximum."""
+yellow if its last heartbeat is older than ``_SILENT_AFTER_S``."""
 _CAMERAS_SHOWN = 4
 _CAMERA_WIDTH = 10
 """Maximum width of a camera's column in the table of frames, in characters. Four camera columns fit into 80

@@ -19,7 +19,7 @@ JAVA_NEEDED = 17
 """Oldest major version of Java that can run a Kafka 4 broker."""
 FETCH_TIMEOUT_S = 600.0
 """Time limit for the download of Kafka's jars, in seconds: 44 MB over a slow connection. If the connection is dead,
-Maven itself gives up earlier than this time limit."""
+Maven itself gives up before this time limit for Kafka's jars."""
 _INSTALL_JAVA = "apt-get install openjdk-17-jdk-headless"
 _INSTALL_MAVEN = "apt-get install maven"
 _TAIL_CHARACTERS = 2_000

@@ -20,8 +20,8 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import CommandOptions
 
 STOP_S = 2.0
-"""Time in seconds that a command has to close its device after SIGTERM. A command that still runs after this time is
-killed with SIGKILL."""
+"""Time in seconds that a command has to close its device after SIGTERM. A command that has not ended ``STOP_S`` after
+SIGTERM is killed with SIGKILL."""
 _CHUNK_BYTES = 4096
 """Maximum number of bytes in one read of the command's output. A read of 4,096 bytes may contain two thousand lines,
 and parsing two thousand lines blocks the agent for a few ms."""

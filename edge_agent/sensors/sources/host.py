@@ -18,7 +18,8 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import HostOptions
 
 ANSWER_S = 5.0
-"""Maximum time of one query, in seconds. Without this limit, a query of a network file system could hang for ever."""
+"""Maximum time of one query, in seconds. Without a time limit, a query of a network file system could hang for
+ever."""
 _CPU_SETTLES_S = 0.2
 """Time between the first two measurements of the CPU time, in seconds. The kernel counts CPU time in ticks of 10 ms,
 so a precise share of the CPU time needs many ticks."""

@@ -15,8 +15,8 @@ from ingest.site import SensorConfig
 from ingest.site.sensor import LineOptions, csv_cells, csv_separator
 
 MAX_LINE_BYTES = 64 * 1024
-"""Maximum length of a line in bytes, enough for a thousand values as JSON. Without this limit, noise on a serial
-line, which contains no line ends, would fill the memory."""
+"""Maximum length of a line in bytes, enough for a thousand values as JSON. Without a limit, noise on a serial line,
+which contains no line ends, would fill the memory."""
 _TIME_COLUMNS = ("time", "timestamp")
 _SHOWN = 60
 """Maximum number of characters that an error message shows of an unreadable row."""

@@ -96,7 +96,8 @@ class ModbusSource:
 
         Raise ModbusException if no answer arrives. On a serial line, pause for ``timeout_s`` before the error is
         raised, so that no late answer is taken for the answer to the next request. Answers on a serial line carry no
-        request number. Without this pause, every answer after a late answer could be assigned to the wrong request.
+        request number. If the client did not pause, every answer after a late answer could be assigned to the wrong
+        request.
         """
         client = self._client
         read = client.read_holding_registers if options.table == "holding" else client.read_input_registers

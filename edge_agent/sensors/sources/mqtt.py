@@ -39,8 +39,8 @@ counts as gone."""
 SESSION_S = 300
 """Time for which the broker keeps messages for a disconnected client, in seconds."""
 MAX_PAYLOAD_BYTES = 256 * 1024
-"""Maximum size of a message's payload in bytes, enough for a thousand values as JSON. A sensor needs only one value,
-so this limit is generous."""
+"""Maximum size of a message's payload in bytes, enough for a thousand values as JSON. The limit is generous, because
+a sensor's message needs only one value."""
 IN_FLIGHT = 100
 """Maximum number of unacknowledged messages. The broker may repeat only messages that were not acknowledged."""
 ASK_AGAIN_S = 60.0

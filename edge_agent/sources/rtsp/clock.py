@@ -28,8 +28,9 @@ of frames.
 _SET_BACK_NS = 1_000_000_000
 _STANDS_STILL_NS = 10_000_000_000
 """Maximum time in ns for which frame times may stand still. Frame times go back only in two cases: if the host's
-clock is set back by more than ``_SET_BACK_NS``, or if frame times would have to stand still for longer than this
-maximum. The time is limited because the gate's rate limit passes no frame while frame times stand still."""
+clock is set back by more than ``_SET_BACK_NS``, or if frame times would have to stand still for longer than
+``_STANDS_STILL_NS``. The time is limited because the gate's rate limit passes no frame while frame times stand
+still."""
 _NEAR = 0.8
 """A stream clock that was refused is used again once its difference from the host's clock is below this share of the
 maximum difference (hysteresis)."""

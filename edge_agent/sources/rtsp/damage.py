@@ -32,8 +32,8 @@ class Damage:
     def __init__(self) -> None:
         self._loss_logged = self._damaged = self._has_intact_frame = False
         self._until_pts: int | None = None
-        """Presentation time of the last packet loss. A key frame at or before this presentation time may also be
-        damaged."""
+        """Presentation time of the last packet loss. A key frame at or before the presentation time of a packet loss
+        may also be damaged."""
         self._opening_s = 0.0
 
     @contextmanager

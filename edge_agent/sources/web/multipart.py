@@ -129,7 +129,7 @@ class Multipart:
 def _require_short(size: int) -> None:
     """Raise ValueError for headers that never end.
 
-    Without this limit, each search of the growing buffer would take longer than the search before.
+    Without a limit on the headers, each search of the growing buffer would take longer than the search before.
     """
     if size > _MAX_HEADER_BYTES:
         raise ValueError(

@@ -1,7 +1,7 @@
 """HTTP client transport for cameras, which accepts faulty header lines and, if configured, old TLS versions.
 
 Some cameras send faulty header lines. Browsers skip a faulty header line, but h11 refuses the whole response.
-``_TidyStream`` therefore removes faulty header lines before h11 parses the response.
+``_TidyStream`` removes faulty header lines before the HTTP parser h11 sees the response.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ LASTING = 2
 """Minimum number of seconds with unusable frames for which the check reports a problem. One second with unusable
 frames is normal, because a stream may begin with unusable frames."""
 SLOW_SHARE = 0.7
-"""Minimum share of the configured frame rate that a camera must deliver. If a camera delivers less than this share,
-the check reports a problem."""
+"""Minimum share of the configured frame rate that a camera must deliver. The check reports a problem if a camera
+delivers a smaller share of the configured frame rate."""
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Disk cache of TensorRT plans (compiled models), and of kernel timings, which make the next build faster.
 
 A plan works only with the TensorRT version and the GPU compute capability that it was built for. TensorRT does not
-notice that a plan does not fit until it loads the plan. The key of a plan therefore includes the TensorRT version and
-the compute capability.
+notice that a plan does not fit until it loads the plan. The key of a plan includes the TensorRT version and the
+compute capability, so that a plan that does not fit is not loaded.
 """
 
 from __future__ import annotations

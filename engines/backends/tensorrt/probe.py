@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from typing import Any
 
 DRIVER = "libcuda.so.1"
-"""File name of the CUDA driver's library. The NVIDIA driver package installs this library, but the CUDA toolkit does
-not."""
+"""File name of the CUDA driver's library. The NVIDIA driver package installs ``libcuda.so.1``, but the CUDA toolkit
+does not."""
 OLDEST, NEWEST = (10, 12), (11,)
 """Oldest release and newest major version of TensorRT that this package supports."""
 MODULES = ("tensorrt", "tensorrt_bindings")

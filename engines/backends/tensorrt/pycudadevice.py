@@ -123,7 +123,7 @@ def call(cuda: Any, function: Callable[..., T], *arguments: object) -> T:
     """Call a function of pycuda, and raise pycuda's errors as GpuError.
 
     The GpuError is raised outside the ``except`` block and keeps only the text. A reference to pycuda's exception
-    would keep stack frames alive, with the contexts and buffers in these frames.
+    would keep stack frames alive, with the CUDA contexts and buffers in the stack frames.
     """
     try:
         return function(*arguments)

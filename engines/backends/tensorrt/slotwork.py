@@ -42,10 +42,10 @@ class SlotWork:
 
     The buffers keep their addresses, because CUDA graphs contain the addresses.
 
-    If the input shape of an execution context changes, graphs recorded with this context become invalid. Each graph
-    therefore has its own execution context, which NVIDIA recommends (github.com/NVIDIA/TensorRT/issues/3798). All
-    execution contexts of a slot share one scratch buffer, because the stream of the slot runs one batch at a time.
-    Raise GpuError.
+    If the input shape of an execution context changes, graphs recorded with this context become invalid. Each
+    recorded graph has its own execution context, which NVIDIA recommends (github.com/NVIDIA/TensorRT/issues/3798).
+    All execution contexts of a slot share one scratch buffer, because the stream of the slot runs one batch at a
+    time. Raise GpuError.
     """
 
     def __init__(self, device: GpuDevice, plan: LoadedPlan, hot: HotSizes, shape: tuple[int, int, int, int]) -> None:

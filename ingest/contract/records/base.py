@@ -94,7 +94,7 @@ class Box(NamedTuple):
         return width * max(min(self.bottom, other.bottom) - max(self.top, other.top), 0.0)
 
     def iou(self, other: Box) -> float:
-        """Return the intersection over union of this box and ``other``, 0..1; 0 for boxes that share no area."""
+        """Return the intersection over union of the box and ``other``, 0..1; 0 for boxes that share no area."""
         shared = self.shared(other)
         return shared / (self.area + other.area - shared) if shared else 0.0
 

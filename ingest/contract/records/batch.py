@@ -89,7 +89,7 @@ class Preparation(NamedTuple):
     fit: str = ""
 
     def suits(self, wanted: Preparation) -> bool:
-        """Return whether a model that expects the preparation ``wanted`` can use these pictures.
+        """Return whether a model that expects the preparation ``wanted`` can use the pictures of the batch.
 
         A value that this preparation leaves empty suits every model.
         """

@@ -20,7 +20,7 @@ WITHHELD_REASONS = ("still", "rate", "schedule", "masked", "overload", "budget",
 All reasons without an explanation here mean that the agent withheld the frame on purpose.
 """
 MAX_RESTING = 16
-"""Maximum number of stationary objects that one frame reports. If a frame reports this many stationary objects,
+"""Maximum number of stationary objects that one frame reports. If a frame reports ``MAX_RESTING`` stationary objects,
 further stationary objects may be missing from the report."""
 MAX_REASONS = 16
 """Maximum number of reasons in one interval of withheld frames. The limit is about twice the number of today's

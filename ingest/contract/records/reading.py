@@ -41,8 +41,8 @@ WITHHELD_READING_REASONS = ("unusable", "overload", "outage", "expired", "unclea
 
 
 AnyFloat = Annotated[float, Field(allow_inf_nan=True)]
-"""A value that a device reported, perhaps infinite or NaN. Consumers drop only the value that is not finite, and
-use the other values of the record."""
+"""A value that a device reported, perhaps infinite or NaN. Consumers drop only a value that is not finite, and use
+the other values of the record."""
 
 
 class Readings(Record):

@@ -31,8 +31,8 @@ class ConfigChanges:
     taken_over: dict[str, ConfigEntry] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     conflicts: dict[str, list[str]] = field(default_factory=dict)
-    """Names of the other sites that define an entry with other settings, by the key of the entry. If there is a
-    conflict, the caller should write nothing."""
+    """Names of other sites that define an entry differently, by the key of the entry. If there is a conflict, the
+    caller should write nothing."""
     unclaimed: list[str] = field(default_factory=list)
     """Keys of entries on the topic that belong to no site and are missing in this site's file."""
 

@@ -19,8 +19,8 @@ from ingest.site.topic.view import Config, ConfigView, Validate, accept
 _log = logs.get("ingest.config")
 
 FOLLOW_S = 5.0
-"""Pause between two checks for new records, in seconds. The changes to the topic are made by people, who do not
-notice this delay."""
+"""Pause between two checks for new records, in seconds. People who change the topic do not notice a delay of
+``FOLLOW_S``."""
 WRITER = "config"
 """Kafka transactional id of every process that changes the ``config`` topic. Open the writer before reading the
 topic, and close the writer after ``commit``. If a second process opens a writer before the first process commits,
@@ -126,7 +126,7 @@ async def follow(
     again. An outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error until
     the outage ends. Each attempt after a failed read opens a new connection with the current secrets. The new
     connection reads the topic from its beginning, because the topic may have been created again during the outage.
-    The connection therefore also learns that an entry was removed while Kafka was away, even if compaction has
+    Reading from the beginning also shows that an entry was removed while Kafka was away, even if compaction has
     deleted the tombstone.
     """
     reported, reader, outage_since_s = None, None, 0.0

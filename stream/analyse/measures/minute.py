@@ -12,8 +12,8 @@ from stream.analyse.tracking.tracker import LOST_S
 
 MINUTE_NS = 60 * 10**9
 MAX_SUMS = 2_000
-"""Maximum number of sums in one minute. Names contain labels. A record with more than ``MAX_KEYS`` names is refused,
-so without this limit, results with ever new labels would make dead letters of all later results of the camera."""
+"""Maximum number of sums in one minute. Names contain labels. A record with more than ``MAX_KEYS`` names is refused.
+Without a limit, results with ever new labels would make dead letters of all later results of the camera."""
 MAX_BETWEEN = 720
 """Maximum number of minutes without any classified frame that get records, for a camera that sends no frame while
 nothing moves. A longer gap probably comes from a step of the camera's clock."""

@@ -1,10 +1,10 @@
 """Kalman filters of many boxes at once, with constant velocity and the true time between frames. Pure.
 
-The four edges of a box move independently of each other, and are measured with equal errors. All edges of a box
-therefore have the same covariance of position and velocity, and the filter stores three numbers per box (Bar-Shalom,
-Li and Kirubarajan, Estimation with Applications to Tracking and Navigation, section 6.2.2: white noise acceleration).
-Errors are shares of the size of a box, because the box of a near object varies by more pixels than the box of a far
-one.
+The four edges of a box move independently of each other, and are measured with equal errors. Because the edges have
+equal errors, they share one covariance of position and velocity, and the filter stores three numbers per box
+(Bar-Shalom, Li and Kirubarajan, Estimation with Applications to Tracking and Navigation, section 6.2.2: white noise
+acceleration). Errors are shares of the size of a box, because the box of a near object varies by more pixels than the
+box of a far one.
 """
 
 from __future__ import annotations

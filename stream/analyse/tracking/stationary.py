@@ -24,8 +24,8 @@ UNCONFIRMED_S = 120.0
 """Time after which a stationary track is dropped if the agent has not listed the track's object and the model has not
 detected the object. 120 s are four times the longest usual keep-alive interval."""
 COVERED_S = 10.0
-"""Maximum time in s for which a passing object may cover a stationary object. If motion covers the object's position
-for longer than this time, the stationary object counts as gone."""
+"""Maximum time in s for which a passing object may cover a stationary object. If motion covers a stationary object's
+position for more than ``COVERED_S``, the object counts as gone."""
 _SAME = 0.6
 """Minimum overlap at which two boxes show one unmoved object, as a share of the smaller box's area. The boxes of an
 unmoved object differ while the background model absorbs the object part by part."""
@@ -50,8 +50,8 @@ _OWN = 0.5
 object's position. If a smaller share of the listed box lies inside, the box shows a larger object in front of the
 tracked object or beside it."""
 _ABSORBED_S = 10.0
-"""Time in seconds after which the background model has certainly absorbed an object that stopped. After this time, a
-moving detection with another label at the object's position shows another object."""
+"""Time in seconds after which the background model has certainly absorbed an object that stopped. A moving detection
+with another label at the position of an absorbed object shows another object."""
 _MAX_MISSES = 2
 """Number of misses after which a stationary track ends. A model misses an object if it examines the object's position
 and does not detect the object. A single miss may be an error of the model."""

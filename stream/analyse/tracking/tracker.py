@@ -22,8 +22,8 @@ from stream.analyse.tracking.boxfilter import BoxFilter, Floats, overlaps
 from stream.analyse.tracking.votes import AttributeVotes
 
 LOST_S = 1.5
-"""Time without a detection after which a track ends. A vehicle that passes behind a pole is visible again before this
-time is over."""
+"""Time without a detection after which a track ends. A vehicle that passes behind a pole is visible again within
+``LOST_S``."""
 CONFIRM_FRAMES = 2
 """Number of detections that confirm a track. A single detection may be false."""
 _BOX_MARGIN = 0.3
@@ -34,17 +34,18 @@ _OTHER_LABEL = 0.2
 reports it at the same place, so its overlap stays large enough. A false detection beside a person whom the model
 missed does not take over the person's track."""
 BEGIN_SCORE = 0.5
-"""Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers this minimum for the
+"""Minimum score of a detection that begins a track. A rule with a lower ``min_score`` lowers the minimum for the
 rule's pipeline."""
 _LEAST = 0.01
-"""Lowest value that a rule can set for the minimum score of a detection that begins a track. A faint held track has a
-score of 0, below this value, and therefore never begins a new track."""
+"""Lowest value that a rule can set for the minimum score of a detection that begins a track. A faint track has a
+lower score, 0, and therefore never begins a new track."""
 _FIRM, _FAINT = 1.0, 0.0
 _HELD = ""
 """Placeholder in place of a label, for a track that is kept without a detection in this frame; it never counts as
 another label."""
 _MAX_PX = 1e7
-"""Largest edge of a box in pixels. The squares of such edges are exact, and no camera has a larger picture."""
+"""Largest edge of a box in pixels. The squares of edges in pixels are exact up to ``_MAX_PX``, and no camera has a
+larger picture."""
 
 Indices = npt.NDArray[np.intp]
 

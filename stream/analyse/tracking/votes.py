@@ -18,7 +18,7 @@ LEAD = 1.5
 """Another label replaces the present label if its weight is at least this multiple of the present label's weight. If
 two labels with equal scores alternate, the ratio of their weights reaches only 1.1."""
 _FORGOTTEN = 1e-3
-"""Weight below which a label is dropped. The weight of a vote with a score of 1 falls below this value after 66
+"""Weight below which a label is dropped. The weight of a vote with a score of 1 falls below ``_FORGOTTEN`` after 66
 further votes."""
 
 

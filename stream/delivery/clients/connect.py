@@ -40,8 +40,8 @@ class AddressRefused(ValueError):
 class Connector:
     """Opens connections to the hosts of one receiver.
 
-    The host name is resolved once for each connection, and the connection goes to an address that was checked. So a
-    DNS server cannot answer the check with one address and the connection with another one.
+    The host name is resolved once for each connection, and the connection goes to an address that was checked. A DNS
+    server therefore cannot answer the check with one address and the connection with another one.
     """
 
     def __init__(self, receiver: ReceiverConfig, policy: DeliveryPolicy) -> None:
@@ -208,7 +208,8 @@ def address_of(receiver: ReceiverConfig) -> str:
 
 
 def secret_lines(receiver: ReceiverConfig, key: str, file: Path | None) -> list[str]:
-    """Return the lines of a secret file that are not empty. Raise ConfigError if the file has no such line."""
+    """Return the lines of a secret file that are not empty. Raise ConfigError if a secret file has no line that is
+    not empty."""
     if file is None:
         raise ConfigError(receiver.key, key, "", "the name of a file with a secret")
     try:

@@ -1,8 +1,8 @@
 """Rules about the addresses that the dispatcher may connect to. Pure.
 
 Whoever may write the site file chooses a receiver's address, and somebody else's DNS server resolves its name.
-Without these rules, a receiver could make the dispatcher post into the internal network, which is called server-side
-request forgery (https://owasp.org/www-community/attacks/Server_Side_Request_Forgery).
+Without rules about addresses, a receiver could make the dispatcher post into the internal network, which is called
+server-side request forgery (https://owasp.org/www-community/attacks/Server_Side_Request_Forgery).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A receiver is third-party software, which may be faulty or hostile. A receiver may send informational responses
 without end (RFC 9110, §15.2), send its headers very slowly, or send a body of another length than announced. A
 general HTTP client reads and checks the whole response, so one hostile receiver could occupy the event loop and block
-deliveries to other receivers. This client reads the status line, and limits the number of bytes and seconds for the
-rest of the response.
+deliveries to other receivers. The client reads the status line of a receiver's response, and limits the number of
+bytes and seconds for the rest.
 """
 
 from __future__ import annotations

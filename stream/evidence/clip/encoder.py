@@ -16,8 +16,8 @@ MAX_SIDE = 1920
 """Maximum width and height of a clip in pixels. Larger pictures are scaled down, because the browsers of phones
 decode videos only up to 1080p."""
 MAX_BYTES = 64 * 1024 * 1024
-"""Maximum size of a clip in bytes, which limits the memory of the encoder. Two minutes at the maximum bit rate have
-about this size."""
+"""Maximum size of a clip in bytes, which limits the memory of the encoder. Two minutes of video at the maximum bit
+rate have about ``MAX_BYTES``."""
 _TIME_BASE = Fraction(1, 1000)
 _KEY_FRAME_EVERY = 50
 """Number of frames from one key frame to the next. A player can jump only to a key frame: at 10 frames/s, every five

@@ -19,11 +19,11 @@ from stream.evidence.clip.window import ClipWindow
 
 T = TypeVar("T")
 MARGIN_MS = 3_000
-"""The search for frames begins this time in ms before the interval, because the clocks of agent and broker may
+"""The search for a clip's frames begins ``MARGIN_MS`` before the interval, because the clocks of agent and broker may
 differ."""
 MAX_DELAY_MS = 60_000
-"""Longest time in ms from a frame's capture to its record in the log for which the search finds the frame. Without
-this limit, a camera whose clock is wrong by an hour would make a worker read an hour of frames."""
+"""Longest time in ms from a frame's capture to its record in the log for which the search finds the frame. Without a
+limit, a camera whose clock is wrong by an hour would make a worker read an hour of frames."""
 MAX_BOXES = 50_000
 """Maximum number of boxes that are kept for one clip: about 5 MB."""
 
@@ -32,7 +32,7 @@ class FrameSpan(NamedTuple):
     """The range of offsets in a partition that contains the frames of a clip.
 
     ``first_ms`` and ``last_ms`` are the Unix times in ms between which the frames were written. ``expired`` says that
-    retention has deleted the first of these frames from the log.
+    retention has deleted the first frames between these times from the log.
     """
 
     tp: TopicPartition

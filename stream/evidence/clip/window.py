@@ -21,8 +21,8 @@ class ClipWindow:
     """The interval of a clip, and the facts about its frames. Pass the frames of one camera to ``takes`` or
     ``reject``, in the log's order.
 
-    A frame belongs to the clip if it was captured in the interval, and later than the previous frame of the clip. So
-    frames that were sent twice, or replayed, are left out.
+    A frame belongs to the clip if it was captured in the interval, and later than the previous frame of the clip.
+    Frames that were sent twice, or replayed, are therefore left out of the clip.
     """
 
     def __init__(self, from_ns: int, to_ns: int) -> None:

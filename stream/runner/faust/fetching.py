@@ -5,9 +5,9 @@ The thread fetches each partition from the position that the partition's loop se
 Without this module, Faust and aiokafka lose records when the group rebalances. A fetch that runs during a rebalance
 waits for the new assignment and returns the first records of the new assignment. Faust, which is paused during a
 rebalance, drops the fetched records and seeks to the committed offsets. Faust does not seek in a partition without a
-committed offset, so the records that Faust has dropped from such a partition are never read again. In a new
-assignment, this module fetches a partition only after the partition's loop has called ``begin``. If the assignment
-changes during a fetch, this module seeks back to the first fetched record.
+committed offset, so the fetched records that Faust drops from it are never read again. In a new assignment, this
+module fetches a partition only after the partition's loop has called ``begin``. If the assignment changes during a
+fetch, this module seeks back to the first fetched record.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ POLL_RECORDS = 512
 """Maximum number of records that one fetch returns. A fetch takes 0.5 ms, as long as ``sense`` takes for twenty small
 records. Large records reach ``FETCH_PARTITION_BYTES`` first."""
 FETCH_PARTITION_BYTES = 2 * 1024 * 1024
-"""Maximum bytes of one fetch from one partition: about a hundred frames. A record that is larger than this limit is
-fetched alone (KIP-74)."""
+"""Maximum bytes of one fetch from one partition: about a hundred frames. A record that is larger than
+``FETCH_PARTITION_BYTES`` is fetched alone (KIP-74)."""
 FETCH_BYTES = 8 * 1024 * 1024
-"""Maximum bytes of one fetch from one broker. Decompression of a fetch takes twice this memory, and a larger limit
+"""Maximum bytes of one fetch from one broker. Decompression of a fetch takes twice as much memory, and a larger limit
 does not make fetching faster."""
 
 

@@ -130,7 +130,8 @@ class FaustMember:
             await self._app.consumer.commit()
 
     async def begin(self, tp: TopicPartition, position: int, assignment: int) -> bool:
-        """Begin to fetch a partition at ``position``. The fetched records are numbered from 0 in this assignment.
+        """Begin to fetch a partition at ``position``. Each assignment of a partition numbers its fetched records from
+        0.
 
         Return False if another member now owns the partition. No record of a partition is fetched before this call.
         """

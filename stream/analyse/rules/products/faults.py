@@ -19,9 +19,9 @@ class FaultsRule(CrossingRule):
     ``within_s``, are faulty.
 
     A product is judged when it crosses the line. A product is faulty if its label is one of ``faulty``. With
-    ``attribute``, the label from the second-stage model of that name is compared instead. After a product without a
-    fault, a new row of ``streak`` faulty products is reported again. A high share of faulty products is reported
-    again after the share has fallen to ``share`` or less.
+    ``attribute``, the rule compares the label from the second-stage model of that name instead. After a product
+    without a fault, a new row of ``streak`` faulty products is reported again. A high share of faulty products is
+    reported again after the share has fallen to ``share`` or less.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.product.faults"

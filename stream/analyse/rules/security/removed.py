@@ -24,8 +24,8 @@ class RemovedRule(AreaRule):
     """Report once that an object that had stood still for ``rested_s`` has not been seen in its place for ``for_s``.
 
     While the box of another object covers the object's place, the object may be hidden, and the time ``for_s`` does
-    not run. The time ``for_s`` does not run in a gap without frames either. An object that disappears outside of the
-    rule's hours is not reported.
+    not run. The time ``for_s`` of a removed object does not run in a gap without frames either. An object that
+    disappears outside of the rule's hours is not reported.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.object.removed"

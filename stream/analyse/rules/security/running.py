@@ -17,8 +17,8 @@ from stream.analyse.motion import SpeedMeter, in_picture
 from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
 GOES_ON = 0.8
-"""After a run was reported, it goes on while the speed is above this share of the limit. Without this margin, a
-person whose speed varies around the limit would be reported again and again."""
+"""After a run was reported, it goes on while the speed is above this share of the limit. If the limit did not fall
+after the report, a person whose speed varies around the limit would be reported again and again."""
 
 
 class RunningRule(AreaRule):

@@ -1,6 +1,6 @@
 """Rule ``tailgating``, which reports that an object follows another object across a line too closely. Pure.
 
-With persons and a door, this is tailgating; with vehicles, it is a short headway.
+Persons too close at a door are tailgating; vehicles too close have a short headway.
 """
 
 from __future__ import annotations
