@@ -173,7 +173,8 @@ def _window(values: np.ndarray) -> np.ndarray:
 
 
 def matched(found: Found, clean: Found) -> tuple[int, int]:
-    """Return twice the number of matched boxes, and the total number of boxes in both pictures."""
+    """Return two numbers whose ratio is F1: twice the number of matched boxes, and the total number of boxes in both
+    pictures."""
     left, boxes = (
         [one.model_copy(update={"label": ""}) for one in each if one.score >= MIN_SCORE] for each in (clean, found)
     )

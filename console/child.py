@@ -17,11 +17,11 @@ _log = logs.get("console.child")
 async def run_child(
     module: str, request: str, env: Mapping[str, str], take: Callable[[bytes], None], longest_s: float
 ) -> str:
-    """Run a module as a process, and pass each line of its output to ``take``.
+    """Run a module as a child process, and pass each line of its output to ``take``.
 
-    The process gets ``request`` on its standard input, and ``env`` in addition to the environment of the console. It
-    is killed after ``longest_s`` seconds, and when the caller is cancelled. Return the end of a sentence that tells
-    why there is no report, in case that the lines have none.
+    The process gets ``request`` on its standard input, and ``env`` in addition to the environment of the console. The
+    process is killed after ``longest_s`` seconds, and when the caller is cancelled. Return the end of a sentence,
+    such as "could not be started", that tells why the process printed no report.
     """
     try:
         process = await asyncio.create_subprocess_exec(

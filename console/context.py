@@ -108,8 +108,9 @@ class ConsoleContext:
             self.audit(connection, identity, action, subject)
 
     def audit_limited(self, connection: HTTPConnection, name: str) -> None:
-        """Append an entry about a limited attempt to sign in, at most once in ``VIEW_S`` for the same address.
-        Because of this interval, a flood of attempts to sign in cannot fill the disk."""
+        """Append an entry about an attempt to sign in that was refused because of too many failures, at most once in
+        ``VIEW_S`` for the same address. Because of this interval, a flood of attempts to sign in cannot fill the
+        disk."""
         address = address_of(connection)
         if self._is_due("", "sign_in_limited", network(address)):
             self.trail.add("sign_in_limited", name, "", address)

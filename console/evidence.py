@@ -25,7 +25,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 CLIPS_BYTES = MAX_FILE_BYTES
 """Maximum size of the clips in memory, in bytes. A player requests a clip in many parts."""
 CLIPS_S = 60.0
-"""Time for which a clip stays in memory, in seconds, so that a deleted clip is soon gone here too."""
+"""Time for which a clip stays in memory, in seconds, so that a deleted clip is soon gone from memory too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class ServedFile:
 
 
 def evidence_of(item: ReviewItem) -> list[Evidence]:
-    """Return the files of an event: those of its alerts, in the order of the alerts, and then those that were stored
-    later, such as clips."""
+    """Return the evidence files of an event: the files of its alerts, in the order of the alerts, and then files that
+    were stored later, such as clips."""
     found = [one for alert in item.alerts for one in alert.data.evidence]
     known = {one.name for one in found}
     stored = item.evidence.stored
@@ -49,8 +49,8 @@ def evidence_of(item: ReviewItem) -> list[Evidence]:
 class EvidenceFiles:
     """Reads evidence. Without a store, only frames in the log are available.
 
-    Clips that were read lately stay in memory, decrypted and with a proven hash. Clips are read one after the other,
-    so that many players at once take the memory of one clip.
+    Clips that were read in the last ``CLIPS_S`` seconds stay in memory, decrypted and with a proven hash. Clips are
+    read one after the other, so that many players at once need no more memory than one player.
     """
 
     def __init__(self, store: EvidenceStore | None = None, clock: Clock | None = None) -> None:
@@ -79,7 +79,8 @@ class EvidenceFiles:
             return self._clips[key][1]
 
     def _forget_old_clips(self) -> None:
-        """Forget clips that are too old, and the oldest clips until the others fit. The newest clip always fits."""
+        """Forget clips that are too old, and then the oldest clips, until the clips in memory fit into
+        ``CLIPS_BYTES``. A single clip always fits into ``CLIPS_BYTES``."""
         now_s = self._clock.monotonic()
         size = sum(len(found.data) for _, found in self._clips.values())
         for key, (until_s, found) in list(self._clips.items()):
@@ -114,7 +115,7 @@ def _require_servable(item: ReviewItem, evidence: Evidence) -> None:
 
 
 async def _read(store: EvidenceStore, evidence: Evidence) -> ServedFile:
-    """Read a file and compare its hash. Raise NotFound."""
+    """Read a file, and compare its hash with the hash on the log. Raise NotFound."""
     shown = repr(evidence.name[:200])
     try:
         data, found = await asyncio.to_thread(_read_now, store, evidence.name)

@@ -39,7 +39,7 @@ class CountedClip:
 
     @classmethod
     def of(cls, name: str) -> CountedClip:
-        """Load the clip with this name, one of ``CLIPS``."""
+        """Load the clip called ``name``, one of ``CLIPS``."""
         file = _FOLDER / f"{name}.toml"
         truth = tomllib.loads((_FOLDER / f"{name}.truth.toml").read_text(encoding="utf-8"))
         crossings = (LineCrossing(name, one["direction"], round(one["at_s"] * 1e9)) for one in truth["crossings"])

@@ -112,8 +112,8 @@ def _norfair(begin_score: float) -> Tracker:
 
 
 def installed() -> dict[str, Callable[[float], Tracker]]:
-    """Return a factory for each tracker whose library is installed, by the name of the tracker. A factory takes the
-    begin score."""
+    """Return a factory for each tracker whose library is installed, by the name of the tracker. A tracker's factory
+    takes the minimum score that begins a track."""
     found: dict[str, Callable[[float], Tracker]] = {"Sightline": ByteTracker}
     if find_spec("trackers"):
         for kind in ("ByteTrack", "SORT", "OC-SORT"):

@@ -68,7 +68,8 @@ FAULTS = {
     ("night", False): Faults(0.08, 2.0, 0.01),
     ("night", True): Faults(0.12, 3.0, 0.02),
 }
-"""Faults by light and rain. YOLOX-nano misses about as many objects on ``highway.avi`` by day."""
+"""Faults of the simulated detector, by light and rain. YOLOX-nano misses about as many objects on ``highway.avi`` by
+day."""
 
 
 @dataclass(frozen=True)

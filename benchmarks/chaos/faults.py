@@ -101,7 +101,7 @@ class FaultInjector:
         return 1 + (fault.kind == TWICE)
 
     async def _process(self, target: str, other_than: Process | None = None) -> Process:
-        """Wait for a running process of this target, and return it. Raise TimeoutError."""
+        """Wait for a running process of ``target``, and return it. Raise TimeoutError."""
         deadline = Deadline.after(BACK_S)
         while not deadline.passed:
             pid = self._capture() if target == CAPTURE else self._stack.pid(target)

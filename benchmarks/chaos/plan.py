@@ -30,7 +30,8 @@ DOWN_S = (0.0, 8.0)
 
 @dataclass(frozen=True)
 class ChaosOptions:
-    """Options of a run. ``seconds`` is the run's length without start and drain."""
+    """Options of a run. ``seconds`` is the run's length without the start and without the wait for the last
+    frames."""
 
     seconds: float = 600.0
     faults: int = 40

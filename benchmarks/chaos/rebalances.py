@@ -127,7 +127,7 @@ class RebalanceEvidence:
 
 
 def judge(evidence: RebalanceEvidence) -> list[str]:
-    """Return the faults of a run. Pure."""
+    """Return the failed checks of a run. Pure."""
     faults = []
     if evidence.unaccounted or evidence.ledger_duplicates:
         faults.append(

@@ -177,7 +177,7 @@ def _finals(receipts: Sequence[Delivery]) -> int:
 
 
 def verdict(report: dict[str, Any]) -> list[str]:
-    """Return the faults of a run."""
+    """Return the failed checks of a run."""
     expected = {
         "accepts": "delivered",
         "restarted": "delivered",

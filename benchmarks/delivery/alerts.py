@@ -9,7 +9,8 @@ from ingest.kafka.log import Outgoing
 
 
 def numbered_alert(benchmark: str, number: int, captured_ns: int = 0) -> Alert:
-    """Return the alert ``alert-NUMBER``, which is its own incident. ``captured_ns`` is a Unix time in ns."""
+    """Return the alert ``alert-NUMBER``; no two alerts belong to one incident. ``captured_ns`` is a Unix time in
+    ns."""
     data = AlertData(
         incident=f"{benchmark}-{number}",
         rule=benchmark,

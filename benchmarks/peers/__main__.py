@@ -37,7 +37,7 @@ LOADS = {"yolox": FrameLoads(600, 300, 36.0), "regions": FrameLoads(3000, 500, 1
 """Loads by case. Number of frames and rate of each load, by case; the rate is about a third of the slowest system's
 throughput on two cores."""
 PICTURES = 300
-"""Number of different frames. The benchmark sends this number of different frames again and again."""
+"""Number of different frames, which the benchmark sends again and again."""
 BARE_DENOISE = "bare-denoise"
 TUNE_PARTITIONS = 4
 FRAME_KEYS = ("case", "partitions", "system")

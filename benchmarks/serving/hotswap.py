@@ -9,7 +9,7 @@ Some versions have a model file that no backend can load. The run passes if
 - per partition, the versions on the results never go back to an earlier one,
 - the node loads or refuses each version before the pipeline names the next version,
 - the node was never restarted, and its memory during the last ten swaps is at most 5 % above its memory after half of
-  the swaps. During the first half, the memory allocator's pools still grow.
+  the swaps. During the first half of the swaps, the memory allocator's pools still grow.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def judge(
     memory_mb: list[float],
     restarts: int,
 ) -> list[str]:
-    """Return the faults of a run.
+    """Return the failed checks of a run.
 
     ``results`` lists the pair (partition, model version) of each result in the order of the topic.
     """

@@ -78,7 +78,7 @@ class NodeKillEvidence:
 
 
 def judge(evidence: NodeKillEvidence) -> list[str]:
-    """Return the faults of a run. Pure."""
+    """Return the failed checks of a run. Pure."""
     faults = []
     if evidence.unaccounted or evidence.ledger_duplicates:
         faults.append(

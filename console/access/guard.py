@@ -1,7 +1,7 @@
 """The check of every request: session or token, role, and the origin of requests that change something.
 
 A route declares the role that it needs by the type of a parameter: ``identity: Viewer``, ``Operator``, ``Admin`` or
-``Manager``. A route without such a parameter is public.
+``Manager``. A route without a role parameter is public.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from ingest.contract.records import Alert, Delivery, Event, Evidence
 
 
 class CameraItem(BaseModel):
-    """A camera with its state. ``place`` is empty without a place."""
+    """A camera with its state. ``place`` is empty for a camera without a place."""
 
     name: str
     site: str

@@ -85,8 +85,8 @@ async def event(request: Request, number: RecordId, identity: Viewer, context: C
 async def evidence(
     request: Request, number: RecordId, index: review.Number, identity: Viewer, context: Context
 ) -> Response:
-    """Return a picture or clip of an event's evidence, whose hash is that in the list of evidence. A header `Range`
-    selects a part of it."""
+    """Return a picture or clip of an event's evidence; the list of evidence has the file's hash. The header `Range`
+    selects a part of the file."""
     found = await review.evidence_file(context, identity, number, index)
     context.audit_view(request, identity, "evidence_viewed", f"{number}/{index}")
     return review.file_response(request, found)

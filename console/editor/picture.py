@@ -15,7 +15,7 @@ from ingest.site.topic.view import Config
 STEP = 50
 """Number of records that are read at once, from the end of the partition backwards."""
 MAX_RECORDS = 2000
-"""Number of records after which the search ends. Many cameras may share a partition."""
+"""Number of records after which the search for a picture ends. Many cameras may share a partition."""
 
 
 async def newest_frame(log: Log, config: Config, camera: str) -> Frame | None:

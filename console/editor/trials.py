@@ -39,7 +39,7 @@ class RuleTrial:
         return self.report is None and self.problem is None
 
     def take(self, line: bytes) -> None:
-        """Take a message of the trial's process."""
+        """Process a message of the trial's process."""
         message = json.loads(line)
         if "progress" in message:
             self.read, self.total = message["progress"]

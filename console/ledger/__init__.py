@@ -1,1 +1,1 @@
-"""The ledger of each camera and hour, and the explanation of a frame, both computed in processes of their own."""
+"""The ledger of each camera and hour, and the explanation of a frame; child processes compute both."""

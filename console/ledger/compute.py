@@ -1,7 +1,8 @@
 """The process that computes a ledger or an explanation from the log.
 
-The process reads a request as JSON from its standard input: ``{"explain": NAME}`` or ``{}`` for the ledger. It prints
-one JSON object per line: ``{"progress": [READ, ALL]}``, and at last ``{"report": …}`` or ``{"problem": TEXT}``.
+The process reads a request as JSON from its standard input: ``{"explain": NAME}`` or ``{}`` for the ledger. The
+process prints one JSON object per line: ``{"progress": [READ, ALL]}``, and at last ``{"report": …}`` or ``{"problem":
+TEXT}``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SETTLE_S = 10.0
 
 
 async def ledger_report(log: Log, on_progress: Progress, wait_s: float = SETTLE_S) -> dict[str, Any]:
-    """Return the balance of all cameras, with hours. Raise LogUnavailable."""
+    """Return the counts of frames by outcome, of all cameras and by hour, as values for JSON. Raise
+    LogUnavailable."""
     found = (await audit(log, wait_s=wait_s, by_hour=True, on_progress=on_progress)).to_dict()
     return {name: found[name] for name in ("balanced", "hours", "truncated", "left_out", "unclean", "expired_unread")}
 

@@ -19,7 +19,7 @@ LEDGER_S = 1800.0
 EXPLAIN_S = 120.0
 """Time after which the computation of a ledger or of an explanation is stopped, in seconds."""
 MAX_EXPLAINING = 2
-"""Maximum number of explanations that are computed at the same time. Each uses one core."""
+"""Maximum number of explanations that are computed at the same time. Each explanation uses one core."""
 
 
 class ReportReader:
@@ -40,10 +40,11 @@ class ReportReader:
 
 
 class LedgerReading:
-    """The last ledger, and the computation of the next one, of which at most one runs.
+    """The last ledger, and the computation of the next ledger, of which at most one runs.
 
-    ``hours`` has the counts by camera and hour since 1970. ``at_ns`` is the time of the last ledger in Unix ns, 0
-    before the first one. ``env`` has the environment variables from which the process reads the settings of Kafka.
+    ``hours`` has the counts of frames by camera and by hour since 1970. ``at_ns`` is the time of the last ledger in
+    Unix ns, 0 before the first ledger. ``env`` has the environment variables from which the computing process reads
+    the settings of Kafka.
     """
 
     def __init__(self, env: Mapping[str, str], clock: Clock) -> None:
@@ -62,7 +63,7 @@ class LedgerReading:
         return self._task is not None and not self._task.done()
 
     def start(self, *, is_wanted: bool = False) -> None:
-        """Compute the ledger in the background, unless this is happening already.
+        """Compute the ledger in the background, unless a computation is running already.
 
         Without ``is_wanted``, a ledger that is younger than ``FRESH_S`` is not computed again.
         """
@@ -71,7 +72,7 @@ class LedgerReading:
             self._task = asyncio.create_task(self._compute())
 
     def take(self, found: ReportReader) -> None:
-        """Take the outcome of a computation."""
+        """Store the outcome of a computation."""
         self.at_ns, self.problem = self._clock.now_ns(), found.problem
         if found.report is not None:
             self.report = found.report

@@ -13,7 +13,8 @@ from ingest.kafka.log import LogRecord
 
 
 class EvidenceView(TopicView):
-    """Stored and deleted evidence. The topic has one partition, and an event has at most one record of each kind."""
+    """Stored and deleted evidence. The topic ``evidence`` has one partition, and an event has at most one record of
+    stored and one of deleted files."""
 
     topic: ClassVar[str] = EVIDENCE
     backlog: ClassVar[int] = 2 * MAX_EVENTS
@@ -22,5 +23,5 @@ class EvidenceView(TopicView):
         self._happenings = happenings
 
     def apply(self, record: LogRecord) -> None:
-        """Add a record of stored or of deleted files."""
+        """Add a record of stored or deleted files."""
         self._happenings.add_evidence(decode_json(EvidenceRecord, record.value), record.offset)

@@ -18,7 +18,7 @@ from ingest.kafka.log import LogRecord
 
 MAX_EVENTS = 10_000
 """Maximum number in memory of events, of alerts, of alerts with receipts, and of events with records of evidence.
-Together they take about 90 MB. Older records are still in the log."""
+All these records take about 90 MB of memory. Older records are still in the log."""
 MAX_NEWS = 1000
 """Maximum number of new events, alerts and receipts in memory, from which a stream can continue after an
 interruption."""
@@ -82,10 +82,10 @@ class EventEvidence:
     stored: EvidenceRecord | None = None
     deleted: dict[str, str] = field(default_factory=dict)
     offset: int = -1
-    """Offset of the newest record."""
+    """Offset of the newest record in the topic ``evidence``."""
 
     def add(self, record: EvidenceRecord, offset: int) -> None:
-        """Add a record. A record that is read again changes nothing."""
+        """Add a record. A record that the reader gets again changes nothing."""
         if offset <= self.offset:
             return
         self.offset = offset
@@ -185,7 +185,8 @@ class Happenings:
         self._tell("delivery", receipt)
 
     def add_evidence(self, record: EvidenceRecord, offset: int) -> None:
-        """Add a record of the topic ``evidence``. A record of an event that is too old for the memory is ignored."""
+        """Add a record of the topic ``evidence``. The record of an event that is too old for the memory is
+        ignored."""
         found = self._evidence.items.get(record.event)
         if found is None and record.event:
             found = EventEvidence()

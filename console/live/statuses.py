@@ -103,7 +103,7 @@ class StatusView(TopicView):
         return camera_state(camera, self.cameras.get(camera.name), self._clock.now_ns())
 
     def runs(self, service: str) -> bool:
-        """Return whether an instance of a service has sent a heartbeat just now."""
+        """Return whether any instance of a service has sent a heartbeat within the last ``SILENT_S``."""
         since_ns = self._clock.now_ns() - round(SILENT_S * 1e9)
         return any(one.service == service and one.at_ns >= since_ns for one in self.instances.values())
 

@@ -167,8 +167,8 @@ async def evidence_file(context: ConsoleContext, identity: Identity, number: str
 
 
 def file_response(request: Request, found: ServedFile) -> Response:
-    """Return a response with a picture or clip, or with the part of it that the request selects. A browser may keep
-    the file for this user, because the file never changes."""
+    """Return a response with a picture or clip, or with the part of the file that the request selects. A browser may
+    keep the file for this user, because the file never changes."""
     tag, size = f'"{found.sha256}"', len(found.data)
     headers = {"Cache-Control": "private, max-age=3600", "ETag": tag, "Content-Disposition": "inline"}
     headers["Accept-Ranges"] = "bytes"

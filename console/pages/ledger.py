@@ -47,8 +47,8 @@ class LedgerLine(BaseModel):
 
 
 class LedgerPage(BaseModel):
-    """The last ledger that was computed, at ``computed_ns``; 0 before the first one. ``running`` says that a new one
-    is being computed."""
+    """The last ledger that was computed, at ``computed_ns`` in Unix ns; 0 before the first ledger. ``running`` says
+    that a new ledger is being computed."""
 
     computed_ns: int
     running: bool
@@ -97,7 +97,7 @@ async def ledger_lines(
     camera: Text = "",
     hours: Annotated[int, Query(ge=0, le=10_000)] = 24,
 ) -> LedgerPage:
-    """Return the ledger by camera and hour. If the last one is older than five minutes, compute a new one in the
+    """Return the ledger by camera and hour. If the last ledger is older than five minutes, compute a new one in the
     background."""
     context.ledger.start()
     context.audit_view(request, identity, "ledger_viewed", camera)
@@ -121,7 +121,8 @@ async def explain(request: Request, identity: Viewer, context: Context, frame: T
 
 
 def lines_of(context: ConsoleContext, identity: Identity, camera: str = "", hours: int = 0) -> list[LedgerLine]:
-    """Return the lines of the cameras that the user may see, the newest hour first. 0 hours: all."""
+    """Return the ledger lines of the cameras that the user may see, the newest hour first; with 0 ``hours``, the
+    lines of all hours."""
     since = context.clock.now_ns() // HOUR_NS - hours if hours else -1
     found = []
     for name, by_hour in context.ledger.hours.items():

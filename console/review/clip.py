@@ -10,7 +10,7 @@ from ingest.contract.records import Clip, Evidence
 from stream.evidence.clip.window import SETTLE_S
 
 WAIT_S = 600.0
-"""Time after the moment at which a clip should be there, in seconds, for which a page still waits for it."""
+"""Time in seconds for which a page still waits for a clip that should have been made already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class NumberedFile:
 class ClipState:
     """The clips of an event.
 
-    ``facts`` has the interval of the clips and their gaps, None while no clip was made. ``missing`` is the reason why
+    ``facts`` has the interval of the clips and their gaps; None before a clip was made. ``missing`` is the reason why
     there is no clip, empty if there is one. ``pending`` says that the clip may still come soon.
     """
 
@@ -41,8 +41,8 @@ class ClipState:
 
 
 def clip_of(item: ReviewItem, now_ns: int, *, worker_runs: bool) -> ClipState:
-    """Return the clips of an event at ``now_ns``, in Unix ns. ``worker_runs`` says that an evidence worker has sent a
-    heartbeat just now."""
+    """Return the clips of an event at ``now_ns``, in Unix ns. ``worker_runs`` says that an evidence worker has lately
+    sent a heartbeat."""
     event, stored = item.event, item.evidence.stored
     if event.data.camera is None:
         return ClipState(missing="a sensor has no pictures, so its events have no clips")

@@ -9,7 +9,7 @@ _ONE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class ByteRange(NamedTuple):
-    """The bytes of a file from ``start`` to ``stop``, without ``stop``."""
+    """The bytes of a file from ``start`` up to but not including ``stop``."""
 
     start: int
     stop: int
@@ -23,8 +23,8 @@ class ByteRange(NamedTuple):
 def byte_range(header: str, size: int) -> ByteRange | None:
     """Return the range that a header ``Range`` selects from a file of ``size`` bytes.
 
-    Return None for the whole file: without a header, for several ranges, and for a header that cannot be read, which
-    a server should ignore.
+    Return None if the whole file is to be sent: without a header, for several ranges, and for a header that cannot be
+    read.
     """
     found = _ONE_RANGE.fullmatch(header.replace(" ", ""))
     if found is None or found[1] == found[2] == "":

@@ -2,8 +2,8 @@
 ledger accounts for every frame.
 
 All frames of a run belong to one stream with a generated name, and thus to one partition. The site file needs no
-entry for this stream. A header of each frame names the pipeline; without this header, every pipeline for all cameras
-would classify the frame.
+entry for the stream of pictures. A header of each frame names the pipeline; without this header, every pipeline for
+all cameras would classify the frame.
 """
 
 from __future__ import annotations

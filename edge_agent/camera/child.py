@@ -32,9 +32,9 @@ from ingest.site import CameraConfig
 QUEUE_FRAMES = 16
 """Maximum number of messages that wait for the pipe to the agent.
 
-If the process is killed, all frames in memory are lost: those in this queue, in the gate's pre-roll buffer, and in
-the pipe and its reader (about 200 KB). A kill loses a few seconds of video while the disk is slow, and almost no
-video while the disk is fast enough.
+If the process is killed, the frames in the queue to the agent, in the gate's pre-roll buffer, and in the pipe and its
+reader (about 200 KB) are lost. A kill loses a few seconds of video while the disk is slow, and almost no video while
+the disk is fast enough.
 """
 ABANDON_S = 3.0
 """Maximum time that a stop request waits for a blocked source, in seconds. Without a limit, a stop could take as long

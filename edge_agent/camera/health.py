@@ -14,8 +14,8 @@ from edge_agent.sources.source import Grey
 from ingest.site import WatchConfig
 
 SMALL_WIDTH_PX = 160
-"""Width of the small pictures that are checked, in px. A picture of this width still shows the layout of a scene, and
-checking the picture takes 0.25 ms."""
+"""Width of the small pictures that are checked, in px. A picture of ``SMALL_WIDTH_PX`` still shows the layout of a
+scene, and checking the picture takes 0.25 ms."""
 _SAME_SHARE = 0.99
 """Minimum share of pixels that stay unchanged in a frozen view. Up to 1 % of the pixels may change in a frozen view,
 because some cameras draw a clock into their pictures."""

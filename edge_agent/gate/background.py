@@ -29,7 +29,7 @@ ESTABLISHED_S = 60.0
 who stands still for less than a minute is not remembered as background."""
 _LEARN_S = 2.0
 """Time constant with which a background pixel adapts where nothing moves, in seconds. The background follows
-daylight, which changes more slowly."""
+daylight, which changes within minutes."""
 _FORGET_S = 60.0
 """Time constant with which a background pixel adapts where pixels change all the time, such as at branches and water,
 in seconds."""

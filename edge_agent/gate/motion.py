@@ -64,7 +64,7 @@ class MotionDetector:
     def boxes(self, image: Image) -> tuple[Box, ...]:
         """Return the bounding boxes of moving objects in a frame ``(height, width, 3)`` uint8.
 
-        Assume that the frame was captured 0.1 s after the previous frame.
+        The frame counts as captured 0.1 s after the previous frame.
         """
         return self._detect(image, _NOMINAL_STEP_S).boxes
 

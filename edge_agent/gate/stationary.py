@@ -53,7 +53,7 @@ class StationaryMap:
     def stopped(self, where: Mask, hides: Mask, at_s: float) -> None:
         """Add the pixels ``where``, at which an object has just stopped, to the map.
 
-        At the pixels ``hides``, also remember the stationary object that the new one hides.
+        At the pixels ``hides``, also remember the stationary object that the newly stopped object hides.
         """
         if at_s - self._arrived_s > _SEPARATE_S or at_s - self._began_s > _MAX_ARRIVAL_S:
             self._arrival, self._is_light, self._before = self._arrival + 1, False, self._top.copy()

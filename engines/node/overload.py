@@ -214,7 +214,7 @@ class OverloadPolicies:
     def shed_crowded(self, job: Job, most: int, newer: Counter[str]) -> None:
         """Shed the frames of a job for which at least ``most`` newer frames of their camera wait.
 
-        ``newer`` has the number of waiting frames by camera, and is increased by the frames of this job.
+        ``newer`` has the number of waiting frames by camera, and is increased by the frames of the job.
         """
         crowded = set()
         for task in reversed(job.tasks.values()):

@@ -47,7 +47,8 @@ class BacktestRecord(BaseModel):
 
 
 def add_record(repository: Repository, record: BacktestRecord) -> Path:
-    """Store a record beside the version, and return its path. Raise AdoptFailed if the folder cannot be written."""
+    """Store the record of a backtest beside the model version, and return the record's path. Raise AdoptFailed if the
+    folder cannot be written."""
     name, version = repository.resolve(record.model)
     folder = repository.root / name / FOLDER
     stamp = record.at.replace(":", "").replace("-", "").replace(".", "")
@@ -63,7 +64,7 @@ def add_record(repository: Repository, record: BacktestRecord) -> Path:
 
 
 def records_of(repository: Repository, name: str, version: int) -> list[BacktestRecord]:
-    """Return the records of a version, the latest last. Leave out unreadable records."""
+    """Return the backtest records of a model version, the latest last. Leave out unreadable records."""
     found = []
     for path in sorted((repository.root / name / FOLDER).glob(f"{version}-*.json")):
         try:
@@ -74,10 +75,11 @@ def records_of(repository: Repository, name: str, version: int) -> list[Backtest
 
 
 def require_passed(repository: Repository, name: str, version: int) -> BacktestRecord:
-    """Return the latest record of a version if the version passed. Else raise PromotionRefused with the reason.
+    """Return the latest backtest record of a model version if the version passed. Raise PromotionRefused with the
+    reason if the version did not pass.
 
-    The record must be of the version's present file, and must compare the version with the served version, unless
-    that is the version itself. Raise ModelUnknown or ManifestError.
+    The backtest must have tested the version's present file, and compared the version with the served one, unless the
+    version itself is served. Raise ModelUnknown or ManifestError.
     """
     manifest, served = repository.open(name, version).manifest, repository.promoted(name)
     advice = _ADVICE.format(model=manifest.id)

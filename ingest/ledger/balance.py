@@ -137,7 +137,8 @@ class Balance:
 
 
 class EpochGaps(NamedTuple):
-    """Intervals of sequence numbers of an epoch: spooled, missing, and accounted twice."""
+    """Intervals of sequence numbers of an epoch (capture run): those in a spool, the missing ones, and those
+    accounted twice."""
 
     spooled: list[Interval]
     holes: list[Interval]
@@ -199,8 +200,8 @@ def is_over(epoch: int, epochs: Mapping[int, EpochLedger]) -> bool:
 
 
 def gaps_of(entries: EpochLedger, first: int, waiting: list[Interval]) -> EpochGaps:
-    """Return the numbers of an epoch from ``first`` on that were not delivered exactly once. ``waiting`` has the
-    numbers that agents report in their spools."""
+    """Return the sequence numbers of an epoch (capture run), from ``first`` on, that are in a spool, missing, or
+    accounted twice. ``waiting`` has the sequence numbers that agents report as stored in their spools."""
     missing = entries.cover.holes(first, entries.last)
     spooled = common(missing, waiting)
     spool = Cover(spooled)

@@ -143,10 +143,11 @@ class RetainedFrames:
 
     ``truncated`` maps a partition to the Unix time in ms up to which retention has deleted frames from ``frames`` or
     ``frames.late``. The audit checks a camera from its first live frame on that was sent after the time in
-    ``truncated``. Earlier live frames are deleted or left out. All frames that the camera captured after this frame
-    were also sent after it, so retention has deleted none of them. If retention deleted frames of a partition and a
-    camera has no later live frame in the partition, the camera's frames cannot be checked. ``partition_of`` returns
-    the partition of a camera that has no frame left. ``sensors`` is the RetainedReadings object for the same ledger.
+    ``truncated``. Earlier live frames are not audited. All frames that the camera captured after the first audited
+    frame were also sent after it, so retention has deleted none of them. If retention deleted frames of a partition
+    and a camera has no later live frame in the partition, the camera's frames cannot be checked. ``partition_of``
+    returns the partition of a camera that has no frame left. ``sensors`` is the RetainedReadings object for the same
+    ledger.
     """
 
     def __init__(
@@ -213,10 +214,10 @@ def _delivery(record: LogRecord) -> tuple[FrameId, WithheldInterval | None] | No
 
 
 def _captured_ns(record: LogRecord) -> int:
-    """Return about the time of capture of a delivered frame, in Unix ns.
+    """Return the approximate capture time of a delivered frame, in Unix ns.
 
-    A live frame is written just after its capture. The body of a late frame has the time, because the frame may have
-    waited in a spool for hours.
+    A live frame is written just after its capture. For a late frame, the capture time is read from the body, because
+    the frame may have waited in a spool for hours.
     """
     frame = _decoded(Frame, record) if record.topic == FRAMES_LATE else None
     return frame.captured_ns if frame else record.timestamp_ms * 1_000_000

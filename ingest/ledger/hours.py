@@ -1,7 +1,7 @@
-"""The balance of each camera by hour: the same counts as those of the whole balance, split by time of capture. Pure.
+"""The counts of frames of each camera by hour of capture, which add up to the counts of the whole ledger. Pure.
 
-A frame belongs to the first hour that has this or a higher sequence number of its epoch. Withheld frames belong to
-the hour of the record that names them, so an interval that crosses a full hour is in one hour.
+A frame belongs to the first hour in which its sequence number or a higher one of its epoch (capture run) was seen.
+Withheld frames belong to the hour of the record that names them, even if their interval crosses a full hour.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ _UNCLEAN = "unclean"
 
 
 def compute_hours(ledger: Ledger) -> dict[str, dict[int, StateCounts]]:
-    """Return the counts of each camera by hour since 1970, in UTC. The counts of all hours add up to the balance.
+    """Return the counts of each camera by hour since 1970, in UTC. The counts of all hours add up to the counts of
+    the whole ledger.
 
-    ``captured`` is the sum of the withheld, spooled, delivered and unaccounted frames of an hour, so it counts a
-    number twice that was both withheld and delivered. ``examples`` names faulty frames as ``CAMERA/EPOCH/SEQ``.
+    ``captured`` is the sum of the withheld, spooled, delivered and unaccounted frames of an hour, so a frame that was
+    both withheld and delivered counts twice. ``examples`` names faulty frames as ``CAMERA/EPOCH/SEQ``.
     """
     found: defaultdict[str, defaultdict[int, StateCounts]] = defaultdict(lambda: defaultdict(StateCounts))
     epochs: defaultdict[str, dict[int, EpochLedger]] = defaultdict(dict)
@@ -49,7 +50,7 @@ def compute_hours(ledger: Ledger) -> dict[str, dict[int, StateCounts]]:
 
 
 def _hour_of(entries: EpochLedger) -> Callable[[int], int]:
-    """Return a function that returns the hour of a sequence number of an epoch."""
+    """Return a function that returns the hour of capture for a sequence number of an epoch (capture run)."""
     hours = sorted(entries.hours.last)
     lasts = list(accumulate((entries.hours.last[hour] for hour in hours), max))
 
@@ -99,7 +100,7 @@ def _count_frames(
 
 
 def _by_hour(intervals: list[Interval], hour_of: Callable[[int], int]) -> Iterator[tuple[int, int, int]]:
-    """Yield the hour, the first and the last number of each part of an interval that lies in one hour."""
+    """Divide intervals of sequence numbers at full hours, and yield for each part its hour, first and last number."""
     for first, last in intervals:
         while first <= last:
             hour = hour_of(first)

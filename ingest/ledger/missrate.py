@@ -93,7 +93,7 @@ class MissCounter:
 def _follows(result: Result, last: Result) -> bool:
     """Return whether all frames between two results of a lane were withheld.
 
-    A frame in between that was not withheld was sent on another lane or became a dead letter.
+    A frame between two results that was not withheld was sent on another lane or became a dead letter.
     """
     return result.epoch == last.epoch and result.seq - last.seq - 1 <= sum(result.withheld.values())
 

@@ -53,17 +53,17 @@ HOUR_NS = 3_600 * 10**9
 
 @dataclass(slots=True)
 class HourMarks:
-    """The hours in which the frames of an epoch were captured. Hours are counted since 1970, in UTC.
+    """The hours in which the frames of an epoch (capture run) were captured. Hours are counted since 1970, in UTC.
 
-    ``last`` has the highest sequence number that a record of an hour names. ``withheld`` has the frames that were
-    withheld in each hour, by reason.
+    ``last`` has, by hour, the highest sequence number that a record of the hour names. ``withheld`` has, by hour, the
+    number of frames that were withheld for each reason.
     """
 
     last: dict[int, int] = field(default_factory=dict)
     withheld: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def note(self, seq: int, at_ns: int) -> int:
-        """Note that a frame was captured at a time in Unix ns, and return the hour."""
+        """Note that a frame was captured at a time in Unix ns, and return the frame's hour since 1970."""
         hour = at_ns // HOUR_NS
         if seq > self.last.get(hour, -1):
             self.last[hour] = seq
@@ -157,8 +157,8 @@ class Ledger:
             self.readings.cut()
 
     def add_frame(self, frame: FrameId, lane: str, account: WithheldInterval | None, at_ns: int = 0) -> None:
-        """Add a delivered frame and the interval of the frames withheld just before the frame. ``at_ns`` is about the
-        time of capture, in Unix ns.
+        """Add a delivered frame and the interval of the frames withheld just before the frame. ``at_ns`` is the
+        approximate capture time of the frame, in Unix ns.
 
         A frame that is delivered twice on the same lane is a repeat, which is not an error. A frame that is delivered
         on both lanes is a duplicate, which is an error. A frame on a replay's lane is ignored, because a replay sends

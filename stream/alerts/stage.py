@@ -51,7 +51,7 @@ FETCH_S = 30.0
 
 
 class AlertStage:
-    """The stage that turns every event into an alert with its pictures, and assigns it to an incident.
+    """The stage that turns every event into an alert with its pictures, and assigns the event to an incident.
 
     While the evidence store fails, events with a picture wait for ``PICTURE_WAIT_S``, and events without a picture
     (events of sensors) are processed.

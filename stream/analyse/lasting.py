@@ -25,9 +25,9 @@ class _Period:
 class LastingWatch(RuleWatch[R_co], Generic[R_co]):
     """State of a rule with a condition: the present period of each track, in which the condition holds.
 
-    Each period is reported once, when it has lasted for ``for_s``. If the condition has held for ``for_s`` outside of
-    the rule's hours, during a cooldown, or while the rule does not apply to the track, it is reported as soon as it
-    can be, provided that it still holds. A period that ends before it can be reported is not reported.
+    Each period is reported once, when it has lasted for ``for_s``. If the condition has held for ``for_s`` while the
+    rule must not report, for example during a cooldown, the rule reports it later, provided that it still holds. A
+    period that ends before it can be reported is not reported.
     """
 
     def __init__(self, rule: R_co, width: int, height: int, for_s: float) -> None:

@@ -87,7 +87,8 @@ class Scene:
     """Number of missing frames since the previous classified frame, by reason. The agent and the prepare stage record
     why a frame is missing; the reason is ``unknown`` for frames without any record."""
     view: str = ""
-    """State of the camera's view by the agent: empty for a good view, else ``frozen``, ``black`` or ``tampered``."""
+    """State of the camera's view, as the edge agent judged it: empty for a good view, else ``frozen``, ``black`` or
+    ``tampered``."""
     ground: GroundPlane | None = None
     """Conversion from pixels to metres on the ground; None for a camera without a ground plane."""
 
@@ -123,7 +124,8 @@ class CameraRule(Rule):
         """Return whether a track has one of the rule's labels and all attributes of the rule, has moved by at least
         ``min_move``, and had a detection with the score ``min_score``.
 
-        One detection with this score suffices: a vehicle that is then partly covered is still the same vehicle.
+        One detection with the score ``min_score`` suffices: a vehicle that is then partly covered is still the same
+        vehicle.
         """
         return not self.misfit(track)
 
@@ -161,8 +163,8 @@ class CameraRule(Rule):
         """Length in seconds of the past results from which a new owner of the partition rebuilds the rule's state.
 
         The length covers at least twice the longest setting whose name ends in ``_s``, except ``incident_gap_s``. An
-        object that was present before the past results counts as new at their beginning. Because of the factor two, a
-        dwell time or cooldown that began before the past results has ended before their end.
+        object that was present before the past results counts as new at their beginning. Because past results cover
+        twice the longest setting, a dwell time or cooldown that began before them ends before the first new result.
         """
         times_s: list[float] = [value for name, value in self if name.endswith("_s") and name != "incident_gap_s"]
         return max(TAIL_S, 2 * max(times_s) + MARGIN_S)
@@ -180,7 +182,7 @@ class CameraRule(Rule):
 
     @abc.abstractmethod
     def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
 
 
 WHOLE_PICTURE: tuple[RelativePoint, ...] = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))

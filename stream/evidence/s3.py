@@ -26,8 +26,8 @@ progress."""
 _CONNECT_TIMEOUT = "5s"
 _RETRIES = 1
 _RETRY_TIME = timedelta(seconds=10)
-"""Maximum time for which a failed request to the store is repeated. If the request still fails then, the worker
-itself tries it again later."""
+"""Maximum time for which a failed request to the store is repeated. If a request still fails after this time, the
+worker repeats its work later."""
 _BUFFER_BYTES = 1024 * 1024
 """Size of the parts in which a file is read."""
 _LIST_CHUNK = 1_000

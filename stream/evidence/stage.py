@@ -49,8 +49,8 @@ arrives, the alert that is due first gets its record without a clip."""
 
 
 class EvidenceStage:
-    """The stage that completes the evidence of each alert. Its state depends only on the topics ``alerts`` and
-    ``evidence``."""
+    """The stage that completes the evidence of each alert. The state of the stage depends only on the topics
+    ``alerts`` and ``evidence``."""
 
     name = NAME
     topics = (ALERTS,)
@@ -78,8 +78,8 @@ class _DueAlert(NamedTuple):
 
 
 class EvidenceProcessor(Processor):
-    """The processor of one partition of alerts. Its methods run in a worker thread, and read the log through the
-    event loop."""
+    """The processor of one partition of alerts. The methods of the processor run in a worker thread, and read the log
+    through the event loop."""
 
     def __init__(self, store: EvidenceStore, log: Log, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._store, self._log, self._loop, self._clock = store, log, loop, clock

@@ -19,18 +19,18 @@ from stream.exceptions import TooManyEvents
 from stream.explain.search import MARGIN_MS
 
 MAX_EVENTS = 20_000
-"""Maximum number of events that the rules may emit in one partition. Each event takes about 2 kB of memory."""
+"""Maximum number of events that tested rules may emit in one partition. Each event takes about 2 kB of memory."""
 MAX_EXAMPLES = 100
-"""Maximum number of gained and of lost events of one rule that the report names. The numbers of gained and lost
-events in the report are not limited."""
+"""Maximum number of gained events, and of lost events, that the report names for one rule. The numbers of gained and
+lost events in the report are not limited."""
 
 
 @dataclass(slots=True)
 class RuleDifference:
     """Numbers of events of one rule.
 
-    ``equal`` counts the events that both the tested rules and the log have. ``moved`` counts the events that both
-    have with the same id, but in different frames, for example because a line was moved.
+    ``equal`` counts the events that both the tested rules and the log have. ``moved`` counts the events with the same
+    id that the tested rules and the log have in different frames, for example because a line was moved.
     """
 
     equal: int = 0
@@ -43,7 +43,7 @@ class RuleDifference:
     """The first lost events, which only the log has."""
 
     def merge(self, other: RuleDifference) -> None:
-        """Add the differences of the same rule in other partitions."""
+        """Add the numbers of events of the same rule in other partitions."""
         self.equal, self.moved = self.equal + other.equal, self.moved + other.moved
         self.gained, self.lost = self.gained + other.gained, self.lost + other.lost
         self.gained_events = [*self.gained_events, *other.gained_events][:MAX_EXAMPLES]
@@ -53,7 +53,8 @@ class RuleDifference:
 class EventComparison:
     """The events of tested rules in one partition, and the frames whose events are compared.
 
-    ``rules`` gets the differences of each rule. Emitted events of the rules in ``ignored`` are not compared.
+    ``rules`` gets the numbers of equal, moved, gained and lost events of each rule. Emitted events of the rules in
+    ``ignored`` are not compared.
     """
 
     def __init__(self, rules: defaultdict[str, RuleDifference], ignored: frozenset[str] = frozenset()) -> None:
@@ -73,7 +74,7 @@ class EventComparison:
         self._events.add(event)
 
     async def compare(self, log: Log, cameras: Mapping[str, CameraConfig], since_ms: int) -> None:
-        """Compare the events with the emitted events of the same frames, which were written after ``since_ms``.
+        """Compare the added events with the emitted events of the same frames, which were written after ``since_ms``.
 
         Raise LogUnavailable.
         """
@@ -98,7 +99,7 @@ class EventComparison:
                 difference.gained_events.append(event)
 
     def _emitted(self, record: LogRecord) -> Event | None:
-        """Return an emitted event of one of the period's frames."""
+        """Return the event in a record if it belongs to a compared frame, else None."""
         frames, lane = h.frames_of(record.headers), h.lane_of(record.headers, record.topic)
         for frame in frames:
             first, last = self._spans.get((frame.camera, lane, frame.epoch), (1, 0))
@@ -148,7 +149,7 @@ class _OpenEvents:
             raise TooManyEvents(event.data.rule, MAX_EVENTS)
 
     def take(self, event: Event) -> Event | None:
-        """Remove and return the event that corresponds to an emitted event."""
+        """Remove and return the tested rules' event that corresponds to an emitted event."""
         found = event.id if event.id in self._events else self._ids.get(_key(event), "")
         value = self._events.pop(found, None)
         return decode_json(Event, value, MAX_JSON_BYTES) if value else None

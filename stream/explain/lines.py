@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of an explanation for people. ``found`` is the dict of ``Explanation.to_dict``."""
+    """Yield the lines of an explanation as text for people. ``found`` is the dict of ``Explanation.to_dict``."""
     yield f"frame {found['frame']} ({found['lane']})" if found["frame"] else "an alert of a sensor"
     if found["absence"]:
         yield f"  {found['absence']['state']}: {found['absence']['reason']}"

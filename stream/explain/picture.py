@@ -63,8 +63,8 @@ async def event_picture(log: Log, event: Event) -> bytes | None:
 async def write_pictures(log: Log, rules: Mapping[str, RuleDifference], folder: Path) -> dict[str, str]:
     """Write the annotated pictures of gained and lost events to the folders ``gained`` and ``lost``.
 
-    Return the path of each picture, relative to ``folder``, by the id of its event. Events whose picture has expired
-    are missing. Raise LogUnavailable.
+    Return the path of each picture, relative to ``folder``, by the id of its event. Leave out events whose picture
+    has expired. Raise LogUnavailable.
     """
     written = {}
     for rule, difference in rules.items():

@@ -49,8 +49,8 @@ class JoinRule(CameraRule):
     valid_s: JoinedSeconds = 300.0
     """Time in seconds for which a reading is valid if no other one follows."""
     wait_s: JoinedSeconds = 5.0
-    """Maximum time in seconds for which a reading may be delayed on its way. A sensor without a reading for this time
-    counts as silent, and the value of its last reading is assumed to last."""
+    """Maximum time in seconds for which a reading may be delayed on its way. A sensor without a reading for
+    ``wait_s`` counts as silent, and the value of its last reading is assumed to last."""
 
     @model_validator(mode="after")
     def _has_a_condition(self) -> Self:
@@ -90,7 +90,7 @@ class JoinRule(CameraRule):
         return (self.above is not None and value > self.above) or (self.below is not None and value < self.below)
 
     def sensor_signal(self, epoch: int, last_seq: int, column: Column) -> JoinSignal:
-        """Return the signal of at least one reading of the sensor."""
+        """Return the signal that says when the readings of ``column``, at least one, meet the rule's condition."""
         changes: list[Change] = []
         for at_ns, value in sorted(zip(*column, strict=True), key=lambda row: row[0]):
             holds = self.holds(value)
@@ -131,7 +131,7 @@ class LastingJoinWatch(RuleWatch[J_co], Generic[J_co]):
 
     @abc.abstractmethod
     def summary(self) -> str:
-        """Return the text of the event, without the sensor."""
+        """Return the text of the event, without the part about the sensor."""
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
         """Process the tracks of the next frame and return the candidate event of the present condition, if one is

@@ -41,7 +41,8 @@ RANGE_SIGMAS = 4.0
 neighbour 61 % of the weight of an equal colour."""
 MIN_RANGE = 10.0
 """Minimum colour difference, in grey levels, at which the bilateral filter gives the neighbour 61 % of the weight of
-an equal colour. This minimum lets the filter remove JPEG artefacts, and lowered the PSNR of no clean frame."""
+an equal colour. With the minimum, the filter removes JPEG artefacts, and in measurements the PSNR of no clean frame
+fell."""
 SPACE_PX = 2.0
 """Distance in pixels at which the bilateral filter gives a neighbour 61 % of the weight of the pixel itself."""
 MEDIAN_NS = 2.5
@@ -71,7 +72,7 @@ MAX_DENOISER_BYTES = 128 * 1024 * 1024
 cameras at 640×360; one core cannot prepare the frames of more cameras. For a camera without noise, only the central
 quarter of the grey picture is kept, so thousands of such cameras fit."""
 _ENTRY_BYTES = 1024
-"""Bytes counted for each denoiser in addition to its pixels. This amount limits the number of denoisers to 131,072,
+"""Bytes counted for each denoiser in addition to its pixels. The addition limits the number of denoisers to 131,072,
 even if each picture has only one pixel."""
 
 _LAPLACIANS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)

@@ -17,7 +17,8 @@ several boxes for one object, and they overlap by a larger share. Boxes of two o
 a smaller share."""
 BESIDE_SHARE = 0.1
 """A stationary box is cropped only if a smaller share of its area lies inside a moving box. If a larger share lies
-inside, the stationary object begins to move and would be detected twice, or is hidden by another object."""
+inside a moving box, the stationary object begins to move and would be detected twice, or is hidden by another
+object."""
 
 MAX_BOXES = 128
 """Maximum number of boxes that are used per frame: twice the maximum number of regions. The time to merge boxes grows

@@ -17,8 +17,8 @@ chunk. A longer chunk would delay the output, which is written when the chunk en
 CHUNK_RECORDS = 128
 """Maximum number of records in a chunk: the smallest records take 15 µs each."""
 CHUNK_BYTES = 256 * 1024
-"""Maximum bytes of output that are joined into one ``Work``. A larger ``Work`` would defeat the limits of a
-partition's unacknowledged output."""
+"""Maximum bytes of output that are joined into one ``Work``. With a larger ``Work``, a partition would exceed its
+limits of unacknowledged output."""
 
 
 def without_gap(queued: Iterable[LogRecord], max_gap: int) -> list[LogRecord]:

@@ -39,7 +39,7 @@ _log = logs.get("stream.runner")
 
 STOP_S = 20.0
 """Maximum time in seconds of a clean stop: finish the records in process, await acknowledgements, commit, leave the
-group. This time is less than the 30 s after which orchestrators kill a process."""
+group. A clean stop must take less than the 30 s after which orchestrators kill a process."""
 STOP_UNJOINED_S = 3.0
 """Maximum time of a stop before the first assignment, when no record is in process."""
 
@@ -268,8 +268,8 @@ class Runner:
         self._end(error, stage=self._stage.name)
 
     def signs(self) -> Signs:
-        """Return the runner's progress and the amount of waiting work, for the watchdog. May be called from any
-        thread."""
+        """Return the runner's progress and the amount of waiting work, for the watchdog. Any thread may call this
+        method."""
         loops = list(self._loops.values())
         fed = self._fed_before + sum(loop.fed for loop in loops)
         finished = sum(loop.position or 0 for loop in loops)

@@ -16,7 +16,7 @@ from ingest.runtime.clock import Clock
 from stream.exceptions import Stuck
 
 STALL_S = 60.0
-"""Maximum time in seconds without progress while records wait or a rebalance is running. This time is longer than the
+"""Maximum time in seconds without progress while records wait or a rebalance is running. The limit is longer than the
 30 s after which a record that the broker does not accept ends the process. Each record that is read back while a
 partition opens counts as progress."""
 JOIN_S = 120.0

@@ -65,8 +65,8 @@ class HoppingWindows(EventTimeWindows):
         return range(start_ns + self._hop_ns, start_ns + self._length_ns + 1, self._hop_ns)
 
     def _ended(self, pane: ReadingWindow) -> Iterator[ReadingWindow]:
-        """Add the next closed pane, and yield the windows that end after the pane before it and not after its own
-        end."""
+        """Add the next closed pane, and yield each window that ends after the end of the previous pane, up to the end
+        of this pane."""
         last_ns = next(reversed(self._closed), None)
         if last_ns is not None and last_ns >= pane.start_ns:  # the sensor's clock was set back
             self._closed.clear()

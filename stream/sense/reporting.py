@@ -88,8 +88,8 @@ class WindowReporter(RuleReporter):
     """State of a rule over windows.
 
     If readings arrive late but within the sensor's ``lateness_s``, they correct a window that was evaluated before.
-    After a correction, the rule evaluates the corrected window and all later windows again. For this, the rule is set
-    back to its state before the corrected window.
+    After a correction, the rule evaluates the corrected window and all later windows again. Before the second
+    evaluation, the rule is set back to its state before the corrected window.
     """
 
     rule: WindowRule

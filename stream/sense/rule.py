@@ -19,7 +19,7 @@ TAIL_WINDOWS = 3
 """Number of windows that a new owner of a partition reads back: the open window, and two closed windows that show
 whether a bound is exceeded."""
 MAX_PANES = 1000
-"""Maximum length of one window, in multiples of ``hop_s``. The rule adds up at most this number of sums for each
+"""Maximum length of one window, in multiples of ``hop_s``. The rule adds up at most ``MAX_PANES`` sums for each
 window."""
 _WHOLE = 1e-6
 """Largest distance from a whole number at which the ratio of two settings counts as whole, because settings such as
@@ -46,7 +46,7 @@ class WindowRule(SensorRule):
     """Base of the rules over one sensor's windows of ``window_s`` seconds.
 
     By default, windows do not overlap. With ``hop_s``, a window begins every ``hop_s`` seconds. With
-    ``session_gap_s``, a window ends after this time without a reading, at the latest at the next multiple of
+    ``session_gap_s``, a window ends after ``session_gap_s`` without a reading, at the latest at the next multiple of
     ``window_s``.
     """
 

@@ -105,8 +105,9 @@ class EventTimeWindows(abc.ABC):
         was closed.
 
         The reading that shows that the sensor's clock has been set back is not late, and neither are the readings
-        after it. This reading drops the open windows, which lie in the future of the corrected clock. A reading that
-        needs more than ``_max_open`` windows also shows that the clock has been set back.
+        after it. The reading that shows the correction drops the open windows, which lie in the future of the
+        corrected clock. A reading that needs more than ``_max_open`` windows also shows that the clock has been set
+        back.
         """
         until_restart = 1 if self._epoch_begins else LATE_IN_A_ROW - self._late_in_a_row
         self._epoch_begins = False

@@ -42,7 +42,8 @@ class ResultKey(NamedTuple):
 
 @dataclass
 class RecordClock:
-    """A clock that shows the time at which the broker appended the record that is processed. It measures no delay."""
+    """A clock that shows the time at which the broker appended the record that is processed. The clock measures no
+    delay between two readings of the clock."""
 
     record_ms: int = 0
 
@@ -51,12 +52,12 @@ class RecordClock:
         return 0.0
 
     def now_ns(self) -> int:
-        """Return the time of the record in Unix ns."""
+        """Return the time at which the broker appended the present record, in Unix ns."""
         return self.record_ms * 10**6
 
 
 class CandidateModels:
-    """The open models of the tested pipelines. Several partitions may use them, one after another."""
+    """The open models of the tested pipelines. Several partitions may use the models, one after another."""
 
     def __init__(self, pipelines: Sequence[PipelineConfig], source: RepositorySource) -> None:
         self._metrics = NodeMetrics(CollectorRegistry())
@@ -70,7 +71,7 @@ class CandidateModels:
             raise
 
     def cascade(self, pipeline: str) -> Cascade:
-        """Return the models of a pipeline."""
+        """Return the open models of a pipeline."""
         return self._cascades[pipeline]
 
     @property
@@ -113,7 +114,7 @@ class PreparedFrames:
 
     @property
     def keys(self) -> list[ResultKey]:
-        """The keys of the results that the frames get."""
+        """The keys of the results of the prepared frames."""
         return [key_of(item, job.pipeline) for job in self.jobs for item in job.items]
 
 
@@ -199,7 +200,7 @@ class ReplayCore:
         return found
 
     def _classify(self, job: Job, figures: BacktestFigures) -> float:
-        """Classify the tasks of a job, and return the time in s."""
+        """Classify the tasks of a job, and return the time that this took, in s."""
         if not job.tasks:
             return 0.0
         started_s = time.perf_counter()

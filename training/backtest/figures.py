@@ -1,4 +1,4 @@
-"""The figures of a backtest. Figures of several partitions or members can be added. Pure."""
+"""The figures of a backtest. The figures of several partitions or of several processes can be added. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from engines.shadow.report import LabelCounts, count_labels
 from stream.explain.comparison import RuleDifference
 
 _STEP = math.log(1.05)
-"""Width of a class of durations, as a natural logarithm. A quantile is exact to 2.5 %."""
+"""Width of one bin in the histogram of durations, as a natural logarithm. A quantile of the durations is exact to 2.5
+%."""
 _LEAST_S = 1e-7
 STAGES = ("prepare", "copy", "compute", "decode", "cascade", "analyse")
 
 
 @dataclass
 class Durations:
-    """Durations of one stage for one frame each, in s, counted in classes of equal ratio."""
+    """Durations of one stage for one frame each, in s, counted in bins of equal ratio."""
 
     total_s: float = 0.0
     counts: dict[int, int] = field(default_factory=dict)
@@ -34,7 +35,7 @@ class Durations:
         self.counts[place] = self.counts.get(place, 0) + frames
 
     def merge(self, other: Durations) -> None:
-        """Add the durations of another object."""
+        """Add the durations that ``other`` has counted."""
         self.total_s += other.total_s
         for place, count in other.counts.items():
             self.counts[place] = self.counts.get(place, 0) + count
@@ -72,9 +73,9 @@ class BacktestFigures:
     shed_live: int = 0
     """Frames that the live pipeline shed, and that the backtest therefore did not classify either."""
     lighter_live: int = 0
-    """Frames that the lighter model of the pipeline classified live. These frames are not compared."""
+    """Frames that the lighter model of the pipeline classified live, and that are therefore not compared."""
     missing_live: int = 0
-    """Frames without a stored result."""
+    """Frames without a stored result of the live pipeline."""
     served: dict[str, int] = field(default_factory=dict)
     """Number of compared frames by the model that classified them live."""
     labels: dict[str, LabelCounts] = field(default_factory=dict)
@@ -88,7 +89,7 @@ class BacktestFigures:
     members: int = 1
 
     def note_comparison(self, served: str, compared: DetectionComparison) -> None:
-        """Add the comparison of one frame's detections."""
+        """Add the comparison of one frame's detections with those of the live model ``served``."""
         self.compared += 1
         self.served[served] = self.served.get(served, 0) + 1
         self.agreeing += all(one.form == "score" for one in compared.differences)
@@ -99,7 +100,8 @@ class BacktestFigures:
         self.stages.setdefault(stage, Durations()).add(seconds, frames)
 
     def merge(self, other: BacktestFigures) -> None:
-        """Add the figures of other partitions. The wall times of one member's partitions follow each other."""
+        """Add the figures of other partitions. Wall times are added, because the partitions of one process run one
+        after another."""
         for name in ("frames", "classified", "failed", "compared", "agreeing", "shed_live", "lighter_live"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.missing_live += other.missing_live
@@ -139,12 +141,12 @@ class BacktestFigures:
 
     @property
     def gained_share(self) -> float:
-        """Gained events as a share of the live events; if there are no live events, their number."""
+        """Gained events as a share of the live events, or the number of gained events if there are no live events."""
         return sum(one.gained for one in self.rules.values()) / max(1, self.live_events)
 
     @property
     def cpu_ms_per_frame(self) -> float:
-        """Mean CPU time of one frame in ms, with the reading of Kafka."""
+        """Mean CPU time of one frame in ms, including the time to read from Kafka."""
         return 1000 * self.cpu_s / max(1, self.frames)
 
     @property

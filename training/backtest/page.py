@@ -16,7 +16,7 @@ figure{display:inline-block;margin:.5rem;width:20rem;vertical-align:top}img{widt
 
 
 def page(record: BacktestRecord, rules: Iterable[Mapping[str, Any]], pictures: Mapping[str, str]) -> str:
-    """Return the HTML page. ``pictures`` has the path of each event's picture by the event's id."""
+    """Return the HTML page about a backtest. ``pictures`` has the path of each event's picture by the event's id."""
     figures, rules = record.figures, list(rules)
     verdict = '<p class="passed">passed</p>' if record.passed else _reasons(record.reasons)
     frame = figures["frame_ms"]

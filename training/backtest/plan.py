@@ -1,4 +1,4 @@
-"""The plan of a backtest: the candidate model, the pipelines, rules and cameras that it concerns, and the period.
+"""The plan of a backtest: the candidate model, the tested pipelines, rules and cameras, and the period.
 
 Pure.
 """
@@ -18,8 +18,8 @@ from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
 
 MIN_WARM_S = 10.0
-"""Minimum length in s of the frames before the period that build up the state of filters and tracks. A noise filter
-settles within a few frames."""
+"""Minimum time in s before the period whose frames build up the state of filters and tracks. A noise filter settles
+within a few frames."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class BacktestPlan:
     ) -> BacktestPlan:
         """Return the plan for a candidate on a site.
 
-        Without ``pipelines``, the candidate replaces each model of the same name, also second models. Without
-        ``cameras``, all cameras of these pipelines are tested. Raise ConfigError if a name is unknown or if no
-        pipeline uses the candidate.
+        Without ``pipelines``, the candidate replaces each model of the same name, also second-stage models. Without
+        ``cameras``, the backtest uses all cameras of the tested pipelines. Raise ConfigError if a name is unknown or
+        if no pipeline uses the candidate.
         """
         tested = tuple(
             _with_candidate(one, manifest, by_name=not pipelines)
@@ -87,7 +87,7 @@ class BacktestPlan:
 
     @property
     def rule_set(self) -> RuleSet:
-        """The rules, cameras and measures as the analysers take them."""
+        """The rules, cameras and measures in the form that the analysers take."""
         return RuleSet(self.rules, self.cameras, self.measures)
 
     @property

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """The offsets of one partition to read: ``warm`` builds up state only, the period begins at ``start``."""
+    """The offsets of one partition to read: from ``warm`` only to build up state, from ``start`` for the figures."""
 
     tp: TopicPartition
     warm: int
@@ -136,7 +136,8 @@ class _PartitionRun:
                 self.comparison.add(event)
 
     async def _chunks(self) -> AsyncGenerator[Sequence[LogRecord], None]:
-        """Yield the wanted frames. A chunk has frames of the period only, or frames before it only."""
+        """Yield the frames of the tested cameras, in chunks. A chunk has only frames of the period, or only frames
+        before the period."""
         for begin, end in ((self._frames.warm, self._frames.start), (self._frames.start, self._frames.stop)):
             chunk: list[LogRecord] = []
             async with aclosing(self._log.read(*self._frames.tp, begin, end)) as records:

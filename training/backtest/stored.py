@@ -18,8 +18,8 @@ from training.backtest.plan import BacktestPlan
 class StoredResults:
     """The results of the tested cameras and pipelines, from the time at which the first frame was written.
 
-    The results of a camera, lane and pipeline have the order of the frames. The reader therefore stops as soon as it
-    has found a result of the last wanted frame, or of a later one. Close the reader at the end.
+    The results of a camera, lane and pipeline have the order of the frames. The reader stops as soon as it has found
+    the result of the last wanted frame, or of a later frame. The caller must close the reader.
     """
 
     def __init__(self, log: Log, partition: int, plan: BacktestPlan) -> None:
@@ -32,7 +32,7 @@ class StoredResults:
         self._ended = False
 
     async def open(self) -> None:
-        """Begin with the results that were written since the first frame. Raise LogUnavailable."""
+        """Begin to read the results that were written since the first frame. Raise LogUnavailable."""
         end = (await self._log.ends(RESULTS)).get(self._tp.partition, 0)
         start = min(await self._log.offset_at(self._tp, self._plan.warm_ms - MARGIN_MS), end)
         self._records = self._log.read(*self._tp, start, end)

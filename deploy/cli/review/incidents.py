@@ -43,7 +43,7 @@ def list_incidents(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """List incidents, the one with the latest news first."""
+    """List incidents, the one that changed last first."""
     lowest, since_ms = _severity(severity), since_ms_of("incidents list", last)
     kept_s = time.time() - since_ms / 1000.0
     view = on_log("sightline-incidents", kafka, prefix, lambda log: _read(log, kept_s))

@@ -43,8 +43,8 @@ def run_rules(
 ) -> None:
     """Run the rules of a site file over stored results, and compare their events with the emitted events.
 
-    The times select results by the time at which they were written. A time without an offset is in the site's time
-    zone. Nothing is written to Kafka.
+    The options --from and --to select results by the time at which they were written. A time without an offset is in
+    the site's time zone. Nothing is written to Kafka.
     """
     found = validated_site(site.load(file), file)
     since_ms = unix_ms_of("rules test", since, found.time_zone, "--from")

@@ -66,10 +66,10 @@ def backtest(
 ) -> None:
     """Run stored frames through a candidate model, and compare results and events with those of the live pipeline.
 
-    The times select frames by the time at which they were written. A time without an offset is in UTC, or with
-    --rules in the time zone of the site. No live topic is written. The outcome is recorded beside the version in the
-    model repository, for `sightline models promote --require-backtest`. Exits with 0 if the candidate keeps all
-    thresholds, else with 1.
+    The options --from and --to select frames by the time at which they were written. A time without an offset is in
+    UTC, or with --rules in the time zone of the site. No live topic is written. The outcome is recorded beside the
+    version in the model repository, for `sightline models promote --require-backtest`. Exits with 0 if the candidate
+    keeps all thresholds, else with 1.
     """
     from training.backtest.verdict import Thresholds, record_of
 
@@ -94,7 +94,7 @@ def backtest(
 
 
 class _BacktestInputs:
-    """The inputs of one backtest."""
+    """The inputs of the command `sightline backtest`."""
 
     def __init__(
         self,
@@ -145,7 +145,8 @@ class _BacktestInputs:
         return BacktestPlan.of(config, manifest, period, pipelines=self._pipelines, cameras=self._cameras)
 
     async def _config(self, log: Log) -> tuple[str, Config]:
-        """Return the time zone and the configuration: of the site file, or the applied configuration."""
+        """Return time zone and configuration: those of the site file if one is given, else UTC and the applied
+        configuration."""
         from ingest import site
         from ingest.site.topic.store import read
         from ingest.site.topic.view import Config
@@ -157,7 +158,7 @@ class _BacktestInputs:
         return found.time_zone, Config({entry.key: entry for entry in found.entries()})
 
     def open(self, plan: BacktestPlan) -> CandidateModels:
-        """Return the open models of a plan. Raise ConfigError or EngineError."""
+        """Open the models of the plan's pipelines, and return them. Raise ConfigError or EngineError."""
         from deploy.cli.services.engine import make_engine, require_usable
         from engines.node.serving import RepositorySource
         from training.backtest.core import CandidateModels
@@ -175,7 +176,7 @@ def _report(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Print the outcome, and write the page and its figures to the folder ``out``."""
+    """Print the outcome of a backtest, and write its HTML page and its figures to the folder ``out``."""
     from training.backtest.page import page
     from training.backtest.verdict import rules_json
 

@@ -36,8 +36,7 @@ Change = Literal["begin", "update", "end"]
 """Role of a record or an alert in its incident."""
 Reason = Literal["severity", "camera", "events", "reopened"]
 """Why an update of an incident is of interest: the severity rose, a camera or sensor joined, the number of events
-reached 10, 100, 1,000 and so on, or an event followed the end. An update that has none of these reasons has no reason
-at all."""
+reached 10, 100, 1,000 and so on, or an event followed the end. An update for any other cause has no reason."""
 Reasons = Annotated[Many[Reason], Field(max_length=4)]
 
 DeliveryState = Literal["delivered", "retrying", "dead", "skipped"]

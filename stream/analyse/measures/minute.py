@@ -67,7 +67,8 @@ class MinuteClock:
 
     A frame from an earlier minute counts toward the current minute, because results of two clocks may alternate. Two
     classified frames in a row that are more than a minute before the current minute mean that the camera's clock was
-    set back. The second such frame closes the current minute, and begins the minute that the clock shows.
+    set back. The second frame that is so early closes the current minute, and begins the minute that the camera's
+    clock shows.
     """
 
     def __init__(self, measure: str) -> None:

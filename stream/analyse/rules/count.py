@@ -38,7 +38,7 @@ class CountRule(PolygonRule):
         return f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
 
     def watch(self, width: int, height: int) -> CountWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return CountWatch(self, width, height, self.for_s)
 
 

@@ -17,7 +17,7 @@ class LineRule(CrossingRule):
     type: Literal["line"] = "line"
 
     def watch(self, width: int, height: int) -> LineWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return LineWatch(self, width, height)
 
 

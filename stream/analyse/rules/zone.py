@@ -18,7 +18,7 @@ class ZoneRule(PolygonRule):
     dwell_s: Seconds = 0.0
 
     def watch(self, width: int, height: int) -> ZoneWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return ZoneWatch(self, width, height, self.dwell_s)
 
 

@@ -46,8 +46,8 @@ class FrameSpan(NamedTuple):
 async def span_of(log: Log, ref: FrameRef, captured_ns: int, window: ClipWindow) -> FrameSpan:
     """Return the range of offsets in which to look for the frames of a clip. Raise LogUnavailable.
 
-    ``ref`` is the event's frame. The delay between this frame's capture time and its time in the log is assumed for
-    all frames of the clip.
+    ``ref`` is the event's frame. The delay between the event frame's capture time and its time in the log is assumed
+    for all frames of the clip.
     """
     tp = TopicPartition(ref.topic, ref.partition)
     record = await record_at(log, ref)

@@ -10,8 +10,8 @@ from ingest.contract.records.evidence import MAX_GAPS
 GAP_NS = 1_500_000_000
 """Time without a frame that counts as a gap, in ns. Few cameras send less than one frame per second."""
 SETTLE_S = 5.0
-"""Time in seconds after the last moment of a clip until the clip is made. The last frames of the clip reach the log
-within this time, unless the agent's link is down."""
+"""Time in seconds after the last moment of a clip until the clip is made. The last frames of a clip reach the log
+within ``SETTLE_S``, unless the agent's link is down."""
 MAX_NS = 2**63 - 1
 """Latest Unix time in ns that a record can hold. The clock of a camera may be wrong."""
 NOT_IN_LOG = "no frame in the log"

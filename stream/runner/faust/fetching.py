@@ -91,7 +91,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def unfetched(self, tp: TP) -> int:
         """Return how many offsets of a partition the broker has after the last fetched record.
 
-        May be called from any thread.
+        Any thread may call this method.
         """
         current = self._assignment()
         state = current.state_value(driver.ensure_aiokafka_TP(tp)) if current else None

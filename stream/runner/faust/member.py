@@ -150,7 +150,7 @@ class FaustMember:
         that are still inside Faust.
 
         ``due`` is the number of the next record that the loop expects. Offsets without a record, such as transaction
-        markers, also count until a fetch has passed these offsets. May be called from any thread.
+        markers, also count until a fetch has passed these offsets. Any thread may call this method.
         """
         return int(self._app.consumer.undelivered(self._tp(tp), due))
 

@@ -39,7 +39,7 @@ class AnomalyRule(WindowRule):
     """Smallest standard deviation, in the unit of the readings. With 0, a sensor that repeats one value has no
     score."""
     min_windows: int = Field(default=20, ge=3)
-    """Minimum number of windows in the history. With fewer windows, there is no score."""
+    """Minimum number of windows in the history. With fewer windows in the history, the rule computes no score."""
 
     def tail_s(self, interval_s: float) -> float:
         """Return twice the length of the history: in its second half, a new owner computes the same scores as the

@@ -44,7 +44,9 @@ async def computed(context: ConsoleContext, log: MemoryLog) -> AsyncIterator[Non
     await context.ledger.close()
 
 
-async def test_the_page_has_the_frames_of_each_camera_and_hour_with_links_to_faulty_frames(browser: Open) -> None:
+async def test_the_ledger_page_has_the_frames_of_each_camera_and_hour_with_links_to_faulty_frames(
+    browser: Open,
+) -> None:
     one = browser()
     await one.sign_in("ada")
     html = await one.load("/ledger?hours=0")
@@ -60,7 +62,7 @@ async def test_the_page_has_the_frames_of_each_camera_and_hour_with_links_to_fau
     assert [line["camera"] for line in (await one.get("/api/ledger?hours=0&camera=yard")).json()["lines"]] == ["yard"]
 
 
-async def test_a_user_sees_the_ledger_of_visible_cameras_only(browser: Open) -> None:
+async def test_a_user_sees_the_ledger_of_only_the_visible_cameras(browser: Open) -> None:
     for name in ("otto", "vera"):
         one = browser()
         await one.sign_in(name)
@@ -88,7 +90,7 @@ async def test_an_old_ledger_is_computed_again_and_a_failure_leaves_the_last_one
     assert context.ledger.running
 
 
-async def test_a_frame_is_explained_with_its_steps(log: MemoryLog) -> None:
+async def test_the_console_explains_the_processing_steps_of_a_frame(log: MemoryLog) -> None:
     found = await explanation(log, "gate/1/4")
     assert found["lines"][0] == "frame gate/1/4 (live)"
     assert any("withheld before this frame: 0 to 3 (still 4)" in line for line in found["lines"])

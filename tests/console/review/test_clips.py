@@ -127,7 +127,7 @@ def test_a_range_that_cannot_be_read_selects_the_whole_file(header: str) -> None
     assert byte_range(header, 100) is None
 
 
-def test_the_last_bytes_of_a_short_file_are_all_its_bytes() -> None:
+def test_a_range_of_more_last_bytes_than_the_file_has_selects_the_whole_file() -> None:
     assert byte_range("bytes=-500", 100) == (0, 100)
     empty = byte_range("bytes=-0", 100)
     assert empty
@@ -164,7 +164,7 @@ async def test_a_deleted_or_changed_clip_is_not_served_and_the_page_says_why(
     assert "<video" in restored.text
 
 
-async def test_a_page_asks_again_while_the_clip_may_still_come(
+async def test_an_event_page_reloads_every_5_s_while_the_clip_may_still_come(
     page: Callable[..., Any], context: ConsoleContext, log: MemoryLog, clock: ManualClock
 ) -> None:
     await write(log, Heartbeat(service="evidence", instance="e1", at_ns=1))

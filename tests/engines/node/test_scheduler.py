@@ -138,7 +138,7 @@ class TestScheduler:
         assert len(shed) == seqs.total() - found.total()
         assert scheduler.waiting == 0
 
-    def test_late_frames_are_never_shed_as_crowded(self) -> None:
+    def test_late_frames_are_never_shed_because_of_max_waiting(self) -> None:
         models = EvenModels(8)
         models.configure("regions", max_waiting=1)
         scheduler = Scheduler(models)

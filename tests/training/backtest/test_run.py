@@ -111,7 +111,7 @@ async def test_a_backtest_writes_nothing_to_the_log() -> None:
     assert {topic: await site.log.ends(topic) for topic in TOPICS} == before
 
 
-async def test_a_backtest_of_one_camera_and_of_changed_rules_reports_their_events_only() -> None:
+async def test_a_backtest_of_one_camera_and_of_changed_rules_reports_only_their_events() -> None:
     site = await live()
     plan = site.plan(MODELS, cameras=["yard"])
     (line,) = [one for one in plan.rules if isinstance(one, LineRule)]
@@ -153,7 +153,7 @@ async def test_a_worse_model_does_not_pass_and_its_promotion_is_refused_until_a_
     assert require_passed(repository, "regions", 1).served.keys() == {"regions@2"}
 
 
-def test_a_passed_backtest_beside_another_served_version_does_not_count(tmp_path: Path) -> None:
+def test_a_backtest_against_a_version_that_is_no_longer_served_does_not_count(tmp_path: Path) -> None:
     damaged(tmp_path)
     repository = Repository(tmp_path)
     repository.promote("regions", 1)

@@ -49,7 +49,7 @@ class FaultsRule(CrossingRule):
         return voted is not None and voted.label in self.faulty
 
     def watch(self, width: int, height: int) -> FaultsWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return FaultsWatch(self, width, height)
 
 

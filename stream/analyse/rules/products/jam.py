@@ -28,7 +28,7 @@ class JamRule(CrossingRule, JoinRule):
         return self.for_s
 
     def watch(self, width: int, height: int) -> JamWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return JamWatch(self, width, height)
 
 
@@ -49,7 +49,7 @@ class JamWatch(LastingJoinWatch[JamRule]):
         )
 
     def summary(self) -> str:
-        """Return the text of the event, without the sensor."""
+        """Return the text of the event, without the part about the sensor."""
         return f"no {self.rule.subject_words or 'object'} has passed {self.rule.name}"
 
     def forget(self, track: str) -> None:

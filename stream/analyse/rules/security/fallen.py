@@ -30,7 +30,7 @@ class FallenRule(AreaRule):
     ratio: float = Field(default=1.2, ge=1.0)
 
     def watch(self, width: int, height: int) -> FallenWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return FallenWatch(self, width, height, self.for_s)
 
 

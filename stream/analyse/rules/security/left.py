@@ -30,7 +30,7 @@ class LeftRule(AreaRule):
     for_s: Seconds = 30.0
 
     def watch(self, width: int, height: int) -> LeftWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return LeftWatch(self, width, height, self.for_s)
 
 

@@ -35,7 +35,7 @@ class RemovedRule(AreaRule):
     for_s: Seconds = 5.0
 
     def watch(self, width: int, height: int) -> RemovedWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return RemovedWatch(self, width, height)
 
 
@@ -52,7 +52,7 @@ class _Place:
     """Whether the object has stood still for ``rested_s``."""
 
     def has(self, track: SceneTrack) -> bool:
-        """Return whether a track is in the same place."""
+        """Return whether a track is in the place of the remembered object."""
         return track.box.iou(self.track.box) >= SAME_PLACE
 
 
@@ -95,7 +95,7 @@ class RemovedWatch(RuleWatch[RemovedRule]):
     def _renamed(self, name: str, place: _Place, scene: Scene) -> bool:
         """Return whether the object of a place stands there under another track name, and note the new name.
 
-        The other track is new, has the same label, and stands still in the same place.
+        The track with the new name has no place yet, has the same label, and stands still in the object's place.
         """
         for other in scene.tracks:
             same = other.name not in self._places and other.label == place.track.label

@@ -17,8 +17,8 @@ from stream.analyse.motion import SpeedMeter, in_picture
 from stream.analyse.rule import AreaRule, Scene, SceneHappening, SceneTrack
 
 GOES_ON = 0.8
-"""After a run was reported, it goes on while the speed is above this share of the limit. If the limit did not fall
-after the report, a person whose speed varies around the limit would be reported again and again."""
+"""After a run was reported, the run lasts while the speed is above this share of the rule's limit. If the limit did
+not fall after the report, a person whose speed varies around the limit would be reported again and again."""
 
 
 class RunningRule(AreaRule):
@@ -36,7 +36,7 @@ class RunningRule(AreaRule):
     for_s: Seconds = 0.5
 
     def watch(self, width: int, height: int) -> RunningWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return RunningWatch(self, width, height, self.for_s)
 
 

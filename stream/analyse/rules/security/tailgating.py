@@ -22,7 +22,7 @@ class TailgatingRule(CrossingRule):
     within_s: PositiveSeconds
 
     def watch(self, width: int, height: int) -> TailgatingWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return TailgatingWatch(self, width, height)
 
 

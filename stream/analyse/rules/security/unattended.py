@@ -28,7 +28,7 @@ class UnattendedRule(AreaRule, JoinRule):
         return self.for_s
 
     def watch(self, width: int, height: int) -> UnattendedWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return UnattendedWatch(self, width, height)
 
 
@@ -40,5 +40,5 @@ class UnattendedWatch(LastingJoinWatch[UnattendedRule]):
         return any(self.rule.applies_to(track) and self.covers(track.box.centre) for track in scene.tracks)
 
     def summary(self) -> str:
-        """Return the text of the event, without the sensor."""
+        """Return the text of the event, without the part about the sensor."""
         return f"no {self.rule.subject_words or 'object'} in {self.rule.name}"

@@ -1,7 +1,7 @@
 """Rule ``view``, which reports that a camera shows a black, frozen or tampered picture. Pure.
 
-The edge agent judges the view, and each frame states the result. So a covered camera causes an event like any other
-cause, with a picture.
+The edge agent judges the camera's view, and each frame states the agent's judgement. A covered camera therefore
+causes an event with a picture.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _WORDS = {"black": "shows a black picture", "frozen": "shows a frozen picture", 
 class ViewRule(CameraRule):
     """Report once when the camera's view has been in one of ``states`` for ``for_s``.
 
-    The agent itself waits before it calls a view black, frozen or tampered: the camera's settings ``watch`` have
-    these times. The rule reports again after the view was good.
+    The agent also waits before it calls a view black, frozen or tampered: the camera's settings ``watch`` define how
+    long. The rule reports a bad view again after the view was good.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.camera.view"
@@ -33,7 +33,7 @@ class ViewRule(CameraRule):
     for_s: Seconds = 0.0
 
     def watch(self, width: int, height: int) -> ViewWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return ViewWatch(self, width, height)
 
 
@@ -54,7 +54,7 @@ class ViewWatch(RuleWatch[ViewRule]):
         self._bad: _BadView | None = None
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the bad view to report now, if any."""
+        """Process the next frame, and return the camera's bad view to report now, if any."""
         if scene.view not in self.rule.states:
             self._bad = None
             return
@@ -74,7 +74,7 @@ class ViewWatch(RuleWatch[ViewRule]):
             self._bad.reported = True
 
     def scene_reasons(self, scene: Scene) -> list[str]:
-        """Return the state of the view, or how far the present bad view is from being reported."""
+        """Return the state of the view, and why a bad view is not reported now."""
         if self._bad is None:
             return [f"the view is {scene.view or 'good'}"]
         lasted_s = (scene.at_ns - self._bad.since_ns) / 1e9

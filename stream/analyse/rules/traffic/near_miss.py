@@ -38,7 +38,7 @@ class NearMissRule(AreaRule):
     with_labels: tuple[str, ...] = ()
 
     def watch(self, width: int, height: int) -> NearMissWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return NearMissWatch(self, width, height)
 
 
@@ -145,8 +145,8 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         return mark
 
     def _encounter(self, name: str, mark: _Print) -> tuple[str, float] | None:
-        """Return the track that was the last to leave the ground ``mark`` which the track ``name`` covers now, and
-        the time since then in seconds."""
+        """Return the last track that left the ground ``mark``, which the track ``name`` covers now, and the time in
+        seconds since it left."""
         found: tuple[str, float] | None = None
         for other, prints in self._prints.items():
             if other == name or frozenset((name, other)) in self._reported or not self._wanted(other):

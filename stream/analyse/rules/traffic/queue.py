@@ -31,7 +31,7 @@ class QueueRule(PolygonRule):
     creep: Share = 0.02
 
     def watch(self, width: int, height: int) -> QueueWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return QueueWatch(self, width, height)
 
 

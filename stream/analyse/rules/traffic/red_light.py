@@ -30,7 +30,7 @@ class RedLightRule(CrossingRule, JoinRule):
         return self.grace_s
 
     def watch(self, width: int, height: int) -> RedLightWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return RedLightWatch(self, width, height)
 
 

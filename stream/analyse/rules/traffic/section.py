@@ -34,7 +34,7 @@ class SectionRule(CameraRule):
         return (*self.first, *self.second[::-1])
 
     def watch(self, width: int, height: int) -> SectionWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return SectionWatch(self, width, height)
 
 

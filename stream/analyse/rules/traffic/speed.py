@@ -31,7 +31,7 @@ class SpeedRule(AreaRule):
     window_s: float = Field(default=1.0, ge=0.2, le=30.0)
 
     def watch(self, width: int, height: int) -> SpeedWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return SpeedWatch(self, width, height)
 
 

@@ -18,7 +18,7 @@ class StoppedRule(AreaRule):
     for_s: Seconds = 10.0
 
     def watch(self, width: int, height: int) -> StoppedWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return StoppedWatch(self, width, height, self.for_s)
 
 

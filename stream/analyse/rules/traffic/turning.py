@@ -36,7 +36,7 @@ class TurningRule(CameraRule):
         return self
 
     def watch(self, width: int, height: int) -> TurningWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return TurningWatch(self, width, height)
 
 

@@ -43,7 +43,7 @@ class WrongWayRule(AreaRule):
         return self
 
     def watch(self, width: int, height: int) -> WrongWayWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return WrongWayWatch(self, width, height, self.for_s)
 
 

@@ -17,28 +17,28 @@ def play(rule: ViewRule, *views: str, step_s: float = 1.0) -> Reports:
     return [(one.at_ns / 1e9, found) for one in scenes for found, _ in watch.observe(one, ())]
 
 
-def test_a_bad_view_is_reported_once_and_again_after_a_good_view() -> None:
+def test_a_bad_camera_view_is_reported_once_and_again_after_a_good_view() -> None:
     found = play(RULE, "", "black", "black", "tampered", "", "frozen")
     assert [at_s for at_s, _ in found] == [1.0, 5.0]
     assert [one.details["view"] for _, one in found] == ["black", "frozen"]
     assert found[0][1].summary == "camera c shows a black picture"
 
 
-def test_a_bad_view_must_last_for_the_configured_time() -> None:
+def test_a_bad_camera_view_must_last_for_the_configured_time() -> None:
     assert [at_s for at_s, _ in play(RULE.model_copy(update={"for_s": 3.0}), *["black"] * 6)] == [3.0]
     assert play(RULE.model_copy(update={"for_s": 3.0}), "black", "black", "", "black", "black") == []
 
 
-def test_only_the_configured_states_are_reported() -> None:
+def test_only_the_configured_states_of_the_camera_view_are_reported() -> None:
     assert play(RULE.model_copy(update={"states": ("tampered",)}), "black", "frozen", "unheard-of") == []
 
 
-def test_a_bad_view_within_the_cooldown_is_reported_when_the_cooldown_ends() -> None:
+def test_a_bad_camera_view_within_the_cooldown_is_reported_when_the_cooldown_ends() -> None:
     rule = RULE.model_copy(update={"cooldown_s": 4.0})
     assert [at_s for at_s, _ in play(rule, "black", "", "black", "black", "black", "black")] == [0.0, 4.0]
 
 
-def test_the_rule_states_why_it_reports_nothing() -> None:
+def test_the_view_rule_states_why_it_reports_nothing() -> None:
     watch = RULE.model_copy(update={"for_s": 5.0}).watch(640, 360)
     watch.observe(scene(0.0), ())
     assert watch.scene_reasons(scene(0.0)) == ["the view is good"]
@@ -46,7 +46,7 @@ def test_the_rule_states_why_it_reports_nothing() -> None:
     assert watch.scene_reasons(bad) == ["the view has been black for 0.0 s of 5 s"]
 
 
-def test_the_view_of_a_frame_makes_an_event_although_nothing_is_in_the_picture() -> None:
+def test_a_bad_camera_view_makes_an_event_although_nothing_is_in_the_picture() -> None:
     analyser = Analyser([RULE], None, ByteTracker)
     assert analyser.step(result(0, 0.0)) == []
     (event,) = analyser.step(result(1, 1.0, view="tampered"))
