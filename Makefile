@@ -74,6 +74,7 @@ test: install peers s3proxy ## lint, then run every test on a real Kafka; chaos 
 	$(BIN)/pytest -n 2 --dist worksteal -m chaos tests/chaos
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
+	.venv-train/bin/sightline kafka fetch
 	.venv-train/bin/pytest -m train
 
 tensorrt: .venv-tensorrt/.installed ## install the real TensorRT (533 MB from Maven Central) and pycuda for .venv-tensorrt/bin/pytest -m tensorrt

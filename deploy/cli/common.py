@@ -28,6 +28,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.eventloop import run
 from ingest.site.topic.signature import PUBLIC_KEY_FILE, SIGN_KEY_FILE, ConfigSigner
 from stream.exceptions import StreamError
+from training.exceptions import TrainingError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -159,7 +160,7 @@ def friendly(command: Callable[P, T]) -> Callable[P, T]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return command(*args, **kwargs)
-        except (IngestError, AgentError, EngineError, StreamError, ConsoleError, DeployError) as error:
+        except (IngestError, AgentError, EngineError, StreamError, ConsoleError, DeployError, TrainingError) as error:
             sys.stderr.write(f"error: {error}\n")
             raise typer.Exit(USAGE_EXIT) from None
         except OSError as error:

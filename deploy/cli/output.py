@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +24,23 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mappin
     for row in rows:
         table.add_row(*(_plain(str(row[key])) for key in columns))
     stdout.print(table)
+
+
+@contextmanager
+def step_progress() -> Iterator[Callable[[str, int], Callable[[], None]]]:
+    """Show a progress bar on a terminal while the block runs.
+
+    Yield a function that begins a step of the work with a title and a number of parts. It returns the function to
+    call after each part.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress, transient=True, disable=not progress.is_terminal) as bar:
+
+        def begin(title: str, total: int) -> Callable[[], None]:
+            task = bar.add_task(title, total=total)
+            return lambda: bar.advance(task)
+
+        yield begin
 
 
 def printable(text: str) -> str:

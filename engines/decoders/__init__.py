@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 
 from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder, StatesUnprovenSettings, refusal
-from engines.decoders.classes import BACKGROUND, SigmoidDecoder, SoftmaxDecoder
+from engines.decoders.classes import BACKGROUND, BinaryDecoder, ClassifierDecoder, SigmoidDecoder, SoftmaxDecoder
 from engines.decoders.end2end import EndToEndDecoder
 from engines.decoders.propose import Proposal, propose, tensorflow_outputs
 from engines.decoders.rtdetr import RtdetrDecoder
@@ -23,6 +23,8 @@ __all__ = [
     "CLASSIFIERS",
     "ENTRY_POINTS",
     "READ_ONE_OUTPUT",
+    "SIGMOIDS",
+    "ClassifierDecoder",
     "DecoderOptions",
     "FrameRegion",
     "OutputDecoder",
@@ -39,6 +41,7 @@ __all__ = [
 ENTRY_POINTS = "sightline.decoders"
 """Entry point group in which other Python packages register their decoders."""
 _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
+    "binary": BinaryDecoder,
     "corners": CornersDecoder,
     "end2end": EndToEndDecoder,
     "rtdetr": RtdetrDecoder,
@@ -50,11 +53,15 @@ _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
     "yolox": YoloxDecoder,
 }
 
-CLASSIFIERS = frozenset({"sigmoid", "softmax"})
+CLASSIFIERS = frozenset({"binary", "sigmoid", "softmax"})
 """Names of the decoders that label a whole image region and give no boxes of objects. A pipeline whose model uses one
 of these decoders classifies the moving regions of a frame."""
 
-READ_ONE_OUTPUT = frozenset({"sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
+SIGMOIDS = frozenset({"binary", "sigmoid"})
+"""Names of the decoders that read scores between 0 and 1. The command that adds a model appends a sigmoid to logits
+for these decoders."""
+
+READ_ONE_OUTPUT = frozenset({"binary", "sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
 """Names of the decoders that accept only models with exactly one output."""
 
 

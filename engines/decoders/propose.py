@@ -56,6 +56,8 @@ def _of_one(name: str, shape: Shape, labels: int | None, size: tuple[int, int] |
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         if labels in (None, 1):
             yield Proposal("sigmoid", f"{name} has one number per image", 1)
+        if labels in (None, 2):
+            yield Proposal("binary", f"{name} has one number per image: the score of the second of two labels", 2)
     elif len(shape) == 2 and _agree(shape[1], labels):
         reason = f"{name} has {shape[1] or 'some'} numbers per image"
         yield Proposal("softmax", f"{reason}: exclusive classes", shape[1])

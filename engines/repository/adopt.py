@@ -106,7 +106,7 @@ def adopt_checked(checked: CheckedFile, repository: Repository, options: AdoptOp
         raise DecoderUnknown(options.decoder, decoders.known())
     file, original = checked.path, checked.model
     given = input_of(original, options.size)
-    original = with_float_outputs(original, options.output, scores=options.decoder == "sigmoid")
+    original = with_float_outputs(original, options.output, scores=options.decoder in decoders.SIGMOIDS)
     wrapped = with_pixels(original, given, options.mean, options.scale)
     stored, batch = with_free_batch(wrapped, given.batch or 1), _MAX_BATCH
     tolerance = _TOLERANCE if given.dtype != np.float16 else _HALF_TOLERANCE

@@ -47,7 +47,7 @@ class Decoding(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Contents of ``model.toml``. No code reads ``training``, and only `models optimise` reads ``origin``."""
+    """Contents of ``model.toml``. Only commands read ``training`` and ``origin``, never a service."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -134,7 +134,7 @@ def _tried(
     for candidate in _candidates(model, overrides, proposal):
         settings = tuple(_settings(model, given, overrides, proposal, candidate, metadata))
         options = _options("probe", settings)
-        kept = with_float_outputs(model, options.output, scores=options.decoder == "sigmoid")
+        kept = with_float_outputs(model, options.output, scores=options.decoder in decoders.SIGMOIDS)
         outputs = outputs_on_noise(kept, given, options)
         reason = _reason(outputs, given, options)
         if not reason:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,7 +11,6 @@ from typer.testing import CliRunner
 
 from deploy.cli.app import app
 from deploy.local.demo.table import STATES
-from deploy.local.kafka.fetch import libs_folder
 from deploy.optimise.report import OptimisedVersion, OptimiseReport
 from engines import decoders
 from engines.decoders.settings import BoxSettings, PriorSettings, RowSettings
@@ -27,45 +20,16 @@ from ingest.contract import headers as h
 from ingest.contract.records import WITHHELD_REASONS
 from ingest.contract.topics import TOPICS
 from tests.paths import ROOT
+from tests.shell import blocks, run_commands
 
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-
-
-def blocks(path: Path) -> list[str]:
-    return re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.e2e
 @pytest.mark.kafka
 @pytest.mark.timeout(480)
 def test_every_command_of_the_tutorial_works(tmp_path: Path, home: Path, kafka: str) -> None:
-    libs = libs_folder(home)
-    (tmp_path / "home" / "kafka").mkdir(parents=True)
-    (tmp_path / "home" / "kafka" / libs.name).symlink_to(libs)
-    script = "set -eo pipefail\n" + "\n".join(blocks(ROOT / "docs" / "tutorial.md"))
-    env = {k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")}
-    env |= {
-        "SIGHTLINE_HOME": str(tmp_path / "home"),
-        "PATH": f"{Path(sys.executable).parent}:{env['PATH']}",
-    }
-    run = subprocess.Popen(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    killer = threading.Timer(420, os.killpg, (run.pid, signal.SIGKILL))
-    killer.start()
-    try:
-        said, _ = run.communicate()
-    finally:
-        killer.cancel()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
-    assert run.returncode == 0, said
+    said = run_commands("\n".join(blocks(ROOT / "docs" / "tutorial.md")), tmp_path, home, timeout_s=420)
     assert "balanced: every captured frame" in said
     assert "-annotated.jpg" in said
     assert "rule middle (line) fired" in said

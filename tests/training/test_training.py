@@ -11,7 +11,7 @@ import pytest
 from engines import backends
 from engines.repository.store import Repository
 from tests.paths import MODELS
-from training.network import confusion_matrix, recall_per_class
+from training.classify.measures import confusion_matrix, recall_per_class
 from training.regions import LABELS, SIZE_PX, LabelledRegions, rendered_regions
 
 HELD_OUT_SEED = 20_000
@@ -46,7 +46,7 @@ def test_training_improves_accuracy_and_the_onnx_file_gives_equal_probabilities(
     pytest.importorskip("keras")
     from training import network
 
-    model = network.build(SIZE_PX, len(LABELS))
+    model = network.build((SIZE_PX, SIZE_PX), len(LABELS))
     before = float(np.mean(network.predict(model, held_out.images).argmax(axis=1) == held_out.classes))
     network.fit(model, held_out, held_out.balanced(10, seed=0), epochs=30, seed=0, verbose=0)
     after = float(np.mean(network.predict(model, held_out.images).argmax(axis=1) == held_out.classes))

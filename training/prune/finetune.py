@@ -156,7 +156,8 @@ def _follow_statistics(model: Any) -> list[tuple[Any, float]]:
 
 
 def _is_pruned(layer: Any) -> bool:
-    return type(layer).__name__ in _PRUNED_KINDS
+    """Return whether a layer loses weights. A layer that cannot be trained prepares the pixels."""
+    return type(layer).__name__ in _PRUNED_KINDS and layer.trainable
 
 
 def _flat(outputs: Any) -> list[Any]:
@@ -171,6 +172,8 @@ def _targets(
     if classes is None:
         return [np.asarray(output, np.float32) for output in _flat(original(images, training=False))]
     count = int(original.outputs[0].shape[-1])
+    if count == 1:  # one unit, the score of the second label
+        return [classes[:, None].astype(np.float32)]
     return [np.eye(count, dtype=np.float32)[classes]]
 
 

@@ -11,6 +11,7 @@ import typer
 
 from deploy.cli.common import AsJson, friendly
 from deploy.cli.models.compare import compare
+from deploy.cli.models.evaluate import evaluate
 from deploy.cli.models.optimise import optimise
 from deploy.cli.models.options import File, MaxSeconds, NewName, name_of, with_overrides
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, benchmark, existing, try_model
@@ -20,10 +21,13 @@ from ingest.exceptions import ConfigError
 if TYPE_CHECKING:
     from engines.repository.report import Overrides
 
-app = typer.Typer(help="Add, inspect, test, measure, compare, promote and roll back models.", no_args_is_help=True)
+app = typer.Typer(
+    help="Add, inspect, test, measure, evaluate, compare, promote and roll back models.", no_args_is_help=True
+)
 app.command("test")(try_model)
 app.command()(benchmark)
 app.command()(compare)
+app.command()(evaluate)
 app.command()(optimise)
 
 

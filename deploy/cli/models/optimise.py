@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.models.options import read_name
 from deploy.cli.models.trial import (
     DEFAULT_MODELS,
     Backends,
@@ -22,14 +19,12 @@ from deploy.cli.models.trial import (
     existing,
     require_backend,
 )
-from deploy.cli.output import print_rows, progress, stdout
-from ingest.contract.identity import NAME_PATTERN
+from deploy.cli.output import print_rows, stdout, step_progress
 from ingest.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from deploy.optimise.pictures import PreparedPictures
     from deploy.optimise.report import OptimisedVersion, OptimiseReport
-    from deploy.optimise.run import Begin
     from engines.optimise.int8 import Form
     from engines.repository.manifest import Manifest
 
@@ -105,7 +100,8 @@ def optimise(
 
     for one in backend or []:
         require_backend(one)
-    _require_name(new_name)
+    if new_name:
+        read_name(new_name, "optimise", "--name")
     options = OptimiseOptions(
         precision=precision,
         forms=_forms(form) if precision == "int8" else (),
@@ -122,23 +118,10 @@ def optimise(
     model = repository.open(name, version or None)
     pictures = _pictures(model.manifest, calibrate, from_log, kafka, prefix)
     trained, tested = _split(pictures, model.manifest, test, precision == "int8" or prune > 0)
-    with _progress() as begin:
+    with step_progress() as begin:
         report = run(model, repository, trained, tested, options, begin)
     _print(report, models, as_json)
     raise typer.Exit(1 if any(one.refused for one in report.versions) else 0)
-
-
-@contextmanager
-def _progress() -> Iterator[Begin]:
-    """Show a progress bar on a terminal while the block runs. Yield the function that begins a step of the work."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=progress, transient=True, disable=not progress.is_terminal) as bar:
-
-        def begin(title: str, total: int) -> Callable[[], None]:
-            task = bar.add_task(title, total=total)
-            return lambda: bar.advance(task)
-
-        yield begin
 
 
 def _forms(chosen: list[str] | None) -> tuple[Form, ...]:
@@ -150,11 +133,6 @@ def _forms(chosen: list[str] | None) -> tuple[Form, ...]:
         if one not in FORMS:
             raise ConfigError("optimise", "--form", one, f"one of {', '.join(FORMS)}")
     return tuple(known for known in FORMS if known in (chosen or FORMS))
-
-
-def _require_name(name: str) -> None:
-    if name and not re.fullmatch(NAME_PATTERN, name):
-        raise ConfigError("optimise", "--name", name, "lower-case letters, digits, dots, hyphens and underscores")
 
 
 def _pictures(manifest: Manifest, calibrate: Path | None, from_log: int, kafka: str, prefix: str) -> PreparedPictures:

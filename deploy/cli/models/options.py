@@ -102,7 +102,7 @@ def overrides_of(
         mean=mean,
         scale=scale,
         output=output,
-        size=_size(size),
+        size=size_of(size, "models"),
         decoding=_decoding(settings or []),
     )
 
@@ -159,10 +159,11 @@ def _decoding(settings: list[str]) -> dict[str, Any]:
     return found
 
 
-def _size(text: str) -> tuple[int, int] | None:
+def size_of(text: str, command: str) -> tuple[int, int] | None:
+    """Return (width, height) in px of the option ``--size``; None for no text. Raise ConfigError."""
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if text and not found:
-        raise ConfigError("models", "--size", text, "WIDTHxHEIGHT in px, such as 640x640")
+        raise ConfigError(command, "--size", text, "WIDTHxHEIGHT in px, such as 640x640")
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -172,6 +173,11 @@ def name_of(name: str, file: Path) -> str:
     Raise ConfigError if the name is invalid.
     """
     chosen = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("._-")[:63].rstrip("._-")
-    if not re.fullmatch(NAME_PATTERN, chosen):
-        raise ConfigError("models", "NAME", chosen, "lower-case letters, digits, dots, hyphens and underscores")
-    return chosen
+    return read_name(chosen, "models", "NAME")
+
+
+def read_name(name: str, command: str, key: str) -> str:
+    """Return the name of a model. Raise ConfigError if the name is invalid."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(command, key, name, "lower-case letters, digits, dots, hyphens and underscores")
+    return name

@@ -55,6 +55,7 @@ def print_manifest(model: Model, versions: Sequence[int], served: int, as_json: 
     values |= {f"input.{key}": value for key, value in manifest.input.model_dump().items()}
     values |= {f"decoding.{key}": value for key, value in manifest.decoding.model_dump().items()}
     values |= {f"origin.{key}": value for key, value in manifest.origin.items()}
+    values |= {f"training.{k}": value for k, value in manifest.training.items() if not isinstance(value, dict | list)}
     for key, value in values.items():
         _line(f"  {key:<26} {_short(value)}")
     _line("A pipeline with this model in the site file:\n")

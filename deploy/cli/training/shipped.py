@@ -15,8 +15,8 @@ import typer
 from deploy.cli.common import friendly
 from deploy.cli.output import progress, stdout
 from engines.repository.manifest import MANIFEST, sha256_of
+from training.classify.measures import confusion_matrix, recall_per_class
 from training.convert.guard import require_train_extra
-from training.network import confusion_matrix, recall_per_class
 from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, LabelledRegions, rendered_regions
 
 _MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
@@ -46,7 +46,7 @@ def shipped(
     started_s = time.monotonic()
     train_set = _collect(range(seeds), "rendering training scenes").balanced(most, seed=0)
     held_out = _collect(range(_HELD_OUT, _HELD_OUT + max(1, seeds // 4)), "rendering held-out scenes")
-    model = network.build(SIZE_PX, len(LABELS))
+    model = network.build((SIZE_PX, SIZE_PX), len(LABELS))
     network.fit(model, train_set, held_out.balanced(200, seed=1), epochs=epochs, seed=0)
     folder = out / "regions" / str(version)
     folder.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,23 @@ class TestSigmoid:
         assert [[d.label for d in each] for each in found] == [[], ["defect"]]
 
 
+class TestBinary:
+    decoder = decoders.make("binary", DecoderOptions(("cat", "dog"), 64, 64, min_score=0.3))
+
+    @pytest.mark.parametrize("shape", [(2,), (2, 1)])
+    def test_the_binary_decoder_serves_one_sigmoid_unit_as_two_labels(self, shape: tuple[int, ...]) -> None:
+        found = self.decoder.decode({"p": np.array([0.1, 0.7], np.float32).reshape(shape)}, [row(), row()])
+        assert [[(d.label, d.class_id, pytest.approx(d.score)) for d in each] for each in found] == [
+            [("cat", 0, 0.9)],
+            [("dog", 1, 0.7)],
+        ]
+
+    def test_the_binary_decoder_refuses_another_number_of_labels(self) -> None:
+        three = decoders.make("binary", DecoderOptions(LABELS, 64, 64))
+        with pytest.raises(InferenceFailed, match="background, cat, dog: expected 2 labels for the decoder binary"):
+            three.decode({"p": np.zeros((1, 1), np.float32)}, [row()])
+
+
 def test_every_decoder_accepts_scores_outside_0_to_1_by_a_rounding_error() -> None:
     rounded = {"p": np.array([[-5e-4, 1.0 + 5e-4, 0.2]], np.float32)}
     for name in ("softmax", "sigmoid"):

@@ -15,6 +15,7 @@ SIZE = (640, 640)
         ({"p": (1, 1000)}, None, ["softmax", "sigmoid"], 1000),
         ({"p": (None, 1)}, None, ["sigmoid"], 1),
         ({"p": (None,)}, 1, ["sigmoid"], 1),
+        ({"p": (None, 1)}, 2, ["binary"], 2),
         ({"y": (1, 8400, 85)}, None, ["yolox", "yolov5"], 80),
         ({"y": (1, 25200, 85)}, None, ["yolov5"], 80),
         ({"y": (1, 25200, 6)}, 1, ["yolov5"], 1),
