@@ -86,7 +86,7 @@ class DesiredConfiguration:
         return reasons[:_MAX_REFUSALS] + ([f"and {more} more"] if more > 0 else [])
 
     def validate(self, entry: ConfigEntry) -> ConfigEntry:
-        """Return the given entry of the ``config`` topic unchanged.
+        """Check an entry of the ``config`` topic against the rights of the agent, and return it unchanged.
 
         Raise ConfigError if the entry belongs to this agent and needs a right that the agent does not grant.
         """

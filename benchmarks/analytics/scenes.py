@@ -39,7 +39,8 @@ from stream.analyse.rules.line import LineRule
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 
 METRES_PER_PX = 0.1
-"""Scale of the scenes: the picture shows 64 m of road. A car of 92 px is then 9 m long, which is of no importance."""
+"""Scale of the scenes: the picture shows 64 m of road. At this scale, a car of 92 px is 9 m long, which is of no
+importance."""
 MIDDLE = (0.25, 0.0), (0.75, 0.0), (0.75, 1.0), (0.25, 1.0)
 """The middle half of the picture, as shares of width and height: the zone of the dwell times and densities."""
 _ZONE_M = 0.5 * BASE_WIDTH_PX * METRES_PER_PX

@@ -21,7 +21,7 @@ from ingest.runtime.clock import Deadline
 TRANSACTION_MS = 600_000
 """Timeout of the transaction that holds a load, in ms. A load may wait until the measured system has started."""
 POLL_WAIT_MS = 50
-"""Longest wait for results during a burst, in ms. The collector then fetches results at most 20 times a second.
+"""Longest wait for results during a burst, in ms. The collector of results fetches at most 20 times a second.
 Fetching at most 20 times a second takes little CPU time from the measured systems, and the end of a burst is noticed
 at most 50 ms late."""
 POLL_BYTES = 8 * 1024 * 1024

@@ -121,7 +121,7 @@ class NewestItems(Generic[T]):
         self.order: list[tuple[int, str]] = []
 
     def add(self, id_: str, at_ns: int, item: T) -> T | None:
-        """Add an item with a new id. If there are then too many items, remove the oldest item, perhaps the new one,
+        """Add an item with a new id. If the new item exceeds the limit, remove the oldest item, perhaps the new one,
         and return it; else return None."""
         self.items[id_] = item
         bisect.insort(self.order, (at_ns, id_))

@@ -19,8 +19,8 @@ MAX_FRAMES, MAX_BYTES = 12, 4 * 1024 * 1024
 """Maximum number and size of the frames that wait for their results, for each camera: about a second at ten frames
 per second."""
 WAIT_NS = 1_000_000_000
-"""Longest time for which a picture waits for its results, in ns of capture time. If results take longer or do not
-come, pictures are shown without boxes."""
+"""Longest time for which a picture waits for its results, in ns of capture time. If the results do not come in time,
+the picture is shown without boxes."""
 MAX_CAMERAS = 2000
 MAX_SHOWN = 200
 """Maximum number of boxes of one picture that are sent to browsers."""

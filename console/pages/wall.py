@@ -26,7 +26,8 @@ STATES_S = 1.0
 CHECK_S = 15.0
 """Interval at which an open connection is checked for the user's session and rights, in seconds."""
 SEND_S = 20.0
-"""Time in which a browser must take a message, in seconds. A connection to a browser that takes longer is closed."""
+"""Time in which a browser must take a message, in seconds. A connection to a browser that does not take a message in
+time is closed."""
 _CLOSED = 1008
 router = APIRouter(include_in_schema=False)
 

@@ -152,8 +152,8 @@ def unix_ms_of(command: str, text: str, zone: str, option: str) -> int:
 def friendly(command: Callable[P, T]) -> Callable[P, T]:
     """Print Sightline's own errors as one line on stderr and exit with 2.
 
-    Operating system errors about a folder, a disk or a port also print one line. All other errors are bugs and keep
-    their traceback.
+    Operating system errors about a folder, a disk or a port also print one line. Errors that are neither Sightline's
+    own nor the operating system's are bugs, and keep their traceback.
     """
 
     @functools.wraps(command)

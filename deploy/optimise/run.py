@@ -79,8 +79,9 @@ def optimise(
     """Make the optimised versions, compare each with the original, and store the versions that lose at most
     ``max_loss``.
 
-    The pictures in ``calibration`` give the value ranges for int8, and train a pruned model. ``test`` has other
-    pictures, on which the models are compared. Raise OptimiseFailed, AdoptFailed or InferenceFailed.
+    The pictures in ``calibration`` give the value ranges for int8, and train a pruned model. ``test`` has pictures
+    that are not in ``calibration``, on which the models are compared. Raise OptimiseFailed, AdoptFailed or
+    InferenceFailed.
     """
     if options.precision == "fp32" and not options.prune:
         raise OptimiseFailed("nothing to do: expected --precision fp16 or int8, or --prune")

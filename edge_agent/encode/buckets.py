@@ -75,9 +75,9 @@ def make_buckets(config: EncodeConfig) -> list[Bucket]:
 class CarriedBudget:
     """Small file that keeps a camera's remaining budget over a restart of its capture process.
 
-    If the budget were not saved, a camera would get ``START_S`` seconds of budget again at each reconnect. A camera
-    that reconnects often could then send many times its daily budget. A missing or unreadable file is ignored, and so
-    is a failed write.
+    If the budget were not saved, a camera would get ``START_S`` seconds of budget again at each reconnect. If each
+    restart filled the buckets, a camera that reconnects often could send many times its daily budget. A missing or
+    unreadable file is ignored, and so is a failed write.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:

@@ -30,11 +30,11 @@ _YOLOX_PAD = 114
 """Grey level of the padding around a letterboxed picture. YOLOX was trained with padding of this grey level."""
 _HASH_DIGITS = 12
 _SCORE_SLACK = 0.01
-"""Maximum amount by which a score may lie outside 0..1 because of rounding. If an output lies further outside 0..1,
-the output is not a score, and the configured decoder does not fit the model."""
+"""Maximum amount by which a score may lie outside 0..1 because of rounding. An output outside 0..1 by more than
+``_SCORE_SLACK`` is not a score, and the configured decoder does not fit the model."""
 _NEAR = 1.0
 """Maximum distance of a box's centre from the picture's edge, in widths or heights of the picture. If a box's centre
-lies further away from the picture, the configured decoder does not fit the model."""
+is farther than ``_NEAR`` from the picture's edge, the configured decoder does not fit the model."""
 _GRID_PX = 32
 """Largest stride of YOLOX. The width and height of a model's input are rounded up to multiples of 32 px."""
 

@@ -93,10 +93,11 @@ class BacklogPace:
 
 
 MIN_BATCH_BYTES = 16 * 1024
-"""Batch size on a slow link, in bytes. A larger record is sent in a batch of its own."""
+"""Batch size on a slow link, in bytes. A record that is larger than ``MIN_BATCH_BYTES`` is sent in a batch of its
+own."""
 MAX_BATCH_BYTES = 256 * 1024
 """Batch size on a fast link, in bytes. A frame of 40 kB in a batch of 256 KiB takes three quarters of the processor
-time that it takes in a batch of its own. Larger batches save no more time."""
+time that it takes in a batch of its own. Batches of more than ``MAX_BATCH_BYTES`` save no more time."""
 BATCH_S = 0.05
 """Time in seconds in which the link sends one batch. A request has one batch for each partition."""
 _MEASURE_S = 0.1

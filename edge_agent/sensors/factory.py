@@ -15,8 +15,8 @@ from ingest.runtime.clock import Clock
 from ingest.site import SensorConfig
 
 _OWN = {"field", "time_field", "address", "table", "type", "word_order", "scale", "offset", "unit_id"}
-"""Options that belong to one sensor. All options that are not listed here belong to the connection, which several
-sensors may share."""
+"""Options that belong to one sensor. Options that are not in ``_OWN`` belong to the connection, which several sensors
+may share."""
 _EXCLUSIVE = ("serial", "modbus")
 """Kinds of devices that allow only one connection. If two connections used one device, a connection could receive the
 response to a request of the other connection."""

@@ -11,8 +11,8 @@ SLICE_S = 1.0
 """Maximum length of one wait, in seconds. Between two waits, the capture process checks for a stop request and
 reports its progress."""
 _MAX_LAG_S = 1.0
-"""Maximum delay of a frame after its due time, in seconds. After a longer delay, the schedule starts again at the
-present time, without catching up."""
+"""Maximum delay of a frame after its due time, in seconds. After a delay of more than ``_MAX_LAG_S``, the schedule
+starts again at the present time, without catching up."""
 
 
 class FramePacer:

@@ -19,8 +19,8 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Readings, WithheldInterval
 
 EXPIRED_AT_ONCE = 1000
-"""Maximum number of rows that one transaction expires. A longer transaction would delay new frames, which wait until
-the transaction ends."""
+"""Maximum number of rows that one transaction expires. A transaction that expires more rows would delay new frames,
+which wait until the transaction ends."""
 
 _MAY_EXPIRE = (WAITS, PARKED)
 _OF_ONE = (

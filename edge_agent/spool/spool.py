@@ -362,7 +362,7 @@ class Spool:
 
         If the disk refuses the write, delete the reserve file and repeat the call once. Raise SpoolUnavailable if
         both calls fail. If the refused write is a commit of new rows (``is_promise``), repeat it only after
-        ``give_up``. Until then, the space of the reserve file is left to status rows and deletions.
+        ``give_up``. Until ``give_up`` is called, the space of the reserve file is left to status rows and deletions.
         """
         call = partial(method, *args)
         try:

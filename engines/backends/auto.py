@@ -37,8 +37,8 @@ def choose(
     """Return the first usable backend of ``order`` for a model that allows ``precision``.
 
     OpenVINO is chosen only if the precision is below fp32 and the processor has fast instructions for that precision.
-    In all other cases, OpenVINO is no faster than ONNX Runtime. ``unavailable_reason`` takes a backend's name, and
-    returns an empty text if the backend can be used.
+    In fp32, or without fast instructions, OpenVINO is no faster than ONNX Runtime. ``unavailable_reason`` takes a
+    backend's name, and returns an empty text if the backend can be used.
     """
     passed_over: dict[str, str] = {}
     for name in order[:-1]:

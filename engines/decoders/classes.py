@@ -22,7 +22,7 @@ _BINARY = 2
 """Number of labels of a model with a single sigmoid unit."""
 _ROUNDING = 0.05
 """Maximum difference between 1 and the sum of an image's class probabilities; low-precision models round each
-probability. If the difference is larger, the decoder treats the numbers as logits."""
+probability. If the sum differs from 1 by more than ``_ROUNDING``, the decoder treats the numbers as logits."""
 
 
 @runtime_checkable

@@ -31,7 +31,7 @@ NO_FRAME, NO_MODEL, FAILED = "no_frame", "no_model", "failed"
 """
 MAX_CROPS = 256
 """Once ``MAX_CROPS`` crops have been collected for a second-stage model, the crops are classified before the next
-frame is decoded. Crops of 224×224 pixels then take 38 MB."""
+frame is decoded. At this limit, crops of 224×224 pixels take 38 MB."""
 LABELLED = "labelled"
 """Outcome under which the metrics count objects that a second-stage model has labelled."""
 

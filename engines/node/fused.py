@@ -118,7 +118,7 @@ class OwnedFrames(OwnedPartition):
         """Turn the records in ``work`` into jobs, append these jobs to the partition's jobs, and return these jobs.
 
         The last job commits the offsets of the frames from which ``work`` was prepared. The dead letter of a batch
-        names ``batches`` as its topic, so that a replay sends the batch there.
+        names ``batches`` as its topic, so that a replay sends the batch to ``batches``.
         """
         jobs = [self._job(record, pipelines) for record in work.records] or [Job(LogRecord(*self.tp, -1, None, b""))]
         jobs[-1].finishes = work.done

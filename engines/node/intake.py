@@ -31,9 +31,9 @@ POLL_RECORDS = 16
 """Maximum number of records per poll. The live or the late lane can exceed its limit of jobs by at most
 ``POLL_RECORDS`` jobs."""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
-"""Maximum number of bytes that aiokafka prefetches from a partition. A single larger record still arrives (KIP-74).
-When a partition is paused, aiokafka discards the prefetched data. A larger limit would make aiokafka fetch more data
-twice under load."""
+"""Maximum number of bytes that aiokafka prefetches from a partition. A single record that is larger than
+``FETCH_PARTITION_BYTES`` still arrives (KIP-74). When a partition is paused, aiokafka discards the prefetched data.
+Above ``FETCH_PARTITION_BYTES``, aiokafka would fetch more data twice under load."""
 LIVE_ROWS_PER_INSTANCE = 64
 """Maximum number of images of live frames that wait for one engine: two large batches, which keep the engine busy."""
 LIVE_JOBS = 512

@@ -234,8 +234,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         """Turn a record into a job of its partition. If the log has no records between the previous offset and this
         record, return the missing offsets.
 
-        An offset lower than the last offset means that the topic was created again. The node then reads the new topic
-        from its beginning.
+        An offset lower than the last offset means that the topic was created again. The node reads a topic that was
+        created again from its beginning.
         """
         owned = self._owned.get(TopicPartition(record.topic, record.partition))
         if owned is None:

@@ -27,7 +27,7 @@ from ingest.site.pipeline import Priority
 LEVELS: tuple[Priority, ...] = ("high", "normal", "low")
 LOOK_AHEAD = 2
 """Number of full batches after the next batch whose deadlines are considered when the size of the next batch is
-chosen. With a larger number, choosing the size of a batch would take longer."""
+chosen. If more batches were considered, choosing the size of a batch would take longer."""
 LATE_LEVEL = len(LEVELS)
 """Priority level of all late batches, which is below every level of live batches."""
 

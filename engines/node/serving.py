@@ -29,8 +29,8 @@ DeviceLost."""
 
 
 MAX_KEPT_BYTES = 64 * 1024 * 1024
-"""Maximum bytes of decoded frames that a batch keeps for its second-stage models: ten frames of 1080p. The frames of
-a larger batch are decoded again for the second-stage models."""
+"""Maximum bytes of decoded frames that a batch keeps for its second-stage models: ten frames of 1080p. If the decoded
+frames of a batch exceed ``MAX_KEPT_BYTES``, they are decoded again for the second-stage models."""
 
 
 def _unchanged(_: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
@@ -57,7 +57,7 @@ class EngineModel:
     def max_rows(self) -> int:
         """Maximum number of images merged into one batch.
 
-        A larger batch would only delay the results of its first images.
+        A batch of more images would only delay the results of its first images.
         """
         return self._engine.batch_size
 

@@ -33,7 +33,8 @@ from ingest.site import PipelineConfig
 _log = logs.get("engines.node.shadow")
 
 QUEUED_FRAMES = 32
-"""Maximum number of frames that wait for candidate models. Further frames are skipped."""
+"""Maximum number of frames that wait for candidate models. Frames that come while ``QUEUED_FRAMES`` frames wait are
+skipped."""
 QUEUED_BYTES = 32 * 1024 * 1024
 """Maximum total size in bytes of the pixels that wait for candidate models."""
 IDLE_POLL_S = 0.02

@@ -56,7 +56,7 @@ Wanted = PipelineConfig | SecondWanted
 class ModelSettings(NamedTuple):
     """The settings of a pipeline that its served model depends on.
 
-    The stage ``prepare`` applies all other settings.
+    The stage ``prepare`` applies the settings of a pipeline that do not concern its model.
     """
 
     version: str

@@ -2,7 +2,8 @@
 
 The layouts of the outputs suggest possible decoders. Each decoder is tried on the outputs of images of noise, and the
 first decoder that can read these outputs is proposed. An ONNX file states neither the normalisation of pixels nor the
-resizing. For both, the usual values of the model's family are proposed, and are marked as assumed.
+resizing. For the normalisation and the resizing, the usual values of the model's family are proposed, and are marked
+as assumed.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def has_pictures(batch: bytes) -> bool:
     """Return whether an encoded batch may have pixels or frames, without decoding the batch.
 
     Only the last bytes are examined, because ``encode`` and ``encode_batch`` write ``pixels`` and ``frames`` last. A
-    batch whose last fields are others counts as a batch with pictures.
+    batch that ends with other fields counts as a batch with pictures.
     """
     return not batch.endswith(_NO_PICTURES)
 

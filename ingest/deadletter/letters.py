@@ -172,9 +172,9 @@ async def erase(log: Log, wanted: Callable[[DeadLetter], bool]) -> int:
     """Erase the contents of the wanted dead letters, and return their number.
 
     Kafka cannot delete single records. All dead letters and receipts are written again in their order, the erased
-    letters without their values. After the rewrite, the older records are deleted. An erased letter keeps its headers
-    with frames and error, so that the ledger balances; it cannot be replayed. Because the remaining letters are
-    written again, Kafka's retention time for them begins anew.
+    letters without their values. After the records are written again, the original records are deleted. An erased
+    letter keeps its headers with frames and error, so that the ledger balances; it cannot be replayed. Because the
+    remaining letters are written again, Kafka's retention time for them begins anew.
 
     If the process ends before the deletion, letters are in the topic twice; run the erasure again. A replay of dead
     letters that runs at the same time is fenced by the erasure's writer. Raise Fenced or LogUnavailable.

@@ -80,9 +80,9 @@ _LAST_PORT = 65_535
 
 
 def _addresses(bootstrap: str) -> str:
-    """Return the text of bootstrap addresses unchanged.
+    """Check the text of bootstrap addresses, and return it unchanged.
 
-    Raise ValueError if the text contains an address that a Kafka client would refuse later.
+    Raise ValueError if the text contains an address that a Kafka client would refuse when it connects.
     """
     for address in bootstrap.split(","):
         found = _BROKER.fullmatch(address.strip())

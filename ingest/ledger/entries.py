@@ -107,7 +107,7 @@ class RetainedReadings:
 
     ``truncated`` holds the partitions in which retention has deleted records. A sensor's readings are in order, so
     nothing is missing after the sensor's first remaining record. If retention deleted records of a partition and a
-    sensor has no record left there, the sensor's readings cannot be checked.
+    sensor has no record left in the partition, the sensor's readings cannot be checked.
     """
 
     def __init__(self, ledger: Ledger, truncated: Container[int], partition_of: Callable[[str], int]) -> None:

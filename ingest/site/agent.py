@@ -63,7 +63,7 @@ class LinkConfig(ConfigSection):
     larger than a quarter of the agent's smallest spool."""
     late_share: float = Field(default=0.25, gt=0.0, le=1.0)
     """Maximum share of ``max_in_flight_bytes`` that the backlog may use. If a live frame must wait, it waits for at
-    most these bytes of the backlog."""
+    most this share of ``max_in_flight_bytes``."""
     late_bytes_per_s: int = Field(default=2 * _MIB, ge=0)
     """Maximum rate at which the backlog is sent while live frames arrive, averaged over one second. If 0, only
     ``late_share`` limits the backlog."""

@@ -21,7 +21,7 @@ from ingest.site.sensor import SensorConfig
 
 MAX_ENTRY_BYTES = 1024 * 1024
 """Maximum size of a configuration entry in bytes. A camera with hundreds of masks of hundreds of corners each fits
-into an entry of this size. A larger entry is refused without being parsed."""
+into an entry of this size. An entry of more than ``MAX_ENTRY_BYTES`` is refused without being parsed."""
 UNNAMED = "site"
 """Name of a site whose file sets no name. If a site file sets no name, the field ``site`` of its cameras and sensors
 stays empty."""

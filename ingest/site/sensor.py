@@ -209,7 +209,7 @@ class SensorConfig(ConfigEntry):
     ``unit``, the unit of the device."""
     max_rate: float | None = Field(default=None, gt=0.0)
     """Largest possible change per second, in the unit that rules see. A reading is dropped if its value has changed
-    faster since the reading before it."""
+    by more than ``max_rate`` per second since the previous reading."""
     hampel: HampelConfig | None = None
     lateness_s: PositiveSeconds = ALLOWED_LATENESS_S
     """Time in seconds after a window's end in which late readings still count. If ``lateness_s`` exceeds

@@ -84,8 +84,8 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
     does not apply yet.
 
     If the rule does not apply to a track, the track's crossing waits for ``WAIT_S``, because the track may get
-    another label or a higher score. A stationary object crosses no line, even if a part of the object is detected on
-    the other side.
+    another label or a higher score. A stationary object crosses no line, even if a part of the object is detected
+    beyond the line.
     """
 
     def __init__(self, rule: C_co, width: int, height: int) -> None:

@@ -10,7 +10,7 @@ from stream.evidence.folder import FolderStore
 from stream.evidence.store import EvidenceStore
 
 KEY_FILE = "SIGHTLINE_EVIDENCE_KEYS"
-"""Environment variable with the path of the key file. If it is set, new files are encrypted."""
+"""Environment variable with the path of the key file. If the variable is set, new files are encrypted."""
 
 
 def open_store(address: str) -> EvidenceStore:

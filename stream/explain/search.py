@@ -26,8 +26,8 @@ def place_in(camera: str, lane: str | None = None) -> PlaceOf:
     """Return a function that returns the place (epoch and sequence number) of a record's frame, or None for a record
     of another camera or lane.
 
-    The returned function reads only the headers of a record. Without ``lane``, it accepts records of every lane
-    except replay lanes.
+    The returned function reads only the headers of a record. Without ``lane``, the function accepts records of every
+    lane except replay lanes.
     """
 
     def place(record: LogRecord) -> Place | None:

@@ -29,8 +29,8 @@ Below 2.0, filters remove detail from small pictures, and a detector finds no mo
 20."""
 STRONG = 9.0
 """Standard deviation of the luma noise, in grey levels, from which ``auto`` and ``temporal`` replace a moving pixel
-by the median. If the noise is weaker, both filters move the pixel halfway to the median, which keeps detail of small
-pictures."""
+by the median. If the noise is weaker, ``auto`` and ``temporal`` move the pixel halfway to the median, which keeps
+detail of small pictures."""
 MEDIAN_PX = 3
 """Side of the median's window, in pixels. A median of 3×3 pixels removes single wrong pixels and keeps lines two
 pixels wide."""
@@ -48,7 +48,7 @@ SPACE_PX = 2.0
 MEDIAN_NS = 2.5
 TEMPORAL_NS = 6.5
 """CPU time of the temporal filter in ns per pixel, including the noise estimate. ``MEDIAN_NS`` is the CPU time of the
-median filter. ``benchmarks/denoise.py`` measures the CPU times of both filters."""
+median filter. ``benchmarks/denoise.py`` measures the CPU times of the temporal and the median filter."""
 MEMORY = 0.75
 """Weight m of the past frames in the average over time of a pixel without motion. The average reduces noise to
 √((1-m)/(1+m)) = 38 % within about four frames."""
@@ -57,8 +57,8 @@ MOVED_SIGMAS = 1.5
 deviations of the pixel noise. A 3×3 mean has a third of the noise of one pixel, so the threshold is 4.5 standard
 deviations of the mean."""
 MIN_STEP = 2.0
-"""Minimum difference between two 3×3 means that counts as motion, in grey levels. Smaller differences can come from
-rounding."""
+"""Minimum difference between two 3×3 means that counts as motion, in grey levels. Differences below ``MIN_STEP`` can
+come from rounding."""
 
 CHECK_FRAMES = 8
 """If a camera had no noise so far, the noise of every ``CHECK_FRAMES``-th frame is estimated. Each estimate needs a

@@ -209,7 +209,7 @@ def _is_worth_carrying(frame: DeliveredFrame, config: PipelineConfig, found: Seq
     """Return whether the batch carries the encoded frame in place of the pictures of its regions.
 
     The batch carries the encoded frame if it is smaller than the pictures, or if second-stage models need it anyway.
-    The engine node then decodes the frame, so ``prepare`` need not decode it (decision 18).
+    The engine node decodes a frame that the batch carries, so ``prepare`` need not decode it (decision 18).
     """
     pixels_bytes = 3 * sum(window.region.inner.area for window in found)
     return len(frame.frame.image) <= (MAX_PIXEL_BYTES if config.then else min(pixels_bytes, MAX_PIXEL_BYTES))

@@ -22,7 +22,8 @@ DARK_MEAN = 40.0
 WANTED_MEAN = 100.0
 """Mean luma in grey levels to which the gamma curve moves the mean of a dark frame."""
 MIN_GAMMA = 0.3
-"""Smallest exponent of the gamma curve. A smaller exponent would turn the noise of a black picture grey."""
+"""Smallest exponent of the gamma curve. An exponent below ``MIN_GAMMA`` would turn the noise of a black picture
+grey."""
 FOG_SPREAD = 65.0
 """Distance between the 2nd and the 98th percentile of the luma, in grey levels, below which a frame lacks contrast.
 YOLOX-nano finds more objects with CLAHE in frames with a spread of 58 and less, and fewer objects from 96 on."""

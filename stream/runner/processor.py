@@ -87,8 +87,8 @@ class ParkingProcessor(Processor, Generic[Outcome]):
     """
 
     ends: ClassVar[tuple[type[Exception], ...]] = (MemoryError,)
-    """Errors of ``_decide`` that end the process, because the record has not caused these errors. After any other
-    error of ``_decide``, the record becomes a dead letter."""
+    """Errors of ``_decide`` that end the process, because the record has not caused these errors. After an error of
+    ``_decide`` that is not in ``ends``, the record becomes a dead letter."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage

@@ -137,7 +137,7 @@ class WindowReporter(RuleReporter):
         """Return the events that the rule emits for windows.
 
         A window causes at most one event, even if it was evaluated before it had all its readings. A condition that
-        still holds when the rule's hours begin, or when its cooldown ends, is reported then.
+        still holds when the rule's hours begin, or when its cooldown ends, is reported at that moment.
         """
         rule = self.rule
         events: list[Event] = []

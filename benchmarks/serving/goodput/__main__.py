@@ -14,8 +14,8 @@ not stored.
 
 Tuning: all systems use dynamic batching. ``--tune`` measures the settings of ``CANDIDATES`` at the given rates, to
 choose the best setting. The node sheds requests, and LitServe refuses requests, that have waited too long to be
-answered within the bound. Ray Serve refuses requests while its queue is full; its queue limit is the number of
-requests that arrive within the bound at the highest rate. Ray Serve runs without its dashboard, with
+answered within the latency bound. Ray Serve refuses requests while its queue is full; its queue limit is the number
+of requests that arrive within the latency bound at the highest rate. Ray Serve runs without its dashboard, with
 ``RAY_SERVE_THROUGHPUT_OPTIMIZED``, and with workers of normal priority. A shed or refused request counts as a request
 without a response.
 
@@ -47,8 +47,8 @@ from benchmarks.serving.goodput.systems import OpenLoad, ServerSetting, serving
 SYSTEMS = ("sightline", "litserve", "ray")
 PICTURES = 60
 WAIT_SHARE = 0.8
-"""Age at which the node sheds a request or LitServe refuses a request, as a share of the bound. A request may use the
-rest of its latency bound for inference and for the response's transport."""
+"""Age at which the node sheds a request or LitServe refuses a request, as a share of the latency bound. A request may
+use the rest of its latency bound for inference and for the response's transport."""
 LEAST_QUEUE = 16
 """Minimum limit of Ray Serve's queue, so that Ray Serve does not refuse bursts at low rates."""
 WARM_UP_S = 3.0

@@ -213,7 +213,8 @@ class PrepareHost:
 
 @contextlib.asynccontextmanager
 async def _running_beside(work: Iterable[Coroutine[Any, Any, None]], stop: asyncio.Event) -> AsyncIterator[None]:
-    """Run coroutines until the block ends. If one of the coroutines ends earlier, set ``stop`` and raise its error.
+    """Run coroutines until the block ends. If a coroutine ends before the block, set ``stop`` and raise the
+    coroutine's error.
 
     A node that no longer follows its configuration must end.
     """

@@ -52,7 +52,7 @@ class Config:
 
 
 def accept(entry: ConfigEntry) -> ConfigEntry:
-    """Return the entry unchanged."""
+    """Accept every entry, and return it unchanged."""
     return entry
 
 

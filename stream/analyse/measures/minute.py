@@ -16,7 +16,7 @@ MAX_SUMS = 2_000
 Without a limit, results with ever new labels would make dead letters of all later results of the camera."""
 MAX_BETWEEN = 720
 """Maximum number of minutes without any classified frame that get records, for a camera that sends no frame while
-nothing moves. A longer gap probably comes from a step of the camera's clock."""
+nothing moves. A gap of more minutes probably comes from a step of the camera's clock."""
 
 
 @dataclass

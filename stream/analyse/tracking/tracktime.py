@@ -15,10 +15,10 @@ HELD_STEP_S = 0.2
 """Maximum step of the track time in seconds between two sent frames if nothing moved between these frames. Motion may
 begin one interval of the gate, 0.2 s, before the gate sends the first frame of the motion."""
 SET_BACK_S = 10.0
-"""A clock counts as set back if a capture time is more than this many seconds before the latest capture time. A
-smaller step back may come from results of two alternating clocks. After a smaller step back, ``lived_ns`` waits until
-the latest capture time is reached again; otherwise it would add the difference between two alternating clocks again
-and again."""
+"""A clock counts as set back if a capture time is more than this many seconds before the latest capture time. A step
+back by less than ``SET_BACK_S`` may come from results of two alternating clocks. After such a small step back,
+``lived_ns`` waits until the latest capture time is reached again; otherwise it would add the difference between two
+alternating clocks again and again."""
 _MIN_STEP_S = 1e-3
 """Minimum step of the track time (camera time without gaps in which nothing moved) between two classified frames,
 because the tracker needs increasing times."""
