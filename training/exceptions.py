@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class TrainingError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of the package ``training``."""
 
 
 class TrainingFailed(TrainingError):

@@ -20,12 +20,12 @@ _LEARNING_RATE = 3e-3
 
 def build(size: tuple[int, int], classes: int, *, synchronised: bool = False) -> Any:
     """Return an untrained network that maps uint8 BGR images to class probabilities. The first layer scales the
-    pixels. ``size`` is (width, height) in px.
+    pixels. ``size`` is the (width, height) of the input in px.
 
     The next layers are four convolutions with batch normalisation, 80,000 weights in total. Each convolution halves
     the width and the height of the image. On a CPU, training is twice as fast as with depthwise separable
     convolutions that have a third of the weights, and inference is equally fast. With ``synchronised``, batch
-    normalisation uses the pictures of all devices.
+    normalisation computes its statistics over the pictures of all devices.
     """
     import keras
     from keras import layers

@@ -30,8 +30,8 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, columns: Mappin
 def step_progress() -> Iterator[Callable[[str, int], Callable[[], None]]]:
     """Show a progress bar on a terminal while the block runs.
 
-    Yield a function that begins a step of the work with a title and a number of parts. It returns the function to
-    call after each part.
+    Yield a function that begins a step of the work with a title and a number of parts. The function that begins a
+    step returns the function to call after each part of the step.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=progress, transient=True, disable=not progress.is_terminal) as bar:

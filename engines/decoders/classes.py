@@ -19,7 +19,7 @@ BACKGROUND = "background"
 """Label of a class that means "no object". The decoders never return a detection with this label."""
 
 _BINARY = 2
-"""Number of labels of a model with a single sigmoid unit."""
+"""Number of labels of a model with a single sigmoid unit as output."""
 _ROUNDING = 0.05
 """Maximum difference between 1 and the sum of an image's class probabilities; low-precision models round each
 probability. If the sum differs from 1 by more than ``_ROUNDING``, the decoder treats the numbers as logits."""
@@ -75,8 +75,8 @@ class BinaryDecoder:
     """Decoder of one score between 0 and 1 per image, of the shape ``(N, 1)`` or ``(N,)``: the probability of the
     second of two labels.
 
-    The last layer of such a model is a single unit with a sigmoid. The command that adds a model appends a sigmoid to
-    a model that returns logits.
+    A model of this kind ends with a single unit with a sigmoid. The command that adds a model appends a sigmoid to a
+    model that returns logits.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -149,8 +149,8 @@ class SigmoidDecoder:
 
 
 def _most_likely(scores: npt.NDArray[np.float32], row: FrameRegion, options: DecoderOptions) -> list[Detection]:
-    """Return the detection of the most likely label of a region, or no detection if the label is the background or
-    scores below ``min_score``."""
+    """Return a detection of a region's most likely label, or nothing if the label is the background or scores below
+    ``min_score``."""
     index = int(scores.argmax())
     score, label = float(scores[index]), options.labels[index]
     box = clipped(row.region.box, row)

@@ -98,7 +98,7 @@ def ask_child(
     except ValidationError:
         last = stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
         raise AdoptFailed(
-            f"model file {request.file}: its {task.noun} ended with {last[0]!r} within "
+            f"model file {request.file}: its {task.noun} failed with {last[0]!r} within "
             f"{request.memory_bytes // 2**20} MiB of memory: expected {task.expected}"
         ) from None
     if isinstance(found, ChildFailure):

@@ -47,7 +47,7 @@ class Decoding(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Contents of ``model.toml``. Only commands read ``training`` and ``origin``, never a service."""
+    """Contents of ``model.toml``. Only commands read ``training`` and ``origin``; services do not."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -162,7 +162,7 @@ class ReceiverConfig(SharedEntry):
         if is_secret and self.url and not VARIABLE.search(self.url):
             raise ValueError(f"expected url_file, or a ${{NAME}} in url, {secret}")
         if is_secret and self.secret_file:
-            raise ValueError(f"expected no secret_file, {secret} and needs no other")
+            raise ValueError(f"expected no secret_file, {secret} and this type needs no second one")
         if self.user and self.url.startswith("mqtt:") and not self.allow_private:
             raise ValueError("expected mqtts:// or allow_private = true, because a password would be sent in clear")
         return self

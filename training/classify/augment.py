@@ -1,7 +1,7 @@
 """Random changes of training pictures: mirror, shift, zoom, turn, brightness and contrast.
 
-The changes of a picture depend only on the seed, the epoch and the index of the picture. A training that resumes in
-the middle of an epoch, or that runs on several machines, therefore sees the same pictures. Pure.
+The changes of a picture depend only on the seed, the training epoch and the index of the picture. A training that
+resumes in the middle of an epoch, or that runs on several machines, therefore sees the same pictures. Pure.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _LIMITS: dict[Strength, _Limits] = {
     "strong": _Limits(0.12, 0.25, 15.0, 40.0, 0.3),
 }
 _VALUES = 7
-"""Random numbers for each picture."""
+"""Number of random numbers for each picture."""
 
 
 class Augmentation:
-    """The changes of all pictures in one epoch."""
+    """The changes of all pictures in one training epoch."""
 
     def __init__(self, strength: Strength, flip: bool, seed: int, epoch: int, pictures: int) -> None:
         self._limits, self._flip = _LIMITS.get(strength), flip
         self._values = np.random.default_rng([seed, epoch, 1]).uniform(-1.0, 1.0, (pictures, _VALUES))
 
     def apply(self, images: npt.NDArray[np.uint8], indices: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
-        """Return changed copies of the images with these indices."""
+        """Return changed copies of the images with the given indices."""
         if self._limits is None:
             return np.asarray(images[indices])
         return np.stack([self._changed(images[i], self._values[i], self._limits) for i in indices])
@@ -65,5 +65,5 @@ class Augmentation:
 
 
 def order_of(seed: int, epoch: int, pictures: int) -> npt.NDArray[np.intp]:
-    """Return the order of the training pictures in an epoch."""
+    """Return the order in which one training epoch takes the training pictures."""
     return np.random.default_rng([seed, epoch, 0]).permutation(pictures)

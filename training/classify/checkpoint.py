@@ -25,7 +25,7 @@ _STATE = "state"
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Measures of one epoch. ``finished_s`` is the Unix time of its end in s."""
+    """Measures of one training epoch. ``finished_s`` is the Unix time in s at which the epoch ended."""
 
     loss: float
     accuracy: float
@@ -36,10 +36,11 @@ class EpochRecord:
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """Position in a training.
+    """Position in an unfinished training.
 
-    ``step`` is the number of batches done in the epoch ``epoch``. ``loss`` and ``hits`` are sums over the pictures of
-    this epoch. ``spent_s`` is the time of the training in s, over all restarts.
+    ``step`` is the number of batches that are done in the training epoch ``epoch``. ``loss`` and ``hits`` are sums
+    over the pictures of the training epoch so far. ``spent_s`` is the time that the training has taken in s, over all
+    restarts.
     """
 
     epoch: int = 0
@@ -54,14 +55,15 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainingCheckpoint:
-    """Contents of a checkpoint. ``settings`` are the settings of the training, which must not change on resume."""
+    """Contents of a checkpoint. ``settings`` are the settings of the training, which must not change when the
+    training resumes."""
 
     progress: TrainingProgress
     settings: dict[str, Any]
     variables: Sequence[npt.NDArray[Any]]
     """Weights, states of random generators, and the optimiser's variables, in the order of the network."""
     best: Sequence[npt.NDArray[Any]]
-    """Variables of the network after its best epoch; empty before the first epoch has ended."""
+    """Variables of the network after its best training epoch; empty before the first epoch has ended."""
 
 
 def save(folder: Path, checkpoint: TrainingCheckpoint) -> None:
@@ -78,7 +80,8 @@ def save(folder: Path, checkpoint: TrainingCheckpoint) -> None:
 
 
 def load(folder: Path) -> TrainingCheckpoint | None:
-    """Return the checkpoint in a folder, or None if there is none. Raise ConfigError for an unreadable checkpoint."""
+    """Return the checkpoint in a folder, or None if the folder has none. Raise ConfigError for an unreadable
+    checkpoint."""
     path = folder / CHECKPOINT
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:

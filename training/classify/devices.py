@@ -1,7 +1,7 @@
 """Devices and workers of a training: the strategies of ``tf.distribute``.
 
-``fit`` of Keras 3.15 fails on several workers. The loop in ``training.classify.loop`` calls the strategy itself, and
-works on one device, on several devices and on several workers.
+The method ``fit`` of Keras 3.15 fails on several workers. The loop in ``training.classify.loop`` calls the strategy
+itself, and works on one device, on several devices and on several workers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Devices(NamedTuple):
 
 
 def devices_of(kind: Strategy, cpu_devices: int) -> Devices:
-    """Return the devices of a strategy. Call this function before any other of TensorFlow.
+    """Return the devices of a strategy. Call this function before any other function of TensorFlow.
 
     ``mirrored`` uses all GPUs of this machine, or ``cpu_devices`` parts of its CPU. Raise ConfigError for a wrong
     TF_CONFIG, or if TensorFlow already runs with other devices.

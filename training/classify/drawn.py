@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 LABELS = ("cat", "dog")
 _CANVAS_PX = 128
-"""Pictures are drawn at this size, and then reduced, which smooths their edges."""
+"""Width and height in px at which pictures are drawn, before they are scaled down to smooth their edges."""
 
 
 class DrawnAnimal(NamedTuple):

@@ -60,7 +60,7 @@ class EvaluatedModel:
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModels:
-    """Several models on the same pictures. ``indices`` are the pictures that were measured."""
+    """Several models on the same pictures. ``indices`` are the indices of the pictures that were measured."""
 
     models: tuple[EvaluatedModel, ...]
     pictures: LabelledPictures
@@ -68,7 +68,7 @@ class EvaluatedModels:
     part: Part | None
 
     def of(self, model: Model) -> EvaluatedModels:
-        """Return the measures of the only model as those of ``model``, which has the same file."""
+        """Return the measures with ``model``, which has the same file, in place of the only measured model."""
         (only,) = self.models
         return replace(self, models=(replace(only, model=model),))
 
@@ -76,7 +76,8 @@ class EvaluatedModels:
 def evaluate(
     models: Sequence[Model], data: Path, part: Part | None, backend: str, seconds: float, begin: Begin
 ) -> EvaluatedModels:
-    """Measure models on the labelled pictures of a folder. ``part`` is the part to measure, or None for all.
+    """Measure models on the labelled pictures of a folder. ``part`` is the part of the data to measure (training,
+    validation or test), or None for all pictures.
 
     ``seconds`` is the time to measure the speed of all models; with 0 the speed is not measured. Raise ConfigError,
     ModelLoadFailed or InferenceFailed.
@@ -111,9 +112,10 @@ def evaluated_models(
     seconds: float,
     begin: Begin,
 ) -> EvaluatedModels:
-    """Measure models on the pictures with these indices.
+    """Measure models on the pictures with the given indices.
 
-    ``pictures`` has the same pictures in the form of each model's input. Raise the errors of ``evaluate``.
+    ``pictures`` has the same pictures once for each model, in the form of the model's input. Raise the errors of
+    ``evaluate``.
     """
     found = []
     speeds = _speeds(models, backend, seconds, begin)
@@ -151,7 +153,8 @@ def _chunks(indices: npt.NDArray[np.intp], size: int) -> Iterator[npt.NDArray[np
 
 
 def _speeds(models: Sequence[Model], backend: str, seconds: float, begin: Begin) -> list[ModelSpeed | None]:
-    """Return the speed of each model. The models run alternately, so that other work slows all of them alike."""
+    """Return the speed of each model. The models run alternately, so that other work on the machine slows all of them
+    alike."""
     if not seconds:
         return [None for _ in models]
     advance = begin("measuring the speed", 2)

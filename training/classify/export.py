@@ -1,4 +1,5 @@
-"""Export a trained network to ONNX, prove that both give the same scores, and store it with its measured accuracy."""
+"""Export a trained network to ONNX, prove that the ONNX model gives the same scores, and store it with its measured
+accuracy."""
 
 from __future__ import annotations
 
@@ -24,13 +25,14 @@ from training.exceptions import TrainingFailed
 
 TOLERANCE = 1e-4
 """Largest difference between a score of the ONNX model and the score of the Keras model. Sums of float32 numbers
-depend on their order, which differs between the two."""
+depend on their order, which differs between the ONNX and the Keras model."""
 
 
 def exported(network: Network, labels: tuple[str, ...], spec: InputSpec, name: str, folder: Path) -> Model:
-    """Write the Keras file to ``folder``, convert it, and adopt it into a temporary repository in ``folder``.
+    """Write the Keras file to ``folder``, convert the file to ONNX, and adopt the ONNX model into a temporary
+    repository in ``folder``.
 
-    The copy of the network belongs to no strategy of ``tf.distribute``. Raise AdoptFailed.
+    The exported copy of the network belongs to no strategy of ``tf.distribute``. Raise AdoptFailed.
     """
     import keras
 
@@ -56,7 +58,8 @@ def exported(network: Network, labels: tuple[str, ...], spec: InputSpec, name: s
 
 
 def require_equal_scores(keras_scores: npt.NDArray[np.float32], onnx_scores: npt.NDArray[np.float32]) -> float:
-    """Return the largest difference of the scores of the same pictures. Raise TrainingFailed if it is too large."""
+    """Compare the scores of the ONNX and the Keras model for the same pictures, and return the largest difference.
+    Raise TrainingFailed if the difference exceeds ``TOLERANCE``."""
     columns = onnx_scores[:, 1:] if keras_scores.shape[1] == 1 else onnx_scores
     difference = float(np.abs(keras_scores - columns).max())
     if not difference <= TOLERANCE:
@@ -68,7 +71,7 @@ def require_equal_scores(keras_scores: npt.NDArray[np.float32], onnx_scores: npt
 
 
 def stored(candidate: Model, repository: Repository, difference: float, training: dict[str, Any]) -> Model:
-    """Write a measured model as the next version of its name."""
+    """Store a measured model in the repository as the next version of its name."""
     manifest = candidate.manifest.model_dump(mode="json", exclude={"name", "version", "sha256"})
     manifest["origin"]["conversion_difference"] = difference
     files = {name: (candidate.folder / name).read_bytes() for name in (MODEL_FILE, KERAS_FILE)}
@@ -76,7 +79,8 @@ def stored(candidate: Model, repository: Repository, difference: float, training
 
 
 def weights_sha256(network: Network) -> str:
-    """Return the SHA-256 of all weights in order. Trainings with the same weights have the same hash."""
+    """Return the SHA-256 of all weights of a network, in their order. Trainings with the same weights have the same
+    hash."""
     digest = hashlib.sha256()
     for values in network.model.get_weights():
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -90,7 +94,7 @@ def facts_of(
     network: Network,
     counts: Mapping[Part, int],
 ) -> dict[str, Any]:
-    """Return how a model was trained and how good it is, for its manifest."""
+    """Return facts for the model's manifest: how the model was trained, and how good it is."""
     history = progress.history
     return {
         "date": datetime.now(UTC).date().isoformat(),

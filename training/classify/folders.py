@@ -1,7 +1,7 @@
 """Find labelled pictures in folders, and assign them to training, validation and test.
 
 ``DATA/LABEL/picture.jpg`` is split by a hash of the picture's group, so that new pictures never move other pictures
-to another part. ``DATA/{train,validation,test}/LABEL/picture.jpg`` states the part itself.
+to another part. In ``DATA/{train,validation,test}/LABEL/picture.jpg``, the folder states the part of the picture.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 LAYOUTS = "DATA/LABEL/*.jpg, or DATA/{train,validation,test}/LABEL/*.jpg"
 GROUP_END = "__"
-"""Separator after the group in a file name: ``part17__3.jpg`` and ``part17__4.jpg`` belong to ``part17``."""
+"""Separator after the name of a picture's group in a file name: ``part17__3.jpg`` and ``part17__4.jpg`` belong to
+``part17``."""
 _TRAIN_SHARE = 0.7
 _VALIDATION_SHARE = 0.15
 _MIN_LABELS = 2
 
 
 class LabelledFile(NamedTuple):
-    """A picture file with its label and its part of the data."""
+    """A picture file with its label and its part of the data (training, validation or test)."""
 
     path: Path
     label: str
@@ -32,14 +33,14 @@ class LabelledFile(NamedTuple):
 
 
 class LabelledFolder(NamedTuple):
-    """The labels in a folder, sorted, and its picture files."""
+    """The labels of a folder, sorted, and the picture files in the folder."""
 
     labels: tuple[str, ...]
     files: tuple[LabelledFile, ...]
 
 
 def labelled_files(data: Path, command: str) -> LabelledFolder:
-    """Return the labelled pictures of a folder. ``command`` is named in errors.
+    """Return the labelled pictures of a folder. Error messages name the command ``command``.
 
     Raise ConfigError for a folder that cannot be read, that has fewer than two labels, or that has only some of the
     folders ``train``, ``validation`` and ``test``.
@@ -71,7 +72,8 @@ def labelled_files(data: Path, command: str) -> LabelledFolder:
 
 
 def part_of(label: str, stem: str) -> Part:
-    """Return the part of a picture. All pictures of a label and a group get the same part."""
+    """Return the part of a picture: training, validation or test. All pictures with the same label and the same group
+    are in the same part."""
     group = stem.partition(GROUP_END)[0]
     digest = hashlib.sha256(f"{label}/{group}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64

@@ -1,7 +1,7 @@
 """The training loop: batches in a seeded order, validation, early stop, and checkpoints.
 
 All random numbers follow from the seed and the position in the training, and TensorFlow computes with deterministic
-operations. A resumed training therefore gives the same weights as an undisturbed one.
+operations. A resumed training therefore gives the same weights as a training without interruption.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from training.classify.pictures import LabelledPictures
 
 _EVALUATION_BATCH = 256
 _EVALUATION_BYTES = 2**25
-"""Largest size of the pixels of a batch outside of the training, in bytes. The layers need a multiple of it."""
+"""Largest size in bytes of the pixels of a batch for validation and prediction. The layers of the network need a
+multiple of this memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """Settings of the loop. ``learning_rate`` 0 is the usual rate of the network.
+    """Settings of the training loop. With a ``learning_rate`` of 0, the usual rate of the network is used.
 
     Training stops after ``patience`` epochs without a lower validation loss. ``checkpoint_s`` is the time between two
     checkpoints within an epoch; each epoch also ends with a checkpoint.
@@ -55,8 +56,8 @@ class _Batch(NamedTuple):
 class TrainingLoop:
     """Trains a network on the pictures of the part ``train``.
 
-    ``on_epoch`` is called after each epoch with the history, ``on_batch`` after each batch. Only the chief writes
-    checkpoints into ``folder``.
+    ``on_epoch`` is called with the history after each training epoch, and ``on_batch`` after each batch. Only the
+    chief, one of the workers, writes checkpoints into ``folder``.
     """
 
     def __init__(
@@ -96,7 +97,8 @@ class TrainingLoop:
 
     @property
     def steps(self) -> int:
-        """Number of batches of an epoch. The last pictures of the order, too few for a batch, are left out."""
+        """Number of batches of a training epoch. If the last pictures of an epoch are too few for a batch, they are
+        left out."""
         return len(self._train) // self._batch
 
     def restore(self, checkpoint: TrainingCheckpoint) -> None:
@@ -106,7 +108,8 @@ class TrainingLoop:
         self.progress, self._best = checkpoint.progress, list(checkpoint.best)
 
     def run(self) -> None:
-        """Train until the last epoch or the early stop, then load the weights of the best epoch."""
+        """Train until the last epoch or the early stop, then load the weights of the epoch with the lowest validation
+        loss."""
         progress = self.progress
         while not progress.finished:
             for batch in self._batches():
@@ -128,7 +131,8 @@ class TrainingLoop:
         return np.concatenate([self._evaluate(self._pictures.images[chunk]).numpy() for chunk in chunks])
 
     def _compiled(self) -> tuple[Any, Any]:
-        """Return the compiled functions that train on one batch, and that compute the outputs of pictures."""
+        """Return two compiled functions: one trains the network on a batch, the other computes the network's outputs
+        for pictures."""
         import keras
         import tensorflow as tf
 
@@ -167,7 +171,7 @@ class TrainingLoop:
         return step, evaluate
 
     def _parts(self, batch: _Batch) -> tuple[Any, Any]:
-        """Return the pictures and classes of a batch, of which each device gets an equal part."""
+        """Return the pictures and classes of a batch in equal parts, one part for each device."""
         import tensorflow as tf
 
         replicas, spread = self._devices.replicas, self._devices.strategy.experimental_distribute_values_from_function
@@ -176,7 +180,8 @@ class TrainingLoop:
         return images, classes
 
     def _batches(self) -> Iterator[_Batch]:
-        """Yield the batches of the epoch from the current step on. A thread prepares the next batch meanwhile."""
+        """Yield the batches of the training epoch, from the current step on. A thread prepares the next batch while
+        the present batch is trained."""
         options, epoch = self._options, self.progress.epoch
         order = self._train[order_of(options.seed, epoch, len(self._train))]
         changes = Augmentation(options.augment, options.flip, options.seed, epoch, len(self._pictures.files))
@@ -217,7 +222,7 @@ class TrainingLoop:
         self._on_epoch(progress.history)
 
     def _validated(self) -> tuple[float, float]:
-        """Return the loss and the accuracy on the pictures for validation. All workers get the values of the chief,
+        """Return the loss and the accuracy on the pictures for validation. All workers use the values of the chief,
         so that they stop at the same epoch."""
         import tensorflow as tf
 

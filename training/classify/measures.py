@@ -15,7 +15,8 @@ _BINS = 10
 
 
 class MeasuredShare(NamedTuple):
-    """A share of ``total`` cases, with the limits of its 95 % interval. A share of no case is 0, between 0 and 1."""
+    """A share of ``total`` cases, with the limits of its 95 % interval. If there are no cases, the share is 0 and its
+    interval is 0 to 1."""
 
     value: float
     low: float
@@ -32,7 +33,8 @@ class ClassMeasures(NamedTuple):
 
 
 class CalibrationBin(NamedTuple):
-    """Pictures whose highest score lies in one of ten equal ranges: number, mean score, and share of right labels."""
+    """One bin of the highest scores of pictures, of ten bins of equal width: number of pictures, mean score, and
+    share of right labels."""
 
     pictures: int
     score: float
@@ -41,7 +43,8 @@ class CalibrationBin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Measures of a classifier. ``confusion`` has a row for each true label and a column for each found label."""
+    """Measures of a classifier on labelled pictures. ``confusion`` has a row for each true label and a column for
+    each found label."""
 
     labels: tuple[str, ...]
     confusion: npt.NDArray[np.int64]
@@ -52,13 +55,14 @@ class Evaluation:
     """Expected calibration error (Guo et al., 2017, https://arxiv.org/abs/1706.04599): the mean difference of score
     and accuracy over the bins, weighted by their pictures."""
     mistakes: tuple[int, ...]
-    """Indices of the pictures with wrong labels, highest score first."""
+    """Indices of the pictures with wrong labels, the picture with the highest score first."""
 
 
 def evaluated(
     labels: tuple[str, ...], classes: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
 ) -> Evaluation:
-    """Return the measures of the scores ``(N, labels)`` against the class indices ``(N,)``. N must be at least 1."""
+    """Return the measures of the scores ``(N, labels)`` against the class indices ``(N,)``. The number of pictures N
+    must be at least 1."""
     found, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
     matrix = confusion_matrix(classes, found, len(labels))
     right = found == classes

@@ -24,16 +24,16 @@ _NORMALISING = frozenset({"Rescaling", "Normalization"})
 _LOGISTIC = frozenset({"softmax", "sigmoid"})
 _MIN_SIDE, _MAX_SIDE = 8, 1024
 _MOMENTUM = 0.9
-"""Momentum of the statistics of batch normalisation. Keras' default of 0.99 needs some hundred batches to adapt,
-and a data set of some hundred pictures has fewer than twenty batches in an epoch."""
+"""Momentum of the statistics of batch normalisation. Keras' default of 0.99 needs some hundred batches to adapt, but
+some hundred pictures give fewer than twenty batches per epoch."""
 
 
 class NetworkOptions(NamedTuple):
     """The network that the user chose.
 
-    ``network`` is ``small-cnn``, ``28x28`` or the path of a Keras file. The other settings are None for the default
-    of the network. ``normalisation`` is mean and scale: the network gets ``(pixel - mean) * scale``. ``dropout`` is
-    the share of units that each dropout layer drops.
+    ``network`` is ``small-cnn``, ``28x28`` or the path of a Keras file. All other settings are None for the default
+    of the network. ``normalisation`` holds mean and scale: the network gets ``(pixel - mean) * scale``. ``dropout``
+    is the share of units that each dropout layer drops.
     """
 
     network: str = SMALL_CNN
@@ -60,9 +60,10 @@ class Network(NamedTuple):
 
 
 def build(options: NetworkOptions, classes: int, synchronised: bool) -> Network:
-    """Return an untrained network. With ``synchronised``, batch normalisation uses the pictures of all devices.
+    """Return an untrained network. With ``synchronised``, batch normalisation computes its statistics over the
+    pictures of all devices.
 
-    Raise ConfigError for a size or a number of classes that the network cannot have, or for a file that is no
+    Raise ConfigError for an input size or a number of classes that the network cannot have, or for a file that is no
     backbone.
     """
     _require_size(options.size)
@@ -128,7 +129,8 @@ def _classic(options: NetworkOptions, classes: int) -> Network:
 
 
 def _backbone(options: NetworkOptions, classes: int) -> Network:
-    """Return a backbone with a new last layer. A dense last layer with softmax or sigmoid is removed."""
+    """Return the network of a Keras file with a new last layer for the classes. If the file's last layer is dense
+    with softmax or sigmoid, it is removed."""
     import keras
     from keras import layers
 
@@ -175,7 +177,8 @@ def _features(file: Path) -> Any:
 
 
 def _before_classes(output: Any) -> Any:
-    """Return the input of a dense last layer with softmax or sigmoid, or ``output`` if the last layer is another."""
+    """Return the input of a dense last layer with softmax or sigmoid; if the last layer is of another kind, return
+    ``output``."""
     last = output._keras_history.operation
     activated = type(last).__name__ == "Softmax" or (
         type(last).__name__ == "Activation" and last.activation.__name__ in _LOGISTIC

@@ -107,7 +107,8 @@ def _model(one: EvaluatedModel, found: EvaluatedModels) -> dict[str, Any]:
 
 
 def _mistake(index: int, one: EvaluatedModel, found: EvaluatedModels) -> dict[str, Any]:
-    """Return a picture with a wrong label. ``index`` counts the measured pictures."""
+    """Return the entry of the report about a picture with a wrong label. ``index`` is the picture's index among the
+    measured pictures."""
     at, pictures = int(found.indices[index]), found.pictures
     scores = one.probabilities[index]
     best = int(scores.argmax())
@@ -128,7 +129,8 @@ def _data_url(image: npt.NDArray[np.uint8], colour: str) -> str:
 
 
 def _bars(bins: Sequence[CalibrationBin]) -> list[dict[str, float]]:
-    """Return the bar of each bin with pictures, in px of the chart: its left edge, height, and mean score."""
+    """Return the bar of each calibration bin that has pictures, in px of the chart: its left edge, height, and mean
+    score."""
     width = _CHART / len(bins)
     return [
         {"x": i * width, "width": width, "height": one.accuracy * _CHART, "score": one.score * _CHART}
@@ -138,7 +140,7 @@ def _bars(bins: Sequence[CalibrationBin]) -> list[dict[str, float]]:
 
 
 def _curves(name: str, training: Sequence[float], validation: Sequence[float]) -> dict[str, Any]:
-    """Return two curves over the epochs as points of SVG lines, with the range of the vertical axis."""
+    """Return two curves over the training epochs as points of SVG lines, with the range of the vertical axis."""
     values = [*training, *validation]
     low, high = (0.0, 1.0) if name == "accuracy" else (0.0, max(values) or 1.0)
 

@@ -1,7 +1,7 @@
 """Read labelled pictures as a pipeline prepares them for a model, and keep the pixels in a temporary file.
 
-A picture that cannot be used is skipped with its reason. A picture with the same bytes as another picture is skipped,
-too, because a copy in another part of the data would make the measured accuracy too high.
+A picture that cannot be used is skipped with its reason. A picture with the same bytes as another picture is also
+skipped, because a copy in another part of the data would make the measured accuracy too high.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from stream.prepare.regions import windows
 from training.classify.folders import PARTS, LabelledFile, LabelledFolder, Part
 
 Begin = Callable[[str, int], Callable[[], None]]
-"""Begins a step with a title and a number of parts. Returns the function to call after each part."""
+"""Function that begins a step with a title and a number of parts. The function returns another function, to call
+after each part of the step."""
 
 _CHANNELS = 3
 
 
 class SkippedFile(NamedTuple):
-    """A file that is left out, and the reason."""
+    """A picture file that is left out, and the reason."""
 
     path: Path
     reason: str
@@ -48,10 +49,10 @@ class LabelledPictures:
     classes: npt.NDArray[np.int64]
     skipped: tuple[SkippedFile, ...]
     sha256: str
-    """SHA-256 of the parts, labels and contents of all pictures in order."""
+    """SHA-256 of the parts, labels and contents of all pictures, in their order."""
 
     def indices(self, part: Part) -> npt.NDArray[np.intp]:
-        """Return the indices of the pictures of a part."""
+        """Return the indices of the pictures of a part: training, validation or test."""
         return np.flatnonzero([file.part == part for file in self.files])
 
 

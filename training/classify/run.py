@@ -47,9 +47,9 @@ class ClassifierOptions:
 def train_classifier(
     data: Path, repository: Repository, options: ClassifierOptions, begin: Begin, say: Callable[[str], None]
 ) -> EvaluatedModels | None:
-    """Train, measure and store a classifier, and return its measures on the pictures for test.
+    """Train, measure and store a classifier, and return its measures on the test pictures.
 
-    Return None in a worker that is not the chief, because the chief stores the model. Raise ConfigError,
+    Return None in a worker that is not the chief, because only the chief stores the model. Raise ConfigError,
     TrainingFailed or AdoptFailed.
     """
     require_train_extra(COMMAND)
@@ -89,7 +89,7 @@ def _network(options: ClassifierOptions, folder: LabelledFolder, devices: Device
 
 
 def _settings(options: ClassifierOptions, pictures: LabelledPictures) -> dict[str, Any]:
-    """Return the settings on which the trained weights depend, by the option that sets each of them."""
+    """Return the settings on which the trained weights depend, each under the name of its command line option."""
     loop = asdict(options.loop)
     loop.pop("checkpoint_s")
     size, normalisation = options.network.size, options.network.normalisation

@@ -17,10 +17,10 @@ _PARTS = ("train", "validation")
 
 
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
-    """Write the loss and the accuracy of each epoch to ``folder/train`` and ``folder/validation``.
+    """Write the loss and the accuracy of each training epoch to ``folder/train`` and ``folder/validation``.
 
-    Both files are written anew after each epoch. They begin with the same bytes as before, so that TensorBoard reads
-    only the new epoch.
+    Both event files are written anew after each training epoch. The event files begin with the same bytes as before,
+    so that TensorBoard reads only the new epoch.
     """
     import tensorflow as tf
 

@@ -156,7 +156,8 @@ def _follow_statistics(model: Any) -> list[tuple[Any, float]]:
 
 
 def _is_pruned(layer: Any) -> bool:
-    """Return whether a layer loses weights. A layer that cannot be trained prepares the pixels."""
+    """Return whether pruning removes weights of a layer. A layer that cannot be trained only prepares the pixels, so
+    it keeps its weights."""
     return type(layer).__name__ in _PRUNED_KINDS and layer.trainable
 
 

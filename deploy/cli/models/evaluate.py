@@ -39,8 +39,8 @@ def evaluate(
 ) -> None:
     """Measure classifiers on labelled pictures, and write one report.
 
-    With several models, such as a model and its quantised and pruned versions, one table has their size, speed and
-    accuracy. The models run alternately while their speed is measured.
+    With several models, such as a model and its quantised and pruned versions, the report has one table of their
+    sizes, speeds and accuracies. The models run alternately while their speed is measured.
     """
     from training.classify.evaluate import evaluate as measure
     from training.classify.page import row, write_page

@@ -160,7 +160,7 @@ def _decoding(settings: list[str]) -> dict[str, Any]:
 
 
 def size_of(text: str, command: str) -> tuple[int, int] | None:
-    """Return (width, height) in px of the option ``--size``; None for no text. Raise ConfigError."""
+    """Return (width, height) in px from the option ``--size``; None for an empty text. Raise ConfigError."""
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if text and not found:
         raise ConfigError(command, "--size", text, "WIDTHxHEIGHT in px, such as 640x640")
@@ -177,7 +177,7 @@ def name_of(name: str, file: Path) -> str:
 
 
 def read_name(name: str, command: str, key: str) -> str:
-    """Return the name of a model. Raise ConfigError if the name is invalid."""
+    """Check a model name that the user gave, and return it. Raise ConfigError if the name is invalid."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(command, key, name, "lower-case letters, digits, dots, hyphens and underscores")
     return name

@@ -78,7 +78,7 @@ class TestBinary:
             [("dog", 1, 0.7)],
         ]
 
-    def test_the_binary_decoder_refuses_another_number_of_labels(self) -> None:
+    def test_the_binary_decoder_refuses_a_model_with_another_number_of_labels_than_two(self) -> None:
         three = decoders.make("binary", DecoderOptions(LABELS, 64, 64))
         with pytest.raises(InferenceFailed, match="background, cat, dog: expected 2 labels for the decoder binary"):
             three.decode({"p": np.zeros((1, 1), np.float32)}, [row()])

@@ -137,7 +137,7 @@ def test_the_stored_model_has_its_measured_accuracy_and_equals_the_keras_model(p
     assert not (place / "run" / checkpoint.CHECKPOINT).exists()
 
 
-def test_the_report_is_one_file_with_all_measures(place: Path) -> None:
+def test_the_training_report_is_one_file_with_all_measures(place: Path) -> None:
     page = (place / "run" / "report.html").read_text()
     for heading in ("Confusion matrix", "Precision and recall", "Worst mistakes", "Skipped files", "Training"):
         assert f">{heading}</h" in page
@@ -161,7 +161,9 @@ def test_tensorflow_reads_the_history_as_events_of_tensorboard(place: Path) -> N
     assert losses == pytest.approx(history["validation_loss"], abs=1e-5)
 
 
-def test_one_table_has_the_original_the_quantised_and_the_pruned_model(place: Path, tmp_path: Path) -> None:
+def test_the_training_report_has_one_table_of_the_original_the_quantised_and_the_pruned_model(
+    place: Path, tmp_path: Path
+) -> None:
     words = [
         "--calibrate",
         str(draw(tmp_path / "pictures", 40)),
@@ -199,7 +201,7 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in taken]
 
 
-def test_two_workers_train_to_nearly_the_weights_of_one(tmp_path: Path, home: Path) -> None:
+def test_two_workers_train_to_nearly_the_same_weights_as_one_worker(tmp_path: Path, home: Path) -> None:
     pytest.importorskip("keras")
     (commands,) = blocks(ROOT / "docs" / "how-to" / "train.md")
     for written, port in zip(("23711", "23712"), free_ports(2), strict=True):
@@ -231,7 +233,7 @@ def test_a_keras_file_serves_as_a_frozen_backbone(place: Path, tmp_path: Path) -
     assert np.array_equal(kernel, np.asarray(model.get_layer("first").kernel))
 
 
-def test_wrong_sizes_labels_batches_and_networks_are_refused(place: Path, tmp_path: Path) -> None:
+def test_wrong_sizes_labels_batches_and_networks_are_refused_by_the_training(place: Path, tmp_path: Path) -> None:
     data, options = place / "data", ["--out", "x", "--models", tmp_path / "m", "--run", tmp_path / "run"]
     assert "--size = '4x4': expected width and height from 8 to 1024 px" in refused(data, *options, "--size", "4x4")
     classic = refused(data, *options, "--network", "28x28", "--size", "32x32")

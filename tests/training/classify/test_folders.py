@@ -32,7 +32,7 @@ def read(data: Path) -> LabelledPictures:
     return read_pictures(folder, SPEC, folder.labels, lambda title, total: lambda: None, "test")
 
 
-def test_the_split_is_stable_and_keeps_the_pictures_of_a_group_together() -> None:
+def test_the_split_into_training_validation_and_test_is_stable_and_keeps_groups_of_pictures_together() -> None:
     parts = {stem: part_of("cat", stem) for stem in map(str, range(4000))}
     shares = {part: count / len(parts) for part, count in Counter(parts.values()).items()}
     assert shares["train"] == pytest.approx(0.7, abs=0.03)
@@ -41,7 +41,7 @@ def test_the_split_is_stable_and_keeps_the_pictures_of_a_group_together() -> Non
     assert parts["17"] == part_of("cat", "17__1") == part_of("cat", "17__other")
 
 
-def test_folders_train_validation_and_test_state_the_split(tmp_path: Path) -> None:
+def test_folders_train_validation_and_test_state_the_split_of_the_pictures(tmp_path: Path) -> None:
     for seed, part in enumerate(PARTS):
         for label in ("a", "b"):
             write(tmp_path / part / label / f"{seed}.png", hash_of(part, label))
@@ -89,7 +89,9 @@ def test_the_hash_of_the_data_covers_labels_and_contents(tmp_path: Path) -> None
         (["train/a/1.png", "test/a/1.png"], "expected folders train, validation, test; validation is missing"),
     ],
 )
-def test_too_few_labels_and_missing_parts_are_refused(tmp_path: Path, files: list[str], expected: str) -> None:
+def test_too_few_labels_and_missing_parts_of_training_data_are_refused(
+    tmp_path: Path, files: list[str], expected: str
+) -> None:
     for seed, file in enumerate(files):
         write(tmp_path / file, seed)
     with pytest.raises(ConfigError, match=re.escape(expected)):
@@ -104,12 +106,12 @@ def test_a_label_without_a_usable_picture_in_a_part_is_refused(tmp_path: Path) -
         require_every_label(found, tmp_path, "test")
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_of_training_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a readable folder"):
         labelled_files(tmp_path / "missing", "test")
 
 
-def test_pictures_are_fitted_like_whole_frames_of_a_pipeline() -> None:
+def test_training_pictures_are_fitted_like_whole_frames_of_a_pipeline() -> None:
     image = np.full((50, 100, 3), 200, np.uint8)
     boxed = fitted(image, SPEC.model_copy(update={"fit": "letterbox", "width": 20, "height": 20}))
     assert (boxed[0, 0].tolist(), boxed[10, 10].tolist()) == ([114] * 3, [200] * 3)
@@ -117,7 +119,7 @@ def test_pictures_are_fitted_like_whole_frames_of_a_pipeline() -> None:
     assert fitted(image, SPEC.model_copy(update={"colour": "rgb"}))[0, 0].tolist() == [200, 200, 7]
 
 
-def test_augmentation_depends_only_on_seed_epoch_and_picture() -> None:
+def test_augmentation_depends_only_on_the_seed_the_training_epoch_and_the_picture() -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 12, 16, 3), np.uint8)
     every = np.arange(8)
     whole = Augmentation("strong", True, 3, 5, 8).apply(images, every)

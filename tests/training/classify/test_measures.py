@@ -48,7 +48,7 @@ def saved(folder: Path) -> TrainingCheckpoint:
     return state
 
 
-def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_training_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path) is None
     state = saved(tmp_path)
     found = checkpoint.load(tmp_path)
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CHECKPOINT]
 
 
-def test_a_truncated_checkpoint_is_refused_with_the_next_step(tmp_path: Path) -> None:
+def test_a_truncated_training_checkpoint_is_refused_with_the_next_step(tmp_path: Path) -> None:
     saved(tmp_path)
     path = tmp_path / checkpoint.CHECKPOINT
     path.write_bytes(path.read_bytes()[:200])
@@ -68,7 +68,7 @@ def test_a_truncated_checkpoint_is_refused_with_the_next_step(tmp_path: Path) ->
         checkpoint.load(tmp_path)
 
 
-def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+def test_resuming_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
     checkpoint.require_same_settings(tmp_path, {"batch": 32}, {"batch": 32})
     with pytest.raises(ConfigError, match="batch = 16: expected 32, as in the unfinished training in"):
         checkpoint.require_same_settings(tmp_path, {"batch": 32}, {"batch": 16})

@@ -13,7 +13,7 @@ from training.convert import guard
 
 
 @pytest.mark.parametrize("words", [("shipped",), ("classifier", "data", "--out", "pets")], ids=" ".join)
-def test_the_error_without_keras_names_the_extra_to_install(
+def test_the_error_for_training_without_keras_names_the_extra_to_install(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(guard, "find_spec", lambda module: None)
