@@ -13,6 +13,7 @@ StreamError
 ├── AlertNotFound           the log has no alert of this id, or several
 ├── FrameNotFound           the log has no frame, event or alert of this name
 ├── IncidentNotFound        no incident, or more than one, has this id
+├── ForecastModelUnusable   a forecast model is missing, or is no forecast model
 ├── TooManyEvents           tested rules emit more events than a comparison holds
 ├── StoreFailed             the evidence store cannot write or read; the work is tried again
 ├── NotStored               the evidence store has no file of this name
@@ -110,6 +111,10 @@ class FrameNotFound(StreamError):
 
 class IncidentNotFound(StreamError):
     """No incident, or more than one, has an id that begins with the given text."""
+
+
+class ForecastModelUnusable(StreamError):
+    """A forecast model is missing from the repository, cannot be loaded, or is no forecast model."""
 
 
 class TooManyEvents(StreamError):

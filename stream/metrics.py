@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ingest.contract.records import Forecast
 from ingest.metrics import GroupMetrics
 
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
@@ -87,3 +88,35 @@ class SenseMetrics:
         for counter, found in ((self._dropped, dropped), (self._late, late), (self._set_back, set_back)):
             for label, count in found.items():
                 counter.labels(sensor, label).inc(count)
+
+
+class ForecastMetrics:
+    """Metrics of forecasts: their skill at one step ahead, the coverage of their intervals, and their drift."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"sightline_forecast_{name}", text, ("forecast",), registry=registry)
+
+        self._ratio = gauge("mae_ratio", "Error of the last day divided by that of the seasonal naive forecast")
+        self._covered = gauge("covered_ratio", "Share of the last day's values within their prediction interval")
+        self._drifting = gauge("drifting", "1 while the errors are larger than in the training of the model")
+        self._empty = Counter(
+            "sightline_forecast_empty_total",
+            "Forecasts without values, because too little was observed",
+            ("forecast",),
+            registry=registry,
+        )
+
+    def note(self, forecast: Forecast) -> None:
+        """Note the figures of a forecast."""
+        self._drifting.labels(forecast.name).set(float(forecast.drifting))
+        self._empty.labels(forecast.name).inc(0.0 if forecast.points else 1.0)
+        if forecast.skill:
+            self._covered.labels(forecast.name).set(forecast.skill[0].covered)
+            if (ratio := forecast.skill[0].ratio) is not None:
+                self._ratio.labels(forecast.name).set(ratio)
+
+    def forget(self, name: str) -> None:
+        """Remove the figures of a forecast that is no longer configured."""
+        for metric in (self._ratio, self._covered, self._drifting, self._empty):
+            metric.remove_by_labels({"forecast": name})

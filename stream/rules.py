@@ -154,6 +154,7 @@ def validated_site(site: Site, file: Path) -> Site:
     referring: list[tuple[str, ConfigEntry, tuple[str, ...]]] = []
     referring += [(f"rules.{n}", rule, rule.REFERS_TO) for n, rule in enumerate(rules)]
     referring += [(f"measures.{n}", measure, ("camera", "pipeline")) for n, measure in enumerate(site.measures)]
+    referring += [(f"forecasts.{n}", forecast, ("measure",)) for n, forecast in enumerate(site.forecasts)]
     for path, entry, kinds in referring:
         for kind in kinds:
             name = getattr(entry, kind)

@@ -1,6 +1,7 @@
 """Errors of the training package. Every error derives from TrainingError.
 
 TrainingError
+├── SeriesUnusable    the data of a forecast cannot be read, or are too few
 └── TrainingFailed    a training cannot go on, or its model cannot be used
 """
 
@@ -9,6 +10,10 @@ from __future__ import annotations
 
 class TrainingError(Exception):
     """Base of every error of the package ``training``."""
+
+
+class SeriesUnusable(TrainingError):
+    """The data of a forecast cannot be read, or are too few to train on."""
 
 
 class TrainingFailed(TrainingError):

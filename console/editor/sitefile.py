@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingest.site import CameraConfig, ConfigEntry, MeasureConfig, PipelineConfig, ReceiverConfig, RuleEntry
+from ingest.site import (
+    CameraConfig,
+    ConfigEntry,
+    ForecastConfig,
+    MeasureConfig,
+    PipelineConfig,
+    ReceiverConfig,
+    RuleEntry,
+)
 from ingest.site.entry import SharedEntry
 from ingest.site.file import UNNAMED
 from ingest.site.sensor import SensorConfig
@@ -16,6 +24,7 @@ _SECTIONS: dict[str, type[ConfigEntry]] = {
     "pipelines": PipelineConfig,
     "rules": RuleEntry,
     "measures": MeasureConfig,
+    "forecasts": ForecastConfig,
     "receivers": ReceiverConfig,
 }
 

@@ -15,6 +15,7 @@ from console.live.pictures import Cameras, LiveFrameView, LiveResultView
 from console.live.signals import Signal
 from console.live.statuses import StatusView
 from console.live.view import TopicReader
+from console.numbers.forecasts import ForecastView
 from console.numbers.measures import MeasureView
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId
@@ -49,7 +50,7 @@ class Feed:
         self.pictures_changed, self.news = Signal(), Signal()
         self.statuses = StatusView(clock or SystemClock())
         self.cameras = Cameras()
-        self.measures = MeasureView()
+        self.measures, self.forecasts = MeasureView(), ForecastView()
         self.incidents = IncidentView()
         self.happenings = Happenings(self.news.notify, lambda: self._records.current)
         pictures = LiveFrameView(self.cameras), LiveResultView(self.cameras)
@@ -61,6 +62,7 @@ class Feed:
             DeliveryView(self.happenings),
             EvidenceView(self.happenings),
             self.measures,
+            self.forecasts,
             LiveIncidentView(self.incidents),
             LiveActionView(self.incidents),
         )

@@ -1,1 +1,1 @@
-"""Numbers of a deployment: measures over time, and latencies by stage."""
+"""Numbers of a deployment: measures over time, forecasts, and latencies by stage."""

@@ -1,4 +1,4 @@
-"""Numbers: plots of measures, latencies by stage, and the state of all agents and services."""
+"""Numbers: plots of measures and forecasts, latencies by stage, and the state of all agents and services."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from console.access.roles import Identity
 from console.context import ConsoleContext
 from console.exceptions import NotFound, Unavailable
 from console.live.statuses import SILENT_S
+from console.numbers.forecasts import ForecastSeries
 from console.numbers.latency import stage_latencies
 from console.numbers.measures import MeasureSeries
 from console.pages.render import page
@@ -45,6 +46,38 @@ class MeasureColumns(BaseModel):
     values: dict[str, list[float | None]]
 
 
+class ForecastItem(BaseModel):
+    """A forecast and its skill. ``mae_ratio`` is its error one step ahead, divided by that of the seasonal naive
+    forecast, and ``covered`` the share of the values within its intervals, both over the last day; null before the
+    first comparison. ``reason`` says why the newest forecast has no values."""
+
+    name: str
+    measure: str
+    value: str
+    site: str
+    camera: str
+    model: str
+    made_ns: int
+    step_s: int
+    level: float
+    reason: str
+    mae_ratio: float | None
+    covered: float | None
+    drifting: bool
+
+
+class ForecastSteps(ForecastItem):
+    """A forecast with its steps in columns of equal length. ``start_s`` has the starts of the steps in Unix seconds.
+    ``value``, ``lower`` and ``upper`` are those of the forecast one step ahead, and of the newest forecast for the
+    steps to come. ``measured`` is null for a step that was not measured."""
+
+    start_s: list[int]
+    measured: list[float | None]
+    forecast: list[float | None]
+    lower: list[float | None]
+    upper: list[float | None]
+
+
 class LatencyItem(BaseModel):
     """Latencies of the newest records, from the capture to one stage, in ms."""
 
@@ -60,11 +93,12 @@ class LatencyItem(BaseModel):
 async def numbers(
     request: Request, identity: Viewer, context: Context, hours: Annotated[str, Query(max_length=4)] = "6"
 ) -> Response:
-    """Show the plots of all measures that the user may see."""
+    """Show the plots of all measures and forecasts that the user may see."""
     context.audit(request, identity, "numbers_viewed")
     chosen = hours if hours in HOURS else "6"
     found = _visible(context, identity)
-    return page(request, identity, "numbers.html", measures=found, hours=HOURS, chosen=chosen)
+    forecasts = [one.newest for one in _visible_forecasts(context, identity)]
+    return page(request, identity, "numbers.html", measures=found, forecasts=forecasts, hours=HOURS, chosen=chosen)
 
 
 @router.get("/system", include_in_schema=False)
@@ -124,6 +158,35 @@ async def measure(
     return MeasureColumns(name=name, start_s=start_s, observed=observed, values=values)
 
 
+@router.get("/api/forecasts")
+async def forecasts(identity: Viewer, context: Context) -> list[ForecastItem]:
+    """Return the forecasts that the user may see."""
+    return [ForecastItem(**_item(one)) for one in _visible_forecasts(context, identity)]
+
+
+@router.get("/api/forecasts/{name}")
+async def forecast(
+    name: Annotated[str, Path(max_length=200)],
+    identity: Viewer,
+    context: Context,
+    hours: Annotated[int, Query(ge=1, le=24)] = 6,
+) -> ForecastSteps:
+    """Return the steps of a forecast, beside the measured values."""
+    found = next((one for one in _visible_forecasts(context, identity) if one.newest.name == name), None)
+    if found is None:
+        raise NotFound("there is no such forecast, or you may not see it")
+    since_s = context.clock.now_ns() // 1_000_000_000 - hours * 3600
+    columns = found.columns(context.feed.measures.series(found.newest.measure), since_s)
+    return ForecastSteps(
+        **_item(found),
+        start_s=columns.start_s,
+        measured=columns.measured,
+        forecast=columns.value,
+        lower=columns.lower,
+        upper=columns.upper,
+    )
+
+
 @router.get("/api/latencies")
 async def latencies(identity: Viewer, context: Context) -> list[LatencyItem]:
     """Return the latencies from capture to each stage, of the newest records of the cameras that the user may see."""
@@ -138,3 +201,20 @@ async def latencies(identity: Viewer, context: Context) -> list[LatencyItem]:
 def _visible(context: ConsoleContext, identity: Identity) -> list[MeasureSeries]:
     sees = context.feed.deployment.sees_camera
     return [one for one in context.feed.measures if sees(identity, one.camera, one.site)]
+
+
+def _visible_forecasts(context: ConsoleContext, identity: Identity) -> list[ForecastSeries]:
+    sees = context.feed.deployment.sees_camera
+    return [one for one in context.feed.forecasts if sees(identity, one.newest.camera, one.newest.site)]
+
+
+def _item(series: ForecastSeries) -> dict[str, Any]:
+    one = series.newest
+    skill = one.skill[0] if one.skill else None
+    fields = ("name", "measure", "value", "site", "camera", "model", "made_ns", "step_s", "level", "reason")
+    return {
+        **{field: getattr(one, field) for field in fields},
+        "mae_ratio": skill.ratio if skill else None,
+        "covered": skill.covered if skill else None,
+        "drifting": one.drifting,
+    }

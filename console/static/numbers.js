@@ -1,5 +1,5 @@
 "use strict";
-// Plots of measures. Colours follow the page, and the values of each measure are also in a table.
+// Plots of measures and forecasts. Colours follow the page, and the values of each measure are also in a table.
 (() => {
   const COLOURS = ["#0b66c3", "#d9822b", "#1a7f4b", "#a341a8", "#c0272d", "#00838f", "#8a6d00", "#5e6b78"];
   const MAX_LINES = COLOURS.length;
@@ -7,17 +7,58 @@
   const isMean = (key) => /\.(mean|max|per_km_lane)$/.test(key) || key === "level_of_service";
   const short = (value) => (value === null || value === undefined ? "" : String(Math.round(value * 100) / 100));
 
-  function plot(section, data) {
+  function draw(section, series, columns, bands) {
     const style = getComputedStyle(document.documentElement);
     const axis = { stroke: style.getPropertyValue("--muted"), grid: { stroke: style.getPropertyValue("--edge"), width: 1 }, ticks: { show: false } };
-    const keys = Object.keys(data.values).slice(0, MAX_LINES);
-    const series = keys.map((key, index) => ({ label: key, stroke: COLOURS[index], width: 2, points: { show: data.start_s.length < 90, size: 4 } }));
     const target = section.querySelector(".plot");
     const size = () => ({ width: target.clientWidth, height: 220 });
     target.replaceChildren();
-    const made = new uPlot({ ...size(), series: [{}, ...series], axes: [axis, { ...axis, size: 46 }], legend: { show: false } },
-      [data.start_s, ...keys.map((key) => data.values[key])], target);
+    const made = new uPlot({ ...size(), series: [{}, ...series], bands, axes: [axis, { ...axis, size: 46 }], legend: { show: false } }, columns, target);
     new ResizeObserver(() => made.setSize(size())).observe(target);
+  }
+  function plot(section, data) {
+    const keys = Object.keys(data.values).slice(0, MAX_LINES);
+    const series = keys.map((key, index) => ({ label: key, stroke: COLOURS[index], width: 2, points: { show: data.start_s.length < 90, size: 4 } }));
+    draw(section, series, [data.start_s, ...keys.map((key) => data.values[key])], []);
+  }
+  function plotForecast(section, data) {
+    const bound = { stroke: COLOURS[0] + "55", width: 1, points: { show: false } };
+    const series = [{ ...bound, label: "to" }, { ...bound, label: "from" },
+      { label: "forecast", stroke: COLOURS[0], width: 2, points: { show: false } },
+      { label: "measured", stroke: COLOURS[1], width: 0, points: { show: true, size: 4, stroke: COLOURS[1], fill: COLOURS[1] } }];
+    draw(section, series, [data.start_s, data.upper, data.lower, data.forecast, data.measured], [{ series: [1, 2], fill: COLOURS[0] + "22" }]);
+  }
+  function forecastTable(section, data) {
+    const rows = [];
+    data.start_s.forEach((start, index) => {
+      if (start * 1e9 < data.made_ns) return;
+      const row = document.createElement("tr");
+      const time = new Date(start * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+      [time, short(data.forecast[index]), short(data.lower[index]), short(data.upper[index])].forEach((text, column) => {
+        const cell = document.createElement("td");
+        cell.textContent = text;
+        cell.className = column ? "number" : "";
+        row.append(cell);
+      });
+      rows.push(row);
+    });
+    section.querySelector("tbody").replaceChildren(...rows);
+  }
+  function forecastNote(data) {
+    const parts = ["Model " + data.model + ", intervals of " + Math.round(data.level * 100) + " %, steps of " + data.step_s / 60 + " min."];
+    if (data.mae_ratio !== null) parts.push("Error of the last day: " + Math.round(data.mae_ratio * 100) + " % of that of the day before as forecast. Within the interval: " + Math.round(data.covered * 100) + " %.");
+    if (data.drifting) parts.push("The model has drifted: train it again.");
+    if (data.reason) parts.push("No forecast now: " + data.reason + ".");
+    return parts.join(" ");
+  }
+  async function showForecast(section) {
+    const response = await fetch("/api/forecasts/" + encodeURIComponent(section.dataset.forecast) + "?hours=" + hours);
+    const note = section.querySelector(".observed");
+    if (!response.ok) { note.textContent = (await response.json()).detail; return; }
+    const data = await response.json();
+    note.textContent = forecastNote(data);
+    if (data.start_s.length) plotForecast(section, data);
+    forecastTable(section, data);
   }
   function table(section, data) {
     const rows = Object.entries(data.values).map(([key, values], index) => {
@@ -52,7 +93,10 @@
     plot(section, data);
     table(section, data);
   }
-  function showAll() { for (const section of document.querySelectorAll(".measure")) show(section); }
+  function showAll() {
+    for (const section of document.querySelectorAll(".measure")) show(section);
+    for (const section of document.querySelectorAll(".forecast")) showForecast(section);
+  }
   showAll();
   setInterval(showAll, 60000);
 })();

@@ -64,7 +64,7 @@ def services(
         "evidence": ["evidence", "run", f"--evidence={files.evidence}", "--instance=local"],
         "alerts": ["alerts", f"--evidence={files.evidence}", "--instance=local"],
         "analyse": ["analyse", "--instance=local"],
-        "sense": ["sense", "--instance=local"],
+        "sense": ["sense", f"--models={models}", "--instance=local"],
         "engine": ["engine", f"--models={models}", *(["--fused"] if fused else [])],
         "prepare-live": ["prepare", "--lane=live", "--instance=local"],
         "prepare-late": ["prepare", "--lane=late", "--instance=local"],

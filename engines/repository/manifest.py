@@ -16,10 +16,16 @@ from ingest.runtime.text import decode_text
 from ingest.site.pipeline import Precision
 
 MANIFEST = "model.toml"
+FORECAST = "forecast"
+"""Decoder in the manifest of a forecast model. The stage ``sense`` runs such a model, and no engine node can load
+it."""
 
 
 class InputSpec(BaseModel):
-    """Input of a model: ``(N, height, width, 3)`` uint8. ``pad`` is the grey level around a letterboxed image."""
+    """Input of a model: ``(N, height, width, 3)`` uint8. ``pad`` is the grey level around a letterboxed image.
+
+    The input of a forecast model is ``(N, width)`` float32, with the height 1.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

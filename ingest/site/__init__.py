@@ -10,6 +10,7 @@ from ingest.site.agent import DiskConfig, LinkConfig, SpoolConfig
 from ingest.site.camera import LEGACY_TLS, CameraConfig, StreamConfig, WatchConfig, mask_secrets
 from ingest.site.entry import ClipConfig, ConfigEntry, PinConfig, RuleEntry, to_pixels
 from ingest.site.file import UNNAMED, Site, load, parse_entry
+from ingest.site.forecast import ForecastConfig
 from ingest.site.gate import GateConfig
 from ingest.site.hours import WeeklyHours
 from ingest.site.measure import MeasureConfig
@@ -28,6 +29,7 @@ __all__ = [
     "DetectorConfig",
     "DiskConfig",
     "EncodeConfig",
+    "ForecastConfig",
     "GateConfig",
     "HampelConfig",
     "LinkConfig",

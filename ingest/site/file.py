@@ -13,6 +13,7 @@ from ingest.runtime.text import read_text
 from ingest.site.agent import DiskConfig, LinkConfig
 from ingest.site.camera import CameraConfig, mask_secrets
 from ingest.site.entry import ClipConfig, ConfigEntry, ConfigSection, PinConfig, RuleEntry, expectation
+from ingest.site.forecast import ForecastConfig
 from ingest.site.hours import TimeZone
 from ingest.site.measure import MeasureConfig
 from ingest.site.pipeline import PipelineConfig
@@ -41,13 +42,15 @@ class Site(ConfigSection):
     pipelines: tuple[PipelineConfig, ...] = ()
     rules: tuple[SerializeAsAny[RuleEntry], ...] = ()
     measures: tuple[MeasureConfig, ...] = ()
+    forecasts: tuple[ForecastConfig, ...] = ()
     receivers: tuple[ReceiverConfig, ...] = ()
     spool: DiskConfig = DiskConfig()
     link: LinkConfig = LinkConfig()
 
     def entries(self) -> tuple[ConfigEntry, ...]:
         """Return all entries, in the order of the file."""
-        return (*self.cameras, *self.sensors, *self.pipelines, *self.rules, *self.measures, *self.receivers)
+        watched = (*self.cameras, *self.sensors, *self.pipelines, *self.rules)
+        return (*watched, *self.measures, *self.forecasts, *self.receivers)
 
     @field_validator("cameras", "sensors")
     @classmethod
@@ -99,6 +102,15 @@ class Site(ConfigSection):
             for rule, found in zip(rules, settings, strict=True)
         )
 
+    @field_validator("forecasts")
+    @classmethod
+    def _set_time_zones_of_forecasts(
+        cls, forecasts: tuple[ForecastConfig, ...], info: ValidationInfo
+    ) -> tuple[ForecastConfig, ...]:
+        """Set the site's time zone in the forecasts that have no time zone of their own."""
+        change = {"time_zone": info.data.get("time_zone")}
+        return tuple(one if one.time_zone else one.model_copy(update=change) for one in forecasts)
+
     @field_validator("receivers")
     @classmethod
     def _set_time_zones_of_receivers(
@@ -122,7 +134,16 @@ class Site(ConfigSection):
 
 _KINDS: dict[str, type[ConfigEntry]] = {
     cls.KIND: cls
-    for cls in (CameraConfig, SensorConfig, PipelineConfig, PinConfig, ReceiverConfig, RuleEntry, MeasureConfig)
+    for cls in (
+        CameraConfig,
+        SensorConfig,
+        PipelineConfig,
+        PinConfig,
+        ReceiverConfig,
+        RuleEntry,
+        MeasureConfig,
+        ForecastConfig,
+    )
 }
 
 

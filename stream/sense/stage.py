@@ -1,28 +1,32 @@
 """The stage ``sense`` reads the readings of sensors and writes the events of sensor rules. The stage also joins
-sensors with cameras, for rules that need both."""
+sensors with cameras, for rules that need both, and forecasts measures."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Event, Readings
-from ingest.contract.topics import EVENTS, READINGS, SIGNALS, partition_for
+from ingest.contract.topics import EVENTS, MEASURES, READINGS, SIGNALS, partition_for
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
+from stream.exceptions import ForecastModelUnusable
 from stream.join.processor import JoinProcessor, signal_record
 from stream.join.rule import JoinRule
-from stream.metrics import SenseMetrics
+from stream.metrics import ForecastMetrics, SenseMetrics
 from stream.readback import HistoryPoint, tail, written_from
 from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Processor, Work
+from stream.sense.forecast.model import ForecastModel, ModelSource
+from stream.sense.forecast.processor import ForecastProcessor
 from stream.sense.rule import SensorRule
 from stream.sense.sensor import SensorCounts, SensorWatch
 from stream.written import written_ids
@@ -33,6 +37,22 @@ NAME = "sense"
 MARGIN_S = 10.0
 """Time in seconds that is read back in addition to the history that the rules need. The addition covers the allowed
 lateness, and the difference between the clocks of sensor and broker."""
+
+
+def no_models(name: str) -> ForecastModel:
+    """Raise ForecastModelUnusable, for a worker without a model repository."""
+    raise ForecastModelUnusable(
+        f"model {name}: this worker has no model repository. Start `sightline sense --models FOLDER`"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasting:
+    """The parts of forecasting: the source of models, the metrics, and the number of partitions of ``forecasts``."""
+
+    models: ModelSource
+    metrics: ForecastMetrics
+    partitions: int
 
 
 class SenseStage:
@@ -50,7 +70,7 @@ class SenseStage:
     """
 
     name = NAME
-    topics = (READINGS, SIGNALS)
+    topics = (READINGS, SIGNALS, MEASURES)
 
     def __init__(
         self,
@@ -59,8 +79,11 @@ class SenseStage:
         metrics: SenseMetrics | None = None,
         clock: Clock | None = None,
         signal_partitions: int | None = None,
+        forecasting: Forecasting | None = None,
     ) -> None:
         self.config = config
+        metrics_alone = ForecastMetrics(CollectorRegistry())
+        self._forecasting = forecasting or Forecasting(no_models, metrics_alone, event_partitions)
         self._partitions = event_partitions
         self._signal_partitions = signal_partitions or event_partitions
         self._clock = clock or SystemClock()
@@ -71,7 +94,7 @@ class SenseStage:
         self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
-        """Create the state of a partition of readings, or of a partition of signals, from its last records.
+        """Create the state of a partition of readings, signals or measures from its last records.
 
         Events that an earlier owner of the partition has written are not written again.
         """
@@ -79,6 +102,13 @@ class SenseStage:
             joins = JoinProcessor(NAME, lambda: self.config, self._partitions)
             await joins.read_back(tp, position, log)
             return joins
+        if tp.topic == MEASURES:
+            given = self._forecasting
+            forecasts = ForecastProcessor(
+                NAME, lambda: self.config, given.models, self._partitions, given.partitions, given.metrics
+            )
+            await forecasts.read_back(tp, position, log)
+            return forecasts
         processor = SenseProcessor(
             lambda: self.config, self._partitions, self._signal_partitions, self._metrics, self._clock
         )

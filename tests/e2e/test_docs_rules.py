@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from ingest.site import MeasureConfig
+from ingest.site import ForecastConfig, MeasureConfig
 from stream.analyse.rule import CameraRule
 from stream.join.rule import JoinRule
-from stream.rules import plug_ins, rule_type
+from stream.rules import Rule, plug_ins, rule_type
 from stream.sense.rule import SensorRule, WindowRule
 from tests.e2e.test_docs_sensors import cells, quoted, section
 
@@ -26,7 +26,9 @@ def row(name: str) -> tuple[str, str]:
 
 def own_keys(name: str) -> set[str]:
     """Return the keys that a rule adds to those of all rules, or whose default it changes."""
-    base = next(base for base in (JoinRule, CameraRule, WindowRule, SensorRule) if issubclass(RULES[name], base))
+    base = next(
+        base for base in (JoinRule, CameraRule, WindowRule, SensorRule, Rule) if issubclass(RULES[name], base)
+    )
     common = {key: field.default for key, field in base.model_fields.items()}
     return {
         key
@@ -58,3 +60,8 @@ def test_the_reference_states_the_default_of_each_number_of_a_rule(name: str) ->
 def test_the_reference_lists_every_key_of_a_measure() -> None:
     text = section("measures.md", "# Measures")
     assert set(MeasureConfig.model_fields) - {"sites"} <= quoted(" ".join(cells(text, 0)))
+
+
+def test_the_reference_lists_every_key_of_a_forecast() -> None:
+    text = section("configuration.md", "### `[[forecasts]]`")
+    assert set(ForecastConfig.model_fields) - {"sites"} <= quoted(" ".join(cells(text, 0)))

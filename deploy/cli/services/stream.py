@@ -26,7 +26,7 @@ from deploy.cli.common import (
     friendly,
     kafka_settings,
 )
-from ingest.contract.topics import ALERTS, EVENTS, MEASURES, SIGNALS
+from ingest.contract.topics import ALERTS, EVENTS, FORECASTS, MEASURES, SIGNALS
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.service import Service
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from stream.delivery.clients.guard import DeliveryPolicy
     from stream.prepare.stage import PrepareStage
     from stream.runner.loop import StageFactory
+    from stream.sense.forecast.model import ForecastModel, ModelSource
     from stream.sense.stage import SenseStage
 
 LATE_NICENESS = 10
@@ -118,26 +119,31 @@ def analyse(
 
 @friendly
 def sense(
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the model repository, for forecasts.", show_default=False)
+    ] = None,
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,
     instance: Instance = "",
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Clean sensor readings and apply their threshold rules until stopped.
+    """Clean sensor readings, apply the rules of sensors, and forecast measures until stopped.
 
     Exits with 70 after an error, and with 75 if Kafka cannot be reached.
     """
-    from stream.metrics import SenseMetrics
+    from stream.metrics import ForecastMetrics, SenseMetrics
     from stream.rules import validated
-    from stream.sense.stage import SenseStage
+    from stream.sense.stage import Forecasting, SenseStage, no_models
 
     service = Service("sense", kafka_settings(kafka, prefix), metrics_port, metrics_host)
 
     async def make(log: Log) -> SenseStage:
         config, partitions = await service.read_config(log, validated), await log.partitions()
         metrics, signals = SenseMetrics(service.registry), partitions[SIGNALS]
-        return SenseStage(config, partitions[EVENTS], metrics, signal_partitions=signals)
+        source = forecast_models(models) if models else no_models
+        forecasting = Forecasting(source, ForecastMetrics(service.registry), partitions[FORECASTS])
+        return SenseStage(config, partitions[EVENTS], metrics, signal_partitions=signals, forecasting=forecasting)
 
     _serve(service, make, instance, validated)
 
@@ -219,6 +225,28 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
     from stream.runner.loop import serve
 
     raise typer.Exit(service.run(lambda stop: serve(service, make, stop, instance, validate)))
+
+
+def forecast_models(folder: Path) -> ModelSource:
+    """Return the source of the forecast models in a model repository. A model version is loaded once."""
+    from engines.exceptions import EngineError
+    from engines.repository.store import Repository
+    from stream.exceptions import ForecastModelUnusable
+    from stream.sense.forecast.model import ForecastModel
+
+    repository, loaded = Repository(folder), dict[str, ForecastModel]()
+
+    def source(name: str) -> ForecastModel:
+        try:
+            model, version = repository.resolve(name)
+            key = f"{model}@{version}"
+            if key not in loaded:
+                loaded[key] = ForecastModel(repository.open(model, version).path, key)
+        except EngineError as error:
+            raise ForecastModelUnusable(str(error)) from None
+        return loaded[key]
+
+    return source
 
 
 async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Event) -> None:

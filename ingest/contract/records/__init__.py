@@ -20,6 +20,7 @@ from ingest.contract.records.batch import (
 )
 from ingest.contract.records.event import Alert, AlertData, ClipRequest, Delivery, Event, EventData, Evidence, Overlay
 from ingest.contract.records.evidence import Clip, ClipGap, EvidenceRecord
+from ingest.contract.records.forecast import Forecast, ForecastPoint, ForecastSkill
 from ingest.contract.records.frame import (
     MAX_FRAME_PIXELS,
     MAX_RESTING,
@@ -91,6 +92,9 @@ __all__ = [
     "EvidenceRecord",
     "ExpiredUnread",
     "Fit",
+    "Forecast",
+    "ForecastPoint",
+    "ForecastSkill",
     "Frame",
     "FrameMeta",
     "FrameRef",

@@ -15,8 +15,8 @@ from console.numbers import measures
 from console.numbers.latency import stage_latencies
 from console.numbers.measures import MeasureView
 from ingest.contract.codec import encode, encode_json
-from ingest.contract.records import Heartbeat, Measure, SensorStatus
-from ingest.contract.topics import MEASURES, STATUS
+from ingest.contract.records import Forecast, ForecastPoint, ForecastSkill, Heartbeat, Measure, SensorStatus
+from ingest.contract.topics import FORECASTS, MEASURES, STATUS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord, Outgoing
 from ingest.kafka.memorylog import MemoryLog
@@ -196,3 +196,42 @@ async def test_the_columns_of_a_measure_begin_with_the_chosen_period(
     for hours, wanted in ((1, [179]), (2, [119, 179]), (6, [0, 119, 179])):
         found = (await one.get(f"/api/measures/bridge?hours={hours}")).json()
         assert found["values"] == {"car.forward": wanted}
+
+
+def made(step: int, value: float, **fields: Any) -> Forecast:
+    """Return the forecast after a step of five minutes: ``value`` for the next step, and one more for each later."""
+    made_ns = (CAPTURED_NS // (5 * MINUTE_NS) + step) * 5 * MINUTE_NS
+    points = tuple(
+        ForecastPoint(
+            horizon=h, start_ns=made_ns + (h - 1) * 5 * MINUTE_NS, value=value + h - 1, lower=1.0, upper=90.0
+        )
+        for h in (1, 2)
+    )
+    skill = (ForecastSkill(horizon=1, steps=20, mae=3.0, naive_mae=4.0, covered=0.9),)
+    base = {"id": f"f{step}", "name": "flow", "measure": "bridge", "value": "car.forward", "site": "north"}
+    given = {"camera": "gate", "model": "flow@1", "made_ns": made_ns, "step_s": 300, "level": 0.9, "observed": 1.0}
+    return Forecast(**{**base, **given, "points": points, "skill": skill, **fields})
+
+
+async def test_forecasts_are_shown_beside_the_measured_values(
+    browser: Open, context: ConsoleContext, log: MemoryLog
+) -> None:
+    await configure(log)
+    begin = CAPTURED_NS // (5 * MINUTE_NS) * 5 - CAPTURED_NS // MINUTE_NS
+    for number in range(begin, begin + 5):
+        await log.produce(Outgoing(MEASURES, 0, encode_json(minute(number, {"car.forward": 4.0}))))
+    dock = made(0, 5.0, name="dock", camera="yard", site="south")
+    for one in (made(0, 18.0), made(1, 25.0), dock):
+        await log.produce(Outgoing(FORECASTS, 0, encode_json(one)))
+    await context.feed.catch_up(log)
+    viewer = browser()
+    await viewer.sign_in("vera")
+    html = await viewer.load("/numbers")
+    assert ("forecast of car.forward of bridge" in html, 'data-forecast="dock"' in html) == (True, False)
+    found = (await viewer.get("/api/forecasts/flow")).json()
+    assert found["measured"] == [20.0, None, None]
+    assert found["forecast"] == [18.0, 25.0, 26.0]
+    assert (found["lower"][0], found["upper"][0], found["mae_ratio"], found["covered"]) == (1.0, 90.0, 0.75, 0.9)
+    (item,) = (await viewer.get("/api/forecasts")).json()
+    assert (item["name"], item["model"], item["drifting"]) == ("flow", "flow@1", False)
+    assert (await viewer.get("/api/forecasts/dock")).status_code == 404

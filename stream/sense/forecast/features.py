@@ -1,0 +1,92 @@
+"""The inputs of a forecast model. Training and serving call the same function. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.sense.forecast.spec import WEEKDAYS, Array, Counts, SeriesSpec
+
+LEVEL_STEPS = (3, 8, 24, 96, 288)
+"""Numbers of steps over which the mean residual is taken: at steps of five minutes, 15 minutes to a day. A number is
+at most the number of steps in a day."""
+_PRIOR_STEPS = 3.0
+"""Weight in steps of the profile in a mean residual, so that few observed steps count little."""
+_AROUND = 3
+"""Steps before and after the same time yesterday that are averaged, because a single step is mostly noise."""
+
+
+Inputs = npt.NDArray[np.float32]
+
+
+class Layout(NamedTuple):
+    """Columns of the features by group, as slices, and the number of columns."""
+
+    lags: slice
+    """Residuals of the last steps, the latest first."""
+    levels: slice
+    """Mean residuals of the last ``LEVEL_STEPS``."""
+    yesterday: slice
+    """Residual around the same time yesterday, by horizon."""
+    profile: slice
+    """Scaled profile at each horizon, minus the profile's mean."""
+    clock: slice
+    """Share of the day, its sine and cosine, whether it is weekend, and the share of the lags that were observed."""
+    width: int
+
+
+def layout(spec: SeriesSpec) -> Layout:
+    """Return the columns of the features of a series."""
+    sizes = (spec.lags, len(LEVEL_STEPS), spec.horizons, spec.horizons, 5)
+    ends = np.cumsum(sizes).tolist()
+    lags, levels, yesterday, profile, clock = (slice(end - size, end) for end, size in zip(ends, sizes, strict=True))
+    return Layout(lags, levels, yesterday, profile, clock, ends[-1])
+
+
+def history_steps(spec: SeriesSpec) -> int:
+    """Return the number of observed steps that the features of one time need."""
+    return max(spec.lags, spec.slots + _AROUND)
+
+
+def features(residuals: Array, expected: Array, slots: Counts, weekdays: Counts, spec: SeriesSpec) -> Inputs:
+    """Return the features ``(T, width)`` float32 of a model that forecasts after each of T observed steps.
+
+    Row t uses the residuals up to step t only, NaN for steps that were not observed. ``residuals`` is ``(T,)`` in
+    scaled units. ``expected``, ``slots`` and ``weekdays`` are ``(T + horizons,)``: the profile in scaled units, step
+    of the day and weekday of the observed steps and of the steps to forecast.
+    """
+    count, ahead = len(residuals), spec.horizons
+    seen = ~np.isnan(residuals)
+    known = np.where(seen, residuals, 0.0)
+    back = history_steps(spec)
+    padded, weights = np.concatenate((np.zeros(back), known)), np.concatenate((np.zeros(back), seen))
+    sums, numbers = (np.concatenate(((0.0,), np.cumsum(one))) for one in (padded, weights))
+    now = np.arange(back, back + count)
+
+    def over(first: Counts, last: Counts) -> tuple[Array, Array]:
+        """Return sum and number of the observed residuals from ``first`` to ``last``, both included."""
+        return sums[last + 1] - sums[first], numbers[last + 1] - numbers[first]
+
+    lags = np.stack([padded[now - lag] for lag in range(spec.lags)], axis=1)
+    spans = [min(span, spec.slots) for span in LEVEL_STEPS]
+    levels = [total / (number + _PRIOR_STEPS) for total, number in (over(now - span + 1, now) for span in spans)]
+    yesterday = []
+    for horizon in range(1, ahead + 1):
+        middle = now + horizon - spec.slots
+        total, number = over(np.minimum(middle - _AROUND, now), np.minimum(middle + _AROUND, now))
+        yesterday.append(total / np.maximum(number, 1.0))
+    profile = np.lib.stride_tricks.sliding_window_view(expected[1:], ahead)[:count] - _mean_profile(spec)
+    share = slots[1 : count + 1] / spec.slots
+    observed = over(now - spec.lags + 1, now)[1] / spec.lags
+    angle = 2 * math.pi * share
+    weekend = (weekdays[1 : count + 1] >= WEEKDAYS - 2).astype(float)
+    clock = np.stack((share, np.sin(angle), np.cos(angle), weekend, observed), axis=1)
+    parts = (lags, np.stack(levels, axis=1), np.stack(yesterday, axis=1), profile, clock)
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _mean_profile(spec: SeriesSpec) -> float:
+    return float(np.mean(spec.profile))

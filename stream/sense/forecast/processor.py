@@ -1,0 +1,205 @@
+"""The processor of one partition of ``measures``: forecasts, their skill, and the events of their rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+
+from ingest.contract import headers as h
+from ingest.contract.codec import decode_json, encode_json
+from ingest.contract.records import Event, Forecast, Measure
+from ingest.contract.topics import EVENTS, FORECASTS, partition_for
+from ingest.exceptions import CodecError
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.runtime import logs
+from ingest.site import CameraConfig, ForecastConfig, MeasureConfig
+from ingest.site.topic.view import Config
+from stream.exceptions import ForecastModelUnusable
+from stream.metrics import ForecastMetrics
+from stream.readback import HistoryPoint, tail, written_from, written_since
+from stream.runner.processor import ParkingProcessor, Work
+from stream.sense.forecast.forecaster import Forecaster
+from stream.sense.forecast.model import ForecastModel, ModelSource
+from stream.sense.forecast.rule import ForecastingRule, ForecastReporter
+from stream.written import written_ids
+
+_log = logs.get("stream.forecast")
+
+Emitted = tuple[list[Forecast], list[Event]]
+
+
+class ForecastProcessor(ParkingProcessor[Emitted]):
+    """The processor of one partition of measures. ``config`` returns the present configuration.
+
+    ``models`` returns the model that is to be used now. When another version is promoted, the state is rebuilt with
+    it from the minutes in memory.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        config: Callable[[], Config],
+        models: ModelSource,
+        event_partitions: int,
+        forecast_partitions: int,
+        metrics: ForecastMetrics,
+    ) -> None:
+        super().__init__(stage)
+        self._in_force, self._models, self._metrics = config, models, metrics
+        self._event_partitions, self._forecast_partitions = event_partitions, forecast_partitions
+        self._series: dict[str, Forecaster] = {}
+        self._minutes: defaultdict[str, list[Measure]] = defaultdict(list)
+        """The latest minutes of each measure that is forecast, in the order of the log."""
+        self._reporters: dict[str, ForecastReporter] = {}
+        self._unusable: dict[str, str] = {}
+        self._written: frozenset[str] = frozenset()
+        self._use(config())
+
+    async def read_back(self, tp: TopicPartition, position: int, log: Log) -> None:
+        """Rebuild the state from the measures before ``position``. Raise LogUnavailable."""
+        if not self._configs:
+            return
+        past = await tail(log, tp, position, self._history_point, max(self._wanted_s.values(), default=0.0))
+        since_ms = await written_from(log, tp, position, past)
+        if since_ms is None:
+            return
+        cameras = {one.camera for one in self._config.of(MeasureConfig) if one.name in self._configs}
+        cameras |= {one.camera for one in self._measures_of(past)}
+        places = {found.full_place if (found := self._cameras.get(name)) else name for name in cameras}
+        events = await written_ids(log, places, self._event_partitions, since_ms)
+        self._written = events | await self._written_forecasts(cameras, since_ms, log)
+        await asyncio.to_thread(self._replay, past)
+
+    async def _written_forecasts(self, cameras: Collection[str], since_ms: int, log: Log) -> frozenset[str]:
+        """Return the ids of the forecasts that were written for cameras since ``since_ms``."""
+        partitions = {partition_for(camera, self._forecast_partitions) for camera in cameras}
+        found: set[str] = set()
+        for partition in sorted(partitions):
+            for record in await written_since(log, TopicPartition(FORECASTS, partition), since_ms):
+                try:
+                    found.add(decode_json(Forecast, record.value).id)
+                except CodecError:
+                    continue
+        return frozenset(found)
+
+    def _replay(self, past: Sequence[LogRecord]) -> None:
+        for measure in self._measures_of(past):
+            self._step(measure, live=False)
+
+    def _measures_of(self, records: Sequence[LogRecord]) -> list[Measure]:
+        found = []
+        for record in records:
+            try:
+                measure = decode_json(Measure, record.value)
+            except CodecError:
+                continue
+            if measure.name in self._configs:
+                found.append(measure)
+        return found
+
+    def _history_point(self, record: LogRecord) -> HistoryPoint | None:
+        try:
+            measure = decode_json(Measure, record.value)
+        except CodecError:
+            return None
+        wanted_s = self._wanted_s.get(measure.name)
+        return None if wanted_s is None else HistoryPoint(measure.name, 0, measure.start_ns, wanted_s)
+
+    def _decide(self, record: LogRecord) -> Emitted:
+        config = self._in_force()
+        if config is not self._config:
+            self._use(config)
+        if not self._configs:
+            return [], []
+        return self._step(decode_json(Measure, record.value))
+
+    def _emit(self, record: LogRecord, outcome: Emitted) -> Sequence[Work]:
+        forecasts, events = outcome
+        records = [self._outgoing(one) for one in forecasts if one.id not in self._written]
+        records += [self._event(one) for one in events if one.id not in self._written]
+        return [Work(tuple(records), (record.offset,))]
+
+    def _step(self, measure: Measure, *, live: bool = True) -> Emitted:
+        """Process a minute of a measure, and return forecasts and events. Update the metrics if the minute is new."""
+        configs = self._configs.get(measure.name, ())
+        if not configs:
+            return [], []
+        self._keep(measure)
+        forecasts, events = [], []
+        for config in configs:
+            forecaster = self._forecaster(config)
+            found = forecaster.add(measure) if forecaster else None
+            if found is None:
+                continue
+            forecasts.append(found)
+            for rule in self._rules[config.name]:
+                events += self._reporters[rule.name].step(found, self._cameras.get(measure.camera))
+            if live:
+                self._metrics.note(found)
+        return forecasts, events
+
+    def _keep(self, measure: Measure) -> None:
+        """Keep a minute in memory, and drop the minutes on which no forecast depends."""
+        minutes = self._minutes[measure.name]
+        minutes.append(measure.model_copy(update={"histograms": {}, "parts": {}}))
+        bound_ns = measure.start_ns - round(self._wanted_s[measure.name] * 1e9)
+        if minutes[0].start_ns < bound_ns:
+            self._minutes[measure.name] = [one for one in minutes if one.start_ns >= bound_ns]
+
+    def _forecaster(self, config: ForecastConfig) -> Forecaster | None:
+        """Return the state of a forecast with the model that is to be used now; None if the model is unusable."""
+        known = self._series.get(config.name)
+        model = self._model(config)
+        if model is None:
+            return known
+        if known is None or known.model.id != model.id or known.config != config:
+            wanted_s = Forecaster.history_s(model)
+            self._wanted_s[config.measure] = max(self._wanted_s[config.measure], wanted_s)
+            known = self._series[config.name] = Forecaster(config, model)
+            for measure in self._minutes[config.measure][:-1]:
+                known.add(measure)
+        return known
+
+    def _model(self, config: ForecastConfig) -> ForecastModel | None:
+        try:
+            model = self._models(config.model)
+        except ForecastModelUnusable as error:
+            if self._unusable.get(config.name) != str(error):
+                self._unusable[config.name] = str(error)
+                _log.error("forecast_model_unusable", forecast=config.name, error=str(error))
+            return None
+        self._unusable.pop(config.name, None)
+        return model
+
+    def _use(self, config: Config) -> None:
+        """Use another configuration. Unchanged forecasts and rules keep their state."""
+        self._config = config
+        self._configs: defaultdict[str, list[ForecastConfig]] = defaultdict(list)
+        self._wanted_s: dict[str, float] = {}
+        for one in config.of(ForecastConfig):
+            self._configs[one.measure].append(one)
+            model = self._model(one)
+            wanted_s = Forecaster.history_s(model) if model else 0.0
+            self._wanted_s[one.measure] = max(self._wanted_s.get(one.measure, 0.0), wanted_s)
+        self._cameras = {one.name: one for one in config.of(CameraConfig)}
+        self._rules: defaultdict[str, list[ForecastingRule]] = defaultdict(list)
+        before, self._reporters = self._reporters, {}
+        for rule in config.of(ForecastingRule):  # type: ignore[type-abstract]
+            self._rules[rule.forecast].append(rule)
+            known = before.get(rule.name)
+            self._reporters[rule.name] = known if known and known.rule.same_as(rule) else ForecastReporter(rule)
+        names = {one.name for one in config.of(ForecastConfig)}
+        for name in [name for name in self._series if name not in names]:
+            del self._series[name]
+            self._metrics.forget(name)
+        for measure in [measure for measure in self._minutes if measure not in self._configs]:
+            del self._minutes[measure]
+
+    def _outgoing(self, forecast: Forecast) -> Outgoing:
+        partition = partition_for(forecast.camera, self._forecast_partitions)
+        return Outgoing(FORECASTS, partition, encode_json(forecast), key=forecast.name.encode())
+
+    def _event(self, event: Event) -> Outgoing:
+        partition = partition_for(event.place, self._event_partitions)
+        return Outgoing(EVENTS, partition, encode_json(event), key=event.subject.encode(), headers=h.CLOUD_EVENT)

@@ -1,0 +1,65 @@
+"""Base classes of the rules over forecasts, and the events of one such rule. Pure."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+from ingest.contract.records import Event, Forecast
+from ingest.contract.records.base import Name
+from ingest.site import CameraConfig
+from ingest.site.entry import Seconds
+from stream.events import make_event
+from stream.rules import Happening, Rule
+
+
+class ForecastingRule(Rule):
+    """Base of the rules over the forecasts of one value of a measure."""
+
+    REFERS_TO: ClassVar[tuple[str, ...]] = ("forecast",)
+
+    forecast: Name
+    cooldown_s: Seconds = 900.0
+
+    @abc.abstractmethod
+    def happening(self, forecast: Forecast) -> Happening | None:
+        """Return the situation that a forecast shows, or None."""
+
+
+class ForecastReporter:
+    """The state of one rule: whether its situation lasts, and the time of its last event."""
+
+    def __init__(self, rule: ForecastingRule) -> None:
+        self.rule = rule
+        self._lasts = False
+        self._reported_ns: int | None = None
+
+    def step(self, forecast: Forecast, camera: CameraConfig | None) -> list[Event]:
+        """Process the next forecast, and return the event if the rule's situation begins with it.
+
+        A situation that begins outside of the rule's hours, or during its cooldown, is reported when both have ended,
+        if it still lasts. A forecast without values changes nothing.
+        """
+        if not forecast.points:
+            return []
+        found = self.rule.happening(forecast)
+        if found is None:
+            self._lasts = False
+            return []
+        waits = self._reported_ns is not None and forecast.made_ns - self._reported_ns < self.rule.cooldown_s * 1e9
+        if self._lasts or waits or not self.rule.in_force(forecast.made_ns):
+            return []
+        self._lasts = True
+        self._reported_ns = forecast.made_ns
+        cause = forecast.name, forecast.made_ns
+        event = make_event(
+            self.rule,
+            found,
+            forecast.camera,
+            cause,
+            forecast.made_ns,
+            site=forecast.site,
+            camera=forecast.camera,
+            place=camera.place if camera else None,
+        )
+        return [event]

@@ -1,0 +1,112 @@
+"""The description of a series that a forecast model carries: its steps, scale, profile and calibration. Pure."""
+
+from __future__ import annotations
+
+import functools
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+DAY_S = 86_400
+WEEKDAYS = 7
+METADATA = "sightline.forecast"
+"""Key of the description among the metadata of the ONNX file."""
+_ANSCOMBE = 0.375
+"""Constant of Anscombe's transformation (1948), which gives Poisson counts a standard deviation of about 1."""
+
+Scale = Literal["count", "linear"]
+Numbers = tuple[float, ...]
+
+
+class SeriesSpec(BaseModel):
+    """A series as its model sees it.
+
+    The model computes on scaled residuals: the scaled value of a step minus the scaled profile. The profile is the
+    usual value at each time of day, for each weekday, and a residual of a count has a standard deviation near 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    step_s: int = Field(ge=60, le=DAY_S)
+    """Length of a step in seconds. A day is a whole number of steps, and a step a whole number of minutes."""
+    lags: int = Field(default=12, ge=1, le=288)
+    """Number of observed steps that the model gets one by one."""
+    horizons: int = Field(default=12, ge=1, le=48)
+    """The model forecasts this number of steps."""
+    scale: Scale = "count"
+    """``count``: Anscombe's square root, for counts. ``linear``: a division by ``unit``, for any other number."""
+    unit: float = Field(default=1.0, gt=0.0)
+    aggregate: Literal["sum", "mean"] = "sum"
+    """How the minutes of a step are combined."""
+    profile: Annotated[tuple[Numbers, ...], Field(min_length=WEEKDAYS, max_length=WEEKDAYS)]
+    """Scaled profile by weekday, Monday first, and by step of the day in local time."""
+    scores: tuple[Numbers, ...] = ()
+    """Absolute errors of the model on days that it had not seen, in scaled units, by horizon, oldest first. The first
+    prediction intervals are made from them."""
+    drift_limit: float = Field(default=10.0, gt=0.0)
+    """The errors have drifted when their cumulative sum exceeds this limit: see ``drift_sum``."""
+    model: str = ""
+    """Kind of the model, such as ``gbt``."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if DAY_S % self.step_s or self.step_s % 60:
+            raise ValueError(f"expected step_s to be whole minutes and to divide a day, not {self.step_s}")
+        if {len(row) for row in self.profile} != {self.slots}:
+            raise ValueError(f"expected a profile of {self.slots} values for each weekday")
+        if self.scores and len(self.scores) != self.horizons:
+            raise ValueError(f"expected scores of {self.horizons} horizons, not {len(self.scores)}")
+        return self
+
+    @property
+    def slots(self) -> int:
+        """Number of steps in a day."""
+        return DAY_S // self.step_s
+
+    def scaled(self, values: Array) -> Array:
+        """Return values in scaled units. NaN stays NaN."""
+        if self.scale == "count":
+            return np.asarray(2.0 * np.sqrt(np.maximum(values, 0.0) + _ANSCOMBE))
+        return values / self.unit
+
+    def unscaled(self, scaled: Array) -> Array:
+        """Return the values of scaled units. Counts are at least 0."""
+        if self.scale == "count":
+            return np.maximum(np.maximum(scaled, 0.0) ** 2 / 4.0 - _ANSCOMBE, 0.0)
+        return scaled * self.unit
+
+    def expected(self, slots: Counts, weekdays: Counts) -> Array:
+        """Return the scaled profile at steps of the day on weekdays."""
+        return _table(self)[weekdays, slots]
+
+
+@functools.lru_cache(maxsize=64)
+def _table(spec: SeriesSpec) -> Array:
+    return np.array(spec.profile)
+
+
+def local_steps(first: int, count: int, step_s: int, time_zone: str) -> tuple[Counts, Counts]:
+    """Return the step of the day and the weekday, Monday 0, of ``count`` steps in a time zone.
+
+    ``first`` is the number of the first step since the Unix epoch.
+    """
+    numbers = np.arange(first, first + count, dtype=np.int64)
+    zone = ZoneInfo(time_zone)
+    # one look at the time zone per hour, because a change of the clock comes at a full hour of UTC, or half of one
+    every = max(1, 1800 // step_s)
+    starts = numbers[::every] * step_s
+    shifts = np.array([_offset_s(int(start), zone) for start in starts], np.int64)
+    local_s = numbers * step_s + np.repeat(shifts, every)[:count]
+    return local_s % DAY_S // step_s, (local_s // DAY_S + 3) % WEEKDAYS  # 1 January 1970 was a Thursday
+
+
+def _offset_s(at_s: int, zone: ZoneInfo) -> int:
+    offset: Any = datetime.fromtimestamp(at_s, UTC).astimezone(zone).utcoffset()
+    return int(offset.total_seconds())

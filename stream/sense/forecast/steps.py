@@ -1,0 +1,90 @@
+"""The steps of a series, combined from the minutes of a measure. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+
+from ingest.contract.records.measure import Measure
+from stream.sense.forecast.spec import Array
+
+Aggregate = Literal["sum", "mean"]
+MIN_OBSERVED = 0.5
+"""Smallest share of a step that must be observed. A step with less counts as not observed."""
+_MINUTE_NS = 60 * 10**9
+
+
+def aggregate_of(value: str) -> Aggregate:
+    """Return how the minutes of a measure's value are combined: counts are added, and means, largest values,
+    densities and levels of service are averaged."""
+    is_mean = value.endswith((".mean", ".max", ".per_km_lane")) or value == "level_of_service"
+    return "mean" if is_mean else "sum"
+
+
+class MinuteValue(NamedTuple):
+    """The value of one minute. ``minute`` counts from the Unix epoch, ``value`` is None without a number, and
+    ``observed`` is the share of the minute that was observed."""
+
+    minute: int
+    value: float | None
+    observed: float
+
+    @classmethod
+    def of(cls, measure: Measure, value: str, aggregate: Aggregate) -> Self:
+        """Return one value of a measure's record. A count that the record lacks is 0; a mean that it lacks is
+        unknown."""
+        found = measure.values.get(value, 0.0 if aggregate == "sum" else None)
+        return cls(measure.start_ns // _MINUTE_NS, found, measure.observed)
+
+
+class Steps:
+    """The minutes of a series, and the values of its steps.
+
+    A sum is scaled up by the share of the step that was observed. A mean is weighted by the shares.
+    """
+
+    def __init__(self, step_s: int, aggregate: Aggregate) -> None:
+        self._minutes_per_step = step_s // 60
+        self._aggregate = aggregate
+        self._minutes: dict[int, MinuteValue] = {}
+        self._values: dict[int, float] = {}
+        """Values of steps, until a minute of the step is added."""
+
+    def add(self, minute: MinuteValue) -> None:
+        """Add a minute, or replace it by a later revision."""
+        self._minutes[minute.minute] = minute
+        self._values.pop(minute.minute // self._minutes_per_step, None)
+
+    def drop_before(self, step: int) -> None:
+        """Drop the minutes of the steps before ``step``."""
+        bound = step * self._minutes_per_step
+        for minute in [one for one in self._minutes if one < bound]:
+            del self._minutes[minute]
+        for known in [one for one in self._values if one < step]:
+            del self._values[known]
+
+    def value(self, step: int) -> float:
+        """Return the value of a step; NaN if less than ``MIN_OBSERVED`` of it was observed."""
+        if step not in self._values:
+            self._values[step] = self._combined(step)
+        return self._values[step]
+
+    def _combined(self, step: int) -> float:
+        first = step * self._minutes_per_step
+        minutes = range(first, first + self._minutes_per_step)
+        found = [
+            (one.value, one.observed)
+            for one in map(self._minutes.get, minutes)
+            if one and one.value is not None and one.observed > 0.0
+        ]
+        observed = sum(share for _, share in found)
+        if observed < MIN_OBSERVED * self._minutes_per_step:
+            return float("nan")
+        if self._aggregate == "mean":
+            return sum(value * share for value, share in found) / observed
+        return sum(value for value, _ in found) * self._minutes_per_step / observed
+
+    def values(self, first: int, last: int) -> Array:
+        """Return the values of the steps from ``first`` to ``last``, both included."""
+        return np.array([self.value(step) for step in range(first, last + 1)])

@@ -1,0 +1,88 @@
+"""Tests of the way of a forecast from the log to a stored model, and from the repository into ``sense``."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from deploy.cli.services.stream import forecast_models
+from deploy.cli.training.forecast import SeriesSource, series_from_log
+from engines.repository.store import Repository
+from ingest.exceptions import ConfigError
+from ingest.kafka.memorylog import MemoryLog
+from ingest.site import Site
+from stream.exceptions import ForecastModelUnusable
+from stream.rules import validated_site
+from stream.sense.rules.drift import DriftRule
+from stream.sense.rules.forecast import EarlyWarningRule
+from tests.paths import ROOT
+from tests.stream.sense.forecast.series import STEP_S, minutes, record
+from tests.training.forecast.test_series import series
+from training.forecast.evaluate import FitStore, ForecastOptions, evaluate
+from training.forecast.report import figures, page
+from training.forecast.store import store
+
+OPTIONS = ForecastOptions(test_days=2, kinds=("linear",), lags=4, horizons=3, judged=(1, 3))
+
+
+async def test_a_series_is_read_from_the_minutes_in_the_log() -> None:
+    log = MemoryLog(1)
+    for one in minutes(range(6)):
+        await log.produce(record(one))
+    source = SeriesSource("", "car.forward", "", "", "iso", "UTC", STEP_S)
+    found = await series_from_log(log, "bridge", 0, source)
+    assert (found.name, found.step_s, len(found.values), found.aggregate) == ("bridge car.forward", STEP_S, 6, "sum")
+
+
+def test_a_stored_winner_is_served_until_another_version_is_promoted(tmp_path: Path) -> None:
+    found = series(11)
+    judged = evaluate(found, OPTIONS, FitStore())
+    measured = figures(found, OPTIONS, judged)
+    repository = Repository(tmp_path)
+    assert [store(judged, repository, "flow", measured).manifest.id for _ in range(2)] == ["flow@1", "flow@2"]
+    source = forecast_models(tmp_path)
+    served = source("flow")
+    assert (served.id, served.spec) == ("flow@2", judged.spec)
+    assert source("flow") is served
+    repository.roll_back("flow")
+    assert source("flow").id == "flow@1"
+    assert repository.open("flow").manifest.training["winner"] == "linear"
+    html = page(measured, OPTIONS, judged, found.step_s)
+    assert f"{measured['candidates']['linear']['test_mae']['1']:.2f}" in html
+    with pytest.raises(ForecastModelUnusable, match="has no model 'bus'"):
+        source("bus")
+
+
+def test_a_model_of_pictures_is_no_forecast_model() -> None:
+    with pytest.raises(
+        ForecastModelUnusable, match=r"model regions@1 describes no series: .* `sightline train forecast`"
+    ):
+        forecast_models(ROOT / "engines" / "models")("regions@1")
+
+
+def example() -> Site:
+    text = (ROOT / "docs" / "how-to" / "forecast.md").read_text()
+    forecasts = tomllib.loads(text.split("```toml\n")[1].split("```")[0])
+    text = (ROOT / "docs" / "reference" / "measures.md").read_text()
+    measures = tomllib.loads(text.split("```toml\n")[1].split("```")[0])
+    cameras = [{"name": "road", "source": "simulated:road"}]
+    pipelines = [{"name": "regions", "model": "regions", "width": 64, "height": 64}]
+    return Site.model_validate(forecasts | measures | {"cameras": cameras, "pipelines": pipelines})
+
+
+def test_the_example_of_the_how_to_is_a_valid_site_with_its_rules() -> None:
+    found = validated_site(example(), Path("site.toml"))
+    warning, drift = found.rules
+    assert isinstance(warning, EarlyWarningRule)
+    assert isinstance(drift, DriftRule)
+    assert (warning.above, warning.steps, warning.cooldown_s) == (90.0, 3, 900.0)
+    assert found.forecasts[0].time_zone == "UTC"
+
+
+def test_a_forecast_of_an_unknown_measure_is_refused() -> None:
+    found = example()
+    other = found.forecasts[0].model_copy(update={"measure": "tunnel"})
+    with pytest.raises(ConfigError, match=r"forecasts.0.measure = 'tunnel': .*a measure in this file"):
+        validated_site(found.model_copy(update={"forecasts": (other,)}), Path("site.toml"))

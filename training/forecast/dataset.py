@@ -1,0 +1,163 @@
+"""The training set of a forecast model: profile, features and targets of a series up to a time. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.sense.forecast.features import features
+from stream.sense.forecast.spec import WEEKDAYS, Array, Counts, Scale, SeriesSpec, local_steps
+from stream.sense.forecast.steps import Aggregate
+
+SMOOTHINGS = (0.0, 1.0, 2.0, 3.0, 4.0)
+"""Standard deviations in steps of the Gaussian that smooths a profile. The one with the least error on days that are
+left out is taken."""
+_MIN_DAYS = 2
+"""Minimum number of days of a group of weekdays, work days or weekend, for a profile of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series on a grid of steps without holes: NaN stands for a step that was not observed.
+
+    ``first`` is the number of the first step since the Unix epoch.
+    """
+
+    name: str
+    step_s: int
+    first: int
+    values: Array
+    time_zone: str = "UTC"
+    aggregate: Aggregate = "sum"
+    """How the minutes of a step are combined."""
+
+    def days(self) -> npt.NDArray[np.int64]:
+        """Return the number of the local day of each step since the Unix epoch."""
+        slots, _ = self.clock()
+        changes = np.concatenate(((0,), np.cumsum(np.diff(slots) < 0)))
+        return np.asarray(changes, np.int64)
+
+    def clock(self, ahead: int = 0) -> tuple[Counts, Counts]:
+        """Return step of the day and weekday of each step, and of ``ahead`` further steps."""
+        return local_steps(self.first, len(self.values) + ahead, self.step_s, self.time_zone)
+
+
+class Examples(NamedTuple):
+    """Features ``(N, width)``, scaled residuals to forecast ``(N, horizons)``, NaN where unknown, and the scaled
+    profile ``(N, horizons)`` at the same steps. Row t belongs to the forecast after step t of the series."""
+
+    features: npt.NDArray[np.float32]
+    residuals: Array
+    expected: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a model trained before step ``stop`` knows: its description, and the examples of the whole series."""
+
+    spec: SeriesSpec
+    examples: Examples
+    stop: int
+
+    def training_rows(self) -> npt.NDArray[np.int64]:
+        """Return the rows whose last target lies before ``stop``, with an observed step, and one known target."""
+        rows = np.arange(max(self.stop - self.spec.horizons, 0))
+        return rows[~np.isnan(self.examples.residuals[rows]).all(axis=1)]
+
+
+def frame(series: Series, stop: int, scale: Scale, aggregate: Aggregate, lags: int, horizons: int) -> Frame:
+    """Return the description and examples of a series for a model that may know the steps before ``stop``.
+
+    The profile comes from the days before ``stop``. The residuals of these days are taken from a profile without
+    their own day, so that they look like those of a day to come.
+    """
+    slots, weekdays = series.clock(horizons)
+    days = series.days()
+    unit = float(np.nanstd(series.values[:stop])) or 1.0
+    blank = tuple((0.0,) * (86_400 // series.step_s) for _ in range(WEEKDAYS))
+    base = SeriesSpec(
+        step_s=series.step_s,
+        lags=lags,
+        horizons=horizons,
+        scale=scale,
+        unit=unit if scale == "linear" else 1.0,
+        aggregate=aggregate,
+        profile=blank,
+    )
+    scaled = base.scaled(series.values)
+    profiles = DayProfiles(scaled[:stop], slots[:stop], weekdays[:stop], days[:stop], base.slots)
+    spec = base.model_copy(update={"profile": tuple(map(tuple, profiles.final().tolist()))})
+    expected = spec.expected(slots, weekdays)
+    expected[:stop] = profiles.without_own_day()
+    residuals = scaled - expected[: len(scaled)]
+    inputs = features(residuals, expected, slots, weekdays, spec)
+    ahead = np.concatenate((residuals, np.full(horizons, np.nan)))
+    windows = np.lib.stride_tricks.sliding_window_view
+    return Frame(
+        spec, Examples(inputs, windows(ahead[1:], horizons).copy(), windows(expected[1:], horizons).copy()), stop
+    )
+
+
+class DayProfiles:
+    """The mean of the scaled values by step of the day, for work days and weekends, smoothed over time.
+
+    A group of days with fewer than two days has the profile of all days.
+    """
+
+    def __init__(self, scaled: Array, slots: Counts, weekdays: Counts, days: Counts, size: int) -> None:
+        self._slots, self._days = slots, days
+        count = int(days[-1]) + 1 if len(days) else 0
+        self._table = np.full((count, size), np.nan)
+        self._table[days, slots] = scaled
+        kinds = np.zeros(count, np.int64)
+        kinds[days] = weekdays >= WEEKDAYS - 2
+        self._observed = ~np.isnan(self._table).all(axis=1)
+        enough = [np.count_nonzero(self._observed & (kinds == kind)) >= _MIN_DAYS for kind in (0, 1)]
+        self._groups = kinds if all(enough) else np.zeros(count, np.int64)
+        errors = [self._error(sigma) for sigma in SMOOTHINGS]
+        self.smoothing = SMOOTHINGS[int(np.argmin(errors))]
+
+    def final(self) -> Array:
+        """Return the profiles ``(7, steps of a day)`` from all days."""
+        work = self._profile(self._groups == 0, self.smoothing)
+        rest = self._profile(self._groups == 1, self.smoothing) if self._groups.any() else work
+        return np.stack([work] * (WEEKDAYS - 2) + [rest] * 2)
+
+    def without_own_day(self) -> Array:
+        """Return for each step the profile of the other days of the step's group."""
+        return self._left_out(self.smoothing)[self._days, self._slots]
+
+    def _error(self, sigma: float) -> float:
+        return float(np.nanmean((self._table - self._left_out(sigma)) ** 2)) if len(self._table) else 0.0
+
+    def _left_out(self, sigma: float) -> Array:
+        days = np.arange(len(self._table))
+        return np.stack([self._profile((self._groups == self._groups[d]) & (days != d), sigma) for d in days])
+
+    def _profile(self, chosen: npt.NDArray[np.bool_], sigma: float) -> Array:
+        rows = self._table[chosen & self._observed]
+        if not len(rows):
+            rows = self._table[self._observed]
+        numbers = np.count_nonzero(~np.isnan(rows), axis=0).astype(float)
+        return _smoothed(np.nansum(rows, axis=0), sigma) / np.maximum(_smoothed(numbers, sigma), 1e-9)
+
+
+def _smoothed(values: Array, sigma: float) -> Array:
+    """Return a day smoothed by a Gaussian of ``sigma`` steps; the day continues at its begin."""
+    if not sigma:
+        return values
+    reach = min(round(4 * sigma), len(values) - 1)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.convolve(np.concatenate((values[-reach:], values, values[:reach])), kernel / kernel.sum(), "valid")
+
+
+def naive(series: Series, frame: Frame) -> Array:
+    """Return the seasonal naive forecast ``(T, horizons)`` in scaled units: the value of one day before, or the
+    profile where that step was not observed."""
+    scaled = frame.spec.scaled(series.values)
+    back = np.concatenate((np.full(frame.spec.slots, np.nan), scaled, np.full(frame.spec.horizons, np.nan)))
+    values = np.lib.stride_tricks.sliding_window_view(back[1:], frame.spec.horizons)[: len(scaled)]
+    return np.where(np.isnan(values), frame.examples.expected, values)
