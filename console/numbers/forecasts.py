@@ -55,11 +55,9 @@ class ForecastSeries:
         ahead = {point.start_ns // 10**9: point for point in record.points}
         found = {at_s: point for at_s, point in self.steps.items() if at_s >= since_s} | ahead
         starts = sorted(found)
-        aggregate = aggregate_of(record.value)
-        steps = Steps(record.step_s, aggregate)
+        steps = Steps(record.step_s, aggregate_of(record.value))
         for start_s, minute in measures.minutes.items() if measures else ():
-            value = minute.values.get(record.value, 0.0 if aggregate == "sum" else None)
-            steps.add(MinuteValue(start_s // 60, value, minute.observed))
+            steps.add(MinuteValue(start_s // 60, minute.values.get(record.value), minute.observed))
         values = [steps.value(start_s // record.step_s) for start_s in starts]
         points = [found[start_s] for start_s in starts]
         return ForecastColumns(

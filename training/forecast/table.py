@@ -171,7 +171,7 @@ def from_measures(
         raise SeriesUnusable(f"measure {name!r} has no value {value!r}: expected one of {', '.join(sorted(values))}")
     steps = Steps(step_s, aggregate)
     for start_ns in sorted(latest):
-        steps.add(MinuteValue.of(latest[start_ns], value, aggregate))
+        steps.add(MinuteValue.of(latest[start_ns], value))
     first, last = min(latest) // (step_s * 10**9), max(latest) // (step_s * 10**9)
     return Series(f"{name} {value}", step_s, first, steps.values(first, last), time_zone, aggregate)
 

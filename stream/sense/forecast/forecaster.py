@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ingest.contract.records import Forecast, ForecastPoint, ForecastSkill, Measure
+from ingest.contract.records import Forecast, ForecastPoint, ForecastSkill
 from ingest.site import ForecastConfig
 from stream.events import event_id
 from stream.sense.forecast import conformal, drift
@@ -24,20 +24,16 @@ SHOWN = (1, 3, 6, 12, 24, 48)
 _DIGITS = 3
 
 
-class _Made(NamedTuple):
+_SCORE, _ERROR, _NAIVE, _COVERED = range(4)
+"""Kinds of the errors that are kept of each step: the absolute error in scaled units, the absolute errors of the
+forecast and of the seasonal naive forecast, and 1 if the interval covered the value, else 0."""
+
+
+class MadeForecast(NamedTuple):
     """A forecast that was made: scaled values and half widths by horizon."""
 
     scaled: Array
     widths: Array
-
-
-class _Scored(NamedTuple):
-    """The errors of the forecasts for one step, by horizon, NaN without a forecast."""
-
-    scores: Array
-    errors: Array
-    naive: Array
-    covered: Array
 
 
 class Forecaster:
@@ -50,8 +46,16 @@ class Forecaster:
         self._steps = Steps(self._spec.step_s, self._spec.aggregate)
         self._last: int | None = None
         """The last step that is complete."""
-        self._made: dict[int, _Made] = {}
-        self._scored: dict[int, _Scored] = {}
+        self._made: dict[int, MadeForecast] = {}
+        self._errors = np.empty(0)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget all forecasts and errors."""
+        kept = max(conformal.WINDOW, drift.WINDOW, SKILL_STEPS)
+        self._made.clear()
+        self._errors = np.full((kept, 4, self._spec.horizons), np.nan)
+        """The errors of the last steps by kind and horizon, the last step last."""
 
     @staticmethod
     def history_s(model: ForecastModel) -> float:
@@ -59,31 +63,32 @@ class Forecaster:
         errors = max(conformal.WINDOW, drift.WINDOW, SKILL_STEPS)
         return float((errors + 2 * model.history + model.spec.horizons + 2) * model.spec.step_s)
 
-    def add(self, measure: Measure) -> Forecast | None:
+    def add(self, minute: MinuteValue, site: str, camera: str) -> Forecast | None:
         """Add a minute of the measure. Return the forecast after the last step, if this minute completes a step.
 
         A minute of a step that is complete corrects the step, and makes no forecast.
         """
-        self._steps.add(MinuteValue.of(measure, self.config.value, self._spec.aggregate))
-        minutes_per_step = self._spec.step_s // 60
-        last = (measure.start_ns // (60 * 10**9) + 1) // minutes_per_step - 1
-        if self._last is not None and measure.revision == 0 and last < self._last - self.model.history:
+        self._steps.add(minute)
+        last = (minute.minute + 1) // (self._spec.step_s // 60) - 1
+        if self._last is not None and minute.revision == 0 and last < self._last - self.model.history:
             self._last = None  # the camera's clock was far ahead, and was set back
-            self._made.clear()
-            self._scored.clear()
+            self._begin()
         if self._last is None:
             self._last = last
             return None  # the first step may be a part of one
         if last <= self._last:
             return None
-        first = max(self._last + 1, last - self.model.history)
-        for step in range(first, last + 1):
+        if last - self._last > len(self._errors):
+            self._begin()
+        for step in range(max(self._last + 1, last - len(self._errors)), last + 1):
             self._score(step)
         self._last = last
-        self._forget(last)
-        return self._forecast(last, measure)
+        self._steps.drop_before(last - self.model.history - self._spec.horizons)
+        for made in [one for one in self._made if one < last - self._spec.horizons]:
+            del self._made[made]
+        return self._forecast(last, site, camera)
 
-    def _forecast(self, last: int, measure: Measure) -> Forecast:
+    def _forecast(self, last: int, site: str, camera: str) -> Forecast:
         spec = self._spec
         values = self._steps.values(last - self.model.history + 1, last)
         seen = int(np.count_nonzero(~np.isnan(values[-spec.lags :])))
@@ -93,17 +98,17 @@ class Forecaster:
             reason = f"{seen} of the last {spec.lags} steps were observed: expected {self.config.min_observed:.0%}"
         else:
             scaled = self.model.forecast(values, last, self._zone)
-            made = self._made[last] = _Made(scaled, self._widths(last))
+            made = self._made[last] = MadeForecast(scaled, self._widths())
             points = self._points(last, made)
-        summed = self._drift(last)
+        summed = self._drift()
         made_ns = (last + 1) * spec.step_s * 10**9
         return Forecast(
             id=event_id("forecast", self.config.name, self.model.id, made_ns),
             name=self.config.name,
             measure=self.config.measure,
             value=self.config.value,
-            site=measure.site,
-            camera=measure.camera,
+            site=site,
+            camera=camera,
             model=self.model.id,
             made_ns=made_ns,
             step_s=spec.step_s,
@@ -111,25 +116,21 @@ class Forecaster:
             observed=round(seen / spec.lags, 4),
             reason=reason,
             points=points,
-            skill=tuple(self._skill(last)),
+            skill=tuple(self._skill()),
             drift=round(summed, _DIGITS),
             drift_limit=spec.drift_limit,
         )
 
-    def _widths(self, last: int) -> Array:
-        latest = self._column("scores", last, conformal.WINDOW)
-        return np.array(
-            [
-                np.nan if (found := self._half_width(latest[:, h], h)) is None else found
-                for h in range(self._spec.horizons)
-            ]
-        )
+    def _widths(self) -> Array:
+        widths = [self._half_width(h) for h in range(self._spec.horizons)]
+        return np.array([np.nan if one is None else one for one in widths])
 
-    def _half_width(self, latest: Array, column: int) -> float | None:
+    def _half_width(self, column: int) -> float | None:
         calibration = self._spec.scores[column] if self._spec.scores else ()
+        latest = self._errors[:, _SCORE, column]
         return conformal.half_width(conformal.window_scores(latest, calibration), self.config.level)
 
-    def _points(self, last: int, made: _Made) -> tuple[ForecastPoint, ...]:
+    def _points(self, last: int, made: MadeForecast) -> tuple[ForecastPoint, ...]:
         def shown(scaled: Array) -> list[float | None]:
             values = self._spec.unscaled(scaled)
             return [None if np.isnan(value) else round(float(value), _DIGITS) for value in values]
@@ -150,65 +151,44 @@ class Forecaster:
 
     def _score(self, step: int) -> None:
         """Compare a complete step with the forecasts that were made for it."""
+        self._errors[:-1] = self._errors[1:]
+        self._errors[-1] = np.nan
         value = self._steps.value(step)
         if np.isnan(value):
             return
-        spec, count = self._spec, self._spec.horizons
+        spec = self._spec
         scaled = float(spec.scaled(np.array([value]))[0])
-        before = self._steps.value(step - spec.slots)
-        usual = float(self.model.expected(step, 1, self._zone)[0])
-        naive = before if not np.isnan(before) else float(spec.unscaled(np.array([usual]))[0])
-        found = _Scored(*(np.full(count, np.nan) for _ in range(4)))
-        for horizon in range(1, count + 1):
-            made = self._made.get(step - horizon)
+        naive = self._steps.value(step - spec.slots)
+        if np.isnan(naive):
+            naive = float(spec.unscaled(self.model.expected(step, 1, self._zone))[0])
+        for at in range(spec.horizons):
+            made = self._made.get(step - at - 1)
             if made is None:
                 continue
-            at = horizon - 1
-            score = abs(made.scaled[at] - scaled)
-            found.scores[at] = score
-            found.errors[at] = abs(float(spec.unscaled(made.scaled[at : at + 1])[0]) - value)
-            found.naive[at] = abs(naive - value)
-            found.covered[at] = np.nan if np.isnan(made.widths[at]) else float(score <= made.widths[at])
-        self._scored[step] = found
+            score, width = abs(made.scaled[at] - scaled), made.widths[at]
+            error = abs(float(spec.unscaled(made.scaled[at : at + 1])[0]) - value)
+            covered = np.nan if np.isnan(width) else float(score <= width)
+            self._errors[-1, :, at] = score, error, abs(naive - value), covered
 
-    def _skill(self, last: int) -> list[ForecastSkill]:
-        errors, naive, covered = (self._column(name, last, SKILL_STEPS) for name in ("errors", "naive", "covered"))
+    def _skill(self) -> list[ForecastSkill]:
         found = []
         for horizon in (h for h in SHOWN if h <= self._spec.horizons):
-            at = horizon - 1
-            steps = int(np.count_nonzero(~np.isnan(errors[:, at])))
-            if steps:
-                within = covered[~np.isnan(covered[:, at]), at]
+            errors = self._errors[-SKILL_STEPS:, :, horizon - 1]
+            errors = errors[~np.isnan(errors[:, _ERROR])]
+            if len(errors):
+                covered = errors[~np.isnan(errors[:, _COVERED]), _COVERED]
                 found.append(
                     ForecastSkill(
                         horizon=horizon,
-                        steps=steps,
-                        mae=round(float(np.nanmean(errors[:, at])), _DIGITS),
-                        naive_mae=round(float(np.nanmean(naive[:, at])), _DIGITS),
-                        covered=round(float(within.mean()), 4) if len(within) else 0.0,
+                        steps=len(errors),
+                        mae=round(float(errors[:, _ERROR].mean()), _DIGITS),
+                        naive_mae=round(float(errors[:, _NAIVE].mean()), _DIGITS),
+                        covered=round(float(covered.mean()), 4) if len(covered) else 0.0,
                     )
                 )
         return found
 
-    def _drift(self, last: int) -> float:
-        scores = self._column("scores", last, drift.WINDOW)[:, 0]
+    def _drift(self) -> float:
+        scores = self._errors[-drift.WINDOW :, _SCORE, 0]
         mean = float(np.mean(self._spec.scores[0])) if self._spec.scores and self._spec.scores[0] else 0.0
-        return drift.drift_sum(scores[~np.isnan(scores)], mean) if mean else 0.0
-
-    def _column(self, name: str, last: int, count: int) -> Array:
-        """Return one kind of errors of the last ``count`` steps, ``(count, horizons)``, NaN where there is none."""
-        blank = np.full(self._spec.horizons, np.nan)
-        steps = range(last - count + 1, last + 1)
-        return np.stack([getattr(self._scored[step], name) if step in self._scored else blank for step in steps])
-
-    def _forget(self, last: int) -> None:
-        """Drop the state on which no later forecast depends."""
-        self._steps.drop_before(last - self.model.history - self._spec.horizons)
-        kept = max(conformal.WINDOW, drift.WINDOW, SKILL_STEPS)
-        _drop(self._scored, last - kept)
-        _drop(self._made, last - self._spec.horizons)
-
-
-def _drop(found: dict[int, _Made] | dict[int, _Scored], before: int) -> None:
-    for step in [one for one in found if one < before]:
-        del found[step]
+        return drift.drift_sum(scores[~np.isnan(scores)].tolist(), mean) if mean else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 
 from ingest.contract import headers as h
@@ -22,6 +22,7 @@ from stream.runner.processor import ParkingProcessor, Work
 from stream.sense.forecast.forecaster import Forecaster
 from stream.sense.forecast.model import ForecastModel, ModelSource
 from stream.sense.forecast.rule import ForecastingRule, ForecastReporter
+from stream.sense.forecast.steps import MinuteValue
 from stream.written import written_ids
 
 _log = logs.get("stream.forecast")
@@ -49,8 +50,8 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         self._in_force, self._models, self._metrics = config, models, metrics
         self._event_partitions, self._forecast_partitions = event_partitions, forecast_partitions
         self._series: dict[str, Forecaster] = {}
-        self._minutes: defaultdict[str, list[Measure]] = defaultdict(list)
-        """The latest minutes of each measure that is forecast, in the order of the log."""
+        self._minutes: defaultdict[str, deque[MinuteValue]] = defaultdict(deque)
+        """The latest minutes of the series of each forecast, in the order of the log."""
         self._reporters: dict[str, ForecastReporter] = {}
         self._unusable: dict[str, str] = {}
         self._written: frozenset[str] = frozenset()
@@ -125,11 +126,12 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         configs = self._configs.get(measure.name, ())
         if not configs:
             return [], []
-        self._keep(measure)
         forecasts, events = [], []
         for config in configs:
-            forecaster = self._forecaster(config)
-            found = forecaster.add(measure) if forecaster else None
+            minute = MinuteValue.of(measure, config.value)
+            forecaster = self._forecaster(config, measure)
+            self._keep(config, minute)
+            found = forecaster.add(minute, measure.site, measure.camera) if forecaster else None
             if found is None:
                 continue
             forecasts.append(found)
@@ -139,15 +141,14 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
                 self._metrics.note(found)
         return forecasts, events
 
-    def _keep(self, measure: Measure) -> None:
+    def _keep(self, config: ForecastConfig, minute: MinuteValue) -> None:
         """Keep a minute in memory, and drop the minutes on which no forecast depends."""
-        minutes = self._minutes[measure.name]
-        minutes.append(measure.model_copy(update={"histograms": {}, "parts": {}}))
-        bound_ns = measure.start_ns - round(self._wanted_s[measure.name] * 1e9)
-        if minutes[0].start_ns < bound_ns:
-            self._minutes[measure.name] = [one for one in minutes if one.start_ns >= bound_ns]
+        minutes, most = self._minutes[config.name], self._wanted_s[config.measure] / 60
+        minutes.append(minute)
+        while len(minutes) > most:
+            minutes.popleft()
 
-    def _forecaster(self, config: ForecastConfig) -> Forecaster | None:
+    def _forecaster(self, config: ForecastConfig, measure: Measure) -> Forecaster | None:
         """Return the state of a forecast with the model that is to be used now; None if the model is unusable."""
         known = self._series.get(config.name)
         model = self._model(config)
@@ -157,8 +158,8 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
             wanted_s = Forecaster.history_s(model)
             self._wanted_s[config.measure] = max(self._wanted_s[config.measure], wanted_s)
             known = self._series[config.name] = Forecaster(config, model)
-            for measure in self._minutes[config.measure][:-1]:
-                known.add(measure)
+            for minute in self._minutes[config.name]:
+                known.add(minute, measure.site, measure.camera)
         return known
 
     def _model(self, config: ForecastConfig) -> ForecastModel | None:
@@ -193,8 +194,8 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         for name in [name for name in self._series if name not in names]:
             del self._series[name]
             self._metrics.forget(name)
-        for measure in [measure for measure in self._minutes if measure not in self._configs]:
-            del self._minutes[measure]
+        for name in [name for name in self._minutes if name not in names]:
+            del self._minutes[name]
 
     def _outgoing(self, forecast: Forecast) -> Outgoing:
         partition = partition_for(forecast.camera, self._forecast_partitions)

@@ -15,6 +15,7 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 DAY_S = 86_400
+_HALF_HOUR_S = 1800
 WEEKDAYS = 7
 METADATA = "sightline.forecast"
 """Key of the description among the metadata of the ONNX file."""
@@ -98,15 +99,16 @@ def local_steps(first: int, count: int, step_s: int, time_zone: str) -> tuple[Co
     ``first`` is the number of the first step since the Unix epoch.
     """
     numbers = np.arange(first, first + count, dtype=np.int64)
-    zone = ZoneInfo(time_zone)
-    # one look at the time zone per hour, because a change of the clock comes at a full hour of UTC, or half of one
-    every = max(1, 1800 // step_s)
-    starts = numbers[::every] * step_s
-    shifts = np.array([_offset_s(int(start), zone) for start in starts], np.int64)
-    local_s = numbers * step_s + np.repeat(shifts, every)[:count]
+    # one look at the time zone per half hour of UTC, because clocks change at a full one
+    halves, places = np.unique(numbers * step_s // _HALF_HOUR_S, return_inverse=True)
+    shifts = np.array([_offset_s(int(half), time_zone) for half in halves], np.int64)
+    local_s = numbers * step_s + shifts[places]
     return local_s % DAY_S // step_s, (local_s // DAY_S + 3) % WEEKDAYS  # 1 January 1970 was a Thursday
 
 
-def _offset_s(at_s: int, zone: ZoneInfo) -> int:
-    offset: Any = datetime.fromtimestamp(at_s, UTC).astimezone(zone).utcoffset()
+@functools.lru_cache(maxsize=10_000)
+def _offset_s(half_hour: int, time_zone: str) -> int:
+    """Return the offset of local time from UTC in s, at a half hour since the Unix epoch."""
+    at = datetime.fromtimestamp(half_hour * _HALF_HOUR_S, UTC).astimezone(ZoneInfo(time_zone))
+    offset: Any = at.utcoffset()
     return int(offset.total_seconds())

@@ -29,19 +29,19 @@ class MinuteValue(NamedTuple):
     minute: int
     value: float | None
     observed: float
+    revision: int = 0
 
     @classmethod
-    def of(cls, measure: Measure, value: str, aggregate: Aggregate) -> Self:
-        """Return one value of a measure's record. A count that the record lacks is 0; a mean that it lacks is
-        unknown."""
-        found = measure.values.get(value, 0.0 if aggregate == "sum" else None)
-        return cls(measure.start_ns // _MINUTE_NS, found, measure.observed)
+    def of(cls, measure: Measure, value: str) -> Self:
+        """Return one value of a measure's record."""
+        return cls(measure.start_ns // _MINUTE_NS, measure.values.get(value), measure.observed, measure.revision)
 
 
 class Steps:
     """The minutes of a series, and the values of its steps.
 
-    A sum is scaled up by the share of the step that was observed. A mean is weighted by the shares.
+    A sum is scaled up by the share of the step that was observed. A mean is weighted by the shares. A sum that an
+    observed minute lacks is 0, and a mean that it lacks is unknown.
     """
 
     def __init__(self, step_s: int, aggregate: Aggregate) -> None:
@@ -73,17 +73,16 @@ class Steps:
     def _combined(self, step: int) -> float:
         first = step * self._minutes_per_step
         minutes = range(first, first + self._minutes_per_step)
-        found = [
-            (one.value, one.observed)
-            for one in map(self._minutes.get, minutes)
-            if one and one.value is not None and one.observed > 0.0
-        ]
-        observed = sum(share for _, share in found)
+        seen = [one for minute in minutes if (one := self._minutes.get(minute)) and one.observed > 0.0]
+        missing = 0.0 if self._aggregate == "sum" else None
+        found = [(missing if one.value is None else one.value, one.observed) for one in seen]
+        known = [(value, share) for value, share in found if value is not None]
+        observed = sum(share for _, share in known)
         if observed < MIN_OBSERVED * self._minutes_per_step:
             return float("nan")
         if self._aggregate == "mean":
-            return sum(value * share for value, share in found) / observed
-        return sum(value for value, _ in found) * self._minutes_per_step / observed
+            return sum(value * share for value, share in known) / observed
+        return sum(value for value, _ in known) * self._minutes_per_step / observed
 
     def values(self, first: int, last: int) -> Array:
         """Return the values of the steps from ``first`` to ``last``, both included."""
