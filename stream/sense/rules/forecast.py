@@ -15,8 +15,8 @@ from stream.sense.forecast.rule import ForecastingRule
 class EarlyWarningRule(ForecastingRule):
     """Report once when a value is forecast to be above or below a bound for some steps in a row.
 
-    The rule looks at the forecast values, or with ``sure`` at the bounds of their intervals: the whole interval must
-    then be beyond the bound. The warning ends when a later forecast does not show it any more.
+    The rule compares the forecast values, or with ``compare = "interval"`` the whole prediction intervals. The warning
+    ends when a later forecast does not show it any more.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.forecast.passed"
@@ -26,7 +26,7 @@ class EarlyWarningRule(ForecastingRule):
     below: float | None = None
     steps: int = Field(default=3, ge=1, le=MAX_HORIZONS)
     """Number of steps in a row that must be beyond the bound."""
-    sure: bool = False
+    compare: Literal["value", "interval"] = "value"
 
     @model_validator(mode="after")
     def _has_one_bound(self) -> Self:
@@ -45,9 +45,9 @@ class EarlyWarningRule(ForecastingRule):
 
     def _is_beyond(self, point: ForecastPoint) -> bool:
         if self.above is not None:
-            value = point.lower if self.sure else point.value
+            value = point.lower if self.compare == "interval" else point.value
             return value is not None and value > self.above
-        value = point.upper if self.sure else point.value
+        value = point.upper if self.compare == "interval" else point.value
         return value is not None and self.below is not None and value < self.below
 
     def _found(self, forecast: Forecast, first: ForecastPoint) -> Happening:

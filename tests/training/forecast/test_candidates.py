@@ -182,7 +182,8 @@ def test_the_commands_of_the_how_to_train_and_store_a_model(tmp_path: Path, monk
     figures = json.loads(result.stdout)
     assert figures["winner"] in {"linear", "gbt", "mean"}
     assert figures["candidates"]["naive"]["test_mae"]["1"] > figures["candidates"]["linear"]["test_mae"]["1"]
-    assert "<table>" in Path("bridge-flow-report.html").read_text()
+    shown = f"{figures['candidates']['linear']['test_mae']['1']:.2f} / "
+    assert shown in Path("bridge-flow-report.html").read_text()
     stored = Repository(Path("models")).open("bridge-flow")
     assert ForecastModel(stored.path, stored.manifest.id).spec.model == figures["winner"]
     assert not list(Path("models/.training").iterdir())
