@@ -15,8 +15,8 @@ from stream.sense.forecast.rule import ForecastingRule
 class EarlyWarningRule(ForecastingRule):
     """Report once when a value is forecast to be above or below a bound for some steps in a row.
 
-    The rule compares the forecast values, or with ``compare = "interval"`` the whole prediction intervals. The warning
-    ends when a later forecast does not show it any more.
+    The rule compares the forecast values, or with ``compare = "interval"`` the whole prediction intervals. The
+    warning ends when a later forecast does not show it any more.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.forecast.passed"
