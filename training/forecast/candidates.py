@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.sense.forecast.features import layout
-from training.forecast.dataset import Examples, Frame
+from training.forecast.dataset import Examples, TrainingSet
 from training.forecast.graphs import linear_graph, recurrent_graph, tree_graph
 
 RIDGE = 30.0
@@ -39,15 +39,15 @@ BATCH = 256
 RATE = 6e-3
 DROPOUT = 0.1
 DECAY = 1e-3
-Fit = Callable[[Frame, int], Any]
+Fit = Callable[[TrainingSet, int], Any]
 
 
-def fit_autoregression(frame: Frame, seed: int) -> Any:
+def fit_autoregression(given: TrainingSet, seed: int) -> Any:
     """Fit an autoregression of the residuals on their lags with statsmodels, and iterate it for each horizon."""
     from statsmodels.tsa.ar_model import AutoReg
 
-    spec, columns = frame.spec, layout(frame.spec)
-    series = frame.examples.features[: frame.stop, columns.lags.start].astype(float)
+    spec, columns = given.spec, layout(given.spec)
+    series = given.examples.features[: given.stop, columns.lags.start].astype(float)
     found = AutoReg(series, lags=spec.lags, trend="n").fit()
     step = np.asarray(found.params, float)
     weights = np.zeros((columns.width, spec.horizons))
@@ -59,13 +59,13 @@ def fit_autoregression(frame: Frame, seed: int) -> Any:
     return linear_graph(weights, np.zeros(spec.horizons))
 
 
-def fit_linear(frame: Frame, seed: int) -> Any:
+def fit_linear(given: TrainingSet, seed: int) -> Any:
     """Fit a ridge regression for each horizon, on the lags, the mean residuals and yesterday."""
-    spec, columns = frame.spec, layout(frame.spec)
+    spec, columns = given.spec, layout(given.spec)
     weights, bias = np.zeros((columns.width, spec.horizons)), np.zeros(spec.horizons)
     for horizon in range(spec.horizons):
         chosen = [*range(columns.levels.stop), columns.yesterday.start + horizon]
-        inputs, targets = _known(frame, horizon)
+        inputs, targets = _known(given, horizon)
         design = np.column_stack((inputs[:, chosen].astype(float), np.ones(len(inputs))))
         penalty = RIDGE * np.eye(len(chosen) + 1)
         found = np.linalg.solve(design.T @ design + penalty, design.T @ targets)
@@ -73,11 +73,11 @@ def fit_linear(frame: Frame, seed: int) -> Any:
     return linear_graph(weights, bias)
 
 
-def fit_trees(frame: Frame, seed: int) -> Any:
+def fit_trees(given: TrainingSet, seed: int) -> Any:
     """Fit gradient-boosted trees for each horizon with LightGBM and Huber's loss."""
     import lightgbm
 
-    spec, columns = frame.spec, layout(frame.spec)
+    spec, columns = given.spec, layout(given.spec)
     dumps, used = [], []
     for horizon in range(spec.horizons):
         chosen = [
@@ -88,23 +88,23 @@ def fit_trees(frame: Frame, seed: int) -> Any:
             columns.profile.stop - 1,
             *range(columns.clock.start, columns.clock.stop),
         ]
-        inputs, targets = _known(frame, horizon)
+        inputs, targets = _known(given, horizon)
         booster = lightgbm.train({**TREE_SETTINGS, "seed": seed}, lightgbm.Dataset(inputs[:, chosen], targets), TREES)
         dumps.append(booster.dump_model())
         used.append(chosen)
     return tree_graph(dumps, used, columns.width)
 
 
-def fit_recurrent(frame: Frame, seed: int, *, kind: str) -> Any:
+def fit_recurrent(given: TrainingSet, seed: int, *, kind: str) -> Any:
     """Fit an LSTM or a GRU over the lags with Keras and Huber's loss, for all horizons at once."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow prints lines into the progress bar
     import keras
 
     keras.utils.set_random_seed(seed)
-    spec, columns = frame.spec, layout(frame.spec)
+    spec, columns = given.spec, layout(given.spec)
     others = list(range(columns.levels.start, columns.width))
-    rows = frame.training_rows()
-    inputs, targets = frame.examples.features[rows], frame.examples.residuals[rows]
+    rows = given.training_rows()
+    inputs, targets = given.examples.features[rows], given.examples.residuals[rows]
     sequence = inputs[:, columns.lags][:, ::-1, None]
     lags, rest = keras.Input((spec.lags, 1)), keras.Input((len(others),))
     layer = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU}[kind]
@@ -133,10 +133,10 @@ def _huber(wanted: Any, found: Any) -> Any:
     return ops.mean(loss * wanted[..., 1], axis=-1)
 
 
-def _known(frame: Frame, horizon: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+def _known(given: TrainingSet, horizon: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Return features and residuals of the training examples whose residual at a horizon is known."""
-    rows = frame.training_rows()
-    examples: Examples = frame.examples
+    rows = given.training_rows()
+    examples: Examples = given.examples
     rows = rows[~np.isnan(examples.residuals[rows, horizon])]
     return examples.features[rows], examples.residuals[rows, horizon]
 

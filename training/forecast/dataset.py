@@ -55,8 +55,8 @@ class Examples(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """What a model trained before step ``stop`` knows: its description, and the examples of the whole series."""
+class TrainingSet:
+    """The training set of a model that may know the steps before ``stop``, and the examples of the whole series."""
 
     spec: SeriesSpec
     examples: Examples
@@ -68,7 +68,9 @@ class Frame:
         return rows[~np.isnan(self.examples.residuals[rows]).all(axis=1)]
 
 
-def frame(series: Series, stop: int, scale: Scale, aggregate: Aggregate, lags: int, horizons: int) -> Frame:
+def training_set(
+    series: Series, stop: int, scale: Scale, aggregate: Aggregate, lags: int, horizons: int
+) -> TrainingSet:
     """Return the description and examples of a series for a model that may know the steps before ``stop``.
 
     The profile comes from the days before ``stop``. The residuals of these days are taken from a profile without
@@ -96,7 +98,7 @@ def frame(series: Series, stop: int, scale: Scale, aggregate: Aggregate, lags: i
     inputs = features(residuals, expected, slots, weekdays, spec)
     ahead = np.concatenate((residuals, np.full(horizons, np.nan)))
     windows = np.lib.stride_tricks.sliding_window_view
-    return Frame(
+    return TrainingSet(
         spec, Examples(inputs, windows(ahead[1:], horizons).copy(), windows(expected[1:], horizons).copy()), stop
     )
 
@@ -154,10 +156,10 @@ def _smoothed(values: Array, sigma: float) -> Array:
     return np.convolve(np.concatenate((values[-reach:], values, values[:reach])), kernel / kernel.sum(), "valid")
 
 
-def naive(series: Series, frame: Frame) -> Array:
+def naive(series: Series, given: TrainingSet) -> Array:
     """Return the seasonal naive forecast ``(T, horizons)`` in scaled units: the value of one day before, or the
     profile where that step was not observed."""
-    scaled = frame.spec.scaled(series.values)
-    back = np.concatenate((np.full(frame.spec.slots, np.nan), scaled, np.full(frame.spec.horizons, np.nan)))
-    values = np.lib.stride_tricks.sliding_window_view(back[1:], frame.spec.horizons)[: len(scaled)]
-    return np.where(np.isnan(values), frame.examples.expected, values)
+    scaled = given.spec.scaled(series.values)
+    back = np.concatenate((np.full(given.spec.slots, np.nan), scaled, np.full(given.spec.horizons, np.nan)))
+    values = np.lib.stride_tricks.sliding_window_view(back[1:], given.spec.horizons)[: len(scaled)]
+    return np.where(np.isnan(values), given.examples.expected, values)

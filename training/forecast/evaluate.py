@@ -20,7 +20,7 @@ from stream.sense.forecast.spec import Array, Scale, SeriesSpec
 from stream.sense.forecast.steps import Aggregate
 from training.exceptions import SeriesUnusable
 from training.forecast.candidates import CANDIDATES, RECURRENT
-from training.forecast.dataset import Frame, Series, frame, naive
+from training.forecast.dataset import Series, TrainingSet, naive, training_set
 from training.forecast.graphs import FEATURES, RESIDUALS, mean_graph
 
 NAIVE, MEAN = "naive", "mean"
@@ -155,8 +155,8 @@ def evaluate(series: Series, options: ForecastOptions, store: FitStore) -> Judge
     """
     folds, test = _splits(series, options)
 
-    def make(stop: int) -> Frame:
-        return frame(series, stop, options.scale, options.aggregate, options.lags, options.horizons)
+    def make(stop: int) -> TrainingSet:
+        return training_set(series, stop, options.scale, options.aggregate, options.lags, options.horizons)
 
     parts = [_errors(series, make(stop), end, options, store, f"fold{n}") for n, (stop, end) in enumerate(folds)]
     validation = {
@@ -217,7 +217,7 @@ def _splits(series: Series, options: ForecastOptions) -> tuple[list[tuple[int, i
 
 
 def _errors(
-    series: Series, found: Frame, end: int, options: ForecastOptions, store: FitStore, name: str
+    series: Series, found: TrainingSet, end: int, options: ForecastOptions, store: FitStore, name: str
 ) -> dict[str, dict[int, tuple[Errors, Array]]]:
     """Train the candidates on the steps before ``found.stop``, and return by kind and horizon their errors from there
     to ``end``, with the scaled forecasts."""
@@ -244,7 +244,7 @@ def _members(options: ForecastOptions) -> list[str]:
     return [kind for kind in options.kinds if kind != "autoregression"] or list(options.kinds)
 
 
-def _graph(kind: str, found: Frame, options: ForecastOptions, store: FitStore, name: str) -> Any:
+def _graph(kind: str, found: TrainingSet, options: ForecastOptions, store: FitStore, name: str) -> Any:
     if kind == MEAN:
         return mean_graph([_graph(member, found, options, store, name) for member in _members(options)])
     if kind not in RECURRENT:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stream.sense.forecast.spec import Array
 from tests.stream.sense.forecast.series import SLOTS, STEP_S, minutes, usual
 from training.exceptions import SeriesUnusable
-from training.forecast.dataset import Frame, Series, frame, naive
+from training.forecast.dataset import Series, TrainingSet, naive, training_set
 from training.forecast.table import CsvOptions, from_measures, read_csv
 
 FIRST = 1_451_865_600 // STEP_S
@@ -32,8 +32,8 @@ def series(days: int, seed: int = 0, missing: float = 0.02) -> Series:
     return Series("flow", STEP_S, FIRST, values)
 
 
-def framed(found: Series, stop: int) -> Frame:
-    return frame(found, stop, "count", "sum", 4, 3)
+def framed(found: Series, stop: int) -> TrainingSet:
+    return training_set(found, stop, "count", "sum", 4, 3)
 
 
 def test_dates_with_days_before_months_need_the_option(tmp_path: Path) -> None:
