@@ -24,8 +24,8 @@ from stream.rules import validated_site
 
 CLIPS = ("cars", "highway", "people")
 TOLERANCE_S = 2.0
-"""Maximum time between a crossing and its event. Before that, the model may miss an object at the line for up to 1.5
-s, and two more frames past the line complete the crossing."""
+"""Maximum time in seconds between a crossing and its event. Before that, the model may miss an object at the line for
+up to 1.5 s, and two more frames past the line complete the crossing."""
 _FOLDER = Path(__file__).parent / "clips"
 
 

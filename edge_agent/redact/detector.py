@@ -36,7 +36,7 @@ _NEAR = 1.0
 """Maximum distance of a box's centre from the picture's edge, in widths or heights of the picture. If a box's centre
 is farther than ``_NEAR`` from the picture's edge, the configured decoder does not fit the model."""
 _GRID_PX = 32
-"""Largest stride of YOLOX. The width and height of a model's input are rounded up to multiples of 32 px."""
+"""Largest stride of YOLOX, in px. The width and height of a model's input are rounded up to multiples of 32 px."""
 
 
 class Detector(Protocol):

@@ -23,8 +23,8 @@ from ingest.site import SensorConfig
 _log = logs.get("edge_agent.sensor")
 
 WARN_EVERY_S = 60.0
-"""Minimum time between two warnings of one sensor. Without a limit on warnings, a device with many unreadable
-readings would fill the log."""
+"""Minimum time in seconds between two warnings of one sensor. Without a limit on warnings, a device with many
+unreadable readings would fill the log."""
 
 
 class Sensor:

@@ -27,14 +27,14 @@ PARKED = "parked"
 until the row expires."""
 
 PAGE_BYTES = 1024
-"""Page size of the SQLite file. In addition to the picture, each commit writes about ten whole pages, mostly of
-indexes. With pages of 4096 bytes, the commits for a frame with a 40 kB picture wrote 80 kB. Pages smaller than a disk
-sector are safe only if a power failure during a write does not damage neighbouring bytes. SQLite's write-ahead log
-also assumes that a power failure during a write does not damage neighbouring bytes."""
+"""Page size of the SQLite file, in bytes. In addition to the picture, each commit writes about ten whole pages,
+mostly of indexes. With pages of 4096 bytes, the commits for a frame with a 40 kB picture wrote 80 kB. Pages smaller
+than a disk sector are safe only if a power failure during a write does not damage neighbouring bytes. SQLite's
+write-ahead log also assumes that a power failure during a write does not damage neighbouring bytes."""
 WAL_BYTES = 6 * 1024 * 1024
-"""Size of the write-ahead log at which SQLite writes the log back into the database. The write-ahead log needs up to
-this many bytes of free disk space, and the smallest reserve file has 8 MiB. The larger the log, the more pages of
-deleted rows are used again before they are written back."""
+"""Size in bytes of the write-ahead log at which SQLite writes the log back into the database. The write-ahead log
+needs up to this many bytes of free disk space, and the smallest reserve file has 8 MiB. The larger the log, the more
+pages of deleted rows are used again before they are written back."""
 
 PRAGMAS = (
     f"PRAGMA page_size = {PAGE_BYTES}",

@@ -20,7 +20,7 @@ crowded image shows fewer than 300 objects."""
 
 FAR = 1e6
 """Limit to which box coordinates are clipped, in the unit of the model's output, such as px or grid cells. The limit
-prevents overflow."""
+keeps computations with box coordinates from overflowing."""
 LARGEST_LOG = 14.0
 """Limit to which the logarithm of a box's size is clipped. A size of e^14 px exceeds any image, so the limit only
 prevents overflow."""

@@ -73,7 +73,7 @@ class MergedBatch:
     lighter: bool = False
     """Whether the pipeline's lighter model classifies the batch."""
     expected_s: float = 0.0
-    """Expected device time, which is charged to the pipeline until the measured time is known."""
+    """Expected device time in s, which is charged to the pipeline until the measured time is known."""
     took: StageSeconds = field(default_factory=StageSeconds)
 
     @property

@@ -120,8 +120,8 @@ def _as_written(model: Any, folder: Path) -> str:
 def _named_inner_nodes(model: Any) -> list[str]:
     """Give every node a name of its own. Return the names of the nodes to quantise.
 
-    These nodes lie between the first and the last layers with weights, including the first layers and excluding the
-    last layers.
+    The nodes to quantise lie between the first and the last layers with weights, including the first layers and
+    excluding the last layers.
     """
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"

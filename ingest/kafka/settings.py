@@ -45,7 +45,8 @@ RETRY_BACKOFF_MS = 50
 """Pause before a failed request is retried, in ms. A retry is necessary while a partition changes its leader, for
 example."""
 BETWEEN_TRANSACTIONS_S = 0.003
-"""Pause before a transaction is retried while the markers of the previous transaction are still being written.
+"""Pause in seconds before a transaction is retried while the markers of the previous transaction are still being
+written.
 
 Kafka at first refuses three of four transactions that begin right after the previous transaction. aiokafka's own
 pause before a retry is 20 ms. The pause of 3 ms reduces the median duration of a transaction from 29 to 11 ms

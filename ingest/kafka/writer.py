@@ -31,8 +31,8 @@ FLUSH_S = 5.0
 a short stall of the broker, but not for a broker's restart."""
 
 _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber)
-"""Errors that a broker returns to a producer that was fenced by a newer producer. The error depends on the kind of
-the request."""
+"""Errors that a broker returns to a producer that was fenced by a newer producer. Which error the broker returns
+depends on the kind of the request."""
 
 
 async def start(client: Any, settings: KafkaSettings) -> None:

@@ -36,11 +36,11 @@ class DiskConfig(ConfigSection):
     """Maximum size of all frames and readings in the spool together. Ledger entries, which count withheld frames, are
     always stored and do not add to the size of the spool."""
     min_free_bytes: int = Field(default=256 * _MIB, ge=0)
-    """Minimum free space on the disk. If less than ``min_free_bytes`` is free, the spool deletes records, even if
-    other programs fill the disk."""
+    """Minimum free space on the disk, in bytes. If less than ``min_free_bytes`` is free, the spool deletes records,
+    even if other programs fill the disk."""
     reserve_bytes: int = Field(default=16 * _MIB, ge=8 * _MIB)
-    """Size of a reserve file, which the agent deletes when the disk is full. The agent needs the freed space to send
-    records and to store counts of withheld frames; SQLite's write-ahead log alone takes 6 MiB."""
+    """Size in bytes of a reserve file, which the agent deletes when the disk is full. The agent needs the freed space
+    to send records and to store counts of withheld frames; SQLite's write-ahead log alone takes 6 MiB."""
     key_file: Path | None = None
     """File with the spool's encryption key: 32 bytes, raw or as 64 hexadecimal digits. If no key file is set, the
     spool is not encrypted."""

@@ -86,12 +86,13 @@ class WatchConfig(ConfigSection):
     stall_s: PositiveSeconds = 10.0
     """Time without a frame after which the agent reconnects to the camera."""
     frozen_s: Seconds = 60.0
-    """Time with identical pictures after which the camera is reported as frozen. Even pictures of a still scene
-    differ, because a camera's image sensor has noise."""
+    """Time in seconds with identical pictures after which the camera is reported as frozen. Even pictures of a still
+    scene differ, because a camera's image sensor has noise."""
     black_s: Seconds = 10.0
-    """Time with black pictures after which the camera is reported as black."""
+    """Time in seconds with black pictures after which the camera is reported as black."""
     tampered_s: Seconds = 10.0
-    """Time after which a camera that is covered, out of focus or turned away is reported as tampered with."""
+    """Time in seconds after which a camera that is covered, out of focus or turned away is reported as tampered
+    with."""
     relearn_s: PositiveSeconds = 900.0
     """Time after which a changed but stable view becomes the camera's usual view."""
 

@@ -131,7 +131,8 @@ class ReceiverConfig(SharedEntry):
     time_zone: TimeZone | None = None
     """Time zone of ``hours`` and ``quiet_hours``; by default the time zone of the site."""
     escalate_after_s: Seconds = 0.0
-    """If not 0, the receiver gets an alert only if nobody has acknowledged its incident for this time."""
+    """If not 0, the receiver gets an alert only if nobody has acknowledged its incident for ``escalate_after_s``
+    seconds."""
     max_per_minute: float = Field(default=0.0, ge=0.0, le=60_000.0)
     """Maximum number of attempts of one dispatcher in a minute; 0 for no limit."""
     history: bool = False

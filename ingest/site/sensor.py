@@ -219,7 +219,7 @@ class SensorConfig(ConfigEntry):
     max_delay_s: Seconds = 2.0
     """Maximum time in seconds that a reading waits for further readings, which are sent in the same record."""
     silent_after_s: Seconds = 0.0
-    """Time without a reading after which the sensor is reported as stalled; 0 for never."""
+    """Time in seconds without a reading after which the sensor is reported as stalled; 0 for never."""
     options: dict[str, str | int | float | bool | tuple[str, ...]] = {}
     spool: SpoolConfig = SpoolConfig()
 

@@ -19,7 +19,7 @@ from stream.evidence.store import EvidenceStore
 from stream.exceptions import EvidenceMissing
 
 MAX_MISSING_CHARS = 500
-"""Maximum length of the reason why an alert has no pictures."""
+"""Maximum length in characters of the reason why an alert has no pictures."""
 _MEDIA_TYPE = {"jpeg": "image/jpeg", "webp": "image/webp"}
 
 

@@ -13,8 +13,8 @@ from ingest.contract.records import Box, Detection, Point
 
 
 def distance_px(start: Point, end: Point, point: Point) -> float:
-    """Return the distance of a point from the infinite line through ``start`` and ``end``, positive to the right of
-    the line.
+    """Return the distance in pixels of a point from the infinite line through ``start`` and ``end``, positive to the
+    right of the line.
 
     Right and left are as seen by an observer at ``start`` who looks towards ``end`` in the picture.
     """

@@ -93,8 +93,8 @@ class GroundPlane:
 
 
 def speed(points: Sequence[GroundPoint]) -> Speed | None:
-    """Return the speed along a path of points: the slope of a straight line through them, by least squares weighted
-    with the points' errors.
+    """Return the speed in m/s along a path of points: the slope of a straight line through them, by least squares
+    weighted with the points' errors.
 
     Return None for fewer than three points, or for points of a single time. The speed's error is computed once from
     the errors of the points, and once from the distances of the points from the line; the larger result counts.

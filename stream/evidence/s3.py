@@ -21,15 +21,15 @@ from stream.exceptions import NotStored, StoreFailed
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _TIMEOUT = "30s"
-"""Time limit of one request. The limit is shorter than the 60 s after which the watchdog ends a worker without
-progress."""
+"""Time limit of one request to the evidence store. The limit is shorter than the 60 s after which the watchdog ends a
+worker without progress."""
 _CONNECT_TIMEOUT = "5s"
 _RETRIES = 1
 _RETRY_TIME = timedelta(seconds=10)
 """Maximum time for which a failed request to the store is repeated. If a request still fails after this time, the
 worker repeats its work later."""
 _BUFFER_BYTES = 1024 * 1024
-"""Size of the parts in which a file is read."""
+"""Size in bytes of the parts in which a file is read."""
 _LIST_CHUNK = 1_000
 
 

@@ -43,7 +43,8 @@ class ConditionTimeline:
         self.read_ns = -1
         """Time of the sensor's last reading; -1 before the first reading."""
         self.through_ns = -1
-        """Time up to which the condition is known: of the last reading, or later if the sensor is silent."""
+        """Time in Unix ns up to which the condition is known: of the last reading, or later if the sensor is
+        silent."""
 
     def add(self, changes: tuple[Change, ...], through_ns: int) -> None:
         """Add the readings of one record. ``through_ns`` is the time of the record's last reading."""
@@ -161,7 +162,8 @@ class Joiner:
                     yield self._reported(lane, candidate, at_ns, since_ns, past)
 
     def _since_ns(self, lane: _Lane, candidate: JoinCandidate, at_ns: int) -> int | None:
-        """If a candidate event is to be emitted, return the time since which both conditions hold; else None.
+        """If a candidate event is to be emitted, return the time in Unix ns since which both conditions hold; else
+        None.
 
         Also extend the camera's lasting condition in ``lane`` up to ``at_ns``.
         """

@@ -68,9 +68,9 @@ CHECK_NS = 1_000_000_000
 noise of every frame is estimated."""
 
 MAX_DENOISER_BYTES = 128 * 1024 * 1024
-"""Maximum memory of the denoisers of one partition. The limit allows 4 noisy 4K cameras of 27 MB each or 170 noisy
-cameras at 640×360; one core cannot prepare the frames of more cameras. For a camera without noise, only the central
-quarter of the grey picture is kept, so thousands of such cameras fit."""
+"""Maximum memory of the denoisers of one partition, in bytes. The limit allows 4 noisy 4K cameras of 27 MB each or
+170 noisy cameras at 640×360; one core cannot prepare the frames of more cameras. For a camera without noise, only the
+central quarter of the grey picture is kept, so thousands of such cameras fit."""
 _ENTRY_BYTES = 1024
 """Bytes counted for each denoiser in addition to its pixels. The addition limits the number of denoisers to 131,072,
 even if each picture has only one pixel."""

@@ -21,8 +21,8 @@ _log = logs.get("stream.processor")
 Outcome = TypeVar("Outcome")
 
 MAX_ERROR_CHARS = 500
-"""Maximum length of an error message in the log. Some error messages quote a field of the record, and a field may
-have megabytes."""
+"""Maximum length of an error message in the log, in characters. Some error messages quote a field of the record, and
+a field may have megabytes."""
 
 
 @dataclass(frozen=True, slots=True)

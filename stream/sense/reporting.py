@@ -194,7 +194,7 @@ class ReadingReporter(RuleReporter):
 
     @property
     def due_ns(self) -> int | None:
-        """Time at which the rule reports that no reading comes."""
+        """Time in Unix ns at which the rule reports that no reading comes."""
         return self._state.due_ns
 
     def _events(self, found: Iterable[ReadingHappening], past: Collection[str] | None) -> list[Event]:

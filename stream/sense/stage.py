@@ -35,7 +35,7 @@ _log = logs.get("stream.sense")
 
 NAME = "sense"
 MARGIN_S = 10.0
-"""Time in seconds that is read back in addition to the history that the rules need. The addition covers the allowed
+"""Time in seconds that is read back in addition to the history that the rules need. The margin covers the allowed
 lateness, and the difference between the clocks of sensor and broker."""
 
 

@@ -18,8 +18,8 @@ from ingest.contract import headers as h
 OPTIONS = read_options()
 WORK, POOL = PeerWork(OPTIONS), ThreadPoolExecutor(OPTIONS.threads)
 POLL_S = 0.01
-"""Time that a poll waits for more messages. FastStream's default of 0.1 s would delay each batch that is not full by
-0.1 s."""
+"""Time in seconds that a poll waits for more messages. FastStream's default of 0.1 s would delay each batch that is
+not full by 0.1 s."""
 broker = KafkaBroker(
     OPTIONS.bootstrap,
     acks="all",

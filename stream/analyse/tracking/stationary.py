@@ -140,7 +140,7 @@ class _Stop:
     must_be_absorbed: bool = False
     """Whether ``_ABSORBED_S`` have passed since the object stopped."""
     covered_ns: int | None = None
-    """Time at which another object began to cover this position; None if no object covers the position."""
+    """Time in ns at which another object began to cover this position; None if no object covers the position."""
     is_certain: bool = True
     """Whether the object is certainly in this position. An object that is covered, or that the model missed, may have
     left."""

@@ -22,8 +22,8 @@ from stream.analyse.tracking.boxfilter import BoxFilter, Floats, overlaps
 from stream.analyse.tracking.votes import AttributeVotes
 
 LOST_S = 1.5
-"""Time without a detection after which a track ends. A vehicle that passes behind a pole is visible again within
-``LOST_S``."""
+"""Time in seconds without a detection after which a track ends. A vehicle that passes behind a pole is visible again
+within ``LOST_S``."""
 CONFIRM_FRAMES = 2
 """Number of detections that confirm a track. A single detection may be false."""
 _BOX_MARGIN = 0.3

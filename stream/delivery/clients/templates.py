@@ -25,7 +25,8 @@ _COLOURS: Mapping[Severity, int] = {"info": 0x3B82F6, "warning": 0xF59E0B, "crit
 _NTFY_PRIORITIES: Mapping[Severity, int] = {"info": 3, "warning": 4, "critical": 5}
 _TEAMS_COLOURS: Mapping[Severity, str] = {"info": "Accent", "warning": "Warning", "critical": "Attention"}
 MAX_SUMMARY_CHARS = 1000
-"""Maximum length of a summary in a message. PagerDuty allows 1,024 characters, and the other services allow more."""
+"""Maximum length in characters of a summary in a message. PagerDuty allows 1,024 characters, and the other services
+allow more."""
 ALERTMANAGER_HOLD = timedelta(hours=24)
 """Time after which an alert of Alertmanager ends if no alert of the incident's end arrives."""
 

@@ -37,7 +37,8 @@ POLL_S = 0.1
 """Maximum time in seconds that one fetch waits for records. A partition that is resumed during a fetch is fetched
 only after the fetch has ended."""
 PAUSED_S = 1.0
-"""Maximum time between two calls that tell aiokafka that the member is alive while all partitions are paused."""
+"""Maximum time in seconds between two calls that tell aiokafka that the member is alive while all partitions are
+paused."""
 
 
 class NoReadOffsets(dict[TP, int | None]):

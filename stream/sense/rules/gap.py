@@ -57,7 +57,7 @@ class GapWatch(ReadingWatch):
 
     @property
     def due_ns(self) -> int | None:
-        """Time at which the present gap is long enough; None if it is reported."""
+        """Time in Unix ns at which the present gap is long enough; None if it is reported."""
         return None if self._last_ns is None or self._reported else self._last_ns + self._for_ns
 
     def due(self, now_ns: int) -> Iterator[ReadingHappening]:
