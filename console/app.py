@@ -19,7 +19,7 @@ from console.access.headers import SecurityHeaders
 from console.api import routes
 from console.context import ConsoleContext
 from console.exceptions import ConsoleError, NotSignedIn, PasswordExpired
-from console.pages import account, audit, editor, events, incidents, ledger, numbers, signin, users, wall
+from console.pages import account, audit, editor, events, export, incidents, ledger, numbers, signin, users, wall
 from console.pages.navigation import links_of
 from console.pages.render import STATIC, page
 
@@ -30,6 +30,7 @@ ROUTERS = (
     wall.router,
     events.router,
     incidents.router,
+    export.router,
     numbers.router,
     ledger.router,
     editor.router,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class ConsoleContext:
         self.ledger = LedgerReading(self.options.kafka_env, self.clock)
         self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
         self.evidence = EvidenceFiles(evidence, self.clock)
+        self.exporting = asyncio.Lock()  # for one archive at a time: each takes gigabytes of disk
         self._entered: OrderedDict[tuple[str, ...], int] = OrderedDict()
 
     def add_first_admin(self) -> str:

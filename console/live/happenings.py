@@ -209,6 +209,11 @@ class Happenings:
         for _, number in reversed(self._alerts.order):
             yield self._alerts.items[number]
 
+    def of_incident(self, incident: str) -> list[str]:
+        """Return the ids of the events whose alerts belong to an incident, the newest first."""
+        found = (alert.data for alert in self.alerts() if alert.data.incident == incident)
+        return list(dict.fromkeys(data.event for data in found))
+
     def receipts(self, alert: str) -> tuple[Delivery, ...]:
         """Return the last receipt of each receiver of an alert, sorted by receiver."""
         return tuple(receipt for _, receipt in sorted(self._receipts.items.get(alert, {}).items()))

@@ -59,7 +59,7 @@ async def incidents(
 @router.get("/incidents/{id_}", include_in_schema=False)
 async def incident(request: Request, id_: IncidentId, identity: Viewer, context: Context) -> Response:
     """Show one incident with its history and the actions on it."""
-    found = _state(context, identity, id_)
+    found = visible_incident(context, identity, id_)
     context.audit_view(request, identity, "incident_viewed", id_)
     return _incident_page(request, context, identity, found)
 
@@ -67,7 +67,7 @@ async def incident(request: Request, id_: IncidentId, identity: Viewer, context:
 @router.post("/incidents/{id_}", include_in_schema=False)
 async def submit(request: Request, id_: IncidentId, identity: Operator, context: Context) -> Response:
     """Acknowledge, assign or comment on an incident."""
-    found, form = _state(context, identity, id_), await read_form(request)
+    found, form = visible_incident(context, identity, id_), await read_form(request)
     values = {name: form.text(name) for name in ("action", "assignee", "comment")}
     try:
         await _act(request, context, identity, found, **values)
@@ -93,7 +93,7 @@ async def list_incidents(
 @router.get("/api/incidents/{id_}")
 async def one_incident(request: Request, id_: IncidentId, identity: Viewer, context: Context) -> dict[str, Any]:
     """Return an incident with its history and the actions on it."""
-    found = _state(context, identity, id_)
+    found = visible_incident(context, identity, id_)
     context.audit_view(request, identity, "incident_viewed", id_)
     return found.details()
 
@@ -103,7 +103,7 @@ async def add_action(
     request: Request, id_: IncidentId, order: ActionOrder, identity: Operator, context: Context
 ) -> dict[str, Any]:
     """Acknowledge, assign or comment on an incident."""
-    found = _state(context, identity, id_)
+    found = visible_incident(context, identity, id_)
     await _act(request, context, identity, found, **order.model_dump())
     return found.details()
 
@@ -157,7 +157,7 @@ def _selected(
     return list(islice((one for one in found if _sees(context, identity, one)), MOST))
 
 
-def _state(context: ConsoleContext, identity: Identity, id_: str) -> IncidentState:
+def visible_incident(context: ConsoleContext, identity: Identity, id_: str) -> IncidentState:
     """Return an incident that the user may see. Raise NotFound."""
     try:
         found = context.feed.incidents.find(id_)

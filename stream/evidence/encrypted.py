@@ -116,6 +116,10 @@ class EncryptedStore:
         """Yield the files of the inner store, with their encrypted sizes."""
         return self._inner.list(prefix)
 
+    def remove_parts(self, before_ns: int) -> int:
+        """Remove incomplete files of the inner store."""
+        return self._inner.remove_parts(before_ns)
+
     def _sealed(self, name: str, data: bytes) -> bytes:
         own, nonce = self._ring.current.encode(), os.urandom(NONCE_BYTES)
         sealed = AESGCM(self._ring.keys[self._ring.current]).encrypt(nonce, data, name.encode())

@@ -82,6 +82,20 @@ class FolderStore:
         except OSError as error:
             raise StoreFailed(f"{begin}: {error.strerror}: expected a readable folder") from error
 
+    def remove_parts(self, before_ns: int) -> int:
+        """Remove the temporary files that killed processes left."""
+        count = 0
+        try:
+            for path in _files_below(self._root):
+                if path.name.startswith(".") and path.name.endswith(_PART):
+                    with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                        if path.lstat().st_mtime_ns < before_ns:
+                            path.unlink()
+                            count += 1
+        except OSError as error:
+            raise StoreFailed(f"{self._root}: {error.strerror}: expected files that can be deleted") from error
+        return count
+
     def _path(self, name: str) -> Path:
         require_name(name)
         path = (self._root / name).resolve()

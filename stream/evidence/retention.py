@@ -38,6 +38,8 @@ PRUNE_S = 3600.0
 FIRST_PRUNE_S = 60.0
 """Time in seconds from the start of a worker to its first prune, so that the start is not slowed down."""
 DAY_NS = 86_400 * 10**9
+PART_NS = 3600 * 10**9
+"""Age in ns after which an incomplete file belongs to a process that was killed. Writing a file takes seconds."""
 STATE = "sightline-evidence"
 """Kafka header of a record on ``evidence`` with the record's state: ``stored`` or ``deleted``."""
 
@@ -127,7 +129,8 @@ def holds_of(group: EvidenceGroup, holds: Sequence[LegalHold]) -> list[str]:
 
 
 async def prune(log: Log, store: EvidenceStore, policy: RetentionPolicy, clock: Clock, by: str) -> DeletionReport:
-    """Delete the evidence that a policy does not keep and no legal hold covers, and write tombstones.
+    """Delete the evidence that a policy does not keep and no legal hold covers, and write tombstones. Also remove the
+    incomplete files of killed processes.
 
     Raise StoreFailed if the store cannot be listed, LogUnavailable or Fenced if a tombstone cannot be written.
     """
@@ -138,6 +141,8 @@ async def prune(log: Log, store: EvidenceStore, policy: RetentionPolicy, clock: 
         room = max(1, policy.max_bytes - held) if policy.max_bytes else 0
         return surplus(free, RetentionPolicy(policy.max_age_ns, room), clock.now_ns())
 
+    if parts := await asyncio.to_thread(store.remove_parts, clock.now_ns() - PART_NS):
+        _log.info("incomplete_evidence_removed", files=parts)
     return await delete(log, store, choose, clock, by)
 
 

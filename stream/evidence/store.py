@@ -49,6 +49,9 @@ class EvidenceStore(Protocol):
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Yield the files whose names begin with ``prefix``, in any order."""
 
+    def remove_parts(self, before_ns: int) -> int:
+        """Remove incomplete files that a killed process left before a Unix time in ns, and return their number."""
+
 
 class MemoryStore:
     """An evidence store in memory, for tests and dry runs."""
@@ -79,6 +82,10 @@ class MemoryStore:
         for name, (data, stored_ns) in list(self._files.items()):
             if name.startswith(prefix):
                 yield StoredFile(name, len(data), stored_ns)
+
+    def remove_parts(self, before_ns: int) -> int:
+        """Return 0, because all files in memory are complete."""
+        return 0
 
 
 def reference(name: str, url: str, data: bytes, media_type: str) -> Evidence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -103,8 +104,10 @@ class IncidentView:
 
     def __init__(self, limit: int = MAX_INCIDENTS) -> None:
         self._limit = limit
-        self._states: OrderedDict[str, IncidentState] = OrderedDict()
-        """The incidents, the one that has not changed for the longest time first."""
+        self._states: dict[str, IncidentState] = {}
+        self._order: list[tuple[int, str]] = []
+        """Time of the latest news in Unix ns, and id, of each incident, the oldest news first. The time is the
+        broker's, because a topic is read partition by partition."""
         self._early: OrderedDict[str, deque[IncidentAction]] = OrderedDict()
         """Actions on incidents of which no record has come yet."""
         self.unreadable = 0
@@ -121,12 +124,14 @@ class IncidentView:
             state.actions.extend(self._early.pop(record.id, ()))
         elif record.version <= state.incident.version:
             return
+        else:
+            del self._order[bisect.bisect_left(self._order, (state.incident.appended_ns, record.id))]
         state.incident = record
         if record.change != "update" or record.reasons:
             state.history.append(record)
-        self._states.move_to_end(record.id)
-        if len(self._states) > self._limit:
-            self._states.popitem(last=False)
+        bisect.insort(self._order, (record.appended_ns, record.id))
+        if len(self._order) > self._limit:
+            del self._states[self._order.pop(0)[1]]
 
     def action(self, record: IncidentAction) -> None:
         """Take a record of the topic ``incidents.actions``. An action that the view has already changes nothing."""
@@ -168,7 +173,8 @@ class IncidentView:
         lowest severity. ``since_ns`` is the earliest capture time of the latest event, in Unix ns.
         """
         wanted = set(places)
-        for state in reversed(list(self._states.values())):
+        for _, id_ in reversed(self._order.copy()):
+            state = self._states[id_]
             incident = state.incident
             if (
                 not (open_only and incident.ended)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
 import hmac
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -23,9 +25,12 @@ import pytest
 from obstore.store import S3Store
 
 from ingest.exceptions import ConfigError
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
 from stream.evidence.encrypted import EncryptedStore, add_key, read_keys
 from stream.evidence.folder import FolderStore
 from stream.evidence.location import KEY_FILE, open_store
+from stream.evidence.retention import PART_NS, RetentionPolicy, prune
 from stream.evidence.store import EvidenceStore, MemoryStore
 from stream.exceptions import EvidenceChanged, NotStored, StoreFailed, UnusableName
 
@@ -327,6 +332,22 @@ class TestFolder(EvidenceStoreContract):
         (tmp_path / "file").write_text("no folder")
         with pytest.raises(StoreFailed, match="expected a writable folder"):
             FolderStore(tmp_path / "file").put("e.jpg", b"picture", "image/jpeg")
+
+    def test_a_prune_removes_the_incomplete_file_of_a_killed_process_after_an_hour(self, tmp_path: Path) -> None:
+        store = FolderStore(tmp_path)
+        kept = store.put("road/e.jpg", b"picture", "image/jpeg")
+        child = os.fork()
+        if not child:
+            os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+            store.put("road/e.jpg", b"half", "image/jpeg")
+        os.waitpid(child, 0)
+        (part,) = (path for path in tmp_path.rglob("*") if path.name.endswith(".part"))
+        clock = ManualClock(started_ns=part.stat().st_mtime_ns)
+        for age_s, is_left in ((PART_NS / 1e9, True), (1.0, False)):
+            clock.advance(age_s)
+            asyncio.run(prune(MemoryLog(), store, RetentionPolicy(), clock, "test"))
+            assert part.exists() is is_left
+        assert [one.name for one in store.list()] == [kept.name]
 
     def test_a_full_disk_leaves_no_incomplete_evidence_picture(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,7 @@ from ingest.runtime.clock import SystemClock
 from ingest.runtime.service import Service
 from ingest.site.file import config_error
 from stream.events import rfc3339
+from stream.evidence.export import ExportArchive
 from stream.evidence.holds import LegalHold, place, read_holds
 from stream.evidence.holds import release as release_hold
 from stream.evidence.location import open_store
@@ -50,7 +51,7 @@ from stream.evidence.retention import (
     prune_for_ever,
 )
 from stream.evidence.retention import prune as prune_store
-from stream.evidence.verify import logged_evidence, verdicts
+from stream.evidence.verify import FileVerdict, logged_evidence, verdicts
 
 app = typer.Typer(help="Complete, list, verify, hold and delete evidence.", no_args_is_help=True)
 
@@ -134,22 +135,42 @@ def list_evidence(
 @app.command()
 @friendly
 def verify(
-    evidence: Evidence, camera: Camera = "", as_json: AsJson = False, kafka: Kafka = "", prefix: Prefix = ""
+    evidence: Evidence = "",
+    export: Annotated[
+        Path | None, typer.Option(help="Verify this archive of the console, or its folder, with its own manifest.")
+    ] = None,
+    camera: Camera = "",
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
 ) -> None:
-    """Compare each file with its hash on the log. Exits with 1 if a file is changed or missing."""
-    logged = on_log("sightline-evidence", kafka, prefix, logged_evidence)
+    """Compare each file with its hash on the log, or in an archive. Exits with 1 if a file is changed or missing."""
+    if export:
+        archive = ExportArchive(export)
+        _report(archive.verdicts(), as_json, manifest_sha256=archive.manifest_sha256)
+    elif not evidence:
+        raise ConfigError("evidence", "--evidence", "", "the evidence store, or an archive with --export")
+    else:
+        logged = on_log("sightline-evidence", kafka, prefix, logged_evidence)
+        _report(verdicts(open_store(evidence), logged, camera), as_json, unreadable_records=logged.unreadable)
+
+
+def _report(all_verdicts: Iterable[FileVerdict], as_json: bool, **facts: object) -> None:
+    """Print the verdicts. Raise Exit with 1 if a file is changed or missing."""
     counts: Counter[str] = Counter()
     found = []
-    for one in verdicts(open_store(evidence), logged, camera):
+    for one in all_verdicts:
         counts[one.verdict] += 1
         if one.verdict not in ("intact", "deleted"):
             found.append(one._asdict())
     if as_json:
-        _say(json.dumps({"counts": counts, "files": found, "unreadable_records": logged.unreadable}))
+        _say(json.dumps({"counts": counts, "files": found, **facts}))
     else:
         if found:
             _print_rows(found, False, ("verdict", "name", "about"))
         _say(", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "no evidence")
+        if "manifest_sha256" in facts:
+            _say(f"manifest SHA-256 {facts['manifest_sha256']}: compare it with the audit trail of the console")
     if counts["changed"] or counts["missing"]:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -138,6 +138,17 @@ def test_a_view_keeps_a_limited_number_of_incidents_changes_and_actions() -> Non
     view.incident(incident("unknown0"))
     assert view.find("unknown9").acknowledgement
     assert view.find("unknown0").acknowledgement is None
+
+
+@settings(max_examples=20)
+@given(order=st.permutations(range(8)))
+def test_a_full_view_has_the_incidents_with_the_latest_news_in_any_order_of_reading(order: Sequence[int]) -> None:
+    view = IncidentView(limit=3)
+    for number in order:
+        view.incident(incident(f"i{number}", appended_ns=number * SECOND))
+    view.incident(incident("i5", 2, appended_ns=20 * SECOND))
+    assert [one.incident.id for one in view.select()] == ["i5", "i7", "i6"]
+    assert len(view) == 3
 
 
 @pytest.mark.parametrize(
