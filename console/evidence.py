@@ -88,11 +88,11 @@ class EvidenceFiles:
                 del self._clips[key]
                 size -= len(found.data)
 
-    async def picture(self, feed: Feed, item: ReviewItem) -> ServedFile:
+    async def picture(self, feed: Feed, item: ReviewItem, *, plain: bool = False) -> ServedFile:
         """Return the picture of an event: the annotated picture of its evidence, another picture of its evidence, or
         the frame in the log if the evidence cannot be had. Raise NotFound."""
         pictures = [one for one in evidence_of(item) if one.media_type.startswith("image/")]
-        pictures.sort(key=lambda one: "-annotated." not in one.name)
+        pictures.sort(key=lambda one: ("-annotated." in one.name) is plain)
         for one in pictures:
             with contextlib.suppress(NotFound):
                 return await self.read(item, one)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from console.live.view import TopicView
+from console.review.path import is_near
 from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert, Delivery, Event, EvidenceRecord
 from ingest.contract.topics import ALERTS, DELIVERIES, EVENTS
@@ -51,6 +52,10 @@ class EventFilter:
     rule: str = ""
     label: str = ""
     severity: str = ""
+    colour: str = ""
+    path: tuple[tuple[float, float], ...] = ()
+    """Sketched path in pixels of the frame. It selects events whose trail follows the path within ``near`` pixels."""
+    near: float = 0.0
     since_ns: int = 0
     until_ns: int = 0
     before: tuple[int, str] | None = None
@@ -68,7 +73,9 @@ class EventFilter:
             (self.label, data.label),
             (self.severity, data.severity),
         )
-        return all(not value or value == found for value, found in wanted)
+        if not all(not value or value == found for value, found in wanted):
+            return False
+        return not self.path or is_near(self.path, event.data.overlay.trail, self.near)
 
 
 @dataclass(slots=True)
@@ -229,9 +236,15 @@ class Happenings:
             if at_ns < wanted.since_ns or len(found) >= limit:
                 break
             event = self._events.items[number]
+            if not self._has_colour(number, wanted.colour):
+                continue
             if wanted.matches(event) and sees(event):
                 found.append(self._item(event))
         return found
+
+    def _has_colour(self, event: str, colour: str) -> bool:
+        alerts = (self._alerts.items[one] for one in self._alerts_of.get(event, ()))
+        return not colour or any(colour in alert.data.colours for alert in alerts)
 
     def labels(self, sees: Callable[[Event], bool]) -> list[str]:
         """Return the labels of all events in memory that ``sees`` allows, sorted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -19,13 +20,15 @@ from console.exceptions import BadInput, NotFound
 from console.live.happenings import EventFilter, ReviewItem
 from console.pages.render import page
 from console.review.clip import clip_of
+from console.review.path import MAX_POINTS
 from console.review.ranges import byte_range
-from ingest.contract.records.event import SEVERITIES
+from ingest.contract.records.event import COLOURS, SEVERITIES
 from ingest.site.file import UNNAMED
 
 PAGE = 48
 """Number of events on one page."""
 HOURS = {"1": "last hour", "6": "last 6 hours", "24": "last day", "168": "last week"}
+MAX_PIXEL = 100_000.0
 HOUR_NS = 3_600_000_000_000
 Text = Annotated[str, Query(max_length=200)]
 Number = Annotated[int, Path(ge=0, le=1000)]
@@ -44,6 +47,9 @@ class EventSelection:
     rule: Text = ""
     label: Text = ""
     severity: Text = ""
+    colour: Text = ""
+    path: Annotated[str, Query(max_length=2000)] = ""
+    near: Annotated[float, Query(ge=0.0, le=10_000.0)] = 50.0
     since: Text = ""
     until: Text = ""
     before: Text = ""
@@ -62,6 +68,9 @@ class EventSelection:
             rule=self.rule,
             label=self.label,
             severity=self.severity,
+            colour=self.colour,
+            path=path_points(self.path),
+            near=self.near,
             since_ns=time_ns(self.since) or default_since_ns,
             until_ns=time_ns(self.until),
             before=position(self.before),
@@ -81,7 +90,9 @@ async def events(
 ) -> Response:
     """Show the selected events, the newest first."""
     chosen = {**asdict(selection), "hours": hours if hours in HOURS else ""}
-    del chosen["before"]
+    del chosen["before"], chosen["near"]
+    if selection.path:
+        chosen["near"] = f"{selection.near:g}"
     problem, items = "", []
     try:
         now_ns = context.clock.now_ns()
@@ -102,6 +113,7 @@ async def events(
         older=older,
         options=_options(context, identity),
         hours=HOURS,
+        sketched=_sketched(context, identity, selection.camera),
     )
 
 
@@ -127,10 +139,15 @@ async def event(request: Request, number: EventId, identity: Viewer, context: Co
 
 
 @router.get("/events/{number}/picture")
-async def picture(request: Request, number: EventId, identity: Viewer, context: Context) -> Response:
-    """Return the picture of an event: annotated evidence, or the frame in the log."""
+async def picture(
+    request: Request, number: EventId, identity: Viewer, context: Context, plain: bool = False
+) -> Response:
+    """Return the picture of an event: annotated evidence, or the frame in the log.
+
+    With ``plain``, prefer the original picture.
+    """
     item = visible_event(context, identity, number)
-    found = await context.evidence.picture(context.feed, item)
+    found = await context.evidence.picture(context.feed, item, plain=plain)
     context.audit_view(request, identity, "picture_viewed", number)
     return file_response(request, found)
 
@@ -192,12 +209,30 @@ def time_ns(text: str) -> int:
         raise BadInput(f"time {text[:40]!r}: expected a time such as 2026-01-31T13:45:00Z") from None
 
 
+def path_points(text: str) -> tuple[tuple[float, float], ...]:
+    """Return the points of a sketched path in pixels, from ``X,Y;X,Y``. Raise BadInput."""
+    try:
+        points = tuple((float(x), float(y)) for x, y in (one.split(",") for one in text.split(";") if one))
+    except ValueError:
+        points = ((math.nan, math.nan),)
+    usable = all(abs(part) <= MAX_PIXEL for point in points for part in point)  # false for NaN
+    if (text and not 2 <= len(points) <= MAX_POINTS) or not usable:
+        raise BadInput(f"path = {text[:40]!r}: expected 2 to {MAX_POINTS} points X,Y;X,Y in pixels of the frame")
+    return points
+
+
 def position(text: str) -> tuple[int, str] | None:
     """Return time and id of the last event of a page, from ``TIME_NS-ID``. Raise BadInput."""
     at, _, number = text.partition("-")
     if text and not (at.isascii() and at.isdigit() and len(at) < 25):
         raise BadInput(f"before = {text[:40]!r}: expected TIME_NS-ID, as in the link to older events")
     return (int(at), number) if text else None
+
+
+def _sketched(context: ConsoleContext, identity: Identity, camera: str) -> str:
+    """Return the id of the newest event of a camera, on whose picture a path is sketched; empty without one."""
+    found = visible(context, identity, EventFilter(camera=camera), 1) if camera else []
+    return found[0].event.id if found else ""
 
 
 def _overlay(item: ReviewItem) -> str:
@@ -219,4 +254,5 @@ def _options(context: ConsoleContext, identity: Identity) -> dict[str, list[str]
         "rule": sorted(rules),
         "label": context.feed.happenings.labels(lambda event: deployment.sees(identity, event)),
         "severity": list(SEVERITIES),
+        "colour": list(COLOURS),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from console.evidence import EvidenceFiles, evidence_of
 from console.exceptions import NotFound, Unavailable
@@ -19,7 +19,7 @@ MAX_EVENTS = 500
 
 
 async def export_review(
-    file: BinaryIO,
+    file: IO[bytes],
     files: EvidenceFiles,
     items: Iterable[ReviewItem],
     incidents: Iterable[IncidentState],

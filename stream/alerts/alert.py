@@ -5,6 +5,8 @@ The functions have no side effects, except that they write to the evidence store
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ingest import picture
 from ingest.contract import headers as h
 from ingest.contract.codec import decode
@@ -12,7 +14,8 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Alert, AlertData, Event, Evidence, Frame
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from stream.alerts.pictures import annotated
+from stream.alerts.colour import colours_of
+from stream.alerts.pictures import annotated, decoded
 from stream.events import event_id
 from stream.evidence import names
 from stream.evidence.store import EvidenceStore
@@ -31,24 +34,35 @@ def alert_id(event: Event) -> str:
     return f"msg_{event_id('alert', event.id)}"
 
 
-def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> tuple[Evidence, ...]:
-    """Store the original picture of an event and an annotated copy, and return references to both.
+class StoredPictures(NamedTuple):
+    """References to the stored pictures of an event, and the colours of its object."""
 
-    Return an empty tuple for a sensor's event, which has no picture. Raise EvidenceMissing if ``record`` is None or
+    evidence: tuple[Evidence, ...] = ()
+    colours: tuple[str, ...] = ()
+
+
+def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> StoredPictures:
+    """Store the original picture of an event and an annotated copy.
+
+    Return no pictures for a sensor's event, which has no picture. Raise EvidenceMissing if ``record`` is None or
     is not the event's frame, PictureError if the picture is damaged or too large, StoreFailed if the store cannot
     write.
     """
     if event.data.frame is None:
-        return ()
+        return StoredPictures()
     frame = _frame(event, record)
     stem = names.stem(event.subject, event.time, event.id)
     media_type = _MEDIA_TYPE[frame.encoding]
     original = store.put(f"{stem}-original.{frame.encoding.replace('jpeg', 'jpg')}", frame.image, media_type)
-    drawn = store.put(f"{stem}-annotated.jpg", annotated(frame.image, event), "image/jpeg")
-    return original, drawn
+    image, box = decoded(frame.image, event), event.data.overlay.box
+    colours = colours_of(image, box) if box else ()
+    drawn = store.put(f"{stem}-annotated.jpg", annotated(image, event), "image/jpeg")
+    return StoredPictures((original, drawn), colours)
 
 
-def make_alert(event: Event, evidence: tuple[Evidence, ...], missing: str = "") -> Alert:
+def make_alert(
+    event: Event, evidence: tuple[Evidence, ...], missing: str = "", colours: tuple[str, ...] = ()
+) -> Alert:
     """Return the alert for an event, with references to the stored evidence pictures.
 
     ``missing`` is the reason why a camera's event has no pictures.
@@ -60,7 +74,13 @@ def make_alert(event: Event, evidence: tuple[Evidence, ...], missing: str = "") 
         type="sightline.alert",
         subject=event.subject,
         time=event.time,
-        data=AlertData(**fields, event=event.id, evidence=evidence, evidence_missing=missing[:MAX_MISSING_CHARS]),
+        data=AlertData(
+            **fields,
+            event=event.id,
+            evidence=evidence,
+            evidence_missing=missing[:MAX_MISSING_CHARS],
+            colours=colours,
+        ),
     )
 
 

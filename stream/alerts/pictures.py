@@ -25,17 +25,18 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 _ARROW_PX = 26
 
 
-def annotated(jpeg: bytes, event: Event) -> bytes:
-    """Draw the rule's line or polygon and the object's box and trail, add a caption below the picture, and return a
-    JPEG.
-
-    Raise EvidenceMissing if the bytes cannot be decoded as a picture.
-    """
+def decoded(jpeg: bytes, event: Event) -> Image:
+    """Return the frame of an event as a BGR picture. Raise EvidenceMissing if the bytes cannot be decoded."""
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise EvidenceMissing(f"the frame of event {event.id} cannot be decoded as a picture")
+    return np.asarray(image, np.uint8)
+
+
+def annotated(canvas: Image, event: Event) -> bytes:
+    """Draw the rule's line or polygon and the object's box and trail into a BGR picture, add a caption below the
+    picture, and return a JPEG."""
     overlay = event.data.overlay
-    canvas = np.asarray(image, np.uint8)
     draw_shape(canvas, overlay.shape, event.data.details.get("direction"))
     _trail(canvas, overlay.trail)
     if overlay.box:

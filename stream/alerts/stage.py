@@ -193,14 +193,14 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
                 "pictures of earlier events still wait to be stored: expected an evidence store that accepts writes"
             )
         try:
-            evidence = evidence_of(event, self._fetch(event.data.frame), self._store)
+            evidence, colours = evidence_of(event, self._fetch(event.data.frame), self._store)
         except (EvidenceMissing, PictureError, UnusableName) as error:
             _log.warning("alert_without_picture", event_id=event.id, reason=str(error)[:MAX_ERROR_CHARS])
             return make_alert(event, (), str(error))
         if evidence and self._outage_since_s is not None:
             _log.info("evidence_stored_again", outage_s=round(self._clock.monotonic() - self._outage_since_s, 1))
             self._outage_since_s = None
-        return make_alert(event, evidence)
+        return make_alert(event, evidence, colours=colours)
 
     def _emit(self, record: LogRecord, outcome: Alert | None) -> Sequence[Work]:
         event = decode_json(Event, record.value, MAX_EVENT_BYTES)

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from ingest.exceptions import ConfigError
 from stream.evidence.store import require_name
@@ -29,7 +29,7 @@ _EARLIEST = datetime(1980, 1, 1, tzinfo=UTC)
 class ExportWriter:
     """Writes an archive. ``made_ns`` is the time of the export, in Unix ns."""
 
-    def __init__(self, file: BinaryIO, made_ns: int) -> None:
+    def __init__(self, file: IO[bytes], made_ns: int) -> None:
         self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
         self._made = max(datetime.fromtimestamp(made_ns / 1e9, UTC), _EARLIEST)
         self._files: dict[str, dict[str, Any]] = {}

@@ -157,7 +157,7 @@ class EvidenceProcessor(Processor):
             return data.evidence, data.evidence_missing
         try:
             record = self._wait(record_at(self._log, data.frame))
-            return evidence_of(event_of(alert), record, self._store), ""
+            return evidence_of(event_of(alert), record, self._store).evidence, ""
         except (EvidenceMissing, PictureError, UnusableName) as error:
             return (), str(error)[:MAX_ERROR_CHARS]
 

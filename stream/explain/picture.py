@@ -13,7 +13,7 @@ from ingest.contract.records import Event, Frame
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log
 from ingest.site import to_pixels
-from stream.alerts.pictures import annotated, captioned, draw_box, draw_shape, encoded
+from stream.alerts.pictures import annotated, captioned, decoded, draw_box, draw_shape, encoded
 from stream.alerts.stage import record_at
 from stream.events import rfc3339
 from stream.exceptions import EvidenceMissing
@@ -55,7 +55,7 @@ async def event_picture(log: Log, event: Event) -> bytes | None:
     """
     record = await record_at(log, event.data.frame) if event.data.frame else None
     try:
-        return annotated(decode(Frame, record.value).image, event) if record else None
+        return annotated(decoded(decode(Frame, record.value).image, event), event) if record else None
     except (CodecError, EvidenceMissing):
         return None
 

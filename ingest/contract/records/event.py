@@ -18,6 +18,8 @@ DetailValue = str | bool | int | float
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 """All severities, the lowest first."""
+COLOURS = ("black", "grey", "white", "red", "orange", "brown", "yellow", "green", "blue", "purple", "pink")
+"""All names of colours of objects in alerts. A silver object is grey."""
 Text = Annotated[str, Field(max_length=2000)]
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")]
 MAX_POINTS = 10_000
@@ -158,13 +160,14 @@ class AlertData(EventData):
     """
 
     KIND: ClassVar[str] = "alert-data"
-    VERSION: ClassVar[tuple[int, int]] = (1, 2)
+    VERSION: ClassVar[tuple[int, int]] = (1, 3)
 
     event: Id
     evidence: Many[Evidence] = ()
     evidence_missing: Text = ""
     change: Change = "begin"
     reasons: Reasons = ()
+    colours: Annotated[Many[Annotated[str, Field(max_length=32)]], Field(max_length=4)] = ()
 
 
 class Alert(CloudEvent):

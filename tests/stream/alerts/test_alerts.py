@@ -24,7 +24,7 @@ from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.alerts.alert import alert_id
-from stream.alerts.pictures import annotated
+from stream.alerts.pictures import annotated, decoded
 from stream.alerts.stage import MAX_WAITING, PICTURE_WAIT_S, RETRIES_AT_ONCE, RETRY_S, AlertStage
 from stream.delivery.clients.receiver import Inbox
 from stream.delivery.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
@@ -249,7 +249,7 @@ class TestStage:
 
 
 def test_an_annotated_evidence_picture_has_a_caption_and_drawn_shapes() -> None:
-    drawn = cv2.imdecode(np.frombuffer(annotated(jpeg(), event()), np.uint8), cv2.IMREAD_COLOR)
+    drawn = cv2.imdecode(np.frombuffer(annotated(decoded(jpeg(), event()), event()), np.uint8), cv2.IMREAD_COLOR)
     assert drawn.shape[0] > 90
     assert (np.abs(drawn[:90].astype(int) - 90).max(axis=2) > 60).sum() > 100
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from ingest.exceptions import ConfigError
 from stream.alerts import lettering
 from stream.alerts.lettering import FONT_VARIABLE, font_for, put_text, require_font, text_size
-from stream.alerts.pictures import annotated
+from stream.alerts.pictures import annotated, decoded
 from tests.stream.alerts.test_alerts import event, jpeg
 
 WHITE = (255, 255, 255)
@@ -38,7 +38,7 @@ def test_an_evidence_picture_shows_the_letters_of_its_label() -> None:
     def picture(label: str) -> np.ndarray:
         data = event().data.model_copy(update={"label": label, "summary": f"{label} in yard"})
         one = event().model_copy(update={"data": data})
-        return cv2.imdecode(np.frombuffer(annotated(jpeg(), one), np.uint8), cv2.IMREAD_COLOR)
+        return cv2.imdecode(np.frombuffer(annotated(decoded(jpeg(), one), one), np.uint8), cv2.IMREAD_COLOR)
 
     german, marks = picture("Fußgänger"), picture("Fu??g??nger")
     assert german.shape == marks.shape
