@@ -33,6 +33,7 @@ DEADLETTER = "deadletter"
 CONFIG = "config"
 STATUS = "status"
 SHADOW = "shadow"
+BACKTESTS = "backtests"
 
 LATE_TOPICS = frozenset({FRAMES_LATE, BATCHES_LATE})
 
@@ -101,6 +102,7 @@ TOPICS: Mapping[str, Topic] = {
         Topic(CONFIG, 0, partitions=1, compacted=True, compression="lz4"),
         Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4"),
         Topic(SHADOW, 7 * _DAY_MS, partitions=1, compression="lz4"),
+        Topic(BACKTESTS, 7 * _DAY_MS, partitions=1, compression="lz4"),
     )
 }
 

@@ -9,6 +9,7 @@ from ingest.contract.codec import decode, decode_json
 from ingest.contract.records import Event, Frame
 from ingest.contract.topics import (
     ALERTS,
+    BACKTESTS,
     BATCHES,
     BATCHES_LATE,
     DEADLETTER,
@@ -38,7 +39,7 @@ _DAY_NS = 86_400 * 10**9
 _LATENCY_NS = 60 * 10**9
 """Largest difference in ns between the clock of a camera and that of the broker, for dead letters of unknown time."""
 _PICTURES = (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE)
-_FACTS = (RESULTS, EVENTS, MEASURES, INCIDENTS, ALERTS, EVIDENCE, SHADOW)
+_FACTS = (RESULTS, EVENTS, MEASURES, INCIDENTS, ALERTS, EVIDENCE, SHADOW, BACKTESTS)
 
 
 class LeftData(NamedTuple):

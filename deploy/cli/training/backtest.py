@@ -17,6 +17,7 @@ from deploy.cli.models.trial import DEFAULT_MODELS, Models, existing
 from deploy.cli.output import print_rows, printable, progress, stdout
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
+from ingest.kafka.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from engines.repository.backtests import BacktestRecord
@@ -58,6 +59,9 @@ def backtest(
         float, typer.Option(min=0.0, help="Largest mean CPU time of a frame, in ms. 0: no limit.")
     ] = 0.0,
     min_frames: Annotated[int, typer.Option(min=1, help="Smallest number of compared frames.")] = 100,
+    group: Annotated[
+        str, typer.Option(help="Share the work with all members that run the same command with this name.")
+    ] = "",
     backend: Annotated[str, typer.Option(help="Inference backend, as for `sightline engine`.")] = "auto",
     models: Models = DEFAULT_MODELS,
     as_json: AsJson = False,
@@ -107,10 +111,12 @@ class _BacktestInputs:
         models: Path,
         backend: str,
         out: Path | None,
+        group: str,
+        settings: KafkaSettings,
     ) -> None:
         self._model, self._since, self._until, self._rules = model, since, until, rules
         self._pipelines, self._cameras, self._models, self._backend = pipelines, cameras, models, backend
-        self._out = out
+        self._out, self._group, self._settings = out, group, settings
 
     def work(
         self, on_progress: Callable[[int, int], None]
@@ -119,17 +125,32 @@ class _BacktestInputs:
 
         async def run(log: Log) -> tuple[BacktestPlan, BacktestFigures, dict[str, str]]:
             from stream.explain.picture import write_pictures
-            from training.backtest.run import backtest as run_backtest
 
             plan = await self.plan(log)
             with closing(self.open(plan)) as candidates:
-                figures = await run_backtest(log, plan, candidates, on_progress)
+                figures = await self._figures(log, plan, candidates, on_progress)
             for rule in plan.rules:
                 figures.rules[rule.name]  # a rule without events is listed too
             pictures = await write_pictures(log, figures.rules, self._out) if self._out else {}
             return plan, figures, pictures
 
         return run
+
+    async def _figures(
+        self, log: Log, plan: BacktestPlan, models: CandidateModels, on_progress: Callable[[int, int], None]
+    ) -> BacktestFigures:
+        """Run all partitions, or with ``--group`` the partitions that the group assigns to this member."""
+        if not self._group:
+            from training.backtest.run import backtest as run_backtest
+
+            return await run_backtest(log, plan, models, on_progress)
+        from ingest.runtime.heartbeat import instance_name
+        from training.backtest.group import BacktestMember, group_of
+        from training.backtest.share import GroupShare
+
+        share = GroupShare(self._settings, "sightline-backtest", group_of(self._group, plan))
+        async with share.joined():
+            return await BacktestMember(log, plan, models, self._group, instance_name()).run(share, on_progress)
 
     async def plan(self, log: Log) -> BacktestPlan:
         """Return the plan. Raise ConfigError."""

@@ -1,0 +1,84 @@
+"""Tests of backtests that several members share, on the log in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from ingest.contract.topics import BACKTESTS, FRAMES, FRAMES_LATE, TOPICS
+from ingest.kafka.log import TopicPartition
+from tests.paths import MODELS
+from tests.training.backtest.livesite import PARTITIONS, LiveSite, candidate
+from tests.training.backtest.test_run import live, run
+from training.backtest.figures import BacktestFigures
+from training.backtest.group import BacktestMember, group_of
+from training.backtest.verdict import summary
+
+ALL = [TopicPartition(topic, p) for topic in (FRAMES, FRAMES_LATE) for p in range(PARTITIONS)]
+END_S = 6.0
+MEASURED = ("stages_ms", "frame_ms", "cpu_ms_per_frame", "cpu_s", "wall_s", "speed", "members")
+
+
+class FixedShare:
+    """A share of the partitions that changes when a test says so."""
+
+    def __init__(self, assigned: Collection[TopicPartition]) -> None:
+        self.assigned = assigned
+        self.change = asyncio.Event()
+
+    async def changed(self, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(self.change.wait(), min(timeout_s, 0.01))
+        except TimeoutError:
+            return
+        self.change.clear()
+
+
+def counted(figures: BacktestFigures) -> dict[str, object]:
+    """Return the figures without measured times."""
+    return {name: value for name, value in summary(figures).items() if name not in MEASURED}
+
+
+async def members(site: LiveSite, shares: list[FixedShare], name: str) -> list[BacktestFigures]:
+    plan = site.plan(MODELS, end_s=END_S)
+    models = candidate(plan, MODELS)
+    try:
+        every = [BacktestMember(site.log, plan, models, name, f"m{n}") for n in range(len(shares))]
+        return await asyncio.gather(*(each.run(share) for each, share in zip(every, shares, strict=True)))
+    finally:
+        models.close()
+
+
+async def test_two_members_share_the_partitions_and_both_get_the_figures_of_one_run_alone() -> None:
+    site = await live()
+    before = {topic: await site.log.ends(topic) for topic in TOPICS if topic != BACKTESTS}
+    one, two = await members(site, [FixedShare(ALL[::2]), FixedShare(ALL[1::2])], "both")
+    assert counted(one) == counted(two) == counted(await run(site, site.plan(MODELS, end_s=END_S)))
+    assert one.members == 2
+    assert {topic: await site.log.ends(topic) for topic in before} == before
+
+
+async def test_a_partition_that_moves_in_the_middle_counts_once() -> None:
+    site = await live()
+    first, second = FixedShare(ALL), FixedShare(())
+
+    async def move() -> None:
+        await asyncio.sleep(0)  # the first member has begun
+        second.assigned = ALL  # while the first member still works: a zombie
+        second.change.set()
+
+    (one, two), _ = await asyncio.gather(members(site, [first, second], "moved"), move())
+    alone = await run(site, site.plan(MODELS, end_s=END_S))
+    assert counted(one) == counted(two) == counted(alone)
+
+
+async def test_a_member_that_joins_after_the_end_gets_the_figures_without_work() -> None:
+    site = await live()
+    (first,) = await members(site, [FixedShare(ALL)], "ended")
+    (late,) = await members(site, [FixedShare(())], "ended")
+    assert counted(first) == counted(late)
+
+
+async def test_members_with_another_plan_are_in_another_group() -> None:
+    site = await live()
+    assert group_of("x", site.plan(MODELS, end_s=END_S)) != group_of("x", site.plan(MODELS, end_s=5.0))

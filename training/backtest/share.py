@@ -1,0 +1,69 @@
+"""Membership in the consumer group of a shared backtest, on Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterable
+
+from aiokafka import ConsumerRebalanceListener
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import KafkaError
+
+from ingest.contract.topics import FRAMES, FRAMES_LATE
+from ingest.exceptions import LogUnavailable
+from ingest.kafka import settings as kafka
+from ingest.kafka.log import TopicPartition
+from ingest.kafka.settings import KafkaSettings
+from ingest.kafka.writer import start
+
+
+class GroupShare(ConsumerRebalanceListener):  # type: ignore[misc]
+    """The partitions of ``frames`` and ``frames.late`` that the group assigns to this member.
+
+    The consumer only takes part in the group: the frames are read through the log, from other offsets.
+    """
+
+    def __init__(self, settings: KafkaSettings, client_id: str, group: str) -> None:
+        self._settings = settings
+        self._consumer = kafka.consumer(settings, client_id, group=group)
+        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._change = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def joined(self) -> AsyncIterator[GroupShare]:
+        """Be a member of the group in the ``with`` block. Raise LogUnavailable."""
+        self._consumer.subscribe([self._settings.topic(one) for one in (FRAMES, FRAMES_LATE)], listener=self)
+        await start(self._consumer, self._settings)
+        try:
+            yield self
+        finally:
+            await self._consumer.stop()
+
+    @property
+    def assigned(self) -> Collection[TopicPartition]:
+        """The assigned partitions; empty while the group rebalances."""
+        return self._assigned
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait for the next assignment or revocation, at most ``timeout_s`` seconds. Raise LogUnavailable."""
+        try:
+            self._consumer.pause(*self._consumer.assignment())
+            await self._consumer.getmany(timeout_ms=0)  # tells the group that this member is alive
+        except KafkaError as error:
+            raise LogUnavailable(f"the group of the backtest cannot be followed: {error!r}") from error
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._change.wait(), timeout_s)
+        self._change.clear()
+
+    async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
+        """Note the new partitions."""
+        prefix = self._settings.prefix
+        self._assigned = frozenset(TopicPartition(one.topic.removeprefix(prefix), one.partition) for one in assigned)
+        self._consumer.pause(*assigned)
+        self._change.set()
+
+    async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
+        """Forget all partitions, because the group assigns them anew."""
+        self._assigned = frozenset()
+        self._change.set()
