@@ -10,14 +10,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engines.decoders import FrameRegion
 from engines.metrics import NodeMetrics
 from engines.node.batchtime import BatchTime
 from engines.node.jobs import ItemTask
 from engines.node.scheduler import MergedBatch
-from engines.node.serving import SecondModel, ServedModel
+from engines.node.serving import Refine, SecondModel, ServedModel, unchanged
+from engines.repository.canary import Canary
 from engines.repository.manifest import InputSpec, Model
 from ingest.contract.crop import CropWindow, crop_window
 from ingest.contract.records import Attribute, Detection, Pixels
@@ -50,9 +51,11 @@ class Cascade:
         first: ServedModel,
         seconds: Sequence[tuple[SecondModelConfig, SecondModel | None]],
         metrics: NodeMetrics,
+        canary: tuple[Canary, ServedModel] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._first = first
+        self._canary = canary
         self._seconds = seconds
         self._metrics = metrics
 
@@ -76,9 +79,25 @@ class Cascade:
 
         Add the time that each stage took to ``merged.took``. Raise DeviceLost.
         """
-        if not self._seconds:
-            self._first.classify(merged)
-            return
+        refine = self._refine(merged) if self._seconds else unchanged
+        chosen = self._tasks_of_canary(merged)
+        if self._canary and chosen:
+            for job in merged.jobs:  # before the tasks settle, because a settled job may be written at once
+                job.model = self.model.manifest.id
+            for task in chosen:
+                task.model = self._canary[0].id
+            self._canary[1].classify(MergedBatch(merged.pipeline, chosen, took=merged.took), refine)
+            merged = replace(merged, tasks=[task for task in merged.tasks if not task.model])
+        self._first.classify(merged, refine)
+
+    def _tasks_of_canary(self, merged: MergedBatch) -> list[ItemTask]:
+        """Return the tasks of the cameras that the canary serves."""
+        if self._canary is None:
+            return []
+        return [task for task in merged.tasks if self._canary[0].serves(task.item.camera)]
+
+    def _refine(self, merged: MergedBatch) -> Refine:
+        """Return the function that adds the attributes of the second-stage models to detections."""
 
         def refine(tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
             started_s = time.perf_counter()
@@ -86,7 +105,7 @@ class Cascade:
             merged.took.cascade += time.perf_counter() - started_s
             return described
 
-        self._first.classify(merged, refine)
+        return refine
 
     def _with_attributes(self, tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
         """Return the detections of each task. The attributes of a detection are in the order of the second-stage

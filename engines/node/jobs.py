@@ -168,6 +168,8 @@ class ItemTask:
     """Pixels of ``frame`` at full resolution, kept for the second-stage models; None if they are not kept."""
     detections: list[Detection] | None = None
     error: EngineError | PictureError | None = None
+    model: str = ""
+    """The model version that classified the item, if it is another than that of the job."""
 
     @property
     def rows(self) -> int:
@@ -331,7 +333,7 @@ def _outcome(job: Job, item: BatchItem, task: ItemTask, finished_ns: int) -> Out
     if task.error is not None:
         return _dead_letter(job, task, task.error)
     try:
-        return _result(job, item, task.detections or (), finished_ns)
+        return _result(job, item, task.detections or (), finished_ns, task.model)
     except CodecError as error:  # a foreign producer may send thousands of regions, each with many objects
         return _dead_letter(job, task, error)
 
@@ -355,9 +357,11 @@ def _dead_letter(job: Job, task: ItemTask, error: EngineError | PictureError | C
     return parked(record, STAGE, error, job.pipeline)
 
 
-def _result(job: Job, item: BatchItem, detections: Sequence[Detection], finished_ns: int) -> Outgoing:
+def _result(
+    job: Job, item: BatchItem, detections: Sequence[Detection], finished_ns: int, model: str = ""
+) -> Outgoing:
     fields = item.fields_of(RoutedFrame)
-    model = {"classify": job.model, "motion": MOTION_MODEL}.get(item.outcome, "")
+    model = {"classify": model or job.model, "motion": MOTION_MODEL}.get(item.outcome, "")
     if item.outcome == "motion":
         detections = moving_objects(item)
     if item.outcome == "classify" and job.reason:

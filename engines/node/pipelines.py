@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +17,7 @@ from engines.metrics import NodeMetrics
 from engines.node.cascade import Cascade
 from engines.node.serving import AnyModel, SecondModel, ServedModel
 from engines.node.wanted import ModelSettings, ModelSource, SecondWanted, Wanted, config_of
+from engines.repository.canary import Canary
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
 from ingest.site import PipelineConfig
@@ -36,6 +37,8 @@ need the model."""
 _LIGHTER = "/lighter"
 """Suffix of the internal name of a pipeline's lighter model. The slash in the suffix makes this name differ from
 every pipeline's own name."""
+_CANARY = "/canary"
+"""Suffix of the name under which the canary of a pipeline's model is kept."""
 _UNKNOWN = PipelineConfig(name="unknown", model="unknown", width=1, height=1)
 """Placeholder for the settings of a pipeline that is not configured."""
 
@@ -95,6 +98,8 @@ class LiveModels:
         self._monotonic = monotonic
         self._executor = executor
         self._wanted: dict[str, PipelineConfig] = {}
+        self._canaries: dict[str, Canary] = {}
+        """Maps the name of each pipeline to the canary of its model."""
         self._seconds: dict[str, SecondWanted] = {}
         """Maps ``SecondWanted.name`` to each second-stage model that the configuration asks for."""
         self._serving: dict[str, _Serving] = {}
@@ -178,6 +183,7 @@ class LiveModels:
         """
         served = [pipeline for pipeline in pipelines if pipeline.has_model]
         self._wanted = {each.name: each for pipeline in served for each in _models_of(pipeline)}
+        self._want_canaries()
         found = (SecondWanted(pipeline, config) for pipeline in self._wanted.values() for config in pipeline.then)
         self._seconds = {second.name: second for second in found}
         wanted = self._wanted.keys() | self._seconds.keys()
@@ -213,17 +219,25 @@ class LiveModels:
         for name in [name for name, since_s in self._removed_s.items() if now_s - since_s > REMOVED_S]:
             del self._removed_s[name]
             self._drop(name)
+        usual = [wanted for name, wanted in self._wanted.items() if not name.endswith(_CANARY)]
+        failed = await self._serve_all([*usual, *self._seconds.values()])
+        await self._follow_canaries()
+        canaries = [wanted for name, wanted in self._wanted.items() if name.endswith(_CANARY)]
+        failed = await self._serve_all(canaries) or failed
+        self._measure()
+        if failed:
+            raise failed
+
+    async def _serve_all(self, everything: Sequence[Wanted]) -> ConfigError | None:
+        """Load models that are not served yet. Return the error of the first model that cannot be served."""
         failed: ConfigError | None = None
-        everything: list[Wanted] = [*self._wanted.values(), *self._seconds.values()]
         for wanted in everything:
             try:
                 await self._serve(wanted)
             except ConfigError as error:
                 failed = failed or error
             self.on_update()
-        self._measure()
-        if failed:
-            raise failed
+        return failed
 
     @contextlib.asynccontextmanager
     async def use(self, pipeline: str, *, lighter: bool = False) -> AsyncIterator[Cascade]:
@@ -239,12 +253,16 @@ class LiveModels:
             )
         config = self.config(pipeline)
         seconds = [self._serving.get(SecondWanted(config, second).name) for second in config.then]
-        used = [first, *(serving for serving in seconds if serving)]
+        canary, beside = self._canaries.get(pipeline), self._serving.get(pipeline + _CANARY)
+        chosen = None
+        if not lighter and canary and beside and beside.settings.version == canary.id:
+            chosen = (canary, beside.model) if isinstance(beside.model, ServedModel) else None
+        used = [first, *(serving for serving in (*seconds, beside if chosen else None) if serving)]
         for serving in used:
             serving.in_use += 1
         try:
             models = [one.model if one and isinstance(one.model, SecondModel) else None for one in seconds]
-            yield Cascade(pipeline, first.model, list(zip(config.then, models, strict=True)), self._metrics)
+            yield Cascade(pipeline, first.model, list(zip(config.then, models, strict=True)), self._metrics, chosen)
         finally:
             for serving in used:
                 serving.in_use -= 1
@@ -258,6 +276,33 @@ class LiveModels:
         for name in list(self._serving):
             self._drop(name)
         await asyncio.gather(*self._closing)
+
+    async def _follow_canaries(self) -> None:
+        """Load the canary of each pipeline's model beside the usual model, and drop canaries that have ended."""
+        pipelines = [wanted for name, wanted in self._wanted.items() if "/" not in name]
+        found: dict[str, Canary] = {}
+        for pipeline in pipelines:
+            try:
+                canary = await self._in_thread(self._source.canary, pipeline)
+            except EngineError as error:
+                _log.error("canary_unreadable", pipeline=pipeline.name, error=str(error))
+                canary = self._canaries.get(pipeline.name)
+            if canary:
+                found[pipeline.name] = canary
+        for name in self._canaries.keys() - found.keys():
+            self._wanted.pop(name + _CANARY, None)
+            self._refused.pop(name + _CANARY, None)
+            self._drop(name + _CANARY)
+            _log.info("canary_ended", pipeline=name, model=self._canaries[name].id)
+        self._canaries = found
+        self._want_canaries()
+
+    def _want_canaries(self) -> None:
+        """Ask for the model of each canary. Second models and lighter models are those of the pipeline."""
+        for name, canary in self._canaries.items():
+            if name in self._wanted:
+                change = {"name": name + _CANARY, "model": canary.id, "then": (), "lighter": ""}
+                self._wanted[name + _CANARY] = self._wanted[name].model_copy(update=change)
 
     async def _serve(self, wanted: Wanted) -> None:
         name, before = wanted.name, self._serving.get(wanted.name)

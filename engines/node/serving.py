@@ -15,6 +15,7 @@ from engines.node.batchtime import BatchTime
 from engines.node.jobs import Fill, ItemTask, copy_into
 from engines.node.scheduler import MergedBatch, StageSeconds
 from engines.noise import NOISE_IMAGES, noise_images
+from engines.repository.canary import Canary, read_canary
 from engines.repository.manifest import Manifest, Model
 from engines.repository.store import Repository
 from ingest.contract.records import Canvas, Detection, Pixels, Preparation, padded_place
@@ -33,7 +34,8 @@ MAX_KEPT_BYTES = 64 * 1024 * 1024
 frames of a batch exceed ``MAX_KEPT_BYTES``, they are decoded again for the second-stage models."""
 
 
-def _unchanged(_: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
+def unchanged(_: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
+    """Return the detections as they are."""
     return found
 
 
@@ -162,7 +164,7 @@ class ServedModel(EngineModel):
         self._options = options
         self._merges = pipeline.regions == "tiles" and model.manifest.decoder not in decoders.CLASSIFIERS
 
-    def classify(self, merged: MergedBatch, refine: Refine = _unchanged) -> None:
+    def classify(self, merged: MergedBatch, refine: Refine = unchanged) -> None:
         """Classify a merged batch, and set the detections of every task after ``refine`` has added attributes.
 
         If a task also fails in an engine call of its own, set the error of the task. Add the time that each stage
@@ -174,7 +176,7 @@ class ServedModel(EngineModel):
 
     def _settle(self, tasks: Sequence[ItemTask], took: StageSeconds, refine: Refine) -> None:
         try:
-            detections = self._detect(tasks, took, keep=refine is not _unchanged)
+            detections = self._detect(tasks, took, keep=refine is not unchanged)
         except (MemoryError, DeviceLost):
             raise
         except Exception as error:  # an error of the backend or decoder may concern a single image
@@ -281,6 +283,13 @@ class RepositorySource:
         """
         name, version = self._repository.resolve(wanted.model)
         return f"{name}@{version}"
+
+    def canary(self, pipeline: PipelineConfig) -> Canary | None:
+        """Return the canary of a pipeline's model, None if there is none or if the pipeline names a version.
+
+        Raise ManifestError.
+        """
+        return None if "@" in pipeline.model else read_canary(self._repository, pipeline.model)
 
     def make(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel:
         """Return the model, which the caller must open. Raise EngineError."""

@@ -121,7 +121,7 @@ class ShadowRunner:
                 continue
             # Copies, because the images of a task are views of the whole record, which must not stay in memory.
             own.images = [image.copy() for image in task.images]
-            self._frames.append(_ShadowFrame(own, pipeline.name, served, task.detections))
+            self._frames.append(_ShadowFrame(own, pipeline.name, task.model or served, task.detections))
             self._nbytes += own.nbytes
             self._offered.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from engines.node.serving import AnyModel
+from engines.repository.canary import Canary
 from ingest.site import PipelineConfig, SecondModelConfig
 
 
@@ -16,6 +17,9 @@ class ModelSource(Protocol):
 
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
+
+    def canary(self, pipeline: PipelineConfig) -> Canary | None:
+        """Return the canary of a pipeline's model, which serves a share of the cameras; None if there is none."""
 
     def make(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel:
         """Return a ServedModel for a pipeline, a SecondModel for a second-stage model. The caller must open the

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli.common import AsJson, friendly
+from deploy.cli.models.canary import promote, rollback, watch
 from deploy.cli.models.compare import compare
 from deploy.cli.models.evaluate import evaluate
 from deploy.cli.models.optimise import optimise
@@ -29,6 +30,9 @@ app.command()(benchmark)
 app.command()(compare)
 app.command()(evaluate)
 app.command()(optimise)
+app.command()(promote)
+app.command()(rollback)
+app.command()(watch)
 
 
 @app.command()
@@ -126,38 +130,6 @@ def verify(models: Models = DEFAULT_MODELS) -> None:
     for name in repository.names():
         for version in repository.versions(name):
             stdout.print(f"{repository.open(name, version).manifest.id}: good")
-
-
-@app.command()
-@friendly
-def promote(
-    model: Annotated[str, typer.Argument(help="Model as NAME@VERSION, or NAME with VERSION.")],
-    version: Annotated[int, typer.Argument(min=0, help="Version.", show_default=False)] = 0,
-    require_backtest: Annotated[
-        bool, typer.Option("--require-backtest", help="Refuse a version that has not passed a backtest.")
-    ] = False,
-    models: Models = DEFAULT_MODELS,
-) -> None:
-    """Serve this version of a model: running engine nodes load the version within seconds."""
-    from engines.repository.backtests import require_passed
-
-    repository = existing(models)
-    name, _, number = model.partition("@")
-    if bool(number) == bool(version) or (number and not number.isdecimal()):
-        raise ConfigError("models promote", "MODEL", model, "NAME@VERSION, such as regions@2")
-    version = version or int(number)
-    if require_backtest:
-        record = require_passed(repository, name, version)
-        stdout.print(f"{record.model} passed its backtest at {record.at}")
-    before = repository.promote(name, version)
-    stdout.print(f"{name}: {before} → {version}")
-
-
-@app.command()
-@friendly
-def rollback(name: Name, models: Models = DEFAULT_MODELS) -> None:
-    """Serve the next older version of a model instead of the served version."""
-    stdout.print(f"{name}: back to {existing(models).roll_back(name)}")
 
 
 def _add(file: Path, name: str, overrides: Overrides, models: Path | None, max_seconds: int, as_json: bool) -> None:

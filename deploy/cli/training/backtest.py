@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, unix_ms_of
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, on_log, unix_ms_of
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, existing
 from deploy.cli.output import print_rows, printable, progress, stdout
 from ingest.exceptions import ConfigError
@@ -20,7 +20,9 @@ from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
 
 if TYPE_CHECKING:
+    from engines.engine import Engine
     from engines.repository.backtests import BacktestRecord
+    from engines.repository.manifest import Model
     from ingest.site.topic.view import Config
     from training.backtest.core import CandidateModels
     from training.backtest.figures import BacktestFigures
@@ -78,9 +80,11 @@ def backtest(
     from training.backtest.verdict import Thresholds, record_of
 
     thresholds = Thresholds(max_lost, max_gained, min_agreement, max_frame_ms, max_cpu_ms, min_frames)
-    run = _BacktestInputs(
-        model, since, until, rules, tuple(pipeline or ()), tuple(camera or ()), models, backend, out
-    )
+    if group and not until:
+        raise ConfigError("backtest", "--to", "", "a time, the same for all members of the group")
+    pipelines, cameras = tuple(pipeline or ()), tuple(camera or ())
+    settings = kafka_settings(kafka, prefix)
+    run = _BacktestInputs(model, since, until, rules, pipelines, cameras, models, backend, out, group, settings)
     with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
         task = bar.add_task("running frames", total=None)
         plan, figures, pictures = on_log(
@@ -148,8 +152,8 @@ class _BacktestInputs:
         from training.backtest.group import BacktestMember, group_of
         from training.backtest.share import GroupShare
 
-        share = GroupShare(self._settings, "sightline-backtest", group_of(self._group, plan))
-        async with share.joined():
+        membership = GroupShare(self._settings, "sightline-backtest", group_of(self._group, plan))
+        async with membership.joined() as share:
             return await BacktestMember(log, plan, models, self._group, instance_name()).run(share, on_progress)
 
     async def plan(self, log: Log) -> BacktestPlan:
@@ -180,12 +184,19 @@ class _BacktestInputs:
 
     def open(self, plan: BacktestPlan) -> CandidateModels:
         """Open the models of the plan's pipelines, and return them. Raise ConfigError or EngineError."""
-        from deploy.cli.services.engine import make_engine, require_usable
+        from deploy.cli.services.engine import require_usable
+        from engines import backends
         from engines.node.serving import RepositorySource
         from training.backtest.core import CandidateModels
 
         require_usable(self._backend)
-        source = RepositorySource(existing(self._models), lambda model: make_engine(model, self._backend, 1))
+
+        def engine(model: Model) -> Engine:
+            if self._backend != backends.AUTO:
+                return backends.make(self._backend, 1)
+            return backends.make(backends.choose_here(model.manifest.precision).backend, 1)
+
+        source = RepositorySource(existing(self._models), engine)
         return CandidateModels(plan.pipelines, source)
 
 

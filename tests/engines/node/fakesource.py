@@ -17,6 +17,7 @@ from engines.exceptions import EngineStateError, ModelLoadFailed, ModelUnknown
 from engines.node.node import Node
 from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
+from engines.repository.canary import Canary
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from ingest.kafka.log import Log, LogRecord, TopicPartition
@@ -78,6 +79,7 @@ class FakeSource:
         self.broken: set[str] = set()
         self.missing: set[str] = set()
         self.engines: list[FakeEngine] = []
+        self.canaries: dict[str, Canary] = {}
         self.may_load = threading.Event()
         self.may_load.set()
 
@@ -85,6 +87,9 @@ class FakeSource:
         if pipeline.model in self.missing:
             raise ModelUnknown(f"no model {pipeline.model}")
         return pipeline.model if "@" in pipeline.model else self.promoted
+
+    def canary(self, pipeline: PipelineConfig) -> Canary | None:
+        return self.canaries.get(pipeline.model)
 
     def make(self, pipeline: PipelineConfig) -> ServedModel:
         version = self.version(pipeline)

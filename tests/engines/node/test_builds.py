@@ -49,6 +49,9 @@ class BuildBench:
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         return "regions@1"
 
+    def canary(self, pipeline: PipelineConfig) -> None:
+        return None
+
     def make(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel:
         return self._made(wanted, self._engine())
 

@@ -45,6 +45,9 @@ def no_models() -> LiveModels:
         def version(self, pipeline: PipelineConfig) -> str:
             raise ModelUnknown(pipeline.model)
 
+        def canary(self, pipeline: PipelineConfig) -> None:
+            return None
+
         def make(self, pipeline: PipelineConfig) -> ServedModel:
             raise ModelUnknown(pipeline.model)
 

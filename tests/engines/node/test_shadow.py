@@ -58,6 +58,9 @@ class CandidateSource:
     def version(self, pipeline: PipelineConfig) -> str:
         return pipeline.model
 
+    def canary(self, pipeline: PipelineConfig) -> None:
+        return None
+
     def make(self, pipeline: PipelineConfig) -> ServedModel:
         number = pipeline.model.partition("@")[2]
         if f"v{number}" not in self.engines:

@@ -33,7 +33,8 @@ from training.backtest.core import CandidateModels
 from training.backtest.plan import BacktestPlan
 
 PARTITIONS = 2
-BEGIN_NS = 1_780_000_000 * 10**9
+BEGIN_NS = 1_796_004_005 * 10**9
+"""2026-11-30T02:00:05Z, in the period of docs/how-to/backtest.md."""
 BEGIN_MS = BEGIN_NS // 10**6
 FPS = 5.0
 FRAMES_EACH = 45

@@ -15,7 +15,8 @@ from training.backtest.group import BacktestMember, group_of
 from training.backtest.verdict import summary
 
 ALL = [TopicPartition(topic, p) for topic in (FRAMES, FRAMES_LATE) for p in range(PARTITIONS)]
-END_S = 6.0
+ONLY = ["south"]
+"""A camera with frames in both lanes, which are two topic partitions."""
 MEASURED = ("stages_ms", "frame_ms", "cpu_ms_per_frame", "cpu_s", "wall_s", "speed", "members")
 
 
@@ -40,7 +41,7 @@ def counted(figures: BacktestFigures) -> dict[str, object]:
 
 
 async def members(site: LiveSite, shares: list[FixedShare], name: str) -> list[BacktestFigures]:
-    plan = site.plan(MODELS, end_s=END_S)
+    plan = site.plan(MODELS, cameras=ONLY)
     models = candidate(plan, MODELS)
     try:
         every = [BacktestMember(site.log, plan, models, name, f"m{n}") for n in range(len(shares))]
@@ -52,8 +53,8 @@ async def members(site: LiveSite, shares: list[FixedShare], name: str) -> list[B
 async def test_two_members_share_the_partitions_and_both_get_the_figures_of_one_run_alone() -> None:
     site = await live()
     before = {topic: await site.log.ends(topic) for topic in TOPICS if topic != BACKTESTS}
-    one, two = await members(site, [FixedShare(ALL[::2]), FixedShare(ALL[1::2])], "both")
-    assert counted(one) == counted(two) == counted(await run(site, site.plan(MODELS, end_s=END_S)))
+    one, two = await members(site, [FixedShare(ALL[:2]), FixedShare(ALL[2:])], "both")
+    assert counted(one) == counted(two) == counted(await run(site, site.plan(MODELS, cameras=ONLY)))
     assert one.members == 2
     assert {topic: await site.log.ends(topic) for topic in before} == before
 
@@ -68,17 +69,11 @@ async def test_a_partition_that_moves_in_the_middle_counts_once() -> None:
         second.change.set()
 
     (one, two), _ = await asyncio.gather(members(site, [first, second], "moved"), move())
-    alone = await run(site, site.plan(MODELS, end_s=END_S))
-    assert counted(one) == counted(two) == counted(alone)
-
-
-async def test_a_member_that_joins_after_the_end_gets_the_figures_without_work() -> None:
-    site = await live()
-    (first,) = await members(site, [FixedShare(ALL)], "ended")
-    (late,) = await members(site, [FixedShare(())], "ended")
-    assert counted(first) == counted(late)
+    (late,) = await members(site, [FixedShare(())], "moved")  # joins after the end, and has no work
+    alone = await run(site, site.plan(MODELS, cameras=ONLY))
+    assert counted(one) == counted(two) == counted(late) == counted(alone)
 
 
 async def test_members_with_another_plan_are_in_another_group() -> None:
     site = await live()
-    assert group_of("x", site.plan(MODELS, end_s=END_S)) != group_of("x", site.plan(MODELS, end_s=5.0))
+    assert group_of("x", site.plan(MODELS, cameras=ONLY)) != group_of("x", site.plan(MODELS, end_s=5.0))

@@ -1,0 +1,147 @@
+"""`sightline models promote`, `rollback` and `watch`: change the served version, and watch a canary."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
+from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, existing
+from deploy.cli.output import printable, stdout
+from engines.repository.store import Repository
+from ingest.exceptions import ConfigError
+from ingest.kafka.log import Log
+
+if TYPE_CHECKING:
+    from training.canary.skill import SkillLimits
+
+_ROLLED_BACK_EXIT = 1
+
+
+@friendly
+def promote(
+    model: Annotated[str, typer.Argument(help="Model as NAME@VERSION, or NAME with VERSION.")],
+    version: Annotated[int, typer.Argument(min=0, help="Version.", show_default=False)] = 0,
+    require_backtest: Annotated[
+        bool, typer.Option("--require-backtest", help="Refuse a version that has not passed a backtest.")
+    ] = False,
+    canary: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Serve only this share of the cameras. 0: all cameras.")
+    ] = 0.0,
+    models: Models = DEFAULT_MODELS,
+) -> None:
+    """Serve this version of a model: running engine nodes load the version within seconds.
+
+    With --canary, the version serves a share of the cameras, and the promoted version all others. The names of the
+    cameras determine the share. `sightline models watch` rolls a canary back when its live skill falls.
+    """
+    from engines.repository.backtests import require_passed
+    from engines.repository.canary import end_canary, read_canary, start_canary
+
+    repository = existing(models)
+    name, _, number = model.partition("@")
+    if bool(number) == bool(version) or (number and not number.isdecimal()):
+        raise ConfigError("models promote", "MODEL", model, "NAME@VERSION, such as regions@2")
+    version = version or int(number)
+    if require_backtest:
+        record = require_passed(repository, name, version)
+        stdout.print(f"{record.model} passed its backtest at {record.at}")
+    if canary:
+        _require_other(repository, name, version)
+        began = start_canary(repository, name, version, canary, time.time_ns())
+        stdout.print(f"{began.id} serves {canary:.0%} of the cameras, {name}@{repository.promoted(name)} all others")
+        return
+    before = repository.promote(name, version)
+    if running := read_canary(repository, name):
+        end_canary(repository, running, "promoted" if running.version == version else "stopped", time.time_ns())
+    stdout.print(f"{name}: {before} → {version}")
+
+
+@friendly
+def rollback(name: Name, models: Models = DEFAULT_MODELS) -> None:
+    """End the canary of a model; without a canary, serve the next older version instead of the served version."""
+    from engines.repository.canary import end_canary, read_canary
+
+    repository = existing(models)
+    if running := read_canary(repository, name):
+        end_canary(repository, running, "rolled back", time.time_ns(), "by `sightline models rollback`")
+        stdout.print(f"{running.id} is no canary any more: {name}@{repository.promoted(name)} serves all cameras")
+        return
+    stdout.print(f"{name}: back to {repository.roll_back(name)}")
+
+
+@friendly
+def watch(
+    name: Name,
+    window: Annotated[float, typer.Option(min=1.0, help="Length of the judged period, in seconds.")] = 600.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Time between two judgements, in seconds.")] = 30.0,
+    max_errors: Annotated[float, typer.Option(min=0.0, help="Largest share of failed frames.")] = 0.01,
+    min_agreement: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Smallest agreement with the promoted version in shadow mode.")
+    ] = 0.8,
+    max_change: Annotated[
+        float, typer.Option(min=1.0, help="Largest factor by which the events may change against other cameras.")
+    ] = 3.0,
+    once: Annotated[bool, typer.Option("--once", help="Judge once and exit.")] = False,
+    models: Models = DEFAULT_MODELS,
+    as_json: AsJson = False,
+    kafka: Kafka = "",
+    prefix: Prefix = "",
+) -> None:
+    """Watch the canary of a model, and roll it back when its live skill falls below a limit.
+
+    A rollback ends the canary, writes an event, which becomes an alert, and is noted in the audit trail of the
+    model. Exits with 1 after a rollback, and with 0 when the canary has ended otherwise.
+    """
+    from engines.repository.canary import read_canary
+    from training.canary.skill import SkillLimits
+
+    repository = existing(models)
+    if read_canary(repository, name) is None:
+        raise ConfigError(
+            "models watch", "NAME", name, "a model with a canary. Run `sightline models promote --canary`"
+        )
+    limits = SkillLimits(window, max_errors, min_agreement, max_change)
+
+    async def work(log: Log) -> bool:
+        while True:
+            rolled_back = await _judge(log, repository, name, limits, as_json)
+            if rolled_back or once or read_canary(repository, name) is None:
+                return rolled_back
+            await asyncio.sleep(every)
+
+    raise typer.Exit(_ROLLED_BACK_EXIT if on_log("sightline-models-watch", kafka, prefix, work) else 0)
+
+
+async def _judge(log: Log, repository: Repository, name: str, limits: SkillLimits, as_json: bool) -> bool:
+    """Judge the canary once, and return whether it was rolled back."""
+    from engines.repository.canary import read_canary
+    from training.canary.watch import measure, roll_back
+
+    canary = read_canary(repository, name)
+    if canary is None:
+        return False
+    now_ns = time.time_ns()
+    skill = await measure(log, canary, limits, now_ns)
+    reasons = skill.reasons(limits)
+    if reasons:
+        await roll_back(log, repository, canary, reasons, now_ns)
+    if as_json:
+        stdout.print_json(data={"model": canary.id, **skill.as_json(), "rolled_back": reasons})
+        return bool(reasons)
+    verdict = f"rolled back: {'; '.join(reasons)}" if reasons else "good"
+    line = (
+        f"{canary.id}: frames {skill.canary.frames}, failed {skill.errors:.1%}, agreement {skill.agreement:.1%} of "
+        f"{skill.compared} frames, events {skill.canary.events} (before {skill.canary.events_before}): {verdict}"
+    )
+    stdout.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    return bool(reasons)
+
+
+def _require_other(repository: Repository, name: str, version: int) -> None:
+    if repository.promoted(name) == version:
+        expected = f"another version than {version}, which serves all cameras. Promote the version before first"
+        raise ConfigError("models promote", "--canary", f"{name}@{version}", expected)

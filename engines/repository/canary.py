@@ -1,0 +1,97 @@
+"""Canaries: a version of a model that serves a share of the cameras, beside the promoted version.
+
+``<root>/<name>/canary.json`` names the canary. ``<root>/<name>/canaries.jsonl`` is the audit trail: one line when a
+canary begins, and one when it ends, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.exceptions import AdoptFailed, ManifestError
+from engines.repository.store import Repository
+from ingest.runtime.text import decode_text
+
+_POINTER, _TRAIL = "canary.json", "canaries.jsonl"
+Ending = Literal["promoted", "rolled back", "stopped"]
+
+
+class Canary(BaseModel):
+    """The canary of a model: its version, its share of the cameras, and the Unix time in ns at which it began."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    version: int = Field(ge=1)
+    share: float = Field(gt=0.0, le=1.0)
+    since_ns: int
+
+    @property
+    def id(self) -> str:
+        """The model version, such as ``regions@2``."""
+        return f"{self.model}@{self.version}"
+
+    def serves(self, camera: str) -> bool:
+        """Return whether a camera belongs to the share.
+
+        The choice depends on the names of model and camera, so that every node chooses the same cameras. A larger
+        share keeps the cameras of a smaller share.
+        """
+        return zlib.crc32(f"{self.model}/{camera}".encode()) < self.share * 2**32
+
+
+def read_canary(repository: Repository, name: str) -> Canary | None:
+    """Return the canary of a model, or None. Raise ManifestError for an unreadable file."""
+    path = repository.root / name / _POINTER
+    try:
+        return Canary.model_validate_json(decode_text(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, ValidationError) as error:
+        raise ManifestError(f"canary {path}: {error}: expected a file that `models promote --canary` wrote") from None
+
+
+def start_canary(repository: Repository, name: str, version: int, share: float, now_ns: int) -> Canary:
+    """Let a version serve a share of the cameras. Running nodes load it within seconds.
+
+    Raise ModelUnknown, ManifestError, or AdoptFailed if the folder cannot be written.
+    """
+    repository.open(name, version)
+    canary = Canary(model=name, version=version, share=share, since_ns=now_ns)
+    _note(repository, canary, "began", now_ns)
+    path = repository.root / name / _POINTER
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(canary.model_dump_json() + "\n")
+    part.replace(path)
+    return canary
+
+
+def end_canary(repository: Repository, canary: Canary, ending: Ending, now_ns: int, reason: str = "") -> None:
+    """End a canary: all cameras get the promoted version within seconds. Raise AdoptFailed.
+
+    The reason is in the audit trail before the canary ends, so that no ended canary lacks a reason.
+    """
+    _note(repository, canary, ending, now_ns, reason)
+    (repository.root / canary.model / _POINTER).unlink(missing_ok=True)
+
+
+def trail_of(repository: Repository, name: str) -> list[dict[str, object]]:
+    """Return the audit trail of a model's canaries, oldest first."""
+    path = repository.root / name / _TRAIL
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _note(repository: Repository, canary: Canary, change: str, now_ns: int, reason: str = "") -> None:
+    path: Path = repository.root / canary.model / _TRAIL
+    line = {"at_ns": now_ns, "change": change, "reason": reason, **canary.model_dump()}
+    try:
+        with path.open("a") as trail:
+            trail.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise AdoptFailed(f"audit trail {path}: {error.strerror}: expected a writable folder") from None

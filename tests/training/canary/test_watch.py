@@ -1,0 +1,185 @@
+"""Tests of the judge of canaries, on the log in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.repository.canary import read_canary, start_canary, trail_of
+from ingest.contract import headers as h
+from ingest.contract.codec import decode_json, encode
+from ingest.contract.identity import LIVE, FrameId
+from ingest.contract.records import Alert, Box, Event, FrameRef, Result, ShadowDifference, ShadowRecord
+from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, RESULTS, SHADOW
+from ingest.kafka.log import Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from stream.alerts.stage import AlertStage
+from stream.evidence.store import MemoryStore
+from stream.runner.memory import MemoryRunner
+from tests.engines.repository.test_canary import CAMERAS, HALF, copied
+from training.canary.skill import LiveSkill, SkillLimits
+from training.canary.watch import event_of, measure, roll_back
+
+LIMITS = SkillLimits(window_s=60.0, min_frames=10, min_compared=5, min_events=5)
+BEGIN_NS = ManualClock().started_ns
+SERVED = [camera for camera in CAMERAS if HALF.serves(camera)]
+OTHERS = [camera for camera in CAMERAS if not HALF.serves(camera)]
+BOX = Box(0.0, 0.0, 9.0, 9.0)
+
+
+@dataclass
+class SkillBench:
+    """A log in memory on which a canary begins 60 s after the first record."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    seq: int = 0
+
+    def __post_init__(self) -> None:
+        self.log = MemoryLog(1, self.clock)
+        self.canary = HALF.model_copy(update={"since_ns": BEGIN_NS + 60 * 10**9})
+
+    async def write(self, topic: str, value: bytes, camera: str, **headers: bytes) -> None:
+        self.seq += 1
+        own = h.frame_headers([FrameId(camera, 1, self.seq)], LIVE, pipeline="p")
+        await self.log.produce(Outgoing(topic, 0, value, camera.encode(), {**own, **headers}))
+
+    async def result(self, camera: str, model: str) -> None:
+        result = Result(
+            camera=camera,
+            epoch=1,
+            seq=self.seq,
+            lane=LIVE,
+            captured_ns=1,
+            width=64,
+            height=64,
+            source=FrameRef("frames", 0, 0),
+            pipeline="p",
+            pipelines=("p",),
+            finished_ns=1,
+            outcome="classified",
+            model=model,
+        )
+        await self.write(RESULTS, encode(result), camera)
+
+    async def usual(self, seconds: float, events: int = 6) -> None:
+        """Write the records of all cameras for some seconds: a result each second, and some events."""
+        for second in range(round(seconds)):
+            self.clock.advance(1.0)
+            runs = self.clock.now_ns() >= self.canary.since_ns
+            for camera in CAMERAS:
+                await self.result(camera, "regions@2" if runs and self.canary.serves(camera) else "regions@1")
+                if second < events:
+                    await self.write(EVENTS, b"{}", camera)
+
+    async def failed(self, camera: str) -> None:
+        failure = h.failure_headers(h.Failure("batches", 0, 0, "engine", "InferenceFailed", "shape"))
+        await self.write(DEADLETTER, b"", camera, **failure)
+
+    async def compared(self, *, agreed: int, missed: int, served: str = "regions@2") -> None:
+        differences = tuple(ShadowDifference(form="missed", box=BOX, label="car", score=0.9) for _ in range(missed))
+        record = ShadowRecord(
+            pipeline="p",
+            served=served,
+            candidate="regions@1",
+            written_ns=1,
+            camera=SERVED[0],
+            agreed={"car": agreed} if agreed else {},
+            differences=differences,
+        )
+        await self.write(SHADOW, encode(record), SERVED[0])
+
+    async def skill(self) -> LiveSkill:
+        self.clock.advance(0.001)
+        return await measure(self.log, self.canary, LIMITS, self.clock.now_ns())
+
+
+@pytest.fixture
+async def bench() -> SkillBench:
+    made = SkillBench()
+    await made.usual(59.0)
+    return made
+
+
+async def test_a_canary_with_the_usual_skill_goes_on(bench: SkillBench) -> None:
+    await bench.usual(40.0)
+    for _ in range(6):
+        await bench.compared(agreed=2, missed=0)
+    skill = await bench.skill()
+    assert skill.reasons(LIMITS) == []
+    assert (skill.canary.frames, skill.compared, skill.agreement) == (40 * len(SERVED), 6, 1.0)
+    assert skill.canary.events == 6 * len(SERVED)
+
+
+async def test_a_canary_whose_frames_fail_is_rolled_back_but_failures_of_other_cameras_do_not_count(
+    bench: SkillBench,
+) -> None:
+    await bench.usual(20.0)
+    for _ in range(5):
+        await bench.failed(OTHERS[0])
+    assert (await bench.skill()).reasons(LIMITS) == []
+    for _ in range(5):
+        await bench.failed(SERVED[0])
+    assert any("of its frames failed" in reason for reason in (await bench.skill()).reasons(LIMITS))
+
+
+async def test_a_canary_that_disagrees_with_the_promoted_version_is_rolled_back(bench: SkillBench) -> None:
+    await bench.usual(20.0)
+    for _ in range(9):
+        await bench.compared(agreed=0, missed=2, served="regions@1")  # the promoted version itself
+    assert (await bench.skill()).reasons(LIMITS) == []
+    for _ in range(9):
+        await bench.compared(agreed=1, missed=1)
+    assert any("on 50.0% of the objects" in reason for reason in (await bench.skill()).reasons(LIMITS))
+
+
+@pytest.mark.parametrize(("cameras", "reasons"), [(SERVED, 1), (OTHERS + SERVED, 0)])
+async def test_a_change_of_the_events_counts_only_relative_to_the_other_cameras(
+    bench: SkillBench, cameras: list[str], reasons: int
+) -> None:
+    await bench.usual(30.0)
+    for _ in range(40):
+        for camera in cameras:
+            await bench.write(EVENTS, b"{}", camera)
+    assert len((await bench.skill()).reasons(LIMITS)) == reasons
+
+
+async def test_a_young_canary_is_not_judged_by_few_frames() -> None:
+    bench = SkillBench()
+    await bench.usual(60.0)
+    await bench.failed(SERVED[0])
+    assert (await bench.skill()).reasons(LIMITS) == []
+
+
+async def test_old_failures_leave_the_window(bench: SkillBench) -> None:
+    await bench.usual(20.0)
+    for _ in range(9):
+        await bench.failed(SERVED[0])
+    await bench.usual(LIMITS.window_s + 1)
+    assert (await bench.skill()).reasons(LIMITS) == []
+
+
+async def test_a_rollback_ends_the_canary_and_reports_it_as_an_event_an_alert_and_in_the_audit_trail(
+    tmp_path: Path,
+) -> None:
+    clock, repository = ManualClock(), copied(tmp_path)
+    log = MemoryLog(1, clock)
+    canary = start_canary(repository, "regions", 2, 0.5, clock.now_ns())
+    await roll_back(log, repository, canary, ["half of its frames failed"], clock.now_ns())
+    assert read_canary(repository, "regions") is None
+    last: dict[str, Any] = trail_of(repository, "regions")[-1]
+    assert (last["change"], last["reason"], last["version"]) == ("rolled back", "half of its frames failed", 2)
+    (record,) = [one async for one in log.read(EVENTS, 0, 0, 1)]
+    event = decode_json(Event, record.value)
+    assert event.data.summary == "canary regions@2 was rolled back: half of its frames failed"
+    await MemoryRunner(AlertStage(MemoryStore(), 1, clock), log, clock).run()
+    alerts = [decode_json(Alert, one.value) async for one in log.read(ALERTS, 0, 0, (await log.ends(ALERTS))[0])]
+    assert [(one.data.event, one.data.severity) for one in alerts] == [(event.id, "critical")]
+
+
+def test_the_event_of_a_repeated_rollback_has_the_same_id() -> None:
+    assert event_of(HALF, "one", 5).id == event_of(HALF, "two", 9).id
+    assert event_of(HALF, "one", 5).id != event_of(HALF.model_copy(update={"since_ns": 2}), "one", 5).id

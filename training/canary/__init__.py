@@ -1,0 +1,1 @@
+"""Watch a canary, and roll it back when its live skill falls below its limits."""
