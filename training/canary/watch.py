@@ -50,11 +50,11 @@ async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) ->
             for frame in h.frames_of(record.headers):
                 side = skill.canary if canary.serves(frame.camera) else skill.others
                 side.errors += 1
-    for side, count in (await _events(log, canary, begin_ms, now_ms)).items():
-        (skill.canary if side else skill.others).events = count
+    for served, count in (await _events(log, canary, begin_ms, now_ms)).items():
+        (skill.canary if served else skill.others).events = count
     since_ms = canary.since_ns // 10**6
-    for side, count in (await _events(log, canary, since_ms - (now_ms - begin_ms), since_ms)).items():
-        (skill.canary if side else skill.others).events_before = count
+    for served, count in (await _events(log, canary, since_ms - (now_ms - begin_ms), since_ms)).items():
+        (skill.canary if served else skill.others).events_before = count
     async for record in _written(log, SHADOW, begin_ms, now_ms):
         _add_comparison(skill, canary, record)
     return skill
