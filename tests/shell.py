@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from deploy.local.kafka.fetch import libs_folder
+from deploy.local.kafka.fetch import feature_checkpoint, libs_folder
 
 
 def blocks(path: Path) -> list[str]:
@@ -22,11 +22,11 @@ def blocks(path: Path) -> list[str]:
 def run_commands(commands: str, folder: Path, home: Path, timeout_s: float) -> str:
     """Run commands as a user would who has fetched Kafka, and return their output. Fail if a command fails.
 
-    ``home`` has Kafka's jars. All processes that are left are killed.
+    ``home`` has Kafka's jars, and its node has run. All processes that are left are killed.
     """
-    libs = libs_folder(home)
     (folder / "home" / "kafka").mkdir(parents=True)
-    (folder / "home" / "kafka" / libs.name).symlink_to(libs)
+    for path in (libs_folder(home), feature_checkpoint(home)):
+        (folder / "home" / "kafka" / path.name).symlink_to(path)
     env = {k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")}
     env |= {"SIGHTLINE_HOME": str(folder / "home"), "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
     run = subprocess.Popen(

@@ -16,7 +16,6 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from deploy.local.kafka.fetch import libs_folder
 from ingest.runtime.clock import Deadline
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(400)]
@@ -36,16 +35,13 @@ def answers(address: str) -> bool:
 
 
 @pytest.fixture
-def demo(home: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def demo(kafka: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Run the demo, and yield the address of its console and the one-time password of the user admin."""
     if not CHROMIUM:
         pytest.skip("no chromium on this machine: `make peers` installs it")
-    folder, libs = tmp_path, libs_folder(home)
-    (folder / "home" / "kafka").mkdir(parents=True)
-    (folder / "home" / "kafka" / libs.name).symlink_to(libs)
     env = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTLINE")}
-    env |= {"SIGHTLINE_HOME": str(folder / "home"), "COLUMNS": "200"}
-    output = folder / "demo.log"
+    env |= {"SIGHTLINE_KAFKA": kafka, "COLUMNS": "200"}
+    folder, output = tmp_path, tmp_path / "demo.log"
     with output.open("w") as file:
         command = [sys.executable, "-m", "deploy.cli.app", "demo", "--seconds=600"]
         stack = psutil.Popen(command, cwd=folder, env=env, stdout=file, stderr=file)
