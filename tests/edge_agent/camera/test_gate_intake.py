@@ -54,7 +54,7 @@ class Script:
 class Never:
     """Frame whose pixels must not be decoded."""
 
-    captured_ns, time_source, error_ms = 0, "host", None
+    captured_ns, time_source, error_ms, view = 0, "host", None, ""
 
     @property
     def image(self) -> np.ndarray:
