@@ -108,7 +108,7 @@ class ForecastMetrics:
         )
 
     def note(self, forecast: Forecast) -> None:
-        """Note the figures of a forecast."""
+        """Set the metrics to the figures of a forecast."""
         self._drifting.labels(forecast.name).set(float(forecast.drifting))
         self._empty.labels(forecast.name).inc(0.0 if forecast.points else 1.0)
         if forecast.skill:
@@ -117,6 +117,6 @@ class ForecastMetrics:
                 self._ratio.labels(forecast.name).set(ratio)
 
     def forget(self, name: str) -> None:
-        """Remove the figures of a forecast that is no longer configured."""
+        """Remove the metrics of a forecast that is no longer configured."""
         for metric in (self._ratio, self._covered, self._drifting, self._empty):
             metric.remove_by_labels({"forecast": name})

@@ -13,7 +13,7 @@ class TrainingError(Exception):
 
 
 class SeriesUnusable(TrainingError):
-    """The data of a forecast cannot be read, or are too few to train on."""
+    """A series to train a forecast on cannot be read, or is too short."""
 
 
 class TrainingFailed(TrainingError):

@@ -22,8 +22,9 @@ MAX_FORECASTS = 300
 
 
 class ForecastColumns(NamedTuple):
-    """Steps in columns of equal length, by their start in Unix seconds: the measured value, the forecast one step
-    ahead, or of the newest forecast for the steps to come, and the bounds of its interval."""
+    """Measured and forecast values of the steps of a series, in columns of equal length. ``start_s`` has the starts
+    of the steps in Unix seconds. A past step has the forecast that was made one step before it, and a future step the
+    value of the newest forecast."""
 
     start_s: list[int]
     measured: list[float | None]
@@ -40,7 +41,7 @@ class ForecastSeries:
         self.steps: OrderedDict[int, ForecastPoint] = OrderedDict()
 
     def add(self, record: Forecast) -> None:
-        """Add a record. A record that is older than the newest one only adds its step."""
+        """Add a record. Unless the record is the newest one, only its forecast one step ahead is kept."""
         if record.made_ns >= self.newest.made_ns:
             self.newest = record
         if record.points:
@@ -50,7 +51,8 @@ class ForecastSeries:
             del self.steps[min(self.steps)]
 
     def columns(self, measures: MeasureSeries | None, since_s: int) -> ForecastColumns:
-        """Return the steps from ``since_s`` on, and those to come. ``measures`` has the minutes of the measure."""
+        """Return the steps of the series from ``since_s`` on, and the future steps of the newest forecast.
+        ``measures`` has the measured minutes that the steps are combined from."""
         record = self.newest
         ahead = {point.start_ns // 10**9: point for point in record.points}
         found = {at_s: point for at_s, point in self.steps.items() if at_s >= since_s} | ahead
@@ -82,7 +84,7 @@ class ForecastView(TopicView):
         return iter(sorted(self._series.values(), key=lambda series: series.newest.name))
 
     def series(self, name: str) -> ForecastSeries | None:
-        """Return a forecast, None if there is none."""
+        """Return the records of the forecast ``name``; None if no record of it was read."""
         return self._series.get(name)
 
     def apply(self, record: LogRecord) -> None:

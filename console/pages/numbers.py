@@ -47,9 +47,10 @@ class MeasureColumns(BaseModel):
 
 
 class ForecastItem(BaseModel):
-    """A forecast and its skill. ``mae_ratio`` is its error one step ahead, divided by that of the seasonal naive
-    forecast, and ``covered`` the share of the values within its intervals, both over the last day; null before the
-    first comparison. ``reason`` says why the newest forecast has no values."""
+    """A forecast and its skill. ``mae_ratio`` is the forecast's error one step ahead divided by the error of the
+    seasonal naive forecast (the value of the day before). ``covered`` is the share of the values within the
+    prediction intervals. Both are taken over the last day, and are null before the first comparison. ``reason`` says
+    why the newest forecast has no values."""
 
     name: str
     measure: str
@@ -67,9 +68,9 @@ class ForecastItem(BaseModel):
 
 
 class ForecastSteps(ForecastItem):
-    """A forecast with its steps in columns of equal length. ``start_s`` has the starts of the steps in Unix seconds.
-    ``value``, ``lower`` and ``upper`` are those of the forecast one step ahead, and of the newest forecast for the
-    steps to come. ``measured`` is null for a step that was not measured."""
+    """A forecast with its steps in columns of equal length. ``start_s`` has the starts of the forecast steps in Unix
+    seconds. A past step has in ``value``, ``lower`` and ``upper`` the forecast that was made one step before it, and
+    a future step the newest forecast. ``measured`` is null for a step that was not measured."""
 
     start_s: list[int]
     measured: list[float | None]
@@ -171,7 +172,7 @@ async def forecast(
     context: Context,
     hours: Annotated[int, Query(ge=1, le=24)] = 6,
 ) -> ForecastSteps:
-    """Return the steps of a forecast, beside the measured values."""
+    """Return the forecast steps of a series, beside the measured values."""
     found = next((one for one in _visible_forecasts(context, identity) if one.newest.name == name), None)
     if found is None:
         raise NotFound("there is no such forecast, or you may not see it")

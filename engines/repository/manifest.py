@@ -17,7 +17,7 @@ from ingest.site.pipeline import Precision
 
 MANIFEST = "model.toml"
 FORECAST = "forecast"
-"""Decoder in the manifest of a forecast model. The stage ``sense`` runs such a model, and no engine node can load
+"""Decoder in the manifest of a forecast model. The stage ``sense`` runs a forecast model, and no engine node can load
 it."""
 
 

@@ -48,7 +48,8 @@ def no_models(name: str) -> ForecastModel:
 
 @dataclass(frozen=True, slots=True)
 class Forecasting:
-    """The parts of forecasting: the source of models, the metrics, and the number of partitions of ``forecasts``."""
+    """What the stage needs for forecasts: the source of models, the metrics, and the number of partitions of the
+    topic ``forecasts``."""
 
     models: ModelSource
     metrics: ForecastMetrics

@@ -15,7 +15,8 @@ from training.forecast.dataset import Examples, TrainingSet
 from training.forecast.graphs import linear_graph, recurrent_graph, tree_graph
 
 RIDGE = 30.0
-"""Weight of the squared coefficients of the linear model, in examples of unit variance."""
+"""Weight of the squared coefficients in the loss of the ridge regression; the squared errors of the examples are
+summed."""
 TREES = 150
 TREE_SETTINGS: Mapping[str, Any] = {
     "objective": "huber",
@@ -43,7 +44,8 @@ Fit = Callable[[TrainingSet, int], Any]
 
 
 def fit_autoregression(given: TrainingSet, seed: int) -> Any:
-    """Fit an autoregression of the residuals on their lags with statsmodels, and iterate it for each horizon."""
+    """Fit an autoregression of the residuals on their lags with statsmodels, and iterate the regression for each
+    number of steps ahead."""
     from statsmodels.tsa.ar_model import AutoReg
 
     spec, columns = given.spec, layout(given.spec)
@@ -60,7 +62,8 @@ def fit_autoregression(given: TrainingSet, seed: int) -> Any:
 
 
 def fit_linear(given: TrainingSet, seed: int) -> Any:
-    """Fit a ridge regression for each horizon, on the lags, the mean residuals and yesterday."""
+    """Fit a ridge regression for each number of steps ahead, on the lags, the mean residuals and the residual around
+    the same time yesterday."""
     spec, columns = given.spec, layout(given.spec)
     weights, bias = np.zeros((columns.width, spec.horizons)), np.zeros(spec.horizons)
     for horizon in range(spec.horizons):
@@ -74,7 +77,7 @@ def fit_linear(given: TrainingSet, seed: int) -> Any:
 
 
 def fit_trees(given: TrainingSet, seed: int) -> Any:
-    """Fit gradient-boosted trees for each horizon with LightGBM and Huber's loss."""
+    """Fit gradient-boosted trees for each number of steps ahead, with LightGBM and Huber's loss."""
     import lightgbm
 
     spec, columns = given.spec, layout(given.spec)
@@ -96,7 +99,7 @@ def fit_trees(given: TrainingSet, seed: int) -> Any:
 
 
 def fit_recurrent(given: TrainingSet, seed: int, *, kind: str) -> Any:
-    """Fit an LSTM or a GRU over the lags with Keras and Huber's loss, for all horizons at once."""
+    """Fit an LSTM or a GRU over the lags with Keras and Huber's loss, for all forecast steps at once."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow prints lines into the progress bar
     import keras
 
@@ -125,7 +128,8 @@ def fit_recurrent(given: TrainingSet, seed: int, *, kind: str) -> Any:
 
 
 def _huber(wanted: Any, found: Any) -> Any:
-    """Return Huber's loss over the known targets. ``wanted`` has the targets, and 1 for each known one."""
+    """Return the mean of Huber's loss; an unknown target has the loss 0. ``wanted`` has the target, and 1 if the
+    target is known, else 0."""
     from keras import ops
 
     error = ops.abs(wanted[..., 0] - found)
@@ -134,7 +138,8 @@ def _huber(wanted: Any, found: Any) -> Any:
 
 
 def _known(given: TrainingSet, horizon: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """Return features and residuals of the training examples whose residual at a horizon is known."""
+    """Return the features and residuals of the training examples whose residual is known ``horizon + 1`` steps
+    ahead."""
     rows = given.training_rows()
     examples: Examples = given.examples
     rows = rows[~np.isnan(examples.residuals[rows, horizon])]

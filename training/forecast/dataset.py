@@ -13,17 +13,17 @@ from stream.sense.forecast.spec import WEEKDAYS, Array, Counts, Scale, SeriesSpe
 from stream.sense.forecast.steps import Aggregate
 
 SMOOTHINGS = (0.0, 1.0, 2.0, 3.0, 4.0)
-"""Standard deviations in steps of the Gaussian that smooths a profile. The one with the least error on days that are
-left out is taken."""
+"""Standard deviations in time steps of the Gaussians that are tried to smooth a daily profile. The standard deviation
+with the least error on left-out days is taken."""
 _MIN_DAYS = 2
-"""Minimum number of days of a group of weekdays, work days or weekend, for a profile of its own."""
+"""Minimum number of work days, and of weekend days, for separate profiles of the two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A series on a grid of steps without holes: NaN stands for a step that was not observed.
+    """The values of a series at equal time steps: NaN stands for a step that was not observed.
 
-    ``first`` is the number of the first step since the Unix epoch.
+    ``first`` is the number of the first time step since the Unix epoch.
     """
 
     name: str
@@ -32,22 +32,23 @@ class Series:
     values: Array
     time_zone: str = "UTC"
     aggregate: Aggregate = "sum"
-    """How the minutes of a step are combined."""
+    """How the minutes of a time step are combined."""
 
     def days(self) -> npt.NDArray[np.int64]:
-        """Return the number of the local day of each step since the Unix epoch."""
+        """Return the number of the local day of each time step; the series' first day is 0."""
         slots, _ = self.clock()
         changes = np.concatenate(((0,), np.cumsum(np.diff(slots) < 0)))
         return np.asarray(changes, np.int64)
 
     def clock(self, ahead: int = 0) -> tuple[Counts, Counts]:
-        """Return step of the day and weekday of each step, and of ``ahead`` further steps."""
+        """Return step of the day and weekday of each time step, and of ``ahead`` further steps."""
         return local_steps(self.first, len(self.values) + ahead, self.step_s, self.time_zone)
 
 
 class Examples(NamedTuple):
-    """Features ``(N, width)``, scaled residuals to forecast ``(N, horizons)``, NaN where unknown, and the scaled
-    profile ``(N, horizons)`` at the same steps. Row t belongs to the forecast after step t of the series."""
+    """Training examples: features ``(N, width)``, scaled residuals to forecast ``(N, horizons)``, NaN where unknown,
+    and the scaled profile ``(N, horizons)`` at the forecast steps. Row t is the example of the forecast after step t
+    of the series."""
 
     features: npt.NDArray[np.float32]
     residuals: Array
@@ -63,7 +64,7 @@ class TrainingSet:
     stop: int
 
     def training_rows(self) -> npt.NDArray[np.int64]:
-        """Return the rows whose last target lies before ``stop``, with an observed step, and one known target."""
+        """Return the rows of the examples whose targets all lie before ``stop`` and are not all unknown."""
         rows = np.arange(max(self.stop - self.spec.horizons, 0))
         return rows[~np.isnan(self.examples.residuals[rows]).all(axis=1)]
 
@@ -73,8 +74,8 @@ def training_set(
 ) -> TrainingSet:
     """Return the description and examples of a series for a model that may know the steps before ``stop``.
 
-    The profile comes from the days before ``stop``. The residuals of these days are taken from a profile without
-    their own day, so that they look like those of a day to come.
+    The profile comes from the days before ``stop``. The residual of such a day is taken from the profile of the other
+    days, so that it is as large as on a day in the future.
     """
     slots, weekdays = series.clock(horizons)
     days = series.days()
@@ -106,7 +107,7 @@ def training_set(
 class DayProfiles:
     """The mean of the scaled values by step of the day, for work days and weekends, smoothed over time.
 
-    A group of days with fewer than two days has the profile of all days.
+    If there are fewer than two work days or two weekend days, all days share one profile.
     """
 
     def __init__(self, scaled: Array, slots: Counts, weekdays: Counts, days: Counts, size: int) -> None:
@@ -129,7 +130,7 @@ class DayProfiles:
         return np.stack([work] * (WEEKDAYS - 2) + [rest] * 2)
 
     def without_own_day(self) -> Array:
-        """Return for each step the profile of the other days of the step's group."""
+        """Return for each time step the profile of the other work days, or of the other weekend days."""
         return self._left_out(self.smoothing)[self._days, self._slots]
 
     def _error(self, sigma: float) -> float:
@@ -148,7 +149,8 @@ class DayProfiles:
 
 
 def _smoothed(values: Array, sigma: float) -> Array:
-    """Return a day smoothed by a Gaussian of ``sigma`` steps; the day continues at its begin."""
+    """Return the values of a day smoothed by a Gaussian of ``sigma`` steps; the end of the day is next to its
+    begin."""
     if not sigma:
         return values
     reach = min(round(4 * sigma), len(values) - 1)
@@ -157,8 +159,8 @@ def _smoothed(values: Array, sigma: float) -> Array:
 
 
 def naive(series: Series, given: TrainingSet) -> Array:
-    """Return the seasonal naive forecast ``(T, horizons)`` in scaled units: the value of one day before, or the
-    profile where that step was not observed."""
+    """Return the seasonal naive forecast ``(T, horizons)`` in scaled units: the value of the day before, or the
+    profile if the step of the day before was not observed."""
     scaled = given.spec.scaled(series.values)
     back = np.concatenate((np.full(given.spec.slots, np.nan), scaled, np.full(given.spec.horizons, np.nan)))
     values = np.lib.stride_tricks.sliding_window_view(back[1:], given.spec.horizons)[: len(scaled)]

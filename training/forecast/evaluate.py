@@ -27,24 +27,27 @@ NAIVE, MEAN = "naive", "mean"
 ORDER = (NAIVE, *CANDIDATES, MEAN)
 """All candidates, the simplest first."""
 JUDGED = (1, 3, 6, 12)
-"""Horizons whose mean error decides."""
+"""Numbers of steps ahead whose mean error decides which candidate wins."""
 TIE = 0.005
-"""Candidates whose error exceeds the lowest one by at most this share are tied, and the simplest of them wins."""
+"""Candidates whose error exceeds the lowest error by at most this share are tied, and the simplest of them wins."""
 FOLDS = 4
 VALIDATED = 4 / 7
-"""Share of the days before the test that are forecast in the validation."""
+"""Share of the days before the test days that are forecast in the validation."""
 _DRIFT_MARGIN = 1.5
 _MIN_DRIFT = 8.0
-"""The limit of the drift is the largest sum on the validation days times the margin, at least ``_MIN_DRIFT``."""
+"""The limit of a forecast's drift is the largest drift sum on the validation days times ``_DRIFT_MARGIN``, at least
+``_MIN_DRIFT``."""
 _MIN_DAYS = 8
 """Minimum number of observed days before the test days: four days for the first fold, and one for each fold."""
 _CODE = 1
-"""Version of the candidates. Another version does not continue the work of an interrupted training."""
+"""Version of the training code of the candidates. A training that was interrupted under another version starts from
+the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastOptions:
-    """Options of a training. ``judged`` are the horizons whose mean error decides."""
+    """Options of a forecast training. The mean error at ``judged`` numbers of steps ahead decides which candidate
+    wins."""
 
     test_days: int
     scale: Scale = "count"
@@ -59,7 +62,7 @@ class ForecastOptions:
 
 
 class Errors(NamedTuple):
-    """Errors of one candidate at one horizon over the forecast steps: NaN where the step was not observed."""
+    """Errors of one candidate at one number of steps ahead: NaN where the forecast step was not observed."""
 
     plain: Array
     """Forecast minus value."""
@@ -78,7 +81,8 @@ class Errors(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """Bounds of the prediction intervals of one horizon, the share of values within them, and their mean width."""
+    """Bounds of the winner's prediction intervals at one number of steps ahead, the share of values within the
+    intervals, and the mean width."""
 
     lower: Array
     upper: Array
@@ -88,36 +92,38 @@ class Intervals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Result of an evaluation. ``validation`` and ``test`` have the errors by candidate and horizon."""
+    """Result of the evaluation of all candidates. ``validation`` and ``test`` have the errors by candidate and by
+    number of steps ahead."""
 
     validation: Mapping[str, Mapping[int, Errors]]
     test: Mapping[str, Mapping[int, Errors]]
     winner: str
     intervals: Mapping[int, Intervals]
-    """Intervals of the winner on the test days, by horizon."""
+    """Intervals of the winner on the test days, by number of steps ahead."""
     forecasts: Mapping[int, Array]
-    """Forecasts of the winner for the test steps, by horizon."""
+    """Forecasts of the winner for the test steps, by number of steps ahead."""
     test_first: int
     """Number of the first test step since the Unix epoch."""
     values: Array
-    """Values of the test steps."""
+    """Measured values of the test steps."""
     model: Any
-    """ONNX graph of the winner, trained on all days, without its description. None if the seasonal naive forecast
-    wins."""
+    """ONNX graph of the winner, trained on all days, without its description. If the seasonal naive forecast wins,
+    there is no graph."""
     spec: SeriesSpec
     """The winner's description."""
 
 
 @dataclass(slots=True)
 class FitStore:
-    """The graphs that an interrupted training has finished, in one folder; without a folder nothing is kept."""
+    """The ONNX graphs that a training has finished, kept in ``folder`` for the case that the training is interrupted;
+    not kept without a folder."""
 
     folder: Path | None = None
     done: Callable[[str], None] = field(default=lambda name: None)
     """Called with the name of each finished graph."""
 
     def get(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return the graph ``name``: the stored one, or else the one that ``make`` returns."""
+        """Return the stored graph ``name``; if none is stored, store and return the graph that ``make`` returns."""
         import onnx
 
         file = self.folder / f"{name}.onnx" if self.folder else None
@@ -135,7 +141,8 @@ class FitStore:
 
 
 def fingerprint(series: Series, options: ForecastOptions) -> str:
-    """Return a short hash of a series and of the options, under which an interrupted training is continued."""
+    """Return a short hash of a series and of the training options; an interrupted training is continued if the hash
+    is equal."""
     facts = json.dumps([_CODE, series.step_s, series.first, series.time_zone, asdict(options)])
     return hashlib.sha256(facts.encode() + series.values.tobytes()).hexdigest()[:16]
 
@@ -149,9 +156,9 @@ def fits(options: ForecastOptions) -> int:
 def evaluate(series: Series, options: ForecastOptions, store: FitStore) -> Judged:
     """Train and judge all candidates on a series, and train the winner on all days.
 
-    The candidates are compared in four folds, each trained on the days before it. The last ``test_days`` play no part
-    in that. Then each candidate is trained on all days before the test, and measured on the test days. Raise
-    SeriesUnusable for a series that is too short.
+    The candidates are compared in four folds, each trained on the days before it. The last ``test_days`` of the
+    series are not used for the comparison. Then each candidate is trained on all days before the test, and measured
+    on the test days. Raise SeriesUnusable for a series that is too short.
     """
     folds, test = _splits(series, options)
 
@@ -194,14 +201,16 @@ def evaluate(series: Series, options: ForecastOptions, store: FitStore) -> Judge
 
 
 def choose(errors: Mapping[str, Sequence[float]]) -> str:
-    """Return the winner: the candidate with the lowest mean of the errors. The simplest of tied candidates wins."""
+    """Return the candidate with the lowest mean of its errors. If several candidates are tied, the simplest of them
+    wins."""
     means = {kind: float(np.mean(found)) for kind, found in errors.items()}
     limit = min(means.values()) * (1 + TIE)
     return next(kind for kind in ORDER if kind in means and means[kind] <= limit)
 
 
 def _splits(series: Series, options: ForecastOptions) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Return first and last step, exclusive, of each fold and of the test. A fold is a number of observed days."""
+    """Return the first step of each fold and of the test, and the step after its last one. All folds have the same
+    number of observed days."""
     days = series.days()
     observed = np.unique(days[~np.isnan(series.values)])
     before = len(observed) - options.test_days
@@ -219,8 +228,8 @@ def _splits(series: Series, options: ForecastOptions) -> tuple[list[tuple[int, i
 def _errors(
     series: Series, found: TrainingSet, end: int, options: ForecastOptions, store: FitStore, name: str
 ) -> dict[str, dict[int, tuple[Errors, Array]]]:
-    """Train the candidates on the steps before ``found.stop``, and return by kind and horizon their errors from there
-    to ``end``, with the scaled forecasts."""
+    """Train the candidates on the steps before ``found.stop``. Return the errors and the scaled forecasts from
+    ``found.stop`` to ``end``, by candidate and number of steps ahead."""
     known, examples = found.stop, found.examples
     graphs = {kind: _graph(kind, found, options, store, name) for kind in options.kinds}
     residuals = {kind: run_graph(graph, examples.features) for kind, graph in graphs.items()}
@@ -240,7 +249,7 @@ def _errors(
 
 
 def _members(options: ForecastOptions) -> list[str]:
-    """Return the candidates whose mean is a candidate too: all that are trained on all features."""
+    """Return the candidates of which the candidate ``mean`` is the mean: all but the autoregression."""
     return [kind for kind in options.kinds if kind != "autoregression"] or list(options.kinds)
 
 
@@ -269,7 +278,8 @@ def run_graph(graph: Any, inputs: npt.NDArray[np.float32]) -> Array:
 def _intervals(
     spec: SeriesSpec, scaled: Array, scores: Array, before: Array, horizon: int, level: float
 ) -> Intervals:
-    """Return the intervals of consecutive forecasts. Each is made from the errors that were known at its time."""
+    """Return the prediction intervals of consecutive forecasts. An interval is made from the errors that are known
+    when the forecast is made."""
     known = np.concatenate((np.full(horizon, np.nan), scores))[: len(scores)]  # each error is known at its own step
     calibration, widths = _known(before), np.full(len(scaled), np.nan)
     for at in range(len(scaled)):

@@ -1,7 +1,7 @@
 """ONNX graphs of forecast models, made from the weights of the trained models.
 
-Each graph maps ``features`` ``(N, width)`` float32 to ``residuals`` ``(N, horizons)`` float32. The graphs are built
-node by node, because each has a few nodes only: no converter has to be trusted or installed.
+Each graph maps ``features`` ``(N, width)`` float32 to ``residuals`` ``(N, horizons)`` float32. Each graph has a few
+nodes only and is built node by node, so that no converter has to be trusted or installed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Weights = npt.NDArray[Any]
 
 
 def linear_graph(weights: Weights, bias: Weights) -> Any:
-    """Return the graph of a linear model. ``weights`` is ``(width, horizons)``, and ``bias`` ``(horizons,)``."""
+    """Return the ONNX graph of a linear forecast model. ``weights`` is ``(width, horizons)``, and ``bias``
+    ``(horizons,)``."""
     return _model(
         [helper.make_node("Gemm", [FEATURES, "weights", "bias"], [RESIDUALS])],
         {"weights": weights, "bias": bias},
@@ -33,10 +34,10 @@ def linear_graph(weights: Weights, bias: Weights) -> Any:
 
 
 def tree_graph(dumps: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[int]], width: int) -> Any:
-    """Return the graph of boosted trees, one ensemble for each horizon.
+    """Return the ONNX graph of boosted trees, with one ensemble for each number of steps ahead.
 
-    ``dumps`` has the ensembles as ``Booster.dump_model()`` of LightGBM returns them, and ``columns`` the column of
-    the features behind each feature of an ensemble.
+    ``dumps`` has the ensembles as ``Booster.dump_model()`` of LightGBM returns them, and ``columns`` has for each
+    ensemble the feature columns that it was trained on.
     """
     nodes: dict[str, list[Any]] = {
         key: [] for key in ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids")
@@ -101,11 +102,12 @@ def _below(threshold: float) -> float:
 
 
 def recurrent_graph(kind: str, weights: Mapping[str, Weights], lags: slice, others: Sequence[int], width: int) -> Any:
-    """Return the graph of a recurrent network over the lags, oldest first, with two dense layers behind it.
+    """Return the ONNX graph of a recurrent network over the lags, oldest first, with two dense layers behind the
+    recurrent layer.
 
-    ``kind`` is ``lstm`` or ``gru``. ``weights`` has Keras' arrays: ``kernel``, ``recurrent`` and ``bias`` of the
-    recurrent layer, and ``dense_kernel``, ``dense_bias``, ``out_kernel`` and ``out_bias``. ``others`` are the columns
-    of the features that the dense layers get in addition.
+    ``kind`` is the recurrent layer: ``lstm`` or ``gru``. ``weights`` has Keras' arrays: ``kernel``, ``recurrent`` and
+    ``bias`` of the recurrent layer, and ``dense_kernel``, ``dense_bias``, ``out_kernel`` and ``out_bias``. ``others``
+    are the feature columns that the dense layers get beside the recurrent layer's output.
     """
     units = weights["recurrent"].shape[0]
     order = {"lstm": (0, 3, 1, 2), "gru": (0, 1, 2)}[kind]  # Keras: i f c o, ONNX: i o f c; both: z r h
@@ -144,7 +146,7 @@ def recurrent_graph(kind: str, weights: Mapping[str, Weights], lags: slice, othe
 
 
 def mean_graph(models: Sequence[Any]) -> Any:
-    """Return one graph that computes the mean of the outputs of several graphs."""
+    """Return one ONNX graph that computes the mean of the outputs of several graphs."""
     nodes: list[Any] = []
     initializers: list[Any] = []
     for number, model in enumerate(models):

@@ -23,7 +23,8 @@ _STYLE = (
 
 
 def figures(series: Series, options: ForecastOptions, judged: Judged) -> dict[str, Any]:
-    """Return the figures of a training, in the unit of the series. Errors are given for the judged horizons."""
+    """Return the figures of a forecast training, in the unit of the series. Errors are given for the ``judged``
+    numbers of steps ahead."""
     return {
         **described(series),
         "test_days": options.test_days,
@@ -49,7 +50,7 @@ def figures(series: Series, options: ForecastOptions, judged: Judged) -> dict[st
 
 
 def page(found: Mapping[str, Any], options: ForecastOptions, judged: Judged, step_s: int) -> str:
-    """Return the report as one HTML file without references to other files."""
+    """Return the report of a forecast training as one HTML file without references to other files."""
     judged_keys = [str(h) for h in options.judged]
     columns = [f"{h} step{'s' if h > 1 else ''}" for h in options.judged]
     rows = "\n".join(
@@ -102,7 +103,7 @@ def _draw_errors(judged: Judged, options: ForecastOptions) -> Any:
 
 
 def _draw_day(judged: Judged, options: ForecastOptions, step_s: int) -> Any:
-    """Draw the last day of the test, with the winner's forecast of one step and its interval."""
+    """Draw the last test day, with the winner's forecast one step ahead and its prediction interval."""
     figure, axes = _figure()
     day = slice(-86_400 // step_s, None)
     hours = np.arange(len(judged.values[day])) * step_s / 3600

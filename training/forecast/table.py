@@ -30,19 +30,20 @@ _EXAMPLES = {
     "month-first": "a month-first time such as 01/31/2016 13:05",
 }
 MAX_STEPS = 2_000_000
-"""Maximum number of steps between the first and the last time of a series. A longer grid is probably a wrong date."""
+"""Maximum number of steps between the first and the last time of a series. If the dates of a file span more steps,
+one of them is probably wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvOptions:
-    """Columns of a CSV file by name, and its dates. An empty name stands for the first column, the second column, and
-    no column."""
+    """Names of the columns of a CSV file, and the order of day, month and year in its dates. If the name is empty,
+    ``time`` is the first column, ``value`` the second column, and ``series`` no column."""
 
     time: str = ""
     value: str = ""
     series: str = ""
     chosen: str = ""
-    """The series to read, from a file with several."""
+    """Name of the series to read, for a file with several series."""
     dates: DateOrder = "iso"
     time_zone: str = "UTC"
 
@@ -56,8 +57,8 @@ class _Row(NamedTuple):
 def read_csv(path: Path, options: CsvOptions) -> Series:
     """Read one series from a CSV file (RFC 4180) with a header.
 
-    A cell without a number is a step that was not observed. The length of a step is the most frequent distance of two
-    times. Raise SeriesUnusable, with the file, the line and the value.
+    A cell without a number is a step that was not observed. The length of a time step is the most frequent distance
+    between two times. Raise SeriesUnusable, with the file, the line and the wrong value.
     """
     lines = read_text(path, "CSV").lstrip("\ufeff").splitlines()
     if len(lines) < 2:
@@ -102,7 +103,8 @@ def _number(path: Path, line: int, cell: str) -> float | None:
 
 
 def _time(path: Path, line: int, cell: str, options: CsvOptions) -> int:
-    """Return the Unix time of a cell in s. A time without an offset is local time of ``options.time_zone``."""
+    """Return the Unix time in seconds of a cell of a CSV file. A time without an offset is local time of
+    ``options.time_zone``."""
     match = _DATE.fullmatch(cell)
     try:
         if match and options.dates != "iso":
@@ -122,7 +124,7 @@ def _time(path: Path, line: int, cell: str, options: CsvOptions) -> int:
 
 
 def _on_grid(path: Path, name: str, rows: Sequence[_Row], time_zone: str) -> Series:
-    """Put rows on a grid of steps without holes."""
+    """Put the rows of a CSV file on a grid of equal time steps without holes."""
     ordered = sorted(rows, key=lambda row: row.at_s)
     times = np.array([row.at_s for row in ordered], np.int64)
     gaps = np.diff(times)
@@ -155,8 +157,8 @@ def _on_grid(path: Path, name: str, rows: Sequence[_Row], time_zone: str) -> Ser
 def from_measures(
     records: Iterable[Measure], name: str, value: str, step_s: int, time_zone: str, aggregate: Aggregate
 ) -> Series:
-    """Return the series of one value of a measure, from the records of its minutes. Later revisions replace earlier
-    ones. Raise SeriesUnusable."""
+    """Return the series of one value of a measure, combined from the measure's records of minutes. The last revision
+    of a minute counts. Raise SeriesUnusable."""
     latest: dict[int, Measure] = {}
     values: set[str] = set()
     for record in records:
@@ -177,12 +179,12 @@ def from_measures(
 
 
 def day_of(step: int, step_s: int) -> str:
-    """Return the day of a step in UTC, for reports."""
+    """Return the UTC date of a time step, for reports."""
     return datetime.fromtimestamp(step * step_s, UTC).date().isoformat()
 
 
 def described(series: Series) -> Mapping[str, int | float | str]:
-    """Return the facts about a series that a report shows."""
+    """Return the facts about a series that the training report shows."""
     seen = ~np.isnan(series.values)
     return {
         "series": series.name,

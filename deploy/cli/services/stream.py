@@ -228,7 +228,8 @@ def _serve(service: Service, make: StageFactory, instance: str, validate: Valida
 
 
 def forecast_models(folder: Path) -> ModelSource:
-    """Return the source of the forecast models in a model repository. A model version is loaded once."""
+    """Return the source of the forecast models in a model repository. The source loads a model version once and
+    returns it again at later calls."""
     from engines.exceptions import EngineError
     from engines.repository.store import Repository
     from stream.exceptions import ForecastModelUnusable

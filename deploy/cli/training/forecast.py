@@ -72,8 +72,9 @@ def forecast(
     """Train and compare forecast models of a series, and store the winner in the model repository.
 
     The candidates are the seasonal naive forecast, an autoregression, a linear model, boosted trees, GRU and LSTM
-    networks, and the mean of these models. They are compared in four folds by time, and measured on the last days. An
-    interrupted command continues when it is started again with the same options.
+    networks, and the mean of these models. The candidates are compared in four folds by time, and the errors on the
+    last days of the series are measured. An interrupted command continues when it is started again with the same
+    options.
     """
     if not out:
         raise typer.BadParameter("expected the name of the model", param_hint="--out")
@@ -99,7 +100,8 @@ def forecast(
 
 @dataclass(frozen=True, slots=True)
 class SeriesSource:
-    """The columns of a file, or the value of a measure, and the length of its steps."""
+    """The columns of a CSV file or the value of a measure that a series is read from, and the length of its time
+    steps."""
 
     time: str
     value: str
@@ -111,7 +113,7 @@ class SeriesSource:
 
     @property
     def aggregate(self) -> Literal["sum", "mean"]:
-        """How the minutes of a measure are combined to steps."""
+        """How the minutes of a measure are combined to the longer steps of a series."""
         return aggregate_of(self.value)
 
 

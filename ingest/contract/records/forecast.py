@@ -12,28 +12,29 @@ MAX_HORIZONS = 48
 
 
 class ForecastPoint(Record):
-    """The forecast of one step. Value and bounds are in the unit of the measure, per step."""
+    """The forecast value of one time step of a measure. Value and bounds of the forecast are in the unit of the
+    measure, per time step."""
 
     KIND: ClassVar[str] = "forecast-point"
 
     horizon: int = Field(ge=1, le=MAX_HORIZONS)
-    """Number of steps between the last observed step and this step."""
+    """Number of time steps from the last observed step to the forecast step."""
     start_ns: Count
-    """Start of the step in Unix ns."""
+    """Start of the forecast time step in Unix ns."""
     value: float
     lower: float | None = None
     upper: float | None = None
-    """Bounds of the prediction interval; None while there are too few errors for one."""
+    """Bounds of the prediction interval; None while too few forecast errors are known for an interval."""
 
 
 class ForecastSkill(Record):
-    """Errors of the forecasts that were made for the steps of the last day, at one horizon."""
+    """Errors of a model's forecasts for the time steps of the last day, all made the same number of steps ahead."""
 
     KIND: ClassVar[str] = "forecast-skill"
 
     horizon: int = Field(ge=1, le=MAX_HORIZONS)
     steps: Count
-    """Number of steps whose value could be compared."""
+    """Number of time steps whose measured and forecast values could be compared."""
     mae: float
     """Mean absolute error."""
     naive_mae: float
@@ -48,9 +49,10 @@ class ForecastSkill(Record):
 
 
 class Forecast(Record):
-    """The forecast of the next steps of a series, made after each step.
+    """A forecast of the next time steps of a measure's value, written after each time step.
 
-    ``points`` is empty when too little was observed. ``reason`` then has the cause.
+    If too little was observed for a forecast, ``points`` is empty. ``reason`` says why ``points`` is empty, and is ""
+    otherwise.
     """
 
     KIND: ClassVar[str] = "forecast"
@@ -68,18 +70,18 @@ class Forecast(Record):
     """End of the last observed step in Unix ns, by the camera's clock."""
     step_s: int = Field(gt=0)
     level: float = Field(gt=0.0, lt=1.0)
-    """Probability with which a value is within its interval."""
+    """Probability with which a measured value is within its prediction interval."""
     observed: float = Field(ge=0.0, le=1.0)
-    """Share of the last steps that were observed, of those that the model gets one by one."""
+    """Share of observed steps among the last steps that the model takes as single inputs."""
     reason: str = ""
     points: Annotated[Many[ForecastPoint], Field(max_length=MAX_HORIZONS)] = ()
     skill: Annotated[Many[ForecastSkill], Field(max_length=MAX_HORIZONS)] = ()
     drift: float = 0.0
-    """Cumulative sum of the latest errors above those of the training."""
+    """Cumulative sum of the latest errors, each less the mean error in the training and a slack."""
     drift_limit: float = 0.0
-    """The model has drifted while ``drift`` exceeds this limit."""
+    """The errors of the forecast have drifted while ``drift`` exceeds this limit."""
 
     @property
     def drifting(self) -> bool:
-        """Whether the errors are larger than in the training."""
+        """Whether the errors of the forecast are larger than in the training of its model."""
         return self.drift > self.drift_limit

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 WINDOW = 288
-"""Number of latest errors that are examined: a day at steps of five minutes. So the state needs no longer history."""
+"""Number of latest forecast errors that are summed: a day at steps of five minutes. As older errors do not count, a
+worker needs no longer history."""
 SLACK = 0.25
-"""Increase of the mean absolute error, in scaled units, that is not counted as drift."""
+"""Increase of the mean absolute error, in scaled units of the series, that is not counted as drift."""
 
 
 def drift_sum(scores: Iterable[float], mean: float) -> float:
-    """Return the cumulative sum of the last ``WINDOW`` errors, each less ``mean`` and ``SLACK``, and never below 0.
+    """Return the cumulative sum of the last ``WINDOW`` forecast errors, each less ``mean`` and ``SLACK``, and never
+    below 0.
 
-    This is Page's one-sided test (1954). The sum stays near 0 while the errors are as in the training, and grows
-    while they are larger.
+    The sum is the statistic of Page's one-sided test (1954). The sum stays near 0 while the errors are as in the
+    training of the model, and grows while the errors are larger.
     """
     total = 0.0
     for score in list(scores)[-WINDOW:]:

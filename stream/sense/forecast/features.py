@@ -1,4 +1,4 @@
-"""The inputs of a forecast model. Training and serving call the same function. Pure."""
+"""The inputs of a forecast model. Training and serving compute the inputs with the same function. Pure."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ import numpy.typing as npt
 from stream.sense.forecast.spec import WEEKDAYS, Array, Counts, SeriesSpec
 
 LEVEL_STEPS = (3, 8, 24, 96, 288)
-"""Numbers of steps over which the mean residual is taken: at steps of five minutes, 15 minutes to a day. A number is
-at most the number of steps in a day."""
+"""Numbers of latest time steps over which a feature averages the residuals: at steps of five minutes, 15 minutes to a
+day. Each number is limited to the number of steps in a day."""
 _PRIOR_STEPS = 3.0
-"""Weight in steps of the profile in a mean residual, so that few observed steps count little."""
+"""Number of zero residuals that a mean residual counts in addition, so that few observed steps have little weight."""
 _AROUND = 3
-"""Steps before and after the same time yesterday that are averaged, because a single step is mostly noise."""
+"""Number of steps before and after the same time yesterday that a feature averages, because a single step is mostly
+noise."""
 
 
 Inputs = npt.NDArray[np.float32]
 
 
 class Layout(NamedTuple):
-    """Columns of the features by group, as slices, and the number of columns."""
+    """Columns of a forecast model's features by group, as slices, and the number of columns."""
 
     lags: slice
-    """Residuals of the last steps, the latest first."""
+    """Residuals of the latest time steps, the latest first."""
     levels: slice
-    """Mean residuals of the last ``LEVEL_STEPS``."""
+    """Mean residuals over the latest time steps, one for each number in ``LEVEL_STEPS``."""
     yesterday: slice
-    """Residual around the same time yesterday, by horizon."""
+    """Mean residual around the same time yesterday, by forecast step."""
     profile: slice
-    """Scaled profile at each horizon, minus the profile's mean."""
+    """Scaled profile at each forecast step, minus the mean of the profile."""
     clock: slice
-    """Share of the day, its sine and cosine, whether it is weekend, and the share of the lags that were observed."""
+    """Time of day as a share of the day, sine and cosine of the time of day, 1 on a weekend, and the share of
+    observed steps among the lags."""
     width: int
 
 
 def layout(spec: SeriesSpec) -> Layout:
-    """Return the columns of the features of a series."""
+    """Return the columns of the features of a series' forecast model."""
     sizes = (spec.lags, len(LEVEL_STEPS), spec.horizons, spec.horizons, 5)
     ends = np.cumsum(sizes).tolist()
     lags, levels, yesterday, profile, clock = (slice(end - size, end) for end, size in zip(ends, sizes, strict=True))
@@ -47,16 +49,16 @@ def layout(spec: SeriesSpec) -> Layout:
 
 
 def history_steps(spec: SeriesSpec) -> int:
-    """Return the number of observed steps that the features of one time need."""
+    """Return the number of time steps that the features of one forecast need."""
     return max(spec.lags, spec.slots + _AROUND)
 
 
 def features(residuals: Array, expected: Array, slots: Counts, weekdays: Counts, spec: SeriesSpec) -> Inputs:
     """Return the features ``(T, width)`` float32 of a model that forecasts after each of T observed steps.
 
-    Row t uses the residuals up to step t only, NaN for steps that were not observed. ``residuals`` is ``(T,)`` in
-    scaled units. ``expected``, ``slots`` and ``weekdays`` are ``(T + horizons,)``: the profile in scaled units, step
-    of the day and weekday of the observed steps and of the steps to forecast.
+    Row t uses the residuals up to step t only; a residual is NaN if its step was not observed. ``residuals`` is
+    ``(T,)`` in scaled units of the series. ``expected``, ``slots`` and ``weekdays`` are ``(T + horizons,)`` and cover
+    the observed steps and the steps to forecast: profile in scaled units, step of the day, and weekday.
     """
     count, ahead = len(residuals), spec.horizons
     seen = ~np.isnan(residuals)

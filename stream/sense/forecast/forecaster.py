@@ -1,6 +1,7 @@
 """The state of one forecast: the steps of its series, its latest forecasts, and their errors. Pure.
 
-The state depends only on the records of the last ``history_s``, so that a restarted worker makes the same forecasts.
+The state depends only on the records of the last ``history_s`` seconds, so that a restarted worker makes the same
+forecasts.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from stream.sense.forecast.spec import Array
 from stream.sense.forecast.steps import MinuteValue, Steps
 
 SKILL_STEPS = 288
-"""Number of steps over which skill and coverage are computed: a day at steps of five minutes."""
+"""Number of time steps over which skill and interval coverage are computed: a day at steps of five minutes."""
 SHOWN = (1, 3, 6, 12, 24, 48)
-"""Horizons whose skill a record shows."""
+"""Numbers of steps ahead for which a forecast record shows the skill."""
 _DIGITS = 3
 
 
 _SCORE, _ERROR, _NAIVE, _COVERED = range(4)
-"""Kinds of the errors that are kept of each step: the absolute error in scaled units, the absolute errors of the
-forecast and of the seasonal naive forecast, and 1 if the interval covered the value, else 0."""
+"""Kinds of the forecast errors that are kept of each time step: the absolute error in scaled units, the absolute
+errors of the forecast and of the seasonal naive forecast, and 1 if the interval covered the value, else 0."""
 
 
 class MadeForecast(NamedTuple):
-    """A forecast that was made: scaled values and half widths by horizon."""
+    """An earlier forecast: values and half widths of the intervals in scaled units, by number of steps ahead."""
 
     scaled: Array
     widths: Array
 
 
 class Forecaster:
-    """Makes a forecast after each step of a series."""
+    """Makes a forecast after each time step of a series."""
 
     def __init__(self, config: ForecastConfig, model: ForecastModel) -> None:
         self.config, self.model = config, model
@@ -45,7 +46,7 @@ class Forecaster:
         self._zone = config.time_zone or "UTC"
         self._steps = Steps(self._spec.step_s, self._spec.aggregate)
         self._last: int | None = None
-        """The last step that is complete."""
+        """Number of the last complete time step, from the Unix epoch."""
         self._made: dict[int, MadeForecast] = {}
         self._errors = np.empty(0)
         self._begin()
@@ -55,18 +56,19 @@ class Forecaster:
         kept = max(conformal.WINDOW, drift.WINDOW, SKILL_STEPS)
         self._made.clear()
         self._errors = np.full((kept, 4, self._spec.horizons), np.nan)
-        """The errors of the last steps by kind and horizon, the last step last."""
+        """The forecast errors of the latest time steps by kind and number of steps ahead, the latest step last."""
 
     @staticmethod
     def history_s(model: ForecastModel) -> float:
-        """Return the length in seconds of the history on which the state depends."""
+        """Return the length in seconds of the measured history on which the forecaster's state depends."""
         errors = max(conformal.WINDOW, drift.WINDOW, SKILL_STEPS)
         return float((errors + 2 * model.history + model.spec.horizons + 2) * model.spec.step_s)
 
     def add(self, minute: MinuteValue, site: str, camera: str) -> Forecast | None:
-        """Add a minute of the measure. Return the forecast after the last step, if this minute completes a step.
+        """Add a minute of the measure to its time step. If the minute completes a step, return the forecast after
+        that step, else None.
 
-        A minute of a step that is complete corrects the step, and makes no forecast.
+        A minute of a complete step corrects the step, and makes no forecast.
         """
         self._steps.add(minute)
         last = (minute.minute + 1) // (self._spec.step_s // 60) - 1
@@ -150,7 +152,7 @@ class Forecaster:
         )
 
     def _score(self, step: int) -> None:
-        """Compare a complete step with the forecasts that were made for it."""
+        """Compare the value of a complete time step with the forecasts that were made for the step."""
         self._errors[:-1] = self._errors[1:]
         self._errors[-1] = np.nan
         value = self._steps.value(step)

@@ -19,7 +19,8 @@ FEATURES, RESIDUALS = "features", "residuals"
 class ForecastModel:
     """A model that forecasts the next steps of a series from its last steps.
 
-    ``id`` is ``NAME@VERSION``. Loading raises ForecastModelUnusable for a file that is no forecast model.
+    ``id`` is the ``NAME@VERSION`` of the model. Loading a file that is no forecast model raises
+    ForecastModelUnusable.
     """
 
     def __init__(self, path: Path, id_: str) -> None:
@@ -56,14 +57,14 @@ class ForecastModel:
 
     @property
     def history(self) -> int:
-        """Number of steps that a forecast needs."""
+        """Number of past time steps that a forecast needs."""
         return history_steps(self.spec)
 
     def forecast(self, values: Array, last: int, time_zone: str) -> Array:
-        """Return the forecast of the steps after ``last``, ``(horizons,)`` in scaled units.
+        """Return the forecast of the steps after step ``last``, ``(horizons,)`` in scaled units.
 
-        ``values`` has the values of the ``history`` steps up to ``last``, which is a number since the Unix epoch; NaN
-        for a step that was not observed.
+        ``last`` is a number of steps since the Unix epoch, and ``values`` has the values of the ``history`` steps up
+        to ``last``: NaN for a step that was not observed.
         """
         slots, weekdays = local_steps(
             last - len(values) + 1, len(values) + self.spec.horizons, self.spec.step_s, time_zone
@@ -75,9 +76,9 @@ class ForecastModel:
         return np.asarray(expected[len(values) :] + found)
 
     def expected(self, first: int, count: int, time_zone: str) -> Array:
-        """Return the scaled profile at ``count`` steps from ``first``."""
+        """Return the scaled profile at ``count`` steps from step ``first``."""
         return self.spec.expected(*local_steps(first, count, self.spec.step_s, time_zone))
 
 
 ModelSource = Callable[[str], ForecastModel]
-"""Returns the model of ``NAME`` or ``NAME@VERSION`` that is to be used now. Raises ForecastModelUnusable."""
+"""Returns the model of ``NAME@VERSION``, or the promoted version of ``NAME``. Raises ForecastModelUnusable."""

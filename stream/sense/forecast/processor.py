@@ -1,4 +1,5 @@
-"""The processor of one partition of ``measures``: forecasts, their skill, and the events of their rules."""
+"""The processor of one partition of the topic ``measures``: forecasts, their skill, and the events of forecast
+rules."""
 
 from __future__ import annotations
 
@@ -31,10 +32,10 @@ Emitted = tuple[list[Forecast], list[Event]]
 
 
 class ForecastProcessor(ParkingProcessor[Emitted]):
-    """The processor of one partition of measures. ``config`` returns the present configuration.
+    """The processor of one partition of the topic ``measures``. ``config`` returns the site's present configuration.
 
-    ``models`` returns the model that is to be used now. When another version is promoted, the state is rebuilt with
-    it from the minutes in memory.
+    ``models`` returns the present model version for a model name of the configuration. When a version is promoted,
+    the forecaster is rebuilt with the promoted version from the minutes in memory.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         self._event_partitions, self._forecast_partitions = event_partitions, forecast_partitions
         self._series: dict[str, Forecaster] = {}
         self._minutes: defaultdict[str, deque[MinuteValue]] = defaultdict(deque)
-        """The latest minutes of the series of each forecast, in the order of the log."""
+        """The latest minutes of each forecast's series, in the order of the log."""
         self._reporters: dict[str, ForecastReporter] = {}
         self._unusable: dict[str, str] = {}
         self._written: frozenset[str] = frozenset()
@@ -73,7 +74,7 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         await asyncio.to_thread(self._replay, past)
 
     async def _written_forecasts(self, cameras: Collection[str], since_ms: int, log: Log) -> frozenset[str]:
-        """Return the ids of the forecasts that were written for cameras since ``since_ms``."""
+        """Return the ids of the forecasts that were written for ``cameras`` since ``since_ms``."""
         partitions = {partition_for(camera, self._forecast_partitions) for camera in cameras}
         found: set[str] = set()
         for partition in sorted(partitions):
@@ -122,7 +123,8 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         return [Work(tuple(records), (record.offset,))]
 
     def _step(self, measure: Measure, *, live: bool = True) -> Emitted:
-        """Process a minute of a measure, and return forecasts and events. Update the metrics if the minute is new."""
+        """Process a minute of a measure, and return the forecasts and events that the minute causes. The metrics are
+        updated for a new minute only."""
         configs = self._configs.get(measure.name, ())
         if not configs:
             return [], []
@@ -142,14 +144,16 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         return forecasts, events
 
     def _keep(self, config: ForecastConfig, minute: MinuteValue) -> None:
-        """Keep a minute in memory, and drop the minutes on which no forecast depends."""
+        """Keep a minute of a forecast's series in memory, and drop the minutes that are older than the forecast
+        needs."""
         minutes, most = self._minutes[config.name], self._wanted_s[config.measure] / 60
         minutes.append(minute)
         while len(minutes) > most:
             minutes.popleft()
 
     def _forecaster(self, config: ForecastConfig, measure: Measure) -> Forecaster | None:
-        """Return the state of a forecast with the model that is to be used now; None if the model is unusable."""
+        """Return the forecaster of a configured forecast with the present model version; the earlier forecaster or
+        None if the model is unusable."""
         known = self._series.get(config.name)
         model = self._model(config)
         if model is None:

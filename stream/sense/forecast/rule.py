@@ -1,4 +1,4 @@
-"""Base classes of the rules over forecasts, and the events of one such rule. Pure."""
+"""Base classes of the rules over forecasts, and the events of a forecast rule. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.rules import Happening, Rule
 
 
 class ForecastingRule(Rule):
-    """Base of the rules over the forecasts of one value of a measure."""
+    """Base of the rules over the forecasts of a measure's value."""
 
     REFERS_TO: ClassVar[tuple[str, ...]] = ("forecast",)
 
@@ -23,11 +23,11 @@ class ForecastingRule(Rule):
 
     @abc.abstractmethod
     def happening(self, forecast: Forecast) -> Happening | None:
-        """Return the situation that a forecast shows, or None."""
+        """Return the situation that the rule finds in a forecast, or None."""
 
 
 class ForecastReporter:
-    """The state of one rule: whether its situation lasts, and the time of its last event."""
+    """The state of one forecast rule: whether its situation lasts, and the time of its last event."""
 
     def __init__(self, rule: ForecastingRule) -> None:
         self.rule = rule
@@ -35,10 +35,10 @@ class ForecastReporter:
         self._reported_ns: int | None = None
 
     def step(self, forecast: Forecast, camera: CameraConfig | None) -> list[Event]:
-        """Process the next forecast, and return the event if the rule's situation begins with it.
+        """Process the next forecast, and return an event if the rule's situation begins with this forecast.
 
-        A situation that begins outside of the rule's hours, or during its cooldown, is reported when both have ended,
-        if it still lasts. A forecast without values changes nothing.
+        If a situation begins outside of the rule's hours or during its cooldown and still lasts when both have ended,
+        the event comes then. A forecast without values does not change the rule's state.
         """
         if not forecast.points:
             return []

@@ -27,34 +27,35 @@ Numbers = tuple[float, ...]
 
 
 class SeriesSpec(BaseModel):
-    """A series as its model sees it.
+    """The description of a series that a forecast model needs.
 
-    The model computes on scaled residuals: the scaled value of a step minus the scaled profile. The profile is the
-    usual value at each time of day, for each weekday, and a residual of a count has a standard deviation near 1.
+    The model forecasts scaled residuals: the scaled value of a time step minus the scaled profile. The profile is the
+    usual value at each time of day, for each weekday, and the residual of a count has a standard deviation near 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     step_s: int = Field(ge=60, le=DAY_S)
-    """Length of a step in seconds. A day is a whole number of steps, and a step a whole number of minutes."""
+    """Length of a time step of the series in seconds. A day is a whole number of steps, and a step a whole number of
+    minutes."""
     lags: int = Field(default=12, ge=1, le=288)
-    """Number of observed steps that the model gets one by one."""
+    """Number of latest time steps that the model takes as single inputs."""
     horizons: int = Field(default=12, ge=1, le=48)
-    """The model forecasts this number of steps."""
+    """Number of time steps that the model forecasts."""
     scale: Scale = "count"
-    """``count``: Anscombe's square root, for counts. ``linear``: a division by ``unit``, for any other number."""
+    """``count`` scales counts by Anscombe's square root. ``linear`` divides any other number by ``unit``."""
     unit: float = Field(default=1.0, gt=0.0)
     aggregate: Literal["sum", "mean"] = "sum"
-    """How the minutes of a step are combined."""
+    """How the minutes of a time step are combined."""
     profile: Annotated[tuple[Numbers, ...], Field(min_length=WEEKDAYS, max_length=WEEKDAYS)]
     """Scaled profile by weekday, Monday first, and by step of the day in local time."""
     scores: tuple[Numbers, ...] = ()
     """Absolute errors of the model on days that it had not seen, in scaled units, by horizon, oldest first. The first
-    prediction intervals are made from them."""
+    prediction intervals after the start are made from these errors."""
     drift_limit: float = Field(default=10.0, gt=0.0)
-    """The errors have drifted when their cumulative sum exceeds this limit: see ``drift_sum``."""
+    """The forecast has drifted when the cumulative sum of its errors, ``drift_sum``, exceeds this limit."""
     model: str = ""
-    """Kind of the model, such as ``gbt``."""
+    """Kind of the forecast model, such as ``gbt``."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -68,23 +69,23 @@ class SeriesSpec(BaseModel):
 
     @property
     def slots(self) -> int:
-        """Number of steps in a day."""
+        """Number of time steps in a day."""
         return DAY_S // self.step_s
 
     def scaled(self, values: Array) -> Array:
-        """Return values in scaled units. NaN stays NaN."""
+        """Return the values of a series in scaled units. NaN stays NaN."""
         if self.scale == "count":
             return np.asarray(2.0 * np.sqrt(np.maximum(values, 0.0) + _ANSCOMBE))
         return values / self.unit
 
     def unscaled(self, scaled: Array) -> Array:
-        """Return the values of scaled units. Counts are at least 0."""
+        """Return the values of a series from values in scaled units. The returned counts are at least 0."""
         if self.scale == "count":
             return np.maximum(np.maximum(scaled, 0.0) ** 2 / 4.0 - _ANSCOMBE, 0.0)
         return scaled * self.unit
 
     def expected(self, slots: Counts, weekdays: Counts) -> Array:
-        """Return the scaled profile at steps of the day on weekdays."""
+        """Return the scaled profile at the steps of the day ``slots`` on ``weekdays``."""
         return _table(self)[weekdays, slots]
 
 
@@ -94,9 +95,9 @@ def _table(spec: SeriesSpec) -> Array:
 
 
 def local_steps(first: int, count: int, step_s: int, time_zone: str) -> tuple[Counts, Counts]:
-    """Return the step of the day and the weekday, Monday 0, of ``count`` steps in a time zone.
+    """Return the step of the day and the weekday of ``count`` time steps in local time; Monday is 0.
 
-    ``first`` is the number of the first step since the Unix epoch.
+    ``first`` is the number of the first time step since the Unix epoch.
     """
     numbers = np.arange(first, first + count, dtype=np.int64)
     # one look at the time zone per half hour of UTC, because clocks change at a full one
@@ -108,7 +109,7 @@ def local_steps(first: int, count: int, step_s: int, time_zone: str) -> tuple[Co
 
 @functools.lru_cache(maxsize=10_000)
 def _offset_s(half_hour: int, time_zone: str) -> int:
-    """Return the offset of local time from UTC in s, at a half hour since the Unix epoch."""
+    """Return the offset of local time from UTC in seconds, at a half hour that is counted from the Unix epoch."""
     at = datetime.fromtimestamp(half_hour * _HALF_HOUR_S, UTC).astimezone(ZoneInfo(time_zone))
     offset: Any = at.utcoffset()
     return int(offset.total_seconds())

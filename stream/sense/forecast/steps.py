@@ -1,4 +1,4 @@
-"""The steps of a series, combined from the minutes of a measure. Pure."""
+"""The time steps of a series, combined from the minutes of a measure. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from stream.sense.forecast.spec import Array
 
 Aggregate = Literal["sum", "mean"]
 MIN_OBSERVED = 0.5
-"""Smallest share of a step that must be observed. A step with less counts as not observed."""
+"""Smallest share of a time step that must be observed. A time step of which a smaller share was observed counts as
+not observed."""
 _MINUTE_NS = 60 * 10**9
 
 
 def aggregate_of(value: str) -> Aggregate:
-    """Return how the minutes of a measure's value are combined: counts are added, and means, largest values,
+    """Return whether the minutes of a measure's value are added or averaged: counts are added, and means, maxima,
     densities and levels of service are averaged."""
     is_mean = value.endswith((".mean", ".max", ".per_km_lane")) or value == "level_of_service"
     return "mean" if is_mean else "sum"
 
 
 class MinuteValue(NamedTuple):
-    """The value of one minute. ``minute`` counts from the Unix epoch, ``value`` is None without a number, and
-    ``observed`` is the share of the minute that was observed."""
+    """The value of a measure in one minute. ``minute`` counts from the Unix epoch, ``value`` is None if the minute
+    has no value, and ``observed`` is the observed share of the minute."""
 
     minute: int
     value: float | None
@@ -33,15 +34,16 @@ class MinuteValue(NamedTuple):
 
     @classmethod
     def of(cls, measure: Measure, value: str) -> Self:
-        """Return one value of a measure's record."""
+        """Return the minute of one value in a measure's record."""
         return cls(measure.start_ns // _MINUTE_NS, measure.values.get(value), measure.observed, measure.revision)
 
 
 class Steps:
-    """The minutes of a series, and the values of its steps.
+    """The minutes of a series, combined to the values of longer time steps.
 
-    A sum is scaled up by the share of the step that was observed. A mean is weighted by the shares. A sum that an
-    observed minute lacks is 0, and a mean that it lacks is unknown.
+    A sum over a partly observed step is divided by the observed share of the step. A mean over the minutes of a step
+    is weighted by their observed shares. An observed minute without a value adds 0 to a sum, and is left out of a
+    mean.
     """
 
     def __init__(self, step_s: int, aggregate: Aggregate) -> None:
@@ -49,15 +51,15 @@ class Steps:
         self._aggregate = aggregate
         self._minutes: dict[int, MinuteValue] = {}
         self._values: dict[int, float] = {}
-        """Values of steps, until a minute of the step is added."""
+        """Values of time steps that were combined since the last change of the step's minutes."""
 
     def add(self, minute: MinuteValue) -> None:
-        """Add a minute, or replace it by a later revision."""
+        """Add a minute of the series, or replace the minute by its later revision."""
         self._minutes[minute.minute] = minute
         self._values.pop(minute.minute // self._minutes_per_step, None)
 
     def drop_before(self, step: int) -> None:
-        """Drop the minutes of the steps before ``step``."""
+        """Drop the minutes of the time steps before ``step``."""
         bound = step * self._minutes_per_step
         for minute in [one for one in self._minutes if one < bound]:
             del self._minutes[minute]
@@ -65,7 +67,7 @@ class Steps:
             del self._values[known]
 
     def value(self, step: int) -> float:
-        """Return the value of a step; NaN if less than ``MIN_OBSERVED`` of it was observed."""
+        """Return the value of a time step; NaN if less than ``MIN_OBSERVED`` of the step was observed."""
         if step not in self._values:
             self._values[step] = self._combined(step)
         return self._values[step]
@@ -85,5 +87,5 @@ class Steps:
         return sum(value for value, _ in known) * self._minutes_per_step / observed
 
     def values(self, first: int, last: int) -> Array:
-        """Return the values of the steps from ``first`` to ``last``, both included."""
+        """Return the values of the time steps from ``first`` to ``last``, both included."""
         return np.array([self.value(step) for step in range(first, last + 1)])

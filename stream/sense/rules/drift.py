@@ -10,10 +10,11 @@ from stream.sense.forecast.rule import ForecastingRule
 
 
 class DriftRule(ForecastingRule):
-    """Report once when the forecasts have drifted: their errors exceed those of the training for longer than by
-    chance.
+    """Report once that a forecast has drifted: its errors exceed the errors in the training of its model for longer
+    than by chance.
 
-    The drift ends when the errors of the last day are as in the training. Train a new model if the drift lasts.
+    The drift ends when the errors of the last day are as in the training. If the drift lasts, train a new model of
+    the series.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.forecast.drifted"
@@ -21,7 +22,7 @@ class DriftRule(ForecastingRule):
     type: Literal["drift"] = "drift"
 
     def happening(self, forecast: Forecast) -> Happening | None:
-        """Return the situation if the forecast's errors have drifted."""
+        """Return the situation if the errors of the forecast have drifted."""
         if not forecast.drifting:
             return None
         details: dict[str, str | bool | int | float] = {

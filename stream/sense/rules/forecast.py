@@ -15,8 +15,8 @@ from stream.sense.forecast.rule import ForecastingRule
 class EarlyWarningRule(ForecastingRule):
     """Report once when a value is forecast to be above or below a bound for some steps in a row.
 
-    The rule compares the forecast values, or with ``compare = "interval"`` the whole prediction intervals. The
-    warning ends when a later forecast does not show it any more.
+    The rule compares the forecast values with the bound, or with ``compare = "interval"`` the whole prediction
+    intervals. The situation ends with the first forecast that does not pass the bound for ``steps`` steps.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.forecast.passed"
@@ -25,7 +25,7 @@ class EarlyWarningRule(ForecastingRule):
     above: float | None = None
     below: float | None = None
     steps: int = Field(default=3, ge=1, le=MAX_HORIZONS)
-    """Number of steps in a row that must be beyond the bound."""
+    """Number of forecast time steps in a row that must be beyond the bound."""
     compare: Literal["value", "interval"] = "value"
 
     @model_validator(mode="after")
@@ -35,7 +35,7 @@ class EarlyWarningRule(ForecastingRule):
         return self
 
     def happening(self, forecast: Forecast) -> Happening | None:
-        """Return the situation if the bound is passed for ``steps`` steps in a row."""
+        """Return the situation if ``steps`` forecast time steps in a row are beyond the bound."""
         run: list[ForecastPoint] = []
         for point in forecast.points:
             run = [*run, point] if self._is_beyond(point) else []

@@ -23,7 +23,7 @@ from training.forecast.graphs import linear_graph, mean_graph, tree_graph
 ROWS = np.random.default_rng(2).normal(size=(50, 6)).astype(np.float32)
 
 
-def test_a_linear_graph_computes_the_linear_model() -> None:
+def test_the_onnx_graph_of_a_linear_forecast_model_computes_the_model() -> None:
     weights, bias = np.arange(12.0).reshape(6, 2), np.array((1.0, -1.0))
     assert run_graph(linear_graph(weights, bias), ROWS) == pytest.approx(ROWS @ weights + bias, abs=1e-4)
 
@@ -36,7 +36,7 @@ def split(feature: int, threshold: float, left: dict[str, Any], right: dict[str,
     return {"split_feature": feature, "threshold": threshold, "left_child": left, "right_child": right}
 
 
-def test_a_tree_graph_sums_the_trees_of_each_horizon_over_their_own_columns() -> None:
+def test_the_onnx_graph_of_boosted_trees_sums_the_trees_of_each_forecast_step() -> None:
     first = split(0, 0.1, leaf(1.0), split(1, -0.2, leaf(2.0), leaf(3.0)))
     dumps: list[dict[str, Any]] = [
         {"tree_info": [{"tree_structure": first}, {"tree_structure": leaf(0.5)}]},
@@ -48,7 +48,7 @@ def test_a_tree_graph_sums_the_trees_of_each_horizon_over_their_own_columns() ->
     assert found[:, 1] == pytest.approx(np.where(ROWS[:, 4] <= 0.0, -1.0, 1.0))
 
 
-def test_a_float32_feature_takes_the_branch_of_its_threshold_in_float64() -> None:
+def test_a_float32_value_takes_the_same_branch_of_a_tree_as_in_float64() -> None:
     """The threshold lies between two float32 numbers, of which the upper one is nearer."""
     value = np.float32(0.1)
     threshold = float(value) - 1e-10
@@ -56,7 +56,7 @@ def test_a_float32_feature_takes_the_branch_of_its_threshold_in_float64() -> Non
     assert run_graph(graph, np.array([[value]], np.float32))[0, 0] == 2.0
 
 
-def test_the_mean_of_graphs_is_the_mean_of_their_outputs() -> None:
+def test_a_mean_graph_returns_the_mean_of_the_outputs_of_its_graphs() -> None:
     graphs = [linear_graph(np.full((6, 2), k), np.full(2, k)) for k in (1.0, 2.0, 6.0)]
     joined = mean_graph([mean_graph(graphs[:2]), graphs[2]])
     wanted = np.mean(
@@ -65,7 +65,7 @@ def test_the_mean_of_graphs_is_the_mean_of_their_outputs() -> None:
     assert run_graph(joined, ROWS) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_the_simplest_of_tied_candidates_wins() -> None:
+def test_the_simplest_of_tied_forecast_candidates_wins() -> None:
     assert choose({"gbt": [5.0, 7.0], "linear": [5.01, 7.01], "naive": [9.0, 9.0]}) == "linear"
     assert choose({"gbt": [5.0, 7.0], "linear": [5.1, 7.1], "naive": [9.0, 9.0]}) == "gbt"
     assert choose({"mean": [6.0], "naive": [6.0]}) == "naive"
@@ -74,7 +74,7 @@ def test_the_simplest_of_tied_candidates_wins() -> None:
 OPTIONS = ForecastOptions(test_days=2, kinds=("linear",), lags=4, horizons=3, judged=(1, 3))
 
 
-def test_a_training_is_continued_with_its_finished_graphs_and_gives_the_same_model(tmp_path: Path) -> None:
+def test_an_interrupted_forecast_training_continues_to_the_same_model(tmp_path: Path) -> None:
     """A training that fails after three graphs stands for one that is killed."""
     found, trained = series(11), []
 
@@ -98,7 +98,7 @@ def test_a_training_is_continued_with_its_finished_graphs_and_gives_the_same_mod
     assert again.spec == whole.spec
 
 
-def test_test_days_play_no_part_in_the_validation_and_the_choice() -> None:
+def test_values_of_test_days_do_not_change_which_forecast_model_is_chosen() -> None:
     found = series(11)
     changed = series(11)
     changed.values[-2 * 96 :] += 30.0
@@ -110,13 +110,13 @@ def test_test_days_play_no_part_in_the_validation_and_the_choice() -> None:
     assert other.test["linear"][1].mae > one.test["linear"][1].mae + 5
 
 
-def test_intervals_of_the_test_cover_the_level() -> None:
+def test_prediction_intervals_on_test_days_cover_the_asked_share_of_values() -> None:
     judged = evaluate(series(14), OPTIONS, FitStore())
     assert judged.intervals[1].covered == pytest.approx(0.9, abs=0.06)
     assert judged.test["linear"][1].mae < judged.test["naive"][1].mae
 
 
-def test_other_data_or_options_do_not_continue_a_training() -> None:
+def test_a_forecast_training_is_not_continued_with_other_data_or_options() -> None:
     names = {fingerprint(series(9), OPTIONS), fingerprint(series(9, 1), OPTIONS),
              fingerprint(series(9), ForecastOptions(test_days=3, kinds=("linear",)))}  # fmt: skip
     assert len(names) == 3
@@ -125,7 +125,7 @@ def test_other_data_or_options_do_not_continue_a_training() -> None:
 
 @pytest.mark.train
 @pytest.mark.parametrize("kind", ["gbt", "autoregression", "gru", "lstm"])
-def test_the_graph_of_a_trained_candidate_forecasts_better_than_the_profile(kind: str) -> None:
+def test_a_trained_model_forecasts_better_than_the_daily_profile(kind: str) -> None:
     from training.forecast import candidates
 
     found = series(12)
@@ -141,7 +141,7 @@ def test_the_graph_of_a_trained_candidate_forecasts_better_than_the_profile(kind
 
 @pytest.mark.train
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_the_graph_of_a_recurrent_network_computes_what_keras_computes(kind: str) -> None:
+def test_the_onnx_graph_of_a_recurrent_network_computes_what_keras_computes(kind: str) -> None:
     import keras
 
     from training.forecast.graphs import recurrent_graph
@@ -161,7 +161,9 @@ def test_the_graph_of_a_recurrent_network_computes_what_keras_computes(kind: str
 
 
 @pytest.mark.train
-def test_the_commands_of_the_how_to_train_and_store_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_how_to_guide_train_and_store_a_forecast_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from typer.testing import CliRunner
 
     from deploy.cli.app import app

@@ -36,7 +36,7 @@ def framed(found: Series, stop: int) -> TrainingSet:
     return training_set(found, stop, "count", "sum", 4, 3)
 
 
-def test_dates_with_days_before_months_need_the_option(tmp_path: Path) -> None:
+def test_a_csv_file_with_days_before_months_needs_the_option_for_it(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeff5 Minutes,Flow\n04/01/2016 0:00,12\n04/01/2016 0:05,13\n04/01/2016 0:15,\n")
     with pytest.raises(SeriesUnusable, match=r"line 2: time '04/01/2016 0:00': expected a time such as .* --dates"):
         read_csv(path, CsvOptions())
@@ -58,13 +58,15 @@ def test_dates_with_days_before_months_need_the_option(tmp_path: Path) -> None:
         ("", "expected a header and rows"),
     ],
 )
-def test_a_file_that_is_no_series_is_refused_with_its_line(rows: str, message: str, tmp_path: Path) -> None:
+def test_a_csv_file_that_is_no_time_series_is_refused_with_the_wrong_line(
+    rows: str, message: str, tmp_path: Path
+) -> None:
     lines = [row if len(row) > 10 else f"2016-01-04T{row}" for row in rows.split()]
     with pytest.raises(SeriesUnusable, match=message):
         read_csv(write(tmp_path, "\n".join(("time,flow", *lines))), CsvOptions())
 
 
-def test_one_of_several_series_must_be_chosen(tmp_path: Path) -> None:
+def test_one_series_of_a_csv_file_with_several_must_be_chosen(tmp_path: Path) -> None:
     rows = "\n".join(f"2016-01-04T00:{5 * k:02},{lane},{k}" for k in range(4) for lane in ("a", "b"))
     path = write(tmp_path, f"time,lane,flow\n{rows}\n")
     options = {"value": "flow", "series": "lane"}
@@ -75,7 +77,7 @@ def test_one_of_several_series_must_be_chosen(tmp_path: Path) -> None:
     assert found.first * 300 == 1_451_865_600 - 3600
 
 
-def test_the_minutes_of_a_measure_become_steps_with_the_latest_revision() -> None:
+def test_minutes_of_a_measure_become_longer_steps_by_their_latest_revision() -> None:
     found = list(minutes(range(4)))
     corrected = found[9].model_copy(update={"revision": 1, "values": {"car.forward": 20.0}})
     one = from_measures([*found, corrected, found[9]], "bridge", "car.forward", STEP_S, "UTC", "sum")
@@ -88,7 +90,7 @@ def test_the_minutes_of_a_measure_become_steps_with_the_latest_revision() -> Non
 
 @given(st.integers(0, 10**6), st.integers(3 * SLOTS, 5 * SLOTS))
 @settings(max_examples=6, deadline=None)
-def test_a_training_set_does_not_depend_on_the_values_after_its_end(seed: int, stop: int) -> None:
+def test_a_forecast_training_set_does_not_depend_on_values_after_its_end(seed: int, stop: int) -> None:
     found = series(6, seed)
     changed = Series("flow", STEP_S, FIRST, np.concatenate((found.values[:stop], found.values[stop:][::-1] + 50)))
     one, other = framed(found, stop), framed(changed, stop)
@@ -99,7 +101,7 @@ def test_a_training_set_does_not_depend_on_the_values_after_its_end(seed: int, s
         assert np.array_equal(before[rows], after[rows], equal_nan=True)
 
 
-def test_residuals_of_training_days_are_as_large_as_those_of_days_to_come() -> None:
+def test_residuals_of_training_days_are_as_large_as_residuals_of_later_days() -> None:
     found = series(12)
     one = framed(found, 6 * SLOTS)
     spread = one.examples.residuals[:, 0]
@@ -108,14 +110,14 @@ def test_residuals_of_training_days_are_as_large_as_those_of_days_to_come() -> N
     assert after == pytest.approx(1.0, abs=0.2)  # Poisson noise under the square root
 
 
-def test_a_weekend_has_its_own_profile() -> None:
+def test_weekends_have_a_daily_profile_of_their_own() -> None:
     values = np.concatenate([np.full(SLOTS, 40.0 if day % 7 < 5 else 10.0) for day in range(14)])
     profile = np.array(framed(Series("flow", STEP_S, FIRST, values), 14 * SLOTS).spec.profile)
     one = framed(Series("flow", STEP_S, FIRST, values), 14 * SLOTS).spec
     assert one.unscaled(profile[:, 0]) == pytest.approx([40.0] * 5 + [10.0] * 2)
 
 
-def test_the_naive_forecast_is_the_value_of_the_day_before_or_the_profile() -> None:
+def test_the_seasonal_naive_forecast_is_the_value_of_the_day_before_or_the_profile() -> None:
     found = series(5, missing=0.0)
     found.values[3 * SLOTS + 7] = np.nan
     one = framed(found, 4 * SLOTS)

@@ -27,7 +27,7 @@ from training.forecast.store import store
 OPTIONS = ForecastOptions(test_days=2, kinds=("linear",), lags=4, horizons=3, judged=(1, 3))
 
 
-async def test_a_series_is_read_from_the_minutes_in_the_log() -> None:
+async def test_a_series_to_forecast_is_read_from_the_minutes_in_the_log() -> None:
     log = MemoryLog(1)
     for one in minutes(range(6)):
         await log.produce(record(one))
@@ -36,7 +36,7 @@ async def test_a_series_is_read_from_the_minutes_in_the_log() -> None:
     assert (found.name, found.step_s, len(found.values), found.aggregate) == ("bridge car.forward", STEP_S, 6, "sum")
 
 
-def test_a_stored_winner_is_served_until_another_version_is_promoted(tmp_path: Path) -> None:
+def test_a_stored_forecast_model_is_served_until_another_version_is_promoted(tmp_path: Path) -> None:
     found = series(11)
     judged = evaluate(found, OPTIONS, FitStore())
     measured = figures(found, OPTIONS, judged)
@@ -53,7 +53,7 @@ def test_a_stored_winner_is_served_until_another_version_is_promoted(tmp_path: P
         source("bus")
 
 
-def test_a_model_of_pictures_is_no_forecast_model() -> None:
+def test_a_model_for_pictures_is_refused_as_forecast_model() -> None:
     with pytest.raises(
         ForecastModelUnusable, match=r"model regions@1 describes no series: .* `sightline train forecast`"
     ):
@@ -70,7 +70,7 @@ def example() -> Site:
     return Site.model_validate(forecasts | measures | {"cameras": cameras, "pipelines": pipelines})
 
 
-def test_the_example_of_the_how_to_is_a_valid_site_with_its_rules() -> None:
+def test_the_forecast_example_of_the_how_to_guide_is_a_valid_site_with_rules() -> None:
     found = validated_site(example(), Path("site.toml"))
     warning, drift = found.rules
     assert isinstance(warning, EarlyWarningRule)

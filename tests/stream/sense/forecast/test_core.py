@@ -24,12 +24,12 @@ LEVELS = st.sampled_from((0.5, 0.8, 0.9, 0.95))
 
 @settings(max_examples=30)
 @given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=20), st.sampled_from(("count", "linear")))
-def test_unscaled_values_are_the_values_that_were_scaled(values: list[float], scale: str) -> None:
+def test_unscaling_returns_the_values_that_were_scaled(values: list[float], scale: str) -> None:
     one = spec(scale=scale, unit=7.0)
     assert one.unscaled(one.scaled(np.array(values))) == pytest.approx(values, rel=1e-6, abs=1e-6)
 
 
-def test_local_steps_follow_the_clock_of_the_time_zone_through_its_changes() -> None:
+def test_steps_of_a_day_follow_local_time_through_clock_changes() -> None:
     midnight_utc = 1_459_036_800 // 300  # Sunday, 27 March 2016: clocks in Berlin go from 2:00 to 3:00
     slots, weekdays = local_steps(midnight_utc, 24, 300, "Europe/Berlin")
     assert slots[:12].tolist() == list(range(12, 24))
@@ -39,7 +39,7 @@ def test_local_steps_follow_the_clock_of_the_time_zone_through_its_changes() -> 
 
 @given(st.data())
 @settings(max_examples=25, deadline=None)
-def test_features_of_a_step_do_not_depend_on_later_values_nor_on_older_ones_than_the_history(
+def test_forecast_features_of_a_step_use_no_later_values_and_none_before_the_history(
     data: st.DataObject,
 ) -> None:
     one = spec()
@@ -57,7 +57,7 @@ def test_features_of_a_step_do_not_depend_on_later_values_nor_on_older_ones_than
     assert len(whole) == layout(one).width
 
 
-def test_served_forecasts_equal_those_computed_over_the_whole_series(tmp_path: Path) -> None:
+def test_served_forecasts_equal_forecasts_computed_over_the_whole_series(tmp_path: Path) -> None:
     import onnx
 
     from training.forecast.evaluate import run_graph
@@ -77,7 +77,7 @@ def test_served_forecasts_equal_those_computed_over_the_whole_series(tmp_path: P
 
 @given(st.integers(0, 10**6), LEVELS)
 @settings(max_examples=30, deadline=None)
-def test_intervals_cover_exchangeable_values_at_least_as_often_as_the_level_says(seed: int, level: float) -> None:
+def test_prediction_intervals_cover_exchangeable_values_at_least_as_often_as_asked(seed: int, level: float) -> None:
     """By the theorem of conformal prediction, over all positions of the new error among the others."""
     errors = np.random.default_rng(seed).exponential(size=80)
     covered = 0
@@ -89,19 +89,19 @@ def test_intervals_cover_exchangeable_values_at_least_as_often_as_the_level_says
 
 @settings(max_examples=20)
 @given(st.lists(st.floats(0, 100), min_size=20, max_size=60))
-def test_intervals_of_a_higher_level_are_not_narrower(scores: list[float]) -> None:
+def test_prediction_intervals_of_a_higher_probability_are_not_narrower(scores: list[float]) -> None:
     widths = [half_width(np.array(scores), level) for level in (0.5, 0.7, 0.9)]
     assert widths == sorted(widths)  # type: ignore[type-var]
 
 
-def test_too_few_errors_give_no_interval() -> None:
+def test_too_few_forecast_errors_give_no_prediction_interval() -> None:
     assert half_width(np.ones(8), 0.9) is None
     assert half_width(np.ones(9), 0.9) == 1.0
 
 
 @settings(max_examples=30)
 @given(st.lists(st.one_of(st.none(), st.floats(0, 9)), max_size=20), st.lists(st.floats(10, 19), max_size=20))
-def test_the_window_has_the_latest_errors_and_fills_up_from_the_calibration(
+def test_missing_forecast_errors_are_replaced_by_errors_of_the_calibration(
     latest: list[float | None], before: list[float]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +113,7 @@ def test_the_window_has_the_latest_errors_and_fills_up_from_the_calibration(
     assert found.tolist() == (before[-missing:] if missing else []) + known
 
 
-def test_the_drift_sum_grows_with_larger_errors_and_forgets_them() -> None:
+def test_the_drift_sum_grows_with_larger_forecast_errors_and_falls_with_usual_ones() -> None:
     chance = random.Random(1)
     usual = [abs(chance.gauss(0, 1)) for _ in range(288)]
     larger = [abs(chance.gauss(0, 2)) for _ in range(60)]
@@ -130,7 +130,7 @@ def steps_of(*minutes: MinuteValue, aggregate: str = "sum") -> Steps:
     return found
 
 
-def test_a_partly_observed_step_is_scaled_up_and_one_with_less_than_half_is_unknown() -> None:
+def test_a_sum_over_a_partly_observed_step_is_scaled_up_unless_less_than_half_was_observed() -> None:
     full = [MinuteValue(minute, 6.0, 1.0) for minute in range(5)]
     assert steps_of(*full).value(0) == 30.0
     assert steps_of(*full[:3]).value(0) == 30.0
@@ -139,7 +139,7 @@ def test_a_partly_observed_step_is_scaled_up_and_one_with_less_than_half_is_unkn
     assert np.isnan(steps_of(*full[:2], MinuteValue(2, 9.0, 0.0)).value(0))
 
 
-def test_a_mean_is_weighted_by_the_observed_shares() -> None:
+def test_a_mean_over_minutes_is_weighted_by_their_observed_shares() -> None:
     minutes = [
         MinuteValue(0, 10.0, 1.0),
         MinuteValue(1, 20.0, 1.0),
@@ -149,19 +149,19 @@ def test_a_mean_is_weighted_by_the_observed_shares() -> None:
     assert steps_of(*minutes, aggregate="mean").value(0) == pytest.approx(50.0 / 2.5)
 
 
-def test_a_later_revision_of_a_minute_changes_its_step() -> None:
+def test_a_later_revision_of_a_minute_changes_the_value_of_its_step() -> None:
     found = steps_of(*(MinuteValue(minute, 6.0, 1.0) for minute in range(5)))
     assert found.value(0) == 30.0
     found.add(MinuteValue(2, 16.0, 1.0))
     assert found.value(0) == 40.0
 
 
-def test_counts_are_added_and_other_values_averaged() -> None:
+def test_counts_of_minutes_are_added_and_means_averaged() -> None:
     means = ("occupancy.mean", "occupancy.max", "density.per_km_lane", "level_of_service", "dwell_s.mean")
     assert {aggregate_of(name) for name in means} == {"mean"}
     assert aggregate_of("car.forward") == "sum"
 
 
-def test_a_description_with_an_incomplete_profile_is_refused() -> None:
+def test_a_series_description_with_an_incomplete_daily_profile_is_refused() -> None:
     with pytest.raises(ValueError, match="profile of 96 values"):
         SeriesSpec(step_s=900, profile=((1.0,) * 95,) * 7)

@@ -90,7 +90,7 @@ def worker(tmp_path: Path) -> Worker:
     return Worker({"flow": model(tmp_path)})
 
 
-async def test_each_step_gives_a_forecast_with_intervals_of_the_next_steps(worker: Worker) -> None:
+async def test_each_time_step_gives_a_forecast_with_prediction_intervals(worker: Worker) -> None:
     await worker.feed(minutes(range(20)))
     found = await worker.forecasts()
     assert [one.made_ns for one in found] == [MONDAY_NS + k * STEP_S * 10**9 for k in range(1, 21)]
@@ -111,7 +111,7 @@ async def test_each_step_gives_a_forecast_with_intervals_of_the_next_steps(worke
         assert 40.0 < point.value < 100.0
 
 
-async def test_a_hole_gives_forecasts_without_values_that_say_why(worker: Worker) -> None:
+async def test_after_unobserved_steps_a_forecast_has_a_reason_instead_of_values(worker: Worker) -> None:
     await worker.feed(minutes(range(10)))
     await worker.feed([measure(minute, 0.0, observed=0.0) for minute in range(150, 210)])
     await worker.feed(minutes(range(14, 18)))
@@ -123,7 +123,7 @@ async def test_a_hole_gives_forecasts_without_values_that_say_why(worker: Worker
     assert worker.metric("empty_total") == 4.0  # and the first forecast, after one step
 
 
-async def test_an_outage_without_any_record_gives_one_forecast_for_the_present(worker: Worker) -> None:
+async def test_after_an_outage_without_records_one_forecast_is_made(worker: Worker) -> None:
     await worker.feed(minutes(range(10)))
     await worker.feed(minutes(range(40, 42)))
     found = (await worker.forecasts())[10:]
@@ -131,7 +131,7 @@ async def test_an_outage_without_any_record_gives_one_forecast_for_the_present(w
     assert [len(one.points) for one in found] == [0, 0, 3]
 
 
-async def test_skill_is_measured_against_the_day_before(worker: Worker) -> None:
+async def test_forecast_skill_compares_with_the_value_of_the_day_before(worker: Worker) -> None:
     await worker.feed(minutes(range(SLOTS + 30)))
     found = (await worker.forecasts())[-1]
     first = found.skill[0]
@@ -169,7 +169,9 @@ async def test_an_expected_congestion_is_reported_once_before_it_comes(worker: W
         ({"above": 69.0, "steps": 3}, False),
     ],
 )
-def test_an_early_warning_needs_values_or_intervals_beyond_its_bound(bounds: dict[str, Any], found: bool) -> None:
+def test_an_early_warning_needs_forecast_values_or_intervals_beyond_its_bound(
+    bounds: dict[str, Any], found: bool
+) -> None:
     points = [ForecastPoint(horizon=h, start_ns=0, value=70.0, lower=55.0, upper=85.0) for h in (1, 2)]
     forecast = Forecast(
         id="f", name="flow", measure="bridge", value="car.forward", camera="road", model="flow@1", made_ns=0,
@@ -179,7 +181,7 @@ def test_an_early_warning_needs_values_or_intervals_beyond_its_bound(bounds: dic
     assert (rule.happening(forecast) is not None) == found
 
 
-async def test_drift_is_reported_and_shown_as_metric(worker: Worker) -> None:
+async def test_drift_of_a_forecast_is_reported_as_an_event_and_a_metric(worker: Worker) -> None:
     await worker.feed(minutes(range(30)))
     assert worker.metric("drifting") == 0.0
     chance = random.Random(3)
@@ -208,7 +210,7 @@ async def test_a_restarted_worker_writes_the_same_forecasts_and_events(tmp_path:
     assert len(await steady.events()) >= 1
 
 
-async def test_forecasts_that_an_earlier_owner_wrote_without_a_commit_are_not_written_again(worker: Worker) -> None:
+async def test_forecasts_that_another_worker_wrote_without_a_commit_are_not_written_again(worker: Worker) -> None:
     await worker.feed(minutes(range(20)))
     written = await worker.forecasts()
     copy = Worker(worker.models)  # no commit of the group is in this log
@@ -220,7 +222,7 @@ async def test_forecasts_that_an_earlier_owner_wrote_without_a_commit_are_not_wr
     assert await copy.forecasts() == written
 
 
-async def test_a_promoted_version_takes_over_with_the_minutes_in_memory(tmp_path: Path) -> None:
+async def test_a_promoted_forecast_model_takes_over_with_the_minutes_in_memory(tmp_path: Path) -> None:
     worker = Worker({"flow": model(tmp_path)})
     await worker.feed(minutes(range(60)))
     worker.models["flow"] = model(tmp_path, "flow@2", spec(lags=3))
@@ -230,7 +232,7 @@ async def test_a_promoted_version_takes_over_with_the_minutes_in_memory(tmp_path
     assert found.skill[0].steps == 24
 
 
-async def test_a_corrected_minute_changes_later_forecasts_and_makes_none(worker: Worker) -> None:
+async def test_a_corrected_minute_changes_later_forecasts_and_makes_no_forecast_itself(worker: Worker) -> None:
     await worker.feed(minutes(range(10)))
     before = await worker.forecasts()
     late = [one.model_copy(update={"revision": 1, "values": {"car.forward": 90.0}}) for one in minutes(range(9, 10))]
@@ -242,14 +244,14 @@ async def test_a_corrected_minute_changes_later_forecasts_and_makes_none(worker:
     assert (await worker.forecasts())[-1].points[0].value != (await other.forecasts())[-1].points[0].value
 
 
-async def test_without_a_forecast_in_the_site_no_record_is_written(tmp_path: Path) -> None:
+async def test_a_site_without_forecasts_writes_no_forecast_records(tmp_path: Path) -> None:
     worker = Worker({}, ())
     await worker.feed(minutes(range(20)))
     assert await worker.forecasts() == []
     assert await worker.events() == []
 
 
-async def test_a_missing_model_makes_no_forecast_and_no_dead_letter(tmp_path: Path) -> None:
+async def test_a_missing_forecast_model_gives_neither_forecasts_nor_dead_letters(tmp_path: Path) -> None:
     worker = Worker({})
     await worker.feed(minutes(range(10)))
     assert await worker.forecasts() == []
@@ -259,7 +261,7 @@ async def test_a_missing_model_makes_no_forecast_and_no_dead_letter(tmp_path: Pa
     assert len(await worker.forecasts()) == 10
 
 
-async def test_a_clock_that_was_far_ahead_does_not_stop_the_forecasts(worker: Worker) -> None:
+async def test_a_camera_clock_that_was_far_ahead_does_not_stop_its_forecasts(worker: Worker) -> None:
     await worker.feed(minutes(range(10)))
     await worker.feed([measure(60 * 24 * 365, 3.0)])
     await worker.feed(minutes(range(10, 16)))
