@@ -19,7 +19,20 @@ from console.access.headers import SecurityHeaders
 from console.api import routes
 from console.context import ConsoleContext
 from console.exceptions import ConsoleError, NotSignedIn, PasswordExpired
-from console.pages import account, audit, editor, events, export, incidents, ledger, numbers, signin, users, wall
+from console.pages import (
+    account,
+    audit,
+    editor,
+    events,
+    export,
+    incidents,
+    labels,
+    ledger,
+    numbers,
+    signin,
+    users,
+    wall,
+)
 from console.pages.navigation import links_of
 from console.pages.render import STATIC, page
 
@@ -34,6 +47,7 @@ ROUTERS = (
     numbers.router,
     ledger.router,
     editor.router,
+    labels.router,
     routes.router,
     signin.router,
     account.router,

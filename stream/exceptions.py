@@ -14,6 +14,7 @@ StreamError
 ├── FrameNotFound           the log has no frame, event or alert of this name
 ├── IncidentNotFound        no incident, or more than one, has this id
 ├── ForecastModelUnusable   a forecast model is missing, or is no forecast model
+├── NoResults               the log has no results for a data set
 ├── TooManyEvents           tested rules emit more events than a comparison holds
 ├── StoreFailed             the evidence store cannot write or read; the work is tried again
 ├── NotStored               the evidence store has no file of this name
@@ -115,6 +116,10 @@ class IncidentNotFound(StreamError):
 
 class ForecastModelUnusable(StreamError):
     """A forecast model is missing from the repository, cannot be loaded, or is no forecast model."""
+
+
+class NoResults(StreamError):
+    """The log has no results from which a data set can be made."""
 
 
 class TooManyEvents(StreamError):

@@ -11,6 +11,7 @@ from console.live.deployment import Deployment
 from console.live.evidence import EvidenceView
 from console.live.happenings import AlertView, DeliveryView, EventView, Happenings
 from console.live.incidents import LiveActionView, LiveIncidentView
+from console.live.labelling import ComparisonView, LabelQueue, LabelResultView, LabelView
 from console.live.pictures import Cameras, LiveFrameView, LiveResultView
 from console.live.signals import Signal
 from console.live.statuses import StatusView
@@ -52,6 +53,7 @@ class Feed:
         self.cameras = Cameras()
         self.measures, self.forecasts = MeasureView(), ForecastView()
         self.incidents = IncidentView()
+        self.labelling = LabelQueue(clock or SystemClock())
         self.happenings = Happenings(self.news.notify, lambda: self._records.current)
         pictures = LiveFrameView(self.cameras), LiveResultView(self.cameras)
         self._live = TopicReader("live", pictures, LIVE_PAUSE_S, self.pictures_changed.notify)
@@ -67,14 +69,21 @@ class Feed:
             LiveActionView(self.incidents),
         )
         self._records = TopicReader("records", records, RECORDS_PAUSE_S)
+        labels = LabelView(self.labelling), ComparisonView(self.labelling), LabelResultView(self.labelling)
+        self._labels = TopicReader("labels", labels, RECORDS_PAUSE_S)
         self._config: ConfigView | None = None
         self._shared: Log | None = None
-        self._positions: dict[str, dict[str, Follower]] = {"live": {}, "records": {}}
+        self._positions: dict[str, dict[str, Follower]] = {"live": {}, "records": {}, "labels": {}}
 
     @property
     def readers(self) -> tuple[TopicReader, ...]:
         """The readers of all views."""
-        return self._live, self._records
+        return self._live, self._records, self._labels
+
+    @property
+    def labels_outage(self) -> str:
+        """The error that currently prevents reading labels, empty while they can be read."""
+        return self._labels.outage
 
     @property
     def outage(self) -> str:
@@ -87,7 +96,7 @@ class Feed:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_config(self._config))
-                for reader, name in ((self._live, "live"), (self._records, "records")):
+                for reader, name in zip(self.readers, ("live", "records", "labels"), strict=True):
                     group.create_task(reader.run(lambda name=name: self._make_log(name)))  # type: ignore[misc]
         finally:
             if self._shared:
@@ -98,6 +107,7 @@ class Feed:
         await self._configured(ConfigView((await store.read(log)).entries))
         await self._live.read_once(log, self._positions["live"])
         await self._records.read_once(log, self._positions["records"])
+        await self._labels.read_once(log, self._positions["labels"])
 
     def log(self) -> Log:
         """Return the connection with which pages read the log. The connection is shared, and the feed closes it."""
@@ -127,4 +137,5 @@ class Feed:
 
     async def _configured(self, view: ConfigView) -> None:
         self.deployment = Deployment(view.config)
+        self.labelling.configure(view.config)
         self.pictures_changed.notify()

@@ -29,6 +29,7 @@ NAVIGATION = (
     NavLink("Ledger", "/ledger"),
     NavLink("System", "/system"),
     NavLink("Editor", "/editor", Role.OPERATOR),
+    NavLink("Labels", "/labels", Role.OPERATOR),
     NavLink("Users", "/users", manager=True),
     NavLink("Audit", "/audit", manager=True),
     NavLink("Account", "/account"),

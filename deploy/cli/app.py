@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "config": "deploy.cli.tools.config:app",
     "import": "deploy.frigate.command:app",
     "backtest": "deploy.cli.training.backtest:backtest",
+    "dataset": "deploy.cli.training.dataset:app",
     "models": "deploy.cli.models.commands:app",
     "train": "deploy.cli.training.commands:app",
     "incidents": "deploy.cli.review.incidents:app",

@@ -34,6 +34,7 @@ CONFIG = "config"
 STATUS = "status"
 SHADOW = "shadow"
 BACKTESTS = "backtests"
+LABELS = "labels"
 
 LATE_TOPICS = frozenset({FRAMES_LATE, BATCHES_LATE})
 
@@ -103,6 +104,8 @@ TOPICS: Mapping[str, Topic] = {
         Topic(STATUS, 30 * _DAY_MS, partitions=1, compression="lz4"),
         Topic(SHADOW, 7 * _DAY_MS, partitions=1, compression="lz4"),
         Topic(BACKTESTS, 7 * _DAY_MS, partitions=1, compression="lz4"),
+        # The work of people, a few hundred bytes each. A datasheet may cite a decision long after its frame is gone.
+        Topic(LABELS, 366 * _DAY_MS, partitions=1, compression="lz4"),
     )
 }
 

@@ -72,10 +72,13 @@ class MissCounter:
     _sent: dict[tuple[str, str, str], Result] = field(default_factory=dict)
     _last: dict[tuple[str, str, str], Result] = field(default_factory=dict)
 
-    def add(self, result: Result) -> None:
-        """Count one result. The caller must add the results of each camera in the order of the frames."""
+    def add(self, result: Result) -> bool:
+        """Count one result, and return whether the gate missed this frame.
+
+        The caller must add the results of each camera in the order of the frames.
+        """
         if is_replay(result.lane):
-            return
+            return False
         rate = self.rates.setdefault((result.camera, result.pipeline), MissRate())
         rate.quiet += sum(result.withheld.get(reason, 0) for reason in _LOOKED_AT) + result.sampled
         key = (result.camera, result.pipeline, result.lane)
@@ -87,7 +90,10 @@ class MissCounter:
         elif result.outcome == "classified" and key in self._sent and self._sent[key].outcome == "classified":
             rate.sampled += 1
             shown = [found for found in result.detections if not self.hidden(result, found)]
-            rate.missed += shows_new_object(shown, self._sent[key].detections)
+            missed = shows_new_object(shown, self._sent[key].detections)
+            rate.missed += missed
+            return missed
+        return False
 
 
 def _follows(result: Result, last: Result) -> bool:

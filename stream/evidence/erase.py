@@ -18,6 +18,7 @@ from ingest.contract.topics import (
     FRAMES,
     FRAMES_LATE,
     INCIDENTS,
+    LABELS,
     MEASURES,
     RESULTS,
     SHADOW,
@@ -39,7 +40,7 @@ _DAY_NS = 86_400 * 10**9
 _LATENCY_NS = 60 * 10**9
 """Largest difference in ns between the clock of a camera and that of the broker, for dead letters of unknown time."""
 _PICTURES = (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE)
-_FACTS = (RESULTS, EVENTS, MEASURES, INCIDENTS, ALERTS, EVIDENCE, SHADOW, BACKTESTS)
+_FACTS = (RESULTS, EVENTS, MEASURES, INCIDENTS, ALERTS, EVIDENCE, SHADOW, BACKTESTS, LABELS)
 
 
 class LeftData(NamedTuple):
@@ -119,6 +120,7 @@ def left_data(now_ns: int, letters_erased: bool) -> list[LeftData]:
             LeftData(f"segment files of {DEADLETTER}", "unreadable through Kafka", now_ns + _SEGMENT_DAYS * _DAY_NS)
         )
     found.append(LeftData("spools of agents", "frames that are not sent yet", 0))
+    found.append(LeftData("data sets", "pictures that `sightline dataset export` has written", 0))
     found.append(LeftData("receivers and backups", "alerts and copies outside of Sightline", 0))
     return found
 

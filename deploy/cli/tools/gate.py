@@ -11,14 +11,13 @@ from rich.table import Table
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
 from deploy.cli.output import stdout
 from ingest.contract.codec import decode
-from ingest.contract.records import Detection, Result
+from ingest.contract.records import Result
 from ingest.contract.topics import RESULTS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log
 from ingest.ledger.missrate import MissCounter, MissRate
-from ingest.site import CameraConfig, to_pixels
 from ingest.site.topic import store as configstore
-from stream.analyse.geometry import inside
+from stream.labels.reader import hides
 
 app = typer.Typer(help="Measure how much the cameras' gates miss.", no_args_is_help=True)
 
@@ -47,8 +46,7 @@ async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]
 
     Read the ``newest`` results of each partition, or all results if ``newest`` is 0.
     """
-    masks = {camera.name: camera for camera in (await configstore.read(log)).of(CameraConfig) if camera.gate.masks}
-    misses = MissCounter(lambda result, found: _hidden(masks.get(result.camera), result, found))
+    misses = MissCounter(hides(await configstore.read(log)))
     beginnings = await log.beginnings(RESULTS)
     for partition, end in (await log.ends(RESULTS)).items():
         start = max(beginnings[partition], end - newest) if newest else beginnings[partition]
@@ -59,11 +57,6 @@ async def measured(log: Log, newest: int = 0) -> dict[tuple[str, str], MissRate]
                 except CodecError:
                     continue  # `sightline audit` counts unreadable results
     return dict(sorted(misses.rates.items()))
-
-
-def _hidden(camera: CameraConfig | None, result: Result, found: Detection) -> bool:
-    masks = camera.gate.masks if camera else ()
-    return any(inside(to_pixels(mask, result.width, result.height), found.box.centre) for mask in masks)
 
 
 def _table(rates: dict[tuple[str, str], MissRate]) -> Table:

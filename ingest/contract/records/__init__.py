@@ -32,6 +32,7 @@ from ingest.contract.records.frame import (
     WithheldInterval,
 )
 from ingest.contract.records.incident import Incident, IncidentAction
+from ingest.contract.records.label import LabelDecision
 from ingest.contract.records.measure import Measure, MinuteTally
 from ingest.contract.records.reading import (
     BY_HOST,
@@ -104,6 +105,7 @@ __all__ = [
     "Inner",
     "JoinCandidate",
     "JoinSignal",
+    "LabelDecision",
     "Measure",
     "MinuteTally",
     "Overlay",

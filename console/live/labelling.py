@@ -1,0 +1,201 @@
+"""The queue of objects whose labels people check, and the views that fill it while someone labels."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from typing import ClassVar, NamedTuple
+
+from console.live.view import TopicView
+from ingest.contract.codec import decode, decode_json
+from ingest.contract.records import LabelDecision, Result, ShadowRecord
+from ingest.contract.topics import FRAMES, LABELS, RESULTS, SHADOW, TOPICS
+from ingest.kafka.log import LogRecord
+from ingest.ledger.missrate import MissCounter
+from ingest.runtime.clock import Clock
+from ingest.site.topic.view import Config
+from stream.labels.candidates import CandidateExample, CandidateFrame, CandidatePool, Disagreements, decided_example
+from stream.labels.decisions import DecisionView
+from stream.labels.preference import USUAL_SHARES, Pick, Selection
+from stream.labels.reader import hides
+
+MAX_FRAMES = 5_000
+"""Maximum number of frames in the queue, which take about 10 MB."""
+MAX_OFFERED = 5_000
+MAX_DECISIONS = 100_000
+IDLE_S = 600.0
+"""Time after the last use of the page after which the console stops reading results for it, in seconds."""
+LEASE_S = 120.0
+"""Time for which an object that was offered to one person is not offered to another person, in seconds."""
+REPEAT_NS = 60 * 10**9
+"""Time within which an object at the same place of a camera counts as the same object, in ns."""
+_SAME_BOX = 0.8
+"""Minimum intersection over union of two boxes at the same place."""
+_FRAMES_KEPT_NS = TOPICS[FRAMES].retention_ms * 10**6
+
+
+class OfferedObject(NamedTuple):
+    """An object that was offered to a person, and the time in s of the monotonic clock until which it is theirs."""
+
+    example: CandidateExample
+    user_id: int
+    until_s: float
+
+
+class LabelQueue:
+    """The objects of recent results that nobody has labelled yet, and the decisions of people."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._hidden: Callable[..., bool] = lambda *_: False
+        self._disagreements = Disagreements()
+        misses = MissCounter(lambda result, found: self._hidden(result, found))
+        self._pool = CandidatePool(misses, self._disagreements, MAX_FRAMES)
+        self._offered: OrderedDict[str, OfferedObject] = OrderedDict()
+        self._used_s: float | None = None
+        self.decisions = DecisionView(MAX_DECISIONS)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether someone has used the queue recently."""
+        return self._used_s is not None and self._clock.monotonic() - self._used_s < IDLE_S
+
+    def use(self) -> None:
+        """Note that someone uses the queue now."""
+        self._used_s = self._clock.monotonic()
+
+    def configure(self, config: Config) -> None:
+        """Take the configuration of the cameras, whose masked areas do not count as missed by the gate."""
+        self._hidden = hides(config)
+
+    def add_result(self, result: Result) -> None:
+        """Add a result, in the order of the log."""
+        self._pool.add(result)
+
+    def add_comparison(self, record: ShadowRecord) -> None:
+        """Add a comparison of two models."""
+        self._disagreements.add(record)
+
+    def frames(self) -> Iterator[CandidateFrame]:
+        """Yield the frames of the queue whose pictures are still in the log."""
+        self._pool.forget_before(self._clock.now_ns() - _FRAMES_KEPT_NS)
+        return iter(self._pool)
+
+    def offer(
+        self, user_id: int, wanted: Callable[[CandidateExample], bool], count: int
+    ) -> list[Pick[CandidateExample]]:
+        """Return the next objects for a person, the most useful ones first, and lease them to the person.
+
+        An object that was labelled, that is leased to another person, or that the queue has offered or people have
+        labelled at the same place within ``REPEAT_NS`` is not offered.
+        """
+        now_s = self._clock.monotonic()
+        examples = [
+            one
+            for frame in self.frames()
+            for one in frame.examples()
+            if wanted(one) and self._is_free(one, user_id, now_s)
+        ]
+        selection = Selection(examples, USUAL_SHARES)
+        known = [decided_example(one) for one in self.decisions]
+        found: list[Pick[CandidateExample]] = []
+        while len(found) < count and (pick := selection.next()):
+            others = (one.candidate for one in found)
+            if any(_is_repeat(pick.candidate, one) for one in (*others, *known)):
+                selection.refuse(pick)
+            else:
+                found.append(pick)
+        for pick in found:
+            self._offered[pick.candidate.key] = OfferedObject(pick.candidate, user_id, now_s + LEASE_S)
+            self._offered.move_to_end(pick.candidate.key)
+        while len(self._offered) > MAX_OFFERED:
+            self._offered.popitem(last=False)
+        return found
+
+    def example(self, object_: str) -> CandidateExample | None:
+        """Return an object that was offered or labelled, None if the queue does not know it any more."""
+        if offered := self._offered.get(object_):
+            return offered.example
+        decision = self.decisions.of(object_)
+        return original_example(decision) if decision else None
+
+    def labels(self, pipeline: str = "") -> list[str]:
+        """Return the labels of a pipeline that models or people have given, the most frequent first."""
+        counts: Counter[str] = Counter()
+        for frame in self._pool:
+            if pipeline in ("", frame.pipeline):
+                counts.update(one.label for one in frame.objects)
+        for one in self.decisions:
+            if pipeline in ("", one.pipeline) and one.decided:
+                counts[one.decided] += 1
+        return sorted(counts, key=lambda name: (-counts[name], name))
+
+    def _is_free(self, example: CandidateExample, user_id: int, now_s: float) -> bool:
+        if self.decisions.of(example.key):
+            return False
+        offered = self._offered.get(example.key)
+        return offered is None or offered.user_id == user_id or offered.until_s < now_s
+
+
+def original_example(decision: LabelDecision) -> CandidateExample:
+    """Return the object of a decision with the label of the model."""
+    return decided_example(decision.model_copy(update={"verdict": "accept", "corrected": ""}))
+
+
+def _is_repeat(one: CandidateExample, other: CandidateExample) -> bool:
+    return (
+        one.frame.id.camera == other.frame.id.camera
+        and one.frame.pipeline == other.frame.pipeline
+        and abs(one.frame.captured_ns - other.frame.captured_ns) < REPEAT_NS
+        and (one.object.box == other.object.box or one.object.box.iou(other.object.box) >= _SAME_BOX)
+    )
+
+
+class LabelView(TopicView):
+    """The decisions of people."""
+
+    topic: ClassVar[str] = LABELS
+    backlog: ClassVar[int] = MAX_DECISIONS
+
+    def __init__(self, queue: LabelQueue) -> None:
+        self._queue = queue
+
+    def apply(self, record: LogRecord) -> None:
+        """Add a decision."""
+        self._queue.decisions.add(decode_json(LabelDecision, record.value))
+
+
+class ComparisonView(TopicView):
+    """Comparisons of candidate models with served models, read while someone labels."""
+
+    topic: ClassVar[str] = SHADOW
+    backlog: ClassVar[int] = 20_000
+
+    def __init__(self, queue: LabelQueue) -> None:
+        self._queue = queue
+
+    def wanted(self) -> bool:
+        """Return whether someone labels."""
+        return self._queue.in_use
+
+    def apply(self, record: LogRecord) -> None:
+        """Add a comparison."""
+        self._queue.add_comparison(decode(ShadowRecord, record.value))
+
+
+class LabelResultView(TopicView):
+    """Results whose objects people label, read while someone labels."""
+
+    topic: ClassVar[str] = RESULTS
+    backlog: ClassVar[int] = 20_000
+
+    def __init__(self, queue: LabelQueue) -> None:
+        self._queue = queue
+
+    def wanted(self) -> bool:
+        """Return whether someone labels."""
+        return self._queue.in_use
+
+    def apply(self, record: LogRecord) -> None:
+        """Add a result."""
+        self._queue.add_result(decode(Result, record.value))

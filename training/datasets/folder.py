@@ -1,0 +1,138 @@
+"""The folder of an export: unfinished beside its place until it is whole, and resumed after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ingest.exceptions import ConfigError
+from ingest.runtime.files import make_folder, write_private
+from training.datasets.request import DatasetRequest
+
+DATASHEET, FILES = "datasheet.json", "files.jsonl"
+_COMMAND = "dataset export"
+
+
+class ExportFolder:
+    """The unfinished folder ``.NAME.partial`` of an export. Its data set becomes ``NAME`` by one rename at the end.
+
+    ``frames`` has the frames that were read, ``pictures`` the pictures of examples, and ``whole`` the data set in its
+    final form. A second process is locked out, and a later export with the same options continues.
+    """
+
+    def __init__(self, out: Path, request: DatasetRequest) -> None:
+        """Open the folder. Raise ConfigError if the data set exists, or if the unfinished export has other
+        options."""
+        self.out = out.absolute()
+        if self.out.exists():
+            raise ConfigError(_COMMAND, "--out", str(out), "a folder that does not exist yet")
+        self.partial = self.out.parent / f".{self.out.name}.partial"
+        make_folder(self.partial)
+        self._lock = os.open(self.partial / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.request = self._resumed(request)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise ConfigError(_COMMAND, "--out", str(out), "a folder that no other export is writing") from None
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.frames, self.pictures, self.whole = (self.partial / name for name in ("frames", "pictures", "whole"))
+        for folder in (self.frames, self.pictures):
+            make_folder(folder)
+        shutil.rmtree(self.whole, ignore_errors=True)
+        make_folder(self.whole)
+
+    def seal(self, sheet: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
+        """Write the datasheet with the hashes of the list of files and of the files ``others``, and return it."""
+        sealed = {
+            **sheet,
+            "files_sha256": sha256_of_file(self.whole / FILES),
+            "other_files": {name: sha256_of_file(self.whole / name) for name in others},
+        }
+        (self.whole / DATASHEET).write_text(json.dumps(sealed, indent=1, ensure_ascii=False), encoding="utf-8")
+        return sealed
+
+    def publish(self) -> None:
+        """Give the whole data set its name, after all its files are on the disk."""
+        for folder, _, names in os.walk(self.whole):
+            for name in names:
+                _sync(Path(folder) / name)
+            _sync(Path(folder))
+        self.whole.rename(self.out)
+        _sync(self.out.parent)
+        shutil.rmtree(self.partial)
+
+    def close(self) -> None:
+        """Release the lock. A second call does nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _resumed(self, request: DatasetRequest) -> DatasetRequest:
+        """Return the request of the unfinished export, or note the request if there is no unfinished export.
+
+        If the period ends at the present time, it ends where that of the unfinished export ended. Raise ConfigError
+        if the options differ.
+        """
+        path = self.partial / "request.json"
+        if not path.exists():
+            write_private(path.with_suffix(".part"), json.dumps(request.as_json()).encode())
+            path.with_suffix(".part").rename(path)
+            return request
+        earlier = json.loads(path.read_bytes())
+        found = replace(request, until_ns=earlier["until_ns"]) if request.until_now else request
+        if json.loads(json.dumps(found.as_json())) != earlier:
+            expected = (
+                f"the options of the unfinished export in {self.partial}. Use them again, or delete this folder"
+            )
+            raise ConfigError(_COMMAND, "--out", str(self.out), expected)
+        return found
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path) -> list[str]:
+    """Return the problems of a data set: files that are missing, changed, or not in its list. Empty if it is whole.
+
+    Raise ConfigError if the folder has no datasheet.
+    """
+    try:
+        sheet: dict[str, Any] = json.loads((folder / DATASHEET).read_bytes())
+        listed = (folder / FILES).read_bytes()
+    except (OSError, ValueError):
+        raise ConfigError("dataset verify", "folder", str(folder), "a data set of `dataset export`") from None
+    problems = []
+    if hashlib.sha256(listed).hexdigest() != sheet["files_sha256"]:
+        problems.append(f"{FILES}: changed")
+    expected = {row["file"]: row["sha256"] for row in map(json.loads, listed.splitlines())}
+    expected |= sheet["other_files"]
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name}: missing")
+        elif sha256_of_file(path) != digest:
+            problems.append(f"{name}: changed")
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    problems += [f"{name}: not in the list" for name in sorted(found - expected.keys() - {DATASHEET, FILES})]
+    return problems
