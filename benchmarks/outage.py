@@ -65,6 +65,8 @@ class OutageOptions:
     """
 
     cameras: int = 4
+    width: int = 640
+    height: int = 360
     fps: float = 10.0
     normal_s: float = 30.0
     outage_s: float = 120.0
@@ -214,6 +216,8 @@ def _site(options: OutageOptions) -> dict[str, Any]:
             "name": f"camera-{number}",
             "source": f"simulated:{SCENES[number % len(SCENES)]}",
             "fps": options.fps,
+            "width": options.width,
+            "height": options.height,
             "gate": {"motion": False, "max_fps": 0.0},
             "spool": {"max_bytes": options.spool_mib * 2**20, "late_after_s": 3.0},
             "options": {"seed": number},

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import msgpack
 
 from edge_agent.exceptions import SourceUnusable
 from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.contract.records import WithheldInterval
+
+if TYPE_CHECKING:  # a capture process starts sooner without asyncio
+    import asyncio
 
 ViewState = Literal["", "frozen", "black", "tampered"]
 
@@ -111,7 +113,7 @@ async def read_message(pipe: asyncio.StreamReader) -> Message | None:
             if fields.get(name):
                 fields[name] = WithheldInterval.model_validate(fields[name])
         return _KINDS[kind](**fields)
-    except asyncio.IncompleteReadError:
+    except EOFError:
         return None
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise SourceUnusable(f"malformed message from the capture process: {type(error).__name__}") from None

@@ -200,7 +200,7 @@ async def run_beside_bystander(rig: Rig, folder: Path, files: dict[str, bytes], 
     """
     for name, data in files.items():
         (folder / name).write_bytes(data)
-        rig.add(camera(name, str(folder / name), fps=50, loop=True), cap_s=2.0)
+        rig.add(camera(name, str(folder / name), fps=50, loop=True), base_s=1.0, cap_s=2.0)
     rig.add(bystander())
     clock = SystemClock()
     async with rig.running():

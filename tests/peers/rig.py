@@ -68,8 +68,10 @@ class Rig:
         self.spool = Spool(self.store, DiskConfig(), clock=SystemClock(), metrics=self._metrics)
         self.cameras: dict[str, Camera] = {}
 
-    def add(self, config: CameraConfig, *, cap_s: float = 0.2, truth_folder: Path | None = None) -> Camera:
-        """Add a camera with pauses of at most ``cap_s`` between starts."""
+    def add(
+        self, config: CameraConfig, *, base_s: float = 0.05, cap_s: float = 0.2, truth_folder: Path | None = None
+    ) -> Camera:
+        """Add a camera with pauses of ``base_s`` to ``cap_s`` between starts."""
         self.cameras[config.name] = Camera(
             config,
             self.spool,
@@ -79,7 +81,7 @@ class Rig:
             chance=random.Random(0).random,
             clock=SystemClock(),
             metrics=self._metrics,
-            backoff=Backoff(base_s=min(0.05, cap_s), cap_s=cap_s),
+            backoff=Backoff(base_s=base_s, cap_s=cap_s),
         )
         return self.cameras[config.name]
 

@@ -94,9 +94,11 @@ input()
     assert broker.pid is None
 
 
-def test_a_broker_starts_without_its_archive_of_java_classes_if_the_archive_is_damaged(
-    home: Path, broker_factory: Callable[[], Broker], tmp_path: Path
+def test_a_broker_starts_with_a_damaged_archive_of_java_classes_in_a_home_folder_that_cannot_be_written(
+    home: Path, broker_factory: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("deploy.local.kafka.broker.feature_checkpoint", lambda _: tmp_path / "file" / "checkpoint")
     broker = broker_factory()
     broker.home = tmp_path
     (tmp_path / "kafka").mkdir()
@@ -116,16 +118,6 @@ def test_the_storage_of_a_second_kafka_node_is_formatted_without_starting_a_jvm(
     assert second.answers
     metas = [(broker.folder / "data" / "meta.properties").read_text() for broker in (own_broker, second)]
     assert len({re.search("cluster.id=(.+)", meta)[1] for meta in metas}) == 2  # type: ignore[index]
-
-
-def test_a_broker_starts_although_its_home_folder_cannot_be_written(
-    broker_factory: Callable[[], Broker], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr("deploy.local.kafka.broker.feature_checkpoint", lambda _: tmp_path / "file" / "checkpoint")
-    broker = broker_factory()
-    broker.start()
-    assert broker.answers
 
 
 def test_an_existing_archive_of_java_classes_is_not_made_again(home: Path) -> None:
