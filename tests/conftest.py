@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import os
 import secrets
@@ -38,6 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     slow = {item.path for item in items if any(item.get_closest_marker(name) for name in ("e2e", "kafka"))}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Let searches for unreachable objects skip the imported modules and the collected tests, which stay.
+
+    Otherwise each call of ``gc.collect`` in a test takes a third of a second.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ from ingest.ledger.auditor import audit
 async def test_the_backlog_of_a_broker_outage_arrives_completely_in_order_and_once(
     own_broker: Broker, tmp_path: Path
 ) -> None:
-    report = await run(OutageOptions(width=320, height=180, normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None)
+    report = await run(
+        OutageOptions(width=320, height=180, normal_s=8.0, outage_s=12.0), tmp_path, own_broker, lambda _: None
+    )
     ledger = report["ledger"]
     assert (ledger["missing"], ledger["holes"], ledger["duplicates"]) == (0, [], 0)
     assert set(ledger["withheld"]) <= {"overload"}  # on a busy machine, capture withholds frames

@@ -33,46 +33,41 @@ class BoxFilter:
     def __init__(self) -> None:
         self.boxes: Floats = np.empty((0, 4))
         self._speeds: Floats = np.empty((0, 4))
-        self._spread: Floats = np.empty((0, 3))
-        """Per box: variance of the position, covariance of position and velocity, and variance of the velocity, in
-        sizes of the box and seconds."""
+        self._spread: Floats = np.empty((3, 0))
+        """Rows: variance of the position, covariance of position and velocity, and variance of the velocity, in sizes
+        of the box and seconds. A column for each box."""
 
     def predict(self, step_s: float) -> None:
         """Move all boxes forward by ``step_s`` seconds."""
         self.boxes = self.boxes + step_s * self._speeds
-        place, mixed, speed = self._spread.T
+        place, mixed, speed = self._spread
         noise = _ACCELERATION**2
-        self._spread = np.column_stack(
-            (
-                place + 2 * step_s * mixed + step_s**2 * speed + noise * step_s**3 / 3,
-                mixed + step_s * speed + noise * step_s**2 / 2,
-                speed + noise * step_s,
-            )
-        )
+        place += 2 * step_s * mixed + step_s**2 * speed + noise * step_s**3 / 3
+        mixed += step_s * speed + noise * step_s**2 / 2
+        speed += noise * step_s
 
     def update(self, rows: npt.NDArray[np.intp], measured: Floats) -> None:
         """Correct the boxes in ``rows`` with the boxes ``measured`` in this frame, an array ``(len(rows), 4)``."""
-        place, mixed, speed = self._spread[rows].T
+        place, mixed, speed = self._spread[:, rows]
         total = place + _BOX_ERROR**2
         gain_place, gain_speed = place / total, mixed / total
         change = measured - self.boxes[rows]
         self.boxes[rows] += gain_place[:, None] * change
         self._speeds[rows] += gain_speed[:, None] * change
-        self._spread[rows] = np.column_stack(
-            ((1 - gain_place) * place, (1 - gain_place) * mixed, speed - gain_speed * mixed)
-        )
+        kept = 1 - gain_place
+        self._spread[:, rows] = kept * place, kept * mixed, speed - gain_speed * mixed
 
     def add(self, boxes: Floats) -> None:
         """Append new boxes whose velocity is unknown."""
         count = len(boxes)
         self.boxes = np.concatenate((self.boxes, boxes))
         self._speeds = np.concatenate((self._speeds, np.zeros((count, 4))))
-        first = np.tile((_BOX_ERROR**2, 0.0, _FIRST_SPEED**2), (count, 1))
-        self._spread = np.concatenate((self._spread, first))
+        first = np.tile(((_BOX_ERROR**2,), (0.0,), (_FIRST_SPEED**2,)), count)
+        self._spread = np.concatenate((self._spread, first), axis=1)
 
     def keep(self, rows: npt.NDArray[np.bool_]) -> None:
         """Drop all boxes except those of ``rows``."""
-        self.boxes, self._speeds, self._spread = self.boxes[rows], self._speeds[rows], self._spread[rows]
+        self.boxes, self._speeds, self._spread = self.boxes[rows], self._speeds[rows], self._spread[:, rows]
 
 
 def overlaps(one: Floats, other: Floats, margin: float) -> Floats:

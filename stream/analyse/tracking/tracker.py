@@ -122,7 +122,7 @@ class ByteTracker:
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held."""
         boxes = _as_array([d.box for d in detections] + [one.box for one in held])
-        labels = np.array([d.label for d in detections] + [_HELD] * len(held), np.str_)
+        labels = [*(d.label for d in detections), *([_HELD] * len(held))]
         scores = np.array([d.score for d in detections] + [_FAINT if one.faint else _FIRM for one in held])
         self._advance(at_s)
         likely = scores >= self._begin_score
@@ -130,7 +130,8 @@ class ByteTracker:
         left = _others(len(self._targets), rows)
         more_rows, more_columns = self._matched(left, np.flatnonzero(~likely), boxes, labels)
         rows, columns = np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
-        self._filter.update(rows, boxes[columns])
+        if len(rows):
+            self._filter.update(rows, boxes[columns])
         tracks = []
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             target = self._targets[row]
@@ -142,8 +143,9 @@ class ByteTracker:
         self._prune(at_s)
         likely[columns], likely[len(detections) :] = False, False
         begun = np.flatnonzero(likely)
-        self._filter.add(boxes[begun])
-        self._targets += [_Target(at_s, str(labels[column])) for column in begun]
+        if len(begun):
+            self._filter.add(boxes[begun])
+            self._targets += [_Target(at_s, labels[column]) for column in begun.tolist()]
         return sorted((track for track in tracks if track), key=lambda track: track.name)
 
     def _advance(self, at_s: float) -> None:
@@ -152,15 +154,18 @@ class ByteTracker:
         self._keep([at_s - target.seen_s <= LOST_S for target in self._targets])
 
     def _matched(
-        self, rows: Indices, columns: Indices, boxes: Floats, labels: npt.NDArray[np.str_]
+        self, rows: Indices, columns: Indices, boxes: Floats, labels: Sequence[str]
     ) -> tuple[Indices, Indices]:
         """Match the targets ``rows`` to the boxes ``columns``. Return the matched rows, and the column matched to
         each."""
         if not len(rows) or not len(columns):
             return rows[:0], columns[:0]
         costs = 1.0 - overlaps(self._filter.boxes[rows], boxes[columns], _BOX_MARGIN)
-        own, found_labels = np.array([self._targets[row].label for row in rows])[:, None], labels[columns][None]
-        costs += _OTHER_LABEL * ((own != found_labels) & (found_labels != _HELD))
+        own, others = [self._targets[row].label for row in rows.tolist()], [labels[n] for n in columns.tolist()]
+        if len({*own, *others}) > 1:  # the usual frame has objects of one label
+            numbers = {label: number for number, label in enumerate((_HELD, *own, *others))}
+            mine, theirs = np.array([numbers[label] for label in own]), np.array([numbers[label] for label in others])
+            costs += _OTHER_LABEL * ((mine[:, None] != theirs) & (theirs != numbers[_HELD]))
         _, found, _ = lap.lapjv(costs, extend_cost=True, cost_limit=1.0 - _MIN_OVERLAP)
         matched = np.flatnonzero(found >= 0)
         return rows[matched], columns[found[matched]]
