@@ -71,7 +71,7 @@ s3proxy: .sightline/s3proxy ## fetch the tests' S3 server from Maven Central, on
 test: install peers s3proxy ## lint, then run every test on a real Kafka; chaos tests run last
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types style imports kafka collect
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not tensorrt"
-	$(BIN)/pytest -n 3 --dist worksteal -m chaos tests/chaos
+	$(BIN)/pytest -n 3 --dist load --maxschedchunk 1 -m chaos tests/chaos
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/sightline kafka fetch
