@@ -65,14 +65,14 @@ class OutageOptions:
     """
 
     cameras: int = 4
-    width: int = 640
-    height: int = 360
     fps: float = 10.0
     normal_s: float = 30.0
     outage_s: float = 120.0
     spool_mib: int = 512
     late_mib_per_s: float | None = None
     catch_up_s: float = 600.0
+    width: int = 640
+    height: int = 360
 
 
 @dataclass
