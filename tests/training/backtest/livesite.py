@@ -39,7 +39,9 @@ BEGIN_MS = BEGIN_NS // 10**6
 FPS = 5.0
 FRAMES_EACH = 45
 WIDTH, HEIGHT = 320, 180
-PIPELINE = PipelineConfig(name="p", model="regions", width=64, height=64, regions="motion", max_items=3)
+PIPELINE = PipelineConfig(
+    name="p", model="regions", width=64, height=64, regions="motion", max_items=3, max_regions=4
+)
 KINDS = {"north": "road", "south": "road", "yard": "yard"}
 """The scene of each camera."""
 

@@ -19,22 +19,19 @@ from engines.repository.store import Repository
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site.topic.store import publish
 from tests.engines.repository.test_canary import copied
-from tests.paths import MODELS, ROOT
-from tests.training.backtest.livesite import live_site
+from tests.paths import ROOT
 from tests.training.backtest.test_group import ALL, FixedShare
-from tests.training.backtest.test_run import RECORDS, damaged
+from tests.training.backtest.test_run import damaged, live
 
 PAGE = (ROOT / "docs" / "how-to" / "backtest.md").read_text()
 COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.M) for line in block.splitlines()]
 
 
-def live_log() -> MemoryLog:
-    async def made() -> MemoryLog:
-        site = await live_site(MODELS, RECORDS())
-        await publish(site.log, site.config.entries.values())
-        return site.log
-
-    return asyncio.run(made())
+async def live_log() -> MemoryLog:
+    """Return the log of the site that all tests share, with its configuration."""
+    site = await live()
+    await publish(site.log, site.config.entries.values())
+    return site.log
 
 
 class FixedGroup:
@@ -50,7 +47,7 @@ class FixedGroup:
 @pytest.fixture
 def sightline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[int, str]]:
     """Return a function that runs a command on the log in memory, in a folder with a model repository."""
-    log = live_log()
+    log = asyncio.run(live_log())
     copied(tmp_path / "models")
     monkeypatch.chdir(tmp_path)
 

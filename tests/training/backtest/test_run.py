@@ -16,10 +16,12 @@ from engines.repository.store import Repository
 from ingest.contract.records import Event
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import ConfigError
+from ingest.site import SecondModelConfig
+from ingest.site.topic.view import Config
 from stream.analyse.rules.line import LineRule
 from stream.explain.comparison import EventComparison
 from tests.paths import MODELS
-from tests.training.backtest.livesite import BEGIN_NS, LiveSite, candidate, frames, live_site
+from tests.training.backtest.livesite import BEGIN_NS, PIPELINE, LiveSite, candidate, frames, live_site
 from training.backtest.figures import BacktestFigures
 from training.backtest.page import page
 from training.backtest.plan import BacktestPlan
@@ -118,8 +120,8 @@ async def test_a_backtest_of_one_camera_and_of_changed_rules_reports_only_their_
     assert found["other"][2] == found["yard-line"][3] > 0
 
 
-async def test_a_worse_model_does_not_pass_and_its_promotion_is_refused_until_a_better_version_passes(
-    tmp_path: Path,
+async def test_a_worse_model_is_refused_and_a_better_one_passes_with_the_events_of_a_rerun_through_the_live_pipeline(
+    tmp_path: Path, emitted: list[Event]
 ) -> None:
     bad, repository, site = damaged(tmp_path), Repository(tmp_path), await live()
     repository.promote("regions", 1)
@@ -141,7 +143,12 @@ async def test_a_worse_model_does_not_pass_and_its_promotion_is_refused_until_a_
     better = worse_live.plan(tmp_path, "regions@1")
     with pytest.raises(PromotionRefused, match="regions@1 has no backtest"):
         require_passed(repository, "regions", 1)
+    emitted.clear()
     gained = await run(worse_live, better, tmp_path)
+    rerun = await live_site(tmp_path, RECORDS()[:75], "regions@1")
+    assert texts(emitted) == texts(rerun.events)
+    before, after = ({one.id for one in site.events} for site in (worse_live, rerun))
+    assert sum(one.gained for one in gained.rules.values()) == len(after - before) > 0
     stated = Thresholds(max_lost=0.3, max_gained=9.0, min_agreement=0.5, min_frames=20)
     add_record(repository, record_of(better, gained, stated, BEGIN_NS))
     assert gained.gained_share > gained.lost_share
@@ -175,3 +182,16 @@ async def test_a_model_that_no_pipeline_uses_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Pipelines: p \(regions\)"):
         BacktestPlan.of(site.config, manifest, (0, 1))
     assert BacktestPlan.of(site.config, manifest, (0, 1), pipelines=["p"]).pipelines[0].model == "other@1"
+
+
+async def test_a_candidate_replaces_second_models_of_its_name_and_classifies_their_crops() -> None:
+    site = await live()
+    second = SecondModelConfig(name="type", model="regions", min_pixels=1)
+    config = Config({**site.config.entries, "pipeline/p": PIPELINE.model_copy(update={"then": (second,)})})
+    manifest = Repository(MODELS).open("regions").manifest
+    plan = BacktestPlan.of(config, manifest, (BEGIN_NS // 10**6, BEGIN_NS // 10**6 + 5000), cameras=["yard"])
+    assert [(one.model, one.then[0].model) for one in plan.pipelines] == [("regions@1", "regions@1")]
+    figures = await run(site, plan)
+    assert figures.classified > 0
+    assert figures.stages["cascade"].total_s > 0.0
+    assert figures.failed == 0
