@@ -54,7 +54,8 @@ class EventFilter:
     severity: str = ""
     colour: str = ""
     path: tuple[tuple[float, float], ...] = ()
-    """Sketched path in pixels of the frame. It selects events whose trail follows the path within ``near`` pixels."""
+    """Path that a user has sketched on a camera's picture, in pixels of the frame. Only events are selected whose
+    object's trail follows the sketched path within ``near`` pixels."""
     near: float = 0.0
     since_ns: int = 0
     until_ns: int = 0
@@ -217,7 +218,7 @@ class Happenings:
             yield self._alerts.items[number]
 
     def of_incident(self, incident: str) -> list[str]:
-        """Return the ids of the events whose alerts belong to an incident, the newest first."""
+        """Return the ids of the events whose alerts belong to an incident, the newest event first."""
         found = (alert.data for alert in self.alerts() if alert.data.incident == incident)
         return list(dict.fromkeys(data.event for data in found))
 

@@ -144,7 +144,7 @@ async def picture(
 ) -> Response:
     """Return the picture of an event: annotated evidence, or the frame in the log.
 
-    With ``plain``, prefer the original picture.
+    With ``plain``, the original picture is preferred.
     """
     item = visible_event(context, identity, number)
     found = await context.evidence.picture(context.feed, item, plain=plain)
@@ -230,7 +230,8 @@ def position(text: str) -> tuple[int, str] | None:
 
 
 def _sketched(context: ConsoleContext, identity: Identity, camera: str) -> str:
-    """Return the id of the newest event of a camera, on whose picture a path is sketched; empty without one."""
+    """Return the id of the newest event of a camera, for the picture on which the user sketches a path; "" without an
+    event."""
     found = visible(context, identity, EventFilter(camera=camera), 1) if camera else []
     return found[0].event.id if found else ""
 

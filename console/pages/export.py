@@ -1,4 +1,4 @@
-"""Export of selected events and incidents as an archive with a manifest of hashes."""
+"""Export of the selected events and incidents as an archive, with a manifest of the files' hashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ router = APIRouter()
 
 
 class ExportOrder(BaseModel):
-    """The ids of the events and incidents to export. An incident brings its events that are in memory."""
+    """The ids of the events and incidents to export. An incident is exported with those of its events that the
+    console has in memory."""
 
     events: Ids = []
     incidents: Ids = []
@@ -35,15 +36,16 @@ class ExportOrder(BaseModel):
 
 @router.post("/export", include_in_schema=False)
 async def export_selected(request: Request, identity: Operator, context: Context) -> Response:
-    """Return an archive of the events and incidents that a form selects."""
+    """Return an archive of the events and incidents that the user has selected in a form."""
     form = await read_form(request)
     return await _export(request, context, identity, form.texts("event"), form.texts("incident"))
 
 
 @router.post("/api/exports", response_class=FileResponse)
 async def export(request: Request, order: ExportOrder, identity: Operator, context: Context) -> Response:
-    """Return a zip archive with events, incidents, pictures, clips, receipts and comments, and a manifest with the
-    SHA-256 of each file. The header `X-Manifest-SHA256` has the hash of the manifest, as the audit trail does."""
+    """Return a zip archive of the selected events and incidents with pictures, clips, receipts and comments, and a
+    manifest with the SHA-256 of each file. The header `X-Manifest-SHA256` and the audit trail have the hash of the
+    manifest."""
     return await _export(request, context, identity, order.events, order.incidents)
 
 

@@ -158,7 +158,7 @@ def _selected(
 
 
 def visible_incident(context: ConsoleContext, identity: Identity, id_: str) -> IncidentState:
-    """Return an incident that the user may see. Raise NotFound."""
+    """Return the incident ``id_`` if the user may see the incident. Raise NotFound."""
     try:
         found = context.feed.incidents.find(id_)
     except IncidentNotFound:

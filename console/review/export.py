@@ -15,7 +15,7 @@ from stream.evidence.export import ExportWriter
 from stream.incidents.view import IncidentState
 
 MAX_EVENTS = 500
-"""Maximum number of events in one archive. With two clips of 3 MB each, they take 3 GB."""
+"""Maximum number of events in one archive. With two clips of 3 MB for each event, the archive takes 3 GB."""
 
 
 async def export_review(
@@ -27,10 +27,10 @@ async def export_review(
     by: str,
     made_ns: int,
 ) -> str:
-    """Write an archive with events, their evidence, and incidents with their actions. Return the SHA-256 of its
-    manifest.
+    """Write an archive of events with their pictures and clips, and of incidents with the operators' actions. Return
+    the SHA-256 of the archive's manifest.
 
-    A file that cannot be read is named in the manifest with the reason.
+    If a picture or clip cannot be read, the manifest names the file and the reason.
     """
     writer = ExportWriter(file, made_ns)
     missing: list[dict[str, str]] = []
@@ -67,7 +67,7 @@ def _record_of(item: ReviewItem) -> dict[str, Any]:
 
 
 def _lines(items: list[ReviewItem], incidents: list[IncidentState]) -> list[str]:
-    """Return the lines of a summary for people."""
+    """Return the lines of the archive's summary as text for people."""
     found = ["Sightline: exported review. manifest.json has the SHA-256 of each file.", ""]
     for state in incidents:
         one = state.summary()

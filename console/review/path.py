@@ -1,4 +1,4 @@
-"""Comparison of a sketched path with the trails of objects. Pure."""
+"""Comparison of a path that a user has sketched with the trails of objects. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy.typing as npt
 
 Points = Sequence[tuple[float, float]]
 MAX_POINTS = 100
-"""Maximum number of points of a sketch."""
+"""Maximum number of points of a sketched path."""
 _SKETCH_POINTS, _TRAIL_POINTS = 16, 128
-"""Numbers of points with equal distances, to which a sketch and a trail are resampled."""
+"""Numbers of equidistant points to which a sketched path and an object's trail are resampled."""
 
 
 def path_distance(sketch: Points, trail: Points) -> float:
-    """Return the largest distance between a sketch and the part of a trail that follows the sketch from its first to
-    its last point; infinity for a trail without points.
+    """Return the largest distance in pixels between a sketched path and the part of an object's trail that follows
+    the path from its first to its last point; infinity if the path or the trail has no points.
 
-    The trail may begin before the sketch and end after it. This is the discrete Fréchet distance with free ends of
-    the trail, for the points of the sketch (Alt and Godau, Computing the Fréchet distance, 1995).
+    The trail may begin before the sketched path and end after it. The distance is the discrete Fréchet distance (Alt
+    and Godau, Computing the Fréchet distance, 1995), except that both ends of the trail are free.
     """
     if not trail or not sketch:
         return math.inf
@@ -33,7 +33,7 @@ def path_distance(sketch: Points, trail: Points) -> float:
 
 
 def is_near(sketch: Points, trail: Points, near: float) -> bool:
-    """Return whether a trail follows a sketch in its direction, within a distance."""
+    """Return whether a trail follows a sketched path in the direction of the sketch, within ``near`` pixels."""
     for x, y in (sketch[0], sketch[-1]):  # rejects most trails quickly
         if not trail or not (
             min(p[0] for p in trail) - near <= x <= max(p[0] for p in trail) + near
@@ -44,7 +44,7 @@ def is_near(sketch: Points, trail: Points, near: float) -> bool:
 
 
 def _resampled(points: Points, count: int) -> npt.NDArray[np.float64]:
-    """Return points with equal distances along a path."""
+    """Return ``count`` points at equal distances along a path."""
     path = np.asarray(points, np.float64)
     steps = np.hypot(*np.diff(path, axis=0).T) if len(path) > 1 else np.zeros(0)
     along = np.concatenate([[0.0], np.cumsum(steps)])

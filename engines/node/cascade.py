@@ -91,7 +91,7 @@ class Cascade:
         self._first.classify(merged, refine)
 
     def _tasks_of_canary(self, merged: MergedBatch) -> list[ItemTask]:
-        """Return the tasks of the cameras that the canary serves."""
+        """Return the batch's tasks of the cameras that the canary version serves."""
         if self._canary is None:
             return []
         return [task for task in merged.tasks if self._canary[0].serves(task.item.camera)]

@@ -169,7 +169,7 @@ class ItemTask:
     detections: list[Detection] | None = None
     error: EngineError | PictureError | None = None
     model: str = ""
-    """The model version that classified the item, if it is another than that of the job."""
+    """The model version that classified the item, if it is not the job's version."""
 
     @property
     def rows(self) -> int:

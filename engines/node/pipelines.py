@@ -38,7 +38,7 @@ _LIGHTER = "/lighter"
 """Suffix of the internal name of a pipeline's lighter model. The slash in the suffix makes this name differ from
 every pipeline's own name."""
 _CANARY = "/canary"
-"""Suffix of the name under which the canary of a pipeline's model is kept."""
+"""Suffix of a pipeline's name under which the canary version of its model is loaded."""
 _UNKNOWN = PipelineConfig(name="unknown", model="unknown", width=1, height=1)
 """Placeholder for the settings of a pipeline that is not configured."""
 
@@ -99,7 +99,7 @@ class LiveModels:
         self._executor = executor
         self._wanted: dict[str, PipelineConfig] = {}
         self._canaries: dict[str, Canary] = {}
-        """Maps the name of each pipeline to the canary of its model."""
+        """Maps the name of each pipeline to the canary version of its model."""
         self._seconds: dict[str, SecondWanted] = {}
         """Maps ``SecondWanted.name`` to each second-stage model that the configuration asks for."""
         self._serving: dict[str, _Serving] = {}
@@ -229,7 +229,7 @@ class LiveModels:
             raise failed
 
     async def _serve_all(self, everything: Sequence[Wanted]) -> ConfigError | None:
-        """Load models that are not served yet. Return the error of the first model that cannot be served."""
+        """Load the models that are not loaded yet. Return the error of the first model that cannot be loaded."""
         failed: ConfigError | None = None
         for wanted in everything:
             try:
@@ -278,7 +278,8 @@ class LiveModels:
         await asyncio.gather(*self._closing)
 
     async def _follow_canaries(self) -> None:
-        """Load the canary of each pipeline's model beside the usual model, and drop canaries that have ended."""
+        """Load the canary version of each pipeline's model beside the promoted version, and drop canary versions that
+        have ended."""
         pipelines = [wanted for name, wanted in self._wanted.items() if "/" not in name]
         found: dict[str, Canary] = {}
         for pipeline in pipelines:
@@ -298,7 +299,8 @@ class LiveModels:
         self._want_canaries()
 
     def _want_canaries(self) -> None:
-        """Ask for the model of each canary. Second models and lighter models are those of the pipeline."""
+        """Ask for the canary version of each pipeline's model, without second-stage and lighter models. The results
+        of the canary are refined by the second-stage models of the pipeline."""
         for name, canary in self._canaries.items():
             if name in self._wanted:
                 change = {"name": name + _CANARY, "model": canary.id, "then": (), "lighter": ""}

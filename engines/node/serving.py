@@ -35,7 +35,7 @@ frames of a batch exceed ``MAX_KEPT_BYTES``, they are decoded again for the seco
 
 
 def unchanged(_: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
-    """Return the detections as they are."""
+    """Return the detections unchanged."""
     return found
 
 
@@ -285,7 +285,8 @@ class RepositorySource:
         return f"{name}@{version}"
 
     def canary(self, pipeline: PipelineConfig) -> Canary | None:
-        """Return the canary of a pipeline's model, None if there is none or if the pipeline names a version.
+        """Return the canary version of a pipeline's model; None if the model has no canary, or if the pipeline names
+        a version.
 
         Raise ManifestError.
         """

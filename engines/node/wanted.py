@@ -19,7 +19,8 @@ class ModelSource(Protocol):
         """Return the identity of the model version that the configuration asks for, such as ``regions@2``."""
 
     def canary(self, pipeline: PipelineConfig) -> Canary | None:
-        """Return the canary of a pipeline's model, which serves a share of the cameras; None if there is none."""
+        """Return the canary version of a pipeline's model, which serves a share of the cameras; None if there is
+        none."""
 
     def make(self, wanted: PipelineConfig | SecondModelConfig) -> AnyModel:
         """Return a ServedModel for a pipeline, a SecondModel for a second-stage model. The caller must open the

@@ -1,7 +1,7 @@
-"""Canaries: a version of a model that serves a share of the cameras, beside the promoted version.
+"""Canaries: a canary is a model version that serves a share of the cameras, beside the promoted version.
 
-``<root>/<name>/canary.json`` names the canary. ``<root>/<name>/canaries.jsonl`` is the audit trail: one line when a
-canary begins, and one when it ends, with the reason.
+``<root>/<name>/canary.json`` names the canary version of a model. ``<root>/<name>/canaries.jsonl`` is the audit trail
+of a model: a line for the begin of each canary, and a line for its end with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Ending = Literal["promoted", "rolled back", "stopped"]
 
 
 class Canary(BaseModel):
-    """The canary of a model: its version, its share of the cameras, and the Unix time in ns at which it began."""
+    """The canary of a model: its version, its share of the cameras, and its begin in Unix ns."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,20 +34,21 @@ class Canary(BaseModel):
 
     @property
     def id(self) -> str:
-        """The model version, such as ``regions@2``."""
+        """The canary's model and version, such as ``regions@2``."""
         return f"{self.model}@{self.version}"
 
     def serves(self, camera: str) -> bool:
-        """Return whether a camera belongs to the share.
+        """Return whether the canary serves a camera.
 
-        The choice depends on the names of model and camera, so that every node chooses the same cameras. A larger
-        share keeps the cameras of a smaller share.
+        The choice depends only on the names of the model and the camera, so that every engine node chooses the same
+        cameras. If the share of a canary is increased, the canary keeps its cameras.
         """
         return zlib.crc32(f"{self.model}/{camera}".encode()) < self.share * 2**32
 
 
 def read_canary(repository: Repository, name: str) -> Canary | None:
-    """Return the canary of a model, or None. Raise ManifestError for an unreadable file."""
+    """Return the canary of a model; None if the model has no canary. Raise ManifestError for an unreadable
+    `canary.json`."""
     path = repository.root / name / _POINTER
     try:
         return Canary.model_validate_json(decode_text(path.read_bytes()))
@@ -58,9 +59,10 @@ def read_canary(repository: Repository, name: str) -> Canary | None:
 
 
 def start_canary(repository: Repository, name: str, version: int, share: float, now_ns: int) -> Canary:
-    """Let a version serve a share of the cameras. Running nodes load it within seconds.
+    """Let a model version serve a share of the cameras. Running engine nodes load the version within seconds.
 
-    Raise ModelUnknown, ManifestError, or AdoptFailed if the folder cannot be written.
+    Raise ModelUnknown or ManifestError for a version that cannot be opened, or AdoptFailed if the folder cannot be
+    written.
     """
     repository.open(name, version)
     canary = Canary(model=name, version=version, share=share, since_ns=now_ns)
@@ -73,16 +75,16 @@ def start_canary(repository: Repository, name: str, version: int, share: float, 
 
 
 def end_canary(repository: Repository, canary: Canary, ending: Ending, now_ns: int, reason: str = "") -> None:
-    """End a canary: all cameras get the promoted version within seconds. Raise AdoptFailed.
+    """End a canary, so that the promoted version serves all cameras within seconds. Raise AdoptFailed.
 
-    The reason is in the audit trail before the canary ends, so that no ended canary lacks a reason.
+    The reason is written to the audit trail before the canary ends, so that no ended canary lacks a reason.
     """
     _note(repository, canary, ending, now_ns, reason)
     (repository.root / canary.model / _POINTER).unlink(missing_ok=True)
 
 
 def trail_of(repository: Repository, name: str) -> list[dict[str, object]]:
-    """Return the audit trail of a model's canaries, oldest first."""
+    """Return the audit trail of a model's canaries, the oldest line first."""
     path = repository.root / name / _TRAIL
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

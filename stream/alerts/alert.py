@@ -35,14 +35,14 @@ def alert_id(event: Event) -> str:
 
 
 class StoredPictures(NamedTuple):
-    """References to the stored pictures of an event, and the colours of its object."""
+    """References to the stored pictures of an event, and the names of the colours of its object."""
 
     evidence: tuple[Evidence, ...] = ()
     colours: tuple[str, ...] = ()
 
 
 def evidence_of(event: Event, record: LogRecord | None, store: EvidenceStore) -> StoredPictures:
-    """Store the original picture of an event and an annotated copy.
+    """Store the original picture of an event and a copy with drawings.
 
     Return no pictures for a sensor's event, which has no picture. Raise EvidenceMissing if ``record`` is None or
     is not the event's frame, PictureError if the picture is damaged or too large, StoreFailed if the store cannot

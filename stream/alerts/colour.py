@@ -1,8 +1,8 @@
 """The colours of an object, as names that a person would use. Pure.
 
-The light of the scene is estimated from the whole picture: its colour by the Shades of Gray method with the norm 6
-(Finlayson and Trezzi, Shades of Gray and Colour Constancy, 2004), its strength by the bright parts of the picture.
-The pixels of the object are then named by lightness, chroma and hue angle in CIE Lab.
+The light of the picture is estimated from all its pixels: its colour by the Shades of Gray method with the norm 6
+(Finlayson and Trezzi, Shades of Gray and Colour Constancy, 2004), its strength by the bright pixels. After the light
+is corrected, the pixels of the object are named by lightness, chroma and hue angle in CIE Lab.
 """
 
 from __future__ import annotations
@@ -15,30 +15,35 @@ from ingest.contract.records import Box
 from ingest.contract.records.event import COLOURS
 
 SECOND_SHARE = 0.25
-"""Minimum share of a second colour, such as that of trousers below a jacket."""
+"""Minimum weighted share of the object's pixels at which a second colour is named, such as that of trousers below a
+jacket."""
 _SIDE_PX = 48
-"""Side of the square to which the object's crop is scaled. Noise averages out, and a large object takes no longer."""
+"""Side in pixels of the square to which the object's crop is scaled. Scaling down averages noise out, and a large
+object takes no longer than a small one."""
 _GAINS = 0.6, 1.8
-"""Limits of the correction of one colour channel. A larger gain would turn a scene of one colour to grey."""
+"""Limits of the factor that corrects the light in one colour channel. A larger factor would turn a picture of one
+colour to grey."""
 _BRIGHT = 190.0
-"""Grey value to which the bright parts of the picture (95th percentile) are brought."""
+"""Grey value to which the 95th percentile of the picture is brought."""
 _EXPOSURES = 0.7, 5.5
 _GREY_CHROMA = 13.0
-"""Chroma below which a pixel has no colour: twice the chroma that noise and JPEG give a grey surface."""
+"""Chroma in CIE Lab below which a pixel has no colour: twice the chroma that noise and JPEG give a grey surface."""
 _CHROMATIC_WEIGHT = 2.0
-"""Weight of pixels with a colour against black, grey and white ones: windows, tyres, shadows and the background are
-rarely coloured, and a person names the paint."""
+"""Factor by which coloured pixels count more than black, grey and white pixels: windows, tyres, shadows and the
+background are rarely coloured, and a person names the paint."""
 _HUES = (
     (18.0, "pink_or_red"), (46.0, "red"), (76.0, "orange"), (107.0, "yellow"), (195.0, "green"), (303.0, "blue"),
     (335.0, "purple"), (361.0, "pink_or_red"),
 )  # fmt: skip
-"""Upper ends of the hue angles in degrees. sRGB red has 40°, orange 66°, yellow 103°, green 136°, blue 306°."""
+"""Upper ends of the hue angles in degrees of each colour. sRGB red has 40°, orange 66°, yellow 103°, green 136°, blue
+306°."""
 
 
 def colours_of(image: npt.NDArray[np.uint8], box: Box) -> tuple[str, ...]:
-    """Return the main colour of the object in a box of a BGR picture, and a second colour if it covers a good part.
+    """Return the name of the main colour of the object in a box of a BGR picture, and of a second colour if its
+    weighted share is at least ``SECOND_SHARE``.
 
-    Return an empty tuple for a box outside of the picture.
+    Return an empty tuple if the part of the box within the picture is less than 4 pixels wide or high.
     """
     height, width = image.shape[:2]
     left, right = max(0, round(box[0])), min(width, round(box[2]))
@@ -58,7 +63,8 @@ def colours_of(image: npt.NDArray[np.uint8], box: Box) -> tuple[str, ...]:
 
 
 def _gains(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return the factors of the three channels that give the picture a white light of normal strength."""
+    """Return the factors of the blue, green and red channels that give the picture a white light of normal
+    strength."""
     small = cv2.resize(image, (64, 36), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
     usable = small[(small.max(axis=1) < 250.0)]
     if len(usable) < len(small) // 10:
@@ -70,7 +76,7 @@ def _gains(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def _names(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the number of the colour of each pixel of a Lab picture."""
+    """Return for each pixel of a Lab picture the index of its colour in ``COLOURS``."""
     light, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
     chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360.0
     name = np.full(light.shape, "grey", "<U12")
@@ -93,6 +99,7 @@ def _names(lab: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 
 def _centre_weights() -> npt.NDArray[np.float64]:
-    """Return the weights of the crop's pixels. The middle belongs to the object, the corners to the background."""
+    """Return the weight of each pixel of the crop: the middle of the crop shows mostly the object, and the corners
+    the background."""
     at = np.linspace(-1.0, 1.0, _SIDE_PX)
     return np.exp(-2.0 * (at[None, :] ** 2 + at[:, None] ** 2))

@@ -117,7 +117,7 @@ class EncryptedStore:
         return self._inner.list(prefix)
 
     def remove_parts(self, before_ns: int) -> int:
-        """Remove incomplete files of the inner store."""
+        """Remove the incomplete files of the encrypted store."""
         return self._inner.remove_parts(before_ns)
 
     def _sealed(self, name: str, data: bytes) -> bytes:

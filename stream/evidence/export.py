@@ -1,6 +1,7 @@
 """Archives of reviewed events: pictures, clips and records, with a manifest of the SHA-256 hashes of all files.
 
-An archive is a zip file without compression, because pictures and clips do not shrink. The manifest is its last file.
+An archive is a zip file without compression, because pictures and clips do not shrink. The manifest is the last file
+of the archive.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ FORMAT = "sightline-export/1"
 _READ_BYTES = 1024 * 1024
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 _EARLIEST = datetime(1980, 1, 1, tzinfo=UTC)
-"""Earliest time that the format zip can hold."""
+"""Earliest file time that a zip archive can hold."""
 
 
 class ExportWriter:
-    """Writes an archive. ``made_ns`` is the time of the export, in Unix ns."""
+    """Writes an archive. ``made_ns`` is the time of the export in Unix ns."""
 
     def __init__(self, file: IO[bytes], made_ns: int) -> None:
         self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
@@ -35,15 +36,15 @@ class ExportWriter:
         self._files: dict[str, dict[str, Any]] = {}
 
     def add(self, name: str, data: bytes) -> None:
-        """Add a file, unless a file of this name was added before. Raise UnusableName for a name that leads out of
-        the archive."""
+        """Add a file to the archive, unless a file of this name was added before. Raise UnusableName for a name that
+        leads out of the archive."""
         require_name(name)
         if name not in self._files:
             self._files[name] = {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             self._write(name, data)
 
     def finish(self, **facts: Any) -> str:
-        """Write the manifest with the facts, close the archive, and return the SHA-256 of the manifest."""
+        """Write the manifest with ``facts``, close the archive, and return the SHA-256 of the manifest."""
         made = self._made.isoformat(timespec="seconds")
         manifest = {"format": FORMAT, "made": made, **facts, "files": list(self._files.values())}
         data = json.dumps(manifest, indent=1, ensure_ascii=False).encode(errors="replace")
@@ -58,7 +59,8 @@ class ExportWriter:
 
 
 class ExportArchive:
-    """Reads an archive, or a folder into which it was unpacked. Raise ConfigError for another file or folder."""
+    """Reads an archive of reviewed events, or a folder into which the archive was unpacked. Raise ConfigError for a
+    file or folder that is no such archive."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -75,7 +77,7 @@ class ExportArchive:
         self.manifest_sha256 = hashlib.sha256(data).hexdigest()
 
     def verdicts(self) -> Iterator[FileVerdict]:
-        """Yield the verdict on each file: intact, changed, missing, or unreferenced by the manifest."""
+        """Yield for each file of the archive whether it is intact, changed, missing, or not named in the manifest."""
         for name, sha256 in sorted(self._expected.items()):
             try:
                 require_name(name)

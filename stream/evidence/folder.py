@@ -83,7 +83,7 @@ class FolderStore:
             raise StoreFailed(f"{begin}: {error.strerror}: expected a readable folder") from error
 
     def remove_parts(self, before_ns: int) -> int:
-        """Remove the temporary files that killed processes left."""
+        """Remove the temporary files that killed processes left before ``before_ns``, and return their number."""
         count = 0
         try:
             for path in _files_below(self._root):

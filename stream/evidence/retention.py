@@ -39,7 +39,8 @@ FIRST_PRUNE_S = 60.0
 """Time in seconds from the start of a worker to its first prune, so that the start is not slowed down."""
 DAY_NS = 86_400 * 10**9
 PART_NS = 3600 * 10**9
-"""Age in ns after which an incomplete file belongs to a process that was killed. Writing a file takes seconds."""
+"""Age in ns from which an incomplete file is removed as the file of a killed process. A running process writes a file
+within seconds."""
 STATE = "sightline-evidence"
 """Kafka header of a record on ``evidence`` with the record's state: ``stored`` or ``deleted``."""
 
@@ -129,8 +130,8 @@ def holds_of(group: EvidenceGroup, holds: Sequence[LegalHold]) -> list[str]:
 
 
 async def prune(log: Log, store: EvidenceStore, policy: RetentionPolicy, clock: Clock, by: str) -> DeletionReport:
-    """Delete the evidence that a policy does not keep and no legal hold covers, and write tombstones. Also remove the
-    incomplete files of killed processes.
+    """Delete the evidence that a policy does not keep and no legal hold covers, and write tombstones. Incomplete
+    files of killed processes are removed too.
 
     Raise StoreFailed if the store cannot be listed, LogUnavailable or Fenced if a tombstone cannot be written.
     """

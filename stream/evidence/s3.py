@@ -96,7 +96,7 @@ class BucketStore:
             raise self._failed(folder, error) from error
 
     def remove_parts(self, before_ns: int) -> int:
-        """Return 0. The bucket's own rule for incomplete uploads removes them."""
+        """Return 0, because the bucket's own rule for incomplete uploads removes them."""
         return 0
 
     def part(self, name: str, start: int, length: int) -> bytes:

@@ -50,7 +50,8 @@ class EvidenceStore(Protocol):
         """Yield the files whose names begin with ``prefix``, in any order."""
 
     def remove_parts(self, before_ns: int) -> int:
-        """Remove incomplete files that a killed process left before a Unix time in ns, and return their number."""
+        """Remove the incomplete files that a killed process left before a Unix time in ns, and return their
+        number."""
 
 
 class MemoryStore:

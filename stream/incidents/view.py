@@ -106,8 +106,9 @@ class IncidentView:
         self._limit = limit
         self._states: dict[str, IncidentState] = {}
         self._order: list[tuple[int, str]] = []
-        """Time of the latest news in Unix ns, and id, of each incident, the oldest news first. The time is the
-        broker's, because a topic is read partition by partition."""
+        """Time of the latest news in Unix ns, and id, of each incident, the incident with the oldest news first. The
+        time is when the broker appended the news, because partitions are read one after the other and not in the
+        order of time."""
         self._early: OrderedDict[str, deque[IncidentAction]] = OrderedDict()
         """Actions on incidents of which no record has come yet."""
         self.unreadable = 0

@@ -1,8 +1,9 @@
-"""Backtests that several members share: each member runs the partitions that the consumer group assigns to it.
+"""Backtests that several processes share: each process runs the partitions that the consumer group assigns to it.
 
-A member writes the figures of each partition that it has finished to the topic ``backtests``, in a transaction with
-the group's offset. A partition that moves to another member in the middle begins again there. The figures are
-complete when the topic has one record for each partition of the period. Every member then has the same figures.
+A process writes the figures of each partition that it has finished to the topic ``backtests``, in one transaction
+with the consumer group's offset. If a partition moves to another process before it is finished, that process runs the
+partition from its begin. The backtest is complete when the topic has figures for each partition of the period. All
+processes then return the same figures.
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ from training.backtest.run import FrameRange, Progress, frame_ranges, run_range
 _log = logs.get("training.backtest")
 
 POLL_S = 1.0
-"""Pause in s between two checks for partitions that other members have finished."""
+"""Pause in seconds between two checks for partitions that other processes have finished."""
 
 
 class PartitionShare(Protocol):
-    """The partitions of frames that the consumer group has assigned to this member."""
+    """The partitions of the frame topics that the consumer group has assigned to this process."""
 
     @property
     def assigned(self) -> Collection[TopicPartition]:
-        """The assigned partitions; empty while the group rebalances."""
+        """The assigned partitions; empty while the consumer group rebalances."""
 
     async def changed(self, timeout_s: float) -> None:
-        """Wait for the next assignment or revocation, at most ``timeout_s`` seconds. Raise LogUnavailable."""
+        """Wait at most ``timeout_s`` seconds for the next change of the assigned partitions. Raise LogUnavailable."""
 
 
 class PartitionFigures(BaseModel):
-    """The figures of one partition, as a record of ``backtests``. ``plan`` is the digest of the backtest's plan."""
+    """The figures of a backtest over one partition, as a record of the topic ``backtests``. ``plan`` is the digest of
+    the backtest's plan."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -53,17 +55,17 @@ class PartitionFigures(BaseModel):
 
     @property
     def tp(self) -> TopicPartition:
-        """The partition of frames."""
+        """The topic and partition of the frames."""
         return TopicPartition(self.topic, self.partition)
 
 
 def group_of(name: str, plan: BacktestPlan) -> str:
-    """Return the consumer group of a backtest. Members with another plan are in another group."""
+    """Return the name of the consumer group of a backtest. Processes with different plans are in different groups."""
     return f"backtest-{name}-{plan.digest[:12]}"
 
 
 class BacktestMember:
-    """One member of a shared backtest. ``member`` is a name that no other member has."""
+    """One process of a shared backtest. ``member`` is a name that no other process of the backtest has."""
 
     def __init__(self, log: Log, plan: BacktestPlan, models: CandidateModels, name: str, member: str) -> None:
         self._log, self._plan, self._models, self._member = log, plan, models, member
@@ -72,7 +74,8 @@ class BacktestMember:
         self._done: dict[TopicPartition, PartitionFigures] = {}
 
     async def run(self, share: PartitionShare, on_progress: Progress = lambda *_: None) -> BacktestFigures:
-        """Run assigned partitions until all partitions are finished, and return the figures of all members.
+        """Run the assigned partitions until all partitions of the backtest are finished, and return the figures of
+        all processes.
 
         Raise LogUnavailable or TooManyEvents.
         """
@@ -112,7 +115,8 @@ class BacktestMember:
             await asyncio.wait({task})
 
     async def _run_one(self, frames: FrameRange, report: Callable[[int], None]) -> None:
-        """Run one partition, and write its figures unless another member has taken over the partition."""
+        """Run the backtest on one partition, and write its figures unless another process has taken over the
+        partition."""
         writer = await self._log.writer(f"{self._group}-{frames.tp.topic}-{frames.tp.partition}")
         try:
             await self._catch_up()  # the previous owner may have finished the partition before it was fenced
@@ -130,7 +134,8 @@ class BacktestMember:
             await writer.close()
 
     async def _catch_up(self) -> None:
-        """Read the partitions that members have finished since the last call. The first record of each counts."""
+        """Read the figures of partitions that processes have finished since the last call. If a partition has several
+        records, the first one counts."""
         if self._position is None:
             self._position = (await self._log.beginnings(BACKTESTS))[0]
         end = (await self._log.ends(BACKTESTS))[0]
@@ -145,7 +150,8 @@ class BacktestMember:
 
 
 def merged(parts: Collection[PartitionFigures]) -> BacktestFigures:
-    """Return the figures of all partitions. The members worked at the same time, so the longest time counts."""
+    """Return the figures of a backtest, merged from the figures of all partitions. The processes work at the same
+    time, so the time of the longest process is returned."""
     members: dict[str, float] = {}
     figures = BacktestFigures()
     for part in parts:

@@ -19,9 +19,10 @@ from ingest.kafka.writer import start
 
 
 class GroupShare(ConsumerRebalanceListener):  # type: ignore[misc]
-    """The partitions of ``frames`` and ``frames.late`` that the group assigns to this member.
+    """The partitions of ``frames`` and ``frames.late`` that the consumer group assigns to this process.
 
-    The consumer only takes part in the group: the frames are read through the log, from other offsets.
+    The consumer is used for the assignment only: the frames are read with another consumer, from offsets that the
+    backtest chooses.
     """
 
     def __init__(self, settings: KafkaSettings, client_id: str, group: str) -> None:
@@ -32,7 +33,7 @@ class GroupShare(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @contextlib.asynccontextmanager
     async def joined(self) -> AsyncIterator[GroupShare]:
-        """Be a member of the group in the ``with`` block. Raise LogUnavailable."""
+        """Be a member of the consumer group in the ``with`` block. Raise LogUnavailable."""
         self._consumer.subscribe([self._settings.topic(one) for one in (FRAMES, FRAMES_LATE)], listener=self)
         await start(self._consumer, self._settings)
         try:
@@ -42,11 +43,11 @@ class GroupShare(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def assigned(self) -> Collection[TopicPartition]:
-        """The assigned partitions; empty while the group rebalances."""
+        """The assigned partitions; empty while the consumer group rebalances."""
         return self._assigned
 
     async def changed(self, timeout_s: float) -> None:
-        """Wait for the next assignment or revocation, at most ``timeout_s`` seconds. Raise LogUnavailable."""
+        """Wait at most ``timeout_s`` seconds for the next change of the assigned partitions. Raise LogUnavailable."""
         try:
             self._consumer.pause(*self._consumer.assignment())
             await self._consumer.getmany(timeout_ms=0)  # tells the group that this member is alive
@@ -57,13 +58,13 @@ class GroupShare(ConsumerRebalanceListener):  # type: ignore[misc]
         self._change.clear()
 
     async def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
-        """Note the new partitions."""
+        """Note the partitions that the group has assigned."""
         prefix = self._settings.prefix
         self._assigned = frozenset(TopicPartition(one.topic.removeprefix(prefix), one.partition) for one in assigned)
         self._consumer.pause(*assigned)
         self._change.set()
 
     async def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
-        """Forget all partitions, because the group assigns them anew."""
+        """Forget all assigned partitions, because the group assigns them anew."""
         self._assigned = frozenset()
         self._change.set()

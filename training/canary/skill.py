@@ -1,4 +1,5 @@
-"""The live skill of a canary: its errors, its agreement with the promoted version, and its events. Pure."""
+"""The live skill of a model's canary version: its errors, its agreement with the promoted version, and its events.
+Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SkillLimits:
-    """The limits of a canary's live skill, over the last ``window_s`` seconds.
+    """The limits of a canary version's live skill, over the last ``window_s`` seconds.
 
-    ``max_errors`` limits the share of the frames for which the canary fails. ``min_agreement`` limits the share of
-    the objects that the canary and the promoted version both find with the same label. ``max_change`` is the largest
-    factor by which the events per hour of the canary's cameras may grow or shrink, relative to the other cameras.
-    A measure with fewer than ``min_frames`` frames, ``min_compared`` frames or ``min_events`` events is not judged.
+    ``max_errors`` is the largest share of frames for which the canary version may fail. ``min_agreement`` is the
+    smallest share of objects that the canary version and the promoted version must find with the same label.
+    ``max_change`` is the largest factor by which the number of events of the canary's cameras may grow or shrink,
+    relative to the other cameras. A limit is not applied with fewer than ``min_frames`` frames, ``min_compared``
+    compared frames, or ``min_events`` events.
     """
 
     window_s: float = 600.0
@@ -28,24 +30,25 @@ class SkillLimits:
 
 @dataclass
 class CameraSide:
-    """The counts of the canary's cameras, or of all other cameras."""
+    """The counts of frames, errors and events of the canary's cameras, or of all other cameras."""
 
     frames: int = 0
     errors: int = 0
     events: int = 0
     events_before: int = 0
-    """Events in a time of the same length before the canary began."""
+    """Number of events before the canary began, in a period as long as the judged one."""
 
     @property
     def change(self) -> float:
-        """Factor by which the number of events has changed. Both numbers are increased by one, to avoid division by
-        zero."""
+        """Factor by which the number of events has changed since the canary began. Both numbers of events are
+        increased by one, to avoid a division by zero."""
         return (self.events + 1) / (self.events_before + 1)
 
 
 @dataclass
 class LiveSkill:
-    """The measures of one window. ``agreed`` of ``objects`` have the same label in both versions."""
+    """The counts from which a canary version is judged, in the last ``window_s`` seconds. The canary version and the
+    promoted version gave ``agreed`` of ``objects`` the same label."""
 
     window_s: float
     canary: CameraSide = field(default_factory=CameraSide)
@@ -61,16 +64,18 @@ class LiveSkill:
 
     @property
     def agreement(self) -> float:
-        """Share of the objects of both versions on which they agree; 1 without objects."""
+        """Share of the objects to which the canary version and the promoted version gave the same label; 1 without
+        objects."""
         return self.agreed / self.objects if self.objects else 1.0
 
     @property
     def change(self) -> float:
-        """Change of the events of the canary's cameras, relative to that of the other cameras."""
+        """Factor by which the events of the canary's cameras have changed, divided by the factor of the other
+        cameras."""
         return self.canary.change / self.others.change
 
     def reasons(self, limits: SkillLimits) -> list[str]:
-        """Return why the canary must be rolled back; an empty list if it may go on."""
+        """Return the reasons why the canary must be rolled back; an empty list if the canary may go on."""
         return list(self._exceeded(limits))
 
     def _exceeded(self, limits: SkillLimits) -> Iterator[str]:
@@ -92,7 +97,7 @@ class LiveSkill:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the measures as values for JSON."""
+        """Return the live skill as values for JSON."""
         return {
             "window_s": round(self.window_s, 1),
             "frames": self.canary.frames,

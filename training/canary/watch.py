@@ -1,6 +1,7 @@
-"""Measure the live skill of a canary from the log, and roll the canary back.
+"""Measure the live skill of a model's canary version from the log, and roll the canary back.
 
-The measures depend only on the log and on the canary, so that a restarted judge comes to the same verdict.
+The live skill depends only on the log and on the canary, so that a restarted `sightline models watch` comes to the
+same verdict.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _log = logs.get("training.canary")
 
 EVENT_TYPE = "sightline.model.rolled_back"
 RULE = "canary"
-"""Name of the rule in the event of a rolled back canary."""
+"""Name of the rule in the event of a rolled-back canary."""
 
 
 async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) -> LiveSkill:
-    """Return the live skill of a canary since it began, over at most the last ``limits.window_s`` seconds.
+    """Return the live skill of a canary over the last ``limits.window_s`` seconds, at most since the canary began.
 
     Raise LogUnavailable.
     """
@@ -61,10 +62,10 @@ async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) ->
 
 
 async def roll_back(log: Log, repository: Repository, canary: Canary, reasons: list[str], now_ns: int) -> Event:
-    """End a canary, and report it: as an event, which becomes an alert, as a log line, and in the audit trail.
+    """End a canary, and report the rollback as an event, as a log line, and in the audit trail.
 
-    If this process is killed in between, the next judge writes the same event again and ends the canary. Raise
-    LogUnavailable or AdoptFailed.
+    If this process is killed before the canary has ended, the next process writes the same event again and ends the
+    canary. Raise LogUnavailable or AdoptFailed.
     """
     reason = "; ".join(reasons)
     event = event_of(canary, reason, now_ns)
@@ -77,7 +78,7 @@ async def roll_back(log: Log, repository: Repository, canary: Canary, reasons: l
 
 
 def event_of(canary: Canary, reason: str, now_ns: int) -> Event:
-    """Return the event of a rolled back canary. A second event of the same canary has the same id."""
+    """Return the event of a rolled-back canary. All events of one canary's rollback have the same id."""
     identity = event_id(EVENT_TYPE, canary.id, canary.since_ns)
     return Event(
         id=identity,
@@ -106,7 +107,7 @@ async def _events(log: Log, canary: Canary, begin_ms: int, end_ms: int) -> dict[
 
 
 async def _written(log: Log, topic: str, begin_ms: int, end_ms: int) -> AsyncIterator[LogRecord]:
-    """Yield the records of all partitions that were written in a period."""
+    """Yield the records of all partitions of a topic that were written in a period."""
     for partition, end in (await log.ends(topic)).items():
         tp = TopicPartition(topic, partition)
         start, stop = [min(await log.offset_at(tp, at_ms), end) for at_ms in (begin_ms, end_ms)]

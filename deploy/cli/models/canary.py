@@ -35,8 +35,9 @@ def promote(
 ) -> None:
     """Serve this version of a model: running engine nodes load the version within seconds.
 
-    With --canary, the version serves a share of the cameras, and the promoted version all others. The names of the
-    cameras determine the share. `sightline models watch` rolls a canary back when its live skill falls.
+    With --canary, the version serves a share of the cameras, and the promoted version serves all other cameras. A
+    hash of the names of model and camera decides whether a camera belongs to the share. `sightline models watch`
+    rolls back a canary that fails on frames, disagrees with the promoted version, or changes the number of events.
     """
     from engines.repository.backtests import require_passed
     from engines.repository.canary import end_canary, read_canary, start_canary
@@ -62,7 +63,8 @@ def promote(
 
 @friendly
 def rollback(name: Name, models: Models = DEFAULT_MODELS) -> None:
-    """End the canary of a model; without a canary, serve the next older version instead of the served version."""
+    """End the canary of a model; if the model has no canary, serve the next older version instead of the promoted
+    version."""
     from engines.repository.canary import end_canary, read_canary
 
     repository = existing(models)
@@ -91,10 +93,10 @@ def watch(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Watch the canary of a model, and roll it back when its live skill falls below a limit.
+    """Watch the canary of a model, and roll the canary back when its live skill falls below a limit.
 
-    A rollback ends the canary, writes an event, which becomes an alert, and is noted in the audit trail of the
-    model. Exits with 1 after a rollback, and with 0 when the canary has ended otherwise.
+    A rollback ends the canary, writes an event that becomes an alert, and is noted in the audit trail of the model.
+    Exits with 1 after a rollback, and with 0 if the canary has ended in another way.
     """
     from engines.repository.canary import read_canary
     from training.canary.skill import SkillLimits
@@ -117,7 +119,7 @@ def watch(
 
 
 async def _judge(log: Log, repository: Repository, name: str, limits: SkillLimits, as_json: bool) -> bool:
-    """Judge the canary once, and return whether it was rolled back."""
+    """Measure the live skill of the canary once, and return whether the canary was rolled back."""
     from engines.repository.canary import read_canary
     from training.canary.watch import measure, roll_back
 

@@ -144,7 +144,8 @@ def verify(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Compare each file with its hash on the log, or in an archive. Exits with 1 if a file is changed or missing."""
+    """Compare each evidence file with its hash on the log, or the files of an archive with the hashes in its
+    manifest. Exits with 1 if a file is changed or missing."""
     if export:
         archive = ExportArchive(export)
         _report(archive.verdicts(), as_json, manifest_sha256=archive.manifest_sha256)

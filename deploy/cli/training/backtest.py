@@ -143,7 +143,8 @@ class _BacktestInputs:
     async def _figures(
         self, log: Log, plan: BacktestPlan, models: CandidateModels, on_progress: Callable[[int, int], None]
     ) -> BacktestFigures:
-        """Run all partitions, or with ``--group`` the partitions that the group assigns to this member."""
+        """Run the backtest on all partitions, or with ``--group`` on the partitions that the consumer group assigns
+        to this process."""
         if not self._group:
             from training.backtest.run import backtest as run_backtest
 

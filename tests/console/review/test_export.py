@@ -53,7 +53,7 @@ async def exported(one: Browser, **order: list[str]) -> httpx.Response:
     return await one.post("/api/exports", json=order, headers={"X-CSRF-Token": one.csrf})
 
 
-async def test_an_archive_has_pictures_receipts_comments_and_a_manifest_that_verifies(
+async def test_an_exported_archive_has_pictures_receipts_comments_and_a_valid_manifest(
     browser: Open, context: ConsoleContext, events: None, tmp_path: Path
 ) -> None:
     one = browser()
@@ -90,7 +90,7 @@ async def test_an_archive_has_pictures_receipts_comments_and_a_manifest_that_ver
     assert json.loads(found.output)["counts"] == {"changed": 1, "missing": 1, "intact": 3, "unreferenced": 1}
 
 
-async def test_only_operators_export_and_only_events_that_they_may_see(browser: Open, events: None) -> None:
+async def test_operators_export_only_events_that_they_may_see(browser: Open, events: None) -> None:
     one, vera = browser(), browser()
     await one.sign_in("otto")
     assert (await exported(one, events=["event-3"])).status_code == 404
@@ -104,7 +104,7 @@ async def test_only_operators_export_and_only_events_that_they_may_see(browser: 
 
 
 @pytest.mark.parametrize("content", [b"no archive", b""])
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_exported_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.zip"
     path.write_bytes(content)
     for place in (path, tmp_path, tmp_path / "none.zip"):

@@ -55,7 +55,9 @@ async def one(browser: Open, context: ConsoleContext, log: MemoryLog) -> Browser
         ("path=50,110;200,110&near=20&colour=red", [1]),
     ],
 )
-async def test_events_are_found_by_colour_and_by_path(one: Browser, query: str, expected: list[int]) -> None:
+async def test_events_are_found_by_the_colour_and_the_path_of_their_object(
+    one: Browser, query: str, expected: list[int]
+) -> None:
     items = (await one.get(f"/api/events?camera=gate&{query}")).json()["items"]
     assert [item["event"]["id"] for item in items] == [f"event-{number}" for number in expected]
     html = await one.load(f"/events?camera=gate&{query}")
@@ -65,17 +67,17 @@ async def test_events_are_found_by_colour_and_by_path(one: Browser, query: str, 
 @pytest.mark.parametrize(
     "path", ["1,1", "1;2", "a,b;c,d", "1,1;nan,2", "1,1;inf,2", "1,1;2,2,2", ";".join(["1,1"] * 101)]
 )
-async def test_a_path_that_cannot_be_read_is_refused(one: Browser, path: str) -> None:
+async def test_a_sketched_path_that_cannot_be_read_is_refused(one: Browser, path: str) -> None:
     response = await one.get("/api/events", params={"path": path})
     assert (response.status_code, "expected 2 to 100 points" in response.text) == (422, True)
 
 
-async def test_the_page_offers_a_sketch_on_the_picture_of_the_chosen_camera(one: Browser) -> None:
+async def test_the_page_of_events_shows_a_picture_of_the_chosen_camera_to_sketch_on(one: Browser) -> None:
     assert 'src="/events/event-4/picture?plain=true"' in await one.load("/events?camera=gate")
     assert "sketch" not in (await one.load("/events")).partition("<main")[2]
 
 
-def test_the_distance_of_a_path_depends_on_direction_and_order_and_not_on_the_number_of_points() -> None:
+def test_the_distance_from_path_to_trail_depends_on_direction_and_not_on_the_number_of_points() -> None:
     assert path_distance(ROAD[5:20], ROAD) < 3.0
     assert path_distance([(50.0, 130.0), (200.0, 130.0)], ROAD) == pytest.approx(30.0, abs=1.0)
     assert path_distance([(200.0, 100.0), (50.0, 100.0)], ROAD) > 70.0
@@ -84,7 +86,7 @@ def test_the_distance_of_a_path_depends_on_direction_and_order_and_not_on_the_nu
     assert path_distance([(5.0, 5.0), (5.0, 5.0)], [(5.0, 5.0)]) == 0.0
 
 
-def test_a_trail_that_misses_an_end_of_the_sketch_is_not_near() -> None:
+def test_a_trail_that_misses_an_end_of_the_sketched_path_does_not_match() -> None:
     assert is_near(ROAD[:30], ROAD, 5.0)
     assert not is_near(ROAD, ROAD[:30], 50.0)
     assert not is_near(ROAD, [], 1e9)

@@ -38,20 +38,20 @@ def copied(root: Path) -> Repository:
 
 
 @given(st.floats(0.01, 1.0), st.floats(0.01, 1.0))
-def test_a_larger_share_keeps_the_cameras_of_a_smaller_share(one: float, other: float) -> None:
+def test_a_canary_keeps_its_cameras_when_its_share_is_increased(one: float, other: float) -> None:
     small, large = sorted((one, other))
     shares = [HALF.model_copy(update={"share": share}) for share in (small, large)]
     chosen = [{camera for camera in map(str, range(200)) if canary.serves(camera)} for canary in shares]
     assert chosen[0] <= chosen[1]
 
 
-def test_the_share_is_met_over_many_cameras_and_a_full_share_has_all_cameras() -> None:
+def test_a_canary_serves_about_its_share_of_many_cameras() -> None:
     tenth = HALF.model_copy(update={"share": 0.1})
     assert 150 < sum(tenth.serves(f"camera-{n}") for n in range(2000)) < 250
     assert all(HALF.model_copy(update={"share": 1.0}).serves(camera) for camera in CAMERAS)
 
 
-def test_a_canary_begins_and_ends_with_an_audit_trail(tmp_path: Path) -> None:
+def test_begin_and_end_of_a_canary_are_in_the_audit_trail(tmp_path: Path) -> None:
     repository = copied(tmp_path)
     assert read_canary(repository, "regions") is None
     canary = start_canary(repository, "regions", 2, 0.5, 10)
@@ -63,7 +63,7 @@ def test_a_canary_begins_and_ends_with_an_audit_trail(tmp_path: Path) -> None:
     assert repository.promoted("regions") == 1
 
 
-def test_an_unknown_version_cannot_be_a_canary_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_an_unknown_version_cannot_be_a_canary_and_a_damaged_canary_file_is_named(tmp_path: Path) -> None:
     repository = copied(tmp_path)
     with pytest.raises(ModelUnknown):
         start_canary(repository, "regions", 9, 0.5, 10)
@@ -89,7 +89,7 @@ class CanaryBench:
         return {result.camera: result.model for result in found}
 
 
-async def test_a_canary_classifies_the_frames_of_its_cameras_only() -> None:
+async def test_a_canary_classifies_only_the_frames_of_its_cameras() -> None:
     bench = CanaryBench()
     await configured(bench.live, [CARS])
     bench.source.canaries["regions"] = HALF

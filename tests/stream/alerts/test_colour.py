@@ -54,19 +54,19 @@ def scene(paint: tuple[int, int, int], light: tuple[float, float, float]) -> npt
 
 
 @pytest.mark.parametrize("light", LIGHTS)
-def test_the_colour_of_a_car_is_named_as_in_daylight(light: str) -> None:
+def test_the_colour_of_a_car_is_named_the_same_in_any_light(light: str) -> None:
     found = {name: colours_of(scene(paint, LIGHTS[light]), BOX)[0] for name, paint in PAINT.items()}
     assert found == {name: name for name in PAINT}
 
 
-def test_a_person_in_two_colours_has_both() -> None:
+def test_a_person_in_two_colours_has_both_colour_names() -> None:
     image = scene((112, 112, 110), LIGHTS["daylight"])
     image[120:170, 200:360] = PAINT["yellow"][::-1]
     image[170:220, 200:360] = PAINT["blue"][::-1]
     assert set(colours_of(image, BOX)) == {"yellow", "blue"}
 
 
-def test_a_box_outside_of_the_picture_has_no_colour_and_a_picture_of_one_value_has_one() -> None:
+def test_a_box_outside_of_the_picture_has_no_colour() -> None:
     image = scene(PAINT["red"], LIGHTS["daylight"])
     assert colours_of(image, Box(700.0, 10.0, 800.0, 90.0)) == ()
     assert colours_of(image, Box(10.0, 10.0, 12.0, 12.0)) == ()

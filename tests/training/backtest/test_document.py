@@ -67,7 +67,7 @@ def sightline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     return run
 
 
-def test_every_command_of_the_page_works(sightline: Callable[[str], tuple[int, str]]) -> None:
+def test_every_command_on_the_page_about_backtests_works(sightline: Callable[[str], tuple[int, str]]) -> None:
     outputs: list[str] = []
     for command in COMMANDS:
         code, output = sightline(command)

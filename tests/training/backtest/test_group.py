@@ -50,7 +50,7 @@ async def members(site: LiveSite, shares: list[FixedShare], name: str) -> list[B
         models.close()
 
 
-async def test_two_members_share_the_partitions_and_both_get_the_figures_of_one_run_alone() -> None:
+async def test_two_processes_share_a_backtest_and_get_the_figures_of_a_single_process() -> None:
     site = await live()
     before = {topic: await site.log.ends(topic) for topic in TOPICS if topic != BACKTESTS}
     one, two = await members(site, [FixedShare(ALL[:2]), FixedShare(ALL[2:])], "both")
@@ -59,7 +59,7 @@ async def test_two_members_share_the_partitions_and_both_get_the_figures_of_one_
     assert {topic: await site.log.ends(topic) for topic in before} == before
 
 
-async def test_a_partition_that_moves_in_the_middle_counts_once() -> None:
+async def test_a_backtest_partition_that_changes_its_process_is_counted_once() -> None:
     site = await live()
     first, second = FixedShare(ALL), FixedShare(())
 
@@ -74,6 +74,6 @@ async def test_a_partition_that_moves_in_the_middle_counts_once() -> None:
     assert counted(one) == counted(two) == counted(late) == counted(alone)
 
 
-async def test_members_with_another_plan_are_in_another_group() -> None:
+async def test_backtest_processes_with_different_plans_are_in_different_groups() -> None:
     site = await live()
     assert group_of("x", site.plan(MODELS, cameras=ONLY)) != group_of("x", site.plan(MODELS, end_s=5.0))

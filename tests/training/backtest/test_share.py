@@ -27,7 +27,7 @@ async def until_shared(*members: GroupShare) -> None:
             await asyncio.gather(*(member.changed(1.0) for member in members))
 
 
-async def test_members_share_all_partitions_and_the_partitions_of_a_leaving_member_go_to_the_other(
+async def test_partitions_of_a_process_that_leaves_a_shared_backtest_go_to_the_others(
     kafka: str, prefix: str
 ) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)

@@ -104,7 +104,7 @@ async def bench() -> SkillBench:
     return made
 
 
-async def test_a_canary_with_the_usual_skill_goes_on(bench: SkillBench) -> None:
+async def test_a_canary_with_the_usual_skill_is_not_rolled_back(bench: SkillBench) -> None:
     await bench.usual(40.0)
     for _ in range(6):
         await bench.compared(agreed=2, missed=0)
@@ -114,7 +114,7 @@ async def test_a_canary_with_the_usual_skill_goes_on(bench: SkillBench) -> None:
     assert skill.canary.events == 6 * len(SERVED)
 
 
-async def test_a_canary_whose_frames_fail_is_rolled_back_but_failures_of_other_cameras_do_not_count(
+async def test_only_failed_frames_of_its_own_cameras_roll_a_canary_back(
     bench: SkillBench,
 ) -> None:
     await bench.usual(20.0)
@@ -137,7 +137,7 @@ async def test_a_canary_that_disagrees_with_the_promoted_version_is_rolled_back(
 
 
 @pytest.mark.parametrize(("cameras", "reasons"), [(SERVED, 1), (OTHERS + SERVED, 0)])
-async def test_a_change_of_the_events_counts_only_relative_to_the_other_cameras(
+async def test_a_change_of_events_rolls_a_canary_back_only_if_other_cameras_lack_it(
     bench: SkillBench, cameras: list[str], reasons: int
 ) -> None:
     await bench.usual(30.0)
@@ -147,14 +147,14 @@ async def test_a_change_of_the_events_counts_only_relative_to_the_other_cameras(
     assert len((await bench.skill()).reasons(LIMITS)) == reasons
 
 
-async def test_a_young_canary_is_not_judged_by_few_frames() -> None:
+async def test_a_canary_is_not_rolled_back_by_few_failed_frames() -> None:
     bench = SkillBench()
     await bench.usual(60.0)
     await bench.failed(SERVED[0])
     assert (await bench.skill()).reasons(LIMITS) == []
 
 
-async def test_old_failures_leave_the_window(bench: SkillBench) -> None:
+async def test_failures_before_the_judged_period_do_not_roll_a_canary_back(bench: SkillBench) -> None:
     await bench.usual(20.0)
     for _ in range(9):
         await bench.failed(SERVED[0])
@@ -162,7 +162,7 @@ async def test_old_failures_leave_the_window(bench: SkillBench) -> None:
     assert (await bench.skill()).reasons(LIMITS) == []
 
 
-async def test_a_rollback_ends_the_canary_and_reports_it_as_an_event_an_alert_and_in_the_audit_trail(
+async def test_a_rollback_ends_the_canary_with_an_event_an_alert_and_an_audit_line(
     tmp_path: Path,
 ) -> None:
     clock, repository = ManualClock(), copied(tmp_path)
@@ -180,6 +180,6 @@ async def test_a_rollback_ends_the_canary_and_reports_it_as_an_event_an_alert_an
     assert [(one.data.event, one.data.severity) for one in alerts] == [(event.id, "critical")]
 
 
-def test_the_event_of_a_repeated_rollback_has_the_same_id() -> None:
+def test_a_repeated_rollback_of_a_canary_has_the_same_event_id() -> None:
     assert event_of(HALF, "one", 5).id == event_of(HALF, "two", 9).id
     assert event_of(HALF, "one", 5).id != event_of(HALF.model_copy(update={"since_ns": 2}), "one", 5).id
