@@ -76,7 +76,10 @@ def require_posts(folder: Path, outcome: DemoOutcome, kills: int = 0) -> None:
 async def test_the_ledger_of_an_undisturbed_run_balances_and_most_line_crossings_are_reported(
     run_stack: Callable[[float, During | None], Awaitable[DemoOutcome]], tmp_path: Path
 ) -> None:
-    outcome = await run_stack(25.0, None)
+    async def during(running: RunningStack) -> None:
+        await until(lambda: len(running.figures.crossings()) >= 8, "eight crossings", 150.0)
+
+    outcome = await run_stack(10.0, during)
     require_balance(outcome)
     require_posts(tmp_path, outcome)
     truth = outcome.report["truth"]
