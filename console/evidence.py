@@ -8,14 +8,17 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from console.exceptions import NotFound
+from console.exceptions import NotFound, Unavailable
 from console.live.feed import Feed
 from console.live.happenings import ReviewItem
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Evidence
+from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from stream.evidence.store import EvidenceStore
-from stream.exceptions import EvidenceChanged, StreamError
+from stream.exceptions import EvidenceChanged, NotStored, StoreFailed, StreamError
+
+_log = logs.get("console.evidence")
 
 CLIP_TYPE = "video/mp4"
 MEDIA_TYPES = frozenset({"image/jpeg", "image/webp", CLIP_TYPE})
@@ -24,6 +27,10 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 """Maximum size of a file that the console serves, in bytes: the maximum size of a clip."""
 CLIPS_BYTES = MAX_FILE_BYTES
 """Maximum size of the clips in memory, in bytes. A player requests a clip in many parts."""
+PROBE_S = 5.0
+"""Interval at which the console looks whether the store can be read, in seconds."""
+_PROBE = "probe"
+"""Name of a file that no store has."""
 CLIPS_S = 60.0
 """Time for which a clip stays in memory, in seconds, so that a deleted clip is soon gone from memory too."""
 
@@ -57,23 +64,55 @@ class EvidenceFiles:
         self._store, self._clock = store, clock or SystemClock()
         self._clips: OrderedDict[tuple[str, str], tuple[float, ServedFile]] = OrderedDict()
         self._one_clip = asyncio.Lock()
+        self._since_s = 0.0
+        self.outage = ""
+        """The error that currently prevents reading the store, empty while the store can be read."""
+
+    async def watch(self) -> None:
+        """Look again and again whether the store can be read, until cancelled."""
+        while True:
+            await self.probe()
+            await asyncio.sleep(PROBE_S)
+
+    async def probe(self) -> None:
+        """Look whether the store can be read. An outage is logged once when it begins and once when it ends."""
+        if self._store is None:
+            return
+        try:
+            (await asyncio.to_thread(self._store.open, _PROBE)).close()
+        except (NotStored, EvidenceChanged):
+            self._note("")
+        except (StreamError, OSError) as error:
+            self._note(str(error))
+        else:
+            self._note("")
+
+    def _note(self, outage: str) -> None:
+        now_s = self._clock.monotonic()
+        if outage and not self.outage:
+            self._since_s = now_s
+            _log.warning("evidence_unreadable", error=outage)
+        elif self.outage and not outage:
+            _log.info("evidence_readable_again", outage_s=round(now_s - self._since_s))
+        self.outage = outage
 
     async def read(self, item: ReviewItem, evidence: Evidence) -> ServedFile:
         """Return a file of an event's evidence.
 
         Raise NotFound if the store does not have the file, if a tombstone says that the file was deleted, if the name
         belongs to another camera or leads out of the store, or if the hash of the file is not the hash on the log.
+        Raise Unavailable if the store cannot be read now.
         """
         if self._store is None:
             raise NotFound("this console has no evidence folder: start it with --evidence FOLDER")
         _require_servable(item, evidence)
         if evidence.media_type != CLIP_TYPE:
-            return await _read(self._store, evidence)
+            return await self._read(self._store, evidence)
         async with self._one_clip:
             self._forget_old_clips()
             key = evidence.name, evidence.sha256
             if key not in self._clips:
-                found = await _read(self._store, evidence)
+                found = await self._read(self._store, evidence)
                 self._clips[key] = self._clock.monotonic() + CLIPS_S, found
             self._forget_old_clips()
             return self._clips[key][1]
@@ -88,13 +127,32 @@ class EvidenceFiles:
                 del self._clips[key]
                 size -= len(found.data)
 
+    async def _read(self, store: EvidenceStore, evidence: Evidence) -> ServedFile:
+        """Read a file and compare its hash. Raise NotFound or Unavailable."""
+        shown = repr(evidence.name[:200])
+        try:
+            data, found = await asyncio.to_thread(_read_now, store, evidence.name)
+        except EvidenceChanged:
+            raise NotFound(f"evidence {shown} was changed: it cannot be decrypted") from None
+        except StoreFailed as error:
+            self._note(str(error))
+            raise Unavailable(f"the evidence store cannot be read: {error}") from None
+        except (StreamError, OSError, ValueError):
+            raise NotFound(f"evidence {shown} is not in the store: it may have expired") from None
+        self._note("")
+        if len(data) > MAX_FILE_BYTES:
+            raise NotFound(f"evidence {shown} has more than {MAX_FILE_BYTES} bytes")
+        if found != evidence.sha256:
+            raise NotFound(f"evidence {shown} was changed: its hash differs from that of the alert")
+        return ServedFile(data, evidence.media_type, found)
+
     async def picture(self, feed: Feed, item: ReviewItem, *, plain: bool = False) -> ServedFile:
         """Return the picture of an event: the annotated picture of its evidence, another picture of its evidence, or
         the frame in the log if the evidence cannot be had. Raise NotFound."""
         pictures = [one for one in evidence_of(item) if one.media_type.startswith("image/")]
         pictures.sort(key=lambda one: ("-annotated." in one.name) is plain)
         for one in pictures:
-            with contextlib.suppress(NotFound):
+            with contextlib.suppress(NotFound, Unavailable):
                 return await self.read(item, one)
         data = item.event.data
         if data.frame is None or data.camera is None:
@@ -112,22 +170,6 @@ def _require_servable(item: ReviewItem, evidence: Evidence) -> None:
         raise NotFound(f"evidence of type {evidence.media_type[:50]!r}: expected one of {sorted(MEDIA_TYPES)}")
     if why := item.evidence.deleted.get(evidence.name):
         raise NotFound(f"evidence {shown} was deleted: {why}")
-
-
-async def _read(store: EvidenceStore, evidence: Evidence) -> ServedFile:
-    """Read a file, and compare its hash with the hash on the log. Raise NotFound."""
-    shown = repr(evidence.name[:200])
-    try:
-        data, found = await asyncio.to_thread(_read_now, store, evidence.name)
-    except EvidenceChanged:
-        raise NotFound(f"evidence {shown} was changed: it cannot be decrypted") from None
-    except (StreamError, OSError, ValueError):
-        raise NotFound(f"evidence {shown} is not in the store: it may have expired") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise NotFound(f"evidence {shown} has more than {MAX_FILE_BYTES} bytes")
-    if found != evidence.sha256:
-        raise NotFound(f"evidence {shown} was changed: its hash differs from that of the alert")
-    return ServedFile(data, evidence.media_type, found)
 
 
 def _read_now(store: EvidenceStore, name: str) -> tuple[bytes, str]:

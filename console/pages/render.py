@@ -78,6 +78,7 @@ def page(
             path=request.url.path,
             theme=theme_of(request),
             outage=context_of(request).feed.outage if identity else "",
+            store_outage=context_of(request).evidence.outage if identity else "",
             notice=NOTICES.get(request.query_params.get("done", ""), ""),
             **{"problem": "", **values},
         )

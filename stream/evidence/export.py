@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, Self
 
 from ingest.exceptions import ConfigError
 from stream.evidence.store import require_name
@@ -64,17 +64,33 @@ class ExportArchive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._zip: zipfile.ZipFile | None = None
         expected = f"an archive that the console exported, or the folder with its {MANIFEST}"
         try:
             self._zip = None if path.is_dir() else zipfile.ZipFile(path)
-            data = self._open(MANIFEST).read(_MAX_MANIFEST_BYTES)
-            self.manifest: dict[str, Any] = json.loads(data)
-            self._expected = {str(one["name"]): str(one["sha256"]) for one in self.manifest["files"]}
-            if self.manifest["format"] != FORMAT:
-                raise ConfigError("evidence", "--export", str(path), f"the format {FORMAT}")
+            with self._open(MANIFEST) as file:
+                data = file.read(_MAX_MANIFEST_BYTES)
+            manifest = json.loads(data)
+            self._expected = {str(one["name"]): str(one["sha256"]) for one in manifest["files"]}
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"format {str(manifest['format'])[:40]!r}: expected {FORMAT}")
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            self.close()
             raise ConfigError("evidence", "--export", str(path), f"{expected} ({error})") from None
         self.manifest_sha256 = hashlib.sha256(data).hexdigest()
+
+    def __enter__(self) -> Self:
+        """Return the archive."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the archive."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the archive's file."""
+        if self._zip:
+            self._zip.close()
 
     def verdicts(self) -> Iterator[FileVerdict]:
         """Yield for each file of the archive whether it is intact, changed, missing, or not named in the manifest."""
@@ -97,8 +113,8 @@ class ExportArchive:
             return {one.filename for one in self._zip.infolist() if not one.is_dir()}
         return {one.relative_to(self._path).as_posix() for one in self._path.rglob("*") if one.is_file()}
 
-    def _open(self, name: str) -> BinaryIO:
-        return self._zip.open(name) if self._zip else (self._path / name).open("rb")  # type: ignore[return-value]  # only read
+    def _open(self, name: str) -> IO[bytes]:
+        return self._zip.open(name) if self._zip else (self._path / name).open("rb")
 
     def _sha256(self, name: str) -> str:
         digest = hashlib.sha256()

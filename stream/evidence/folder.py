@@ -19,10 +19,15 @@ _PART = ".part"
 
 
 class FolderStore:
-    """An evidence store in a local folder. A file is written to a temporary file, synced to disk, and renamed."""
+    """An evidence store in a local folder. A file is written to a temporary file, synced to disk, and renamed.
+
+    A folder that is missing from the beginning has no files yet. For a folder that disappears later, as when its disk
+    is unmounted, ``open`` raises StoreFailed.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._was_there = False
 
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write data to a temporary file, sync it to disk and rename it to its name."""
@@ -46,11 +51,17 @@ class FolderStore:
         """Open the file of a name."""
         path = self._path(name)
         try:
-            return path.open("rb")
+            found = path.open("rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            is_there = self._root.is_dir()
+            if self._was_there and not is_there:
+                raise StoreFailed(f"{self._root}: the folder is gone: expected a mounted folder") from None
+            self._was_there = is_there
             raise NotStored(name) from None
         except OSError as error:
             raise StoreFailed(f"{path}: {error.strerror}: expected a readable file") from error
+        self._was_there = True
+        return found
 
     def delete(self, name: str) -> None:
         """Remove a file, and the folders that are empty without it."""

@@ -113,6 +113,7 @@ async def _serve(
     tasks = (
         serving,
         asyncio.create_task(feed.run()),
+        asyncio.create_task(context.evidence.watch()),
         asyncio.create_task(heart.run(lambda: None if feed.outage else "running")),
     )
     try:

@@ -147,8 +147,8 @@ def verify(
     """Compare each evidence file with its hash on the log, or the files of an archive with the hashes in its
     manifest. Exits with 1 if a file is changed or missing."""
     if export:
-        archive = ExportArchive(export)
-        _report(archive.verdicts(), as_json, manifest_sha256=archive.manifest_sha256)
+        with ExportArchive(export) as archive:
+            _report(archive.verdicts(), as_json, manifest_sha256=archive.manifest_sha256)
     elif not evidence:
         raise ConfigError("evidence", "--evidence", "", "the evidence store, or an archive with --export")
     else:

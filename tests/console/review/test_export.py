@@ -60,7 +60,7 @@ async def test_an_exported_archive_has_pictures_receipts_comments_and_a_valid_ma
     await one.sign_in("otto")
     response = await exported(one, incidents=["inc"])
     assert response.headers["content-disposition"].endswith('.zip"')
-    archive = zipfile.ZipFile(io.BytesIO(response.content))
+    archive = zipfile.ZipFile(io.BytesIO(response.content))  # in memory, nothing to close
     manifest = json.loads(archive.read("manifest.json"))
     assert {file["name"] for file in manifest["files"]} == set(archive.namelist()) - {"manifest.json"}
     assert (sorted(manifest["events"]), manifest["incidents"]) == (["event-1", "event-2"], ["inc"])
