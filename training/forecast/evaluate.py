@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stream.sense.forecast.conformal import WINDOW, half_width, window_scores
+from stream.sense.forecast.conformal import WINDOW, corrected_widths, window_scores
 from stream.sense.forecast.drift import drift_sum
 from stream.sense.forecast.spec import Array, Scale, SeriesSpec
 from stream.sense.forecast.steps import Aggregate
@@ -282,12 +282,17 @@ def _intervals(
     when the forecast is made."""
     known = np.concatenate((np.full(horizon, np.nan), scores))[: len(scores)]  # each error is known at its own step
     calibration, widths = _known(before), np.full(len(scaled), np.nan)
+    covered = np.full(len(scaled), np.nan)
     for at in range(len(scaled)):
-        widths[at] = half_width(window_scores(known[: at + 1], calibration), level) or np.nan
+        latest = window_scores(known[: at + 1], calibration)
+        found = corrected_widths(latest, level, covered[: max(at - horizon + 1, 0)])
+        if found:
+            widths[at] = found.corrected
+            covered[at] = np.nan if np.isnan(scores[at]) else float(scores[at] <= found.uncorrected)
     lower, upper = spec.unscaled(scaled - widths), spec.unscaled(scaled + widths)
     seen = ~np.isnan(scores)
-    covered = float(np.mean((scores <= widths)[seen]))
-    return Intervals(lower, upper, covered, float(np.mean((upper - lower)[seen])))
+    share = float(np.mean((scores <= widths)[seen]))
+    return Intervals(lower, upper, share, float(np.mean((upper - lower)[seen])))
 
 
 def _drift_limit(scores: Array) -> float:

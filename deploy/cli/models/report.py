@@ -11,7 +11,7 @@ import tomli_w
 from deploy.cli.output import print_rows, printable, stdout
 from deploy.local.modeltest import pipeline_of
 from engines.repository.inspection import TensorInfo
-from engines.repository.manifest import Decoding, Model
+from engines.repository.manifest import FORECAST, Decoding, Model
 from engines.repository.report import ModelReport
 
 _SHOWN_LABELS = 6
@@ -44,7 +44,7 @@ def print_report(report: ModelReport, models: Path | None, as_json: bool) -> Non
 
 
 def print_manifest(model: Model, versions: Sequence[int], served: int, as_json: bool) -> None:
-    """Print a manifest, the versions of its model, and a pipeline for the site file."""
+    """Print a manifest, the versions of its model, and a pipeline or forecast for the site file."""
     manifest = model.manifest
     if as_json:
         extra = {"versions": list(versions), "served": served, "folder": str(model.folder)}
@@ -58,6 +58,11 @@ def print_manifest(model: Model, versions: Sequence[int], served: int, as_json: 
     values |= {f"training.{k}": value for k, value in manifest.training.items() if not isinstance(value, dict | list)}
     for key, value in values.items():
         _line(f"  {key:<26} {_short(value)}")
+    if manifest.decoder == FORECAST:
+        forecast = {"name": manifest.name, "measure": "MEASURE", "value": "VALUE", "model": manifest.name}
+        _line("A forecast with this model in the site file:\n")
+        _line("[[forecasts]]\n" + tomli_w.dumps(forecast))
+        return
     _line("A pipeline with this model in the site file:\n")
     pipeline = pipeline_of(manifest).model_dump(
         include={"name", "model", "width", "height", "colour", "fit", "regions"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from stream.sense.forecast.spec import Array
 
 WINDOW = 576
 """Number of time steps whose errors make a prediction interval: two days at steps of five minutes."""
+CORRECTION = 288
+"""Number of time steps whose coverage corrects the level: a day at steps of five minutes."""
+_LEVELS = (0.5, 0.99)
+"""Lowest and highest corrected level."""
 
 
 def half_width(scores: Array, level: float) -> float | None:
@@ -38,3 +43,35 @@ def window_scores(latest: Array, calibration: Sequence[float] | Array) -> Array:
     found = recent[~np.isnan(recent)]
     missing = WINDOW - len(found)
     return np.concatenate((np.asarray(calibration, np.float64)[-missing:] if missing else (), found))
+
+
+class HalfWidths(NamedTuple):
+    """Half width of an interval, and that at the uncorrected level."""
+
+    corrected: float
+    uncorrected: float
+
+
+def corrected_widths(scores: Array, level: float, covered: Array) -> HalfWidths | None:
+    """Return the half width of an interval at the corrected level, and at ``level``; None for too few errors.
+
+    At a corrected level that needs more errors than there are, the half width is the largest error.
+    """
+    uncorrected = half_width(scores, level)
+    if uncorrected is None:
+        return None
+    corrected = half_width(scores, corrected_level(level, covered))
+    return HalfWidths(float(np.max(scores)) if corrected is None else corrected, uncorrected)
+
+
+def corrected_level(level: float, covered: Array) -> float:
+    """Return the level at which an interval is taken, so that the intervals cover ``level`` in the long run.
+
+    ``covered`` has an element for each of the latest steps: 1 if an interval of the uncorrected level covered the
+    value, 0 if not, NaN if unknown. If these intervals covered 2 % too much, the next one is taken 2 % lower. The
+    correction does not depend on earlier corrections, unlike that of adaptive conformal inference, so a bounded part
+    of the log determines it.
+    """
+    recent = covered[-CORRECTION:]
+    known = recent[~np.isnan(recent)]
+    return float(np.clip(level + float(np.sum(level - known)) / CORRECTION, *_LEVELS))

@@ -25,16 +25,19 @@ SHOWN = (1, 3, 6, 12, 24, 48)
 _DIGITS = 3
 
 
-_SCORE, _ERROR, _NAIVE, _COVERED = range(4)
+_SCORE, _ERROR, _NAIVE, _COVERED, _UNCORRECTED = range(5)
 """Kinds of the forecast errors that are kept of each time step: the absolute error in scaled units, the absolute
-errors of the forecast and of the seasonal naive forecast, and 1 if the interval covered the value, else 0."""
+errors of the forecast and of the seasonal naive forecast, and 1 if the interval covered the value, else 0. The last
+kind is the same for the interval of the uncorrected level."""
 
 
 class MadeForecast(NamedTuple):
-    """An earlier forecast: values and half widths of the intervals in scaled units, by number of steps ahead."""
+    """An earlier forecast: values, half widths of the intervals, and half widths at the uncorrected level, all in
+    scaled units, by number of steps ahead."""
 
     scaled: Array
     widths: Array
+    uncorrected: Array
 
 
 class Forecaster:
@@ -53,15 +56,15 @@ class Forecaster:
 
     def _begin(self) -> None:
         """Forget all forecasts and errors."""
-        kept = max(conformal.WINDOW, drift.WINDOW, SKILL_STEPS)
+        kept = max(conformal.WINDOW, conformal.CORRECTION, drift.WINDOW, SKILL_STEPS)
         self._made.clear()
-        self._errors = np.full((kept, 4, self._spec.horizons), np.nan)
+        self._errors = np.full((kept, 5, self._spec.horizons), np.nan)
         """The forecast errors of the latest time steps by kind and number of steps ahead, the latest step last."""
 
     @staticmethod
     def history_s(model: ForecastModel) -> float:
         """Return the length in seconds of the measured history on which the forecaster's state depends."""
-        errors = max(conformal.WINDOW, drift.WINDOW, SKILL_STEPS)
+        errors = max(conformal.WINDOW + conformal.CORRECTION, drift.WINDOW, SKILL_STEPS)
         return float((errors + 2 * model.history + model.spec.horizons + 2) * model.spec.step_s)
 
     def add(self, minute: MinuteValue, site: str, camera: str) -> Forecast | None:
@@ -100,7 +103,7 @@ class Forecaster:
             reason = f"{seen} of the last {spec.lags} steps were observed: expected {self.config.min_observed:.0%}"
         else:
             scaled = self.model.forecast(values, last, self._zone)
-            made = self._made[last] = MadeForecast(scaled, self._widths())
+            made = self._made[last] = MadeForecast(scaled, *self._widths())
             points = self._points(last, made)
         summed = self._drift()
         made_ns = (last + 1) * spec.step_s * 10**9
@@ -123,14 +126,16 @@ class Forecaster:
             drift_limit=spec.drift_limit,
         )
 
-    def _widths(self) -> Array:
-        widths = [self._half_width(h) for h in range(self._spec.horizons)]
-        return np.array([np.nan if one is None else one for one in widths])
-
-    def _half_width(self, column: int) -> float | None:
-        calibration = self._spec.scores[column] if self._spec.scores else ()
-        latest = self._errors[:, _SCORE, column]
-        return conformal.half_width(conformal.window_scores(latest, calibration), self.config.level)
+    def _widths(self) -> tuple[Array, Array]:
+        """Return the half widths by horizon, and those at the uncorrected level; NaN for too few errors."""
+        level, widths = self.config.level, np.full((2, self._spec.horizons), np.nan)
+        for column in range(self._spec.horizons):
+            calibration = self._spec.scores[column] if self._spec.scores else ()
+            latest = conformal.window_scores(self._errors[:, _SCORE, column], calibration)
+            covered = self._errors[:, _UNCORRECTED, column]
+            if found := conformal.corrected_widths(latest, level, covered):
+                widths[:, column] = found
+        return widths[0], widths[1]
 
     def _points(self, last: int, made: MadeForecast) -> tuple[ForecastPoint, ...]:
         def shown(scaled: Array) -> list[float | None]:
@@ -167,10 +172,11 @@ class Forecaster:
             made = self._made.get(step - at - 1)
             if made is None:
                 continue
-            score, width = abs(made.scaled[at] - scaled), made.widths[at]
+            score = abs(made.scaled[at] - scaled)
             error = abs(float(spec.unscaled(made.scaled[at : at + 1])[0]) - value)
-            covered = np.nan if np.isnan(width) else float(score <= width)
-            self._errors[-1, :, at] = score, error, abs(naive - value), covered
+            widths = np.array((made.widths[at], made.uncorrected[at]))
+            covered = np.where(np.isnan(widths), np.nan, score <= widths)
+            self._errors[-1, :, at] = score, error, abs(naive - value), *covered
 
     def _skill(self) -> list[ForecastSkill]:
         found = []

@@ -168,7 +168,7 @@ def test_a_missing_site_file_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "data", "text"),
     [
-        ("camra/gate", b"{}", "expected one of camera, measure, pin, pipeline, receiver, rule, sensor"),
+        ("camra/gate", b"{}", "expected one of camera, forecast, measure, pin, pipeline, receiver, rule, sensor"),
         ("camera/gate", b"{", "expected valid JSON"),
         ("camera/gate", b'{"name": "gate"}', "source"),
         ("pin/gate", b'{"name": "gate", "partition": -1}', "greater than or equal to 0"),

@@ -125,9 +125,10 @@ def test_a_forecast_training_is_not_continued_with_other_data_or_options() -> No
 
 @pytest.mark.train
 @pytest.mark.parametrize("kind", ["gbt", "autoregression", "gru", "lstm"])
-def test_a_trained_model_forecasts_better_than_the_daily_profile(kind: str) -> None:
+def test_a_trained_model_forecasts_better_than_the_daily_profile(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.forecast import candidates
 
+    monkeypatch.setattr(candidates, "EPOCHS", 15)  # enough for this series
     found = series(12)
     found.values[:] = np.round(found.values * np.repeat(np.random.default_rng(3).uniform(0.7, 1.3, 12 * 12), 8))
     one = framed(found, 9 * 96)

@@ -6,7 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deploy.cli.app import app
 from deploy.cli.services.stream import forecast_models
 from deploy.cli.training.forecast import SeriesSource, series_from_log
 from engines.repository.store import Repository
@@ -49,6 +51,8 @@ def test_a_stored_forecast_model_is_served_until_another_version_is_promoted(tmp
     repository.roll_back("flow")
     assert source("flow").id == "flow@1"
     assert repository.open("flow").manifest.training["winner"] == "linear"
+    shown = CliRunner().invoke(app, ["models", "show", "flow", f"--models={tmp_path}"]).output
+    assert '[[forecasts]]\nname = "flow"\n' in shown
     with pytest.raises(ForecastModelUnusable, match="has no model 'bus'"):
         source("bus")
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.sense.forecast import conformal
-from stream.sense.forecast.conformal import half_width, window_scores
+from stream.sense.forecast.conformal import CORRECTION, corrected_level, corrected_widths, half_width, window_scores
 from stream.sense.forecast.drift import drift_sum
 from stream.sense.forecast.features import features, history_steps, layout
 from stream.sense.forecast.spec import SeriesSpec, local_steps
@@ -97,6 +97,8 @@ def test_prediction_intervals_of_a_higher_probability_are_not_narrower(scores: l
 def test_too_few_forecast_errors_give_no_prediction_interval() -> None:
     assert half_width(np.ones(8), 0.9) is None
     assert half_width(np.ones(9), 0.9) == 1.0
+    assert corrected_widths(np.ones(8), 0.9, np.zeros(9)) is None
+    assert corrected_widths(np.arange(9.0), 0.8, np.zeros(288)) == (8.0, 7.0)
 
 
 @settings(max_examples=30)
@@ -111,6 +113,29 @@ def test_missing_forecast_errors_are_replaced_by_errors_of_the_calibration(
     known = [one for one in latest[-8:] if one is not None]
     missing = 8 - len(known)
     assert found.tolist() == (before[-missing:] if missing else []) + known
+
+
+def test_the_level_is_corrected_by_the_coverage_of_the_last_day() -> None:
+    exact = np.array(([1.0] * 9 + [0.0]) * 100)
+    assert corrected_level(0.9, exact) == pytest.approx(0.9, abs=0.005)
+    assert corrected_level(0.9, np.ones(1000)) == pytest.approx(0.8)
+    assert corrected_level(0.9, np.zeros(1000)) == 0.99
+    half = np.concatenate((np.full(CORRECTION // 2, np.nan), np.ones(CORRECTION // 2)))
+    assert corrected_level(0.9, half) == pytest.approx(0.85)
+    assert corrected_level(0.9, np.array(())) == 0.9
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.6])
+def test_a_corrected_level_covers_nearer_to_the_level_while_the_errors_change(factor: float) -> None:
+    """Each day has smaller, or larger, errors than the day before."""
+    scores = np.abs(np.random.default_rng(7).normal(size=1728)) * np.repeat(factor ** np.arange(6), 288)
+    covered, corrected = np.full(1728, np.nan), np.full(1728, np.nan)
+    for at in range(20, 1728):
+        found = corrected_widths(window_scores(scores[:at], ()), 0.9, covered[:at])
+        assert found is not None
+        covered[at], corrected[at] = scores[at] <= found.uncorrected, scores[at] <= found.corrected
+    assert abs(np.nanmean(corrected) - 0.9) < 0.06
+    assert abs(np.nanmean(corrected) - 0.9) < abs(np.nanmean(covered) - 0.9) - 0.02
 
 
 def test_the_drift_sum_grows_with_larger_forecast_errors_and_falls_with_usual_ones() -> None:

@@ -81,6 +81,7 @@ class Worker:
 def _short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the windows of errors, so that a test needs few steps."""
     monkeypatch.setattr(conformal, "WINDOW", 24)
+    monkeypatch.setattr(conformal, "CORRECTION", 12)
     monkeypatch.setattr(drift, "WINDOW", 24)
     monkeypatch.setattr(forecaster, "SKILL_STEPS", 24)
 
@@ -197,7 +198,7 @@ async def test_drift_of_a_forecast_is_reported_as_an_event_and_a_metric(worker: 
 async def test_a_restarted_worker_writes_the_same_forecasts_and_events(tmp_path: Path) -> None:
     """The log is longer than the history that a worker reads back."""
     steady, killed = (Worker({"flow": model(tmp_path)}) for _ in range(2))
-    found = [*minutes(range(236)), *minutes(range(236, 240), factor=5.0), *minutes(range(240, 250))]
+    found = [*minutes(range(248)), *minutes(range(248, 252), factor=5.0), *minutes(range(252, 262))]
     await steady.feed(found)
     chance, at = random.Random(5), 0
     while at < len(found):
