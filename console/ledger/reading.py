@@ -17,7 +17,8 @@ FRESH_S = 300.0
 all records of a day, which takes minutes with many cameras."""
 LEDGER_S = 1800.0
 EXPLAIN_S = 120.0
-"""Time after which the computation of a ledger or of an explanation is stopped, in seconds."""
+"""Times in seconds after which the process that computes the ledger, or explains what became of one frame, is
+stopped."""
 MAX_EXPLAINING = 2
 """Maximum number of explanations that are computed at the same time. Each explanation uses one core."""
 

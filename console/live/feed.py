@@ -82,7 +82,8 @@ class Feed:
 
     @property
     def labels_outage(self) -> str:
-        """The error that currently prevents reading labels, empty while they can be read."""
+        """The error that currently prevents reading the labels that people gave; empty while the labels can be
+        read."""
         return self._labels.outage
 
     @property

@@ -1,4 +1,4 @@
-"""The queue of objects whose labels people check, and the views that fill it while someone labels."""
+"""The queue of detected objects whose labels people check, and the views that fill the queue while someone labels."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from stream.labels.preference import USUAL_SHARES, Pick, Selection
 from stream.labels.reader import hides
 
 MAX_FRAMES = 5_000
-"""Maximum number of frames in the queue, which take about 10 MB."""
+"""Maximum number of frames in the queue of objects to label, which take about 10 MB."""
 MAX_OFFERED = 5_000
 MAX_DECISIONS = 100_000
 IDLE_S = 600.0
-"""Time after the last use of the page after which the console stops reading results for it, in seconds."""
+"""Time in seconds after the last use of the labelling page after which the console stops reading results for the
+page."""
 LEASE_S = 120.0
-"""Time for which an object that was offered to one person is not offered to another person, in seconds."""
+"""Time in seconds for which an object that is offered to one person for labelling is not offered to another
+person."""
 REPEAT_NS = 60 * 10**9
-"""Time within which an object at the same place of a camera counts as the same object, in ns."""
+"""Time in ns within which an object at the same place of a camera's picture counts as the same object."""
 _SAME_BOX = 0.8
-"""Minimum intersection over union of two boxes at the same place."""
+"""Minimum intersection over union of two boxes that count as the same place."""
 _FRAMES_KEPT_NS = TOPICS[FRAMES].retention_ms * 10**6
 
 
 class OfferedObject(NamedTuple):
-    """An object that was offered to a person, and the time in s of the monotonic clock until which it is theirs."""
+    """An object that was offered to a person for labelling, and the time in seconds of the monotonic clock until
+    which no other person gets the object."""
 
     example: CandidateExample
     user_id: int
@@ -43,7 +46,8 @@ class OfferedObject(NamedTuple):
 
 
 class LabelQueue:
-    """The objects of recent results that nobody has labelled yet, and the decisions of people."""
+    """The detected objects of recent results that nobody has labelled yet, and the decisions of people about
+    labels."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -57,37 +61,39 @@ class LabelQueue:
 
     @property
     def in_use(self) -> bool:
-        """Whether someone has used the queue recently."""
+        """Whether someone has used the labelling page in the last ``IDLE_S`` seconds."""
         return self._used_s is not None and self._clock.monotonic() - self._used_s < IDLE_S
 
     def use(self) -> None:
-        """Note that someone uses the queue now."""
+        """Note that someone uses the labelling page now."""
         self._used_s = self._clock.monotonic()
 
     def configure(self, config: Config) -> None:
-        """Take the configuration of the cameras, whose masked areas do not count as missed by the gate."""
+        """Take the cameras' present configuration: objects in masked areas do not count as missed by the motion
+        gate."""
         self._hidden = hides(config)
 
     def add_result(self, result: Result) -> None:
-        """Add a result, in the order of the log."""
+        """Add the objects of a result; the results must come in the order of the log."""
         self._pool.add(result)
 
     def add_comparison(self, record: ShadowRecord) -> None:
-        """Add a comparison of two models."""
+        """Add a comparison of a candidate model with the served model."""
         self._disagreements.add(record)
 
     def frames(self) -> Iterator[CandidateFrame]:
-        """Yield the frames of the queue whose pictures are still in the log."""
+        """Yield the frames with objects to label whose pictures are still in the log."""
         self._pool.forget_before(self._clock.now_ns() - _FRAMES_KEPT_NS)
         return iter(self._pool)
 
     def offer(
         self, user_id: int, wanted: Callable[[CandidateExample], bool], count: int
     ) -> list[Pick[CandidateExample]]:
-        """Return the next objects for a person, the most useful ones first, and lease them to the person.
+        """Return the next objects that a person may label, the most useful ones first, and reserve the objects for
+        the person.
 
-        An object that was labelled, that is leased to another person, or that the queue has offered or people have
-        labelled at the same place within ``REPEAT_NS`` is not offered.
+        Objects that were labelled or are reserved for another person are left out, and so are objects at the place of
+        an offered or labelled object within ``REPEAT_NS``.
         """
         now_s = self._clock.monotonic()
         examples = [
@@ -113,14 +119,14 @@ class LabelQueue:
         return found
 
     def example(self, object_: str) -> CandidateExample | None:
-        """Return an object that was offered or labelled, None if the queue does not know it any more."""
+        """Return an object that was offered or labelled; None if the queue does not know the object any more."""
         if offered := self._offered.get(object_):
             return offered.example
         decision = self.decisions.of(object_)
         return original_example(decision) if decision else None
 
     def labels(self, pipeline: str = "") -> list[str]:
-        """Return the labels of a pipeline that models or people have given, the most frequent first."""
+        """Return the labels that models or people have given in a pipeline, the most frequent label first."""
         counts: Counter[str] = Counter()
         for frame in self._pool:
             if pipeline in ("", frame.pipeline):
@@ -138,7 +144,7 @@ class LabelQueue:
 
 
 def original_example(decision: LabelDecision) -> CandidateExample:
-    """Return the object of a decision with the label of the model."""
+    """Return the object that a decision is about, with the label that the model gave."""
     return decided_example(decision.model_copy(update={"verdict": "accept", "corrected": ""}))
 
 
@@ -152,7 +158,7 @@ def _is_repeat(one: CandidateExample, other: CandidateExample) -> bool:
 
 
 class LabelView(TopicView):
-    """The decisions of people."""
+    """Reads the decisions of people about labels."""
 
     topic: ClassVar[str] = LABELS
     backlog: ClassVar[int] = MAX_DECISIONS
@@ -166,7 +172,7 @@ class LabelView(TopicView):
 
 
 class ComparisonView(TopicView):
-    """Comparisons of candidate models with served models, read while someone labels."""
+    """Reads comparisons of candidate models with served models while someone labels."""
 
     topic: ClassVar[str] = SHADOW
     backlog: ClassVar[int] = 20_000
@@ -175,7 +181,7 @@ class ComparisonView(TopicView):
         self._queue = queue
 
     def wanted(self) -> bool:
-        """Return whether someone labels."""
+        """Return whether someone labels objects."""
         return self._queue.in_use
 
     def apply(self, record: LogRecord) -> None:
@@ -184,7 +190,7 @@ class ComparisonView(TopicView):
 
 
 class LabelResultView(TopicView):
-    """Results whose objects people label, read while someone labels."""
+    """Reads the results whose objects people label, while someone labels."""
 
     topic: ClassVar[str] = RESULTS
     backlog: ClassVar[int] = 20_000
@@ -193,7 +199,7 @@ class LabelResultView(TopicView):
         self._queue = queue
 
     def wanted(self) -> bool:
-        """Return whether someone labels."""
+        """Return whether someone labels objects."""
         return self._queue.in_use
 
     def apply(self, record: LogRecord) -> None:

@@ -52,7 +52,7 @@ class ForecastSeries:
 
     def columns(self, measures: MeasureSeries | None, since_s: int) -> ForecastColumns:
         """Return the steps of the series from ``since_s`` on, and the future steps of the newest forecast.
-        ``measures`` has the measured minutes that the steps are combined from."""
+        ``measures`` has the measured values by minute, which are combined to the steps."""
         record = self.newest
         ahead = {point.start_ns // 10**9: point for point in record.points}
         found = {at_s: point for at_s, point in self.steps.items() if at_s >= since_s} | ahead

@@ -1,4 +1,4 @@
-"""Labels: a page on which people accept, correct or reject the labels of models, by keyboard or on a phone."""
+"""Labelling page, on which people accept, correct or reject the labels of models, by keyboard or on a phone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from stream.labels.decisions import write_decision
 from stream.labels.preference import Pick
 
 OFFERED = 12
-"""Number of objects that a browser gets at a time."""
+"""Number of objects to label that a browser gets at a time."""
 MAX_LABELS = 30
-"""Maximum number of labels to choose from. A person can also type a label."""
+"""Maximum number of labels that the labelling page offers. A person can type any other label."""
 RECENT = 20
 LABEL_CHARS = 100
 Text = Annotated[str, Query(max_length=200)]
@@ -34,7 +34,7 @@ router = APIRouter()
 
 
 class LabelOrder(BaseModel):
-    """The verdict of a person about an object; a correction has the right label."""
+    """The verdict of a person about a detected object, and for a correction the right label."""
 
     verdict: Verdict
     corrected: Annotated[str, Field(max_length=LABEL_CHARS)] = ""
@@ -49,7 +49,7 @@ async def labels(
     pipeline: Text = "",
     label: Text = "",
 ) -> Response:
-    """Show the page, whose script asks for objects and sends the decisions."""
+    """Show the labelling page, whose script asks for objects and sends the decisions."""
     context.feed.labelling.use()
     context.audit_view(request, identity, "labels_viewed", camera)
     return page(
@@ -91,7 +91,7 @@ async def queue(
 
 @router.get("/api/labels/{id_}/picture", responses={200: {"content": {"image/jpeg": {}}}})
 async def picture(request: Request, id_: ObjectId, identity: Operator, context: Context) -> Response:
-    """Return the whole frame of an object, as its agent redacted and encoded it."""
+    """Return the whole frame that shows an object, as its agent redacted and encoded the frame."""
     example = _example(context, identity, id_)
     frame = await context.feed.frame(example.frame.source, example.frame.id)
     context.audit_view(request, identity, "picture_viewed", str(frame.id))
@@ -103,7 +103,7 @@ async def picture(request: Request, id_: ObjectId, identity: Operator, context: 
 async def decide(
     request: Request, id_: ObjectId, order: LabelOrder, identity: Operator, context: Context
 ) -> dict[str, Any]:
-    """Accept, correct or reject the label of an object, or undo earlier decisions about it."""
+    """Accept, correct or reject the label of an object, or undo earlier decisions about the object."""
     example = _example(context, identity, id_)
     corrected = order.corrected.strip() if order.verdict == "correct" else ""
     try:
@@ -139,7 +139,7 @@ def _item(pick: Pick[CandidateExample]) -> dict[str, Any]:
 
 
 def _example(context: ConsoleContext, identity: Identity, id_: str) -> CandidateExample:
-    """Return an object that the user may see. Raise NotFound."""
+    """Return the object ``id_`` if the user may see its camera. Raise NotFound."""
     found = context.feed.labelling.example(id_)
     if found is None or not _sees(context, identity, found):
         raise NotFound("there is no such object in the console's memory, or you may not see it")
@@ -151,6 +151,6 @@ def _sees(context: ConsoleContext, identity: Identity, one: CandidateExample) ->
 
 
 def _recent(context: ConsoleContext, identity: Identity) -> list[LabelDecision]:
-    """Return the newest decisions that the user may see, the newest first."""
+    """Return the newest decisions about objects of cameras that the user may see, the newest decision first."""
     decisions = reversed(list(context.feed.labelling.decisions))
     return list(islice((one for one in decisions if _sees(context, identity, original_example(one))), RECENT))

@@ -92,7 +92,7 @@ class ShadowRunner:
         self._offered = asyncio.Event()
         self._ends: deque[ShadowRecord] = deque()
         self._reasons: dict[str, tuple[str, str]] = {}
-        """Maps a pipeline's name to the (candidate, reason) that was last reported as switched off."""
+        """Maps a pipeline's name to the shadow model that was last reported as switched off, and the reason."""
         self.busy: Callable[[], bool] = lambda: False
 
     def want(self, pipelines: Iterable[PipelineConfig]) -> None:

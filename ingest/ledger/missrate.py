@@ -73,7 +73,7 @@ class MissCounter:
     _last: dict[tuple[str, str, str], Result] = field(default_factory=dict)
 
     def add(self, result: Result) -> bool:
-        """Count one result, and return whether the gate missed this frame.
+        """Count one result, and return whether the motion gate would have missed the frame.
 
         The caller must add the results of each camera in the order of the frames.
         """

@@ -60,7 +60,7 @@ class ExportWriter:
 
 class ExportArchive:
     """Reads an archive of reviewed events, or a folder into which the archive was unpacked. Raise ConfigError for a
-    file or folder that is no such archive."""
+    file or folder that has no manifest of an archive."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

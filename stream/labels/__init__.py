@@ -1,1 +1,1 @@
-"""Objects of stored results whose labels people check, and the choice of the most useful ones."""
+"""Objects in stored results whose labels people check, and the choice of the most useful objects."""

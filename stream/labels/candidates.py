@@ -1,4 +1,4 @@
-"""Frames and objects that may become examples of a data set, with the reasons to prefer them. Pure."""
+"""Frames and objects that may become examples of a training data set, with the reasons to prefer them. Pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ingest.ledger.missrate import MissCounter
 from stream.events import event_id
 
 MAX_CANDIDATES = 100_000
-"""Maximum number of candidates in a pool, which take about 200 MB with two objects each."""
+"""Maximum number of frames in a pool of candidates, which take about 200 MB with two objects each."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateObject:
-    """An object in a frame, with the label of a model.
+    """An object that a model has found in a frame, with the model's label.
 
-    ``disagreement`` is the weight of the difference between two models about this object, 0..1; 0 if they agree or
-    have not been compared.
+    ``disagreement`` is the weight, 0..1, of the difference between two models about this object; 0 if the models
+    agree or have not been compared.
     """
 
     id: str
@@ -34,9 +34,9 @@ class CandidateObject:
 
 @dataclass(frozen=True, slots=True)
 class CandidateFrame:
-    """A classified frame with its objects.
+    """A classified frame with its objects, which may become an example of a data set.
 
-    ``missed`` is true if the motion gate would have withheld the frame, and the frame shows a new object.
+    ``missed`` is true if the motion gate would have withheld the frame although the frame shows a new object.
     """
 
     id: FrameId
@@ -56,27 +56,27 @@ class CandidateFrame:
 
     @property
     def disagreement(self) -> float:
-        """The sum of the weights of the differences between two models in this frame."""
+        """Sum of the weights of all differences between two models in this frame."""
         return sum(one.disagreement for one in self.objects)
 
     @property
     def score(self) -> float:
-        """The lowest score of an object; 1 for a frame without objects."""
+        """The lowest score of the frame's objects; 1 for a frame without objects."""
         return min((one.score for one in self.objects), default=1.0)
 
     @property
     def served(self) -> tuple[CandidateObject, ...]:
-        """The objects that the frame's own model found, without those that only a candidate model found."""
+        """The objects that the served model found, without objects that only a candidate model found."""
         return tuple(one for one in self.objects if one.model == self.model)
 
     def examples(self) -> list[CandidateExample]:
-        """Return one example for each object."""
+        """Return one candidate example for each object of the frame."""
         return [CandidateExample(self, one) for one in self.objects]
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateExample:
-    """One object of a frame, as an example of a classifier's data set."""
+    """One object of a frame, which may become an example of a classifier's data set."""
 
     frame: CandidateFrame
     object: CandidateObject
@@ -88,7 +88,7 @@ class CandidateExample:
 
     @property
     def disagreement(self) -> float:
-        """The weight of the difference between two models about the object."""
+        """Weight of the difference between two models about the object."""
         return self.object.disagreement
 
     @property
@@ -98,11 +98,12 @@ class CandidateExample:
 
     @property
     def missed(self) -> bool:
-        """Whether the motion gate missed the frame."""
+        """Whether the motion gate would have missed the frame."""
         return self.frame.missed
 
     def decision(self, verdict: Verdict, by: str, at_ns: int, corrected: str = "") -> LabelDecision:
-        """Return the decision of a person about the object. Raise ValueError for an incomplete decision."""
+        """Return a person's decision on the object, as a record. Raise ValueError if the decision is a correction
+        without a label."""
         return LabelDecision.model_validate(
             {
                 "object": self.object.id,
@@ -127,12 +128,12 @@ class CandidateExample:
 
 
 def object_id(frame: FrameId, pipeline: str, box: Box) -> str:
-    """Return the id of an object: it depends on its frame, its pipeline, and its box in whole pixels."""
+    """Return the id of an object, computed from its frame, its pipeline, and its box in whole pixels."""
     return event_id("object", frame, pipeline, *map(round, box))
 
 
 def decided_example(decision: LabelDecision) -> CandidateExample:
-    """Return the object of a decision, with the label that the person decided."""
+    """Return the object that a decision is about, with the label that the person decided."""
     frame = CandidateFrame(
         decision.frame,
         decision.source,
@@ -147,18 +148,18 @@ def decided_example(decision: LabelDecision) -> CandidateExample:
 
 
 def share_of(key: str) -> float:
-    """Return a number in 0..1 that depends on the key alone, for a random choice that can be repeated."""
+    """Return a number in 0..1 that depends on ``key`` alone, for a random choice that can be repeated."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 @dataclass(slots=True)
 class Disagreements:
-    """The differences between served and candidate models, by pipeline and frame."""
+    """The differences between the results of served and candidate models, by pipeline and frame."""
 
     _found: dict[tuple[str, FrameId], ShadowRecord] = field(default_factory=dict)
 
     def add(self, record: ShadowRecord) -> None:
-        """Add a comparison. Ignore a comparison without a difference."""
+        """Add a comparison. A comparison without a difference is ignored."""
         frame = record.frame
         if frame is None or not record.differences:
             return
@@ -167,11 +168,12 @@ class Disagreements:
             del self._found[next(iter(self._found))]
 
     def has(self, frame: CandidateFrame) -> bool:
-        """Return whether two models differ in a frame."""
+        """Return whether the served and the candidate model differ in a frame."""
         return (frame.pipeline, frame.id) in self._found
 
     def mark(self, frame: CandidateFrame) -> CandidateFrame:
-        """Return the frame with the weights of its objects, and with the objects that only the candidate found."""
+        """Return the frame with the weights of the differences about its objects, and with the objects that only the
+        candidate model found."""
         record = self._found.get((frame.pipeline, frame.id))
         if record is None:
             return frame
@@ -197,7 +199,8 @@ def _weight(found: CandidateObject, differences: Iterable[ShadowDifference]) -> 
 
 
 def _without_repeats(objects: Iterable[CandidateObject]) -> tuple[CandidateObject, ...]:
-    """Return the objects with different ids. Of objects with one id, keep the one with the highest score."""
+    """Return the objects without repeated ids. If several objects have the same id, the object with the highest score
+    is kept."""
     found: dict[str, CandidateObject] = {}
     for one in sorted(objects, key=lambda one: -one.score):
         found.setdefault(one.id, one)
@@ -205,10 +208,10 @@ def _without_repeats(objects: Iterable[CandidateObject]) -> tuple[CandidateObjec
 
 
 class CandidatePool:
-    """Collects candidates from results, in the order of the log.
+    """Collects candidate frames for a data set from results, in the order of the log.
 
-    A pool holds at most ``most`` frames. If there are more, the pool keeps a random sample of the frames that have no
-    reason to be preferred; the sample depends on the names of the frames alone.
+    A pool holds at most ``most`` candidate frames. If the results have more frames, the pool keeps a random sample of
+    the frames without a reason to be preferred, chosen by a hash of the frame's id.
     """
 
     def __init__(self, misses: MissCounter, disagreements: Disagreements, most: int = MAX_CANDIDATES) -> None:
@@ -216,10 +219,10 @@ class CandidatePool:
         self._frames: dict[tuple[str, FrameId], CandidateFrame] = {}
         self._kept_share = 1.0
         self.seen = 0
-        """Number of different frames that were added."""
+        """Number of different frames that were added to the pool."""
 
     def __iter__(self) -> Iterator[CandidateFrame]:
-        """Yield the frames, with the weights of the disagreements that are known by now."""
+        """Yield the candidate frames, with the weights of the differences between models that are known so far."""
         return map(self._disagreements.mark, list(self._frames.values()))
 
     def __len__(self) -> int:
@@ -227,13 +230,13 @@ class CandidatePool:
 
     @property
     def kept_share(self) -> float:
-        """Share of the frames without a reason to be preferred that the pool keeps, 0..1."""
+        """Share, 0..1, of the frames without a reason to be preferred that the pool keeps."""
         return self._kept_share
 
     def add(self, result: Result, *, wanted: bool = True) -> None:
-        """Add a result. The results of each camera must come in the order of the log.
+        """Add a result. Add the frame of a result; the results of each camera must come in the order of the log.
 
-        A result that is not ``wanted``, of another time or model, counts only as the past of later frames.
+        A result that is not ``wanted`` is only used to find out which later frames the motion gate missed.
         """
         missed = self._misses.add(result)
         key = (result.pipeline, result.id)
@@ -247,7 +250,7 @@ class CandidatePool:
             self._thin()
 
     def forget_before(self, captured_ns: int) -> None:
-        """Drop the frames that were captured before a time in Unix ns."""
+        """Drop the candidate frames that were captured before a time in Unix ns."""
         self._frames = {key: one for key, one in self._frames.items() if one.captured_ns >= captured_ns}
 
     def _thin(self) -> None:
@@ -266,7 +269,8 @@ class CandidatePool:
 
 
 def frame_of(result: Result, *, missed: bool = False) -> CandidateFrame:
-    """Return a classified frame as a candidate. Detections whose boxes are equal in whole pixels are one object."""
+    """Return a classified frame with its objects as a candidate for a data set. Detections whose boxes are equal in
+    whole pixels become one object."""
     objects = (
         CandidateObject(object_id(result.id, result.pipeline, one.box), one.box, one.label, one.score, result.model)
         for one in result.detections

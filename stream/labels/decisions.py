@@ -1,4 +1,4 @@
-"""The decisions of people on the topic ``labels``: a view of the decisions in force, reading and writing."""
+"""The decisions of people on labels, in the topic ``labels``: the valid decisions, reading and writing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _log = logs.get("stream.labels")
 
 
 class DecisionView:
-    """The decisions in force: the latest decision about each object, unless it was withdrawn. Pure.
+    """The valid decisions of people on labels: the latest decision on each object, unless it was withdrawn. Pure.
 
-    ``most`` is the maximum number of decisions. Above this number, the oldest decisions are dropped.
+    ``most`` is the maximum number of decisions that are kept. If there are more decisions, the oldest decisions are
+    dropped.
     """
 
     def __init__(self, most: int = 1_000_000) -> None:
@@ -33,11 +34,11 @@ class DecisionView:
         return len(self._decisions)
 
     def of(self, object_: str) -> LabelDecision | None:
-        """Return the decision about an object, None without a decision."""
+        """Return the valid decision on an object; None without a decision."""
         return self._decisions.get(object_)
 
     def add(self, decision: LabelDecision) -> None:
-        """Add a decision, in the order of the log."""
+        """Add a decision; decisions must come in the order of the log."""
         self._decisions.pop(decision.object, None)
         if decision.verdict != "undo":
             self._decisions[decision.object] = decision
@@ -46,7 +47,8 @@ class DecisionView:
 
 
 async def read_decisions(log: Log) -> DecisionView:
-    """Read the topic ``labels``. An unreadable record is logged and skipped. Raise LogUnavailable."""
+    """Return the valid decisions of the topic ``labels``. An unreadable record of a decision is logged and skipped.
+    Raise LogUnavailable."""
     view = DecisionView()
     async with aclosing(Follower(log, LABELS, from_start=True).new()) as records:
         async for record in records:
@@ -58,5 +60,5 @@ async def read_decisions(log: Log) -> DecisionView:
 
 
 async def write_decision(log: Log, decision: LabelDecision) -> None:
-    """Write a decision. A decision that is written twice counts once. Raise LogUnavailable."""
+    """Write a decision. If a decision is written twice, it counts once. Raise LogUnavailable."""
     await log.produce(Outgoing(LABELS, 0, encode_json(decision), key=decision.object.encode()))

@@ -1,8 +1,8 @@
-"""The order in which candidates are picked: useful ones first, mixed by stated shares. Pure.
+"""The order in which candidates for a data set are picked: useful ones first, mixed by configured shares. Pure.
 
-A model learns most from examples about which models disagree or are uncertain (query by committee and uncertainty
-sampling; Settles, "Active Learning Literature Survey", 2009), and from the objects that the motion gate missed. A
-share of random examples keeps the data set similar to the footage.
+A model learns most from examples on which models disagree or are uncertain (query by committee and uncertainty
+sampling; Settles, "Active Learning Literature Survey", 2009), and from objects that the motion gate missed. A share
+of random examples keeps the data set similar to the cameras' pictures.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ DISAGREEMENT, AUDIT, UNCERTAIN, RANDOM = "disagreement", "audit", "uncertain", "
 REASONS = (DISAGREEMENT, AUDIT, UNCERTAIN, RANDOM)
 USUAL_SHARES: Mapping[str, float] = {DISAGREEMENT: 0.3, AUDIT: 0.2, UNCERTAIN: 0.3, RANDOM: 0.2}
 UNCERTAIN_BELOW = 0.6
-"""A label with a lower score counts as uncertain. The scores of right and of wrong detections overlap below it."""
+"""Score below which a label counts as uncertain. Below this score, both right and wrong detections are frequent."""
 
 
 class Preferable(Protocol):
-    """A frame or an object that can be picked."""
+    """A frame or object that can be picked for a data set."""
 
     @property
     def key(self) -> str:
@@ -33,7 +33,7 @@ class Preferable(Protocol):
 
     @property
     def missed(self) -> bool:
-        """Whether the motion gate missed the frame."""
+        """Whether the motion gate would have missed the frame."""
 
     @property
     def score(self) -> float:
@@ -44,16 +44,16 @@ C = TypeVar("C", bound=Preferable)
 
 
 class Pick(NamedTuple, Generic[C]):
-    """A picked candidate, and the reason for the choice."""
+    """A candidate that was picked for a data set, and the reason for the choice."""
 
     candidate: C
     reason: str
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Return the share of each reason from a text such as ``disagreement=0.5,random=0.5``.
+    """Return the share of picks for each reason from a text such as ``disagreement=0.5,random=0.5``.
 
-    Reasons without a number share the rest equally. The shares must add up to 1. Raise ValueError.
+    Reasons that are named without a share divide the rest equally. All shares must add up to 1. Raise ValueError.
     """
     expected = f"names from {', '.join(REASONS)}, each perhaps with a share, such as disagreement=0.5,random=0.5"
     shares: dict[str, float | None] = {}
@@ -75,9 +75,11 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 class Selection(Generic[C]):
-    """Picks candidates one after the other, so that after any number of picks each reason has about its share.
+    """Picks candidates for a data set one after the other, so that after any number of picks each reason has about
+    its share.
 
-    If a reason has no candidates left, the other reasons take its share. The order depends on the candidates alone.
+    If no candidates are left for a reason, the other reasons take its share. The order of the picks depends on the
+    candidates alone.
     """
 
     def __init__(self, candidates: Iterable[C], shares: Mapping[str, float]) -> None:
@@ -88,7 +90,7 @@ class Selection(Generic[C]):
         self._counts: Counter[str] = Counter()
 
     def next(self) -> Pick[C] | None:
-        """Return the next candidate, None if there are no more."""
+        """Return the next picked candidate; None if no candidates are left."""
         while self._queues:
             total = sum(self._counts.values()) + 1
             reason = max(self._queues, key=lambda name: self._shares[name] * total - self._counts[name])
@@ -102,7 +104,7 @@ class Selection(Generic[C]):
         return None
 
     def refuse(self, pick: Pick[C]) -> None:
-        """Give the turn of a pick that cannot be used back to its reason."""
+        """Note that a picked candidate cannot be used, so that its reason gets another pick."""
         self._counts[pick.reason] -= 1
 
 

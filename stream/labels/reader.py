@@ -1,4 +1,4 @@
-"""Read candidates for a data set from the log."""
+"""Read candidate frames for a data set from the log."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from stream.labels.candidates import CandidatePool, Disagreements
 Progress = Callable[[int, int], None]
 """A callback that gets the number of offsets read so far and the total number of offsets to read."""
 _EARLIER_MS = 60_000
-"""Time before the period at which reading begins, in ms. The clock of a camera may be ahead, and the frame before is
-needed to find a miss of the gate."""
+"""Time in ms before the wanted period at which reading begins. A camera's clock may be ahead, and the frame before
+the period is needed to find out whether the motion gate missed a frame."""
 _REPORT_EVERY = 500
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateScope:
-    """The results to consider: by camera, capture time in Unix ns, pipeline and model.
+    """The results from which a data set is made: by camera, capture time in Unix ns, pipeline and model.
 
-    ``until_ns`` is excluded. An empty ``pipeline`` stands for the only pipeline of the period. ``model`` is ``NAME``
-    or ``NAME@VERSION``, empty for all models.
+    Results captured at ``until_ns`` or later are excluded. An empty ``pipeline`` stands for the only pipeline with
+    results in the period. ``model`` is ``NAME`` or ``NAME@VERSION``; empty for all models.
     """
 
     cameras: frozenset[str]
@@ -42,11 +42,12 @@ class CandidateScope:
     model: str = ""
 
     def has(self, result: Result) -> bool:
-        """Return whether a result of a wanted camera belongs to the scope, whatever its pipeline and model."""
+        """Return whether a result lies in the scope's period and is of a classified frame; camera, pipeline and model
+        are not checked."""
         return self.since_ns <= result.captured_ns < self.until_ns and result.outcome == "classified"
 
     def has_model(self, model: str) -> bool:
-        """Return whether a model, as ``NAME@VERSION``, is wanted."""
+        """Return whether results of ``model``, given as ``NAME@VERSION``, are wanted."""
         return not self.model or model == self.model or model.startswith(f"{self.model}@")
 
 
@@ -64,10 +65,10 @@ def hides(config: Config) -> Callable[[Result, Detection], bool]:
 async def read_candidates(
     log: Log, scope: CandidateScope, config: Config, on_progress: Progress = lambda *_: None
 ) -> CandidatePool:
-    """Return the candidates of a scope.
+    """Return the candidate frames of a scope.
 
-    Raise NoResults if the log has none, or if it has several pipelines and the scope names none.
-    Raise LogUnavailable.
+    Raise NoResults if the log has no results of the scope, or has results of several pipelines while the scope names
+    no pipeline. Raise LogUnavailable.
     """
     pool = CandidatePool(MissCounter(hides(config)), await read_disagreements(log, scope))
     pipelines, models = set[str](), set[str]()
@@ -89,7 +90,7 @@ async def read_candidates(
 
 
 async def read_disagreements(log: Log, scope: CandidateScope) -> Disagreements:
-    """Return the differences between models in the frames of a scope. Raise LogUnavailable."""
+    """Return the differences between served and candidate models in the frames of a scope. Raise LogUnavailable."""
     found = Disagreements()
     tp = TopicPartition(SHADOW, 0)
     async with aclosing(log.read(*tp, await _begin(log, tp, scope), (await log.ends(SHADOW))[0])) as records:
@@ -104,9 +105,9 @@ async def read_disagreements(log: Log, scope: CandidateScope) -> Disagreements:
 
 
 async def _results(log: Log, scope: CandidateScope, on_progress: Progress) -> AsyncGenerator[Result, None]:
-    """Yield the results of the wanted cameras that were written since shortly before the period.
+    """Yield the results of the wanted cameras that were written since ``_EARLIER_MS`` before the period.
 
-    Late frames are written long after their capture, so the search goes on to the end of each partition.
+    Late frames are written long after their capture, so each partition is read to its end.
     """
     parts = {}
     for partition, end in (await log.ends(RESULTS)).items():
@@ -129,7 +130,8 @@ async def _begin(log: Log, tp: TopicPartition, scope: CandidateScope) -> int:
 
 
 def _result(record: LogRecord, cameras: Collection[str]) -> Result | None:
-    """Return a result of a wanted camera. The headers tell the camera without the cost of decoding the record."""
+    """Decode a record, and return its result if the result is of a wanted camera, else None. The record's headers
+    name the camera, so that the records of other cameras are not decoded."""
     frames = frames_of(record.headers)
     if frames and all(one.camera not in cameras for one in frames):
         return None

@@ -79,7 +79,7 @@ async def decide(browser: Browser, object_: str, verdict: str, corrected: str = 
     return (await browser.post(f"/api/labels/{object_}/decisions", json=order)).status_code
 
 
-async def test_objects_about_which_models_disagree_come_first_and_have_their_frame(operator: Browser) -> None:
+async def test_the_queue_begins_with_objects_on_which_models_disagree(operator: Browser) -> None:
     found = await queue(operator)
     assert found[0]["frame"] == "gate/1/2800"
     assert {one["frame"] for one in found} == {"gate/1/0", "gate/1/1400", "gate/1/2800"}
@@ -89,7 +89,7 @@ async def test_objects_about_which_models_disagree_come_first_and_have_their_fra
     assert picture.headers["content-type"] == "image/jpeg"
 
 
-async def test_a_decided_object_leaves_the_queue_until_the_decision_is_undone(
+async def test_a_labelled_object_leaves_the_queue_until_its_decision_is_undone(
     operator: Browser, context: ConsoleContext, log: MemoryLog
 ) -> None:
     one, other, third = await queue(operator)
@@ -109,7 +109,7 @@ async def test_a_decided_object_leaves_the_queue_until_the_decision_is_undone(
     assert "<option>van" in html
 
 
-async def test_decisions_are_in_the_audit_trail_with_person_and_frame(
+async def test_decisions_on_labels_are_in_the_audit_trail_with_user_and_frame(
     operator: Browser, context: ConsoleContext
 ) -> None:
     one = (await queue(operator))[0]
@@ -122,7 +122,7 @@ async def test_decisions_are_in_the_audit_trail_with_person_and_frame(
     ]
 
 
-async def test_objects_beyond_the_limits_of_the_user_do_not_exist(operator: Browser, browser: Open) -> None:
+async def test_objects_of_cameras_that_the_user_may_not_see_are_not_found(operator: Browser, browser: Open) -> None:
     admin = browser()
     await admin.sign_in("ada")
     admin.headers["X-CSRF-Token"] = admin.csrf
@@ -137,7 +137,7 @@ async def test_objects_beyond_the_limits_of_the_user_do_not_exist(operator: Brow
     assert (await viewer.get("/api/labels/queue")).status_code == 403
 
 
-async def test_two_people_get_different_objects_until_the_lease_ends(
+async def test_two_people_get_different_objects_to_label_until_the_reservation_ends(
     operator: Browser, browser: Open, clock: ManualClock
 ) -> None:
     first = await queue(operator)
@@ -149,7 +149,7 @@ async def test_two_people_get_different_objects_until_the_lease_ends(
     assert [one["id"] for one in await queue(admin, camera="gate")] == [one["id"] for one in first]
 
 
-async def test_a_parked_car_is_asked_about_once_a_minute(
+async def test_a_parked_car_is_offered_for_labelling_once_a_minute(
     operator: Browser, context: ConsoleContext, log: MemoryLog
 ) -> None:
     for seq in range(5000, 5900, 100):  # 90 s, every ten seconds
@@ -161,7 +161,7 @@ async def test_a_parked_car_is_asked_about_once_a_minute(
     assert all(later - earlier >= 60_000 for earlier, later in itertools.pairwise(times))
 
 
-async def test_a_correction_without_a_label_and_a_decision_without_the_form_s_token_are_refused(
+async def test_a_correction_without_a_label_or_without_the_form_s_token_is_refused(
     operator: Browser,
 ) -> None:
     one = (await queue(operator))[0]
@@ -172,7 +172,7 @@ async def test_a_correction_without_a_label_and_a_decision_without_the_form_s_to
     assert len(await queue(operator)) == 3
 
 
-async def test_a_decision_that_kafka_does_not_take_is_reported_and_the_object_stays(
+async def test_an_object_whose_decision_kafka_does_not_take_stays_in_the_queue(
     operator: Browser, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = (await queue(operator))[0]

@@ -1,7 +1,8 @@
 """Find labelled pictures in folders, and assign them to training, validation and test.
 
 ``DATA/LABEL/picture.jpg`` is split by a hash of the picture's group, so that new pictures never move other pictures
-to another part. In ``DATA/{train,validation,test}/LABEL/picture.jpg``, the folder states the part of the picture.
+to another part. In ``DATA/{train,validation,test}/LABEL/picture.jpg``, the folder tells whether a picture is for
+training, validation or test.
 """
 
 from __future__ import annotations

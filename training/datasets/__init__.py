@@ -1,1 +1,1 @@
-"""Data sets from stored frames and results: choice, near-duplicates, split, files and datasheet."""
+"""Data sets from stored frames and results: choice of examples, near-duplicates, splits, files and datasheet."""

@@ -1,4 +1,4 @@
-"""Choose the examples of a data set: pick candidates in order, fetch their frames, and leave out near-duplicates."""
+"""Choose the examples of a data set: pick candidates in order, read their frames, and leave out near-duplicates."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from training.datasets.request import DatasetExample, DatasetRequest
 
 AnyCandidate = CandidateFrame | CandidateExample
 Report = Callable[[int, int], None]
-"""A callback that gets the number of examples chosen so far and the number wanted."""
+"""A callback that gets the number of examples chosen so far and the wanted number of examples."""
 _ROUND = 2000
-"""Maximum number of frames that are fetched before their pictures are compared."""
+"""Maximum number of candidates whose frames are read before their pictures are compared."""
 _FEW = 0.02
-"""The choice ends when fewer than this share of a full round was new: the rest of the footage repeats itself."""
+"""If a smaller share of the pictures of a full round was new, the choice ends, because the remaining pictures are
+mostly repeats."""
 _FULL_ROUND = 200
 _ENOUGH = "more examples of its label than wanted (--per-label)"
 
 
 @dataclass
 class ChosenExamples:
-    """The chosen examples, and the numbers of those that were left out, by reason.
+    """The chosen examples of a data set, and the number of candidates that were left out for each reason.
 
-    ``pairs`` has the pairs of near-duplicates that are kept. ``redacted`` counts the redaction of the frames, by
-    camera and in words.
+    ``pairs`` has the near-duplicates that are kept, as pairs of indexes into ``examples``. ``redacted`` counts the
+    frames by camera and by a description of their redaction.
     """
 
     examples: list[DatasetExample] = field(default_factory=list)
@@ -44,7 +45,8 @@ class ChosenExamples:
 
 
 class ExampleChooser:
-    """Chooses examples from picks. ``cameras`` has the present configuration of the cameras, by name."""
+    """Chooses the examples of a data set from picked candidates. ``cameras`` maps a camera's name to its present
+    configuration."""
 
     def __init__(
         self, request: DatasetRequest, folder: ExportFolder, stored: StoredFrames, cameras: Mapping[str, CameraConfig]
@@ -62,7 +64,7 @@ class ExampleChooser:
         example_of: Callable[[Pick[AnyCandidate]], DatasetExample],
         on_progress: Report = lambda *_: None,
     ) -> ChosenExamples:
-        """Choose up to ``limit`` examples. ``example_of`` returns the example of a pick.
+        """Choose up to ``limit`` examples for the data set. ``example_of`` makes the example of a picked candidate.
 
         Raise LogUnavailable.
         """
@@ -92,9 +94,9 @@ class ExampleChooser:
         example_of: Callable[[Pick[AnyCandidate]], DatasetExample],
         missing: int,
     ) -> list[tuple[Pick[AnyCandidate], DatasetExample]]:
-        """Return the next picks with their examples, and reserve the time of each.
+        """Return the next picked candidates with their examples, and reserve the capture time of each.
 
-        More than the missing ones are fetched at a time, because some will be left out.
+        Some candidates will be left out, so more candidates than the missing number are returned.
         """
         count = min(missing + missing // 4 + 16, _ROUND) if missing > 0 else 0
         found: list[tuple[Pick[AnyCandidate], DatasetExample]] = []
@@ -111,7 +113,7 @@ class ExampleChooser:
         return found
 
     def _take(self, example: DatasetExample) -> None:
-        """Add an example with its picture. Raise PictureUnfit."""
+        """Add an example with its picture to the chosen examples. Raise PictureUnfit."""
         request = self._request
         if any(self._has_enough(label) for label in example.labels):
             raise PictureUnfit(_ENOUGH)
@@ -136,7 +138,8 @@ class ExampleChooser:
         self._per_label.update(example.labels)
 
     def _require_room(self, example: DatasetExample) -> None:
-        """Raise PictureUnfit if the camera has another frame nearby, or if a label has enough examples."""
+        """Raise PictureUnfit if an example of the same camera is less than ``every_s`` away, or if a label of the
+        example has enough examples."""
         request, at_ns = self._request, example.frame.captured_ns
         every_ns = round(request.every_s * 1e9)
         times = self._times[example.frame.id.camera]
@@ -147,12 +150,12 @@ class ExampleChooser:
             raise PictureUnfit(_ENOUGH)
 
     def _has_enough(self, label: str) -> bool:
-        """Return whether the data set has as many examples of a label as wanted."""
+        """Return whether the data set has as many examples of ``label`` as the option ``per_label`` allows."""
         return bool(self._request.per_label) and self._per_label[label] >= self._request.per_label
 
 
 def in_words(done: Redacted | None) -> str:
-    """Return the redaction of a frame by its agent in words."""
+    """Return a description of the redaction that the agent applied to a frame."""
     if done is None:
         return "none"
     parts = [f"{done.masks} masks"] if done.masks else []

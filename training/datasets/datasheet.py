@@ -22,23 +22,23 @@ from training.datasets.request import SPLITS, DatasetExample, DatasetRequest
 
 FORMAT = 1
 FEW = 10
-"""A label with fewer examples in a split is named as a gap."""
+"""Number of examples in a split below which a label is named as a gap of the data set."""
 
 
 class FoundCounts(Protocol):
-    """Counts of the candidates that an export found."""
+    """Counts of the candidates that an export of a data set found."""
 
     @property
     def decisions(self) -> Mapping[str, LabelDecision]:
-        """The decisions of people about objects of the period."""
+        """The decisions of people on objects of the exported period."""
 
     @property
     def seen(self) -> int:
-        """Number of frames, or of decisions, that could be chosen."""
+        """Number of frames, or of people's decisions, among which the export chose."""
 
     @property
     def kept_share(self) -> float:
-        """Share of the ordinary frames among which the export chose."""
+        """Share of the frames without a reason to be preferred among which the export chose."""
 
 
 def datasheet(
@@ -48,7 +48,7 @@ def datasheet(
     placed: Placed,
     cameras: Mapping[str, CameraConfig],
 ) -> dict[str, Any]:
-    """Return the datasheet as JSON values."""
+    """Return the datasheet of a data set as JSON values."""
     examples = [one for split in SPLITS for one in placed[split]]
     counts = {split: _counts(placed[split]) for split in SPLITS}
     return {
@@ -120,7 +120,7 @@ def _counts(examples: Iterable[DatasetExample]) -> dict[str, Any]:
 
 
 def _review(decisions: Iterable[LabelDecision]) -> dict[str, Any] | None:
-    """Return the verdicts, and how often the model was right, with the 95 % interval of this share."""
+    """Return the numbers of people's verdicts, and the share of right model labels with its 95 % interval."""
     counts = Counter(one.verdict for one in decisions)
     if not counts:
         return None
@@ -166,7 +166,7 @@ def _gaps(
 
 
 def markdown(sheet: Mapping[str, Any]) -> str:
-    """Return the datasheet as Markdown, for people."""
+    """Return the datasheet of a data set as Markdown."""
     source, selection, split = sheet["source"], sheet["selection"], sheet["split"]
     lines = [
         "# Datasheet",
@@ -236,7 +236,7 @@ def _review_lines(review: Mapping[str, Any] | None) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Return a text that neither ends a table cell nor begins other Markdown or HTML."""
+    """Return ``text`` escaped for a cell of a Markdown table."""
     for sign in "\\|<>`[]*_":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

@@ -1,9 +1,9 @@
 """Perceptual fingerprints of pictures, and a search for near-duplicates. Pure.
 
 The fingerprint is a difference hash (N. Krawetz, "Kind of like that", 2013) of 16 × 16 differences between cells.
-A difference counts only above ``MARGIN`` levels of brightness, because noise would otherwise set the bits of a flat
-area. A fixed camera shows the same background in every frame, so two whole frames are near-duplicates only if their
-objects are at the same places as well.
+A difference sets its bit only above ``MARGIN`` levels of brightness, because noise would otherwise set the bits of a
+flat area. As a fixed camera shows the same background in every frame, two whole frames are near-duplicates only if
+their objects are at the same places as well.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from ingest.contract.records import Box, Pixels
 from stream.labels.candidates import CandidateObject
 
 MARGIN = 3
-"""Minimum difference of two neighbouring cells, in levels of brightness from 0 to 255."""
+"""Difference of two neighbouring cells above which a fingerprint's bit is set, in levels of brightness from 0 to
+255."""
 MAX_BITS = 24
-"""Maximum number of different bits, of 256, of two near-duplicates. In a video of a road, whole frames of the fixed
-camera differ by 21 bits in the median, and crops of different cars by at least 54 bits."""
+"""Maximum number of different bits, of 256, between the fingerprints of two near-duplicates. In a video of a road,
+whole frames of the fixed camera differ by 21 bits in the median, and crops of different cars by at least 54 bits."""
 SAME_PLACE = 0.6
-"""Minimum intersection over union of two boxes at the same place."""
+"""Minimum intersection over union of two boxes that count as the same place."""
 _CELLS = 16
 _WORDS = 4
 _FIRST_ROOM = 256
@@ -34,14 +35,15 @@ Bits = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class PictureFingerprint:
-    """The bits of a picture, ``(4,)`` uint64, and for a whole frame its objects; None for a crop."""
+    """The fingerprint of a picture: its bits, ``(4,)`` uint64, and the objects of a whole frame; None for a crop."""
 
     bits: Bits
     objects: tuple[tuple[str, Box], ...] | None = None
 
 
 def fingerprint(picture: Pixels, objects: Sequence[CandidateObject] | None = None) -> PictureFingerprint:
-    """Return the fingerprint of a picture ``(height, width, 3)`` uint8, BGR. Pass the objects of a whole frame."""
+    """Return the fingerprint of a picture ``(height, width, 3)`` uint8, BGR. The objects of a whole frame are a part
+    of its fingerprint."""
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     cells = cv2.resize(grey, (_CELLS + 1, _CELLS), interpolation=cv2.INTER_AREA).astype(np.int16)
     bits = np.packbits(cells[:, 1:] - cells[:, :-1] > MARGIN)
@@ -50,7 +52,7 @@ def fingerprint(picture: Pixels, objects: Sequence[CandidateObject] | None = Non
 
 
 class NearDuplicates:
-    """The fingerprints of the pictures so far, by number."""
+    """The fingerprints of the pictures added so far, numbered from 0."""
 
     def __init__(self, max_bits: int = MAX_BITS) -> None:
         self._max_bits = max_bits
@@ -61,7 +63,7 @@ class NearDuplicates:
         return len(self._prints)
 
     def add(self, one: PictureFingerprint) -> int:
-        """Add a fingerprint and return its number, from 0."""
+        """Add the fingerprint of a picture, and return its number."""
         count = len(self._prints)
         if count == len(self._bits):
             self._bits = np.concatenate([self._bits, np.zeros_like(self._bits)])
@@ -70,7 +72,7 @@ class NearDuplicates:
         return count
 
     def of(self, one: PictureFingerprint) -> Iterator[int]:
-        """Yield the numbers of the near-duplicates of a picture."""
+        """Yield the numbers of the added pictures that are near-duplicates of a picture."""
         distances = np.bitwise_count(self._bits[: len(self._prints)] ^ one.bits).sum(axis=1)
         for number in np.flatnonzero(distances <= self._max_bits):
             if _same_objects(one.objects, self._prints[number].objects):

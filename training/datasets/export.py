@@ -1,4 +1,5 @@
-"""Export a data set: read candidates, choose examples, split them, and write the files and the datasheet."""
+"""Export a data set: read candidate frames, choose examples, split them into training, validation and test, and write
+the files and the datasheet."""
 
 from __future__ import annotations
 
@@ -28,15 +29,16 @@ from training.datasets.request import SPLITS, DatasetExample, DatasetRequest
 from training.datasets.split import TimeBlock, assign, block_of, near_border
 
 Steps = Callable[[str, int, int], None]
-"""A callback that gets the present step, and how much of the step is done, of how much."""
+"""A callback that gets the name of the export's present step, the finished part of the step, and the whole of the
+step."""
 REVIEWED = "review"
-"""Reason of an example that a person has labelled."""
+"""Reason for choosing an example that a person has labelled."""
 SHEET = "DATASHEET.md"
 
 
 @dataclass
 class FoundCandidates:
-    """The frames or objects that can be chosen, the decisions of people about objects, and counts for the
+    """The frames or objects that an export can choose, the decisions of people on objects, and counts for the
     datasheet."""
 
     candidates: Sequence[AnyCandidate]
@@ -56,10 +58,11 @@ async def export(
     at_ns: int,
     on_step: Steps = lambda *_: None,
 ) -> dict[str, Any]:
-    """Write a data set to the folder ``out``, and return its datasheet.
+    """Write a data set to the folder ``out``, and return the data set's datasheet.
 
-    ``by`` is the user who exports, and ``at_ns`` the present Unix time in ns. After a kill, the same call continues.
-    Raise ConfigError for an unusable folder, NoResults if nothing can be exported, LogUnavailable.
+    ``by`` is the user who exports the data set, and ``at_ns`` the present time in Unix ns. If the process is killed,
+    the next call with the same arguments continues the export. Raise ConfigError for an unusable folder, NoResults if
+    there is nothing to export, or LogUnavailable.
     """
     folder = ExportFolder(out, request)
     try:
@@ -93,7 +96,8 @@ async def export(
 
 
 def split_examples(chosen: ChosenExamples, request: DatasetRequest) -> Placed:
-    """Return the examples of each split, in order of time. Count those near the border of two splits as left out."""
+    """Return the examples of each split, in the order of their capture times. Examples near the border of two splits
+    are left out and counted."""
     blocks = [block_of(one.place, one.frame.captured_ns, request.block_s) for one in chosen.examples]
     labels: defaultdict[TimeBlock, Counter[str]] = defaultdict(Counter)
     for block, example in zip(blocks, chosen.examples, strict=True):
@@ -114,7 +118,8 @@ def split_examples(chosen: ChosenExamples, request: DatasetRequest) -> Placed:
 
 
 async def _found(log: Log, request: DatasetRequest, config: Config, on_step: Steps) -> FoundCandidates:
-    """Return the candidates: by results, or by the decisions of people."""
+    """Return what the export can choose: the decisions of people for a review, else the objects or frames of
+    results."""
     scope = CandidateScope(
         frozenset(request.cameras), request.since_ns, request.until_ns, request.pipeline, request.model
     )
@@ -132,7 +137,7 @@ async def _found(log: Log, request: DatasetRequest, config: Config, on_step: Ste
 
 
 async def _decisions(log: Log, scope: CandidateScope) -> dict[str, LabelDecision]:
-    """Return the decisions in force about objects of the scope, by object. Raise NoResults."""
+    """Return the valid decisions on objects of the scope, by the id of the object. Raise NoResults."""
     found = {
         one.object: one
         for one in await read_decisions(log)
@@ -150,7 +155,7 @@ async def _decisions(log: Log, scope: CandidateScope) -> dict[str, LabelDecision
 
 
 def _reviewed(found: FoundCandidates, request: DatasetRequest) -> FoundCandidates:
-    """Return the frames whose objects people have all decided about."""
+    """Return only the candidate frames of which people have decided on every object."""
     by_frame: defaultdict[FrameId, list[LabelDecision]] = defaultdict(list)
     for decision in found.decisions.values():
         by_frame[decision.frame].append(decision)
@@ -169,7 +174,8 @@ def _reviewed(found: FoundCandidates, request: DatasetRequest) -> FoundCandidate
 def _example(
     pick: Pick[AnyCandidate], request: DatasetRequest, decisions: dict[str, LabelDecision]
 ) -> DatasetExample:
-    """Return the example of a pick, with the labels of people if the request wants a review."""
+    """Return the example of a picked candidate; the labels are those of people if the request asks for reviewed
+    labels."""
     candidate = pick.candidate
     objects: tuple[CandidateObject, ...]
     if isinstance(candidate, CandidateExample):
@@ -193,7 +199,7 @@ def _is_wanted(one: CandidateExample, request: DatasetRequest) -> bool:
 
 
 async def _leave_out_expired(found: FoundCandidates, stored: StoredFrames) -> None:
-    """Remove the candidates whose frames retention has deleted, and count them."""
+    """Remove and count the candidates whose frames the log's retention has deleted."""
     expired = await stored.expired({frame.id: frame for frame in map(_frame, found.candidates)}.values())
     if expired:
         left = [one for one in found.candidates if _frame(one).id not in expired]

@@ -1,4 +1,4 @@
-"""The folder of an export: unfinished beside its place until it is whole, and resumed after a kill."""
+"""The folder of a data set's export: it has another name until it is complete, and is continued after a kill."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ _COMMAND = "dataset export"
 
 
 class ExportFolder:
-    """The unfinished folder ``.NAME.partial`` of an export. Its data set becomes ``NAME`` by one rename at the end.
+    """The folder ``.NAME.partial`` of an unfinished export. When the export ends, the data set gets the name ``NAME``
+    by one rename.
 
-    ``frames`` has the frames that were read, ``pictures`` the pictures of examples, and ``whole`` the data set in its
-    final form. A second process is locked out, and a later export with the same options continues.
+    ``frames`` has the frames that were read, ``pictures`` the pictures of examples, and ``whole`` the files of the
+    finished data set. Only one process can use the folder at a time; a later export with the same options continues
+    the unfinished export.
     """
 
     def __init__(self, out: Path, request: DatasetRequest) -> None:
-        """Open the folder. Raise ConfigError if the data set exists, or if the unfinished export has other
+        """Open the folder. Raise ConfigError if ``out`` exists, or if the unfinished export of ``out`` has other
         options."""
         self.out = out.absolute()
         if self.out.exists():
@@ -52,7 +54,8 @@ class ExportFolder:
         make_folder(self.whole)
 
     def seal(self, sheet: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
-        """Write the datasheet with the hashes of the list of files and of the files ``others``, and return it."""
+        """Write the datasheet, completed by the hashes of the list of files and of the files ``others``, and return
+        the datasheet."""
         sealed = {
             **sheet,
             "files_sha256": sha256_of_file(self.whole / FILES),
@@ -62,7 +65,7 @@ class ExportFolder:
         return sealed
 
     def publish(self) -> None:
-        """Give the whole data set its name, after all its files are on the disk."""
+        """Rename the folder of the finished data set, after all its files have been written to the disk."""
         for folder, _, names in os.walk(self.whole):
             for name in names:
                 _sync(Path(folder) / name)
@@ -72,16 +75,16 @@ class ExportFolder:
         shutil.rmtree(self.partial)
 
     def close(self) -> None:
-        """Release the lock. A second call does nothing."""
+        """Release the lock. A second call of ``close`` does nothing."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def _resumed(self, request: DatasetRequest) -> DatasetRequest:
-        """Return the request of the unfinished export, or note the request if there is no unfinished export.
+        """Return the request of the unfinished export; if there is none, save ``request`` and return it.
 
-        If the period ends at the present time, it ends where that of the unfinished export ended. Raise ConfigError
-        if the options differ.
+        A period that ends at the present time ends where the period of the unfinished export ended. Raise ConfigError
+        if ``request`` has other options than the unfinished export.
         """
         path = self.partial / "request.json"
         if not path.exists():
@@ -113,9 +116,10 @@ def sha256_of_file(path: Path) -> str:
 
 
 def verify(folder: Path) -> list[str]:
-    """Return the problems of a data set: files that are missing, changed, or not in its list. Empty if it is whole.
+    """Return the problems of a data set: files that are missing, changed, or not in the data set's list of files.
+    The returned list is empty for a complete and unchanged data set.
 
-    Raise ConfigError if the folder has no datasheet.
+    Raise ConfigError for a folder without a datasheet.
     """
     try:
         sheet: dict[str, Any] = json.loads((folder / DATASHEET).read_bytes())

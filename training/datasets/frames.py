@@ -1,4 +1,4 @@
-"""Stored frames of chosen candidates, read from the log once and kept on disk until the export has ended."""
+"""Stored frames of an export's candidates, read from the log once and kept on disk until the export has ended."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ingest.runtime.files import write_new
 from stream.labels.candidates import CandidateFrame
 
 _NEAR = 50
-"""Maximum number of offsets between two wanted frames that one read bridges. A read takes about 0.1 s before its
-first record arrives, as long as 50 frames of 40 kB."""
+"""Maximum number of offsets between two wanted frames that are read together. The first record of a read arrives
+after about 0.1 s, in which 50 frames of 40 kB could be read."""
 
 
 class StoredFrames:
-    """Frame records in a folder, one file for each frame, as the log has them."""
+    """Frame records as the log has them, one file in the folder for each frame."""
 
     def __init__(self, log: Log, folder: Path) -> None:
         self._log, self._folder = log, folder
@@ -30,7 +30,7 @@ class StoredFrames:
             unfinished.unlink()
 
     def frame(self, frame: FrameId) -> Frame | None:
-        """Return a frame that has been read; None if the log did not have it."""
+        """Return a frame that ``fetch`` has read; None if the log did not have the frame."""
         path = self._path(frame)
         return decode(Frame, path.read_bytes()) if path.exists() else None
 
@@ -47,7 +47,7 @@ class StoredFrames:
         return found
 
     async def fetch(self, frames: Iterable[CandidateFrame], on_frame: Callable[[], None] = lambda: None) -> None:
-        """Read frames from the log that are not in the folder yet. Raise LogUnavailable."""
+        """Read the frames that are not in the folder yet from the log into the folder. Raise LogUnavailable."""
         wanted: defaultdict[TopicPartition, dict[int, FrameId]] = defaultdict(dict)
         for one in frames:
             if self._path(one.id).exists():
@@ -74,7 +74,7 @@ class StoredFrames:
 
 
 def runs(offsets: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield groups of sorted offsets that are near each other, each for one read."""
+    """Yield groups of sorted offsets that are near each other, so that each group is one read."""
     first = 0
     for n in range(1, len(offsets) + 1):
         if n == len(offsets) or offsets[n] - offsets[n - 1] > _NEAR:

@@ -1,6 +1,7 @@
-"""Write the files of a data set: folders of crops for classification, or frames with COCO JSON for detection.
+"""Write the files of a data set: folders of crops for classification, or whole frames with COCO JSON for detection.
 
-COCO's format is that of https://cocodataset.org/#format-data; boxes are ``[x, y, width, height]`` in pixels.
+The COCO format is described at https://cocodataset.org/#format-data; its boxes are ``[x, y, width, height]`` in
+pixels.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from training.datasets.folder import FILES, ExportFolder, sha256_of_file
 from training.datasets.request import SPLITS, DatasetExample, DatasetRequest
 
 Placed = Mapping[str, Sequence[DatasetExample]]
-"""The examples of each split."""
+"""The examples of a data set by split."""
 
 
 def folder_name(label: str) -> str:
-    """Return a label as the name of a folder: characters that a file system or a shell may misread are escaped.
+    """Return a label as a folder's name, in which characters are escaped that a file system or a shell may misread.
 
-    The escapes are those of addresses, such as ``%2F`` for a slash.
+    Characters are escaped as in web addresses, such as ``%2F`` for a slash.
     """
     name = quote(label, safe=" +=@,", encoding="utf-8", errors="replace")[:200]
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
 def write_layout(folder: ExportFolder, request: DatasetRequest, placed: Placed) -> list[str]:
-    """Write the pictures, the list of files, and for COCO the annotations. Return the names of the annotations."""
+    """Write the pictures and the list of files of a data set, and in the COCO layout the annotations. Return the
+    names of the annotation files."""
     with (folder.whole / FILES).open("w", encoding="utf-8") as listed:
         for split in SPLITS:
             (folder.whole / split).mkdir()  # also without examples, because readers expect three folders
@@ -43,7 +45,7 @@ def write_layout(folder: ExportFolder, request: DatasetRequest, placed: Placed) 
 
 
 def facts_of(split: str, example: DatasetExample) -> dict[str, Any]:
-    """Return the facts about an example, for the list of files."""
+    """Return the facts about an example that the data set's list of files has."""
     frame = example.frame
     return {
         "split": split,
@@ -60,7 +62,7 @@ def facts_of(split: str, example: DatasetExample) -> dict[str, Any]:
 
 
 def _place(folder: ExportFolder, request: DatasetRequest, split: str, example: DatasetExample) -> str:
-    """Give a picture its place in the data set, and return its name."""
+    """Move the picture of an example to its folder in the data set, and return the picture's name."""
     parts = (split, folder_name(example.labels[0])) if request.layout == "folders" else (split,)
     target = folder.whole.joinpath(*parts)
     target.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,7 @@ def _write_annotations(whole: Path, request: DatasetRequest, placed: Placed) -> 
 
 
 def coco(examples: Sequence[DatasetExample], numbers: Mapping[str, int], request: DatasetRequest) -> dict[str, Any]:
-    """Return the annotations of one split. ``numbers`` has the category of each label."""
+    """Return the COCO annotations of one split of the data set. ``numbers`` maps each label to its COCO category."""
     licence = [{"id": 1, "name": request.licence, "url": ""}] if request.licence else []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The pictures of examples: whole frames as they are in the log, and crops cut from them."""
+"""The pictures of a data set's examples: whole frames as they are in the log, and crops cut from them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ingest.site import RedactConfig
 from training.datasets.request import DatasetExample
 
 MIN_SIDE_PX = 8
-"""Minimum width and height of a crop in pixels of the frame. A smaller crop shows no shape."""
+"""Minimum width and height of a crop in pixels of the frame. A smaller crop does not show an object's shape."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-"""Crops are encoded with full colour and little loss, because the frame was compressed once already."""
+"""A crop is encoded with full colour resolution and little loss, because its frame was compressed once already."""
 _ENDINGS = {"jpeg": "jpg", "webp": "webp"}
 
 
 class ExamplePicture(NamedTuple):
-    """The picture of an example: its encoded bytes, the ending of its file's name, and its pixels ``(height, width,
+    """The picture of an example: its encoded bytes, the ending of the file's name, and the pixels ``(height, width,
     3)`` uint8, BGR."""
 
     data: bytes
@@ -30,14 +30,15 @@ class ExamplePicture(NamedTuple):
 
 
 class PictureUnfit(Exception):
-    """A frame cannot be used. The text is the reason, in the words of the datasheet."""
+    """A frame cannot be used as an example of a data set. The exception's text is the reason that the datasheet
+    shows."""
 
 
 def require_private(frame: Frame, redact: RedactConfig | None) -> None:
-    """Raise PictureUnfit if the camera's present masks or detectors had not been applied to a frame.
+    """Raise PictureUnfit if the camera's present privacy masks or detectors were not applied to a frame.
 
-    Agents redact frames before sending them. A frame that was captured before a mask was configured shows the masked
-    area.
+    Agents redact frames before sending them. If a mask was configured after the capture of a frame, the frame
+    shows the masked area.
     """
     if redact is None:
         return
@@ -50,14 +51,14 @@ def require_private(frame: Frame, redact: RedactConfig | None) -> None:
 
 
 def whole_frame(frame: Frame) -> ExamplePicture:
-    """Return a frame with its original bytes. Raise PictureUnfit if it cannot be decoded."""
+    """Return a whole frame with its original bytes. Raise PictureUnfit if the frame cannot be decoded."""
     return ExamplePicture(frame.image, _ENDINGS[frame.encoding], _decoded(frame))
 
 
 def crop(frame: Frame, box: Box, margin: float) -> ExamplePicture:
     """Return the part of a frame around a box, with a margin on each side as a share of the box's size, as JPEG.
 
-    If the part is the whole frame, return the original bytes of a JPEG. Raise PictureUnfit.
+    If this part is the whole frame, the original bytes of a JPEG are returned. Raise PictureUnfit.
     """
     image = _decoded(frame)
     left, top, right, bottom = box.widened(margin).clipped(frame.width, frame.height)
@@ -71,7 +72,7 @@ def crop(frame: Frame, box: Box, margin: float) -> ExamplePicture:
 
 
 def picture_of(example: DatasetExample, frame: Frame, margin: float | None) -> ExamplePicture:
-    """Return the picture of an example: the crop of its object, or without a ``margin`` the whole frame."""
+    """Return the picture of an example: the crop of its object, or if ``margin`` is None the whole frame."""
     return whole_frame(frame) if margin is None else crop(frame, example.objects[0].box, margin)
 
 

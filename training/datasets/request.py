@@ -1,4 +1,4 @@
-"""The options of an export, and the chosen examples."""
+"""The options of a data set's export, and the examples that the export chose."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class DatasetRequest:
-    """The options of an export.
+    """The options of a data set's export.
 
-    Times are in Unix ns, and ``until_ns`` is excluded. With ``until_now``, the period ends at the present time.
-    ``model`` is ``NAME`` or ``NAME@VERSION``; with ``review``, only decisions of people are labels. A ``limit``,
-    ``every_s`` or ``per_label`` of 0 means no limit. ``split`` has the shares of ``SPLITS``. ``margin`` is the margin
-    of a crop on each side, as a share of the box's size.
+    Times are in Unix ns, and frames captured at ``until_ns`` or later are excluded. With ``until_now``, the exported
+    period ends at the present time. ``model`` is ``NAME`` or ``NAME@VERSION``; with ``review``, only the labels that
+    people decided are used. A ``limit``, ``every_s`` or ``per_label`` of 0 means no limit. ``split`` has the shares
+    of training, validation and test. ``margin`` widens a crop on each side by a share of the box's size.
     """
 
     cameras: tuple[str, ...]
@@ -49,16 +49,17 @@ class DatasetRequest:
     purpose: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the options as values that can be written as JSON."""
+        """Return the export's options as values for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetExample:
-    """A chosen example: a frame with its labelled objects, or the crop of one object.
+    """A chosen example of a data set: a frame with its labelled objects, or the crop of one object.
 
-    ``reason`` is the reason for the choice. ``decided_by`` names the people who decided the labels, empty for labels
-    of a model. ``file`` is the name of the picture's file. ``place`` names the cameras that may show the same scene.
+    ``reason`` says why the example was chosen. ``decided_by`` names the people who decided the labels; empty for
+    labels of a model. ``file`` is the file name of the example's picture. ``place`` is the place of the example's
+    camera: cameras of one place may show the same objects.
     """
 
     key: str
@@ -71,5 +72,5 @@ class DatasetExample:
 
     @property
     def labels(self) -> list[str]:
-        """The labels of all objects."""
+        """The labels of all objects of the example."""
         return [one.label for one in self.objects]

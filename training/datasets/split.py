@@ -1,8 +1,8 @@
-"""Split examples into training, validation and test by blocks of time and by place. Pure.
+"""Split the examples of a data set into training, validation and test by blocks of time and by place. Pure.
 
 Neighbouring frames of a camera are almost equal, so a random split would test a model on pictures that it has seen.
-All examples of one block of time at one place are in one split, and examples near the border of two blocks in
-different splits are left out. Blocks are assigned so that each label has about the wanted shares, by iterative
+All examples of one block of time at one place are in the same split, and examples near the border of two blocks in
+different splits are left out. The blocks are assigned so that each label has about the wanted shares, by iterative
 stratification (Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", 2011).
 """
 
@@ -19,14 +19,15 @@ TEST = SPLITS[2]
 
 
 class TimeBlock(NamedTuple):
-    """A block of time at one place. ``number`` is the Unix time divided by the length of a block."""
+    """A period of fixed length at one place of cameras. ``number`` is the Unix time divided by the length of the
+    block, rounded down."""
 
     place: str
     number: int
 
 
 def block_of(place: str, captured_ns: int, block_s: float) -> TimeBlock:
-    """Return the block of an example."""
+    """Return the block of time and place that an example belongs to."""
     return TimeBlock(place, captured_ns // round(block_s * 1e9))
 
 
@@ -36,11 +37,12 @@ def assign(
     together: Iterable[tuple[TimeBlock, TimeBlock]] = (),
     held_out: Collection[TimeBlock] = (),
 ) -> dict[TimeBlock, str]:
-    """Return the split of each block.
+    """Return the split of each block of examples: training, validation or test.
 
-    ``labels`` counts the labels in each block, ``shares`` are those of ``SPLITS``, and the blocks of each pair in
-    ``together`` are in one split. Blocks that are ``held_out``, and those together with them, are tests. If there are
-    enough blocks, each split with a share has at least one.
+    ``labels`` counts the labels in each block, ``shares`` has the shares of training, validation and test, and the
+    two blocks of each pair in ``together`` get the same split. The blocks ``held_out``, and blocks that are together
+    with them, are in the test split. If there are enough blocks, each split with a share above 0 has at least one
+    block.
     """
     groups = _groups(labels, together)
     found: dict[TimeBlock, str] = {}
@@ -71,7 +73,7 @@ def assign(
 def near_border(
     at_ns: int, block: TimeBlock, assigned: Mapping[TimeBlock, str], block_s: float, gap_s: float
 ) -> bool:
-    """Return whether a time is within half of ``gap_s`` of a neighbouring block in another split."""
+    """Return whether a time is less than half of ``gap_s`` from a neighbouring block that is in another split."""
     length_ns = round(block_s * 1e9)
     since_begin_ns = at_ns - block.number * length_ns
     half_ns = gap_s * 0.5e9
@@ -83,7 +85,7 @@ def near_border(
 def _need(
     split: str, name: str, shares: Sequence[float], totals: Counter[str], counts: Mapping[str, Counter[str]]
 ) -> tuple[float, float]:
-    """Return how many examples a split still needs: of one label, and of all labels."""
+    """Return how many examples a split still needs: of the label ``name``, and in total."""
     share = shares[SPLITS.index(split)]
     return share * totals[name] - counts[split][name], share * totals.total() - counts[split].total()
 
@@ -106,7 +108,7 @@ def _fill_empty(
     found: dict[TimeBlock, str],
     sizes: Mapping[int, int],
 ) -> None:
-    """Give each empty split with a share the smallest group of a split that has several groups."""
+    """Give each empty split with a share above 0 the smallest group of blocks of a split with several groups."""
     for split, share in zip(SPLITS, shares, strict=True):
         if share <= 0.0 or split in found.values():
             continue
@@ -120,7 +122,7 @@ def _fill_empty(
 def _groups(
     labels: Mapping[TimeBlock, Counter[str]], together: Iterable[tuple[TimeBlock, TimeBlock]]
 ) -> list[list[TimeBlock]]:
-    """Return the groups of blocks that are in one split, by union-find."""
+    """Return the groups of blocks that must be in the same split, found by union-find."""
     parents = {block: block for block in labels}
 
     def root(block: TimeBlock) -> TimeBlock:

@@ -87,11 +87,12 @@ def export(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Write a data set of stored frames with the labels of a model, or of people.
+    """Write a data set of stored frames, with the labels that a model or people gave.
 
-    Useful pictures are preferred, near-duplicates are left out, and each block of time is in one split. The folder
-    appears when the data set is whole. After a kill, the same command continues. Pictures are as the agents redacted
-    them: frames without a present mask of their camera are left out.
+    Useful pictures are preferred, near-duplicates are left out, and all pictures of a block of time are in the same
+    split. The folder of the data set appears when all its files are written. If the command is killed, the same
+    command continues the export. Pictures are as the agents redacted them; a frame is left out if a present mask of
+    its camera was not applied.
     """
     if review and label_by:
         raise ConfigError(_COMMAND, "--label-by", label_by, "either --label-by or --review")
@@ -135,7 +136,8 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check that a data set is whole and that no file has changed. Exit with 1 if it is not."""
+    """Check that a data set is complete and that no file has changed. Exit with 1 if a file is missing, changed or
+    added."""
     from training.datasets.folder import verify as problems_of
 
     problems = problems_of(folder)
@@ -166,7 +168,8 @@ def _export(request: DatasetRequest, out: Path, kafka: str, prefix: str) -> dict
 
 
 def _time_ns(text: str, option: str) -> int:
-    """Return an ISO 8601 time as Unix ns. A time without an offset is in UTC. Raise ConfigError."""
+    """Return the Unix time in ns of an ISO 8601 time. An ISO 8601 time without an offset is taken as UTC. Raise
+    ConfigError."""
     try:
         at = datetime.fromisoformat(text)
         return max(0, round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)) * 1_000_000

@@ -1,4 +1,4 @@
-"""Decisions of people about the labels that models gave to objects."""
+"""Decisions of people on the labels that models gave to objects."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class LabelDecision(Record):
     - ``reject``: the box shows no object, or nobody can tell.
     - ``undo``: all earlier decisions about the object are withdrawn.
 
-    ``object`` identifies the object, and ``box``, ``label``, ``score`` and ``model`` (``name@version``) are the
-    model's. The latest decision about an object is in force.
+    ``object`` is the object's id, and ``box``, ``label``, ``score`` and ``model`` (``name@version``) are as the model
+    gave them. If there are several decisions on an object, the latest decision counts.
     """
 
     KIND: ClassVar[str] = "label-decision"
@@ -48,12 +48,13 @@ class LabelDecision(Record):
 
     @property
     def frame(self) -> FrameId:
-        """The frame that shows the object."""
+        """Id of the frame that shows the object."""
         return FrameId(self.camera, self.epoch, self.seq)
 
     @property
     def decided(self) -> str:
-        """The right label by this decision; empty if the object was rejected or the decision was withdrawn."""
+        """The object's right label by this decision; empty if the object was rejected or the decision was
+        withdrawn."""
         return {"accept": self.label, "correct": self.corrected}.get(self.verdict, "")
 
     @model_validator(mode="after")

@@ -34,8 +34,8 @@ class BoxFilter:
         self.boxes: Floats = np.empty((0, 4))
         self._speeds: Floats = np.empty((0, 4))
         self._spread: Floats = np.empty((3, 0))
-        """Rows: variance of the position, covariance of position and velocity, and variance of the velocity, in sizes
-        of the box and seconds. A column for each box."""
+        """Rows: variance of a box's position, covariance of position and velocity, and variance of the velocity, in
+        units of box size and second. There is one column for each box."""
 
     def predict(self, step_s: float) -> None:
         """Move all boxes forward by ``step_s`` seconds."""

@@ -43,7 +43,7 @@ def run(*words: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_every_command_of_the_how_to_works(footage: Footage, tmp_path: Path) -> None:
+def test_every_command_of_the_how_to_guide_for_data_sets_works(footage: Footage, tmp_path: Path) -> None:
     text = "\n".join(re.findall(r"^```sh\n(.*?)^```", HOW_TO.read_text(), re.DOTALL | re.MULTILINE))
     commands = [words for line in text.replace("\\\n", " ").splitlines() if (words := shlex.split(line))]
     assert len(commands) == 6
@@ -58,7 +58,7 @@ def test_every_command_of_the_how_to_works(footage: Footage, tmp_path: Path) -> 
     assert sheets["boxes"]["review"]["accepted"] == 15
 
 
-def test_the_datasheet_is_printed_as_json_and_a_changed_file_fails_the_verification(footage: Footage) -> None:
+def test_the_datasheet_is_printed_as_json_and_verify_fails_on_a_changed_file(footage: Footage) -> None:
     code, out, _ = run("export", *PERIOD, "--json")
     assert code == 0
     sheet = json.loads(out)

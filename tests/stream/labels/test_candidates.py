@@ -55,7 +55,7 @@ def only(found: CandidatePool) -> CandidateFrame:
     return one
 
 
-def test_the_object_of_a_label_difference_has_its_weight_and_others_have_none() -> None:
+def test_an_object_that_two_models_label_differently_has_the_weight_of_the_difference() -> None:
     known, found = Disagreements(), None
     known.add(comparison(1, ShadowDifference(form="label", box=CAR.box, label="car", score=0.8, other_label="van")))
     found = pool(known)
@@ -63,7 +63,7 @@ def test_the_object_of_a_label_difference_has_its_weight_and_others_have_none() 
     assert {one.label: one.disagreement for one in only(found).objects} == {"car": 0.8, "dog": 0.0}
 
 
-def test_a_comparison_that_comes_after_its_result_counts_too() -> None:
+def test_a_comparison_that_is_read_after_its_result_counts_too() -> None:
     known = Disagreements()
     found = pool(known)
     found.add(result(1, CAR))
@@ -71,7 +71,7 @@ def test_a_comparison_that_comes_after_its_result_counts_too() -> None:
     assert only(found).disagreement == 0.8
 
 
-def test_an_object_that_only_the_candidate_found_is_a_candidate_but_not_served() -> None:
+def test_an_object_that_only_the_candidate_model_found_is_not_a_served_object() -> None:
     known = Disagreements()
     known.add(comparison(1, ShadowDifference(form="extra", box=DOG.box, label="dog", score=0.6)))
     found = pool(known)
@@ -81,7 +81,7 @@ def test_an_object_that_only_the_candidate_found_is_a_candidate_but_not_served()
     assert [one.label for one in frame.served] == ["car"]
 
 
-def test_a_sampled_frame_with_a_new_object_is_missed_by_the_gate() -> None:
+def test_a_sampled_frame_with_a_new_object_counts_as_missed_by_the_motion_gate() -> None:
     found = pool()
     found.add(result(0, CAR))
     found.add(result(1, CAR, DOG, sampled=True))
@@ -89,7 +89,7 @@ def test_a_sampled_frame_with_a_new_object_is_missed_by_the_gate() -> None:
     assert {one.id.seq: one.missed for one in found} == {0: False, 1: True, 2: False}
 
 
-def test_a_full_pool_keeps_preferred_frames_and_a_random_sample_of_the_others() -> None:
+def test_a_full_pool_keeps_preferred_frames_and_a_random_sample_of_all_other_frames() -> None:
     known = Disagreements()
     for seq in range(0, 1000, 100):
         known.add(comparison(seq, ShadowDifference(form="missed", box=CAR.box, label="car", score=0.8)))
@@ -106,19 +106,19 @@ def test_a_full_pool_keeps_preferred_frames_and_a_random_sample_of_the_others() 
     assert {one.id.seq for one in again} == kept
 
 
-def test_a_repeated_result_and_a_result_of_a_replay_are_ignored() -> None:
+def test_repeated_and_replayed_results_add_no_frames_to_a_pool() -> None:
     found = pool()
     for one in (result(1, CAR), result(1, DOG), result(2, CAR, lane="replay-a"), result(3, outcome="empty")):
         found.add(one)
     assert [one.label for one in only(found).objects] == ["car"]
 
 
-def test_two_detections_with_one_box_are_one_object() -> None:
+def test_two_detections_with_equal_boxes_are_one_object() -> None:
     twin = CAR.model_copy(update={"label": "truck", "score": 0.9, "box": Box(10.2, 10.0, 50.0, 40.0)})
     assert [one.label for one in frame_of(result(1, CAR, twin)).objects] == ["truck"]
 
 
-def test_the_latest_decision_about_an_object_is_in_force_and_undo_withdraws_it() -> None:
+def test_the_latest_decision_on_an_object_counts_until_it_is_undone() -> None:
     frame = frame_of(result(1, CAR, DOG))
     car, dog = (CandidateExample(frame, one) for one in frame.objects)
     view = DecisionView(most=10)

@@ -42,7 +42,7 @@ MANY = [
         ("uncertain=1", {"uncertain": 1.0}),
     ],
 )
-def test_reasons_without_a_share_divide_the_rest_equally(text: str, shares: dict[str, float]) -> None:
+def test_reasons_without_a_share_divide_the_remaining_share_equally(text: str, shares: dict[str, float]) -> None:
     assert parse_shares(text) == pytest.approx(shares)
 
 
@@ -54,7 +54,7 @@ def test_unknown_reasons_and_shares_that_do_not_add_up_to_one_are_refused(text: 
         parse_shares(text)
 
 
-def test_each_number_of_picks_has_the_stated_shares() -> None:
+def test_after_any_number_of_picks_each_reason_has_its_share() -> None:
     shares = {"disagreement": 0.5, "audit": 0.25, "random": 0.25}
     found = picked(MANY, shares, 40)
     for count in (4, 20, 40):
@@ -63,7 +63,7 @@ def test_each_number_of_picks_has_the_stated_shares() -> None:
     assert len({key for key, _ in found}) == 40
 
 
-def test_the_largest_disagreements_and_the_lowest_scores_come_first() -> None:
+def test_the_largest_disagreements_and_the_lowest_scores_are_picked_first() -> None:
     few = [Plain("a", disagreement=0.2), Plain("b", disagreement=0.9), Plain("c", score=0.5), Plain("d", score=0.4)]
     assert picked(few, {"disagreement": 0.5, "uncertain": 0.5}, 9) == [
         ("b", "disagreement"),
@@ -73,12 +73,12 @@ def test_the_largest_disagreements_and_the_lowest_scores_come_first() -> None:
     ]
 
 
-def test_other_reasons_take_the_share_of_a_reason_without_candidates() -> None:
+def test_the_share_of_a_reason_without_candidates_goes_to_the_other_reasons() -> None:
     plain = [Plain(str(n)) for n in range(10)]
     assert [reason for _, reason in picked(plain, {"disagreement": 0.9, "random": 0.1}, 20)] == ["random"] * 10
 
 
-def test_a_refused_pick_gives_its_turn_back() -> None:
+def test_a_reason_gets_another_pick_for_a_refused_one() -> None:
     selection = Selection(MANY, {"disagreement": 0.5, "random": 0.5})
     reasons: Counter[str] = Counter()
     while sum(reasons.values()) < 20:
@@ -91,6 +91,6 @@ def test_a_refused_pick_gives_its_turn_back() -> None:
     assert reasons == {"disagreement": 10, "random": 10}
 
 
-def test_the_order_does_not_depend_on_the_order_of_the_candidates() -> None:
+def test_picks_do_not_depend_on_the_order_of_the_candidates() -> None:
     shares = {"uncertain": 0.5, "random": 0.5}
     assert picked(MANY, shares, 50) == picked(MANY[::-1], shares, 50)

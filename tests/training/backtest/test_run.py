@@ -184,7 +184,7 @@ async def test_a_model_that_no_pipeline_uses_is_refused() -> None:
     assert BacktestPlan.of(site.config, manifest, (0, 1), pipelines=["p"]).pipelines[0].model == "other@1"
 
 
-async def test_a_candidate_replaces_second_models_of_its_name_and_classifies_their_crops() -> None:
+async def test_a_candidate_model_replaces_the_second_stage_models_of_its_name() -> None:
     site = await live()
     second = SecondModelConfig(name="type", model="regions", min_pixels=1)
     config = Config({**site.config.entries, "pipeline/p": PIPELINE.model_copy(update={"then": (second,)})})

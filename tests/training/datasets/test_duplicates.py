@@ -27,7 +27,7 @@ def at(left: float) -> CandidateObject:
     return CandidateObject("id", Box(left, 10.0, left + 40.0, 50.0), "car", 0.9, "m@1")
 
 
-def test_noise_compression_and_size_make_no_different_picture() -> None:
+def test_noise_compression_and_scaling_leave_pictures_near_duplicates() -> None:
     seen, base = NearDuplicates(), texture(1, 96, 160)
     seen.add(fingerprint(base))
     changed = (
@@ -39,7 +39,7 @@ def test_noise_compression_and_size_make_no_different_picture() -> None:
     assert [list(seen.of(fingerprint(one))) for one in changed] == [[0]] * 4
 
 
-def test_a_flat_picture_with_noise_is_a_near_duplicate_of_itself() -> None:
+def test_flat_pictures_with_different_noise_are_near_duplicates() -> None:
     flat = np.full((96, 160, 3), 120, np.uint8)
     seen = NearDuplicates()
     seen.add(fingerprint(noisy(flat, 1)))

@@ -61,7 +61,7 @@ def decide(footage: Footage, n: int, verdict: Any, corrected: str = "", by: str 
     asyncio.run(write_decision(footage.log, decision))
 
 
-def test_crops_lie_in_a_folder_for_each_label_and_show_the_object_with_a_margin(tmp_path: Path) -> None:
+def test_crops_show_their_object_with_a_margin_in_a_folder_for_each_label(tmp_path: Path) -> None:
     sheet = exported(hour(), tmp_path / "set")
     found = sorted(str(path.relative_to(tmp_path / "set").parent) for path in (tmp_path / "set").rglob("*.jpg"))
     splits = ("train", "validation", "test")
@@ -75,7 +75,7 @@ def test_crops_lie_in_a_folder_for_each_label_and_show_the_object_with_a_margin(
     assert verify(tmp_path / "set") == []
 
 
-def test_no_block_of_time_is_in_two_splits_and_neighbours_in_different_splits_have_a_gap(tmp_path: Path) -> None:
+def test_a_data_set_has_a_gap_between_neighbouring_blocks_of_time_in_different_splits(tmp_path: Path) -> None:
     exported(hour(), tmp_path / "set", gap_s=150.0)
     blocks: dict[int, set[str]] = {}
     for row in rows(tmp_path / "set"):
@@ -98,7 +98,7 @@ def test_an_object_that_stays_for_an_hour_is_one_example(tmp_path: Path) -> None
     assert sheet["selection"]["left_out"]["near-duplicate of another example"] == HOUR / 2 - 1
 
 
-def test_grouped_near_duplicates_are_all_in_one_split(tmp_path: Path) -> None:
+def test_near_duplicates_that_are_kept_are_all_in_one_split(tmp_path: Path) -> None:
     footage = Footage()
     for n in range(0, HOUR, 2):
         footage.write("gate", n, shows=7)
@@ -109,7 +109,7 @@ def test_grouped_near_duplicates_are_all_in_one_split(tmp_path: Path) -> None:
     assert len(set(own)) == 1
 
 
-def test_a_held_out_camera_is_in_the_test_split_only(tmp_path: Path) -> None:
+def test_pictures_of_a_held_out_camera_are_only_in_the_test_split(tmp_path: Path) -> None:
     footage = hour()
     for n in range(500, 505):
         footage.write("yard", n)
@@ -117,7 +117,7 @@ def test_a_held_out_camera_is_in_the_test_split_only(tmp_path: Path) -> None:
     assert {row["split"] for row in rows(tmp_path / "set") if row["frame"].startswith("yard/")} == {"test"}
 
 
-def test_cameras_of_one_place_share_their_blocks(tmp_path: Path) -> None:
+def test_pictures_of_cameras_at_one_place_are_in_the_same_split_at_the_same_time(tmp_path: Path) -> None:
     footage = hour()
     for n in range(HOUR):
         footage.write("yard", n, shows=300 + n)
@@ -129,7 +129,7 @@ def test_cameras_of_one_place_share_their_blocks(tmp_path: Path) -> None:
     assert all(len(one) == 1 for one in splits.values())
 
 
-def test_pictures_about_which_models_disagree_come_first(tmp_path: Path) -> None:
+def test_an_export_chooses_pictures_on_which_models_disagree_first(tmp_path: Path) -> None:
     footage = Footage()
     results = [footage.write("gate", n) for n in range(HOUR)]
     for result in results[10:20]:
@@ -142,7 +142,7 @@ def test_pictures_about_which_models_disagree_come_first(tmp_path: Path) -> None
     }
 
 
-def test_frames_keep_their_original_bytes_and_have_coco_annotations(tmp_path: Path) -> None:
+def test_exported_frames_keep_their_bytes_and_have_coco_annotations(tmp_path: Path) -> None:
     footage = hour()
     sheet = exported(footage, tmp_path / "set", layout="coco", gap_s=0.0, licence="internal", owner="ACME")
     for split in ("train", "validation", "test"):
@@ -159,7 +159,7 @@ def test_frames_keep_their_original_bytes_and_have_coco_annotations(tmp_path: Pa
             assert note["category_id"] == n % 2 + 1
 
 
-def test_a_review_uses_the_labels_of_people_and_says_how_often_the_model_was_right(tmp_path: Path) -> None:
+def test_a_reviewed_data_set_has_the_labels_of_people_and_the_share_of_right_model_labels(tmp_path: Path) -> None:
     footage = Footage()
     for n in range(0, 30, 3):
         decide(footage, n, "accept")
@@ -178,7 +178,7 @@ def test_a_review_uses_the_labels_of_people_and_says_how_often_the_model_was_rig
     assert sheet["review"]["model_right"]["share"] == pytest.approx(1 / 3)
 
 
-def test_a_reviewed_frame_for_detection_needs_a_decision_about_each_object(tmp_path: Path) -> None:
+def test_a_reviewed_frame_is_exported_only_with_decisions_on_all_its_objects(tmp_path: Path) -> None:
     footage = Footage()
     for n in range(6):
         decide(footage, n, "reject" if n == 3 else "accept")
@@ -190,7 +190,7 @@ def test_a_reviewed_frame_for_detection_needs_a_decision_about_each_object(tmp_p
     assert sum(one["without_objects"] for one in sheet["counts"].values()) == 1
 
 
-def test_an_export_that_was_killed_leaves_no_data_set_and_continues_with_the_frames_that_it_has(
+def test_a_killed_export_leaves_no_data_set_and_continues_with_the_frames_it_has_read(
     tmp_path: Path,
 ) -> None:
     footage, out = hour(), tmp_path / "set"
@@ -214,7 +214,7 @@ def test_an_export_that_was_killed_leaves_no_data_set_and_continues_with_the_fra
         exported(footage, out)
 
 
-def test_verify_finds_changed_missing_and_added_files(tmp_path: Path) -> None:
+def test_verify_finds_changed_missing_and_added_files_of_a_data_set(tmp_path: Path) -> None:
     exported(hour(), tmp_path / "set")
     one, other, *_ = sorted((tmp_path / "set").rglob("*.jpg"))
     one.write_bytes(b"changed")
@@ -232,7 +232,7 @@ def test_verify_finds_changed_missing_and_added_files(tmp_path: Path) -> None:
     )
 
 
-def test_frames_that_were_captured_without_a_present_mask_are_left_out(tmp_path: Path) -> None:
+def test_frames_captured_without_a_present_privacy_mask_are_not_exported(tmp_path: Path) -> None:
     footage = Footage()
     for n in range(20):
         footage.write("gate", n, redacted=Redacted(masks=1) if n >= 10 else None)
@@ -245,7 +245,7 @@ def test_frames_that_were_captured_without_a_present_mask_are_left_out(tmp_path:
     assert sheet["source"]["cameras"]["gate"]["redaction"] == {"1 masks": 10}
 
 
-def test_the_datasheet_names_gaps_hashes_and_owner(tmp_path: Path) -> None:
+def test_the_datasheet_of_a_data_set_names_gaps_hashes_and_owner(tmp_path: Path) -> None:
     sheet = exported(hour(), tmp_path / "set", owner="ACME | <b>", licence="internal use")
     text = (tmp_path / "set" / "DATASHEET.md").read_text()
     assert "Owner: ACME \\| \\<b\\>" in text
@@ -267,7 +267,7 @@ def test_the_datasheet_names_gaps_hashes_and_owner(tmp_path: Path) -> None:
         ({"review": True}, "nobody has labelled an object"),
     ],
 )
-def test_an_export_without_results_says_why(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_an_export_without_results_gives_the_reason(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     footage = Footage()
     footage.write("gate", 0)
     with pytest.raises(NoResults, match=message):
@@ -275,14 +275,14 @@ def test_an_export_without_results_says_why(tmp_path: Path, options: dict[str, A
     assert not (tmp_path / "set").exists()
 
 
-def test_expired_frames_are_counted(tmp_path: Path) -> None:
+def test_an_export_counts_frames_that_are_no_longer_in_the_log(tmp_path: Path) -> None:
     footage = hour()
     footage.log.forget(TopicPartition(FRAMES, 0), 10)
     sheet = exported(footage, tmp_path / "set")
     assert sheet["selection"]["left_out"]["no longer in the log"] == 10
 
 
-def test_damaged_pictures_are_left_out(tmp_path: Path) -> None:
+def test_damaged_pictures_are_not_exported(tmp_path: Path) -> None:
     footage = hour()
     footage.write("gate", HOUR, image=b"\xff\xd8 not a picture \xff\xd9")
     sheet = exported(footage, tmp_path / "set")

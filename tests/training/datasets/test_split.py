@@ -23,7 +23,7 @@ def totals(assigned: dict[TimeBlock, str], labels: dict[TimeBlock, Counter[str]]
 
 @settings(max_examples=25)
 @given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.integers(1, 9), min_size=1), min_size=3, max_size=30))
-def test_each_split_has_a_block_and_the_assignment_is_a_function_of_the_blocks(
+def test_each_split_has_a_block_of_time_and_the_order_of_blocks_does_not_matter(
     counts: list[dict[str, int]],
 ) -> None:
     labels = {TimeBlock("gate", number): Counter(one) for number, one in enumerate(counts)}
@@ -33,21 +33,21 @@ def test_each_split_has_a_block_and_the_assignment_is_a_function_of_the_blocks(
     assert assign(dict(reversed(labels.items())), SHARES) == found
 
 
-def test_each_label_has_about_the_wanted_shares() -> None:
+def test_each_label_has_about_the_wanted_share_in_each_split() -> None:
     labels = {TimeBlock("gate", n): Counter({"car": 10, **({"dog": 4} if n % 10 == 0 else {})}) for n in range(100)}
     found = totals(assign(labels, SHARES), labels)
     assert [found[split]["car"] for split in SPLITS] == [700, 150, 150]
     assert [found[split]["dog"] for split in SPLITS] == [28, 8, 4] or [found[s]["dog"] for s in SPLITS] == [28, 4, 8]
 
 
-def test_blocks_that_belong_together_are_in_one_split() -> None:
+def test_blocks_of_time_with_near_duplicates_are_in_the_same_split() -> None:
     labels = {TimeBlock("gate", n): Counter(car=1) for n in range(20)}
     pairs = [(TimeBlock("gate", n), TimeBlock("gate", n + 10)) for n in range(10)]
     found = assign(labels, SHARES, pairs)
     assert all(found[one] == found[other] for one, other in pairs)
 
 
-def test_held_out_blocks_are_tests() -> None:
+def test_held_out_blocks_of_time_are_in_the_test_split() -> None:
     labels = {TimeBlock(place, n): Counter(car=1) for place in ("gate", "yard") for n in range(10)}
     held_out = {block for block in labels if block.place == "yard"}
     assert {assign(labels, SHARES, (), held_out)[block] for block in held_out} == {"test"}
@@ -58,7 +58,7 @@ def test_no_example_is_given_to_a_split_without_a_share() -> None:
     assert set(assign(labels, (0.8, 0.2, 0.0)).values()) == {"train", "validation"}
 
 
-def test_times_near_a_block_of_another_split_are_near_a_border() -> None:
+def test_only_times_near_a_block_in_another_split_are_near_a_border() -> None:
     first, second, third = (TimeBlock("gate", n) for n in range(3))
     assigned = {first: "train", second: "train", third: "test"}
     times = {at_s: near_border(at_s * 10**9, second, assigned, 100.0, 10.0) for at_s in (101, 150, 194, 195, 199)}
