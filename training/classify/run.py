@@ -155,7 +155,7 @@ def _trained(
         if devices.replicas == 1:
             raise
         raise TrainingFailed(
-            f"another worker cannot be reached ({error.message.partition(chr(10))[0]}): expected all workers of "
+            f"another worker cannot be reached ({type(error).__name__}): expected all workers of "
             "TF_CONFIG. Start all of them again with --resume"
         ) from None
     return loop

@@ -201,17 +201,21 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in taken]
 
 
-def test_two_workers_train_to_nearly_the_same_weights_as_one_worker(tmp_path: Path, home: Path) -> None:
+def test_two_workers_and_two_devices_train_to_nearly_the_same_losses_as_one_device(
+    tmp_path: Path, home: Path
+) -> None:
     pytest.importorskip("keras")
-    (commands,) = blocks(ROOT / "docs" / "how-to" / "train.md")
+    commands = "\n".join(blocks(ROOT / "docs" / "how-to" / "train.md"))
     for written, port in zip(("23711", "23712"), free_ports(2), strict=True):
         assert written in commands
         commands = commands.replace(written, str(port))
     said = run_commands(commands, tmp_path, home, timeout_s=400)
     assert "the first worker of TF_CONFIG stores the model" in said
-    first, second = (Repository(tmp_path / "models").open(name).manifest.training for name in ("one", "two"))
-    assert (first["strategy"], second["strategy"]) == ("none", "multi-worker")
-    assert first["history"]["loss"] == pytest.approx(second["history"]["loss"], rel=2e-3)
+    repository = Repository(tmp_path / "models")
+    one, two, mirrored = (repository.open(name).manifest.training for name in ("one", "two", "mirrored"))
+    assert [found["strategy"] for found in (one, two, mirrored)] == ["none", "multi-worker", "mirrored"]
+    for found in (two, mirrored):
+        assert found["history"]["loss"] == pytest.approx(one["history"]["loss"], rel=2e-3)
 
 
 def test_a_keras_file_serves_as_a_frozen_backbone(place: Path, tmp_path: Path) -> None:
