@@ -28,9 +28,9 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 CLIPS_BYTES = MAX_FILE_BYTES
 """Maximum size of the clips in memory, in bytes. A player requests a clip in many parts."""
 PROBE_S = 5.0
-"""Interval at which the console looks whether the store can be read, in seconds."""
+"""Interval in seconds at which the console looks whether the evidence store can be read."""
 _PROBE = "probe"
-"""Name of a file that no store has."""
+"""File name that no evidence store has, to find out whether the store can be read."""
 CLIPS_S = 60.0
 """Time for which a clip stays in memory, in seconds, so that a deleted clip is soon gone from memory too."""
 
@@ -66,16 +66,17 @@ class EvidenceFiles:
         self._one_clip = asyncio.Lock()
         self._since_s = 0.0
         self.outage = ""
-        """The error that currently prevents reading the store, empty while the store can be read."""
+        """The error that currently prevents reading the evidence store; empty while the store can be read."""
 
     async def watch(self) -> None:
-        """Look again and again whether the store can be read, until cancelled."""
+        """Look every ``PROBE_S`` seconds whether the evidence store can be read, until cancelled."""
         while True:
             await self.probe()
             await asyncio.sleep(PROBE_S)
 
     async def probe(self) -> None:
-        """Look whether the store can be read. An outage is logged once when it begins and once when it ends."""
+        """Look whether the evidence store can be read. An outage of the store is logged once when it begins and once
+        when it ends."""
         if self._store is None:
             return
         try:
@@ -101,7 +102,7 @@ class EvidenceFiles:
 
         Raise NotFound if the store does not have the file, if a tombstone says that the file was deleted, if the name
         belongs to another camera or leads out of the store, or if the hash of the file is not the hash on the log.
-        Raise Unavailable if the store cannot be read now.
+        Raise Unavailable if the evidence store cannot be read now.
         """
         if self._store is None:
             raise NotFound("this console has no evidence folder: start it with --evidence FOLDER")
@@ -128,7 +129,8 @@ class EvidenceFiles:
                 size -= len(found.data)
 
     async def _read(self, store: EvidenceStore, evidence: Evidence) -> ServedFile:
-        """Read a file and compare its hash. Raise NotFound or Unavailable."""
+        """Read a file from the evidence store and compare its hash with the hash on the log. Raise NotFound or
+        Unavailable."""
         shown = repr(evidence.name[:200])
         try:
             data, found = await asyncio.to_thread(_read_now, store, evidence.name)

@@ -63,7 +63,7 @@ class EventFilter:
     """Time in Unix ns and id of an event: select only older events, to continue a list after this event."""
 
     def matches(self, event: Event) -> bool:
-        """Return whether an event is selected."""
+        """Return whether the filter selects an event."""
         data = event.data
         wanted = (
             (self.camera, data.camera),

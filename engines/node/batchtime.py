@@ -84,10 +84,11 @@ def best_count(jobs: Sequence[WaitingJob], fitting: int, most_rows: int, predict
     """Return how many of the first jobs to classify together in one batch.
 
     ``jobs`` are all waiting jobs in the order of their deadlines; the first ``fitting`` jobs fit into one batch.
-    Return ``fitting`` if all jobs of the full batch meet their deadlines. If a job of the full batch would be late,
-    consider one smaller batch for each job: the largest batch that still meets this job's deadline. Choose the batch
-    with which the most images meet their deadlines, on the assumption that the remaining jobs follow in batches of
-    ``most_rows`` images. Of equally good batches choose the largest, because larger batches take less time per image.
+    If all jobs of the largest batch meet their deadlines, return ``fitting``, the size of this batch. If a job of the
+    full batch would be late, consider one smaller batch for each job: the largest batch that still meets this job's
+    deadline. Choose the batch with which the most images meet their deadlines, on the assumption that the remaining
+    jobs follow in batches of ``most_rows`` images. Of equally good batches choose the largest, because larger batches
+    take less time per image.
     """
     ends = _finish_times(jobs[:fitting], predict_s)
     if min((job.due_s for job in jobs[:fitting]), default=0.0) >= ends[-1]:

@@ -21,8 +21,8 @@ _PART = ".part"
 class FolderStore:
     """An evidence store in a local folder. A file is written to a temporary file, synced to disk, and renamed.
 
-    A folder that is missing from the beginning has no files yet. For a folder that disappears later, as when its disk
-    is unmounted, ``open`` raises StoreFailed.
+    A folder that is missing when the store is opened counts as a store without files. If the folder disappears later,
+    as when its disk is unmounted, ``open`` raises StoreFailed.
     """
 
     def __init__(self, root: Path) -> None:

@@ -101,7 +101,7 @@ class Requests:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_no_random_request_to_the_api_is_an_error_of_the_console(
+async def test_random_requests_to_the_api_cause_no_internal_error(
     context: ConsoleContext, log: MemoryLog, seed: int
 ) -> None:
     await configure(log)

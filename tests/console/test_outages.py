@@ -26,7 +26,7 @@ Open = Callable[..., Browser]
 GONE = "The evidence store cannot be read"
 
 
-async def test_a_page_says_that_the_evidence_folder_is_gone_and_shows_the_frame_from_the_log(
+async def test_a_page_names_the_missing_evidence_folder_and_shows_the_frame_from_the_log(
     browser: Open, context: ConsoleContext, log: MemoryLog, tmp_path: Path
 ) -> None:
     store = FolderStore(tmp_path / "evidence")
@@ -61,7 +61,7 @@ async def test_a_new_evidence_folder_that_does_not_exist_yet_is_no_outage(
     assert context.evidence.outage == ""
 
 
-async def test_alerts_of_an_outage_of_the_store_get_their_pictures_after_it(
+async def test_alerts_of_a_store_outage_get_their_pictures_when_it_ends(
     log: MemoryLog, clock: ManualClock, tmp_path: Path
 ) -> None:
     folder = tmp_path / "evidence"

@@ -44,7 +44,7 @@ def print_report(report: ModelReport, models: Path | None, as_json: bool) -> Non
 
 
 def print_manifest(model: Model, versions: Sequence[int], served: int, as_json: bool) -> None:
-    """Print a manifest, the versions of its model, and a pipeline or forecast for the site file."""
+    """Print a model's manifest, the versions of the model, and a pipeline or forecast for the site file."""
     manifest = model.manifest
     if as_json:
         extra = {"versions": list(versions), "served": served, "folder": str(model.folder)}

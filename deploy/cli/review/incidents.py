@@ -118,7 +118,7 @@ def comment(
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of an incident for people. ``found`` is the dict of ``IncidentState.details``."""
+    """Yield the lines that show an incident as text. ``found`` is the dict of ``IncidentState.details``."""
     yield f"incident {found['id']}: {found['state']}, {found['severity']}"
     yield f"  {found['summary']}"
     yield f"  {found['type']} at {found['place']} ({found['lane']}), {found['events']} events"

@@ -18,9 +18,10 @@ from stream.sense.forecast.spec import Array
 WINDOW = 576
 """Number of time steps whose errors make a prediction interval: two days at steps of five minutes."""
 CORRECTION = 288
-"""Number of time steps whose coverage corrects the level: a day at steps of five minutes."""
+"""Number of time steps whose interval coverage corrects the probability of an interval: a day at steps of five
+minutes."""
 _LEVELS = (0.5, 0.99)
-"""Lowest and highest corrected level."""
+"""Lowest and highest corrected probability of a prediction interval."""
 
 
 def half_width(scores: Array, level: float) -> float | None:
@@ -46,16 +47,17 @@ def window_scores(latest: Array, calibration: Sequence[float] | Array) -> Array:
 
 
 class HalfWidths(NamedTuple):
-    """Half width of an interval, and that at the uncorrected level."""
+    """Half width of a prediction interval at the corrected probability, and at the configured probability."""
 
     corrected: float
     uncorrected: float
 
 
 def corrected_widths(scores: Array, level: float, covered: Array) -> HalfWidths | None:
-    """Return the half width of an interval at the corrected level, and at ``level``; None for too few errors.
+    """Return the half widths of a prediction interval at the corrected probability and at the probability ``level``;
+    None if there are too few errors.
 
-    At a corrected level that needs more errors than there are, the half width is the largest error.
+    If the corrected probability needs more errors than there are, the half width is the largest error.
     """
     uncorrected = half_width(scores, level)
     if uncorrected is None:
@@ -65,12 +67,13 @@ def corrected_widths(scores: Array, level: float, covered: Array) -> HalfWidths 
 
 
 def corrected_level(level: float, covered: Array) -> float:
-    """Return the level at which an interval is taken, so that the intervals cover ``level`` in the long run.
+    """Return the probability for which the next prediction interval is computed, so that the intervals cover the
+    share ``level`` of all values in the long run.
 
-    ``covered`` has an element for each of the latest steps: 1 if an interval of the uncorrected level covered the
-    value, 0 if not, NaN if unknown. If these intervals covered 2 % too much, the next one is taken 2 % lower. The
-    correction does not depend on earlier corrections, unlike that of adaptive conformal inference, so a bounded part
-    of the log determines it.
+    ``covered`` has an element for each of the latest time steps: 1 if an interval computed for ``level`` covered the
+    value, 0 if not, NaN if unknown. If these intervals have covered 2 % too many values, the next interval is
+    computed for a probability that is 2 % lower. Unlike in adaptive conformal inference, the correction does not
+    depend on earlier corrections, so a bounded part of the log determines the next interval.
     """
     recent = covered[-CORRECTION:]
     known = recent[~np.isnan(recent)]

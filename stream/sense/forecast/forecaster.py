@@ -28,12 +28,12 @@ _DIGITS = 3
 _SCORE, _ERROR, _NAIVE, _COVERED, _UNCORRECTED = range(5)
 """Kinds of the forecast errors that are kept of each time step: the absolute error in scaled units, the absolute
 errors of the forecast and of the seasonal naive forecast, and 1 if the interval covered the value, else 0. The last
-kind is the same for the interval of the uncorrected level."""
+kind is 1 if the interval without the corrected probability covered the value, else 0."""
 
 
 class MadeForecast(NamedTuple):
-    """An earlier forecast: values, half widths of the intervals, and half widths at the uncorrected level, all in
-    scaled units, by number of steps ahead."""
+    """An earlier forecast: values, half widths of the intervals, and half widths at the configured probability, all
+    in scaled units, by number of steps ahead."""
 
     scaled: Array
     widths: Array
@@ -127,7 +127,8 @@ class Forecaster:
         )
 
     def _widths(self) -> tuple[Array, Array]:
-        """Return the half widths by horizon, and those at the uncorrected level; NaN for too few errors."""
+        """Return the half widths of the intervals by number of steps ahead, at the corrected and at the configured
+        probability; NaN for too few errors."""
         level, widths = self.config.level, np.full((2, self._spec.horizons), np.nan)
         for column in range(self._spec.horizons):
             calibration = self._spec.scores[column] if self._spec.scores else ()

@@ -34,7 +34,7 @@ class MinuteValue(NamedTuple):
 
     @classmethod
     def of(cls, measure: Measure, value: str) -> Self:
-        """Return the minute of one value in a measure's record."""
+        """Return the value ``value`` of a measure's record, with the minute that the record is about."""
         return cls(measure.start_ns // _MINUTE_NS, measure.values.get(value), measure.observed, measure.revision)
 
 

@@ -115,7 +115,7 @@ def test_missing_forecast_errors_are_replaced_by_errors_of_the_calibration(
     assert found.tolist() == (before[-missing:] if missing else []) + known
 
 
-def test_the_level_is_corrected_by_the_coverage_of_the_last_day() -> None:
+def test_the_probability_of_an_interval_is_corrected_by_the_coverage_of_the_last_day() -> None:
     exact = np.array(([1.0] * 9 + [0.0]) * 100)
     assert corrected_level(0.9, exact) == pytest.approx(0.9, abs=0.005)
     assert corrected_level(0.9, np.ones(1000)) == pytest.approx(0.8)
@@ -126,7 +126,7 @@ def test_the_level_is_corrected_by_the_coverage_of_the_last_day() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.6])
-def test_a_corrected_level_covers_nearer_to_the_level_while_the_errors_change(factor: float) -> None:
+def test_corrected_intervals_cover_nearer_to_the_asked_share_while_errors_change(factor: float) -> None:
     """Each day has smaller, or larger, errors than the day before."""
     scores = np.abs(np.random.default_rng(7).normal(size=1728)) * np.repeat(factor ** np.arange(6), 288)
     covered, corrected = np.full(1728, np.nan), np.full(1728, np.nan)
