@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
 from console.live.view import TopicView
 from ingest.contract.codec import decode, decode_json
-from ingest.contract.records import LabelDecision, Result, ShadowRecord
+from ingest.contract.records import Box, LabelDecision, Result, ShadowRecord
 from ingest.contract.topics import FRAMES, LABELS, RESULTS, SHADOW, TOPICS
 from ingest.kafka.log import LogRecord
 from ingest.ledger.missrate import MissCounter
@@ -27,8 +27,8 @@ IDLE_S = 600.0
 """Time in seconds after the last use of the labelling page after which the console stops reading results for the
 page."""
 LEASE_S = 120.0
-"""Time in seconds for which an object that is offered to one person for labelling is not offered to another
-person."""
+"""Time in seconds for which an object that is offered to one person for labelling is offered to nobody again. So two
+people get different objects, and a skipped object makes room for others."""
 REPEAT_NS = 60 * 10**9
 """Time in ns within which an object at the same place of a camera's picture counts as the same object."""
 _SAME_BOX = 0.8
@@ -87,29 +87,34 @@ class LabelQueue:
         return iter(self._pool)
 
     def offer(
-        self, user_id: int, wanted: Callable[[CandidateExample], bool], count: int
+        self, user_id: int, wanted: Callable[[CandidateExample], bool], count: int, *, again: bool = False
     ) -> list[Pick[CandidateExample]]:
         """Return the next objects that a person may label, the most useful ones first, and reserve the objects for
         the person.
 
-        Objects that were labelled or are reserved for another person are left out, and so are objects at the place of
-        an offered or labelled object within ``REPEAT_NS``.
+        Objects that were labelled or are reserved are left out, and so are objects at the place of an offered or
+        labelled object within ``REPEAT_NS``. With ``again``, the reservations of this person do not count, because
+        the person has loaded the page again.
         """
         now_s = self._clock.monotonic()
         examples = [
             one
             for frame in self.frames()
             for one in frame.examples()
-            if wanted(one) and self._is_free(one, user_id, now_s)
+            if wanted(one) and self._is_free(one, user_id if again else None, now_s)
         ]
         selection = Selection(examples, USUAL_SHARES)
-        known = [decided_example(one) for one in self.decisions]
+        seen = _SeenObjects()
+        for one in self.decisions:
+            seen.add(one.camera, one.pipeline, one.captured_ns, one.box)
         found: list[Pick[CandidateExample]] = []
         while len(found) < count and (pick := selection.next()):
-            others = (one.candidate for one in found)
-            if any(_is_repeat(pick.candidate, one) for one in (*others, *known)):
+            frame, box = pick.candidate.frame, pick.candidate.object.box
+            place = frame.id.camera, frame.pipeline, frame.captured_ns, box
+            if seen.has(*place):
                 selection.refuse(pick)
             else:
+                seen.add(*place)
                 found.append(pick)
         for pick in found:
             self._offered[pick.candidate.key] = OfferedObject(pick.candidate, user_id, now_s + LEASE_S)
@@ -136,7 +141,7 @@ class LabelQueue:
                 counts[one.decided] += 1
         return sorted(counts, key=lambda name: (-counts[name], name))
 
-    def _is_free(self, example: CandidateExample, user_id: int, now_s: float) -> bool:
+    def _is_free(self, example: CandidateExample, user_id: int | None, now_s: float) -> bool:
         if self.decisions.of(example.key):
             return False
         offered = self._offered.get(example.key)
@@ -148,13 +153,24 @@ def original_example(decision: LabelDecision) -> CandidateExample:
     return decided_example(decision.model_copy(update={"verdict": "accept", "corrected": ""}))
 
 
-def _is_repeat(one: CandidateExample, other: CandidateExample) -> bool:
-    return (
-        one.frame.id.camera == other.frame.id.camera
-        and one.frame.pipeline == other.frame.pipeline
-        and abs(one.frame.captured_ns - other.frame.captured_ns) < REPEAT_NS
-        and (one.object.box == other.object.box or one.object.box.iou(other.object.box) >= _SAME_BOX)
-    )
+class _SeenObjects:
+    """The boxes that people have labelled or that are offered now, by camera, pipeline and minute."""
+
+    def __init__(self) -> None:
+        self._boxes: defaultdict[tuple[str, str, int], list[tuple[int, Box]]] = defaultdict(list)
+
+    def add(self, camera: str, pipeline: str, captured_ns: int, box: Box) -> None:
+        """Add a box of a frame."""
+        self._boxes[camera, pipeline, captured_ns // REPEAT_NS].append((captured_ns, box))
+
+    def has(self, camera: str, pipeline: str, captured_ns: int, box: Box) -> bool:
+        """Return whether a frame within ``REPEAT_NS`` has a box at the same place."""
+        minute = captured_ns // REPEAT_NS
+        return any(
+            abs(at_ns - captured_ns) < REPEAT_NS and (one == box or one.iou(box) >= _SAME_BOX)
+            for number in (minute - 1, minute, minute + 1)
+            for at_ns, one in self._boxes.get((camera, pipeline, number), ())
+        )
 
 
 class LabelView(TopicView):

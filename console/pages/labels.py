@@ -67,9 +67,17 @@ async def labels(
 
 @router.get("/api/labels/queue")
 async def queue(
-    identity: Operator, context: Context, camera: Text = "", pipeline: Text = "", label: Text = ""
+    identity: Operator,
+    context: Context,
+    camera: Text = "",
+    pipeline: Text = "",
+    label: Text = "",
+    again: bool = False,
 ) -> dict[str, Any]:
-    """Return the next objects to label, the most useful ones first, and the labels to choose from."""
+    """Return the next objects to label, the most useful ones first, and the labels to choose from.
+
+    With ``again``, objects that the user got before are returned as well, because the page was loaded again.
+    """
     labelling = context.feed.labelling
     labelling.use()
 
@@ -81,7 +89,7 @@ async def queue(
             and _sees(context, identity, one)
         )
 
-    found = labelling.offer(identity.user_id, wanted, OFFERED)
+    found = labelling.offer(identity.user_id, wanted, OFFERED, again=again)
     return {
         "objects": [_item(pick) for pick in found],
         "labels": labelling.labels(pipeline)[:MAX_LABELS],

@@ -13,7 +13,7 @@
   const REASONS = { disagreement: "models disagree", audit: "missed by the gate", uncertain: "low score", random: "random" };
   let waiting = []; // objects to label, the next one first
   let past = []; // decided objects, the newest last
-  let labels = [], current = null, busy = false, count = 0, lookAgain = 0;
+  let labels = [], current = null, busy = false, count = 0, lookAgain = 0, again = true;
   const skipped = new Set();
 
   async function call(path, body) {
@@ -31,7 +31,8 @@
   async function refill() {
     clearTimeout(lookAgain);
     try {
-      const found = await call("/api/labels/queue?" + root.dataset.query);
+      const found = await call("/api/labels/queue?" + root.dataset.query + (again ? "&again=true" : ""));
+      again = false;
       const known = new Set([...waiting, ...past, ...(current ? [current] : [])].map((one) => one.id));
       waiting.push(...found.objects.filter((one) => !known.has(one.id) && !skipped.has(one.id)));
       labels = found.labels;

@@ -68,7 +68,8 @@ async def operator(context: ConsoleContext, log: MemoryLog, clock: ManualClock, 
 
 
 async def queue(browser: Browser, **query: str) -> list[dict[str, Any]]:
-    response = await browser.get("/api/labels/queue", params=query)
+    """Return the objects that a page gets after it was loaded."""
+    response = await browser.get("/api/labels/queue", params={"again": "true", **query})
     assert response.status_code == 200, response.text
     found: list[dict[str, Any]] = response.json()["objects"]
     return found
@@ -145,6 +146,7 @@ async def test_two_people_get_different_objects_to_label_until_the_reservation_e
     await admin.sign_in("ada")
     assert await queue(admin, camera="gate") == []
     assert await queue(operator) == first
+    assert await queue(operator, again="false") == []
     clock.advance(LEASE_S + 1.0)
     assert [one["id"] for one in await queue(admin, camera="gate")] == [one["id"] for one in first]
 

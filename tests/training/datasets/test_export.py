@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from stream.exceptions import NoResults
 from stream.labels.candidates import CandidateExample, frame_of
 from stream.labels.decisions import write_decision
 from tests.training.datasets.footage import EVERY_S, GATE, YARD, Footage, box, exported, picture, request
+from training.classify.folders import labelled_files
 from training.datasets.export import export
 from training.datasets.folder import verify
+from training.datasets.frames import runs
 from training.datasets.layout import folder_name
+from training.datasets.request import SPLITS
 
 HOUR = 30
 """Number of frames of one hour."""
@@ -287,6 +291,29 @@ def test_damaged_pictures_are_not_exported(tmp_path: Path) -> None:
     footage.write("gate", HOUR, image=b"\xff\xd8 not a picture \xff\xd9")
     sheet = exported(footage, tmp_path / "set")
     assert sheet["selection"]["left_out"]["cannot be decoded"] == 1
+
+
+def test_the_training_of_classifiers_reads_the_folders(tmp_path: Path) -> None:
+    sheet = exported(hour(), tmp_path / "set", split=(0.8, 0.2, 0.0))
+    found = labelled_files(tmp_path / "set", "train classifier")
+    assert found.labels == ("car", "person")
+    parts = Counter(one.part for one in found.files)
+    assert parts == {split: n for split in SPLITS if (n := sheet["counts"][split]["pictures"])}
+    assert (tmp_path / "set" / "test").is_dir()
+
+
+def test_frames_of_a_camera_keep_their_distance_and_no_label_is_above_its_limit(tmp_path: Path) -> None:
+    sheet = exported(hour(), tmp_path / "set", every_s=3 * EVERY_S, gap_s=0.0, per_label=5)
+    found = sorted(sequence(row) for row in rows(tmp_path / "set"))
+    assert min(b - a for a, b in itertools.pairwise(found)) >= 3
+    labels = Counter(one["label"] for row in rows(tmp_path / "set") for one in row["objects"])
+    assert max(labels.values()) <= 5
+    assert sheet["selection"]["left_out"]["too close in time to another example (--every)"] > 0
+
+
+def test_one_read_covers_frames_that_are_near_each_other() -> None:
+    assert [list(run) for run in runs([1, 2, 40, 200, 249, 300])] == [[1, 2, 40], [200, 249], [300]]
+    assert list(runs([])) == []
 
 
 @pytest.mark.parametrize(
