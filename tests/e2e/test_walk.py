@@ -154,6 +154,7 @@ def too_wide_pages(phone: Page, address: str) -> list[str]:
         "ledger",
         "system",
         "editor/yard",
+        "labels",
         "users",
         "audit",
         "account",
