@@ -138,7 +138,7 @@ class FilterFigures:
         self.matched.append(found)
 
     def summary(self) -> dict[str, float]:
-        """Return the mean figures, and the F1 over all frames."""
+        """Return the mean PSNR, SSIM and time per frame, and the F1 of the detections over all frames."""
         hits, boxes = np.sum(self.matched, axis=0)
         means = {"psnr_db": np.mean(self.psnr_db), "ssim": np.mean(self.ssim), "f1": hits / max(boxes, 1)}
         return {key: round(float(value), 4) for key, value in (means | {"ms": np.mean(self.ms)}).items()}

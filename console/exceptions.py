@@ -75,7 +75,8 @@ class Conflict(ConsoleError):
 
 
 class TooManyAttempts(ConsoleError):
-    """The sign-in is limited after failures. ``wait_s`` is the time until the next attempt, in seconds."""
+    """Signing in is blocked for a while after failed attempts. ``wait_s`` is the time until the next attempt, in
+    seconds."""
 
     status = 429
 

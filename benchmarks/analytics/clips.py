@@ -47,7 +47,7 @@ class CountedClip:
 
     @property
     def config(self) -> Config:
-        """The entries of the site."""
+        """The configuration entries of the clip's site."""
         return Config({entry.key: entry for entry in self.site.entries()})
 
     def analyse(self, data: Path, models: Path, from_s: float = 0.0, to_s: float = math.inf) -> Analysed:

@@ -19,8 +19,8 @@ CALM_S = 30.0
 """Time without a new fault at the end of a run, in seconds: enough for the last pause to end and the last restarted
 process to recover."""
 PAUSE_S = (1.0, 20.0)
-"""Shortest and longest pause, in seconds. Some pauses are longer than the session timeout of a consumer group, 12
-s."""
+"""Shortest and longest time in seconds for which a fault pauses a process. Some pauses are longer than the session
+timeout of a consumer group, 12 s."""
 AGAIN_S = (0.0, 4.0)
 """Shortest and longest time from a restart to the second kill, in seconds. The second kill may come before, during or
 after the rebalance of the consumer group."""

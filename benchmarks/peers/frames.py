@@ -46,7 +46,8 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FrameLoads:
-    """Number of frames of a burst, number of frames at a fixed rate, and the rate per second."""
+    """Number of frames of a burst, number of frames that are sent at a fixed rate, and this rate in frames per
+    second."""
 
     burst: int
     paced: int

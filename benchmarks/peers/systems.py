@@ -113,8 +113,8 @@ SYSTEMS = {
     "quixstreams": FrameSystem("quixstreams"),
     "aiokafka": FrameSystem("aiokafka", threads=2),
 }
-"""The systems by name. The settings of the peers are the best of ``CANDIDATES``, measured with the command ``tune``
-(2026-11-30, two cores)."""
+"""The systems that the benchmark compares, by name. The settings of the peers are the best of ``CANDIDATES``,
+measured with the command ``tune`` (2026-11-30, two cores)."""
 CANDIDATES = [
     FrameSystem(name, processes, threads, batch)
     for name in PROGRAMS

@@ -1,4 +1,4 @@
-"""The trials that users have started: their processes, their progress, and their reports."""
+"""The trials of draft rules that users have started: their processes, their progress, and their reports."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from console.exceptions import NotFound, TooManyTrials
 MAX_RUNNING = 2
 """Maximum number of trials of drafts that run at the same time. Each trial uses one core."""
 MAX_KEPT = 16
-"""Maximum number of trials whose reports are kept."""
+"""Maximum number of trials of drafts whose reports are kept."""
 LONGEST_S = 600.0
 """Time after which a trial of a draft is stopped, in seconds."""
 
 
 class RuleTrial:
-    """One trial. ``report`` and ``problem`` are None until the trial has ended."""
+    """One trial of draft rules. ``report`` and ``problem`` are None until the trial has ended."""
 
     def __init__(self, user_id: int, folder: Path) -> None:
         self.id = secrets.token_urlsafe(16)
@@ -35,7 +35,7 @@ class RuleTrial:
 
     @property
     def running(self) -> bool:
-        """Whether the trial has not ended."""
+        """Whether the trial of draft rules still runs."""
         return self.report is None and self.problem is None
 
     def take(self, line: bytes) -> None:
@@ -89,7 +89,7 @@ class RuleTrials:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Stop all trials and delete their pictures."""
+        """Stop all trials of drafts and delete their pictures."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

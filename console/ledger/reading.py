@@ -73,7 +73,7 @@ class LedgerReading:
             self._task = asyncio.create_task(self._compute())
 
     def take(self, found: ReportReader) -> None:
-        """Store the outcome of a computation."""
+        """Keep the ledger report, or the problem, that the computing process has returned."""
         self.at_ns, self.problem = self._clock.now_ns(), found.problem
         if found.report is not None:
             self.report = found.report

@@ -150,7 +150,7 @@ async def measure(
     context: Context,
     hours: Annotated[int, Query(ge=1, le=24)] = 6,
 ) -> MeasureColumns:
-    """Return the minutes of a measure."""
+    """Return the values of a measure, by minute."""
     found = context.feed.measures.series(name)
     if found is None or not context.feed.deployment.sees_camera(identity, found.camera, found.site):
         raise NotFound("there is no such measure, or you may not see it")

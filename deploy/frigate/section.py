@@ -22,7 +22,7 @@ Path = tuple[str, ...]
 
 
 class FrigateSection:
-    """One mapping of the configuration.
+    """One mapping (section) of a Frigate configuration.
 
     A camera's section may leave out keys that the section of the same name for all cameras has. For a key that a
     camera's section leaves out, ``value`` returns the value for all cameras. All sections of a configuration share

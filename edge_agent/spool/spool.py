@@ -360,8 +360,8 @@ class Spool:
     async def _attempt(self, method: Callable[..., T], *args: object, is_promise: bool = False) -> T:
         """Call a method of the store.
 
-        If the disk refuses the write, delete the reserve file and repeat the call once. Raise SpoolUnavailable if
-        both calls fail. If the refused write is a commit of new rows (``is_promise``), repeat it only after
+        If the disk refuses the write, delete the reserve file and repeat the call once. Raise SpoolUnavailable if the
+        repeated call fails too. If the refused write is a commit of new rows (``is_promise``), repeat it only after
         ``give_up``. Until ``give_up`` is called, the space of the reserve file is left to status rows and deletions.
         """
         call = partial(method, *args)

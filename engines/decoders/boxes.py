@@ -109,7 +109,7 @@ def one_per_object(
     A detection is a repeat if its intersection over union with a better detection of its class exceeds
     ``max_overlap``. The border of a region cuts the boxes of objects that reach beyond the region. A box that the
     border of its region cuts ranks after all whole boxes, and is a repeat if half of it lies in a better box.
-    ``found`` has the detections of each of ``rows``.
+    ``found`` has for each region in ``rows`` its detections.
     """
     ranked = sorted(
         ((_is_cut(one.box, row), -one.score, one) for row, each in zip(rows, found, strict=True) for one in each),

@@ -4,7 +4,7 @@ Pure. The load is measured in periods of ``PERIOD_S``. Only live frames count, b
 that live frames leave. A node is saturated in a period if live frames wait for a loaded model during most of the
 period. A pipeline reduces its work while the node is saturated, most results of the pipeline miss the latency goal,
 and the mean age of these results does not fall. Missing the latency goal does not by itself prove overload, because
-an earlier stage may have been slow. A pipeline ends a reduction step by step, once the measured load leaves enough
+an earlier stage may have been slow. A pipeline restores its work step by step, once the measured load leaves enough
 capacity.
 """
 

@@ -40,8 +40,8 @@ QUEUED_BYTES = 32 * 1024 * 1024
 IDLE_POLL_S = 0.02
 """Time in s between two checks whether the node is idle. The node checks only while frames wait for a candidate."""
 FAILURES = 3
-"""A candidate is switched off after this number of failed frames in a row. One failure is not enough, because the
-frame itself may be faulty."""
+"""A candidate model is switched off after this number of failed frames in a row. One failure is not enough, because
+the frame itself may be faulty."""
 LOWEST_PRIORITY = 19
 """Nice value of the candidates' threads. Threads with the lowest priority leave the processor to all other threads
 first."""

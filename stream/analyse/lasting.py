@@ -74,7 +74,7 @@ class LastingWatch(RuleWatch[R_co], Generic[R_co]):
         return period is not None and period.reported
 
     def forget(self, track: str) -> None:
-        """Drop the period of a track that has ended."""
+        """Forget the times of a track that has ended."""
         super().forget(track)
         self._periods.pop(track, None)
 

@@ -84,7 +84,7 @@ class OccurrenceWatch(RuleWatch[R_co], Generic[R_co]):
         return [f"{count} objects counted: {state}"]
 
     def settle(self, subject: str) -> None:
-        """Note that the present occurrence has been reported."""
+        """Note that the present period in which the condition holds has been reported."""
         if self._occurrence:
             self._occurrence.reported = True
 

@@ -298,7 +298,7 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         """Return the part of the rule's own condition that a track does not meet, after ``observe``.
 
         Return an empty string if the rule cannot say which part of the condition is not met. The method must not
-        change the state.
+        change the rule's state of the track.
         """
         return OUTSIDE if len(self.shape) > 2 and not self.covers(self.place(track)) else ""
 

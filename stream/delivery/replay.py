@@ -1,8 +1,8 @@
 """Replays and test alerts: a replay is an alert that is written to the topic ``alerts`` again, for one receiver.
 
 A replay is an ordinary record of the topic ``alerts``, with two additional headers. Because a replay is a record in
-the log, it survives restarts like every other alert, and the dispatcher that owns the partition delivers it. The
-alert keeps its id, so the receiver recognises it.
+the log, it survives restarts like every other alert, and the dispatcher that owns the partition delivers it. A
+replayed alert keeps its id, so that the receiver recognises the alert.
 """
 
 from __future__ import annotations

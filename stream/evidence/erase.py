@@ -54,7 +54,7 @@ class LeftData(NamedTuple):
 
 @dataclass
 class ErasureReport:
-    """The outcome of an erasure."""
+    """What an erasure of personal data deleted, and what it had to leave."""
 
     evidence: DeletionReport
     dead_letters: int = 0

@@ -86,7 +86,7 @@ def place(store: EvidenceStore, hold: LegalHold) -> None:
 
 
 def release(store: EvidenceStore, name: str) -> bool:
-    """Release a hold, and return whether the store had it. Raise StoreFailed."""
+    """Release a legal hold, and return whether the store had the hold. Raise StoreFailed."""
     file = _file(name) if re.fullmatch(NAME_PATTERN, name) else ""
     if not file or all(found.name != file for found in store.list(file)):
         return False

@@ -17,7 +17,8 @@ MAX_INCIDENTS = 10_000
 """Maximum number of incidents in a view, which take 60 MB with three changes each. If a view has more incidents, it
 drops the incident that has not changed for the longest time."""
 MAX_HISTORY = 30
-"""Maximum number of changes of one incident that a view keeps. The oldest changes are dropped."""
+"""Maximum number of changes of one incident that a view keeps. If an incident has more changes, its oldest changes
+are dropped."""
 MAX_ACTIONS = 100
 """Maximum number of actions on one incident that a view keeps. The oldest actions are dropped."""
 

@@ -1,4 +1,4 @@
-"""The join of a camera's candidates with the condition of a sensor, in event time. Pure.
+"""The join of a camera's candidate events with the condition of a sensor, in event time. Pure.
 
 The events depend only on the signals and their order in the log. All signals of a rule are in one partition, so every
 owner of the partition sees them in the same order.

@@ -248,7 +248,7 @@ _SIMPLE: dict[DenoiseKind, Callable[[], Denoiser]] = {
 
 
 _CacheKey = tuple[str, str, DenoiseKind, float]
-"""Camera, lane, kind and budget in ms."""
+"""Camera, lane (live, late or replay), kind of denoiser, and CPU budget in ms."""
 
 
 class DenoiserCache:

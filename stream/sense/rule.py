@@ -79,7 +79,7 @@ class WindowRule(SensorRule):
 
 
 class WindowWatch(abc.ABC):
-    """State of a rule over windows."""
+    """State of a sensor rule that examines time windows of readings."""
 
     @abc.abstractmethod
     def step(self, window: ReadingWindow) -> Happening | None:

@@ -125,8 +125,8 @@ def optimise(
 
 
 def _forms(chosen: list[str] | None) -> tuple[Form, ...]:
-    """Return the int8 forms that the user chose, or all forms if the user chose none. Raise ConfigError for an
-    unknown form."""
+    """Return the int8 forms that the user chose, or all forms if the user chose none. Raise ConfigError for a form
+    that does not exist."""
     from engines.optimise.int8 import FORMS
 
     for one in chosen or []:

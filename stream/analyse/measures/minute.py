@@ -115,7 +115,7 @@ class MinuteClock:
         elapsed(observed_s)
 
     def close(self, closed_by: str) -> list[ClosedMinute]:
-        """Close the current minute, and return it."""
+        """Close the current minute of the measure, and return its values."""
         if self._start_ns is None:
             return []
         closed = ClosedMinute(self._measure, self._start_ns, self.sums.tally(closed_by))

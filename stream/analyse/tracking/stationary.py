@@ -47,8 +47,8 @@ _INSIDE = 0.9
 box. If a smaller share of a moving region lies in the box, the stationary object itself may be leaving."""
 _OWN = 0.5
 """A stationary box that the agent lists belongs to a tracked object if at least this share of the box lies inside the
-object's position. If a smaller share of the listed box lies inside, the box shows a larger object in front of the
-tracked object or beside it."""
+object's position. If a smaller share of the listed box lies inside the object's position, the box shows a larger
+object in front of the tracked object or beside it."""
 _ABSORBED_S = 10.0
 """Time in seconds after which the background model has certainly absorbed an object that stopped. A moving detection
 with another label at the position of an absorbed object shows another object."""
@@ -283,6 +283,6 @@ def _is_within(box: Box, position: Box) -> bool:
 
 
 def _share(position: Box, boxes: Iterable[Box]) -> float:
-    """Return the share of a position that the boxes cover. The boxes must not overlap each other, because their
-    shared areas are added up."""
+    """Return the share of the area of the box ``position`` that ``boxes`` cover. The boxes must not overlap each
+    other, because their shared areas are added up."""
     return sum(position.shared(box) for box in boxes) / max(position.area, 1.0)

@@ -93,7 +93,8 @@ class Tracker(Protocol):
     def step(
         self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
-        """Return the confirmed tracks that have a detection in this frame or are held, in the order of their names.
+        """Return the confirmed tracks that have a detection in this frame or are among ``held``, in the order of
+        their names.
 
         ``at_s`` is the frame's time in seconds, and must be larger than the time of the previous frame. ``frame`` is
         the frame's name. A track's name is unique: the name of the frame that confirmed the track, and the index of
