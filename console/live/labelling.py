@@ -27,8 +27,8 @@ IDLE_S = 600.0
 """Time in seconds after the last use of the labelling page after which the console stops reading results for the
 page."""
 LEASE_S = 120.0
-"""Time in seconds for which an object that is offered to one person for labelling is offered to nobody again. So two
-people get different objects, and a skipped object makes room for others."""
+"""Time in seconds for which an object that is offered to one person for labelling is offered to nobody again. Two
+people therefore get different objects, and a skipped object makes room for other objects."""
 REPEAT_NS = 60 * 10**9
 """Time in ns within which an object at the same place of a camera's picture counts as the same object."""
 _SAME_BOX = 0.8
@@ -92,9 +92,9 @@ class LabelQueue:
         """Return the next objects that a person may label, the most useful ones first, and reserve the objects for
         the person.
 
-        Objects that were labelled or are reserved are left out, and so are objects at the place of an offered or
-        labelled object within ``REPEAT_NS``. With ``again``, the reservations of this person do not count, because
-        the person has loaded the page again.
+        Labelled and reserved objects are left out, and so are objects at the place of an offered or labelled object
+        within ``REPEAT_NS``. With ``again``, the reservations of this person do not count, because the person has
+        loaded the page again.
         """
         now_s = self._clock.monotonic()
         examples = [
@@ -160,11 +160,11 @@ class _SeenObjects:
         self._boxes: defaultdict[tuple[str, str, int], list[tuple[int, Box]]] = defaultdict(list)
 
     def add(self, camera: str, pipeline: str, captured_ns: int, box: Box) -> None:
-        """Add a box of a frame."""
+        """Note the box of a labelled or offered object in a frame."""
         self._boxes[camera, pipeline, captured_ns // REPEAT_NS].append((captured_ns, box))
 
     def has(self, camera: str, pipeline: str, captured_ns: int, box: Box) -> bool:
-        """Return whether a frame within ``REPEAT_NS`` has a box at the same place."""
+        """Return whether a noted box is at the same place within ``REPEAT_NS`` of a frame."""
         minute = captured_ns // REPEAT_NS
         return any(
             abs(at_ns - captured_ns) < REPEAT_NS and (one == box or one.iou(box) >= _SAME_BOX)

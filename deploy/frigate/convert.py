@@ -160,7 +160,7 @@ def _camera(section: _CameraSection, found: FrigateSite, secrets: str) -> dict[s
 
 
 def _ground_planes(section: _CameraSection, found: FrigateSite) -> dict[str, Any] | None:
-    """Return the ground plane of the first zone with ``distances``. Add a note about each further zone with
+    """Return the ground plane of the first zone with ``distances``. Add a note about each other zone with
     ``distances``."""
     first: dict[str, Any] | None = None
     for _, zone in section.camera.section("zones").sections():

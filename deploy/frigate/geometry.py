@@ -15,8 +15,7 @@ def polygons(section: FrigateSection, key: str, size: tuple[float, float]) -> li
     """Return the polygons of a mask.
 
     Frigate writes a mask as one text, as a list of texts, or as a mapping from names to sections with
-    ``coordinates``. A section in such a mapping of masks may be switched off. ``size`` is the size of the picture in
-    px.
+    ``coordinates``. A mask that is switched off is left out. ``size`` is the size of the picture in px.
     """
     found = section.value(key)
     if found is None or found == "":

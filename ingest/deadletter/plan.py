@@ -114,7 +114,8 @@ class ReplayPlan:
             self._lanes[receipt.lane].carry(receipt.sent)
 
     def decide(self, letter: Candidate) -> Send | Skip:
-        """Decide about one dead letter. The next decisions assume that the caller has carried out this decision."""
+        """Decide whether a dead letter is sent again and on which lane, or is skipped. The next decisions assume that
+        the caller has carried out this decision."""
         units = letter.units
         done = {unit for unit in units if self._replayed.get(unit, -1) > letter.offset or unit in self._ended}
         if done == units:

@@ -112,7 +112,7 @@ class Balance:
 
     @property
     def settled(self) -> bool:
-        """Whether the ledger balances and no agent still has frames or readings to deliver."""
+        """Whether every captured frame and reading has exactly one outcome, and no agent still has any to deliver."""
         return self.balanced and not self.totals.spooled and (self.sensors is None or self.sensors.settled)
 
     def to_dict(self) -> dict[str, Any]:

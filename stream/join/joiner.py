@@ -22,8 +22,9 @@ is decided with the readings known so far."""
 MAX_SUBJECTS = 1000
 """Maximum number of tracks whose cooldown is remembered."""
 MAX_LANES = 64
-"""Maximum number of lanes of one rule. Each replay has lanes of its own, and no record says that the replay has
-ended. If a join has more lanes, it drops the oldest lane of a replay."""
+"""Maximum number of lanes (live, late and one or more for each replay) of which a rule keeps the state. Each replay
+has lanes of its own, and no record says that the replay has ended. If a join has more lanes, it drops the oldest lane
+of a replay."""
 MAX_EPOCHS = 64
 """Maximum number of epochs (capture runs) of one camera or sensor whose last sequence number is remembered."""
 
@@ -124,8 +125,8 @@ class Joiner:
         self._lanes: dict[str, _Lane] = {}
 
     def step(self, signal: JoinSignal, past: Collection[str] | None = None) -> list[Event]:
-        """Process the next signal, and return the events that it decides. While a new owner rebuilds the state from
-        past signals, ``past`` has the ids of the events that were written.
+        """Process the next signal, and return the candidate events whose outcome the signal decides. While a new
+        owner rebuilds the state from past signals, ``past`` has the ids of the events that were written.
 
         Candidate events of past signals begin no cooldown, unless they were written.
         """

@@ -39,7 +39,8 @@ DRAIN_S = 5.0
 
 @dataclass(frozen=True)
 class OpenLoad:
-    """One open load: Poisson arrivals at ``rate`` per second, with a random seed.
+    """A load of requests at random times, ``rate`` requests per second on average (Poisson), which do not wait for
+    earlier responses.
 
     ``pictures`` is a msgpack file with the frame of each request: width and height in px, and the JPEG bytes.
     """

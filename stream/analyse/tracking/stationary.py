@@ -239,8 +239,8 @@ class StationaryTracks:
 def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
     """Return a copy of a part's detection with the position of the whole object as its box.
 
-    A moving part may belong to another object that passes in front. Therefore, the copy of a moving part has the
-    label and score of the stopped object, and no attributes.
+    A moving part may belong to another object that passes in front of the stopped object. Therefore, the copy of a
+    moving part has the label and score of the stopped object, and no attributes.
     """
     known: dict[str, object] = {}
     if part.box not in (view.resting or ()):

@@ -293,7 +293,7 @@ def test_damaged_pictures_are_not_exported(tmp_path: Path) -> None:
     assert sheet["selection"]["left_out"]["cannot be decoded"] == 1
 
 
-def test_the_training_of_classifiers_reads_the_folders(tmp_path: Path) -> None:
+def test_exported_folders_can_be_read_by_the_training_of_classifiers(tmp_path: Path) -> None:
     sheet = exported(hour(), tmp_path / "set", split=(0.8, 0.2, 0.0))
     found = labelled_files(tmp_path / "set", "train classifier")
     assert found.labels == ("car", "person")
@@ -302,7 +302,7 @@ def test_the_training_of_classifiers_reads_the_folders(tmp_path: Path) -> None:
     assert (tmp_path / "set" / "test").is_dir()
 
 
-def test_frames_of_a_camera_keep_their_distance_and_no_label_is_above_its_limit(tmp_path: Path) -> None:
+def test_exported_frames_keep_the_minimum_time_between_them_and_each_label_its_limit(tmp_path: Path) -> None:
     sheet = exported(hour(), tmp_path / "set", every_s=3 * EVERY_S, gap_s=0.0, per_label=5)
     found = sorted(sequence(row) for row in rows(tmp_path / "set"))
     assert min(b - a for a, b in itertools.pairwise(found)) >= 3
@@ -311,7 +311,7 @@ def test_frames_of_a_camera_keep_their_distance_and_no_label_is_above_its_limit(
     assert sheet["selection"]["left_out"]["too close in time to another example (--every)"] > 0
 
 
-def test_one_read_covers_frames_that_are_near_each_other() -> None:
+def test_frames_with_near_offsets_are_read_together() -> None:
     assert [list(run) for run in runs([1, 2, 40, 200, 249, 300])] == [[1, 2, 40], [200, 249], [300]]
     assert list(runs([])) == []
 

@@ -41,7 +41,7 @@ class RunningRule(AreaRule):
 
 
 class RunningWatch(LastingWatch[RunningRule]):
-    """State of the rule: the latest positions of each track, and the present runs."""
+    """State of the rule: the latest positions of each track, and the tracks that are running."""
 
     def __init__(self, rule: RunningRule, width: int, height: int, for_s: float) -> None:
         super().__init__(rule, width, height, for_s)
