@@ -11,6 +11,7 @@ from pathlib import Path
 from fastapi.requests import HTTPConnection
 
 from console.access.attempts import SignInLimiter, network
+from console.access.oidc import OidcClient, OidcOptions
 from console.access.passwords import Passwords, one_time_password
 from console.access.roles import Identity, Limits, Role
 from console.editor.history import ChangeHistory
@@ -41,11 +42,13 @@ class ConsoleOptions:
 
     With ``https``, browsers reach the console over HTTPS, perhaps through a proxy. ``kafka_env`` has the environment
     variables from which child processes read the settings of Kafka. ``signer`` signs changes of the configuration.
+    ``oidc`` has the provider at which people may sign in.
     """
 
     https: bool = False
     kafka_env: Mapping[str, str] = field(default_factory=dict)
     signer: ConfigSigner | None = None
+    oidc: OidcOptions | None = None
 
 
 class ConsoleContext:
@@ -74,6 +77,7 @@ class ConsoleContext:
         self.trials = RuleTrials(self.options.kafka_env)
         self.ledger = LedgerReading(self.options.kafka_env, self.clock)
         self.feed = Feed(make_log or (lambda _: MemoryLog()), self.clock)
+        self.oidc = OidcClient(self.options.oidc, self.clock) if self.options.oidc else None
         self.evidence = EvidenceFiles(evidence, self.clock)
         self.exporting = asyncio.Lock()  # for one archive at a time: each takes gigabytes of disk
         self._entered: OrderedDict[tuple[str, ...], int] = OrderedDict()
@@ -114,8 +118,12 @@ class ConsoleContext:
         ``VIEW_S`` for the same address. Because of this interval, a flood of attempts to sign in cannot fill the
         disk."""
         address = address_of(connection)
-        if self._is_due("", "sign_in_limited", network(address)):
+        if self.audit_due("sign_in_limited", address):
             self.trail.add("sign_in_limited", name, "", address)
+
+    def audit_due(self, action: str, address: str) -> bool:
+        """Return whether an entry about an anonymous action from an address is due, at most once in ``VIEW_S``."""
+        return self._is_due("", action, network(address))
 
     def close(self) -> None:
         """Close the state."""

@@ -69,9 +69,10 @@ class Passwords:
         another hash, so that the time of the response does not tell whether the user exists. Raise TooManyAttempts if
         too many other hashes wait.
         """
+        usable = stored if stored and stored.startswith("$argon2") else None  # else the user has no password
         async with self._slot():
-            matches = await asyncio.to_thread(self._matches, stored or self._dummy, password)
-        return matches and stored is not None
+            matches = await asyncio.to_thread(self._matches, usable or self._dummy, password)
+        return matches and usable is not None
 
     def _matches(self, stored: str, password: str) -> bool:
         try:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import secrets
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from console.access.forms import read_form, require_same_origin, require_token
 from console.access.guard import SESSION, Context, SignedIn, cookie_of, set_cookie
-from console.context import ConsoleContext, address_of
-from console.exceptions import TooManyAttempts
+from console.access.oidc import PENDING_S
+from console.context import ConsoleContext, address_of, context_of
+from console.exceptions import BadInput, Forbidden, NotFound, TooManyAttempts, Unavailable
 from console.pages.render import THEME, THEMES, go, local_path, page
 from console.state.database import digest
 from console.state.users import User, plain_name
 
 START = "sightline-start"
 """Cookie of a browser that has loaded the form for sign-in, from which the form's token is computed."""
+STATE = "sightline-oidc"
+"""Cookie of a browser that is signing in at the provider. Nobody else can finish this sign-in."""
 _START_S = 3600.0
 _WRONG = "The name or the password is wrong."
 router = APIRouter(include_in_schema=False)
@@ -54,6 +58,47 @@ async def sign_in(request: Request, context: Context) -> Response:
     context.limiter.succeeded(name, address)
     context.trail.add("signed_in", user.name, "session", address)
     return begin_session(request, context, user, "/account" if user.must_change else target)
+
+
+@router.get("/sign-in/oidc")
+async def sign_in_at_provider(request: Request, context: Context, next: str = "/") -> Response:  # noqa: A002
+    """Send the browser to the OpenID Connect provider."""
+    if context.oidc is None:
+        raise NotFound("this console has no sign-in provider: start it with --oidc-issuer")
+    try:
+        address, state = await context.oidc.begin(local_path(next))
+    except Unavailable as error:
+        return _form(request, local_path(next), error.status, f"{error}.")
+    response = RedirectResponse(address, 303)
+    set_cookie(request, response, STATE, state, PENDING_S)
+    return response
+
+
+@router.get("/sign-in/oidc/done")
+async def signed_in_at_provider(
+    request: Request, context: Context, state: str = "", code: str = "", error: str = ""
+) -> Response:
+    """Begin a session for a person whom the provider has authenticated."""
+    if context.oidc is None:
+        raise NotFound("this console has no sign-in provider: start it with --oidc-issuer")
+    address = address_of(request)
+    try:
+        if error:
+            raise Forbidden(f"the provider refused the sign-in: {error[:200]}")
+        person, target = await context.oidc.finish(state, cookie_of(request, STATE), code)
+        user = context.users.of_provider(person.subject, person.name, person.role, person.limits)
+        if not user.enabled:
+            raise Forbidden(f"the user {user.name} is switched off")
+    except (Forbidden, Unavailable, BadInput) as problem:
+        if context.audit_due("sign_in_failed", address):
+            context.trail.add("sign_in_failed", "", "oidc", address, detail=str(problem))
+        response = _form(request, "/", problem.status, f"{problem}.")
+        set_cookie(request, response, STATE, "")
+        return response
+    context.trail.add("signed_in", user.name, "oidc", address)
+    response = begin_session(request, context, user, target)
+    set_cookie(request, response, STATE, "")
+    return response
 
 
 @router.post("/sign-out")
@@ -95,7 +140,9 @@ def begin_session(request: Request, context: ConsoleContext, user: User, target:
 
 def _form(request: Request, target: str, status: int = 200, problem: str = "") -> Response:
     start = cookie_of(request, START) or secrets.token_urlsafe(32)
-    response = page(request, None, "signin.html", status, csrf=_token(start), next=target, problem=problem)
+    provider = urlsplit(oidc.options.issuer).hostname if (oidc := context_of(request).oidc) else ""
+    values = {"csrf": _token(start), "next": target, "problem": problem, "provider": provider}
+    response = page(request, None, "signin.html", status, **values)
     set_cookie(request, response, START, start, _START_S)
     return response
 

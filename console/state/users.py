@@ -13,6 +13,8 @@ from console.state.database import Database
 from ingest.runtime.clock import Clock
 
 FIRST_ADMIN = "admin"
+PROVIDER = "oidc:"
+"""Begin of the stored password of a user who signs in at an OpenID Connect provider. No password matches it."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
 
@@ -73,6 +75,23 @@ class Users:
     def all(self) -> list[User]:
         """Return all users, sorted by name."""
         return [user_of(row) for row in self._db.rows("SELECT * FROM users ORDER BY name")]
+
+    def of_provider(self, subject: str, name: str, role: Role, limits: Limits) -> User:
+        """Return the user of a person at the OpenID Connect provider, with these rights; add the user at the first
+        sign-in.
+
+        ``subject`` identifies the person. If the name is taken, the user gets a longer one, so that nobody gets the
+        account of another. Raise BadInput for an unusable name, or if nobody could manage users any more.
+        """
+        marker = f"{PROVIDER}{subject}"
+        row = self._db.row("SELECT * FROM users WHERE password = ?", marker)
+        if row is None:
+            own = name if self.named(name) is None else f"{name[:46]}+{subject[:16]}"
+            return self.add(own, marker, role, limits, must_change=False)
+        user = user_of(row)
+        if user.enabled:
+            self.set_rights(user.id, role, limits, enabled=True)
+        return self.get(user.id)
 
     def set_password(self, number: int, password: str, *, must_change: bool) -> None:
         """Replace the hash of a user's password, and end all sessions of the user."""

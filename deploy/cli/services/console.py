@@ -28,8 +28,10 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.runtime.heartbeat import HeartbeatWriter
 from ingest.runtime.service import Service
+from ingest.runtime.text import read_text
 
 if TYPE_CHECKING:
+    from console.access.oidc import OidcOptions
     from console.context import ConsoleContext
     from console.server import ServerOptions
 
@@ -56,6 +58,15 @@ def console(
         str, typer.Option(metavar="USER", help="Give a user a new one-time password, print it, and exit.")
     ] = "",
     sign_key: SignKey = None,
+    oidc_issuer: Annotated[str, typer.Option(help="Address of an OpenID Connect provider for sign-in.")] = "",
+    oidc_client: Annotated[str, typer.Option(help="Id of the console at the provider.")] = "",
+    oidc_secret: Annotated[Path | None, typer.Option(help="File with the client's secret at the provider.")] = None,
+    oidc_role: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP=ROLE[@SITE,…]", help="Rights of a group at the provider. May be repeated."),
+    ] = None,
+    oidc_groups: Annotated[str, typer.Option(help="Claim of the ID token with the groups.")] = "groups",
+    address: Annotated[str, typer.Option(help="Address of the console in browsers, for the provider.")] = "",
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,
     kafka: Kafka = "",
@@ -81,7 +92,8 @@ def console(
     def make_log(part: str) -> Log:
         return KafkaLog(settings, f"console-{part}-{os.getpid()}", READ_TIMEOUT_S)
 
-    console_options = ConsoleOptions(https, settings.to_env(), signer(sign_key))
+    oidc = _oidc(oidc_issuer, oidc_client, oidc_secret, oidc_role or [], oidc_groups, address)
+    console_options = ConsoleOptions(https, settings.to_env(), signer(sign_key), oidc)
     store = open_store(evidence) if evidence else None
     context = ConsoleContext(data, console_options, make_log=make_log, evidence=store)
     try:
@@ -99,6 +111,27 @@ def console(
     finally:
         context.close()
     raise typer.Exit(code)
+
+
+def _oidc(
+    issuer: str, client: str, secret: Path | None, roles: list[str], groups: str, address: str
+) -> OidcOptions | None:
+    """Return the settings of the provider, None without a provider. Raise ConfigError."""
+    if not issuer:
+        return None
+    from console.access.oidc import OidcOptions, parse_rights, require_address
+
+    if not client or not secret or not roles or not address:
+        expected = "--oidc-client, --oidc-secret, --oidc-role and --address with --oidc-issuer"
+        raise ConfigError("console", "--oidc-issuer", issuer, expected)
+    return OidcOptions(
+        require_address("--oidc-issuer", issuer),
+        client,
+        read_text(secret, "secret").strip(),
+        require_address("--address", address),
+        tuple(parse_rights(one) for one in roles),
+        groups,
+    )
 
 
 async def _serve(
