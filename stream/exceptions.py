@@ -15,6 +15,7 @@ StreamError
 ├── IncidentNotFound        no incident, or more than one, has this id
 ├── ForecastModelUnusable   a forecast model is missing, or is no forecast model
 ├── NoResults               the log has no results for a data set
+├── BehaviourModelUnusable  a behaviour model is missing, or is no behaviour model
 ├── TooManyEvents           tested rules emit more events than a comparison holds
 ├── StoreFailed             the evidence store cannot write or read; the work is tried again
 ├── NotStored               the evidence store has no file of this name
@@ -120,6 +121,10 @@ class ForecastModelUnusable(StreamError):
 
 class NoResults(StreamError):
     """The log has no results from which a data set can be made."""
+
+
+class BehaviourModelUnusable(StreamError):
+    """A behaviour model is missing from the repository, cannot be loaded, or is no behaviour model."""
 
 
 class TooManyEvents(StreamError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy.local.supervisor import ServiceSpec
 from ingest.kafka.settings import KafkaSettings
+from stream.analyse.behaviour.model import FOLDER
 
 AGENT = "agent"
 CONSOLE = "console"
@@ -52,7 +53,7 @@ def services(
 ) -> list[ServiceSpec]:
     """Return the specifications of all services in the order of their start: a consumer before its producer, and the
     agent last. With ``fused``, the engine node prepares the frames."""
-    env = {**settings.to_env(), **ONE_THREAD}
+    env = {**settings.to_env(), **ONE_THREAD, FOLDER: str(models)}
     commands: dict[str, list[str]] = {
         "webhook-receiver": [
             "webhook-receiver",

@@ -19,12 +19,16 @@ MANIFEST = "model.toml"
 FORECAST = "forecast"
 """Decoder in the manifest of a forecast model. The stage ``sense`` runs a forecast model, and no engine node can load
 it."""
+BEHAVIOUR = "behaviour"
+"""Decoder in the manifest of a behaviour model. Rules of the stage ``analyse`` run such a model, and no engine node
+can load it."""
 
 
 class InputSpec(BaseModel):
     """Input of a model: ``(N, height, width, 3)`` uint8. ``pad`` is the grey level around a letterboxed image.
 
-    The input of a forecast model is ``(N, width)`` float32, with the height 1.
+    The input of a forecast model is ``(N, width)`` float32, with the height 1. The input of a behaviour model is
+    ``(N, height, width)`` float32: ``height`` samples of ``width`` features.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -61,6 +61,12 @@ class RuleSet:
         """Names of the cameras with a rule or a measure."""
         return frozenset(camera for camera, _ in self._tail_s)
 
+    def require(self) -> None:
+        """Raise ConfigError if this process lacks something that a rule needs, such as the file of a model."""
+        for rules in self._rules.values():
+            for rule in rules:
+                rule.require()
+
     def of(self, camera: str, pipeline: str) -> tuple[CameraRule, ...]:
         """Return the rules of a camera and pipeline."""
         return self._rules.get((camera, pipeline), ())

@@ -180,6 +180,9 @@ class CameraRule(Rule):
         """The line (two points) or polygon to draw on the evidence picture; empty if there is nothing to draw."""
         return ()
 
+    def require(self) -> None:
+        """Raise ConfigError if this process lacks something that the rule needs, such as the file of a model."""
+
     @abc.abstractmethod
     def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
         """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""

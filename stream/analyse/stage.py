@@ -10,7 +10,7 @@ from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Event, JoinSignal, Measure, Result
 from ingest.contract.topics import EVENTS, MEASURES, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
-from ingest.site import CameraConfig, MeasureConfig
+from ingest.site import CameraConfig, ConfigEntry, MeasureConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import ReportedEvents, reported_in
 from stream.analyse.analysers import Analysers, RuleSet
@@ -19,6 +19,7 @@ from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.join.processor import signal_record
 from stream.readback import tail, written_from, written_since
+from stream.rules import validated
 from stream.runner.processor import ParkingProcessor, Work
 
 NAME = "analyse"
@@ -27,10 +28,21 @@ CLOCKS_MS = 60_000
 which stamps events."""
 
 
+def runnable(entry: ConfigEntry) -> ConfigEntry:
+    """Convert a rule of the ``config`` topic to the model of its plug-in, and check that this process can run it.
+
+    Return any other entry unchanged. Raise ConfigError.
+    """
+    found = validated(entry)
+    if isinstance(found, CameraRule):
+        found.require()
+    return found
+
+
 class AnalyseStage:
     """The stage that tracks objects and applies the rules of a site.
 
-    The rules in ``config`` must be validated by ``stream.rules.validated``.
+    The rules in ``config`` must be validated by ``runnable``.
 
     After a restart, the stage reads back past results. The past results span more than twice the longest dwell time
     or cooldown of the camera's rules, by the camera's clock. A track or visit that began within the past results

@@ -45,9 +45,10 @@ async def try_rules(
     The period is by the broker's clock, from ``since_ms`` up to but not including ``until_ms``. Results before the
     period build up the state of the rules, as after a restart of an analyse worker. Nothing is written to the log.
 
-    Raise TooManyEvents if the rules emit more than ``comparison.MAX_EVENTS`` events in a partition, and
-    LogUnavailable.
+    Raise TooManyEvents if the rules emit more than ``comparison.MAX_EVENTS`` events in a partition, ConfigError if a
+    rule lacks its model, and LogUnavailable.
     """
+    rules.require()
     report, parts = TrialReport(), {}
     for partition in await log.ends(RESULTS):
         tp = TopicPartition(RESULTS, partition)

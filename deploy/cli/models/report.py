@@ -11,7 +11,7 @@ import tomli_w
 from deploy.cli.output import print_rows, printable, stdout
 from deploy.local.modeltest import pipeline_of
 from engines.repository.inspection import TensorInfo
-from engines.repository.manifest import FORECAST, Decoding, Model
+from engines.repository.manifest import BEHAVIOUR, FORECAST, Decoding, Model
 from engines.repository.report import ModelReport
 
 _SHOWN_LABELS = 6
@@ -62,6 +62,16 @@ def print_manifest(model: Model, versions: Sequence[int], served: int, as_json: 
         forecast = {"name": manifest.name, "measure": "MEASURE", "value": "VALUE", "model": manifest.name}
         _line("A forecast with this model in the site file:\n")
         _line("[[forecasts]]\n" + tomli_w.dumps(forecast))
+        return
+    if manifest.decoder == BEHAVIOUR:
+        rule = {
+            "name": f"{manifest.name}-rule",
+            "type": "behaviour",
+            "model": manifest.id,
+            "behaviour": manifest.labels[-1],
+        }
+        _line("Some settings of a rule with this model in the site file:\n")
+        _line("[[rules]]\n" + tomli_w.dumps(rule))
         return
     _line("A pipeline with this model in the site file:\n")
     pipeline = pipeline_of(manifest).model_dump(

@@ -102,19 +102,19 @@ def analyse(
 ) -> None:
     """Track objects and apply the rules until stopped.
 
+    Rules of the type `behaviour` read their models from the folder in `SIGHTLINE_MODELS`.
     Exits with 70 after an error, and with 75 if Kafka cannot be reached.
     """
-    from stream.analyse.stage import AnalyseStage
-    from stream.rules import validated
+    from stream.analyse.stage import AnalyseStage, runnable
 
     service = Service("analyse", kafka_settings(kafka, prefix), metrics_port, metrics_host)
 
     async def make(log: Log) -> AnalyseStage:
-        config, partitions = await service.read_config(log, validated), await log.partitions()
+        config, partitions = await service.read_config(log, runnable), await log.partitions()
         measures, signals = partitions[MEASURES], partitions[SIGNALS]
         return AnalyseStage(config, partitions[EVENTS], measure_partitions=measures, signal_partitions=signals)
 
-    _serve(service, make, instance, validated)
+    _serve(service, make, instance, runnable)
 
 
 @friendly

@@ -15,10 +15,10 @@ from ingest.contract.identity import FrameId
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site.topic import store
+from stream.analyse.stage import runnable
 from stream.explain.explanation import Explanation
 from stream.explain.explanation import explain as explained
 from stream.explain.lines import lines
-from stream.rules import validated
 
 _ID = re.compile(r"(msg_)?[0-9a-f]{32}")
 
@@ -42,7 +42,7 @@ def explain(
     _require_name(name)
 
     async def work(log: Log) -> Explanation:
-        return await explained(log, name, await store.read(log, validate=validated))
+        return await explained(log, name, await store.read(log, validate=runnable))
 
     found = on_log("sightline-explain", kafka, prefix, work)
     if picture:

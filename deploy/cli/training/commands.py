@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from deploy.cli.training.behaviour import behaviour
 from deploy.cli.training.classifier import classifier
 from deploy.cli.training.example import example
 from deploy.cli.training.forecast import forecast
 from deploy.cli.training.shipped import shipped
 
 app = typer.Typer(help="Train models. Most of these commands need the extra `train`.", no_args_is_help=True)
+app.command()(behaviour)
 app.command()(classifier)
 app.command()(example)
 app.command()(forecast)

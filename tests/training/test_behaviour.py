@@ -1,0 +1,62 @@
+"""Tests of the simulated tracks of people, and of the training of a behaviour model if the extra is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from deploy.cli.app import app
+from engines.repository.store import Repository
+from training.behaviour.people import BEHAVIOURS
+from training.behaviour.tracks import UNSETTLED, examples, tracks
+
+
+def test_a_seed_always_gives_the_same_tracks_and_another_seed_gives_others() -> None:
+    one, same, other = (examples(seed, 8, per_track=2) for seed in (1, 1, 2))
+    assert np.array_equal(one.windows, same.windows)
+    assert not np.array_equal(one.windows, other.windows)
+
+
+def test_simulated_tracks_are_in_order_of_time_and_have_settled_at_the_end() -> None:
+    for number, track in enumerate(tracks(3, 24)):
+        assert (np.diff(track.boxes[:, 0]) > 0.0).all()
+        assert (track.boxes[:, 1] < track.boxes[:, 3]).all()
+        assert (track.boxes[:, 2] < track.boxes[:, 4]).all()
+        assert track.behaviours[-1] == number % len(BEHAVIOURS)
+        assert track.behaviours[0] == UNSETTLED
+
+
+@pytest.mark.train
+def test_the_train_command_stores_a_better_model_than_chance_with_its_report(tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    options = ["--tracks", "240", "--held-out", "64", "--epochs", "6", "--models", str(tmp_path), "--json"]
+    report = tmp_path / "report.md"
+    ran = CliRunner().invoke(app, ["train", "behaviour", "--out", "gait", "--report", str(report), *options])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout[ran.stdout.index("{") :])
+    assert found["model"] == "gait@1"
+    assert found["macro_f1"]["usual"] > 0.5
+    assert "| walking |" in report.read_text()
+    assert Repository(tmp_path).open("gait@1").manifest.training["seed"] == 0
+
+
+@pytest.mark.train
+def test_two_trainings_with_one_seed_give_equal_models_and_the_onnx_file_gives_equal_probabilities(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("keras")
+    from stream.analyse.behaviour.model import BehaviourModel
+    from training.behaviour import network
+
+    found, probabilities = examples(4, 64, per_track=4), []
+    for number in range(2):
+        model = network.build(5)
+        network.fit(model, found, epochs=2, seed=5)
+        network.export(model, path := tmp_path / f"{number}.onnx")
+        probabilities.append(BehaviourModel(path, "gait@1").probabilities(found.windows))
+        assert np.abs(network.predict(model, found.windows) - probabilities[-1]).max() < 1e-5
+    assert np.array_equal(*probabilities)

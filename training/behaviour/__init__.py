@@ -1,0 +1,1 @@
+"""A classifier of the behaviour of tracked people, trained on simulated tracks."""
