@@ -108,28 +108,32 @@ class BacktestMember:
                 if waiting.done():
                     waiting.result()
                 waiting.cancel()
-            if task.done():
-                task.result()
+            if task.done() and not task.result():  # another process owns the partition: wait for the group's view
+                await share.changed(POLL_S)
         finally:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _run_one(self, frames: FrameRange, report: Callable[[int], None]) -> None:
-        """Run the backtest on one partition, and write its figures unless another process has taken over the
-        partition."""
+    async def _run_one(self, frames: FrameRange, report: Callable[[int], None]) -> bool:
+        """Run the backtest on one partition, and write its figures.
+
+        Return False, and write nothing, if another process has taken over the partition.
+        """
         writer = await self._log.writer(f"{self._group}-{frames.tp.topic}-{frames.tp.partition}")
         try:
             await self._catch_up()  # the previous owner may have finished the partition before it was fenced
             if frames.tp in self._done:
-                return
+                return True
             figures = await run_range(self._log, self._plan, self._models, frames, report)
             part = PartitionFigures(
                 plan=self._plan.digest, member=self._member, **frames.tp._asdict(), figures=figures
             )
             record = Outgoing(BACKTESTS, 0, part.model_dump_json().encode(), key=self._group.encode())
             await writer.write([record], self._group, {frames.tp: frames.stop})
+            return True
         except Fenced:
             _log.info("backtest_partition_moved", partition=f"{frames.tp.topic}[{frames.tp.partition}]")
+            return False
         finally:
             await writer.close()
 

@@ -29,7 +29,7 @@ class FixedShare:
 
     async def changed(self, timeout_s: float) -> None:
         try:
-            await asyncio.wait_for(self.change.wait(), min(timeout_s, 0.01))
+            await asyncio.wait_for(self.change.wait(), min(timeout_s, 0.1))
         except TimeoutError:
             return
         self.change.clear()
@@ -64,9 +64,10 @@ async def test_a_backtest_partition_that_changes_its_process_is_counted_once() -
     first, second = FixedShare(ALL), FixedShare(())
 
     async def move() -> None:
-        await asyncio.sleep(0)  # the first member has begun
-        second.assigned = ALL  # while the first member still works: a zombie
-        second.change.set()
+        await asyncio.sleep(0)  # the first process has begun
+        first.assigned, second.assigned = (), ALL
+        for share in (first, second):
+            share.change.set()
 
     (one, two), _ = await asyncio.gather(members(site, [first, second], "moved"), move())
     (late,) = await members(site, [FixedShare(())], "moved")  # joins after the end, and has no work
