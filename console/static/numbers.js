@@ -46,7 +46,7 @@
   }
   function forecastNote(data) {
     const parts = ["Model " + data.model + ", intervals of " + Math.round(data.level * 100) + " %, steps of " + data.step_s / 60 + " min."];
-    if (data.mae_ratio !== null) parts.push("Error of the last day: " + Math.round(data.mae_ratio * 100) + " % of that of the day before as forecast. Within the interval: " + Math.round(data.covered * 100) + " %.");
+    if (data.mae_ratio !== null) parts.push("Error of the last day: " + Math.round(data.mae_ratio * 100) + " % of the error of the naive forecast, the value of the day before. Within the interval: " + Math.round(data.covered * 100) + " %.");
     if (data.drifting) parts.push("The model has drifted: train it again.");
     if (data.reason) parts.push("No forecast now: " + data.reason + ".");
     return parts.join(" ");
