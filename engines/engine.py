@@ -43,7 +43,7 @@ largest is used, because the largest size needs the fewest engine calls."""
 HOPELESS = 1.2
 """If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.
 
-The buffers of a large batch take much memory: 80 MB for each batch of eight images of YOLOX-nano that a CPU computes.
+Large batches need much memory: YOLOX-nano on a CPU takes 80 MB for the buffers of each batch of eight images.
 """
 
 

@@ -1,8 +1,9 @@
 """Counts, dwell times, speeds and levels of service of simulated scenes, against the truth of each scene.
 
 Two sources of boxes: a detector of the whole frame whose faults grow with bad weather, and the moving regions of the
-agent's gate with the shipped classifier ``regions``. The faults are drawn at random around the true boxes, because no
-public detector recognises the drawn vehicles. Two objects that touch in the picture are one moving region.
+agent's gate with the shipped classifier ``regions``. The detector's faults are simulated: its boxes are drawn at
+random around the true boxes, because no public detector recognises the drawn vehicles. Two objects that touch in the
+picture are one moving region.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from stream.sense.rules.threshold import ThresholdRule
 
 SENSORS, PARTITIONS = 16, 4
 WARM_UP_READINGS = 750
-"""Number of readings of each sensor before the measurement. The last of these readings is in a window whose mean
-exceeds the limit, and comes late enough that every system has closed the window before it."""
+"""Number of readings of each sensor before the measurement. The last warm-up reading is in a time window whose mean
+exceeds the limit, and comes late enough that every system has closed the previous window."""
 SENSE = "sense"
 
 

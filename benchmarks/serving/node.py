@@ -107,7 +107,8 @@ class RoundFigures(NamedTuple):
 
 @dataclass
 class BareLoop:
-    """The bare loop: batches of padded pixels, and the engine whose session processes the batches."""
+    """The loop without Kafka to which the node is compared: batches of padded pixels, and the engine whose session
+    processes the batches."""
 
     engine: FixedBatchEngine
     batches: Sequence[Images]
