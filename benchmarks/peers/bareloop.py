@@ -27,7 +27,7 @@ LOOP_S = 300.0
 
 @dataclass(frozen=True)
 class FrameLoopFigures:
-    """Frames per second of a loop that only decodes, resizes and infers, and the CPU time of the loop in ms per frame."""
+    """Frames per second of a loop that only decodes, resizes and infers, and its CPU time in ms per frame."""
 
     fps: float
     cpu_ms: float
