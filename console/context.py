@@ -42,7 +42,7 @@ class ConsoleOptions:
 
     With ``https``, browsers reach the console over HTTPS, perhaps through a proxy. ``kafka_env`` has the environment
     variables from which child processes read the settings of Kafka. ``signer`` signs changes of the configuration.
-    ``oidc`` has the provider at which people may sign in.
+    ``oidc`` has the settings of the OpenID Connect provider at which people may sign in.
     """
 
     https: bool = False
@@ -122,7 +122,8 @@ class ConsoleContext:
             self.trail.add("sign_in_limited", name, "", address)
 
     def audit_due(self, action: str, address: str) -> bool:
-        """Return whether an entry about an anonymous action from an address is due, at most once in ``VIEW_S``."""
+        """Return whether the audit trail gets an entry about an anonymous action from an address: at most one in
+        ``VIEW_S`` seconds."""
         return self._is_due("", action, network(address))
 
     def close(self) -> None:

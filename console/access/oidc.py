@@ -23,21 +23,21 @@ from ingest.exceptions import ConfigError
 from ingest.runtime.clock import Clock
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
-"""Accepted signatures of ID tokens. Symmetric ones and `none` are refused."""
+"""Signature algorithms that the console accepts for ID tokens. Symmetric algorithms and `none` are refused."""
 PENDING_S = 600.0
-"""Time that a person has to sign in at the provider, in seconds."""
+"""Time in seconds that a person has to sign in at the OpenID Connect provider."""
 _MAX_PENDING = 1000
 _METADATA_S = 3600.0
 _LEEWAY_S = 60
 _TIMEOUT_S = 10.0
 _UNUSABLE = re.compile(r"[^a-z0-9._@+-]")
-"""Characters that the name of a user cannot have."""
+"""Characters that the name of a console user cannot have."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRights:
-    """The role and the limits of the members of a group at the provider."""
+    """The role and the limits in the console of the members of a group at the OpenID Connect provider."""
 
     group: str
     role: Role
@@ -46,7 +46,7 @@ class GroupRights:
 
 @dataclass(frozen=True, slots=True)
 class OidcOptions:
-    """Settings of the provider. ``address`` is the address of the console as browsers use it."""
+    """Settings of the OpenID Connect provider. ``address`` is the address of the console as browsers use it."""
 
     issuer: str
     client_id: str
@@ -58,7 +58,8 @@ class OidcOptions:
 
 @dataclass(frozen=True, slots=True)
 class ProvenPerson:
-    """A person whom the provider has authenticated. ``subject`` identifies the person for ever, unlike ``name``."""
+    """A person whom the OpenID Connect provider has authenticated. ``subject`` identifies the person for ever, while
+    ``name`` may change."""
 
     subject: str
     name: str
@@ -82,7 +83,7 @@ class _Provider:
 
 
 def parse_rights(text: str) -> GroupRights:
-    """Return the rights in ``GROUP=ROLE`` or ``GROUP=ROLE@SITE,SITE``. Raise ConfigError."""
+    """Return the rights of a group from a text ``GROUP=ROLE`` or ``GROUP=ROLE@SITE,SITE``. Raise ConfigError."""
     group, _, rest = text.rpartition("=")
     role, _, sites = rest.partition("@")
     names = frozenset(site.strip() for site in sites.split(",") if site.strip())
@@ -94,7 +95,8 @@ def parse_rights(text: str) -> GroupRights:
 
 
 def require_address(option: str, address: str) -> str:
-    """Return an address without a slash at its end. Raise ConfigError unless it uses HTTPS or a loopback address."""
+    """Return ``address`` without a slash at its end. Raise ConfigError unless the address uses HTTPS or is a loopback
+    address."""
     parts = urlsplit(address)
     secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
     if not secure or not parts.hostname or parts.query or parts.fragment:
@@ -103,9 +105,9 @@ def require_address(option: str, address: str) -> str:
 
 
 def rights_of(groups: Iterable[str], rights: Iterable[GroupRights]) -> tuple[Role, Limits] | None:
-    """Return the highest role of a person in some groups, and the sites of all groups with this role.
+    """Return the highest role that ``groups`` give a person, and the sites of all groups that give this role.
 
-    Return None if no group has rights.
+    Return None if none of the groups has rights.
     """
     names = set(groups)
     found = [one for one in rights if one.group in names]
@@ -118,7 +120,7 @@ def rights_of(groups: Iterable[str], rights: Iterable[GroupRights]) -> tuple[Rol
 
 
 class OidcClient:
-    """The client of one provider. ``transport`` replaces the network in tests."""
+    """Signs people in at one OpenID Connect provider. ``transport`` replaces the network in tests."""
 
     def __init__(self, options: OidcOptions, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.options, self._clock, self._transport = options, clock, transport
@@ -127,12 +129,12 @@ class OidcClient:
 
     @property
     def redirect_uri(self) -> str:
-        """The address to which the provider sends the browser back."""
+        """The console's address to which the OpenID Connect provider sends the browser after the sign-in."""
         return f"{self.options.address}/sign-in/oidc/done"
 
     async def begin(self, target: str) -> tuple[str, str]:
-        """Return the provider's address for a sign-in, and the ``state`` that the browser must keep. After the
-        sign-in, the browser goes to ``target``. Raise Unavailable."""
+        """Return the provider's address to which the browser is sent for a sign-in, and the ``state`` that the
+        browser must keep. After the sign-in, the browser goes to ``target``. Raise Unavailable."""
         metadata = (await self._known()).metadata
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         self._pending[state] = _Pending(nonce, verifier, target, self._clock.monotonic() + PENDING_S)
@@ -153,10 +155,11 @@ class OidcClient:
         return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}", state
 
     async def finish(self, state: str, kept: str, code: str) -> tuple[ProvenPerson, str]:
-        """Return the person of a finished sign-in, and the page to show. ``kept`` is the state that the browser kept.
+        """Return the person who has signed in at the provider, and the page to show. ``kept`` is the ``state`` that
+        the browser has kept since ``begin``.
 
-        Raise Forbidden for a sign-in that this browser did not begin, for an ID token that is not valid, and for a
-        person without rights. Raise Unavailable.
+        Raise Forbidden for a sign-in that this browser did not begin, for an invalid ID token, and for a person
+        without rights. Raise Unavailable.
         """
         pending = self._pending.pop(state, None)
         same = secrets.compare_digest(state.encode(errors="replace"), kept.encode(errors="replace"))
@@ -181,7 +184,7 @@ class OidcClient:
         return token
 
     async def _claims(self, token: str, nonce: str) -> dict[str, Any]:
-        """Return the claims of an ID token after its signature and its claims were checked."""
+        """Check the signature and the claims of an ID token, and return the claims."""
         keys = (await self._known()).keys
         for is_last in (False, True):
             try:
@@ -221,7 +224,7 @@ class OidcClient:
         return ProvenPerson(subject, usable or subject[:16], *found)
 
     async def _known(self, *, again: bool = False) -> _Provider:
-        """Return the provider's metadata and keys, read at most once an hour unless ``again``."""
+        """Return the provider's metadata and keys, which are read at most once an hour unless ``again`` is true."""
         if again or self._provider.until_s <= self._clock.monotonic():
             metadata = await self._request("GET", f"{self.options.issuer}/.well-known/openid-configuration")
             if str(metadata.get("issuer", "")).rstrip("/") != self.options.issuer:
@@ -235,7 +238,7 @@ class OidcClient:
         return self._provider
 
     async def _request(self, method: str, address: str, **options: Any) -> dict[str, Any]:
-        """Return the JSON object of a response. Raise Unavailable."""
+        """Send a request to the provider, and return the JSON object of the response. Raise Unavailable."""
         try:
             async with httpx.AsyncClient(transport=self._transport, timeout=_TIMEOUT_S) as client:
                 response = await client.request(method, address, **options)

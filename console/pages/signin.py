@@ -20,7 +20,8 @@ from console.state.users import User, plain_name
 START = "sightline-start"
 """Cookie of a browser that has loaded the form for sign-in, from which the form's token is computed."""
 STATE = "sightline-oidc"
-"""Cookie of a browser that is signing in at the provider. Nobody else can finish this sign-in."""
+"""Name of the cookie of a browser that is signing in at the OpenID Connect provider. The cookie proves that the
+browser which ends a sign-in has begun it."""
 _START_S = 3600.0
 _WRONG = "The name or the password is wrong."
 router = APIRouter(include_in_schema=False)

@@ -14,7 +14,8 @@ from ingest.runtime.clock import Clock
 
 FIRST_ADMIN = "admin"
 PROVIDER = "oidc:"
-"""Begin of the stored password of a user who signs in at an OpenID Connect provider. No password matches it."""
+"""Begin of the stored password of a user who signs in at an OpenID Connect provider. No password matches a stored
+password that begins so."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
 
@@ -77,11 +78,12 @@ class Users:
         return [user_of(row) for row in self._db.rows("SELECT * FROM users ORDER BY name")]
 
     def of_provider(self, subject: str, name: str, role: Role, limits: Limits) -> User:
-        """Return the user of a person at the OpenID Connect provider, with these rights; add the user at the first
-        sign-in.
+        """Return the user of a person at the OpenID Connect provider, with the given rights; add the user at the
+        first sign-in.
 
-        ``subject`` identifies the person. If the name is taken, the user gets a longer one, so that nobody gets the
-        account of another. Raise BadInput for an unusable name, or if nobody could manage users any more.
+        ``subject`` identifies the person at the provider. If the name is taken, the new user gets a longer name, so
+        that nobody gets the account of another person. Raise BadInput for an unusable name, or if nobody could manage
+        users any more.
         """
         marker = f"{PROVIDER}{subject}"
         row = self._db.row("SELECT * FROM users WHERE password = ?", marker)

@@ -20,8 +20,8 @@ FORECAST = "forecast"
 """Decoder in the manifest of a forecast model. The stage ``sense`` runs a forecast model, and no engine node can load
 it."""
 BEHAVIOUR = "behaviour"
-"""Decoder in the manifest of a behaviour model. Rules of the stage ``analyse`` run such a model, and no engine node
-can load it."""
+"""Decoder in the manifest of a behaviour model. Rules of the stage ``analyse`` run a behaviour model, and no engine
+node can load it."""
 
 
 class InputSpec(BaseModel):

@@ -88,7 +88,7 @@ async def sign_in(one: Browser, provider: Provider, **changed: str) -> httpx.Res
     return await one.get("/sign-in/oidc/done", params={**provider.authorize(begun.headers["location"]), **changed})
 
 
-async def test_a_person_signs_in_with_the_rights_of_a_group(
+async def test_a_person_signs_in_at_the_openid_provider_with_the_rights_of_a_group(
     browser: Open, context: ConsoleContext, provider: Provider
 ) -> None:
     one = browser()
@@ -107,7 +107,7 @@ async def test_a_person_signs_in_with_the_rights_of_a_group(
     assert (await browser().sign_in("ann-lee", f"oidc:{user.password}")).status_code == 401
 
 
-async def test_a_person_whose_name_is_taken_gets_another_account(
+async def test_a_person_at_the_openid_provider_whose_name_is_taken_gets_another_account(
     browser: Open, context: ConsoleContext, provider: Provider
 ) -> None:
     provider.claims |= {"preferred_username": "ada", "groups": ["staff"]}
@@ -130,7 +130,7 @@ async def test_a_person_whose_name_is_taken_gets_another_account(
         ({"sub": ""}, "not valid"),
     ],
 )
-async def test_a_token_for_another_purpose_or_person_without_rights_is_refused(
+async def test_id_tokens_for_another_purpose_or_of_a_person_without_rights_are_refused(
     browser: Open, provider: Provider, claims: dict[str, Any], reason: str
 ) -> None:
     provider.claims |= claims
@@ -140,7 +140,9 @@ async def test_a_token_for_another_purpose_or_person_without_rights_is_refused(
     assert (await one.get("/events")).status_code == 303
 
 
-async def test_a_forged_signature_is_refused_and_a_new_key_is_read(browser: Open, provider: Provider) -> None:
+async def test_an_id_token_with_a_forged_signature_is_refused_and_a_new_key_is_read(
+    browser: Open, provider: Provider
+) -> None:
     assert (await sign_in(browser(), provider)).status_code == 303
     provider.rotate()
     assert (await sign_in(browser(), provider)).status_code == 303
@@ -166,7 +168,7 @@ async def test_only_the_browser_that_began_a_sign_in_can_finish_it_once(
     assert (await one.get("/sign-in/oidc/done?error=access_denied")).status_code == 403
 
 
-async def test_without_the_provider_passwords_still_work(
+async def test_passwords_work_while_the_openid_provider_cannot_be_reached(
     browser: Open, context: ConsoleContext, provider: Provider
 ) -> None:
     provider.is_down = True
@@ -178,19 +180,19 @@ async def test_without_the_provider_passwords_still_work(
     assert (await browser().get("/sign-in/oidc")).status_code == 404
 
 
-def test_rights_are_those_of_the_groups_with_the_highest_role() -> None:
+def test_a_person_has_the_rights_of_the_groups_with_the_highest_role() -> None:
     assert rights_of(["staff", "guards"], RIGHTS) == (Role.OPERATOR, Limits(sites=frozenset({"north", "south"})))
     assert rights_of(["it", "guards"], RIGHTS) == (Role.ADMIN, Limits(everywhere=True))
     assert rights_of([], RIGHTS) is None
 
 
 @pytest.mark.parametrize("text", ["staff", "staff=boss", "=viewer", "staff=viewer@", "staff=viewer@,"])
-def test_wrong_rights_are_refused(text: str) -> None:
+def test_an_invalid_option_for_the_rights_of_a_group_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="GROUP=ROLE"):
         parse_rights(text)
 
 
-def test_the_provider_must_be_reached_over_https_except_on_this_machine() -> None:
+def test_the_openid_provider_must_be_reached_over_https_except_on_this_machine() -> None:
     assert require_address("--address", "http://127.0.0.1:9/") == "http://127.0.0.1:9"
     for address in ("http://login.example", "login.example", "https://a?b=c"):
         with pytest.raises(ConfigError, match="https://"):

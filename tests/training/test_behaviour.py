@@ -15,13 +15,13 @@ from training.behaviour.people import BEHAVIOURS
 from training.behaviour.tracks import UNSETTLED, examples, tracks
 
 
-def test_a_seed_always_gives_the_same_tracks_and_another_seed_gives_others() -> None:
+def test_a_seed_always_gives_the_same_simulated_tracks_and_another_seed_other_tracks() -> None:
     one, same, other = (examples(seed, 8, per_track=2) for seed in (1, 1, 2))
     assert np.array_equal(one.windows, same.windows)
     assert not np.array_equal(one.windows, other.windows)
 
 
-def test_simulated_tracks_are_in_order_of_time_and_have_settled_at_the_end() -> None:
+def test_simulated_tracks_are_in_order_of_time_and_end_with_a_settled_behaviour() -> None:
     for number, track in enumerate(tracks(3, 24)):
         assert (np.diff(track.boxes[:, 0]) > 0.0).all()
         assert (track.boxes[:, 1] < track.boxes[:, 3]).all()
@@ -31,7 +31,7 @@ def test_simulated_tracks_are_in_order_of_time_and_have_settled_at_the_end() -> 
 
 
 @pytest.mark.train
-def test_the_train_command_stores_a_better_model_than_chance_with_its_report(tmp_path: Path) -> None:
+def test_train_behaviour_stores_a_model_that_is_better_than_chance_and_a_report(tmp_path: Path) -> None:
     pytest.importorskip("keras")
     options = ["--tracks", "240", "--held-out", "64", "--epochs", "6", "--models", str(tmp_path), "--json"]
     report = tmp_path / "report.md"

@@ -19,7 +19,8 @@ _BATCH = 64
 
 
 class BehaviourScore(NamedTuple):
-    """Tracks per true behaviour (row) and found behaviour (column), and precision, recall and F1 of each."""
+    """Number of tracks by true behaviour (row) and found behaviour (column), with precision, recall and F1 of each
+    behaviour."""
 
     confusion: npt.NDArray[np.int64]
     precision: npt.NDArray[np.float64]
@@ -39,7 +40,8 @@ def held_out(count: int) -> Iterator[tuple[str, TrackExamples]]:
 
 
 def score(model: BehaviourModel, found: TrackExamples) -> BehaviourScore:
-    """Compare the most probable behaviours with the true behaviours."""
+    """Return the score of a model: for each example, the most probable behaviour is compared with the true
+    behaviour."""
     parts = [found.windows[begin : begin + _BATCH] for begin in range(0, len(found.windows), _BATCH)]
     guesses = np.concatenate([model.probabilities(part).argmax(axis=1) for part in parts])
     confusion = np.zeros((len(BEHAVIOURS), len(BEHAVIOURS)), np.int64)
@@ -65,7 +67,7 @@ def table(name: str, one: BehaviourScore) -> list[str]:
 
 
 def heading(model: str, measured: Mapping[str, Any]) -> list[str]:
-    """Return the first lines of a page with the figures of a model."""
+    """Return the first lines of a Markdown page with the figures of a behaviour model."""
     return [
         f"# Behaviour model `{model}`",
         "",

@@ -1,4 +1,4 @@
-"""Train a recurrent classifier of behaviours with Keras 3, and export it to ONNX."""
+"""Train a recurrent classifier of people's behaviour with Keras 3, and export it to ONNX."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INNER, _UNITS = 32, 64
 _BATCH = 256
 _LEARNING_RATE = 3e-3
 _SIDEWAYS = (1, 5)
-"""Features that change their sign in a mirrored picture: horizontal distance and horizontal speed."""
+"""Features of a window that change their sign in a mirrored picture: horizontal distance and horizontal speed."""
 
 
 def build(seed: int) -> Any:
@@ -44,9 +44,11 @@ def build(seed: int) -> Any:
 def fit(
     model: Any, train: TrackExamples, *, epochs: int, seed: int, on_epoch: Callable[[], None] = lambda: None
 ) -> None:
-    """Train a network in place. Half of the windows are mirrored. The learning rate follows a cosine decay.
+    """Train a behaviour network in place. Half of the training windows are mirrored. The learning rate follows a
+    cosine decay.
 
-    ``on_epoch`` is called after each epoch. Two trainings with one seed on one machine give equal networks.
+    ``on_epoch`` is called after each training epoch. Two trainings with the same seed on one machine give equal
+    networks.
     """
     import keras
     import tensorflow as tf
@@ -63,12 +65,12 @@ def fit(
 
 
 def predict(model: Any, windows: Windows) -> npt.NDArray[np.float32]:
-    """Return the probabilities ``(N, behaviours)`` of windows."""
+    """Return the probabilities ``(N, behaviours)`` that a network gives for windows."""
     return np.asarray(model.predict(windows, batch_size=512, verbose=0), np.float32)
 
 
 def export(model: Any, path: Path) -> None:
-    """Write a network as an ONNX file that names its behaviours. Raise AdoptFailed."""
+    """Write a behaviour network as an ONNX file, which also names the behaviours. Raise AdoptFailed."""
     import onnx
     import tensorflow as tf
 

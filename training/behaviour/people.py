@@ -1,7 +1,8 @@
 """Simulated people on a plane: paths, postures and gaits, in metres and seconds. Pure.
 
-A person is a chain of spheres from the feet to the head. The chain leans, bends and lies down. The strides of a gait
-spread the feet. Walking speeds follow Bohannon (Age and Ageing, 1997): 0.7 to 1.9 m/s.
+A simulated person is a chain of spheres from the feet to the head. The chain of spheres leans, bends and lies down.
+While the person walks or runs, its feet are apart by the length of a stride. Walking speeds follow Bohannon (Age and
+Ageing, 1997): 0.7 to 1.9 m/s.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ WALKING, RUNNING, LOITERING, FALLEN = range(4)
 STEP_S = 0.04
 """Time step of the simulation in seconds."""
 SETTLED_S = (2.5, 1.5, 2.5, 1.5)
-"""Time in seconds for which each behaviour must have lasted before a track counts as an example of it. In its first
-seconds, one behaviour looks like the one before."""
+"""Time in seconds for which each behaviour must have lasted before a track counts as an example of the behaviour. In
+its first seconds, a behaviour looks like the previous behaviour of the person."""
 _SPEEDS_M_S = {WALKING: (1.35, 0.25, 0.7, 1.9), RUNNING: (3.6, 0.8, 2.6, 6.0)}
-"""Mean, standard deviation, lowest and highest mean speed of a person by its behaviour, in m/s."""
+"""Mean, standard deviation, lowest and highest mean speed of a person by behaviour, in m/s."""
 _STROLL_M_S = (0.3, 0.8)
 _LOITER_M = (0.4, 2.5)
-"""Distance of a loitering person from the middle of its place, in metres."""
+"""Smallest and largest radius in metres of the area in which a person loiters."""
 _PARTS = np.array([0.0, 0.25, 0.55, 0.8, 0.93])
 _RADII_M = np.array([0.10, 0.14, 0.22, 0.27, 0.13])
-"""Positions of the spheres along the body, as shares of its height, and their radii in metres."""
+"""Positions of the spheres along the body, as shares of the body's height, and radii of the spheres in metres."""
 
 
 class BodyMotion(NamedTuple):
     """A person at every time step: position on the ground ``(T, 2)`` in m, the angle between body and vertical, the
     direction of the lean and of the steps (rad), the length of the body in m, and the half length of a stride in m
-    (each ``(T,)``). ``girth`` is the width of the body relative to a usual one."""
+    (each ``(T,)``). ``girth`` is the width of the body relative to the usual width."""
 
     ground: Floats
     lean: Floats
@@ -92,8 +93,8 @@ def spheres(person: BodyMotion) -> tuple[Floats, Floats]:
 
 
 def smooth(rng: Rng, count: int, correlation_s: float) -> Floats:
-    """Return a random function of time with mean 0, standard deviation 1 and this correlation time: an autoregressive
-    process of first order."""
+    """Return a random function of time with mean 0, standard deviation 1 and the correlation time ``correlation_s``:
+    an autoregressive process of first order."""
     keep = np.exp(-STEP_S / correlation_s)
     every = max(1, round(correlation_s / STEP_S / 4))
     keep = keep**every
@@ -106,7 +107,7 @@ def smooth(rng: Rng, count: int, correlation_s: float) -> Floats:
 
 
 def _movement(rng: Rng, behaviour: int, count: int) -> tuple[Floats, Floats]:
-    """Return the speed in m/s and the change of the heading in rad/s at each step."""
+    """Return the speed of a person in m/s and the change of its heading in rad/s at each step."""
     if behaviour in (LOITERING, FALLEN):
         return np.zeros(count), np.zeros(count)
     mean, deviation, low, high = _SPEEDS_M_S[behaviour]
@@ -117,10 +118,10 @@ def _movement(rng: Rng, behaviour: int, count: int) -> tuple[Floats, Floats]:
 
 
 def _loitering(rng: Rng, plan: Sequence[tuple[int, float]], counts: list[int]) -> Floats:
-    """Return the offset of a person who loiters from the place where it began to loiter, ``(T, 2)`` in metres.
+    """Return the offset of a loitering person from the place where it began to loiter, ``(T, 2)`` in metres.
 
-    The person stands, walks slowly to another point of its place, and stands again. Somebody who has just arrived
-    stands for some seconds first, such as at a table: so a model learns that a sudden stop is no fall.
+    A loitering person stands, walks slowly to another point of its place, and stands again. A person who has just
+    arrived stands for some seconds first, such as at a table, so that a model learns that a sudden stop is no fall.
     """
     parts, end = [], np.zeros(2)
     for (behaviour, _), count in zip(plan, counts, strict=True):
@@ -144,7 +145,8 @@ def _loitering(rng: Rng, plan: Sequence[tuple[int, float]], counts: list[int]) -
 
 
 def _posture(rng: Rng, behaviour: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Return the angle between body and vertical in rad, and the length of the body in m, at each step."""
+    """Return the angle between the person's body and the vertical in rad, and the length of the body in m, at each
+    step."""
     count = len(behaviour)
     tall_m = rng.uniform(1.05, 1.4) if rng.random() < 0.06 else float(np.clip(rng.normal(1.7, 0.1), 1.45, 1.98))
     lean = np.where(behaviour == RUNNING, 0.15, 0.04) * np.ones(count)

@@ -1,8 +1,8 @@
 """Simulated tracks of people: the boxes that a detector and a tracker would report. Pure; deterministic by seed.
 
-A pinhole camera at a random height and tilt sees a simulated person. The boxes have the faults of a real chain: edges
-that jitter, missed detections, occlusions, boxes that are cut at the edge of the picture, uneven frame rates, and
-long gaps while the agent's gate sees no motion.
+A pinhole camera at a random height and tilt sees a simulated person. The boxes have the faults of a real detector and
+tracker: edges that jitter, missed detections, occlusions, boxes that are cut at the edge of the picture, uneven frame
+rates, and long gaps while the agent's gate sees no motion.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _SIZES = ((640, 360), (1280, 720), (1920, 1080), (640, 480), (704, 576))
 _MIN_HEIGHT, _MAX_HEIGHT = 0.05, 1.1
 """Smallest and largest height of a standing person at the end of a track, as shares of the picture's height."""
 _MIN_VISIBLE = 0.5
-"""Minimum visible share of a box. A detector misses a person of whom less is in the picture."""
+"""Minimum visible share of a person's box at which the detector finds the person."""
 _LOST_S = 1.5
 """Longest gap that a track survives while its person moves, in seconds."""
 _LONGEST_S = 40.0
 _LONGER_S = (30.0, 30.0, 30.0, 14.0)
-"""Longest time in seconds for which each behaviour goes on after it has settled. A fall is an example for as long as
-the window shows how the person fell; a rule has reported it by then."""
+"""Longest time in seconds for which each behaviour goes on after it has settled. A fall remains an example for as
+long as the window shows how the person fell, because a rule reports the fall within this time."""
 _MIN_BOXES = 4
 UNSETTLED = -1
 
 
 class BoxFaults(NamedTuple):
-    """BoxFaults of the boxes. ``low`` and ``high`` are the bounds between which each track draws its own value."""
+    """Faults of the simulated boxes. Each pair has the bounds between which a track draws its own value."""
 
     jitter: tuple[float, float]
-    """Standard deviation of an edge, as a share of the box's size."""
+    """Standard deviation of a box's edge, as a share of the box's size."""
     missed: tuple[float, float]
     """Share of the frames in which the detector misses the person."""
     occlusions_per_s: float
@@ -59,7 +59,7 @@ class BoxFaults(NamedTuple):
 NORMAL = BoxFaults(jitter=(0.008, 0.03), missed=(0.0, 0.15), occlusions_per_s=0.05, fps=(4.0, 25.0))
 SLOW = NORMAL._replace(fps=(1.8, 2.2))
 HARD = BoxFaults(jitter=(0.03, 0.07), missed=(0.15, 0.4), occlusions_per_s=0.15, fps=(2.0, 6.0))
-"""Twice the jitter of a usual detector, a third of the detections missed, and a low frame rate."""
+"""Faults of a bad detector: twice the usual jitter, a third of the detections missed, and a low frame rate."""
 
 
 class PinholeCamera(NamedTuple):
@@ -75,7 +75,8 @@ class PinholeCamera(NamedTuple):
 
     @classmethod
     def draw(cls, rng: Rng) -> PinholeCamera:
-        """Return a random camera: 2 to 9 m high, tilted by 5 to 40 degrees, and 45 to 100 degrees wide."""
+        """Return a random camera: 2 to 9 m high, tilted down by 5 to 40 degrees, with a field of view of 45 to 100
+        degrees."""
         width, height = _SIZES[rng.integers(len(_SIZES))]
         focal_px = width / 2 / np.tan(np.radians(rng.uniform(45.0, 100.0)) / 2)
         tilt, roll = np.radians(rng.uniform(5.0, 40.0)), np.radians(rng.normal(0.0, 1.5))
@@ -98,7 +99,8 @@ class PinholeCamera(NamedTuple):
         return float((box[3] - box[1]) / self.height)
 
     def boxes(self, centres: Floats, radii: Floats) -> Floats:
-        """Return the boxes ``(T, 4)`` of spheres ``(T, S, 3)``; NaN if a sphere is behind the camera."""
+        """Return the boxes ``(T, 4)`` around the spheres ``(T, S, 3)`` of bodies; NaN if a sphere is behind the
+        camera."""
         x, y, z = centres[..., 0], centres[..., 1], centres[..., 2] - self.height_m
         depth = y * np.cos(self.tilt) - z * np.sin(self.tilt)
         below = -y * np.sin(self.tilt) - z * np.cos(self.tilt)
@@ -112,7 +114,7 @@ class PinholeCamera(NamedTuple):
 
 class SimulatedTrack(NamedTuple):
     """The boxes ``(N, 5)`` of a track (time in s, left, top, right, bottom in px), the size of the picture in px, and
-    the behaviour at each box ``(N,)``: ``UNSETTLED`` unless it has lasted for ``SETTLED_S``."""
+    the behaviour at each box ``(N,)``: ``UNSETTLED`` if the behaviour has not yet lasted for ``SETTLED_S``."""
 
     boxes: Floats
     width: int
@@ -121,7 +123,7 @@ class SimulatedTrack(NamedTuple):
 
 
 class TrackExamples(NamedTuple):
-    """Windows ``(N, STEPS, FEATURES)`` and the index of each one's behaviour ``(N,)``."""
+    """Windows of tracks ``(N, STEPS, FEATURES)``, and the index of each window's behaviour ``(N,)``."""
 
     windows: Windows
     behaviours: npt.NDArray[np.int64]
@@ -137,8 +139,8 @@ def examples(
 ) -> TrackExamples:
     """Return ``per_track`` windows of each of ``count`` simulated tracks.
 
-    The first window of a track ends with its last box, and the others with boxes that are drawn at random. With one
-    window per track, the behaviours are in equal numbers. ``on_track`` is called after each track.
+    The first window of a track ends with the track's last box, and each other window with a box that is drawn at
+    random. With one window per track, all behaviours are equally frequent. ``on_track`` is called after each track.
     """
     found = np.empty((count, per_track, STEPS, FEATURES), np.float32)
     behaviours = np.empty((count, per_track), np.int64)
@@ -153,16 +155,16 @@ def examples(
 
 
 def tracks(seed: int, count: int, faults: BoxFaults = NORMAL) -> Iterator[SimulatedTrack]:
-    """Yield simulated tracks: the behaviours in turn. Track ``n`` of a seed is always the same."""
+    """Yield simulated tracks, with the behaviours in turn. Track ``n`` of a seed is always the same track."""
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         yield simulated_track(rng, _plan(rng, number % len(BEHAVIOURS)), faults)
 
 
 def simulated_track(rng: Rng, plan: Sequence[tuple[int, float]], faults: BoxFaults = NORMAL) -> SimulatedTrack:
-    """Return a track of a random person who behaves as planned, as a random camera sees it.
+    """Return the track of a random person who behaves as planned, seen by a random camera.
 
-    Each entry of the plan is a behaviour and its length in s. The person is in view at the end.
+    Each entry of the plan is a behaviour and its length in s. At the end of the track, the person is in view.
     """
     behaviour = plan[-1][0]
     while True:  # about one try in three succeeds
@@ -191,7 +193,8 @@ def _plan(rng: Rng, behaviour: int) -> list[tuple[int, float]]:
 
 
 def _seen(rng: Rng, camera: PinholeCamera, person: BodyMotion, foot: Floats, faults: BoxFaults) -> SimulatedTrack:
-    """Return the track of a person who is at ``foot`` at the end; without boxes if the person is not in view then."""
+    """Return the track of a person who is at the point ``foot`` at the end; a track without boxes if the person is
+    not in view then."""
     whole = camera.boxes(*spheres(person._replace(ground=person.ground - person.ground[-1] + foot)))
     clipped = np.clip(whole, 0.0, (camera.width, camera.height, camera.width, camera.height))
     area = np.prod(whole[:, 2:] - whole[:, :2], axis=1)
@@ -212,7 +215,7 @@ def _seen(rng: Rng, camera: PinholeCamera, person: BodyMotion, foot: Floats, fau
 def _observed(
     rng: Rng, boxes: Floats, behaviour: npt.NDArray[np.int64], faults: BoxFaults
 ) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Return the boxes with the detector's faults, and the indices of the steps in which there is a box."""
+    """Return the boxes with the detector's faults, and the indices of the simulation steps that have a box."""
     count = len(boxes)
     size = np.concatenate([boxes[:, 2:] - boxes[:, :2]] * 2, axis=1)
     jitter = rng.uniform(*faults.jitter)
@@ -237,8 +240,8 @@ def _observed(
 
 
 def _gated(rng: Rng, found: Floats, boxes: Floats, kept: npt.NDArray[np.intp]) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Return boxes and steps as an agent's gate leaves them: while a person stands still, its box stays as it is, and
-    frames come rarely."""
+    """Return the boxes and steps that remain after an agent's motion gate: while a person stands still, its box stays
+    as it is, and frames come rarely."""
     found, stays = found.copy(), [kept[0]]
     place, since, next_s = boxes[kept[0]], kept[0], 0.0
     for step in kept[1:]:
@@ -263,7 +266,8 @@ def _hidden(rng: Rng, count: int, faults: BoxFaults) -> npt.NDArray[np.bool_]:
 
 
 def _partly_hidden(rng: Rng, boxes: Floats, faults: BoxFaults) -> Floats:
-    """Return boxes of which some lack the part that is hidden for a while: the legs behind a car, or one side."""
+    """Return the boxes, of which some lack a part of the person that is hidden for a while: the legs behind a car, or
+    one side."""
     found, count = boxes.copy(), len(boxes)
     for begin in rng.integers(0, count, rng.poisson(faults.occlusions_per_s * count * STEP_S)):
         part = slice(begin, begin + round(rng.uniform(0.5, 3.0) / STEP_S))

@@ -116,7 +116,7 @@ def console(
 def _oidc(
     issuer: str, client: str, secret: Path | None, roles: list[str], groups: str, address: str
 ) -> OidcOptions | None:
-    """Return the settings of the provider, None without a provider. Raise ConfigError."""
+    """Return the settings of the OpenID Connect provider; None if no provider is configured. Raise ConfigError."""
     if not issuer:
         return None
     from console.access.oidc import OidcOptions, parse_rights, require_address

@@ -17,7 +17,7 @@ from engines.repository.store import Repository
 from training.convert.guard import require_train_extra
 
 WINDOWS = 4
-"""Number of windows of each simulated track on which the network is trained."""
+"""Number of windows (series of recent boxes) of each simulated track on which the network is trained."""
 
 
 @friendly
@@ -37,10 +37,11 @@ def behaviour(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a classifier of behaviours on simulated tracks, and add it to the model repository.
+    """Train a classifier of people's behaviour on simulated tracks, and add the classifier to the model repository.
 
-    The classifier tells walking, running, loitering and fallen people apart by the boxes of their tracks. It is
-    measured on simulated tracks of other seeds. Rules of the type `behaviour` use it.
+    The classifier tells walking, running, loitering and fallen people apart by the boxes of their tracks. The
+    classifier is measured on simulated tracks that were drawn with other random seeds. Rules of the type `behaviour`
+    use the classifier.
     """
     require_train_extra("train behaviour")
     from stream.analyse.behaviour.model import FILE, INPUT, BehaviourModel

@@ -1,7 +1,8 @@
 """Behaviour models in a model repository, computed with ONNX Runtime.
 
-A behaviour model maps the windows of tracks to the probabilities of behaviours. ``sightline train behaviour`` makes
-such a model. Rules name it with its version, so that the events of a rule depend only on the log.
+A behaviour model maps the windows of tracks (series of recent boxes) to the probabilities of behaviours. ``sightline
+train behaviour`` makes a behaviour model. Rules name a behaviour model with its version, so that the events of a rule
+depend only on the log.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from stream.exceptions import BehaviourModelUnusable
 FOLDER = "SIGHTLINE_MODELS"
 """Environment variable with the folder of the model repository."""
 USUAL_FOLDER = "models"
-"""Folder of the model repository without the environment variable, as of the commands of the repository."""
+"""Folder of the model repository if the environment variable is not set; the commands of the repository use the same
+folder."""
 LABELS = "sightline.behaviours"
 """Name of the metadata in the ONNX file that lists the behaviours, separated by commas."""
 FILE = "model.onnx"
@@ -27,7 +29,8 @@ INPUT = "windows"
 
 
 class BehaviourModel:
-    """A loaded behaviour model. ``labels`` are its behaviours, in the order of the probabilities.
+    """A loaded behaviour model. ``labels`` are the behaviours that the model knows, in the order of the
+    probabilities.
 
     Any thread may call ``probabilities``, which uses one core.
     """
@@ -53,8 +56,7 @@ class BehaviourModel:
         self.labels = tuple(labels.split(","))
 
     def probabilities(self, windows: Windows) -> npt.NDArray[np.float32]:
-        """Return the probabilities ``(N, len(labels))`` of the behaviours in N
-        windows."""
+        """Return the probabilities ``(N, len(labels))`` of the behaviours in N windows."""
         (found,) = self._session.run(None, {INPUT: windows})
         return np.asarray(found, np.float32)
 

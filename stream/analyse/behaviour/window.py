@@ -1,9 +1,9 @@
 """The input of a behaviour model: the recent boxes of one track as an array of fixed size. Pure.
 
 The boxes of a track come at uneven times: a camera drops frames, a detector misses objects, and an agent withholds
-frames without motion. The window samples the boxes at fixed ages, dense in the last seconds and sparse before.
-Lengths are divided by the height of the box, so the window is independent of the picture's size and of the distance
-between camera and person.
+frames without motion. The window samples a track's boxes at fixed ages, densely in the last seconds and sparsely
+before. Lengths are divided by the height of the box, so that the window does not depend on the picture's size and on
+the distance between camera and person.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ AGES_S: Floats = np.concatenate(
         _RECENT_S * np.arange(_RECENT - 1, -1, -1.0),
     ]
 )
-"""Ages of the samples in seconds, oldest first. A run shows within two seconds, so the last 4.8 s are sampled five
-times a second. Loitering shows over tens of seconds, so the samples reach back 23 s."""
+"""Ages of a window's samples in seconds, oldest first. A run shows within two seconds, so the last 4.8 s are sampled
+five times a second. Loitering shows over tens of seconds, so the samples reach back 23 s."""
 STEPS = len(AGES_S)
 SPAN_S = float(AGES_S[0])
 FEATURES = 12
-"""Number of values per sample; see ``windows``."""
+"""Number of values in each sample of a window; ``windows`` describes the values."""
 _STEPS_S = np.diff(AGES_S, prepend=AGES_S[0] + _EARLIER_S) * -1.0
 _MAX_HEIGHTS, _MAX_HEIGHTS_S, _MAX_LOG, _MAX_GAP_S = 20.0, 8.0, 2.0, 2.0
 _SOON_S = 1e-6
-"""Times that differ by less than this count as equal, in seconds."""
+"""Times in seconds that differ by less than ``_SOON_S`` count as equal."""
 _EDGE = 0.01
 """A box touches the edge of the picture if it is at most this share of the picture's size away from the edge."""
 
@@ -41,8 +41,9 @@ _EDGE = 0.01
 def windows(tracks: Sequence[Floats], width: Floats | float, height: Floats | float) -> Windows:
     """Return the windows ``(N, STEPS, FEATURES)`` float32 of N tracks.
 
-    A track is ``(M, 5)``: the time in s, then left, top, right and bottom in px, in order of time. Its window ends
-    with its last box. ``width`` and ``height`` are those of the picture in px, one for all tracks or ``(N,)``.
+    A track is ``(M, 5)``: the time in s, then left, top, right and bottom in px, in order of time. The window of a
+    track ends with the track's last box. ``width`` and ``height`` are the size of the picture in px: one number for
+    all tracks, or ``(N,)``.
 
     The features of a sample, where *h* is the median height of the box in the last 4.8 s:
 
@@ -84,8 +85,8 @@ def windows(tracks: Sequence[Floats], width: Floats | float, height: Floats | fl
 
 
 def _sampled(track: Floats) -> Floats:
-    """Return the samples ``(6, STEPS)`` of a track: whether it had begun, the time to the nearest box in s, and the
-    four edges, interpolated between the boxes before and after the sample."""
+    """Return the samples ``(6, STEPS)`` of a track: whether the track had begun, the time to the nearest box in s,
+    and the four edges, interpolated between the boxes before and after the sample."""
     times = track[:, 0]
     at = times[-1] - AGES_S
     after = np.searchsorted(times, at).clip(min(1, len(times) - 1), len(times) - 1)

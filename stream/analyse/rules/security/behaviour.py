@@ -1,6 +1,6 @@
 """Rule ``behaviour``, which reports a behaviour that a sequence model finds in the movement of a track.
 
-The model sees the boxes of a track over the last 23 s, and no pixels.
+The sequence model gets the boxes of a track over the last 23 s, and no pixels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from stream.exceptions import BehaviourModelUnusable
 
 
 class BehaviourRule(AreaRule):
-    """Report once when a model has found a behaviour of an object with at least ``min_probability`` for ``for_s``.
+    """Report once when a behaviour model has found a behaviour of an object with at least the probability
+    ``min_probability`` for ``for_s``.
 
-    A reported behaviour goes on until its probability is below ``min_probability`` by more than ``hysteresis``. A
-    model of ``sightline train behaviour`` knows ``walking``, ``running``, ``loitering`` and ``fallen``.
+    A reported behaviour ends when its probability is below ``min_probability`` by more than ``hysteresis``. A model
+    of ``sightline train behaviour`` knows ``walking``, ``running``, ``loitering`` and ``fallen``.
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.person.behaviour"
@@ -38,7 +39,8 @@ class BehaviourRule(AreaRule):
     for_s: Seconds = 1.0
 
     def loaded(self) -> BehaviourModel:
-        """Return the rule's model. Raise ConfigError if it is missing, or does not know the rule's behaviour."""
+        """Load the rule's behaviour model, and return the model. Raise ConfigError if the model is missing, or does
+        not know the rule's behaviour."""
         try:
             model = behaviour_model(self.model)
         except BehaviourModelUnusable as error:
@@ -53,31 +55,32 @@ class BehaviourRule(AreaRule):
         self.loaded()
 
     def watch(self, width: int, height: int) -> BehaviourWatch:
-        """Return a new state of the rule for pictures of ``width`` × ``height`` pixels."""
+        """Return the initial state of the rule for pictures of ``width`` × ``height`` pixels."""
         return BehaviourWatch(self, width, height, self.for_s)
 
 
 class BehaviourWatch(LastingWatch[BehaviourRule]):
-    """State of the rule: the recent boxes of each track, and the latest probabilities."""
+    """State of the rule: the recent boxes of each track, and the latest probabilities of the behaviour."""
 
     def __init__(self, rule: BehaviourRule, width: int, height: int, for_s: float) -> None:
         super().__init__(rule, width, height, for_s)
         self._behaviours = Behaviours(rule.loaded(), rule.behaviour)
 
     def step(self, scene: Scene) -> Iterator[SceneHappening]:
-        """Process the next scene and return the behaviours to report now."""
+        """Process the tracks of the next frame, and return the behaviours to report now."""
         labels = self.rule.labels
         self._behaviours.step(scene, (one for one in scene.tracks if not labels or one.label in labels))
         return super().step(scene)
 
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
-        """Return whether a track inside the polygon behaves in the rule's way."""
+        """Return whether a track inside the polygon shows the rule's behaviour with a sufficient probability."""
         found = self._behaviours.probability(track.name)
         slack = self.rule.hysteresis if self.is_reported(track.name) else 0.0
         return found is not None and found >= self.rule.min_probability - slack and self.covers(track.box.centre)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
-        """Return the event's summary and details for a track that has behaved so for ``lasted_s`` seconds."""
+        """Return the event's summary and details for a track that has shown the behaviour for ``lasted_s``
+        seconds."""
         probability = self._behaviours.probability(track.name) or 0.0
         return SceneHappening(
             track=track,
@@ -91,7 +94,7 @@ class BehaviourWatch(LastingWatch[BehaviourRule]):
         )
 
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
-        """Return the probability if it is too low, or how long the behaviour has lasted."""
+        """Return that the probability of the behaviour is too low, or how long the behaviour has lasted."""
         found = self._behaviours.probability(track.name)
         if found is None:
             return "has not been seen for long enough to judge its behaviour"

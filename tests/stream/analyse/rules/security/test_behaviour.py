@@ -77,7 +77,7 @@ def test_a_behaviour_is_reported_once_when_it_has_lasted_and_the_event_names_the
     assert float(found.details["probability"]) > 0.99
 
 
-def test_a_person_who_stands_is_not_reported() -> None:
+def test_a_standing_person_is_not_reported_as_fallen() -> None:
     assert reports(RULE.watch(640, 360), scenes(*[False] * 100)) == []
 
 
@@ -86,13 +86,13 @@ def test_a_person_who_gets_up_and_falls_again_is_reported_again() -> None:
     assert len(reports(RULE.watch(640, 360), shown)) == 2
 
 
-def test_a_track_is_judged_only_after_it_has_been_seen_for_one_and_a_half_seconds() -> None:
+def test_the_behaviour_of_a_track_is_judged_only_after_one_and_a_half_seconds() -> None:
     watch = RULE.model_copy(update={"for_s": 0.0}).watch(640, 360)
     ((at_s, _),) = reports(watch, scenes(*[True] * 60))
     assert 1.5 <= at_s <= 2.0
 
 
-def test_a_restart_within_the_window_reports_the_behaviour_in_the_same_frame() -> None:
+def test_a_restart_does_not_change_the_frame_in_which_a_behaviour_is_reported() -> None:
     whole = reports(RULE.watch(640, 360), FALL)
     for cut in (3, 17):
         later = [replace(one, at_ns=one.at_ns - FALL[cut].at_ns) for one in FALL[cut:]]
@@ -100,7 +100,7 @@ def test_a_restart_within_the_window_reports_the_behaviour_in_the_same_frame() -
         assert [at_s + cut * STEP_S for at_s, _ in restarted] == pytest.approx([at_s for at_s, _ in whole])
 
 
-def test_several_people_of_a_frame_are_judged_by_their_own_boxes() -> None:
+def test_several_people_in_a_frame_are_judged_by_their_own_boxes() -> None:
     watch, found = RULE.watch(640, 360), []
     for n in range(60):
         shown = scene(n * STEP_S, person(lies=False, name="a"), person(lies=True, name="b"))
@@ -108,7 +108,7 @@ def test_several_people_of_a_frame_are_judged_by_their_own_boxes() -> None:
     assert found == ["b"]
 
 
-def test_the_rule_states_why_a_track_is_not_reported() -> None:
+def test_the_behaviour_rule_states_why_a_track_is_not_reported() -> None:
     watch, shown = RULE.watch(640, 360), scenes(*[False] * 40)
     reports(watch, shown[:1])
     assert watch.reasons(shown[0], shown[0].tracks[0]) == ["has not been seen for long enough to judge its behaviour"]
@@ -116,7 +116,7 @@ def test_the_rule_states_why_a_track_is_not_reported() -> None:
     assert watch.reasons(shown[-1], shown[-1].tracks[0]) == ["fallen has the probability 0.00, below 0.7"]
 
 
-def test_analyse_refuses_a_rule_whose_model_is_missing() -> None:
+def test_analyse_refuses_a_behaviour_rule_whose_model_is_missing() -> None:
     with pytest.raises(ConfigError, match=r"rule/hall\.model = 'gait@3': expected a usable model: .*is missing"):
         runnable(RULE.model_copy(update={"model": "gait@3"}))
 
@@ -134,6 +134,6 @@ def test_analyse_refuses_a_behaviour_that_the_model_does_not_know() -> None:
     assert runnable(RULE) == RULE
 
 
-def test_a_model_without_a_version_is_refused() -> None:
+def test_a_behaviour_rule_whose_model_has_no_version_is_refused() -> None:
     with pytest.raises(ValueError, match="model"):
         BehaviourRule(name="hall", camera="c", pipeline="p", behaviour="fallen", model="gait")
