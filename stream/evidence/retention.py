@@ -142,9 +142,10 @@ async def prune(log: Log, store: EvidenceStore, policy: RetentionPolicy, clock: 
         room = max(1, policy.max_bytes - held) if policy.max_bytes else 0
         return surplus(free, RetentionPolicy(policy.max_age_ns, room), clock.now_ns())
 
+    report = await delete(log, store, choose, clock, by)
     if parts := await asyncio.to_thread(store.remove_parts, clock.now_ns() - PART_NS):
         _log.info("incomplete_evidence_removed", files=parts)
-    return await delete(log, store, choose, clock, by)
+    return report
 
 
 async def prune_for_ever(
