@@ -104,7 +104,9 @@ class FolderStore:
                             path.unlink()
                             count += 1
         except OSError as error:
-            raise StoreFailed(f"{self._root}: {error.strerror}: expected files that can be deleted") from error
+            raise StoreFailed(
+                f"{self._root}: {error.strerror}: expected a readable folder whose files can be deleted"
+            ) from error
         return count
 
     def _path(self, name: str) -> Path:
