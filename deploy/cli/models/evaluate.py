@@ -16,8 +16,6 @@ _COLUMNS = {
     "made_by": "made by",
     "size_bytes": "bytes",
     "accuracy": "accuracy",
-    "interval": "95 % interval",
-    "calibration_error": "calibration error",
     "single_ms": "ms",
     "images_per_s": "images/s",
 }
@@ -57,6 +55,5 @@ def evaluate(
     if as_json:
         print_rows(rows, True, {})
         return
-    shown = [one | {"interval": f"{one['accuracy_low']} to {one['accuracy_high']}"} for one in rows]
-    print_rows(shown, False, _COLUMNS)
+    print_rows(rows, False, _COLUMNS)
     stdout.print(f"{rows[0]['pictures']} pictures. Report: {out}", markup=False, highlight=False, soft_wrap=True)
