@@ -21,6 +21,9 @@ from stream.labels.reader import hides
 
 MAX_FRAMES = 5_000
 """Maximum number of frames in the queue of objects to label, which take about 10 MB."""
+MAX_COMPARISONS = 20_000
+"""Maximum number of comparisons of models in memory, from which the queue takes the objects on which models
+disagree."""
 MAX_OFFERED = 5_000
 MAX_DECISIONS = 100_000
 IDLE_S = 600.0
@@ -52,7 +55,7 @@ class LabelQueue:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._hidden: Callable[..., bool] = lambda *_: False
-        self._disagreements = Disagreements()
+        self._disagreements = Disagreements(MAX_COMPARISONS)
         misses = MissCounter(lambda result, found: self._hidden(result, found))
         self._pool = CandidatePool(misses, self._disagreements, MAX_FRAMES)
         self._offered: OrderedDict[str, OfferedObject] = OrderedDict()
@@ -130,14 +133,15 @@ class LabelQueue:
         decision = self.decisions.of(object_)
         return original_example(decision) if decision else None
 
-    def labels(self, pipeline: str = "") -> list[str]:
-        """Return the labels that models or people have given in a pipeline, the most frequent label first."""
+    def labels(self, pipeline: str, sees: Callable[[str], bool]) -> list[str]:
+        """Return the labels that models or people have given in a pipeline, the most frequent label first; in all
+        pipelines if ``pipeline`` is empty. Only labels of the cameras that ``sees`` allows are counted."""
         counts: Counter[str] = Counter()
         for frame in self._pool:
-            if pipeline in ("", frame.pipeline):
+            if pipeline in ("", frame.pipeline) and sees(frame.id.camera):
                 counts.update(one.label for one in frame.objects)
         for one in self.decisions:
-            if pipeline in ("", one.pipeline) and one.decided:
+            if pipeline in ("", one.pipeline) and one.decided and sees(one.camera):
                 counts[one.decided] += 1
         return sorted(counts, key=lambda name: (-counts[name], name))
 
@@ -191,7 +195,7 @@ class ComparisonView(TopicView):
     """Reads comparisons of candidate models with served models while someone labels."""
 
     topic: ClassVar[str] = SHADOW
-    backlog: ClassVar[int] = 20_000
+    backlog: ClassVar[int] = MAX_COMPARISONS
 
     def __init__(self, queue: LabelQueue) -> None:
         self._queue = queue

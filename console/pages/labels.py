@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from itertools import islice
 from typing import Annotated, Any
 
@@ -13,7 +15,6 @@ from console.access.guard import Context, Operator
 from console.access.roles import Identity
 from console.context import ConsoleContext
 from console.exceptions import BadInput, NotFound, Unavailable
-from console.live.labelling import original_example
 from console.pages.render import page
 from ingest.contract.records import LabelDecision
 from ingest.contract.records.label import Verdict
@@ -52,14 +53,15 @@ async def labels(
     """Show the labelling page, whose script asks for objects and sends the decisions."""
     context.feed.labelling.use()
     context.audit_view(request, identity, "labels_viewed", camera)
+    labelling, sees = context.feed.labelling, _sight(context, identity)
     return page(
         request,
         identity,
         "labels.html",
         chosen={"camera": camera, "pipeline": pipeline, "label": label},
         cameras=[one.name for one in context.feed.deployment.visible_cameras(identity)],
-        pipelines=sorted({frame.pipeline for frame in context.feed.labelling.frames()}),
-        labels=context.feed.labelling.labels(pipeline)[:MAX_LABELS],
+        pipelines=sorted({frame.pipeline for frame in labelling.frames() if sees(frame.id.camera)}),
+        labels=labelling.labels(pipeline, sees)[:MAX_LABELS],
         recent=_recent(context, identity),
         label_chars=LABEL_CHARS,
     )
@@ -78,7 +80,7 @@ async def queue(
 
     With ``again``, objects that the user got before are returned as well, because the page was loaded again.
     """
-    labelling = context.feed.labelling
+    labelling, sees = context.feed.labelling, _sight(context, identity)
     labelling.use()
 
     def wanted(one: CandidateExample) -> bool:
@@ -86,13 +88,13 @@ async def queue(
             camera in ("", one.frame.id.camera)
             and pipeline in ("", one.frame.pipeline)
             and label in ("", one.object.label)
-            and _sees(context, identity, one)
+            and sees(one.frame.id.camera)
         )
 
     found = labelling.offer(identity.user_id, wanted, OFFERED, again=again)
     return {
         "objects": [_item(pick) for pick in found],
-        "labels": labelling.labels(pipeline)[:MAX_LABELS],
+        "labels": labelling.labels(pipeline, sees)[:MAX_LABELS],
         "outage": context.feed.labels_outage,
     }
 
@@ -149,16 +151,17 @@ def _item(pick: Pick[CandidateExample]) -> dict[str, Any]:
 def _example(context: ConsoleContext, identity: Identity, id_: str) -> CandidateExample:
     """Return the object ``id_`` if the user may see its camera. Raise NotFound."""
     found = context.feed.labelling.example(id_)
-    if found is None or not _sees(context, identity, found):
+    if found is None or not _sight(context, identity)(found.frame.id.camera):
         raise NotFound("there is no such object in the console's memory, or you may not see it")
     return found
 
 
-def _sees(context: ConsoleContext, identity: Identity, one: CandidateExample) -> bool:
-    return context.feed.deployment.sees_camera(identity, one.frame.id.camera)
+def _sight(context: ConsoleContext, identity: Identity) -> Callable[[str], bool]:
+    """Return a function that tells whether the user may see a camera."""
+    return cache(lambda camera: context.feed.deployment.sees_camera(identity, camera))
 
 
 def _recent(context: ConsoleContext, identity: Identity) -> list[LabelDecision]:
     """Return the newest decisions about objects of cameras that the user may see, the newest decision first."""
-    decisions = reversed(list(context.feed.labelling.decisions))
-    return list(islice((one for one in decisions if _sees(context, identity, original_example(one))), RECENT))
+    decisions, sees = reversed(list(context.feed.labelling.decisions)), _sight(context, identity)
+    return list(islice((one for one in decisions if sees(one.camera)), RECENT))

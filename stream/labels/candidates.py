@@ -154,8 +154,12 @@ def share_of(key: str) -> float:
 
 @dataclass(slots=True)
 class Disagreements:
-    """The differences between the results of served and candidate models, by pipeline and frame."""
+    """The differences between the results of served and candidate models, by pipeline and frame.
 
+    If there are more than ``most`` comparisons with a difference, the oldest comparisons are dropped.
+    """
+
+    most: int = MAX_CANDIDATES
     _found: dict[tuple[str, FrameId], ShadowRecord] = field(default_factory=dict)
 
     def add(self, record: ShadowRecord) -> None:
@@ -164,7 +168,7 @@ class Disagreements:
         if frame is None or not record.differences:
             return
         self._found[record.pipeline, frame] = record
-        if len(self._found) > MAX_CANDIDATES:
+        if len(self._found) > self.most:
             del self._found[next(iter(self._found))]
 
     def has(self, frame: CandidateFrame) -> bool:

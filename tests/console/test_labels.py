@@ -138,6 +138,23 @@ async def test_objects_of_cameras_that_the_user_may_not_see_are_not_found(operat
     assert (await viewer.get("/api/labels/queue")).status_code == 403
 
 
+async def test_labels_and_pipelines_of_cameras_that_the_user_may_not_see_are_not_offered(
+    operator: Browser, browser: Open, context: ConsoleContext, log: MemoryLog
+) -> None:
+    await write(log, result("yard", 9000).model_copy(update={"pipeline": "hidden"}))
+    await context.feed.catch_up(log)
+    admin = browser()
+    await admin.sign_in("ada")
+    admin.headers["X-CSRF-Token"] = admin.csrf
+    (yard, *_) = await queue(admin, camera="yard")
+    assert await decide(admin, yard["id"], "correct", "tram") == 201
+    for one, visible in ((admin, True), (operator, False)):
+        html = await one.load("/labels")
+        assert [f"<option>{name}" in html for name in ("tram", "hidden")] == [visible, visible]
+        labels = (await one.get("/api/labels/queue")).json()["labels"]
+        assert ("car" in labels, "tram" in labels) == (True, visible)
+
+
 async def test_two_people_get_different_objects_to_label_until_the_reservation_ends(
     operator: Browser, browser: Open, clock: ManualClock
 ) -> None:

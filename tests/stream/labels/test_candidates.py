@@ -71,6 +71,16 @@ def test_a_comparison_that_is_read_after_its_result_counts_too() -> None:
     assert only(found).disagreement == 0.8
 
 
+def test_the_oldest_comparisons_are_dropped_above_the_limit() -> None:
+    known = Disagreements(2)
+    for seq in (1, 2, 3):
+        known.add(comparison(seq, ShadowDifference(form="missed", box=CAR.box, label="car", score=0.8)))
+    found = pool(known)
+    for seq in (1, 2, 3):
+        found.add(result(seq, CAR))
+    assert {one.id.seq: one.disagreement for one in found} == {1: 0.0, 2: 0.8, 3: 0.8}
+
+
 def test_an_object_that_only_the_candidate_model_found_is_not_a_served_object() -> None:
     known = Disagreements()
     known.add(comparison(1, ShadowDifference(form="extra", box=DOG.box, label="dog", score=0.6)))
