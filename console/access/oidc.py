@@ -27,6 +27,9 @@ ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 PENDING_S = 600.0
 """Time in seconds that a person has to sign in at the OpenID Connect provider."""
 _MAX_PENDING = 1000
+MAX_PENDING_OF_ADDRESS = 50
+"""Maximum number of unfinished sign-ins of one address. If there are more, the oldest of this address is dropped, so
+that nobody can drop the sign-ins of other addresses."""
 _METADATA_S = 3600.0
 _LEEWAY_S = 60
 _TIMEOUT_S = 10.0
@@ -72,6 +75,7 @@ class _Pending:
     nonce: str
     verifier: str
     target: str
+    source: str
     until_s: float
 
 
@@ -132,12 +136,16 @@ class OidcClient:
         """The console's address to which the OpenID Connect provider sends the browser after the sign-in."""
         return f"{self.options.address}/sign-in/oidc/done"
 
-    async def begin(self, target: str) -> tuple[str, str]:
+    async def begin(self, target: str, source: str) -> tuple[str, str]:
         """Return the provider's address to which the browser is sent for a sign-in, and the ``state`` that the
-        browser must keep. After the sign-in, the browser goes to ``target``. Raise Unavailable."""
+        browser must keep. After the sign-in, the browser goes to ``target``. ``source`` is the address from which the
+        request comes. Raise Unavailable."""
         metadata = (await self._known()).metadata
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-        self._pending[state] = _Pending(nonce, verifier, target, self._clock.monotonic() + PENDING_S)
+        own = [one for one, pending in self._pending.items() if pending.source == source]
+        if len(own) >= MAX_PENDING_OF_ADDRESS:
+            del self._pending[own[0]]
+        self._pending[state] = _Pending(nonce, verifier, target, source, self._clock.monotonic() + PENDING_S)
         while len(self._pending) > _MAX_PENDING:
             self._pending.popitem(last=False)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
@@ -151,7 +159,7 @@ class OidcClient:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
-        address = str(metadata["authorization_endpoint"])
+        address: str = metadata["authorization_endpoint"]
         return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}", state
 
     async def finish(self, state: str, kept: str, code: str) -> tuple[ProvenPerson, str]:
@@ -177,7 +185,7 @@ class OidcClient:
             "code_verifier": verifier,
         }
         auth = httpx.BasicAuth(self.options.client_id, self.options.client_secret)
-        found = await self._request("POST", str(metadata["token_endpoint"]), data=form, auth=auth)
+        found = await self._request("POST", metadata["token_endpoint"], data=form, auth=auth)
         token = found.get("id_token")
         if not isinstance(token, str):
             raise Forbidden("the provider gave no ID token: expected the scope openid for this client")
@@ -214,8 +222,8 @@ class OidcClient:
 
     def _person(self, claims: Mapping[str, Any]) -> ProvenPerson:
         groups = claims.get(self.options.groups_claim, [])
-        names = [groups] if isinstance(groups, str) else [one for one in groups if isinstance(one, str)]
-        found = rights_of(names, self.options.rights)
+        listed = groups if isinstance(groups, list) else [groups]
+        found = rights_of((one for one in listed if isinstance(one, str)), self.options.rights)
         if found is None:
             raise Forbidden("none of your groups at the provider has rights here: ask an admin for a group")
         subject = hashlib.sha256(f"{claims['iss']} {claims['sub']}".encode()).hexdigest()
@@ -230,6 +238,9 @@ class OidcClient:
             if str(metadata.get("issuer", "")).rstrip("/") != self.options.issuer:
                 named = str(metadata.get("issuer"))[:200]
                 raise Unavailable(f"the provider calls itself {named!r}: expected {self.options.issuer}")
+            for name in ("authorization_endpoint", "token_endpoint"):
+                if not isinstance(metadata.get(name), str):
+                    raise Unavailable(f"the provider's metadata lack {name}: expected an address")
             try:
                 keys = KeySet.import_key_set(await self._request("GET", str(metadata["jwks_uri"])))  # type: ignore[arg-type]
             except (JoseError, KeyError, ValueError, TypeError) as error:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from console.access.attempts import network
 from console.access.forms import read_form, require_same_origin, require_token
 from console.access.guard import SESSION, Context, SignedIn, cookie_of, set_cookie
 from console.access.oidc import PENDING_S
@@ -67,7 +68,7 @@ async def sign_in_at_provider(request: Request, context: Context, next: str = "/
     if context.oidc is None:
         raise NotFound("this console has no sign-in provider: start it with --oidc-issuer")
     try:
-        address, state = await context.oidc.begin(local_path(next))
+        address, state = await context.oidc.begin(local_path(next), network(address_of(request)))
     except Unavailable as error:
         return _form(request, local_path(next), error.status, f"{error}.")
     response = RedirectResponse(address, 303)

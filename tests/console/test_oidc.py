@@ -16,6 +16,7 @@ from joserfc.jwk import ECKey, OctKey
 from console.access.oidc import OidcClient, OidcOptions, parse_rights, require_address, rights_of
 from console.access.roles import Limits, Role
 from console.context import ConsoleContext
+from console.exceptions import Forbidden
 from ingest.exceptions import ConfigError
 from ingest.runtime.clock import ManualClock
 from tests.console.conftest import ADDRESS, Browser
@@ -123,6 +124,8 @@ async def test_a_person_at_the_openid_provider_whose_name_is_taken_gets_another_
     [
         ({"groups": ["others"]}, "none of your groups"),
         ({"groups": "guards2"}, "none of your groups"),
+        ({"groups": None}, "none of your groups"),
+        ({"groups": 7}, "none of your groups"),
         ({"aud": "another client"}, "not valid"),
         ({"iss": "https://other.example"}, "not valid"),
         ({"exp": 1}, "not valid"),
@@ -166,6 +169,35 @@ async def test_only_the_browser_that_began_a_sign_in_can_finish_it_once(
     late = await one.get("/sign-in/oidc/done", params=provider.authorize(begun.headers["location"]))
     assert (late.status_code, "took too long" in late.text) == (403, True)
     assert (await one.get("/sign-in/oidc/done?error=access_denied")).status_code == 403
+
+
+async def test_a_flood_of_sign_ins_from_one_address_does_not_drop_those_of_another(clock: ManualClock) -> None:
+    provider = Provider(clock)
+    client = OidcClient(OidcOptions(ISSUER, CLIENT, SECRET, ADDRESS, RIGHTS), clock, provider)
+    address, kept = await client.begin("/events", "192.0.2.1")
+    first = provider.authorize((await client.begin("/", "192.0.2.2"))[0])
+    for _ in range(1000):
+        await client.begin("/", "192.0.2.2")
+    query = provider.authorize(address)
+    person, target = await client.finish(query["state"], kept, query["code"])
+    assert (person.name, target) == ("ann-lee", "/events")
+    with pytest.raises(Forbidden, match="begin again"):
+        await client.finish(first["state"], first["state"], first["code"])
+
+
+async def test_a_provider_without_an_address_for_tokens_is_reported(
+    browser: Open, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = provider.handle_async_request
+
+    async def incomplete(request: httpx.Request) -> httpx.Response:
+        found = (await answer(request)).json()
+        found.pop("token_endpoint", None)
+        return httpx.Response(200, json=found)
+
+    monkeypatch.setattr(provider, "handle_async_request", incomplete)
+    response = await browser().get("/sign-in/oidc")
+    assert (response.status_code, "token_endpoint" in response.text) == (503, True)
 
 
 async def test_passwords_work_while_the_openid_provider_cannot_be_reached(
