@@ -8,6 +8,7 @@ stratification (Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-L
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -73,13 +74,20 @@ def assign(
 def near_border(
     at_ns: int, block: TimeBlock, assigned: Mapping[TimeBlock, str], block_s: float, gap_s: float
 ) -> bool:
-    """Return whether a time is less than half of ``gap_s`` from a neighbouring block that is in another split."""
+    """Return whether a time is less than half of ``gap_s`` from the border of its block to a block that is in another
+    split. If there are blocks without examples between two blocks, the border is in their middle."""
     length_ns = round(block_s * 1e9)
     since_begin_ns = at_ns - block.number * length_ns
     half_ns = gap_s * 0.5e9
     own = assigned[block]
-    before, after = (assigned.get(TimeBlock(block.place, block.number + step), own) for step in (-1, 1))
-    return (before != own and since_begin_ns < half_ns) or (after != own and length_ns - since_begin_ns <= half_ns)
+    for step in range(1, math.ceil(gap_s * 1e9 / length_ns) + 1):
+        before, after = (assigned.get(TimeBlock(block.place, block.number + sign * step), own) for sign in (-1, 1))
+        between_ns = (step - 1) * length_ns / 2
+        if before != own and since_begin_ns + between_ns < half_ns:
+            return True
+        if after != own and length_ns - since_begin_ns + between_ns <= half_ns:
+            return True
+    return False
 
 
 def _need(

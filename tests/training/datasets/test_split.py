@@ -65,3 +65,15 @@ def test_only_times_near_a_block_in_another_split_are_near_a_border() -> None:
     assert times == {101: False, 150: False, 194: False, 195: True, 199: True}
     assert near_border(204 * 10**9, third, assigned, 100.0, 10.0)
     assert not near_border(205 * 10**9, third, assigned, 100.0, 10.0)
+
+
+def test_a_gap_longer_than_a_block_of_time_also_counts_across_blocks_without_examples() -> None:
+    first, third = TimeBlock("gate", 0), TimeBlock("gate", 2)
+    assigned = {first: "train", third: "test"}
+    kept = [at_s for at_s in range(10) if not near_border(at_s * 10**9, first, assigned, 10.0, 30.0)]
+    kept += [at_s for at_s in range(20, 30) if not near_border(at_s * 10**9, third, assigned, 10.0, 30.0)]
+    assert kept == []
+    kept = [at_s for at_s in range(10) if not near_border(at_s * 10**9, first, assigned, 10.0, 16.0)]
+    assert kept == list(range(7))
+    kept = [at_s for at_s in range(20, 30) if not near_border(at_s * 10**9, third, assigned, 10.0, 16.0)]
+    assert kept == list(range(23, 30))
