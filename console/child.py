@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 
 from ingest.runtime import logs
 
-_LINE_BYTES = 4 * 1024 * 1024
+_LINE_BYTES = 64 * 1024 * 1024
+"""Maximum length of a line of a child process, in bytes. A ledger takes about 11 kB for each camera and day, in one
+line."""
 _log = logs.get("console.child")
 
 
@@ -49,6 +51,8 @@ async def run_child(
             await process.wait()
     except TimeoutError:
         problem = f"took more than {longest_s:.0f} s"
+    except ValueError as error:
+        problem = f"printed a line that cannot be read: {error}"
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -112,11 +112,12 @@ class EvidenceFiles:
         async with self._one_clip:
             self._forget_old_clips()
             key = evidence.name, evidence.sha256
-            if key not in self._clips:
-                found = await self._read(self._store, evidence)
-                self._clips[key] = self._clock.monotonic() + CLIPS_S, found
+            if key in self._clips:
+                return self._clips[key][1]
+            found = await self._read(self._store, evidence)
+            self._clips[key] = self._clock.monotonic() + CLIPS_S, found
             self._forget_old_clips()
-            return self._clips[key][1]
+            return found
 
     def _forget_old_clips(self) -> None:
         """Forget clips that are too old, and then the oldest clips, until the clips in memory fit into

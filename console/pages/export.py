@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.background import BackgroundTask
 
 from console.access.forms import read_form
 from console.access.guard import Context, Operator
@@ -22,6 +21,7 @@ from console.pages.events import visible_event
 from console.pages.incidents import visible_incident
 from console.review.export import MAX_EVENTS, export_review
 
+_PART_BYTES = 256 * 1024
 Ids = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=MAX_EVENTS)]
 router = APIRouter()
 
@@ -41,7 +41,7 @@ async def export_selected(request: Request, identity: Operator, context: Context
     return await _export(request, context, identity, form.texts("event"), form.texts("incident"))
 
 
-@router.post("/api/exports", response_class=FileResponse)
+@router.post("/api/exports", response_class=StreamingResponse)
 async def export(request: Request, order: ExportOrder, identity: Operator, context: Context) -> Response:
     """Return a zip archive of the selected events and incidents with pictures, clips, receipts and comments, and a
     manifest with the SHA-256 of each file. The header `X-Manifest-SHA256` and the audit trail have the hash of the
@@ -61,20 +61,27 @@ async def _export(
     if not 0 < len(own) + len(states) <= MAX_EVENTS:
         raise BadInput(f"{len(own)} events and {len(states)} incidents are selected: expected 1 to {MAX_EVENTS}")
     made_ns = context.clock.now_ns()
-    with tempfile.NamedTemporaryFile(prefix="sightline-export-", suffix=".zip", delete=False) as file:
-        try:
-            async with context.exporting:
-                sha256 = await export_review(
-                    file.file, context.evidence, own, states, by=identity.name, made_ns=made_ns
-                )
-        except BaseException:
-            os.unlink(file.name)  # noqa: PTH108  (cheap, and the request has failed)
-            raise
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (without a name, so that a kill leaves no file)
+    try:
+        async with context.exporting:
+            sha256 = await export_review(file, context.evidence, own, states, by=identity.name, made_ns=made_ns)
+        size = file.seek(0, os.SEEK_END)
+    except BaseException:
+        file.close()
+        raise
     for item in own:
         context.audit(request, identity, "event_exported", item.event.id, f"manifest SHA-256 {sha256}")
     for state in states:
         context.audit(request, identity, "incident_exported", state.incident.id, f"manifest SHA-256 {sha256}")
     name = f"sightline-{datetime.fromtimestamp(made_ns / 1e9, UTC):%Y%m%dT%H%M%SZ}.zip"
-    headers = {"X-Manifest-SHA256": sha256, "Cache-Control": "no-store"}
-    gone = BackgroundTask(Path(file.name).unlink)
-    return FileResponse(file.name, media_type="application/zip", filename=name, headers=headers, background=gone)
+    headers = {"X-Manifest-SHA256": sha256, "Cache-Control": "no-store", "Content-Length": str(size)}
+    headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return StreamingResponse(_parts(file), media_type="application/zip", headers=headers)
+
+
+def _parts(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the parts of a file from its beginning, and close the file."""
+    with file:
+        file.seek(0)
+        while part := file.read(_PART_BYTES):
+            yield part

@@ -90,6 +90,21 @@ async def test_an_old_ledger_is_computed_again_and_a_failure_leaves_the_last_one
     assert context.ledger.running
 
 
+async def test_a_ledger_that_is_too_long_to_be_read_is_reported_and_not_computed_again_at_once(
+    browser: Open, context: ConsoleContext, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.child._LINE_BYTES", 1)
+    monkeypatch.setattr("console.ledger.reading.MODULE", "json.tool")  # prints the request
+    one = browser()
+    await one.sign_in("vera")
+    clock.advance(FRESH_S + 1.0)
+    await one.load("/ledger")
+    assert context.ledger._task is not None
+    await context.ledger._task
+    assert "printed a line that cannot be read" in await one.load("/ledger")
+    assert not context.ledger.running
+
+
 async def test_the_console_explains_the_processing_steps_of_a_frame(log: MemoryLog) -> None:
     found = await explanation(log, "gate/1/4")
     assert found["lines"][0] == "frame gate/1/4 (live)"

@@ -143,6 +143,18 @@ async def test_a_clip_is_hidden_from_users_of_another_site(page: Callable[..., A
         assert (await page(path, name="otto")).status_code == 404, path
 
 
+async def test_a_clip_whose_time_in_memory_ends_during_the_request_is_served(
+    page: Callable[..., Any], context: ConsoleContext, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/api/events/event-1/evidence/0"
+    assert (await page(path, record(reference()))).content == MOVIE
+    times = iter((clock.monotonic() + CLIPS_S - 0.1, clock.monotonic() + CLIPS_S + 0.1))
+    slow = ManualClock()
+    monkeypatch.setattr(slow, "monotonic", lambda: next(times))
+    monkeypatch.setattr(context.evidence, "_clock", slow)
+    assert (await page(path)).content == MOVIE
+
+
 async def test_a_deleted_or_changed_clip_is_not_served_and_the_page_says_why(
     page: Callable[..., Any], files: MemoryStore, clock: ManualClock
 ) -> None:

@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from console.context import ConsoleContext
 from console.evidence import EvidenceFiles
+from console.review.export import export_review
 from deploy.cli.app import app
 from ingest.contract.codec import encode_json
 from ingest.contract.topics import INCIDENTS
@@ -101,6 +103,30 @@ async def test_operators_export_only_events_that_they_may_see(browser: Open, eve
     await vera.sign_in("vera")
     assert (await exported(vera, events=["event-1"])).status_code == 403
     assert "/export" not in await vera.load("/events")
+
+
+async def test_an_archive_has_no_file_that_a_killed_console_would_leave_on_the_disk(
+    browser: Open, events: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Path] = []
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+
+    def look() -> None:
+        left.extend(folder.iterdir())
+
+    async def write_and_look(*args: Any, **facts: Any) -> str:
+        sha256 = await export_review(*args, **facts)
+        look()
+        return sha256
+
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr("console.pages.export.export_review", write_and_look)
+    one = browser()
+    await one.sign_in("otto")
+    response = await exported(one, events=["event-1"])
+    assert (response.status_code, left) == (200, [])
+    assert response.headers["content-length"] == str(len(response.content))
 
 
 @pytest.mark.parametrize("content", [b"no archive", b""])
