@@ -52,7 +52,7 @@ class FrameSystem:
         return f"{self.name}, {self.processes} processes, {self.threads} threads, batches up to {self.batch}"
 
     async def prepare(self, case: PipelineCase, settings: KafkaSettings, partitions: int) -> None:
-        """Create the topics, and publish the site for Sightline."""
+        """Create the topics. For Sightline, also write its cameras and models to the topic ``config``."""
         if self.program:
             await create_topics(settings, (FRAMES, RESULTS), partitions)
             return

@@ -64,7 +64,7 @@ class LedgerReading:
         return self._task is not None and not self._task.done()
 
     def start(self, *, is_wanted: bool = False) -> None:
-        """Compute the ledger in the background, unless a computation is running already.
+        """Count the frames of each camera and hour in the background, unless a count is running already.
 
         Without ``is_wanted``, a ledger that is younger than ``FRESH_S`` is not computed again.
         """

@@ -106,7 +106,9 @@ def convert(text: str, name: str, choice: PipelineChoice, secrets: str) -> Friga
     for rule in rules:
         rule["name"] = _unique(rule["name"], rule_names)
     if not cameras:
-        raise root.error("cameras", sorted(names), "at least one camera that is switched on and can be read")
+        raise root.error(
+            "cameras", sorted(names), "at least one camera that is switched on and has a readable stream"
+        )
     pipeline = {"name": choice.model, **choice._asdict()}
     zone = root.section("ui").value("timezone")
     found.site = {"name": name, **({"time_zone": zone} if zone else {}), "cameras": cameras, "pipelines": [pipeline]}

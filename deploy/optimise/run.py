@@ -51,9 +51,9 @@ class OptimiseOptions:
     """Settings of an optimisation.
 
     ``name`` is the model that gets the new versions. If ``name`` is empty, ``name_of`` adds the steps of the
-    optimisation to the original's name. ``max_loss`` is the largest loss of accuracy or agreement. ``seconds`` is the
-    time to measure each backend and batch size. If ``backends`` is empty, all usable backends of this machine are
-    measured.
+    optimisation to the original's name. ``max_loss`` is the largest accepted loss of accuracy, or of agreement with
+    the original. ``seconds`` is the time to measure each backend and batch size. If ``backends`` is empty, all usable
+    backends of this machine are measured.
     """
 
     precision: Precision = "fp32"

@@ -60,7 +60,9 @@ class Site(ConfigSection):
         name = info.data.get("name", UNNAMED)
         for entry in entries:
             if entry.site not in ("", name):
-                raise ValueError(f"expected site = {name!r} or no site in {entry.key}, not {entry.site!r}")
+                raise ValueError(
+                    f"expected {entry.key} to have site = {name!r} or no site, not site = {entry.site!r}"
+                )
         if name == UNNAMED:
             return entries
         return tuple(entry if entry.site else entry.model_copy(update={"site": name}) for entry in entries)

@@ -106,7 +106,7 @@ class BatchEntry:
 
     @property
     def payload_bytes(self) -> int:
-        """Size of the pictures and of the attached frame."""
+        """Size of the cropped pictures and of the encoded frame in bytes, whichever of them the batch item has."""
         return sum(picture.nbytes for picture in self.pictures) + len(self.frame)
 
     @classmethod

@@ -88,7 +88,7 @@ class PrepareStage:
 class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     """The processor that puts the frames of one partition into batches.
 
-    ``pipelines`` returns the batch limits of each present pipeline.
+    ``pipelines`` returns the batch limits of each pipeline of the configuration in force.
     """
 
     def __init__(

@@ -163,7 +163,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         self._deadlines: dict[str, float] = {}
         self._changed: set[str] = set()  # sensors whose deadline may be another one than in `_deadlines`
         self.reported: frozenset[str] = frozenset()
-        """Ids of events that an earlier owner has written, and that must not be written again."""
+        """Ids of events that an earlier owner of the partition has written. They must not be written again."""
         self._in_force = config
         self._use(config())
 

@@ -235,7 +235,7 @@ class CountedEntries(dict[str, Any]):
         return super().items()
 
 
-async def test_users_see_only_cameras_and_sensors_within_their_limits() -> None:
+async def test_users_see_only_cameras_and_sensors_of_the_sites_and_cameras_that_they_may_see() -> None:
     log = MemoryLog()
     feed = Feed(lambda _: log)
     await configure(log)

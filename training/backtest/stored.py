@@ -19,7 +19,7 @@ class StoredResults:
     """The results of the tested cameras and pipelines, from the time at which the first frame was written.
 
     The results of a camera, lane and pipeline have the order of the frames. The reader stops as soon as it has found
-    the result of the last wanted frame, or of a later frame. The caller must close the reader.
+    the result of the last wanted frame, or of a later frame. Call ``close`` afterwards.
     """
 
     def __init__(self, log: Log, partition: int, plan: BacktestPlan) -> None:

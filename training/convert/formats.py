@@ -206,7 +206,8 @@ def _comparable(names: list[str], expected: Mapping[str, Any]) -> list[str]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the cause in an error. TensorFlow's messages quote lines of the model's source code before the cause."""
+    """Return the line of an error's message that names the cause: the last line if TensorFlow quotes lines of the
+    model's source code first, else the first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if lines and lines[0].startswith("in user code"):
         return lines[-1]

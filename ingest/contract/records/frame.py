@@ -103,7 +103,8 @@ class FrameMeta(Record):
     ``resting`` is None in most frames, because only some frames report stationary objects. ``sampled`` marks a frame
     that the gate would have withheld, and that is sent to measure how often the gate misses an object. Sampled frames
     are drawn at random. ``view`` is the state of the camera's view: empty for a good view, else ``frozen``, ``black``
-    or ``tampered``. A program that reads a frame keeps a ``view`` that it does not know.
+    or ``tampered``. A program that does not know a value of ``view`` passes it on
+    unchanged.
     """
 
     camera: Name

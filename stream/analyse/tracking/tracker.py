@@ -41,8 +41,8 @@ _LEAST = 0.01
 lower score, 0, and therefore never begins a new track."""
 _FIRM, _FAINT = 1.0, 0.0
 _HELD = ""
-"""Placeholder in place of a label, for a track that is kept without a detection in this frame; it never counts as
-another label."""
+"""Label of a track that is kept without a detection in this frame. In the comparison of labels, it equals every
+label."""
 _MAX_PX = 1e7
 """Largest edge of a box in pixels. The squares of edges in pixels are exact up to ``_MAX_PX``, and no camera has a
 larger picture."""

@@ -103,7 +103,9 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlertsRig:
         (("--receiver", "nobody"), []),
     ],
 )
-def test_alerts_are_listed_once_by_their_state(rig: AlertsRig, options: tuple[str, ...], numbers: list[int]) -> None:
+def test_the_list_of_alerts_can_be_filtered_by_state(
+    rig: AlertsRig, options: tuple[str, ...], numbers: list[int]
+) -> None:
     status, output = rig.run("list", "--json", *options)
     assert status == 0
     assert {row["id"] for row in json.loads(output)} == {alert_id(event(number)) for number in numbers}

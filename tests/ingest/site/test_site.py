@@ -374,8 +374,11 @@ def test_a_number_in_a_site_file_that_json_cannot_represent_is_refused(value: st
 def test_a_camera_that_names_another_site_than_its_file_is_refused(file: Path) -> None:
     """Applying the other site's file would remove the camera, and applying this file could never remove it."""
     camera = '[[cameras]]\nname = "a"\nsource = "device:0"\nsite = "south"\n'
-    assert "site = 'north' or no site in camera/a, not 'south'" in problem(file, f'name = "north"\n{camera}').expected
-    assert "site = 'site' or no site in camera/a, not 'south'" in problem(file, camera).expected
+    assert (
+        "camera/a to have site = 'north' or no site, not site = 'south'"
+        in problem(file, f'name = "north"\n{camera}').expected
+    )
+    assert "camera/a to have site = 'site' or no site, not site = 'south'" in problem(file, camera).expected
 
 
 def test_an_unknown_key_in_a_site_file_is_reported_as_misspelt_or_of_a_newer_version() -> None:

@@ -117,7 +117,7 @@ def test_weekends_have_a_daily_profile_of_their_own() -> None:
     assert one.unscaled(profile[:, 0]) == pytest.approx([40.0] * 5 + [10.0] * 2)
 
 
-def test_the_seasonal_naive_forecast_is_the_value_of_the_day_before_or_the_profile() -> None:
+def test_the_naive_forecast_is_the_value_a_day_before_or_else_the_daily_profile() -> None:
     found = series(5, missing=0.0)
     found.values[3 * SLOTS + 7] = np.nan
     one = framed(found, 4 * SLOTS)

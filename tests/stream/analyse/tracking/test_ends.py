@@ -90,7 +90,7 @@ def test_tracks_end_in_an_outage_but_not_in_a_period_without_motion_of_the_same_
         assert len(seen) == names
 
 
-def test_a_track_at_the_edge_has_left_after_a_short_gap_and_is_lost_after_a_long_gap() -> None:
+def test_a_track_at_the_edge_has_left_after_a_short_pause_without_frames_and_is_lost_after_a_long_pause() -> None:
     for gap_s, reason in ((LOST_S - 0.1, "left"), (LOST_S + 0.1, "lost")):
         found = TrackEnds()
         for n in range(3):
