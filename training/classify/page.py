@@ -45,7 +45,7 @@ def write_page(found: EvaluatedModels, data: Path, target: Path) -> None:
         chart=_CHART,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page)
+    target.write_text(page, encoding="utf-8")
 
 
 def row(one: EvaluatedModel) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def classifier(
     """Train a classifier from folders of pictures, measure it on held-out pictures, and store it for pipelines.
 
     Without folders train, validation and test, 70 %, 15 % and 15 % of the pictures are chosen by a hash of the name.
-    Pictures whose file names are equal before `__` get into the same part. Damaged pictures and copies are skipped
-    with their reason.
+    Pictures of one label whose file names are equal before `__` get into the same part. Damaged pictures and copies
+    are skipped with their reason.
 
     A training that was killed goes on with --resume, and gives the same weights as without the kill.
 
