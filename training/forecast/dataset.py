@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from stream.sense.forecast.features import features
 from stream.sense.forecast.spec import WEEKDAYS, Array, Counts, Scale, SeriesSpec, local_steps
-from stream.sense.forecast.steps import Aggregate
 
 SMOOTHINGS = (0.0, 1.0, 2.0, 3.0, 4.0)
 """Standard deviations in time steps of the Gaussians that are tried to smooth a daily profile. The standard deviation
@@ -31,13 +30,11 @@ class Series:
     first: int
     values: Array
     time_zone: str = "UTC"
-    aggregate: Aggregate = "sum"
-    """How the minutes of a time step are combined."""
 
     def days(self) -> npt.NDArray[np.int64]:
         """Return the number of the local day of each time step; the series' first day is 0."""
-        slots, _ = self.clock()
-        changes = np.concatenate(((0,), np.cumsum(np.diff(slots) < 0)))
+        _, weekdays = self.clock()
+        changes = np.concatenate(((0,), np.cumsum(np.diff(weekdays) != 0)))
         return np.asarray(changes, np.int64)
 
     def clock(self, ahead: int = 0) -> tuple[Counts, Counts]:
@@ -69,9 +66,7 @@ class TrainingSet:
         return rows[~np.isnan(self.examples.residuals[rows]).all(axis=1)]
 
 
-def training_set(
-    series: Series, stop: int, scale: Scale, aggregate: Aggregate, lags: int, horizons: int
-) -> TrainingSet:
+def training_set(series: Series, stop: int, scale: Scale, lags: int, horizons: int) -> TrainingSet:
     """Return the description and examples of a series for a model that may know the steps before ``stop``.
 
     The profile comes from the days before ``stop``. The residual of such a day is taken from the profile of the other
@@ -87,7 +82,6 @@ def training_set(
         horizons=horizons,
         scale=scale,
         unit=unit if scale == "linear" else 1.0,
-        aggregate=aggregate,
         profile=blank,
     )
     scaled = base.scaled(series.values)
@@ -159,9 +153,11 @@ def _smoothed(values: Array, sigma: float) -> Array:
 
 
 def naive(series: Series, given: TrainingSet) -> Array:
-    """Return the seasonal naive forecast ``(T, horizons)`` in scaled units: the value of the day before, or the
-    profile if the step of the day before was not observed."""
-    scaled = given.spec.scaled(series.values)
-    back = np.concatenate((np.full(given.spec.slots, np.nan), scaled, np.full(given.spec.horizons, np.nan)))
-    values = np.lib.stride_tricks.sliding_window_view(back[1:], given.spec.horizons)[: len(scaled)]
+    """Return the seasonal naive forecast ``(T, horizons)`` in scaled units: the latest known value at the same time
+    of day, or the profile if the step of that value was not observed."""
+    spec, scaled = given.spec, given.spec.scaled(series.values)
+    values = np.full((len(scaled), spec.horizons), np.nan)
+    for horizon in range(1, spec.horizons + 1):
+        back = spec.seasonal_lag(horizon) - horizon
+        values[back:, horizon - 1] = scaled[: max(len(scaled) - back, 0)]
     return np.where(np.isnan(values), given.examples.expected, values)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from stream.sense.forecast.conformal import WINDOW, corrected_widths, window_scores
 from stream.sense.forecast.drift import drift_sum
 from stream.sense.forecast.spec import Array, Scale, SeriesSpec
-from stream.sense.forecast.steps import Aggregate
 from training.exceptions import SeriesUnusable
 from training.forecast.candidates import CANDIDATES, RECURRENT
 from training.forecast.dataset import Series, TrainingSet, naive, training_set
@@ -39,7 +38,7 @@ _MIN_DRIFT = 8.0
 ``_MIN_DRIFT``."""
 _MIN_DAYS = 8
 """Minimum number of observed days before the test days: four days for the first fold, and one for each fold."""
-_CODE = 1
+_CODE = 2
 """Version of the training code of the candidates. A training that was interrupted under another version starts from
 the beginning."""
 
@@ -51,7 +50,6 @@ class ForecastOptions:
 
     test_days: int
     scale: Scale = "count"
-    aggregate: Aggregate = "sum"
     lags: int = 12
     horizons: int = 12
     judged: tuple[int, ...] = JUDGED
@@ -163,7 +161,7 @@ def evaluate(series: Series, options: ForecastOptions, store: FitStore) -> Judge
     folds, test = _splits(series, options)
 
     def make(stop: int) -> TrainingSet:
-        return training_set(series, stop, options.scale, options.aggregate, options.lags, options.horizons)
+        return training_set(series, stop, options.scale, options.lags, options.horizons)
 
     parts = [_errors(series, make(stop), end, options, store, f"fold{n}") for n, (stop, end) in enumerate(folds)]
     validation = {

@@ -30,7 +30,7 @@ _EXAMPLES = {
     "month-first": "a month-first time such as 01/31/2016 13:05",
 }
 MAX_STEPS = 2_000_000
-"""Maximum number of steps between the first and the last time of a series. If the dates of a file span more steps,
+"""Maximum number of steps between the first and the last time of a series. If the dates of a series span more steps,
 one of them is probably wrong."""
 
 
@@ -74,6 +74,8 @@ def read_csv(path: Path, options: CsvOptions) -> Series:
         cells = [row[k].strip() if k is not None and k < len(row) else "" for k in (time, value, series)]
         at_s = _time(path, number, cells[0], options)
         found[cells[2]].append(_Row(number, at_s, _number(path, number, cells[1])))
+    if not found:
+        raise SeriesUnusable(f"file {path} has only empty rows: expected times and values, such as `time,flow`")
     name = options.chosen or next(iter(found))
     if name not in found or (len(found) > 1 and not options.chosen):
         raise SeriesUnusable(
@@ -147,11 +149,15 @@ def _on_grid(path: Path, name: str, rows: Sequence[_Row], time_zone: str) -> Ser
         line = ordered[int(off[0]) if len(off) else 0].line
         raise SeriesUnusable(f"file {path}, line {line}: expected a time on the grid of steps of {step_s} s")
     first, count = int(times[0]) // step_s, int(times[-1] - times[0]) // step_s + 1
-    if count > MAX_STEPS:
-        raise SeriesUnusable(f"file {path} spans {count} steps: expected at most {MAX_STEPS}. Check the dates")
+    _require_span(f"file {path}", count)
     values = np.full(count, np.nan)
     values[(times - times[0]) // step_s] = [np.nan if row.value is None else row.value for row in ordered]
     return Series(name, step_s, first, values, time_zone)
+
+
+def _require_span(source: str, steps: int) -> None:
+    if steps > MAX_STEPS:
+        raise SeriesUnusable(f"{source} spans {steps} steps: expected at most {MAX_STEPS}. Check the dates")
 
 
 def from_measures(
@@ -175,7 +181,8 @@ def from_measures(
     for start_ns in sorted(latest):
         steps.add(MinuteValue.of(latest[start_ns], value))
     first, last = min(latest) // (step_s * 10**9), max(latest) // (step_s * 10**9)
-    return Series(f"{name} {value}", step_s, first, steps.values(first, last), time_zone, aggregate)
+    _require_span(f"measure {name!r}", last - first + 1)
+    return Series(f"{name} {value}", step_s, first, steps.values(first, last), time_zone)
 
 
 def day_of(step: int, step_s: int) -> str:

@@ -144,7 +144,8 @@ async def series_from_log(log: Log, measure: str, since_ms: int, source: SeriesS
         async with aclosing(log.read(MEASURES, partition, start, end)) as found:
             async for record in found:
                 with contextlib.suppress(CodecError):
-                    records.append(decode_json(Measure, record.value))
+                    if (one := decode_json(Measure, record.value)).name == measure:
+                        records.append(one)
     return from_measures(records, measure, source.value, source.step_s, source.time_zone, source.aggregate)
 
 
@@ -160,7 +161,6 @@ def _options(series: Series, test_days: int, scale: str, settings: Mapping[str, 
     return ForecastOptions(
         test_days=test_days or max(1, round(days * _HELD_OUT)),
         scale=found,  # type: ignore[arg-type]
-        aggregate=series.aggregate,
         judged=judged,
         **settings,
     )

@@ -16,7 +16,7 @@ from stream.events import event_id
 from stream.sense.forecast import conformal, drift
 from stream.sense.forecast.model import ForecastModel
 from stream.sense.forecast.spec import Array
-from stream.sense.forecast.steps import MinuteValue, Steps
+from stream.sense.forecast.steps import MinuteValue, Steps, aggregate_of
 
 SKILL_STEPS = 288
 """Number of time steps over which skill and interval coverage are computed: a day at steps of five minutes."""
@@ -47,7 +47,7 @@ class Forecaster:
         self.config, self.model = config, model
         self._spec = model.spec
         self._zone = config.time_zone or "UTC"
-        self._steps = Steps(self._spec.step_s, self._spec.aggregate)
+        self._steps = Steps(self._spec.step_s, aggregate_of(config.value))
         self._last: int | None = None
         """Number of the last complete time step, from the Unix epoch."""
         self._made: dict[int, MadeForecast] = {}
@@ -75,7 +75,8 @@ class Forecaster:
         """
         self._steps.add(minute)
         last = (minute.minute + 1) // (self._spec.step_s // 60) - 1
-        if self._last is not None and minute.revision == 0 and last < self._last - self.model.history:
+        is_first = minute.revision == 0 and not minute.late
+        if self._last is not None and is_first and last < self._last - self.model.history:
             self._last = None  # the camera's clock was far ahead, and was set back
             self._begin()
         if self._last is None:
@@ -166,9 +167,6 @@ class Forecaster:
             return
         spec = self._spec
         scaled = float(spec.scaled(np.array([value]))[0])
-        naive = self._steps.value(step - spec.slots)
-        if np.isnan(naive):
-            naive = float(spec.unscaled(self.model.expected(step, 1, self._zone))[0])
         for at in range(spec.horizons):
             made = self._made.get(step - at - 1)
             if made is None:
@@ -177,7 +175,14 @@ class Forecaster:
             error = abs(float(spec.unscaled(made.scaled[at : at + 1])[0]) - value)
             widths = np.array((made.widths[at], made.uncorrected[at]))
             covered = np.where(np.isnan(widths), np.nan, score <= widths)
-            self._errors[-1, :, at] = score, error, abs(naive - value), *covered
+            self._errors[-1, :, at] = score, error, abs(self._naive(step, at + 1) - value), *covered
+
+    def _naive(self, step: int, horizon: int) -> float:
+        """Return the seasonal naive forecast of a time step, made ``horizon`` steps before the step."""
+        value = self._steps.value(step - self._spec.seasonal_lag(horizon))
+        if np.isnan(value):
+            return float(self._spec.unscaled(self.model.expected(step, 1, self._zone))[0])
+        return value
 
     def _skill(self) -> list[ForecastSkill]:
         found = []

@@ -53,6 +53,8 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         self._series: dict[str, Forecaster] = {}
         self._minutes: defaultdict[str, deque[MinuteValue]] = defaultdict(deque)
         """The latest minutes of each forecast's series, in the order of the log."""
+        self._sources: dict[str, tuple[str, str]] = {}
+        """Measure and value of each forecast."""
         self._reporters: dict[str, ForecastReporter] = {}
         self._unusable: dict[str, str] = {}
         self._written: frozenset[str] = frozenset()
@@ -194,12 +196,12 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
             self._rules[rule.forecast].append(rule)
             known = before.get(rule.name)
             self._reporters[rule.name] = known if known and known.rule.same_as(rule) else ForecastReporter(rule)
-        names = {one.name for one in config.of(ForecastConfig)}
-        for name in [name for name in self._series if name not in names]:
-            del self._series[name]
-            self._metrics.forget(name)
-        for name in [name for name in self._minutes if name not in names]:
-            del self._minutes[name]
+        sources = {one.name: (one.measure, one.value) for one in config.of(ForecastConfig)}
+        for name in [name for name in self._sources if sources.get(name) != self._sources[name]]:
+            self._minutes.pop(name, None)
+            if self._series.pop(name, None):
+                self._metrics.forget(name)
+        self._sources = sources
 
     def _outgoing(self, forecast: Forecast) -> Outgoing:
         partition = partition_for(forecast.camera, self._forecast_partitions)

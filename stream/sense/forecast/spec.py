@@ -45,8 +45,6 @@ class SeriesSpec(BaseModel):
     scale: Scale = "count"
     """``count`` scales counts by Anscombe's square root. ``linear`` divides any other number by ``unit``."""
     unit: float = Field(default=1.0, gt=0.0)
-    aggregate: Literal["sum", "mean"] = "sum"
-    """How the minutes of a time step are combined."""
     profile: Annotated[tuple[Numbers, ...], Field(min_length=WEEKDAYS, max_length=WEEKDAYS)]
     """Scaled profile by weekday, Monday first, and by step of the day in local time."""
     scores: tuple[Numbers, ...] = ()
@@ -71,6 +69,11 @@ class SeriesSpec(BaseModel):
     def slots(self) -> int:
         """Number of time steps in a day."""
         return DAY_S // self.step_s
+
+    def seasonal_lag(self, horizon: int) -> int:
+        """Return the number of time steps from the latest known step at the same time of day to the forecast step:
+        one day, or more days if ``horizon`` steps take longer than a day."""
+        return -(-horizon // self.slots) * self.slots
 
     def scaled(self, values: Array) -> Array:
         """Return the values of a series in scaled units. NaN stays NaN."""

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
+from ingest.contract.identity import LATE
 from ingest.contract.records.measure import Measure
 from stream.sense.forecast.spec import Array
 
@@ -25,17 +26,22 @@ def aggregate_of(value: str) -> Aggregate:
 
 class MinuteValue(NamedTuple):
     """The value of a measure in one minute. ``minute`` counts from the Unix epoch, ``value`` is None if the minute
-    has no value, and ``observed`` is the observed share of the minute."""
+    has no value, and ``observed`` is the observed share of the minute. ``late`` says that all frames of the minute
+    came late, after an outage of the agent's connection."""
 
     minute: int
     value: float | None
     observed: float
     revision: int = 0
+    late: bool = False
 
     @classmethod
     def of(cls, measure: Measure, value: str) -> Self:
         """Return the value ``value`` of a measure's record, with the minute that the record is about."""
-        return cls(measure.start_ns // _MINUTE_NS, measure.values.get(value), measure.observed, measure.revision)
+        late = measure.parts.keys() == {LATE}
+        return cls(
+            measure.start_ns // _MINUTE_NS, measure.values.get(value), measure.observed, measure.revision, late
+        )
 
 
 class Steps:

@@ -33,7 +33,7 @@ def series(days: int, seed: int = 0, missing: float = 0.02) -> Series:
 
 
 def framed(found: Series, stop: int) -> TrainingSet:
-    return training_set(found, stop, "count", "sum", 4, 3)
+    return training_set(found, stop, "count", 4, 3)
 
 
 def test_a_csv_file_with_days_before_months_needs_the_option_for_it(tmp_path: Path) -> None:
@@ -56,6 +56,7 @@ def test_a_csv_file_with_days_before_months_needs_the_option_for_it(tmp_path: Pa
         ("00:00,1 00:07,1", "most steps take 420 s: expected whole minutes that divide a day"),
         ("00:00,1 00:05,1 00:10,1 2316-01-04T00:15,1", "expected at most 2000000"),
         ("", "expected a header and rows"),
+        (",,,,,,,,,,,,", "has only empty rows: expected times and values"),
     ],
 )
 def test_a_csv_file_that_is_no_time_series_is_refused_with_the_wrong_line(
@@ -86,6 +87,19 @@ def test_minutes_of_a_measure_become_longer_steps_by_their_latest_revision() -> 
     assert one.values[1] == pytest.approx(sum(counts) * 15 / 8)
     with pytest.raises(SeriesUnusable, match=r"has no value 'bus.forward': expected one of car.forward"):
         from_measures(found, "bridge", "bus.forward", STEP_S, "UTC", "sum")
+
+
+def test_minutes_of_a_wrong_camera_clock_do_not_make_an_endless_series() -> None:
+    found = list(minutes(range(4)))
+    wrong = found[0].model_copy(update={"start_ns": found[0].start_ns + 60 * 366 * 86_400 * 10**9})
+    with pytest.raises(SeriesUnusable, match=r"measure 'bridge' spans 2\d+ steps: expected at most 2000000"):
+        from_measures([*found, wrong], "bridge", "car.forward", STEP_S, "UTC", "sum")
+
+
+def test_the_night_in_which_clocks_go_back_belongs_to_one_day() -> None:
+    midnight = 1_477_778_400 // 300  # Sunday, 30 October 2016, 0:00 in Berlin
+    found = Series("flow", 300, midnight, np.ones(25 * 12 + 6), "Europe/Berlin")
+    assert found.days().tolist() == [0] * 25 * 12 + [1] * 6
 
 
 @given(st.integers(0, 10**6), st.integers(3 * SLOTS, 5 * SLOTS))
@@ -125,3 +139,14 @@ def test_the_naive_forecast_is_the_value_a_day_before_or_else_the_daily_profile(
     origin = 4 * SLOTS + 4  # its three steps are those after 4, 5 and 6 of the fifth day
     assert forecasts[origin, :2] == pytest.approx(found.values[3 * SLOTS + 5 : 3 * SLOTS + 7])
     assert forecasts[origin, 2] == pytest.approx(one.spec.unscaled(one.examples.expected)[origin, 2])
+
+
+def test_the_seasonal_naive_forecast_of_more_than_a_day_ahead_knows_no_later_values() -> None:
+    slots = 4
+    values = np.random.default_rng(2).poisson(40.0, 12 * slots).astype(float)
+    found = Series("flow", 86_400 // slots, 1_451_865_600 // 21_600, values)
+    one = training_set(found, 8 * slots, "count", 4, 6)
+    origin = 9 * slots
+    forecast = one.spec.unscaled(naive(found, one))[origin]
+    days_before = [origin - 3, origin - 2, origin - 1, origin, origin - 3, origin - 2]
+    assert forecast == pytest.approx(values[days_before])

@@ -35,7 +35,7 @@ async def test_a_series_to_forecast_is_read_from_the_minutes_in_the_log() -> Non
         await log.produce(record(one))
     source = SeriesSource("", "car.forward", "", "", "iso", "UTC", STEP_S)
     found = await series_from_log(log, "bridge", 0, source)
-    assert (found.name, found.step_s, len(found.values), found.aggregate) == ("bridge car.forward", STEP_S, 6, "sum")
+    assert (found.name, found.step_s, len(found.values)) == ("bridge car.forward", STEP_S, 6)
 
 
 def test_a_stored_forecast_model_is_served_until_another_version_is_promoted(tmp_path: Path) -> None:

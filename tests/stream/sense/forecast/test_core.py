@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.site import ForecastConfig
 from stream.sense.forecast import conformal
 from stream.sense.forecast.conformal import CORRECTION, corrected_level, corrected_widths, half_width, window_scores
 from stream.sense.forecast.drift import drift_sum
 from stream.sense.forecast.features import features, history_steps, layout
+from stream.sense.forecast.forecaster import Forecaster
 from stream.sense.forecast.spec import SeriesSpec, local_steps
 from stream.sense.forecast.steps import MinuteValue, Steps, aggregate_of
 from tests.stream.sense.forecast.series import MONDAY_NS, STEP_S, model, spec
@@ -190,3 +192,20 @@ def test_counts_of_minutes_are_added_and_means_averaged() -> None:
 def test_a_series_description_with_an_incomplete_daily_profile_is_refused() -> None:
     with pytest.raises(ValueError, match="profile of 96 values"):
         SeriesSpec(step_s=900, profile=((1.0,) * 95,) * 7)
+
+
+def test_forecast_skill_of_more_than_a_day_ahead_compares_with_a_value_that_was_known(tmp_path: Path) -> None:
+    half_days = spec(step_s=43_200, lags=2, profile=((7.0, 7.0),) * 7, scores=())
+    config = ForecastConfig(name="flow", measure="bridge", value="car.forward", model="flow")
+    forecaster = Forecaster(config, model(tmp_path, described=half_days))
+    chance = random.Random(4)
+    values = [float(chance.randrange(20, 80)) for _ in range(30)]
+    for step, value in enumerate(values):
+        for minute in range(360, 720):
+            found = forecaster.add(MinuteValue(step * 720 + minute, value / 720, 1.0), "", "road")
+    assert found is not None
+    skill = found.skill[1]
+    assert (skill.horizon, skill.steps) == (3, 27)
+    usual = float(half_days.unscaled(np.array([7.0]))[0])
+    expected = [abs(values[3] - usual), *(abs(values[step] - values[step - 4]) for step in range(4, 30))]
+    assert skill.naive_mae == pytest.approx(np.mean(expected), abs=0.001)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import decode_json
 from ingest.contract.records import Event, Forecast, ForecastPoint, Measure
+from ingest.contract.records.measure import MinuteTally
 from ingest.contract.topics import EVENTS, FORECASTS, MEASURES
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
@@ -26,7 +27,17 @@ from stream.sense.forecast.model import ForecastModel
 from stream.sense.rules.drift import DriftRule
 from stream.sense.rules.forecast import EarlyWarningRule
 from stream.sense.stage import Forecasting, SenseStage
-from tests.stream.sense.forecast.series import MONDAY_NS, SLOTS, STEP_S, measure, minutes, model, record, spec
+from tests.stream.sense.forecast.series import (
+    MINUTES_PER_STEP,
+    MONDAY_NS,
+    SLOTS,
+    STEP_S,
+    measure,
+    minutes,
+    model,
+    record,
+    spec,
+)
 
 BRIDGE = MeasureConfig(
     name="bridge", type="line", camera="road", pipeline="regions", start=(0.5, 1.0), end=(0.5, 0.0)
@@ -53,6 +64,7 @@ class Worker:
     def kill(self) -> None:
         config = Config({entry.key: entry for entry in self.entries})
         stage = SenseStage(config, 1, forecasting=Forecasting(self.source, self.metrics, 1))
+        self.stage = stage
         self.runner = MemoryRunner(stage, self.log, ManualClock())
 
     def source(self, name: str) -> ForecastModel:
@@ -267,6 +279,47 @@ async def test_a_camera_clock_that_was_far_ahead_does_not_stop_its_forecasts(wor
     await worker.feed([measure(60 * 24 * 365, 3.0)])
     await worker.feed(minutes(range(10, 16)))
     assert (await worker.forecasts())[-1].made_ns == MONDAY_NS + 16 * STEP_S * 10**9
+
+
+async def test_late_minutes_of_days_ago_do_not_end_the_errors_of_a_forecast(tmp_path: Path) -> None:
+    """After an outage, the late lane delivers old minutes between the present ones."""
+    steady, late = (Worker({"flow": model(tmp_path)}) for _ in range(2))
+    found = list(minutes(range(140)))
+    await steady.feed(found)
+    size = len(MINUTES_PER_STEP)
+    await late.feed(found[: 130 * size])
+    for step in range(130, 140):
+        old = measure((step - 130) * 15 + 1, 5.0)
+        await late.feed([old.model_copy(update={"parts": {"late": MinuteTally()}})])
+        await late.feed(found[step * size : (step + 1) * size])
+    assert await late.forecasts() == await steady.forecasts()
+
+
+@pytest.mark.parametrize("change", [{"value": "bus.forward"}, {"measure": "tunnel"}])
+async def test_a_forecast_of_another_measure_begins_without_the_minutes_of_the_earlier_one(
+    change: dict[str, str], worker: Worker
+) -> None:
+    await worker.feed(minutes(range(20)))
+    changed = FLOW.model_copy(update=change)
+    worker.stage.configure(Config({entry.key: entry for entry in (BRIDGE, changed)}))
+    name = change.get("measure", "bridge")
+    await worker.feed(
+        one.model_copy(update={"name": name, "values": {changed.value: 1.0}}) for one in minutes(range(20, 22))
+    )
+    found = (await worker.forecasts())[20:]
+    assert [(one.measure, one.value, one.observed) for one in found] == [
+        (name, changed.value, 0.25),
+        (name, changed.value, 0.5),
+    ]
+    assert found[-1].skill == ()
+
+
+async def test_the_minutes_of_a_mean_value_are_averaged_whatever_the_model_was_trained_on(tmp_path: Path) -> None:
+    speeds = FLOW.model_copy(update={"value": "speed_km_h.forward.mean"})
+    worker = Worker({"flow": model(tmp_path)}, (BRIDGE, speeds))
+    await worker.feed(one.model_copy(update={"values": {speeds.value: 70.0}}) for one in minutes(range(10)))
+    last = (await worker.forecasts())[-1]
+    assert 40.0 < last.points[0].value < 80.0
 
 
 def _again(one: object) -> object:
