@@ -6,6 +6,7 @@ of a model: a line for the begin of each canary, and a line for its end with the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -61,16 +62,24 @@ def read_canary(repository: Repository, name: str) -> Canary | None:
 def start_canary(repository: Repository, name: str, version: int, share: float, now_ns: int) -> Canary:
     """Let a model version serve a share of the cameras. Running engine nodes load the version within seconds.
 
+    A canary of the model that is already running ends, also if it has the same version.
+
     Raise ModelUnknown or ManifestError for a version that cannot be opened, or AdoptFailed if the folder cannot be
     written.
     """
     repository.open(name, version)
     canary = Canary(model=name, version=version, share=share, since_ns=now_ns)
+    with contextlib.suppress(ManifestError):  # an unreadable file is replaced
+        if running := read_canary(repository, name):
+            _note(repository, running, "stopped", now_ns, f"replaced by {canary.id} with the share {share:g}")
     _note(repository, canary, "began", now_ns)
     path = repository.root / name / _POINTER
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(canary.model_dump_json() + "\n")
-    part.replace(path)
+    try:
+        part.write_text(canary.model_dump_json() + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise AdoptFailed(f"canary {path}: {error.strerror}: expected a writable folder") from None
     return canary
 
 
@@ -80,7 +89,11 @@ def end_canary(repository: Repository, canary: Canary, ending: Ending, now_ns: i
     The reason is written to the audit trail before the canary ends, so that no ended canary lacks a reason.
     """
     _note(repository, canary, ending, now_ns, reason)
-    (repository.root / canary.model / _POINTER).unlink(missing_ok=True)
+    path = repository.root / canary.model / _POINTER
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise AdoptFailed(f"canary {path}: {error.strerror}: expected a writable folder") from None
 
 
 def trail_of(repository: Repository, name: str) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from engines.node.jobs import STAGE
-from engines.repository.canary import Canary, end_canary
+from engines.repository.canary import Canary, end_canary, read_canary
 from engines.repository.store import Repository
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
@@ -20,6 +20,8 @@ from ingest.contract.topics import DEADLETTER, EVENTS, RESULTS, SHADOW, partitio
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
+from ingest.site import PipelineConfig
+from ingest.site.topic.store import read
 from stream.events import event_id, rfc3339
 from training.canary.skill import LiveSkill, SkillLimits
 
@@ -38,7 +40,7 @@ async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) ->
     begin_ns = max(canary.since_ns, now_ns - round(limits.window_s * 1e9))
     skill = LiveSkill(max(0.0, (now_ns - begin_ns) / 1e9))
     begin_ms, now_ms = begin_ns // 10**6, now_ns // 10**6
-    pipelines: set[str] = set()
+    pipelines = {one.name for one in (await read(log)).of(PipelineConfig) if one.model == canary.model}
     async for record in _written(log, RESULTS, begin_ms, now_ms):
         result = _result(record)
         if result and result.lane == LIVE and result.model.partition("@")[0] == canary.model:
@@ -46,8 +48,9 @@ async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) ->
             side = skill.canary if result.model == canary.id else skill.others
             side.frames += 1
     async for record in _written(log, DEADLETTER, begin_ms, now_ms):
-        failure, pipeline = h.read_failure(record.headers), record.headers.get(h.PIPELINE, b"").decode()
-        if failure and failure.stage == STAGE and pipeline in pipelines:
+        failure, is_live = h.read_failure(record.headers), h.lane_of(record.headers, record.topic) == LIVE
+        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        if failure and failure.stage == STAGE and is_live and pipeline in pipelines:
             for frame in h.frames_of(record.headers):
                 side = skill.canary if canary.serves(frame.camera) else skill.others
                 side.errors += 1
@@ -61,12 +64,18 @@ async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) ->
     return skill
 
 
-async def roll_back(log: Log, repository: Repository, canary: Canary, reasons: list[str], now_ns: int) -> Event:
+async def roll_back(
+    log: Log, repository: Repository, canary: Canary, reasons: list[str], now_ns: int
+) -> Event | None:
     """End a canary, and report the rollback as an event, as a log line, and in the audit trail.
 
+    Do nothing and return None if the canary has ended or was replaced since it was measured.
+
     If this process is killed before the canary has ended, the next process writes the same event again and ends the
-    canary. Raise LogUnavailable or AdoptFailed.
+    canary. Raise LogUnavailable, AdoptFailed or ManifestError.
     """
+    if read_canary(repository, canary.model) != canary:
+        return None
     reason = "; ".join(reasons)
     event = event_of(canary, reason, now_ns)
     partition = partition_for(event.place, len(await log.ends(EVENTS)))

@@ -129,8 +129,8 @@ async def _judge(log: Log, repository: Repository, name: str, limits: SkillLimit
     now_ns = time.time_ns()
     skill = await measure(log, canary, limits, now_ns)
     reasons = skill.reasons(limits)
-    if reasons:
-        await roll_back(log, repository, canary, reasons, now_ns)
+    if reasons and await roll_back(log, repository, canary, reasons, now_ns) is None:
+        return False
     if as_json:
         stdout.print_json(data={"model": canary.id, **skill.as_json(), "rolled_back": reasons})
         return bool(reasons)

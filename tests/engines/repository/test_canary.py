@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from engines.exceptions import ManifestError, ModelUnknown
+from engines.exceptions import AdoptFailed, ManifestError, ModelUnknown
 from engines.metrics import NodeMetrics
 from engines.node.jobs import HighWaterMarks, accept, results
 from engines.node.pipelines import REMOVED_S, LiveModels
@@ -61,6 +61,24 @@ def test_begin_and_end_of_a_canary_are_in_the_audit_trail(tmp_path: Path) -> Non
     trail = [(line["change"], line["reason"], line["at_ns"]) for line in trail_of(repository, "regions")]
     assert trail == [("began", "", 10), ("rolled back", "the agreement fell", 20)]
     assert repository.promoted("regions") == 1
+
+
+def test_a_replaced_canary_ends_in_the_audit_trail(tmp_path: Path) -> None:
+    repository = copied(tmp_path)
+    start_canary(repository, "regions", 2, 0.2, 10)
+    start_canary(repository, "regions", 2, 0.5, 20)
+    trail = [(line["change"], line["reason"], line["share"]) for line in trail_of(repository, "regions")]
+    replaced = "replaced by regions@2 with the share 0.5"
+    assert trail == [("began", "", 0.2), ("stopped", replaced, 0.2), ("began", "", 0.5)]
+
+
+def test_a_canary_file_that_cannot_be_written_is_an_error_of_the_repository(tmp_path: Path) -> None:
+    repository = copied(tmp_path)
+    (tmp_path / "regions" / "canary.json").mkdir()
+    with pytest.raises(AdoptFailed, match=r"canary\.json"):
+        start_canary(repository, "regions", 2, 0.5, 10)
+    with pytest.raises(AdoptFailed, match=r"canary\.json"):
+        end_canary(repository, HALF, "stopped", 10)
 
 
 def test_an_unknown_version_cannot_be_a_canary_and_a_damaged_canary_file_is_named(tmp_path: Path) -> None:

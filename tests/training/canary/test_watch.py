@@ -11,12 +11,14 @@ import pytest
 from engines.repository.canary import read_canary, start_canary, trail_of
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode
-from ingest.contract.identity import LIVE, FrameId
+from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import Alert, Box, Event, FrameRef, Result, ShadowDifference, ShadowRecord
 from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, RESULTS, SHADOW
 from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
+from ingest.site import PipelineConfig
+from ingest.site.topic.store import publish
 from stream.alerts.stage import AlertStage
 from stream.evidence.store import MemoryStore
 from stream.runner.memory import MemoryRunner
@@ -75,9 +77,9 @@ class SkillBench:
                 if second < events:
                     await self.write(EVENTS, b"{}", camera)
 
-    async def failed(self, camera: str) -> None:
+    async def failed(self, camera: str, **headers: bytes) -> None:
         failure = h.failure_headers(h.Failure("batches", 0, 0, "engine", "InferenceFailed", "shape"))
-        await self.write(DEADLETTER, b"", camera, **failure)
+        await self.write(DEADLETTER, b"", camera, **{**failure, **headers})
 
     async def compared(self, *, agreed: int, missed: int, served: str = "regions@2") -> None:
         differences = tuple(ShadowDifference(form="missed", box=BOX, label="car", score=0.9) for _ in range(missed))
@@ -154,6 +156,24 @@ async def test_a_canary_is_not_rolled_back_by_few_failed_frames() -> None:
     assert (await bench.skill()).reasons(LIMITS) == []
 
 
+async def test_a_canary_that_fails_on_every_frame_is_rolled_back() -> None:
+    bench = SkillBench()
+    await publish(bench.log, [PipelineConfig(name="p", model="regions", width=64, height=64)])
+    bench.clock.advance(60.0)
+    for _ in range(10):
+        await bench.failed(SERVED[0])
+    assert (await bench.skill()).reasons(LIMITS) == ["100.0% of its frames failed: expected at most 1.0%"]
+
+
+async def test_failures_of_late_frames_and_of_unreadable_pipelines_do_not_count(bench: SkillBench) -> None:
+    await bench.usual(20.0)
+    for _ in range(9):
+        await bench.failed(SERVED[0], **{h.LANE: LATE.encode()})
+        await bench.failed(SERVED[0], **{h.PIPELINE: b"\xff"})
+    skill = await bench.skill()
+    assert (skill.canary.errors, skill.reasons(LIMITS)) == (0, [])
+
+
 async def test_failures_before_the_judged_period_do_not_roll_a_canary_back(bench: SkillBench) -> None:
     await bench.usual(20.0)
     for _ in range(9):
@@ -178,6 +198,15 @@ async def test_a_rollback_ends_the_canary_with_an_event_an_alert_and_an_audit_li
     await MemoryRunner(AlertStage(MemoryStore(), 1, clock), log, clock).run()
     alerts = [decode_json(Alert, one.value) async for one in log.read(ALERTS, 0, 0, (await log.ends(ALERTS))[0])]
     assert [(one.data.event, one.data.severity) for one in alerts] == [(event.id, "critical")]
+
+
+async def test_a_canary_that_was_replaced_while_it_was_measured_is_not_rolled_back(tmp_path: Path) -> None:
+    log, repository = MemoryLog(1, ManualClock()), copied(tmp_path)
+    measured = start_canary(repository, "regions", 2, 0.5, 1)
+    replacing = start_canary(repository, "regions", 2, 0.6, 2)
+    assert await roll_back(log, repository, measured, ["half of its frames failed"], 3) is None
+    assert read_canary(repository, "regions") == replacing
+    assert (await log.ends(EVENTS))[0] == 0
 
 
 def test_a_repeated_rollback_of_a_canary_has_the_same_event_id() -> None:
