@@ -293,6 +293,8 @@ class LiveModels:
         for name in self._canaries.keys() - found.keys():
             self._wanted.pop(name + _CANARY, None)
             self._refused.pop(name + _CANARY, None)
+            if build := self._builds.get(name + _CANARY):
+                build.cancel()
             self._drop(name + _CANARY)
             _log.info("canary_ended", pipeline=name, model=self._canaries[name].id)
         self._canaries = found

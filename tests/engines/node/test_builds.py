@@ -20,6 +20,7 @@ from engines.exceptions import BuildCancelled, EngineStateError, ModelLoadFailed
 from engines.metrics import NodeMetrics
 from engines.node.pipelines import RETRY_S, LiveModels
 from engines.node.serving import SecondModel, ServedModel
+from engines.repository.canary import Canary
 from engines.repository.store import Repository
 from ingest.site import PipelineConfig, SecondModelConfig
 from tests.engines.backends.tensorrt.rig import FakeRig
@@ -40,6 +41,7 @@ class BuildBench:
         self.may_stand_in.set()
         self.cancels_in_time = True
         """Whether a cancelled build ends without a plan. A build that is cancelled after its last step has a plan."""
+        self.beside: Canary | None = None
         self.now_s = 0.0
         self.registry = CollectorRegistry()
         self.live = LiveModels(self, NodeMetrics(self.registry), lambda: self.now_s)
@@ -49,8 +51,8 @@ class BuildBench:
     def version(self, wanted: PipelineConfig | SecondModelConfig) -> str:
         return "regions@1"
 
-    def canary(self, pipeline: PipelineConfig) -> None:
-        return None
+    def canary(self, pipeline: PipelineConfig) -> Canary | None:
+        return self.beside
 
     def make(self, wanted: PipelineConfig | SecondModelConfig) -> ServedModel | SecondModel:
         return self._made(wanted, self._engine())
@@ -202,6 +204,23 @@ async def test_the_removal_of_a_pipeline_cancels_its_plan_build(bench: BuildBenc
     await bench.until(lambda: not bench.live._builds)
     assert not list(bench.rig.plans.folder.glob("*.plan"))
     assert bench.metric("refused_models") == 0
+
+
+async def test_the_end_of_a_canary_cancels_its_plan_build(bench: BuildBench) -> None:
+    bench.may_build.set()
+    await configured(bench.live, [CARS])
+    await bench.until(lambda: bench.metric("stand_ins") == 0)
+    bench.may_build.clear()
+    for plan in bench.rig.plans.folder.glob("*.plan"):
+        plan.unlink()
+    bench.beside = Canary(model="regions", version=1, share=1.0, since_ns=1)
+    await bench.live.update()
+    await bench.begun()
+    bench.beside = None
+    await bench.live.update()
+    assert bench.live._builds["cars/canary"].cancelled
+    await bench.until(lambda: not bench.live._builds)
+    assert not list(bench.rig.plans.folder.glob("*.plan"))
 
 
 async def test_no_tensorrt_plan_is_built_for_a_pipeline_removed_while_its_stand_in_model_loads(
