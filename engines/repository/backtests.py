@@ -19,9 +19,9 @@ _ADVICE = "Run `sightline backtest --model {model} --from … --to …`"
 class BacktestRecord(BaseModel):
     """The inputs, thresholds and outcome of one backtest of a model version.
 
-    ``served`` counts the compared frames by the model that classified them live. ``reasons`` say why the version did
-    not pass; there are none if it passed. ``plan_sha256`` is the hash of pipelines, rules, cameras, measures, model
-    file and period together.
+    ``served`` counts the compared frames by the model that classified them or their objects live. ``reasons`` say why
+    the version did not pass; there are none if it passed. ``plan_sha256`` is the hash of pipelines, rules, cameras,
+    measures, model file and period together.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -135,7 +135,8 @@ class ReplayCore:
     """Runs the frames of one topic partition through the code of the live stages.
 
     Frames that the live pipeline shed are shed for the same reason, because the live rules did not see them either.
-    The noise filters, high-water marks, trackers and rules begin without state.
+    The noise filters, high-water marks, trackers and rules begin without state. Raise ConfigError if a rule lacks its
+    model.
     """
 
     def __init__(self, tp: TopicPartition, plan: BacktestPlan, models: CandidateModels) -> None:
@@ -144,6 +145,7 @@ class ReplayCore:
         self._processor = lane_stage.processor(tp)
         self._marks = HighWaterMarks()
         rules = plan.rule_set
+        rules.require()
         self._analysers = Analysers(lambda: rules, ByteTracker)
 
     def wants(self, record: LogRecord) -> bool:
@@ -239,7 +241,8 @@ def note(figures: BacktestFigures, one: Replayed) -> None:
     elif live.reason == LIGHTER:
         figures.lighter_live += 1
     elif live.outcome == result.outcome == "classified":
-        figures.note_comparison(live.model, compare(live.detections, result.detections))
+        second_stage = {each.model for one in live.detections for each in one.attributes if each.model}
+        figures.note_comparison({live.model, *second_stage}, compare(live.detections, result.detections))
 
 
 def _shed_as_live(job: Job, live: Mapping[ResultKey, Result]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from pydantic import TypeAdapter
 
 from engines.shadow.compare import DetectionComparison
 from engines.shadow.report import LabelCounts, count_labels
@@ -77,7 +76,7 @@ class BacktestFigures:
     missing_live: int = 0
     """Frames without a stored result of the live pipeline."""
     served: dict[str, int] = field(default_factory=dict)
-    """Number of compared frames by the model that classified them live."""
+    """Number of compared frames by the model that classified them live, or that classified objects in them live."""
     labels: dict[str, LabelCounts] = field(default_factory=dict)
     rules: dict[str, RuleDifference] = field(default_factory=lambda: defaultdict(RuleDifference))
     stages: dict[str, Durations] = field(default_factory=dict)
@@ -88,10 +87,12 @@ class BacktestFigures:
     wall_s: float = 0.0
     members: int = 1
 
-    def note_comparison(self, served: str, compared: DetectionComparison) -> None:
-        """Add the comparison of one frame's detections with those of the live model ``served``."""
+    def note_comparison(self, served: Iterable[str], compared: DetectionComparison) -> None:
+        """Add the comparison of one frame's detections with those of the live models ``served``, second-stage models
+        included."""
         self.compared += 1
-        self.served[served] = self.served.get(served, 0) + 1
+        for model in served:
+            self.served[model] = self.served.get(model, 0) + 1
         self.agreeing += all(one.form == "score" for one in compared.differences)
         count_labels(self.labels, compared.agreed, compared.differences)
 
@@ -153,16 +154,3 @@ class BacktestFigures:
     def speed(self) -> float:
         """Recorded time divided by the time of the backtest: how many times faster than real time one camera was."""
         return self.recorded_s / self.wall_s if self.wall_s else 0.0
-
-
-_ADAPTER = TypeAdapter(BacktestFigures)
-
-
-def to_bytes(figures: BacktestFigures) -> bytes:
-    """Return figures as JSON."""
-    return _ADAPTER.dump_json(figures)
-
-
-def from_bytes(value: bytes) -> BacktestFigures:
-    """Return the figures in JSON. Raise ValueError."""
-    return _ADAPTER.validate_json(value)

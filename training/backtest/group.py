@@ -15,6 +15,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ingest.contract.codec import MAX_RECORD_BYTES
 from ingest.contract.topics import BACKTESTS
 from ingest.exceptions import Fenced
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
@@ -77,7 +78,7 @@ class BacktestMember:
         """Run the assigned partitions until all partitions of the backtest are finished, and return the figures of
         all processes.
 
-        Raise LogUnavailable or TooManyEvents.
+        Raise ConfigError, LogUnavailable or TooManyEvents.
         """
         ranges = {each.tp: each for each in await frame_ranges(self._log, self._plan) if each.length}
         total = sum(each.length for each in ranges.values())
@@ -128,7 +129,7 @@ class BacktestMember:
             part = PartitionFigures(
                 plan=self._plan.digest, member=self._member, **frames.tp._asdict(), figures=figures
             )
-            record = Outgoing(BACKTESTS, 0, part.model_dump_json().encode(), key=self._group.encode())
+            record = Outgoing(BACKTESTS, 0, as_json(part), key=self._group.encode())
             await writer.write([record], self._group, {frames.tp: frames.stop})
             return True
         except Fenced:
@@ -163,6 +164,17 @@ def merged(parts: Collection[PartitionFigures]) -> BacktestFigures:
         members[part.member] = members.get(part.member, 0.0) + part.figures.wall_s
     figures.wall_s, figures.members = max(members.values(), default=0.0), len(members)
     return figures
+
+
+def as_json(part: PartitionFigures) -> bytes:
+    """Return the figures of a partition as JSON, without the gained and lost events if the record would be too
+    large."""
+    value = part.model_dump_json().encode()
+    if len(value) <= MAX_RECORD_BYTES:
+        return value
+    for one in part.figures.rules.values():
+        one.gained_events, one.lost_events = [], []
+    return part.model_dump_json().encode()
 
 
 def _part(record: LogRecord, digest: str) -> PartitionFigures | None:

@@ -54,7 +54,10 @@ async def frame_ranges(log: Log, plan: BacktestPlan) -> list[FrameRange]:
 async def backtest(
     log: Log, plan: BacktestPlan, models: CandidateModels, on_progress: Progress = lambda *_: None
 ) -> BacktestFigures:
-    """Run all partitions, one after another, and return the figures. Raise LogUnavailable or TooManyEvents."""
+    """Run all partitions, one after another, and return the figures.
+
+    Raise ConfigError, LogUnavailable or TooManyEvents.
+    """
     ranges, figures, done = await frame_ranges(log, plan), BacktestFigures(), 0
     total = sum(each.length for each in ranges)
     for each in ranges:
@@ -73,7 +76,7 @@ async def run_range(
     frames: FrameRange,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> BacktestFigures:
-    """Run the frames of one partition, and return the figures. Raise LogUnavailable or TooManyEvents."""
+    """Run the frames of one partition, and return the figures. Raise ConfigError, LogUnavailable or TooManyEvents."""
     figures = BacktestFigures()
     if not frames.length:
         return figures
@@ -95,14 +98,14 @@ class _PartitionRun:
         self, log: Log, plan: BacktestPlan, core: ReplayCore, frames: FrameRange, figures: BacktestFigures
     ) -> None:
         self._log, self._core, self._frames, self._figures = log, core, frames, figures
-        self.stored = StoredResults(log, frames.tp.partition, plan)
+        self.stored = StoredResults(log, frames.tp, plan)
         self.comparison = EventComparison(figures.rules, plan.untested)  # type: ignore[arg-type]
         self._captured: dict[tuple[str, str], tuple[int, int]] = {}
         self._warming = BacktestFigures()
         """Takes the figures of the frames before the period."""
 
     async def run(self, on_progress: Callable[[int], None]) -> None:
-        """Read all frames. Raise LogUnavailable or TooManyEvents."""
+        """Read all frames. Raise ConfigError, LogUnavailable or TooManyEvents."""
         await self.stored.open()
         preparing: asyncio.Task[PreparedFrames] | None = None
         try:
@@ -124,7 +127,12 @@ class _PartitionRun:
         live = await self.stored.take(prepared.keys)
         is_warm = prepared.records[0].offset >= self._frames.start
         figures = self._figures if is_warm else self._warming
-        for one in await asyncio.to_thread(self._core.replay, prepared, live, figures):
+        replaying = asyncio.create_task(asyncio.to_thread(self._core.replay, prepared, live, figures))
+        try:
+            replayed = await asyncio.shield(replaying)
+        finally:  # the thread goes on after a cancellation, and must not use the models beside the next partition
+            await asyncio.wait({replaying})
+        for one in replayed:
             if not is_warm:
                 continue
             note(figures, one)

@@ -14,21 +14,35 @@ from stream.explain.search import MARGIN_MS
 from training.backtest.core import ResultKey
 from training.backtest.plan import BacktestPlan
 
+MAX_WAITING = 100_000
+"""Maximum number of results that are held until their frames are tested, of 1 to 2 kB each. The reader gets this far
+ahead of the frames only if a camera has no results, or if the live pipeline was hours late."""
+
 
 class StoredResults:
-    """The results of the tested cameras and pipelines, from the time at which the first frame was written.
+    """The results of the tested cameras and pipelines in one lane, from the time at which the first frame was
+    written.
 
     The results of a camera, lane and pipeline have the order of the frames. The reader stops as soon as it has found
-    the result of the last wanted frame, or of a later frame. Call ``close`` afterwards.
+    the result of the last wanted frame, or of a later frame, or holds ``MAX_WAITING`` results. Call ``close``
+    afterwards.
     """
 
-    def __init__(self, log: Log, partition: int, plan: BacktestPlan) -> None:
-        self._log, self._tp, self._plan = log, TopicPartition(RESULTS, partition), plan
-        self._pipelines = frozenset(one.name for one in plan.pipelines)
+    def __init__(self, log: Log, frames: TopicPartition, plan: BacktestPlan) -> None:
+        self._log, self._tp, self._plan = log, TopicPartition(RESULTS, frames.partition), plan
+        self._lane = h.lane_of({}, frames.topic)
+        self._kept = {
+            (camera.name, pipeline.name)
+            for camera in plan.cameras
+            for pipeline in plan.pipelines
+            if pipeline.wants(camera.name)
+        }
         self._records: AsyncGenerator[LogRecord, None] | None = None
         self._waiting: dict[ResultKey, bytes] = {}
         self._read: dict[tuple[str, str, str], tuple[int, int]] = {}
         """Epoch and sequence number of the latest result, by camera, lane and pipeline."""
+        self._taken: dict[tuple[str, str, str], tuple[int, int]] = {}
+        """Epoch and sequence number of the latest frame that was asked for, by camera, lane and pipeline."""
         self._ended = False
 
     async def open(self) -> None:
@@ -42,8 +56,10 @@ class StoredResults:
 
         Raise LogUnavailable.
         """
-        while not self._ended and any(map(self._may_follow, wanted)):
+        while not self._ended and any(map(self._may_follow, wanted)) and self._has_room():
             await self._read_next()
+        for key in wanted:
+            self._taken[key.frame.camera, key.lane, key.pipeline] = key.frame.epoch, key.frame.seq
         found = {key: self._waiting.pop(key) for key in wanted if key in self._waiting}
         decoded = {key: _decoded(value) for key, value in found.items()}
         return {key: result for key, result in decoded.items() if result}
@@ -59,6 +75,17 @@ class StoredResults:
         read = self._read.get((key.frame.camera, key.lane, key.pipeline))
         return read is None or read < (key.frame.epoch, key.frame.seq)
 
+    def _has_room(self) -> bool:
+        """Return whether another result may be held. If too many are held, first drop results that came too late."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting = {key: value for key, value in self._waiting.items() if self._may_be_wanted(key)}
+        return len(self._waiting) < MAX_WAITING
+
+    def _may_be_wanted(self, key: ResultKey) -> bool:
+        """Return whether neither the frame of a result nor a later frame of its camera was asked for yet."""
+        taken = self._taken.get((key.frame.camera, key.lane, key.pipeline))
+        return taken is None or taken < (key.frame.epoch, key.frame.seq)
+
     async def _read_next(self) -> None:
         record = await anext(self._records, None) if self._records else None
         if record is None:
@@ -67,7 +94,7 @@ class StoredResults:
         lane = h.lane_of(record.headers, record.topic)
         pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
         for frame in h.frames_of(record.headers):
-            if frame.camera in self._plan.camera_names and pipeline in self._pipelines:
+            if lane == self._lane and (frame.camera, pipeline) in self._kept:
                 self._read[frame.camera, lane, pipeline] = frame.epoch, frame.seq
                 self._waiting[ResultKey(frame, lane, pipeline)] = record.value
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
+import pytest
+
 from ingest.contract.topics import BACKTESTS, FRAMES, FRAMES_LATE, TOPICS
 from ingest.kafka.log import TopicPartition
+from stream.explain.comparison import RuleDifference
 from tests.paths import MODELS
 from tests.training.backtest.livesite import PARTITIONS, LiveSite, candidate
 from tests.training.backtest.test_run import live, run
 from training.backtest.figures import BacktestFigures
-from training.backtest.group import BacktestMember, group_of
+from training.backtest.group import BacktestMember, PartitionFigures, as_json, group_of
 from training.backtest.verdict import summary
 
 ALL = [TopicPartition(topic, p) for topic in (FRAMES, FRAMES_LATE) for p in range(PARTITIONS)]
@@ -73,6 +76,21 @@ async def test_a_backtest_partition_that_changes_its_process_is_counted_once() -
     (late,) = await members(site, [FixedShare(())], "moved")  # joins after the end, and has no work
     alone = await run(site, site.plan(MODELS, cameras=ONLY))
     assert counted(one) == counted(two) == counted(late) == counted(alone)
+
+
+async def test_figures_that_are_too_large_for_a_record_are_written_without_their_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = (await live()).events
+    difference = RuleDifference(gained=len(events), gained_events=events)
+    part = PartitionFigures(
+        plan="x", member="m", topic=FRAMES, partition=0, figures=BacktestFigures(rules={"line": difference})
+    )
+    assert len(PartitionFigures.model_validate_json(as_json(part)).figures.rules["line"].gained_events) == len(events)
+    monkeypatch.setattr("training.backtest.group.MAX_RECORD_BYTES", 2000)
+    written = as_json(part)
+    found = PartitionFigures.model_validate_json(written).figures.rules["line"]
+    assert (found.gained, found.gained_events, len(written) <= 2000) == (len(events), [], True)
 
 
 async def test_backtest_processes_with_different_plans_are_in_different_groups() -> None:

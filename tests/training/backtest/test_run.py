@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,17 @@ from onnx import numpy_helper
 from engines.exceptions import PromotionRefused
 from engines.repository.backtests import add_record, require_passed
 from engines.repository.store import Repository
-from ingest.contract.records import Event
+from ingest.contract.records import Attribute, Box, Detection, Event, FrameRef, Result
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import ConfigError
 from ingest.site import SecondModelConfig
 from ingest.site.topic.view import Config
 from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.security.behaviour import BehaviourRule
 from stream.explain.comparison import EventComparison
 from tests.paths import MODELS
 from tests.training.backtest.livesite import BEGIN_NS, PIPELINE, LiveSite, candidate, frames, live_site
+from training.backtest.core import PreparedFrames, ReplayCore, Replayed, note
 from training.backtest.figures import BacktestFigures
 from training.backtest.page import page
 from training.backtest.plan import BacktestPlan
@@ -62,6 +66,26 @@ async def run(site: LiveSite, plan: BacktestPlan, models: Path = MODELS) -> Back
         return await backtest(site.log, plan, opened)
     finally:
         opened.close()
+
+
+def result(seq: int, camera: str = "yard", **changes: Any) -> Result:
+    """Return a live result of the pipeline ``p``."""
+    fields = {
+        "camera": camera,
+        "epoch": 1,
+        "seq": seq,
+        "lane": "live",
+        "captured_ns": 1,
+        "width": 64,
+        "height": 64,
+        "source": FrameRef("frames", 0, 0),
+        "pipeline": "p",
+        "pipelines": ("p",),
+        "finished_ns": 1,
+        "outcome": "classified",
+        "model": "regions@1",
+    }
+    return Result(**{**fields, **changes})
 
 
 def texts(events: list[Event]) -> list[str]:
@@ -195,3 +219,54 @@ async def test_a_candidate_model_replaces_the_second_stage_models_of_its_name() 
     assert figures.classified > 0
     assert figures.stages["cascade"].total_s > 0.0
     assert figures.failed == 0
+
+
+def test_a_backtest_of_a_second_stage_model_counts_for_its_promotion(tmp_path: Path) -> None:
+    damaged(tmp_path)
+    repository, figures = Repository(tmp_path), BacktestFigures(frames=200)
+    repository.promote("regions", 1)
+    kind = Attribute(name="type", model="regions@1", missing="small")
+    found = Detection(box=Box(0.0, 0.0, 9.0, 9.0), label="car", class_id=0, score=0.9, attributes=(kind,))
+    live_result = result(seq=1, model="boxes@1", detections=(found,))
+    for _ in range(100):
+        note(figures, Replayed(live_result, [], live_result))
+    assert figures.served == {"boxes@1": 100, "regions@1": 100}
+    manifest = repository.open("regions@2").manifest
+    plan = BacktestPlan(manifest.id, manifest.sha256, (), (), (), (), frozenset(), 0, 1)
+    add_record(repository, record_of(plan, figures, LIMITS, BEGIN_NS))
+    assert require_passed(repository, "regions", 2).passed
+
+
+async def test_a_backtest_whose_rule_lacks_its_model_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_MODELS", str(tmp_path))
+    site = await live()
+    rule = BehaviourRule(name="falls", camera="yard", pipeline="p", behaviour="fallen", model="none@1")
+    plan = BacktestPlan(**{**vars(site.plan(MODELS, cameras=["yard"])), "rules": (rule,)})
+    with pytest.raises(ConfigError, match="none@1"):
+        await run(site, plan)
+
+
+async def test_a_cancelled_backtest_ends_only_after_its_thread_has_released_the_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site, begun, may_end, ended = await live(), threading.Event(), threading.Event(), threading.Event()
+
+    def replay(*_: object) -> list[Replayed]:
+        begun.set()
+        assert may_end.wait(60)
+        ended.set()
+        return []
+
+    monkeypatch.setattr(ReplayCore, "prepare", lambda _, records: PreparedFrames(records))
+    monkeypatch.setattr(ReplayCore, "replay", replay)
+    task = asyncio.create_task(run(site, site.plan(MODELS)))
+    assert await asyncio.to_thread(begun.wait, 60)
+    task.cancel()
+    await asyncio.wait({task}, timeout=0.2)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
