@@ -63,7 +63,10 @@ def read_csv(path: Path, options: CsvOptions) -> Series:
     lines = read_text(path, "CSV").lstrip("\ufeff").splitlines()
     if len(lines) < 2:
         raise SeriesUnusable(f"file {path}: expected a header and rows, such as `time,flow`")
-    rows = list(csv.reader(lines, delimiter=csv_separator(lines[0])))
+    try:
+        rows = list(csv.reader(lines, delimiter=csv_separator(lines[0])))
+    except csv.Error as error:  # such as a cell of more than 131,072 characters
+        raise SeriesUnusable(f"file {path}: {error}: expected a CSV file by RFC 4180") from None
     header = [cell.strip() for cell in rows[0]]
     time, value = _column(path, header, options.time, 0), _column(path, header, options.value, 1)
     series = _column(path, header, options.series, None)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.cli.common import AsJson, friendly
+from deploy.cli.models.options import read_name
 from deploy.cli.output import progress, stdout
 from engines.repository.manifest import BEHAVIOUR
 from engines.repository.store import Repository
@@ -43,6 +44,7 @@ def behaviour(
     classifier is measured on simulated tracks that were drawn with other random seeds. Rules of the type `behaviour`
     use the classifier.
     """
+    read_name(out, "train behaviour", "--out")
     require_train_extra("train behaviour")
     from stream.analyse.behaviour.model import FILE, INPUT, BehaviourModel
     from stream.analyse.behaviour.window import FEATURES, STEPS

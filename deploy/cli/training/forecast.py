@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of
+from deploy.cli.models.options import read_name
 from deploy.cli.output import progress, stdout
 from engines.repository.store import Repository
 from ingest.exceptions import CodecError, ConfigError
 from ingest.kafka.log import Log, TopicPartition
+from ingest.site.hours import TimeZone
+from stream.sense.forecast.spec import DAY_S
 from stream.sense.forecast.steps import aggregate_of
 from training.convert.guard import require_train_extra
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from training.forecast.evaluate import ForecastOptions
 
 Dates = Literal["iso", "day-first", "month-first"]
+_COMMAND = "train forecast"
 KINDS = ("autoregression", "linear", "gbt", "gru", "lstm")
 _HELD_OUT = 0.22
 """Share of the observed days that are the test if --test-days is not given."""
@@ -80,15 +85,17 @@ def forecast(
         raise typer.BadParameter("expected the name of the model", param_hint="--out")
     kinds = tuple(kind for kind in KINDS if not only or kind in only)
     if only and (unknown := sorted(set(only) - set(KINDS))):
-        raise ConfigError("train forecast", "--only", unknown[0], f"one of {', '.join(KINDS)}")
-    require_train_extra("train forecast")
+        raise ConfigError(_COMMAND, "--only", unknown[0], f"one of {', '.join(KINDS)}")
+    read_name(out, _COMMAND, "--out")
+    _require_steps(step, time_zone)
+    require_train_extra(_COMMAND)
     source = SeriesSource(time, value, series_column, series, dates, time_zone, step)
     if from_log:
         found = on_log(
             "sightline-train",
             kafka,
             prefix,
-            lambda log: series_from_log(log, from_log, since_ms_of("train forecast", last), source),
+            lambda log: series_from_log(log, from_log, since_ms_of(_COMMAND, last), source),
         )
     elif measures:
         found = series_from_file(measures, source)
@@ -96,6 +103,17 @@ def forecast(
         raise typer.BadParameter("expected a file of measures, or --from-log MEASURE", param_hint="MEASURES")
     settings = {"lags": lags, "horizons": horizons, "kinds": kinds, "seeds": seeds, "seed": seed, "level": level}
     _train(found, _options(found, test_days, scale, settings), Repository(models), out, report, as_json)
+
+
+def _require_steps(step_s: int, time_zone: str) -> None:
+    """Raise ConfigError for steps that divide no day into whole minutes, or for an unknown time zone."""
+    if DAY_S % step_s or step_s % 60:
+        raise ConfigError(_COMMAND, "--step", step_s, "whole minutes that divide a day, such as 300")
+    try:
+        TypeAdapter(TimeZone).validate_python(time_zone)
+    except ValidationError:
+        expected = "a time zone by its IANA name, such as Europe/Berlin"
+        raise ConfigError(_COMMAND, "--time-zone", time_zone, expected) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ def test_a_csv_file_with_days_before_months_needs_the_option_for_it(tmp_path: Pa
         ("00:00,1 00:07,1", "most steps take 420 s: expected whole minutes that divide a day"),
         ("00:00,1 00:05,1 00:10,1 2316-01-04T00:15,1", "expected at most 2000000"),
         ("", "expected a header and rows"),
+        ("x" * 140_000, r"field larger than field limit \(131072\): expected a CSV file"),
         (",,,,,,,,,,,,", "has only empty rows: expected times and values"),
     ],
 )

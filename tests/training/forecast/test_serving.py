@@ -57,6 +57,21 @@ def test_a_stored_forecast_model_is_served_until_another_version_is_promoted(tmp
         source("bus")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("forecast flow.csv --out ../flow", "--out = '../flow': expected lower-case letters"),
+        ("forecast flow.csv --out flow --step 420", "--step = 420: expected whole minutes that divide a day"),
+        ("forecast flow.csv --out flow --time-zone Mars", "--time-zone = 'Mars': expected a time zone"),
+        ("behaviour --out ../walk", "--out = '../walk': expected lower-case letters"),
+    ],
+)
+def test_options_of_a_training_are_refused_before_the_training(words: str, message: str) -> None:
+    result = CliRunner().invoke(app, ["train", *words.split()])
+    assert (result.exit_code, result.output.startswith("error: train ")) == (2, True)
+    assert message in result.output
+
+
 def test_a_model_for_pictures_is_refused_as_forecast_model() -> None:
     with pytest.raises(
         ForecastModelUnusable, match=r"model regions@1 describes no series: .* `sightline train forecast`"
