@@ -51,7 +51,7 @@ SETTLE_S = 5.0
 """Seconds after the broker's restart in which latencies are not measured, because clients reconnect."""
 MAX_SLOWDOWN = 3.0
 """Maximum p95 latency of live frames while the backlog is sent, as a multiple of the latency before the outage. On an
-idle machine, the ratio is 1.5 in runs of several minutes; in a short run, it depends on a few frames."""
+idle machine, p95 is 1.5 times that latency in runs of several minutes; in a short run, it depends on a few frames."""
 BURST_MIB_PER_S = 0.6
 """Accepted excess of the backlog's throughput over its rate limit, in MiB/s. At its start, the backlog may be sent
 faster, because its rate limit is a token bucket."""

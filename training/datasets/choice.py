@@ -24,8 +24,8 @@ Report = Callable[[int, int], None]
 _ROUND = 2000
 """Maximum number of candidates whose frames are read before their pictures are compared."""
 _FEW = 0.02
-"""If a smaller share of the pictures of a full round was new, the choice ends, because the remaining pictures are
-mostly repeats."""
+"""The choice ends if a smaller share than ``_FEW`` of the pictures of a full round (``_FULL_ROUND``) was new, because
+the remaining pictures are mostly repeats."""
 _FULL_ROUND = 200
 _ENOUGH = "more examples of its label than wanted (--per-label)"
 

@@ -20,7 +20,7 @@ TEST = SPLITS[2]
 
 
 class TimeBlock(NamedTuple):
-    """A period of fixed length at one place of cameras. ``number`` is the Unix time divided by the length of the
+    """A period of fixed length at one place, which several cameras may watch. ``number`` is the Unix time divided by the length of the
     block, rounded down."""
 
     place: str

@@ -51,7 +51,8 @@ class Readings(Record):
     ``seq`` is the sequence number of the first reading; the numbers of the next readings follow without gaps.
     ``unit`` is a UCUM symbol such as ``Cel``. ``timed_by`` gives the clock of each reading's time, and is empty when
     all times come from the host's clock. ``account`` is the interval of the readings withheld since the previous
-    record of the same epoch (capture run). In ``account``, the field ``camera`` has the sensor's name.
+    record of the same epoch (capture run). The field ``account.camera`` has the sensor's
+    name.
     """
 
     KIND: ClassVar[str] = "readings"

@@ -146,7 +146,7 @@ def test_a_stream_of_go2rtc_is_replaced_by_the_address_of_the_camera() -> None:
     assert camera_of(found)["stream"] == {"transport": "udp"}
 
 
-def test_lengths_of_a_zone_become_the_ground_plane_and_its_speed_a_rule() -> None:
+def test_distances_of_a_frigate_zone_become_a_ground_plane_and_its_speed_threshold_a_rule() -> None:
     zones = {"street": {**STREET, "speed_threshold": 30, "objects": "car"}}
     found = converted({"zones": zones}, objects={"track": ["car"]}, ui={"unit_system": "imperial"})
     plane = camera_of(found)["ground"]

@@ -155,7 +155,7 @@ async def test_rules_ignore_a_detection_with_a_low_score_or_without_a_confirmed_
     assert rule(found, "line")["reasons"] == ["the frame has no confirmed track"]
 
 
-async def test_a_configured_measure_may_lower_the_minimum_score_of_tracks() -> None:
+async def test_explain_uses_the_lower_minimum_score_that_a_measure_of_the_site_file_gives_to_tracks() -> None:
     log = new_log()
     for seq in range(3):
         offset = await history.write_frame(log, history.frame(seq))

@@ -63,7 +63,7 @@ def test_a_streak_of_faults_that_began_before_the_hours_of_the_rule_is_reported_
     assert len(play(rule.watch(640, 360), belt(["dent"] * 65))) == 1
 
 
-def test_a_streak_that_is_already_written_is_not_reported_again_after_a_restart() -> None:
+def test_a_streak_of_faulty_products_whose_event_is_written_is_not_reported_again_after_a_restart() -> None:
     state = STREAK.watch(640, 360)
     play(state, belt(["dent"] * 2))
     state.observe(scene(10.0, track(410.0, 180.0, "t1", "dent")), {"t1"})
