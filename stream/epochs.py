@@ -15,8 +15,8 @@ RUN_RECORDS = 20
 """Number of consecutive records of a lower epoch that begin a new run at once, even in a backlog that is processed
 quickly. After a crash, fewer records of a lower epoch (capture run) arrive, not counting repeated records."""
 EPOCHS_KEPT = 64
-"""Number of epochs (capture runs) whose last sequence number is remembered. If records of an older epoch arrive again,
-they look like a new capture run with a lower epoch."""
+"""Number of epochs (capture runs) whose last sequence number is remembered. If records of an older epoch arrive
+again, they look like a new capture run with a lower epoch."""
 
 
 class Admission(Enum):

@@ -120,9 +120,9 @@ def exchange(path: Path) -> Path:
 def finish_exchange(path: Path) -> None:
     """Finish the replacement of a damaged file after a crash. Raise OSError.
 
-    If the damaged file still has its name, delete the salvaged file, which may be incomplete. The agent repeats the
-    salvage when it opens the damaged file. If the damaged file was already renamed, give its name to the salvaged
-    file.
+    If the damaged file still has its name, delete the salvaged file, which may be incomplete. The agent copies the
+    readable rows again when it opens the damaged file. If the damaged file was already renamed, give its name to the
+    salvaged file.
     """
     if not salvaged(path).exists():
         return

@@ -95,8 +95,8 @@ class Balance:
     unclean: list[str] = field(default_factory=list)
     """Epochs (capture runs) that ended because the agent or its capture was killed. Each entry gives two sequence
     numbers of such a capture run, -1 for none: the last that was stored, and the last that a heartbeat reported.
-    Frames between the stored and the reported number were only in the agent's memory; further frames may have been
-    lost.
+    Frames between these two numbers were only in the agent's memory. Frames after the last reported one may have
+    been lost too.
     """
     expired_unread: list[str] = field(default_factory=list)
     """Offsets that retention deleted before a service read the records, each with the service's consumer group."""

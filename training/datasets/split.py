@@ -20,8 +20,8 @@ TEST = SPLITS[2]
 
 
 class TimeBlock(NamedTuple):
-    """A period of fixed length at one place, which several cameras may watch. ``number`` is the Unix time divided by the length of the
-    block, rounded down."""
+    """A period of fixed length at one place, which several cameras may watch. ``number`` is the Unix time divided by
+    the length of the block, rounded down."""
 
     place: str
     number: int

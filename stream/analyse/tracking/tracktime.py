@@ -36,8 +36,8 @@ class TrackTime:
     def __init__(self) -> None:
         self._now_s = 0.0
         self.lived_ns = 0
-        """Time in ns since the first result of the camera's run (epoch), including gaps without motion. ``lived_ns`` never decreases,
-        even if a clock is set back."""
+        """Time in ns since the first result of the camera's run (epoch), including gaps without motion. ``lived_ns``
+        never decreases, even if a clock is set back."""
         self._latest_ns: int | None = None
         self._last: tuple[int, int] | None = None
 
