@@ -62,8 +62,10 @@ async def reset_user(request: Request, number: RowId, identity: Manager, context
     """Give a user a new one-time password and show it once. End the sessions of the user."""
     user, password = context.users.get(number), one_time_password()
     try:
+        if user.at_provider:  # with a password, the person would get another account at the next sign-in there
+            raise BadInput(f"{user.name} signs in at the OpenID Connect provider: change the password there")
         hashed = await context.passwords.hash(password)
-    except TooManyAttempts as error:
+    except (BadInput, TooManyAttempts) as error:
         return _page(request, identity, context, error.status, problem=f"Not reset: {error}.")
     context.users.set_password(number, hashed, must_change=True)
     context.audit(request, identity, "password_reset", user.name)

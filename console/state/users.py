@@ -33,6 +33,11 @@ class User:
     enabled: bool
     created_ns: int
 
+    @property
+    def at_provider(self) -> bool:
+        """Whether the user signs in at the OpenID Connect provider."""
+        return self.password.startswith(PROVIDER)
+
 
 class Users:
     """The table of users. Names are stored in lower case."""

@@ -119,6 +119,23 @@ async def test_a_person_at_the_openid_provider_whose_name_is_taken_gets_another_
     assert [user.role for user in context.users.all() if user.name.startswith("ada+")] == [Role.VIEWER]
 
 
+async def test_a_person_at_the_openid_provider_whom_an_admin_switched_off_stays_off_after_a_password_reset(
+    browser: Open, context: ConsoleContext, provider: Provider
+) -> None:
+    await sign_in(browser(), provider)
+    user = context.users.named("ann-lee")
+    assert user
+    context.users.set_rights(user.id, user.role, user.limits, enabled=False)
+    admin = browser()
+    await admin.sign_in("ada")
+    await admin.load("/users")
+    refused = await admin.submit(f"/users/{user.id}/reset")
+    assert (refused.status_code, "change the password there" in refused.text) == (422, True)
+    response = await sign_in(browser(), provider)
+    assert (response.status_code, "switched off" in response.text) == (403, True)
+    assert context.users.get(user.id).password == user.password
+
+
 @pytest.mark.parametrize(
     ("claims", "reason"),
     [
