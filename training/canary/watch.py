@@ -1,7 +1,7 @@
 """Measure the live skill of a model's canary version from the log, and roll the canary back.
 
-The live skill depends only on the log and on the canary, so that a restarted `sightline models watch` comes to the
-same verdict.
+The live skill depends only on the log, on the canary and on the promoted version, so that a restarted
+`sightline models watch` comes to the same verdict.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ RULE = "canary"
 """Name of the rule in the event of a rolled-back canary."""
 
 
-async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) -> LiveSkill:
+async def measure(log: Log, canary: Canary, promoted: str, limits: SkillLimits, now_ns: int) -> LiveSkill:
     """Return the live skill of a canary over the last ``limits.window_s`` seconds, at most since the canary began.
+
+    ``promoted`` is the promoted version, such as ``regions@1``. Comparisons with other versions do not count.
 
     Raise LogUnavailable.
     """
@@ -60,7 +62,7 @@ async def measure(log: Log, canary: Canary, limits: SkillLimits, now_ns: int) ->
     for served, count in (await _events(log, canary, since_ms - (now_ms - begin_ms), since_ms)).items():
         (skill.canary if served else skill.others).events_before = count
     async for record in _written(log, SHADOW, begin_ms, now_ms):
-        _add_comparison(skill, canary, record)
+        _add_comparison(skill, canary, promoted, record)
     return skill
 
 
@@ -132,12 +134,12 @@ def _result(record: LogRecord) -> Result | None:
         return None
 
 
-def _add_comparison(skill: LiveSkill, canary: Canary, record: LogRecord) -> None:
+def _add_comparison(skill: LiveSkill, canary: Canary, promoted: str, record: LogRecord) -> None:
     try:
         found = decode(ShadowRecord, record.value)
     except CodecError:
         return
-    if found.off or found.served != canary.id or found.candidate.partition("@")[0] != canary.model:
+    if found.off or found.served != canary.id or found.candidate != promoted:
         return
     agreed = sum(found.agreed.values())
     skill.compared += 1

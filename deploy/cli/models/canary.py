@@ -127,7 +127,7 @@ async def _judge(log: Log, repository: Repository, name: str, limits: SkillLimit
     if canary is None:
         return False
     now_ns = time.time_ns()
-    skill = await measure(log, canary, limits, now_ns)
+    skill = await measure(log, canary, f"{name}@{repository.promoted(name)}", limits, now_ns)
     reasons = skill.reasons(limits)
     if reasons and await roll_back(log, repository, canary, reasons, now_ns) is None:
         return False

@@ -81,12 +81,14 @@ class SkillBench:
         failure = h.failure_headers(h.Failure("batches", 0, 0, "engine", "InferenceFailed", "shape"))
         await self.write(DEADLETTER, b"", camera, **{**failure, **headers})
 
-    async def compared(self, *, agreed: int, missed: int, served: str = "regions@2") -> None:
+    async def compared(
+        self, *, agreed: int, missed: int, served: str = "regions@2", candidate: str = "regions@1"
+    ) -> None:
         differences = tuple(ShadowDifference(form="missed", box=BOX, label="car", score=0.9) for _ in range(missed))
         record = ShadowRecord(
             pipeline="p",
             served=served,
-            candidate="regions@1",
+            candidate=candidate,
             written_ns=1,
             camera=SERVED[0],
             agreed={"car": agreed} if agreed else {},
@@ -96,7 +98,7 @@ class SkillBench:
 
     async def skill(self) -> LiveSkill:
         self.clock.advance(0.001)
-        return await measure(self.log, self.canary, LIMITS, self.clock.now_ns())
+        return await measure(self.log, self.canary, "regions@1", LIMITS, self.clock.now_ns())
 
 
 @pytest.fixture
@@ -136,6 +138,15 @@ async def test_a_canary_that_disagrees_with_the_promoted_version_is_rolled_back(
     for _ in range(9):
         await bench.compared(agreed=1, missed=1)
     assert any("on 50.0% of the objects" in reason for reason in (await bench.skill()).reasons(LIMITS))
+
+
+@pytest.mark.parametrize("candidate", ["regions@2", "regions@3"])
+async def test_only_comparisons_with_the_promoted_version_count(bench: SkillBench, candidate: str) -> None:
+    await bench.usual(20.0)
+    for _ in range(9):
+        await bench.compared(agreed=1, missed=1, candidate=candidate)
+    skill = await bench.skill()
+    assert (skill.compared, skill.agreement) == (0, 1.0)
 
 
 @pytest.mark.parametrize(("cameras", "reasons"), [(SERVED, 1), (OTHERS + SERVED, 0)])
