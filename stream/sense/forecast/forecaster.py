@@ -47,12 +47,15 @@ class Forecaster:
         self.config, self.model = config, model
         self._spec = model.spec
         self._zone = config.time_zone or "UTC"
-        self._steps = Steps(self._spec.step_s, aggregate_of(config.value))
+        self._steps = self._no_steps()
         self._last: int | None = None
         """Number of the last complete time step, from the Unix epoch."""
         self._made: dict[int, MadeForecast] = {}
         self._errors = np.empty(0)
         self._begin()
+
+    def _no_steps(self) -> Steps:
+        return Steps(self._spec.step_s, aggregate_of(self.config.value))
 
     def _begin(self) -> None:
         """Forget all forecasts and errors."""
@@ -73,12 +76,13 @@ class Forecaster:
 
         A minute of a complete step corrects the step, and makes no forecast.
         """
-        self._steps.add(minute)
         last = (minute.minute + 1) // (self._spec.step_s // 60) - 1
         is_first = minute.revision == 0 and not minute.late
         if self._last is not None and is_first and last < self._last - self.model.history:
             self._last = None  # the camera's clock was far ahead, and was set back
+            self._steps = self._no_steps()
             self._begin()
+        self._steps.add(minute)
         if self._last is None:
             self._last = last
             return None  # the first step may be a part of one
@@ -167,6 +171,7 @@ class Forecaster:
             return
         spec = self._spec
         scaled = float(spec.scaled(np.array([value]))[0])
+        naive: dict[int, float] = {}
         for at in range(spec.horizons):
             made = self._made.get(step - at - 1)
             if made is None:
@@ -175,11 +180,15 @@ class Forecaster:
             error = abs(float(spec.unscaled(made.scaled[at : at + 1])[0]) - value)
             widths = np.array((made.widths[at], made.uncorrected[at]))
             covered = np.where(np.isnan(widths), np.nan, score <= widths)
-            self._errors[-1, :, at] = score, error, abs(self._naive(step, at + 1) - value), *covered
+            lag = spec.seasonal_lag(at + 1)
+            if lag not in naive:
+                naive[lag] = self._naive(step, lag)
+            self._errors[-1, :, at] = score, error, abs(naive[lag] - value), *covered
 
-    def _naive(self, step: int, horizon: int) -> float:
-        """Return the seasonal naive forecast of a time step, made ``horizon`` steps before the step."""
-        value = self._steps.value(step - self._spec.seasonal_lag(horizon))
+    def _naive(self, step: int, lag: int) -> float:
+        """Return the seasonal naive forecast of a time step: the value ``lag`` steps earlier, or the profile if that
+        step was not observed."""
+        value = self._steps.value(step - lag)
         if np.isnan(value):
             return float(self._spec.unscaled(self.model.expected(step, 1, self._zone))[0])
         return value

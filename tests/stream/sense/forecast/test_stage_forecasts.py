@@ -281,6 +281,15 @@ async def test_a_camera_clock_that_was_far_ahead_does_not_stop_its_forecasts(wor
     assert (await worker.forecasts())[-1].made_ns == MONDAY_NS + 16 * STEP_S * 10**9
 
 
+async def test_minutes_of_a_camera_clock_that_was_ahead_are_not_used_when_their_time_comes(worker: Worker) -> None:
+    await worker.feed(minutes(range(10)))
+    await worker.feed(minutes(range(120, 121)))
+    await worker.feed(minutes(range(10, 14)))
+    await worker.feed(minutes(range(122, 123)))
+    last = (await worker.forecasts())[-1]
+    assert (last.made_ns, last.observed) == (MONDAY_NS + 123 * STEP_S * 10**9, 0.25)
+
+
 async def test_late_minutes_of_days_ago_do_not_end_the_errors_of_a_forecast(tmp_path: Path) -> None:
     """After an outage, the late lane delivers old minutes between the present ones."""
     steady, late = (Worker({"flow": model(tmp_path)}) for _ in range(2))
