@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -30,7 +31,7 @@ _MAX_PENDING = 1000
 MAX_PENDING_OF_ADDRESS = 50
 """Maximum number of unfinished sign-ins of one address. If there are more, the oldest of this address is dropped, so
 that nobody can drop the sign-ins of other addresses."""
-_METADATA_S = 3600.0
+_METADATA_S, _FAILED_S = 3600.0, 5.0
 _LEEWAY_S = 60
 _TIMEOUT_S = 10.0
 _UNUSABLE = re.compile(r"[^a-z0-9._@+-]")
@@ -130,6 +131,8 @@ class OidcClient:
         self.options, self._clock, self._transport = options, clock, transport
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
         self._provider = _Provider()
+        self._reading = asyncio.Lock()
+        self._failure, self._failed_until_s = "", 0.0
 
     @property
     def redirect_uri(self) -> str:
@@ -232,21 +235,35 @@ class OidcClient:
         return ProvenPerson(subject, usable or subject[:16], *found)
 
     async def _known(self, *, again: bool = False) -> _Provider:
-        """Return the provider's metadata and keys, which are read at most once an hour unless ``again`` is true."""
-        if again or self._provider.until_s <= self._clock.monotonic():
-            metadata = await self._request("GET", f"{self.options.issuer}/.well-known/openid-configuration")
-            if str(metadata.get("issuer", "")).rstrip("/") != self.options.issuer:
-                named = str(metadata.get("issuer"))[:200]
-                raise Unavailable(f"the provider calls itself {named!r}: expected {self.options.issuer}")
-            for name in ("authorization_endpoint", "token_endpoint"):
-                if not isinstance(metadata.get(name), str):
-                    raise Unavailable(f"the provider's metadata lack {name}: expected an address")
-            try:
-                keys = KeySet.import_key_set(await self._request("GET", str(metadata["jwks_uri"])))  # type: ignore[arg-type]
-            except (JoseError, KeyError, ValueError, TypeError) as error:
-                raise Unavailable(f"the keys of the provider cannot be read: {error}") from None
-            self._provider = _Provider(metadata, keys, self._clock.monotonic() + _METADATA_S)
-        return self._provider
+        """Return the provider's metadata and keys, which are read at most once an hour unless ``again`` is true.
+
+        After a failure, they are not read for ``_FAILED_S`` seconds, because anybody can begin a sign-in. Raise
+        Unavailable.
+        """
+        async with self._reading:
+            if again or self._provider.until_s <= self._clock.monotonic():
+                if self._failed_until_s > self._clock.monotonic():
+                    raise Unavailable(self._failure)
+                try:
+                    self._provider = await self._read()
+                except Unavailable as error:
+                    self._failure, self._failed_until_s = str(error), self._clock.monotonic() + _FAILED_S
+                    raise
+            return self._provider
+
+    async def _read(self) -> _Provider:
+        metadata = await self._request("GET", f"{self.options.issuer}/.well-known/openid-configuration")
+        if str(metadata.get("issuer", "")).rstrip("/") != self.options.issuer:
+            named = str(metadata.get("issuer"))[:200]
+            raise Unavailable(f"the provider calls itself {named!r}: expected {self.options.issuer}")
+        for name in ("authorization_endpoint", "token_endpoint"):
+            if not isinstance(metadata.get(name), str):
+                raise Unavailable(f"the provider's metadata lack {name}: expected an address")
+        try:
+            keys = KeySet.import_key_set(await self._request("GET", str(metadata["jwks_uri"])))  # type: ignore[arg-type]
+        except (JoseError, KeyError, ValueError, TypeError) as error:
+            raise Unavailable(f"the keys of the provider cannot be read: {error}") from None
+        return _Provider(metadata, keys, self._clock.monotonic() + _METADATA_S)
 
     async def _request(self, method: str, address: str, **options: Any) -> dict[str, Any]:
         """Send a request to the provider, and return the JSON object of the response. Raise Unavailable."""

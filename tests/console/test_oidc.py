@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from joserfc.jwk import ECKey, OctKey
 from console.access.oidc import OidcClient, OidcOptions, parse_rights, require_address, rights_of
 from console.access.roles import Limits, Role
 from console.context import ConsoleContext
-from console.exceptions import Forbidden
+from console.exceptions import Forbidden, Unavailable
 from ingest.exceptions import ConfigError
 from ingest.runtime.clock import ManualClock
 from tests.console.conftest import ADDRESS, Browser
@@ -227,6 +228,28 @@ async def test_passwords_work_while_the_openid_provider_cannot_be_reached(
     assert (await one.sign_in("ada")).status_code == 303
     context.oidc = None
     assert (await browser().get("/sign-in/oidc")).status_code == 404
+
+
+async def test_many_sign_ins_during_an_outage_of_the_openid_provider_ask_it_once_in_five_seconds(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider, asked = Provider(clock), 0
+    answer = provider.handle_async_request
+
+    async def counted(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        return await answer(request)
+
+    monkeypatch.setattr(provider, "handle_async_request", counted)
+    client = OidcClient(OidcOptions(ISSUER, CLIENT, SECRET, ADDRESS, RIGHTS), clock, provider)
+    provider.is_down = True
+    found = await asyncio.gather(*(client.begin("/", "192.0.2.1") for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(one, Unavailable) and "cannot be reached" in str(one) for one in found)
+    assert asked == 1
+    provider.is_down = False
+    clock.advance(5.1)
+    assert (await client.begin("/", "192.0.2.1"))[0].startswith(ISSUER)
 
 
 def test_a_person_has_the_rights_of_the_groups_with_the_highest_role() -> None:
