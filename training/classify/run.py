@@ -62,7 +62,7 @@ def train_classifier(
     for path, reason in pictures.skipped:
         say(f"skipped {path}: {reason}")
     require_every_label(pictures, data, COMMAND)
-    settings = _settings(options, pictures)
+    settings = settings_of(options, pictures)
     loop = _trained(network, pictures, options, devices, settings, begin, say)
     if not devices.chief:
         return None
@@ -88,7 +88,7 @@ def _network(options: ClassifierOptions, folder: LabelledFolder, devices: Device
         return build(options.network, len(folder.labels), devices.replicas > 1)
 
 
-def _settings(options: ClassifierOptions, pictures: LabelledPictures) -> dict[str, Any]:
+def settings_of(options: ClassifierOptions, pictures: LabelledPictures) -> dict[str, Any]:
     """Return the settings on which the trained weights depend, each under the name of its command line option."""
     loop = asdict(options.loop)
     loop.pop("checkpoint_s")
@@ -104,6 +104,7 @@ def _settings(options: ClassifierOptions, pictures: LabelledPictures) -> dict[st
         "dropout": options.network.dropout,
         "fit": options.fit,
         "strategy": options.strategy,
+        "cpu_devices": options.cpu_devices,
         **loop,
     }
 

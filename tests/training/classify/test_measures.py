@@ -10,7 +10,11 @@ import pytest
 from ingest.exceptions import ConfigError
 from training.classify import checkpoint
 from training.classify.checkpoint import EpochRecord, TrainingCheckpoint, TrainingProgress
+from training.classify.loop import LoopOptions
 from training.classify.measures import evaluated, wilson
+from training.classify.networks import NetworkOptions
+from training.classify.pictures import LabelledPictures
+from training.classify.run import ClassifierOptions, settings_of
 
 
 def test_wilson_intervals_equal_published_values() -> None:
@@ -72,3 +76,14 @@ def test_resuming_a_training_with_other_settings_is_refused(tmp_path: Path) -> N
     checkpoint.require_same_settings(tmp_path, {"batch": 32}, {"batch": 32})
     with pytest.raises(ConfigError, match="batch = 16: expected 32, as in the unfinished training in"):
         checkpoint.require_same_settings(tmp_path, {"batch": 32}, {"batch": 16})
+
+
+def test_a_training_on_another_number_of_devices_is_not_resumed(tmp_path: Path) -> None:
+    nothing = np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64)
+    pictures = LabelledPictures(("cat", "dog"), (), *nothing, (), "")
+    two, four = (
+        settings_of(ClassifierOptions("pets", tmp_path, NetworkOptions(), LoopOptions(), cpu_devices=n), pictures)
+        for n in (2, 4)
+    )
+    with pytest.raises(ConfigError, match="cpu_devices = 4: expected 2, as in the unfinished training"):
+        checkpoint.require_same_settings(tmp_path, two, four)
