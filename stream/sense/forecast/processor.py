@@ -23,7 +23,7 @@ from stream.runner.processor import ParkingProcessor, Work
 from stream.sense.forecast.forecaster import Forecaster
 from stream.sense.forecast.model import ForecastModel, ModelSource
 from stream.sense.forecast.rule import ForecastingRule, ForecastReporter
-from stream.sense.forecast.steps import MinuteValue
+from stream.sense.forecast.steps import MinuteValue, is_late
 from stream.written import written_ids
 
 _log = logs.get("stream.forecast")
@@ -108,7 +108,9 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         except CodecError:
             return None
         wanted_s = self._wanted_s.get(measure.name)
-        return None if wanted_s is None else HistoryPoint(measure.name, 0, measure.start_ns, wanted_s)
+        # A late minute may be older than the history: it must not end the search for the minutes in time.
+        key = f"{measure.name} late" if is_late(measure) else measure.name
+        return None if wanted_s is None else HistoryPoint(key, 0, measure.start_ns, wanted_s)
 
     def _decide(self, record: LogRecord) -> Emitted:
         config = self._in_force()

@@ -24,6 +24,11 @@ def aggregate_of(value: str) -> Aggregate:
     return "mean" if is_mean else "sum"
 
 
+def is_late(measure: Measure) -> bool:
+    """Return whether all frames of a measure's minute came late."""
+    return measure.parts.keys() == {LATE}
+
+
 class MinuteValue(NamedTuple):
     """The value of a measure in one minute. ``minute`` counts from the Unix epoch, ``value`` is None if the minute
     has no value, and ``observed`` is the observed share of the minute. ``late`` says that all frames of the minute
@@ -38,10 +43,8 @@ class MinuteValue(NamedTuple):
     @classmethod
     def of(cls, measure: Measure, value: str) -> Self:
         """Return the value ``value`` of a measure's record, with the minute that the record is about."""
-        late = measure.parts.keys() == {LATE}
-        return cls(
-            measure.start_ns // _MINUTE_NS, measure.values.get(value), measure.observed, measure.revision, late
-        )
+        found = measure.values.get(value)
+        return cls(measure.start_ns // _MINUTE_NS, found, measure.observed, measure.revision, is_late(measure))
 
 
 class Steps:

@@ -304,6 +304,20 @@ async def test_late_minutes_of_days_ago_do_not_end_the_errors_of_a_forecast(tmp_
     assert await late.forecasts() == await steady.forecasts()
 
 
+async def test_a_late_minute_older_than_the_history_does_not_end_the_history_of_a_restarted_worker(
+    tmp_path: Path,
+) -> None:
+    steady, killed = (Worker({"flow": model(tmp_path)}) for _ in range(2))
+    found = list(minutes(range(262)))
+    late = measure(1, 5.0).model_copy(update={"parts": {"late": MinuteTally()}})
+    found.insert(250 * len(MINUTES_PER_STEP), late)
+    await steady.feed(found)
+    await killed.feed(found[:2020])
+    killed.kill()
+    await killed.feed(found[2020:])
+    assert await killed.forecasts() == await steady.forecasts()
+
+
 @pytest.mark.parametrize("change", [{"value": "bus.forward"}, {"measure": "tunnel"}])
 async def test_a_forecast_of_another_measure_begins_without_the_minutes_of_the_earlier_one(
     change: dict[str, str], worker: Worker
