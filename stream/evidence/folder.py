@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -59,6 +60,8 @@ class FolderStore:
             self._was_there = is_there
             raise NotStored(name) from None
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise NotStored(name) from None
             raise StoreFailed(f"{path}: {error.strerror}: expected a readable file") from error
         self._was_there = True
         return found

@@ -236,6 +236,7 @@ class Unsettled:
     error = None
     detections: list[object] = []
     images = (0,)
+    model = None
 
 
 async def test_results_of_another_pipeline_do_not_raise_the_high_water_mark_of_a_pipeline() -> None:

@@ -106,7 +106,7 @@ def test_incidents_are_selected_by_state_place_severity_and_time() -> None:
         [
             incident("info", severity="info"),
             incident("ended", 2, change="end", last_ns=9 * SECOND),
-            incident("yard", severity="critical", place="yard", cameras=("yard",)),
+            incident("yard", severity="critical", place="yard", cameras=("yard",), appended_ns=3 * SECOND),
             make_action("yard", "acknowledge", "ann", 1),
         ]
     )
