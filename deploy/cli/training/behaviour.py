@@ -27,7 +27,7 @@ def behaviour(
     models: Annotated[
         Path, typer.Option("--models", envvar="SIGHTLINE_MODELS", help="Folder of the model repository.")
     ] = Path("models"),
-    tracks: Annotated[int, typer.Option(min=64, help="Number of simulated tracks to train on.")] = 10_000,
+    tracks: Annotated[int, typer.Option(min=64, help="Number of simulated tracks to train on.")] = 16_000,
     held_out: Annotated[
         int, typer.Option(min=64, help="Number of other tracks to measure on, per condition.")
     ] = 2000,
