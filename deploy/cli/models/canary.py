@@ -10,9 +10,9 @@ import typer
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, Name, existing
-from deploy.cli.output import printable, stdout
+from deploy.cli.output import printable, progress, stdout
 from engines.repository.store import Repository
-from ingest.exceptions import ConfigError
+from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.log import Log
 
 if TYPE_CHECKING:
@@ -110,9 +110,15 @@ def watch(
 
     async def work(log: Log) -> bool:
         while True:
-            rolled_back = await _judge(log, repository, name, limits, as_json)
-            if rolled_back or once or read_canary(repository, name) is None:
-                return rolled_back
+            try:
+                if await _judge(log, repository, name, limits, as_json):
+                    return True
+            except LogUnavailable as error:
+                if once:
+                    raise
+                progress.print(printable(f"{name} was not judged: {error}. Next try in {every:g} s"), markup=False)
+            if once or read_canary(repository, name) is None:
+                return False
             await asyncio.sleep(every)
 
     raise typer.Exit(_ROLLED_BACK_EXIT if on_log("sightline-models-watch", kafka, prefix, work) else 0)
