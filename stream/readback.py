@@ -31,8 +31,8 @@ _MAX_OFFSETS = 200_000
 """Maximum number of offsets that a search may read, even if a rule needs a longer history. Reading ``_MAX_OFFSETS``
 records takes about six seconds."""
 _MAX_BEYOND = 20_000
-"""Maximum number of records that a search reads in addition to the last ``seconds`` of broker time, to complete the
-histories of cameras or sensors."""
+"""Maximum number of records that a search reads before the last ``seconds`` of broker time, for cameras or sensors
+whose history in these seconds is too short."""
 
 
 class HistoryPoint(NamedTuple):

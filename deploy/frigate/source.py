@@ -56,7 +56,7 @@ def source_of(given: FrigateSection, streams: FrigateSection) -> CameraSource | 
         parts = urlsplit(path)
     except ValueError as error:
         hidden = "(not shown, because it may have a password)"
-        raise given.error("path", hidden, f"the address of a stream ({error})") from None
+        raise given.error("path", hidden, f"a valid URL of a stream ({error})") from None
     login, _, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     if not password or re.fullmatch(r"(\$\{\w+\})+", password):

@@ -243,7 +243,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         expected = owned.next
         if record.offset < expected:
             place = {"topic": record.topic, "partition": record.partition}
-            _log.warning("topic_created_again", **place, expected=expected, found=record.offset)
+            _log.warning("topic_created_again", **place, expected_offset=expected, found_offset=record.offset)
             self._metrics.topic_recreated.inc()
         self._admit(owned, owned.take(record, self._models.names))
         return (owned.tp, expected, record.offset) if record.offset > expected else None

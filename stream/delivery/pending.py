@@ -79,9 +79,9 @@ class _Receipt(NamedTuple):
 
 @dataclass
 class _Partition:
-    """State of one partition of ``alerts``; ``next`` is the offset of the next alert to enter. ``open`` maps the
-    offset of each unfinished alert to the lowest offset that a receipt of the alert can have. ``receipts`` maps an
-    alert's id to its receipt."""
+    """State of one partition of ``alerts``. ``next`` is the offset of the first alert that was not read yet. ``open``
+    maps the offset of each unfinished alert to the lowest offset that a receipt of the alert can have. ``receipts``
+    maps an alert's id to its receipt."""
 
     next: int
     alerts_end: int = 0

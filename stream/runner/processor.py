@@ -46,8 +46,8 @@ class Processor(abc.ABC):
     """
 
     ticks_in_silence: ClassVar[bool] = False
-    """Whether ``deadline`` depends on the absence of records. In that case, the processor gets every record of the
-    partition before its ``tick``: a reading that waits in a backlog must not count as missing."""
+    """Whether this processor acts at ``deadline`` because no record has arrived. In that case, the processor gets
+    every record of the partition before its ``tick``: a reading that waits in a backlog must not count as missing."""
 
     @abc.abstractmethod
     def process(self, record: LogRecord) -> Sequence[Work]:

@@ -124,7 +124,7 @@ def test_entries_that_the_agent_policy_allows_are_accepted_and_their_files_resol
             local(refused, policy)
 
 
-def test_a_config_topic_entry_with_a_variable_in_its_host_is_refused() -> None:
+def test_a_camera_of_the_config_topic_with_a_secret_in_the_host_of_its_url_is_refused() -> None:
     policy = AgentPolicy(secrets={"KEY": ("*",)})
     with pytest.raises(ConfigError, match="expected a host name or IP address"):
         local(camera("http://${KEY}.attacker.example/"), policy)

@@ -97,7 +97,7 @@ class BacktestFigures:
         count_labels(self.labels, compared.agreed, compared.differences)
 
     def note_stage(self, stage: str, seconds: float, frames: int) -> None:
-        """Add the time that a stage took for some frames together."""
+        """Add the total time in s that a stage took for ``frames`` frames."""
         self.stages.setdefault(stage, Durations()).add(seconds, frames)
 
     def merge(self, other: BacktestFigures) -> None:

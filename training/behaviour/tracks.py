@@ -46,7 +46,8 @@ UNSETTLED = -1
 
 
 class BoxFaults(NamedTuple):
-    """Faults of the simulated boxes. Each pair has the bounds between which a track draws its own value."""
+    """Faults of the simulated boxes. Each pair has the lowest and highest value of a fault; each track gets a random
+    value between them."""
 
     jitter: tuple[float, float]
     """Standard deviation of a box's edge, as a share of the box's size."""

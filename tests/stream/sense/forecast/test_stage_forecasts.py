@@ -337,7 +337,9 @@ async def test_a_forecast_of_another_measure_begins_without_the_minutes_of_the_e
     assert found[-1].skill == ()
 
 
-async def test_the_minutes_of_a_mean_value_are_averaged_whatever_the_model_was_trained_on(tmp_path: Path) -> None:
+async def test_minutes_of_a_mean_are_averaged_also_for_a_model_that_was_trained_on_counts(
+    tmp_path: Path,
+) -> None:
     speeds = FLOW.model_copy(update={"value": "speed_km_h.forward.mean"})
     worker = Worker({"flow": model(tmp_path)}, (BRIDGE, speeds))
     await worker.feed(one.model_copy(update={"values": {speeds.value: 70.0}}) for one in minutes(range(10)))
