@@ -22,9 +22,9 @@ source ends, and raises an error when the spool fails."""
 class Fleet:
     """Runner of cameras and sensor feeds.
 
-    When the configuration changes, only the changed cameras and feeds are restarted. ``make_feeds`` returns the feeds
-    for a list of sensors; one feed serves all sensors of one connection. ``make_feeds`` raises SourceUnusable if two
-    sensors configure their shared connection differently.
+    When the configuration changes, only the changed cameras and sensor feeds are restarted. ``make_feeds`` returns
+    the feeds for a list of sensors; one feed serves all sensors of one connection. ``make_feeds`` raises
+    SourceUnusable if two sensors configure their shared connection differently.
     """
 
     def __init__(

@@ -104,7 +104,7 @@ def plug_ins() -> dict[str, type[Rule]]:
                 )
             if found.setdefault(rule_type(cls), cls) is not cls:
                 raise TypeError(
-                    f"{point.value} has the same type as {found[rule_type(cls)].__name__}: give its type another name"
+                    f"{point.value} has the same rule type as {found[rule_type(cls)].__name__}: rename its rule type"
                 )
         except Exception as error:
             _log.error("rule_plug_in_not_loaded", entry_point=point.name, error=repr(error))

@@ -196,7 +196,7 @@ def _result(scene: SceneConfig, seq: int, found: Sequence[Detection]) -> Result:
 
 
 def identities(run: SceneRun, make_tracker: Callable[[float], Tracker] = ByteTracker) -> IdentityTally:
-    """Return the identity switches of the tracks that the rules of a scene see."""
+    """Return the number of identity switches in the tracks of a simulated scene."""
     tally = IdentityTally()
     analyser = Analyser(run.site.of(LineRule), _camera(run.scene), make_tracker)
     for result in run.results:

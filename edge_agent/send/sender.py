@@ -43,8 +43,8 @@ PATIENT_TRIES = 3
 the link increases the factor by one. A record of 400 kB takes 50 s on a mobile uplink throttled to 64 kbit/s. With a
 fixed timeout of 20 s, a record that takes 50 s would fail for ever and block all later rows."""
 REPORT_EVERY_S = 10.0
-"""Minimum time between two status rows about refused records, in seconds. Without a minimum interval, a gateway that
-refuses every record would cause a status row for each record."""
+"""Minimum time between two reports of refused records on the topic ``status``, in seconds. Without it, a gateway that
+refuses every record would cause a report for each record."""
 _MAX_NAMES = 10
 OTHERS = "others"
 """Name of the group of rows that are not frames: readings and status rows."""

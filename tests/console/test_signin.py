@@ -209,7 +209,7 @@ async def test_a_new_password_ends_the_other_sessions_of_the_user_and_renews_the
     assert (await two.get("/account")).status_code == 303
 
 
-def test_one_time_passwords_satisfy_the_rules_for_passwords() -> None:
+def test_generated_first_passwords_satisfy_the_rules_for_passwords() -> None:
     require_good(one_time_password(), "admin")
     with pytest.raises(BadInput, match="characters: expected at least 12"):
         require_good("short", "ada")

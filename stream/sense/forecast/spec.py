@@ -29,8 +29,8 @@ Numbers = tuple[float, ...]
 class SeriesSpec(BaseModel):
     """The description of a series that a forecast model needs.
 
-    The model forecasts scaled residuals: the scaled value of a time step minus the scaled profile. The profile is the
-    usual value at each time of day, for each weekday, and the residual of a count has a standard deviation near 1.
+    The model forecasts scaled residuals: the scaled value of a time step minus the scaled daily profile, which is the
+    usual value at each time of day, for each weekday. The residual of a count has a standard deviation near 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

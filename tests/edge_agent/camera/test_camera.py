@@ -253,7 +253,7 @@ def test_an_unusable_picture_does_not_end_the_view_checks_or_the_capture(clock: 
     assert watched.read() is not None
 
 
-def test_privacy_masks_are_black_in_the_saved_view(clock: ManualClock, tmp_path: Path) -> None:
+def test_privacy_masks_are_black_in_the_reference_picture_of_the_view(clock: ManualClock, tmp_path: Path) -> None:
     still, memory = Still(clock), ViewMemory(tmp_path / "a.png")
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
     watched = WatchedSource(still, WatchConfig(frozen_s=0), clock, Outbox(queue.Queue()), memory, PrivacyMasks(left))
@@ -267,7 +267,9 @@ def test_privacy_masks_are_black_in_the_saved_view(clock: ManualClock, tmp_path:
     assert kept[:, 90:].max() > 100
 
 
-def test_a_new_privacy_mask_is_applied_to_the_previously_saved_view(clock: ManualClock, tmp_path: Path) -> None:
+def test_a_new_privacy_mask_is_applied_to_the_stored_reference_picture_of_the_view(
+    clock: ManualClock, tmp_path: Path
+) -> None:
     memory = ViewMemory(tmp_path / "a.png")
     memory.save(np.full((90, 160), 200, np.uint8))
     left = RedactConfig(masks=(((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))

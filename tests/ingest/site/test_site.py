@@ -248,7 +248,9 @@ def test_a_shadow_candidate_without_a_version_is_refused(file: Path, shadow: str
         ({"overload": "every-nth"}, True),
     ],
 )
-def test_a_lighter_model_needs_the_overload_policy_lighter(settings: dict[str, str], valid: bool) -> None:
+def test_a_lighter_model_without_the_overload_policy_named_lighter_is_refused(
+    settings: dict[str, str], valid: bool
+) -> None:
     with contextlib.nullcontext() if valid else pytest.raises(ValueError, match="a model in lighter, or neither"):
         PipelineConfig.model_validate({"name": "p", "model": "m", "width": 1, "height": 1, **settings})
 

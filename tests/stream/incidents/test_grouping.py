@@ -139,7 +139,7 @@ def test_a_place_whose_events_never_cease_has_a_new_incident_each_day() -> None:
     ]
 
 
-def test_an_incident_ends_at_the_deadline_and_a_late_event_opens_it_again() -> None:
+def test_an_incident_ends_after_its_longest_pause_and_a_late_event_opens_it_again() -> None:
     grouper = IncidentGrouper()
     (first,) = grouped(on_time(event("a", 0)), grouper)
     assert grouper.deadline_s == GAP_S

@@ -153,7 +153,7 @@ def test_a_restarted_static_group_member_keeps_its_client_id() -> None:
     assert other != first
 
 
-async def test_a_partition_counts_as_behind_while_the_lag_of_the_readers_of_its_output_is_above_usual(
+async def test_a_partition_counts_as_behind_while_its_downstream_consumers_lag_more_than_usual(
     rig: RunnerRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECK_LAG_S", 0.0)

@@ -66,7 +66,7 @@ def test_two_objects_that_disappear_together_are_two_incidents() -> None:
     assert len({one.occurrence for _, one in found}) == len(found) == 2
 
 
-def test_no_object_counts_as_removed_because_frames_are_missing() -> None:
+def test_missing_frames_do_not_make_an_object_count_as_removed() -> None:
     state = REMOVED.watch(640, 360)
     assert play(state, [[VASE]] * 30) == []
     assert state.observe(scene(60.0, gap_s=54.0), ()) == []
