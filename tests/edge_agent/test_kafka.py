@@ -102,7 +102,7 @@ class AgentProcess:
                 assert order == sorted(order), f"{camera} on {topic}"
 
 
-async def until(done: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+async def until(done: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     deadline = Deadline.after(seconds)
     while not await done():  # type: ignore[misc]
         assert not deadline.passed, f"{what} did not happen within {seconds:.0f} s"

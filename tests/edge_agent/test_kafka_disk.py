@@ -63,7 +63,7 @@ async def test_an_agent_with_a_full_disk_keeps_sending_and_accounts_for_refused_
         await agent.more()
         await asyncio.to_thread(own_broker.kill)
         small.fill(leave_bytes=8_000_000)  # more rows than the send window, so that the others are sent late
-        await until(lambda: agent.says("spool_disk_refuses_writes"), "the disk is full")
+        await until(lambda: agent.says("spool_disk_refuses_writes"), "the disk is full", 180.0)
         await until(lambda: agent.says("link_lost"), "the link is lost")
         await asyncio.to_thread(own_broker.start)
         await until(lambda: agent._has(FRAMES_LATE, 10), "the backlog is sent from a full disk")
