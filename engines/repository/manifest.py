@@ -80,6 +80,11 @@ class Manifest(BaseModel):
         """Identity of the model version in results: ``name@version``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def for_engines(self) -> bool:
+        """Whether an engine node can load the model."""
+        return self.decoder not in (FORECAST, BEHAVIOUR)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -61,7 +61,9 @@ def test_a_pipeline_without_a_model_needs_no_entry_in_the_model_repository(
 
 def test_a_site_whose_model_is_missing_is_refused_with_the_next_step(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(SITE.replace("regions", "cars"))
-    with pytest.raises(ConfigError, match=r"pipelines\.p\.model = 'cars': expected one of regions .*--models"):
+    with pytest.raises(
+        ConfigError, match=r"pipelines\.p\.model = 'cars': expected one of behaviour, regions .*--models"
+    ):
         _site(options(tmp_path, site=tmp_path / "site.toml"))
     with pytest.raises(ConfigError, match="--video"):
         _site(options(tmp_path, site=tmp_path / "site.toml", videos=(tmp_path / "v.mp4",)))
