@@ -118,7 +118,7 @@ class HighWaterMarks:
         Older results are not read back, so it is unknown which earlier frames have results. All numbers of a capture
         run below the first frame that is read back count as seen.
         """
-        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        pipeline = h.pipeline_of(record.headers)
         lane = h.lane_of(record.headers, record.topic)
         for frame in h.frames_of(record.headers):
             self.advance(frame, lane, pipeline, floor=frame.seq - 1)
@@ -292,7 +292,7 @@ def accept(record: LogRecord, marks: HighWaterMarks, pipelines: frozenset[str]) 
     try:
         batch = decode(Batch, record.value)
     except CodecError as error:
-        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        pipeline = h.pipeline_of(record.headers)
         return Job(record, refused=[parked(record, STAGE, error, pipeline)])
     job = Job(record, batch.pipeline, len(batch.items) == 1)
     lane, preparation = h.lane_of(record.headers, record.topic), batch.preparation

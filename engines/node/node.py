@@ -23,7 +23,7 @@ from engines.node.shadow import ShadowRunner
 from engines.node.takeover import Gap, OwnedPartition, batches_of, take_over
 from ingest.contract.codec import has_pictures
 from ingest.contract.groups import ENGINES
-from ingest.contract.headers import PIPELINE
+from ingest.contract.headers import pipeline_of
 from ingest.contract.identity import FrameId
 from ingest.contract.topics import BATCHES, BATCHES_LATE
 from ingest.exceptions import Fenced, LogUnavailable
@@ -226,7 +226,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _lacks_its_model(self, record: LogRecord) -> bool:
         """Return whether a record is a batch to classify, and no model of its pipeline is served or loading."""
-        pipeline = record.headers.get(PIPELINE, b"").decode(errors="replace")
+        pipeline = pipeline_of(record.headers)
         is_batch = record.topic in (BATCHES, BATCHES_LATE)
         return is_batch and pipeline not in self._models.names and has_pictures(record.value)
 

@@ -78,6 +78,11 @@ def lane_of(headers: Headers, topic: str) -> str:
     return headers.get(LANE, b"").decode(errors="replace") or fallback
 
 
+def pipeline_of(headers: Headers) -> str:
+    """Return the pipeline of a batch or result, "" for a record of no pipeline."""
+    return headers.get(PIPELINE, b"").decode(errors="replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The position of a record that could not be processed, the failed stage, and the error.

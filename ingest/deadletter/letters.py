@@ -222,7 +222,7 @@ def _letter(record: LogRecord) -> DeadLetter | None:
     failure = read_failure(record.headers)
     if failure is None:
         return None
-    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+    pipeline = h.pipeline_of(record.headers)
     return DeadLetter(record.offset, record.timestamp_ms, failure, frames_of(record.headers), pipeline, record)
 
 

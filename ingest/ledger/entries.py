@@ -80,7 +80,7 @@ def enter_dead_letter(ledger: Ledger, record: LogRecord) -> None:
     if failure is None or failure.topic not in (FRAMES, FRAMES_LATE, BATCHES, BATCHES_LATE):
         return  # a result, event or reading that failed at a later stage: its frame already has its end
     frames = h.frames_of(record.headers)
-    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+    pipeline = h.pipeline_of(record.headers)
     lane = h.lane_of(record.headers, failure.topic)
     end = FrameEnd(DEAD, pipeline, lane, failure.error)
     batch = _decoded(Batch, record) if pipeline else None

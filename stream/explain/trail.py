@@ -194,7 +194,7 @@ async def _find_batches(log: Log, trail: Trail, frame: FrameId, partition: int, 
             if last_ms is not None and (record.timestamp_ms > last_ms or wanted <= trail.batches.keys()):
                 return
             if names(record, frame):
-                pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+                pipeline = h.pipeline_of(record.headers)
                 trail.batches[pipeline] = Written.of(record, None)
 
 

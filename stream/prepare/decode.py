@@ -61,7 +61,7 @@ def read_frame(record: LogRecord) -> DeliveredFrame:
     if lane not in (LIVE, LATE) and not is_replay(lane):
         raise UnknownLane(lane)
     picture.check(frame.image, frame.encoding, (frame.width, frame.height))
-    pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+    pipeline = h.pipeline_of(record.headers)
     return DeliveredFrame(frame, record, lane, h.traceparent_of(record.headers), pipeline)
 
 

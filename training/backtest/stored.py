@@ -92,7 +92,7 @@ class StoredResults:
             self._ended = True
             return
         lane = h.lane_of(record.headers, record.topic)
-        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        pipeline = h.pipeline_of(record.headers)
         for frame in h.frames_of(record.headers):
             if lane == self._lane and (frame.camera, pipeline) in self._kept:
                 self._read[frame.camera, lane, pipeline] = frame.epoch, frame.seq

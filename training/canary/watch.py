@@ -51,7 +51,7 @@ async def measure(log: Log, canary: Canary, promoted: str, limits: SkillLimits, 
             side.frames += 1
     async for record in _written(log, DEADLETTER, begin_ms, now_ms):
         failure, is_live = h.read_failure(record.headers), h.lane_of(record.headers, record.topic) == LIVE
-        pipeline = record.headers.get(h.PIPELINE, b"").decode(errors="replace")
+        pipeline = h.pipeline_of(record.headers)
         if failure and failure.stage == STAGE and is_live and pipeline in pipelines:
             for frame in h.frames_of(record.headers):
                 side = skill.canary if canary.serves(frame.camera) else skill.others
