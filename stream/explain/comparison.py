@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from ingest.contract import headers as h
 from ingest.contract.codec import MAX_JSON_BYTES, decode_json, encode_json
@@ -48,6 +49,22 @@ class RuleDifference:
         self.gained, self.lost = self.gained + other.gained, self.lost + other.lost
         self.gained_events = [*self.gained_events, *other.gained_events][:MAX_EXAMPLES]
         self.lost_events = [*self.lost_events, *other.lost_events][:MAX_EXAMPLES]
+
+
+def rules_json(rules: Mapping[str, RuleDifference]) -> list[dict[str, Any]]:
+    """Return the differences of each rule as values for JSON, with the first gained and lost events."""
+    return [
+        {
+            "rule": rule,
+            "equal": one.equal,
+            "moved": one.moved,
+            "gained": one.gained,
+            "lost": one.lost,
+            "gained_events": [_event(event) for event in one.gained_events],
+            "lost_events": [_event(event) for event in one.lost_events],
+        }
+        for rule, one in sorted(rules.items())
+    ]
 
 
 class EventComparison:
@@ -158,3 +175,9 @@ class _OpenEvents:
 def _key(event: Event) -> _Key:
     data = event.data
     return data.camera or "", data.lane, data.epoch, data.seq, Sighting.of(data.rule, data.label, data.overlay.box)
+
+
+def _event(event: Event) -> dict[str, Any]:
+    data = event.data
+    frame = f"{data.camera}/{data.epoch}/{data.seq}"
+    return {"id": event.id, "time": event.time, "frame": frame, "lane": data.lane, "summary": data.summary}

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engines.repository.backtests import BacktestRecord
-from ingest.contract.records import Event
 from stream.events import rfc3339
 from training.backtest.figures import STAGES, BacktestFigures, Durations
 from training.backtest.plan import BacktestPlan
@@ -98,31 +97,9 @@ def summary(figures: BacktestFigures) -> dict[str, Any]:
     }
 
 
-def rules_json(figures: BacktestFigures) -> list[dict[str, Any]]:
-    """Return the differences of each rule as values for JSON, with the first gained and lost events."""
-    return [
-        {
-            "rule": rule,
-            "equal": one.equal,
-            "moved": one.moved,
-            "gained": one.gained,
-            "lost": one.lost,
-            "gained_events": [_event(event) for event in one.gained_events],
-            "lost_events": [_event(event) for event in one.lost_events],
-        }
-        for rule, one in sorted(figures.rules.items())
-    ]
-
-
 def _times(durations: Durations) -> dict[str, float]:
     return {
         "mean": round(durations.mean_ms, 3),
         "p50": round(durations.quantile_ms(0.5), 3),
         "p95": round(durations.quantile_ms(0.95), 3),
     }
-
-
-def _event(event: Event) -> dict[str, Any]:
-    data = event.data
-    frame = f"{data.camera}/{data.epoch}/{data.seq}"
-    return {"id": event.id, "time": event.time, "frame": frame, "lane": data.lane, "summary": data.summary}

@@ -13,14 +13,13 @@ from rich.progress import Progress
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, unix_ms_of
 from deploy.cli.output import print_rows, printable, progress, stdout
 from ingest import site
-from ingest.contract.records import Event
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site import Site
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
 from stream.events import rfc3339
-from stream.explain.comparison import RuleDifference
+from stream.explain.comparison import rules_json
 from stream.explain.trial import TrialReport, try_rules
 from stream.rules import validated_site
 
@@ -81,7 +80,7 @@ def run_rules(
         "to": rfc3339(until_ms * 10**6),
         "results": report.results,
         "failed": report.failed,
-        "rules": [_row(name, one) for name, one in sorted(report.rules.items())],
+        "rules": rules_json(report.rules),
         "not_tested": untested,
         "pictures_missing": missing,
     }
@@ -97,24 +96,6 @@ def _cameras(found: Site, wanted: list[str]) -> set[str]:
         if name not in known:
             raise ConfigError("rules test", "--camera", name, f"one of {', '.join(sorted(known)) or 'no camera'}")
     return set(wanted) or known
-
-
-def _row(rule: str, one: RuleDifference) -> dict[str, Any]:
-    return {
-        "rule": rule,
-        "equal": one.equal,
-        "moved": one.moved,
-        "gained": one.gained,
-        "lost": one.lost,
-        "gained_events": [_event(event) for event in one.gained_events],
-        "lost_events": [_event(event) for event in one.lost_events],
-    }
-
-
-def _event(event: Event) -> dict[str, Any]:
-    data = event.data
-    frame = f"{data.camera}/{data.epoch}/{data.seq}"
-    return {"id": event.id, "time": event.time, "frame": frame, "lane": data.lane, "summary": data.summary}
 
 
 def _print(values: dict[str, Any]) -> None:

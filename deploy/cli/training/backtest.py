@@ -210,10 +210,10 @@ def _report(
     as_json: bool,
 ) -> None:
     """Print the outcome of a backtest, and write its HTML page and its figures to the folder ``out``."""
+    from stream.explain.comparison import rules_json
     from training.backtest.page import page
-    from training.backtest.verdict import rules_json
 
-    rules = rules_json(figures)
+    rules = rules_json(figures.rules)
     values = {**record.model_dump(mode="json"), "passed": record.passed, "rules": rules, "record": str(path)}
     if out:
         out.mkdir(parents=True, exist_ok=True)

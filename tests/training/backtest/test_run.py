@@ -22,7 +22,7 @@ from ingest.site import SecondModelConfig
 from ingest.site.topic.view import Config
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.security.behaviour import BehaviourRule
-from stream.explain.comparison import EventComparison
+from stream.explain.comparison import EventComparison, rules_json
 from tests.paths import MODELS
 from tests.training.backtest.livesite import BEGIN_NS, PIPELINE, LiveSite, candidate, frames, live_site
 from training.backtest.core import PreparedFrames, ReplayCore, Replayed, note
@@ -30,7 +30,7 @@ from training.backtest.figures import BacktestFigures
 from training.backtest.page import page
 from training.backtest.plan import BacktestPlan
 from training.backtest.run import backtest
-from training.backtest.verdict import Thresholds, record_of, rules_json
+from training.backtest.verdict import Thresholds, record_of
 
 RECORDS = cache(frames)
 LIMITS = Thresholds(min_frames=50)
@@ -159,7 +159,7 @@ async def test_a_worse_model_is_refused_and_a_better_one_passes_with_the_events_
     assert any("of the live events were lost" in reason for reason in record.reasons)
     with pytest.raises(PromotionRefused, match=r"did not pass: .* lost"):
         require_passed(repository, "regions", 2)
-    html = page(record, rules_json(figures), {})
+    html = page(record, rules_json(figures.rules), {})
     assert "of the live events were lost" in html
 
     worse_live = await live_site(tmp_path, RECORDS()[:75], bad)
