@@ -27,7 +27,7 @@ from stream.evidence.store import EvidenceStore, StoredFile, reference
 from stream.exceptions import EvidenceChanged, StoreFailed
 
 MAGIC = b"SLE1"
-KEY_BYTES, NONCE_BYTES, TAG_BYTES = 32, 12, 16
+KEY_BYTES, NONCE_BYTES = 32, 12
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _PLAIN_FOLDER = "holds/"
 """Folder of the legal holds, which stay unencrypted, because a legal hold must be readable even without the key."""

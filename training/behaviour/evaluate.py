@@ -11,6 +11,7 @@ import numpy.typing as npt
 from stream.analyse.behaviour.model import BehaviourModel
 from training.behaviour.people import BEHAVIOURS
 from training.behaviour.tracks import HARD, NORMAL, SLOW, BoxFaults, TrackExamples, examples
+from training.classify.measures import confusion_matrix
 
 HELD_OUT_SEED = 10_000
 """Lowest random seed of the tracks on which models are measured. Training uses only lower seeds."""
@@ -44,8 +45,7 @@ def score(model: BehaviourModel, found: TrackExamples) -> BehaviourScore:
     behaviour."""
     parts = [found.windows[begin : begin + _BATCH] for begin in range(0, len(found.windows), _BATCH)]
     guesses = np.concatenate([model.probabilities(part).argmax(axis=1) for part in parts])
-    confusion = np.zeros((len(BEHAVIOURS), len(BEHAVIOURS)), np.int64)
-    np.add.at(confusion, (found.behaviours, guesses), 1)
+    confusion = confusion_matrix(found.behaviours, guesses, len(BEHAVIOURS))
     hits = confusion.diagonal()
     true, guessed = np.maximum(confusion.sum(axis=1), 1), np.maximum(confusion.sum(axis=0), 1)
     return BehaviourScore(confusion, hits / guessed, hits / true, 2 * hits / (true + guessed))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engines.repository.manifest import sha256_of
 from ingest.exceptions import ConfigError
 from ingest.runtime.files import make_folder, write_private
 from training.datasets.request import DatasetRequest
@@ -58,8 +59,8 @@ class ExportFolder:
         the datasheet."""
         sealed = {
             **sheet,
-            "files_sha256": sha256_of_file(self.whole / FILES),
-            "other_files": {name: sha256_of_file(self.whole / name) for name in others},
+            "files_sha256": sha256_of(self.whole / FILES),
+            "other_files": {name: sha256_of(self.whole / name) for name in others},
         }
         (self.whole / DATASHEET).write_text(json.dumps(sealed, indent=1, ensure_ascii=False), encoding="utf-8")
         return sealed
@@ -109,12 +110,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def verify(folder: Path) -> list[str]:
     """Return the problems of a data set: files that are missing, changed, or not in the data set's list of files.
     The returned list is empty for a complete and unchanged data set.
@@ -135,7 +130,7 @@ def verify(folder: Path) -> list[str]:
         path = folder / name
         if not path.is_file():
             problems.append(f"{name}: missing")
-        elif sha256_of_file(path) != digest:
+        elif sha256_of(path) != digest:
             problems.append(f"{name}: changed")
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     problems += [f"{name}: not in the list" for name in sorted(found - expected.keys() - {DATASHEET, FILES})]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from engines.repository.manifest import sha256_of
 from stream.events import rfc3339
-from training.datasets.folder import FILES, ExportFolder, sha256_of_file
+from training.datasets.folder import FILES, ExportFolder
 from training.datasets.request import SPLITS, DatasetExample, DatasetRequest
 
 Placed = Mapping[str, Sequence[DatasetExample]]
@@ -37,7 +38,7 @@ def write_layout(folder: ExportFolder, request: DatasetRequest, placed: Placed) 
             (folder.whole / split).mkdir()  # also without examples, because readers expect three folders
             for example in placed[split]:
                 name = _place(folder, request, split, example)
-                row = {"file": name, "sha256": sha256_of_file(folder.whole / name), **facts_of(split, example)}
+                row = {"file": name, "sha256": sha256_of(folder.whole / name), **facts_of(split, example)}
                 listed.write(json.dumps(row, ensure_ascii=False) + "\n")
     if request.layout == "coco":
         return _write_annotations(folder.whole, request, placed)
