@@ -39,32 +39,36 @@ DEFAULT_PORT = 8090
 READ_TIMEOUT_S = 10.0
 """Time without a response from Kafka after which a page shows that Kafka cannot be read, in seconds."""
 
+Listen = Annotated[
+    str, typer.Option(help="Address and port of the pages. 0.0.0.0:8090: all networks of this machine.")
+]
+DataFolder = Annotated[Path, typer.Option(help="Folder for users, sessions and the audit trail.")]
+Proxies = Annotated[
+    str, typer.Option(help="Addresses of reverse proxies with HTTPS, whose X-Forwarded-For is believed.")
+]
+ResetPassword = Annotated[
+    str, typer.Option(metavar="USER", help="Give a user a new one-time password, print it, and exit.")
+]
+OidcRole = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GROUP=ROLE[@SITE,…]", help="Rights of a group at the provider. May be repeated."),
+]
+
 
 @friendly
 def console(
-    listen: Annotated[
-        str, typer.Option(help="Address and port of the pages. 0.0.0.0:8090: all networks of this machine.")
-    ] = f"{LOOPBACK}:{DEFAULT_PORT}",
-    data: Annotated[Path, typer.Option(help="Folder for users, sessions and the audit trail.")] = Path(
-        ".sightline/console"
-    ),
+    listen: Listen = f"{LOOPBACK}:{DEFAULT_PORT}",
+    data: DataFolder = Path(".sightline/console"),
     evidence: Evidence = "",
     certificate: Annotated[Path | None, typer.Option(help="Certificate for HTTPS, as PEM.")] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of the certificate, as PEM.")] = None,
-    proxies: Annotated[
-        str, typer.Option(help="Addresses of reverse proxies with HTTPS, whose X-Forwarded-For is believed.")
-    ] = "",
-    reset_password: Annotated[
-        str, typer.Option(metavar="USER", help="Give a user a new one-time password, print it, and exit.")
-    ] = "",
+    proxies: Proxies = "",
+    reset_password: ResetPassword = "",
     sign_key: SignKey = None,
     oidc_issuer: Annotated[str, typer.Option(help="Address of an OpenID Connect provider for sign-in.")] = "",
     oidc_client: Annotated[str, typer.Option(help="Id of the console at the provider.")] = "",
     oidc_secret: Annotated[Path | None, typer.Option(help="File with the client's secret at the provider.")] = None,
-    oidc_role: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GROUP=ROLE[@SITE,…]", help="Rights of a group at the provider. May be repeated."),
-    ] = None,
+    oidc_role: OidcRole = None,
     oidc_groups: Annotated[str, typer.Option(help="Claim of the ID token with the groups.")] = "groups",
     address: Annotated[str, typer.Option(help="Address of the console in browsers, for the provider.")] = "",
     metrics_port: MetricsPort = 0,

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,40 +31,45 @@ if TYPE_CHECKING:
 
 _FAILED_EXIT = 1
 
+CandidateRules = Annotated[
+    Path | None, typer.Option(help="Site file with candidate rules. Default: the applied configuration.")
+]
+Pipelines = Annotated[
+    list[str] | None,
+    typer.Option(help="Pipeline to test. May be repeated. Default: those that use the model's name."),
+]
+ReportFolder = Annotated[
+    Path | None, typer.Option(help="Folder for the report, an HTML page with pictures of the events.")
+]
+MaxGained = Annotated[
+    float, typer.Option(min=0.0, help="Largest number of gained events, as a share of the live events.")
+]
+MinAgreement = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Smallest share of the live objects found with the same label.")
+]
+MaxFrameMs = Annotated[
+    float, typer.Option(min=0.0, help="Largest 95th percentile of a frame's time, in ms. 0: no limit.")
+]
+MaxCpuMs = Annotated[float, typer.Option(min=0.0, help="Largest mean CPU time of a frame, in ms. 0: no limit.")]
+Group = Annotated[str, typer.Option(help="Share the work with all members that run the same command with this name.")]
+
 
 @friendly
 def backtest(
     model: Annotated[str, typer.Option(help="Candidate, as NAME@VERSION.")],
     since: Annotated[str, typer.Option("--from", help="Begin of the period, such as 2026-11-30T02:00.")],
     until: Annotated[str, typer.Option("--to", help="End of the period. Default: now.", show_default=False)] = "",
-    rules: Annotated[
-        Path | None, typer.Option(help="Site file with candidate rules. Default: the applied configuration.")
-    ] = None,
+    rules: CandidateRules = None,
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera. May be repeated.")] = None,
-    pipeline: Annotated[
-        list[str] | None,
-        typer.Option(help="Pipeline to test. May be repeated. Default: those that use the model's name."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the report, an HTML page with pictures of the events.")
-    ] = None,
+    pipeline: Pipelines = None,
+    out: ReportFolder = None,
     max_lost: Annotated[float, typer.Option(min=0.0, help="Largest share of lost events.")] = 0.05,
-    max_gained: Annotated[
-        float, typer.Option(min=0.0, help="Largest number of gained events, as a share of the live events.")
-    ] = 0.5,
-    min_agreement: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Smallest share of the live objects found with the same label.")
-    ] = 0.9,
-    max_frame_ms: Annotated[
-        float, typer.Option(min=0.0, help="Largest 95th percentile of a frame's time, in ms. 0: no limit.")
-    ] = 0.0,
-    max_cpu_ms: Annotated[
-        float, typer.Option(min=0.0, help="Largest mean CPU time of a frame, in ms. 0: no limit.")
-    ] = 0.0,
+    max_gained: MaxGained = 0.5,
+    min_agreement: MinAgreement = 0.9,
+    max_frame_ms: MaxFrameMs = 0.0,
+    max_cpu_ms: MaxCpuMs = 0.0,
     min_frames: Annotated[int, typer.Option(min=1, help="Smallest number of compared frames.")] = 100,
-    group: Annotated[
-        str, typer.Option(help="Share the work with all members that run the same command with this name.")
-    ] = "",
+    group: Group = "",
     backend: Annotated[str, typer.Option(help="Inference backend, as for `sightline engine`.")] = "auto",
     models: Models = DEFAULT_MODELS,
     as_json: AsJson = False,
@@ -77,50 +83,47 @@ def backtest(
     version in the model repository, for `sightline models promote --require-backtest`. Exits with 0 if the candidate
     keeps all thresholds, else with 1.
     """
+    from engines.repository.backtests import add_record
     from training.backtest.verdict import Thresholds, record_of
 
     thresholds = Thresholds(max_lost, max_gained, min_agreement, max_frame_ms, max_cpu_ms, min_frames)
     if group and not until:
         raise ConfigError("backtest", "--to", "", "a time, the same for all members of the group")
-    pipelines, cameras = tuple(pipeline or ()), tuple(camera or ())
-    settings = kafka_settings(kafka, prefix)
-    run = _BacktestInputs(model, since, until, rules, pipelines, cameras, models, backend, out, group, settings)
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
-        task = bar.add_task("running frames", total=None)
-        plan, figures, pictures = on_log(
-            "sightline-backtest",
-            kafka,
-            prefix,
-            run.work(lambda done, total: bar.update(task, completed=done, total=total)),
-        )
+    inputs = _BacktestInputs(
+        model=model,
+        since=since,
+        until=until,
+        rules=rules,
+        pipelines=tuple(pipeline or ()),
+        cameras=tuple(camera or ()),
+        models=models,
+        backend=backend,
+        out=out,
+        group=group,
+        settings=kafka_settings(kafka, prefix),
+    )
+    plan, figures, pictures = _run_frames(inputs, kafka, prefix)
     record = record_of(plan, figures, thresholds, time.time_ns())
-    from engines.repository.backtests import add_record
-
     path = add_record(existing(models), record)
     _report(record, figures, pictures, path, out, as_json)
     raise typer.Exit(0 if record.passed else _FAILED_EXIT)
 
 
+@dataclass(frozen=True, slots=True)
 class _BacktestInputs:
     """The inputs of the command `sightline backtest`."""
 
-    def __init__(
-        self,
-        model: str,
-        since: str,
-        until: str,
-        rules: Path | None,
-        pipelines: tuple[str, ...],
-        cameras: tuple[str, ...],
-        models: Path,
-        backend: str,
-        out: Path | None,
-        group: str,
-        settings: KafkaSettings,
-    ) -> None:
-        self._model, self._since, self._until, self._rules = model, since, until, rules
-        self._pipelines, self._cameras, self._models, self._backend = pipelines, cameras, models, backend
-        self._out, self._group, self._settings = out, group, settings
+    model: str
+    since: str
+    until: str
+    rules: Path | None
+    pipelines: tuple[str, ...]
+    cameras: tuple[str, ...]
+    models: Path
+    backend: str
+    out: Path | None
+    group: str
+    settings: KafkaSettings
 
     def work(
         self, on_progress: Callable[[int, int], None]
@@ -135,7 +138,7 @@ class _BacktestInputs:
                 figures = await self._figures(log, plan, candidates, on_progress)
             for rule in plan.rules:
                 figures.rules[rule.name]  # a rule without events is listed too
-            pictures = await write_pictures(log, figures.rules, self._out) if self._out else {}
+            pictures = await write_pictures(log, figures.rules, self.out) if self.out else {}
             return plan, figures, pictures
 
         return run
@@ -145,7 +148,7 @@ class _BacktestInputs:
     ) -> BacktestFigures:
         """Run the backtest on all partitions, or with ``--group`` on the partitions that the consumer group assigns
         to this process."""
-        if not self._group:
+        if not self.group:
             from training.backtest.run import backtest as run_backtest
 
             return await run_backtest(log, plan, models, on_progress)
@@ -153,22 +156,22 @@ class _BacktestInputs:
         from training.backtest.group import BacktestMember, group_of
         from training.backtest.share import GroupShare
 
-        membership = GroupShare(self._settings, "sightline-backtest", group_of(self._group, plan))
+        membership = GroupShare(self.settings, "sightline-backtest", group_of(self.group, plan))
         async with membership.joined() as share:
-            return await BacktestMember(log, plan, models, self._group, instance_name()).run(share, on_progress)
+            return await BacktestMember(log, plan, models, self.group, instance_name()).run(share, on_progress)
 
     async def plan(self, log: Log) -> BacktestPlan:
         """Return the plan. Raise ConfigError."""
         from training.backtest.plan import BacktestPlan
 
         zone, config = await self._config(log)
-        since_ms = unix_ms_of("backtest", self._since, zone, "--from")
-        until_ms = unix_ms_of("backtest", self._until, zone, "--to") if self._until else time.time_ns() // 10**6
+        since_ms = unix_ms_of("backtest", self.since, zone, "--from")
+        until_ms = unix_ms_of("backtest", self.until, zone, "--to") if self.until else time.time_ns() // 10**6
         if until_ms <= since_ms:
-            raise ConfigError("backtest", "--to", self._until or "now", f"a time after {self._since}")
-        manifest = existing(self._models).open(self._model).manifest
+            raise ConfigError("backtest", "--to", self.until or "now", f"a time after {self.since}")
+        manifest = existing(self.models).open(self.model).manifest
         period = since_ms, until_ms
-        return BacktestPlan.of(config, manifest, period, pipelines=self._pipelines, cameras=self._cameras)
+        return BacktestPlan.of(config, manifest, period, pipelines=self.pipelines, cameras=self.cameras)
 
     async def _config(self, log: Log) -> tuple[str, Config]:
         """Return time zone and configuration: those of the site file if one is given, else UTC and the applied
@@ -178,9 +181,9 @@ class _BacktestInputs:
         from ingest.site.topic.view import Config
         from stream.rules import validated, validated_site
 
-        if self._rules is None:
+        if self.rules is None:
             return "UTC", await read(log, validate=validated)
-        found = validated_site(site.load(self._rules), self._rules)
+        found = validated_site(site.load(self.rules), self.rules)
         return found.time_zone, Config({entry.key: entry for entry in found.entries()})
 
     def open(self, plan: BacktestPlan) -> CandidateModels:
@@ -190,15 +193,25 @@ class _BacktestInputs:
         from engines.node.serving import RepositorySource
         from training.backtest.core import CandidateModels
 
-        require_usable(self._backend)
+        require_usable(self.backend)
 
         def engine(model: Model) -> Engine:
-            if self._backend != backends.AUTO:
-                return backends.make(self._backend, 1)
+            if self.backend != backends.AUTO:
+                return backends.make(self.backend, 1)
             return backends.make(backends.choose_here(model.manifest.precision).backend, 1)
 
-        source = RepositorySource(existing(self._models), engine)
+        source = RepositorySource(existing(self.models), engine)
         return CandidateModels(plan.pipelines, source)
+
+
+def _run_frames(
+    inputs: _BacktestInputs, kafka: str, prefix: str
+) -> tuple[BacktestPlan, BacktestFigures, dict[str, str]]:
+    """Run the backtest with a progress bar. Return its plan, its figures and the pictures of its events."""
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        task = bar.add_task("running frames", total=None)
+        work = inputs.work(lambda done, total: bar.update(task, completed=done, total=total))
+        return on_log("sightline-backtest", kafka, prefix, work)
 
 
 def _report(

@@ -12,6 +12,7 @@ import typer
 
 from deploy.cli.common import AsJson, friendly
 from deploy.cli.models.options import read_name
+from deploy.cli.models.trial import DEFAULT_MODELS, Models
 from deploy.cli.output import progress, stdout
 from engines.repository.manifest import BEHAVIOUR
 from engines.repository.store import Repository
@@ -20,22 +21,21 @@ from training.convert.guard import require_train_extra
 WINDOWS = 4
 """Number of windows (series of recent boxes) of each simulated track on which the network is trained."""
 
+HeldOut = Annotated[int, typer.Option(min=64, help="Number of other tracks to measure on, per condition.")]
+Report = Annotated[
+    Path | None, typer.Option(help="Markdown file to write with the confusion matrices.", show_default=False)
+]
+
 
 @friendly
 def behaviour(
     out: Annotated[str, typer.Option(help="Name of the model in the repository.")],
-    models: Annotated[
-        Path, typer.Option("--models", envvar="SIGHTLINE_MODELS", help="Folder of the model repository.")
-    ] = Path("models"),
+    models: Models = DEFAULT_MODELS,
     tracks: Annotated[int, typer.Option(min=64, help="Number of simulated tracks to train on.")] = 16_000,
-    held_out: Annotated[
-        int, typer.Option(min=64, help="Number of other tracks to measure on, per condition.")
-    ] = 2000,
+    held_out: HeldOut = 2000,
     epochs: Annotated[int, typer.Option(min=1)] = 8,
     seed: Annotated[int, typer.Option(min=0, max=9999, help="Seed of all random numbers.")] = 0,
-    report: Annotated[
-        Path | None, typer.Option(help="Markdown file to write with the confusion matrices.", show_default=False)
-    ] = None,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier of people's behaviour on simulated tracks, and add the classifier to the model repository.

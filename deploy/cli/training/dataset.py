@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -20,10 +20,45 @@ from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.site.topic import store
 from stream.labels.preference import REASONS, parse_shares
-from training.datasets.request import SPLITS, DatasetRequest
+from training.datasets.request import SPLITS, DatasetRequest, Duplicates, Layout
 
 app = typer.Typer(help="Make data sets for training from stored frames and results.", no_args_is_help=True)
 _COMMAND = "dataset export"
+
+LayoutOption = Annotated[
+    Layout,
+    typer.Option(help="folders: crops in a folder for each label. coco: whole frames with COCO JSON."),
+]
+Pipeline = Annotated[str, typer.Option(help="Pipeline whose results to use. Needed if the cameras have several.")]
+LabelBy = Annotated[
+    str, typer.Option(metavar="MODEL", help="Use labels of this model only, as NAME or NAME@VERSION.")
+]
+Review = Annotated[
+    bool, typer.Option("--review", help="Use only labels that people decided on the console's page Labels.")
+]
+MinScore = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Minimum score of a model's label. Decided labels need none.")
+]
+Every = Annotated[float, typer.Option(min=0.0, help="Minimum time between two frames of a camera, in seconds.")]
+Prefer = Annotated[
+    str,
+    typer.Option(help=f"Reasons to prefer a picture, with shares: {', '.join(REASONS)}.", metavar="REASON=SHARE,…"),
+]
+Margin = Annotated[
+    float, typer.Option(min=0.0, max=2.0, help="Margin of a crop on each side, as a share of the box.")
+]
+Split = Annotated[str, typer.Option(help="Shares of train, validation and test.", metavar="TRAIN,VALIDATION,TEST")]
+Block = Annotated[
+    float, typer.Option(min=1.0, help="Length of a block of time, in seconds. A block is in one split.")
+]
+Gap = Annotated[
+    float, typer.Option(min=0.0, help="Time left out between two blocks in different splits, in seconds.")
+]
+HoldOut = Annotated[list[str] | None, typer.Option(help="Camera whose pictures are all tests. May be repeated.")]
+DuplicatesOption = Annotated[
+    Duplicates,
+    typer.Option(help="drop: leave out near-duplicates. group: keep near-duplicates, all in one split."),
+]
 
 
 @app.command()
@@ -33,53 +68,22 @@ def export(
     camera: Annotated[list[str], typer.Option(help="Camera whose frames to use. May be repeated.")],
     since: Annotated[str, typer.Option("--from", help="Begin of the capture times, such as 2026-11-30T02:00 (UTC).")],
     until: Annotated[str, typer.Option("--to", help="End of the capture times. Default: now.")] = "",
-    layout: Annotated[
-        Literal["folders", "coco"],
-        typer.Option(help="folders: crops in a folder for each label. coco: whole frames with COCO JSON."),
-    ] = "folders",
-    pipeline: Annotated[
-        str, typer.Option(help="Pipeline whose results to use. Needed if the cameras have several.")
-    ] = "",
-    label_by: Annotated[
-        str, typer.Option(metavar="MODEL", help="Use labels of this model only, as NAME or NAME@VERSION.")
-    ] = "",
-    review: Annotated[
-        bool, typer.Option("--review", help="Use only labels that people decided on the console's page Labels.")
-    ] = False,
+    layout: LayoutOption = "folders",
+    pipeline: Pipeline = "",
+    label_by: LabelBy = "",
+    review: Review = False,
     label: Annotated[list[str] | None, typer.Option(help="Use only this label. May be repeated.")] = None,
-    min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Minimum score of a model's label. Decided labels need none.")
-    ] = 0.3,
+    min_score: MinScore = 0.3,
     limit: Annotated[int, typer.Option(min=0, help="Maximum number of pictures. 0: all.")] = 2000,
     per_label: Annotated[int, typer.Option(min=0, help="Maximum number of objects of one label. 0: all.")] = 0,
-    every: Annotated[
-        float, typer.Option(min=0.0, help="Minimum time between two frames of a camera, in seconds.")
-    ] = 0.0,
-    prefer: Annotated[
-        str,
-        typer.Option(
-            help=f"Reasons to prefer a picture, with shares: {', '.join(REASONS)}.", metavar="REASON=SHARE,…"
-        ),
-    ] = "disagreement=0.3,audit=0.2,uncertain=0.3,random=0.2",
-    margin: Annotated[
-        float, typer.Option(min=0.0, max=2.0, help="Margin of a crop on each side, as a share of the box.")
-    ] = 0.1,
-    split: Annotated[
-        str, typer.Option(help="Shares of train, validation and test.", metavar="TRAIN,VALIDATION,TEST")
-    ] = "0.7,0.15,0.15",
-    block: Annotated[
-        float, typer.Option(min=1.0, help="Length of a block of time, in seconds. A block is in one split.")
-    ] = 600.0,
-    gap: Annotated[
-        float, typer.Option(min=0.0, help="Time left out between two blocks in different splits, in seconds.")
-    ] = 10.0,
-    hold_out: Annotated[
-        list[str] | None, typer.Option(help="Camera whose pictures are all tests. May be repeated.")
-    ] = None,
-    duplicates: Annotated[
-        Literal["drop", "group"],
-        typer.Option(help="drop: leave out near-duplicates. group: keep near-duplicates, all in one split."),
-    ] = "drop",
+    every: Every = 0.0,
+    prefer: Prefer = "disagreement=0.3,audit=0.2,uncertain=0.3,random=0.2",
+    margin: Margin = 0.1,
+    split: Split = "0.7,0.15,0.15",
+    block: Block = 600.0,
+    gap: Gap = 10.0,
+    hold_out: HoldOut = None,
+    duplicates: DuplicatesOption = "drop",
     owner: Annotated[str, typer.Option(help="Owner of the data set, for the datasheet.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the data set, for the datasheet.")] = "",
     purpose: Annotated[str, typer.Option(help="Purpose of the data set, for the datasheet.")] = "",

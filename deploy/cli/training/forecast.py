@@ -35,23 +35,33 @@ KINDS = ("autoregression", "linear", "gbt", "gru", "lstm")
 _HELD_OUT = 0.22
 """Share of the observed days that are the test if --test-days is not given."""
 
+Measures = Annotated[
+    Path | None,
+    typer.Argument(help="CSV file, or JSON lines of the topic measures (.jsonl).", show_default=False),
+]
+DatesOption = Annotated[
+    Dates, typer.Option(help="Dates of the CSV file: iso (2016-01-31), day-first (31/01/2016), month-first.")
+]
+ValueOption = Annotated[
+    str, typer.Option(help="Column of the values (default: the second), or value of the measure, as car.forward.")
+]
+Scale = Annotated[
+    Literal["auto", "count", "linear"], typer.Option(help="count: values of 0 or more. linear: any number.")
+]
+Candidates = Annotated[
+    list[str] | None, typer.Option(help=f"Train only this candidate, of {', '.join(KINDS)}. May be repeated.")
+]
+
 
 @friendly
 def forecast(
-    measures: Annotated[
-        Path | None,
-        typer.Argument(help="CSV file, or JSON lines of the topic measures (.jsonl).", show_default=False),
-    ] = None,
+    measures: Measures = None,
     out: Annotated[str, typer.Option(help="Name of the model in the repository.", show_default=False)] = "",
     models: Annotated[Path, typer.Option(help="Folder of the model repository.")] = Path("models"),
     report: Annotated[Path | None, typer.Option(help="File of the HTML report. Default: NAME-report.html.")] = None,
-    dates: Annotated[
-        Dates, typer.Option(help="Dates of the CSV file: iso (2016-01-31), day-first (31/01/2016), month-first.")
-    ] = "iso",
+    dates: DatesOption = "iso",
     time: Annotated[str, typer.Option(help="Column of the times. Default: the first.", show_default=False)] = "",
-    value: Annotated[
-        str, typer.Option(help="Column of the values (default: the second), or value of the measure, as car.forward.")
-    ] = "",
+    value: ValueOption = "",
     series_column: Annotated[str, typer.Option(help="Column that names the series, in a file with several.")] = "",
     series: Annotated[str, typer.Option(help="The series to forecast, in a file with several.")] = "",
     from_log: Annotated[str, typer.Option(help="Measure to read from the topic measures, in place of a file.")] = "",
@@ -61,12 +71,8 @@ def forecast(
     test_days: Annotated[int, typer.Option(min=0, help="Days at the end for the test. 0: 22 % of the days.")] = 0,
     horizons: Annotated[int, typer.Option(min=1, max=48, help="Number of steps to forecast.")] = 12,
     lags: Annotated[int, typer.Option(min=1, max=288, help="Number of last steps that a model gets.")] = 12,
-    scale: Annotated[
-        Literal["auto", "count", "linear"], typer.Option(help="count: values of 0 or more. linear: any number.")
-    ] = "auto",
-    only: Annotated[
-        list[str] | None, typer.Option(help=f"Train only this candidate, of {', '.join(KINDS)}. May be repeated.")
-    ] = None,
+    scale: Scale = "auto",
+    only: Candidates = None,
     seeds: Annotated[int, typer.Option(min=1, help="Networks of each kind whose mean is taken.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="First seed of all random numbers.")] = 0,
     level: Annotated[float, typer.Option(min=0.5, max=0.99, help="Level of the reported intervals.")] = 0.9,
