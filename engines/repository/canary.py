@@ -7,7 +7,6 @@ of a model: a line for the begin of each canary, and a line for its end with the
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import zlib
 from pathlib import Path
@@ -45,6 +44,14 @@ class Canary(BaseModel):
         cameras. If the share of a canary is increased, the canary keeps its cameras.
         """
         return zlib.crc32(f"{self.model}/{camera}".encode()) < self.share * 2**32
+
+
+class CanaryChange(Canary):
+    """One line of the audit trail: the begin or the end of a canary."""
+
+    at_ns: int
+    change: str
+    reason: str = ""
 
 
 def read_canary(repository: Repository, name: str) -> Canary | None:
@@ -96,17 +103,21 @@ def end_canary(repository: Repository, canary: Canary, ending: Ending, now_ns: i
         raise AdoptFailed(f"canary {path}: {error.strerror}: expected a writable folder") from None
 
 
-def trail_of(repository: Repository, name: str) -> list[dict[str, object]]:
-    """Return the audit trail of a model's canaries, the oldest line first."""
-    path = repository.root / name / _TRAIL
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def trail_of(repository: Repository, name: str) -> list[CanaryChange]:
+    """Return the audit trail of a model's canaries, the oldest line first. Leave out unreadable lines, such as a line
+    that was cut off when the disk was full."""
+    path, found = repository.root / name / _TRAIL, []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValidationError):
+            found.append(CanaryChange.model_validate_json(line))
+    return found
 
 
 def _note(repository: Repository, canary: Canary, change: str, now_ns: int, reason: str = "") -> None:
     path: Path = repository.root / canary.model / _TRAIL
-    line = {"at_ns": now_ns, "change": change, "reason": reason, **canary.model_dump()}
+    line = CanaryChange(at_ns=now_ns, change=change, reason=reason, **canary.model_dump())
     try:
         with path.open("a") as trail:
-            trail.write(json.dumps(line) + "\n")
+            trail.write(line.model_dump_json() + "\n")
     except OSError as error:
         raise AdoptFailed(f"audit trail {path}: {error.strerror}: expected a writable folder") from None

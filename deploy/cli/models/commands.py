@@ -114,12 +114,13 @@ def show(
     models: Models = DEFAULT_MODELS,
     as_json: AsJson = False,
 ) -> None:
-    """Print the manifest of a model, its versions, and a pipeline for the site file."""
+    """Print the manifest of a model, its versions and canaries, and a pipeline for the site file."""
     from deploy.cli.models.report import print_manifest
+    from engines.repository.canary import trail_of
 
     repository = existing(models)
-    model = repository.open(name, version or None)
-    print_manifest(model, repository.versions(name), repository.promoted(name), as_json)
+    model, trail = repository.open(name, version or None), trail_of(repository, name)
+    print_manifest(model, repository.versions(name), repository.promoted(name), trail, as_json)
 
 
 @app.command()

@@ -10,9 +10,11 @@ import tomli_w
 
 from deploy.cli.output import print_rows, printable, stdout
 from deploy.local.modeltest import pipeline_of
+from engines.repository.canary import CanaryChange
 from engines.repository.inspection import TensorInfo
 from engines.repository.manifest import BEHAVIOUR, FORECAST, Decoding, Model
 from engines.repository.report import ModelReport
+from stream.events import rfc3339
 
 _SHOWN_LABELS = 6
 
@@ -43,11 +45,15 @@ def print_report(report: ModelReport, models: Path | None, as_json: bool) -> Non
         _line(f"Next: sightline models test {name} PICTURE --models {models}")
 
 
-def print_manifest(model: Model, versions: Sequence[int], served: int, as_json: bool) -> None:
-    """Print a model's manifest, the versions of the model, and a pipeline or forecast for the site file."""
+def print_manifest(
+    model: Model, versions: Sequence[int], served: int, trail: Sequence[CanaryChange], as_json: bool
+) -> None:
+    """Print a model's manifest, the versions and canaries of the model, and a pipeline, forecast or rule for the site
+    file."""
     manifest = model.manifest
     if as_json:
         extra = {"versions": list(versions), "served": served, "folder": str(model.folder)}
+        extra["canaries"] = [one.model_dump(mode="json") for one in trail]
         stdout.print_json(data=manifest.model_dump(mode="json") | extra)
         return
     _line(f"{manifest.id} in {model.folder}, versions {', '.join(map(str, versions))}, served {served}")
@@ -58,6 +64,9 @@ def print_manifest(model: Model, versions: Sequence[int], served: int, as_json: 
     values |= {f"training.{k}": value for k, value in manifest.training.items() if not isinstance(value, dict | list)}
     for key, value in values.items():
         _line(f"  {key:<26} {_short(value)}")
+    for one in trail:
+        reason = f": {one.reason}" if one.reason else ""
+        _line(f"  canary {rfc3339(one.at_ns)} {one.id} {one.change} (share {one.share:g}){reason}")
     if manifest.decoder == FORECAST:
         forecast = {"name": manifest.name, "measure": "MEASURE", "value": "VALUE", "model": manifest.name}
         _line("A forecast with this model in the site file:\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,19 @@ from ingest.kafka.memorylog import MemoryLog
 from tests.engines.repository.test_canary import copied
 
 T = TypeVar("T")
+
+
+def test_models_show_prints_the_begin_and_end_of_each_canary(tmp_path: Path) -> None:
+    repository = copied(tmp_path)
+    end_canary(repository, start_canary(repository, "regions", 2, 0.5, 10**9), "rolled back", 2 * 10**9, "it failed")
+    with (tmp_path / "regions" / "canaries.jsonl").open("a") as trail:
+        trail.write('{"model":"reg')
+    words = ["models", "show", "regions", "--models", str(tmp_path)]
+    output = CliRunner().invoke(app, words, env={"COLUMNS": "200"}).output
+    assert "canary 1970-01-01T00:00:01.000Z regions@2 began (share 0.5)\n" in output
+    assert "canary 1970-01-01T00:00:02.000Z regions@2 rolled back (share 0.5): it failed\n" in output
+    lines = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["canaries"]
+    assert [(line["change"], line["at_ns"]) for line in lines] == [("began", 10**9), ("rolled back", 2 * 10**9)]
 
 
 def test_a_watched_canary_is_judged_again_after_an_outage_of_kafka(

@@ -58,7 +58,7 @@ def test_begin_and_end_of_a_canary_are_in_the_audit_trail(tmp_path: Path) -> Non
     assert read_canary(repository, "regions") == canary
     end_canary(repository, canary, "rolled back", 20, "the agreement fell")
     assert read_canary(repository, "regions") is None
-    trail = [(line["change"], line["reason"], line["at_ns"]) for line in trail_of(repository, "regions")]
+    trail = [(line.change, line.reason, line.at_ns) for line in trail_of(repository, "regions")]
     assert trail == [("began", "", 10), ("rolled back", "the agreement fell", 20)]
     assert repository.promoted("regions") == 1
 
@@ -67,7 +67,7 @@ def test_a_replaced_canary_ends_in_the_audit_trail(tmp_path: Path) -> None:
     repository = copied(tmp_path)
     start_canary(repository, "regions", 2, 0.2, 10)
     start_canary(repository, "regions", 2, 0.5, 20)
-    trail = [(line["change"], line["reason"], line["share"]) for line in trail_of(repository, "regions")]
+    trail = [(line.change, line.reason, line.share) for line in trail_of(repository, "regions")]
     replaced = "replaced by regions@2 with the share 0.5"
     assert trail == [("began", "", 0.2), ("stopped", replaced, 0.2), ("began", "", 0.5)]
 

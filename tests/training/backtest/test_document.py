@@ -84,7 +84,7 @@ def test_every_command_on_the_page_about_backtests_works(sightline: Callable[[st
     assert "regions@1 serves all cameras" in outputs[5]
     assert outputs[6].endswith("regions: 1 → 2\n")
     assert Repository(Path("models")).promoted("regions") == 2
-    assert [line["change"] for line in trail_of(Repository(Path("models")), "regions")] == ["began", "rolled back"]
+    assert [line.change for line in trail_of(Repository(Path("models")), "regions")] == ["began", "rolled back"]
 
 
 def test_a_worse_model_exits_with_1_writes_pictures_and_its_promotion_is_refused(

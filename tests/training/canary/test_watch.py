@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -201,8 +200,8 @@ async def test_a_rollback_ends_the_canary_with_an_event_an_alert_and_an_audit_li
     canary = start_canary(repository, "regions", 2, 0.5, clock.now_ns())
     await roll_back(log, repository, canary, ["half of its frames failed"], clock.now_ns())
     assert read_canary(repository, "regions") is None
-    last: dict[str, Any] = trail_of(repository, "regions")[-1]
-    assert (last["change"], last["reason"], last["version"]) == ("rolled back", "half of its frames failed", 2)
+    last = trail_of(repository, "regions")[-1]
+    assert (last.change, last.reason, last.version) == ("rolled back", "half of its frames failed", 2)
     (record,) = [one async for one in log.read(EVENTS, 0, 0, 1)]
     event = decode_json(Event, record.value)
     assert event.data.summary == "canary regions@2 was rolled back: half of its frames failed"
