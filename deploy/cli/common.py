@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 from zoneinfo import ZoneInfo
@@ -37,6 +37,7 @@ LOOPBACK = "127.0.0.1"
 USAGE_EXIT = 2
 """Exit code of a command that failed before it did anything: an argument is wrong, or Kafka cannot be reached."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ENVIRONMENT = {
     errno.EACCES: "a place that this user may write to",
     errno.EPERM: "a place that this user may write to",
@@ -137,16 +138,23 @@ def since_ms_of(command: str, last: str) -> int:
 
 
 def unix_ms_of(command: str, text: str, zone: str, option: str) -> int:
-    """Return an ISO 8601 time as Unix time in ms. A time without an offset is in the time zone ``zone``.
+    """Return an ISO 8601 time as Unix time in ms, as ``unix_ns_of`` does. Raise ConfigError."""
+    return unix_ns_of(command, text, zone, option) // 1_000_000
+
+
+def unix_ns_of(command: str, text: str, zone: str, option: str) -> int:
+    """Return an ISO 8601 time as Unix time in ns, exact to the microsecond; 0 for a time before 1970. A time without
+    an offset is in the time zone ``zone``.
 
     Raise ConfigError.
     """
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))
+        return max(0, (at - _EPOCH) // timedelta(microseconds=1)) * 1000
+    except (ValueError, OverflowError):
         expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
         raise ConfigError(command, option, text, expected) from None
-    return round((at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))).timestamp() * 1000)
 
 
 def friendly(command: Callable[P, T]) -> Callable[P, T]:

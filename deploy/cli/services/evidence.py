@@ -29,6 +29,7 @@ from deploy.cli.common import (
     friendly,
     kafka_settings,
     on_log,
+    unix_ns_of,
     user_name,
 )
 from ingest.exceptions import ConfigError
@@ -371,18 +372,8 @@ def _row(group: EvidenceGroup) -> dict[str, Any]:
 
 
 def _period(since: str, until: str) -> tuple[int, int]:
-    first_ns = _time_ns(since, "--from") if since else 0
-    last_ns = _time_ns(until, "--to") if until else LATEST_NS
+    first_ns = unix_ns_of("evidence", since, "UTC", "--from") if since else 0
+    last_ns = unix_ns_of("evidence", until, "UTC", "--to") if until else LATEST_NS
     if last_ns < first_ns:
         raise ConfigError("evidence", "--to", until, f"a time after {since}")
     return first_ns, last_ns
-
-
-def _time_ns(text: str, option: str) -> int:
-    """Return an ISO 8601 time as Unix time in ns. A time without an offset is in UTC. Raise ConfigError."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
-        raise ConfigError("evidence", option, text, expected) from None
-    return max(0, round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e9))

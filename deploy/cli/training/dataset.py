@@ -6,14 +6,13 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
 
-from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, user_name
+from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, unix_ns_of, user_name
 from deploy.cli.output import print_rows, printable, progress, stdout
 from ingest.contract.identity import NAME_PATTERN
 from ingest.exceptions import ConfigError
@@ -172,14 +171,8 @@ def _export(request: DatasetRequest, out: Path, kafka: str, prefix: str) -> dict
 
 
 def _time_ns(text: str, option: str) -> int:
-    """Return the Unix time in ns of an ISO 8601 time. An ISO 8601 time without an offset is taken as UTC. Raise
-    ConfigError."""
-    try:
-        at = datetime.fromisoformat(text)
-        return max(0, round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)) * 1_000_000
-    except (ValueError, OverflowError):
-        expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
-        raise ConfigError(_COMMAND, option, text, expected) from None
+    """Return the Unix time in ns of an ISO 8601 time, which is in UTC without an offset. Raise ConfigError."""
+    return unix_ns_of(_COMMAND, text, "UTC", option)
 
 
 def _cameras(names: list[str]) -> tuple[str, ...]:

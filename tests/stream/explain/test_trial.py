@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from deploy.cli.common import unix_ms_of
+from deploy.cli.common import unix_ms_of, unix_ns_of
 from deploy.cli.tools.rules import _write_pictures
 from ingest.contract import headers as h
 from ingest.contract.codec import encode, encode_json
@@ -179,3 +179,10 @@ def test_a_time_without_an_offset_is_in_the_time_zone_of_the_site() -> None:
     assert unix_ms_of("rules test", "2026-11-30 03:00:00+01:00", "UTC", "--from") == utc
     with pytest.raises(ConfigError, match="--from"):
         unix_ms_of("rules test", "yesterday", "UTC", "--from")
+
+
+def test_the_time_of_an_option_is_exact_to_the_microsecond() -> None:
+    assert unix_ns_of("evidence", "2026-11-30T02:00:00.123457", "UTC", "--from") == 1_796_004_000_123_457_000
+    assert unix_ns_of("evidence", "1960-01-01", "UTC", "--from") == 0
+    with pytest.raises(ConfigError, match="--from"):
+        unix_ns_of("evidence", "tomorrow", "UTC", "--from")
