@@ -1,14 +1,27 @@
-"""Child processes for long computations, so that the console answers requests meanwhile."""
+"""Child processes for long computations, so that the console answers requests meanwhile.
+
+A child process prints one JSON object per line: ``{"progress": [READ, ALL]}``, and at last ``{"report": …}`` or
+``{"problem": TEXT}``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
-from ingest.runtime import logs
+from ingest.exceptions import IngestError
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import Log
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime import eventloop, logs
+from stream.exceptions import StreamError
+
+NICENESS = 10
+"""Niceness of a child process, so that services on the same machine get the processor first."""
 
 _LINE_BYTES = 64 * 1024 * 1024
 """Maximum length of a line of a child process, in bytes. A ledger takes about 11 kB for each camera and day, in one
@@ -61,3 +74,27 @@ async def run_child(
         if process.returncode:
             _log.warning("child_failed", module=module, status=process.returncode, error=text[-1000:])
     return problem
+
+
+def compute(client: str, work: Callable[[Log, Callable[[int, int], None]], Awaitable[object]]) -> None:
+    """Compute a report from the log in this child process, and print progress and report, or the problem.
+
+    ``work`` gets the log and a function to call with the number of records read and the number of all records.
+    ``client`` begins the name of the process in Kafka.
+    """
+    os.nice(NICENESS)
+    logs.quiet_clients()
+
+    async def computed() -> dict[str, object]:
+        try:
+            async with KafkaLog(KafkaSettings.from_env(os.environ), f"{client}-{os.getpid()}") as log:
+                return {"report": await work(log, lambda read, total: _say({"progress": [read, total]}))}
+        except (IngestError, StreamError) as error:
+            return {"problem": str(error)}
+
+    _say(eventloop.run(computed()))
+
+
+def _say(message: object) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()

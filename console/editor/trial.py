@@ -1,30 +1,23 @@
 """The trial of a draft on stored results, in a process of its own: it uses one core for up to minutes.
 
-The process reads a TrialRequest as JSON from its standard input, and prints one JSON object per line: first
-``{"progress": [READ, ALL]}``, at last ``{"report": …}`` or ``{"problem": TEXT}``. The process also writes the
-pictures of gained and lost events into a folder.
+The process reads a TrialRequest as JSON from its standard input, and prints its progress and a DraftReport. The
+process also writes the pictures of gained and lost events into a folder.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from console.child import compute
 from console.editor.request import DraftReport, TrialRequest, TriedEvent, TriedRule
 from ingest.contract.records import Event
-from ingest.exceptions import IngestError
-from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
-from ingest.kafka.settings import KafkaSettings
-from ingest.runtime import eventloop, logs
 from ingest.site import Site
 from ingest.site.file import UNNAMED
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
-from stream.exceptions import StreamError
 from stream.explain.comparison import RuleDifference
 from stream.explain.trial import try_rules
 from stream.rules import parse_rule
@@ -33,8 +26,6 @@ MAX_PICTURES = 40
 """Maximum number of pictures of events that one trial writes."""
 MAX_EVENTS = 20
 """Maximum number of gained and of lost events of one rule that a report lists."""
-NICENESS = 10
-"""Niceness of a trial's process, so that services on the same machine get the processor first."""
 
 
 async def try_draft(
@@ -90,29 +81,14 @@ class _Pictures:
         return TriedEvent(id=event.id, time=event.time, summary=event.data.summary, picture=number)
 
 
-async def _run(request: TrialRequest) -> dict[str, object]:
-    def progress(read: int, total: int) -> None:
-        _say({"progress": [read, total]})
-
-    try:
-        async with KafkaLog(KafkaSettings.from_env(os.environ), f"console-trial-{os.getpid()}") as log:
-            report = await try_draft(log, request, progress)
-    except (IngestError, StreamError) as error:
-        return {"problem": str(error)}
-    return {"report": report.model_dump()}
-
-
-def _say(message: object) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Run one trial."""
-    os.nice(NICENESS)
-    logs.quiet_clients()
     request = TrialRequest.model_validate_json(sys.stdin.read())
-    _say(eventloop.run(_run(request)))
+
+    async def tried(log: Log, on_progress: Callable[[int, int], None]) -> dict[str, object]:
+        return (await try_draft(log, request, on_progress)).model_dump()
+
+    compute("console-trial", tried)
 
 
 if __name__ == "__main__":

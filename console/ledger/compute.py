@@ -1,28 +1,20 @@
 """The process that computes a ledger or an explanation from the log.
 
 The process reads a request as JSON from its standard input: ``{"explain": NAME}`` or ``{}`` for the ledger. The
-process prints one JSON object per line: ``{"progress": [READ, ALL]}``, and at last ``{"report": …}`` or ``{"problem":
-TEXT}``.
+process prints its progress and the report.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
-from ingest.exceptions import IngestError
-from ingest.kafka.kafkalog import KafkaLog
+from console.child import compute
 from ingest.kafka.log import Log
-from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import Progress, audit
-from ingest.runtime import eventloop, logs
 from ingest.site.topic import store
-from stream.exceptions import StreamError
 
-NICENESS = 10
-"""Niceness of the process, so that services on the same machine get the processor first."""
 SETTLE_S = 10.0
 """Time to wait for frames that are still being processed, in seconds. A healthy pipeline needs less than a second."""
 
@@ -48,28 +40,10 @@ async def explanation(log: Log, name: str) -> dict[str, Any]:
     return {"lines": list(lines(found)), "events": events}
 
 
-async def _run(request: dict[str, str]) -> dict[str, object]:
-    def progress(read: int, total: int) -> None:
-        _say({"progress": [read, total]})
-
-    try:
-        async with KafkaLog(KafkaSettings.from_env(os.environ), f"console-compute-{os.getpid()}") as log:
-            name = request.get("explain")
-            return {"report": await (explanation(log, name) if name else ledger_report(log, progress))}
-    except (IngestError, StreamError) as error:
-        return {"problem": str(error)}
-
-
-def _say(message: object) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Compute one report."""
-    os.nice(NICENESS)
-    logs.quiet_clients()
-    _say(eventloop.run(_run(json.loads(sys.stdin.read()))))
+    name = json.loads(sys.stdin.read()).get("explain")
+    compute("console-compute", lambda log, tell: explanation(log, name) if name else ledger_report(log, tell))
 
 
 if __name__ == "__main__":
