@@ -18,6 +18,7 @@ from ingest.site import (
     ClipConfig,
     GateConfig,
     LinkConfig,
+    MeasureConfig,
     PipelineConfig,
     ReceiverConfig,
     SensorConfig,
@@ -52,10 +53,10 @@ def pipeline_for(manifest: Manifest, *, regions: bool) -> PipelineConfig:
 
 
 def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
-    """Return a site with cameras on a road, a yard and a conveyor, a temperature sensor, and rules for each source.
+    """Return a site with cameras on a road, a yard and a conveyor, and a temperature sensor, with rules and measures.
 
-    The rules use the counting lines and the zone that the simulated scenes define, so events can be compared with the
-    ground truth.
+    The rules and measures use the counting lines and the zone that the simulated scenes define. So events can be
+    compared with the ground truth.
     """
     scenes = (("road", {"light": "day"}), ("yard", {"light": "night"}), ("conveyor", {"light": "day"}))
     cameras = tuple(
@@ -83,6 +84,10 @@ def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
         severity="critical",
         clip=CLIP,
     )
+    measures = tuple(
+        MeasureConfig(name=f"{kind}-counts", type="line", camera=kind, pipeline=manifest.name, start=start, end=end)
+        for kind, (start, end) in sorted(COUNTING_LINES.items())
+    )
     hot = ThresholdRule(name="too-hot", sensor="cabinet", above=60.0, window_s=2.0)
     cabinet = SensorConfig(
         name="cabinet",
@@ -100,6 +105,7 @@ def simulated_site(manifest: Manifest, receiver: ReceiverConfig) -> Site:
         sensors=(cabinet,),
         pipelines=(pipeline_for(manifest, regions=True),),
         rules=(*counting, intrusion, hot),
+        measures=measures,
         receivers=(receiver,),
     )
 
