@@ -17,7 +17,7 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.site import CameraConfig
 from stream.analyse.analyser import Sighting
 from stream.exceptions import TooManyEvents
-from stream.explain.search import MARGIN_MS
+from stream.explain.search import written_from
 
 MAX_EVENTS = 20_000
 """Maximum number of events that tested rules may emit in one partition. Each event takes about 2 kB of memory."""
@@ -101,9 +101,7 @@ class EventComparison:
         places = names | {cameras[name].full_place for name in names if name in cameras}
         for partition in sorted({partition_for(place, count) for place in places}):
             tp = TopicPartition(EVENTS, partition)
-            end = (await log.ends(EVENTS))[partition]
-            start = min(await log.offset_at(tp, since_ms - MARGIN_MS), end)
-            async with aclosing(log.read(*tp, start, end)) as records:
+            async with aclosing(written_from(log, tp, since_ms, most=None)) as records:
                 async for record in records:
                     event = self._emitted(record)
                     if event and event.id not in seen and event.data.rule not in self._ignored:

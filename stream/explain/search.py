@@ -69,15 +69,15 @@ async def first_from(log: Log, tp: TopicPartition, wanted: Place, place_of: Plac
 
 
 async def written_from(
-    log: Log, tp: TopicPartition, since_ms: int, most: int = MAX_RECORDS
+    log: Log, tp: TopicPartition, since_ms: int, most: int | None = MAX_RECORDS
 ) -> AsyncGenerator[LogRecord, None]:
     """Yield the records that were written at ``since_ms`` or later, by the broker's clock in Unix ms.
 
-    Read at most ``most`` offsets. Raise LogUnavailable.
+    Read at most ``most`` offsets; None: all. Raise LogUnavailable.
     """
     end = (await log.ends(tp.topic))[tp.partition]
     start = min(await log.offset_at(tp, since_ms - MARGIN_MS), end)
-    async with aclosing(log.read(*tp, start, min(end, start + most))) as records:
+    async with aclosing(log.read(*tp, start, end if most is None else min(end, start + most))) as records:
         async for record in records:
             yield record
 
