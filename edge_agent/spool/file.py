@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_agent.exceptions import SpoolVersionMismatch
 from edge_agent.spool.schema import CREATE, PRAGMAS, SCHEMA_VERSION
 from ingest.runtime import logs
-from ingest.runtime.files import PRIVATE_FILE, open_private
+from ingest.runtime.files import PRIVATE_FILE, open_private, sync
 
 _log = logs.get("edge_agent.spool")
 
@@ -111,7 +111,7 @@ def exchange(path: Path) -> Path:
     path.rename(aside)
     _move_companions(path, aside)
     salvaged(path).rename(path)
-    _sync(path.parent)
+    sync(path.parent)
     for file in older:
         file.unlink(missing_ok=True)
     return aside
@@ -132,18 +132,10 @@ def finish_exchange(path: Path) -> None:
         return
     _move_companions(path, path.with_suffix(".corrupt-unfinished"))
     salvaged(path).rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _move_companions(path: Path, aside: Path) -> None:
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -62,3 +62,15 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Sync a file or a folder to disk. A new or renamed file survives a power failure after its folder is synced.
+
+    Raise OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingest.contract.records import Evidence
-from ingest.runtime.files import GROUP_FILE, GROUP_FOLDER, make_folder, open_private
+from ingest.runtime.files import GROUP_FILE, GROUP_FOLDER, make_folder, open_private, sync
 from stream.evidence.store import StoredFile, reference, require_name
 from stream.exceptions import NotStored, StoreFailed, UnusableName
 
@@ -41,7 +41,7 @@ class FolderStore:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-            _sync_folder(path.parent)
+            sync(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)  # a full disk leaves an empty temporary file
@@ -133,11 +133,3 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
     for parent, _, files in os.walk(folder, onerror=fail):
         yield from (Path(parent, file) for file in files)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

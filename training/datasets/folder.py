@@ -14,7 +14,7 @@ from typing import Any
 
 from engines.repository.manifest import sha256_of
 from ingest.exceptions import ConfigError
-from ingest.runtime.files import make_folder, write_private
+from ingest.runtime.files import make_folder, sync, write_private
 from training.datasets.request import DatasetRequest
 
 DATASHEET, FILES = "datasheet.json", "files.jsonl"
@@ -69,10 +69,10 @@ class ExportFolder:
         """Rename the folder of the finished data set, after all its files have been written to the disk."""
         for folder, _, names in os.walk(self.whole):
             for name in names:
-                _sync(Path(folder) / name)
-            _sync(Path(folder))
+                sync(Path(folder) / name)
+            sync(Path(folder))
         self.whole.rename(self.out)
-        _sync(self.out.parent)
+        sync(self.out.parent)
         shutil.rmtree(self.partial)
 
     def close(self) -> None:
@@ -100,14 +100,6 @@ class ExportFolder:
             )
             raise ConfigError(_COMMAND, "--out", str(self.out), expected)
         return found
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def verify(folder: Path) -> list[str]:
