@@ -16,7 +16,17 @@ from engines.exceptions import EngineError, EngineStateError, PipelineUnknown
 from engines.metrics import NodeMetrics
 from engines.node.cascade import Cascade
 from engines.node.serving import AnyModel, SecondModel, ServedModel
-from engines.node.wanted import ModelSettings, ModelSource, SecondWanted, Wanted, config_of
+from engines.node.wanted import (
+    ModelSettings,
+    ModelSource,
+    SecondWanted,
+    Wanted,
+    WantedModels,
+    canary_name,
+    config_of,
+    is_pipeline_name,
+    lighter_name,
+)
 from engines.repository.canary import Canary
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
@@ -34,11 +44,6 @@ REMOVED_S = 60.0
 """Time in s for which the model of a removed pipeline is kept. Batches that were prepared before the removal still
 need the model."""
 
-_LIGHTER = "/lighter"
-"""Suffix of the internal name of a pipeline's lighter model. The slash in the suffix makes this name differ from
-every pipeline's own name."""
-_CANARY = "/canary"
-"""Suffix of a pipeline's name under which the canary version of its model is loaded."""
 _UNKNOWN = PipelineConfig(name="unknown", model="unknown", width=1, height=1)
 """Placeholder for the settings of a pipeline that is not configured."""
 
@@ -97,11 +102,7 @@ class LiveModels:
         self._metrics = metrics
         self._monotonic = monotonic
         self._executor = executor
-        self._wanted: dict[str, PipelineConfig] = {}
-        self._canaries: dict[str, Canary] = {}
-        """Maps the name of each pipeline to the canary version of its model."""
-        self._seconds: dict[str, SecondWanted] = {}
-        """Maps ``SecondWanted.name`` to each second-stage model that the configuration asks for."""
+        self._wanted = WantedModels()
         self._serving: dict[str, _Serving] = {}
         self._refused: dict[str, tuple[ModelSettings, float]] = {}
         """Maps the name of each model that could not be loaded to its settings and the monotonic time in s of the
@@ -120,8 +121,8 @@ class LiveModels:
     @property
     def names(self) -> frozenset[str]:
         """Names of the pipelines whose batches can be classified, now or once their model is loaded."""
-        loaded = self._serving.keys() | {name for name in self._wanted if self.is_loading(name)}
-        return frozenset(name for name in loaded if "/" not in name)
+        loading = {name for name in self._wanted.pipelines if self.is_loading(name)}
+        return frozenset(filter(is_pipeline_name, self._serving.keys() | loading))
 
     def max_rows(self, pipeline: str, *, lighter: bool = False) -> int:
         """Return the maximum number of images worth merging into a batch; 1 for a pipeline that is not served."""
@@ -130,7 +131,7 @@ class LiveModels:
 
     def has_lighter(self, pipeline: str) -> bool:
         """Return whether the lighter model of a pipeline is loaded."""
-        return pipeline + _LIGHTER in self._serving
+        return lighter_name(pipeline) in self._serving
 
     def batch_s(self, pipeline: str, rows: int, *, lighter: bool = False) -> float:
         """Return the expected device time in s of a batch of ``rows`` images; 0 for a pipeline that is not served."""
@@ -139,17 +140,17 @@ class LiveModels:
 
     def _serving_of(self, pipeline: str, lighter: bool) -> _Serving | None:
         """Return a pipeline's lighter model if ``lighter`` is true and that model is loaded, else the usual model."""
-        return (self._serving.get(pipeline + _LIGHTER) if lighter else None) or self._serving.get(pipeline)
+        return (self._serving.get(lighter_name(pipeline)) if lighter else None) or self._serving.get(pipeline)
 
     def config(self, pipeline: str) -> PipelineConfig:
         """Return the settings of a pipeline."""
         serving = self._serving.get(pipeline)
-        return self._wanted.get(pipeline) or (serving.config if serving else _UNKNOWN)
+        return self._wanted.pipelines.get(pipeline) or (serving.config if serving else _UNKNOWN)
 
     @property
     def shortest_goal_s(self) -> float:
         """Shortest latency goal of all pipelines, in seconds."""
-        return min((pipeline.goal_s for pipeline in self._wanted.values()), default=USUAL_GOAL_S)
+        return min((pipeline.goal_s for pipeline in self._wanted.pipelines.values()), default=USUAL_GOAL_S)
 
     @property
     def slot_count(self) -> int:
@@ -164,12 +165,12 @@ class LiveModels:
 
         The reason is empty if a model is served, or if no pipeline is configured.
         """
-        is_served = any("/" not in name for name in self._serving)
-        return "" if is_served or not self._wanted else "no model is loaded"
+        is_served = any(map(is_pipeline_name, self._serving))
+        return "" if is_served or not self._wanted.pipelines else "no model is loaded"
 
     def is_loading(self, pipeline: str) -> bool:
         """Return whether a pipeline has no model yet because its first model is still to be loaded."""
-        return pipeline in self._wanted and pipeline not in self._serving and pipeline not in self._refused
+        return pipeline in self._wanted.pipelines and pipeline not in self._serving and pipeline not in self._refused
 
     def served_version(self, pipeline: str) -> str:
         """Return the version of a pipeline's open model, such as ``regions@2``; empty if no model is open."""
@@ -181,12 +182,8 @@ class LiveModels:
 
         ``run`` drops the models of all other pipelines after ``REMOVED_S``.
         """
-        served = [pipeline for pipeline in pipelines if pipeline.has_model]
-        self._wanted = {each.name: each for pipeline in served for each in _models_of(pipeline)}
-        self._want_canaries()
-        found = (SecondWanted(pipeline, config) for pipeline in self._wanted.values() for config in pipeline.then)
-        self._seconds = {second.name: second for second in found}
-        wanted = self._wanted.keys() | self._seconds.keys()
+        self._wanted.set_pipelines(pipelines)
+        wanted = self._wanted.names
         for name in self._serving.keys() - wanted - self._removed_s.keys():
             self._removed_s[name] = self._monotonic()
         for name in wanted:
@@ -219,11 +216,9 @@ class LiveModels:
         for name in [name for name, since_s in self._removed_s.items() if now_s - since_s > REMOVED_S]:
             del self._removed_s[name]
             self._drop(name)
-        usual = [wanted for name, wanted in self._wanted.items() if not name.endswith(_CANARY)]
-        failed = await self._serve_all([*usual, *self._seconds.values()])
+        failed = await self._serve_all(self._wanted.configured())
         await self._follow_canaries()
-        canaries = [wanted for name, wanted in self._wanted.items() if name.endswith(_CANARY)]
-        failed = await self._serve_all(canaries) or failed
+        failed = await self._serve_all(self._wanted.canary_versions()) or failed
         self._measure()
         if failed:
             raise failed
@@ -253,7 +248,7 @@ class LiveModels:
             )
         config = self.config(pipeline)
         seconds = [self._serving.get(SecondWanted(config, second).name) for second in config.then]
-        canary, beside = self._canaries.get(pipeline), self._serving.get(pipeline + _CANARY)
+        canary, beside = self._wanted.canaries.get(pipeline), self._serving.get(canary_name(pipeline))
         chosen = None
         if not lighter and canary and beside and beside.settings.version == canary.id:
             chosen = (canary, beside.model) if isinstance(beside.model, ServedModel) else None
@@ -278,35 +273,23 @@ class LiveModels:
         await asyncio.gather(*self._closing)
 
     async def _follow_canaries(self) -> None:
-        """Load the canary version of each pipeline's model beside the promoted version, and drop canary versions that
-        have ended."""
-        pipelines = [wanted for name, wanted in self._wanted.items() if "/" not in name]
+        """Find the canary version of each pipeline's model, and drop canary versions that have ended."""
         found: dict[str, Canary] = {}
-        for pipeline in pipelines:
+        for name, pipeline in self._wanted.pipelines.items():
             try:
                 canary = await self._in_thread(self._source.canary, pipeline)
             except EngineError as error:
-                _log.error("canary_unreadable", pipeline=pipeline.name, error=str(error))
-                canary = self._canaries.get(pipeline.name)
+                _log.error("canary_unreadable", pipeline=name, error=str(error))
+                canary = self._wanted.canaries.get(name)
             if canary:
-                found[pipeline.name] = canary
-        for name in self._canaries.keys() - found.keys():
-            self._wanted.pop(name + _CANARY, None)
-            self._refused.pop(name + _CANARY, None)
-            if build := self._builds.get(name + _CANARY):
+                found[name] = canary
+        for pipeline_name, ended in self._wanted.set_canaries(found).items():
+            name = canary_name(pipeline_name)
+            self._refused.pop(name, None)
+            if build := self._builds.get(name):
                 build.cancel()
-            self._drop(name + _CANARY)
-            _log.info("canary_ended", pipeline=name, model=self._canaries[name].id)
-        self._canaries = found
-        self._want_canaries()
-
-    def _want_canaries(self) -> None:
-        """Ask for the canary version of each pipeline's model, without second-stage and lighter models. The results
-        of the canary are refined by the second-stage models of the pipeline."""
-        for name, canary in self._canaries.items():
-            if name in self._wanted:
-                change = {"name": name + _CANARY, "model": canary.id, "then": (), "lighter": ""}
-                self._wanted[name + _CANARY] = self._wanted[name].model_copy(update=change)
+            self._drop(name)
+            _log.info("canary_ended", pipeline=pipeline_name, model=ended.id)
 
     async def _serve(self, wanted: Wanted) -> None:
         name, before = wanted.name, self._serving.get(wanted.name)
@@ -351,7 +334,7 @@ class LiveModels:
             except Exception as error:  # the build goes on without a stand-in
                 _log.warning("no_model_while_plan_builds", pipeline=name, model=settings.version, error=repr(error))
         self._builds[name] = build = _Build(settings, model)
-        if not self._is_wanted(name):  # removed meanwhile
+        if name not in self._wanted:  # removed meanwhile
             build.cancel()
         task = asyncio.create_task(self._build(wanted, build))
         self._building.add(task)
@@ -384,7 +367,7 @@ class LiveModels:
         self._refused.pop(name, None)
         self._drop(name)
         self._serving[name] = _Serving(settings, model, pipeline, stand_in)
-        if not self._is_wanted(name):  # removed while the model was loading
+        if name not in self._wanted:  # removed while the model was loading
             self._removed_s[name] = self._monotonic()
         self._measure()
         replaced = before.settings.version if before else "none"
@@ -393,7 +376,7 @@ class LiveModels:
     def _refusal(self, wanted: Wanted, settings: ModelSettings, error: Exception) -> ConfigError:
         """Note and log that a model version cannot be loaded, and return the error for the caller to raise."""
         name = wanted.name
-        if self._is_wanted(name):  # else removed meanwhile
+        if name in self._wanted:  # else removed meanwhile
             self._refused[name] = settings, self._monotonic() + RETRY_S
         self._measure()
         reason = str(error) if isinstance(error, EngineError) else repr(error)
@@ -404,9 +387,6 @@ class LiveModels:
 
     async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *args)
-
-    def _is_wanted(self, name: str) -> bool:
-        return name in self._wanted or name in self._seconds
 
     def _measure(self) -> None:
         self._metrics.refused_models.set(len(self._refused))
@@ -444,18 +424,6 @@ class LiveModels:
             closing = asyncio.create_task(_close(serving.model))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-
-
-def _models_of(pipeline: PipelineConfig) -> list[PipelineConfig]:
-    """Return the settings of a pipeline's usual model, and of the pipeline's lighter model if there is one.
-
-    The lighter model's settings have no second-stage models, because ``use`` takes the second-stage models of the
-    usual settings.
-    """
-    if not pipeline.lighter:
-        return [pipeline]
-    change = {"name": pipeline.name + _LIGHTER, "model": pipeline.lighter, "then": ()}
-    return [pipeline, pipeline.model_copy(update=change)]
 
 
 def _open(model: AnyModel, quickly: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple, Protocol
 
 from engines.node.serving import AnyModel
@@ -84,3 +85,88 @@ class ModelSettings(NamedTuple):
 def config_of(wanted: Wanted) -> PipelineConfig | SecondModelConfig:
     """Return the part of the configuration that names the model."""
     return wanted.config if isinstance(wanted, SecondWanted) else wanted
+
+
+def lighter_name(pipeline: str) -> str:
+    """Return the name under which LiveModels keeps a pipeline's lighter model.
+
+    The slash makes the name differ from every pipeline's name.
+    """
+    return pipeline + "/lighter"
+
+
+def canary_name(pipeline: str) -> str:
+    """Return the name under which LiveModels keeps the canary version of a pipeline's model.
+
+    The slash makes the name differ from every pipeline's name.
+    """
+    return pipeline + "/canary"
+
+
+def is_pipeline_name(name: str) -> bool:
+    """Return whether the model of this name is a pipeline's usual model; else it is a lighter model, a canary version
+    or a second-stage model."""
+    return "/" not in name
+
+
+class WantedModels:
+    """The models that the configuration and the canaries ask for.
+
+    Each pipeline has a usual model, and may have a lighter model, a canary version and second-stage models.
+    """
+
+    def __init__(self) -> None:
+        self.pipelines: Mapping[str, PipelineConfig] = {}
+        """Maps the name of each pipeline with a model to its settings."""
+        self.canaries: Mapping[str, Canary] = {}
+        """Maps the name of each pipeline to the canary version of its model."""
+        self._names: Set[str] = frozenset()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    @property
+    def names(self) -> Set[str]:
+        """Names of all wanted models."""
+        return self._names
+
+    def configured(self) -> list[Wanted]:
+        """Return the models that the configuration asks for: usual and lighter models, then second-stage models.
+
+        A lighter model has no second-stage models, because a batch uses the second-stage models of its pipeline.
+        """
+        models: list[Wanted] = []
+        for name, pipeline in self.pipelines.items():
+            models.append(pipeline)
+            if pipeline.lighter:
+                change = {"name": lighter_name(name), "model": pipeline.lighter, "then": ()}
+                models.append(pipeline.model_copy(update=change))
+        seconds = (SecondWanted(pipeline, config) for pipeline in self.pipelines.values() for config in pipeline.then)
+        return [*models, *seconds]
+
+    def canary_versions(self) -> list[Wanted]:
+        """Return the canary versions of the pipelines' models, without second-stage and lighter models.
+
+        The results of a canary are refined by the second-stage models of the pipeline.
+        """
+        versions: list[Wanted] = []
+        for name, canary in self.canaries.items():
+            if pipeline := self.pipelines.get(name):
+                change = {"name": canary_name(name), "model": canary.id, "then": (), "lighter": ""}
+                versions.append(pipeline.model_copy(update=change))
+        return versions
+
+    def set_pipelines(self, pipelines: Iterable[PipelineConfig]) -> None:
+        """Replace the pipelines. Pipelines without a model want no models."""
+        self.pipelines = {pipeline.name: pipeline for pipeline in pipelines if pipeline.has_model}
+        self._update_names()
+
+    def set_canaries(self, canaries: Mapping[str, Canary]) -> dict[str, Canary]:
+        """Replace the canaries. Return the canaries that have ended, by pipeline."""
+        ended = {name: canary for name, canary in self.canaries.items() if name not in canaries}
+        self.canaries = canaries
+        self._update_names()
+        return ended
+
+    def _update_names(self) -> None:
+        self._names = frozenset(wanted.name for wanted in (*self.configured(), *self.canary_versions()))
