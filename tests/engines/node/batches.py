@@ -1,18 +1,21 @@
-"""Batch records for the tests of the node."""
+"""Batch records and jobs for the tests of the node."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from engines.node.jobs import HighWaterMarks, Job, accept
+from engines.node.scheduler import MergedBatch
 from ingest.contract import headers as h
 from ingest.contract.codec import encode
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Batch, BatchItem, Box, EncodedFrame, Fit, FrameRef, Inner, Region
-from ingest.contract.topics import BATCHES
-from ingest.kafka.log import LogRecord, Outgoing
+from ingest.contract.topics import BATCHES, BATCHES_LATE
+from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.site import PipelineConfig
 
 PIPELINES = frozenset({"regions"})
+LIVE_0, LIVE_1, LATE_0 = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1), TopicPartition(BATCHES_LATE, 0)
 
 
 LIGHTER_SPEED = 4
@@ -106,3 +109,14 @@ def carrying(frames: list[bytes], *, offset: int = 0, first_seq: int = 0, side: 
     )
     headers = h.frame_headers([i.id for i in items], LIVE, pipeline="regions")
     return LogRecord(BATCHES, 0, offset, None, encode(batch), headers)
+
+
+def job(
+    tp: TopicPartition, offset: int, rows: int = 1, pipeline: str = "regions", captured_ns: int | None = None
+) -> Job:
+    one = item(offset, camera=f"c{tp.partition}", rows=rows, captured_ns=captured_ns)
+    return accept(record([one], offset=offset, pipeline=pipeline), HighWaterMarks(), frozenset({pipeline}))
+
+
+def offsets(merged: MergedBatch | None) -> list[int]:
+    return [] if merged is None else [each.record.offset for each in merged.jobs]
