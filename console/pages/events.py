@@ -23,6 +23,7 @@ from console.review.clip import clip_of
 from console.review.path import MAX_POINTS
 from console.review.ranges import byte_range
 from ingest.contract.records.event import COLOURS, SEVERITIES
+from ingest.runtime.clock import unix_ns
 from ingest.site.file import UNNAMED
 
 PAGE = 48
@@ -204,7 +205,7 @@ def time_ns(text: str) -> int:
         return 0
     try:
         at = datetime.fromisoformat(text)
-        return max(0, round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000)
+        return max(0, unix_ns(at if at.tzinfo else at.replace(tzinfo=UTC)))
     except (ValueError, OverflowError):
         raise BadInput(f"time {text[:40]!r}: expected a time such as 2026-01-31T13:45:00Z") from None
 

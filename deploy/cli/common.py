@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 from zoneinfo import ZoneInfo
@@ -25,6 +25,7 @@ from ingest.exceptions import ConfigError, IngestError
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.clock import unix_ns
 from ingest.runtime.eventloop import run
 from ingest.site.topic.signature import PUBLIC_KEY_FILE, SIGN_KEY_FILE, ConfigSigner
 from stream.exceptions import StreamError
@@ -37,7 +38,6 @@ LOOPBACK = "127.0.0.1"
 USAGE_EXIT = 2
 """Exit code of a command that failed before it did anything: an argument is wrong, or Kafka cannot be reached."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ENVIRONMENT = {
     errno.EACCES: "a place that this user may write to",
     errno.EPERM: "a place that this user may write to",
@@ -151,7 +151,7 @@ def unix_ns_of(command: str, text: str, zone: str, option: str) -> int:
     try:
         at = datetime.fromisoformat(text)
         at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))
-        return max(0, (at - _EPOCH) // timedelta(microseconds=1)) * 1000
+        return max(0, unix_ns(at))
     except (ValueError, OverflowError):
         expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
         raise ConfigError(command, option, text, expected) from None

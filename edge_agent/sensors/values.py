@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from edge_agent.sensors.source import Reading
 from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, SUSPECT
+from ingest.runtime.clock import unix_ns
 
 MAX_AHEAD_S = 5.0
 """Maximum time by which a device's clock may be ahead of the host's clock, in seconds. A clock that is synchronised
@@ -143,7 +144,6 @@ def _iso_time(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text.strip())
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        return unix_ns(moment)
     except (ValueError, OverflowError):
         return UNREADABLE_NS
-    return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def unix_ns(at: datetime) -> int:
+    """Return a time with an offset as Unix time in ns, exact to the microsecond; negative before 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 class Clock(Protocol):

@@ -87,6 +87,7 @@ async def test_events_are_listed_with_pictures_and_the_state_of_their_delivery(p
         ("camera=gate&severity=warning", [1]),
         ("since=2023-11-14T22:13:22", [4, 3, 2]),
         ("until=2023-11-14T22:13:22Z", [1]),
+        ("until=2023-11-14T22:13:22.400Z", [2, 1]),
         ("camera=none", []),
     ],
 )
