@@ -56,7 +56,7 @@ class OldBroker:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while (answer := self._answer(*await _packet(reader))) is not None:
+                while (answer := self._answer(*await read_packet(reader))) is not None:
                     writer.write(answer)
                     await writer.drain()
                     if answer == _REFUSED:
@@ -81,7 +81,7 @@ class OldBroker:
         return None if kind == _DISCONNECT else b""
 
 
-async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def read_packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Return kind and body of the next packet."""
     (first,) = await reader.readexactly(1)
     length, shift = 0, 0

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.client import MQTTMessage
+from paho.mqtt.client import ConnectFlags, MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -42,7 +42,10 @@ MAX_PAYLOAD_BYTES = 256 * 1024
 """Maximum size of a message's payload in bytes, enough for a thousand values as JSON. The limit is generous, because
 a sensor's message needs only one value."""
 IN_FLIGHT = 100
-"""Maximum number of unacknowledged messages. The broker may repeat only messages that were not acknowledged."""
+"""Maximum number of unacknowledged messages that the agent asks the broker for."""
+REMEMBERED = 10 * IN_FLIGHT
+"""Number of the last messages among which a repeated message is recognised. A broker may repeat only unacknowledged
+messages. If connections break in quick succession, mosquitto 2.0 has more than ``IN_FLIGHT`` of them."""
 ASK_AGAIN_S = 60.0
 """Interval between attempts to subscribe to refused topics, in seconds. The agent repeats the attempt because a
 broker may allow a topic later without a message to the agent."""
@@ -83,7 +86,7 @@ class MqttSource:
         self._options = cast(MqttOptions, sensors[0].parsed)
         self._topics = {sensor.name: sensor.address for sensor in sensors}
         self._fields = {sensor.name: cast(MqttOptions, sensor.parsed) for sensor in sensors}
-        self._seen: deque[tuple[int, str, int]] = deque(maxlen=IN_FLIGHT)
+        self._seen: deque[tuple[int, str, int]] = deque(maxlen=REMEMBERED)
         self._client_id = f"sightline-{socket.gethostname()[:30]}-{secrets.token_hex(6)}"
 
     async def run(self, sink: Sink) -> None:
@@ -187,7 +190,7 @@ class _Client(aiomqtt.Client):
     queued messages.
 
     If the broker repeats a message because no acknowledgement arrived, the repeated message is dropped (MQTT 5, 4.4).
-    ``seen`` holds packet identifier, topic and payload hash of the last messages, including messages of earlier
+    ``seen`` holds packet identifier, topic and payload hash of the last messages of a session, also from earlier
     connections. The packet identifier alone does not identify a message, because the broker reuses identifiers.
     """
 
@@ -203,18 +206,27 @@ class _Client(aiomqtt.Client):
         self._give, self._seen, self.version = give, seen, version
         self.over = False
 
+    def _on_connect(
+        self, client: PahoClient, userdata: Any, flags: ConnectFlags, reason_code: ReasonCode, *args: Any
+    ) -> None:
+        if not (flags.session_present or reason_code.is_failure):  # a new session repeats nothing of the last one
+            self._seen.clear()
+        super()._on_connect(client, userdata, flags, reason_code, *args)
+
     def _on_disconnect(self, *args: Any, **options: Any) -> None:
         if not self._connected.done():  # aiomqtt would wait for the answer until its timeout
             self._connected.set_exception(_ClosedBeforeAnswer("the broker closed the connection without an answer"))
         super()._on_disconnect(*args, **options)
 
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
-        identity = (message.mid, message.topic, hash(message.payload))
-        if self.over or (message.dup and identity in self._seen):
+        if self.over:
             return
-        if message.qos:
+        identity = (message.mid, message.topic, hash(message.payload))
+        repeated = message.dup and identity in self._seen
+        if message.qos:  # a repeated message too: the broker may repeat it again
             self._seen.append(identity)
-        self._give(message)
+        if not repeated:
+            self._give(message)
 
 
 def _password(options: MqttOptions) -> str | None:

@@ -20,7 +20,7 @@ import edge_agent.sensors.sources.mqtt
 from edge_agent.exceptions import SourceUnusable
 from edge_agent.sensors.factory import make_sources
 from edge_agent.sensors.source import Reading
-from edge_agent.sensors.sources.mqtt import MAX_PAYLOAD_BYTES, MqttSource, read_payload, widest
+from edge_agent.sensors.sources.mqtt import IN_FLIGHT, MAX_PAYLOAD_BYTES, MqttSource, read_payload, widest
 from ingest.contract.records import BY_SOURCE, GOOD, STALE, SUSPECT
 from ingest.runtime.clock import SystemClock
 from ingest.site import SensorConfig
@@ -30,6 +30,7 @@ from tests.edge_agent.sensors.listener import Listener, ended, running, sensor
 from tests.peers.mosquitto import PASSWORD, USER, Mosquitto, serving
 from tests.peers.network.proxy import Proxy
 from tests.peers.oldmqtt import OldBroker
+from tests.peers.repeatingmqtt import Connection, RepeatingBroker
 
 
 def at(broker: Mosquitto, name: str, topic: str, **options: Any) -> SensorConfig:
@@ -118,6 +119,40 @@ async def test_acknowledged_mqtt_messages_reach_the_sink_even_if_the_source_stop
         async with running(source, sink):
             await sink.until(lambda: sink.values("a")[-1] == backlog[-1])
     assert sink.values("a") == backlog
+
+
+async def test_mqtt_messages_repeated_on_several_connections_reach_the_sink_once() -> None:
+    """The broker repeats more messages than it may leave unacknowledged, and repeats them again."""
+    count = IN_FLIGHT + 30
+    broker = RepeatingBroker(
+        "hall/temp",
+        Connection(kept=False, sends=range(1, count + 1)),
+        Connection(kept=True, repeats=range(5, count + 1)),
+        Connection(kept=True, repeats=range(5, count + 1), sends=(count + 1,)),
+    )
+    assert await _values(broker, connections=3) == [float(number) for number in range(1, count + 2)]
+
+
+async def test_an_mqtt_message_of_a_new_session_that_looks_like_an_earlier_message_reaches_the_sink() -> None:
+    """A broker without its stored sessions numbers messages from 1 again, and marks queued messages as repeated."""
+    broker = RepeatingBroker(
+        "hall/temp", Connection(kept=False, sends=(1, 2)), Connection(kept=False, repeats=(2,), sends=(3,))
+    )
+    assert await _values(broker, connections=2) == [1.0, 2.0, 2.0, 3.0]
+
+
+async def _values(broker: RepeatingBroker, connections: int) -> list[float | None]:
+    """Return the values that reach the sink if a source connects the given number of times."""
+    sink = Listener()
+    async with broker.serving():
+        config = sensor("a", "mqtt:hall/temp", options={"port": broker.port})
+        ((source, _),) = make_sources([config], SystemClock())
+        for _ in range(connections - 1):
+            async with running(source, sink) as task:
+                assert isinstance(await ended(task), SourceUnusable)
+        async with running(source, sink):
+            await broker.acknowledged.wait()
+    return sink.values("a")
 
 
 async def test_mqtt_messages_repeated_by_the_broker_reach_the_sink_once(tmp_path: Path) -> None:
