@@ -51,7 +51,7 @@ class CountedClip:
         return Config({entry.key: entry for entry in self.site.entries()})
 
     def analyse(self, data: Path, models: Path, from_s: float = 0.0, to_s: float = math.inf) -> Analysed:
-        """Run the frames of a part of the clip through the chain."""
+        """Run a part of the clip through the motion gate, ``prepare``, the model and ``analyse``."""
         (camera,) = self.site.cameras
         clock = ManualClock(started_ns=0)
         sent = captured(camera, clip_source(camera, data / camera.source, clock), clock)

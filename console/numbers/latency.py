@@ -28,9 +28,9 @@ _STAMP_MS = 1.0
 class StageLatency(NamedTuple):
     """Latencies from the capture to the record of one stage, in ms.
 
-    ``error_ms`` is the maximum error of the capture times, measured against the clock of the agent's host, plus the
-    error of the broker's timestamps. ``error_ms`` is None if no record states the error of its capture time.
-    ``error_ms`` does not include the offset between the clocks of host and broker.
+    ``error_ms`` is the maximum error of the capture times plus the error of the broker's timestamps. The error of a
+    capture time is its difference from the clock of the agent's host. ``error_ms`` is None if no record states the
+    error of its capture time. ``error_ms`` does not include the offset between the clocks of host and broker.
     """
 
     stage: str

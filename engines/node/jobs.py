@@ -195,7 +195,7 @@ class ItemTask:
         """Yield for each region a function that writes the region's picture in the colour order ``colour``.
 
         Decode the frame of an item that is not cropped, as small as the regions allow. If the frame cannot be
-        decoded, set ``error``; the functions then write nothing. If ``keep`` is true, also keep the decoded
+        decoded, set ``error``; the yielded functions then write nothing. If ``keep`` is true, also keep the decoded
         frame in ``image`` for the second-stage models.
         """
         if self.item.cropped:

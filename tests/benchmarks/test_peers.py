@@ -142,7 +142,7 @@ def test_a_sensor_window_closes_with_the_first_reading_after_its_wait_for_late_r
     assert [series.closed_events(count) for count in (0, 200, 210, 211, 410, 411, 650)] == [0, 0, 0, 1, 1, 2, 3]
 
 
-def test_simulated_readings_are_split_into_columns_without_gaps_or_overlaps() -> None:
+def test_simulated_readings_are_split_into_consecutive_records_without_gaps_or_overlaps() -> None:
     assert list(series.columns(650, 900, 100)) == [(650, 750), (750, 850), (850, 900)]
 
 

@@ -75,5 +75,7 @@ class ShadowRecord(Record):
     @model_validator(mode="after")
     def _frame_or_end(self) -> Self:
         if bool(self.off) == bool(self.camera):
-            raise ValueError("expected camera or off in a shadow record, but not both")
+            raise ValueError(
+                "expected camera (a frame was compared) or off (the comparison ended) in a shadow record, not both"
+            )
         return self

@@ -175,7 +175,9 @@ async def test_a_canary_that_fails_on_every_frame_is_rolled_back() -> None:
     assert (await bench.skill()).reasons(LIMITS) == ["100.0% of its frames failed: expected at most 1.0%"]
 
 
-async def test_failures_of_late_frames_and_of_unreadable_pipelines_do_not_count(bench: SkillBench) -> None:
+async def test_failed_late_frames_and_failed_frames_with_a_damaged_pipeline_name_do_not_count_against_a_canary(
+    bench: SkillBench,
+) -> None:
     await bench.usual(20.0)
     for _ in range(9):
         await bench.failed(SERVED[0], **{h.LANE: LATE.encode()})

@@ -41,7 +41,7 @@ def test_the_split_into_training_validation_and_test_is_stable_and_keeps_groups_
     assert parts["17"] == part_of("cat", "17__1") == part_of("cat", "17__other")
 
 
-def test_folders_train_validation_and_test_state_the_split_of_the_pictures(tmp_path: Path) -> None:
+def test_pictures_are_split_by_the_folder_names_train_validation_and_test(tmp_path: Path) -> None:
     for seed, part in enumerate(PARTS):
         for label in ("a", "b"):
             write(tmp_path / part / label / f"{seed}.png", hash_of(part, label))
