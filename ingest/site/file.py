@@ -82,11 +82,13 @@ class Site(ConfigSection):
     @field_validator("rules")
     @classmethod
     def _set_time_zones_of_rules(cls, rules: tuple[RuleEntry, ...], info: ValidationInfo) -> tuple[RuleEntry, ...]:
-        """Set the site's time zone in the rules that have hours and no time zone of their own."""
+        """Set the site's time zone in the rules that have hours or a time of day, and no time zone of their own."""
         change = {"time_zone": info.data.get("time_zone")}
         settings = (rule.model_extra or {} for rule in rules)
         return tuple(
-            rule.model_copy(update=change) if found.get("hours") and found.get("time_zone") is None else rule
+            rule.model_copy(update=change)
+            if (found.get("hours") or found.get("reset_at")) and found.get("time_zone") is None
+            else rule
             for rule, found in zip(rules, settings, strict=True)
         )
 

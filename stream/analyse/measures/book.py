@@ -38,6 +38,8 @@ class MeasureBook:
                 measure = decode_json(Measure, record.value)
             except CodecError:
                 continue
+            if not measure.parts:
+                continue  # the occupancy of a place, which the stage `sense` writes
             known = self._known(measure.name, measure.start_ns)
             if known is None or known.revision <= measure.revision:
                 self._keep(measure)

@@ -1,5 +1,5 @@
-"""The processor of one partition of the topic ``measures``: forecasts, their skill, and the events of forecast
-rules."""
+"""The processor of one partition of the topic ``measures``: forecasts, their skill, the events of forecast rules, and
+the occupancy of places."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from stream.sense.forecast.forecaster import Forecaster
 from stream.sense.forecast.model import ForecastModel, ModelSource
 from stream.sense.forecast.rule import ForecastingRule, ForecastReporter
 from stream.sense.forecast.steps import MinuteValue, is_late
+from stream.sense.occupancy.processor import OCCUPANCY, OccupancyStep
 from stream.written import written_ids
 
 _log = logs.get("stream.forecast")
@@ -31,7 +32,7 @@ _log = logs.get("stream.forecast")
 Emitted = tuple[list[Forecast], list[Event]]
 
 
-class ForecastProcessor(ParkingProcessor[Emitted]):
+class ForecastProcessor(ParkingProcessor[tuple[Emitted, list[Outgoing]]]):
     """The processor of one partition of the topic ``measures``. ``config`` returns the site's present configuration.
 
     ``models`` returns the present model version for a model name of the configuration. When a version is promoted,
@@ -57,11 +58,13 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         """Measure and value of each forecast."""
         self._reporters: dict[str, ForecastReporter] = {}
         self._unusable: dict[str, str] = {}
+        self._occupancy = OccupancyStep(config, event_partitions)
         self._written: frozenset[str] = frozenset()
         self._use(config())
 
     async def read_back(self, tp: TopicPartition, position: int, log: Log) -> None:
         """Rebuild the state from the measures before ``position``. Raise LogUnavailable."""
+        await self._occupancy.read_back(tp, position, log)
         if not self._configs:
             return
         past = await tail(log, tp, position, self._history_point, max(self._wanted_s.values(), default=0.0))
@@ -112,19 +115,22 @@ class ForecastProcessor(ParkingProcessor[Emitted]):
         key = f"{measure.name} late" if is_late(measure) else measure.name
         return None if wanted_s is None else HistoryPoint(key, 0, measure.start_ns, wanted_s)
 
-    def _decide(self, record: LogRecord) -> Emitted:
+    def _decide(self, record: LogRecord) -> tuple[Emitted, list[Outgoing]]:
         config = self._in_force()
         if config is not self._config:
             self._use(config)
-        if not self._configs:
-            return [], []
-        return self._step(decode_json(Measure, record.value))
+        if not self._configs and not self._occupancy.places:
+            return ([], []), []
+        measure = decode_json(Measure, record.value)
+        if measure.type == OCCUPANCY:
+            return ([], []), []
+        return self._step(measure), self._occupancy.step(measure, record.partition)
 
-    def _emit(self, record: LogRecord, outcome: Emitted) -> Sequence[Work]:
-        forecasts, events = outcome
+    def _emit(self, record: LogRecord, outcome: tuple[Emitted, list[Outgoing]]) -> Sequence[Work]:
+        (forecasts, events), occupancy = outcome
         records = [self._outgoing(one) for one in forecasts if one.id not in self._written]
         records += [self._event(one) for one in events if one.id not in self._written]
-        return [Work(tuple(records), (record.offset,))]
+        return [Work((*records, *occupancy), (record.offset,))]
 
     def _step(self, measure: Measure, *, live: bool = True) -> Emitted:
         """Process a minute of a measure, and return the forecasts and events that the minute causes. The metrics are
