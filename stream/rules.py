@@ -66,7 +66,7 @@ class Rule(RuleEntry, extra="forbid"):
         """Return whether the rule emits events at ``at_ns``, in Unix ns."""
         return not self.hours or Schedule(self.hours, self.time_zone or "UTC").contains(at_ns)
 
-    def misfit(self, site: Site) -> tuple[str, object, str] | None:
+    def site_misfit(self, site: Site) -> tuple[str, object, str] | None:
         """Return a setting that does not fit the other entries of the site, its value and the expected value; None if
         all settings fit."""
         return None
@@ -166,7 +166,7 @@ def validated_site(site: Site, file: Path) -> Site:
             if f"{kind}/{name}" not in keys:
                 raise ConfigError(str(file), f"{path}.{kind}", name, f"the name of a {kind} in this file")
     for n, rule in enumerate(rules):
-        if found := rule.misfit(site):
+        if found := rule.site_misfit(site):
             raise ConfigError(str(file), f"rules.{n}.{found[0]}", found[1], found[2])
         for setting in rule.CAMERA_NEEDS:
             name = rule.camera  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ class OccupancyStep:
         self._in_force, self._event_partitions = config, event_partitions
         self._past: deque[DoorMinute] = deque()
         """The minutes of all doors in the order of the log, from which a changed rule counts again."""
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _CountedPlace] = {}
         self._written: frozenset[str] = frozenset()
         self._use(config())
 
@@ -106,15 +106,15 @@ class OccupancyStep:
         self._config = config
         self._cameras = {one.name: one for one in config.of(CameraConfig)}
         before, self._places = self._places, {}
-        self._doors: defaultdict[str, list[_Place]] = defaultdict(list)
+        self._doors: defaultdict[str, list[_CountedPlace]] = defaultdict(list)
         for rule in config.of(OccupancyRule):
             known = before.get(rule.name)
-            place = known if known and known.rule.same_as(rule) else _Place(rule, self._past)
+            place = known if known and known.rule.same_as(rule) else _CountedPlace(rule, self._past)
             self._places[rule.name] = place
             for door in rule.doors:
                 self._doors[door].append(place)
 
-    def _event(self, place: _Place, count: OccupancyCount, measure: Measure) -> Event | None:
+    def _event(self, place: _CountedPlace, count: OccupancyCount, measure: Measure) -> Event | None:
         found = place.reporter.step(count)
         if found is None:
             return None
@@ -135,7 +135,7 @@ class OccupancyStep:
         return Outgoing(EVENTS, partition, encode_json(event), key=event.subject.encode(), headers=h.CLOUD_EVENT)
 
 
-class _Place:
+class _CountedPlace:
     """The count of one place, and the state of its rule."""
 
     def __init__(self, rule: OccupancyRule, past: Sequence[DoorMinute]) -> None:

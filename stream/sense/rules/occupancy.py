@@ -44,7 +44,7 @@ class OccupancyRule(Rule):
             raise ValueError("expected counted_at and counted together")
         return self
 
-    def misfit(self, site: Site) -> tuple[str, object, str] | None:
+    def site_misfit(self, site: Site) -> tuple[str, object, str] | None:
         """Return the setting, value and expected value if the doors are no lines of one camera and pipeline, or if
         the rule's records would have the name of a measure."""
         measures = {one.name: one for one in site.measures}
