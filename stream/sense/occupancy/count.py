@@ -35,6 +35,7 @@ class DoorMinute(NamedTuple):
     start_ns: int
     lanes: Mapping[str, Passages]
     observed: float
+    revision: int
     id: str
 
     @classmethod
@@ -45,7 +46,7 @@ class DoorMinute(NamedTuple):
             lane: Passages(*(sum(tally.sums.get(key, 0.0) for key in names[way]) for way in ("forward", "backward")))
             for lane, tally in measure.parts.items()
         }
-        return cls(measure.name, measure.start_ns, lanes, measure.observed, measure.id)
+        return cls(measure.name, measure.start_ns, lanes, measure.observed, measure.revision, measure.id)
 
     @property
     def is_late(self) -> bool:
@@ -113,7 +114,9 @@ class Occupancy:
         lanes = {**before.lanes, **minute.lanes} if before else minute.lanes
         doors[minute.door] = minute._replace(lanes=lanes)
         self._is_changed |= self._last is not None and minute.start_ns <= self._last.start_ns
-        if not minute.is_late:
+        # A corrected record of an earlier minute has late frames. A first record of an earlier minute means that the
+        # camera's clock was set back.
+        if not minute.is_late and (minute.revision == 0 or minute.start_ns > self._latest.get(minute.door, 0)):
             self._latest[minute.door] = minute.start_ns
         if self._latest.keys() != self._inward.keys():
             return None

@@ -27,7 +27,7 @@ INWARD = {"north": "forward", "south": "backward"}
 
 def minute(door: str, start_ns: int, entered: int, left: int, lane: str = "live", number: int = 0) -> DoorMinute:
     passages = Passages(entered, left) if door == "north" else Passages(left, entered)
-    return DoorMinute(door, start_ns, {lane: passages}, 1.0, f"{door}.{start_ns}.{number}")
+    return DoorMinute(door, start_ns, {lane: passages}, 1.0, number, f"{door}.{start_ns}.{number}")
 
 
 def place(known: KnownCount | None = None, reset_at: time = time(0)) -> Occupancy:
@@ -138,6 +138,25 @@ def test_a_late_minute_corrects_the_latest_count_with_a_higher_revision() -> Non
     count = one.add(minute("north", MIDNIGHT_NS, 0, 2, "late"))
     assert count
     assert (count.start_ns, count.inside, count.revision) == (MIDNIGHT_NS + 2 * MINUTE_NS, 2.0, 1)
+
+
+def test_late_frames_of_a_minute_with_live_frames_correct_the_latest_count_and_not_that_minute() -> None:
+    one = place()
+    for n in range(3):
+        for found in both(MIDNIGHT_NS + n * MINUTE_NS, 1, 0):
+            one.add(found)
+    lanes = {"live": Passages(1, 0), "late": Passages(0, 2)}
+    count = one.add(DoorMinute("north", MIDNIGHT_NS, lanes, 1.0, 1, "corrected"))
+    assert count
+    assert (count.start_ns, count.inside, count.revision) == (MIDNIGHT_NS + 2 * MINUTE_NS, 2.0, 1)
+
+
+def test_the_count_follows_a_camera_clock_that_was_set_back() -> None:
+    one = place()
+    times = [MIDNIGHT_NS + n * HOUR_NS for n in (1, 7, 2, 3)]
+    counts = [one.add(found) for at in times for found in both(at, 2, 0)]
+    assert [(found.start_ns - MIDNIGHT_NS) // HOUR_NS for found in counts if found] == [1, 7, 2, 3]
+    assert inside(counts) == [2.0, 4.0, 4.0, 6.0]
 
 
 def test_a_reset_keeps_its_local_time_when_clocks_change() -> None:
