@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from ingest.contract.topics import FRAMES
+from ingest.exceptions import LogUnavailable
 from ingest.kafka import settings as kafka_clients
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
@@ -27,6 +29,14 @@ async def until_committed(log: KafkaLog, position: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_gone(log: KafkaLog) -> None:
+    """Wait until the broker applies the deletion of the topic: it answers the request when the controller has it."""
+    async with asyncio.timeout(60):
+        with contextlib.suppress(LogUnavailable):
+            while await log.beginnings(FRAMES):
+                await asyncio.sleep(0.05)
+
+
 async def test_a_committed_offset_of_a_deleted_topic_does_not_skip_records_of_the_new_topic(
     kafka: str, prefix: str
 ) -> None:
@@ -39,6 +49,7 @@ async def test_a_committed_offset_of_a_deleted_topic_does_not_skip_records_of_th
         await admin.start()
         await admin.delete_topics([settings.topic(FRAMES)])
         await admin.close()
+        await until_gone(log)
     await topicadmin.create(settings, partitions=1)
     async with KafkaLog(settings, "test") as log:
         await log.produce(Outgoing(*TP, b"new"))
