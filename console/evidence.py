@@ -29,6 +29,8 @@ CLIPS_BYTES = MAX_FILE_BYTES
 """Maximum size of the clips in memory, in bytes. A player requests a clip in many parts."""
 PROBE_S = 5.0
 """Interval in seconds at which the console looks whether the evidence store can be read."""
+ANSWER_S = 5.0
+"""Time in seconds after which a store that does not answer counts as not readable."""
 _PROBE = "probe"
 """File name that no evidence store has, to find out whether the store can be read."""
 CLIPS_S = 60.0
@@ -65,6 +67,7 @@ class EvidenceFiles:
         self._clips: OrderedDict[tuple[str, str], tuple[float, ServedFile]] = OrderedDict()
         self._one_clip = asyncio.Lock()
         self._since_s = 0.0
+        self._probing: asyncio.Task[str] | None = None
         self.outage = ""
         """The error that currently prevents reading the evidence store; empty while the store can be read."""
 
@@ -79,14 +82,14 @@ class EvidenceFiles:
         when it ends."""
         if self._store is None:
             return
-        try:
-            (await asyncio.to_thread(self._store.open, _PROBE)).close()
-        except (NotStored, EvidenceChanged):
-            self._note("")
-        except (StreamError, OSError) as error:
-            self._note(str(error))
-        else:
-            self._note("")
+        if self._probing is None:  # a store that does not answer gets no second request
+            self._probing = asyncio.create_task(asyncio.to_thread(_probe_now, self._store))
+        done, _ = await asyncio.wait({self._probing}, timeout=ANSWER_S)
+        if not done:
+            self._note(f"the store has not answered within {ANSWER_S:.0f} s")
+            return
+        found, self._probing = self._probing.result(), None
+        self._note(found)
 
     def _note(self, outage: str) -> None:
         now_s = self._clock.monotonic()
@@ -173,6 +176,18 @@ def _require_servable(item: ReviewItem, evidence: Evidence) -> None:
         raise NotFound(f"evidence of type {evidence.media_type[:50]!r}: expected one of {sorted(MEDIA_TYPES)}")
     if why := item.evidence.deleted.get(evidence.name):
         raise NotFound(f"evidence {shown} was deleted: {why}")
+
+
+def _probe_now(store: EvidenceStore) -> str:
+    """Return the error that prevents reading a store; empty if the store can be read. This function runs in a
+    thread."""
+    try:
+        store.open(_PROBE).close()
+    except (NotStored, EvidenceChanged):
+        return ""
+    except (StreamError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _read_now(store: EvidenceStore, name: str) -> tuple[bytes, str]:

@@ -67,7 +67,7 @@ async def events(
     `since` and `until` are times such as `2026-01-31T13:45:00Z`. `place` is the full name `SITE/PLACE`. The console
     has the newest 10,000 events in memory; older events are in the topic `events`.
     """
-    items = review.visible(context, identity, selection.filter(), limit)
+    items = await review.visible(context, identity, selection.filter(), limit)
     context.audit_view(request, identity, "events_viewed", request.url.query)
     following = f"{items[-1].at_ns}-{items[-1].event.id}" if len(items) == limit else ""
     return EventPage(items=[EventItem.of(item) for item in items], before=following)

@@ -46,17 +46,17 @@ class Feed:
     """
 
     def __init__(self, make_log: MakeLog, clock: Clock | None = None) -> None:
-        self._make_log = make_log
+        self._make_log, clock = make_log, clock or SystemClock()
         self.deployment = Deployment()
         self.pictures_changed, self.news = Signal(), Signal()
-        self.statuses = StatusView(clock or SystemClock())
+        self.statuses = StatusView(clock)
         self.cameras = Cameras()
         self.measures, self.forecasts = MeasureView(), ForecastView()
         self.incidents = IncidentView()
-        self.labelling = LabelQueue(clock or SystemClock())
+        self.labelling = LabelQueue(clock)
         self.happenings = Happenings(self.news.notify, lambda: self._records.current)
         pictures = LiveFrameView(self.cameras), LiveResultView(self.cameras)
-        self._live = TopicReader("live", pictures, LIVE_PAUSE_S, self.pictures_changed.notify)
+        self._live = TopicReader("live", pictures, LIVE_PAUSE_S, self.pictures_changed.notify, clock)
         records = (
             self.statuses,
             EventView(self.happenings),
@@ -68,9 +68,9 @@ class Feed:
             LiveIncidentView(self.incidents),
             LiveActionView(self.incidents),
         )
-        self._records = TopicReader("records", records, RECORDS_PAUSE_S)
+        self._records = TopicReader("records", records, RECORDS_PAUSE_S, clock=clock)
         labels = LabelView(self.labelling), ComparisonView(self.labelling), LabelResultView(self.labelling)
-        self._labels = TopicReader("labels", labels, RECORDS_PAUSE_S)
+        self._labels = TopicReader("labels", labels, RECORDS_PAUSE_S, clock=clock)
         self._config: ConfigView | None = None
         self._shared: Log | None = None
         self._positions: dict[str, dict[str, Follower]] = {"live": {}, "records": {}, "labels": {}}

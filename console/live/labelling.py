@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 from console.live.view import TopicView
@@ -59,6 +60,7 @@ class LabelQueue:
         misses = MissCounter(lambda result, found: self._hidden(result, found))
         self._pool = CandidatePool(misses, self._disagreements, MAX_FRAMES)
         self._offered: OrderedDict[str, OfferedObject] = OrderedDict()
+        self._choosing = asyncio.Lock()
         self._used_s: float | None = None
         self.decisions = DecisionView(MAX_DECISIONS)
 
@@ -89,7 +91,7 @@ class LabelQueue:
         self._pool.forget_before(self._clock.now_ns() - _FRAMES_KEPT_NS)
         return iter(self._pool)
 
-    def offer(
+    async def offer(
         self, user_id: int, wanted: Callable[[CandidateExample], bool], count: int, *, again: bool = False
     ) -> list[Pick[CandidateExample]]:
         """Return the next objects that a person may label, the most useful ones first, and reserve the objects for
@@ -97,34 +99,24 @@ class LabelQueue:
 
         Labelled and reserved objects are left out, and so are objects at the place of an offered or labelled object
         within ``REPEAT_NS``. With ``again``, the reservations of this person do not count, because the person has
-        loaded the page again.
+        loaded the page again. The choice takes up to a second, so a thread makes it, for one person after the other.
         """
-        now_s = self._clock.monotonic()
-        examples = [
-            one
-            for frame in self.frames()
-            for one in frame.examples()
-            if wanted(one) and self._is_free(one, user_id if again else None, now_s)
-        ]
-        selection = Selection(examples, USUAL_SHARES)
-        seen = _SeenObjects()
-        for one in self.decisions:
-            seen.add(one.camera, one.pipeline, one.captured_ns, one.box)
-        found: list[Pick[CandidateExample]] = []
-        while len(found) < count and (pick := selection.next()):
-            frame, box = pick.candidate.frame, pick.candidate.object.box
-            place = frame.id.camera, frame.pipeline, frame.captured_ns, box
-            if seen.has(*place):
-                selection.refuse(pick)
-            else:
-                seen.add(*place)
-                found.append(pick)
-        for pick in found:
-            self._offered[pick.candidate.key] = OfferedObject(pick.candidate, user_id, now_s + LEASE_S)
-            self._offered.move_to_end(pick.candidate.key)
-        while len(self._offered) > MAX_OFFERED:
-            self._offered.popitem(last=False)
-        return found
+        async with self._choosing:
+            now_s = self._clock.monotonic()
+            taken = {
+                key
+                for key, one in self._offered.items()
+                if one.until_s >= now_s and not (again and one.user_id == user_id)
+            }
+            frames, decisions = self.frames(), list(self.decisions)
+            found = await asyncio.to_thread(chosen, frames, decisions, wanted, taken, count)
+            found = [pick for pick in found if not self.decisions.of(pick.candidate.key)]  # decided meanwhile
+            for pick in found:
+                self._offered[pick.candidate.key] = OfferedObject(pick.candidate, user_id, now_s + LEASE_S)
+                self._offered.move_to_end(pick.candidate.key)
+            while len(self._offered) > MAX_OFFERED:
+                self._offered.popitem(last=False)
+            return found
 
     def example(self, object_: str) -> CandidateExample | None:
         """Return an object that was offered or labelled; None if the queue does not know the object any more."""
@@ -133,23 +125,59 @@ class LabelQueue:
         decision = self.decisions.of(object_)
         return original_example(decision) if decision else None
 
-    def labels(self, pipeline: str, sees: Callable[[str], bool]) -> list[str]:
+    async def labels(self, pipeline: str, sees: Callable[[str], bool]) -> list[str]:
         """Return the labels that models or people have given in a pipeline, the most frequent label first; in all
-        pipelines if ``pipeline`` is empty. Only labels of the cameras that ``sees`` allows are counted."""
-        counts: Counter[str] = Counter()
-        for frame in self._pool:
-            if pipeline in ("", frame.pipeline) and sees(frame.id.camera):
-                counts.update(one.label for one in frame.objects)
-        for one in self.decisions:
-            if pipeline in ("", one.pipeline) and one.decided and sees(one.camera):
-                counts[one.decided] += 1
-        return sorted(counts, key=lambda name: (-counts[name], name))
+        pipelines if ``pipeline`` is empty. Only labels of the cameras that ``sees`` allows are counted, by a thread,
+        because there may be 100,000 decisions."""
+        frames, decisions = iter(self._pool), list(self.decisions)
+        return await asyncio.to_thread(label_names, frames, decisions, pipeline, sees)
 
-    def _is_free(self, example: CandidateExample, user_id: int | None, now_s: float) -> bool:
-        if self.decisions.of(example.key):
-            return False
-        offered = self._offered.get(example.key)
-        return offered is None or offered.user_id == user_id or offered.until_s < now_s
+
+def chosen(
+    frames: Iterable[CandidateFrame],
+    decisions: Iterable[LabelDecision],
+    wanted: Callable[[CandidateExample], bool],
+    taken: Container[str],
+    count: int,
+) -> list[Pick[CandidateExample]]:
+    """Return the most useful objects of frames that are neither decided nor taken. Pure."""
+    seen, decided = _SeenObjects(), set[str]()
+    for one in decisions:
+        seen.add(one.camera, one.pipeline, one.captured_ns, one.box)
+        decided.add(one.object)
+    examples = [
+        one
+        for frame in frames
+        for one in frame.examples()
+        if one.key not in decided and one.key not in taken and wanted(one)
+    ]
+    selection, found = Selection(examples, USUAL_SHARES), list[Pick[CandidateExample]]()
+    while len(found) < count and (pick := selection.next()):
+        frame, box = pick.candidate.frame, pick.candidate.object.box
+        place = frame.id.camera, frame.pipeline, frame.captured_ns, box
+        if seen.has(*place):
+            selection.refuse(pick)
+        else:
+            seen.add(*place)
+            found.append(pick)
+    return found
+
+
+def label_names(
+    frames: Iterable[CandidateFrame],
+    decisions: Iterable[LabelDecision],
+    pipeline: str,
+    sees: Callable[[str], bool],
+) -> list[str]:
+    """Return the labels of frames and decisions, the most frequent label first. Pure."""
+    counts: Counter[str] = Counter()
+    for frame in frames:
+        if pipeline in ("", frame.pipeline) and sees(frame.id.camera):
+            counts.update(one.label for one in frame.objects)
+    for one in decisions:
+        if pipeline in ("", one.pipeline) and one.decided and sees(one.camera):
+            counts[one.decided] += 1
+    return sorted(counts, key=lambda name: (-counts[name], name))
 
 
 def original_example(decision: LabelDecision) -> CandidateExample:

@@ -15,11 +15,17 @@ from ingest.kafka.follow import Follower
 from ingest.kafka.log import Log, LogRecord
 from ingest.runtime import logs
 from ingest.runtime.backoff import delay_s
+from ingest.runtime.clock import Clock, SystemClock
 
 _log = logs.get("console.live")
 
 YIELD_RECORDS = 50
 """Number of records after which a reader lets other tasks run. Decoding 50 records takes about 10 ms."""
+
+
+ANSWER_S = 5.0
+"""Time in seconds without an answer from Kafka after which the topics count as unreadable. A healthy broker answers
+within a second; a request to a broker that hangs fails only after 30 s."""
 
 
 class TopicView(abc.ABC):
@@ -46,17 +52,35 @@ class TopicView(abc.ABC):
 class TopicReader:
     """Reads the topics of some views, one after the other, for ever.
 
-    ``outage`` is the error that currently prevents reading, empty while the topics can be read. ``current`` is true
-    once all views have been read up to the end of the log. ``unreadable`` counts records that could not be decoded.
+    ``current`` is true once all views have been read up to the end of the log. ``unreadable`` counts records that
+    could not be decoded.
     """
 
     def __init__(
-        self, name: str, views: Sequence[TopicView], pause_s: float, on_change: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        views: Sequence[TopicView],
+        pause_s: float,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
     ) -> None:
         self._name, self._views, self._pause_s, self._on_change = name, views, pause_s, on_change
-        self.outage = ""
+        self._clock = clock or SystemClock()
+        self._error = ""
+        self._asked_s: float | None = None
+        """Time of the last answer before the request that waits now, on the monotonic clock; None while no request
+        waits."""
         self.current = False
         self.unreadable = 0
+
+    @property
+    def outage(self) -> str:
+        """The error that currently prevents reading, or that Kafka does not answer; empty while the topics can be
+        read."""
+        waited_s = 0.0 if self._asked_s is None else self._clock.monotonic() - self._asked_s
+        if not self._error and waited_s > ANSWER_S:
+            return f"it has not answered for {waited_s:.0f} s"
+        return self._error
 
     async def run(self, make_log: Callable[[], Log]) -> None:
         """Read until cancelled. Each attempt after an outage makes a new connection with ``make_log``.
@@ -70,19 +94,20 @@ class TopicReader:
                 followers: dict[str, Follower] = {}
                 while True:
                     await self.read_once(log, followers)
-                    if self.outage:
+                    if self._error:
                         _log.info(
                             "topics_readable_again", reader=self._name, outage_s=round(time.monotonic() - since_s)
                         )
-                    failures, self.outage = 0, ""
+                    failures, self._error = 0, ""
                     await asyncio.sleep(self._pause_s)
             except (LogUnavailable, ConfigError, OSError) as error:
                 failures += 1
-                if not self.outage:
+                if not self._error:
                     since_s = time.monotonic()
                     _log.warning("topics_unreadable", reader=self._name, error=str(error))
-                self.outage = str(error)
+                self._error = str(error)
             finally:
+                self._asked_s = None
                 await log.close()
             await asyncio.sleep(delay_s(failures, random.random()))
 
@@ -93,15 +118,16 @@ class TopicReader:
                 followers.pop(view.topic, None)
                 continue
             follower = followers.setdefault(view.topic, Follower(log, view.topic, backlog=view.backlog))
+            self._asked_s = self._clock.monotonic()
             if await self._apply_new(view, follower):
                 self._on_change()
-        self.current = True
+        self._asked_s, self.current = None, True
 
     async def _apply_new(self, view: TopicView, follower: Follower) -> int:
         count = 0
         async with aclosing(follower.new()) as records:
             async for record in records:
-                count += 1
+                count, self._asked_s = count + 1, self._clock.monotonic()
                 try:
                     view.apply(record)
                 except CodecError as error:

@@ -98,7 +98,7 @@ async def events(
     try:
         now_ns = context.clock.now_ns()
         since_ns = now_ns - int(chosen["hours"]) * HOUR_NS if chosen["hours"] else 0
-        items = visible(context, identity, selection.filter(since_ns), PAGE)
+        items = await visible(context, identity, selection.filter(since_ns), PAGE)
     except BadInput as error:
         problem = f"{error}."
     context.audit_view(request, identity, "events_viewed", urlencode({k: v for k, v in chosen.items() if v}))
@@ -114,7 +114,7 @@ async def events(
         older=older,
         options=_options(context, identity),
         hours=HOURS,
-        sketched=_sketched(context, identity, selection.camera),
+        sketched=await _sketched(context, identity, selection.camera),
     )
 
 
@@ -161,10 +161,10 @@ async def evidence(request: Request, number: EventId, index: Number, identity: V
     return file_response(request, found)
 
 
-def visible(context: ConsoleContext, identity: Identity, wanted: EventFilter, limit: int) -> list[ReviewItem]:
+async def visible(context: ConsoleContext, identity: Identity, wanted: EventFilter, limit: int) -> list[ReviewItem]:
     """Return the selected events that the user may see, the newest first."""
     deployment = context.feed.deployment
-    return context.feed.happenings.newest(wanted, lambda event: deployment.sees(identity, event), limit)
+    return await context.feed.happenings.newest(wanted, lambda event: deployment.sees(identity, event), limit)
 
 
 def visible_event(context: ConsoleContext, identity: Identity, number: str) -> ReviewItem:
@@ -230,10 +230,10 @@ def position(text: str) -> tuple[int, str] | None:
     return (int(at), number) if text else None
 
 
-def _sketched(context: ConsoleContext, identity: Identity, camera: str) -> str:
+async def _sketched(context: ConsoleContext, identity: Identity, camera: str) -> str:
     """Return the id of the newest event of a camera, for the picture on which the user sketches a path; "" without an
     event."""
-    found = visible(context, identity, EventFilter(camera=camera), 1) if camera else []
+    found = await visible(context, identity, EventFilter(camera=camera), 1) if camera else []
     return found[0].event.id if found else ""
 
 

@@ -61,7 +61,7 @@ async def labels(
         chosen={"camera": camera, "pipeline": pipeline, "label": label},
         cameras=[one.name for one in context.feed.deployment.visible_cameras(identity)],
         pipelines=sorted({frame.pipeline for frame in labelling.frames() if sees(frame.id.camera)}),
-        labels=labelling.labels(pipeline, sees)[:MAX_LABELS],
+        labels=(await labelling.labels(pipeline, sees))[:MAX_LABELS],
         recent=_recent(context, identity),
         label_chars=LABEL_CHARS,
     )
@@ -91,10 +91,10 @@ async def queue(
             and sees(one.frame.id.camera)
         )
 
-    found = labelling.offer(identity.user_id, wanted, OFFERED, again=again)
+    found = await labelling.offer(identity.user_id, wanted, OFFERED, again=again)
     return {
         "objects": [_item(pick) for pick in found],
-        "labels": labelling.labels(pipeline, sees)[:MAX_LABELS],
+        "labels": (await labelling.labels(pipeline, sees))[:MAX_LABELS],
         "outage": context.feed.labels_outage,
     }
 

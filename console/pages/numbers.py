@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -14,11 +15,14 @@ from console.context import ConsoleContext
 from console.exceptions import NotFound, Unavailable
 from console.live.statuses import SILENT_S
 from console.numbers.forecasts import ForecastSeries
-from console.numbers.latency import stage_latencies
+from console.numbers.latency import StageLatency, stage_latencies
 from console.numbers.measures import MeasureSeries
 from console.pages.render import page
 from ingest.exceptions import LogUnavailable
 
+LATENCIES_S = 3.0
+"""Time limit for reading the records from which latencies are computed, in seconds. Reading takes less than 1 s. The
+limit lets the page of the system answer while Kafka does not."""
 HOURS = {"1": "last hour", "6": "last 6 hours", "24": "last day"}
 router = APIRouter()
 
@@ -128,8 +132,8 @@ async def system(request: Request, identity: Viewer, context: Context) -> Respon
     values |= {"cameras": cameras, "sensors": sensors, "silent_ns": now_ns - round(SILENT_S * 1e9)}
     values["refused"] = feed.deployment.refused if identity.limits.everywhere else {}
     try:
-        latencies = await stage_latencies(feed.log(), lambda name: feed.deployment.sees_camera(identity, name))
-    except LogUnavailable as error:
+        latencies = await _latencies(context, identity)
+    except Unavailable as error:
         return page(request, identity, "system.html", **values, latencies=[], problem=str(error))
     return page(request, identity, "system.html", **values, latencies=latencies)
 
@@ -191,12 +195,22 @@ async def forecast(
 @router.get("/api/latencies")
 async def latencies(identity: Viewer, context: Context) -> list[LatencyItem]:
     """Return the latencies from capture to each stage, of the newest records of the cameras that the user may see."""
+    return [LatencyItem(**stage._asdict()) for stage in await _latencies(context, identity)]
+
+
+async def _latencies(context: ConsoleContext, identity: Identity) -> list[StageLatency]:
+    """Return the latencies of the cameras that the user may see. Raise Unavailable if Kafka cannot be read, or if it
+    does not answer within ``LATENCIES_S``."""
     feed = context.feed
+    if feed.outage:
+        raise Unavailable("there are no latencies while Kafka cannot be read")
     try:
-        found = await stage_latencies(feed.log(), lambda name: feed.deployment.sees_camera(identity, name))
+        async with asyncio.timeout(LATENCIES_S):
+            return await stage_latencies(feed.log(), lambda name: feed.deployment.sees_camera(identity, name))
     except LogUnavailable as error:
         raise Unavailable(str(error)) from None
-    return [LatencyItem(**stage._asdict()) for stage in found]
+    except TimeoutError:
+        raise Unavailable(f"Kafka cannot be read: it did not answer within {LATENCIES_S:.0f} s") from None
 
 
 def _visible(context: ConsoleContext, identity: Identity) -> list[MeasureSeries]:

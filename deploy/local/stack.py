@@ -35,14 +35,17 @@ ONE_THREAD = {
 
 
 class StackFiles:
-    """Paths of the files of a local stack, all below the folder ``root``."""
+    """Paths of the files of a local stack, all below the folder ``root``.
 
-    def __init__(self, root: Path) -> None:
+    ``evidence`` may name another evidence store, such as ``s3://BUCKET``.
+    """
+
+    def __init__(self, root: Path, evidence: str = "") -> None:
         self.root = root
         self.site_file = root / "site.toml"  # the site, for the agent
         self.secret_file = root / "webhook.secret"  # the webhook's signing secret
         self.spool = root / "agent"  # the agent's data: spool, epochs, ground truth of the simulated cameras
-        self.evidence = root / "evidence"  # evidence pictures and clips
+        self.evidence = evidence or str(root / "evidence")  # evidence pictures and clips
         self.received = root / "received.jsonl"  # received webhooks, a JSON line each
         self.console = root / "console"  # users, sessions and audit trail of the console
         self.logs = root / "logs"  # a log file per service

@@ -1,4 +1,4 @@
-"""Read fetched record batches without an error, whatever bytes a producer wrote.
+"""Read fetched record batches without an error, whatever bytes a producer wrote, and stop reading without an error.
 
 aiokafka itself raises an error for a header name that is not UTF-8, and decompresses without a size limit. An error
 while reading a batch would stop every consumer of the partition at the same offset, again after every restart.
@@ -6,6 +6,7 @@ while reading a batch would stop every consumer of the partition at the same off
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,7 @@ UNREADABLE = "sightline-unreadable-batch"
 """Name of the header that marks a record as the replacement of an unreadable batch. The header's value is the
 error."""
 
+_close = fetcher.Fetcher.close
 _CODEC_BITS, _GZIP, _SNAPPY, _LZ4, _ZSTD = 0x07, 1, 2, 3, 4
 _MAGIC, _MAGIC_AT, _ATTRIBUTES_AT, _HEADER_BYTES = 2, 16, 21, 61
 """Numbers of Kafka's protocol: the version of a batch, and the byte positions of the version, the attributes and the
@@ -164,5 +166,22 @@ def _require_snappy_size(data: bytes) -> None:
 
 
 def install() -> None:
-    """Make every consumer of aiokafka in this process read batches as ``ReadableRecords``."""
+    """Make every consumer of aiokafka in this process read batches as ``ReadableRecords``, and stop without an error
+    during an outage."""
     fetcher.MemoryRecords = ReadableRecords
+    fetcher.Fetcher.close = close_fetcher
+
+
+async def close_fetcher(self: fetcher.Fetcher) -> None:
+    """Cancel the requests of a consumer, then close its fetcher.
+
+    A request that has failed waits before its next attempt. aiokafka raises the CancelledError of such a request in
+    the task that stops the consumer. A task that ends by CancelledError looks as if somebody had cancelled it, so the
+    reader of a topic would end for ever without an error.
+    """
+    self._fetch_task.cancel()
+    for task in self._pending_tasks:
+        task.cancel()
+    await asyncio.gather(self._fetch_task, *self._pending_tasks, return_exceptions=True)
+    self._pending_tasks.clear()
+    await _close(self)

@@ -21,7 +21,7 @@ from console.app import make_app
 from console.context import ConsoleContext
 from console.evidence import EvidenceFiles
 from console.live import happenings as happenings_module
-from console.live.happenings import EventFilter, Happenings
+from console.live.happenings import YIELD_EVENTS, EventFilter, Happenings
 from ingest.contract.records import Alert, Delivery, Event, Evidence, Frame
 from ingest.contract.topics import FRAMES
 from ingest.kafka.log import TopicPartition
@@ -276,7 +276,7 @@ async def test_the_api_needs_a_token_or_session_and_describes_itself(browser: Op
     assert (await program.post("/api/events")).status_code == 405
 
 
-def test_events_in_memory_are_the_newest_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_in_memory_are_the_newest_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(happenings_module, "MAX_EVENTS", 100)
     happenings = Happenings()
     for number in range(50):
@@ -287,7 +287,7 @@ def test_events_in_memory_are_the_newest_and_bounded(monkeypatch: pytest.MonkeyP
         happenings.add_event(event(0).model_copy(update={"id": f"more-{number}"}))
         happenings.add_alert(alert(event(0)).model_copy(update={"id": f"alert-{number}"}))
         happenings.add_receipt(receipt(alert(event(0)), "dead").model_copy(update={"alert": f"alert-{number}"}))
-    newest = happenings.newest(EventFilter(), lambda _: True, 1000)
+    newest = await happenings.newest(EventFilter(), lambda _: True, 1000)
     assert len(newest) == 100
     assert newest[0].event.id == "event-49"
     assert len(list(happenings.alerts())) == 100
@@ -354,7 +354,7 @@ async def test_a_stream_that_always_has_new_events_also_ends_with_the_session(
         assert received < 10
 
 
-def test_old_alerts_and_receipts_that_are_read_again_neither_replace_newer_ones_nor_count_as_new(
+async def test_old_alerts_and_receipts_that_are_read_again_neither_replace_newer_ones_nor_count_as_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(happenings_module, "MAX_EVENTS", 3)
@@ -368,7 +368,7 @@ def test_old_alerts_and_receipts_that_are_read_again_neither_replace_newer_ones_
             happenings.add_alert(raised[number])
             happenings.add_receipt(receipts[number])
     assert [one.id for one in happenings.alerts()] == [raised[number].id for number in (5, 4, 3)]
-    items = happenings.newest(EventFilter(), lambda _: True, 10)
+    items = await happenings.newest(EventFilter(), lambda _: True, 10)
     assert [(len(item.alerts), len(item.receipts)) for item in items] == [(1, 1)] * 3
     assert happenings.counted == 9
 
@@ -430,3 +430,21 @@ class Stream:
     async def _receive(self) -> dict[str, Any]:
         await self._gone.wait()
         return {"type": "http.disconnect"}
+
+
+async def test_other_tasks_run_while_a_sketched_path_is_compared_with_many_trails() -> None:
+    happenings, turns = Happenings(), 0
+    for number in range(3 * YIELD_EVENTS):
+        happenings.add_event(event(number))
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    wanted = EventFilter(path=((0.0, 0.0), (1.0, 1.0)), near=1.0)
+    await happenings.newest(wanted, lambda _: True, 48)
+    counting.cancel()
+    assert turns == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
+from stream.labels.candidates import CandidateExample
 from stream.labels.decisions import read_decisions
 from tests.console.conftest import Browser
 from tests.console.records import CAPTURED_NS, JPEG, configure, frame, result, write
@@ -215,3 +217,22 @@ async def test_results_are_read_only_while_someone_labels(
     await context.feed.catch_up(log)
     assert "gate/1/9000" not in {str(one.id) for one in context.feed.labelling.frames()}
     await asyncio.sleep(0)
+
+
+async def test_a_thread_chooses_objects_to_label_so_that_other_pages_answer_meanwhile(
+    operator: Browser, context: ConsoleContext
+) -> None:
+    asked, loaded, waited = asyncio.Event(), threading.Event(), list[bool]()
+    loop = asyncio.get_running_loop()
+
+    def wanted(_: CandidateExample) -> bool:
+        loop.call_soon_threadsafe(asked.set)
+        waited.append(loaded.wait(30.0))
+        return True
+
+    choosing = asyncio.create_task(context.feed.labelling.offer(1, wanted, 1))
+    await asked.wait()
+    assert (await operator.get("/events")).status_code == 200
+    loaded.set()
+    assert len(await choosing) == 1
+    assert all(waited)

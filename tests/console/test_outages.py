@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
+import pytest
+
+import console.evidence
 from console.context import ConsoleContext
 from console.evidence import EvidenceFiles
+from console.live.view import ANSWER_S, TopicReader, TopicView
+from console.pages import numbers
 from ingest.contract.codec import decode_json, encode, encode_json
 from ingest.contract.records import Alert, EvidenceRecord
-from ingest.contract.topics import ALERTS, EVENTS, FRAMES
+from ingest.contract.topics import ALERTS, EVENTS, FRAMES, STATUS
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.alerts.stage import PICTURE_WAIT_S, RETRY_S, AlertStage
 from stream.evidence.folder import FolderStore
 from stream.evidence.stage import EvidenceStage
+from stream.evidence.store import MemoryStore
 from stream.runner.processor import Work
 from tests.console.conftest import Browser
 from tests.console.records import alert, configure, event, frame, write
@@ -94,3 +102,106 @@ async def test_alerts_of_a_store_outage_get_their_pictures_when_it_ends(
     for file in files:
         with store.open(file.name) as stream:
             assert stream.read()
+
+
+class SilentLog(MemoryLog):
+    """A log whose broker does not answer until ``answers`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def beginnings(self, topic: str) -> Mapping[int, int]:
+        """Answer once the broker answers."""
+        self.asked.set()
+        await self.answers.wait()
+        return await super().beginnings(topic)
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        """Answer once the broker answers."""
+        self.asked.set()
+        await self.answers.wait()
+        return await super().ends(topic)
+
+
+async def test_a_reader_names_a_broker_that_does_not_answer_before_the_request_fails(clock: ManualClock) -> None:
+    log, read = SilentLog(), asyncio.Event()
+    reader = TopicReader("records", [_StatusOf(read)], 0.0, clock=clock)
+    running = asyncio.create_task(reader.run(lambda: log))
+    try:
+        await log.asked.wait()
+        assert reader.outage == ""
+        clock.advance(ANSWER_S + 1.0)
+        assert reader.outage == "it has not answered for 6 s"
+        log.answers.set()
+        await read.wait()
+        assert reader.outage == ""
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+class _StatusOf(TopicView):
+    """A view of an empty topic, which notes when it is asked again after it was read."""
+
+    topic = STATUS
+
+    def __init__(self, read: asyncio.Event) -> None:
+        self._read, self._turns = read, 0
+
+    def wanted(self) -> bool:
+        self._turns += 1
+        if self._turns == 2:
+            self._read.set()
+        return True
+
+    def apply(self, record: LogRecord) -> None:
+        raise AssertionError("the topic is empty")
+
+
+async def test_the_system_page_answers_although_kafka_does_not(
+    browser: Open, context: ConsoleContext, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await configure(log)
+    await context.feed.catch_up(log)
+    one = browser()
+    await one.sign_in("ada")
+    monkeypatch.setattr(numbers, "LATENCIES_S", 0.01)
+    monkeypatch.setattr(context.feed, "log", SilentLog)
+    html = await one.load("/system")
+    assert "Kafka cannot be read: it did not answer" in html
+    assert "gate" in html
+
+
+class SilentStore(MemoryStore):
+    """A store that does not answer until ``answers`` is set. ``asked`` counts the requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answers = 0, threading.Event()
+
+    def open(self, name: str) -> BinaryIO:
+        """Answer once the store answers."""
+        self.asked += 1
+        self.answers.wait()
+        return super().open(name)
+
+
+async def test_a_page_names_an_evidence_store_that_does_not_answer(
+    browser: Open, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SilentStore()
+    context.evidence = EvidenceFiles(store, context.clock)
+    one = browser()
+    await one.sign_in("ada")
+    monkeypatch.setattr(console.evidence, "ANSWER_S", 0.01)
+    try:
+        await context.evidence.probe()
+        await context.evidence.probe()
+        assert GONE in await one.load("/events")
+        assert store.asked == 1
+    finally:
+        store.answers.set()
+    monkeypatch.undo()
+    await context.evidence.probe()
+    assert GONE not in await one.load("/events")

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
-import hmac
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import time
-from base64 import b64encode
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from email.utils import formatdate
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import obstore
 import pytest
 from obstore.store import S3Store
 
+from benchmarks.console.s3server import S3Server, is_installed
 from ingest.exceptions import ConfigError
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
@@ -104,78 +96,13 @@ class EvidenceStoreContract:
             store.delete(name)
 
 
-@dataclass(frozen=True)
-class S3Server:
-    """A running s3proxy, which keeps its objects in a folder."""
-
-    process: subprocess.Popen[bytes]
-    root: Path
-    environment: Mapping[str, str]
-
-
 @pytest.fixture(scope="session")
 def s3_server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Start a real S3 server. Its start takes about two seconds."""
-    jars = home / "s3proxy"
-    if not jars.is_dir() or not shutil.which("java"):
+    if not is_installed(home):
         pytest.skip("needs s3proxy and Java: run `make s3proxy`")
-    root = tmp_path_factory.mktemp("s3proxy")
-    port = free_port()
-    settings = {
-        "s3proxy.authorization": "aws-v2-or-v4",
-        "s3proxy.endpoint": f"http://127.0.0.1:{port}",
-        "s3proxy.identity": "sightline",
-        "s3proxy.credential": "secret-key",
-        "jclouds.provider": "transient",
-        "jclouds.identity": "unused",
-        "jclouds.credential": "unused",
-    }
-    (root / "s3proxy.properties").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-    java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m", "-DLOG_LEVEL=warn"]
-    command = [*java, "-cp", f"{jars}/*", "org.gaul.s3proxy.Main", "--properties", str(root / "s3proxy.properties")]
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            wait_until_listening(process, port, root / "log")
-            make_bucket(settings["s3proxy.endpoint"])
-            yield S3Server(
-                process,
-                root,
-                {
-                    "AWS_ACCESS_KEY_ID": "sightline",
-                    "AWS_SECRET_ACCESS_KEY": "secret-key",
-                    "AWS_REGION": "us-east-1",
-                    "AWS_ENDPOINT_URL": settings["s3proxy.endpoint"],
-                },
-            )
-        finally:
-            process.kill()
-            process.wait()
-
-
-def make_bucket(endpoint: str) -> None:
-    """Create a bucket, signed by version 2 of AWS signatures, because obstore cannot create buckets."""
-    date = formatdate(usegmt=True)
-    digest = hmac.digest(b"secret-key", f"PUT\n\n\n{date}\n/bucket".encode(), "sha1")
-    headers = {"Date": date, "Authorization": f"AWS sightline:{b64encode(digest).decode()}"}
-    httpx.put(f"{endpoint}/bucket", headers=headers, timeout=60.0).raise_for_status()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Wait for at most 120 s, because a busy machine starts a JVM slowly."""
-    deadline = time.monotonic() + 120.0
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"s3proxy does not listen: {log.read_text()[-2000:]}")
+    with S3Server(home, tmp_path_factory.mktemp("s3proxy")) as server:
+        yield server
 
 
 class TestBucket(EvidenceStoreContract):

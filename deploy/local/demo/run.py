@@ -237,7 +237,7 @@ def prepare_files(files: StackFiles) -> ReceiverConfig:
     files.secret_file.chmod(0o600)
     return ReceiverConfig(
         name="receiver",
-        url=f"http://127.0.0.1:{_free_port()}/",
+        url=f"http://127.0.0.1:{free_port()}/",
         secret_file=files.secret_file,
         allow_private=True,
         # The usual schedule without its long pauses, because a demo lasts minutes.
@@ -245,7 +245,8 @@ def prepare_files(files: StackFiles) -> ReceiverConfig:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of loopback on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -288,7 +289,7 @@ async def _add_console(demo: Demo, stack: Supervisor) -> None:
     from console.context import ConsoleContext
     from console.state.users import FIRST_ADMIN
 
-    port = _free_port()
+    port = free_port()
     context = ConsoleContext(demo.files.console)
     password = context.add_first_admin()
     context.close()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 
 import cramjam
 import pytest
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from ingest.kafka.fetched import MAX_UNPACKED_BYTES, UNREADABLE, ReadableRecords
@@ -85,3 +88,23 @@ def test_a_batch_with_damaged_records_becomes_one_record_that_holds_the_batch(co
     found = records(raw + good)
     assert [(offset, value) for offset, value, _ in found] == [(1, raw), (0, b"good")]
     assert found[0][2][0][0] == UNREADABLE
+
+
+class BrokenClient:
+    """A client of a broker that is gone."""
+
+    async def send(self, node_id: int, request: object) -> None:
+        """Fail."""
+        raise KafkaConnectionError("gone")
+
+
+async def test_a_consumer_stops_without_an_error_while_a_failed_fetch_waits_for_its_next_attempt() -> None:
+    fetcher = Fetcher.__new__(Fetcher)
+    fetcher._client, fetcher._retry_backoff, fetcher._fetch_waiters = BrokenClient(), 3600.0, set()
+    fetcher._fetch_task = asyncio.create_task(asyncio.sleep(3600.0))
+    fetch = asyncio.create_task(fetcher._proc_fetch_request(None, 1, type("Request", (), {"topics": ()})()))
+    await asyncio.sleep(0)  # the request fails, and the task waits
+    fetcher._pending_tasks = {fetch}
+    await fetcher.close()
+    assert fetch.cancelled()
+    assert fetcher._fetch_task.cancelled()
