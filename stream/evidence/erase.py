@@ -1,7 +1,10 @@
-"""Erase the evidence and dead letters of a camera in a period, and report which data is left and until when."""
+"""Erase the evidence and dead letters of a camera in a period, or of one track, and report which data is left and
+until when."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +29,7 @@ from ingest.contract.topics import (
 )
 from ingest.deadletter import DeadLetter
 from ingest.deadletter import erase as erase_letters
-from ingest.exceptions import CodecError
+from ingest.exceptions import CodecError, ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.clock import Clock
 from stream.evidence.holds import LegalHold
@@ -62,16 +65,22 @@ class ErasureReport:
 
 
 class Erasure(NamedTuple):
-    """The camera and the period of capture times, in Unix ns and both included, whose data is erased."""
+    """The camera and the period of capture times, in Unix ns and both included, whose data is erased.
+
+    With ``events``, only the evidence of the events with these ids is erased.
+    """
 
     camera: str
     first_ns: int
     last_ns: int
     reason: str
+    events: frozenset[str] = frozenset()
 
     def covers(self, group: EvidenceGroup) -> bool:
-        """Return whether the evidence of an event is of the camera and the period."""
+        """Return whether the evidence of an event is erased."""
         name = group.name
+        if self.events and name.event not in self.events:
+            return False
         return name.subject == self.camera and name.first_ns <= self.last_ns and name.last_ns >= self.first_ns
 
     def covers_letter(self, letter: DeadLetter) -> bool:
@@ -88,6 +97,41 @@ class Erasure(NamedTuple):
         return self.first_ns <= captured_ns <= self.last_ns
 
 
+async def erasure_of_track(log: Log, event: str, reason: str) -> Erasure:
+    """Return the erasure of all events of the track that an event is about: one visible passage of one object, such
+    as a person. An event without a track stands alone.
+
+    The erasure also covers the dead letters with the camera's frames from the first to the last of these events.
+    Raise ConfigError if the topic ``events`` does not have the event or if the event has no camera, LogUnavailable.
+    """
+    found = [one async for one in _camera_events(log)]
+    first = next((one for one in found if one.id == event), None)
+    if first is None:
+        expected = "the id of a camera's event on the topic events, as the console's page of the event shows it"
+        raise ConfigError("evidence", "--event", event, expected)
+    track = [one for one in found if _track(one) == _track(first)] if first.data.track else [first]
+    times = [one.data.captured_ns for one in track]
+    ids = frozenset(one.id for one in track)
+    return Erasure(first.subject, min(times), max(times), reason, ids)
+
+
+def _track(event: Event) -> tuple[str | None, str]:
+    """Return the camera and the name of an event's track. The name has the id of the track's first frame, so a replay
+    of the same frames gives the same name."""
+    return event.data.camera, event.data.track
+
+
+async def _camera_events(log: Log) -> AsyncIterator[Event]:
+    begins = await log.beginnings(EVENTS)
+    for partition, end in (await log.ends(EVENTS)).items():
+        async with aclosing(log.read(EVENTS, partition, begins[partition], end)) as records:
+            async for record in records:
+                with suppress(CodecError):
+                    event = decode_json(Event, record.value)
+                    if event.data.camera:
+                        yield event
+
+
 async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, by: str) -> ErasureReport:
     """Erase evidence and dead letters, and write tombstones. Evidence under a legal hold stays, and is reported.
 
@@ -100,6 +144,8 @@ async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, b
     report = ErasureReport(await delete(log, store, choose, clock, by))
     report.dead_letters = await erase_letters(log, wanted.covers_letter)
     report.left = left_data(clock.now_ns(), report.dead_letters > 0)
+    if wanted.events:
+        report.left.append(LeftData("other tracks", "Sightline does not recognise a person in another track", 0))
     return report
 
 

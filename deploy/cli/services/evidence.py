@@ -262,8 +262,9 @@ def prune(
 @friendly
 def erase(
     evidence: Evidence,
-    camera: Annotated[str, typer.Option(help="Camera whose data is erased.")],
     reason: Annotated[str, typer.Option(help="Why the data is erased. The tombstones have this reason.")],
+    camera: Annotated[str, typer.Option(help="Camera whose data is erased.")] = "",
+    event: Annotated[str, typer.Option(help="Id of an event: erase all events of its track instead.")] = "",
     since: Since = "",
     until: Until = "",
     yes: Annotated[bool, typer.Option("--yes", help="Erase without asking.")] = False,
@@ -271,17 +272,27 @@ def erase(
     kafka: Kafka = "",
     prefix: Prefix = "",
 ) -> None:
-    """Erase the evidence and dead letters of a camera in a period, and report which data is left and until when.
+    """Erase the evidence and dead letters of a camera in a period, or of one track, and report which data is left and
+    until when.
 
     Exits with 1 if evidence was not erased, because of a legal hold or an error of the store.
     """
-    from stream.evidence.erase import Erasure, ErasureReport
+    from stream.evidence.erase import Erasure, ErasureReport, erasure_of_track
     from stream.evidence.erase import erase as erase_data
 
-    store, wanted = open_store(evidence), Erasure(camera, *_period(since, until), reason)
-    covered = [group for group in grouped(store.list(f"{camera}/")) if wanted.covers(group)]
+    if bool(camera) == bool(event) or (event and (since or until)):
+        raise ConfigError("evidence", "--event", event, "--event alone, or --camera with --from and --to")
+    store = open_store(evidence)
+    if event:
+        wanted = on_log("sightline-evidence", kafka, prefix, lambda log: erasure_of_track(log, event, reason))
+    else:
+        wanted = Erasure(camera, *_period(since, until), reason)
+    covered = [group for group in grouped(store.list(f"{wanted.camera}/")) if wanted.covers(group)]
     if not yes:
-        typer.confirm(f"Erase the evidence of {len(covered)} events of {camera}?", abort=True, err=True)
+        names = "".join(f"\n{rfc3339(group.name.first_ns)} {group.name.event}" for group in covered) if event else ""
+        typer.confirm(
+            f"Erase the evidence of {len(covered)} events of {wanted.camera}?{names}\n", abort=True, err=True
+        )
 
     async def work(log: Log) -> ErasureReport:
         return await erase_data(log, store, wanted, SystemClock(), user())

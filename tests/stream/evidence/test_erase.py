@@ -10,18 +10,18 @@ from typer.testing import CliRunner
 from deploy.cli.app import app
 from deploy.cli.services import evidence as command
 from ingest.contract import headers as h
-from ingest.contract.codec import decode_json, encode
+from ingest.contract.codec import decode_json, encode, encode_json
 from ingest.contract.identity import LIVE
-from ingest.contract.records import EvidenceRecord
-from ingest.contract.topics import DEADLETTER, EVIDENCE, FRAMES
+from ingest.contract.records import Event, EventData, EvidenceRecord
+from ingest.contract.topics import DEADLETTER, EVENTS, EVIDENCE, FRAMES
 from ingest.deadletter import letters, parked, replay
-from ingest.exceptions import Truncated
+from ingest.exceptions import ConfigError, Truncated
 from ingest.kafka.log import LogRecord, Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.runtime.eventloop import run
 from stream.evidence import names
-from stream.evidence.erase import Erasure, erase
+from stream.evidence.erase import Erasure, erase, erasure_of_track
 from stream.evidence.holds import LegalHold, place
 from stream.evidence.location import open_store
 from stream.evidence.retention import DAY_NS, grouped
@@ -111,3 +111,70 @@ def test_the_command_erase_asks_first_and_fails_if_evidence_is_under_a_legal_hol
     assert {"place": "spools of agents", "contents": "frames that are not sent yet", "until": "unknown"} in said[
         "left"
     ]
+
+
+def seen(event: str, hour: int, track: str, camera: str = "road", lane: str = "live") -> Event:
+    """Return an event whose evidence ``keep`` has stored."""
+    data = EventData.model_validate(
+        {"incident": "i", "rule": "r", "summary": "s", "camera": camera, "lane": lane, "track": track}
+        | {"captured_ns": FIRST_NS + (hour - 3) * HOUR_NS + HOUR_NS // 2}
+    )
+    time = f"2026-01-02T{hour:02d}:30:00.000Z"
+    return Event(id=event, source=f"/{camera}", type="sightline.x", subject=camera, time=time, data=data)
+
+
+PASSAGES = (
+    seen("a", 3, "1-7-0"),
+    seen("b", 4, "1-7-0"),
+    seen("other", 3, "1-8-0"),
+    seen("alone", 4, ""),
+    seen("yard", 3, "1-7-0", camera="yard"),
+    seen("again", 3, "1-7-0", lane="replay-x"),
+)
+
+
+@pytest.fixture
+async def passages() -> MemoryLog:
+    """Return a log with the events of several tracks and an unreadable record."""
+    log = MemoryLog(partitions=2)
+    await log.produce(Outgoing(EVENTS, 0, b"{broken"))
+    for number, one in enumerate(PASSAGES):
+        await log.produce(Outgoing(EVENTS, number % 2, encode_json(one)))
+    return log
+
+
+@pytest.mark.parametrize(
+    ("event", "erased"), [("b", {"a", "b", "again"}), ("other", {"other"}), ("alone", {"alone"})]
+)
+async def test_the_erasure_of_a_track_deletes_the_evidence_of_its_events_and_of_no_others(
+    passages: MemoryLog, event: str, erased: set[str]
+) -> None:
+    store, clock = MemoryStore(), ManualClock(started_ns=FIRST_NS + DAY_NS)
+    for one in PASSAGES:
+        keep(store, one.id, int(one.time[11:13]), one.subject)
+    report = await erase(passages, store, await erasure_of_track(passages, event, "request 4"), clock, "ann")
+    assert {group.name.event for group in grouped(store.list())} == {one.id for one in PASSAGES} - erased
+    assert report.evidence.events == len(erased)
+    assert any(one.place == "other tracks" for one in report.left)
+
+
+async def test_the_erasure_of_an_unknown_event_is_refused(passages: MemoryLog) -> None:
+    with pytest.raises(ConfigError, match="the id of a camera's event"):
+        await erasure_of_track(passages, "nobody", "request 4")
+
+
+def test_the_command_erase_names_the_events_of_a_track_and_refuses_a_camera_beside_them(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, passages: MemoryLog
+) -> None:
+    folder = str(tmp_path_factory.mktemp("evidence"))
+    monkeypatch.setattr(command, "on_log", lambda client_id, kafka, prefix, work: run(work(passages)))
+    store = open_store(folder)
+    for event, hour in (("a", 3), ("b", 4), ("other", 3)):
+        keep(store, event, hour)
+    words = ["evidence", "erase", "--evidence", folder, "--event", "a", "--reason", "request 4"]
+    assert CliRunner().invoke(app, [*words, "--camera", "road"]).exit_code != 0
+    done = CliRunner().invoke(app, words, input="y\n")
+    assert done.exit_code == 0, done.output
+    assert "Erase the evidence of 2 events of road?" in done.output
+    assert "2026-01-02T04:30:00" in done.output
+    assert [group.name.event for group in grouped(store.list())] == ["other"]
