@@ -42,7 +42,11 @@ NAME = "evidence"
 KNOWN = 20_000
 """Number of the latest records of ``evidence`` whose alerts are remembered, so that no alert gets a second record."""
 RETRY_S = 30.0
-"""Pause in seconds before an alert is tried again after the evidence store failed."""
+"""Pause in seconds before an alert is tried again after the evidence store failed. Meanwhile, other alerts are tried,
+so that one file that the store refuses does not hold up the others."""
+PAUSE_S = 5.0
+"""Pause in seconds of all alerts of a partition after the evidence store failed, so that an outage of the store does
+not cost a clip for each waiting alert."""
 MAX_WAITING = 10_000
 """Maximum number of alerts of a partition that wait for frames or for the store; they take 30 MB. If one more alert
 arrives, the alert that is due first gets its record without a clip."""
@@ -85,11 +89,14 @@ class EvidenceProcessor(Processor):
         self._store, self._log, self._loop, self._clock = store, log, loop, clock
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting: list[_DueAlert] = []
+        self._attempt_at_s = 0.0
+        self._outage_since_s: float | None = None
 
     @property
     def deadline(self) -> float | None:
-        """Time at which the next alert is due, on the monotonic clock in seconds."""
-        return self._waiting[0].at_s if self._waiting else None
+        """Time at which the next alert is due, on the monotonic clock in seconds. While the store fails, alerts wait
+        for ``PAUSE_S`` after each attempt."""
+        return max(self._waiting[0].at_s, self._attempt_at_s) if self._waiting else None
 
     def remember(self, alert: str) -> None:
         """Remember an alert that has its record on ``evidence``."""
@@ -116,11 +123,19 @@ class EvidenceProcessor(Processor):
         """Complete the evidence of the alert that is due first."""
         due = heapq.heappop(self._waiting)
         try:
-            return self._finish(due, self._completed(due.alert))
+            record = self._completed(due.alert)
         except StoreFailed as error:
-            _log.error("evidence_not_stored", alert=due.alert.id, error=str(error), retry_s=RETRY_S)
-            heapq.heappush(self._waiting, due._replace(at_s=self._clock.monotonic() + RETRY_S))
+            now_s = self._clock.monotonic()
+            if self._outage_since_s is None:
+                self._outage_since_s = now_s
+                _log.error("evidence_not_stored", alert=due.alert.id, error=str(error), retry_s=PAUSE_S)
+            self._attempt_at_s = now_s + PAUSE_S
+            heapq.heappush(self._waiting, due._replace(at_s=now_s + RETRY_S))
             return ()
+        if self._outage_since_s is not None and len(record.files) > len(due.alert.data.evidence):
+            _log.info("evidence_stored_again", outage_s=round(self._clock.monotonic() - self._outage_since_s, 1))
+            self._outage_since_s = None
+        return self._finish(due, record)
 
     def _due_s(self, record: LogRecord, alert: Alert) -> float:
         """Return the monotonic time at which all frames of an alert's clip should be in the log.

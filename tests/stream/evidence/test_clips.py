@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode, encode_json
@@ -41,7 +42,7 @@ from stream.alerts.alert import make_alert
 from stream.evidence.clip.encoder import MAX_SIDE, ClipEncoder
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.window import NOT_IN_LOG, SETTLE_S, ClipWindow
-from stream.evidence.stage import RETRY_S, EvidenceProcessor, EvidenceStage, _DueAlert
+from stream.evidence.stage import PAUSE_S, RETRY_S, EvidenceProcessor, EvidenceStage, _DueAlert
 from stream.evidence.store import MemoryStore
 from tests.stream.alerts.test_alerts import FullStore, event
 
@@ -268,6 +269,26 @@ async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip
     store.full = False
     (work,) = await asyncio.to_thread(processor.tick)
     assert work.done == (record.offset,)
+
+
+async def test_alerts_wait_while_the_store_fails_and_the_next_alert_tries_the_store_for_all() -> None:
+    store = FullStore()
+    scene = Scene(store=store)
+    await scene.film(range(100))
+    alerts = [await scene.alert(seq=50 + number) for number in range(3)]
+    processor = await scene.open()
+    for record in alerts:
+        await asyncio.to_thread(processor.process, record)
+    scene.clock.seconds += 60.0
+    with capture_logs() as said:
+        assert await asyncio.to_thread(processor.tick) == ()
+        assert processor.deadline == scene.clock.monotonic() + PAUSE_S
+        store.full = False
+        scene.clock.seconds += PAUSE_S
+        works = [*await asyncio.to_thread(processor.tick), *await asyncio.to_thread(processor.tick)]
+        assert processor.deadline == scene.clock.monotonic() + RETRY_S - PAUSE_S
+    assert [work.done for work in works] == [(record.offset,) for record in alerts[1:]]
+    assert [one["event"] for one in said] == ["evidence_not_stored", "evidence_stored_again"]
 
 
 @pytest.mark.parametrize("at_ns", [0, 2**63 - 1])
