@@ -10,6 +10,10 @@ Some versions have a model file that no backend can load. The run passes if
 - the node loads or refuses each version before the pipeline names the next version,
 - the node was never restarted, and its memory during the last ten swaps is at most 5 % above its memory after half of
   the swaps. During the first half of the swaps, the memory allocator's pools still grow.
+
+Before each measurement of memory, the run waits until fewer than one second of frames have no result. On a machine
+that is too slow for the rate, the node's memory would else contain its backlog, up to 100 MB of batches. The logs of
+the services stay in ``.sightline/hotswap``.
 """
 
 from __future__ import annotations
@@ -31,8 +35,9 @@ import tomli_w
 import typer
 
 from benchmarks.pipeline import CAMERAS, PipelineCase, shipped_case, until
-from benchmarks.report import RESULTS, Out, keep, log_progress
+from benchmarks.report import RESULTS, ROOT, Out, keep, log_progress
 from benchmarks.serving.sender import SteadySender
+from deploy.local.demo.figures import Figures
 from deploy.local.demo.watch import watching
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
@@ -51,6 +56,7 @@ from ingest.site import CameraConfig
 from ingest.site.topic.store import publish
 
 SERVICES = ("prepare-live", "engine")
+LOGS = ROOT / ".sightline" / "hotswap"
 WARM_SWAPS = 10
 """Number of model swaps before the first measurement of memory."""
 
@@ -109,7 +115,7 @@ class HotSwapRun:
     """One run: a producer sends frames, and the model version changes about once per second."""
 
     def __init__(self, case: PipelineCase, settings: KafkaSettings, fps: float, engine_log: Path) -> None:
-        self._case, self._settings, self._engine_log = case, settings, engine_log
+        self._case, self._settings, self._fps, self._engine_log = case, settings, fps, engine_log
         self.sender = SteadySender(case, settings, fps)
         self.memory_mb: list[float] = []
 
@@ -122,19 +128,20 @@ class HotSwapRun:
                 await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.sender.run(producer))
-                    await self._swap(supervisor, versions, pause_s)
+                    await self._swap(supervisor, figures, versions, pause_s)
                     self.sender.stop()
                 await until(lambda: figures.results >= self.sender.sent)
         finally:
             await producer.stop()
 
-    async def _swap(self, supervisor: Supervisor, versions: int, pause_s: float) -> None:
+    async def _swap(self, supervisor: Supervisor, figures: Figures, versions: int, pause_s: float) -> None:
         async with KafkaLog(self._settings, "hotswap") as log:
             for version in range(2, versions + 1):
                 changed = self._case.pipeline.model_copy(update={"model": f"regions@{version}"})
                 await publish(log, [changed])
                 await until(lambda: self._decided() >= version)  # noqa: B023  (awaited in this turn of the loop)
                 await asyncio.sleep(pause_s)
+                await until(lambda: self.sender.sent - figures.results < self._fps)
                 if version > WARM_SWAPS and (pid := supervisor.pid("engine")):
                     self.memory_mb.append(round(psutil.Process(pid).memory_info().rss / 1e6, 1))
                 if version % 10 == 0:
@@ -173,8 +180,9 @@ async def run(swaps: int, broken_count: int, fps: float, pause_s: float, seed: i
             cameras = [CameraConfig(name=f"camera-{n}", source="device:0") for n in range(CAMERAS)]
             await publish(log, [pipeline, *cameras])
         specs = services(StackFiles(folder / "stack"), settings, folder / "models", 0)
-        supervisor = Supervisor([s for s in specs if s.name in SERVICES], folder)
-        swapper = HotSwapRun(case, settings, fps, folder / "engine.log")
+        shutil.rmtree(LOGS, ignore_errors=True)
+        supervisor = Supervisor([s for s in specs if s.name in SERVICES], LOGS)
+        swapper = HotSwapRun(case, settings, fps, LOGS / "engine.log")
         started_s = time.perf_counter()
         await swapper.run(supervisor, versions, pause_s)
         took_s = time.perf_counter() - started_s

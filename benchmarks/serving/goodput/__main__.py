@@ -29,6 +29,7 @@ import asyncio
 import itertools
 import math
 import os
+import resource
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ from typing import Annotated, Any
 import msgpack
 import typer
 
+from benchmarks.peers.usage import CpuMeter
 from benchmarks.pipeline import PipelineCase, cases
 from benchmarks.report import KeepIt, conclude, log_progress
 from benchmarks.serving.goodput.openload import load_figures
@@ -99,11 +101,21 @@ async def offer(
         async with serving(setting, case, wait_s, options.queue, Path(name)) as server:
             await server.drive(OpenLoad(WARM_UP_RATE, WARM_UP_S, 0, options.pictures))
             for rate in options.rates:
+                meter, client_s = CpuMeter(server.pids), _ended_children_s()
                 latencies_s = await server.drive(OpenLoad(rate, options.seconds, seed, options.pictures))
+                cpu_ms = meter.ms_per(len(latencies_s))
+                cpu_ms["client"] = round(1000 * (_ended_children_s() - client_s) / len(latencies_s), 2)
                 figures = load_figures(latencies_s, options.seconds, options.bound_s)
-                runs.append({**key, "rate": rate, **figures, "load": round(os.getloadavg()[0], 2)})
+                load = round(os.getloadavg()[0], 2)
+                runs.append({**key, "rate": rate, **figures, "cpu_ms_a_request": cpu_ms, "load": load})
                 log_progress(f"{runs[-1]}")
     return runs
+
+
+def _ended_children_s() -> float:
+    """Return the CPU time in s of the child processes that have ended. Of them, only the client ends under load."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def table(runs: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> list[dict[str, Any]]:

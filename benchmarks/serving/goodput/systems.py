@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,13 @@ class ServerSetting:
 
 
 class RunningServer(ABC):
-    """A server that is running."""
+    """A server that is running.
+
+    ``pids`` maps the names of the server's processes to their ids.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self.pids = pids
 
     @abstractmethod
     async def drive(self, load: OpenLoad) -> list[float | None]:
@@ -93,7 +99,8 @@ class RunningServer(ABC):
 class RunningNode(RunningServer):
     """A running engine node and its broker."""
 
-    def __init__(self, case: PipelineCase, settings: KafkaSettings) -> None:
+    def __init__(self, case: PipelineCase, settings: KafkaSettings, pids: Mapping[str, int]) -> None:
+        super().__init__(pids)
         self._case, self._settings = case, settings
 
     async def drive(self, load: OpenLoad) -> list[float | None]:
@@ -115,7 +122,8 @@ class RunningNode(RunningServer):
 class RunningPeer(RunningServer):
     """A running HTTP server of LitServe or Ray Serve."""
 
-    def __init__(self, system: str, port: int) -> None:
+    def __init__(self, system: str, port: int, pid: int) -> None:
+        super().__init__({"server": pid})
         self._system, self._port = system, port
 
     async def drive(self, load: OpenLoad) -> list[float | None]:
@@ -150,11 +158,11 @@ async def serving(
         f"--wait-s={setting.wait_s}",
         f"--timeout-s={wait_s}" if setting.system == "litserve" else f"--queue={queue}",
     ]
-    async with _process(argv, folder / f"{setting.system}.log", RAY_ENV):
+    async with _process(argv, folder / f"{setting.system}.log", RAY_ENV) as pid:
         await _until_answers(
             f"http://127.0.0.1:{port}/" + ("health" if setting.system == "litserve" else "-/healthz")
         )
-        yield RunningPeer(setting.system, port)
+        yield RunningPeer(setting.system, port, pid)
 
 
 @contextlib.asynccontextmanager
@@ -167,19 +175,19 @@ async def _node(setting: ServerSetting, case: PipelineCase, folder: Path) -> Asy
         await publish_site(settings, case.pipeline)
         argv = [sys.executable, "-m", "deploy.cli.app", "engine", f"--models={case.repository.root}"]
         output = folder / "sightline.log"
-        async with _process([*argv, f"--instances={setting.workers}"], output, settings.to_env()):
+        async with _process([*argv, f"--instances={setting.workers}"], output, settings.to_env()) as pid:
             deadline = Deadline.after(START_S)
             while output.read_text().count("partitions_assigned") < 1:
                 assert not deadline.passed, f"no partitions within {START_S:.0f} s: {output.read_text()[-500:]}"
                 await asyncio.sleep(0.1)
-            yield RunningNode(case, settings)
+            yield RunningNode(case, settings, {"server": pid, "broker": broker.pid or 0})
     finally:
         await asyncio.to_thread(broker.clean)
 
 
 @contextlib.asynccontextmanager
-async def _process(argv: Sequence[str], output: Path, env: dict[str, str]) -> AsyncIterator[None]:
-    """Run a process, and kill its whole process group at the end."""
+async def _process(argv: Sequence[str], output: Path, env: dict[str, str]) -> AsyncIterator[int]:
+    """Run a process, yield its id, and kill its whole process group at the end."""
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -190,7 +198,7 @@ async def _process(argv: Sequence[str], output: Path, env: dict[str, str]) -> As
             cwd=output.parent,
         )
     try:
-        yield
+        yield process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
