@@ -72,6 +72,8 @@ Instance = Annotated[
         "back at once. Two workers must not share a name.",
     ),
 ]
+MODELS_VARIABLE = "SIGHTLINE_MODELS"
+"""Environment variable that stands for ``--models``, the folder of the model repository."""
 Last = Annotated[str, typer.Option(help="Period until now, such as 30m, 24h or 7d.")]
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MetricsPort = Annotated[

@@ -1,9 +1,9 @@
 """Backtests that several processes share: each process runs the partitions that the consumer group assigns to it.
 
 A process writes the figures of each partition that it has finished to the topic ``backtests``, in one transaction
-with the consumer group's offset. If a partition moves to another process before it is finished, that process runs the
-partition from its begin. The backtest is complete when the topic has figures for each partition of the period. All
-processes then return the same figures.
+with the consumer group's offset. When processes join or leave, each process keeps the partition that it is reading.
+If a process ends before it has finished a partition, another process runs the partition from its begin. The backtest
+is complete when the topic has figures for each partition of the period. All processes then return the same figures.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ POLL_S = 1.0
 class PartitionShare(Protocol):
     """The partitions of the frame topics that the consumer group has assigned to this process."""
 
+    reading: TopicPartition | None
+    """The partition that this process is reading. The group leaves the partition to this process."""
+
     @property
     def assigned(self) -> Collection[TopicPartition]:
-        """The assigned partitions; empty while the consumer group rebalances."""
+        """The assigned partitions; while the consumer group rebalances, only the partition that is being read."""
 
     async def changed(self, timeout_s: float) -> None:
         """Wait at most ``timeout_s`` seconds for the next change of the assigned partitions. Raise LogUnavailable."""
@@ -102,6 +105,7 @@ class BacktestMember:
         self, frames: FrameRange, share: PartitionShare, report: Callable[[int], None]
     ) -> None:
         task = asyncio.create_task(self._run_one(frames, report))
+        share.reading = frames.tp
         try:
             while not task.done() and frames.tp in share.assigned:
                 waiting = asyncio.create_task(share.changed(POLL_S))
@@ -112,6 +116,7 @@ class BacktestMember:
             if task.done() and not task.result():  # another process owns the partition: wait for the group's view
                 await share.changed(POLL_S)
         finally:
+            share.reading = None
             task.cancel()
             await asyncio.wait({task})
 

@@ -57,6 +57,10 @@ class LiveSkill:
     objects: int = 0
     agreed: int = 0
 
+    def side(self, served: bool) -> CameraSide:
+        """Return the counts of the cameras that the canary serves, or of all other cameras."""
+        return self.canary if served else self.others
+
     @property
     def errors(self) -> float:
         """Share of the canary's frames that failed."""

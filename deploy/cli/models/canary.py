@@ -16,7 +16,8 @@ from ingest.exceptions import ConfigError, LogUnavailable
 from ingest.kafka.log import Log
 
 if TYPE_CHECKING:
-    from training.canary.skill import SkillLimits
+    from training.canary.meter import SkillMeter
+    from training.canary.skill import LiveSkill, SkillLimits
 
 _ROLLED_BACK_EXIT = 1
 
@@ -109,9 +110,10 @@ def watch(
     limits = SkillLimits(window, max_errors, min_agreement, max_change)
 
     async def work(log: Log) -> bool:
+        judge = _Judge(log, repository, name, limits, as_json)
         while True:
             try:
-                if await _judge(log, repository, name, limits, as_json):
+                if await judge.judge():
                     return True
             except LogUnavailable as error:
                 if once:
@@ -124,29 +126,43 @@ def watch(
     raise typer.Exit(_ROLLED_BACK_EXIT if on_log("sightline-models-watch", kafka, prefix, work) else 0)
 
 
-async def _judge(log: Log, repository: Repository, name: str, limits: SkillLimits, as_json: bool) -> bool:
-    """Measure the live skill of the canary once, and return whether the canary was rolled back."""
-    from engines.repository.canary import read_canary
-    from training.canary.watch import measure, roll_back
+class _Judge:
+    """Judges the canary of a model, and rolls it back when its live skill falls below a limit."""
 
-    canary = read_canary(repository, name)
-    if canary is None:
-        return False
-    now_ns = time.time_ns()
-    skill = await measure(log, canary, f"{name}@{repository.promoted(name)}", limits, now_ns)
-    reasons = skill.reasons(limits)
-    if reasons and await roll_back(log, repository, canary, reasons, now_ns) is None:
-        return False
-    if as_json:
-        stdout.print_json(data={"model": canary.id, **skill.as_json(), "rolled_back": reasons})
+    def __init__(self, log: Log, repository: Repository, name: str, limits: SkillLimits, as_json: bool) -> None:
+        self._log, self._repository, self._name = log, repository, name
+        self._limits, self._as_json = limits, as_json
+        self._meter: SkillMeter | None = None
+
+    async def judge(self) -> bool:
+        """Measure the live skill of the canary once, and return whether the canary was rolled back."""
+        from engines.repository.canary import read_canary
+        from training.canary.meter import SkillMeter
+        from training.canary.watch import roll_back
+
+        canary = read_canary(self._repository, self._name)
+        if canary is None:
+            return False
+        if self._meter is None or self._meter.canary != canary:
+            self._meter = SkillMeter(self._log, canary, self._limits)
+        now_ns = time.time_ns()
+        skill = await self._meter.measure(f"{self._name}@{self._repository.promoted(self._name)}", now_ns)
+        reasons = skill.reasons(self._limits)
+        if reasons and await roll_back(self._log, self._repository, canary, reasons, now_ns) is None:
+            return False
+        self._print(canary.id, skill, reasons)
         return bool(reasons)
-    verdict = f"rolled back: {'; '.join(reasons)}" if reasons else "good"
-    line = (
-        f"{canary.id}: frames {skill.canary.frames}, failed {skill.errors:.1%}, agreement {skill.agreement:.1%} of "
-        f"{skill.compared} frames, events {skill.canary.events} (before {skill.canary.events_before}): {verdict}"
-    )
-    stdout.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-    return bool(reasons)
+
+    def _print(self, canary: str, skill: LiveSkill, reasons: list[str]) -> None:
+        if self._as_json:
+            stdout.print_json(data={"model": canary, **skill.as_json(), "rolled_back": reasons})
+            return
+        verdict = f"rolled back: {'; '.join(reasons)}" if reasons else "good"
+        line = (
+            f"{canary}: frames {skill.canary.frames}, failed {skill.errors:.1%}, agreement {skill.agreement:.1%} of "
+            f"{skill.compared} frames, events {skill.canary.events} (before {skill.canary.events_before}): {verdict}"
+        )
+        stdout.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _require_other(repository: Repository, name: str, version: int) -> None:

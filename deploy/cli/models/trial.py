@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.cli.common import AsJson, friendly
+from deploy.cli.common import MODELS_VARIABLE, AsJson, friendly
 from deploy.cli.output import print_rows, progress, stdout
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from ingest.exceptions import ConfigError
 
 DEFAULT_MODELS = Path("models")
-Models = Annotated[Path, typer.Option("--models", envvar="SIGHTLINE_MODELS", help="Folder of the model repository.")]
+Models = Annotated[Path, typer.Option("--models", envvar=MODELS_VARIABLE, help="Folder of the model repository.")]
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[int, typer.Option(min=0, help="Version of the model. 0: the served one.")]
 Seconds = Annotated[float, typer.Option(min=0.0, help="Time per backend and batch size, in seconds.")]

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.common import LOOPBACK, AsJson, Kafka, MetricsHost, MetricsPort, Prefix, friendly, kafka_settings
+from deploy.cli.common import (
+    LOOPBACK,
+    MODELS_VARIABLE,
+    AsJson,
+    Kafka,
+    MetricsHost,
+    MetricsPort,
+    Prefix,
+    friendly,
+    kafka_settings,
+)
 from ingest.exceptions import ConfigError
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime import logs
@@ -44,7 +54,8 @@ PROMOTIONS_S = 5.0
 def engine(
     context: typer.Context,
     models: Annotated[
-        Path | None, typer.Option(help="Folder of the model repository. Required.", show_default=False)
+        Path | None,
+        typer.Option(envvar=MODELS_VARIABLE, help="Folder of the model repository. Required.", show_default=False),
     ] = None,
     backend: Annotated[
         str, typer.Option(help="Inference backend: auto, tensorrt, onnxruntime-cuda, openvino, onnxruntime or fake.")

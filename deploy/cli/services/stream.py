@@ -16,6 +16,7 @@ import typer
 
 from deploy.cli.common import (
     LOOPBACK,
+    MODELS_VARIABLE,
     AsJson,
     Evidence,
     Instance,
@@ -120,7 +121,10 @@ def analyse(
 @friendly
 def sense(
     models: Annotated[
-        Path | None, typer.Option(help="Folder of the model repository, for forecasts.", show_default=False)
+        Path | None,
+        typer.Option(
+            envvar=MODELS_VARIABLE, help="Folder of the model repository, for forecasts.", show_default=False
+        ),
     ] = None,
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = LOOPBACK,

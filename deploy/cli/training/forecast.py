@@ -16,6 +16,7 @@ from rich.table import Table
 
 from deploy.cli.common import AsJson, Kafka, Last, Prefix, friendly, on_log, since_ms_of
 from deploy.cli.models.options import read_name
+from deploy.cli.models.trial import DEFAULT_MODELS, Models
 from deploy.cli.output import progress, stdout
 from engines.repository.store import Repository
 from ingest.exceptions import CodecError, ConfigError
@@ -57,7 +58,7 @@ Candidates = Annotated[
 def forecast(
     measures: Measures = None,
     out: Annotated[str, typer.Option(help="Name of the model in the repository.", show_default=False)] = "",
-    models: Annotated[Path, typer.Option(help="Folder of the model repository.")] = Path("models"),
+    models: Models = DEFAULT_MODELS,
     report: Annotated[Path | None, typer.Option(help="File of the HTML report. Default: NAME-report.html.")] = None,
     dates: DatesOption = "iso",
     time: Annotated[str, typer.Option(help="Column of the times. Default: the first.", show_default=False)] = "",

@@ -59,6 +59,23 @@ def test_every_command_has_a_help_text(words: tuple[str, ...]) -> None:
     assert first_line.strip(), result.output
 
 
+OTHER_MODELS = {"demo", "config check", "import frigate", "engine doctor"}
+"""Commands whose ``--models`` asks for something more than usual, so that no environment variable stands for it."""
+
+
+def test_sightline_models_stands_for_the_option_models_of_each_command() -> None:
+    def options(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+        for option in getattr(command, "params", ()):
+            if "--models" in option.opts:
+                yield " ".join(words), option.envvar
+        for name, child in getattr(command, "commands", {}).items():
+            yield from options(child, (*words, name))
+
+    found = dict(options(get_command(app), ()))
+    assert {words for words, variable in found.items() if variable != "SIGHTLINE_MODELS"} == OTHER_MODELS
+    assert {"engine", "sense", "train forecast", "models add"} <= found.keys()
+
+
 def clean(env: dict[str, str]) -> dict[str, str]:
     """Return this process's environment without Sightline's settings, and with the given settings."""
     return {k: v for k, v in os.environ.items() if not k.startswith("SIGHTLINE")} | env

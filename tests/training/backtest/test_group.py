@@ -28,6 +28,7 @@ class FixedShare:
 
     def __init__(self, assigned: Collection[TopicPartition]) -> None:
         self.assigned = assigned
+        self.reading: TopicPartition | None = None
         self.change = asyncio.Event()
 
     async def changed(self, timeout_s: float) -> None:

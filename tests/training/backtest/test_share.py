@@ -27,7 +27,7 @@ async def until_shared(*members: GroupShare) -> None:
             await asyncio.gather(*(member.changed(1.0) for member in members))
 
 
-async def test_partitions_of_a_process_that_leaves_a_shared_backtest_go_to_the_others(
+async def test_a_process_that_joins_a_shared_backtest_gets_only_partitions_that_no_process_is_reading(
     kafka: str, prefix: str
 ) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
@@ -35,6 +35,9 @@ async def test_partitions_of_a_process_that_leaves_a_shared_backtest_go_to_the_o
     one, two = (GroupShare(settings, name, "backtest-g") for name in ("one", "two"))
     async with one.joined():
         await until_shared(one)
-        async with two.joined():
-            await until_shared(one, two)
-        await until_shared(one)
+        for reading in sorted(ALL)[:2]:
+            one.reading = reading
+            async with two.joined():
+                await until_shared(one, two)
+                assert reading in one.assigned
+            await until_shared(one)

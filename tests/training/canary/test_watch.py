@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LATE, LIVE, FrameId
 from ingest.contract.records import Alert, Box, Event, FrameRef, Result, ShadowDifference, ShadowRecord
-from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, RESULTS, SHADOW
-from ingest.kafka.log import Outgoing
+from ingest.contract.topics import ALERTS, CONFIG, DEADLETTER, EVENTS, RESULTS, SHADOW
+from ingest.exceptions import LogUnavailable
+from ingest.kafka.log import LogRecord, Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
@@ -22,8 +24,9 @@ from stream.alerts.stage import AlertStage
 from stream.evidence.store import MemoryStore
 from stream.runner.memory import MemoryRunner
 from tests.engines.repository.test_canary import CAMERAS, HALF, copied
+from training.canary.meter import SkillMeter
 from training.canary.skill import LiveSkill, SkillLimits
-from training.canary.watch import event_of, measure, roll_back
+from training.canary.watch import event_of, roll_back
 
 LIMITS = SkillLimits(window_s=60.0, min_frames=10, min_compared=5, min_events=5)
 BEGIN_NS = ManualClock().started_ns
@@ -95,9 +98,10 @@ class SkillBench:
         )
         await self.write(SHADOW, encode(record), SERVED[0])
 
-    async def skill(self) -> LiveSkill:
+    async def skill(self, meter: SkillMeter | None = None) -> LiveSkill:
         self.clock.advance(0.001)
-        return await measure(self.log, self.canary, "regions@1", LIMITS, self.clock.now_ns())
+        meter = meter or SkillMeter(self.log, self.canary, LIMITS)
+        return await meter.measure("regions@1", self.clock.now_ns())
 
 
 @pytest.fixture
@@ -192,6 +196,49 @@ async def test_failures_before_the_judged_period_do_not_roll_a_canary_back(bench
         await bench.failed(SERVED[0])
     await bench.usual(LIMITS.window_s + 1)
     assert (await bench.skill()).reasons(LIMITS) == []
+
+
+async def test_a_repeated_measurement_reads_only_new_records_and_equals_a_first_measurement(
+    bench: SkillBench,
+) -> None:
+    meter, read_offsets = SkillMeter(bench.log, bench.canary, LIMITS), []
+    read = bench.log.read
+
+    def noted(topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
+        read_offsets.extend((topic, offset) for offset in range(start, stop) if topic != CONFIG)
+        return read(topic, partition, start, stop)
+
+    bench.log.read = noted  # type: ignore[method-assign]
+    for seconds in (20.0, 20.0, 40.0, 100.0):
+        await bench.usual(seconds)
+        await bench.failed(SERVED[0])
+        await bench.compared(agreed=2, missed=1)
+        found, read_twice = await bench.skill(meter), len(read_offsets) - len(set(read_offsets))
+        assert (found.canary.frames > 0, read_twice) == (True, 0)
+        bench.log.read = read  # type: ignore[method-assign]
+        assert await SkillMeter(bench.log, bench.canary, LIMITS).measure("regions@1", bench.clock.now_ns()) == found
+        bench.log.read = noted  # type: ignore[method-assign]
+
+
+async def test_a_measurement_after_an_outage_in_the_middle_of_a_partition_counts_each_record_once(
+    bench: SkillBench,
+) -> None:
+    await bench.usual(20.0)
+    meter, read = SkillMeter(bench.log, bench.canary, LIMITS), bench.log.read
+
+    async def broken(topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[LogRecord, None]:
+        async for record in read(topic, partition, start, stop):
+            if record.topic == RESULTS and record.offset == start + 7:
+                raise LogUnavailable("gone")
+            yield record
+
+    bench.log.read = broken  # type: ignore[method-assign]
+    with pytest.raises(LogUnavailable):
+        await bench.skill(meter)
+    bench.log.read = read  # type: ignore[method-assign]
+    assert await bench.skill(meter) == await SkillMeter(bench.log, bench.canary, LIMITS).measure(
+        "regions@1", bench.clock.now_ns()
+    )
 
 
 async def test_a_rollback_ends_the_canary_with_an_event_an_alert_and_an_audit_line(
