@@ -32,12 +32,12 @@ async def test_a_process_that_joins_a_shared_backtest_gets_only_partitions_that_
 ) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     await topicadmin.create(settings, partitions=2)
-    one, two = (GroupShare(settings, name, "backtest-g") for name in ("one", "two"))
+    one = GroupShare(settings, "one", "backtest-g")
     async with one.joined():
         await until_shared(one)
         for reading in sorted(ALL)[:2]:
             one.reading = reading
-            async with two.joined():
+            async with GroupShare(settings, "two", "backtest-g").joined() as two:
                 await until_shared(one, two)
                 assert reading in one.assigned
             await until_shared(one)
