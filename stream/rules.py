@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from ingest.contract.records.event import DEFAULT_GAP_S, DetailValue, GapSeconds, Severity
 from ingest.exceptions import ConfigError
 from ingest.runtime import logs
-from ingest.site import ConfigEntry, RuleEntry, Site
+from ingest.site import ConfigEntry, MeasureConfig, RuleEntry, Site
 from ingest.site.entry import Seconds
 from ingest.site.file import config_error
 from ingest.site.hours import Schedule, TimeZone, WeeklyHours
@@ -124,6 +124,9 @@ def rule_type(cls: type[Rule]) -> str:
     return name
 
 
+_EXPECTED = {"measure": "the name of a measure in this file, or of a sensor with measure = true"}
+
+
 def parse_rule(settings: Mapping[str, Any], where: str, at: str) -> Rule:
     """Return the rule with the given settings, as an object of the rule's plug-in class.
 
@@ -151,10 +154,16 @@ def validated_site(site: Site, file: Path) -> Site:
     """Return a site whose rules are converted to the models of their plug-ins.
 
     Raise ConfigError for a rule that has wrong settings, for a rule or measure that refers to an entry that the site
-    does not have, and for a rule whose camera lacks a setting that the rule needs.
+    does not have, for a rule whose camera lacks a setting that the rule needs, and for a measured sensor that has the
+    name of a measure.
     """
     rules = [parse_rule(rule.model_dump(), str(file), f"rules.{n}") for n, rule in enumerate(site.rules)]
     keys = {entry.key for entry in site.entries()}
+    for n, sensor in enumerate(site.sensors):
+        key = f"{MeasureConfig.KIND}/{sensor.name}"
+        if sensor.measure and key in keys:
+            raise ConfigError(str(file), f"sensors.{n}.name", sensor.name, "a name that no measure in this file has")
+    keys |= {f"{MeasureConfig.KIND}/{sensor.name}" for sensor in site.sensors if sensor.measure}
     cameras = {camera.name: camera for camera in site.cameras}
     referring: list[tuple[str, ConfigEntry, tuple[str, ...]]] = []
     referring += [(f"rules.{n}", rule, rule.REFERS_TO) for n, rule in enumerate(rules)]
@@ -164,7 +173,9 @@ def validated_site(site: Site, file: Path) -> Site:
         for kind in kinds:
             name = getattr(entry, kind)
             if f"{kind}/{name}" not in keys:
-                raise ConfigError(str(file), f"{path}.{kind}", name, f"the name of a {kind} in this file")
+                raise ConfigError(
+                    str(file), f"{path}.{kind}", name, _EXPECTED.get(kind, f"the name of a {kind} in this file")
+                )
     for n, rule in enumerate(rules):
         if found := rule.site_misfit(site):
             raise ConfigError(str(file), f"rules.{n}.{found[0]}", found[1], found[2])

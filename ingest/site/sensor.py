@@ -218,6 +218,9 @@ class SensorConfig(ConfigEntry):
     column_rows: int = Field(default=100, ge=1, le=10_000)
     max_delay_s: Seconds = 2.0
     """Maximum time in seconds that a reading waits for further readings, which are sent in the same record."""
+    measure: bool = False
+    """Whether the mean of each minute is written to the topic ``measures``, under the name of the sensor. Forecasts
+    and the console read these minutes."""
     silent_after_s: Seconds = 0.0
     """Time in seconds without a reading after which the sensor is reported as stalled; 0 for never."""
     options: dict[str, str | int | float | bool | tuple[str, ...]] = {}

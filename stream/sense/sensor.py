@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ingest.contract.records import Event, JoinSignal, Readings
+from ingest.contract.records import Event, JoinSignal, Measure, Readings
 from ingest.site import SensorConfig
 from stream.join.rule import SIGNAL_NS, JoinRule
 from stream.sense.clean import Cleaner
+from stream.sense.minutes import SensorMinutes
 from stream.sense.reporting import RuleReporter, make_reporter
 from stream.sense.rule import SensorRule
 
@@ -49,12 +50,16 @@ class SensorWatch:
         camera."""
         self._latest: tuple[int, float] | None = None
         self._wait_s = config.max_delay_s if config else 0.0
+        self._minutes = SensorMinutes(config) if config and config.measure else None
+        self._measures: list[Measure] = []
         self._set([make_reporter(rule, sensor, config) for rule in rules])
 
     def use(self, config: SensorConfig | None, rules: Sequence[SensorRule], joins: Sequence[JoinRule] = ()) -> None:
         """Use another configuration. A rule keeps its state if neither the rule nor its sensor has changed."""
         self._joins = joins
         before = self._reporters if config == self._config else []
+        if config != self._config:
+            self._minutes = SensorMinutes(config) if config and config.measure else None
         self._config = config
         self._wait_s = config.max_delay_s if config else 0.0
         self._cleaner.use(config)
@@ -83,6 +88,11 @@ class SensorWatch:
         taken, self._signals = self._signals, []
         return taken
 
+    def take_measures(self) -> list[Measure]:
+        """Return the minutes that were completed since the last call."""
+        taken, self._measures = self._measures, []
+        return taken
+
     def step(
         self, readings: Readings, written_ms: int, now_s: float, past: Collection[str] | None = None
     ) -> list[Event]:
@@ -97,8 +107,13 @@ class SensorWatch:
         if before not in (-1, self._cleaner.epoch):
             for one in self._reporters:
                 one.begin_epoch()
+            if self._minutes:
+                self._minutes.begin_epoch()
         if not kept.values:
             return []
+        if self._minutes:
+            minutes = self._minutes.add(kept)
+            self._measures += minutes if past is None else ()
         self._latest = kept.times_ns[-1], now_s
         self._last = readings.epoch, readings.last_seq
         if self._joins and past is None:

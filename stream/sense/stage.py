@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -27,6 +28,7 @@ from stream.readback import HistoryPoint, tail, written_from
 from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Processor, Work
 from stream.sense.forecast.model import ForecastModel, ModelSource
 from stream.sense.forecast.processor import ForecastProcessor
+from stream.sense.minutes import LENGTH_S
 from stream.sense.rule import SensorRule
 from stream.sense.sensor import SensorCounts, SensorWatch
 from stream.written import written_ids
@@ -81,12 +83,14 @@ class SenseStage:
         clock: Clock | None = None,
         signal_partitions: int | None = None,
         forecasting: Forecasting | None = None,
+        measure_partitions: int | None = None,
     ) -> None:
         self.config = config
         metrics_alone = ForecastMetrics(CollectorRegistry())
         self._forecasting = forecasting or Forecasting(no_models, metrics_alone, event_partitions)
         self._partitions = event_partitions
         self._signal_partitions = signal_partitions or event_partitions
+        self._measure_partitions = measure_partitions or event_partitions
         self._clock = clock or SystemClock()
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
@@ -110,9 +114,8 @@ class SenseStage:
             )
             await forecasts.read_back(tp, position, log)
             return forecasts
-        processor = SenseProcessor(
-            lambda: self.config, self._partitions, self._signal_partitions, self._metrics, self._clock
-        )
+        counts = OutputPartitions(self._partitions, self._signal_partitions, self._measure_partitions)
+        processor = SenseProcessor(lambda: self.config, counts, self._metrics, self._clock)
         past = await tail(log, tp, position, processor.history_point, processor.longest_s)
         since_ms = await written_from(log, tp, position, past)
         if since_ms is not None:
@@ -138,6 +141,14 @@ class SenseStage:
         return await written_ids(log, {placed.get(one, one) for one in sensors}, self._partitions, since_ms)
 
 
+class OutputPartitions(NamedTuple):
+    """Numbers of partitions of the topics that the stage writes."""
+
+    events: int
+    signals: int
+    measures: int
+
+
 class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     """The processor of one partition of readings.
 
@@ -150,13 +161,12 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     def __init__(
         self,
         config: Callable[[], Config],
-        event_partitions: int,
-        signal_partitions: int,
+        partitions: OutputPartitions,
         metrics: SenseMetrics,
         clock: Clock,
     ) -> None:
         super().__init__(NAME)
-        self._partitions, self._signal_partitions = event_partitions, signal_partitions
+        self._partitions = partitions
         self._metrics = metrics
         self._clock = clock
         self._sensors: dict[str, SensorWatch] = {}
@@ -226,7 +236,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
         The history covers the windows of the rules, and the time for which a sensor collects readings for one record.
         """
-        windows_s = max(map(self._tail_s, {*self._rules, *self._joins}), default=MARGIN_S)
+        measured = {name for name, config in self._configs.items() if config.measure}
+        windows_s = max(map(self._tail_s, {*self._rules, *self._joins, *measured}), default=MARGIN_S)
         return windows_s + max((config.max_delay_s for config in self._configs.values()), default=0.0)
 
     def history_point(self, record: LogRecord) -> HistoryPoint | None:
@@ -260,13 +271,21 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     def _emit(self, record: LogRecord, outcome: tuple[Readings, list[Event]]) -> Sequence[Work]:
         readings, events = outcome
         name = readings.sensor
-        return [Work(self._outgoing(events, name) + self._signalled(name), (record.offset,))]
+        records = self._outgoing(events, name) + self._signalled(name) + self._measured(name)
+        return [Work(records, (record.offset,))]
+
+    def _measured(self, sensor: str) -> tuple[Outgoing, ...]:
+        """Return the records of the minutes that the sensor has completed."""
+        partition, key = partition_for(sensor, self._partitions.measures), sensor.encode()
+        return tuple(
+            Outgoing(MEASURES, partition, encode_json(one), key=key) for one in self._sensors[sensor].take_measures()
+        )
 
     def _signalled(self, sensor: str) -> tuple[Outgoing, ...]:
         """Return the records of the sensor's signals for the rules that join it with a camera."""
         if not self._joins:
             return ()
-        return tuple(signal_record(one, self._signal_partitions) for one in self._sensors[sensor].take_signals())
+        return tuple(signal_record(one, self._partitions.signals) for one in self._sensors[sensor].take_signals())
 
     def _step(self, readings: Readings, written_ms: int) -> list[Event]:
         """Process readings, and add dropped and late readings and restarts of windows to the metrics."""
@@ -298,13 +317,14 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         filter_s = config.hampel.readings * interval_s if config and config.hampel else 0.0
         lateness_s = config.lateness_s if config else 0.0
         valid_s = max((join.valid_s for join in self._joins.get(sensor, ())), default=0.0)
-        return max(rules_s, valid_s) + filter_s + lateness_s + MARGIN_S
+        minute_s = LENGTH_S if config and config.measure else 0.0
+        return max(rules_s, valid_s, minute_s) + filter_s + lateness_s + MARGIN_S
 
     def _outgoing(self, events: Sequence[Event], sensor: str) -> tuple[Outgoing, ...]:
         fresh = [event for event in events if event.id not in self.reported]
         if not fresh:
             return ()
-        key, count = sensor.encode(), self._partitions
+        key, count = sensor.encode(), self._partitions.events
         return tuple(
             Outgoing(EVENTS, partition_for(one.place, count), encode_json(one), key=key, headers=h.CLOUD_EVENT)
             for one in fresh

@@ -147,7 +147,14 @@ def sense(
         metrics, signals = SenseMetrics(service.registry), partitions[SIGNALS]
         source = forecast_models(models) if models else no_models
         forecasting = Forecasting(source, ForecastMetrics(service.registry), partitions[FORECASTS])
-        return SenseStage(config, partitions[EVENTS], metrics, signal_partitions=signals, forecasting=forecasting)
+        return SenseStage(
+            config,
+            partitions[EVENTS],
+            metrics,
+            signal_partitions=signals,
+            forecasting=forecasting,
+            measure_partitions=partitions[MEASURES],
+        )
 
     _serve(service, make, instance, validated)
 

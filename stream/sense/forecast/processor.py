@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode_json
@@ -14,7 +14,7 @@ from ingest.contract.topics import EVENTS, FORECASTS, partition_for
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.runtime import logs
-from ingest.site import CameraConfig, ForecastConfig, MeasureConfig
+from ingest.site import CameraConfig, ForecastConfig, MeasureConfig, SensorConfig
 from ingest.site.topic.view import Config
 from stream.exceptions import ForecastModelUnusable
 from stream.metrics import ForecastMetrics
@@ -24,6 +24,7 @@ from stream.sense.forecast.forecaster import Forecaster
 from stream.sense.forecast.model import ForecastModel, ModelSource
 from stream.sense.forecast.rule import ForecastingRule, ForecastReporter
 from stream.sense.forecast.steps import MinuteValue, is_late
+from stream.sense.minutes import SENSOR
 from stream.sense.occupancy.processor import OCCUPANCY, OccupancyStep
 from stream.written import written_ids
 
@@ -71,12 +72,22 @@ class ForecastProcessor(ParkingProcessor[tuple[Emitted, list[Outgoing]]]):
         since_ms = await written_from(log, tp, position, past)
         if since_ms is None:
             return
-        cameras = {one.camera for one in self._config.of(MeasureConfig) if one.name in self._configs}
-        cameras |= {one.camera for one in self._measures_of(past)}
-        places = {found.full_place if (found := self._cameras.get(name)) else name for name in cameras}
+        sources = self._sources_of(past)
+        cameras = {one.camera for one in self._config.of(MeasureConfig) if one.name in self._configs} | sources.keys()
+        places = {sources.get(name) or self._place(self._cameras.get(name), name) for name in cameras}
         events = await written_ids(log, places, self._event_partitions, since_ms)
         self._written = events | await self._written_forecasts(cameras, since_ms, log)
         await asyncio.to_thread(self._replay, past)
+
+    def _sources_of(self, past: Sequence[LogRecord]) -> dict[str, str]:
+        """Return the place of each camera and sensor of the past measures, and of each measured sensor, by name."""
+        found = {one.camera: self._place(self._source(one), one.camera) for one in self._measures_of(past)}
+        measured = [one for one in self._sensors.values() if one.measure and one.name in self._configs]
+        return found | {one.name: one.full_place for one in measured}
+
+    @staticmethod
+    def _place(source: CameraConfig | SensorConfig | None, name: str) -> str:
+        return source.full_place if source else name
 
     async def _written_forecasts(self, cameras: Collection[str], since_ms: int, log: Log) -> frozenset[str]:
         """Return the ids of the forecasts that were written for ``cameras`` since ``since_ms``."""
@@ -148,10 +159,14 @@ class ForecastProcessor(ParkingProcessor[tuple[Emitted, list[Outgoing]]]):
                 continue
             forecasts.append(found)
             for rule in self._rules[config.name]:
-                events += self._reporters[rule.name].step(found, self._cameras.get(measure.camera))
+                events += self._reporters[rule.name].step(found, self._source(measure))
             if live:
                 self._metrics.note(found)
         return forecasts, events
+
+    def _source(self, measure: Measure) -> CameraConfig | SensorConfig | None:
+        """Return the configured camera or sensor of a measure."""
+        return (self._sensors if measure.type == SENSOR else self._cameras).get(measure.camera)
 
     def _keep(self, config: ForecastConfig, minute: MinuteValue) -> None:
         """Keep a minute of a forecast's series in memory, and drop the minutes that are older than the forecast
@@ -197,7 +212,8 @@ class ForecastProcessor(ParkingProcessor[tuple[Emitted, list[Outgoing]]]):
             model = self._model(one)
             wanted_s = Forecaster.history_s(model) if model else 0.0
             self._wanted_s[one.measure] = max(self._wanted_s.get(one.measure, 0.0), wanted_s)
-        self._cameras = {one.name: one for one in config.of(CameraConfig)}
+        self._cameras: Mapping[str, CameraConfig] = {one.name: one for one in config.of(CameraConfig)}
+        self._sensors: Mapping[str, SensorConfig] = {one.name: one for one in config.of(SensorConfig)}
         self._rules: defaultdict[str, list[ForecastingRule]] = defaultdict(list)
         before, self._reporters = self._reporters, {}
         for rule in config.of(ForecastingRule):  # type: ignore[type-abstract]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ingest.contract.records import Event, Forecast
 from ingest.contract.records.base import Name
-from ingest.site import CameraConfig
+from ingest.site import CameraConfig, SensorConfig
 from ingest.site.entry import Seconds
 from stream.events import make_event
 from stream.rules import Happening, Rule
@@ -34,9 +34,10 @@ class ForecastReporter:
         self._lasts = False
         self._reported_ns: int | None = None
 
-    def step(self, forecast: Forecast, camera: CameraConfig | None) -> list[Event]:
+    def step(self, forecast: Forecast, source: CameraConfig | SensorConfig | None) -> list[Event]:
         """Process the next forecast, and return an event if the rule's situation begins with this forecast.
 
+        ``source`` is the camera or sensor of the forecast's measure; None for a camera that the site does not have.
         If a situation begins outside of the rule's hours or during its cooldown and still lasts when both have ended,
         the event comes then. A forecast without values does not change the rule's state.
         """
@@ -59,7 +60,7 @@ class ForecastReporter:
             cause,
             forecast.made_ns,
             site=forecast.site,
-            camera=forecast.camera,
-            place=camera.place if camera else None,
+            place=source.place if source else None,
+            **{"sensor" if isinstance(source, SensorConfig) else "camera": forecast.camera},
         )
         return [event]

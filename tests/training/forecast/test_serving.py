@@ -103,3 +103,24 @@ def test_a_forecast_of_an_unknown_measure_is_refused() -> None:
     other = found.forecasts[0].model_copy(update={"measure": "tunnel"})
     with pytest.raises(ConfigError, match=r"forecasts.0.measure = 'tunnel': .*a measure in this file"):
         validated_site(found.model_copy(update={"forecasts": (other,)}), Path("site.toml"))
+
+
+def measured_sensor() -> Site:
+    """Return the site of the page about measures, with a forecast of its sensor."""
+    text = (ROOT / "docs" / "reference" / "measures.md").read_text()
+    (block,) = (part.split("```")[0] for part in text.split("```toml\n") if part.startswith("[[sensors]]"))
+    forecast = {"name": "warm", "measure": "oven", "value": "value.mean", "model": "oven"}
+    return Site.model_validate(tomllib.loads(block) | {"forecasts": [forecast]})
+
+
+def test_a_forecast_of_a_sensor_needs_a_sensor_with_measure_and_a_name_that_no_measure_has() -> None:
+    found = measured_sensor()
+    assert validated_site(found, Path("site.toml")).forecasts == found.forecasts
+    plain = found.sensors[0].model_copy(update={"measure": False})
+    with pytest.raises(ConfigError, match=r"forecasts.0.measure = 'oven': .*or of a sensor with measure = true"):
+        validated_site(found.model_copy(update={"sensors": (plain,)}), Path("site.toml"))
+    bridge = example().measures[0].model_copy(update={"name": "oven"})
+    with pytest.raises(
+        ConfigError, match=r"sensors.0.name = 'oven': expected a name that no measure in this file has"
+    ):
+        validated_site(found.model_copy(update={"measures": (bridge,)}), Path("site.toml"))
