@@ -11,8 +11,12 @@ from typer.testing import CliRunner
 
 from deploy.cli.app import app
 from engines.repository.store import Repository
-from training.behaviour.people import BEHAVIOURS
-from training.behaviour.tracks import UNSETTLED, examples, tracks
+from stream.analyse.behaviour.history import MIN_SEEN_S
+from stream.analyse.behaviour.model import behaviour_model
+from stream.analyse.behaviour.window import windows
+from tests.paths import MODELS
+from training.behaviour.people import BEHAVIOURS, SETTLED_S, WALKING
+from training.behaviour.tracks import UNSETTLED, examples, simulated_track, tracks
 
 
 def test_a_seed_always_gives_the_same_simulated_tracks_and_another_seed_other_tracks() -> None:
@@ -28,6 +32,25 @@ def test_simulated_tracks_are_in_order_of_time_and_end_with_a_settled_behaviour(
         assert (track.boxes[:, 2] < track.boxes[:, 4]).all()
         assert track.behaviours[-1] == number % len(BEHAVIOURS)
         assert track.behaviours[0] == UNSETTLED
+
+
+def test_the_rule_judges_no_track_that_is_shorter_than_the_trained_tracks_of_any_behaviour() -> None:
+    assert max(SETTLED_S) <= MIN_SEEN_S
+
+
+def test_the_shipped_model_seldom_takes_walking_people_for_running_ones_at_the_first_judgement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_MODELS", str(MODELS))
+    model, found = behaviour_model("behaviour@1"), []
+    for seed in range(80):
+        track = simulated_track(np.random.default_rng([11, seed]), [(WALKING, 6.0)])
+        judged = np.flatnonzero(track.boxes[:, 0] - track.boxes[0, 0] >= MIN_SEEN_S)
+        if len(judged):
+            found.append(windows([track.boxes[: judged[0] + 1]], track.width, track.height))
+    probabilities = model.probabilities(np.concatenate(found))
+    assert len(found) > 60
+    assert (probabilities[:, model.labels.index("running")] >= 0.7).mean() < 0.15
 
 
 @pytest.mark.train

@@ -20,9 +20,9 @@ KEPT_NS = 100_000_000
 EVERY_NS = 400_000_000
 """Interval in ns in which the probabilities of behaviours are computed once. The intervals are counted by capture
 time, so that a restarted worker computes the probabilities in the same frames."""
-MIN_SEEN_S = 1.5
-"""Time in seconds that a track must have been seen before its behaviour is judged. The models are trained on tracks
-of at least this length."""
+MIN_SEEN_S = 2.5
+"""Time in seconds that a track must have been seen before its behaviour is judged. The models have seen no shorter
+tracks of people who walk or loiter, and take nearly every walking person of a shorter track for a running one."""
 _DIGITS = 4
 """Number of decimal places of a probability. Further digits depend on how many tracks are computed together."""
 

@@ -86,15 +86,15 @@ def test_a_person_who_gets_up_and_falls_again_is_reported_again() -> None:
     assert len(reports(RULE.watch(640, 360), shown)) == 2
 
 
-def test_the_behaviour_of_a_track_is_judged_only_after_one_and_a_half_seconds() -> None:
+def test_the_behaviour_of_a_track_is_judged_only_after_two_and_a_half_seconds() -> None:
     watch = RULE.model_copy(update={"for_s": 0.0}).watch(640, 360)
     ((at_s, _),) = reports(watch, scenes(*[True] * 60))
-    assert 1.5 <= at_s <= 2.0
+    assert 2.5 <= at_s <= 3.0
 
 
 def test_a_restart_does_not_change_the_frame_in_which_a_behaviour_is_reported() -> None:
     whole = reports(RULE.watch(640, 360), FALL)
-    for cut in (3, 17):
+    for cut in (3, 13):
         later = [replace(one, at_ns=one.at_ns - FALL[cut].at_ns) for one in FALL[cut:]]
         restarted = reports(RULE.watch(640, 360), later)
         assert [at_s + cut * STEP_S for at_s, _ in restarted] == pytest.approx([at_s for at_s, _ in whole])
