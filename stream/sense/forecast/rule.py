@@ -53,6 +53,7 @@ class ForecastReporter:
         self._lasts = True
         self._reported_ns = forecast.made_ns
         cause = forecast.name, forecast.made_ns
+        of_sensor = isinstance(source, SensorConfig)
         event = make_event(
             self.rule,
             found,
@@ -60,7 +61,8 @@ class ForecastReporter:
             cause,
             forecast.made_ns,
             site=forecast.site,
+            camera=None if of_sensor else forecast.camera,
+            sensor=forecast.camera if of_sensor else None,
             place=source.place if source else None,
-            **{"sensor" if isinstance(source, SensorConfig) else "camera": forecast.camera},
         )
         return [event]
