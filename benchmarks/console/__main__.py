@@ -58,7 +58,7 @@ def outages(
     options = outage_run.OutageDuringAlerts(outage_s, calm_s, "kill" if kind == "kill" else "pause")
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)
-        with Broker(folder=folder / "kafka") as broker, S3Server(home, folder / "s3") as server:
+        with Broker(folder=folder / "kafka") as broker, S3Server(home, folder / "s3", durable=True) as server:
             report, faults = eventloop.run(outage_run.run(options, folder, broker, server, log_progress))
     conclude(f"alert-outages-{kind}", {**asdict(options), **report}, faults, keep_it=keep_it, quiet="injected")
 

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, s3proxy, which keeps its objects in a folder and so survives a kill."""
+"""A real S3 server on loopback, s3proxy."""
 
 from __future__ import annotations
 
@@ -35,10 +35,14 @@ def is_installed(home: Path) -> bool:
 
 
 class S3Server:
-    """s3proxy with one bucket. ``environment`` has the variables by which clients find the server."""
+    """s3proxy with one bucket. ``environment`` has the variables by which clients find the server.
 
-    def __init__(self, home: Path, folder: Path) -> None:
-        self._jars, self._folder = home / JARS, folder
+    The objects are in memory. With ``durable``, the objects are files below ``folder`` and survive a kill; such a
+    server also lists folders as objects, unlike S3.
+    """
+
+    def __init__(self, home: Path, folder: Path, *, durable: bool = False) -> None:
+        self._jars, self._folder, self._durable = home / JARS, folder, durable
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._port}"
@@ -58,7 +62,7 @@ class S3Server:
             "s3proxy.endpoint": self.endpoint,
             "s3proxy.identity": _KEY,
             "s3proxy.credential": _SECRET,
-            "jclouds.provider": "filesystem",
+            "jclouds.provider": "filesystem" if self._durable else "transient",
             "jclouds.identity": "unused",
             "jclouds.credential": "unused",
             "jclouds.filesystem.basedir": str(objects),

@@ -46,6 +46,9 @@ event that has waited longest goes out without its pictures."""
 PICTURE_WAIT_S = 30.0
 """Maximum time in seconds that an event waits for the evidence store. After 30 s, a person needs the alert more than
 its picture. A restart of an evidence store takes less than 30 s."""
+STORE_REQUEST_S = 10.0
+"""Time limit in seconds of one request of the stage to a bucket. The limit is a third of ``PICTURE_WAIT_S``, because
+all events of a partition wait for a request that gets no response."""
 FETCH_S = 30.0
 """Maximum time in seconds to read one frame from Kafka. A Kafka broker restarts in less than 30 s."""
 

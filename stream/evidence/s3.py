@@ -20,9 +20,9 @@ from stream.evidence.store import StoredFile, reference, require_name
 from stream.exceptions import NotStored, StoreFailed
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_TIMEOUT = "30s"
-"""Time limit of one request to the evidence store. The limit is shorter than the 60 s after which the watchdog ends a
-worker without progress."""
+REQUEST_S = 30.0
+"""Time limit in seconds of one request to the evidence store. The limit is shorter than the 60 s after which the
+watchdog ends a worker without progress."""
 _CONNECT_TIMEOUT = "5s"
 _RETRIES = 1
 _RETRY_TIME = timedelta(seconds=10)
@@ -40,7 +40,7 @@ class BucketStore:
     is not ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, request_s: float = REQUEST_S) -> None:
         parts = urlsplit(address)
         if parts.scheme != "s3" or not parts.hostname or parts.query or parts.username:
             raise ConfigError("evidence", "--evidence", address, "s3://BUCKET or s3://BUCKET/PREFIX")
@@ -52,7 +52,7 @@ class BucketStore:
             config={"disable_bulk_delete": True},  # servers of the S3 protocol lack it more often than single deletes
             client_options={
                 "allow_http": _is_plain_http(),
-                "timeout": _TIMEOUT,
+                "timeout": f"{request_s:g}s",
                 "connect_timeout": _CONNECT_TIMEOUT,
             },
             retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_TIME},

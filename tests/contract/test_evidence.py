@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,17 @@ class TestBucket(EvidenceStoreContract):
     def test_a_missing_bucket_raises_store_failed(self, address: str) -> None:
         with pytest.raises(StoreFailed):
             open_store("s3://nowhere").put("road/e.jpg", b"picture", "image/jpeg")
+
+
+def test_a_bucket_that_accepts_connections_but_never_answers_raises_store_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+            monkeypatch.setenv(name, "x")
+        with pytest.raises(StoreFailed, match="expected a bucket"):
+            open_store("s3://bucket", request_s=0.2).put("road/e.jpg", b"picture", "image/jpeg")
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3://bucket?region=x", "s3://key@bucket", "gs://bucket", "file:///e"])

@@ -179,11 +179,11 @@ def alerts(
     if not evidence:
         raise typer.BadParameter("expected a folder for the evidence pictures", param_hint="--evidence")
     from stream.alerts.lettering import require_font
-    from stream.alerts.stage import AlertStage
+    from stream.alerts.stage import STORE_REQUEST_S, AlertStage
     from stream.evidence.location import open_store
 
     require_font()
-    store = open_store(evidence)
+    store = open_store(evidence, STORE_REQUEST_S)
 
     async def make(log: Log) -> AlertStage:
         return AlertStage(store, (await log.partitions())[ALERTS])
