@@ -214,8 +214,9 @@ class Engine(ABC):
     def submit(self, slot: Slot, rows: int) -> None:
         """Start to compute the first ``rows`` images in an acquired slot, and return at once.
 
-        Do not write to the slot before its release. Raise BadBatch if ``rows`` is 0 or more than the slot can hold,
-        EngineStateError if the slot is not acquired.
+        An engine whose library computes in the calling thread computes in ``collect`` instead. Do not write to the
+        slot before its release. Raise BadBatch if ``rows`` is 0 or more than the slot can hold, EngineStateError if
+        the slot is not acquired.
         """
         self._require(slot, "acquired")
         if not 0 < rows <= len(slot.pixels):

@@ -111,6 +111,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         """Classify until ``stop`` is set, then finish the jobs in flight. Raise Fenced or LogUnavailable."""
         reading = asyncio.create_task(self._read())
         stopping = asyncio.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
         beating = asyncio.create_task(self._heartbeats.run(lambda: "running" if self._owned else "starting"))
         reading.add_done_callback(self._on_done)
         try:
@@ -271,9 +272,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             if self._failure:
                 raise self._failure
             pause_s = self._start_tasks()
-            waiting = asyncio.create_task(self._wake.wait())
-            await asyncio.wait({waiting, stopping}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
 
     def _start_tasks(self) -> float | None:
         """Start engine calls up to the limit ``concurrency``, and the transactions that are due.

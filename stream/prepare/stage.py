@@ -91,6 +91,8 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     ``pipelines`` returns the batch limits of each pipeline of the configuration in force.
     """
 
+    in_event_loop = True
+
     def __init__(
         self, stage: str, pipelines: Callable[[], tuple[PipelinePlan, ...]], batcher: Batcher, clock: Clock
     ) -> None:

@@ -49,6 +49,11 @@ class Processor(abc.ABC):
     """Whether this processor acts at ``deadline`` because no record has arrived. In that case, the processor gets
     every record of the partition before its ``tick``: a reading that waits in a backlog must not count as missing."""
 
+    in_event_loop: ClassVar[bool] = False
+    """Whether the runner may process a single waiting record in the event loop's thread, which saves two thread
+    switches. The runner does so while the records of the partition take little time. A processor that waits for the
+    event loop must not allow it."""
+
     @abc.abstractmethod
     def process(self, record: LogRecord) -> Sequence[Work]:
         """Process one record and return the work that is ready to be written."""

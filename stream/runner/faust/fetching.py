@@ -79,6 +79,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             fetch_max_bytes=FETCH_BYTES,
         )
 
+    async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[FetchedChunk]]:
+        """Fetch the available records of partitions, and wait at most ``timeout`` seconds.
+
+        Faust's own method passes the call through a queue, which other calls such as commits still use.
+        """
+        fetch = self._fetch_records(self._ensure_consumer(), active_partitions or set(), timeout, POLL_RECORDS)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch, self.thread_loop))
+
     async def begin(self, tp: TP, position: int, assignment: int) -> bool:
         """Begin to fetch a partition at a position. Return False if another member now owns the partition."""
         return bool(await self.call_thread(self._begin, driver.ensure_aiokafka_TP(tp), position, assignment))

@@ -6,6 +6,7 @@ Tests with Kafka are in chaos/ and e2e/.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -190,7 +191,7 @@ async def test_partitions_with_results_to_write_share_one_timer_at_the_earliest_
 
         def due(self, now_s: float, _: float) -> float:
             self.looks += 1
-            return now_s + 60.0 + self.tp.partition
+            return now_s + 120.0 + self.tp.partition
 
         async def close(self) -> None: ...
 
@@ -200,15 +201,15 @@ async def test_partitions_with_results_to_write_share_one_timer_at_the_earliest_
         return owned  # type: ignore[return-value]
 
     loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
-    plain = loop.call_later
+    plain = loop.call_at
 
-    def recorded(delay: float, *args: object) -> asyncio.TimerHandle:
-        handle = plain(delay, *args)
-        if delay > 30.0:  # heartbeats and time-outs are shorter
+    def recorded(when: float, *args: object, **more: contextvars.Context) -> asyncio.TimerHandle:
+        handle = plain(when, *args, **more)
+        if when - loop.time() > 90.0:  # heartbeats and time-outs are shorter
             timers.append(handle)
         return handle
 
-    monkeypatch.setattr(loop, "call_later", recorded)
+    monkeypatch.setattr(loop, "call_at", recorded)
     node, stop = make(intake, take_over=waiting), asyncio.Event()
     await node.on_partitions_assigned([KafkaPartition("sightline.batches", n) for n in range(5)])
     running = asyncio.create_task(ended(node, stop))
@@ -218,7 +219,7 @@ async def test_partitions_with_results_to_write_share_one_timer_at_the_earliest_
             await asyncio.sleep(0)
     (timer,) = [each for each in timers if not each.cancelled()]
     assert len(timers) >= 10
-    assert timer.when() - loop.time() == pytest.approx(60.0, abs=1.0)
+    assert timer.when() - loop.time() == pytest.approx(120.0, abs=1.0)
     stop.set()
     await running
     assert timer.cancelled()

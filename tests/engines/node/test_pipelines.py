@@ -302,10 +302,7 @@ async def test_a_model_whose_larger_batches_fail_keeps_serving_single_images(ben
     assert await bench.served() == "regions@1"
 
 
-async def test_a_hundred_changes_of_the_model_version_leave_one_engine_and_one_worker_thread(
-    bench: LiveBench,
-) -> None:
-    others = set(threading.enumerate())
+async def test_a_hundred_changes_of_the_model_version_leave_one_open_engine(bench: LiveBench) -> None:
     await bench.configure([CARS])
     bench.source.broken = {f"regions@{number}" for number in range(5, 100, 5)}
     for number in range(2, 102):
@@ -318,7 +315,6 @@ async def test_a_hundred_changes_of_the_model_version_leave_one_engine_and_one_w
             assert await bench.served() == f"regions@{number}"
     await bench.settle()
     assert sum(map(is_open, bench.source.engines)) == 1
-    assert sum(thread.name.startswith("infer") for thread in set(threading.enumerate()) - others) == 1
     await bench.live.close()
     assert not any(map(is_open, bench.source.engines))
 

@@ -108,3 +108,39 @@ async def test_expired_records_are_counted_once_although_the_loop_is_suspended_m
     await until(lambda: len(rig.sent) == 1)
     assert rig.loop._shared.metrics.expired_unread._value.get() == 6
     assert await rig.log.ends(STATUS) == {0: 1}
+
+
+class ThreadsStage(EchoStage):
+    """A stage that notes which thread processes each record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[bool] = []
+        """For each processed record, whether the main thread processed it."""
+
+    async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
+        stage = self
+
+        class Noting(EchoProcessor):
+            in_event_loop = True
+
+            def process(self, record: LogRecord) -> Sequence[Work]:
+                stage.threads.append(threading.current_thread() is threading.main_thread())
+                return super().process(record)
+
+        return Noting(self)
+
+
+@pytest.mark.parametrize("limit_s", [60.0, -1.0])
+async def test_a_single_record_is_processed_in_the_event_loop_if_the_previous_record_took_little_time(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch, limit_s: float
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
+    monkeypatch.setattr(partition, "EVENT_LOOP_S", limit_s)
+    stage = ThreadsStage()
+    rig = rigs(stage)
+    for first, last in ((0, 1), (1, 2), (2, 4), (4, 5)):
+        rig.offer(first, last)
+        await until(lambda last=last: len(rig.sent) == last)  # type: ignore[misc]
+    quick = limit_s > 0.0
+    assert stage.threads == [False, quick, False, False, quick]
