@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from engines.engine import Engine, Images, Outputs, Slot
+from engines.engine import CHANNELS, Engine, Images, Outputs, Slot
 from engines.exceptions import InferenceFailed, ModelLoadFailed
 from engines.repository.manifest import Model
 from ingest.site.pipeline import Precision
@@ -34,20 +34,41 @@ def unavailable_reason() -> str:
     return "" if find_spec("openvino") else "OpenVINO is not installed: pip install 'sightline[openvino]'"
 
 
-class OpenVinoSlot(Slot):
-    """Slot with its own OpenVINO inference request. The request reads the slot's pixels without a copy."""
+class _Compiled(NamedTuple):
+    """A model that is compiled twice: for batches of any size, and for single images.
 
-    def __init__(self, pixels: Images, request: openvino.InferRequest) -> None:
+    For batches of any size, OpenVINO infers the shapes inside of the model at each call, which takes longer.
+    """
+
+    several: openvino.CompiledModel
+    """Computes batches of any size."""
+    single: openvino.CompiledModel
+    """Computes single images."""
+
+
+class OpenVinoSlot(Slot):
+    """Slot with two OpenVINO inference requests of its own, for single images and for batches.
+
+    The requests read the slot's pixels without a copy.
+    """
+
+    def __init__(self, pixels: Images, compiled: _Compiled) -> None:
         super().__init__(pixels)
-        self.request = request
+        self._several, self._single = compiled.several.create_infer_request(), compiled.single.create_infer_request()
         self.error = ""
         """Error message of the slot's batch if OpenVINO could not start the batch, else an empty text."""
 
+    @property
+    def request(self) -> openvino.InferRequest:
+        """The request that computes the submitted batch."""
+        return self._single if self.rows == 1 else self._several
+
 
 class OpenVinoEngine(Engine):
-    """Engine with one compiled model.
+    """Engine with one model, which is compiled for single images and for batches of any size.
 
-    The engine computes up to ``workers`` batches at the same time, each on one core.
+    The engine computes up to ``workers`` batches at the same time, each on one core. A single image may be computed
+    beside ``workers`` larger batches.
 
     The engine has ``workers + 1`` slots (sets of buffers for one batch), so that the caller can fill or decode one
     batch while all workers compute. The engine computes in the precision of the model's manifest, or in fp32 if
@@ -57,7 +78,7 @@ class OpenVinoEngine(Engine):
     def __init__(self, workers: int = 1) -> None:
         self._workers = workers
         super().__init__(slots=workers + 1)
-        self._compiled: openvino.CompiledModel | None = None
+        self._compiled: _Compiled | None = None
         self._names: list[str] = []
 
     @property
@@ -69,26 +90,33 @@ class OpenVinoEngine(Engine):
     def inference_precision(self) -> str:
         """Precision of those layers of the loaded model that are not int8, as OpenVINO's name: f32, bf16 or f16."""
         assert self._compiled is not None  # noqa: S101  (narrows the type)
-        name: str = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        name: str = self._compiled.several.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         return name
 
     def _load_impl(self, model: Model) -> None:
-        core = _core()
-        try:
-            compiled = core.compile_model(_read(model), "CPU", self._options(model.manifest.precision))
-        except Exception as error:  # OpenVINO raises RuntimeError and exceptions of its own, without a common base
+        core = _core()  # before ``_read`` imports a part of OpenVINO: see ``_core``
+        read = _read(model)
+        several = self._compile(core, model, read)
+        spec = model.manifest.input
+        inputs = [(i.get_any_name(), i.get_element_type().get_type_name()) for i in several.inputs]
+        if inputs != [(spec.name, "u8")]:
             raise ModelLoadFailed(
-                f"model file {model.path}: {_last_line(error)}: expected an ONNX model that OpenVINO can compile"
-            ) from None
-        inputs = [(i.get_any_name(), i.get_element_type().get_type_name()) for i in compiled.inputs]
-        if inputs != [(model.manifest.input.name, "u8")]:
-            raise ModelLoadFailed(
-                f"model file {model.path}: inputs are {inputs}: "
-                f"expected one uint8 input named {model.manifest.input.name}. "
+                f"model file {model.path}: inputs are {inputs}: expected one uint8 input named {spec.name}. "
                 "Add a model with float inputs by `sightline models add`."
             )
-        self._compiled = compiled
-        self._names = [output.get_any_name() for output in compiled.outputs]
+        self._compiled = _Compiled(several, self._compile(core, model, read, (1, spec.height, spec.width, CHANNELS)))
+        self._names = [output.get_any_name() for output in several.outputs]
+
+    def _compile(
+        self, core: openvino.Core, model: Model, read: openvino.Model, shape: Sequence[int] | None = None
+    ) -> openvino.CompiledModel:
+        """Compile a model, for inputs of a fixed shape if ``shape`` is given. Raise ModelLoadFailed."""
+        try:
+            if shape:
+                read.reshape(list(shape))
+            return core.compile_model(read, "CPU", self._options(model.manifest.precision))
+        except Exception as error:  # OpenVINO raises RuntimeError and exceptions of its own, without a common base
+            raise _load_failed(model, error) from None
 
     def _options(self, precision: Precision) -> dict[str, Any]:
         supported = _CAPABILITIES.get(precision) in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -102,7 +130,7 @@ class OpenVinoEngine(Engine):
 
     def _make_slot(self, shape: tuple[int, int, int, int]) -> Slot:
         assert self._compiled is not None  # noqa: S101  (narrows the type: load has set it)
-        return OpenVinoSlot(np.zeros(shape, np.uint8), self._compiled.create_infer_request())
+        return OpenVinoSlot(np.zeros(shape, np.uint8), self._compiled)
 
     def _submit_impl(self, slot: Slot) -> None:
         import openvino
@@ -127,7 +155,8 @@ class OpenVinoEngine(Engine):
 
     def _trim_impl(self) -> None:
         assert self._compiled is not None  # noqa: S101  (narrows the type: the base class has checked)
-        self._compiled.release_memory()
+        for compiled in self._compiled:
+            compiled.release_memory()
 
     def _close_impl(self) -> None:
         self._compiled = None
@@ -148,11 +177,23 @@ def _core() -> openvino.Core:
 
 
 def _read(model: Model) -> openvino.Model:
-    """Read an ONNX model file. ``Core.read_model`` is not used, because it also tries six other file formats."""
+    """Read an ONNX model file. Raise ModelLoadFailed.
+
+    ``Core.read_model`` is not used, because it also tries six other file formats.
+    """
     from openvino.frontend import FrontEndManager
 
     front_end = FrontEndManager().load_by_framework("onnx")
-    return front_end.convert(front_end.load(str(model.path)))
+    try:
+        return front_end.convert(front_end.load(str(model.path)))
+    except Exception as error:  # as in OpenVinoEngine._compile
+        raise _load_failed(model, error) from None
+
+
+def _load_failed(model: Model, error: Exception) -> ModelLoadFailed:
+    return ModelLoadFailed(
+        f"model file {model.path}: {_last_line(error)}: expected an ONNX model that OpenVINO can compile"
+    )
 
 
 def _last_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engines import backends
-from engines.backends.openvino import OpenVinoEngine
+from engines.backends.openvino import OpenVinoEngine, OpenVinoSlot
 from engines.engine import Outputs
 from engines.exceptions import InferenceFailed
 from engines.repository.manifest import Model
@@ -50,6 +50,20 @@ def test_float_layers_of_fp32_and_int8_models_are_computed_in_fp32(model: Model,
     engine = OpenVinoEngine()
     engine.load(model.at_precision(precision))
     assert engine.inference_precision == "f32"
+    engine.close()
+
+
+def test_openvino_computes_single_images_with_a_fixed_batch_size(model: Model) -> None:
+    engine = OpenVinoEngine()
+    engine.load(model)
+    expected = engine.infer(IMAGES[:2])["probabilities"]
+    for rows, is_fixed in ((1, True), (2, False), (1, True)):
+        with engine.slot() as slot:
+            assert isinstance(slot, OpenVinoSlot)
+            slot.pixels[:rows] = IMAGES[:rows]
+            found = engine.run(slot, rows)["probabilities"]
+            np.testing.assert_allclose(found, expected[:rows], atol=1e-5)
+            assert slot.request.model_inputs[0].partial_shape.is_static == is_fixed
     engine.close()
 
 
