@@ -11,7 +11,7 @@ import json
 import os
 import struct
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 """Opcodes of WebSocket frames (RFC 6455, section 5.2)."""
@@ -69,8 +69,7 @@ class LiveClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for a WebSocket."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass
         host, key = f"127.0.0.1:{self._port}", base64.b64encode(os.urandom(16)).decode()
         head = ("GET /live HTTP/1.1", f"Host: {host}", f"Origin: http://{host}", f"Cookie: {self._cookie}")
         upgrade = (
@@ -79,7 +78,7 @@ class LiveClient(asyncio.Protocol):
             f"Sec-WebSocket-Key: {key}",
             "Sec-WebSocket-Version: 13",
         )
-        transport.write("\r\n".join((*head, *upgrade, "", "")).encode())
+        self._transport.write("\r\n".join((*head, *upgrade, "", "")).encode())
 
     def data_received(self, data: bytes) -> None:
         """Count pictures, and acknowledge each."""

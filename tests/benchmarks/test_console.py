@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,15 @@ from benchmarks.console.outages import STORE, AlertRecords, OutageWindow, page_f
 from benchmarks.console.pages import BROKER_TEXT, STORE_TEXT, FollowedPage, PageView
 from benchmarks.console.sockets import BINARY, TEXT, LiveClient, SocketFrame, client_frame, frames_in
 from benchmarks.console.viewers import ViewerTurn, summary
+from console.access.guard import SESSION
+from console.access.roles import Limits, Role
+from console.app import make_app
+from console.context import ConsoleContext
+from console.server import ServerOptions, listen, serve
 from ingest.contract.records import Clip, Evidence, EvidenceRecord
+from ingest.kafka.memorylog import MemoryLog
 from ingest.site import ClipConfig
-from tests.console.records import alert, event
+from tests.console.records import alert, configure, event, frame, result, write
 
 WINDOWS = {BROKER: OutageWindow(100.0, 160.0, 0, 1), STORE: OutageWindow(200.0, 260.0, 2, 3)}
 
@@ -116,6 +124,30 @@ def test_a_viewer_counts_each_picture_and_acknowledges_it() -> None:
     cameras = json.dumps({"cameras": [{"name": "gate"}]}).encode()
     client.data_received(bytes([0x81, len(cameras)]) + cameras + bytes([0x82, len(payload)]) + payload)
     assert [json.loads(one.payload) for one in sent] == [{"watch": ["gate"]}, {"drawn": "gate"}]
+    assert client.pictures == {"gate": 1}
+
+
+async def test_a_viewer_gets_live_pictures_from_a_running_console(tmp_path: Path) -> None:
+    log, stop = MemoryLog(), asyncio.Event()
+    context = ConsoleContext(tmp_path, make_log=lambda _: log)
+    user = context.users.add("ada", "no password", Role.ADMIN, Limits(everywhere=True), must_change=False)
+    cookie = f"{SESSION}={context.sessions.open(user.id, '127.0.0.1', 'test')}"
+    await configure(log)
+    await write(log, frame("gate", 0), result("gate", 0))
+    context.feed.cameras.viewers += 1
+    await context.feed.catch_up(log)
+    with listen("127.0.0.1", 0) as listener:
+        serving = asyncio.create_task(serve(make_app(context), listener, ServerOptions(), stop))
+        port = listener.getsockname()[1]
+        client = LiveClient(port, cookie)
+        await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", port)
+        async with asyncio.timeout(30.0):
+            while not client.pictures:
+                await asyncio.sleep(0.01)
+        client.close()
+        stop.set()
+        await serving
+    context.close()
     assert client.pictures == {"gate": 1}
 
 
