@@ -64,12 +64,15 @@ class EpochGate:
             return Admission.REPEAT
         self._seqs.pop(epoch, None)
         self._seqs[epoch] = last
+        if epoch == self.present:
+            self._seen_ns, self._lower = at_ns, 0
+            return Admission.PRESENT
         if len(self._seqs) > EPOCHS_KEPT:
             del self._seqs[next(iter(self._seqs))]
         if epoch < self.present and not self._is_new_run(epoch, at_ns, subject):
             return Admission.LOWER
-        begins, self.present, self._seen_ns, self._lower = epoch != self.present, epoch, at_ns, 0
-        return Admission.BEGIN if begins else Admission.PRESENT
+        self.present, self._seen_ns, self._lower = epoch, at_ns, 0
+        return Admission.BEGIN
 
     def _is_new_run(self, epoch: int, at_ns: int, subject: dict[str, str]) -> bool:
         self._lower += 1

@@ -22,9 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.peers.edge import EDGE_SYSTEMS, EdgeLoad, measure_edge
 from benchmarks.peers.frames import FrameBench, FrameLoads, Step, measure_bare
-from benchmarks.peers.sense import SENSE_SYSTEMS, SenseBench, SenseSystem
+from benchmarks.peers.operators import OPERATORS, OperatorBench
+from benchmarks.peers.operators import SYSTEMS as OPERATOR_SYSTEMS
 from benchmarks.peers.systems import CANDIDATES, SYSTEMS, FrameSystem
-from benchmarks.peers.tables import BARE, Run, append_run, markdown, read_runs, summary, to_bare, turns
+from benchmarks.peers.tables import BARE, Run, append_run, markdown, read_runs, summary, to_bare, to_peer, turns
 from benchmarks.pipeline import PipelineCase, fresh_broker, shipped_case, yolox_case
 from benchmarks.report import ROOT, KeepIt, keep, log_progress
 from deploy.local.kafka.broker import Broker
@@ -40,6 +41,8 @@ PICTURES = 300
 """Number of different frames, which the benchmark sends again and again."""
 BARE_DENOISE = "bare-denoise"
 TUNE_PARTITIONS = 4
+SLOW_OPERATORS = {"columns", "line"}
+"""Operators whose records take about ten times as long as a record with one reading."""
 FRAME_KEYS = ("case", "partitions", "system")
 FRAME_TITLES = {
     "fps": "frames/s",
@@ -56,11 +59,12 @@ FRAME_TITLES = {
     "pss_mb": "PSS MB",
     "broker_pss_mb": "broker PSS MB",
 }
-SENSE_TITLES = {
-    "readings_per_s": "readings/s",
+OPERATOR_TITLES = {
+    "per_core_s": "records/s per core",
+    "to_peer": "Sightline ÷ this",
     "records_per_s": "records/s",
-    "cpu_us": "CPU µs/reading",
-    "broker_cpu_us": "broker CPU µs/reading",
+    "cpu_us": "CPU µs/record",
+    "broker_cpu_us": "broker CPU µs/record",
     "first_result_s": "first result s",
     "pss_mb": "PSS MB",
 }
@@ -68,7 +72,7 @@ EDGE_TITLES = {"mb_per_s": "MB/s", "cpu_us": "CPU µs/record", "broker_cpu_us": 
 TABLES = {
     "frames": (FRAME_KEYS, FRAME_TITLES),
     "tune": (FRAME_KEYS, FRAME_TITLES),
-    "sense": (("system",), SENSE_TITLES),
+    "operators": (("operator", "system"), OPERATOR_TITLES),
     "edge": (("system",), EDGE_TITLES),
 }
 
@@ -147,7 +151,7 @@ class RunSession:
 def _report(name: str, runs: Sequence[Run], *, keep_it: bool) -> None:
     """Print the table of a command's runs, and write all runs to benchmarks/results if ``keep_it``."""
     keys, titles = TABLES[name]
-    good = [run for run in to_bare(runs) if "error" not in run]
+    good = [run for run in to_peer(to_bare(runs)) if "error" not in run]
     rows = summary(good, keys, list(titles))
     typer.echo(markdown(rows, keys, titles))
     if keep_it:
@@ -179,8 +183,8 @@ def _frame_run(
     return eventloop.run(FrameBench(broker, case, system, partitions).measure(LOADS[name], step))
 
 
-def _sense_run(system: SenseSystem, readings: int, broker: Broker, step: Step) -> dict[str, Any]:
-    return eventloop.run(SenseBench(broker, system, readings).measure(step))
+def _operator_run(name: str, system: str, records: int, broker: Broker, step: Step) -> dict[str, Any]:
+    return eventloop.run(OperatorBench(broker, name, system, OPERATORS[name](records)).measure(step))
 
 
 @app.command()
@@ -211,22 +215,24 @@ def frames(
 
 
 @app.command()
-def sense(
-    systems: Annotated[str, typer.Option(help="Systems, separated by commas.")] = ",".join(SENSE_SYSTEMS),
-    readings: Annotated[int, typer.Option(min=32_000, help="Readings in columns of 100.")] = 1_600_000,
-    single: Annotated[int, typer.Option(min=32_000, help="Readings in records of their own.")] = 96_000,
+def operators(
+    names: Annotated[str, typer.Option("--operators", help="Operators, separated by commas.")] = ",".join(OPERATORS),
+    systems: Annotated[str, typer.Option(help="Systems, separated by commas.")] = ",".join(OPERATOR_SYSTEMS),
+    records: Annotated[
+        int, typer.Option(min=3200, help="Records of each run; a tenth of it for columns and lines.")
+    ] = 64_000,
     rounds: Rounds = 3,
     runs: RunsFile = None,
     keep_it: KeepIt = False,
 ) -> None:
-    """Turn sensor readings into events, with many readings per record and with one: Sightline and Quix Streams."""
+    """Apply one operator to records: windows, a threshold, a line count. Sightline, Quix Streams and FastStream."""
 
     def plan(number: int) -> Iterator[PlannedRun]:
-        for name in turns(systems.split(","), number):
-            system = SENSE_SYSTEMS[name]
-            yield {"system": name}, partial(_sense_run, system, single if system.rows == 1 else readings)
+        for name, system in product(names.split(","), turns(systems.split(","), number)):
+            count = records // 10 if name in SLOW_OPERATORS else records
+            yield {"operator": name, "system": system}, partial(_operator_run, name, system, count)
 
-    _compare("sense", plan, rounds, runs, keep_it=keep_it)
+    _compare("operators", plan, rounds, runs, keep_it=keep_it)
 
 
 @app.command()
@@ -268,7 +274,7 @@ def tune(
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(help="Command whose runs the file has: frames, sense, edge or tune.")],
+    name: Annotated[str, typer.Argument(help="Command whose runs the file has: frames, operators, edge or tune.")],
     file: Annotated[Path, typer.Argument(help="File that --runs named.")],
     keep_it: KeepIt = False,
 ) -> None:

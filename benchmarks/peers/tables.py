@@ -13,6 +13,7 @@ Run = Mapping[str, Any]
 """The figures of one measurement: ``case``, ``system``, ``round`` and so on as texts or numbers."""
 
 BARE = "bare"
+SIGHTLINE = "sightline"
 
 
 def to_bare(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -28,6 +29,21 @@ def _ratios(run: Run, bare: Run | None) -> dict[str, float]:
     if bare is None or "error" in run:
         return {}
     return {name: round(run[key] / bare[key], 3) for name, key in (("to_bare", "fps"), ("cpu_to_bare", "cpu_ms"))}
+
+
+def to_peer(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the runs of operators with ``to_peer``: Sightline's records per second and core, divided by those of the
+    run, for the same operator and round. Return other runs unchanged."""
+    own = {
+        (run["operator"], run["round"]): run["per_core_s"]
+        for run in runs
+        if "operator" in run and run["system"] == SIGHTLINE and "error" not in run
+    }
+    rates = [own.get((run.get("operator"), run["round"])) for run in runs]
+    return [
+        {**run, "to_peer": round(rate / run["per_core_s"], 3)} if rate and "error" not in run else dict(run)
+        for run, rate in zip(runs, rates, strict=True)
+    ]
 
 
 def summary(runs: Sequence[Run], keys: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:

@@ -157,8 +157,10 @@ def _unpack(data: bytes) -> dict[str, Any]:
             raise ValueError(f"the record has more than {MAX_CONTAINERS} maps and arrays")
         return made
 
+    # a map or an array takes at least one byte, so a small record cannot have too many of them
+    hooks: dict[str, Any] = {} if len(data) <= MAX_CONTAINERS else {"object_hook": count, "list_hook": count}
     try:
-        fields = msgpack.unpackb(data, use_list=False, object_hook=count, list_hook=count, raw=False)
+        fields = msgpack.unpackb(data, use_list=False, raw=False, **hooks)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise Truncated(f"malformed msgpack in {len(data)} bytes: {error or type(error).__name__}") from None
     if not isinstance(fields, dict):

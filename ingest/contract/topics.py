@@ -6,6 +6,7 @@ Co-partitioning keeps the frames of each camera in order from the agent to the r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -118,7 +119,13 @@ def partition_for(key: str, partitions: int, pins: Mapping[str, int] | None = No
     """
     if pins and key in pins:
         return pins[key]
-    return int(murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+    return _hash(key) % partitions
+
+
+@functools.lru_cache(maxsize=10_000)
+def _hash(key: str) -> int:
+    """Return the hash of a name. aiokafka computes it in Python, which takes several µs."""
+    return int(murmur2(key.encode()) & 0x7FFFFFFF)
 
 
 def topic_differences(found: Mapping[str, int]) -> list[str]:

@@ -29,6 +29,9 @@ class SensorCounts(NamedTuple):
     set_back: Mapping[str, int]
 
 
+NO_COUNTS = SensorCounts({}, {}, {})
+
+
 class SensorWatch:
     """State of one sensor. ``config`` is None for a sensor that the site does not have."""
 
@@ -72,15 +75,16 @@ class SensorWatch:
 
     def take_counts(self) -> SensorCounts:
         """Return the counts since the last call."""
+        if not self._cleaner.dropped and not any(one.late or one.set_back for _, one in self._windows):
+            return NO_COUNTS
         counts = SensorCounts(
             self._cleaner.dropped,
             {rule: one.late for rule, one in self._windows if one.late},
             {rule: one.set_back for rule, one in self._windows if one.set_back},
         )
-        if any(counts):
-            self._cleaner.dropped = Counter()
-            for _, one in self._windows:
-                one.late = one.set_back = 0
+        self._cleaner.dropped = Counter()
+        for _, one in self._windows:
+            one.late = one.set_back = 0
         return counts
 
     def take_signals(self) -> list[JoinSignal]:

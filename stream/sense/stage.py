@@ -30,7 +30,7 @@ from stream.sense.forecast.model import ForecastModel, ModelSource
 from stream.sense.forecast.processor import ForecastProcessor
 from stream.sense.minutes import LENGTH_S
 from stream.sense.rule import SensorRule
-from stream.sense.sensor import SensorCounts, SensorWatch
+from stream.sense.sensor import NO_COUNTS, SensorCounts, SensorWatch
 from stream.written import written_ids
 
 _log = logs.get("stream.sense")
@@ -289,7 +289,10 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
 
     def _step(self, readings: Readings, written_ms: int) -> list[Event]:
         """Process readings, and add dropped and late readings and restarts of windows to the metrics."""
-        events, (dropped, late, set_back) = self._advance(readings, written_ms)
+        events, counts = self._advance(readings, written_ms)
+        if counts is NO_COUNTS:
+            return events
+        dropped, late, set_back = counts
         if set_back:
             _log.warning(
                 "sensor_clock_set_back", sensor=readings.sensor, rules=sorted(set_back), epoch=readings.epoch

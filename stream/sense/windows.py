@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import abc
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
@@ -139,7 +139,9 @@ class TumblingWindows(EventTimeWindows):
             late = self._count_late(start_ns, len(values))
             self.late += late
             if late < len(values):
-                window = self._open.setdefault(start_ns, ReadingWindow(start_ns))
+                window = self._open.get(start_ns)
+                if window is None:
+                    window = self._open[start_ns] = ReadingWindow(start_ns)
                 window.count += len(values) - late
                 window.total = reduce(add, values[late:], window.total)
                 closed += self._close(max(times_ns[late:]))
@@ -164,17 +166,20 @@ class TumblingWindows(EventTimeWindows):
         """Return the windows that are open."""
         return tuple(self._open.values())
 
-    def _split(self, column: Column) -> Iterator[tuple[int, Column]]:
-        """Split a column of readings wherever the next reading belongs to another window. Yield each part of the
+    def _split(self, column: Column) -> Iterable[tuple[int, Column]]:
+        """Split a column of readings wherever the next reading belongs to another window. Return each part of the
         column with the beginning of its window, in Unix ns."""
-        times_ns, values = column
+        times_ns = column.times_ns
         if not times_ns:
-            return
+            return ()
         ordered = sorted(times_ns)  # takes less time than min and max for times in order
         first, last = ordered[0] // self._length_ns, ordered[-1] // self._length_ns
         if first == last:
-            yield first * self._length_ns, column
-            return
+            return ((first * self._length_ns, column),)
+        return self._parts(column, ordered)
+
+    def _parts(self, column: Column, ordered: list[int]) -> Iterator[tuple[int, Column]]:
+        times_ns, values = column
         if ordered == list(times_ns):
             cuts = self._cuts_in_order(ordered)
         else:
@@ -197,6 +202,8 @@ class TumblingWindows(EventTimeWindows):
 
     def _close(self, now_ns: int) -> list[ReadingWindow]:
         bound_ns = now_ns - self._lateness_ns - self._length_ns
+        if min(self._open) > bound_ns:
+            return []
         done = sorted([start_ns for start_ns in self._open if start_ns <= bound_ns])
         if done:
             self._closed_before_ns = done[-1] + self._length_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,11 +18,22 @@ from benchmarks.peers.bareloop import FrameLoop
 from benchmarks.peers.edge import EdgeLoad, records_per_s
 from benchmarks.peers.framejob import FrameJob
 from benchmarks.peers.frames import Step
+from benchmarks.peers.jobs.operations import SensorWindows, exceeds, sums
 from benchmarks.peers.load import ResultArrivals
-from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to_bare, turns
+from benchmarks.peers.operators import OPERATORS, PARTITIONS
+from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to_bare, to_peer, turns
 from benchmarks.peers.usage import cpu_s, pss_mb, stored_bytes
 from benchmarks.pipeline import shipped_case
+from ingest.contract.topics import EVENTS, RESULTS
+from ingest.kafka.log import Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
 from ingest.site import PipelineConfig
+from ingest.site.topic.view import Config
+from stream.analyse.stage import AnalyseStage
+from stream.rules import validated
+from stream.runner.memory import MemoryRunner
+from stream.sense.stage import SenseStage
 
 RUNS = [
     {"case": "a", "round": 0, "system": "bare", "fps": 100.0, "cpu_ms": 10.0},
@@ -140,6 +152,52 @@ def test_every_other_window_of_simulated_sensor_readings_is_above_the_limit() ->
 def test_a_sensor_window_closes_with_the_first_reading_after_its_wait_for_late_readings() -> None:
     # the second window ends after 20 s and waits 1 s for late readings
     assert [series.closed_events(count) for count in (0, 200, 210, 211, 410, 411, 650)] == [0, 0, 0, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+async def test_sightline_emits_the_events_that_an_operator_of_the_comparison_expects(name: str) -> None:
+    operator = OPERATORS[name](160 if name == "columns" else 1)
+    config = Config({entry.key: validated(entry) for entry in operator.site()})
+    stage = AnalyseStage(config, PARTITIONS) if operator.topic == RESULTS else SenseStage(config, PARTITIONS)
+    log = MemoryLog(PARTITIONS)
+    runner = MemoryRunner(stage, log, ManualClock())
+    for first, stop in ((0, operator.warm_up), (operator.warm_up, operator.count)):
+        for one in operator.records(first, stop, peer=False):
+            if one.key == b"stream-3":
+                await log.produce(Outgoing(operator.topic, one.partition, one.value, key=one.key))
+        await runner.run()
+        assert sum((await log.ends(EVENTS)).values()) == operator.events(stop)
+
+
+@pytest.mark.parametrize("name", ["window", "columns"])
+def test_the_windows_of_a_peer_without_windows_give_the_expected_events(name: str) -> None:
+    operator = OPERATORS[name](160)
+    windows, events = SensorWindows(), 0
+    for one in operator.records(0, operator.count, peer=True):
+        value = json.loads(one.value)
+        if one.key == b"stream-3":
+            single = [{"t": value["t"], "n": 1, "s": value["v"]}]
+            events += len(windows.add(sums(value) if name == "columns" else single))
+    assert events == operator.events(operator.count)
+
+
+def test_the_threshold_of_the_peers_gives_the_expected_events() -> None:
+    operator = OPERATORS["threshold"](1)
+    is_above, events = False, 0
+    for one in operator.records(0, operator.count, peer=True):
+        if one.key == b"stream-3":
+            was_above, is_above = is_above, exceeds(json.loads(one.value)["v"], was_above=is_above)
+            events += is_above and not was_above
+    assert events == operator.events(operator.count)
+
+
+def test_the_rate_of_an_operator_is_compared_with_sightline_in_the_same_round() -> None:
+    runs = [
+        {"operator": "line", "round": 0, "system": "sightline", "per_core_s": 300},
+        {"operator": "line", "round": 0, "system": "x", "per_core_s": 200},
+        {"operator": "line", "round": 1, "system": "x", "per_core_s": 200},
+    ]
+    assert [run.get("to_peer") for run in to_peer(runs)] == [1.0, 1.5, None]
 
 
 def test_simulated_readings_are_split_into_consecutive_records_without_gaps_or_overlaps() -> None:

@@ -81,18 +81,12 @@ class Readings(Record):
         return self.seq + len(self.values) - 1
 
     @model_validator(mode="after")
-    def _columns_are_parallel(self) -> Self:
-        lengths = {len(self.times_ns), len(self.values), len(self.quality)}
-        if self.timed_by:
-            lengths.add(len(self.timed_by))
-        if len(lengths) != 1 or not self.times_ns:
-            raise ValueError(
-                f"the columns of readings have lengths {sorted(lengths)}: expected equal lengths above 0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _account_is_adjacent(self) -> Self:
+    def _is_consistent(self) -> Self:
+        count = len(self.times_ns)
+        if not 0 < count == len(self.values) == len(self.quality) or (self.timed_by and len(self.timed_by) != count):
+            columns = (self.times_ns, self.values, self.quality, self.timed_by or self.times_ns)
+            lengths = sorted({len(one) for one in columns})
+            raise ValueError(f"the columns of readings have lengths {lengths}: expected equal lengths above 0")
         if self.account:
             self.account.require_before(self.first)
         return self
