@@ -193,7 +193,9 @@ class LineCounter:
         """
         distance = distance_px(self._start, self._end, anchor)
         side = (distance > 0) - (distance < 0)
-        path = self._paths.setdefault(track, _Path(anchor, side))
+        path = self._paths.get(track)
+        if path is None:
+            path = self._paths[track] = _Path(anchor, side)
         if side * path.sign < 0 and crosses(self._start, self._end, path.anchor, anchor):
             before = abs(distance_px(self._start, self._end, path.anchor))
             path.passed_ns = path.at_ns + round((at_ns - path.at_ns) * before / (before + abs(distance)))

@@ -40,11 +40,10 @@ class BoxFilter:
     def predict(self, step_s: float) -> None:
         """Move all boxes forward by ``step_s`` seconds."""
         self.boxes = self.boxes + step_s * self._speeds
-        place, mixed, speed = self._spread
         noise = _ACCELERATION**2
-        place += 2 * step_s * mixed + step_s**2 * speed + noise * step_s**3 / 3
-        mixed += step_s * speed + noise * step_s**2 / 2
-        speed += noise * step_s
+        added = noise * step_s**3 / 3, noise * step_s**2 / 2, noise * step_s
+        moved = (1.0, 2.0 * step_s, step_s**2), (0.0, 1.0, step_s), (0.0, 0.0, 1.0)
+        self._spread = np.array(moved) @ self._spread + np.array(added)[:, None]
 
     def update(self, rows: npt.NDArray[np.intp], measured: Floats) -> None:
         """Correct the boxes in ``rows`` with the boxes ``measured`` in this frame, an array ``(len(rows), 4)``."""
@@ -75,17 +74,19 @@ def overlaps(one: Floats, other: Floats, margin: float) -> Floats:
 
     Each box is first enlarged on each side by ``margin``, as a share of its size.
     """
-    a, b = _enlarged(one, margin)[:, None], _enlarged(other, margin)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.clip(sides, 0.0, None).prod(axis=-1)
-    union = _areas(a) + _areas(b) - shared
+    (a, a_areas), (b, b_areas) = _enlarged(one, margin), _enlarged(other, margin)
+    edges = np.maximum(a[:, None], b)
+    sides = np.maximum(-(edges[..., :2] + edges[..., 2:]), 0.0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = a_areas[:, None] + b_areas - shared
     return np.asarray(shared / np.maximum(union, _MIN_SIZE_PX))
 
 
-def _enlarged(boxes: Floats, margin: float) -> Floats:
-    extra = margin * (boxes[:, 2:] - boxes[:, :2])
-    return np.concatenate((boxes[:, :2] - extra, boxes[:, 2:] + extra), axis=1)
-
-
-def _areas(boxes: Floats) -> Floats:
-    return np.asarray((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1))
+def _enlarged(boxes: Floats, margin: float) -> tuple[Floats, Floats]:
+    """Return the enlarged boxes and their areas. The right and lower edges are negative, so that the larger of two
+    edges is on all four sides the edge of the intersection."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    sizes = high - low
+    extra = margin * sizes
+    sizes = sizes + 2.0 * extra
+    return np.concatenate((low - extra, -(high + extra)), axis=1), sizes[:, 0] * sizes[:, 1]

@@ -93,7 +93,7 @@ class FrameView(NamedTuple):
     def is_at_rest(self, box: Box) -> bool:
         """Return whether a detection shows a stationary object, rather than an object that moves in front of a
         stationary object."""
-        return self.shows(box) and self.moving(box) < _COVERED
+        return bool(self.shown) and self.shows(box) and self.moving(box) < _COVERED
 
     def moving(self, position: Box) -> float:
         """Return the share of a position in which something moves, 0..1."""

@@ -127,10 +127,11 @@ class ByteTracker:
         scores = np.array([d.score for d in detections] + [_FAINT if one.faint else _FIRM for one in held])
         self._advance(at_s)
         likely = scores >= self._begin_score
-        rows, columns = self._matched(np.arange(len(self._targets)), np.flatnonzero(likely), boxes, labels)
-        left = _others(len(self._targets), rows)
-        more_rows, more_columns = self._matched(left, np.flatnonzero(~likely), boxes, labels)
-        rows, columns = np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
+        rows, columns = self._matched(np.arange(len(self._targets)), likely.nonzero()[0], boxes, labels)
+        if not likely.all():
+            left = _others(len(self._targets), rows)
+            more_rows, more_columns = self._matched(left, (~likely).nonzero()[0], boxes, labels)
+            rows, columns = np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
         if len(rows):
             self._filter.update(rows, boxes[columns])
         tracks = []
@@ -143,7 +144,7 @@ class ByteTracker:
                 tracks.append(_note(target, detections[column], f"{frame}-{column}"))
         self._prune(at_s)
         likely[columns], likely[len(detections) :] = False, False
-        begun = np.flatnonzero(likely)
+        begun = likely.nonzero()[0]
         if len(begun):
             self._filter.add(boxes[begun])
             self._targets += [_Target(at_s, labels[column]) for column in begun.tolist()]
@@ -168,7 +169,7 @@ class ByteTracker:
             mine, theirs = np.array([numbers[label] for label in own]), np.array([numbers[label] for label in others])
             costs += _OTHER_LABEL * ((mine[:, None] != theirs) & (theirs != numbers[_HELD]))
         _, found, _ = lap.lapjv(costs, extend_cost=True, cost_limit=1.0 - _MIN_OVERLAP)
-        matched = np.flatnonzero(found >= 0)
+        matched = (found >= 0).nonzero()[0]
         return rows[matched], columns[found[matched]]
 
     def _prune(self, at_s: float) -> None:
@@ -196,7 +197,7 @@ def _others(count: int, rows: Indices) -> Indices:
     """Return the numbers from 0 to ``count`` - 1 that are not in ``rows``."""
     others = np.ones(count, np.bool_)
     others[rows] = False
-    return np.flatnonzero(others)
+    return others.nonzero()[0]
 
 
 def _as_array(boxes: Sequence[Box]) -> Floats:
