@@ -169,7 +169,17 @@ def moving(scene: SceneConfig) -> SceneRun:
     frames = captured(_camera(scene), source, clock)
     run = SceneRun(scene, {frame.seq: objects_at(scene, frame.seq / scene.fps) for frame in frames}, [])
     run.results.extend(asyncio.run(classified(frames, run.site, SHIPPED_MODELS)))
+    if run.results[-1].captured_ns < MINUTE_S * 1e9:
+        run.results.append(_still(scene, run.results[-1].seq))
     return run
+
+
+def _still(scene: SceneConfig, before: int) -> Result:
+    """Return the result of the last frame of a run in which nothing moved after the frame ``before``. A gate sends
+    such a frame to keep the connection alive, and the frame completes the minute."""
+    last = round(RUN_S * scene.fps) - 1
+    withheld = {"still": last - before - 1}
+    return _result(scene, last, ()).model_copy(update={"outcome": "empty", "motion": (), "withheld": withheld})
 
 
 def _detection(box: Box, label: str, rng: np.random.Generator) -> Detection:

@@ -168,6 +168,9 @@ class ByteTracker:
             numbers = {label: number for number, label in enumerate((_HELD, *own, *others))}
             mine, theirs = np.array([numbers[label] for label in own]), np.array([numbers[label] for label in others])
             costs += _OTHER_LABEL * ((mine[:, None] != theirs) & (theirs != numbers[_HELD]))
+        near = (costs < 1.0 - _MIN_OVERLAP).nonzero()
+        if all(len(set(numbers.tolist())) == len(numbers) for numbers in near):
+            return rows[near[0]], columns[near[1]]  # no box is near two targets, nor a target near two boxes
         _, found, _ = lap.lapjv(costs, extend_cost=True, cost_limit=1.0 - _MIN_OVERLAP)
         matched = (found >= 0).nonzero()[0]
         return rows[matched], columns[found[matched]]
