@@ -44,13 +44,13 @@ def from_consumer(settings: KafkaSettings, record: ConsumerRecord[bytes, bytes])
     Remove the prefix from the topic's name, and make a missing value an empty value.
     """
     return LogRecord(
-        topic=record.topic.removeprefix(settings.prefix),
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        value=record.value or b"",
-        headers={name: value or b"" for name, value in record.headers},
-        timestamp_ms=record.timestamp,
+        record.topic.removeprefix(settings.prefix),
+        record.partition,
+        record.offset,
+        record.key,
+        record.value or b"",
+        {name: value or b"" for name, value in record.headers} if record.headers else {},
+        record.timestamp,
     )
 
 
