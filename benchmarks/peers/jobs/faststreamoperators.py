@@ -19,7 +19,7 @@ from faststream import AckPolicy, FastStream
 from faststream.confluent import KafkaBroker, KafkaMessage
 
 from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
-from benchmarks.peers.jobs.operations import LineCounter, SensorWindows, exceeds, read_arguments, sums
+from benchmarks.peers.jobs.operations import ByteTrackCounter, SensorWindows, exceeds, read_arguments, sums
 
 OPTIONS = read_arguments()
 POLL_S = 0.01
@@ -34,7 +34,7 @@ broker = KafkaBroker(
 )
 windows: defaultdict[bytes, SensorWindows] = defaultdict(SensorWindows)
 outside: defaultdict[bytes, bool] = defaultdict(bool)
-counters: defaultdict[bytes, LineCounter] = defaultdict(LineCounter)
+counters: defaultdict[bytes, ByteTrackCounter] = defaultdict(ByteTrackCounter)
 
 
 def _window(key: bytes, value: Any) -> list[Any]:

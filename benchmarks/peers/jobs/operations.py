@@ -66,7 +66,7 @@ def exceeds(value: float, *, was_above: bool) -> bool:
     return value > (LIMIT - HYSTERESIS if was_above else LIMIT)
 
 
-class LineCounter:
+class ByteTrackCounter:
     """Tracks the objects of one camera by ByteTrack of the library ``trackers``, and counts crossings of a vertical
     line. A track has crossed the line if two boxes in a row are on the other side."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from quixstreams import Application, State
 
 from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
-from benchmarks.peers.jobs.operations import LineCounter, add, exceeds, read_arguments, sums
+from benchmarks.peers.jobs.operations import ByteTrackCounter, add, exceeds, read_arguments, sums
 from benchmarks.peers.series import LATENESS_S, LIMIT, WINDOW_S
 
 OUTSIDE = "outside"
@@ -56,7 +56,7 @@ def applied(frame: Any, how: str) -> Any:
     """Return the events of an operator."""
     match how:
         case "line":
-            counters: defaultdict[str, LineCounter] = defaultdict(LineCounter)
+            counters: defaultdict[str, ByteTrackCounter] = defaultdict(ByteTrackCounter)
             return frame.apply(lambda value: counters[value["camera"]].step(value), expand=True)
         case "threshold":
             return frame.filter(begun, stateful=True)
