@@ -39,7 +39,7 @@ class MeasureBook:
             except CodecError:
                 continue
             if not measure.parts:
-                continue  # the occupancy of a place, which the stage `sense` writes
+                continue  # a measure that the stage `sense` writes
             known = self._known(measure.name, measure.start_ns)
             if known is None or known.revision <= measure.revision:
                 self._keep(measure)

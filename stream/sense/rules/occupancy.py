@@ -48,8 +48,8 @@ class OccupancyRule(Rule):
         """Return the setting, value and expected value if the doors are no lines of one camera and pipeline, or if
         the rule's records would have the name of a measure."""
         measures = {one.name: one for one in site.measures}
-        if self.name in measures:
-            return "name", self.name, "a name that no measure has"
+        if self.name in measures or self.name in {one.name for one in site.sensors if one.measure}:
+            return "name", self.name, "a name that no measure and no measured sensor has"
         for door in self.doors:
             if door not in measures or measures[door].type != "line":
                 return "doors", door, "the name of a measure of the type line in this file"

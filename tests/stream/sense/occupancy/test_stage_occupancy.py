@@ -194,6 +194,8 @@ name = "yard"
 time_zone = "Europe/Berlin"
 cameras = [{ name = "door", source = "simulated:walk" }, { name = "gate", source = "simulated:walk" }]
 pipelines = [{ name = "people", model = "motion", width = 64, height = 64 }]
+sensors = [
+    { name = "heat", source = "simulated:temperature", quantity = "temperature", unit = "Cel", measure = true }]
 [[rules]]
 name = "inside"
 type = "occupancy"
@@ -232,7 +234,8 @@ def test_the_reset_of_a_place_is_in_the_time_zone_of_its_site(tmp_path: Path) ->
     ("old", "new", "expected"),
     [
         ("south = ", "west = ", "measure of the type line"),
-        ('name = "inside"', 'name = "north"', "a name that no measure has"),
+        ('name = "inside"', 'name = "north"', "a name that no measure and no measured sensor has"),
+        ('name = "inside"', 'name = "heat"', "a name that no measure and no measured sensor has"),
         ('"south"\ntype = "line"\ncamera = "door"', '"south"\ntype = "line"\ncamera = "gate"', "one camera"),
     ],
 )
