@@ -80,7 +80,7 @@ test-chaos: install # mostly waits for restarts, so the other tests get the core
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/sightline kafka fetch
-	.venv-train/bin/pytest -m train
+	.venv-train/bin/pytest -m train tests/training
 
 tensorrt: .venv-tensorrt/.installed ## install the real TensorRT (533 MB from Maven Central) and pycuda for .venv-tensorrt/bin/pytest -m tensorrt
 

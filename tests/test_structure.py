@@ -64,3 +64,11 @@ def test_the_tree_in_the_docstring_of_an_exceptions_module_names_all_its_errors(
     derived = {node.name for node in module.body if isinstance(node, ast.ClassDef)}
     assert len(derived - drawn) == 1  # the root stands above the branches
     assert drawn <= derived
+
+
+def test_tests_that_need_keras_are_in_the_folder_that_make_test_train_runs() -> None:
+    assert "pytest -m train tests/training\n" in (ROOT / "Makefile").read_text()
+    found = re.compile(r"pytest\.mark\.train\b")
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if found.search(path.read_text())]
+    assert marked
+    assert [path for path in marked if not path.is_relative_to(ROOT / "tests" / "training")] == []

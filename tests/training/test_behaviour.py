@@ -54,6 +54,7 @@ def test_the_shipped_model_seldom_takes_walking_people_for_running_ones_at_the_f
 
 
 @pytest.mark.train
+@pytest.mark.timeout(600)
 def test_train_behaviour_stores_a_model_that_is_better_than_chance_and_a_report(tmp_path: Path) -> None:
     pytest.importorskip("keras")
     options = ["--tracks", "240", "--held-out", "64", "--epochs", "6", "--models", str(tmp_path), "--json"]
@@ -68,6 +69,7 @@ def test_train_behaviour_stores_a_model_that_is_better_than_chance_and_a_report(
 
 
 @pytest.mark.train
+@pytest.mark.timeout(600)
 def test_two_trainings_with_one_seed_give_equal_models_and_the_onnx_file_gives_equal_probabilities(
     tmp_path: Path,
 ) -> None:

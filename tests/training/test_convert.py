@@ -18,8 +18,12 @@ from engines.exceptions import AdoptFailed
 from engines.repository.adopt import KERAS_FILE
 from engines.repository.store import Repository
 from training.convert import guard
+from training.convert.formats import converted
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+]
 """TensorFlow 2.21 does not have the signature that NumPy 2 expects."""
 SIZE = 24
 
@@ -164,7 +168,7 @@ def test_a_keras_file_with_python_code_inside_is_refused(tmp_path: Path) -> None
     model = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1, output_shape=(SIZE, SIZE, 3))(inputs))
     model.save(tmp_path / "m.keras")
     with pytest.raises(AdoptFailed, match="expected a model that Keras can load"):
-        guard.convert(tmp_path / "m.keras", tmp_path, None, 120)
+        converted(tmp_path / "m.keras", tmp_path / "m.onnx", None)
 
 
 @pytest.mark.train
@@ -179,4 +183,4 @@ def test_a_saved_model_that_reads_files_is_refused_before_it_is_loaded(tmp_path:
     reader = Reader()
     tf.saved_model.save(reader, str(tmp_path / "reader"), signatures={"serving_default": reader.read})
     with pytest.raises(AdoptFailed, match="operators ReadFile run code or use files"):
-        guard.convert(tmp_path / "reader", tmp_path, None, 120)
+        converted(tmp_path / "reader", tmp_path / "m.onnx", None)

@@ -21,7 +21,10 @@ from engines.repository.store import Repository
 from training.prune.channels import kept_count
 from training.prune.finetune import batches_of, largest_mask
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+]
 """TensorFlow 2.21 does not have the signature that NumPy 2 expects."""
 SIZE = 16
 LABELS = ("blue", "green", "red")

@@ -124,6 +124,7 @@ def test_a_forecast_training_is_not_continued_with_other_data_or_options() -> No
 
 
 @pytest.mark.train
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["gbt", "autoregression", "gru", "lstm"])
 def test_a_trained_model_forecasts_better_than_the_daily_profile(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("keras")
@@ -142,6 +143,7 @@ def test_a_trained_model_forecasts_better_than_the_daily_profile(kind: str, monk
 
 
 @pytest.mark.train
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_the_onnx_graph_of_a_recurrent_network_computes_what_keras_computes(kind: str) -> None:
     pytest.importorskip("keras")
@@ -164,6 +166,7 @@ def test_the_onnx_graph_of_a_recurrent_network_computes_what_keras_computes(kind
 
 
 @pytest.mark.train
+@pytest.mark.timeout(600)
 def test_the_commands_of_the_how_to_guide_train_and_store_a_forecast_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
