@@ -170,15 +170,13 @@ class KafkaWriter:
         group = self._settings.group(group)
         await self._producer.begin_transaction()
         self._in_transaction = True
-        settled = time.monotonic() - self._committed_s > MARKERS_S
-        announced = bool(settled and partitions and positions) and await announce(
-            self._producer, partitions, group, positions
-        )
+        if partitions and positions and time.monotonic() - self._committed_s > MARKERS_S:
+            await announce(self._producer, partitions, group)
         sent = [await self._send(record) for record in records]
-        # Without this wait, aiokafka would commit although some sends failed. If offsets are sent while records are
-        # under way, one of twenty transactions waits 50 ms longer: decision 6.
+        # Without this wait, aiokafka would commit although some sends failed. If the offsets are sent before the
+        # records are acknowledged, one of twenty transactions waits 50 ms longer: decision 6.
         await asyncio.gather(*sent)
-        if positions and not announced:
+        if positions:
             await self._producer.send_offsets_to_transaction(positions, group)
         await self._producer.commit_transaction()
         self._in_transaction, self._committed_s = False, time.monotonic()

@@ -42,9 +42,8 @@ class AnsweringProducer:
         self.calls.append("commit")
 
 
-@pytest.mark.parametrize("accepted", [True, False])
-async def test_the_offsets_of_a_transaction_are_sent_before_all_its_records_or_after_all_are_acknowledged(
-    monkeypatch: pytest.MonkeyPatch, accepted: bool
+async def test_a_transaction_commits_its_offsets_only_after_all_its_records_are_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sent side by side, the two meet in the broker in one of twenty transactions, which costs 50 ms: decision 6."""
     kafka = KafkaSettings()
@@ -52,17 +51,14 @@ async def test_the_offsets_of_a_transaction_are_sent_before_all_its_records_or_a
     await writer._producer.stop()
     writer._producer = producer = AnsweringProducer()
 
-    async def announce(_: Any, partitions: set[Any], group: str, positions: dict[Any, int]) -> bool:
+    async def announce(_: Any, partitions: set[Any], group: str) -> None:
         assert (partitions, group) == ({(kafka.topic(RESULTS), 0)}, kafka.group("engines"))
-        assert positions == {(kafka.topic(BATCHES), 0): 7}
         producer.calls.append("announced")
-        return accepted
 
     monkeypatch.setattr("ingest.kafka.writer.announce", announce)
     records = [Outgoing(RESULTS, 0, b"result") for _ in range(3)]
     await writer.write(records, "engines", {TopicPartition(BATCHES, 0): 7})
-    offsets = [] if accepted else ["offsets"]
-    assert producer.calls == ["begin", "announced", *["acknowledged"] * 3, *offsets, "commit"]
+    assert producer.calls == ["begin", "announced", *["acknowledged"] * 3, "offsets", "commit"]
 
 
 async def test_a_transaction_right_after_another_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,13 +66,12 @@ async def test_a_transaction_right_after_another_is_not_announced(monkeypatch: p
     await writer._producer.stop()
     writer._producer = producer = AnsweringProducer()
 
-    async def announce(*_: Any) -> bool:
+    async def announce(*_: Any) -> None:
         producer.calls.append("announced")
-        return True
 
     monkeypatch.setattr("ingest.kafka.writer.announce", announce)
     monkeypatch.setattr("ingest.kafka.writer.MARKERS_S", 3600.0)
     for offset in (7, 8):
         await writer.write([Outgoing(RESULTS, 0, b"result")], "engines", {TopicPartition(BATCHES, 0): offset})
-    first, second = ["begin", "announced", "acknowledged", "commit"], ["begin", "acknowledged", "offsets", "commit"]
-    assert producer.calls == [*first, *second]
+    first, second = ["begin", "announced", "acknowledged"], ["begin", "acknowledged"]
+    assert producer.calls == [*first, "offsets", "commit", *second, "offsets", "commit"]
