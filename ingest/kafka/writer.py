@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +21,6 @@ from aiokafka.errors import (
 
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka import settings as kafka
-from ingest.kafka.announcement import announce
 from ingest.kafka.log import Outgoing, TopicPartition, require_size
 from ingest.kafka.settings import KafkaSettings
 
@@ -32,9 +29,6 @@ UNKNOWN_TOPIC_S = 5.0
 FLUSH_S = 5.0
 """Time limit for a producer to send its buffered records when it is stopped, in seconds. Five seconds are enough for
 a short stall of the broker, but not for a broker's restart."""
-MARKERS_S = 0.02
-"""Time in seconds after a commit in which the broker may still write the markers of the transaction. Until then, the
-broker refuses another transaction, and all requests that announce it would be sent twice."""
 
 _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber)
 """Errors that a broker returns to a producer that was fenced by a newer producer. Which error the broker returns
@@ -118,7 +112,6 @@ class KafkaWriter:
         self._flush_s = min(FLUSH_S, timeout_s)
         self._failed: Fenced | LogUnavailable | None = None
         self._in_transaction = False
-        self._committed_s = -math.inf
         self.closed = False
 
     async def open(self) -> None:
@@ -166,20 +159,16 @@ class KafkaWriter:
         self, records: Sequence[Outgoing], group: str, offsets: Mapping[TopicPartition, int]
     ) -> None:
         positions = {KafkaPartition(self._settings.topic(s.topic), s.partition): o for s, o in offsets.items()}
-        partitions = {KafkaPartition(self._settings.topic(r.topic), r.partition) for r in records}
-        group = self._settings.group(group)
         await self._producer.begin_transaction()
         self._in_transaction = True
-        if partitions and positions and time.monotonic() - self._committed_s > MARKERS_S:
-            await announce(self._producer, partitions, group)
         sent = [await self._send(record) for record in records]
         # Without this wait, aiokafka would commit although some sends failed. If the offsets are sent before the
         # records are acknowledged, one of twenty transactions waits 50 ms longer: decision 6.
         await asyncio.gather(*sent)
         if positions:
-            await self._producer.send_offsets_to_transaction(positions, group)
+            await self._producer.send_offsets_to_transaction(positions, self._settings.group(group))
         await self._producer.commit_transaction()
-        self._in_transaction, self._committed_s = False, time.monotonic()
+        self._in_transaction = False
 
     async def _send(self, record: Outgoing) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = await self._producer.send(**arguments(self._settings, record))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from ingest.contract.topics import BATCHES, RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.settings import KafkaSettings
@@ -42,36 +40,11 @@ class AnsweringProducer:
         self.calls.append("commit")
 
 
-async def test_a_transaction_commits_its_offsets_only_after_all_its_records_are_acknowledged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_transaction_commits_its_offsets_only_after_all_its_records_are_acknowledged() -> None:
     """Sent side by side, the two meet in the broker in one of twenty transactions, which costs 50 ms: decision 6."""
-    kafka = KafkaSettings()
-    writer = KafkaWriter(kafka, "test", "engines-batches-0", timeout_s=60.0)
-    await writer._producer.stop()
-    writer._producer = producer = AnsweringProducer()
-
-    async def announce(_: Any, partitions: set[Any], group: str) -> None:
-        assert (partitions, group) == ({(kafka.topic(RESULTS), 0)}, kafka.group("engines"))
-        producer.calls.append("announced")
-
-    monkeypatch.setattr("ingest.kafka.writer.announce", announce)
-    records = [Outgoing(RESULTS, 0, b"result") for _ in range(3)]
-    await writer.write(records, "engines", {TopicPartition(BATCHES, 0): 7})
-    assert producer.calls == ["begin", "announced", *["acknowledged"] * 3, "offsets", "commit"]
-
-
-async def test_a_transaction_right_after_another_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     writer = KafkaWriter(KafkaSettings(), "test", "engines-batches-0", timeout_s=60.0)
     await writer._producer.stop()
     writer._producer = producer = AnsweringProducer()
-
-    async def announce(*_: Any) -> None:
-        producer.calls.append("announced")
-
-    monkeypatch.setattr("ingest.kafka.writer.announce", announce)
-    monkeypatch.setattr("ingest.kafka.writer.MARKERS_S", 3600.0)
-    for offset in (7, 8):
-        await writer.write([Outgoing(RESULTS, 0, b"result")], "engines", {TopicPartition(BATCHES, 0): offset})
-    first, second = ["begin", "announced", "acknowledged"], ["begin", "acknowledged"]
-    assert producer.calls == [*first, "offsets", "commit", *second, "offsets", "commit"]
+    records = [Outgoing(RESULTS, 0, b"result") for _ in range(3)]
+    await writer.write(records, "engines", {TopicPartition(BATCHES, 0): 7})
+    assert producer.calls == ["begin", *["acknowledged"] * 3, "offsets", "commit"]
