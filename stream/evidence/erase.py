@@ -3,7 +3,7 @@ until when."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -67,7 +67,7 @@ class ErasureReport:
 class Erasure(NamedTuple):
     """The camera and the period of capture times, in Unix ns and both included, whose data is erased.
 
-    With ``events``, only the evidence of the events with these ids is erased.
+    With ``events``, the evidence of the events with these ids is erased, and the period is that of the dead letters.
     """
 
     camera: str
@@ -79,9 +79,11 @@ class Erasure(NamedTuple):
     def covers(self, group: EvidenceGroup) -> bool:
         """Return whether the evidence of an event is erased."""
         name = group.name
-        if self.events and name.event not in self.events:
+        if name.subject != self.camera:
             return False
-        return name.subject == self.camera and name.first_ns <= self.last_ns and name.last_ns >= self.first_ns
+        if self.events:  # the time in a name is rounded, so it may be after the capture time of the event
+            return name.event in self.events
+        return name.first_ns <= self.last_ns and name.last_ns >= self.first_ns
 
     def covers_letter(self, letter: DeadLetter) -> bool:
         """Return whether a dead letter has data of the camera and may have data of the period.
@@ -104,15 +106,27 @@ async def erasure_of_track(log: Log, event: str, reason: str) -> Erasure:
     The erasure also covers the dead letters with the camera's frames from the first to the last of these events.
     Raise ConfigError if the topic ``events`` does not have the event or if the event has no camera, LogUnavailable.
     """
-    found = [one async for one in _camera_events(log)]
-    first = next((one for one in found if one.id == event), None)
+    first = None
+    async with aclosing(_camera_events(log)) as events:
+        async for one in events:
+            if one.id == event:
+                first = one
+                break
     if first is None:
-        expected = "the id of a camera's event on the topic events, as the console's page of the event shows it"
+        expected = (
+            "the id of a camera's event on the topic events, as the console's page of the event shows it. Erase the "
+            "evidence of an older event by --camera, --from and --to"
+        )
         raise ConfigError("evidence", "--event", event, expected)
-    track = [one for one in found if _track(one) == _track(first)] if first.data.track else [first]
-    times = [one.data.captured_ns for one in track]
-    ids = frozenset(one.id for one in track)
-    return Erasure(first.subject, min(times), max(times), reason, ids)
+    first_ns = last_ns = first.data.captured_ns
+    ids = {first.id}
+    if first.data.track:
+        async with aclosing(_camera_events(log)) as events:
+            async for one in events:
+                if _track(one) == _track(first):
+                    ids.add(one.id)
+                    first_ns, last_ns = min(first_ns, one.data.captured_ns), max(last_ns, one.data.captured_ns)
+    return Erasure(first.subject, first_ns, last_ns, reason, frozenset(ids))
 
 
 def _track(event: Event) -> tuple[str | None, str]:
@@ -121,7 +135,8 @@ def _track(event: Event) -> tuple[str | None, str]:
     return event.data.camera, event.data.track
 
 
-async def _camera_events(log: Log) -> AsyncIterator[Event]:
+async def _camera_events(log: Log) -> AsyncGenerator[Event, None]:
+    """Yield all events of cameras on the topic ``events``."""
     begins = await log.beginnings(EVENTS)
     for partition, end in (await log.ends(EVENTS)).items():
         async with aclosing(log.read(EVENTS, partition, begins[partition], end)) as records:

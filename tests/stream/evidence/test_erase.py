@@ -20,6 +20,7 @@ from ingest.kafka.log import LogRecord, Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.runtime.eventloop import run
+from stream.events import rfc3339
 from stream.evidence import names
 from stream.evidence.erase import Erasure, erase, erasure_of_track
 from stream.evidence.holds import LegalHold, place
@@ -156,6 +157,18 @@ async def test_the_erasure_of_a_track_deletes_the_evidence_of_its_events_and_of_
     assert {group.name.event for group in grouped(store.list())} == {one.id for one in PASSAGES} - erased
     assert report.evidence.events == len(erased)
     assert any(one.place == "other tracks" for one in report.left)
+
+
+async def test_the_erasure_of_a_track_deletes_evidence_whose_name_has_a_later_rounded_time() -> None:
+    log, store = MemoryLog(partitions=1), MemoryStore()
+    captured_ns = FIRST_NS + 999_999_999
+    one = seen("a", 3, "1-7-0")
+    data = one.data.model_copy(update={"captured_ns": captured_ns})
+    one = one.model_copy(update={"data": data, "time": rfc3339(captured_ns)})
+    await log.produce(Outgoing(EVENTS, 0, encode_json(one)))
+    store.put(f"{names.stem('road', one.time, 'a')}-original.jpg", b"x", "image/jpeg")
+    report = await erase(log, store, await erasure_of_track(log, "a", "request 4"), ManualClock(), "ann")
+    assert (report.evidence.events, list(store.list())) == (1, [])
 
 
 async def test_the_erasure_of_an_unknown_event_is_refused(passages: MemoryLog) -> None:
