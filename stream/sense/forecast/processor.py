@@ -26,7 +26,7 @@ from stream.sense.forecast.rule import ForecastingRule, ForecastReporter
 from stream.sense.forecast.steps import MinuteValue, is_late
 from stream.sense.minutes import SENSOR
 from stream.sense.occupancy.processor import OCCUPANCY, OccupancyStep
-from stream.written import written_ids
+from stream.written import CLOCKS_MS, written_ids
 
 _log = logs.get("stream.forecast")
 
@@ -94,7 +94,7 @@ class ForecastProcessor(ParkingProcessor[tuple[Emitted, list[Outgoing]]]):
         partitions = {partition_for(camera, self._forecast_partitions) for camera in cameras}
         found: set[str] = set()
         for partition in sorted(partitions):
-            for record in await written_since(log, TopicPartition(FORECASTS, partition), since_ms):
+            for record in await written_since(log, TopicPartition(FORECASTS, partition), since_ms - CLOCKS_MS):
                 try:
                     found.add(decode_json(Forecast, record.value).id)
                 except CodecError:

@@ -18,7 +18,7 @@ from stream.events import event_id, make_event
 from stream.readback import HistoryPoint, tail, written_from, written_since
 from stream.sense.occupancy.count import KEPT_NS, DoorMinute, OccupancyCount
 from stream.sense.rules.occupancy import OccupancyReporter, OccupancyRule
-from stream.written import written_ids
+from stream.written import CLOCKS_MS, written_ids
 
 OCCUPANCY = "occupancy"
 """Type of the measures that this module writes."""
@@ -54,7 +54,7 @@ class OccupancyStep:
             names = {one.camera for one in self._config.of(MeasureConfig) if one.name in self._doors}
             full = {found.full_place if (found := self._cameras.get(name)) else name for name in names}
             events = await written_ids(log, full, self._event_partitions, since_ms)
-            later = [_decoded(record) for record in await written_since(log, tp, since_ms)]
+            later = [_decoded(record) for record in await written_since(log, tp, since_ms - CLOCKS_MS)]
             self._written = events | {one.id for one in later if one and one.type == OCCUPANCY}
         await asyncio.to_thread(self._replay, past, tp.partition)
 
@@ -71,8 +71,8 @@ class OccupancyStep:
             return []
         minute = DoorMinute.of(measure)
         self._past.append(minute)
-        while self._past and self._past[0].start_ns < minute.start_ns - KEPT_NS:
-            self._past.popleft()
+        while not minute.is_late and abs(self._past[0].start_ns - minute.start_ns) > KEPT_NS:
+            self._past.popleft()  # too old, or from before the camera's clock was set back
         found: list[Outgoing] = []
         for place in places:
             count = place.count.add(minute)
@@ -102,7 +102,8 @@ class OccupancyStep:
             self._use(config)
 
     def _use(self, config: Config) -> None:
-        """Use another configuration. A changed rule counts again from the minutes in memory."""
+        """Use another configuration. A changed rule counts again from the minutes in memory, and reports a situation
+        that lasts."""
         self._config = config
         self._cameras = {one.name: one for one in config.of(CameraConfig)}
         before, self._places = self._places, {}
@@ -143,6 +144,7 @@ class _CountedPlace:
         for minute in past:
             if count := self.count.add(minute):
                 self.reporter.step(count)
+        self.reporter.report_again()
 
 
 def _record(rule: OccupancyRule, count: OccupancyCount, measure: Measure) -> Measure:

@@ -102,6 +102,11 @@ class OccupancyReporter:
             },
         )
 
+    def report_again(self) -> None:
+        """Report a situation that lasts with the next count. The events of the counts so far were not written."""
+        if self._reported_ns is not None:
+            self._lasts, self._reported_ns = False, None
+
     def _side(self, inside: float) -> str | None:
         rule = self._rule
         if rule.above is not None and inside > rule.above:

@@ -25,6 +25,8 @@ from stream.analyse.measures.book import MeasureBook
 from stream.analyse.measures.minute import ClosedMinute
 from stream.rules import validated_site
 from stream.runner.memory import MemoryRunner
+from stream.sense.occupancy.count import KEPT_NS
+from stream.sense.occupancy.processor import OccupancyStep
 from stream.sense.rules.occupancy import OccupancyRule
 from stream.sense.stage import SenseStage
 
@@ -178,6 +180,49 @@ async def test_a_count_by_hand_changes_the_count_of_a_running_worker_and_of_a_re
     hall.kill()
     await hall.feed(passing(4, 1, 0))
     assert [one.values["inside"] for one in await hall.counts()] == [4.0, 5.0, 4.0, 5.0]
+
+
+async def test_a_limit_that_is_lowered_below_the_present_count_is_reported_with_the_next_minute() -> None:
+    hall = Hall()
+    await hall.feed([*passing(0, 8, 0), *passing(1, 0, 0)])
+    hall.entries = (NORTH, SOUTH, HALL.model_copy(update={"above": 5}))
+    hall.stage.configure(Config({entry.key: entry for entry in hall.entries}))
+    for minute in (2, 3):
+        await hall.feed(passing(minute, 0, 0))
+    (event,) = await hall.events()
+    assert event.data.summary == "8 inside of hall, above 5"
+
+
+async def test_a_lower_limit_that_was_not_reached_since_the_reset_is_not_reported_when_it_changes() -> None:
+    hall = Hall(HALL.model_copy(update={"above": None, "below": 4, "hysteresis": 0}))
+    await hall.feed([*passing(0, 2, 0), *passing(1, 0, 0)])
+    hall.entries = (NORTH, SOUTH, HALL.model_copy(update={"above": None, "below": 5, "hysteresis": 0}))
+    hall.stage.configure(Config({entry.key: entry for entry in hall.entries}))
+    await hall.feed(passing(2, 0, 0))
+    assert await hall.events() == []
+
+
+async def test_output_of_a_worker_whose_clock_is_behind_is_not_written_again() -> None:
+    hall = Hall()
+    hall.clock.seconds = 600.0
+    await hall.feed([])
+    for one in [*passing(0, 4, 0), *passing(1, 9, 0)]:
+        await hall.log.produce(Outgoing(MEASURES, 0, encode_json(one), key=b"door"))
+    hall.clock.seconds = 570.0
+    await hall.feed([])
+    assert len(await hall.counts()) == 2
+    part = await hall.stage.open(TopicPartition(MEASURES, 0), 0, hall.log)
+    records = [one async for one in hall.log.read(MEASURES, 0, 0, 4)]
+    assert [out for one in records for work in part.process(one) for out in work.records] == []
+
+
+def test_the_minutes_in_memory_stay_bounded_after_the_camera_clock_was_far_ahead() -> None:
+    config = Config({entry.key: entry for entry in (NORTH, SOUTH, HALL)})
+    step = OccupancyStep(lambda: config, 1)
+    step.step(record_of("north", 10**6, 1.0, 0.0), 0)
+    for minute in range(0, 6 * 24 * 60, 10):
+        step.step(record_of("north", minute, 1.0, 0.0), 0)
+    assert len(step._past) <= KEPT_NS // (10 * MINUTE_NS) + 1
 
 
 def test_the_minutes_of_a_line_are_not_mixed_with_an_occupancy_of_the_same_name() -> None:
