@@ -21,7 +21,7 @@ from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord
 from ingest.site import PipelineConfig
 from ingest.site.topic.store import read
-from training.canary.notes import RecentNotes
+from training.canary.notes import SECOND_MS, RecentNotes
 from training.canary.skill import LiveSkill, SkillLimits
 
 
@@ -66,14 +66,15 @@ class SkillMeter:
         return self._canary
 
     async def measure(self, promoted: str, now_ns: int) -> LiveSkill:
-        """Return the live skill over the last ``limits.window_s`` seconds, at most since the canary began.
+        """Return the live skill over the last ``limits.window_s`` seconds, at most since the canary began. The period
+        begins at a whole second.
 
         ``promoted`` is the promoted version, such as ``regions@1``. Comparisons with other versions do not count. The
         live skill depends only on the log, the canary, ``promoted`` and ``now_ns``, not on earlier measurements.
         ``now_ns`` must not decrease. Raise LogUnavailable.
         """
         canary, now_ms, since_ms = self._canary, now_ns // 10**6, self._canary.since_ns // 10**6
-        begin_ms = max(since_ms, now_ms - self._window_ms)
+        begin_ms = _whole_second(max(since_ms, now_ms - self._window_ms))
         skill = LiveSkill(max(0.0, (now_ms - begin_ms) / 1e3))
         pipelines = {one.name for one in (await read(self._log)).of(PipelineConfig) if one.model == canary.model}
         for result, count in (await self._results.between(begin_ms, now_ms)).items():
@@ -85,7 +86,7 @@ class SkillMeter:
         for served, count in (await self._events.between(begin_ms, now_ms)).items():
             skill.side(served).events = count
         await self._events_before.read(since_ms - self._window_ms, since_ms)
-        before_ms = since_ms - (now_ms - begin_ms)
+        before_ms = _whole_second(since_ms - (now_ms - begin_ms))
         for served, count in self._events_before.counts(before_ms).items():
             skill.side(served).events_before = count
         for one, count in (await self._comparisons.between(begin_ms, now_ms)).items():
@@ -117,3 +118,8 @@ class SkillMeter:
                 agreed = sum(found.agreed.values())
                 objects = agreed + sum(one.form != "score" for one in found.differences)
                 yield ComparisonNote(found.candidate, agreed, objects)
+
+
+def _whole_second(at_ms: int) -> int:
+    """Return the first whole second at or after a Unix time, in ms."""
+    return -(-at_ms // SECOND_MS) * SECOND_MS

@@ -12,13 +12,17 @@ from ingest.kafka.log import Log, LogRecord, TopicPartition
 Note = TypeVar("Note")
 
 
+SECOND_MS = 1000
+
+
 class RecentNotes(Generic[Note]):
-    """The notes about a topic's records. ``note`` returns the notes about one record."""
+    """The notes about a topic's records, counted by second, so that a busy topic takes no more memory. ``note``
+    returns the notes about one record. Periods begin at whole seconds."""
 
     def __init__(self, log: Log, topic: str, note: Callable[[LogRecord], Iterable[Note]]) -> None:
         self._log, self._topic, self._note = log, topic, note
-        self._notes: defaultdict[int, deque[tuple[int, Note]]] = defaultdict(deque)
-        """Time of writing in Unix ms and note, in order of time, by partition."""
+        self._notes: defaultdict[int, deque[tuple[int, Counter[Note]]]] = defaultdict(deque)
+        """Second of writing, as Unix time in ms, and number of each note, in the order of the log, by partition."""
         self._positions: dict[int, int] = {}
 
     async def between(self, begin_ms: int, end_ms: int) -> Counter[Note]:
@@ -44,10 +48,22 @@ class RecentNotes(Generic[Note]):
                 continue
             async with aclosing(self._log.read(*tp, start, stop)) as records:
                 async for record in records:
-                    self._notes[partition] += [(record.timestamp_ms, note) for note in self._note(record)]
+                    self._add(self._notes[partition], record)
                     self._positions[partition] = record.offset + 1
             self._positions[partition] = stop
 
+    def _add(self, notes: deque[tuple[int, Counter[Note]]], record: LogRecord) -> None:
+        found, second_ms = list(self._note(record)), record.timestamp_ms // SECOND_MS * SECOND_MS
+        if found and (not notes or notes[-1][0] != second_ms):
+            notes.append((second_ms, Counter()))
+        if found:
+            notes[-1][1].update(found)
+
     def counts(self, begin_ms: int) -> Counter[Note]:
         """Return the number of each note about the read records that were written at or after ``begin_ms``."""
-        return Counter(note for notes in self._notes.values() for written_ms, note in notes if written_ms >= begin_ms)
+        total: Counter[Note] = Counter()
+        for notes in self._notes.values():
+            for second_ms, found in notes:
+                if second_ms >= begin_ms:
+                    total.update(found)
+        return total

@@ -220,6 +220,13 @@ async def test_a_repeated_measurement_reads_only_new_records_and_equals_a_first_
         bench.log.read = noted  # type: ignore[method-assign]
 
 
+async def test_the_memory_of_a_measurement_depends_on_its_seconds_and_not_on_its_records(bench: SkillBench) -> None:
+    await bench.usual(20.0)
+    meter = SkillMeter(bench.log, bench.canary, LIMITS)
+    assert (await bench.skill(meter)).canary.frames == 20 * len(SERVED)
+    assert sum(len(notes) for notes in meter._results._notes.values()) == 20
+
+
 async def test_a_measurement_after_an_outage_in_the_middle_of_a_partition_counts_each_record_once(
     bench: SkillBench,
 ) -> None:
