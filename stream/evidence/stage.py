@@ -42,14 +42,14 @@ NAME = "evidence"
 KNOWN = 20_000
 """Number of the latest records of ``evidence`` whose alerts are remembered, so that no alert gets a second record."""
 RETRY_S = 30.0
-"""Pause in seconds before an alert is tried again after the evidence store failed. Meanwhile, other alerts are tried,
-so that one file that the store refuses does not hold up the others."""
+"""Pause in seconds before an alert is tried again after the evidence store failed. Meanwhile, other alerts are tried
+first, so that files that the store refuses do not hold up the others."""
 PAUSE_S = 5.0
 """Pause in seconds of all alerts of a partition after the evidence store failed, so that an outage of the store does
 not cost a clip for each waiting alert."""
 MAX_WAITING = 10_000
 """Maximum number of alerts of a partition that wait for frames or for the store; they take 30 MB. If one more alert
-arrives, the alert that is due first gets its record without a clip."""
+arrives, the alert that is due first, of the refused alerts if there are any, gets its record without a clip."""
 
 
 class EvidenceStage:
@@ -89,6 +89,8 @@ class EvidenceProcessor(Processor):
         self._store, self._log, self._loop, self._clock = store, log, loop, clock
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting: list[_DueAlert] = []
+        self._refused: list[_DueAlert] = []
+        """Alerts whose files the store has refused; they are tried again when no other alert is due."""
         self._attempt_at_s = 0.0
         self._outage_since_s: float | None = None
 
@@ -96,7 +98,8 @@ class EvidenceProcessor(Processor):
     def deadline(self) -> float | None:
         """Time at which the next alert is due, on the monotonic clock in seconds. While the store fails, alerts wait
         for ``PAUSE_S`` after each attempt."""
-        return max(self._waiting[0].at_s, self._attempt_at_s) if self._waiting else None
+        first = min(self._waiting[:1] + self._refused[:1], default=None)
+        return max(first.at_s, self._attempt_at_s) if first else None
 
     def remember(self, alert: str) -> None:
         """Remember an alert that has its record on ``evidence``."""
@@ -114,14 +117,15 @@ class EvidenceProcessor(Processor):
         if alert.id in self._known or not _has_evidence(alert):
             return (Work((), (record.offset,)),)
         heapq.heappush(self._waiting, _DueAlert(self._due_s(record, alert), record.offset, record, alert))
-        if len(self._waiting) <= MAX_WAITING:
+        if len(self._waiting) + len(self._refused) <= MAX_WAITING:
             return ()
-        first = heapq.heappop(self._waiting)
+        first = heapq.heappop(self._refused or self._waiting)
         return self._finish(first, self._without_clip(first.alert, "too many alerts wait for their clips"))
 
     def tick(self) -> Sequence[Work]:
-        """Complete the evidence of the alert that is due first."""
-        due = heapq.heappop(self._waiting)
+        """Complete the evidence of the alert that is due first; of a refused alert only if no other alert is due."""
+        is_due = self._waiting and self._waiting[0].at_s <= self._clock.monotonic()
+        due = heapq.heappop(self._waiting if is_due or not self._refused else self._refused)
         try:
             record = self._completed(due.alert)
         except StoreFailed as error:
@@ -130,7 +134,7 @@ class EvidenceProcessor(Processor):
                 self._outage_since_s = now_s
                 _log.error("evidence_not_stored", alert=due.alert.id, error=str(error), retry_s=PAUSE_S)
             self._attempt_at_s = now_s + PAUSE_S
-            heapq.heappush(self._waiting, due._replace(at_s=now_s + RETRY_S))
+            heapq.heappush(self._refused, due._replace(at_s=now_s + RETRY_S))
             return ()
         if self._outage_since_s is not None and len(record.files) > len(due.alert.data.evidence):
             _log.info("evidence_stored_again", outage_s=round(self._clock.monotonic() - self._outage_since_s, 1))

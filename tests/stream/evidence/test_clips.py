@@ -291,6 +291,26 @@ async def test_alerts_wait_while_the_store_fails_and_the_next_alert_tries_the_st
     assert [one["event"] for one in said] == ["evidence_not_stored", "evidence_stored_again"]
 
 
+async def test_alerts_whose_files_the_store_refuses_do_not_hold_up_other_alerts() -> None:
+    store = FullStore()
+    scene = Scene(store=store)
+    await scene.film(range(100))
+    refused = [await scene.alert(seq=50 + number) for number in range(3)]
+    processor = await scene.open()
+    for record in refused:
+        await asyncio.to_thread(processor.process, record)
+        scene.clock.seconds += 60.0
+        assert await asyncio.to_thread(processor.tick) == ()
+    scene.clock.seconds += RETRY_S + PAUSE_S
+    store.full = False
+    other = await scene.alert(seq=60)
+    scene.clock.seconds += 60.0
+    await asyncio.to_thread(processor.process, other)
+    works = [work for _ in range(4) for work in await asyncio.to_thread(processor.tick)]
+    assert [work.done[0] for work in works] == [other.offset, *(record.offset for record in refused)]
+    assert processor.deadline is None
+
+
 @pytest.mark.parametrize("at_ns", [0, 2**63 - 1])
 async def test_an_alert_from_a_clock_that_is_far_off_gets_an_evidence_record_without_a_clip(at_ns: int) -> None:
     scene = Scene()
