@@ -39,7 +39,8 @@ RETRY_S = 5.0
 """Pause in seconds between two attempts to store the picture of the event that has waited longest."""
 RETRIES_AT_ONCE = 16
 """Maximum number of waiting events that one call of ``tick`` tries again, so that a backlog does not delay new
-events."""
+events. A call begins no further event after ``STORE_REQUEST_S``, because the watchdog ends a worker whose call takes
+60 s."""
 MAX_WAITING = 1_000
 """Maximum number of events per partition that wait for the evidence store. If more events wait, the alert of the
 event that has waited longest goes out without its pictures."""
@@ -147,10 +148,13 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
         """
         works: list[Work] = []
         waiting, self._waiting = self._waiting, deque()
+        until_s = self._clock.monotonic() + STORE_REQUEST_S
         try:
             for _ in range(min(RETRIES_AT_ONCE, len(waiting))):
                 works += super().process(waiting[0].record)
                 waiting.popleft()
+                if self._clock.monotonic() >= until_s:
+                    break
         except StoreFailed as error:
             now_s = self._clock.monotonic()
             self._retry_at_s = now_s + RETRY_S

@@ -25,7 +25,14 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from stream.alerts.alert import alert_id
 from stream.alerts.pictures import annotated, decoded
-from stream.alerts.stage import MAX_WAITING, PICTURE_WAIT_S, RETRIES_AT_ONCE, RETRY_S, AlertStage
+from stream.alerts.stage import (
+    MAX_WAITING,
+    PICTURE_WAIT_S,
+    RETRIES_AT_ONCE,
+    RETRY_S,
+    STORE_REQUEST_S,
+    AlertStage,
+)
 from stream.delivery.clients.receiver import Inbox
 from stream.delivery.schedule import JITTER_SHARE, MAX_RETRY_AFTER_S, AttemptResult, verdict_after
 from stream.evidence.folder import FolderStore
@@ -242,6 +249,22 @@ class TestStage:
         assert [work.done for work in works] == [(offset,) for offset in range(2, 2 + RETRIES_AT_ONCE)]
         assert processor.deadline is not None
         assert processor.deadline <= clock.monotonic()
+
+    async def test_a_slow_evidence_store_stores_only_few_waiting_pictures_at_once(self) -> None:
+        class SlowStore(FullStore):
+            def put(self, name: str, data: bytes, media_type: str) -> Evidence:
+                clock.seconds += STORE_REQUEST_S / 4
+                return super().put(name, data, media_type)
+
+        log, store, clock = MemoryLog(partitions=1), SlowStore(), ManualClock()
+        processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
+        frame = await self.put_frame(log)
+        for n in range(4):
+            record = LogRecord(EVENTS, 0, n, None, encode_json(event(n, frame=frame)))
+            assert await asyncio.to_thread(processor.process, record) == ()
+        store.full = False
+        done = [[work.done for work in await asyncio.to_thread(processor.tick)] for _ in range(2)]
+        assert done == [[(0,), (1,)], [(2,), (3,)]]
 
     async def test_an_unreadable_event_becomes_a_dead_letter(self) -> None:
         out = await self.process(MemoryLog(partitions=1), MemoryStore(), b"{")
