@@ -68,6 +68,8 @@ class EvidenceFiles:
         self._one_clip = asyncio.Lock()
         self._since_s = 0.0
         self._probing: asyncio.Task[str] | None = None
+        self._is_silent = False
+        """Whether the store has not answered the last probe. Requests would then block all threads of the console."""
         self.outage = ""
         """The error that currently prevents reading the evidence store; empty while the store can be read."""
 
@@ -85,6 +87,7 @@ class EvidenceFiles:
         if self._probing is None:  # a store that does not answer gets no second request
             self._probing = asyncio.create_task(asyncio.to_thread(_probe_now, self._store))
         done, _ = await asyncio.wait({self._probing}, timeout=ANSWER_S)
+        self._is_silent = not done
         if not done:
             self._note(f"the store has not answered within {ANSWER_S:.0f} s")
             return
@@ -136,6 +139,8 @@ class EvidenceFiles:
         """Read a file from the evidence store and compare its hash with the hash on the log. Raise NotFound or
         Unavailable."""
         shown = repr(evidence.name[:200])
+        if self._is_silent:
+            raise Unavailable("the evidence store cannot be read: it does not answer")
         try:
             data, found = await asyncio.to_thread(_read_now, store, evidence.name)
         except EvidenceChanged:

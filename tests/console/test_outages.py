@@ -183,15 +183,19 @@ class SilentStore(MemoryStore):
     def open(self, name: str) -> BinaryIO:
         """Answer once the store answers."""
         self.asked += 1
-        self.answers.wait()
+        self.answers.wait(30.0)
         return super().open(name)
 
 
-async def test_a_page_names_an_evidence_store_that_does_not_answer(
-    browser: Open, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
+async def test_a_page_names_an_evidence_store_that_does_not_answer_and_requests_no_file_of_it(
+    browser: Open, context: ConsoleContext, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SilentStore()
+    picture = store.put("gate/2023-11-14/221321.000Z-event-1-original.jpg", b"stored", "image/jpeg")
     context.evidence = EvidenceFiles(store, context.clock)
+    await configure(log)
+    await write(log, frame("gate", 0), frame("gate", 1), event(1), alert(event(1), picture))
+    await context.feed.catch_up(log)
     one = browser()
     await one.sign_in("ada")
     monkeypatch.setattr(console.evidence, "ANSWER_S", 0.01)
@@ -199,9 +203,13 @@ async def test_a_page_names_an_evidence_store_that_does_not_answer(
         await context.evidence.probe()
         await context.evidence.probe()
         assert GONE in await one.load("/events")
+        response = await one.get("/api/events/event-1/evidence/0")
+        assert (response.status_code, "does not answer" in response.text) == (503, True)
+        assert (await one.get("/events/event-1/picture")).content == frame("gate", 1).image
         assert store.asked == 1
     finally:
         store.answers.set()
     monkeypatch.undo()
     await context.evidence.probe()
     assert GONE not in await one.load("/events")
+    assert (await one.get("/api/events/event-1/evidence/0")).content == b"stored"
