@@ -69,7 +69,7 @@ def history(key: str, first_s: int, last_s: int, epoch: int = 1) -> list[str]:
     return [f"{key} {epoch} {at_s}" for at_s in range(first_s, last_s + 1)]
 
 
-async def test_records_read_back_are_the_ordered_records_of_the_last_seconds_before_a_position(
+async def test_state_restoration_reads_the_records_of_a_given_period_before_a_position_in_order(
     log: ReadCountingLog,
 ) -> None:
     await log.write(*history("a", 1, 100))
@@ -80,14 +80,14 @@ async def test_records_read_back_are_the_ordered_records_of_the_last_seconds_bef
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_reading_back_reads_each_record_once_and_only_a_part_of_a_long_log(log: ReadCountingLog) -> None:
+async def test_state_restoration_reads_each_record_once_and_only_the_end_of_a_long_log(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 1000))
     assert await found(log) == history("a", 990, 1000)
     assert len(log.read_offsets) == len(set(log.read_offsets)) <= 12
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_reading_back_returns_no_deleted_and_no_skipped_records(log: ReadCountingLog) -> None:
+async def test_state_restoration_returns_neither_deleted_nor_unparseable_records(log: ReadCountingLog) -> None:
     mixed = [value for at_s in range(1, 41) for value in ("no place", f"a 1 {at_s}")]
     await log.write(*mixed, every_s=0.5)
     log.forget(PARTITION, 2 * 35)
@@ -95,7 +95,7 @@ async def test_reading_back_returns_no_deleted_and_no_skipped_records(log: ReadC
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_time_span_read_back_is_measured_by_the_clock_of_the_camera_and_not_of_the_broker(
+async def test_state_restoration_measures_its_period_by_the_camera_clock_and_not_by_the_broker_clock(
     log: ReadCountingLog,
 ) -> None:
     """Late frames come ten times as fast as they were captured.
@@ -110,7 +110,7 @@ async def test_the_time_span_read_back_is_measured_by_the_clock_of_the_camera_an
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_records_of_a_camera_that_seldom_writes_are_read_back_completely_beside_a_busy_camera(
+async def test_state_restoration_finds_all_records_of_a_rarely_writing_camera_beside_a_busy_one(
     log: ReadCountingLog,
 ) -> None:
     await log.write("rare 1 1", *history("a", 2, 7), "rare 1 8", *history("a", 9, 16))
@@ -118,7 +118,7 @@ async def test_records_of_a_camera_that_seldom_writes_are_read_back_completely_b
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_search_for_the_records_of_one_camera_does_not_extend_to_other_cameras(
+async def test_a_longer_search_for_the_records_of_one_camera_does_not_search_those_of_other_cameras(
     log: ReadCountingLog,
 ) -> None:
     """Records of other keys met beyond the given seconds are returned, but their histories are not searched for."""
@@ -128,7 +128,7 @@ async def test_the_search_for_the_records_of_one_camera_does_not_extend_to_other
 
 
 @pytest.mark.usefixtures("small_steps")
-async def test_the_records_read_back_of_a_camera_or_sensor_begin_with_its_newest_run(log: ReadCountingLog) -> None:
+async def test_the_restored_records_of_a_stream_begin_with_its_newest_epoch(log: ReadCountingLog) -> None:
     await log.write(*history("a", 1, 50), *history("a", 51, 53, epoch=2))
     assert await found(log) == history("a", 51, 53, epoch=2)
     await log.write("a 1 50")  # a repeat of the older epoch starts no new history
@@ -142,7 +142,7 @@ async def test_the_records_of_a_new_camera_are_not_searched_for_in_the_whole_log
     assert len(log.read_offsets) < 60
 
 
-async def test_the_number_of_offsets_read_back_is_bounded_by_the_time_span(
+async def test_state_restoration_reads_a_bounded_number_of_offsets_that_grows_with_the_restored_period(
     log: ReadCountingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert offsets_for(0.0) == offsets_for(120.0) < offsets_for(660.0) < offsets_for(1e9) == offsets_for(float("inf"))
@@ -170,7 +170,7 @@ async def kafka_log(kafka: str, prefix: str) -> AsyncIterator[KafkaLog]:
 
 @pytest.mark.kafka
 @pytest.mark.usefixtures("small_steps")
-async def test_reading_back_records_continues_over_transaction_markers(kafka_log: KafkaLog) -> None:
+async def test_state_restoration_reads_past_transaction_markers(kafka_log: KafkaLog) -> None:
     """Each record is written in its own transaction, so that every second offset is a marker, including the last
     offset."""
     writer = await kafka_log.writer("test")

@@ -25,7 +25,7 @@ def test_a_seed_always_gives_the_same_simulated_tracks_and_another_seed_other_tr
     assert not np.array_equal(one.windows, other.windows)
 
 
-def test_simulated_tracks_are_in_order_of_time_and_end_with_a_settled_behaviour() -> None:
+def test_simulated_tracks_are_in_order_of_time_and_their_last_position_has_the_simulated_behaviour() -> None:
     for number, track in enumerate(tracks(3, 24)):
         assert (np.diff(track.boxes[:, 0]) > 0.0).all()
         assert (track.boxes[:, 1] < track.boxes[:, 3]).all()
@@ -34,11 +34,11 @@ def test_simulated_tracks_are_in_order_of_time_and_end_with_a_settled_behaviour(
         assert track.behaviours[0] == UNSETTLED
 
 
-def test_the_rule_judges_no_track_that_is_shorter_than_the_trained_tracks_of_any_behaviour() -> None:
+def test_the_behaviour_rule_ignores_tracks_that_are_too_short_to_be_labelled_in_training() -> None:
     assert max(SETTLED_S) <= MIN_SEEN_S
 
 
-def test_the_shipped_model_seldom_takes_walking_people_for_running_ones_at_the_first_judgement(
+def test_the_shipped_behaviour_model_seldom_classifies_walking_people_as_running_at_the_minimum_track_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_MODELS", str(MODELS))

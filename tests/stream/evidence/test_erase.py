@@ -159,7 +159,7 @@ async def test_the_erasure_of_a_track_deletes_the_evidence_of_its_events_and_of_
     assert any(one.place == "other tracks" for one in report.left)
 
 
-async def test_the_erasure_of_a_track_deletes_evidence_whose_name_has_a_later_rounded_time() -> None:
+async def test_the_erasure_of_a_track_deletes_evidence_whose_file_name_has_a_time_rounded_up() -> None:
     log, store = MemoryLog(partitions=1), MemoryStore()
     captured_ns = FIRST_NS + 999_999_999
     one = seen("a", 3, "1-7-0")
@@ -176,7 +176,7 @@ async def test_the_erasure_of_an_unknown_event_is_refused(passages: MemoryLog) -
         await erasure_of_track(passages, "nobody", "request 4")
 
 
-def test_the_command_erase_names_the_events_of_a_track_and_refuses_a_camera_beside_them(
+def test_the_command_erase_lists_the_events_of_a_track_and_refuses_an_additional_camera_option(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, passages: MemoryLog
 ) -> None:
     folder = str(tmp_path_factory.mktemp("evidence"))

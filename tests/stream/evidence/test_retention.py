@@ -81,7 +81,7 @@ class TestNames:
         assert found.first_ns // 10**9 == 1_767_323_045
         assert found.last_ns - found.first_ns == 999_999
 
-    def test_an_evidence_file_name_of_an_earlier_version_stands_for_a_whole_day(self) -> None:
+    def test_an_evidence_file_name_without_a_time_of_day_covers_the_whole_day(self) -> None:
         found = names.parse("gate/2026-01-02/4f2a-original.jpg")
         assert found is not None
         assert (found.event, found.last_ns - found.first_ns) == ("4f2a", DAY_NS - 1)
@@ -246,7 +246,7 @@ class TestHolds:
             assert hold.covers(gate) is covered
             assert not hold.covers(yard)
 
-    def test_placed_legal_holds_are_read_back_until_they_are_released(self) -> None:
+    def test_stored_legal_holds_are_listed_until_they_are_released(self) -> None:
         store = MemoryStore()
         holds = [LegalHold(name=f"case-{n}", event="e", reason="court", by="ann", placed_ns=n) for n in (1, 2)]
         for hold in holds:

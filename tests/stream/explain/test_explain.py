@@ -75,7 +75,7 @@ async def test_the_processing_steps_of_a_frame_with_an_alert_lead_from_capture_t
     assert [one.value.state for one in found.trail.deliveries] == ["retrying", "delivered"]
 
 
-async def test_the_error_of_a_classification_time_follows_from_the_timestamps_of_batch_and_result() -> None:
+async def test_the_uncertainty_of_a_classification_time_follows_from_the_batch_and_result_timestamps() -> None:
     clock = ManualClock(started_ns=BEGIN_NS)
     log = MemoryLog(partitions=1, clock=clock)
     offset = await history.write_frame(log, history.frame(0))
@@ -286,7 +286,7 @@ async def test_an_expired_frame_is_explained_from_its_results() -> None:
     assert rule(found, "line")["fired"]
 
 
-async def test_the_ids_of_an_event_its_alert_and_its_incidents_end_lead_to_the_explanation_of_the_frame() -> None:
+async def test_explain_finds_a_frame_by_the_id_of_its_event_its_alert_or_the_end_alert_of_its_incident() -> None:
     log = await driven()
     event = next(one for one in await history.analyse(log, config()) if one.data.rule == "line")
     alert = await history.alert(log, event)

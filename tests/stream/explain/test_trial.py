@@ -83,7 +83,7 @@ async def test_a_trial_reports_the_events_of_a_removed_rule_as_lost() -> None:
     assert counts(await tried(log, ZONE)) == {"line": (0, 0, 1), "left": (1, 0, 0)}
 
 
-async def test_a_trial_compares_events_of_its_period_but_also_replays_earlier_results_for_the_state() -> None:
+async def test_a_trial_counts_only_events_of_its_period_and_replays_earlier_results_to_restore_rule_state() -> None:
     log, _ = await driven()
     assert counts(await tried(log, LINE, ZONE, first=CROSSING)) == {"line": (1, 0, 0)}
     assert counts(await tried(log, LINE, ZONE, first=CROSSING + 1)) == {}
@@ -100,7 +100,7 @@ async def test_an_event_that_was_written_twice_counts_once() -> None:
     assert counts(await tried(log, LINE, ZONE)) == {"line": (1, 0, 0), "left": (1, 0, 0)}
 
 
-async def test_a_trial_treats_equal_events_of_a_renamed_track_as_equal() -> None:
+async def test_a_trial_matches_equal_events_whose_tracks_have_different_names() -> None:
     log, events = await driven()
     log.create_again(TopicPartition(EVENTS, 0))
     for one in events:
@@ -181,7 +181,7 @@ def test_a_time_without_an_offset_is_in_the_time_zone_of_the_site() -> None:
         unix_ms_of("rules test", "yesterday", "UTC", "--from")
 
 
-def test_the_time_of_an_option_is_exact_to_the_microsecond() -> None:
+def test_the_time_options_of_commands_are_exact_to_the_microsecond() -> None:
     assert unix_ns_of("evidence", "2026-11-30T02:00:00.123457", "UTC", "--from") == 1_796_004_000_123_457_000
     assert unix_ns_of("evidence", "1960-01-01", "UTC", "--from") == 0
     with pytest.raises(ConfigError, match="--from"):

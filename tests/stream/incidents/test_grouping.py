@@ -151,7 +151,7 @@ def test_an_incident_ends_after_its_longest_pause_and_a_late_event_opens_it_agai
     assert changes(grouper.ends_due(1000)) == [("end", 2, ())]
 
 
-def test_a_later_event_of_another_place_ends_an_incident() -> None:
+def test_an_open_incident_ends_when_a_much_later_event_of_another_place_arrives() -> None:
     records = grouped(on_time(event("a", 0), event("b", GAP_S + 1, place="yard")))
     assert [(one.place, one.change) for one in records] == [
         ("north/gate", "begin"),

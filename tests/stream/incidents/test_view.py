@@ -142,7 +142,7 @@ def test_a_view_keeps_a_limited_number_of_incidents_changes_and_actions() -> Non
 
 @settings(max_examples=20)
 @given(order=st.permutations(range(8)))
-def test_a_full_view_has_the_incidents_with_the_latest_news_in_any_order_of_reading(order: Sequence[int]) -> None:
+def test_a_full_view_keeps_the_most_recently_updated_incidents_for_any_reading_order(order: Sequence[int]) -> None:
     view = IncidentView(limit=3)
     for number in order:
         view.incident(incident(f"i{number}", appended_ns=number * SECOND))

@@ -68,11 +68,11 @@ def merged(*streams: list[JoinSignal]) -> list[JoinSignal]:
     return sorted((one for stream in streams for one in stream), key=lambda one: one.at_ns)
 
 
-def test_an_open_door_with_nobody_in_view_is_reported_once_after_the_time() -> None:
+def test_an_open_door_with_nobody_in_view_is_reported_once_after_the_configured_duration() -> None:
     assert joined(DOOR, merged(door((20, 1.0), (40, 0.0), until=60), empty(0, 60))) == [25]
 
 
-def test_a_person_in_view_or_a_closed_door_begins_the_time_anew() -> None:
+def test_the_duration_of_an_unattended_door_restarts_when_a_person_appears_or_the_door_closes() -> None:
     visits = [*empty(0, 23), *[camera(DOOR, at_s) for at_s in range(23, 26)], *empty(26, 60)]
     assert joined(DOOR, merged(door((20, 1.0), until=60), visits)) == [31]
     assert joined(DOOR, merged(door((20, 1.0), (23, 0.0), (24, 1.0), until=60), empty(0, 60))) == [29]
@@ -111,7 +111,7 @@ def silent(rule: JoinRule, at_s: float) -> JoinSignal:
     return rule.silent_signal(1, 0, round(at_s * SECOND_NS))
 
 
-def test_a_candidate_event_waits_for_readings_of_its_time_or_until_the_sensor_is_silent() -> None:
+def test_a_candidate_event_waits_until_a_sensor_reading_covers_its_time_or_the_sensor_is_silent() -> None:
     early = [sensor(RED, [0.0], [1.0])]
     assert joined(RED, [*early, camera(RED, 10.0, 10.0), camera(RED, 90.0)]) == []
     assert joined(RED, [*early, camera(RED, 10.0, 10.0), silent(RED, 9.9)]) == []
@@ -120,7 +120,7 @@ def test_a_candidate_event_waits_for_readings_of_its_time_or_until_the_sensor_is
     assert joined(RED, [*early, camera(RED, 10.0, 10.0), sensor(RED, [9.0, 11.0], [0.0, 1.0], 1)]) == []
 
 
-def test_a_reading_counts_for_at_most_valid_s() -> None:
+def test_a_sensor_reading_is_valid_for_at_most_the_setting_valid_s() -> None:
     rule = RedLightRule(**LINE, grace_s=0.0, valid_s=60.0)
     later = [sensor(rule, [0.0], [1.0]), camera(rule, 59.0, 59.0, track="a"), camera(rule, 61.0, 61.0, track="b")]
     assert joined(rule, [*later, silent(rule, 90.0)]) == [59.0]
@@ -144,7 +144,7 @@ def test_signals_that_a_restarted_stage_writes_again_change_nothing() -> None:
     assert joined(DOOR, again) == joined(DOOR, signals) == [25, 50]
 
 
-def test_a_restarted_analyser_that_knows_only_the_last_part_of_a_condition_reports_it_once() -> None:
+def test_an_analyser_restart_during_a_join_condition_does_not_report_the_condition_again() -> None:
     visible = [*empty(0, 30), *[camera(DOOR, at_s, 28) for at_s in range(30, 60)]]
     assert joined(DOOR, merged(door((20, 1.0), until=60), visible)) == [25]
 
@@ -190,7 +190,7 @@ def _in_order(found: list[tuple[float, JoinSignal]]) -> list[tuple[float, JoinSi
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 500), st.booleans()), min_size=1, max_size=40))
-def test_the_recorded_times_of_a_sensor_condition_equal_a_search_in_all_readings(
+def test_the_condition_timeline_finds_the_same_start_of_a_condition_as_a_search_in_all_readings(
     rows: list[tuple[int, bool]],
 ) -> None:
     valid = 20
@@ -250,7 +250,7 @@ def events_of(joiner: Joiner, signals: list[JoinSignal], past: set[str] | None =
     return [event for one in signals for event in joiner.step(one, past)]
 
 
-def test_a_new_owner_that_reads_the_signals_back_continues_with_the_same_events() -> None:
+def test_a_new_owner_that_reads_the_earlier_signals_again_emits_the_same_events() -> None:
     rule = UnattendedRule(**COMMON, for_s=5.0, cooldown_s=30.0)
     states = [(at_s, float(at_s // 9 % 2)) for at_s in range(0, 200, 9)]
     signals = merged(door(*states, until=200), empty(0, 200))

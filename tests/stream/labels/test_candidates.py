@@ -55,7 +55,7 @@ def only(found: CandidatePool) -> CandidateFrame:
     return one
 
 
-def test_an_object_that_two_models_label_differently_has_the_weight_of_the_difference() -> None:
+def test_an_object_with_two_model_labels_gets_the_disagreement_score_of_their_comparison() -> None:
     known, found = Disagreements(), None
     known.add(comparison(1, ShadowDifference(form="label", box=CAR.box, label="car", score=0.8, other_label="van")))
     found = pool(known)
@@ -63,7 +63,7 @@ def test_an_object_that_two_models_label_differently_has_the_weight_of_the_diffe
     assert {one.label: one.disagreement for one in only(found).objects} == {"car": 0.8, "dog": 0.0}
 
 
-def test_a_comparison_that_is_read_after_its_result_counts_too() -> None:
+def test_a_model_comparison_sets_the_disagreement_of_a_result_that_was_read_before_it() -> None:
     known = Disagreements()
     found = pool(known)
     found.add(result(1, CAR))
@@ -71,7 +71,7 @@ def test_a_comparison_that_is_read_after_its_result_counts_too() -> None:
     assert only(found).disagreement == 0.8
 
 
-def test_the_oldest_comparisons_are_dropped_above_the_limit() -> None:
+def test_the_oldest_model_comparisons_are_forgotten_above_their_maximum_number() -> None:
     known = Disagreements(2)
     for seq in (1, 2, 3):
         known.add(comparison(seq, ShadowDifference(form="missed", box=CAR.box, label="car", score=0.8)))
@@ -81,7 +81,7 @@ def test_the_oldest_comparisons_are_dropped_above_the_limit() -> None:
     assert {one.id.seq: one.disagreement for one in found} == {1: 0.0, 2: 0.8, 3: 0.8}
 
 
-def test_an_object_that_only_the_candidate_model_found_is_not_a_served_object() -> None:
+def test_an_object_that_only_the_candidate_model_found_is_no_object_of_the_served_model() -> None:
     known = Disagreements()
     known.add(comparison(1, ShadowDifference(form="extra", box=DOG.box, label="dog", score=0.6)))
     found = pool(known)
@@ -128,7 +128,7 @@ def test_two_detections_with_equal_boxes_are_one_object() -> None:
     assert [one.label for one in frame_of(result(1, CAR, twin)).objects] == ["truck"]
 
 
-def test_the_latest_decision_on_an_object_counts_until_it_is_undone() -> None:
+def test_the_latest_label_decision_on_an_object_is_valid_until_it_is_undone() -> None:
     frame = frame_of(result(1, CAR, DOG))
     car, dog = (CandidateExample(frame, one) for one in frame.objects)
     view = DecisionView(most=10)

@@ -42,7 +42,9 @@ MANY = [
         ("uncertain=1", {"uncertain": 1.0}),
     ],
 )
-def test_reasons_without_a_share_divide_the_remaining_share_equally(text: str, shares: dict[str, float]) -> None:
+def test_selection_reasons_without_a_configured_share_divide_the_remainder_equally(
+    text: str, shares: dict[str, float]
+) -> None:
     assert parse_shares(text) == pytest.approx(shares)
 
 
@@ -54,7 +56,7 @@ def test_unknown_reasons_and_shares_that_do_not_add_up_to_one_are_refused(text: 
         parse_shares(text)
 
 
-def test_after_any_number_of_picks_each_reason_has_its_share() -> None:
+def test_each_selection_reason_has_its_configured_share_throughout_the_picks() -> None:
     shares = {"disagreement": 0.5, "audit": 0.25, "random": 0.25}
     found = picked(MANY, shares, 40)
     for count in (4, 20, 40):
@@ -78,7 +80,7 @@ def test_the_share_of_a_reason_without_candidates_goes_to_the_other_reasons() ->
     assert [reason for _, reason in picked(plain, {"disagreement": 0.9, "random": 0.1}, 20)] == ["random"] * 10
 
 
-def test_a_reason_gets_another_pick_for_a_refused_one() -> None:
+def test_a_refused_pick_is_replaced_by_another_pick_of_the_same_selection_reason() -> None:
     selection = Selection(MANY, {"disagreement": 0.5, "random": 0.5})
     reasons: Counter[str] = Counter()
     while sum(reasons.values()) < 20:

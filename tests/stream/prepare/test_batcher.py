@@ -159,7 +159,7 @@ def test_a_frame_of_two_pipelines_is_finished_when_its_second_batch_is_written(b
     assert (batches([work])[0].pipeline, work.done) == ("a", (2,))
 
 
-def test_batch_items_of_all_outcomes_keep_their_order(batcher: Batcher) -> None:
+def test_frames_to_classify_empty_frames_and_shed_frames_keep_their_order_in_batches(batcher: Batcher) -> None:
     a = plan()
     works = []
     for offset, outcome in enumerate(["classify", "empty", "shed", "classify", "empty"]):
@@ -200,7 +200,7 @@ def test_the_largest_batch_fits_into_a_kafka_record(batcher: Batcher) -> None:
     assert all(len(work.records[0].value) <= MAX_RECORD_BYTES for work in works)
 
 
-def test_large_batch_items_count_toward_the_size_of_a_batch(batcher: Batcher) -> None:
+def test_a_batch_of_items_with_many_boxes_closes_before_it_exceeds_the_record_size(batcher: Batcher) -> None:
     wide = plan(max_bytes=10**9, max_items=64, width=640, height=640)
     heavy = [entry(wide, offset, boxes=10_000) for offset in range(12)]
     works = [w for offset, each in enumerate(heavy) for w in batcher.add(offset, [each])] + batcher.flush()

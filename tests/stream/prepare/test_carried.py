@@ -42,7 +42,7 @@ async def test_a_batch_for_second_stage_models_has_the_encoded_frame_and_no_pixe
 
 
 @pytest.mark.parametrize("then", [(), THEN])
-async def test_a_batch_has_a_filtered_frame_as_pixels_and_for_second_stage_models_also_the_encoded_original(
+async def test_a_batch_has_the_pixels_of_a_filtered_frame_and_its_encoded_original_only_for_second_models(
     then: tuple[Any, ...],
 ) -> None:
     bench = PrepareBench.of(pipeline("full", denoise="median", width=WIDTH, height=HEIGHT, then=then))
@@ -83,7 +83,7 @@ async def test_prepare_does_not_decode_a_frame_that_it_puts_into_a_batch_as_enco
     assert [item.cropped for item in await bench.items()] == [False]
 
 
-async def test_a_frame_without_motion_is_not_attached_to_its_batch() -> None:
+async def test_a_batch_item_of_a_frame_without_motion_has_no_encoded_frame() -> None:
     bench = PrepareBench.of(pipeline("cascade", then=THEN, regions="motion"))
     await bench.give(frame(0, motion=()))
     ((_, batch),) = await bench.batches()

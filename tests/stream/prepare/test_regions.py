@@ -53,7 +53,7 @@ def test_without_usable_motion_boxes_the_region_is_the_full_frame(
     assert (window.left, window.top, window.right, window.bottom) == (0, 0, 640, 360)
 
 
-def test_a_crop_window_has_a_margin_around_the_motion_box_and_its_region_keeps_the_box() -> None:
+def test_a_crop_window_adds_a_margin_to_the_motion_box_but_its_region_stores_the_box_without_it() -> None:
     (window,) = windows(MOVING, SIZE, (Box(100, 100, 140, 180),), 8)
     assert window.region.box == Box(100, 100, 140, 180)
     assert (window.left, window.top, window.right, window.bottom) == (90, 80, 150, 200)
@@ -212,7 +212,7 @@ def test_a_crop_contains_only_pixels_of_its_window() -> None:
     st.sampled_from(["stretch", "letterbox", "crop"]),
 )
 @example(Box(0, 0, 7680, 4320), "letterbox")
-def test_the_window_of_a_region_follows_from_its_fit(box: Box, fit: str) -> None:
+def test_the_crop_window_can_be_computed_from_a_region_and_the_frame_size(box: Box, fit: str) -> None:
     config = MOVING.model_copy(update={"fit": fit, "width": 13, "height": 7})
     size = (7680, 4320)
     for window in windows(config, size, (box,), 8):

@@ -107,7 +107,7 @@ async def test_a_frame_without_a_pipeline_gets_the_outcome_unrouted() -> None:
     assert await bench.committed() == 1
 
 
-async def test_a_frame_larger_than_the_models_input_travels_once_with_the_regions_of_its_tiles() -> None:
+async def test_a_frame_larger_than_the_models_input_is_stored_once_in_its_batch_with_a_region_for_each_tile() -> None:
     bench = PrepareBench.of(pipeline("tiled", regions="tiles", width=32, height=32, max_regions=8))
     await bench.give(frame(0))
     ((_, batch),) = await bench.batches()
@@ -280,7 +280,7 @@ async def test_only_the_frame_that_is_too_large_for_any_batch_becomes_a_dead_let
     assert await bench.committed() == 24
 
 
-async def test_a_traceparent_of_a_megabyte_is_replaced() -> None:
+async def test_a_traceparent_header_of_a_megabyte_is_replaced_by_a_new_one_of_normal_length() -> None:
     bench = PrepareBench.of(pipeline("full", max_items=64))
     for seq in range(20):
         await bench.give(frame(seq), traceparent=b"x" * 1_000_000)
@@ -348,7 +348,7 @@ async def test_each_noisy_camera_is_denoised_separately() -> None:
     ]
 
 
-async def test_pipelines_with_the_same_temporal_filter_and_different_time_budgets_filter_a_frame_once(
+async def test_two_pipelines_with_equal_temporal_filters_and_different_time_budgets_share_one_filter_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def watched(self: TemporalDenoiser, image: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ def test_a_pipeline_without_enhancement_steps_changes_no_frame() -> None:
     assert [changes((), image) for image in (GOOD, DARK, FOGGY)] == [[], [], []]
 
 
-def test_the_step_low_light_brightens_a_dark_frame_and_keeps_its_order_of_levels() -> None:
+def test_the_step_low_light_brightens_a_dark_frame_and_keeps_darker_pixels_darker() -> None:
     result = luma(corrected(DARK, ("low-light",)))
     assert float(result.mean()) > 2 * DARK_MEAN
     assert (np.diff(result[0].astype(int)) >= 0).all()
@@ -67,7 +67,7 @@ def test_a_dark_frame_is_not_foggy_once_it_is_brightened() -> None:
 
 
 @given(st.integers(0, 254), st.integers(1, 255))
-def test_a_frame_is_changed_exactly_if_it_is_dark_or_lacks_contrast(low: int, rise: int) -> None:
+def test_enhancement_steps_change_a_frame_if_and_only_if_it_is_dark_or_lacks_contrast(low: int, rise: int) -> None:
     image = scene(low, min(low + rise, 255))
     grey = luma(image)
     assert bool(changes(("low-light",), image)) == (float(grey.mean()) < DARK_MEAN)
@@ -75,7 +75,7 @@ def test_a_frame_is_changed_exactly_if_it_is_dark_or_lacks_contrast(low: int, ri
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255))
-def test_steps_keep_the_size_of_any_frame_and_do_not_change_the_frame_itself(
+def test_enhancement_steps_return_a_frame_of_equal_size_and_leave_the_input_array_unchanged(
     height: int, width: int, level: int
 ) -> None:
     image = np.full((height, width, 3), level, np.uint8)

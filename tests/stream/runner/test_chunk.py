@@ -41,7 +41,7 @@ def output_bytes(work: Work) -> int:
 
 
 @given(found=st.lists(works, max_size=12))
-def test_outputs_of_joined_work_keep_their_order_and_stay_within_the_byte_limit(found: list[Work]) -> None:
+def test_outputs_of_consecutive_records_are_joined_in_order_within_the_byte_limit(found: list[Work]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk, "CHUNK_BYTES", 20)
         joined = chunk.joined(found)

@@ -95,7 +95,7 @@ async def test_at_most_two_partitions_restore_their_state_at_the_same_time(rig: 
     assert rig.stage.most == OPEN_AT_ONCE
 
 
-async def test_reading_back_state_counts_as_progress_for_the_watchdog(rig: RunnerRig) -> None:
+async def test_restoring_partition_state_counts_as_progress_for_the_watchdog(rig: RunnerRig) -> None:
     before = rig.runner.signs().progress
     await rig.assign()
     await until(lambda: rig.stage.opening == OPEN_AT_ONCE)
@@ -153,7 +153,7 @@ def test_a_restarted_static_group_member_keeps_its_client_id() -> None:
     assert other != first
 
 
-async def test_a_partition_counts_as_behind_while_its_downstream_consumers_lag_more_than_usual(
+async def test_a_partition_is_flagged_as_behind_while_its_downstream_lag_exceeds_the_usual_lag(
     rig: RunnerRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECK_LAG_S", 0.0)

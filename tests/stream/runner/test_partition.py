@@ -63,7 +63,7 @@ class SilenceStage(EchoStage):
         return self.processor
 
 
-async def test_a_deadline_that_depends_on_silence_waits_for_the_records_of_a_backlog(rigs: Make) -> None:
+async def test_a_silence_deadline_does_not_expire_before_the_backlog_has_been_processed(rigs: Make) -> None:
     stage = SilenceStage(hold=10, delay_s=0.0)
     rig = rigs(stage)
     rig.member.waiting = 1
@@ -89,7 +89,7 @@ class WritesWhenIdle(EchoStage):
         return processor
 
 
-async def test_held_back_records_are_written_at_once_if_no_record_waits(rigs: Make) -> None:
+async def test_held_back_records_are_written_immediately_if_the_queue_is_empty(rigs: Make) -> None:
     rig = rigs(WritesWhenIdle())
     rig.offer(0, 3)
     await until(lambda: len(rig.sent) == 3)

@@ -31,7 +31,7 @@ async def test_records_that_were_fetched_together_take_one_call_of_a_worker_thre
 
 
 @pytest.mark.parametrize("drains", [False, True])
-async def test_a_chunk_ends_at_once_when_the_loop_is_suspended_or_drained(
+async def test_a_chunk_of_records_ends_immediately_when_the_partition_loop_is_suspended_or_drained(
     rigs: Make, monkeypatch: pytest.MonkeyPatch, drains: bool
 ) -> None:
     """The remaining records stay in the queue of a suspended loop; the next owner reads those of a drained loop."""
@@ -67,7 +67,7 @@ async def test_a_chunk_ends_at_once_when_the_loop_is_suspended_or_drained(
         await until(lambda: rig.loop.position == 5)
 
 
-async def test_a_chunk_ends_when_its_time_is_over(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_chunk_of_records_ends_at_its_time_limit(rigs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk, "CHUNK_S", 0.0)
     rig = rigs(EchoStage())
     rig.offer(0, 5)

@@ -75,7 +75,7 @@ set_back = st.tuples(in_order, in_order).map(lambda runs: [*runs[0], *runs[1]])
     cuts=st.lists(st.integers(0, 240), max_size=6),
     epochs=st.sets(st.integers(0, 6)),
 )
-def test_columns_of_readings_give_the_same_windows_as_single_readings_in_the_same_order(
+def test_readings_added_as_arrays_give_the_same_windows_as_single_readings_in_the_same_order(
     rows: list[tuple[int, float]], cuts: list[int], epochs: set[int]
 ) -> None:
     """The sums are equal to the last bit: they are added in the same order."""
@@ -92,7 +92,7 @@ def test_columns_of_readings_give_the_same_windows_as_single_readings_in_the_sam
     assert (columns.late, columns.set_back) == (plain.late, plain.set_back)
 
 
-def test_an_empty_column_of_readings_changes_nothing() -> None:
+def test_an_empty_array_of_readings_changes_no_window() -> None:
     windows = TumblingWindows(1.0)
     windows.begin_epoch()
     assert windows.add(Column([], [])) == []
@@ -141,7 +141,7 @@ mostly_good = st.lists(st.tuples(st.floats(-40, 100), st.just(GOOD)), min_size=1
         st.tuples(st.integers(1, 3), st.integers(0, 60), st.one_of(readings, mostly_good)), min_size=1, max_size=6
     )
 )
-def test_cleaning_a_column_of_readings_drops_the_same_readings_as_cleaning_each_reading(
+def test_cleaning_an_array_of_readings_drops_the_same_readings_as_cleaning_each_reading(
     sensor: SensorConfig | None, columns: list[tuple[int, int, list[tuple[float, int]]]]
 ) -> None:
     low, high = (sensor.low, sensor.high) if sensor else (-math.inf, math.inf)

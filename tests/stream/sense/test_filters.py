@@ -35,7 +35,7 @@ def kept_by(one: RateFilter | HampelFilter, columns: list[Column]) -> list[bool]
 
 
 @given(found=st.one_of(rows, ordered), cuts=st.lists(st.integers(1, 80), max_size=5))
-def test_the_rate_filter_drops_the_readings_that_a_plain_loop_drops(
+def test_the_rate_filter_drops_the_same_readings_as_a_loop_over_single_readings(
     found: list[tuple[int, float]], cuts: list[int]
 ) -> None:
     expected, last, dropped = [], found[0], 0
@@ -48,7 +48,7 @@ def test_the_rate_filter_drops_the_readings_that_a_plain_loop_drops(
 
 
 @given(found=rows, cuts=st.lists(st.integers(1, 80), max_size=5), min_deviation=st.sampled_from([0.0, 1.0]))
-def test_the_hampel_filter_drops_the_readings_that_a_plain_loop_drops(
+def test_the_hampel_filter_drops_the_same_readings_as_a_loop_over_single_readings(
     found: list[tuple[int, float]], cuts: list[int], min_deviation: float
 ) -> None:
     config = HampelConfig(readings=5, limit=3.0, min_deviation=min_deviation)
@@ -93,7 +93,7 @@ def test_a_spike_is_dropped_as_an_outlier_and_counted() -> None:
     assert cleaner.dropped == {"outlier": 1}
 
 
-def test_a_step_of_the_quantity_is_accepted_after_a_few_readings_by_both_filters() -> None:
+def test_both_filters_accept_a_sudden_lasting_change_of_the_value_after_a_few_readings() -> None:
     step = [20.0] * 20 + [90.0] * 20
     hampel = Cleaner(SENSOR.model_copy(update={"hampel": HampelConfig(min_deviation=1.0)}))
     assert hampel.clean(readings(0, step), 0).values.count(90.0) == 17
@@ -124,7 +124,9 @@ def test_filters_keep_their_state_while_the_sensor_is_unchanged_and_begin_anew_w
         ("kW.h", "J", 1.0, 3.6e6),
     ],
 )
-def test_units_are_converted_as_tables_of_units_say(unit: str, to: str, value: float, expected: float) -> None:
+def test_readings_are_converted_between_units_by_the_known_factors_and_offsets(
+    unit: str, to: str, value: float, expected: float
+) -> None:
     scale, offset = conversion(unit, to)
     assert value * scale + offset == pytest.approx(expected, abs=1e-9)
 

@@ -40,15 +40,15 @@ def reported_s(*spans: tuple[int, int, float]) -> list[float]:
     return found
 
 
-def test_a_threshold_breach_that_still_lasts_when_the_hours_begin_is_reported_at_that_time() -> None:
+def test_a_threshold_breach_that_lasts_until_the_active_hours_of_its_rule_begin_is_reported_at_that_time() -> None:
     assert reported_s((OPENS - 60, OPENS - 30, COLD), (OPENS - 30, OPENS + 30, HOT)) == [OPENS]
 
 
-def test_a_threshold_breach_that_ends_before_the_hours_begin_is_not_reported() -> None:
+def test_a_threshold_breach_that_ends_before_the_active_hours_of_its_rule_is_not_reported() -> None:
     assert reported_s((OPENS - 60, OPENS - 30, HOT), (OPENS - 30, OPENS + 30, COLD)) == []
 
 
-def test_a_threshold_breach_after_the_end_of_the_hours_is_not_reported() -> None:
+def test_a_threshold_breach_after_the_active_hours_of_its_rule_is_not_reported() -> None:
     assert reported_s((CLOSES - 60, CLOSES, COLD), (CLOSES, CLOSES + 60, HOT)) == []
 
 

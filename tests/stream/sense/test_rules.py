@@ -66,7 +66,7 @@ def each_second(*values: float) -> dict[float, float]:
     return {**{float(n): value for n, value in enumerate(values)}, LONG_S: 20.0}
 
 
-def test_a_breach_ends_only_when_the_mean_is_inside_by_the_hysteresis() -> None:
+def test_a_threshold_breach_ends_only_when_the_mean_is_inside_the_bounds_by_the_hysteresis() -> None:
     values = each_second(20, 52, 48, 52, 44, 52, 20)
     assert times(ThresholdRule(**WINDOW, above=50.0), values) == [1, 3, 5]
     assert times(ThresholdRule(**WINDOW, above=50.0, hysteresis=5.0), values) == [1, 5]
@@ -109,26 +109,26 @@ def test_an_anomaly_is_far_from_the_median_of_the_history_in_robust_deviations()
     assert 25 < found[0][1]["score"] < 80
 
 
-def test_a_history_with_another_anomaly_or_without_any_deviation_is_judged_by_its_minimum_deviation() -> None:
+def test_a_constant_history_reports_an_anomaly_only_beyond_the_configured_minimum_deviation() -> None:
     constant = [20.0] * 40 + [20.5] + [20.0] * 10 + [30.0]
     assert times(AnomalyRule(**WINDOW), each_second(*constant)) == []
     assert times(AnomalyRule(**WINDOW, min_deviation=0.5), each_second(*constant)) == [51]
     assert times(AnomalyRule(**WINDOW, min_deviation=0.5, min_windows=60), each_second(*constant)) == []
 
 
-def test_a_level_that_stays_becomes_usual_once_it_fills_half_of_the_history() -> None:
+def test_a_lasting_new_level_is_no_anomaly_once_it_fills_half_of_the_history() -> None:
     values = [20.0, 20.2] * 30 + [30.0, 30.2] * 60 + [20.0]
     assert times(AnomalyRule(**WINDOW, history_s=60.0), each_second(*values)) == [60, 180]
 
 
-def test_a_sensor_is_stuck_once_its_readings_have_not_changed_for_the_time() -> None:
+def test_a_sensor_is_stuck_once_its_readings_have_not_changed_for_the_configured_duration() -> None:
     values = each_second(1, 2, *([5] * 8), 6, *([5] * 3), *([7] * 20))
     assert times(StuckRule(**COMMON, for_s=5.0), values) == [7, 19]
     assert times(StuckRule(**COMMON, for_s=5.0, tolerance=1.0), values) == [7, 19]
     assert times(StuckRule(**COMMON, for_s=5.0, cooldown_s=20.0), values) == [7, 27]
 
 
-def test_a_gap_between_readings_is_reported_at_the_time_at_which_it_was_long_enough() -> None:
+def test_a_gap_between_readings_is_reported_with_the_time_at_which_it_reached_its_minimum_duration() -> None:
     values = {0.0: 1.0, 1.0: 1.0, 8.0: 1.0, 9.0: 1.0, 14.0: 1.0, 20.0: 1.0}
     assert times(GapRule(**COMMON, for_s=5.0), values) == [6, 19]
 

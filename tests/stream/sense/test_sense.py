@@ -207,7 +207,7 @@ TWO = Config({entry.key: entry for entry in (SENSOR, RULE, SLOW, SLOW_RULE)})
 SECOND_NS = 10**9
 
 
-async def test_a_sensor_that_writes_once_a_minute_keeps_its_windows_beside_a_frequent_sensor(
+async def test_a_restart_restores_the_windows_of_a_rarely_writing_sensor_beside_a_frequent_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The broker's clock follows the capture. The slow sensor is hot from 150 s on, and makes one event."""
@@ -265,7 +265,7 @@ async def test_a_restart_that_reads_only_the_last_seconds_of_a_long_log_makes_th
     assert len(rest[997]) == 0 < len(rest[500]) < 10
 
 
-async def test_dropped_readings_are_counted_but_not_those_read_back_at_a_restart() -> None:
+async def test_dropped_readings_are_not_counted_again_when_a_restart_reads_them_to_restore_its_state() -> None:
     registry = CollectorRegistry()
     metrics = SenseMetrics(registry)
     log = MemoryLog(partitions=1)
@@ -365,7 +365,7 @@ async def test_a_threshold_breach_before_a_sensor_falls_silent_is_reported_soon_
     assert await written(log) == [event]
 
 
-async def test_readings_that_a_broken_link_delayed_past_the_window_deadline_still_count() -> None:
+async def test_readings_that_a_broken_link_delayed_past_the_window_deadline_are_still_in_their_window() -> None:
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)

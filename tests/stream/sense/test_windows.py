@@ -95,7 +95,7 @@ def test_session_windows_in_any_order_within_the_lateness_equal_a_batch_computat
     assert fed(SessionWindows(10.0, 0.8), arrivals(rows, seed), at) == batch
 
 
-def test_a_late_reading_of_a_closed_session_is_counted_and_a_set_back_clock_begins_sessions_anew() -> None:
+def test_a_reading_before_a_closed_session_is_late_in_the_same_epoch_and_opens_a_session_in_a_new_one() -> None:
     windows = SessionWindows(60.0, 1.0)
     assert windows.add(Column([10 * SECOND_NS, 20 * SECOND_NS], [1.0, 2.0]))[0].start_ns == 10 * SECOND_NS
     assert windows.add(Column([10 * SECOND_NS], [1.0])) == []

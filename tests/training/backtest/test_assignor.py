@@ -36,5 +36,5 @@ def test_a_partition_that_no_longer_exists_is_not_assigned() -> None:
     assert shared_out({"a": TopicPartition("frames", 9)}, PARTITIONS) == {"a": PARTITIONS}
 
 
-def test_members_without_a_partition_are_assigned_no_partitions() -> None:
+def test_a_backtest_process_beyond_the_number_of_partitions_is_assigned_none() -> None:
     assert shared_out({"a": None, "b": PARTITIONS[0]}, PARTITIONS[:1]) == {"a": [], "b": PARTITIONS[:1]}

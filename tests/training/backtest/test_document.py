@@ -87,7 +87,7 @@ def test_every_command_on_the_page_about_backtests_works(sightline: Callable[[st
     assert [line.change for line in trail_of(Repository(Path("models")), "regions")] == ["began", "rolled back"]
 
 
-def test_a_worse_model_exits_with_1_writes_pictures_and_its_promotion_is_refused(
+def test_a_backtest_of_a_worse_model_exits_with_1_writes_pictures_and_prevents_its_promotion(
     sightline: Callable[[str], tuple[int, str]],
 ) -> None:
     damaged(Path("models"))  # the versions 3 and 4

@@ -79,7 +79,7 @@ async def test_a_backtest_partition_that_changes_its_process_is_counted_once() -
     assert counted(one) == counted(two) == counted(late) == counted(alone)
 
 
-async def test_figures_that_are_too_large_for_a_record_are_written_without_their_events(
+async def test_backtest_figures_too_large_for_a_record_are_written_without_their_events(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events = (await live()).events

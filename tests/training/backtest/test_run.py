@@ -144,7 +144,7 @@ async def test_a_backtest_of_one_camera_and_of_changed_rules_reports_only_their_
     assert found["other"][2] == found["yard-line"][3] > 0
 
 
-async def test_a_worse_model_is_refused_and_a_better_one_passes_with_the_events_of_a_rerun_through_the_live_pipeline(
+async def test_promotion_requires_a_passed_backtest_which_a_worse_model_fails_and_a_better_model_passes(
     tmp_path: Path, emitted: list[Event]
 ) -> None:
     bad, repository, site = damaged(tmp_path), Repository(tmp_path), await live()
@@ -179,7 +179,7 @@ async def test_a_worse_model_is_refused_and_a_better_one_passes_with_the_events_
     assert require_passed(repository, "regions", 1).served.keys() == {"regions@2"}
 
 
-def test_a_backtest_against_a_version_that_is_no_longer_served_does_not_count(tmp_path: Path) -> None:
+def test_promotion_refuses_a_backtest_against_a_version_that_is_no_longer_served(tmp_path: Path) -> None:
     damaged(tmp_path)
     repository = Repository(tmp_path)
     repository.promote("regions", 1)
@@ -237,7 +237,7 @@ def test_a_backtest_of_a_second_stage_model_counts_for_its_promotion(tmp_path: P
     assert require_passed(repository, "regions", 2).passed
 
 
-async def test_a_backtest_whose_rule_lacks_its_model_is_refused(
+async def test_a_backtest_with_a_rule_whose_model_is_not_stored_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_MODELS", str(tmp_path))

@@ -39,7 +39,7 @@ async def opened() -> StoredResults:
     return reader
 
 
-async def test_results_of_the_other_lane_are_not_held() -> None:
+async def test_a_reader_of_stored_results_keeps_no_results_of_the_other_lane_in_memory() -> None:
     reader = await opened()
     found = await reader.take([key("yard", seq) for seq in range(COUNT)])
     assert [one.seq for one in found.values()] == list(range(COUNT))
@@ -47,7 +47,7 @@ async def test_results_of_the_other_lane_are_not_held() -> None:
     await reader.close()
 
 
-async def test_a_camera_without_results_does_not_make_the_reader_hold_all_results_of_the_others(
+async def test_a_camera_without_results_does_not_make_the_reader_keep_all_results_of_other_cameras_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stored, "MAX_WAITING", 4)
@@ -59,7 +59,9 @@ async def test_a_camera_without_results_does_not_make_the_reader_hold_all_result
     await reader.close()
 
 
-async def test_results_that_come_after_their_frames_were_tested_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_results_that_arrive_after_the_test_of_their_frame_are_not_kept_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(stored, "MAX_WAITING", 4)
     reader = await opened()
     assert await reader.take([key("yard", COUNT - 5)]) == {}

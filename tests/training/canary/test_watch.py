@@ -144,7 +144,9 @@ async def test_a_canary_that_disagrees_with_the_promoted_version_is_rolled_back(
 
 
 @pytest.mark.parametrize("candidate", ["regions@2", "regions@3"])
-async def test_only_comparisons_with_the_promoted_version_count(bench: SkillBench, candidate: str) -> None:
+async def test_the_skill_of_a_canary_uses_only_comparisons_with_the_promoted_version(
+    bench: SkillBench, candidate: str
+) -> None:
     await bench.usual(20.0)
     for _ in range(9):
         await bench.compared(agreed=1, missed=1, candidate=candidate)
@@ -153,7 +155,7 @@ async def test_only_comparisons_with_the_promoted_version_count(bench: SkillBenc
 
 
 @pytest.mark.parametrize(("cameras", "reasons"), [(SERVED, 1), (OTHERS + SERVED, 0)])
-async def test_a_change_of_events_rolls_a_canary_back_only_if_other_cameras_lack_it(
+async def test_a_change_in_the_number_of_events_rolls_a_canary_back_only_if_other_cameras_have_no_such_change(
     bench: SkillBench, cameras: list[str], reasons: int
 ) -> None:
     await bench.usual(30.0)

@@ -148,7 +148,7 @@ def test_the_training_report_is_one_file_with_all_measures(place: Path) -> None:
     assert [link for link in links if not link.startswith("data:")] == [(place / "data/datasheet.md").as_uri()]
 
 
-def test_tensorflow_reads_the_history_as_events_of_tensorboard(place: Path) -> None:
+def test_tensorflow_reads_the_validation_losses_from_the_tensorboard_file_of_a_training(place: Path) -> None:
     tf = pytest.importorskip("tensorflow")
     from tensorflow.core.util.event_pb2 import Event
 

@@ -89,7 +89,7 @@ def test_the_hash_of_the_data_covers_labels_and_contents(tmp_path: Path) -> None
         (["train/a/1.png", "test/a/1.png"], "expected folders train, validation, test; validation is missing"),
     ],
 )
-def test_too_few_labels_and_missing_parts_of_training_data_are_refused(
+def test_training_data_with_too_few_labels_or_a_missing_split_is_refused(
     tmp_path: Path, files: list[str], expected: str
 ) -> None:
     for seed, file in enumerate(files):
@@ -98,7 +98,7 @@ def test_too_few_labels_and_missing_parts_of_training_data_are_refused(
         labelled_files(tmp_path, "test")
 
 
-def test_a_label_without_a_usable_picture_in_a_part_is_refused(tmp_path: Path) -> None:
+def test_a_label_without_a_usable_picture_in_one_split_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.png", 1)
     (tmp_path / "b").mkdir()
     found = read(tmp_path)
@@ -131,7 +131,7 @@ def test_augmentation_depends_only_on_the_seed_the_training_epoch_and_the_pictur
     assert order_of(3, 5, 80).tolist() != order_of(3, 6, 80).tolist()
 
 
-def test_mirroring_alone_gives_mirrored_pictures() -> None:
+def test_the_mirror_augmentation_mirrors_some_pictures_and_none_when_it_is_off() -> None:
     images = np.zeros((32, 9, 9, 3), np.uint8)
     images[:, :, :3] = 255  # bright on the left
     bright_right = {

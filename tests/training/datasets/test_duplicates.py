@@ -27,7 +27,7 @@ def at(left: float) -> CandidateObject:
     return CandidateObject("id", Box(left, 10.0, left + 40.0, 50.0), "car", 0.9, "m@1")
 
 
-def test_noise_compression_and_scaling_leave_pictures_near_duplicates() -> None:
+def test_a_picture_with_added_noise_compression_or_scaling_is_a_near_duplicate_of_the_original() -> None:
     seen, base = NearDuplicates(), texture(1, 96, 160)
     seen.add(fingerprint(base))
     changed = (

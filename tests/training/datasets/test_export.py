@@ -121,7 +121,7 @@ def test_pictures_of_a_held_out_camera_are_only_in_the_test_split(tmp_path: Path
     assert {row["split"] for row in rows(tmp_path / "set") if row["frame"].startswith("yard/")} == {"test"}
 
 
-def test_pictures_of_cameras_at_one_place_are_in_the_same_split_at_the_same_time(tmp_path: Path) -> None:
+def test_simultaneous_pictures_of_cameras_at_one_place_are_in_the_same_split(tmp_path: Path) -> None:
     footage = hour()
     for n in range(HOUR):
         footage.write("yard", n, shows=300 + n)
@@ -133,7 +133,7 @@ def test_pictures_of_cameras_at_one_place_are_in_the_same_split_at_the_same_time
     assert all(len(one) == 1 for one in splits.values())
 
 
-def test_an_export_chooses_pictures_on_which_models_disagree_first(tmp_path: Path) -> None:
+def test_an_export_prefers_pictures_on_which_models_disagree(tmp_path: Path) -> None:
     footage = Footage()
     results = [footage.write("gate", n) for n in range(HOUR)]
     for result in results[10:20]:
@@ -163,7 +163,7 @@ def test_exported_frames_keep_their_bytes_and_have_coco_annotations(tmp_path: Pa
             assert note["category_id"] == n % 2 + 1
 
 
-def test_a_reviewed_data_set_has_the_labels_of_people_and_the_share_of_right_model_labels(tmp_path: Path) -> None:
+def test_a_reviewed_data_set_has_human_labels_and_states_the_share_of_correct_model_labels(tmp_path: Path) -> None:
     footage = Footage()
     for n in range(0, 30, 3):
         decide(footage, n, "accept")
@@ -236,7 +236,7 @@ def test_verify_finds_changed_missing_and_added_files_of_a_data_set(tmp_path: Pa
     )
 
 
-def test_frames_captured_without_a_present_privacy_mask_are_not_exported(tmp_path: Path) -> None:
+def test_frames_captured_without_a_currently_configured_privacy_mask_are_not_exported(tmp_path: Path) -> None:
     footage = Footage()
     for n in range(20):
         footage.write("gate", n, redacted=Redacted(masks=1) if n >= 10 else None)
@@ -302,7 +302,9 @@ def test_exported_folders_can_be_read_by_the_training_of_classifiers(tmp_path: P
     assert (tmp_path / "set" / "test").is_dir()
 
 
-def test_exported_frames_keep_the_minimum_time_between_them_and_each_label_its_limit(tmp_path: Path) -> None:
+def test_an_export_keeps_a_minimum_time_between_frames_and_a_maximum_number_of_examples_per_label(
+    tmp_path: Path,
+) -> None:
     sheet = exported(hour(), tmp_path / "set", every_s=3 * EVERY_S, gap_s=0.0, per_label=5)
     found = sorted(sequence(row) for row in rows(tmp_path / "set"))
     assert min(b - a for a, b in itertools.pairwise(found)) >= 3

@@ -58,7 +58,7 @@ def test_no_example_is_given_to_a_split_without_a_share() -> None:
     assert set(assign(labels, (0.8, 0.2, 0.0)).values()) == {"train", "validation"}
 
 
-def test_only_times_near_a_block_in_another_split_are_near_a_border() -> None:
+def test_a_time_is_near_a_split_border_only_if_the_adjacent_block_is_in_another_split() -> None:
     first, second, third = (TimeBlock("gate", n) for n in range(3))
     assigned = {first: "train", second: "train", third: "test"}
     times = {at_s: near_border(at_s * 10**9, second, assigned, 100.0, 10.0) for at_s in (101, 150, 194, 195, 199)}
@@ -67,7 +67,7 @@ def test_only_times_near_a_block_in_another_split_are_near_a_border() -> None:
     assert not near_border(205 * 10**9, third, assigned, 100.0, 10.0)
 
 
-def test_a_gap_longer_than_a_block_of_time_also_counts_across_blocks_without_examples() -> None:
+def test_a_gap_between_splits_that_is_longer_than_a_time_block_reaches_across_an_empty_block() -> None:
     first, third = TimeBlock("gate", 0), TimeBlock("gate", 2)
     assigned = {first: "train", third: "test"}
     kept = [at_s for at_s in range(10) if not near_border(at_s * 10**9, first, assigned, 10.0, 30.0)]

@@ -36,7 +36,7 @@ def framed(found: Series, stop: int) -> TrainingSet:
     return training_set(found, stop, "count", 4, 3)
 
 
-def test_a_csv_file_with_days_before_months_needs_the_option_for_it(tmp_path: Path) -> None:
+def test_a_csv_file_with_ambiguous_dates_is_read_only_with_the_option_dates(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeff5 Minutes,Flow\n04/01/2016 0:00,12\n04/01/2016 0:05,13\n04/01/2016 0:15,\n")
     with pytest.raises(SeriesUnusable, match=r"line 2: time '04/01/2016 0:00': expected a time such as .* --dates"):
         read_csv(path, CsvOptions())
@@ -79,7 +79,7 @@ def test_one_series_of_a_csv_file_with_several_must_be_chosen(tmp_path: Path) ->
     assert found.first * 300 == 1_451_865_600 - 3600
 
 
-def test_minutes_of_a_measure_become_longer_steps_by_their_latest_revision() -> None:
+def test_forecast_steps_are_summed_from_the_latest_revision_of_each_minute() -> None:
     found = list(minutes(range(4)))
     corrected = found[9].model_copy(update={"revision": 1, "values": {"car.forward": 20.0}})
     one = from_measures([*found, corrected, found[9]], "bridge", "car.forward", STEP_S, "UTC", "sum")
@@ -142,7 +142,7 @@ def test_the_naive_forecast_is_the_value_a_day_before_or_else_the_daily_profile(
     assert forecasts[origin, 2] == pytest.approx(one.spec.unscaled(one.examples.expected)[origin, 2])
 
 
-def test_the_seasonal_naive_forecast_of_more_than_a_day_ahead_knows_no_later_values() -> None:
+def test_the_seasonal_naive_forecast_beyond_a_day_ahead_uses_no_values_after_its_origin() -> None:
     slots = 4
     values = np.random.default_rng(2).poisson(40.0, 12 * slots).astype(float)
     found = Series("flow", 86_400 // slots, 1_451_865_600 // 21_600, values)

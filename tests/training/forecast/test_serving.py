@@ -66,7 +66,7 @@ def test_a_stored_forecast_model_is_served_until_another_version_is_promoted(tmp
         ("behaviour --out ../walk", "--out = '../walk': expected lower-case letters"),
     ],
 )
-def test_options_of_a_training_are_refused_before_the_training(words: str, message: str) -> None:
+def test_wrong_training_options_are_refused_before_the_training_starts(words: str, message: str) -> None:
     result = CliRunner().invoke(app, ["train", *words.split()])
     assert (result.exit_code, result.output.startswith("error: train ")) == (2, True)
     assert message in result.output
@@ -113,7 +113,7 @@ def measured_sensor() -> Site:
     return Site.model_validate(tomllib.loads(block) | {"forecasts": [forecast]})
 
 
-def test_a_forecast_of_a_sensor_needs_a_sensor_with_measure_and_a_name_that_no_measure_has() -> None:
+def test_a_sensor_with_a_forecast_needs_the_setting_measure_and_a_name_unlike_any_measure() -> None:
     found = measured_sensor()
     assert validated_site(found, Path("site.toml")).forecasts == found.forecasts
     plain = found.sensors[0].model_copy(update={"measure": False})

@@ -339,7 +339,9 @@ async def test_a_group_member_whose_partitions_are_all_paused_stays_in_the_group
         await until(seen)
 
 
-async def test_a_stream_worker_reports_its_figures_in_heartbeats(settings: KafkaSettings, log: KafkaLog) -> None:
+async def test_a_stream_worker_reports_record_counts_and_lag_in_its_heartbeats(
+    settings: KafkaSettings, log: KafkaLog
+) -> None:
     async with running(settings, log, EchoStage()):
         await log.produce(Outgoing(FRAMES, 0, b"one"))
 

@@ -139,7 +139,9 @@ async def test_begin_returns_false_for_a_partition_of_another_group_member(rig: 
     assert not await rig.thread._begin(P0, 0, 1)
 
 
-async def test_the_number_of_unfetched_offsets_is_available_in_every_state(rig: ThreadRig) -> None:
+async def test_the_number_of_unfetched_offsets_is_zero_until_the_position_and_the_log_end_are_known(
+    rig: ThreadRig,
+) -> None:
     client, rig.thread._consumer = rig.client, None
     assert rig.thread.unfetched(P0) == 0  # not started
     rig.thread._consumer = client
@@ -164,7 +166,7 @@ async def test_offsets_of_partitions_of_another_group_member_are_not_committed(r
     assert not rig.thread.crashed
 
 
-async def test_a_group_member_without_partitions_counts_as_fetching(rig: ThreadRig) -> None:
+async def test_an_empty_fetch_of_a_group_member_without_partitions_resets_its_fetch_idle_time(rig: ThreadRig) -> None:
     rig.client.assign()
     rig.client._subscription._last_fetch_ended -= 1000.0
     assert await rig.fetch() == {}

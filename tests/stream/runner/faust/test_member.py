@@ -65,7 +65,9 @@ def test_a_group_member_imports_no_web_client() -> None:
     assert done.stdout.strip() == "[]"
 
 
-async def test_a_member_joins_its_group_without_a_wait_for_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_group_member_joins_its_group_without_waiting_for_faust_tables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tables = member(Owner())._app.tables
     monkeypatch.setattr(tables, "sleep", None)  # a call would fail
     monkeypatch.setattr(tables.recovery, "start", AsyncMock())

@@ -31,7 +31,7 @@ def test_unscaling_returns_the_values_that_were_scaled(values: list[float], scal
     assert one.unscaled(one.scaled(np.array(values))) == pytest.approx(values, rel=1e-6, abs=1e-6)
 
 
-def test_steps_of_a_day_follow_local_time_through_clock_changes() -> None:
+def test_time_slots_of_a_day_follow_local_time_when_clocks_change() -> None:
     midnight_utc = 1_459_036_800 // 300  # Sunday, 27 March 2016: clocks in Berlin go from 2:00 to 3:00
     slots, weekdays = local_steps(midnight_utc, 24, 300, "Europe/Berlin")
     assert slots[:12].tolist() == list(range(12, 24))
@@ -128,7 +128,9 @@ def test_the_probability_of_an_interval_is_corrected_by_the_coverage_of_the_last
 
 
 @pytest.mark.parametrize("factor", [0.6, 1.6])
-def test_corrected_intervals_cover_nearer_to_the_asked_share_while_errors_change(factor: float) -> None:
+def test_corrected_prediction_intervals_come_closer_to_the_requested_coverage_while_errors_change(
+    factor: float,
+) -> None:
     """Each day has smaller, or larger, errors than the day before."""
     scores = np.abs(np.random.default_rng(7).normal(size=1728)) * np.repeat(factor ** np.arange(6), 288)
     covered, corrected = np.full(1728, np.nan), np.full(1728, np.nan)
@@ -176,7 +178,7 @@ def test_a_mean_over_minutes_is_weighted_by_their_observed_shares() -> None:
     assert steps_of(*minutes, aggregate="mean").value(0) == pytest.approx(50.0 / 2.5)
 
 
-def test_a_later_revision_of_a_minute_changes_the_value_of_its_step() -> None:
+def test_a_later_revision_of_a_minute_value_changes_the_value_of_its_forecast_step() -> None:
     found = steps_of(*(MinuteValue(minute, 6.0, 1.0) for minute in range(5)))
     assert found.value(0) == 30.0
     found.add(MinuteValue(2, 16.0, 1.0))
@@ -194,7 +196,9 @@ def test_a_series_description_with_an_incomplete_daily_profile_is_refused() -> N
         SeriesSpec(step_s=900, profile=((1.0,) * 95,) * 7)
 
 
-def test_forecast_skill_of_more_than_a_day_ahead_compares_with_a_value_that_was_known(tmp_path: Path) -> None:
+def test_forecast_skill_beyond_a_day_ahead_uses_a_naive_value_that_was_known_at_the_forecast_time(
+    tmp_path: Path,
+) -> None:
     half_days = spec(step_s=43_200, lags=2, profile=((7.0, 7.0),) * 7, scores=())
     config = ForecastConfig(name="flow", measure="bridge", value="car.forward", model="flow")
     forecaster = Forecaster(config, model(tmp_path, described=half_days))

@@ -72,7 +72,7 @@ async def measures(worker: Worker) -> list[Measure]:
     return [decode_json(Measure, one.value) async for one in worker.log.read(MEASURES, 0, 0, end)]
 
 
-async def test_a_minute_of_a_measured_sensor_is_the_mean_of_its_good_readings() -> None:
+async def test_the_minute_value_of_a_sensor_is_the_mean_of_its_good_readings() -> None:
     records = [readings(0, [1.0, 2.0, 6.0, 10.0], [GOOD, GOOD, GOOD, SUSPECT]), readings(4, [20.0, 24.0])]
     worker = await fed(Worker({}, (OVEN,)), iter(records))
     (first,) = await measures(worker)  # the second minute ends with the first reading of the third one
@@ -82,7 +82,7 @@ async def test_a_minute_of_a_measured_sensor_is_the_mean_of_its_good_readings() 
     assert [one.values["value.mean"] for one in await measures(worker)] == [3.0, 22.0]
 
 
-async def test_a_sensor_that_is_not_measured_writes_no_minutes() -> None:
+async def test_a_sensor_without_the_setting_measure_writes_no_minute_records() -> None:
     worker = await fed(Worker({}, (OVEN.model_copy(update={"measure": False}),)), day(2))
     assert await measures(worker) == []
 
@@ -95,7 +95,7 @@ async def test_a_restarted_worker_writes_the_same_minutes_of_a_sensor(kill_every
     assert killed == steady
 
 
-async def test_a_forecast_of_a_sensor_warns_early_at_the_place_of_the_sensor(tmp_path: Path) -> None:
+async def test_the_early_warning_of_a_sensor_forecast_names_the_sensor_and_its_place(tmp_path: Path) -> None:
     worker = await fed(Worker({"flow": model(tmp_path)}, ENTRIES), day(24, factor=4.0))
     found = await worker.forecasts()
     assert [one.camera for one in found] == ["oven"] * 23

@@ -235,7 +235,7 @@ async def test_forecasts_that_another_worker_wrote_without_a_commit_are_not_writ
     assert await copy.forecasts() == written
 
 
-async def test_a_promoted_forecast_model_takes_over_with_the_minutes_in_memory(tmp_path: Path) -> None:
+async def test_a_newly_promoted_forecast_model_continues_with_the_minutes_in_memory(tmp_path: Path) -> None:
     worker = Worker({"flow": model(tmp_path)})
     await worker.feed(minutes(range(60)))
     worker.models["flow"] = model(tmp_path, "flow@2", spec(lags=3))
@@ -290,7 +290,7 @@ async def test_minutes_of_a_camera_clock_that_was_ahead_are_not_used_when_their_
     assert (last.made_ns, last.observed) == (MONDAY_NS + 123 * STEP_S * 10**9, 0.25)
 
 
-async def test_late_minutes_of_days_ago_do_not_end_the_errors_of_a_forecast(tmp_path: Path) -> None:
+async def test_late_minutes_of_earlier_days_do_not_change_the_forecasts(tmp_path: Path) -> None:
     """After an outage, the late lane delivers old minutes between the present ones."""
     steady, late = (Worker({"flow": model(tmp_path)}) for _ in range(2))
     found = list(minutes(range(140)))
@@ -304,7 +304,7 @@ async def test_late_minutes_of_days_ago_do_not_end_the_errors_of_a_forecast(tmp_
     assert await late.forecasts() == await steady.forecasts()
 
 
-async def test_a_late_minute_older_than_the_history_does_not_end_the_history_of_a_restarted_worker(
+async def test_a_restarted_worker_makes_the_same_forecasts_after_a_late_minute_older_than_the_history(
     tmp_path: Path,
 ) -> None:
     steady, killed = (Worker({"flow": model(tmp_path)}) for _ in range(2))
@@ -319,7 +319,7 @@ async def test_a_late_minute_older_than_the_history_does_not_end_the_history_of_
 
 
 @pytest.mark.parametrize("change", [{"value": "bus.forward"}, {"measure": "tunnel"}])
-async def test_a_forecast_of_another_measure_begins_without_the_minutes_of_the_earlier_one(
+async def test_a_forecast_that_is_changed_to_another_measure_discards_the_minutes_of_the_earlier_measure(
     change: dict[str, str], worker: Worker
 ) -> None:
     await worker.feed(minutes(range(20)))
@@ -337,7 +337,7 @@ async def test_a_forecast_of_another_measure_begins_without_the_minutes_of_the_e
     assert found[-1].skill == ()
 
 
-async def test_minutes_of_a_mean_are_averaged_also_for_a_model_that_was_trained_on_counts(
+async def test_minutes_of_a_mean_speed_are_averaged_even_for_a_model_trained_on_counts(
     tmp_path: Path,
 ) -> None:
     speeds = FLOW.model_copy(update={"value": "speed_km_h.forward.mean"})

@@ -77,7 +77,9 @@ def expected(log: list[DoorMinute]) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(logs())
-def test_the_count_is_entries_minus_exits_since_the_reset_and_never_below_zero(log: list[DoorMinute]) -> None:
+def test_the_occupancy_is_entries_minus_exits_since_the_daily_reset_and_never_below_zero(
+    log: list[DoorMinute],
+) -> None:
     one, last = place(), 0.0
     for n, found in enumerate(log):
         count = one.add(found)
@@ -88,7 +90,7 @@ def test_the_count_is_entries_minus_exits_since_the_reset_and_never_below_zero(l
 
 @settings(max_examples=40, deadline=None)
 @given(logs(), st.data())
-def test_a_count_that_reads_the_kept_minutes_back_goes_on_as_if_it_had_not_been_interrupted(
+def test_a_restarted_occupancy_count_that_reads_the_retained_minutes_again_continues_unchanged(
     log: list[DoorMinute], data: st.DataObject
 ) -> None:
     steady = place()
@@ -118,13 +120,13 @@ def test_exits_without_an_entry_are_counted_as_unmatched() -> None:
     assert (last.inside, last.unmatched) == (1.0, 1.0)
 
 
-def test_the_count_begins_at_zero_after_the_reset_of_the_day() -> None:
+def test_the_occupancy_begins_at_zero_after_the_daily_reset() -> None:
     one = place(reset_at=time(4))
     times = [MIDNIGHT_NS + n * HOUR_NS for n in (1, 3, 4, 5)]
     assert inside([one.add(found) for at in times for found in both(at, 2, 0)]) == [2.0, 4.0, 2.0, 4.0]
 
 
-def test_a_count_by_hand_replaces_the_count_from_its_time_on_until_the_reset() -> None:
+def test_a_manual_count_replaces_the_occupancy_from_its_time_until_the_daily_reset() -> None:
     one = place(KnownCount(MIDNIGHT_NS + 2 * HOUR_NS, 10))
     times = [MIDNIGHT_NS + n * HOUR_NS for n in (1, 3, 5, 25)]
     assert inside([one.add(found) for at in times for found in both(at, 2, 0)]) == [2.0, 12.0, 14.0, 2.0]
@@ -140,7 +142,7 @@ def test_a_late_minute_corrects_the_latest_count_with_a_higher_revision() -> Non
     assert (count.start_ns, count.inside, count.revision) == (MIDNIGHT_NS + 2 * MINUTE_NS, 2.0, 1)
 
 
-def test_late_frames_of_a_minute_with_live_frames_correct_the_latest_count_and_not_that_minute() -> None:
+def test_late_frames_of_an_earlier_minute_correct_the_latest_occupancy_and_not_that_of_their_minute() -> None:
     one = place()
     for n in range(3):
         for found in both(MIDNIGHT_NS + n * MINUTE_NS, 1, 0):
@@ -159,7 +161,7 @@ def test_the_count_follows_a_camera_clock_that_was_set_back() -> None:
     assert inside(counts) == [2.0, 4.0, 4.0, 6.0]
 
 
-def test_a_reset_keeps_its_local_time_when_clocks_change() -> None:
+def test_the_daily_reset_keeps_its_local_time_when_clocks_change() -> None:
     winter, summer = 1_459_036_800 * 10**9, 1_459_123_200 * 10**9  # 27 and 28 March 2016, 0:00 UTC
     assert last_reset(winter, time(0), "Europe/Berlin") == winter - HOUR_NS
     assert last_reset(summer, time(0), "Europe/Berlin") == summer - 2 * HOUR_NS

@@ -94,7 +94,7 @@ class Hall:
         return [decode_json(Event, one.value) async for one in self.log.read(EVENTS, 0, 0, end)]
 
 
-async def test_each_minute_of_the_doors_gives_a_record_with_the_number_of_objects_inside() -> None:
+async def test_the_occupancy_stage_writes_one_record_with_the_number_of_objects_inside_each_minute() -> None:
     hall = Hall()
     for minute, (entered, left) in enumerate([(5, 0), (4, 2), (0, 9)]):
         await hall.feed(passing(minute, entered, left))
@@ -113,7 +113,9 @@ async def test_a_count_above_the_limit_is_reported_again_only_after_it_fell_by_t
     assert found[0].data.summary == "11 inside of hall, above 10"
 
 
-async def test_a_place_below_its_limit_is_reported_only_after_the_limit_was_reached_that_day() -> None:
+async def test_an_occupancy_below_the_lower_limit_is_reported_only_after_that_limit_was_reached_on_the_same_day() -> (
+    None
+):
     hall = Hall(HALL.model_copy(update={"above": None, "below": 4, "hysteresis": 0}))
     for minute, (entered, left) in enumerate([(1, 0), (4, 0), (0, 3), (0, 1)]):
         await hall.feed(passing(minute, entered, left))
@@ -169,7 +171,7 @@ async def test_output_that_a_killed_worker_wrote_without_a_commit_is_not_written
     assert [len(one) for one in before] == [2, 1]
 
 
-async def test_a_count_by_hand_changes_the_count_of_a_running_worker_and_of_a_restarted_one() -> None:
+async def test_a_manual_count_changes_the_occupancy_in_a_running_and_in_a_restarted_worker() -> None:
     hall = Hall()
     await hall.feed([*passing(0, 4, 0), *passing(2, 1, 0)])
     at = datetime.fromtimestamp(MIDNIGHT_NS / 1e9 + 90, UTC)
@@ -193,7 +195,7 @@ async def test_a_limit_that_is_lowered_below_the_present_count_is_reported_with_
     assert event.data.summary == "8 inside of hall, above 5"
 
 
-async def test_a_lower_limit_that_was_not_reached_since_the_reset_is_not_reported_when_it_changes() -> None:
+async def test_a_change_of_a_lower_limit_that_was_not_reached_since_the_daily_reset_reports_nothing() -> None:
     hall = Hall(HALL.model_copy(update={"above": None, "below": 4, "hysteresis": 0}))
     await hall.feed([*passing(0, 2, 0), *passing(1, 0, 0)])
     hall.entries = (NORTH, SOUTH, HALL.model_copy(update={"above": None, "below": 5, "hysteresis": 0}))
@@ -271,7 +273,7 @@ def site_rule(folder: Path, text: str) -> OccupancyRule:
     return rule
 
 
-def test_the_reset_of_a_place_is_in_the_time_zone_of_its_site(tmp_path: Path) -> None:
+def test_the_daily_reset_of_an_occupancy_is_in_the_time_zone_of_the_site(tmp_path: Path) -> None:
     assert site_rule(tmp_path, SITE).time_zone == "Europe/Berlin"
 
 
@@ -284,6 +286,8 @@ def test_the_reset_of_a_place_is_in_the_time_zone_of_its_site(tmp_path: Path) ->
         ('"south"\ntype = "line"\ncamera = "door"', '"south"\ntype = "line"\ncamera = "gate"', "one camera"),
     ],
 )
-def test_doors_that_are_no_lines_of_one_camera_are_refused(old: str, new: str, expected: str, tmp_path: Path) -> None:
+def test_an_occupancy_rule_with_an_invalid_door_or_a_name_already_in_use_is_refused(
+    old: str, new: str, expected: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=expected):
         site_rule(tmp_path, SITE.replace(old, new, 1))
