@@ -154,7 +154,7 @@ JAM = JamRule(
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_killed_workers_write_the_events_of_the_undisturbed_run_once(seed: int) -> None:
+async def test_killed_workers_write_each_event_of_an_undisturbed_run_exactly_once(seed: int) -> None:
     chance, rules = random.Random(seed), (RED, QUIET, JAM)
     whole = await events_of(*rules)
     assert {one.data.rule for one in whole} >= {"red", "jam"}

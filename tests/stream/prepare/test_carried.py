@@ -33,7 +33,7 @@ async def test_a_batch_carries_the_frame_as_the_agent_encoded_it_if_that_is_smal
     assert {item.cropped for item in found["small"].items} == {True}
 
 
-async def test_a_batch_for_second_stage_models_has_the_encoded_frame_and_no_pixels() -> None:
+async def test_a_batch_for_second_models_has_the_encoded_frame_and_no_pixels() -> None:
     bench = PrepareBench.of(SMALL.model_copy(update={"then": THEN}))
     await bench.give(frame(0, image=NOISY))
     ((_, batch),) = await bench.batches()

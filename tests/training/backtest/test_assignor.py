@@ -14,7 +14,9 @@ reading = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.sampled_from
 
 @settings(max_examples=30)
 @given(reading)
-def test_each_partition_has_one_process_and_the_shares_are_equal(reading: dict[str, TopicPartition | None]) -> None:
+def test_each_backtest_partition_has_one_process_and_shares_differ_by_at_most_one_partition(
+    reading: dict[str, TopicPartition | None],
+) -> None:
     shares = shared_out(reading, PARTITIONS)
     assert sorted(partition for share in shares.values() for partition in share) == PARTITIONS
     sizes = [len(share) for share in shares.values()]

@@ -208,7 +208,7 @@ async def test_a_model_that_no_pipeline_uses_is_refused() -> None:
     assert BacktestPlan.of(site.config, manifest, (0, 1), pipelines=["p"]).pipelines[0].model == "other@1"
 
 
-async def test_a_candidate_model_replaces_the_second_stage_models_of_its_name() -> None:
+async def test_a_candidate_model_replaces_the_second_models_of_its_name() -> None:
     site = await live()
     second = SecondModelConfig(name="type", model="regions", min_pixels=1)
     config = Config({**site.config.entries, "pipeline/p": PIPELINE.model_copy(update={"then": (second,)})})
@@ -221,7 +221,7 @@ async def test_a_candidate_model_replaces_the_second_stage_models_of_its_name() 
     assert figures.failed == 0
 
 
-def test_a_backtest_of_a_second_stage_model_counts_for_its_promotion(tmp_path: Path) -> None:
+def test_a_passed_backtest_of_a_second_model_permits_its_promotion(tmp_path: Path) -> None:
     damaged(tmp_path)
     repository, figures = Repository(tmp_path), BacktestFigures(frames=200)
     repository.promote("regions", 1)

@@ -200,7 +200,7 @@ async def test_failures_before_the_judged_period_do_not_roll_a_canary_back(bench
     assert (await bench.skill()).reasons(LIMITS) == []
 
 
-async def test_a_repeated_measurement_reads_only_new_records_and_equals_a_first_measurement(
+async def test_a_repeated_canary_measurement_reads_only_new_records_and_equals_a_measurement_from_scratch(
     bench: SkillBench,
 ) -> None:
     meter, read_offsets = SkillMeter(bench.log, bench.canary, LIMITS), []
@@ -222,7 +222,9 @@ async def test_a_repeated_measurement_reads_only_new_records_and_equals_a_first_
         bench.log.read = noted  # type: ignore[method-assign]
 
 
-async def test_the_memory_of_a_measurement_depends_on_its_seconds_and_not_on_its_records(bench: SkillBench) -> None:
+async def test_the_memory_of_a_canary_measurement_depends_on_its_duration_and_not_on_its_number_of_records(
+    bench: SkillBench,
+) -> None:
     await bench.usual(20.0)
     meter = SkillMeter(bench.log, bench.canary, LIMITS)
     assert (await bench.skill(meter)).canary.frames == 20 * len(SERVED)
