@@ -48,7 +48,7 @@ def missing() -> Any:
         (lambda: FakeNvml("NVML Shared Library Not Found"), "NVML cannot be started: NVML Shared Library Not Found"),
     ],
 )
-def test_without_nvml_the_gpu_usage_has_a_reason_and_no_metrics(load: Any, reason: str) -> None:
+def test_without_nvml_gpu_metrics_are_missing_and_the_monitor_states_the_reason(load: Any, reason: str) -> None:
     registry, monitor = CollectorRegistry(), GpuMonitor(load)
     export_gpu_use(registry, monitor)
     assert monitor.unavailable_reason.startswith(reason)

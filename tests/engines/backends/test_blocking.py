@@ -14,7 +14,7 @@ MODELS = Path(__file__).parents[3] / "engines" / "models"
 WORKERS = 2
 
 
-def test_a_blocking_engine_computes_as_many_batches_at_once_as_it_has_workers() -> None:
+def test_a_blocking_engine_computes_as_many_batches_in_parallel_as_it_has_workers() -> None:
     all_compute, computing, most = threading.Barrier(WORKERS), 0, 0
     lock = threading.Lock()
 

@@ -53,7 +53,7 @@ def test_float_layers_of_fp32_and_int8_models_are_computed_in_fp32(model: Model,
     engine.close()
 
 
-def test_openvino_computes_single_images_with_a_fixed_batch_size(model: Model) -> None:
+def test_openvino_uses_a_fixed_input_shape_only_for_batches_of_one_image(model: Model) -> None:
     engine = OpenVinoEngine()
     engine.load(model)
     expected = engine.infer(IMAGES[:2])["probabilities"]

@@ -200,7 +200,9 @@ def test_the_error_for_an_unknown_decoder_lists_the_known_decoders() -> None:
         decoders.make("nonsense", DecoderOptions(LABELS, 64, 64))
 
 
-def test_yolox_detects_people_in_a_third_of_the_sampled_video_frames(shared_data: object, tmp_path: object) -> None:
+def test_yolox_detects_a_person_in_at_least_30_percent_of_the_sampled_video_frames(
+    shared_data: object, tmp_path: object
+) -> None:
     from pathlib import Path
 
     from engines import backends

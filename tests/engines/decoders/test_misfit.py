@@ -79,7 +79,7 @@ def add(folder: Path, tables: Tables, decoder: str, **settings: Any) -> Model:
 
 
 @pytest.mark.parametrize(("layout", "decoder"), PAIRS)
-def test_only_the_right_decoder_of_a_model_is_accepted_and_finds_the_object(
+def test_the_right_decoder_of_a_model_finds_its_object_and_a_wrong_decoder_is_refused(
     tmp_path: Path, layout: str, decoder: str
 ) -> None:
     tables, right = LAYOUTS[layout]
@@ -168,7 +168,9 @@ def test_model_outputs_with_boxes_of_negative_width_are_refused(tmp_path: Path, 
         add(tmp_path, {"y": table}, decoder)
 
 
-def test_a_user_can_set_how_boxes_are_merged_and_let_the_inspection_choose_the_rest(tmp_path: Path) -> None:
+def test_the_user_sets_how_boxes_are_merged_and_the_inspection_of_the_model_finds_the_box_unit(
+    tmp_path: Path,
+) -> None:
     file = constant_model(tmp_path / "m.onnx", LAYOUTS["corners in px"][0])
     merging = {"max_overlap": 0.3, "across_classes": True}
     examined(file, "m", Overrides(labels=LABELS, decoding=merging), tmp_path / "models")

@@ -17,7 +17,7 @@ times = st.floats(0.0001, 1.0)
 
 
 @given(sizes=sizes, slope_s=times, base_s=times)
-def test_the_linear_growth_of_batch_times_is_found_from_exact_measurements(
+def test_the_expected_batch_time_is_exact_if_measured_times_grow_linearly_with_the_batch_size(
     sizes: list[int], slope_s: float, base_s: float
 ) -> None:
     learned = BatchTime({n: slope_s * n + base_s for n in sizes})

@@ -162,7 +162,7 @@ async def test_a_second_stage_model_also_has_a_stand_in_model_and_its_plan_is_bu
         assert isinstance(model and model._engine, TensorRtEngine)
 
 
-async def test_a_model_with_a_cached_tensorrt_plan_is_served_at_once_without_a_stand_in_model(
+async def test_a_model_with_a_cached_tensorrt_plan_is_served_immediately_without_a_stand_in_model(
     bench: BuildBench,
 ) -> None:
     bench.may_build.set()

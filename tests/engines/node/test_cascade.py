@@ -281,7 +281,7 @@ class TestAttributes:
         assert batch.took.cascade > 0.0
         assert batch.took.device_s == batch.took.compute + batch.took.cascade
 
-    def test_more_crops_than_memory_allows_at_once_are_classified_in_parts(
+    def test_crops_that_do_not_fit_into_memory_together_are_classified_in_parts(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(cascade_module, "MAX_CROPS", 2)

@@ -27,7 +27,7 @@ def used_s(levels: list[int], costs_s: list[float], seconds: float, seed: int) -
 
 @settings(max_examples=20)
 @given(costs_s=costs, seed=st.integers(0, 99))
-def test_device_times_of_waiting_queues_of_a_level_differ_by_at_most_a_quantum_and_a_batch(
+def test_used_device_times_of_queues_of_equal_priority_differ_by_at_most_a_quantum_plus_a_batch(
     costs_s: list[float], seed: int
 ) -> None:
     used = used_s([0] * len(costs_s), costs_s, 1.5, seed)
@@ -69,7 +69,7 @@ def test_an_empty_queue_gets_no_credit_of_device_time() -> None:
     assert chosen == {"busy": 10, "new": 10}
 
 
-def test_a_lower_level_whose_queue_empties_after_each_batch_stays_within_its_minimum_share() -> None:
+def test_a_lower_priority_level_whose_queue_empties_after_each_batch_stays_within_its_minimum_share() -> None:
     """A level whose queue is empty after each batch must not lose the memory of the device time that it used."""
     shares, used = FairShares[str](), Counter[str]()
     for turn in range(1000):

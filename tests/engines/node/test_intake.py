@@ -42,7 +42,9 @@ ONE, TWO = TopicPartition(BATCHES, 0), TopicPartition(BATCHES, 1)
         LaneLoad(bytes=LIVE_BYTES + 1),
     ],
 )
-def test_fetching_of_a_lane_pauses_above_a_limit_and_continues_at_half_of_the_limit(over: LaneLoad) -> None:
+def test_a_lane_pauses_fetching_at_its_limit_of_rows_jobs_or_bytes_and_resumes_at_half_the_limit(
+    over: LaneLoad,
+) -> None:
     lane = LaneThrottle(2, late=False)
 
     def pauses(load: LaneLoad) -> bool:
@@ -73,7 +75,7 @@ def test_too_many_waiting_bytes_pause_all_partitions() -> None:
 
 
 @given(rows=st.lists(st.integers(0, 300), min_size=1, max_size=8))
-def test_a_lane_over_its_row_limit_pauses_partitions_until_the_rest_hold_at_most_half_the_limit(
+def test_above_its_row_limit_a_lane_pauses_partitions_until_unpaused_ones_hold_at_most_half_the_limit(
     rows: list[int],
 ) -> None:
     lane, limit = LaneThrottle(1, late=False), LIVE_ROWS_PER_INSTANCE

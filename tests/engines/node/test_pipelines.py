@@ -74,7 +74,7 @@ async def test_a_model_is_loaded_again_after_its_settings_change(bench: LiveBenc
     assert len(bench.source.engines) == 2
 
 
-async def test_a_broken_new_model_version_is_not_retried_at_once_and_the_present_version_serves(
+async def test_a_broken_new_model_version_is_not_retried_immediately_and_the_present_version_serves(
     bench: LiveBench,
 ) -> None:
     await bench.configure([CARS])
@@ -274,7 +274,9 @@ async def test_the_first_model_of_a_pipeline_classifies_before_its_warm_up_ends_
 
 
 @pytest.mark.usefixtures("_warms_up_beside_work")
-async def test_the_warm_up_of_larger_batches_is_finished_after_a_pause_without_changes(bench: LiveBench) -> None:
+async def test_a_model_warms_up_for_larger_batches_after_a_pause_without_configuration_changes(
+    bench: LiveBench,
+) -> None:
     await bench.configure([CARS])
     running = asyncio.create_task(bench.live.run(0.001))
     await _until(lambda: len(bench.source.engines[0].warm_up_s) > 1)

@@ -171,7 +171,9 @@ class TestScheduler:
         assert [offsets(scheduler.next(0)) for _ in range(2)] == [[1], [0]]
         assert scheduler.waiting == 0
 
-    def test_jobs_of_different_pipelines_are_never_merged_and_no_dropped_job_is_scheduled(self) -> None:
+    def test_jobs_of_different_pipelines_are_not_merged_and_dropping_a_partition_removes_its_waiting_jobs(
+        self,
+    ) -> None:
         scheduler = Scheduler(EvenModels(8))
         scheduler.add(LIVE_0, job(LIVE_0, 0), 0)
         scheduler.add(LIVE_0, job(LIVE_0, 1, pipeline="other"), 0)

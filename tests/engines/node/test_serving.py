@@ -259,7 +259,9 @@ class TestCarriedFrames:
             (huge(), "WrongSize"),
         ],
     )
-    def test_an_unreadable_frame_becomes_a_dead_letter_alone_and_unchanged(self, data: bytes, error: str) -> None:
+    def test_only_the_unreadable_frame_of_a_batch_becomes_a_dead_letter_with_its_original_bytes(
+        self, data: bytes, error: str
+    ) -> None:
         first, letter, last = self.classified(carrying([jpeg(CAR), data, jpeg(BUS)]))
         assert [decode(Result, one.value).detections[0].label for one in (first, last)] == ["car", "bus"]
         assert (failure_of(letter).stage, failure_of(letter).error) == ("engine", error)

@@ -214,7 +214,7 @@ async def test_successive_failures_switch_a_shadow_candidate_off_until_the_candi
 
 
 @pytest.mark.parametrize("error", [DeviceLost("gone"), MemoryError()])
-async def test_a_lost_device_or_full_memory_switches_a_shadow_candidate_off_at_once(
+async def test_a_lost_device_or_full_memory_switches_a_shadow_candidate_off_immediately(
     error: Exception, stack: AsyncExitStack
 ) -> None:
     def fails(image: Images) -> bool:
@@ -241,7 +241,7 @@ async def test_a_shadow_candidate_that_does_not_load_is_reported_once_with_its_r
     assert (end.candidate, end.off) == ("regions@2", "regions@2 is broken")
 
 
-async def test_a_shadow_candidate_is_not_compared_any_more_once_its_pipeline_names_a_broken_candidate(
+async def test_a_pipeline_with_a_new_broken_shadow_candidate_is_no_longer_compared_with_the_old_candidate(
     stack: AsyncExitStack,
 ) -> None:
     bench = shadow_bench(stack, v2=FakeEngine())

@@ -124,7 +124,7 @@ async def test_many_results_of_other_cameras_do_not_displace_the_high_water_mark
     assert [item.seq for item in job.items] == [1]
 
 
-async def test_a_new_partition_owner_sheds_a_frame_out_of_order_and_drops_one_with_a_dead_letter() -> None:
+async def test_after_a_takeover_an_out_of_order_frame_is_shed_and_a_frame_with_a_dead_letter_is_dropped() -> None:
     log = MemoryLog(2)
     first = await one(log)
     await work(first, [await put(log, 0)])
@@ -205,7 +205,7 @@ async def test_results_of_jobs_are_written_in_offset_order_even_if_jobs_finish_i
     assert (owned.in_flight, owned.in_flight_bytes) == (0, 0)
 
 
-async def test_finished_jobs_are_written_at_once_unless_a_later_job_is_unfinished() -> None:
+async def test_finished_jobs_are_written_immediately_if_no_unfinished_job_is_queued_behind_them() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     owned.take(await put(log, 0), PIPELINES)
@@ -218,7 +218,7 @@ async def test_finished_jobs_are_written_at_once_unless_a_later_job_is_unfinishe
     assert owned.due(10.1, 0.2) == 10.1
 
 
-async def test_a_transaction_with_its_maximum_size_is_written_at_once() -> None:
+async def test_a_transaction_with_its_maximum_number_of_jobs_is_written_immediately() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     for n in range(MAX_COMMIT_JOBS):

@@ -42,7 +42,7 @@ def identities(models: list[Wanted]) -> dict[str, str]:
     return {one.name: one.config.model if isinstance(one, SecondWanted) else one.model for one in models}
 
 
-def test_a_pipeline_wants_its_model_its_lighter_model_and_its_second_models() -> None:
+def test_a_pipeline_needs_its_model_its_lighter_model_and_its_second_models() -> None:
     models = wanted(CARS, PEOPLE)
     assert identities(models.configured()) == {
         "cars": "regions",
@@ -65,13 +65,13 @@ def test_a_lighter_model_and_a_canary_have_the_settings_of_their_pipeline_withou
     assert canary.lighter == ""
 
 
-def test_the_canary_of_a_pipeline_is_wanted_beside_the_promoted_version() -> None:
+def test_a_pipeline_with_a_canary_needs_the_canary_and_the_promoted_version() -> None:
     models = wanted(CARS, cars=CANARY)
     assert identities(models.canary_versions()) == {"cars/canary": "regions@2"}
     assert {"cars", "cars/canary"} <= models.names
 
 
-def test_a_canary_is_not_wanted_without_its_pipeline() -> None:
+def test_a_canary_is_not_needed_if_its_pipeline_is_not_configured() -> None:
     models = wanted(PEOPLE, cars=CANARY)
     assert models.canary_versions() == []
     assert models.names == {"people"}
@@ -79,25 +79,25 @@ def test_a_canary_is_not_wanted_without_its_pipeline() -> None:
     assert "cars/canary" in models
 
 
-def test_canaries_that_have_ended_are_returned_once() -> None:
+def test_setting_the_canaries_returns_each_ended_canary_once() -> None:
     models = wanted(CARS, PEOPLE, cars=CANARY)
     assert models.set_canaries({"people": CANARY}) == {"cars": CANARY}
     assert models.set_canaries({"people": CANARY}) == {}
     assert models.names == {"cars", "cars/lighter", "cars/then/brand", "people", "people/canary"}
 
 
-def test_a_pipeline_without_a_model_wants_no_models() -> None:
+def test_a_pipeline_that_uses_motion_instead_of_a_model_needs_no_model() -> None:
     models = wanted(CARS)
     models.set_pipelines([PipelineConfig.model_validate({"name": "motion", "model": MOTION_MODEL})])
     assert (models.configured(), models.names) == ([], frozenset())
 
 
-def test_only_the_usual_model_of_a_pipeline_has_the_name_of_a_pipeline() -> None:
+def test_names_of_lighter_canary_and_second_models_are_not_names_of_pipelines() -> None:
     others = [lighter_name("cars"), canary_name("cars"), SecondWanted(CARS, BRAND).name]
     assert [is_pipeline_name(name) for name in ("cars", *others)] == [True, False, False, False]
 
 
-def test_settings_of_a_model_ignore_the_settings_that_do_not_concern_the_model() -> None:
+def test_model_settings_do_not_change_with_pipeline_settings_that_do_not_concern_the_model() -> None:
     usual = ModelSettings.of(CARS, "regions@1")
     assert ModelSettings.of(CARS.model_copy(update={"max_items": 2, "cameras": ("north",)}), "regions@1") == usual
     for change in ({"width": 32}, {"colour": "rgb"}, {"fit": "crop"}, {"min_score": 0.5}, {"precision": "int8"}):

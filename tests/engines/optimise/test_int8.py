@@ -64,7 +64,7 @@ def test_int8_activations_are_unsigned_for_onnx_runtime_and_signed_for_tensorrt(
         assert found <= {np.dtype(kind), np.dtype(np.int8)}
 
 
-def test_the_signed_int8_form_follows_the_rules_of_tensorrt(int8: dict[Form, Any]) -> None:
+def test_a_signed_int8_model_follows_the_documented_quantisation_rules_of_tensorrt(int8: dict[Form, Any]) -> None:
     """Check the rules of NVIDIA's documentation of explicit quantisation, and of onnx-tensorrt's operators.md."""
     model = int8["s8s8"]
     made, values = makers(model), constants(model)

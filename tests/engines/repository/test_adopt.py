@@ -208,7 +208,7 @@ def test_the_error_for_a_model_that_cannot_run_states_the_reason(tmp_path: Path)
         adopted(tmp_path, file, "softmax", "red", "blue", "green")
 
 
-def test_one_of_several_model_outputs_must_be_chosen(tmp_path: Path) -> None:
+def test_a_classifier_with_several_outputs_is_refused_unless_the_user_chooses_one(tmp_path: Path) -> None:
     file = classifier(tmp_path / "m.onnx", "Softmax")
     model = onnx.load(str(file))
     model.graph.output.insert(0, helper.make_tensor_value_info("flat", TensorProto.FLOAT, ("N", 3)))

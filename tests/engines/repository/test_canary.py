@@ -63,7 +63,7 @@ def test_begin_and_end_of_a_canary_are_in_the_audit_trail(tmp_path: Path) -> Non
     assert repository.promoted("regions") == 1
 
 
-def test_a_replaced_canary_ends_in_the_audit_trail(tmp_path: Path) -> None:
+def test_the_audit_trail_records_the_end_of_a_canary_that_another_canary_replaces(tmp_path: Path) -> None:
     repository = copied(tmp_path)
     start_canary(repository, "regions", 2, 0.2, 10)
     start_canary(repository, "regions", 2, 0.5, 20)
@@ -81,7 +81,9 @@ def test_a_canary_file_that_cannot_be_written_is_an_error_of_the_repository(tmp_
         end_canary(repository, HALF, "stopped", 10)
 
 
-def test_an_unknown_version_cannot_be_a_canary_and_a_damaged_canary_file_is_named(tmp_path: Path) -> None:
+def test_an_unknown_canary_version_is_refused_and_the_error_for_a_damaged_canary_file_names_the_file(
+    tmp_path: Path,
+) -> None:
     repository = copied(tmp_path)
     with pytest.raises(ModelUnknown):
         start_canary(repository, "regions", 9, 0.5, 10)

@@ -77,7 +77,7 @@ def test_overlapping_detections_of_two_models_never_count_as_one_missed_and_one_
     assert all(one.iou(other) < MIN_IOU for one in missed for other in extra)
 
 
-def test_differences_between_two_models_name_labels_scores_and_unmatched_objects() -> None:
+def test_differences_between_two_models_are_changed_scores_changed_labels_and_unmatched_objects() -> None:
     served = [found("car"), found("car", 100, 0.9), found("bus", 200), found("person", 300, 0.4)]
     candidate = [found("car"), found("car", 101, 0.5), found("truck", 200, 0.7), found("person", 400, 0.6)]
     agreed, differences = compare(served, candidate)
@@ -124,7 +124,7 @@ def test_two_models_agree_on_a_frame_if_only_their_scores_differ() -> None:
     assert (report.agreement, report.score_differences, len(report.largest())) == (1.0, 1, 1)
 
 
-def test_a_shadow_history_keeps_candidates_and_served_models_apart() -> None:
+def test_a_shadow_report_counts_only_frames_of_its_candidate_and_of_the_present_served_model() -> None:
     history = ShadowHistory("cars")
     history.add(compared(0, [found("car")], [found("car")]))
     history.add(compared(1, [found("car")], [], ("m@2", "m@3")))

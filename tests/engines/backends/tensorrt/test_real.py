@@ -103,7 +103,7 @@ def test_pycuda_needs_only_the_library_of_the_gpu_driver() -> None:
 
 
 @pytest.mark.usefixtures("trt", "no_gpu")
-def test_backend_auto_falls_back_to_another_backend_without_a_gpu() -> None:
+def test_backend_auto_chooses_onnx_runtime_on_a_machine_without_a_gpu() -> None:
     choice = backends.choose_here("fp32")
     assert choice.backend == "onnxruntime"
     assert choice.passed_over["tensorrt"] == unavailable_reason()

@@ -66,7 +66,7 @@ class TestDeviceLoad:
         assert load.note(10.5, False) is None
 
     @given(own=st.floats(0.0, 1.0), other=st.floats(0.0, 1.0), factor=st.floats(1.0, 10.0))
-    def test_a_higher_load_never_fits_if_a_lower_load_does_not_fit(
+    def test_if_the_node_has_no_capacity_for_a_load_it_has_none_for_a_higher_load(
         self, own: float, other: float, factor: float
     ) -> None:
         load = PeriodLoad(False, {"p": own, "q": other}, 1.0)
@@ -82,14 +82,16 @@ class TestOverloadControl:
         control = OverloadControl("p", "every-nth")
         assert [ended(control, SATURATED, late_rows=3) for _ in range(5)] == [1] * 5
 
-    def test_the_overload_degree_grows_faster_while_overload_lasts_and_pauses_after_each_step(self) -> None:
+    def test_n_of_the_policy_every_nth_grows_at_every_second_overloaded_period_by_larger_and_larger_steps(
+        self,
+    ) -> None:
         control = OverloadControl("p", "every-nth")
         assert [ended(control, SATURATED, late_rows=10) for _ in range(7)] == [2, 2, 3, 3, 4, 4, 6]
         for _ in range(60):
             ended(control, SATURATED, late_rows=10)
         assert control.degree == MOST_NTH
 
-    def test_the_overload_degree_does_not_grow_while_the_age_of_results_falls(self) -> None:
+    def test_n_of_the_policy_every_nth_does_not_grow_while_the_age_of_results_falls(self) -> None:
         control = OverloadControl("p", "every-nth")
         degrees = []
         for age_s in (9.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.95, 4.9):
@@ -98,7 +100,7 @@ class TestOverloadControl:
             degrees.append(control.degree)
         assert degrees == [2, 2, 2, 2, 2, 2, 3, 3]
 
-    def test_the_overload_degree_falls_by_one_after_enough_calm_periods_in_a_row(self) -> None:
+    def test_n_of_the_policy_every_nth_falls_by_one_after_enough_successive_periods_with_low_load(self) -> None:
         control = OverloadControl("p", "every-nth")
         ended(control, SATURATED, late_rows=10)
         for _ in range(CALM_PERIODS - 1):
@@ -106,7 +108,7 @@ class TestOverloadControl:
         assert ended(control, SATURATED) == 2
         assert [ended(control, QUIET) for _ in range(CALM_PERIODS)] == [2] * (CALM_PERIODS - 1) + [1]
 
-    def test_the_overload_degree_stays_while_the_unreduced_load_would_not_fit(self) -> None:
+    def test_n_of_the_policy_every_nth_does_not_fall_if_more_frames_would_overload_the_node(self) -> None:
         control = OverloadControl("p", "every-nth")
         ended(control, SATURATED, late_rows=10)
         assert [ended(control, PeriodLoad(False, {"p": 0.45}, 1.0)) for _ in range(50)] == [2] * 50
@@ -123,7 +125,7 @@ class TestOverloadControl:
             ended(control, PeriodLoad(False, {"p": 0.15}, 1.0), lighter_factor=4.0)
         assert not control.lighter
 
-    def test_the_overload_policy_shed_never_raises_the_overload_degree(self) -> None:
+    def test_the_overload_policy_shed_neither_lowers_the_frame_rate_nor_uses_a_lighter_model(self) -> None:
         control = OverloadControl("p", "shed")
         assert ended(control, SATURATED, late_rows=10) == 1
 
@@ -259,7 +261,7 @@ class TestNodePolicies:
         ledger = await bench.balance()
         assert ledger.classified == ledger.captured
 
-    async def test_the_times_of_the_stages_of_a_batch_are_measured_by_pipeline_and_model(
+    async def test_stage_times_of_a_batch_are_metrics_labelled_with_pipeline_and_model(
         self, stack: AsyncExitStack
     ) -> None:
         bench = await started(stack)

@@ -98,7 +98,7 @@ class TestOverloadedNode:
         node.run(20)
         assert abs(node.used_s["a"] - node.used_s["b"]) < 0.3
 
-    def test_device_time_is_shared_by_measured_times_even_if_expected_times_are_wrong(self) -> None:
+    def test_two_pipelines_get_equal_measured_device_time_even_if_expected_batch_times_are_wrong(self) -> None:
         node = SimulatedNode(EvenModels(8, row_s=0.01, base_s=0.01))
         node.slowness["b"] = 3.0
         node.camera("a", 300, 20)
@@ -169,7 +169,7 @@ class TestOverloadPolicies:
         assert node.outcomes() == {"classified": len(node.jobs)}
 
     @pytest.mark.parametrize(("most", "stale"), [(0, True), (4, False)])
-    def test_with_max_waiting_an_overload_by_a_fast_camera_costs_a_slow_camera_no_frame(
+    def test_the_setting_max_waiting_keeps_frames_of_a_slow_camera_when_a_fast_camera_overloads_the_node(
         self, most: int, stale: bool
     ) -> None:
         """In each tenth of a second, 26 frames of a fast camera and 1 of a slow one arrive, and 8 are classified."""
@@ -271,7 +271,7 @@ class TestOverloadPolicies:
     @pytest.mark.parametrize(
         ("tp", "is_loaded", "lighter"), [(LIVE_0, True, True), (LATE_0, True, False), (LIVE_0, False, False)]
     )
-    def test_the_lighter_model_classifies_only_live_batches_and_only_once_it_is_loaded(
+    def test_the_lighter_model_classifies_only_live_batches_and_only_after_it_is_loaded(
         self, tp: TopicPartition, is_loaded: bool, lighter: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         node = policy_node(overload="lighter", lighter="small")
