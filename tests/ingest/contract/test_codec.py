@@ -139,7 +139,7 @@ def test_a_json_record_is_equal_after_encoding_and_decoding(record: Record) -> N
     assert decode_json(type(record), encode_json(record)) == record
 
 
-def test_the_model_input_made_from_a_decoded_batch_has_its_shape_and_is_padded() -> None:
+def test_images_of_a_decoded_batch_are_padded_to_the_input_size_of_the_model() -> None:
     tensor = model_input(decode(Batch, encode(BATCH)), pad=9)
     assert tensor.shape == (1, 2, 2, 3)
     assert tensor.dtype == np.uint8
@@ -182,7 +182,7 @@ def test_a_record_with_a_newer_minor_version_and_new_fields_is_read() -> None:
     assert decode(Frame, fields(FRAME, v=(1, 7), exposure_us=250)) == FRAME
 
 
-def test_the_field_reported_of_an_end_record_is_encoded_under_its_old_name_told() -> None:
+def test_an_end_record_encodes_its_field_reported_under_the_old_name_told() -> None:
     data = encode(EpochEnd(camera="gate", epoch=4, last=1, clean=False, reported=3))
     assert msgpack.unpackb(data)["told"] == 3
     assert decode(EpochEnd, data).reported == 3

@@ -27,7 +27,7 @@ def accounts(draw: st.DrawFn) -> WithheldInterval:
 
 
 @given(st.lists(FRAMES, min_size=1), st.sampled_from(["live", "late", "replay-a.2"]))
-def test_frame_ids_and_the_lane_are_read_back_from_record_headers(frames: list[FrameId], lane: str) -> None:
+def test_frame_ids_and_lane_survive_a_round_trip_through_record_headers(frames: list[FrameId], lane: str) -> None:
     headers = h.frame_headers(frames, lane, "00-trace-01", "cars")
     assert h.frames_of(headers) == tuple(frames)
     assert h.lane_of(headers, "frames") == lane
@@ -35,14 +35,14 @@ def test_frame_ids_and_the_lane_are_read_back_from_record_headers(frames: list[F
 
 
 @given(accounts())
-def test_counts_of_withheld_frames_are_read_back_from_their_header(account: WithheldInterval) -> None:
+def test_withheld_counts_survive_a_round_trip_through_their_header(account: WithheldInterval) -> None:
     frame = FrameId(account.camera, account.epoch, account.last + 1)
     headers = {**h.frame_headers([frame], "live"), h.ACCOUNT: h.account_text(account).encode()}
     assert h.account_of(headers, frame) == account
 
 
 @given(accounts(), st.integers(0, 2**41))
-def test_withheld_counts_in_a_header_are_ignored_unless_they_end_just_before_their_frame(
+def test_withheld_counts_of_a_header_are_ignored_unless_their_interval_ends_just_before_the_frame(
     account: WithheldInterval, seq: int
 ) -> None:
     frame = FrameId(account.camera, account.epoch, seq)
@@ -74,7 +74,7 @@ def test_corrupt_headers_raise_no_error(value: bytes) -> None:
         b"\xff",
     ],
 )
-def test_one_malformed_frame_id_makes_the_whole_frames_header_invalid(text: bytes) -> None:
+def test_a_header_with_one_malformed_frame_id_gives_no_frame_ids(text: bytes) -> None:
     assert h.frames_of({h.FRAMES: text}) == ()
     assert h.frames_of({h.FRAMES: b"gate/1/2\n" + text}) == ()
 
@@ -122,7 +122,7 @@ FAILURES = st.builds(
 
 
 @given(FAILURES)
-def test_the_failure_of_a_dead_letter_is_read_back_from_its_headers(failure: h.Failure) -> None:
+def test_the_failure_of_a_dead_letter_survives_a_round_trip_through_its_headers(failure: h.Failure) -> None:
     headers = h.failure_headers(failure)
     assert h.read_failure(headers) == failure
     assert all(name.startswith("__connect.errors.") for name in headers)

@@ -60,7 +60,7 @@ def test_lanes_for_late_and_for_replayed_frames_are_recognised_by_their_name() -
         ("replay-" + "a" * 1_000_000, False),
     ],
 )
-def test_only_a_valid_replay_name_is_a_replay_lane(lane: str, expected: bool) -> None:
+def test_a_lane_is_a_replay_lane_only_if_it_has_a_valid_replay_name(lane: str, expected: bool) -> None:
     assert is_replay(lane) == expected
 
 

@@ -71,7 +71,7 @@ def framed(plain: bytes, codec: int, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("codec", [c for c in CODECS.values() if c], ids=[c for c in CODECS if c != "none"])
-def test_a_decompression_bomb_becomes_one_record_at_the_last_offset(codec: int) -> None:
+def test_a_decompression_bomb_becomes_one_record_at_the_last_offset_of_its_batch(codec: int) -> None:
     bomb = compressed(batch([b"a", b"b", b"c"])[:61] + bytes(MAX_UNPACKED_BYTES + 1), codec)
     (found,) = records(bomb)
     assert found[:2] == (2, bomb)

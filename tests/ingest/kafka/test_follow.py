@@ -36,7 +36,7 @@ async def test_a_topic_follower_from_the_start_yields_the_records_that_retention
     assert await values(Follower(log, RESULTS, from_start=True)) == [b"left"]
 
 
-async def test_a_topic_follower_with_a_backlog_begins_this_number_of_records_before_the_end() -> None:
+async def test_a_topic_follower_with_backlog_n_begins_n_records_before_the_end_of_each_partition() -> None:
     log = MemoryLog(2)
     await write(log, 0, b"deleted", b"early", b"late")
     await write(log, 1, b"other")

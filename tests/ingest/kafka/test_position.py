@@ -38,7 +38,7 @@ async def test_a_consumer_group_continues_at_its_commit_and_a_new_group_begins_a
     assert await reported(log) == []
 
 
-async def test_groups_that_process_the_same_topic_start_at_the_highest_offset_that_any_committed() -> None:
+async def test_groups_that_process_the_same_topic_start_at_the_highest_offset_that_any_of_them_committed() -> None:
     log = await filled(9, 3)
     await commit(log, ENGINES, TP, 7)
     assert [await start_position(log, group, TP) for group in (GROUP, ENGINES)] == [StartPosition(7)] * 2

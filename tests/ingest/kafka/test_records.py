@@ -28,12 +28,12 @@ def record(**fields: Any) -> ConsumerRecord[bytes, bytes]:
     )
 
 
-def test_a_record_from_kafka_has_its_contract_topic() -> None:
+def test_the_topic_prefix_is_removed_from_the_topic_of_a_kafka_record() -> None:
     found = from_consumer(KafkaSettings(), record(headers=(("lane", b"live"),)))
     assert found == LogRecord("frames", 1, 7, b"gate", b"jpeg", {"lane": b"live"}, 1500)
 
 
-def test_a_missing_value_of_a_kafka_record_becomes_empty() -> None:
+def test_a_kafka_record_without_a_value_gets_an_empty_value() -> None:
     assert from_consumer(KafkaSettings(), record(value=None)).value == b""
 
 

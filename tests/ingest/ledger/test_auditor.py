@@ -195,7 +195,7 @@ async def test_a_dead_letter_without_a_frame_id_counts_as_unidentified(site: Sit
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 1, 0)
 
 
-async def test_the_audit_ignores_garbage_on_status_results_and_deadletter(site: SiteWriter) -> None:
+async def test_the_audit_ignores_garbage_on_the_topics_status_results_and_deadletter(site: SiteWriter) -> None:
     await site.deliver(0)
     await site.finish(0)
     for topic in (STATUS, RESULTS, DEADLETTER):
@@ -212,7 +212,7 @@ async def test_the_dead_letter_of_a_result_is_not_counted_as_an_outcome_of_its_f
     assert (found.balanced, found.totals.dead) == (True, 0)
 
 
-async def test_frames_of_a_dead_letter_batch_are_also_expected_in_their_other_pipelines(
+async def test_a_frame_in_a_dead_letter_batch_of_one_pipeline_still_needs_an_outcome_in_its_other_pipelines(
     site: SiteWriter,
 ) -> None:
     await site.deliver(0)

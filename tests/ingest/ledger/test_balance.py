@@ -288,7 +288,7 @@ def test_dead_letters_without_a_frame_are_counted_once_as_unidentified() -> None
     assert (found.balanced, found.unidentified, found.totals.captured) == (True, 2, 0)
 
 
-def test_records_after_the_end_position_of_an_audit_complete_earlier_frames_and_add_no_new_ones() -> None:
+def test_an_audit_uses_records_after_its_end_position_only_for_frames_captured_before_that_position() -> None:
     ledger = Ledger()
     for enter in (deliver(0), result(0), deliver(4, account(3, 3)), result(4)):
         enter(ledger)
@@ -379,7 +379,7 @@ def test_capture_runs_of_two_agents_that_report_in_turn_both_count_as_running() 
     assert compute_balance(ledger).balanced
 
 
-def test_a_capture_run_without_an_end_record_is_a_lost_spool_although_later_runs_ended_or_run() -> None:
+def test_a_run_without_an_end_record_is_a_lost_spool_even_if_later_runs_have_ended_or_still_run() -> None:
     ledger = Ledger()
     for offset, epoch in enumerate((EPOCH, EPOCH + 1, EPOCH - 5)):
         ledger.add_progress(CAMERA, epoch, -1, offset)
