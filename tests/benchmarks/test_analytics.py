@@ -41,7 +41,9 @@ def test_a_line_counts_a_real_clip_as_a_person_counts_it(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_counts_dwell_speed_and_level_of_service_of_a_rainy_night_are_near_the_truth(kind: SceneKind) -> None:
+def test_measured_counts_dwell_times_speeds_and_level_of_service_of_a_rainy_night_are_near_the_ground_truth(
+    kind: SceneKind,
+) -> None:
     figures = detected(SceneConfig(kind, seed=11, light="night", rain=True, density=0.5)).figures()
     assert (figures["recall"], figures["precision"]) == (1.0, 1.0)
     assert figures["visits"] == figures["true_visits"]
@@ -51,7 +53,9 @@ def test_counts_dwell_speed_and_level_of_service_of_a_rainy_night_are_near_the_t
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_objects_of_a_simulated_scene_are_the_rendered_objects(kind: SceneKind) -> None:
+def test_the_ground_truth_boxes_of_a_simulated_scene_match_the_objects_in_its_rendered_pictures(
+    kind: SceneKind,
+) -> None:
     scene = SceneConfig(kind, seed=11)
     for index in (40, 57, 83):
         rendered = {one.id: Box(*one.box) for one in SimulatedScene(scene).render(index).objects}

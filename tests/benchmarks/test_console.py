@@ -47,7 +47,7 @@ GOOD = (
 )
 
 
-def test_a_page_passes_if_it_names_each_outage_in_time_and_only_then() -> None:
+def test_a_console_page_passes_if_it_reports_each_outage_in_time_and_stops_when_the_outage_ends() -> None:
     assert page_faults([page(*GOOD)], WINDOWS) == []
 
 
@@ -60,7 +60,9 @@ def test_a_page_passes_if_it_names_each_outage_in_time_and_only_then() -> None:
         ((*GOOD, (110.0, 119.0, BROKER_TEXT)), "/system took 9.0 s during the outage of the broker"),
     ],
 )
-def test_a_page_that_is_silent_stale_or_slow_fails(views: tuple[tuple[float, float, str], ...], fault: str) -> None:
+def test_a_console_page_fails_if_it_responds_slowly_or_reports_an_outage_too_late_or_after_its_end(
+    views: tuple[tuple[float, float, str], ...], fault: str
+) -> None:
     assert page_faults([page(*views)], WINDOWS) == [fault]
 
 
@@ -96,7 +98,7 @@ def test_an_alert_with_neither_picture_nor_reason_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 70_000])
-def test_frames_of_a_websocket_are_read_in_any_parts(size: int) -> None:
+def test_the_websocket_client_reads_messages_that_arrive_in_parts_of_1000_bytes(size: int) -> None:
     length = bytes([size]) if size < 126 else b"\x7e" + struct.pack(">H", size) if size < 65_536 else None
     head = bytes([0x80 | BINARY]) + (length or b"\x7f" + struct.pack(">Q", size))
     sent, buffer, found = 2 * (head + b"x" * size), bytearray(), list[SocketFrame]()
@@ -108,7 +110,7 @@ def test_frames_of_a_websocket_are_read_in_any_parts(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 300])
-def test_a_frame_of_the_client_is_masked_and_final(size: int) -> None:
+def test_a_message_of_the_websocket_client_is_one_masked_frame(size: int) -> None:
     frame = client_frame(TEXT, b"a" * size)
     assert frame[0] == 0x81
     assert frame[1] & 0x80
@@ -151,7 +153,9 @@ async def test_a_viewer_gets_live_pictures_from_a_running_console(tmp_path: Path
     assert client.pictures == {"gate": 1}
 
 
-async def test_news_of_a_stream_have_the_latency_from_the_capture_and_say_whether_they_are_live() -> None:
+async def test_each_message_of_the_api_event_stream_gets_its_latency_since_capture_and_is_marked_live_or_not() -> (
+    None
+):
     now_ns = time.time_ns()
 
     async def lines() -> AsyncIterator[str]:
@@ -170,7 +174,7 @@ async def test_news_of_a_stream_have_the_latency_from_the_capture_and_say_whethe
     assert all(one.latency_ms >= 5000.0 for one in found)
 
 
-def test_the_report_of_viewers_has_the_medians_of_turns_with_and_without_viewers() -> None:
+def test_the_viewer_benchmark_reports_medians_of_the_turns_with_viewers_and_of_those_without_viewers() -> None:
     turns = [ViewerTurn(2 * (n % 2), 0, 1, 0.1 * n, 100.0 + n, 0.0, (9.0, 8.0) * (n % 2)) for n in range(4)]
     report = summary(turns, {0: [10.0], 1: [20.0], 2: [12.0], 3: [30.0]})
     assert report["medians"]["without"] == {"console_cores": 0.1, "console_mb": 101.0, "p50": 11.0, "p99": 11.0}

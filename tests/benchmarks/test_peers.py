@@ -99,7 +99,7 @@ def test_a_bare_loop_baseline_whose_processes_cannot_load_the_model_ends_with_an
         FrameLoop([], tmp_path, pipeline).run(1, processes=1)
 
 
-def test_the_frame_job_of_other_systems_finds_labelled_objects_in_a_frame_with_motion() -> None:
+def test_the_benchmark_code_that_other_systems_run_on_a_frame_finds_a_labelled_object() -> None:
     case = shipped_case(2)
     picture = case.pictures[0]
     job = FrameJob(case.model.folder, case.pipeline)
@@ -107,7 +107,7 @@ def test_the_frame_job_of_other_systems_finds_labelled_objects_in_a_frame_with_m
     assert found.label in case.model.manifest.labels
 
 
-def test_runs_are_read_back_from_their_file(tmp_path: Path) -> None:
+def test_benchmark_runs_appended_to_a_file_are_read_from_it_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "runs.jsonl"
     assert read_runs(file) == []
     for run in RUNS:
@@ -155,7 +155,7 @@ def test_a_sensor_window_closes_with_the_first_reading_after_its_wait_for_late_r
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-async def test_sightline_emits_the_events_that_an_operator_of_the_comparison_expects(name: str) -> None:
+async def test_sightline_emits_the_expected_number_of_events_for_each_compared_stream_operator(name: str) -> None:
     operator = OPERATORS[name](160 if name == "columns" else 1)
     config = Config({entry.key: validated(entry) for entry in operator.site()})
     stage = AnalyseStage(config, PARTITIONS) if operator.topic == RESULTS else SenseStage(config, PARTITIONS)
@@ -170,7 +170,9 @@ async def test_sightline_emits_the_events_that_an_operator_of_the_comparison_exp
 
 
 @pytest.mark.parametrize("name", ["window", "columns"])
-def test_the_windows_of_a_peer_without_windows_give_the_expected_events(name: str) -> None:
+def test_the_sensor_windows_for_compared_systems_without_windowing_give_the_expected_number_of_events(
+    name: str,
+) -> None:
     operator = OPERATORS[name](160)
     windows, events = SensorWindows(), 0
     for one in operator.records(0, operator.count, peer=True):
@@ -181,7 +183,7 @@ def test_the_windows_of_a_peer_without_windows_give_the_expected_events(name: st
     assert events == operator.events(operator.count)
 
 
-def test_the_threshold_of_the_peers_gives_the_expected_events() -> None:
+def test_the_threshold_function_for_compared_systems_gives_the_expected_number_of_events() -> None:
     operator = OPERATORS["threshold"](1)
     is_above, events = False, 0
     for one in operator.records(0, operator.count, peer=True):
@@ -191,7 +193,7 @@ def test_the_threshold_of_the_peers_gives_the_expected_events() -> None:
     assert events == operator.events(operator.count)
 
 
-def test_the_rate_of_an_operator_is_compared_with_sightline_in_the_same_round() -> None:
+def test_the_throughput_of_sightline_is_divided_by_that_of_a_compared_system_in_the_same_round() -> None:
     runs = [
         {"operator": "line", "round": 0, "system": "sightline", "per_core_s": 300},
         {"operator": "line", "round": 0, "system": "x", "per_core_s": 200},

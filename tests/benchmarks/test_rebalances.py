@@ -29,7 +29,7 @@ GOOD = RebalanceEvidence(
 )
 
 
-def test_the_plan_of_rebalances_has_the_kills_and_stops_of_its_seed() -> None:
+def test_the_same_seed_plans_the_same_worker_kills_and_stops_and_another_seed_plans_others() -> None:
     faults = plan(100, 30, 7, 5.0)
     assert faults == plan(100, 30, 7, 5.0)
     assert faults != plan(100, 30, 8, 5.0)

@@ -43,7 +43,7 @@ def answer(clip: str, outcome: str = "classified") -> Answer:
     return Answer(Path(f"{Path(clip).stem}-0000.png"), outcome, frame=FrameId("c", 1, 0), result=found)
 
 
-def test_models_add_reads_everything_of_a_yolov8_export_from_the_file_and_finds_the_boxes_of_yolox(
+def test_a_yolov8_export_needs_no_import_options_and_detects_the_same_boxes_as_its_yolox_source(
     shared_data: Path, tmp_path: Path
 ) -> None:
     source = shared_data / "yolox-nano.onnx"
@@ -94,7 +94,7 @@ def test_a_frame_that_is_not_classified_is_reported() -> None:
     assert found.startswith("no result for car-detection-0000.png")
 
 
-def test_only_boxes_with_a_certain_score_must_be_found_by_both_models() -> None:
+def test_the_yolov8_benchmark_accepts_a_box_near_the_score_threshold_that_only_one_model_finds() -> None:
     moved = CAR.model_copy(update={"box": Box(30.0, 10.0, 80.0, 60.0)})
     assert missed([CAR], [CAR], 0.3) == []
     assert missed([CAR], [moved], 0.3) == [CAR]
