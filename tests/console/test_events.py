@@ -124,7 +124,9 @@ async def test_wrong_parameters_are_refused_with_a_reason(page: Callable[..., An
     assert "expected" in response.json()["detail"] or "Input should be" in response.json()["detail"]
 
 
-async def test_users_see_only_events_and_alerts_within_their_limits(page: Callable[..., Any]) -> None:
+async def test_users_see_only_events_and_alerts_of_sites_and_cameras_that_they_may_see(
+    page: Callable[..., Any],
+) -> None:
     records = (
         event(1),
         event(2, "yard"),
@@ -221,7 +223,7 @@ async def test_an_event_without_evidence_shows_its_frame_from_the_log(
     ],
     ids=lambda evidence: evidence.name[:30],
 )
-async def test_evidence_of_a_hostile_name_type_or_hash_is_not_served(
+async def test_an_evidence_reference_with_a_hostile_file_name_media_type_or_hash_is_not_served(
     page: Callable[..., Any], store: FolderStore, tmp_path: Path, evidence: Evidence
 ) -> None:
     for name in ("gate/real.jpg", "gate/page.html", "gate/page.svg"):
@@ -246,7 +248,7 @@ async def test_texts_from_the_log_are_escaped_on_all_pages(page: Callable[..., A
     assert (await page("/api/events")).headers["content-type"] == "application/json"
 
 
-async def test_looking_at_events_and_pictures_is_in_the_audit_trail_once(
+async def test_the_audit_trail_records_viewed_events_and_a_picture_viewed_twice_only_once(
     page: Callable[..., Any], context: ConsoleContext, log: MemoryLog
 ) -> None:
     await write(log, frame("gate", 0), frame("gate", 1))
@@ -295,7 +297,7 @@ async def test_events_in_memory_are_the_newest_and_bounded(monkeypatch: pytest.M
     assert sum(map(len, happenings._alerts_of.values())) == 100
 
 
-async def test_a_stream_sends_new_events_that_the_user_may_see_and_continues_after_an_interruption(
+async def test_the_api_event_stream_sends_events_that_the_user_may_see_and_resumes_after_an_interruption(
     browser: Open, context: ConsoleContext, log: MemoryLog
 ) -> None:
     await configure(log)
@@ -323,7 +325,7 @@ async def test_a_stream_sends_new_events_that_the_user_may_see_and_continues_aft
     assert (await one.get("/api/stream?kinds=all")).status_code == 422
 
 
-async def test_a_stream_ends_with_the_session(
+async def test_the_api_event_stream_ends_when_its_user_signs_out(
     browser: Open, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "KEEP_ALIVE_S", 0.01)
@@ -334,7 +336,7 @@ async def test_a_stream_ends_with_the_session(
         await stream.ended()
 
 
-async def test_a_stream_that_always_has_new_events_also_ends_with_the_session(
+async def test_the_api_event_stream_ends_after_sign_out_even_if_new_events_never_pause(
     context: ConsoleContext, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "KEEP_ALIVE_S", 0.0)
@@ -373,7 +375,7 @@ async def test_old_alerts_and_receipts_that_are_read_again_neither_replace_newer
     assert happenings.counted == 9
 
 
-async def test_an_event_at_the_end_of_time_does_not_break_the_list(page: Callable[..., Any]) -> None:
+async def test_the_list_of_events_accepts_timestamps_in_the_years_1_and_9999(page: Callable[..., Any]) -> None:
     last = event(1, None).model_copy(update={"time": "9999-12-31T23:59:59.999999999Z"})
     first = event(2, None).model_copy(update={"time": "0001-01-01T00:00:00Z"})
     html = (await page("/events", last, first)).text

@@ -193,7 +193,7 @@ async def test_a_correction_without_a_label_or_without_the_form_s_token_is_refus
     assert len(await queue(operator)) == 3
 
 
-async def test_an_object_whose_decision_kafka_does_not_take_stays_in_the_queue(
+async def test_an_object_stays_in_the_labelling_queue_if_its_decision_cannot_be_written_to_kafka(
     operator: Browser, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = (await queue(operator))[0]
@@ -207,7 +207,7 @@ async def test_an_object_whose_decision_kafka_does_not_take_stays_in_the_queue(
     assert one["id"] in [left["id"] for left in await queue(operator)]
 
 
-async def test_results_are_read_only_while_someone_labels(
+async def test_the_console_stops_reading_results_for_labelling_when_nobody_labels(
     operator: Browser, context: ConsoleContext, clock: ManualClock, log: MemoryLog
 ) -> None:
     assert context.feed.labelling.in_use

@@ -66,7 +66,7 @@ def test_pictures_are_shown_without_boxes_if_results_do_not_come() -> None:
     assert header(stream)["frame"] == "gate/1/11"  # never goes back
 
 
-def test_the_frames_and_results_of_a_camera_are_bounded() -> None:
+def test_the_frames_and_results_of_a_camera_in_memory_are_limited_in_number_and_bytes() -> None:
     stream = CameraStream()
     for seq in range(100):
         stream.add_result(result("gate", 1000 + seq))
@@ -118,7 +118,7 @@ def test_cameras_of_a_viewer_take_turns_and_the_pictures_in_flight_are_limited()
     assert set(sent()[:4]) == streams.keys() - set(first) - {"camera-2"}
 
 
-async def test_frames_are_read_only_while_someone_watches() -> None:
+async def test_the_console_reads_no_frames_until_someone_watches_the_live_wall() -> None:
     log = MemoryLog()
     feed = Feed(lambda _: log)
     await write(log, frame("gate", 0))
@@ -274,7 +274,9 @@ class BrokenLog(MemoryLog):
         return await super().ends(topic)
 
 
-async def test_data_stays_during_an_outage_and_is_read_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_stay_visible_during_a_broker_outage_and_new_ones_are_read_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("console.live.view.delay_s", lambda *_: 0.0)
     log = BrokenLog()
     log.broken = False

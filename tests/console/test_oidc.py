@@ -120,7 +120,7 @@ async def test_a_person_at_the_openid_provider_whose_name_is_taken_gets_another_
     assert [user.role for user in context.users.all() if user.name.startswith("ada+")] == [Role.VIEWER]
 
 
-async def test_a_person_at_the_openid_provider_whom_an_admin_switched_off_stays_off_after_a_password_reset(
+async def test_the_console_refuses_to_reset_the_password_of_a_disabled_openid_user_who_stays_disabled(
     browser: Open, context: ConsoleContext, provider: Provider
 ) -> None:
     await sign_in(browser(), provider)
@@ -161,7 +161,7 @@ async def test_id_tokens_for_another_purpose_or_of_a_person_without_rights_are_r
     assert (await one.get("/events")).status_code == 303
 
 
-async def test_an_id_token_with_a_forged_signature_is_refused_and_a_new_key_is_read(
+async def test_an_id_token_is_accepted_after_its_provider_rotates_keys_and_refused_with_a_forged_signature(
     browser: Open, provider: Provider
 ) -> None:
     assert (await sign_in(browser(), provider)).status_code == 303
@@ -173,7 +173,7 @@ async def test_an_id_token_with_a_forged_signature_is_refused_and_a_new_key_is_r
     assert (await sign_in(browser(), provider)).status_code == 403
 
 
-async def test_only_the_browser_that_began_a_sign_in_can_finish_it_once(
+async def test_an_openid_sign_in_can_be_finished_only_once_in_time_and_by_the_browser_that_began_it(
     browser: Open, provider: Provider, clock: ManualClock
 ) -> None:
     one, other = browser(), browser()
@@ -203,7 +203,7 @@ async def test_a_flood_of_sign_ins_from_one_address_does_not_drop_those_of_anoth
         await client.finish(first["state"], first["state"], first["code"])
 
 
-async def test_a_provider_without_an_address_for_tokens_is_reported(
+async def test_an_openid_provider_without_a_token_endpoint_is_reported(
     browser: Open, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = provider.handle_async_request
@@ -264,7 +264,7 @@ def test_an_invalid_option_for_the_rights_of_a_group_is_refused(text: str) -> No
         parse_rights(text)
 
 
-def test_the_openid_provider_must_be_reached_over_https_except_on_this_machine() -> None:
+def test_the_address_of_the_openid_provider_must_be_https_unless_it_is_loopback() -> None:
     assert require_address("--address", "http://127.0.0.1:9/") == "http://127.0.0.1:9"
     for address in ("http://login.example", "login.example", "https://a?b=c"):
         with pytest.raises(ConfigError, match="https://"):

@@ -69,7 +69,7 @@ async def test_a_new_evidence_folder_that_does_not_exist_yet_is_no_outage(
     assert context.evidence.outage == ""
 
 
-async def test_alerts_of_a_store_outage_get_their_pictures_when_it_ends(
+async def test_alerts_sent_without_pictures_during_an_evidence_store_outage_get_them_afterwards(
     log: MemoryLog, clock: ManualClock, tmp_path: Path
 ) -> None:
     folder = tmp_path / "evidence"
@@ -124,7 +124,9 @@ class SilentLog(MemoryLog):
         return await super().ends(topic)
 
 
-async def test_a_reader_names_a_broker_that_does_not_answer_before_the_request_fails(clock: ManualClock) -> None:
+async def test_the_topic_reader_reports_an_unresponsive_broker_before_its_pending_request_fails(
+    clock: ManualClock,
+) -> None:
     log, read = SilentLog(), asyncio.Event()
     reader = TopicReader("records", [_StatusOf(read)], 0.0, clock=clock)
     running = asyncio.create_task(reader.run(lambda: log))

@@ -22,7 +22,9 @@ SCRIPT = "<script>alert(1)</script>"
 @pytest.mark.parametrize(
     "path", ["/sign-in", "/health", "/static/app.css", "/nowhere", "/account", "/static/../app.py"]
 )
-async def test_every_response_has_a_strict_policy_and_no_inline_code(browser: Open, path: str) -> None:
+async def test_every_response_has_a_strict_content_security_policy_and_no_inline_scripts_or_styles(
+    browser: Open, path: str
+) -> None:
     one = browser()
     await one.sign_in("ada")
     response = await one.get(path)
@@ -36,7 +38,7 @@ async def test_every_response_has_a_strict_policy_and_no_inline_code(browser: Op
         assert response.headers["cache-control"] == "no-store"
 
 
-async def test_static_files_have_a_version_and_may_be_kept(browser: Open) -> None:
+async def test_a_page_links_static_files_that_browsers_may_cache_as_immutable(browser: Open) -> None:
     one = browser()
     html = await one.load("/sign-in")
     addresses = re.findall(r'(?:src|href)="(/static/[^"]+)"', html)
@@ -76,7 +78,7 @@ async def test_the_theme_switch_changes_the_colours_of_the_page(browser: Open) -
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("ada", True), ("otto", False), ("vera", False)])
-async def test_only_an_admin_without_limits_sees_users_and_the_audit_trail(
+async def test_only_an_admin_of_all_sites_and_cameras_sees_the_users_and_the_audit_trail(
     browser: Open, name: str, allowed: bool
 ) -> None:
     one = browser()
@@ -87,7 +89,7 @@ async def test_only_an_admin_without_limits_sees_users_and_the_audit_trail(
     assert ('href="/users"' in await one.load("/account")) is allowed
 
 
-async def test_a_limited_admin_cannot_manage_users(browser: Open) -> None:
+async def test_an_admin_limited_to_some_sites_or_cameras_cannot_manage_users(browser: Open) -> None:
     one, limited = browser(), browser()
     await one.sign_in("ada")
     await one.load("/users")
@@ -100,7 +102,9 @@ async def test_a_limited_admin_cannot_manage_users(browser: Open) -> None:
     assert (await limited.get("/users")).status_code == 403
 
 
-async def test_changed_rights_of_a_user_take_effect_at_once(browser: Open, context: ConsoleContext) -> None:
+async def test_changed_rights_of_a_user_apply_to_the_next_request_of_an_open_session(
+    browser: Open, context: ConsoleContext
+) -> None:
     one, vera = browser(), browser()
     await one.sign_in("ada")
     await vera.sign_in("vera")
@@ -153,7 +157,7 @@ async def test_tokens_are_shown_once_and_stored_as_hashes(browser: Open, context
     assert (await one.submit("/account/tokens", name="more", role="viewer", days="-1")).status_code == 422
 
 
-async def test_a_token_loses_its_rights_with_its_owner_and_at_its_end(
+async def test_an_api_token_loses_rights_when_its_owner_does_and_stops_working_when_it_expires(
     browser: Open, context: ConsoleContext, clock: ManualClock
 ) -> None:
     one = browser()
@@ -176,7 +180,7 @@ async def test_a_token_loses_its_rights_with_its_owner_and_at_its_end(
     assert (await program.get("/account")).status_code == 303
 
 
-async def test_a_password_that_a_proxy_adds_does_not_hide_the_session(browser: Open) -> None:
+async def test_a_session_stays_valid_if_a_proxy_adds_http_basic_credentials_to_the_request(browser: Open) -> None:
     one = browser()
     await one.sign_in("vera")
     assert (await one.get("/account", headers={"Authorization": "Basic dmVyYTp4"})).status_code == 200

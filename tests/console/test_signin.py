@@ -64,7 +64,7 @@ async def test_brute_force_over_many_accounts_from_one_address_is_limited(browse
     assert (await browser("198.51.100.1").sign_in("ada")).status_code == 303
 
 
-def test_pauses_double_up_to_the_longest_and_a_success_forgets_the_account(clock: ManualClock) -> None:
+def test_sign_in_pauses_double_up_to_a_maximum_and_a_successful_sign_in_resets_them(clock: ManualClock) -> None:
     limiter, pauses = SignInLimiter(clock), []
     for number in range(ACCOUNT_FREE - 1):
         assert limiter.begin("ada", f"192.0.2.{number}") == 0.0
@@ -79,7 +79,9 @@ def test_pauses_double_up_to_the_longest_and_a_success_forgets_the_account(clock
     assert limiter.begin("ada", "192.0.2.201") == 0.0
 
 
-def test_an_attacker_with_an_account_cannot_reset_the_failures_of_the_address(clock: ManualClock) -> None:
+def test_successful_sign_ins_to_one_account_do_not_reset_the_attempt_limit_of_the_client_address(
+    clock: ManualClock,
+) -> None:
     limiter = SignInLimiter(clock)
     tried = 0
     while tried < 1000 and limiter.begin(f"victim{tried}", "192.0.2.1") == 0.0:
@@ -89,7 +91,7 @@ def test_an_attacker_with_an_account_cannot_reset_the_failures_of_the_address(cl
     assert tried <= ADDRESS_FREE
 
 
-def test_addresses_of_one_ipv6_network_count_as_one() -> None:
+def test_sign_in_limits_treat_all_addresses_of_one_ipv6_network_as_one_address() -> None:
     assert network("2001:db8:1:2::1") == network("2001:db8:1:2:ffff::9") != network("2001:db8:1:3::1")
     assert network("::ffff:192.0.2.1") == network("192.0.2.1")
 
@@ -239,7 +241,7 @@ def test_a_console_database_of_a_newer_version_and_a_file_that_is_no_database_ar
         ConsoleContext(tmp_path / "other")
 
 
-async def test_limited_attempts_of_one_address_are_in_the_audit_trail_once(
+async def test_the_audit_trail_has_one_entry_for_repeated_rate_limited_sign_ins_from_one_address(
     browser: Open, context: ConsoleContext, clock: ManualClock
 ) -> None:
     one = browser()

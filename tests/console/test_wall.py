@@ -82,7 +82,7 @@ async def test_all_viewers_get_the_same_bytes_and_a_slow_viewer_does_not_hold_up
         assert (await picture(slow))["frame"] == "gate/1/4"
 
 
-async def test_a_viewer_gets_no_picture_of_a_camera_outside_the_limits(
+async def test_a_viewer_gets_no_live_picture_of_a_camera_that_the_user_may_not_see(
     browser: Open, context: ConsoleContext, log: MemoryLog
 ) -> None:
     one = browser()
@@ -127,7 +127,7 @@ async def test_a_malformed_message_ends_only_its_own_connection(
             await socket.read()
 
 
-async def test_live_pictures_end_with_the_session(
+async def test_the_live_picture_connection_closes_when_its_user_signs_out(
     browser: Open, context: ConsoleContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wall, "CHECK_S", 0.01)

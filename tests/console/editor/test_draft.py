@@ -53,7 +53,7 @@ def test_a_rule_that_did_not_change_is_not_written() -> None:
     assert changes_of(config, "gate", draft(config, {"in": unchanged})) == []
 
 
-def test_a_removed_rule_becomes_a_change_without_an_entry() -> None:
+def test_removing_a_rule_in_a_draft_deletes_its_entry_from_the_configuration() -> None:
     config = config_of(LINE)
     (change,) = changes_of(config, "gate", draft(config, {"in": None}))
     assert (change.key, change.after) == ("rule/in", None)
@@ -126,7 +126,7 @@ def test_a_new_rule_with_the_name_of_an_existing_rule_is_refused() -> None:
         changes_of(config_of(LINE), "gate", CameraDraft(rules={"in": DRAWN}))
 
 
-def test_a_refused_entry_of_the_topic_is_not_overwritten() -> None:
+def test_a_draft_cannot_overwrite_an_invalid_rule_entry_on_the_config_topic() -> None:
     config = Config(config_of().entries, {"rule/in": "unreadable"})
     with pytest.raises(Conflict, match="rule/in is refused on the config topic"):
         changes_of(config, "gate", CameraDraft(rules={"in": DRAWN}))

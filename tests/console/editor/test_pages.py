@@ -107,7 +107,7 @@ async def test_a_moved_line_is_saved_listed_in_the_history_and_can_be_undone(
     assert [entry.action for entry in context.trail.page()].count("configuration_changed") == 2
 
 
-async def test_a_wrong_value_and_an_outdated_page_are_refused_with_the_key(
+async def test_the_editor_refuses_to_save_a_wrong_value_or_a_rule_that_somebody_else_changed_meanwhile(
     operator: Browser, context: ConsoleContext, log: MemoryLog
 ) -> None:
     wrong = await operator.put(API, json=await order(operator, {"in": {**MOVED, "start": [7, 0]}}))

@@ -42,7 +42,7 @@ def request(folder: Path, *rules: LineRule, since_ms: int = BEGIN_MS) -> TrialRe
     return TrialRequest.model_validate_json(made.model_dump_json())  # as the process of a trial reads it
 
 
-async def test_a_trial_counts_gained_events_and_draws_their_pictures(tmp_path: Path) -> None:
+async def test_a_trial_counts_events_that_the_draft_adds_and_draws_their_pictures(tmp_path: Path) -> None:
     drawn = LINE.model_copy(update={"name": "drawn"})
     seen: list[tuple[int, int]] = []
     log = await driven()

@@ -72,7 +72,7 @@ async def test_a_user_sees_the_ledger_of_only_the_visible_cameras(browser: Open)
         assert (await one.get("/explain?frame=yard/1/0")).status_code == 404
 
 
-async def test_an_old_ledger_is_computed_again_and_a_failure_leaves_the_last_one(
+async def test_the_ledger_page_still_shows_the_previous_ledger_if_a_new_computation_fails(
     browser: Open, context: ConsoleContext, clock: ManualClock
 ) -> None:
     one = browser()
@@ -90,7 +90,7 @@ async def test_an_old_ledger_is_computed_again_and_a_failure_leaves_the_last_one
     assert context.ledger.running
 
 
-async def test_a_ledger_that_is_too_long_to_be_read_is_reported_and_not_computed_again_at_once(
+async def test_the_ledger_page_reports_a_ledger_too_long_to_read_and_does_not_immediately_compute_it_again(
     browser: Open, context: ConsoleContext, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("console.child._LINE_BYTES", 1)

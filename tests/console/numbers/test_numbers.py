@@ -51,7 +51,7 @@ def columns(view: MeasureView, name: str = "bridge") -> dict[str, list[float | N
     return series.columns(0)[2]
 
 
-def test_a_higher_revision_replaces_a_minute_in_any_order() -> None:
+def test_the_highest_revision_of_a_minute_is_shown_in_whichever_order_revisions_arrive() -> None:
     first = minute(0, {"car.forward": 3})
     corrected = minute(0, {"car.forward": 5}, revision=2, corrected=True)
     older = minute(0, {"car.forward": 4}, revision=1)
@@ -83,7 +83,7 @@ def test_a_record_that_is_no_measure_is_refused_by_the_view() -> None:
         MeasureView().apply(LogRecord(MEASURES, 0, 0, None, b"{}", {}, 0))
 
 
-def test_a_measure_that_moves_to_another_site_is_no_longer_one_of_its_old_site() -> None:
+def test_a_measure_that_moves_to_another_site_loses_the_minutes_of_its_old_site() -> None:
     series = view_of(minute(0, {"a": 1}), minute(1, {"a": 2}, site="south")).series("bridge")
     assert series is not None
     assert (series.site, len(series.minutes)) == ("south", 1)
@@ -111,7 +111,7 @@ async def test_a_partition_that_has_just_been_added_is_read_for_the_latencies() 
     assert [one.records for one in await stage_latencies(log, lambda _: True)] == [1]
 
 
-async def test_latencies_count_from_the_capture_to_the_record_of_each_stage() -> None:
+async def test_a_stage_latency_is_the_time_from_capture_until_the_stage_writes_its_record() -> None:
     clock = ManualClock(started_ns=CAPTURED_NS)
     log = MemoryLog(clock=clock)
     clock.seconds = 0.02
@@ -138,7 +138,7 @@ async def test_stages_without_live_records_of_visible_cameras_are_left_out() -> 
     assert await stage_latencies(log, lambda camera: camera == "gate") == []
 
 
-async def test_the_pages_show_only_what_the_limits_of_the_user_allow(
+async def test_the_numbers_and_system_pages_show_only_cameras_that_the_user_may_see(
     browser: Open, context: ConsoleContext, log: MemoryLog
 ) -> None:
     await configure(log)
@@ -182,7 +182,7 @@ async def test_the_system_page_has_the_states_of_the_visible_sensors(
     assert ">silent<" in await admin.load("/system")
 
 
-async def test_the_columns_of_a_measure_begin_with_the_chosen_period(
+async def test_the_values_of_a_measure_cover_only_the_requested_number_of_hours(
     browser: Open, context: ConsoleContext, log: MemoryLog, clock: ManualClock
 ) -> None:
     await configure(log)

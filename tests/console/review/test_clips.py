@@ -143,7 +143,7 @@ async def test_a_clip_is_hidden_from_users_of_another_site(page: Callable[..., A
         assert (await page(path, name="otto")).status_code == 404, path
 
 
-async def test_a_clip_whose_time_in_memory_ends_during_the_request_is_served(
+async def test_a_clip_whose_cache_entry_expires_during_a_request_is_still_served(
     page: Callable[..., Any], context: ConsoleContext, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = "/api/events/event-1/evidence/0"

@@ -105,7 +105,7 @@ async def test_operators_export_only_events_that_they_may_see(browser: Open, eve
     assert "/export" not in await vera.load("/events")
 
 
-async def test_an_archive_has_no_file_that_a_killed_console_would_leave_on_the_disk(
+async def test_an_export_leaves_no_named_temporary_file_while_it_is_written(
     browser: Open, events: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[Path] = []

@@ -77,7 +77,7 @@ async def test_the_page_of_events_shows_a_picture_of_the_chosen_camera_to_sketch
     assert "sketch" not in (await one.load("/events")).partition("<main")[2]
 
 
-def test_the_distance_from_path_to_trail_depends_on_direction_and_not_on_the_number_of_points() -> None:
+def test_the_distance_from_a_sketched_path_to_a_trail_depends_on_direction_but_not_on_point_count() -> None:
     assert path_distance(ROAD[5:20], ROAD) < 3.0
     assert path_distance([(50.0, 130.0), (200.0, 130.0)], ROAD) == pytest.approx(30.0, abs=1.0)
     assert path_distance([(200.0, 100.0), (50.0, 100.0)], ROAD) > 70.0
