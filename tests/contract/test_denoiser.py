@@ -74,7 +74,7 @@ class DenoiserContract:
         denoiser.denoise(first)
         assert np.array_equal(result, kept)
 
-    def test_the_held_bytes_of_a_denoiser_equal_the_memory_that_it_keeps(self, denoiser: Denoiser) -> None:
+    def test_a_denoiser_reports_the_number_of_bytes_that_it_really_keeps_in_memory(self, denoiser: Denoiser) -> None:
         frames = noisy(footage())
         tracemalloc.start()
         try:
@@ -94,7 +94,7 @@ class DenoiserContract:
         frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
         assert np.array_equal(denoiser.denoise(frame), frame)
 
-    def test_the_frame_size_of_a_denoiser_may_change(self, denoiser: Denoiser) -> None:
+    def test_a_denoiser_accepts_frames_whose_size_changes_between_calls(self, denoiser: Denoiser) -> None:
         for frame in noisy(footage())[:3]:
             denoiser.denoise(frame)
         for size in ((64, 48), (2, 2), (1, 1), (WIDTH, HEIGHT)):
@@ -202,7 +202,9 @@ class TestAutoDenoiser(FilterContract):
             assert (denoiser.denoise(frame) is frame) == (noise_sigma(grey, same) < NOISY)
             before = grey
 
-    def test_the_denoiser_auto_improves_the_quality_more_than_the_denoiser_median(self, denoiser: Denoiser) -> None:
+    def test_the_automatic_denoiser_improves_picture_quality_more_than_the_median_denoiser(
+        self, denoiser: Denoiser
+    ) -> None:
         clean = footage()
         given = noisy(clean)
         assert gain_db(denoiser, clean, given) > gain_db(MedianDenoiser(), clean, given)

@@ -188,7 +188,9 @@ class TestEncrypted(EvidenceStoreContract):
         add_key(tmp_path / "keys", "first")
         return EncryptedStore(inner, read_keys(tmp_path / "keys"))
 
-    def test_stored_bytes_do_not_contain_the_picture(self, store: EvidenceStore, inner: MemoryStore) -> None:
+    def test_an_encrypted_store_writes_no_plain_bytes_of_a_picture(
+        self, store: EvidenceStore, inner: MemoryStore
+    ) -> None:
         store.put("road/e.jpg", b"a picture of somebody", "image/jpeg")
         assert b"somebody" not in contents(inner, "road/e.jpg")
 
@@ -206,7 +208,7 @@ class TestEncrypted(EvidenceStoreContract):
             store.open("road/b.jpg")
 
     @pytest.mark.parametrize("at", [9, 12, 30, -1])
-    def test_a_changed_or_exchanged_file_is_not_opened(
+    def test_opening_an_encrypted_file_fails_if_its_bytes_or_its_name_were_changed(
         self, store: EvidenceStore, inner: MemoryStore, at: int
     ) -> None:
         store.put("road/a.jpg", b"picture", "image/jpeg")
@@ -222,7 +224,9 @@ class TestEncrypted(EvidenceStoreContract):
         store.put("holds/case-1.json", b"{}", "application/json")
         assert contents(inner, "holds/case-1.json") == contents(store, "holds/case-1.json") == b"{}"
 
-    def test_a_key_file_is_private_and_a_wrong_one_is_refused_without_quoting_it(self, tmp_path: Path) -> None:
+    def test_a_new_encryption_key_file_is_private_and_the_error_for_an_invalid_one_quotes_no_key(
+        self, tmp_path: Path
+    ) -> None:
         file = tmp_path / "keys"
         add_key(file, "first")
         assert file.stat().st_mode & 0o777 == 0o600
@@ -253,7 +257,9 @@ class TestFolder(EvidenceStoreContract):
         files = [p for p in (tmp_path / "evidence").rglob("*") if p.is_file()]
         assert [p.as_uri() for p in files] == [kept.url]
 
-    def test_a_link_out_of_the_evidence_folder_is_not_followed(self, store: EvidenceStore, tmp_path: Path) -> None:
+    def test_a_symbolic_link_out_of_the_evidence_folder_is_not_followed(
+        self, store: EvidenceStore, tmp_path: Path
+    ) -> None:
         store.put("road/e.jpg", b"picture", "image/jpeg")
         (tmp_path / "secret").write_text("secret")
         (tmp_path / "evidence" / "road" / "link.jpg").symlink_to(tmp_path / "secret")

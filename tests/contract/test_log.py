@@ -140,7 +140,7 @@ class LogContract(ABC):
             *(one(topic, p, n, n + 3) for n in (0, 5, 10) for topic, p in ((FRAMES, 1), (RESULTS, 0)))
         )
 
-    async def test_ends_and_beginnings_return_offsets_by_partition(self, log: Log) -> None:
+    async def test_a_log_returns_the_first_and_end_offset_of_each_partition_of_a_topic(self, log: Log) -> None:
         assert await log.ends(FRAMES) == {0: 0, 1: 0}
         for record in numbered(3, partition=1):
             await log.produce(record)
@@ -155,7 +155,9 @@ class LogContract(ABC):
         times = [record.timestamp_ms async for record in log.read(FRAMES, 1, 0, 2)]
         assert [await log.offset_at(tp, at) for at in (times[0], times[1] + 1)] == [0, 2]
 
-    async def test_settled_ends_returns_the_end_offsets_of_the_requested_partitions(self, log: Log) -> None:
+    async def test_the_end_offsets_of_only_the_requested_partitions_are_returned_when_no_transaction_is_open(
+        self, log: Log
+    ) -> None:
         for record in numbered(3, RESULTS, 1):
             await log.produce(record)
         assert await log.settled_ends(RESULTS, [1]) == {1: 3}
@@ -307,7 +309,7 @@ class TestKafkaLog(LogContract):
         await producer.abort_transaction()
         await producer.stop()
 
-    async def test_a_read_during_an_open_transaction_returns_at_once_without_the_later_records(
+    async def test_a_read_during_an_open_transaction_returns_only_earlier_records_and_does_not_wait_for_its_end(
         self, log: Log
     ) -> None:
         assert isinstance(log, KafkaLog)
@@ -378,7 +380,7 @@ async def test_a_log_survives_the_kill_and_restart_of_its_broker(own_broker: Bro
     await log.close()
 
 
-async def test_without_a_broker_every_call_of_a_log_fails_at_once_and_leaves_no_connection_open() -> None:
+async def test_without_a_broker_every_call_of_a_log_fails_and_leaves_no_connection_open() -> None:
     log = KafkaLog(KafkaSettings(bootstrap="127.0.0.1:1"), "contract")
     calls: list[Callable[[], object]] = [
         lambda: log.produce(Outgoing(FRAMES, 0, b"x")),

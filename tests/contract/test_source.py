@@ -275,7 +275,9 @@ class TestRtspByUdp(_Rtsp):
     ],
     ids=["device", "file", "images", "web", "rtsp"],
 )
-def test_the_error_for_a_missing_camera_source_names_the_source_and_a_retry_succeeds(source: FrameSource) -> None:
+def test_each_attempt_to_open_a_missing_camera_source_raises_an_error_that_names_the_source(
+    source: FrameSource,
+) -> None:
     for _ in range(2):
         with pytest.raises(SourceUnusable, match=r"4095|clip\.mp4|folder|127\.0\.0\.1:9"):
             source.open()
