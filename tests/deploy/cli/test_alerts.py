@@ -138,12 +138,14 @@ def test_an_acknowledgement_is_written_to_the_incident_of_the_alert(rig: AlertsR
     assert action.comment == "on my way"
 
 
-def test_an_acknowledgement_with_a_long_comment_is_refused_with_its_field(rig: AlertsRig) -> None:
+def test_the_error_for_an_acknowledgement_with_a_too_long_comment_names_the_comment_field(rig: AlertsRig) -> None:
     status, output = rig.run("ack", alert_id(event(1)), "--by", "alice", "--comment", "x" * 5000)[:2]
     assert (status, "incident acknowledge: comment = 'xxx" in output) == (2, True), output
 
 
-def test_a_user_without_a_name_acknowledges_by_number(rig: AlertsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_acknowledgement_by_an_operating_system_user_without_a_name_has_the_user_id(
+    rig: AlertsRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
@@ -151,7 +153,9 @@ def test_a_user_without_a_name_acknowledges_by_number(rig: AlertsRig, monkeypatc
     assert (status, output.strip()) == (0, f"incident incident-1 acknowledged by user {os.getuid()}")
 
 
-def test_a_replay_is_written_for_one_receiver_beside_the_alert(rig: AlertsRig) -> None:
+def test_the_alerts_replay_command_writes_a_copy_for_one_receiver_to_the_partition_of_the_alert(
+    rig: AlertsRig,
+) -> None:
     assert "1 alerts sent to ops again" in rig.run("replay", alert_id(event(1)), "--receiver", "ops")[1]
     assert "1 alerts sent to ops again" in rig.run("replay", "--receiver", "ops", "--state", "dead")[1]
     replays = [record for record in rig.records(ALERTS) if replay_of(record.headers)[0]]
@@ -207,7 +211,9 @@ def test_a_receiver_is_tested_with_an_alert_that_is_written_to_no_topic(
 
 
 @pytest.mark.parametrize("options", [(), ("--ed25519",)])
-def test_a_new_signing_secret_verifies_with_the_printed_key(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_the_alerts_keygen_command_prints_the_key_that_verifies_signatures_of_the_new_secret(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     file = tmp_path / "new.secret"
     printed = CliRunner().invoke(app, ["alerts", "keygen", str(file), *options]).output.strip()
     assert file.stat().st_mode & 0o777 == 0o600

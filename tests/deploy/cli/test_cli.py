@@ -63,7 +63,7 @@ OTHER_MODELS = {"demo", "config check", "import frigate", "engine doctor"}
 """Commands whose ``--models`` asks for something more than usual, so that no environment variable stands for it."""
 
 
-def test_sightline_models_stands_for_the_option_models_of_each_command() -> None:
+def test_the_environment_variable_sightline_models_sets_the_option_models_of_each_command() -> None:
     def options(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, object]]:
         for option in getattr(command, "params", ()):
             if "--models" in option.opts:

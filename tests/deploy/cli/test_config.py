@@ -245,7 +245,9 @@ def test_a_rule_on_the_config_topic_whose_plug_in_is_missing_is_reported_as_unus
 
 
 @pytest.mark.kafka
-async def test_a_config_commit_on_kafka_is_read_back_and_fences_an_earlier_writer(kafka: str, prefix: str) -> None:
+async def test_configuration_committed_to_kafka_can_be_read_and_the_commit_fences_an_earlier_writer(
+    kafka: str, prefix: str
+) -> None:
     settings = KafkaSettings(bootstrap=kafka, prefix=prefix)
     gate, yard = (CameraConfig(name=name, source="device:0") for name in ("gate", "yard"))
     await topicadmin.create(settings, partitions=1)

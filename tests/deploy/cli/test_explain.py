@@ -87,7 +87,7 @@ async def _write_history(settings: KafkaSettings) -> Event:
         return event
 
 
-def test_a_name_that_is_neither_a_frame_nor_an_id_is_refused() -> None:
+def test_the_explain_command_refuses_an_argument_that_names_no_frame_event_or_alert() -> None:
     done = CliRunner().invoke(app, ("explain", "nonsense"))
     assert done.exit_code == USAGE_EXIT
     assert "CAMERA/EPOCH/SEQ" in done.stderr

@@ -63,7 +63,7 @@ def test_tracked_labels_without_alerts_become_a_rule_of_severity_info() -> None:
     }
 
 
-def test_a_zone_of_alerts_becomes_a_warning_rule_that_replaces_the_rule_over_the_whole_picture() -> None:
+def test_a_zone_that_frigate_requires_for_alerts_becomes_a_warning_rule_in_place_of_a_whole_picture_rule() -> None:
     zones = {
         "Front Porch": {"coordinates": PORCH, "objects": ["person"], "loitering_time": 4},
         "lawn": {"coordinates": [*PORCH.split(",")], "objects": "dog"},
@@ -115,7 +115,9 @@ def test_a_literal_password_becomes_a_file_and_is_not_in_the_site() -> None:
 
 
 @pytest.mark.parametrize("password", ["pa#ss", "p/w", "p?w=1", "p@ss", "[x", "ü+ %"])
-def test_a_password_may_contain_characters_of_addresses(password: str) -> None:
+def test_a_password_with_characters_that_are_special_in_urls_is_removed_from_the_source_address(
+    password: str,
+) -> None:
     address = f"rtsp://admin:{password}@10.0.0.7:554/live?a=1#b".replace(" ", "%20")
     found = converted({"ffmpeg": {"inputs": [{"path": address}]}})
     assert found.passwords == {"door.password": password}
@@ -258,7 +260,7 @@ def test_an_error_says_which_key_is_wrong_and_which_value_is_expected(text: str,
         max_leaves=15,
     )
 )
-def test_no_configuration_raises_another_error_than_configerror(values: Any) -> None:
+def test_a_malformed_frigate_configuration_raises_no_error_other_than_configerror(values: Any) -> None:
     camera = {"ffmpeg": INPUTS, "zones": values, "motion": values, "objects": values}
     for top in (values, {"cameras": values}, {"cameras": {"door": camera}}, {"cameras": {"d": {"ffmpeg": values}}}):
         with contextlib.suppress(ConfigError):

@@ -70,7 +70,7 @@ def test_the_demo_report_does_not_depend_on_the_order_in_which_topics_are_read(s
     assert found["cameras"] == {}
 
 
-def test_the_demo_counts_incidents_by_severity_and_no_alerts_of_their_ends() -> None:
+def test_the_demo_counts_incidents_by_severity_but_not_the_alerts_about_ended_incidents() -> None:
     grouper, figures = IncidentGrouper(), Figures()
     records = [one for number in range(3) for one in grouper.add(event(number), CAPTURED_NS, 0.0)]
     worse = records[-1].model_copy(update={"severity": "critical"})
