@@ -39,7 +39,7 @@ if named := os.environ.get("SIGHTLINE_SEED"):
 
 @pytest.mark.timeout(900)  # a failing seed takes up to 300 simulations to find its shortest plan
 @pytest.mark.parametrize("seeds", BLOCKS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
-async def test_faults_change_no_result_event_or_measure_of_a_simulation(seeds: range) -> None:
+async def test_faults_change_neither_results_nor_events_nor_measures_of_a_simulation(seeds: range) -> None:
     known: Known = {}
     with loop_in_thread() as loop:
         for seed in seeds:

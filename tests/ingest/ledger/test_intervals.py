@@ -84,7 +84,7 @@ def test_holes_and_overlaps_of_intervals_match_a_count_of_each_number(
 
 
 @given(st.lists(intervals()), st.lists(intervals()))
-def test_common_returns_the_numbers_that_two_sets_of_intervals_share(
+def test_the_intersection_of_two_sets_of_intervals_has_the_numbers_that_are_in_both(
     some: list[Interval], others: list[Interval]
 ) -> None:
     assert numbers(common(some, others)) == sorted(set(depths(some)) & set(depths(others)))

@@ -100,7 +100,9 @@ def site() -> SensorWriter:
     return SensorWriter()
 
 
-async def test_delivered_and_withheld_readings_of_an_ended_sensor_run_balance(site: SensorWriter) -> None:
+async def test_the_ledger_of_an_ended_sensor_run_with_delivered_and_withheld_readings_balances(
+    site: SensorWriter,
+) -> None:
     await site.deliver(0, 99)
     await site.deliver(105, 149, before=100)
     await site.send_heartbeat(accounts=[site.withheld(150, 150, "outage")], ended=[site.end(150)])
@@ -150,7 +152,9 @@ async def test_readings_in_the_memory_of_a_killed_process_are_counted_as_unclean
     assert (balance.balanced, balance.totals.unclean, balance.totals.captured) == (True, 4, 20)
 
 
-async def test_a_sensor_run_without_an_end_record_before_a_newer_run_is_a_lost_spool(site: SensorWriter) -> None:
+async def test_the_ledger_does_not_balance_if_a_sensor_run_without_an_end_record_precedes_a_newer_run(
+    site: SensorWriter,
+) -> None:
     await site.deliver(0, 9)
     await site.deliver(0, 9, epoch=EPOCH + 1)
     assert not (await site.audit()).balanced
@@ -183,7 +187,7 @@ PIECES = st.lists(
 
 
 @given(PIECES)
-async def test_a_faultless_sensor_run_balances_for_any_split_into_records_and_withheld_counts(
+async def test_the_ledger_of_a_faultless_sensor_run_balances_however_its_readings_are_split_into_records(
     pieces: list[tuple[str, int]],
 ) -> None:
     site, at, before, delivered = SensorWriter(), 0, None, 0

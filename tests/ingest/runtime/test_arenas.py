@@ -33,7 +33,7 @@ libc.fflush(stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
-def test_the_threads_of_a_process_share_two_arenas() -> None:
+def test_the_threads_of_a_process_share_two_malloc_arenas() -> None:
     arenas = {
         mode: subprocess.run(
             [sys.executable, "-c", COUNT_ARENAS, mode], capture_output=True, check=True

@@ -24,7 +24,7 @@ def test_a_repeated_log_record_of_a_library_is_written_once_a_minute_with_its_co
     assert written[1:] == ["Unable connect to node with id 1: refused (repeated 479 times since)"] * 2
 
 
-def test_a_new_log_record_of_a_library_and_every_record_of_sightline_are_written_at_once() -> None:
+def test_log_records_are_written_immediately_unless_they_repeat_a_record_of_a_library() -> None:
     clock = ManualClock()
     repeats = RepeatFilter(clock.monotonic)
     assert repeats.filter(record("aiokafka", "one"))

@@ -180,7 +180,7 @@ async def test_refused_entries_of_the_configuration_are_counted(service: Service
     assert service.registry.get_sample_value("sightline_config_refused_entries") == 1.0
 
 
-async def test_heartbeats_have_the_state_and_metrics_of_a_service_and_pause_while_its_state_is_none(
+async def test_heartbeats_have_the_state_and_metrics_of_a_service_and_none_is_written_without_a_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.001)
@@ -205,7 +205,7 @@ async def test_heartbeats_have_the_state_and_metrics_of_a_service_and_pause_whil
     assert all(beat.figures == {"waiting": 2.0} and beat.at_ns == clock.now_ns() for beat in written)
 
 
-async def test_a_heartbeat_that_cannot_be_written_is_logged_and_raised_only_if_required() -> None:
+async def test_a_failed_heartbeat_write_is_logged_and_raises_an_error_only_if_heartbeats_are_required() -> None:
     async def fail(record: Outgoing) -> None:
         raise LogUnavailable("no broker")
 

@@ -79,7 +79,7 @@ def test_an_armed_night_is_an_hour_longer_or_shorter_when_clocks_change(
     assert start.astimezone(ZoneInfo(zone)).strftime("%a %H:%M").lower() == f"{weekday} 22:00"
 
 
-def test_armed_hours_in_a_repeated_hour_last_from_the_first_start_to_the_second_end() -> None:
+def test_armed_hours_within_an_hour_that_a_clock_change_repeats_include_both_passes_and_the_time_between() -> None:
     half = Schedule([WeeklyHours(start=time(2, 15), end=time(2, 45))], "Europe/Berlin")
     day = [s for s in stretches(half, minutes("Europe/Berlin", datetime(2026, 10, 25))) if s[0].day == 25]
     assert day == [(datetime(2026, 10, 25, 0, 15, tzinfo=UTC), datetime(2026, 10, 25, 1, 45, tzinfo=UTC))]

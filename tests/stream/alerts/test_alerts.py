@@ -73,7 +73,7 @@ def jpeg() -> bytes:
 
 class TestSchedule:
     @given(status=st.one_of(st.none(), st.integers(100, 599)), attempt=st.integers(1, 5), chance=st.floats(0, 0.999))
-    def test_every_delivery_result_gives_the_alert_one_state(
+    def test_every_response_of_a_receiver_makes_the_alert_delivered_retrying_or_dead(
         self, status: int | None, attempt: int, chance: float
     ) -> None:
         verdict = verdict_after(AttemptResult(status, "reason"), attempt, PAUSES, chance, NOW_S)
@@ -160,7 +160,7 @@ class TestStage:
         (work,) = await asyncio.to_thread(processor.process, LogRecord(EVENTS, 0, 9, None, value))
         assert ALERTS not in [out.topic for out in work.records]
 
-    async def test_an_alert_without_its_picture_has_the_reason(self) -> None:
+    async def test_an_alert_without_its_picture_states_why_the_picture_is_missing(self) -> None:
         log, store = MemoryLog(partitions=1), MemoryStore()
         other = await self.put_frame(log, seq=4)
         for frame, reason in ((other, "is not frame road/7/3"), (FrameRef(FRAMES, 7, 0), "no longer in the Kafka")):
@@ -169,7 +169,9 @@ class TestStage:
             assert (out.topic, alert.data.evidence) == (ALERTS, ())
             assert reason in alert.data.evidence_missing
 
-    async def test_an_alert_whose_folder_leads_out_of_the_evidence_store_has_the_reason(self, tmp_path: Path) -> None:
+    async def test_an_alert_whose_evidence_folder_is_a_link_out_of_the_store_states_why_it_has_no_picture(
+        self, tmp_path: Path
+    ) -> None:
         (tmp_path / "store").mkdir()
         (tmp_path / "store" / "road").symlink_to(tmp_path)
         log, store = MemoryLog(partitions=1), FolderStore(tmp_path / "store")
@@ -183,7 +185,9 @@ class TestStage:
         data = decode_json(Alert, out.value).data
         assert (data.evidence, data.evidence_missing) == ((), "")
 
-    async def test_an_alert_waits_a_limited_time_for_the_evidence_store_and_then_has_the_reason(self) -> None:
+    async def test_an_alert_waits_a_limited_time_for_the_evidence_store_and_then_states_why_it_has_no_picture(
+        self,
+    ) -> None:
         log, store, clock = MemoryLog(partitions=1), FullStore(), ManualClock()
         processor = await AlertStage(store, 1, clock).open(TopicPartition(EVENTS, 0), 0, log)
         frame = await self.put_frame(log)
@@ -250,7 +254,9 @@ class TestStage:
         assert processor.deadline is not None
         assert processor.deadline <= clock.monotonic()
 
-    async def test_a_slow_evidence_store_stores_only_few_waiting_pictures_at_once(self) -> None:
+    async def test_an_alerts_worker_stores_only_a_few_waiting_pictures_in_one_pass_if_the_evidence_store_is_slow(
+        self,
+    ) -> None:
         class SlowStore(FullStore):
             def put(self, name: str, data: bytes, media_type: str) -> Evidence:
                 clock.seconds += STORE_REQUEST_S / 4

@@ -127,7 +127,7 @@ async def test_an_invalid_or_too_large_evidence_picture_is_never_decoded(image: 
 
 
 @pytest.mark.parametrize("offset", [1, 10**15])
-async def test_an_alert_of_a_frame_that_is_not_in_the_log_has_the_reason(offset: int) -> None:
+async def test_an_alert_of_a_frame_that_is_not_in_the_log_states_why_it_has_no_picture(offset: int) -> None:
     out = await outcome(event(frame=[FRAMES, 0, offset]))
     assert "no longer in the Kafka topic" in decode_json(Alert, out.value).data.evidence_missing
 

@@ -190,7 +190,7 @@ async def test_ends_of_incidents_are_not_written_again_after_a_restart_even_if_m
     assert len(set(found)) == len(found) == 10
 
 
-async def test_alerts_of_other_partitions_do_not_displace_the_remembered_alerts(
+async def test_alerts_of_other_partitions_do_not_make_a_worker_forget_an_alert_that_is_already_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stage, "KNOWN_ALERTS", 4)
@@ -235,7 +235,7 @@ async def test_unreadable_and_impossible_incident_records_do_not_stop_a_new_owne
     assert await written(log, DEADLETTER) == []
 
 
-async def test_an_event_with_a_very_long_name_of_its_site_has_an_incident_and_an_end() -> None:
+async def test_an_event_with_a_very_long_site_name_begins_an_incident_that_ends_normally() -> None:
     clock = ManualClock()
     log = DyingLog(PARTITIONS, clock)
     await run(log, clock, [event(0, 0, site="s" * 10_000), event(1, 1, site="s" * 10_000)])

@@ -107,7 +107,9 @@ def test_several_labels_of_one_region_stay_separate_detections() -> None:
 
 
 @pytest.mark.parametrize(("min_score", "events"), [(0.3, 1), (0.44, 1), (0.5, 0), (0.9, 0)])
-def test_the_lowest_min_score_of_the_rules_begins_a_track(min_score: float, events: int) -> None:
+def test_a_track_begins_with_a_detection_whose_score_reaches_the_lowest_min_score_of_all_rules(
+    min_score: float, events: int
+) -> None:
     faint = drive(*(car(160.0 + 20 * n, score=0.45) for n in range(18)))
     rule = LINE.model_copy(update={"min_score": min_score})
     strict = RIGHT.model_copy(update={"min_score": 0.9})
@@ -333,17 +335,17 @@ def test_a_capture_run_that_begins_with_a_still_frame_is_evaluated_without_track
 class TestLowerEpoch:
     """A new spool, a corrected clock or a second agent gives a camera a lower epoch than before."""
 
-    def test_results_of_a_run_with_a_lower_number_are_accepted_when_the_present_run_is_silent(self) -> None:
+    def test_results_with_a_lower_epoch_are_accepted_when_no_results_of_the_current_epoch_arrive(self) -> None:
         lower = [finished(31.0 + n, r) for n, r in enumerate(drive(*TO_LINE, *FROM_LINE, epoch=4))]
         found = events_of([result(0, 0.0, epoch=9), *lower], LINE)
         assert [(event.data.epoch, event.data.rule) for event in found] == [(4, "line")]
 
-    def test_results_of_a_run_with_a_lower_number_are_accepted_after_enough_consecutive_results(self) -> None:
+    def test_results_with_a_lower_epoch_are_accepted_after_enough_consecutive_results_of_that_epoch(self) -> None:
         empty = [result(n, n / FPS, epoch=4) for n in range(RUN_RECORDS)]
         lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RECORDS, epoch=4)
         assert len(events_of([result(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
 
-    def test_results_of_a_run_with_a_lower_number_among_those_of_the_present_run_make_no_events(self) -> None:
+    def test_results_with_a_lower_epoch_that_arrive_among_results_of_the_current_epoch_make_no_events(self) -> None:
         lower = drive(*TO_LINE, *FROM_LINE, epoch=4)
         present = [result(n, n / FPS, epoch=9) for n in range(len(lower) + 1)]
         mixed = [one for pair in zip(present, lower, strict=False) for one in pair]

@@ -129,7 +129,9 @@ async def test_the_long_cooldown_of_a_rule_continues_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize("rule", [RIGHT, RIGHT.model_copy(update={"dwell_s": 100.0})])
-async def test_a_visit_reported_before_the_results_that_a_restart_reads_is_not_reported_again(rule: ZoneRule) -> None:
+async def test_a_zone_visit_whose_event_is_older_than_the_results_read_at_a_restart_is_not_reported_again(
+    rule: ZoneRule,
+) -> None:
     site = Site(rule)
     await site.write(*stand(900))
     whole = await site.events(0, 800)
@@ -162,7 +164,7 @@ async def test_events_that_were_written_before_the_first_commit_of_their_camera_
     assert len(site.measures) == 1
 
 
-async def test_after_a_restart_an_old_track_makes_events_under_another_track_name() -> None:
+async def test_a_track_that_is_older_than_the_results_read_at_a_restart_has_another_name_in_later_events() -> None:
     site = Site(LINE)
     crossing = [result(1600 + n, car(160.0 + 40 * min(n, 9))) for n in range(40)]
     await site.write(*stand(800, x=160.0), *crossing)
@@ -170,7 +172,7 @@ async def test_after_a_restart_an_old_track_makes_events_under_another_track_nam
     assert event.data.track != "1-1-0"
 
 
-async def test_a_restart_reads_the_cooldown_of_an_old_track_from_written_events() -> None:
+async def test_the_cooldown_of_a_track_is_restored_from_written_events_at_a_restart() -> None:
     """The car enters and leaves all the time, so the results alone do not show the time of its last event."""
     site = Site(RIGHT.model_copy(update={"cooldown_s": 25.0}))
     to_and_fro = [300.0, 260.0, 220.0, 180.0, 220.0, 260.0, 300.0, 340.0, 380.0, 340.0]

@@ -19,7 +19,7 @@ LINE = LineRule(name="gate", camera="c", pipeline="p", start=(0.5, 0.0), end=(0.
 FROM_8_01 = ({"start": "08:01", "end": "18:00"},)  # the epoch of the scenes begins at 08:00 UTC
 
 
-def test_zone_rule_reports_an_object_that_is_still_inside_when_the_hours_begin() -> None:
+def test_zone_rule_reports_an_object_that_is_still_inside_when_the_active_hours_of_the_rule_begin() -> None:
     state = ZoneRule.model_validate({**ZONE.model_dump(), "hours": FROM_8_01}).watch(640, 360)
     found = [n for n in range(100) if state.observe(scene(float(n), track(150.0, 150.0)), ())]
     assert found == [60]

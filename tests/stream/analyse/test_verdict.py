@@ -35,7 +35,7 @@ def with_(rule: CameraRule, **change: object) -> CameraRule:
     return type(rule).model_validate({**rule.model_dump(), **change})
 
 
-def test_the_verdict_of_a_rule_names_the_first_setting_that_a_track_does_not_meet() -> None:
+def test_the_explanation_of_a_rule_names_the_first_setting_that_a_track_does_not_meet() -> None:
     van = track(150.0, 150.0, moved=0.02, label="car", score=0.24)
     assert with_(ZONE, min_score=0.3).misfit(van) == "score 0.24 below min_score 0.3"
     assert with_(ZONE, min_score=0.2, min_move=0.05).misfit(van) == (
@@ -50,26 +50,26 @@ def test_the_verdict_of_a_rule_names_the_first_setting_that_a_track_does_not_mee
     assert with_(ZONE, min_score=0.2).misfit(van) == ""
 
 
-def test_the_verdict_of_a_zone_rule_states_whether_a_track_is_inside_and_its_dwell_time() -> None:
+def test_the_explanation_of_a_zone_rule_states_whether_a_track_is_inside_and_its_dwell_time() -> None:
     assert reasons(ZONE, scene(0.0, track(500.0, 150.0))) == [OUTSIDE]
     inside = [scene(float(n), track(150.0, 150.0)) for n in range(8)]
     assert reasons(ZONE, *inside[:3]) == ["the condition has held for 2.0 s of 5 s"]
     assert reasons(ZONE, *inside) == ["already reported: the condition has held for 7.0 s without interruption"]
 
 
-def test_the_verdict_of_a_rule_states_that_the_frame_is_outside_of_the_rule_s_hours() -> None:
+def test_the_explanation_of_a_rule_states_that_a_frame_is_outside_the_active_hours_of_the_rule() -> None:
     never = with_(ZONE, dwell_s=0.0, hours=[{"start": "03:00", "end": "04:00"}])
     assert reasons(never, scene(0.0, track(150.0, 150.0))) == ["outside of its hours"]
 
 
-def test_the_verdict_of_a_line_rule_names_a_crossing_in_a_direction_that_is_not_reported() -> None:
+def test_the_explanation_of_a_line_rule_names_a_crossing_in_a_direction_that_is_not_reported() -> None:
     path = [scene(float(n), track(x, 150.0)) for n, x in enumerate((300.0, 310.0, 330.0, 340.0))]
     assert reasons(with_(LINE, direction="backward"), *path) == [
         "crossed forward, but the rule reports only backward"
     ]
 
 
-def test_the_verdict_of_a_line_rule_states_that_a_crossing_waits_for_a_label_of_the_rule() -> None:
+def test_a_line_rule_explains_that_a_crossing_is_not_reported_until_its_track_has_a_configured_label() -> None:
     path = [scene(float(n), track(x, 150.0, label="car")) for n, x in enumerate((300.0, 310.0, 330.0, 340.0))]
     assert reasons(with_(LINE, labels=["bus"]), *path) == [
         "label car is not in labels (bus)",
@@ -83,7 +83,7 @@ def test_a_crossing_that_follows_no_other_object_is_no_tailgating() -> None:
     assert reasons(rule, *path) == [UNMET]
 
 
-def test_the_verdict_of_a_section_rule_names_the_next_line_that_a_track_must_cross() -> None:
+def test_the_explanation_of_an_average_speed_rule_names_the_next_line_that_a_track_must_cross() -> None:
     rule = SectionRule(
         name="s",
         camera="c",
@@ -100,7 +100,7 @@ def test_the_verdict_of_a_section_rule_names_the_next_line_that_a_track_must_cro
     ]
 
 
-def test_the_verdict_of_a_count_rule_states_the_count_and_the_counted_tracks() -> None:
+def test_the_explanation_of_a_count_rule_states_the_count_and_the_counted_tracks() -> None:
     rule = CountRule(name="n", camera="c", pipeline="p", polygon=LEFT_HALF, at_least=1, for_s=10.0)
     inside, outside = track(150.0, 150.0, name="a"), track(500.0, 150.0, name="b")
     scenes = [scene(float(n), inside, outside) for n in range(4)]
@@ -118,7 +118,7 @@ def test_a_rule_for_the_foot_points_of_objects_tests_whether_the_foot_point_is_i
     assert reasons(upper, scene(0.0, bag)) == [OUTSIDE]
 
 
-def test_the_verdict_of_a_rule_names_an_attribute_whose_label_differs_from_the_configured_ones() -> None:
+def test_the_explanation_of_a_rule_names_an_attribute_whose_label_differs_from_the_configured_labels() -> None:
     van = track(150.0, 150.0, type="car")
     assert (
         with_(ZONE, attributes={"type": ["van", "bus"]}).misfit(van) == "attribute type is car, expected van or bus"

@@ -113,7 +113,9 @@ class TestAddresses:
         assert (result.status, asked) == (204, ["hooks.test"])
         assert peer.posts[0].headers["host"].startswith("hooks.test:")
 
-    async def test_the_policy_of_the_dispatcher_overrules_the_receiver(self, tmp_path: Path) -> None:
+    async def test_the_dispatcher_options_https_only_and_deny_overrule_the_address_of_a_receiver(
+        self, tmp_path: Path
+    ) -> None:
         async with receiving(ACCEPT) as peer:
             receiver = config(tmp_path, url=peer.url)
             refused = [
@@ -280,7 +282,7 @@ class TestProxy:
 
 
 class TestSecretsInAddresses:
-    async def test_variables_and_files_hold_the_secret_parts_of_an_address(
+    async def test_secrets_in_the_address_of_a_receiver_are_read_from_environment_variables_and_files(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HOOK_TOKEN", "s3cret")

@@ -211,7 +211,9 @@ async def test_the_dispatcher_adds_and_removes_receivers_as_the_configuration_ch
     assert set(posts.posts.values()) == {1}
 
 
-async def test_a_config_topic_without_any_receiver_keeps_the_receivers(log: KafkaLog, tmp_path: Path) -> None:
+async def test_the_dispatcher_keeps_its_initial_receivers_until_the_config_topic_has_a_receiver_record(
+    log: KafkaLog, tmp_path: Path
+) -> None:
     posts = CountedPosts()
     async with dispatching(log, [config("r")], posts) as dispatcher:
         await dispatcher._on_config(ConfigView())

@@ -175,7 +175,7 @@ class TestSending:
         await rig.sender.retire()
         assert pauses == [302.0, 302.0, 202.0, 2.0]
 
-    async def test_a_replay_ignores_filters_and_410_and_has_the_same_alert_id(self) -> None:
+    async def test_a_replay_is_sent_with_the_same_alert_id_to_a_receiver_that_answered_410_before(self) -> None:
         rig = SenderRig(lambda _: GONE)
         rig.add(alert(0))
         await rig.until(lambda: len(rig.receipts) == 1)
@@ -209,7 +209,9 @@ async def test_only_the_named_receiver_gets_a_replay() -> None:
     assert set(nexts.values()) == {ReceiverPosition(0, 0)}
 
 
-async def test_the_position_of_a_new_receiver_is_committed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_offset_of_a_new_receiver_is_committed_before_any_alert_is_delivered_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dispatcher, committed = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer()), list[str]()
 
     async def commit(offsets: dict[object, OffsetAndMetadata]) -> None:
@@ -246,7 +248,7 @@ def test_a_replay_names_its_receiver_in_the_headers_of_the_record() -> None:
     assert replay_of(make_replay(record, "ops").headers)[0] != replay_of(replay.headers)[0]
 
 
-async def test_the_latest_acknowledgement_of_an_incident_counts() -> None:
+async def test_the_latest_acknowledgement_of_an_incident_acknowledges_all_its_earlier_alerts() -> None:
     log, clock = MemoryLog(partitions=1), ManualClock()
 
     async def act(action: str, by: str, at: int) -> None:

@@ -196,7 +196,7 @@ async def test_a_mail_server_that_replies_slowly_after_starttls_occupies_no_thre
         await deliverer.close()
 
 
-async def test_a_mail_server_that_does_not_answer_ends_at_the_time_limit(tmp_path: Path) -> None:
+async def test_a_delivery_to_a_mail_server_that_does_not_answer_fails_at_the_time_limit(tmp_path: Path) -> None:
     silent = SmtpPeer(None, greeting=b"220-wait")  # the greeting has no end
     async with mail_server(silent) as place:
         result = await attempt(config(tmp_path, f"smtp://{place}", timeout_s=0.3))

@@ -69,7 +69,7 @@ def taken(pending: PendingDeliveries, at_s: float = NOW_S) -> DeliveryTask:
 
 
 class TestPending:
-    def test_a_new_alert_is_due_for_delivery_at_once_and_only_once(self) -> None:
+    def test_a_new_alert_is_due_for_delivery_immediately_and_only_once(self) -> None:
         pending = opened()
         enter(pending)
         enter(pending)
@@ -155,7 +155,7 @@ class TestPending:
         pending.finish(tasks[2])
         assert pending.position(0) == ReceiverPosition(3, None)
 
-    def test_the_position_of_a_receiver_counts_receipts_that_were_read_before_their_alerts(self) -> None:
+    def test_the_position_of_a_receiver_passes_alerts_whose_receipts_were_read_before_the_alerts(self) -> None:
         pending = opened(receipt("delivered", 1, number=3), receipt("delivered", 1, number=4), alerts_end=5)
         assert pending.position(0) == ReceiverPosition(0, 0)
         enter(pending, 3)
@@ -184,13 +184,13 @@ class TestPending:
 
 
 class TestProgress:
-    def test_dispatch_progress_is_read_back_equal_from_its_commit(self) -> None:
+    def test_dispatch_progress_decoded_from_the_metadata_of_its_commit_equals_the_original(self) -> None:
         positions = {"a": ReceiverPosition(7, 3), "b": ReceiverPosition(12, None), "c": ReceiverPosition(9, 5)}
         progress = DispatchProgress.of(positions, 12, 20)
         assert (progress.offset, progress.receipts) == (7, 3)
         assert DispatchProgress.read(GroupCommit(progress.offset, progress.metadata())) == progress
 
-    def test_the_progress_of_a_thousand_receivers_fits_into_a_commit_in_a_shortened_form(self) -> None:
+    def test_the_progress_of_a_thousand_receivers_is_shortened_to_fit_into_the_commit_metadata(self) -> None:
         positions = {f"receiver-{n:03}": ReceiverPosition(8 if n else 12, None) for n in range(1000)}
         progress = DispatchProgress.of(positions, 12, 20)
         assert len(progress.metadata()) <= MAX_METADATA_CHARS
@@ -199,7 +199,7 @@ class TestProgress:
         assert again.receivers == {"receiver-000": 12}
 
     @pytest.mark.parametrize("metadata", ["", "{}", "[]", "null", '{"receipts":"x","receivers":{}}'])
-    def test_an_offset_that_another_tool_committed_applies_to_all_receivers(self, metadata: str) -> None:
+    def test_an_offset_committed_by_another_tool_becomes_the_position_of_all_receivers(self, metadata: str) -> None:
         assert DispatchProgress.read(GroupCommit(5, metadata)) == DispatchProgress(5, 0, {}, others=True)
 
 
@@ -323,7 +323,7 @@ async def test_alerts_that_expire_while_the_dispatcher_reads_are_counted_and_rep
     assert [(gap.group, gap.first, gap.last) for gap in beat.expired_unread] == [("dispatch", 1, 5)]
 
 
-async def test_a_consumer_that_cancels_its_own_stop_does_not_end_the_dispatcher_with_a_traceback() -> None:
+async def test_the_dispatcher_closes_without_an_error_if_stopping_its_consumer_raises_cancelled_error() -> None:
     dispatcher = Dispatcher(KafkaSettings(), [], lambda _: LogDeliverer())
 
     async def cancelled() -> None:

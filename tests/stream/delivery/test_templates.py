@@ -119,12 +119,14 @@ async def test_a_message_has_a_bounded_size_and_no_empty_value(tmp_path: Path, k
         ({"type": "pagerduty", "secret_file": "s", "url": "https://h/", "url_file": "u"}, "either url or url_file"),
     ],
 )
-def test_an_incomplete_receiver_of_a_service_is_refused(fields: dict[str, Any], expected: str) -> None:
+def test_a_receiver_with_missing_or_excess_settings_for_its_type_is_refused(
+    fields: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(ValueError, match=expected):
         ReceiverConfig.model_validate({"name": "r", **fields})
 
 
-def test_complete_receivers_of_services_are_accepted() -> None:
+def test_receivers_with_exactly_the_required_settings_for_their_types_are_accepted() -> None:
     for fields in (
         {"type": "slack", "url": "https://hooks.slack.com/services/${SLACK_PATH}"},
         {"type": "pagerduty", "secret_file": "s"},

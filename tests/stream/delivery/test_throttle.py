@@ -83,7 +83,7 @@ class TestThrottle:
         assert of.wait_s(now_s) == 0.0
 
 
-async def test_the_alerts_of_a_gone_receiver_are_dead_after_one_post_and_a_new_address_enables_it() -> None:
+async def test_a_receiver_that_answered_410_gets_no_more_alerts_until_its_address_changes() -> None:
     rig = SenderRig(lambda _: GONE)
     rig.enter(1)
     await rig.until(lambda: len(rig.receipts) == 1)
@@ -121,7 +121,7 @@ async def test_the_client_of_a_former_configuration_is_closed_when_its_attempts_
     assert rig.closed == 2
 
 
-async def test_a_receiver_that_is_down_gets_few_posts_and_its_alerts_keep_their_attempts() -> None:
+async def test_a_receiver_that_is_down_gets_few_posts_and_all_its_alerts_are_delivered_when_it_recovers() -> None:
     rig = SenderRig(lambda _: BROKEN)
     rig.enter(200)
     await rig.until(lambda: rig.sender.throttle.state == "open")
@@ -138,7 +138,7 @@ async def test_a_receiver_that_is_down_gets_few_posts_and_its_alerts_keep_their_
     await rig.sender.retire()
 
 
-async def test_alerts_of_a_receiver_that_stays_down_are_dead_after_the_time_of_the_schedule() -> None:
+async def test_alerts_of_a_receiver_that_stays_down_are_dead_once_the_configured_retry_time_is_over() -> None:
     rig = SenderRig(lambda _: BROKEN, retry_s=(0, 3600))
     rig.enter(200)
     await rig.until(lambda: rig.sender.throttle.state == "open")

@@ -151,7 +151,7 @@ async def test_a_clip_has_the_frames_around_the_event_with_their_capture_times()
     assert (found.clip.first_ns, found.clip.last_ns) == (scene.captured_ns(40), scene.captured_ns(65))
 
 
-async def test_the_evidence_of_an_alert_waits_only_until_the_last_moment_of_its_clip() -> None:
+async def test_the_evidence_of_an_alert_is_due_when_its_clip_ends_or_immediately_if_the_clip_has_ended() -> None:
     scene = Scene()
     await scene.film(range(51))
     processor = await scene.open()
@@ -271,7 +271,7 @@ async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip
     assert work.done == (record.offset,)
 
 
-async def test_alerts_wait_while_the_store_fails_and_the_next_alert_tries_the_store_for_all() -> None:
+async def test_a_failure_of_the_evidence_store_pauses_all_alerts_until_the_next_alert_can_be_stored() -> None:
     store = FullStore()
     scene = Scene(store=store)
     await scene.film(range(100))
@@ -389,7 +389,7 @@ def test_a_clip_keeps_one_frame_in_memory_at_a_time() -> None:
     assert peak < 5_000_000
 
 
-def test_the_facts_of_a_missing_clip_state_the_reason() -> None:
+def test_the_description_of_a_clip_without_frames_states_why_the_clip_is_missing() -> None:
     made = make_clips([], window(1.0))
     assert made.clips == {}
     assert made.facts == Clip(from_ns=0, to_ns=SECOND, missing="the log has no frame of the interval")

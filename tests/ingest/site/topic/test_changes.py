@@ -90,7 +90,7 @@ def test_a_shared_pipeline_changes_for_both_sites_only_with_take_over() -> None:
     assert after(topic, found)["pipeline/cars"].model_dump()["sites"] == ("north", "south")
 
 
-def test_applying_a_site_keeps_partition_pins_and_lists_entries_that_belong_to_no_site() -> None:
+def test_applying_a_site_keeps_partition_pins_and_reports_entries_that_no_site_owns() -> None:
     pin = PinConfig(name="gate", partition=3)
     old = LINE.model_copy(update={"name": "old"})
     topic: Topic = {pin.key: pin, old.key: old, CARS.key: CARS}
@@ -100,7 +100,7 @@ def test_applying_a_site_keeps_partition_pins_and_lists_entries_that_belong_to_n
     assert set(after(topic, found)) >= {pin.key, old.key}
 
 
-def test_an_invalid_config_entry_is_written_again_even_if_the_last_valid_entry_is_equal() -> None:
+def test_applying_a_site_replaces_an_invalid_config_entry_even_if_the_valid_entry_before_it_was_equal() -> None:
     topic = applied({}, NORTH)
     assert set(site_changes(NORTH, topic, refused=["camera/gate"]).changed) == {"camera/gate"}
     assert set(site_changes(NORTH, {}, refused=["camera/gate"]).changed) == {"camera/gate"}

@@ -55,7 +55,9 @@ class TestView:
         view.apply(key, b"\xff\x00")
         assert view.config.entries == {}
 
-    def test_rereading_the_config_topic_removes_missing_entries_except_under_refused_keys(self) -> None:
+    def test_config_entries_missing_from_a_reread_topic_are_removed_unless_their_key_has_an_invalid_record(
+        self,
+    ) -> None:
         """Compaction deletes a removed entry, and after a day its tombstone too."""
         view = ConfigView({GATE.key: GATE, YARD.key: YARD})
         view.begin_reading()
@@ -72,7 +74,7 @@ class TestView:
         view.apply(YARD.key, json_of(YARD))
         assert view.removed == frozenset()
 
-    def test_a_repeated_refusal_of_a_config_entry_is_logged_once_and_shortened(self) -> None:
+    def test_a_config_entry_that_is_refused_repeatedly_is_logged_once_with_a_shortened_value(self) -> None:
         view, bad = ConfigView(), b'{"name": "gate", "source": "x", "fps": "' + b"1" * 10**6 + b'x"}'
         with capture_logs() as logged:
             for _ in range(3):
@@ -168,7 +170,7 @@ async def test_a_config_topic_that_was_created_again_is_read_from_its_beginning(
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_an_outage_of_the_config_topic_is_logged_twice_and_each_retry_opens_a_new_log() -> None:
+async def test_an_outage_of_the_config_topic_logs_its_start_and_end_and_each_retry_opens_a_new_client() -> None:
     """A client keeps its first password, so only a new client uses a rotated one."""
     made: list[MemoryLog] = []
     view, changes = ConfigView(), asyncio.Queue[ConfigView]()

@@ -24,7 +24,7 @@ def test_a_window_of_boxes_does_not_depend_on_the_picture_size_or_the_start_time
 
 
 @pytest.mark.parametrize("fps", [2.0, 25.0])
-def test_a_window_of_an_even_walk_does_not_depend_on_the_frame_rate(fps: float) -> None:
+def test_a_window_of_boxes_of_a_steady_walk_does_not_depend_on_the_frame_rate(fps: float) -> None:
     (usual,) = windows([walk(np.arange(0.0, 30.001, 0.1))], 1280, 720)
     (found,) = windows([walk(np.arange(0.0, 30.001, 1 / fps))], 1280, 720)
     ages = [column for column in range(usual.shape[1]) if column != 7]  # 7 is the time to the nearest box

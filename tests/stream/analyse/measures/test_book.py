@@ -37,7 +37,7 @@ def test_late_frames_correct_the_counts_of_a_minute_in_a_record_marked_as_correc
     assert live.id != late.id
 
 
-def test_counts_of_a_minute_that_the_same_frame_closes_again_are_not_written_again() -> None:
+def test_the_counts_of_a_minute_are_written_only_once_if_the_same_frame_closes_the_minute_twice() -> None:
     book = MeasureBook()
     add(book, minute(3, "1-100"))
     assert book.add(minute(3, "1-100"), "live", LINE, "yard") is None

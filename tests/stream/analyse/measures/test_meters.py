@@ -110,7 +110,7 @@ def test_the_memory_for_an_object_in_a_zone_does_not_grow_with_its_dwell_time() 
     assert sizes[-1] <= sizes[99] + 200
 
 
-def test_a_label_named_like_an_internal_sum_is_counted_like_any_other_label() -> None:
+def test_a_label_with_the_name_of_an_internal_total_such_as_dwell_s_is_counted_like_other_labels() -> None:
     sums = {"dwell_s.entries": 2.0, "dwell_s": 6.0, "dwells": 2.0}
     assert values(MinuteTally(sums=sums, observed_s=60.0), ZONE) == {"dwell_s.entries": 2.0, "dwell_s.mean": 3.0}
 
@@ -131,7 +131,7 @@ def test_results_that_alternate_between_two_clocks_do_not_close_a_minute_at_each
     assert [one for n in range(20) for one in meter.step(scene(float(n), captured_ns=clocks[n % 2] + n))] == []
 
 
-def test_the_number_of_counts_of_a_minute_is_limited_although_every_object_has_a_new_label() -> None:
+def test_the_number_of_counts_in_a_minute_is_limited_even_if_every_object_has_a_different_label() -> None:
     meter = make_meter(ZONE, 640, 360)
     meter.step(scene(0.0, *(track(320.0, 180.0, f"t{n}", f"label-{n}") for n in range(MAX_KEYS + 1))))
     (closed,) = meter.step(scene(60.0))

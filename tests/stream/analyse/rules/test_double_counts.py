@@ -134,7 +134,7 @@ def test_each_new_track_of_an_object_whose_track_is_lost_is_reported_at_most_onc
     lost=st.sets(numbers, max_size=4),
 )
 @settings(max_examples=40)
-def test_an_object_whose_track_is_lost_never_follows_itself_through_a_door(
+def test_a_single_object_whose_track_is_lost_at_a_door_is_not_reported_as_tailgating(
     times_s: list[float], missing: set[int], lost: set[int]
 ) -> None:
     frames = [

@@ -49,7 +49,7 @@ def test_a_truck_whose_centre_is_beyond_the_line_from_the_start_is_counted_by_it
     assert len(play(rule.watch(640, 360), tracks)) == crossings
 
 
-def test_a_covered_vehicle_is_counted_if_it_had_a_detection_with_the_minimum_score_before() -> None:
+def test_a_partly_hidden_vehicle_is_counted_if_an_earlier_detection_reached_the_minimum_score() -> None:
     rule = LineRule(name="l", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0), min_score=0.5)
     xs = [200.0 + 30 * n for n in range(10)]
     for best_score, crossings in ((0.6, 1), (0.4, 0)):

@@ -54,7 +54,7 @@ def silence(after: int) -> list[Result]:
     return [frame(after + n, None) for n in range(1, round((TRACK_IDLE_S + 1.0) / STEP_S))]
 
 
-def test_a_track_of_an_object_that_drives_out_of_the_picture_ends_as_left() -> None:
+def test_a_track_of_an_object_that_drives_out_of_the_picture_counts_as_an_exit_and_not_as_lost() -> None:
     way = [frame(n, 400.0 + 20.0 * n) for n in range(10)]
     reasons, sums = ends([*way, *silence(9)])
     assert reasons == ["left"]

@@ -127,7 +127,7 @@ def test_a_zone_visit_ends_when_the_agent_no_longer_lists_the_car_as_stationary(
     assert events_of([*parked(), *busy(6.0, 29.0, resting=(place(STOP),)), *busy(29.0, 80.0, resting=())]) == []
 
 
-def test_a_track_continues_if_a_full_list_of_stationary_objects_lacks_it() -> None:
+def test_a_track_continues_if_the_list_of_stationary_objects_is_full_and_does_not_include_it() -> None:
     others = tuple(Box(8.0 * n, 300.0, 8.0 * n + 7.0, 310.0) for n in range(MAX_RESTING))
     found = [*parked(), listed(6.0), *busy(6.1, 60.0, resting=others)]
     assert times_of(found) == [ENTERED_S + DWELL.dwell_s]
@@ -361,7 +361,7 @@ def _doubled(one: Result) -> Result:
     return one.model_copy(update={**fields, "resting": resting, "width": 1280, "height": 720})
 
 
-def test_the_same_results_with_stationary_objects_make_the_same_events() -> None:
+def test_processing_the_same_results_with_stationary_objects_twice_makes_equal_events() -> None:
     found = [*parked(), *busy(6.0, 27.0), *passing(27.0, 34.0), *busy(34.0, 60.0, resting=(place(STOP),))]
     assert events_of(found) == events_of(found)
 

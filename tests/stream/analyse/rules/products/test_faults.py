@@ -58,7 +58,7 @@ def test_a_high_share_is_not_reported_again_while_too_few_products_pass_to_compu
     assert len(play(state, [*belt(["dent"] * 15), *pause, *belt(["dent"] * 15)])) == 1
 
 
-def test_a_streak_of_faults_that_began_before_the_hours_of_the_rule_is_reported_when_they_begin() -> None:
+def test_a_streak_of_faults_that_began_before_the_active_hours_of_a_rule_is_reported_when_the_hours_begin() -> None:
     rule = STREAK.model_copy(update={"hours": (WeeklyHours(start="08:01", end="09:00"),)})
     assert len(play(rule.watch(640, 360), belt(["dent"] * 65))) == 1
 

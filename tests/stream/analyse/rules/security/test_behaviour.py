@@ -69,7 +69,7 @@ def reports(watch: RuleWatch[BehaviourRule], shown: list[Scene]) -> Reports:
 FALL = scenes(*[False] * 40, *[True] * 60)
 
 
-def test_a_behaviour_is_reported_once_when_it_has_lasted_and_the_event_names_the_model() -> None:
+def test_a_behaviour_that_lasts_for_the_configured_time_is_reported_once_with_the_name_of_the_model() -> None:
     ((at_s, found),) = reports(RULE.watch(640, 360), FALL)
     assert 5.0 <= at_s <= 5.5
     assert found.details["behaviour"] == "fallen"

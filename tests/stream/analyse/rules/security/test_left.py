@@ -85,7 +85,7 @@ def test_an_object_that_is_not_detected_for_a_moment_counts_as_resting_all_the_t
     assert len(play(REMOVED.watch(640, 360), [*flicker, *[[]] * 30])) == 1
 
 
-def test_an_object_removed_before_the_hours_of_the_rule_is_not_reported_when_they_begin() -> None:
+def test_an_object_removed_before_the_active_hours_of_the_rule_is_not_reported_when_the_hours_begin() -> None:
     rule = REMOVED.model_copy(update={"hours": (WeeklyHours(start="08:01", end="09:00"),)})
     assert play(rule.watch(640, 360), [*[[VASE]] * 30, *[[]] * 330]) == []
 
