@@ -122,7 +122,7 @@ READERS = [
 
 @pytest.mark.parametrize(("read", "text"), READERS, ids=lambda each: getattr(each, "__name__", ""))
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_every_text_file_may_have_a_byte_order_mark(
+def test_every_text_file_that_users_write_is_read_from_utf_8_or_utf_16_with_a_byte_order_mark(
     tmp_path: Path, read: Callable[[Path], None], text: str, encoding: str
 ) -> None:
     (tmp_path / MANIFEST).write_bytes(text.encode(encoding))

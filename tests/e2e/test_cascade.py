@@ -151,7 +151,7 @@ async def classified(log: MemoryLog, models: Path) -> list[Result]:
 
 
 @pytest.mark.e2e
-async def test_people_in_a_real_video_get_a_clothing_colour_by_which_a_rule_selects_one_person(
+async def test_a_second_model_finds_the_clothing_colours_of_two_people_and_a_rule_selects_the_person_in_grey(
     shared_data: Path, tmp_path: Path
 ) -> None:
     adopt(shared_data / "yolox-nano.onnx", Repository(tmp_path), AdoptOptions("yolox-nano", "yolox", COCO_LABELS))

@@ -61,7 +61,7 @@ def test_every_sensor_example_in_the_how_to_is_valid(example: str, tmp_path: Pat
     assert loaded(example, tmp_path).parsed
 
 
-async def test_the_command_sensor_of_the_how_to_sends_readings(tmp_path: Path) -> None:
+async def test_the_how_to_s_example_of_a_sensor_that_runs_a_command_gives_readings(tmp_path: Path) -> None:
     (example,) = [e for e in EXAMPLES if "command:" in e]
     async with fed(tmp_path, loaded(example, tmp_path)) as bench:
         await bench.until_kept("gateway-load", len)

@@ -186,7 +186,7 @@ async def test_a_fused_node_reads_no_frame_before_results_of_all_earlier_batches
     await live_models.close()
 
 
-async def test_a_frames_partition_assigned_again_during_a_check_does_not_begin_at_its_old_offset(
+async def test_a_frames_partition_reassigned_while_its_batches_are_checked_is_not_read_from_its_old_offset(
     rig: Fixture,
 ) -> None:
     tps = [LIVE_FRAMES, TopicPartition(BATCHES, 1)]
@@ -210,7 +210,7 @@ async def test_a_frames_partition_assigned_again_during_a_check_does_not_begin_a
     preparation.close()
 
 
-async def test_a_fused_node_requests_the_end_offsets_of_each_batches_topic_once_in_a_takeover(
+async def test_a_fused_node_that_takes_over_partitions_requests_the_end_offsets_of_each_batches_topic_once(
     rig: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -277,7 +277,9 @@ async def test_engine_nodes_with_and_without_fused_preparation_fence_each_other(
                 await owned._writer.write([], ENGINES, {owned.tp: 1})
 
 
-async def test_results_of_the_frames_topic_and_the_batches_topic_are_written_in_turns(rig: Fixture) -> None:
+async def test_a_fused_node_alternates_between_writing_results_of_the_frames_topic_and_of_the_batches_topic(
+    rig: Fixture,
+) -> None:
     written: list[str] = []
     stop, lane = asyncio.Event(), [TopicPartition(topic, 1) for topic in (FRAMES, BATCHES)]
 

@@ -85,7 +85,7 @@ def test_pictures_are_split_into_two_halves_without_overlap_and_with_equal_share
 
 
 @pytest.mark.parametrize(("count", "most", "expected"), [(10, 3, 3), (3, 10, 3), (7, 7, 7), (0, 5, 0)])
-def test_an_evenly_spread_selection_of_pictures_has_at_most_the_requested_number(
+def test_at_most_the_requested_number_of_different_calibration_pictures_is_selected(
     count: int, most: int, expected: int
 ) -> None:
     samples = [PictureSample(Path(f"{n}.png"), label=str(n)) for n in range(count)]

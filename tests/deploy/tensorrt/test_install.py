@@ -24,7 +24,7 @@ def jar(tmp_path: Path) -> Path:
     return path
 
 
-def test_only_the_libraries_of_the_tensorrt_jar_are_unpacked(jar: Path, tmp_path: Path) -> None:
+def test_unpacking_a_tensorrt_jar_writes_only_its_shared_libraries(jar: Path, tmp_path: Path) -> None:
     target = tmp_path / "libs"
     target.mkdir()
     install.unpack(jar, hashlib.sha256(jar.read_bytes()).hexdigest(), target)
