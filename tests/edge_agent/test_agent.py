@@ -138,7 +138,7 @@ async def test_unusable_sensors_of_the_last_good_configuration_do_not_stop_its_c
         make(Site(name="test", sensors=(METER, OTHER_BAUD)), tmp_path / "other")
 
 
-async def test_partition_pins_written_while_the_agent_was_off_are_read_before_the_first_frame_is_sent(
+async def test_an_agent_reads_which_cameras_are_pinned_to_a_partition_before_it_sends_the_first_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = MemoryLog(4)
@@ -149,7 +149,7 @@ async def test_partition_pins_written_while_the_agent_was_off_are_read_before_th
     assert agent._link._pins == {"yard": 3}  # type: ignore[attr-defined]
 
 
-async def test_an_agent_behind_a_gateway_uses_its_site_file_and_logs_once_that_it_follows_no_topic(
+async def test_an_agent_behind_a_gateway_ignores_saved_config_entries_and_logs_that_it_follows_no_config_topic(
     tmp_path: Path,
 ) -> None:
     keep(tmp_path, YARD)

@@ -32,7 +32,7 @@ def test_the_clock_offset_is_unknown_before_the_first_valid_measurement() -> Non
     assert clock.estimate is None
 
 
-def test_the_clock_offset_estimate_follows_a_set_clock_at_the_next_measurement() -> None:
+def test_the_first_measurement_after_a_clock_was_set_corrects_the_clock_offset_estimate() -> None:
     clock = ClockOffset()
     for second in range(10):
         sent_ns = NOW_NS + second * 10**9

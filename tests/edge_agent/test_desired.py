@@ -56,7 +56,9 @@ def test_an_agent_starts_with_the_site_file_if_the_config_topic_had_no_entry_of_
     assert DesiredConfiguration(edited, last_good).running.cameras == (YARD,)
 
 
-def test_refused_config_entries_are_reported_and_the_previous_sensors_are_restored(last_good: LastGood) -> None:
+def test_refused_config_entries_are_reported_and_the_agent_can_go_back_to_its_previous_sensors(
+    last_good: LastGood,
+) -> None:
     desired = DesiredConfiguration(SITE, last_good)
     desired.apply(view(GATE, HEAT))
     before = desired.running
@@ -116,7 +118,7 @@ def test_a_recreated_config_topic_without_entries_of_the_site_removes_no_camera(
     assert (desired.running.cameras, desired.refused) == ((GATE,), [])
 
 
-def test_cameras_moved_to_another_site_and_removed_sensors_stop_but_partition_pins_stay(
+def test_a_sensor_that_was_removed_and_a_camera_that_moved_to_another_site_stop_but_partition_pins_stay(
     last_good: LastGood,
 ) -> None:
     """The topic deletes tombstones after a while, so an agent that was off for long sees only some removals."""

@@ -161,7 +161,9 @@ def test_a_config_topic_entry_cannot_weaken_the_tls_of_a_camera_in_the_site_file
         local(login("https://cam.example/live", "/etc/sightline/gate.password", tls="legacy"), None, owned)
 
 
-async def test_a_config_topic_entry_without_rights_is_reported_and_does_not_run(tmp_path: Path) -> None:
+async def test_a_config_topic_entry_that_the_agent_policy_does_not_allow_is_reported_and_does_not_run(
+    tmp_path: Path,
+) -> None:
     kept = camera(RTSP)
     desired = DesiredConfiguration(Site(name="north"), LastGood(tmp_path / "config.json"))
     view, log = ConfigView(desired.entries, desired.validate), MemoryLog()
@@ -180,7 +182,9 @@ async def test_a_config_topic_entry_without_rights_is_reported_and_does_not_run(
     assert [reason[:26] for reason in desired.refused] == ["config topic, camera/gate:", "config topic, sensor/pump:"]
 
 
-def test_a_saved_sensor_whose_command_the_device_forbids_does_not_run_after_a_restart(tmp_path: Path) -> None:
+def test_a_saved_sensor_whose_command_the_agent_policy_does_not_allow_does_not_run_after_a_restart(
+    tmp_path: Path,
+) -> None:
     saved, command = LastGood(tmp_path / "config.json"), sensor("command:pump", argv=("id",))
     saved.save(SavedConfiguration({command.key: command}, topic_holds=True))
     desired = DesiredConfiguration(Site(name="north"), saved)

@@ -81,7 +81,7 @@ def account(first: int, last: int, **counts: int) -> WithheldInterval:
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_frames_refused_by_the_disk_are_counted_in_the_next_kept_frame_or_at_the_end_of_the_capture(
+def test_frames_refused_on_a_full_disk_are_counted_in_the_next_account_or_at_the_capture_end(
     camera: Camera, handle: Handle, ends: bool
 ) -> None:
     spool = camera._spool = FullSpool()  # type: ignore[assignment]
@@ -221,7 +221,7 @@ def test_a_changed_camera_view_is_reported_once_and_never_blocks_the_capture(clo
     assert out.empty()
 
 
-def test_the_first_frames_of_a_black_view_and_of_a_good_view_are_sent_with_their_state(clock: ManualClock) -> None:
+def test_a_view_that_turns_black_or_good_again_sends_a_frame_with_its_new_state(clock: ManualClock) -> None:
     class Covered(Still):
         """A source that is dark from 10 s to 30 s, and ends after 50 s."""
 
@@ -279,7 +279,7 @@ def test_a_new_privacy_mask_is_applied_to_the_stored_reference_picture_of_the_vi
     assert (kept[:, :80].max(), kept[:, 90:].min()) == (0, 200)
 
 
-async def test_the_view_of_a_camera_with_face_redaction_is_not_saved(tmp_path: Path) -> None:
+async def test_the_reference_picture_of_a_camera_with_face_redaction_is_deleted_and_not_saved(tmp_path: Path) -> None:
     view = tmp_path / "a.png"
     ViewMemory(view).save(np.full((90, 160), 200, np.uint8))
     fields = {"fps": 20.0, "watch": {"relearn_s": 3600}, "options": {"frames": 10}}
@@ -297,7 +297,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig.close()
 
 
-async def test_a_frozen_stream_is_still_captured(rig: Rig, tmp_path: Path) -> None:
+async def test_the_capture_of_a_frozen_stream_continues_without_withheld_frames(rig: Rig, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
     clip = units.encode(tmp_path / "a.mp4", (picture for _ in range(2)), 10)
     fields = {"loop": True, "fps": 10, "gate": {"motion": False, "max_fps": 0.0}, "watch": {"frozen_s": 1.0}}
@@ -339,7 +339,7 @@ async def test_a_capture_with_an_empty_or_slow_source_stops_cleanly(rig: Rig, tm
     assert [end.clean for end in ends if end] == [True, True]
 
 
-async def test_a_capture_stops_in_time_after_its_camera_stopped_sending(rig: Rig) -> None:
+async def test_a_capture_whose_camera_sends_no_data_stops_by_itself_before_it_would_be_killed(rig: Rig) -> None:
     """The child must exit by itself and account for all frames. A kill would lose the last frame numbers."""
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     parts, left = mjpeg([cv2.imencode(".jpg", noise)[1].tobytes()] * 10), threading.Event()

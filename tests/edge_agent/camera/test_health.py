@@ -150,7 +150,7 @@ def test_a_still_scene_with_sensor_noise_is_not_frozen() -> None:
     assert views(pictures) == [(0.0, ViewCondition())]
 
 
-def test_a_changed_camera_view_becomes_the_usual_view_after_relearn_s() -> None:
+def test_a_lasting_change_of_the_camera_view_is_no_longer_reported_as_tampered_after_relearn_s() -> None:
     pictures = (np.roll(p, 110, 1) if i / LOOKS_PER_S >= 40 else p for i, p in enumerate(scene(160, kind="yard")))
     changes = views(pictures, WatchConfig(tampered_s=5, relearn_s=60))
     assert [view.state for _, view in changes] == ["", "tampered", ""]
@@ -177,7 +177,9 @@ def test_a_change_of_resolution_restarts_learning_of_the_camera_view() -> None:
     assert views(iter([*first, *taller])) == [(0.0, ViewCondition())]  # type: ignore[list-item]
 
 
-def test_a_camera_turned_while_off_is_detected_by_comparison_with_the_saved_view(tmp_path: Path) -> None:
+def test_a_camera_turned_while_switched_off_differs_from_its_saved_view_and_is_reported_as_tampered(
+    tmp_path: Path,
+) -> None:
     first, memory = ViewHealth(WATCH), ViewMemory(tmp_path / "state" / "a.png")
     assert memory.load(900) is None
     for index, picture in enumerate(scene(60, kind="yard")):

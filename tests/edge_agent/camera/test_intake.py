@@ -212,7 +212,7 @@ def test_all_frame_numbers_are_accounted_for_after_any_error(failure: Exception,
     require_whole(out, 20 if where == "read" else 21)
 
 
-def test_an_abandoned_capture_accepts_no_more_frames() -> None:
+def test_a_capture_ended_during_a_blocked_read_ignores_frames_that_its_source_returns_afterwards() -> None:
     clock, out = ManualClock(), queue.Queue[Message | None](maxsize=1000)
     scenes, waits, goes_on = Scenes(60, clock), threading.Event(), threading.Event()
 
@@ -252,7 +252,7 @@ def test_a_capture_without_its_redaction_model_sends_no_frame_and_prints_the_rea
     assert b"/no/such/model.onnx" in child.stderr
 
 
-def test_only_the_encoder_and_the_saved_view_convert_pictures_to_bytes() -> None:
+def test_only_the_modules_of_the_encoder_and_of_the_saved_reference_picture_convert_pictures_to_bytes() -> None:
     makes = {"imencode", "imencodemulti", "imwrite", "imwritemulti", "VideoWriter", "tobytes"}
     found = {
         (path.relative_to(ROOT).as_posix(), node.attr)

@@ -74,7 +74,7 @@ def test_counts_of_withheld_frames_are_sent_with_the_next_kept_frame() -> None:
 
 
 @given(decisions=st.lists(st.sampled_from(REASONS), max_size=20), left=st.integers(1, 9))
-def test_all_frames_without_a_gate_decision_can_be_withheld_at_once(decisions: list[str], left: int) -> None:
+def test_one_call_withholds_all_frames_that_have_no_gate_decision_yet(decisions: list[str], left: int) -> None:
     tally, accounts, kept = Tally("a", 7), [], []
     for seq in range(len(decisions) + left):
         tally.number()

@@ -133,7 +133,9 @@ def test_the_remaining_byte_budget_survives_a_restart_and_a_clock_jump(tmp_path:
     assert other.left == 2000 * START_S  # nothing is known of a changed budget
 
 
-def test_the_byte_budget_refills_over_restarts_after_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_a_restored_byte_budget_grows_with_the_time_between_restarts_after_the_clock_was_set_back(
+    tmp_path: Path,
+) -> None:
     clock, path = ManualClock(started_ns=10**18), tmp_path / "a.budget"
     (bucket,) = make_buckets(EncodeConfig(bytes_per_s=1000, burst_s=100.0))
     bucket.left = 0.0
@@ -145,7 +147,7 @@ def test_the_byte_budget_refills_over_restarts_after_the_clock_was_set_back(tmp_
     assert bucket.left == pytest.approx(25_000.0)
 
 
-def test_only_the_first_bytes_of_a_huge_byte_budget_file_are_read_and_rewritten(tmp_path: Path) -> None:
+def test_a_huge_byte_budget_file_is_not_read_into_memory_and_can_be_rewritten(tmp_path: Path) -> None:
     clock, path = ManualClock(), tmp_path / "a.budget"
     with path.open("wb") as file:
         file.truncate(1 << 42)  # no memory holds it
@@ -209,7 +211,9 @@ def test_the_quality_level_settles_where_sent_bytes_equal_the_budget_rate(
 
 @settings(deadline=None)
 @given(st.floats(1.0, 4.0), st.floats(0.05, 1.0))
-def test_frames_over_the_byte_budget_are_sent_again_once_the_scene_becomes_simpler(k: float, step_s: float) -> None:
+def test_frames_are_refused_while_a_scene_exceeds_the_byte_budget_and_accepted_once_it_becomes_simpler(
+    k: float, step_s: float
+) -> None:
     run = Run(Budget(EncodeConfig(bytes_per_s=20_000)))
     for _ in range(SETTLED):
         run.frame(exponential(500_000, k), step_s)

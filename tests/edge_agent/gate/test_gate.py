@@ -52,7 +52,7 @@ def test_the_gate_sends_only_the_first_frame_and_keep_alives_of_a_still_scene() 
     assert [decision.motion for decision in decisions if decision.keep] == [()] * 4
 
 
-def test_a_change_of_the_view_sends_one_frame_of_a_still_scene() -> None:
+def test_the_gate_sends_one_frame_of_a_still_scene_whenever_the_view_state_changes() -> None:
     gate, decisions = Gate(QUIET, "a", 1), list[GateDecision]()
     for index in range(20):
         view = "tampered" if 5 <= index < 12 else ""
@@ -62,7 +62,7 @@ def test_a_change_of_the_view_sends_one_frame_of_a_still_scene() -> None:
     assert [(one.frame.seq, one.frame.view) for one in decisions if one.keep] == [(0, ""), (5, "tampered"), (12, "")]
 
 
-def test_motion_opens_the_gate_for_hold_s_after_the_motion_ends() -> None:
+def test_after_motion_ends_the_gate_stays_open_for_the_configured_hold_time() -> None:
     decisions = play(Gate(QUIET.model_copy(update={"hold_s": 0.5}), "a", 1), [False] * 10 + [True] + [False] * 9)
     assert kept(decisions) == [0, 10, 11, 12, 13, 14, 15]
     assert [bool(decision.motion) for decision in decisions if decision.keep] == [False, True, *[False] * 5]
@@ -102,7 +102,7 @@ def test_the_gate_sends_a_frame_at_once_for_a_moving_but_not_for_a_trembling_obj
     assert kept(decisions) == [0, 8, 12, 14]
 
 
-def test_frames_over_the_rate_limit_are_withheld_without_motion_detection() -> None:
+def test_frames_over_the_rate_limit_are_withheld_if_motion_detection_is_disabled() -> None:
     gate = Gate(QUIET.model_copy(update={"max_fps": 2.0, "motion": False}), "a", 1)
     decisions = play(gate, [False] * 40)
     assert kept(decisions) == list(range(0, 40, 5))

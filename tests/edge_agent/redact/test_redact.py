@@ -194,7 +194,7 @@ def test_the_new_box_of_a_face_that_is_detected_again_replaces_the_box_kept_for_
     assert (again.box, again.held) == (Box(55, 0, 75, 20), False)
 
 
-def test_a_face_detection_with_a_low_score_counts_only_where_a_face_is_already_covered() -> None:
+def test_a_face_detection_with_a_low_score_is_accepted_only_where_a_face_is_already_covered() -> None:
     history = BoxHistory(0.5, hold_s=1.0, grow=0.0)
     assert history.step([found(50, 0.3)], 0) == []
     history.step([found(50)], 1)

@@ -92,7 +92,9 @@ async def test_queued_records_are_posted_in_batches_in_order(link: HttpsLink, ga
     assert record == {"topic": "frames", "key": "gate", "headers": {"h": b"\x00\xff"}, "value": b"0"}
 
 
-async def test_a_live_frame_does_not_wait_for_a_request_of_the_backlog(link: HttpsLink, gateway: Gateway) -> None:
+async def test_a_live_frame_is_posted_while_a_request_with_backlog_frames_has_no_response_yet(
+    link: HttpsLink, gateway: Gateway
+) -> None:
     held = asyncio.Event()
 
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -288,7 +290,7 @@ async def test_batches_without_a_response_are_halved_until_a_batch_fits_a_slow_u
     assert sum(map(len, gateway.batches)) >= 30
 
 
-async def test_the_request_timeout_covers_the_longest_acknowledgement_timeout(
+async def test_the_timeout_of_an_https_request_is_at_least_the_longest_acknowledgement_timeout(
     link: HttpsLink, gateway: Gateway
 ) -> None:
     await (await link.send(outbound("a")))

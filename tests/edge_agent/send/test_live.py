@@ -55,7 +55,7 @@ async def test_live_frames_of_a_lost_link_are_sent_in_order_after_the_link_is_ba
         assert rig.names() == [f"a{seq}" for seq in range(9)]
 
 
-async def test_only_a_quarter_of_a_small_spool_is_in_flight_so_that_newer_frames_keep_their_room(
+async def test_unacknowledged_frames_take_only_about_a_quarter_of_the_size_limit_of_a_small_spool(
     tmp_path: Path,
 ) -> None:
     rig = SenderRig(tmp_path)

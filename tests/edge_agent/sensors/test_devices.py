@@ -130,7 +130,7 @@ async def test_a_child_process_in_another_process_group_does_not_delay_the_end_o
     os.kill(int(helper), signal.SIGKILL)
 
 
-async def test_each_column_of_a_csv_command_feeds_one_sensor() -> None:
+async def test_each_column_of_the_csv_output_of_a_command_gives_the_readings_of_one_sensor() -> None:
     script = "print('time,a,b')\nprint('2020-01-01,1,2')\nprint('2020-01-01,3')"
     sensors = [command(name, script, format="csv", field=field) for name, field in (("one", "a"), ("two", "b"))]
     ((source, _),) = make_sources(sensors, SystemClock())
@@ -233,7 +233,7 @@ async def test_a_missing_modbus_device_or_register_silences_no_other_sensor(tmp_
     ("figure", "options", "least", "most"),
     [("cpu", {}, 0, 100), ("memory", {}, 0, 100), ("load", {}, 0, 1e4), ("disk", {"path": "/"}, 1, 1e18)],
 )
-async def test_each_system_metric_of_the_sensor_source_host_is_within_its_valid_range(
+async def test_each_system_metric_that_a_host_sensor_reads_is_within_its_valid_range(
     figure: str, options: dict[str, str], least: float, most: float
 ) -> None:
     config = sensor("host", f"host:{figure}", options=options)
@@ -242,7 +242,7 @@ async def test_each_system_metric_of_the_sensor_source_host_is_within_its_valid_
     assert least <= read.value <= most
 
 
-async def test_a_host_sensor_is_silent_if_the_machine_does_not_provide_its_figure(
+async def test_a_host_sensor_is_silent_if_the_machine_does_not_provide_its_system_metric(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     core = [SimpleNamespace(label=f"Core {n}", current=current) for n, current in enumerate((51.0, 49.0))]

@@ -81,7 +81,7 @@ def test_the_error_of_an_unreadable_reading_quotes_the_text_of_the_reading() -> 
     assert found == Reading(None, problem="no finite number: 'warm'")
 
 
-def test_the_line_of_a_reading_may_have_a_time_and_a_quality() -> None:
+def test_a_text_line_with_a_reading_may_also_have_a_time_and_a_quality() -> None:
     (words,) = read(b"temp 1 2023-11-14T22:13:20.5Z\n")
     assert words.reading == Reading(1.0, NOW_NS + S_NS // 2)
     (json_line,) = read(b'{"name": "temp", "value": 1, "time": 1700000000, "quality": "Bad"}\n')
@@ -146,7 +146,7 @@ def test_the_line_parser_accepts_any_bytes_without_an_error(data: bytes, form: s
 
 
 @given(st.text(max_size=300))
-def test_line_path_and_time_parsers_accept_any_text_without_an_error(text: str) -> None:
+def test_the_parsers_of_text_lines_json_paths_and_times_accept_any_text_without_an_error(text: str) -> None:
     for shape in ("{}\n", '{{"a": {}}}\n', "a {}\n", "a 1 {}\n"):
         read(shape.format(text).encode(errors="replace"))
     at_path(parse_json(text), text)

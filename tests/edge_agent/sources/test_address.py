@@ -113,7 +113,7 @@ def test_an_error_in_the_stream_options_does_not_show_the_address(tmp_path: Path
         load(file)
 
 
-def test_passwords_in_nested_settings_are_masked_and_names_of_variables_are_shown() -> None:
+def test_passwords_in_urls_in_nested_settings_are_masked() -> None:
     assert CameraConfig(name="a", source="rtsp://admin:${PASSWORD}@cam/x").source
     shown = mask_secrets({"a": ["rtsp://u:p@h/x", ("http://u@h", 7)], "b": "p@q"})
     assert shown == {"a": ["rtsp://…@h/x", ("http://…@h", 7)], "b": "p@q"}

@@ -248,7 +248,7 @@ def test_sub_folders_of_an_image_folder_are_read_with_the_option_recursive(
     assert levels(read_all(restarted)) == [90]
 
 
-def test_pictures_in_sub_folders_are_reported_once_without_the_recursive_option(
+def test_without_the_recursive_option_one_notice_says_that_pictures_in_sub_folders_are_not_read(
     folder: Path, clock: ManualClock
 ) -> None:
     notices: list[str] = []

@@ -57,7 +57,9 @@ def spool(tmp_path: Path, clock: ManualClock) -> Iterator[SpoolStore]:
     spool.close()
 
 
-def test_the_spool_expires_old_frames_first_then_readings_then_frames_of_evidence_cameras(spool: SpoolStore) -> None:
+def test_a_full_spool_expires_frames_then_readings_and_last_the_frames_of_cameras_with_evidence_enabled(
+    spool: SpoolStore,
+) -> None:
     spool.keep(
         [frame("gate", 0), reading("cabinet", 0), frame("a", 0), frame("b", 0), frame("a", 1), frame("gate", 1)]
     )
@@ -153,7 +155,9 @@ def test_a_new_frame_is_sent_as_live_when_it_is_committed_unless_an_older_frame_
     assert spool.expire_over(1 << 30, []) == {"cabinet": 1}  # frames of both lanes may be in Kafka
 
 
-def test_the_spool_knows_whether_unsent_rows_wait(spool: SpoolStore, clock: ManualClock) -> None:
+def test_the_spool_reports_separately_whether_it_has_unsent_frames_and_unsent_readings_or_status_rows(
+    spool: SpoolStore, clock: ManualClock
+) -> None:
     assert spool.unsent_frames
     assert spool.unsent_others
     assert spool.settle_live(clock.now_ns(), 10) == spool.others(0, 10) == []
@@ -168,7 +172,7 @@ def test_the_spool_knows_whether_unsent_rows_wait(spool: SpoolStore, clock: Manu
     assert spool.unsent_others
 
 
-def test_after_a_failed_commit_frames_wait_until_the_spool_was_read_again(
+def test_the_live_frame_after_a_failed_commit_is_not_sent_from_memory_but_read_from_the_spool(
     spool: SpoolStore, clock: ManualClock
 ) -> None:
     spool.settle_live(clock.now_ns(), 10)

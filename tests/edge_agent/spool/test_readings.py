@@ -50,7 +50,9 @@ def accounts(spool: SpoolStore) -> list[WithheldInterval]:
     return [account for beat in beats for account in beat.readings.accounts]
 
 
-def test_the_spool_depth_reported_for_a_sensor_spans_all_waiting_readings(spool: SpoolStore) -> None:
+def test_the_spool_depth_of_a_sensor_states_the_first_and_last_sequence_number_of_waiting_readings(
+    spool: SpoolStore,
+) -> None:
     spool.keep([run(5, 14, before=3), run(15, 24)])
     (depth,) = spool.depth("readings")
     assert (depth.name, depth.epoch, depth.first, depth.last, depth.frames) == ("hall", EPOCH, 3, 24, 2)

@@ -107,7 +107,9 @@ async def test_the_spool_refuses_frames_on_a_full_disk_until_sending_makes_room(
     assert await rig.keep() > kept + 10
 
 
-async def test_status_rows_are_kept_in_the_reserve_of_a_full_disk(rig: Rig, small: SmallDisk) -> None:
+async def test_status_rows_are_written_into_reserved_disk_space_when_the_disk_is_full(
+    rig: Rig, small: SmallDisk
+) -> None:
     await rig.spool.keep([frame(0)])
     small.fill()
     assert await rig.keep() == 0
@@ -133,7 +135,9 @@ async def test_sensor_readings_wait_for_room_on_a_full_disk(rig: Rig, small: Sma
     assert [depth.bytes for depth in await rig.spool.depth("readings")] == [READINGS.size]
 
 
-async def test_frames_are_kept_and_sent_again_once_a_read_only_disk_is_writable(rig: Rig, small: SmallDisk) -> None:
+async def test_the_spool_stores_and_returns_no_frames_on_a_read_only_disk_until_the_disk_is_writable(
+    rig: Rig, small: SmallDisk
+) -> None:
     await rig.spool.keep([frame(0)])
     rig.store.disconnect()  # a disk with files open for writing cannot be remounted read-only
     small.read_only(True)
@@ -218,7 +222,9 @@ async def test_a_spool_over_its_limit_in_which_no_row_may_expire_refuses_frames(
     await rig.spool.close()
 
 
-async def test_a_spool_that_no_longer_waits_for_room_uses_the_disk_reserve_and_then_refuses_frames(rig: Rig) -> None:
+async def test_on_a_full_disk_a_stopping_spool_fills_the_reserved_space_and_then_refuses_frames_without_waiting(
+    rig: Rig,
+) -> None:
     kept = await rig.keep()
     rig.spool.give_up()
     await rig.spool.keep([frame(kept)])

@@ -95,7 +95,7 @@ def test_spooled_frames_offered_to_the_link_do_not_expire(spool: SpoolStore) -> 
     spool.close()
 
 
-def test_many_spool_rows_expire_in_transactions_of_limited_size_with_one_expiry_record_each(
+def test_many_spool_rows_expire_in_limited_transactions_and_each_transaction_adds_one_expiry_record(
     spool: SpoolStore,
 ) -> None:
     spool.keep([row(i, size=10) for i in range(EXPIRED_AT_ONCE + 7)])
@@ -107,7 +107,9 @@ def test_many_spool_rows_expire_in_transactions_of_limited_size_with_one_expiry_
     spool.close()
 
 
-def test_the_reported_spool_depth_includes_frames_withheld_before_a_stored_row(spool: SpoolStore) -> None:
+def test_the_first_frame_number_in_the_spool_depth_includes_frames_withheld_before_the_first_stored_row(
+    spool: SpoolStore,
+) -> None:
     spool.keep([row(7, account="3-6 still=4", size=10), row(9, account="8-8 rate=1", size=20)])
     spool.keep([Row("frame", "a", 6, 0, 0, b"new epoch")])
     assert spool.depth() == [Depth("a", 5, 3, 9, 2, 30), Depth("a", 6, 0, 0, 1, 9)]
@@ -149,7 +151,7 @@ def test_counts_of_withheld_frames_in_adjacent_intervals_are_merged() -> None:
     assert [(a.first, a.last, a.counts["expired"]) for a in joined] == [(0, 4, 5), (7, 9, 3)]
 
 
-def test_the_spool_finds_a_capture_run_that_was_never_closed_after_a_restart(tmp_path: Path) -> None:
+def test_a_reopened_spool_finds_the_capture_run_that_the_last_process_did_not_close(tmp_path: Path) -> None:
     first = SpoolStore(tmp_path / "spool.db", "agent")
     epoch = first.begin_epoch("a", "frame", 1000)
     first.keep([Row("frame", "a", epoch, 3, 1, b"x")])

@@ -84,7 +84,9 @@ class TestDisk:
             subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
             assert check_disk(disk.folder, [ROAD]).seen == "Read-only file system"
 
-    def test_the_disk_check_applies_the_total_limit_of_all_spools(self, tmp_path: Path) -> None:
+    def test_the_disk_check_assumes_that_all_spools_together_take_at_most_their_total_size_limit(
+        self, tmp_path: Path
+    ) -> None:
         huge = ROAD.model_copy(update={"spool": ROAD.spool.model_copy(update={"max_bytes": 10**18})})
         assert "the spools may take" not in check_disk(tmp_path, [huge], DiskConfig(max_bytes=2**20)).seen
 
@@ -230,7 +232,7 @@ async def test_the_finding_of_a_sensor_names_a_limitation_of_its_connection_such
     assert (finding.state, finding.seen) == ("good", "1 readings, the last 7 u; h speaks MQTT 3.1.1")
 
 
-async def test_the_finding_of_a_sensor_with_only_a_retained_reading_is_poor() -> None:
+async def test_the_finding_of_a_sensor_that_got_only_a_retained_mqtt_message_is_poor() -> None:
     config = SensorConfig(name="s", source="mqtt:a", quantity="q", unit="u")
     (finding,) = await check_sensors(OneReading(Reading(7.0, quality=STALE)), [config], 0.05)
     assert (finding.state, "retained" in finding.seen) == ("poor", True)

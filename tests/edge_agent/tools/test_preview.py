@@ -53,7 +53,7 @@ def test_privacy_masks_are_black_in_the_preview_picture() -> None:
     assert preview.image[:60].max() == 0
 
 
-def test_masks_motion_and_a_line_with_counts_are_drawn_into_the_preview_picture() -> None:
+def test_gate_masks_motion_boxes_and_a_line_of_text_with_counts_are_drawn_into_the_preview_picture() -> None:
     camera = road(gate={"masks": [LEFT]})
     preview = watch(camera, 20.0, TickingClock())
     picture = annotated(camera, preview)

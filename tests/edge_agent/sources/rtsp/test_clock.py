@@ -20,13 +20,13 @@ def arrivals(count: int) -> list[int]:
     return [START + n * STEP for n in range(count)]
 
 
-def test_without_rtcp_sender_reports_the_host_clock_is_used_and_the_error_is_unknown() -> None:
+def test_frame_times_come_from_the_host_clock_with_unknown_error_if_a_stream_has_no_rtcp_sender_reports() -> None:
     times = StreamClock(2.0)
     assert [times.stamp(at, None) for at in arrivals(3)] == [FrameTime(at, "host", None) for at in arrivals(3)]
     assert not times.refused
 
 
-def test_frame_times_use_the_stream_clock_with_its_difference_from_the_host_clock_as_error() -> None:
+def test_the_error_bound_of_a_stream_clock_time_is_its_difference_from_the_host_clock() -> None:
     times = StreamClock(2.0)
     stamps = [times.stamp(at, at - 120_000_000) for at in arrivals(3)]
     assert [s.captured_ns for s in stamps] == [at - 120_000_000 for at in arrivals(3)]
@@ -59,7 +59,7 @@ def test_frame_times_do_not_jump_when_the_camera_clock_is_set_by_an_hour() -> No
     assert [s.source for s in stamps] == ["stream"] * 5 + ["host"] * 5
 
 
-def test_the_error_bound_during_a_clock_switch_covers_the_clock_that_is_further_off() -> None:
+def test_during_a_clock_switch_the_error_bound_covers_both_the_stream_clock_and_the_host_clock() -> None:
     """The first frames get the host's time. The true time is the stream's time, which is 400 ms earlier."""
     times, delay = StreamClock(2.0), 400_000_000
     stamps = [(at, times.stamp(at, None if n < 5 else at - delay)) for n, at in enumerate(arrivals(60))]

@@ -95,7 +95,7 @@ def test_damage_from_a_packet_loss_while_opening_the_stream_ends_at_a_later_key_
     assert shown(damage, *frames) == [True, True, True, True, False, False]
 
 
-def test_packet_losses_count_as_damage_only_if_logged_while_their_stream_is_read() -> None:
+def test_a_packet_loss_that_ffmpeg_logs_while_no_stream_is_read_marks_no_frame_as_damaged() -> None:
     damage = Damage()
     av.logging.log(av.logging.WARNING, "rtsp", "RTP: missed 1 packets\n")  # type: ignore[arg-type]
     assert shown(damage, *film(0)) == [False] * 6

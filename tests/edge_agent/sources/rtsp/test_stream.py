@@ -193,7 +193,7 @@ def test_a_silent_rtsp_server_is_unusable_after_the_stall_time(connect: Connect)
         assert clock.monotonic() - started_s < 1.5
 
 
-def test_the_picture_of_an_rtsp_frame_can_be_made_after_later_frames_were_read(
+def test_the_image_of_an_rtsp_frame_can_be_converted_after_later_frames_were_read(
     rtsp_server: Serve, connect: Connect, clip: Path
 ) -> None:
     found = frames(connect(rtsp_server({"clip": clip}).url("clip")), 6)

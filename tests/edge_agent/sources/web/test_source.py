@@ -247,7 +247,7 @@ def test_the_first_login_scheme_that_the_agent_supports_is_used(
     ["Multipart/X-Mixed-Replace; Boundary=frame", "", "image/jpeg", "text/plain"],
     ids=["capitals", "none", "wrong", "text"],
 )
-def test_mjpeg_is_recognised_by_a_multipart_type_in_any_case_or_by_its_first_boundary(
+def test_mjpeg_is_recognised_by_a_content_type_in_capitals_or_by_the_first_boundary_in_the_body(
     content_type: str, serve: Serve, read: Read
 ) -> None:
     source = read(serve(raw(head(content_type) + part(JPEG) * 3)))

@@ -65,7 +65,9 @@ def old_camera(authority: Authority) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_camera_with_tls_1_0_needs_the_legacy_option_which_warns(old_camera: str, authority: Authority) -> None:
+def test_a_camera_with_tls_1_0_is_refused_by_default_and_read_with_a_warning_if_tls_is_legacy(
+    old_camera: str, authority: Authority
+) -> None:
     notices: list[str] = []
     for tls in ("modern", "legacy"):
         config = StreamConfig.model_validate({"ca_file": authority.file, "tls": tls})
@@ -98,7 +100,7 @@ def test_the_legacy_tls_option_is_refused_for_a_source_other_than_https(source: 
         load(file)
 
 
-def test_only_faulty_header_lines_and_a_second_or_invalid_content_length_are_removed() -> None:
+def test_faulty_lines_and_a_second_or_invalid_content_length_are_removed_from_an_http_header_block() -> None:
     given = (
         b"\r\nHTTP/1.1  200 OK \x01fine\njunk\r\nServer : old\x00cam\r\n Folded: no\r\nContent-Length: x\r\n"
         b"Content-Length: 5\r\nContent-Length: 6\r\nEmpty:"
