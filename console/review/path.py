@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Points = Sequence[tuple[float, float]]
 MAX_POINTS = 100
-"""Maximum number of points of a sketched path."""
+"""Maximum number of points of the path that a user sketches to search for objects that moved along it."""
 _SKETCH_POINTS, _TRAIL_POINTS = 16, 128
 """Numbers of equidistant points to which a sketched path and an object's trail are resampled."""
 

@@ -36,8 +36,11 @@ one of them is probably wrong."""
 
 @dataclass(frozen=True, slots=True)
 class CsvOptions:
-    """Names of the columns of a CSV file, and the order of day, month and year in its dates. If the name is empty,
-    ``time`` is the first column, ``value`` the second column, and ``series`` no column."""
+    """Names of the columns of a CSV file, and the order of day, month and year in its dates.
+
+    If ``time`` is empty, the first column has the times. If ``value`` is empty, the second column has the values. If
+    ``series`` is empty, all rows belong to one series.
+    """
 
     time: str = ""
     value: str = ""

@@ -137,7 +137,9 @@ class EncodedFrame(NamedTuple):
 class BatchItem(RoutedFrame):
     """One frame in a batch. Only an item whose outcome is ``classify`` has regions and therefore pixels.
 
-    With the outcome ``motion``, the boxes in ``motion`` and ``resting`` are the detected objects, without a model.
+    A pipeline of moving regions has no model, and its outcome is ``motion``: the boxes that the motion gate found, in
+    the fields ``motion`` and ``resting``, are the detected objects.
+
     ``attached`` describes the item's encoded frame in the batch's field ``frames``; it is None for an item without an
     encoded frame. If ``cropped`` is true, the batch's ``pixels`` hold the pictures of the item's regions. If
     ``cropped`` is false, the reader decodes the attached frame and crops the regions itself.
