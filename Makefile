@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install kafka demo peers s3proxy test test-all-but-chaos test-chaos test-train tensorrt bench lint style types imports collect format lock train clean tools
+.PHONY: help install kafka demo peers s3proxy test test-train tensorrt bench lint style types imports collect format lock train clean tools
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -68,15 +68,10 @@ s3proxy: .sightline/s3proxy ## fetch the tests' S3 server from Maven Central, on
 	  && rm -rf $@ && mv $@.part $@ && touch $@ \
 	  || echo "make: the tests of the evidence store on S3 will be skipped; they need mvn and Maven Central"
 
-test: install peers s3proxy ## lint, then run every test on a real Kafka; chaos tests run beside all others
+test: install peers s3proxy ## lint, then run every test on a real Kafka; chaos tests run last
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types style imports kafka collect
-	@$(MAKE) --no-print-directory --jobs 2 test-all-but-chaos test-chaos
-
-test-all-but-chaos: install
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not chaos and not tensorrt"
-
-test-chaos: install # mostly waits for restarts, so the other tests get the cores
-	$(BIN)/pytest -n 2 --dist load --maxschedchunk 1 -m chaos tests/chaos
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not tensorrt"
+	$(BIN)/pytest -n 3 --dist load --maxschedchunk 1 -m chaos tests/chaos
 
 test-train: .venv-train/.installed ## run the tests that need Keras and TensorFlow
 	.venv-train/bin/sightline kafka fetch
