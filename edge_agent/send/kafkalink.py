@@ -72,7 +72,8 @@ class KafkaLink:
         return self._settings.bootstrap
 
     async def open(self) -> None:
-        """Start a producer, read each topic's number of partitions, and then read the pins.
+        """Start a producer, read each topic's number of partitions, and then read the pins: the partitions of the
+        cameras that keep theirs although a topic got more partitions.
 
         Raise LinkLost if Kafka is unreachable, or ConfigError if a configured file is unusable.
 

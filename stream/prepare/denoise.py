@@ -163,7 +163,8 @@ class TemporalDenoiser:
 
     @property
     def held_bytes(self) -> int:
-        """Size in bytes of the grey centre of the last frame, and of the last filtered frame."""
+        """Size in bytes of the two pictures in memory: the middle of the last frame in grey, and the last filtered
+        frame."""
         return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def needs(self, captured_ns: int) -> bool:
@@ -200,8 +201,8 @@ class AutoDenoiser:
 
     @property
     def held_bytes(self) -> int:
-        """Size in bytes of the grey centre of the last frame and, while the camera is filtered over time, of the last
-        filtered frame."""
+        """Size in bytes of the pictures in memory: the middle of the last frame in grey and, while the camera is
+        filtered over time, the last filtered frame."""
         return sum(image.nbytes for image in (self._middle, self._past) if image is not None)
 
     def needs(self, captured_ns: int) -> bool:

@@ -101,8 +101,8 @@ def require_every_label(pictures: LabelledPictures, data: Path, command: str) ->
                 command,
                 "DATA",
                 str(data),
-                f"at least one usable picture of {label!r} for {part}, found 0 of {total} in all parts. Add "
-                f"pictures, or make folders {', '.join(PARTS)} yourself",
+                f"at least one usable picture of {label!r} for {part}, found 0 of {total} there. Add pictures of "
+                f"this label, or sort all pictures into the folders {', '.join(PARTS)} yourself",
             )
 
 

@@ -12,8 +12,9 @@ from stream.analyse.tracking.tracker import LOST_S
 
 MINUTE_NS = 60 * 10**9
 MAX_SUMS = 2_000
-"""Maximum number of sums in one minute. Names contain labels. A record with more than ``MAX_KEYS`` names is refused.
-Without a limit, results with ever new labels would make dead letters of all later results of the camera."""
+"""Maximum number of sums in one minute. A sum has the label of the counted objects in its name, and a record with
+more than ``MAX_KEYS`` names is refused. So without a limit, results with ever new labels would make dead letters of
+all later results of the camera."""
 MAX_BETWEEN = 720
 """Maximum number of minutes without any classified frame that get records, for a camera that sends no frame while
 nothing moves. A gap of more minutes probably comes from a step of the camera's clock."""

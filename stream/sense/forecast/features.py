@@ -12,7 +12,7 @@ from stream.sense.forecast.spec import WEEKDAYS, Array, Counts, SeriesSpec
 
 LEVEL_STEPS = (3, 8, 24, 96, 288)
 """Numbers of latest time steps over which a feature averages the residuals: at steps of five minutes, 15 minutes to a
-day. Each number is limited to the number of steps in a day."""
+day. If a day has fewer steps than a number of this list, the mean is over one day."""
 _PRIOR_STEPS = 3.0
 """Number of zero residuals that a mean residual counts in addition, so that few observed steps have little weight."""
 _AROUND = 3
