@@ -17,6 +17,7 @@ from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert, Delivery, Event, EvidenceRecord
 from ingest.contract.topics import ALERTS, DELIVERIES, EVENTS
 from ingest.kafka.log import LogRecord
+from ingest.runtime.clock import unix_ns
 
 MAX_EVENTS = 10_000
 """Maximum number in memory of events, of alerts, of alerts with receipts, and of events with records of evidence.
@@ -290,7 +291,7 @@ def time_of(event: Event | Alert) -> int:
     if event.data.captured_ns:
         return event.data.captured_ns
     try:
-        at_ns = round(datetime.fromisoformat(event.time).timestamp() * 1e9)
+        at_ns = unix_ns(datetime.fromisoformat(event.time))
     except ValueError:
         return 0  # the pattern of the field also allows days that do not exist
     return min(max(at_ns, 0), MAX_TIME_NS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -204,8 +204,7 @@ def time_ns(text: str) -> int:
     if not text:
         return 0
     try:
-        at = datetime.fromisoformat(text)
-        return max(0, unix_ns(at if at.tzinfo else at.replace(tzinfo=UTC)))
+        return max(0, unix_ns(datetime.fromisoformat(text)))
     except (ValueError, OverflowError):
         raise BadInput(f"time {text[:40]!r}: expected a time such as 2026-01-31T13:45:00Z") from None
 

@@ -140,7 +140,7 @@ def since_ms_of(command: str, last: str) -> int:
 
 
 def unix_ms_of(command: str, text: str, zone: str, option: str) -> int:
-    """Return an ISO 8601 time as Unix time in ms, as ``unix_ns_of`` does. Raise ConfigError."""
+    """Return an ISO 8601 time as Unix time in ms, rounded down. See ``unix_ns_of``. Raise ConfigError."""
     return unix_ns_of(command, text, zone, option) // 1_000_000
 
 
@@ -151,9 +151,7 @@ def unix_ns_of(command: str, text: str, zone: str, option: str) -> int:
     Raise ConfigError.
     """
     try:
-        at = datetime.fromisoformat(text)
-        at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))
-        return max(0, unix_ns(at))
+        return max(0, unix_ns(datetime.fromisoformat(text), ZoneInfo(zone)))
     except (ValueError, OverflowError):
         expected = "a time such as 2026-11-30T02:00, 2026-11-30T02:00:00Z or 2026-11-30T02:00+01:00"
         raise ConfigError(command, option, text, expected) from None

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from edge_agent.sensors.source import Reading
 from ingest.contract.records import BY_HOST, BY_HOST_INSTEAD, BY_SOURCE, GOOD, SUSPECT
@@ -142,8 +142,6 @@ def _unix_time(text: str | int | float) -> int:
 
 def _iso_time(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text.strip())
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return unix_ns(moment)
+        return unix_ns(datetime.fromisoformat(text.strip()))
     except (ValueError, OverflowError):
         return UNREADABLE_NS

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def unix_ns(at: datetime) -> int:
-    """Return a time with an offset as Unix time in ns, exact to the microsecond; negative before 1970."""
-    return (at - _EPOCH) // timedelta(microseconds=1) * 1000
+def unix_ns(at: datetime, zone: tzinfo = UTC) -> int:
+    """Return a time as Unix time in ns, exact to the microsecond; negative before 1970.
+
+    A time without an offset is in the time zone ``zone``.
+    """
+    return ((at if at.tzinfo else at.replace(tzinfo=zone)) - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 class Clock(Protocol):

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from ingest.contract.identity import LATE
 from ingest.contract.records import Measure
+from ingest.runtime.clock import unix_ns
 
 Direction = Literal["forward", "backward"]
 MINUTE_NS = 60 * 10**9
@@ -179,4 +180,4 @@ def last_reset(at_ns: int, reset_at: time, time_zone: str) -> int:
     today = now.astimezone(zone).date()
     resets = [datetime.combine(today - timedelta(days=n), reset_at, zone).astimezone(UTC) for n in (0, 1)]
     found = next((one for one in resets if one <= now), resets[-1])
-    return round(found.timestamp()) * 10**9
+    return unix_ns(found)

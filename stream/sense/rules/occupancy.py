@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from ingest.contract.records.base import Name
+from ingest.runtime.clock import unix_ns
 from ingest.site import Site
 from ingest.site.hours import TimeOfDay
 from stream.rules import Happening, Rule
@@ -61,7 +62,7 @@ class OccupancyRule(Rule):
         """Return a new count of the place."""
         known = None
         if self.counted_at is not None and self.counted is not None:
-            known = KnownCount(round(self.counted_at.timestamp()) * 10**9, self.counted)
+            known = KnownCount(unix_ns(self.counted_at), self.counted)
         return Occupancy(self.doors, self.reset_at, self.time_zone or "UTC", known)
 
 
