@@ -214,7 +214,6 @@ class LiveModels:
         self._changed.clear()
         now_s = self._monotonic()
         for name in [name for name, since_s in self._removed_s.items() if now_s - since_s > REMOVED_S]:
-            del self._removed_s[name]
             self._drop(name)
         failed = await self._serve_all(self._wanted.configured())
         await self._follow_canaries()
@@ -414,6 +413,7 @@ class LiveModels:
                 self._close_if_unused(serving)
 
     def _drop(self, name: str) -> None:
+        self._removed_s.pop(name, None)
         serving = self._serving.pop(name, None)
         if serving:
             serving.replaced = True
