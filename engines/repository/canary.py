@@ -117,7 +117,11 @@ def _note(repository: Repository, canary: Canary, change: str, now_ns: int, reas
     path: Path = repository.root / canary.model / _TRAIL
     line = CanaryChange(at_ns=now_ns, change=change, reason=reason, **canary.model_dump())
     try:
-        with path.open("a") as trail:
-            trail.write(line.model_dump_json() + "\n")
+        with path.open("ab+") as trail:
+            if trail.tell():
+                trail.seek(-1, os.SEEK_END)
+                if trail.read() != b"\n":  # the last line was cut off: keep the new line apart
+                    trail.write(b"\n")
+            trail.write(line.model_dump_json().encode() + b"\n")
     except OSError as error:
         raise AdoptFailed(f"audit trail {path}: {error.strerror}: expected a writable folder") from None

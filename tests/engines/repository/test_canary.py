@@ -72,6 +72,15 @@ def test_the_audit_trail_records_the_end_of_a_canary_that_another_canary_replace
     assert trail == [("began", "", 0.2), ("stopped", replaced, 0.2), ("began", "", 0.5)]
 
 
+def test_a_line_after_a_cut_off_line_of_the_audit_trail_is_readable(tmp_path: Path) -> None:
+    repository = copied(tmp_path)
+    canary = start_canary(repository, "regions", 2, 0.5, 10)
+    with (tmp_path / "regions" / "canaries.jsonl").open("a") as trail:
+        trail.write('{"model":"reg')
+    end_canary(repository, canary, "stopped", 20)
+    assert [line.change for line in trail_of(repository, "regions")] == ["began", "stopped"]
+
+
 def test_a_canary_file_that_cannot_be_written_is_an_error_of_the_repository(tmp_path: Path) -> None:
     repository = copied(tmp_path)
     (tmp_path / "regions" / "canary.json").mkdir()
@@ -121,6 +130,18 @@ async def test_a_canary_classifies_only_the_frames_of_its_cameras() -> None:
     bench.now_s = 2 * REMOVED_S
     await bench.live.update()
     assert await bench.models_of(1) == expected
+    await bench.live.close()
+
+
+async def test_the_canary_of_a_pipeline_that_was_removed_and_configured_again_stays_loaded() -> None:
+    bench = CanaryBench()
+    bench.source.canaries["regions"] = HALF
+    for pipelines in ([CARS], [], [CARS]):
+        await configured(bench.live, pipelines)
+    loaded = bench.live._serving["cars/canary"]
+    bench.now_s = 2 * REMOVED_S
+    await bench.live.update()
+    assert bench.live._serving["cars/canary"] is loaded
     await bench.live.close()
 
 
