@@ -145,16 +145,25 @@ def with_receiver(site: Site, receiver: ReceiverConfig) -> Site:
 
 
 def require_models(site: Site, models: Path) -> None:
-    """Raise ConfigError unless the model repository contains the model of each pipeline."""
-    names = Repository(models).names() if models.is_dir() else []
+    """Raise ConfigError unless the model repository contains, for each pipeline, a model that engine nodes can load.
+
+    Raise ManifestError for a model that cannot be opened.
+    """
+    repository = Repository(models)
+    names = repository.names() if models.is_dir() else []
+
+    def is_usable(name: str) -> bool:
+        return name in names and repository.open(name).manifest.for_engines
+
     for pipeline in site.pipelines:
-        if pipeline.has_model and pipeline.model not in names:
+        if pipeline.has_model and not is_usable(pipeline.model):
+            usable = ", ".join(filter(is_usable, names)) or "no model"
             raise ConfigError(
                 "demo",
                 f"pipelines.{pipeline.name}.model",
                 pipeline.model,
-                f"one of {', '.join(names) or 'no model'} in {models}. Add it by `sightline models add`, or name the "
-                "repository with --models",
+                f"one of {usable} in {models}. Add it by `sightline models add`, or name the repository with "
+                "--models",
             )
 
 

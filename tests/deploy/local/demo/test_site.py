@@ -59,12 +59,12 @@ def test_a_pipeline_without_a_model_needs_no_entry_in_the_model_repository(
     assert not make_site(receiver).pipelines[0].has_model
 
 
-def test_a_site_whose_model_is_missing_is_refused_with_the_next_step(tmp_path: Path) -> None:
-    (tmp_path / "site.toml").write_text(SITE.replace("regions", "cars"))
-    with pytest.raises(
-        ConfigError, match=r"pipelines\.p\.model = 'cars': expected one of behaviour, regions .*--models"
-    ):
-        _site(options(tmp_path, site=tmp_path / "site.toml"))
+def test_a_site_whose_model_is_missing_or_not_for_engines_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    for model in ("cars", "behaviour"):  # engine nodes cannot load the model behaviour
+        (tmp_path / "site.toml").write_text(SITE.replace("regions", model))
+        expected = rf"pipelines\.p\.model = '{model}': expected one of regions in .*--models"
+        with pytest.raises(ConfigError, match=expected):
+            _site(options(tmp_path, site=tmp_path / "site.toml"))
     with pytest.raises(ConfigError, match="--video"):
         _site(options(tmp_path, site=tmp_path / "site.toml", videos=(tmp_path / "v.mp4",)))
 
