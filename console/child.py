@@ -80,7 +80,7 @@ def compute(client: str, work: Callable[[Log, Callable[[int, int], None]], Await
     """Compute a report from the log in this child process, and print progress and report, or the problem.
 
     ``work`` gets the log and a function to call with the number of records read and the number of all records.
-    ``client`` begins the name of the process in Kafka.
+    ``client`` is the beginning of the Kafka client id.
     """
     os.nice(NICENESS)
     logs.quiet_clients()

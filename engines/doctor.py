@@ -68,11 +68,11 @@ def describe_machine(monitor: GpuMonitor | None = None) -> dict[str, Any]:
 
 
 def time_models(repository: Repository, timed_s: float = TIMED_S) -> Iterator[ModelTiming]:
-    """Measure the served version of every model of engine nodes on every usable backend except ``fake``."""
+    """Measure the served version of each model that engine nodes can load, on each usable backend except ``fake``."""
     names = backends.usable()
     for model in map(repository.open, repository.names()):
-        for name in names if model.manifest.for_engines else ():
-            yield time_model(model, name, timed_s)
+        if model.manifest.for_engines:
+            yield from (time_model(model, name, timed_s) for name in names)
 
 
 def time_model(model: Model, backend: str, timed_s: float = TIMED_S) -> ModelTiming:

@@ -43,7 +43,7 @@ async def explanation(log: Log, name: str) -> dict[str, Any]:
 def main() -> None:
     """Compute one report."""
     name = json.loads(sys.stdin.read()).get("explain")
-    compute("console-compute", lambda log, tell: explanation(log, name) if name else ledger_report(log, tell))
+    compute("console-compute", lambda log, progress: explanation(log, name) if name else ledger_report(log, progress))
 
 
 if __name__ == "__main__":

@@ -227,9 +227,11 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _lacks_its_model(self, record: LogRecord) -> bool:
         """Return whether a record is a batch to classify, and no model of its pipeline is served or loading."""
-        pipeline = pipeline_of(record.headers)
-        is_batch = record.topic in (BATCHES, BATCHES_LATE)
-        return is_batch and pipeline not in self._models.names and has_pictures(record.value)
+        return (
+            record.topic in (BATCHES, BATCHES_LATE)
+            and pipeline_of(record.headers) not in self._models.names
+            and has_pictures(record.value)
+        )
 
     def _take(self, record: LogRecord) -> Gap | None:
         """Turn a record into a job of its partition. If the log has no records between the previous offset and this

@@ -120,15 +120,11 @@ class WantedModels:
         """Maps the name of each pipeline with a model to its settings."""
         self.canaries: Mapping[str, Canary] = {}
         """Maps the name of each pipeline to the canary version of its model."""
-        self._names: Set[str] = frozenset()
+        self.names: Set[str] = frozenset()
+        """Names of all wanted models."""
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names
-
-    @property
-    def names(self) -> Set[str]:
-        """Names of all wanted models."""
-        return self._names
+        return name in self.names
 
     def configured(self) -> list[Wanted]:
         """Return the models that the configuration asks for: usual and lighter models, then second-stage models.
@@ -157,7 +153,7 @@ class WantedModels:
         return versions
 
     def set_pipelines(self, pipelines: Iterable[PipelineConfig]) -> None:
-        """Replace the pipelines. Pipelines without a model want no models."""
+        """Replace the pipelines. Ignore pipelines without a model."""
         self.pipelines = {pipeline.name: pipeline for pipeline in pipelines if pipeline.has_model}
         self._update_names()
 
@@ -169,4 +165,4 @@ class WantedModels:
         return ended
 
     def _update_names(self) -> None:
-        self._names = frozenset(wanted.name for wanted in (*self.configured(), *self.canary_versions()))
+        self.names = frozenset(wanted.name for wanted in (*self.configured(), *self.canary_versions()))

@@ -13,8 +13,8 @@ from engines.repository.store import Repository
 
 _GIB = 2**30
 _COPIES = 12
-"""Memory limit of a child process as a multiple of the model's size. In the child's memory are the graph, its copies
-with preprocessing added, and the protobuf messages and ONNX Runtime sessions of all of them."""
+"""Memory limit of a child process as a multiple of the model's size. The child's memory holds the graph, its copies
+with preprocessing added, and the protobuf message and the ONNX Runtime session of each."""
 
 
 class ChildLimits(NamedTuple):

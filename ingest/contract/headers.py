@@ -79,7 +79,7 @@ def lane_of(headers: Headers, topic: str) -> str:
 
 
 def pipeline_of(headers: Headers) -> str:
-    """Return the pipeline of a batch or result, "" for a record of no pipeline."""
+    """Return the pipeline of a batch or result; "" for a record without a pipeline."""
     return headers.get(PIPELINE, b"").decode(errors="replace")
 
 
