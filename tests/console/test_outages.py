@@ -24,7 +24,7 @@ from ingest.runtime.clock import ManualClock
 from stream.alerts.stage import PICTURE_WAIT_S, RETRY_S, AlertStage
 from stream.evidence.folder import FolderStore
 from stream.evidence.stage import EvidenceStage
-from stream.evidence.store import MemoryStore
+from stream.evidence.store import EvidenceStore, MemoryStore
 from stream.runner.processor import Work
 from tests.console.conftest import Browser
 from tests.console.records import alert, configure, event, frame, write
@@ -34,10 +34,10 @@ Open = Callable[..., Browser]
 GONE = "The evidence store cannot be read"
 
 
-async def test_a_page_names_the_missing_evidence_folder_and_shows_the_frame_from_the_log(
-    browser: Open, context: ConsoleContext, log: MemoryLog, tmp_path: Path
-) -> None:
-    store = FolderStore(tmp_path / "evidence")
+async def browser_of_an_event(
+    browser: Open, context: ConsoleContext, log: MemoryLog, store: EvidenceStore
+) -> Browser:
+    """Return the browser of a signed-in user, after an event whose picture is in ``store``."""
     picture = store.put("gate/2023-11-14/221321.000Z-event-1-original.jpg", b"stored", "image/jpeg")
     context.evidence = EvidenceFiles(store, context.clock)
     await configure(log)
@@ -45,6 +45,14 @@ async def test_a_page_names_the_missing_evidence_folder_and_shows_the_frame_from
     await context.feed.catch_up(log)
     one = browser()
     await one.sign_in("ada")
+    return one
+
+
+async def test_a_page_names_the_missing_evidence_folder_and_shows_the_frame_from_the_log(
+    browser: Open, context: ConsoleContext, log: MemoryLog, tmp_path: Path
+) -> None:
+    store = FolderStore(tmp_path / "evidence")
+    one = await browser_of_an_event(browser, context, log, store)
     await context.evidence.probe()
     assert (await one.get("/events/event-1/picture")).content == b"stored"
     assert GONE not in await one.load("/events")
@@ -193,13 +201,7 @@ async def test_a_page_names_an_evidence_store_that_does_not_answer_and_requests_
     browser: Open, context: ConsoleContext, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SilentStore()
-    picture = store.put("gate/2023-11-14/221321.000Z-event-1-original.jpg", b"stored", "image/jpeg")
-    context.evidence = EvidenceFiles(store, context.clock)
-    await configure(log)
-    await write(log, frame("gate", 0), frame("gate", 1), event(1), alert(event(1), picture))
-    await context.feed.catch_up(log)
-    one = browser()
-    await one.sign_in("ada")
+    one = await browser_of_an_event(browser, context, log, store)
     monkeypatch.setattr(console.evidence, "ANSWER_S", 0.01)
     try:
         await context.evidence.probe()

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal
 
+from tests.peers.network.loopback import listening
+
 _CONNECT, _SUBSCRIBE, _PING, _DISCONNECT = 1, 8, 12, 14
 _LEVEL_311 = 4
 _LEVEL_AT = 6
@@ -33,12 +35,10 @@ class OldBroker:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[OldBroker]:
         """Serve on a free loopback port."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
         try:
-            yield self
+            async with listening(self._accept) as self.port:
+                yield self
         finally:
-            server.close()
             await self.drop()
 
     async def drop(self) -> None:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from tests.peers.network.loopback import listening
 from tests.peers.oldmqtt import read_packet
 
 _SUBSCRIBE = 8
@@ -37,12 +38,8 @@ class RepeatingBroker:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[RepeatingBroker]:
         """Serve on a free loopback port."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with listening(self._serve) as self.port:
             yield self
-        finally:
-            server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = self._connections.pop(0)

@@ -15,23 +15,14 @@ from typing import Any
 
 import orjson
 import uvloop
-from faststream import AckPolicy, FastStream
-from faststream.confluent import KafkaBroker, KafkaMessage
+from faststream import FastStream
+from faststream.confluent import KafkaMessage
 
-from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
+from benchmarks.peers.jobs.faststreamclient import make_broker, subscription
 from benchmarks.peers.jobs.operations import ByteTrackCounter, SensorWindows, exceeds, read_arguments, sums
 
 OPTIONS = read_arguments()
-POLL_S = 0.01
-"""Time in seconds that a poll waits for more messages."""
-broker = KafkaBroker(
-    OPTIONS.bootstrap,
-    acks="all",
-    enable_idempotence=True,
-    linger_ms=LINGER_MS,
-    logger=None,
-    config={"fetch.wait.max.ms": MAX_FETCH_WAIT_MS},
-)
+broker = make_broker(OPTIONS)
 windows: defaultdict[bytes, SensorWindows] = defaultdict(SensorWindows)
 outside: defaultdict[bytes, bool] = defaultdict(bool)
 counters: defaultdict[bytes, ByteTrackCounter] = defaultdict(ByteTrackCounter)
@@ -76,37 +67,16 @@ async def _publish(found: Sequence[tuple[Any, Any]]) -> None:
     await asyncio.gather(*sent)
 
 
-async def _raw(message: KafkaMessage) -> Any:
-    return message.body
-
-
 if OPTIONS.batch > 1:
 
-    @broker.subscriber(  # type: ignore[untyped-decorator]
-        OPTIONS.source,
-        group_id=OPTIONS.group,
-        batch=True,
-        max_records=OPTIONS.batch,
-        polling_interval=POLL_S,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        ack_policy=AckPolicy.ACK,
-        decoder=_raw,
-    )
+    @broker.subscriber(OPTIONS.source, **subscription(OPTIONS, batches=True))  # type: ignore[untyped-decorator]
     async def apply_to_batch(message: KafkaMessage) -> None:
         """Apply the operator to a batch of messages, and publish the events."""
         await _publish([(one, event) for one in message.raw_message for event in _events(one)])
 
 else:
 
-    @broker.subscriber(  # type: ignore[untyped-decorator]
-        OPTIONS.source,
-        group_id=OPTIONS.group,
-        polling_interval=POLL_S,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        decoder=_raw,
-    )
+    @broker.subscriber(OPTIONS.source, **subscription(OPTIONS, batches=False))  # type: ignore[untyped-decorator]
     async def apply(message: KafkaMessage) -> None:
         """Apply the operator to one message, and publish the events."""
         await _publish([(message.raw_message, event) for event in _events(message.raw_message)])

@@ -6,9 +6,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from quixstreams import Application
-
-from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
+from benchmarks.peers.jobs.quixclient import make_application
 from benchmarks.peers.jobs.work import PeerWork, read_options
 
 if __name__ == "__main__":
@@ -20,18 +18,8 @@ if __name__ == "__main__":
         return work(value, dict(headers))
 
     with tempfile.TemporaryDirectory() as state:
-        app = Application(
-            broker_address=options.bootstrap,
-            consumer_group=options.group,
-            auto_offset_reset="earliest",
-            auto_create_topics=False,
-            use_changelog_topics=False,
-            commit_every=options.batch,
-            consumer_poll_timeout=0.1,
-            consumer_extra_config={"fetch.wait.max.ms": MAX_FETCH_WAIT_MS, "isolation.level": "read_committed"},
-            producer_extra_config={"acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS},
-            state_dir=state,
-            loglevel="WARNING",
+        app = make_application(
+            options, state, auto_create_topics=False, use_changelog_topics=False, commit_every=options.batch
         )
         source = app.topic(options.source, value_deserializer="bytes", key_deserializer="bytes")
         target = app.topic(options.target, value_serializer="bytes", key_serializer="bytes")

@@ -14,10 +14,10 @@ from collections import defaultdict
 from datetime import timedelta
 from typing import Any
 
-from quixstreams import Application, State
+from quixstreams import State
 
-from benchmarks.peers.jobs import LINGER_MS, MAX_FETCH_WAIT_MS
 from benchmarks.peers.jobs.operations import ByteTrackCounter, add, exceeds, read_arguments, sums
+from benchmarks.peers.jobs.quixclient import make_application
 from benchmarks.peers.series import LATENESS_S, LIMIT, WINDOW_S
 
 OUTSIDE = "outside"
@@ -67,17 +67,7 @@ def applied(frame: Any, how: str) -> Any:
 if __name__ == "__main__":
     options = read_arguments()
     with tempfile.TemporaryDirectory() as state:
-        app = Application(
-            broker_address=options.bootstrap,
-            consumer_group=options.group,
-            auto_offset_reset="earliest",
-            commit_interval=1.0,
-            consumer_poll_timeout=0.1,
-            consumer_extra_config={"fetch.wait.max.ms": MAX_FETCH_WAIT_MS, "isolation.level": "read_committed"},
-            producer_extra_config={"acks": "all", "enable.idempotence": True, "linger.ms": LINGER_MS},
-            state_dir=state,
-            loglevel="WARNING",
-        )
+        app = make_application(options, state, commit_interval=1.0)
         source = app.topic(
             options.source, value_deserializer="json", key_deserializer="str", timestamp_extractor=time_of
         )

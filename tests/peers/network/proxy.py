@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.peers.network.loopback import listening
+
 _CHUNK_BYTES = 4096
 
 
@@ -42,12 +44,10 @@ class Proxy:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
         """Listen on a free port."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
         try:
-            yield self
+            async with listening(self._serve) as self.port:
+                yield self
         finally:
-            server.close()
             self.cut()
             for task in list(self._tasks):
                 task.cancel()

@@ -132,6 +132,14 @@ class Scene:
             return stream.read()
 
 
+async def filmed_for_a_full_store() -> tuple[Scene, FullStore]:
+    """Return a scene of 100 frames, and its evidence store, which refuses files."""
+    store = FullStore()
+    scene = Scene(store=store)
+    await scene.film(range(100))
+    return scene, store
+
+
 async def test_a_clip_has_the_frames_around_the_event_with_their_capture_times() -> None:
     scene = Scene()
     await scene.film(range(51))
@@ -257,9 +265,7 @@ async def test_a_picture_that_the_alert_lacks_is_stored_later() -> None:
 
 
 async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip() -> None:
-    store = FullStore()
-    scene = Scene(store=store)
-    await scene.film(range(100))
+    scene, store = await filmed_for_a_full_store()
     record = await scene.alert()
     processor = await scene.open()
     await asyncio.to_thread(processor.process, record)
@@ -272,9 +278,7 @@ async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip
 
 
 async def test_a_failure_of_the_evidence_store_pauses_all_alerts_until_the_next_alert_can_be_stored() -> None:
-    store = FullStore()
-    scene = Scene(store=store)
-    await scene.film(range(100))
+    scene, store = await filmed_for_a_full_store()
     alerts = [await scene.alert(seq=50 + number) for number in range(3)]
     processor = await scene.open()
     for record in alerts:
@@ -292,9 +296,7 @@ async def test_a_failure_of_the_evidence_store_pauses_all_alerts_until_the_next_
 
 
 async def test_alerts_whose_files_the_store_refuses_do_not_hold_up_other_alerts() -> None:
-    store = FullStore()
-    scene = Scene(store=store)
-    await scene.film(range(100))
+    scene, store = await filmed_for_a_full_store()
     refused = [await scene.alert(seq=50 + number) for number in range(3)]
     processor = await scene.open()
     for record in refused:
