@@ -204,8 +204,10 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             fetched_for = dict(self._owned)
             gaps: list[Gap] = []
             # One check is enough for all records of a fetch: they were written before any later configuration.
-            if self._refresh and any(map(self._lacks_its_model, records)):
+            pipelines = self._models.names
+            if self._refresh and any(_lacks_its_model(record, pipelines) for record in records):
                 await self._refresh()
+                pipelines = self._models.names
             for record in records:
                 tp = TopicPartition(record.topic, record.partition)
                 if self._owned.get(tp) is not fetched_for.get(tp):
@@ -215,7 +217,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
                     frames.setdefault(owned, []).append(record)
                     gap = await self._preparation.deliver(owned, record)
                 else:
-                    gap = self._take(record)
+                    gap = self._take(record, pipelines)
                 if gap:
                     gaps.append(gap)
             for owned, job in await self._preparation.jobs(frames, self._models, now_s):
@@ -225,15 +227,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             for gap in gaps:  # after all records are taken, because a rebalance may happen during this await
                 self._metrics.expired_unread.inc(await expired_between(self._log, ENGINES, *gap))
 
-    def _lacks_its_model(self, record: LogRecord) -> bool:
-        """Return whether a record is a batch to classify, and no model of its pipeline is served or loading."""
-        return (
-            record.topic in (BATCHES, BATCHES_LATE)
-            and pipeline_of(record.headers) not in self._models.names
-            and has_pictures(record.value)
-        )
-
-    def _take(self, record: LogRecord) -> Gap | None:
+    def _take(self, record: LogRecord, pipelines: frozenset[str]) -> Gap | None:
         """Turn a record into a job of its partition. If the log has no records between the previous offset and this
         record, return the missing offsets.
 
@@ -248,7 +242,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             place = {"topic": record.topic, "partition": record.partition}
             _log.warning("topic_created_again", **place, expected_offset=expected, found_offset=record.offset)
             self._metrics.topic_recreated.inc()
-        self._admit(owned, owned.take(record, self._models.names))
+        self._admit(owned, owned.take(record, pipelines))
         return (owned.tp, expected, record.offset) if record.offset > expected else None
 
     def _admit(self, owned: OwnedPartition, job: Job) -> None:
@@ -417,3 +411,12 @@ def patience(queue_s: float, goal_s: float) -> float:
     fraction ``PATIENCE_OF_GOAL`` of the shortest latency goal ``goal_s``; and ``MAX_PATIENCE_S``.
     """
     return min(MAX_PATIENCE_S, queue_s / 2, goal_s * PATIENCE_OF_GOAL)
+
+
+def _lacks_its_model(record: LogRecord, pipelines: frozenset[str]) -> bool:
+    """Return whether a record is a batch to classify, and no model of its pipeline is served or loading."""
+    return (
+        record.topic in (BATCHES, BATCHES_LATE)
+        and pipeline_of(record.headers) not in pipelines
+        and has_pictures(record.value)
+    )
