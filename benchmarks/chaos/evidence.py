@@ -32,9 +32,9 @@ async def gather(
 ) -> ChaosEvidence:
     """Return the evidence of a run that has ended. Raise LogUnavailable."""
     balance = await audit(log, wait_s=AUDIT_WAIT_S)
-    alerts = [decode_json(Alert, record.value) for record in await _all(log, ALERTS)]
+    alerts = [decode_json(Alert, record.value) for record in await records_of(log, ALERTS)]
     receipts: dict[str, str] = {}
-    for record in await _all(log, DELIVERIES):
+    for record in await records_of(log, DELIVERIES):
         receipt = decode_json(Delivery, record.value)
         if receipts.get(receipt.alert) != "delivered":  # a delivery stays delivered
             receipts[receipt.alert] = receipt.state
@@ -43,11 +43,11 @@ async def gather(
         balance.balanced,
         injected,
         posts_in(received),
-        [decode_json(Event, record.value) for record in await _all(log, EVENTS)],
+        [decode_json(Event, record.value) for record in await records_of(log, EVENTS)],
         await replayed_events(log, site),
         [alert.id for alert in alerts if alert.data.change != "end"],
         receipts,
-        len(await _all(log, DEADLETTER)),
+        len(await records_of(log, DEADLETTER)),
         problems,
     )
 
@@ -64,14 +64,14 @@ async def replayed_events(log: Log, site: Site) -> list[Event]:
     )
     for topic, stage in stages:
         copy = MemoryLog(partitions=(await log.partitions())[topic], clock=clock)
-        for record in await _all(log, topic):
+        for record in await records_of(log, topic):
             await copy.produce(
                 Outgoing(topic, record.partition, record.value, key=record.key, headers=record.headers)
             )
         runner = MemoryRunner(stage, copy, clock)
         await runner.run()
         await runner.advance(SILENT_S)
-        events += [decode_json(Event, record.value) for record in await _all(copy, EVENTS)]
+        events += [decode_json(Event, record.value) for record in await records_of(copy, EVENTS)]
     return events
 
 
@@ -90,7 +90,8 @@ def posts_in(received: Path) -> list[Post]:
     return posts
 
 
-async def _all(log: Log, topic: str) -> list[LogRecord]:
+async def records_of(log: Log, topic: str) -> list[LogRecord]:
+    """Return all records of a topic. Raise LogUnavailable."""
     firsts, ends = await log.beginnings(topic), await log.ends(topic)
     return [
         record

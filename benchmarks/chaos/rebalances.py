@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import typer
 from aiokafka import AIOKafkaProducer
 
+from benchmarks.chaos.evidence import records_of
 from benchmarks.pipeline import CAMERAS, PipelineCase, shipped_case, until
 from benchmarks.report import KeepIt, conclude, log_progress
 from benchmarks.serving.results import ResultCount
@@ -41,7 +42,7 @@ from ingest.contract.topics import DEADLETTER, EVENTS, FRAMES, MEASURES, RESULTS
 from ingest.kafka import settings as kafka
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.ledger.auditor import audit
@@ -269,7 +270,7 @@ class DisturbedRun:
     async def _analysed(self) -> None:
         """Wait until the stage analyse has committed the last result of each partition."""
         async with KafkaLog(self._settings, "rebalances-lag") as log:
-            last = {record.partition: record.offset for record in await _all(log, RESULTS)}
+            last = {record.partition: record.offset for record in await records_of(log, RESULTS)}
             while last:
                 await asyncio.sleep(COMMITS_S)
                 for partition, offset in list(last.items()):
@@ -281,15 +282,11 @@ async def undisturbed(log: Log, config: Config) -> tuple[list[Event], list[Measu
     """Return the events and measures that a stage makes from the results of a log if it never restarts."""
     count, clock = (await log.partitions())[RESULTS], ManualClock()
     copy = MemoryLog(count, clock)
-    for record in await _all(log, RESULTS):
+    for record in await records_of(log, RESULTS):
         await copy.produce(Outgoing(RESULTS, record.partition, record.value, record.key, record.headers))
     await MemoryRunner(AnalyseStage(config, count), copy, clock).run()
-    events = [decode_json(Event, record.value) for record in await _all(copy, EVENTS)]
-    return events, [decode_json(Measure, record.value) for record in await _all(copy, MEASURES)]
-
-
-async def _all(log: Log, topic: str) -> list[LogRecord]:
-    return [one for p, end in (await log.ends(topic)).items() async for one in log.read(topic, p, 0, end)]
+    events = [decode_json(Event, record.value) for record in await records_of(copy, EVENTS)]
+    return events, [decode_json(Measure, record.value) for record in await records_of(copy, MEASURES)]
 
 
 async def run(faults: Sequence[WorkerFault], fps: float, broker: Broker) -> tuple[RebalanceEvidence, float]:
@@ -307,7 +304,7 @@ async def run(faults: Sequence[WorkerFault], fps: float, broker: Broker) -> tupl
         assigned = assignments(folder)
     async with KafkaLog(settings, "rebalances") as log:
         totals = (await audit(log, wait_s=AUDIT_S)).totals
-        found = [decode(Result, record.value) for record in await _all(log, RESULTS)]
+        found = [decode(Result, record.value) for record in await records_of(log, RESULTS)]
         events, measures = await undisturbed(log, Config({entry.key: entry for entry in entries}))
         evidence = RebalanceEvidence(
             faults,
@@ -317,9 +314,9 @@ async def run(faults: Sequence[WorkerFault], fps: float, broker: Broker) -> tupl
             sum((await log.ends(DEADLETTER)).values()),
             assigned,
             Counter(str(one.id) for one in found if one.outcome == "classified"),
-            [decode_json(Event, record.value) for record in await _all(log, EVENTS)],
+            [decode_json(Event, record.value) for record in await records_of(log, EVENTS)],
             events,
-            [decode_json(Measure, record.value) for record in await _all(log, MEASURES)],
+            [decode_json(Measure, record.value) for record in await records_of(log, MEASURES)],
             measures,
         )
     return evidence, took_s

@@ -44,7 +44,7 @@ def outages(
     outage_s: Annotated[float, typer.Option(help="Length of each outage in s.", min=1.0)] = 60.0,
     calm_s: Annotated[float, typer.Option(help="Time before each outage and after the last, in s.", min=0.0)] = 30.0,
     kind: Annotated[
-        str, typer.Option(help="kill: the process is gone. pause: the process does not answer.")
+        outage_run.FaultKind, typer.Option(help="kill: the process is gone. pause: the process does not answer.")
     ] = "kill",
     work: Work = None,
     keep_it: KeepIt = False,
@@ -53,9 +53,7 @@ def outages(
     home = Path(os.environ.get("SIGHTLINE_HOME") or ".sightline").absolute()
     if not is_installed(home):
         raise typer.BadParameter("needs Java and the jars of s3proxy: run `make s3proxy`")
-    if kind not in ("kill", "pause"):
-        raise typer.BadParameter("expected kill or pause", param_hint="--kind")
-    options = outage_run.OutageDuringAlerts(outage_s, calm_s, "kill" if kind == "kill" else "pause")
+    options = outage_run.OutageDuringAlerts(outage_s, calm_s, kind)
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)
         with Broker(folder=folder / "kafka") as broker, S3Server(home, folder / "s3", durable=True) as server:

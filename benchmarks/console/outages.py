@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.chaos.evidence import gather
+from benchmarks.chaos.evidence import gather, records_of
 from benchmarks.chaos.judge import InjectedFault
 from benchmarks.chaos.judge import judge as judge_chaos
-from benchmarks.chaos.plan import BROKER, KILL, PAUSE, PlannedFault
+from benchmarks.chaos.plan import BROKER, KILL, PlannedFault
 from benchmarks.console.pages import BROKER_TEXT, STORE_TEXT, FollowedPage
 from benchmarks.console.rig import PreparedStack, RunningConsole, run_beside
 from benchmarks.console.s3server import BUCKET, S3Server
@@ -35,6 +35,8 @@ from stream.evidence.location import open_store
 from stream.evidence.verify import logged_evidence, verdicts
 
 STORE = "evidence store"
+TEXTS = {BROKER: BROKER_TEXT, STORE: STORE_TEXT}
+"""Text by which a page names an outage."""
 PAGES = ("/system", "/events")
 NAMED_S = 20.0
 """Longest time in seconds until a page must name an outage."""
@@ -78,10 +80,10 @@ class AlertRecords:
     @classmethod
     async def read(cls, log: Log) -> AlertRecords:
         """Read the topics to their ends. Raise LogUnavailable."""
-        alerts = [decode_json(Alert, value) for value in await _values(log, ALERTS)]
-        records = [decode_json(EvidenceRecord, value) for value in await _values(log, EVIDENCE)]
+        alerts = [decode_json(Alert, record.value) for record in await records_of(log, ALERTS)]
+        records = [decode_json(EvidenceRecord, record.value) for record in await records_of(log, EVIDENCE)]
         return cls(
-            [decode_json(Event, value) for value in await _values(log, EVENTS)],
+            [decode_json(Event, record.value) for record in await records_of(log, EVENTS)],
             [one for one in alerts if one.data.change != "end"],
             {one.alert: one for one in records if one.state == "stored"},
         )
@@ -119,7 +121,7 @@ def page_faults(pages: Sequence[FollowedPage], windows: Mapping[str, OutageWindo
     afterwards, and a page that was slow or failed. Pure."""
     faults = [f"{page.path}: {page.failures()} requests failed" for page in pages if page.failures()]
     for name, window in windows.items():
-        text = BROKER_TEXT if name == BROKER else STORE_TEXT
+        text = TEXTS[name]
         for page in pages:
             named_s = page.named_after_s(text, window.begin_s, window.end_s)
             if named_s is None or named_s > NAMED_S:
@@ -167,12 +169,8 @@ class OutageRun:
         process = self._broker.process
         assert process, "the broker must run"
         return [
-            (BROKER, lambda: process.signal(signal.SIGSTOP), lambda: process.signal(signal.SIGCONT)),
-            (
-                STORE,
-                lambda: self._server.signal(signal.SIGSTOP),
-                lambda: self._server.signal(signal.SIGCONT),
-            ),
+            (BROKER, partial(process.signal, signal.SIGSTOP), partial(process.signal, signal.SIGCONT)),
+            (STORE, partial(self._server.signal, signal.SIGSTOP), partial(self._server.signal, signal.SIGCONT)),
         ]
 
     async def _outage(self, name: str, begin: Callable[[], object], end: Callable[[], object]) -> None:
@@ -186,8 +184,7 @@ class OutageRun:
             await asyncio.to_thread(end)
         self.windows[name] = OutageWindow(begin_s, end_s, begin_ns, end_ns)
         for page in self.pages:
-            text = BROKER_TEXT if name == BROKER else STORE_TEXT
-            named_s, slowest_s = page.named_after_s(text, begin_s, end_s), page.slowest_s(begin_s, end_s)
+            named_s, slowest_s = page.named_after_s(TEXTS[name], begin_s, end_s), page.slowest_s(begin_s, end_s)
             self._say(f"{page.path}: named after {named_s} s, slowest response {slowest_s} s")
 
     async def _complete(self, settings: KafkaSettings) -> None:
@@ -239,15 +236,14 @@ def _figures(one: OutageRun, records: AlertRecords, stored: Mapping[str, int]) -
                 "events_captured_meanwhile": records.events_within(window),
                 "pages": {
                     page.path: {
-                        "named_after_s": page.named_after_s(text, window.begin_s, window.end_s),
-                        "cleared_after_s": page.cleared_after_s(text, window.end_s),
+                        "named_after_s": page.named_after_s(TEXTS[name], window.begin_s, window.end_s),
+                        "cleared_after_s": page.cleared_after_s(TEXTS[name], window.end_s),
                         "slowest_response_s": page.slowest_s(window.begin_s, window.end_s),
                     }
                     for page in one.pages
                 },
             }
             for name, window in one.windows.items()
-            for text in (BROKER_TEXT if name == BROKER else STORE_TEXT,)
         },
     }
 
@@ -257,15 +253,5 @@ def _injected(options: OutageDuringAlerts, windows: Mapping[str, OutageWindow]) 
     window = windows.get(BROKER)
     if window is None:
         return []
-    kind = KILL if options.kind == "kill" else PAUSE
-    planned = PlannedFault(options.calm_s, BROKER, kind, options.outage_s)
-    return [InjectedFault(planned, window.begin_ns, window.end_ns, int(kind == KILL))]
-
-
-async def _values(log: Log, topic: str) -> list[bytes]:
-    begins = await log.beginnings(topic)
-    return [
-        record.value
-        for partition, end in (await log.ends(topic)).items()
-        async for record in log.read(topic, partition, begins[partition], end)
-    ]
+    planned = PlannedFault(options.calm_s, BROKER, options.kind, options.outage_s)
+    return [InjectedFault(planned, window.begin_ns, window.end_ns, int(options.kind == KILL))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import os
 import shutil
 import signal
 import socket
@@ -85,7 +84,7 @@ class S3Server:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the running server, such as SIGSTOP."""
         assert self._process, "the server must run"
-        os.kill(self._process.pid, number)
+        self._process.send_signal(number)
 
     def __enter__(self) -> Self:
         """Start the server."""
