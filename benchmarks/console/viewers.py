@@ -15,9 +15,11 @@ import psutil
 
 from benchmarks.console.rig import PreparedStack, RunningConsole, run_beside
 from benchmarks.console.sockets import LiveClient
+from benchmarks.peers.usage import DRIVER, CpuMeter
 from deploy.local.demo.latencies import percentiles_ms
 from deploy.local.demo.run import RunningStack
 from deploy.local.kafka.broker import Broker
+from deploy.local.stack import CONSOLE
 from ingest.contract.codec import decode
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Result
@@ -54,7 +56,6 @@ class ViewerTurn(NamedTuple):
 async def measure_turn(console: RunningConsole, viewers: int, seconds: float) -> ViewerTurn:
     """Connect viewers, and measure the console while they watch."""
     assert console.pid, "the console must run"
-    process, own = psutil.Process(console.pid), psutil.Process()
     loop = asyncio.get_running_loop()
     clients = [LiveClient(console.port, console.cookie) for _ in range(viewers)]
     try:
@@ -65,18 +66,19 @@ async def measure_turn(console: RunningConsole, viewers: int, seconds: float) ->
         await asyncio.sleep(SETTLE_S)
         before = [client.pictures.total() for client in clients]
         began_s, begin_ns = time.monotonic(), time.time_ns()
-        cpu_s, own_s = cpu_seconds(process), cpu_seconds(own)
+        meter = CpuMeter({CONSOLE: console.pid})
         await asyncio.sleep(seconds)
         took_s, end_ns = time.monotonic() - began_s, time.time_ns()
+        cores = {name: round(ms / 1000 / took_s, 3) for name, ms in meter.ms_per(1).items()}
         lost = sum(client.closed for client in clients)
         assert not lost, f"the console closed the connection of {lost} viewers"
         return ViewerTurn(
             viewers,
             begin_ns,
             end_ns,
-            round((cpu_seconds(process) - cpu_s) / took_s, 3),
-            round(process.memory_info().rss / 1e6, 1),
-            round((cpu_seconds(own) - own_s) / took_s, 3),
+            cores[CONSOLE],
+            round(psutil.Process(console.pid).memory_info().rss / 1e6, 1),
+            cores[DRIVER],
             tuple(round((c.pictures.total() - b) / took_s, 2) for c, b in zip(clients, before, strict=True)),
         )
     finally:
@@ -142,8 +144,3 @@ def summary(turns: list[ViewerTurn], latencies: dict[int, list[float]]) -> dict[
             **{p: statistics.median(row["capture_to_result_ms"][p] for row in own) for p in ("p50", "p99")},
         }
     return {"medians": medians, "turns": rows}
-
-
-def cpu_seconds(process: psutil.Process) -> float:
-    """Return the CPU time in seconds that a process has used."""
-    return float(sum(process.cpu_times()[:2]))
