@@ -194,7 +194,7 @@ class Stack:
         await producer.start()
         try:
             async with watching(self._settings) as figures, self.supervisor:
-                await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
+                await until(lambda: figures.running >= set(SERVICES))
                 await self._burst(producer, figures, 0)  # warm-up: fills caches and opens partitions
                 for number in range(rounds):
                     count = len(self._case.pictures)

@@ -125,7 +125,7 @@ class HotSwapRun:
         await producer.start()
         try:
             async with watching(self._settings) as figures, supervisor:
-                await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
+                await until(lambda: figures.running >= set(SERVICES))
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.sender.run(producer))
                     await self._swap(supervisor, figures, versions, pause_s)

@@ -8,8 +8,8 @@ the interface of a YOLOv8 export: the input ``images`` takes RGB pixels from 0 t
 `sightline models add` then gets the converted file and a name, and nothing else. A prepare stage and an engine node
 serve the model, and the frames pass through Kafka as in `sightline classify`. The run fails if the command had to
 assume a setting, if a frame has no result, if a clip has no detection, or if the served detections differ from those
-that the decoder ``yolox`` reads from the original model. The frames with the served
-boxes are written to ``--pictures``, for a look at them.
+that the decoder ``yolox`` reads from the original model. The frames with the served boxes are written to
+``--pictures``.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ async def served(model: Model, models: Path, frames: Sequence[Path], broker: Bro
     async with KafkaLog(settings, "yolov8") as log:
         await publish(log, [pipeline_of(model.manifest).model_copy(update={"denoise": "none"})])
         async with watching(settings) as figures, Supervisor(specs, logs):
-            await until(lambda: {n for n, (_, s) in figures.services.items() if s == "running"} >= set(SERVICES))
+            await until(lambda: figures.running >= set(SERVICES))
             await classify(log, frames, NAME, timeout_s=WAIT_S, on_answer=answers.append)
     return answers
 
@@ -164,11 +164,11 @@ def detections_of(answer: Answer) -> Sequence[Detection]:
     return answer.result.detections if answer.result else ()
 
 
-def missed(certain: Sequence[Detection], found: Sequence[Detection], min_score: float) -> list[Detection]:
-    """Return the boxes of ``certain`` with a certain score that have no counterpart in ``found``."""
+def missed(wanted: Sequence[Detection], found: Sequence[Detection], min_score: float) -> list[Detection]:
+    """Return the detections of ``wanted`` that ``found`` lacks, except those near the minimum score."""
     return [
         one
-        for one in certain
+        for one in wanted
         if one.score >= min_score + CERTAIN
         and not any(other.label == one.label and other.box.iou(one.box) >= MIN_IOU for other in found)
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from benchmarks.pipeline import video_frames
 from benchmarks.serving.yolov8 import CERTAIN, CLIPS, converted, judge, missed
 from deploy.classify.session import Answer
 from deploy.local.modeltest import drawn_pictures
@@ -16,7 +18,8 @@ from engines.repository.proposal import examined
 from engines.repository.report import Overrides
 from engines.repository.store import Repository
 from ingest.contract.identity import FrameId
-from ingest.contract.records import Box, Detection, FrameRef, Result
+from ingest.contract.records import Box, Detection
+from tests.console.records import result
 
 FRAME = 120
 """A frame of the second clip in which a woman stands at a table."""
@@ -25,22 +28,7 @@ REPORT = {"settings": [{"key": "decoder", "value": "yolov8"}], "assumed": []}
 
 
 def answer(clip: str, outcome: str = "classified") -> Answer:
-    found = Result(
-        camera="c",
-        epoch=1,
-        seq=0,
-        lane="live",
-        captured_ns=0,
-        width=64,
-        height=64,
-        source=FrameRef("frames", 0, 0),
-        pipelines=("street",),
-        pipeline="street",
-        finished_ns=1,
-        outcome="classified",
-        detections=(CAR,),
-    )
-    return Answer(Path(f"{Path(clip).stem}-0000.png"), outcome, frame=FrameId("c", 1, 0), result=found)
+    return Answer(Path(f"{Path(clip).stem}-0000.png"), outcome, frame=FrameId("c", 1, 0), result=result("c", 0))
 
 
 def test_a_yolov8_export_needs_no_import_options_and_detects_the_same_boxes_as_its_yolox_source(
@@ -52,12 +40,8 @@ def test_a_yolov8_export_needs_no_import_options_and_detects_the_same_boxes_as_i
     assert settings["decoder"].value == "yolov8"
     assert {setting.source for setting in report.settings} == {"file"}
     original = adopt(source, Repository(tmp_path), AdoptOptions("original", "yolox", COCO_LABELS))
-    video = cv2.VideoCapture(str(shared_data / CLIPS[1]))
-    for _ in range(FRAME + 1):
-        assert video.grab()
     picture = tmp_path / "frame.png"
-    assert cv2.imwrite(str(picture), video.retrieve()[1])
-    video.release()
+    assert cv2.imwrite(str(picture), next(islice(video_frames(shared_data / CLIPS[1]), FRAME, None)))
     found, expected = (
         next(drawn_pictures(model, [picture], tmp_path / "drawn", 0.3, "onnxruntime")).detections
         for model in (Repository(tmp_path).open("street", 1), original)

@@ -63,6 +63,11 @@ class Figures:
     """Arrival time of the last result in Unix seconds, or 0 if no result has arrived."""
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_RESULTS))
 
+    @property
+    def running(self) -> set[str]:
+        """Names of the services whose last heartbeat has the state ``running``."""
+        return {name for name, (_, state) in self.services.items() if state == "running"}
+
     def result(self, result: Result, now_ns: int) -> None:
         """Count one result that arrived at ``now_ns``."""
         camera = self.cameras[result.camera]

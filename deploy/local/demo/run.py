@@ -308,7 +308,7 @@ async def _live(
 
     def missing() -> set[str]:
         wanted = set(downstream) - {"webhook-receiver"}
-        return wanted - {name for name, (_, state) in figures.services.items() if state == "running"}
+        return wanted - figures.running
 
     await _until(
         lambda: not missing() or demo.stop.is_set(),
