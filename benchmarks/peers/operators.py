@@ -34,6 +34,7 @@ from stream.analyse.rules.line import LineRule
 from stream.sense.rules.threshold import ThresholdRule
 
 STREAMS, PARTITIONS = 16, 4
+NAMES = [f"stream-{number}" for number in range(STREAMS)]
 PROGRAMS = {
     "quixstreams": ("quixstreams", "quixoperators", ()),
     "faststream": ("faststream", "faststreamoperators", ()),
@@ -43,8 +44,6 @@ PROGRAMS = {
 SYSTEMS = (SIGHTLINE, *PROGRAMS)
 ROWS = 100
 """Number of readings in a record of the operator ``columns``."""
-_WINDOWS = 2 * series.WINDOW_S * series.RATE_HZ
-"""Number of readings in a window below the limit and a window above the limit."""
 
 
 class Operator(abc.ABC):
@@ -78,27 +77,24 @@ class Operator(abc.ABC):
 
     def records(self, first: int, stop: int, *, peer: bool) -> list[LoadRecord]:
         """Return the records with the items ``first`` to ``stop`` of all streams, which take turns."""
-        names = [f"stream-{number}" for number in range(STREAMS)]
-        bounds = series.columns(first, stop, self.rows)
         return [
             LoadRecord(partition_for(name, PARTITIONS), name.encode(), self.value(name, *ends, peer=peer), [])
-            for ends in bounds
-            for name in names
+            for ends in series.columns(first, stop, self.rows)
+            for name in NAMES
         ]
 
 
 class WindowOperator(Operator):
     """The mean of a sensor in windows of 10 s, with an event for each window above the limit."""
 
-    service, topic, warm_up, cycle = "sense", READINGS, 750, _WINDOWS
+    service, topic, warm_up, cycle = "sense", READINGS, 750, series.PERIOD
     rule: ClassVar[dict[str, float]] = {"window_s": series.WINDOW_S}
 
     def site(self) -> Sequence[ConfigEntry]:
         """Return the sensors, each with a threshold rule."""
         common: dict[str, Any] = {"quantity": "temperature", "unit": "Cel", "rate_hz": series.RATE_HZ}
-        names = [f"stream-{number}" for number in range(STREAMS)]
-        sensors = [SensorConfig(name=name, source="simulated:temperature", **common) for name in names]
-        rules = [ThresholdRule(name=f"hot-{one}", sensor=one, above=series.LIMIT, **self.rule) for one in names]
+        sensors = [SensorConfig(name=name, source="simulated:temperature", **common) for name in NAMES]
+        rules = [ThresholdRule(name=f"hot-{one}", sensor=one, above=series.LIMIT, **self.rule) for one in NAMES]
         return [*sensors, *rules]
 
     def events(self, count: int) -> int:
@@ -107,7 +103,7 @@ class WindowOperator(Operator):
 
     @cached_property
     def _values(self) -> dict[str, list[float]]:
-        return {f"stream-{number}": series.values(number, self.count) for number in range(STREAMS)}
+        return {name: series.values(number, self.count) for number, name in enumerate(NAMES)}
 
     def value(self, stream: str, first: int, stop: int, *, peer: bool) -> bytes:
         """Return a record of readings."""
@@ -161,13 +157,12 @@ class LineOperator(Operator):
 
     def site(self) -> Sequence[ConfigEntry]:
         """Return the cameras, each with a line."""
-        names = [f"stream-{number}" for number in range(STREAMS)]
         x = series.LINE_X / series.WIDTH
         line: dict[str, Any] = {"start": (x, 1.0), "end": (x, 0.0), "pipeline": "cars"}
         return [
             PipelineConfig(name="cars", model="cars", width=416, height=416),
-            *(CameraConfig(name=name, source="simulated:road") for name in names),
-            *(LineRule(name=f"line-{name}", camera=name, **line) for name in names),
+            *(CameraConfig(name=name, source="simulated:road") for name in NAMES),
+            *(LineRule(name=f"line-{name}", camera=name, **line) for name in NAMES),
         ]
 
     def events(self, count: int) -> int:

@@ -10,6 +10,8 @@ RATE_HZ = 10
 WINDOW_S = 10
 LATENESS_S = 1
 """Time in s that a window waits for late readings, in Sightline and in Quix Streams."""
+PERIOD = 2 * WINDOW_S * RATE_HZ
+"""Number of readings in a window below the limit and a window above the limit."""
 LIMIT = 60.0
 HYSTERESIS = 2.0
 START_S = 1_700_000_000 - 1_700_000_000 % (2 * WINDOW_S)
@@ -46,8 +48,7 @@ def closed_events(count: int) -> int:
 def exceeded(count: int) -> int:
     """Return the number of times that ``count`` readings of a sensor begin to exceed the limit. The last time is more
     than a second before the end of the readings."""
-    cycle = 2 * WINDOW_S * RATE_HZ
-    return (count + cycle // 2) // cycle
+    return (count + PERIOD // 2) // PERIOD
 
 
 def boxes(count: int) -> list[list[tuple[float, float, float, float]]]:
