@@ -153,7 +153,7 @@ class AnalyseProcessor(ParkingProcessor[_Outcome]):
 
     def _emit(self, record: LogRecord, outcome: _Outcome) -> Sequence[Work]:
         result, events, measures, signals = outcome
-        if not (events or measures or signals):  # of most results; a hash of the camera's name takes 20 µs
+        if not (events or measures or signals):  # as for most results
             return [Work(done=(record.offset,))]
         key, count = result.camera.encode(), self._partitions
         measured = partition_for(result.camera, self._measure_partitions)

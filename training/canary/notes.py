@@ -10,8 +10,6 @@ from typing import Generic, TypeVar
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 
 Note = TypeVar("Note")
-
-
 SECOND_MS = 1000
 
 
@@ -53,10 +51,10 @@ class RecentNotes(Generic[Note]):
             self._positions[partition] = stop
 
     def _add(self, notes: deque[tuple[int, Counter[Note]]], record: LogRecord) -> None:
-        found, second_ms = list(self._note(record)), record.timestamp_ms // SECOND_MS * SECOND_MS
-        if found and (not notes or notes[-1][0] != second_ms):
-            notes.append((second_ms, Counter()))
-        if found:
+        second_ms = record.timestamp_ms // SECOND_MS * SECOND_MS
+        if found := list(self._note(record)):
+            if not notes or notes[-1][0] != second_ms:
+                notes.append((second_ms, Counter()))
             notes[-1][1].update(found)
 
     def counts(self, begin_ms: int) -> Counter[Note]:

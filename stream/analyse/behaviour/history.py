@@ -21,8 +21,8 @@ EVERY_NS = 400_000_000
 """Interval in ns in which the probabilities of behaviours are computed once. The intervals are counted by capture
 time, so that a restarted worker computes the probabilities in the same frames."""
 MIN_SEEN_S = 2.5
-"""Time in seconds that a track must have been seen before its behaviour is judged. The models have seen no shorter
-tracks of people who walk or loiter, and take nearly every walking person of a shorter track for a running one."""
+"""Time in seconds that a track must have been seen before its behaviour is judged. In training, tracks of walking or
+loitering people are never shorter. The models classify nearly every walking person of a shorter track as running."""
 _DIGITS = 4
 """Number of decimal places of a probability. Further digits depend on how many tracks are computed together."""
 
