@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
+
 from ingest.contract.codec import encode_json
 from ingest.contract.records.measure import Measure, MinuteTally
 from ingest.kafka.log import LogRecord
 from ingest.site.measure import MeasureConfig
+from stream.analyse.measures import book
 from stream.analyse.measures.book import MeasureBook
 from stream.analyse.measures.minute import ClosedMinute
 
@@ -57,6 +60,16 @@ def test_counts_from_two_runs_of_the_capture_in_one_minute_are_added() -> None:
     both = add(book, minute(1, "2-50", 25.0))
     assert (both.values, both.revision, both.corrected) == ({"car.forward": 4}, 1, True)
     assert book.add(minute(3, "1-100", 30.0), "live", LINE, "yard") is None
+
+
+def test_minutes_that_the_stage_sense_wrote_take_no_place_of_minutes_that_can_be_corrected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(book, "KEPT_MINUTES", 1)
+    live = add(MeasureBook(), minute(3, "1-100"))
+    sensed = live.model_copy(update={"name": "oven", "parts": {}})
+    after = MeasureBook([written(live), written(sensed)])
+    assert after.add(minute(3, "1-100"), "live", LINE, "yard") is None
 
 
 def test_unreadable_measures_on_the_topic_are_ignored() -> None:
