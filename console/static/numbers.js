@@ -13,7 +13,7 @@
     const target = section.querySelector(".plot");
     const size = () => ({ width: target.clientWidth, height: 220 });
     target.replaceChildren();
-    const made = new uPlot({ ...size(), series: [{}, ...series], bands, axes: [axis, { ...axis, size: 46 }], legend: { show: false } }, columns, target);
+    const made = new uPlot({ ...size(), series: [{}, ...series], bands, axes: [axis, { ...axis, size: 56 }], legend: { show: false } }, columns, target);
     new ResizeObserver(() => made.setSize(size())).observe(target);
   }
   function plot(section, data) {
