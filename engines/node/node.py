@@ -1,4 +1,4 @@
-"""The engine node. The node reads and classifies batches, and writes results and offsets in transactions."""
+"""The engine node. The node reads and classifies batches, and writes results in transactions."""
 
 from __future__ import annotations
 
@@ -351,7 +351,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _write(self, owned: OwnedPartition) -> None:
         started_s = self._clock.monotonic()
-        self._metrics.written.inc(await owned.write(self._clock.now_ns))
+        self._metrics.written.inc(await owned.write(self._clock.now_ns, started_s))
         took_s = self._clock.monotonic() - started_s
         self._transaction_s = MEMORY * self._transaction_s + (1.0 - MEMORY) * took_s
         self._metrics.transaction.observe(took_s)
@@ -389,6 +389,9 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if self._failure:
                 raise self._failure
+        for tp, owned in self._owned.items():
+            if owned.uncommitted and batches_of(tp) not in self._writing:
+                await self._write(owned)
 
     async def _close(self) -> None:
         tasks = [*self._classifying, *self._writing.values(), *([self._takeover] if self._takeover else [])]

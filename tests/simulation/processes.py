@@ -207,15 +207,16 @@ class NodeProcess:
 
     async def rest(self, batches: int | None) -> int:
         """Classify at most ``batches`` merged batches, and write the results that are due. Raise Fenced."""
-        if not any(owned.in_flight for owned in self._owned.values()):
+        if not any(owned.in_flight or owned.uncommitted for owned in self._owned.values()):
             return 0
         for _ in itertools.count() if batches is None else range(batches):
             if not (merged := self._scheduler.next(self._clock.now_ns())):
                 break
             self._classify(merged)
         for owned in list(self._owned.values()):
-            while owned.due(self._clock.monotonic(), 0.0) is not None:
-                await owned.write(self._clock.now_ns)
+            now_s = self._clock.monotonic()
+            while (due_s := owned.due(now_s, 0.0)) is not None and due_s <= now_s:
+                await owned.write(self._clock.now_ns, now_s)
         return 0
 
     def waits(self, tp: TopicPartition) -> bool:

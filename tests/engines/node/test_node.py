@@ -184,7 +184,7 @@ async def test_partitions_with_results_to_write_share_one_timer_at_the_earliest_
     class WaitingPartition:
         """A partition whose settled jobs are due after a pause."""
 
-        start, in_flight = StartPosition(0), 0
+        start, in_flight, uncommitted = StartPosition(0), 0, 0
 
         def __init__(self, tp: TopicPartition) -> None:
             self.tp, self.looks = tp, 0

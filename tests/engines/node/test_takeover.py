@@ -66,8 +66,8 @@ async def one(log: MemoryLog, tp: TopicPartition = LIVE_TP) -> OwnedPartition:
 async def work(owned: OwnedPartition, records: Sequence[LogRecord]) -> None:
     for record in records:
         owned.take(record, PIPELINES)
-    while owned.due(0.0, 0.0) is not None:
-        await owned.write(lambda: 5)
+    while (due_s := owned.due(0.0, 0.0)) is not None:
+        await owned.write(lambda: 5, due_s)
 
 
 async def test_a_new_partition_owner_fences_the_old_owner_and_continues_at_its_committed_offset() -> None:
@@ -200,7 +200,7 @@ async def test_results_of_jobs_are_written_in_offset_order_even_if_jobs_finish_i
     assert owned.due(0.0, 0.0) is None
     task.settled = True
     assert owned.due(0.0, 0.0) == 0.0
-    assert await owned.write(lambda: 5) == 3
+    assert await owned.write(lambda: 5, 0.0) == 3
     assert await written(log) == [0, 1, 2]
     assert (owned.in_flight, owned.in_flight_bytes) == (0, 0)
 
@@ -226,7 +226,57 @@ async def test_a_transaction_with_its_maximum_number_of_jobs_is_written_immediat
     last = owned.take(await put(log, MAX_COMMIT_JOBS), PIPELINES)
     last.tasks[0] = Unsettled()
     assert owned.due(1.0, 9.0) == 1.0
-    assert await owned.write(lambda: 5) == MAX_COMMIT_JOBS
+    assert await owned.write(lambda: 5, 0.0) == MAX_COMMIT_JOBS
+
+
+async def test_offsets_are_committed_with_the_first_results_and_then_once_per_quarter_of_a_second() -> None:
+    log = MemoryLog(2)
+    owned, committed = await one(log), list[int | None]()
+    for n, now_s in enumerate((10.0, 10.1, 10.2, 10.25, 10.3)):
+        owned.take(await put(log, n), PIPELINES)
+        await owned.write(lambda: 5, now_s)
+        committed.append(await log.committed(ENGINES, LIVE_TP))
+    assert committed == [1, 1, 1, 4, 4]
+    assert await written(log) == [0, 1, 2, 3, 4]
+    assert owned.uncommitted == 1
+    assert owned.due(10.31, 0.0) == 10.5
+    assert await owned.write(lambda: 5, 10.5) == 0
+    assert await log.committed(ENGINES, LIVE_TP) == 5
+    assert owned.due(10.6, 0.0) is None
+
+
+async def test_offsets_are_committed_after_four_written_jobs_even_within_a_quarter_of_a_second() -> None:
+    log = MemoryLog(2)
+    owned, committed = await one(log), list[int | None]()
+    for n in range(6):
+        owned.take(await put(log, n), PIPELINES)
+        await owned.write(lambda: 5, 10.0)
+        committed.append(await log.committed(ENGINES, LIVE_TP))
+    assert committed == [1, 1, 1, 1, 5, 5]
+
+
+async def test_the_offset_of_an_unreadable_batch_is_committed_with_its_dead_letter() -> None:
+    log = MemoryLog(2)
+    owned = await one(log)
+    await work(owned, [await put(log, 0)])
+    owned.take(LogRecord(*LIVE_TP, 1, None, b"unreadable"), PIPELINES)
+    assert await owned.write(lambda: 5, 0.0) == 1
+    assert await log.committed(ENGINES, LIVE_TP) == 2
+
+
+async def test_a_new_owner_writes_nothing_for_a_batch_whose_results_are_written_and_whose_offset_is_not() -> None:
+    log = MemoryLog(2)
+    old = await one(log)
+    for n in range(3):
+        old.take(await put(log, n), PIPELINES)
+        await old.write(lambda: 5, 10.0)
+    assert await log.committed(ENGINES, LIVE_TP) == 1
+    new = await one(log)
+    assert new.start.offset == 1
+    repeats = [record async for record in log.read(*LIVE_TP, 1, 3)]
+    await work(new, repeats)
+    assert await written(log) == [0, 1, 2]
+    assert await log.committed(ENGINES, LIVE_TP) == 3
 
 
 class Unsettled:
