@@ -9,8 +9,8 @@ from ingest.runtime import logs
 _log = logs.get("stream.epochs")
 
 QUIET_S = 30.0
-"""Time without a record of the present epoch after which records of a lower epoch begin a new run. A camera's pause
-between two reports of stationary objects and the restart of a capture process are shorter."""
+"""Time without a record of the present epoch after which records of a lower epoch begin a new run. It is longer than
+the time between two reports of a camera's stationary objects, and longer than a capture process takes to restart."""
 RUN_RECORDS = 20
 """Number of consecutive records of a lower epoch that begin a new run at once, even in a backlog that is processed
 quickly. After a crash, fewer records of a lower epoch (capture run) arrive, not counting repeated records."""

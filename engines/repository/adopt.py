@@ -226,8 +226,8 @@ def _refuse_unreadable(file: Path, wrapped: Any, given: ForeignInput, options: A
         others = decoders.readable(found, _regions(given), decoder_options)
         shapes = ", ".join(f"{name} {list(values.shape[1:])}" for name, values in found.items())
         raise AdoptFailed(
-            f"model file {file} with {len(options.labels)} labels, outputs {shapes} per image, "
-            f"decoder {options.decoder}: {reason}{_hint(found, options.decoder, decoder_options, others)}"
+            f"model file {file} does not fit decoder {options.decoder}: it has {len(options.labels)} labels and the "
+            f"outputs {shapes} per image: {reason}{_hint(found, options.decoder, decoder_options, others)}"
         )
 
 

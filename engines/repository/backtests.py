@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.exceptions import AdoptFailed, PromotionRefused
 from engines.repository.store import Repository
+from ingest.runtime.files import replace_file
 from ingest.runtime.text import decode_text
 
 FOLDER = "backtests"
@@ -53,11 +53,9 @@ def add_record(repository: Repository, record: BacktestRecord) -> Path:
     folder = repository.root / name / FOLDER
     stamp = record.at.replace(":", "").replace("-", "").replace(".", "")
     path = folder / f"{version}-{stamp}.json"
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
         folder.mkdir(exist_ok=True)
-        part.write_text(record.model_dump_json(indent=2) + "\n")
-        part.replace(path)
+        replace_file(path, f"{record.model_dump_json(indent=2)}\n".encode())
     except OSError as error:
         raise AdoptFailed(f"record of the backtest {path}: {error.strerror}: expected a writable folder") from None
     return path

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engines.exceptions import AdoptFailed, ManifestError
 from engines.repository.store import Repository
+from ingest.runtime.files import replace_file
 from ingest.runtime.text import decode_text
 
 _POINTER, _TRAIL = "canary.json", "canaries.jsonl"
@@ -81,10 +82,8 @@ def start_canary(repository: Repository, name: str, version: int, share: float, 
             _note(repository, running, "stopped", now_ns, f"replaced by {canary.id} with the share {share:g}")
     _note(repository, canary, "began", now_ns)
     path = repository.root / name / _POINTER
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        part.write_text(canary.model_dump_json() + "\n")
-        part.replace(path)
+        replace_file(path, f"{canary.model_dump_json()}\n".encode())
     except OSError as error:
         raise AdoptFailed(f"canary {path}: {error.strerror}: expected a writable folder") from None
     return canary

@@ -17,6 +17,7 @@ import tomli_w
 
 from engines.exceptions import AdoptFailed, ManifestError, ModelUnknown
 from engines.repository.manifest import MANIFEST, Model, read_manifest, sha256_of
+from ingest.runtime.files import replace_file
 
 _PROMOTED = "promoted"
 
@@ -97,14 +98,15 @@ class Repository:
 
         Running nodes serve the new version within seconds.
 
-        Raise ModelUnknown or ManifestError.
+        Raise ModelUnknown or ManifestError, or AdoptFailed if the folder cannot be written.
         """
         self.open(name, version)
         before = self.promoted(name)
         pointer = self.root / name / _PROMOTED
-        part = pointer.with_suffix(f".{os.getpid()}.part")
-        part.write_text(f"{version}\n")
-        part.replace(pointer)
+        try:
+            replace_file(pointer, f"{version}\n".encode())
+        except OSError as error:
+            raise AdoptFailed(f"promotion {pointer}: {error.strerror}: expected a writable folder") from None
         return before
 
     def roll_back(self, name: str) -> int:

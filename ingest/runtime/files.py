@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -62,6 +63,26 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes, mode: int = GROUP_FILE) -> None:
+    """Create or replace a file with the permissions ``mode``.
+
+    After a crash or a power failure, the file has its former or its new content, never a part of it. Raise OSError,
+    and leave the file as it was.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with os.fdopen(open_private(part, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)  # a full disk leaves an incomplete file
+        raise
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:

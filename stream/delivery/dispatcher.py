@@ -251,8 +251,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _take(self, record: LogRecord) -> tuple[TopicPartition, int, int] | None:
         """Add an alert to the queue of every receiver.
 
-        If offsets before the alert are missing, return the partition, the expected offset and the alert's offset. If
-        no offsets are missing, return None.
+        If there is a gap in the offsets between the previous alert and this one, return the partition, the expected
+        offset and the alert's offset. If there is no gap, return None.
         """
         owned = self._owned.get(record.partition)
         if owned and owned.taken and record.offset < owned.alerts_next:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.contract.records import Evidence
 from ingest.exceptions import ConfigError
-from ingest.runtime.files import write_new
+from ingest.runtime.files import PRIVATE_FILE, replace_file
 from ingest.runtime.text import read_text
 from stream.evidence.store import EvidenceStore, StoredFile, reference
 from stream.exceptions import EvidenceChanged, StoreFailed
@@ -75,10 +75,8 @@ def add_key(path: Path, name: str) -> None:
     older = read_text(path, "key") if path.exists() else ""
     if older and name in read_keys(path).keys:
         raise ConfigError(str(path), "id", name, "an id that the file does not have yet")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     line = f"{name} {base64.b64encode(os.urandom(KEY_BYTES)).decode()}\n"
-    write_new(part, (line + older).encode())
-    part.replace(path)
+    replace_file(path, (line + older).encode(), PRIVATE_FILE)
 
 
 class EncryptedStore:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingest.contract.records import Evidence
-from ingest.runtime.files import GROUP_FILE, GROUP_FOLDER, make_folder, open_private, sync
+from ingest.runtime.files import GROUP_FOLDER, make_folder, replace_file
 from stream.evidence.store import StoredFile, reference, require_name
 from stream.exceptions import NotStored, StoreFailed, UnusableName
 
@@ -33,18 +33,10 @@ class FolderStore:
     def put(self, name: str, data: bytes, media_type: str) -> Evidence:
         """Write data to a temporary file, sync it to disk and rename it to its name."""
         path = self._path(name)
-        part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
         try:
             make_folder(path.parent, GROUP_FOLDER)
-            with os.fdopen(open_private(part, GROUP_FILE), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            sync(path.parent)
+            replace_file(path, data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)  # a full disk leaves an empty temporary file
             raise StoreFailed(f"{path}: {error.strerror}: expected a writable folder with free space") from error
         return reference(name, path.as_uri(), data, media_type)
 

@@ -138,8 +138,8 @@ class ExampleChooser:
         self._per_label.update(example.labels)
 
     def _require_room(self, example: DatasetExample) -> None:
-        """Raise PictureUnfit if an example of the same camera is less than ``every_s`` away, or if a label of the
-        example has enough examples."""
+        """Raise PictureUnfit if an example of the same camera was chosen whose time differs by less than
+        ``every_s``, or if there are enough examples of a label of ``example``."""
         request, at_ns = self._request, example.frame.captured_ns
         every_ns = round(request.every_s * 1e9)
         times = self._times[example.frame.id.camera]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ingest.runtime.files import replace_file
 from stream.sense.forecast.conformal import WINDOW, corrected_widths, window_scores
 from stream.sense.forecast.drift import drift_sum
 from stream.sense.forecast.spec import Array, Scale, SeriesSpec
@@ -131,9 +132,7 @@ class FitStore:
             model = make()
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                part = file.with_suffix(".part")
-                part.write_bytes(model.SerializeToString(deterministic=True))
-                part.replace(file)
+                replace_file(file, model.SerializeToString(deterministic=True))
         self.done(name)
         return model
 

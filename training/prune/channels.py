@@ -18,7 +18,7 @@ import numpy.typing as npt
 from engines.exceptions import OptimiseFailed
 
 Ids = npt.NDArray[np.int64]
-"""Identity of each channel of a tensor. A layer that only passes channels on, such as an activation, keeps their
+"""One identity for each channel of a tensor. A layer that only passes channels on, such as an activation, keeps their
 identities."""
 
 _MULTIPLE = 8

@@ -172,7 +172,7 @@ def _act(
 
 
 def action_of(incident: str, action: str, by: str, *, assignee: str = "", comment: str = "") -> IncidentAction:
-    """Return an action of a person that happens now. Raise ConfigError for a wrong value."""
+    """Return the record of a person's action on an incident, made now. Raise ConfigError for a wrong value."""
     try:
         return make_action(incident, action, by, time.time_ns(), assignee=assignee, comment=comment)
     except ValidationError as error:

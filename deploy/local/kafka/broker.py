@@ -35,6 +35,7 @@ from deploy.local.kafka.config import (
 from deploy.local.kafka.fetch import KAFKA_FILES, class_archive, feature_checkpoint, fetch, java, locked
 from deploy.local.process import Process
 from ingest.runtime.clock import Deadline
+from ingest.runtime.files import replace_file
 
 START_TIMEOUT_S = 60.0
 """Time limit for a broker to start, in seconds. A broker starts in two seconds on an idle machine, and takes longer
@@ -209,7 +210,7 @@ class Broker:
         if features.exists():
             data.mkdir(exist_ok=True)
             shutil.copyfile(features, own_features)
-            _replace(data / "meta.properties", meta_properties(_kafka_id(), _kafka_id()).encode())
+            replace_file(data / "meta.properties", meta_properties(_kafka_id(), _kafka_id()).encode())
             return
         command = format_command(jvm, config, _kafka_id())
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
@@ -217,7 +218,7 @@ class Broker:
             raise BrokerFailed("Kafka cannot format its data folder", str(self.folder), done.stdout + done.stderr)
         formatted = own_features.read_bytes()
         with suppress(OSError):  # another user may own ``home``; the next node then starts a JVM too
-            _replace(features, formatted)
+            replace_file(features, formatted)
 
     def _await_answer(self, started: Process, deadline: Deadline, timeout_s: float) -> None:
         while not serves(_HOST, self._ports().broker):
@@ -237,14 +238,7 @@ class Broker:
 
 
 def _write(path: Path, values: dict[str, int]) -> None:
-    _replace(path, json.dumps(values).encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file under another name, then rename it, so that no process reads an incomplete file."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(content)
-    part.rename(path)
+    replace_file(path, json.dumps(values).encode())
 
 
 def _kafka_id() -> str:

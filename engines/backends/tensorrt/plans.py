@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from engines.exceptions import BuildCancelled
-from ingest.runtime.files import make_folder, write_private
+from ingest.runtime.files import PRIVATE_FILE, make_folder, replace_file
 
 PLANS_KEPT = 32
 """Maximum number of plans on disk. The plan that was used least recently is deleted first. The plan of one detector
@@ -131,7 +131,7 @@ class PlanCache:
                 if cancelled():
                     raise BuildCancelled(f"waiting for plan {key.name}, which another process builds, was cancelled")
                 time.sleep(LOCK_POLL_S)
-            for part in self.folder.glob(f"{self.path(key).name}.*.part"):  # of a process that was killed
+            for part in self.folder.glob(f".{self.path(key).name}.*.part"):  # of a process that was killed
                 part.unlink(missing_ok=True)
             yield
 
@@ -141,9 +141,7 @@ class PlanCache:
 
     def _replace(self, path: Path, data: bytes) -> None:
         make_folder(self.folder)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        write_private(part, data)
-        part.replace(path)
+        replace_file(path, data, PRIVATE_FILE)
 
 
 def default_folder() -> Path:

@@ -128,7 +128,7 @@ class ConfigTrust:
                 where,
                 SIGNED_AT,
                 at,
-                f"at least {newest}, the time of a newer entry that was read before. Apply the site file again",
+                f"at least {newest}: a newer entry was read before. Apply the site file again",
             )
         self.seen[key] = at
 

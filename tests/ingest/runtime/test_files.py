@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,16 @@ from edge_agent.lastgood import LastGood, SavedConfiguration
 from edge_agent.spool.space import Reserve
 from edge_agent.spool.store import SpoolStore
 from ingest.runtime.clock import ManualClock
-from ingest.runtime.files import GROUP_FOLDER, make_folder, open_private, restrict_umask, write_new, write_private
+from ingest.runtime.files import (
+    GROUP_FOLDER,
+    PRIVATE_FILE,
+    make_folder,
+    open_private,
+    replace_file,
+    restrict_umask,
+    write_new,
+    write_private,
+)
 from stream.evidence.folder import FolderStore
 
 
@@ -87,3 +97,40 @@ def test_private_files_have_their_permissions_from_their_creation_on(tmp_path: P
     with pytest.raises(FileExistsError):
         write_new(tmp_path / "b", b"3")
     assert (tmp_path / "b").read_bytes() == b"2"
+
+
+def test_a_file_is_replaced_with_the_given_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "promoted"
+    path.write_bytes(b"1\n")
+    replace_file(path, b"2\n")
+    assert path.read_bytes() == b"2\n"
+    replace_file(tmp_path / "key", b"secret", PRIVATE_FILE)
+    assert modes(tmp_path) == {"promoted": "0o640", "key": "0o600"}
+
+
+def test_a_file_that_cannot_be_replaced_keeps_its_content_and_leaves_no_incomplete_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "promoted"
+    path.write_bytes(b"1\n")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(path, b"2\n")
+    assert path.read_bytes() == b"1\n"
+    assert [one.name for one in tmp_path.iterdir()] == ["promoted"]
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "promoted", list[bool]()
+    plain = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(path.exists())
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    replace_file(path, b"1\n")
+    assert synced == [False, True]  # first the file, then the folder with its new name

@@ -248,7 +248,7 @@ def test_a_shadow_candidate_without_a_version_is_refused(file: Path, shadow: str
         ({"overload": "every-nth"}, True),
     ],
 )
-def test_a_lighter_model_without_the_overload_policy_named_lighter_is_refused(
+def test_the_overload_policy_lighter_and_a_lighter_model_are_refused_without_each_other(
     settings: dict[str, str], valid: bool
 ) -> None:
     with contextlib.nullcontext() if valid else pytest.raises(ValueError, match="a model in lighter, or neither"):

@@ -73,11 +73,11 @@ class TestPlans:
         self, rig: FakeRig, engine: TensorRtEngine, model: Model
     ) -> None:
         (plan,) = rig.plans.folder.glob("*.plan")
-        plan.with_name(f"{plan.name}.4711.part").write_bytes(b"half")
-        other = plan.with_name("other.plan.4711.part")
+        plan.with_name(f".{plan.name}.4711.part").write_bytes(b"half")
+        other = plan.with_name(".other.plan.4711.part")
         other.write_bytes(b"of a build that may be running")
         rig.engine().load(model)
-        assert list(rig.plans.folder.glob("*.part")) == [other]
+        assert list(rig.plans.folder.glob(".*.part")) == [other]
 
     @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda _: b"", lambda data: data[:50] + b"x" * 50])
     def test_a_damaged_tensorrt_plan_is_built_again(
