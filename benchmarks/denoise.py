@@ -34,7 +34,7 @@ from benchmarks.pipeline import video_frames
 from benchmarks.report import DATA, KeepIt, conclude, log_progress
 from engines.optimise import judge
 from ingest.contract.records import Pixels as Image
-from ingest.site.pipeline import Step
+from ingest.site.pipeline import LightStep
 from stream.prepare.denoise import DenoiseKind, denoiser
 from stream.prepare.steps import REDUCTION, Change, changes
 
@@ -51,7 +51,7 @@ SENSOR_SIGMA = 2.0
 MAX_HARM_DB, MAX_MS = 0.1, 2.0
 
 
-def _corrected(chosen: Sequence[Step], kind: DenoiseKind = "none") -> Change:
+def _corrected(chosen: Sequence[LightStep], kind: DenoiseKind = "none") -> Change:
     """Return a new filter: the denoiser, then the steps that a frame needs."""
     denoise = denoiser(kind).denoise
 

@@ -21,7 +21,7 @@ from ingest.contract import headers as h
 from ingest.contract.codec import MAX_RECORD_BYTES, decode, encode
 from ingest.contract.crop import CropWindow
 from ingest.contract.identity import FrameId, is_replay
-from ingest.contract.records import Batch, BatchItem, Detection, Pixels, Preparation, Result, RoutedFrame
+from ingest.contract.records import Batch, BatchItem, Box, Detection, Pixels, Preparation, Region, Result, RoutedFrame
 from ingest.contract.topics import RESULTS
 from ingest.deadletter import parked
 from ingest.exceptions import CodecError, PictureError
@@ -141,6 +141,12 @@ def _encoding(item: BatchItem) -> str:
     return item.attached.encoding if item.attached else ""
 
 
+def _undistorted(region: Region) -> Region:
+    """Return a region of an undistorted frame with its window as its box."""
+    left, top, right, bottom = map(round, region.fit.to_frame(Box(*region.inner)))
+    return region._replace(box=Box(left, top, right, bottom))
+
+
 def _shed(item: BatchItem, reason: str) -> BatchItem:
     return item.model_copy(update={"outcome": "shed", "reason": reason, "regions": ()})
 
@@ -184,12 +190,13 @@ class ItemTask:
     def decoded(self, reduction: int = 1) -> Pixels:
         """Decode the attached frame to ``(height, width, 3)`` uint8, BGR, with the sides divided by ``reduction``.
 
-        Raise PictureError. The size in the picture's header is checked first, so that a small record cannot make the
-        decoder allocate gigabytes.
+        Undistort the frame of an item with a lens. Raise PictureError. The size in the picture's header is checked
+        first, so that a small record cannot make the decoder allocate gigabytes.
         """
         size, encoding = (self.item.width, self.item.height), _encoding(self.item)
         picture.check(self.frame, encoding, size)
-        return picture.pixels(self.frame, encoding, size, reduction)
+        image = picture.pixels(self.frame, encoding, size, reduction)
+        return picture.undistorted(image, self.item.lens, reduction) if self.item.lens else image
 
     def fills(self, colour: str, *, keep: bool) -> Iterator[Fill]:
         """Yield for each region a function that writes the region's picture in the colour order ``colour``.
@@ -217,8 +224,26 @@ class ItemTask:
 
     @property
     def regions(self) -> list[FrameRegion]:
-        """Regions of the item, in the order of ``fills``."""
-        return [FrameRegion(region, self.item.width, self.item.height) for region in self.item.regions]
+        """Regions of the item, in the order of ``fills``. With a lens, boxes are in px of the undistorted frame."""
+        found = map(_undistorted, self.item.regions) if self.item.lens else self.item.regions
+        return [FrameRegion(region, self.item.width, self.item.height) for region in found]
+
+    def in_frame(self, detections: Sequence[Detection]) -> list[Detection]:
+        """Return detections with their boxes in px of the frame as the camera sent it.
+
+        With a lens, ``detections`` have boxes in px of the undistorted frame. A detection of a whole region gets the
+        box of the region as the camera sent it. Drop objects of which the frame shows nothing.
+        """
+        lens, size = self.item.lens, (self.item.width, self.item.height)
+        if lens is None:
+            return list(detections)
+        whole = {_undistorted(region).box: region.box for region in self.item.regions}
+        boxes = [(whole.get(one.box) or lens.distorted_box(one.box)).clipped(*size) for one in detections]
+        return [
+            one.model_copy(update={"box": box})
+            for one, box in zip(detections, boxes, strict=True)
+            if box.width > 0.0 and box.height > 0.0
+        ]
 
     @property
     def settled(self) -> bool:

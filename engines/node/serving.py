@@ -191,7 +191,7 @@ class ServedModel(EngineModel):
         decoded = [task for task in tasks if task.error is None]
         found = [each for task, each in zip(tasks, detections, strict=True) if task.error is None]
         for task, refined in zip(decoded, refine(decoded, found), strict=True):
-            task.detections, task.image = refined, None
+            task.detections, task.image = task.in_frame(refined), None
 
     def _detect(self, tasks: Sequence[ItemTask], took: StageSeconds, *, keep: bool) -> list[list[Detection]]:
         for task in tasks:

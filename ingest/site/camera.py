@@ -13,9 +13,10 @@ from ingest.contract.identity import place_key
 from ingest.contract.records.base import Name
 from ingest.runtime.url import require_port
 from ingest.site.agent import SpoolConfig
-from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds
+from ingest.site.entry import ConfigEntry, ConfigSection, PositiveSeconds, Seconds, to_pixels
 from ingest.site.gate import GateConfig
 from ingest.site.ground import GroundConfig
+from ingest.site.lens import LensConfig
 from ingest.site.picture import EncodeConfig, RedactConfig
 
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#@]*)@", re.IGNORECASE)
@@ -133,6 +134,8 @@ class CameraConfig(ConfigEntry):
     spool: SpoolConfig = SpoolConfig()
     ground: GroundConfig | None = None
     """Ground plane, which rules over speeds and distances need."""
+    lens: LensConfig | None = None
+    """Lens, which pipelines with the step ``distortion`` and the ground plane need if its distortion is visible."""
 
     @property
     def full_place(self) -> str:
@@ -152,6 +155,17 @@ class CameraConfig(ConfigEntry):
                 "expected gate.pre_roll_s below spool.late_after_s, because a frame older than spool.late_after_s "
                 "counts as late"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _lens_shows_the_ground(self) -> Self:
+        if self.ground and self.lens:
+            size = self.lens.width, self.lens.height
+            lens = self.lens.lens(*size)
+            if None in [lens.undistorted(corner) for corner in to_pixels(self.ground.corners, *size)]:
+                raise ValueError(
+                    "expected ground.corners at which the lens shows less than 80° from the middle of its view"
+                )
         return self
 
     @field_validator("source")

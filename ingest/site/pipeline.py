@@ -34,10 +34,12 @@ Priority = Literal["high", "normal", "low"]
 gets a tenth of the device time."""
 Overload = Literal["shed", "every-nth", "lighter"]
 """Policy of a pipeline while an engine node has more work than it can finish in time."""
-Step = Literal["low-light", "fog"]
+LightStep = Literal["low-light", "fog"]
+"""Correction of the light of a frame."""
+Step = Literal["low-light", "fog", "distortion"]
 """Correction of a frame before the model. Steps run after ``denoise``, because brightening amplifies noise, and the
 noise would then be estimated wrongly. ``low-light`` runs before ``fog``, because a dark frame lacks contrast until it
-is brightened."""
+is brightened. ``distortion`` runs last, because the empty border of an undistorted frame is no part of its light."""
 USUAL_GOAL_S = 1.0
 """Latency goal of a pipeline without ``latency_goal_s`` and ``freshness_s``, in seconds."""
 
@@ -94,8 +96,8 @@ class PipelineConfig(SharedEntry):
     """CPU time in ms that ``denoise = "auto"`` may take for a frame. If the temporal filter would take longer,
     ``auto`` uses a cheaper filter, or none. The time is estimated from the size of the frame."""
     steps: tuple[Step, ...] = ()
-    """Corrections that are applied to a dark or foggy frame; each at most once, in the order ``low-light``,
-    ``fog``."""
+    """Corrections of a frame, each at most once, in the order ``low-light``, ``fog``, ``distortion``. ``low-light``
+    and ``fog`` apply to dark and foggy frames, ``distortion`` to frames of cameras with a ``lens``."""
     max_items: int = Field(default=8, ge=1, le=64)
     max_delay_s: Seconds = 0.05
     max_bytes: int = Field(default=6 * 1024 * 1024, ge=64 * 1024)
@@ -205,6 +207,11 @@ class PipelineConfig(SharedEntry):
     def goal_s(self) -> float:
         """Time from capture to result that engine nodes aim for, in seconds."""
         return self.latency_goal_s or self.freshness_s or USUAL_GOAL_S
+
+    @property
+    def light_steps(self) -> tuple[LightStep, ...]:
+        """The steps that correct the light of a frame."""
+        return tuple(step for step in self.steps if step != "distortion")
 
     def wants(self, camera: str) -> bool:
         """Return whether this pipeline processes a camera's frames."""

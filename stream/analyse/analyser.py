@@ -380,7 +380,9 @@ def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
 
 
 def _ground_plane(camera: CameraConfig | None, size: tuple[int, int]) -> GroundPlane | None:
-    return GroundPlane.of(camera.ground, *size) if camera and camera.ground else None
+    if camera is None or camera.ground is None:
+        return None
+    return GroundPlane.of(camera.ground, *size, camera.lens.lens(*size) if camera.lens else None)
 
 
 def _unshared(config: MeasureConfig) -> str:

@@ -1,7 +1,8 @@
 """Ground plane of a camera: conversion from pixels to metres, and the speed of an object with its error. Pure.
 
 A plane seen by a camera without lens distortion is mapped to the picture by a homography, which four pairs of points
-determine (Hartley and Zisserman, Multiple View Geometry, section 4.1).
+determine (Hartley and Zisserman, Multiple View Geometry, section 4.1). Points of a camera with a configured lens are
+undistorted first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ingest.contract.records import Point
+from ingest.contract.records import Lens, Point
 from ingest.site import to_pixels
 from ingest.site.ground import GroundConfig
 
@@ -50,30 +51,41 @@ class GroundPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GroundPlane:
-    """Homography from pixels to metres, row by row.
+    """Homography from pixels to metres, row by row. With a ``lens``, the homography is from pixels of the undistorted
+    picture.
 
     The origin is the near left corner of the configured rectangle, x runs along its near edge and y away from the
     camera. The last row is positive for points below the horizon.
     """
 
     rows: tuple[float, ...]
+    lens: Lens | None = None
 
     @classmethod
-    def of(cls, config: GroundConfig, width: int, height: int) -> Self:
-        """Return the ground plane of a picture of ``width`` × ``height`` pixels."""
+    def of(cls, config: GroundConfig, width: int, height: int, lens: Lens | None = None) -> Self:
+        """Return the ground plane of a picture of ``width`` × ``height`` pixels, seen through ``lens``.
+
+        The lens must show the corners of the configured rectangle.
+        """
         w, d = config.width_m, config.length_m
         pixels = to_pixels(config.corners, width, height)
+        if lens:
+            pixels = tuple(point for point in map(lens.undistorted, pixels) if point)
         equations = []
         for (px, py), (x, y) in zip(pixels, ((0, 0), (w, 0), (w, d), (0, d)), strict=True):
             equations += [[px, py, 1, 0, 0, 0, -x * px, -x * py, -x], [0, 0, 0, px, py, 1, -y * px, -y * py, -y]]
         rows = np.linalg.svd(np.array(equations))[2][-1]
         above_0 = rows[6:] @ (*pixels[0], 1.0) > 0.0
-        return cls(tuple((rows if above_0 else -rows).tolist()))
+        return cls(tuple((rows if above_0 else -rows).tolist()), lens)
 
     def to_metres(self, point: Point) -> Point | None:
-        """Return the position of a point in metres; None for a point at or above the horizon."""
+        """Return the position of a point in metres; None for a point at or above the horizon, or that the lens does
+        not show."""
         a, b, c, d, e, f, g, h, i = self.rows
-        x, y = point
+        straight = self.lens.undistorted(point) if self.lens else point
+        if straight is None:
+            return None
+        x, y = straight
         scale = g * x + h * y + i
         if scale <= 0.0:
             return None

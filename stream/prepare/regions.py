@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from ingest.contract.crop import CropWindow, crop_window
-from ingest.contract.records import Box
+from ingest.contract.records import Box, Lens
 from ingest.site import PipelineConfig
 
 MERGE_SHARE = 0.6
@@ -32,6 +32,7 @@ def windows(
     motion: Sequence[Box] | None,
     most: int,
     resting: Sequence[Box] = (),
+    lens: Lens | None = None,
 ) -> tuple[CropWindow, ...]:
     """Return from one to ``most`` crop windows of a frame of ``size`` (width, height).
 
@@ -40,16 +41,34 @@ def windows(
     more than ``most`` moving regions, keep the largest regions. If there are fewer than ``most`` moving regions, add
     stationary boxes in the given order, except boxes inside a moving region. ``resting`` has the boxes of stationary
     objects, already clipped by ``usable``.
+
+    With a ``lens``, the windows are parts of the undistorted frame, and their boxes stay in pixels of the frame.
     """
     moving = merged(usable(motion or (), size)) if pipeline.regions == "motion" else []
-    if not moving and (pipeline.regions != "motion" or motion != () or not resting):
+    boxes = sorted(moving, key=attrgetter("area"), reverse=True)
+    if pipeline.regions == "motion" and (moving or motion == ()):
+        boxes += resting_beside(moving, resting)
+    shown = [(box, _undistorted(box, lens, size)) for box in boxes[:most]]
+    margin = pipeline.region_margin
+    found = [(box, part.widened(margin).clipped(*size)) for box, part in shown if part]
+    if not found:
         whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
         parts = tiles(pipeline, size, most - 1) if pipeline.regions == "tiles" else []
-        return tuple(crop_window(pipeline, box, box, size) for box in (whole, *parts))
-    boxes = sorted(moving, key=attrgetter("area"), reverse=True)
-    boxes += resting_beside(moving, resting)
-    margin = pipeline.region_margin
-    return tuple(crop_window(pipeline, box, box.widened(margin).clipped(*size), size) for box in boxes[:most])
+        found = [
+            (whole, whole),
+            *((lens.distorted_box(part).clipped(*size) if lens else part, part) for part in parts),
+        ]
+    return tuple(crop_window(pipeline, box, around, size) for box, around in found)
+
+
+def _undistorted(box: Box, lens: Lens | None, size: tuple[int, int]) -> Box | None:
+    """Return a box of the frame in pixels of the undistorted frame; None if the undistorted frame does not show
+    it."""
+    if lens is None:
+        return box
+    found = lens.undistorted_box(box)
+    found = found.clipped(*size) if found else None
+    return found if found and found.width >= 1.0 and found.height >= 1.0 else None
 
 
 def resting_beside(moving: Sequence[Box], resting: Sequence[Box]) -> list[Box]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ingest import picture
 from ingest.contract.crop import CropWindow
 from ingest.contract.groups import ENGINES, FUSED_CLIENT, PREPARE_LATE, PREPARE_LIVE
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import BatchItem, Box, EncodedFrame, FrameMeta, FrameRef, Pixels
+from ingest.contract.records import BatchItem, Box, EncodedFrame, FrameMeta, FrameRef, Lens, Pixels
 from ingest.contract.topics import BATCHES, BATCHES_LATE, FRAMES, FRAMES_LATE
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.kafka.membership import require_no_members
 from ingest.runtime.clock import Clock, SystemClock
-from ingest.site import PipelineConfig
-from ingest.site.pipeline import MAX_PIXEL_BYTES, Step
+from ingest.site import CameraConfig, PipelineConfig
+from ingest.site.lens import LensConfig
+from ingest.site.pipeline import MAX_PIXEL_BYTES, LightStep
 from ingest.site.topic.view import Config
 from stream.prepare.batcher import UNROUTED, BatchEntry, Batcher, PipelinePlan, plans
 from stream.prepare.decode import DeliveredFrame, read_frame, with_frame_header
@@ -42,8 +43,8 @@ agent sends no boxes if ``gate.motion`` is off."""
 NOBODY = "unrouted"
 """Ledger reason for a frame that no pipeline wants."""
 
-_Wanted = tuple[DenoiseKind, float, tuple[Step, ...]]
-"""Key of a filtered frame: kind of the noise filter, its time budget in ms, and the steps after the filter."""
+_Wanted = tuple[DenoiseKind, float, tuple[LightStep, ...]]
+"""Key of a filtered frame: kind of the noise filter, its time budget in ms, and the steps that correct the light."""
 _LANES = {LIVE: (PREPARE_LIVE, FRAMES, BATCHES), LATE: (PREPARE_LATE, FRAMES_LATE, BATCHES_LATE)}
 
 
@@ -61,11 +62,13 @@ class PrepareStage:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Use other pipelines from the next frame on.
+        """Use other pipelines and lenses from the next frame on.
 
-        An open batch of a changed pipeline closes before the next frame is added.
+        An open batch of a changed pipeline closes before the next frame is added. Each item of a batch has the lens
+        of its frame, so a batch stays open when a lens changes.
         """
         self.plans = plans(config.of(PipelineConfig))
+        self.lenses = {camera.name: camera.lens for camera in config.of(CameraConfig) if camera.lens}
         self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> PrepareProcessor:
@@ -82,22 +85,29 @@ class PrepareStage:
     def processor(self, tp: TopicPartition) -> PrepareProcessor:
         """Create the state of a partition, for the runner and for engine nodes with ``--fused``."""
         batcher = Batcher(self.target, tp.partition, self.clock)
-        return PrepareProcessor(self.name, lambda: self.plans, batcher, self.clock)
+        return PrepareProcessor(self.name, lambda: self.plans, lambda: self.lenses, batcher, self.clock)
 
 
 class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
     """The processor that puts the frames of one partition into batches.
 
-    ``pipelines`` returns the batch limits of each pipeline of the configuration in force.
+    ``pipelines`` returns the batch limits of each pipeline of the configuration in force, and ``lenses`` the lens of
+    each camera that has one.
     """
 
     in_event_loop = True
 
     def __init__(
-        self, stage: str, pipelines: Callable[[], tuple[PipelinePlan, ...]], batcher: Batcher, clock: Clock
+        self,
+        stage: str,
+        pipelines: Callable[[], tuple[PipelinePlan, ...]],
+        lenses: Callable[[], Mapping[str, LensConfig]],
+        batcher: Batcher,
+        clock: Clock,
     ) -> None:
         super().__init__(stage)
         self._plans = pipelines
+        self._lenses = lenses
         self._batcher = batcher
         self._clock = clock
         self._denoisers = DenoiserCache()
@@ -150,15 +160,24 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
             return BatchEntry.of(plan, _item(frame, names, "shed", STALE, **seen))
         if not config.has_model:
             return BatchEntry.of(plan, _moving(frame, names, seen))
-        found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or ())
+        lens = self._lens(frame, config)
+        found = windows(config, frame.size, frame.frame.motion, plan.regions, seen.get("resting") or (), lens)
         image = self._improved(frame, _wanted(config), clean)
         carried = image is None and _is_worth_carrying(frame, config, found)
-        pictures = () if carried else tuple(_pictures(frame, image, config.colour, found))
+        pictures = () if carried else tuple(_pictures(frame, image, config.colour, found, lens))
         encoded = frame.frame.image if carried or (config.then and _has_room(frame, pictures)) else b""
         attached = EncodedFrame(frame.frame.encoding, len(encoded)) if encoded else None
         regions = tuple(window.region for window in found)
-        item = _item(frame, names, "classify", regions=regions, attached=attached, cropped=not carried, **seen)
+        cropped = not carried
+        item = _item(frame, names, "classify", regions=regions, attached=attached, cropped=cropped, lens=lens, **seen)
         return BatchEntry.of(plan, item, pictures, encoded)
+
+    def _lens(self, frame: DeliveredFrame, config: PipelineConfig) -> Lens | None:
+        """Return the lens whose distortion a pipeline corrects; None if the frame stays as the camera sent it."""
+        if "distortion" not in config.steps or frame.pipeline:  # a single picture belongs to no camera
+            return None
+        found = self._lenses().get(frame.frame.camera)
+        return found.lens(*frame.size) if found else None
 
     def _improved(self, frame: DeliveredFrame, wanted: _Wanted, clean: dict[_Wanted, Pixels | None]) -> Pixels | None:
         """Return the pixels of a frame after ``denoise`` and steps; None if the frame stays as it is.
@@ -179,7 +198,7 @@ class PrepareProcessor(ParkingProcessor[list[BatchEntry]]):
         return freshness_s > 0.0 and frame.lane == LIVE and age_ns > freshness_s * 1e9
 
 
-def _corrected(frame: DeliveredFrame, image: Pixels | None, steps: tuple[Step, ...]) -> Pixels | None:
+def _corrected(frame: DeliveredFrame, image: Pixels | None, steps: tuple[LightStep, ...]) -> Pixels | None:
     """Return the pixels of a frame after ``steps``; ``image`` if the frame needs no step. ``image`` has the pixels of
     a frame that ``denoise`` changed, and is None for other frames."""
     for change in changes(steps, _reduced(frame, image)):
@@ -196,10 +215,10 @@ def _reduced(frame: DeliveredFrame, image: Pixels | None) -> Pixels:
 
 
 def _wanted(config: PipelineConfig) -> _Wanted:
-    """Return the filter and steps of a pipeline. Only the filter ``auto`` has a time budget. Pipelines with the same
-    filter share one denoiser, whatever their budgets are, unless the filter is ``auto``."""
+    """Return the filter and the light steps of a pipeline. Only the filter ``auto`` has a time budget. Pipelines with
+    the same filter share one denoiser, whatever their budgets are, unless the filter is ``auto``."""
     budget_ms = config.denoise_budget_ms if config.denoise == "auto" else math.inf
-    return config.denoise, budget_ms, config.steps
+    return config.denoise, budget_ms, config.light_steps
 
 
 def _wants(pipeline: PipelineConfig, frame: DeliveredFrame) -> bool:
@@ -218,13 +237,15 @@ def _is_worth_carrying(frame: DeliveredFrame, config: PipelineConfig, found: Seq
 
 
 def _pictures(
-    frame: DeliveredFrame, image: Pixels | None, colour: str, found: Sequence[CropWindow]
+    frame: DeliveredFrame, image: Pixels | None, colour: str, found: Sequence[CropWindow], lens: Lens | None
 ) -> Iterator[Pixels]:
     """Yield the picture of each window, cut out of ``image``. If ``image`` is None, decode the frame in the same way
-    as an engine node does."""
+    as an engine node does. With a ``lens``, undistort the frame first."""
     reduction = 1 if image is not None else picture.reduction_for(found, frame.frame.encoding, frame.size)
     if image is None:
         image = frame.image(reduction)
+    if lens:
+        image = picture.undistorted(image, lens, reduction)
     for window in found:
         yield picture.draw(image, window, colour, reduction=reduction)
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ingest.contract.records import Pixels as Image
-from ingest.site.pipeline import Step
+from ingest.site.pipeline import LightStep
 
 DARK_MEAN = 40.0
 """Mean luma in grey levels below which a frame is dark. The clips of ``benchmarks/denoise.py`` have a mean of 102 to
@@ -40,7 +40,7 @@ _PERCENTILES = (2, 98)
 Change = Callable[[Image], Image]
 
 
-def changes(steps: Sequence[Step], small: Image) -> list[Change]:
+def changes(steps: Sequence[LightStep], small: Image) -> list[Change]:
     """Return the functions that correct a frame, in the order of ``steps``; none for a frame in good light.
 
     ``small`` is the frame ``(H, W, 3)`` uint8, BGR, at full or reduced size. Each step examines the result of the

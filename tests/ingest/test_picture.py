@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from ingest import picture
 from ingest.contract.crop import CropWindow
-from ingest.contract.records import Box, Fit, Inner, Region
+from ingest.contract.records import Box, Fit, Inner, Lens, Optics, Region
 from ingest.exceptions import CutShort, PictureError, TooLarge, TooManyScans, Undecodable, WrongSize
 
 SIZE = (64, 48)
@@ -173,3 +174,56 @@ def test_a_crop_of_a_downscaled_picture_is_closer_to_area_averaging_than_one_of_
     mean = cv2.resize(full, (64, 48), interpolation=cv2.INTER_AREA).astype(int)
     reduced = picture.draw(picture.pixels(data, "jpeg", size, 8), whole, "bgr", reduction=8)
     assert np.abs(reduced - mean).mean() < np.abs(picture.draw(full, whole, "bgr") - mean).mean() / 4
+
+
+def lens(cx: float = 80.0) -> Lens:
+    optics = Optics(model="pinhole", fx=100.0, fy=100.0, cx=cx, cy=45.0, distortion=(-0.3, 0.1, 0.0, 0.0, -0.015))
+    return Lens(optics=optics, fx=70.0, fy=70.0, cx=80.0, cy=45.0)
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+def test_a_point_of_an_undistorted_picture_shows_its_point_of_the_frame(reduction: int) -> None:
+    ys, xs = np.mgrid[0 : 360 // reduction, 0 : 640 // reduction]
+    image = np.stack([(xs + 0.5) * reduction / 4, (ys + 0.5) * reduction / 4, xs * 0 + 200], axis=-1).astype(np.uint8)
+    large = Lens(
+        optics=lens().optics.model_copy(update={"fx": 400.0, "fy": 400.0, "cx": 320.0, "cy": 180.0}),
+        fx=280.0,
+        fy=280.0,
+        cx=320.0,
+        cy=180.0,
+    )
+    straight = picture.undistorted(image, large, reduction)
+    assert straight.shape == image.shape
+    for x, y in [(320, 180), (80, 60), (560, 300), (200, 340)]:
+        across, down, shown = straight[y // reduction, x // reduction]
+        if shown == 200:
+            point = large.distorted(((x // reduction + 0.5) * reduction, (y // reduction + 0.5) * reduction))
+            assert (4.0 * across, 4.0 * down) == pytest.approx(point, abs=4.0)
+
+
+def test_an_undistorted_picture_is_black_where_the_frame_shows_nothing_and_where_its_lens_folds_back() -> None:
+    white = np.full((90, 160, 3), 255, np.uint8)
+    folding = lens().optics.model_copy(update={"distortion": (-0.3, 0.0, 0.0, 0.0)})
+    straight = picture.undistorted(white, Lens(optics=folding, fx=30.0, fy=30.0, cx=80.0, cy=45.0))
+    assert straight[45, 80, 0] == 255
+    ys, xs = np.nonzero(straight[..., 0])
+    assert np.hypot(xs - 79.5, ys - 44.5).max() < 30.0 * 1.06  # the lens folds back at a slope of 1.054
+
+
+def test_maps_of_undistorted_pictures_are_kept_up_to_a_number_of_bytes() -> None:
+    cache = picture.MapCache(max_bytes=3 * 160 * 90 * 6)
+    first = cache.get(lens(), (160, 90), 1)
+    for n in range(2):
+        cache.get(lens(81.0 + n), (160, 90), 1)
+    assert cache.get(lens(), (160, 90), 1) is first
+    for n in range(5):
+        cache.get(lens(90.0 + n), (160, 90), 1)
+        assert cache.held_bytes <= 3 * 160 * 90 * 6
+    assert cache.get(lens(), (160, 90), 1) is not first
+
+
+def test_threads_that_undistort_with_one_lens_share_its_map() -> None:
+    cache = picture.MapCache()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: cache.get(lens(), (160, 90), 1), range(64)))
+    assert cache.held_bytes == 160 * 90 * 6

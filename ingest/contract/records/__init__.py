@@ -33,6 +33,7 @@ from ingest.contract.records.frame import (
 )
 from ingest.contract.records.incident import Incident, IncidentAction
 from ingest.contract.records.label import LabelDecision
+from ingest.contract.records.lens import Lens, Optics
 from ingest.contract.records.measure import Measure, MinuteTally
 from ingest.contract.records.reading import (
     BY_HOST,
@@ -106,8 +107,10 @@ __all__ = [
     "JoinCandidate",
     "JoinSignal",
     "LabelDecision",
+    "Lens",
     "Measure",
     "MinuteTally",
+    "Optics",
     "Overlay",
     "Pixels",
     "Point",

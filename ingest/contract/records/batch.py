@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ingest.contract.records.base import Box, Count, Many, Name, Record
 from ingest.contract.records.frame import RoutedFrame
+from ingest.contract.records.lens import Lens
 
 Pixels = npt.NDArray[np.uint8]
 PreparationName = Annotated[str, Field(max_length=32)]
@@ -143,6 +144,10 @@ class BatchItem(RoutedFrame):
     ``attached`` describes the item's encoded frame in the batch's field ``frames``; it is None for an item without an
     encoded frame. If ``cropped`` is true, the batch's ``pixels`` hold the pictures of the item's regions. If
     ``cropped`` is false, the reader decodes the attached frame and crops the regions itself.
+
+    With a ``lens``, the model gets regions of the undistorted frame: ``fit`` of each region maps pixels of the
+    undistorted frame to the model's input, and the reader maps detected boxes back with ``lens``. ``box`` of each
+    region and the attached frame are as the camera sent them.
     """
 
     KIND: ClassVar[str] = "item"
@@ -151,6 +156,7 @@ class BatchItem(RoutedFrame):
     regions: Many[Region] = ()
     attached: EncodedFrame | None = None
     cropped: bool = True
+    lens: Lens | None = None
 
     @model_validator(mode="after")
     def _pixels_only_to_classify(self) -> Self:
@@ -172,11 +178,11 @@ class Batch(Record):
     at full resolution. From these encoded frames, engine nodes crop the regions of items that have no pictures in
     ``pixels``, and the detected objects that a second-stage model classifies. ``colour`` and ``fit`` are the
     pipeline's values, or empty in a batch before version 1.3. All items of a batch before version 1.4 are cropped.
-    Items have the outcome ``motion`` since version 1.5.
+    Items have the outcome ``motion`` since version 1.5, and a ``lens`` since version 1.7.
     """
 
     KIND: ClassVar[str] = "batch"
-    VERSION: ClassVar[tuple[int, int]] = (1, 6)
+    VERSION: ClassVar[tuple[int, int]] = (1, 7)
 
     pipeline: Name
     height: Count

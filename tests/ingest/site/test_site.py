@@ -385,7 +385,7 @@ def test_a_camera_that_names_another_site_than_its_file_is_refused(file: Path) -
 
 def test_an_unknown_key_in_a_site_file_is_reported_as_misspelt_or_of_a_newer_version() -> None:
     with pytest.raises(ConfigError, match="this one is misspelt, or needs a newer version of sightline"):
-        parse_entry("camera/a", b'{"name": "a", "source": "x", "lens": 3}')
+        parse_entry("camera/a", b'{"name": "a", "source": "x", "lense": 3}')
 
 
 def test_a_site_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

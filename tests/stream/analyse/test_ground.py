@@ -6,12 +6,15 @@ import math
 import random
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ingest.site.ground import GroundConfig
+from ingest.site.lens import LensConfig
 from stream.analyse.ground import GroundPlane, GroundPoint, speed
 
 SIZE = 640, 360
@@ -105,3 +108,44 @@ def test_measuring_a_speed_needs_three_points_at_different_times() -> None:
 def test_ground_plane_refuses_corners_that_form_no_convex_quadrilateral(corners: Any) -> None:
     with pytest.raises(ValidationError, match="four corners in order around a rectangle"):
         GroundConfig(corners=corners, width_m=7.0, length_m=40.0)
+
+
+WIDE = LensConfig(
+    width=640, height=360, fx=400, fy=400, cx=319.5, cy=179.5, distortion=(-0.3, 0.1, 0.0005, -0.0003, -0.015)
+)
+HEIGHT_M, DOWN = 5.0, math.radians(30.0)
+
+
+def seen_by_wide_lens(x_m: float, y_m: float) -> tuple[float, float]:
+    """Return the pixel of a ground point, by OpenCV, for a camera that looks down by 30° from 5 m."""
+    across, down, ahead = x_m, HEIGHT_M * math.cos(DOWN) - y_m * math.sin(DOWN), 0.0
+    ahead = HEIGHT_M * math.sin(DOWN) + y_m * math.cos(DOWN)
+    matrix = np.array([[WIDE.fx, 0, WIDE.cx], [0, WIDE.fy, WIDE.cy], [0, 0, 1]])
+    point = np.array([[[across, down, ahead]]])
+    found = cv2.projectPoints(point, np.zeros(3), np.zeros(3), matrix, np.array(WIDE.distortion))[0].ravel()
+    return float(found[0]) + 0.5, float(found[1]) + 0.5
+
+
+def test_positions_on_the_ground_are_right_at_the_edges_of_a_wide_lens() -> None:
+    corners_m = ((-3.0, 6.0), (3.0, 6.0), (3.0, 14.0), (-3.0, 14.0))
+    relative: Any = tuple((x / 640, y / 360) for x, y in (seen_by_wide_lens(*corner) for corner in corners_m))
+    config = GroundConfig(corners=relative, width_m=6.0, length_m=8.0)
+    straight, bent = GroundPlane.of(config, *SIZE, WIDE.lens(*SIZE)), GroundPlane.of(config, *SIZE)
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for x_m, y_m in [(-5.0, 6.0), (0.0, 5.0), (4.0, 9.0), (-7.0, 12.0), (0.0, 20.0)]:
+        for plane in (straight, bent):
+            found = plane.to_metres(seen_by_wide_lens(x_m, y_m))
+            assert found is not None
+            errors[plane is straight].append(math.dist(found, (x_m + 3.0, y_m - 6.0)))
+    assert max(errors[True]) < 0.01
+    assert max(errors[False]) > 0.3
+
+
+def test_a_point_that_the_lens_does_not_show_has_no_position_on_the_ground_plane() -> None:
+    round_lens = LensConfig(
+        model="fisheye", width=640, height=360, fx=200, fy=200, cx=320, cy=180, distortion=(0.0, 0.0, 0.0, 0.0)
+    )
+    near = GroundConfig(corners=((0.3, 0.9), (0.7, 0.9), (0.6, 0.5), (0.4, 0.5)), width_m=3.0, length_m=9.0)
+    plane = GroundPlane.of(near, *SIZE, round_lens.lens(*SIZE))
+    assert plane.to_metres((320.0, 340.0)) is not None
+    assert plane.to_metres((1.0, 359.0)) is None

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from ingest.contract.records import Pixels
 from ingest.site import PipelineConfig
-from ingest.site.pipeline import Step
+from ingest.site.pipeline import LightStep
 from stream.prepare import stage as stage_module
 from stream.prepare.steps import DARK_MEAN, FOG_SPREAD, REDUCTION, Change, changes
 from tests.modelinput import model_input
 from tests.stream.prepare.bench import HEIGHT, WIDTH, PrepareBench, frame, pipeline
 
-ALL: tuple[Step, ...] = ("low-light", "fog")
+ALL: tuple[LightStep, ...] = ("low-light", "fog")
 
 
 def scene(low: float, high: float) -> Pixels:
@@ -28,7 +28,7 @@ def scene(low: float, high: float) -> Pixels:
     return np.tile(np.linspace(low, high, WIDTH), (3, HEIGHT, 1)).transpose(1, 2, 0).astype(np.uint8)
 
 
-def corrected(image: Pixels, steps: tuple[Step, ...] = ALL) -> Pixels:
+def corrected(image: Pixels, steps: tuple[LightStep, ...] = ALL) -> Pixels:
     for change in changes(steps, image):
         image = change(image)
     return image
@@ -85,7 +85,7 @@ def test_enhancement_steps_return_a_frame_of_equal_size_and_leave_the_input_arra
 
 
 @pytest.mark.parametrize("steps", [s for n in range(4) for s in itertools.product(ALL, repeat=n)])
-def test_repeated_or_misordered_enhancement_steps_are_refused(steps: tuple[Step, ...]) -> None:
+def test_repeated_or_misordered_enhancement_steps_are_refused(steps: tuple[LightStep, ...]) -> None:
     if steps in [(), ("low-light",), ("fog",), ALL]:
         assert pipeline("p", steps=steps).steps == steps
     else:
@@ -123,7 +123,7 @@ async def test_the_steps_of_one_pipeline_do_not_change_the_frames_of_another() -
 async def test_a_downscaled_copy_of_a_frame_determines_whether_the_frame_needs_a_step(
     encoding: str, denoise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def watched(steps: Sequence[Step], small: Pixels) -> list[Change]:
+    def watched(steps: Sequence[LightStep], small: Pixels) -> list[Change]:
         shapes.append(small.shape)
         return changes(steps, small)
 
