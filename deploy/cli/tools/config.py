@@ -11,6 +11,7 @@ import typer
 
 from deploy.cli.common import AsJson, Kafka, Prefix, SignKey, friendly, on_log, signer
 from deploy.cli.output import stdout
+from deploy.cli.tools.lens import lens
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -25,12 +26,14 @@ from stream.rules import validated, validated_site
 if TYPE_CHECKING:
     from stream.silent import SilentRule
 
-app = typer.Typer(help="Check, apply and show a site's configuration.", no_args_is_help=True)
+app = typer.Typer(help="Check, apply and show a site's configuration, and calibrate lenses.", no_args_is_help=True)
 
 UNUSABLE_EXIT = 1
 """Exit status when the command succeeded, but the topic has invalid entries."""
 
 File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
+
+app.command()(lens)
 
 
 @app.command()

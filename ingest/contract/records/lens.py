@@ -25,24 +25,16 @@ derivative is 0, and cannot be undistorted beyond that radius."""
 ROUNDNESS = 4
 """Exponent of the superellipse that stands for an object in its box. With 2, an ellipse, the corners of a car would
 be missed; a box would exceed the outline of a person. Decision 32 has the errors."""
-CONVERGED = 1e-9
-"""Step of the search for an undistorted point, in focal lengths, at which the search ends: a millionth of a pixel."""
+CONVERGED = 1e-8
+"""Step of the search for an undistorted point, in focal lengths, at which the search ends: a hundred-thousandth of a
+pixel."""
 MAX_STEPS = 100
 _SCAN_STEP = 0.005
+_MIDDLES = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))
+_CORNERS = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0))
 _DIAGONAL = 0.5 ** (1 / ROUNDNESS)
-_OBJECT = (
-    *((x, y) for x in (-_DIAGONAL, _DIAGONAL) for y in (-_DIAGONAL, _DIAGONAL)),
-    (-1, 0),
-    (1, 0),
-    (0, -1),
-    (0, 1),
-)
+_OBJECT = (*_MIDDLES, *((x * _DIAGONAL, y * _DIAGONAL) for x, y in _CORNERS))
 """Points on the outline of an object whose box is a square from -1 to 1."""
-_OUTLINE = tuple(
-    point for n in range(-4, 4) for point in ((n / 4, -1.0), (1.0, n / 4), (-n / 4, 1.0), (-1.0, -n / 4))
-)
-"""Points on the outline of a square from -1 to 1, among them its corners."""
-
 COEFFICIENTS = {"pinhole": (4, 5), "fisheye": (4,)}
 """Possible numbers of coefficients of each camera model."""
 
@@ -103,20 +95,21 @@ class Optics(Record):
         """Return the ray that meets the frame at a point; None if the lens shows no ray there."""
         x = wanted_x = (point[0] - self.cx) / self.fx
         y = wanted_y = (point[1] - self.cy) / self.fy
-        most = _turning_point(self._radial, self._most)
-        edge = _spread(self._radial, most)
+        radial = self._radial
+        most = _turning_point(radial, self._most)
+        edge, angle = _spread(radial, most), 0.0
         for _ in range(MAX_STEPS):
-            before = x, y
+            before_x, before_y = x, y
             aside, down = self._tangential(x, y)
             x, y = wanted_x - aside, wanted_y - down
             radius = math.hypot(x, y)
             if not radius < edge:
                 return None
             if radius:
-                angle = _inverse(self._radial, radius, most)
+                angle = _inverse(radial, radius, most, angle or radius)
                 longer = (math.tan(angle) if self.model == "fisheye" else angle) / radius
                 x, y = x * longer, y * longer
-            if abs(x - before[0]) + abs(y - before[1]) < CONVERGED:
+            if self.is_centred or abs(x - before_x) + abs(y - before_y) < CONVERGED:
                 return x, y
         return None
 
@@ -133,9 +126,14 @@ class Optics(Record):
     def _angle(self, slope: float) -> float:
         return math.atan(slope) if self.model == "fisheye" else slope
 
+    @property
+    def is_centred(self) -> bool:
+        """Whether the distortion only depends on the distance from the principal point."""
+        return self.model == "fisheye" or self.distortion[2:4] == (0.0, 0.0)
+
     def _tangential(self, x: float, y: float) -> Ray:
-        """Return the shift of a ray by a lens that is not parallel to the sensor; none in the model ``fisheye``."""
-        if self.model == "fisheye":
+        """Return the shift of a ray by a lens that is not parallel to the sensor."""
+        if self.is_centred:
             return 0.0, 0.0
         p1, p2 = self.distortion[2:4]
         square = x * x + y * y
@@ -180,7 +178,7 @@ class Lens(Record):
     def undistorted_box(self, box: Box) -> Box | None:
         """Return the smallest box in the undistorted picture that contains a box of the frame; None if the lens shows
         nothing of the box."""
-        points = map(self.undistorted, _within(box, _OUTLINE))
+        points = map(self.undistorted, _within(box, (*_MIDDLES, *_CORNERS)))
         found = [point for point in points if point is not None]
         return _around(found) if found else None
 
@@ -222,17 +220,17 @@ def _turning_point(radial: tuple[float, ...], most: float) -> float:
     return most
 
 
-def _inverse(radial: tuple[float, ...], wanted: float, most: float) -> float:
+def _inverse(radial: tuple[float, ...], wanted: float, most: float, guess: float) -> float:
     """Return the angle up to ``most`` whose ``_spread`` is ``wanted``: Newton's method between two bounds (Press et
-    al., Numerical Recipes, ``rtsafe``)."""
-    low, high, angle = 0.0, most, min(wanted, most)
+    al., Numerical Recipes, ``rtsafe``), which begins at ``guess``."""
+    low, high, angle = 0.0, most, min(guess, most)
     for _ in range(MAX_STEPS):
         error = _spread(radial, angle) - wanted
         low, high = (low, angle) if error > 0.0 else (angle, high)
         after = angle - error / (_slope(radial, angle) or 1.0)
         if not low <= after <= high:
             after = (low + high) / 2
-        if abs(after - angle) < CONVERGED / 100:
+        if abs(after - angle) < CONVERGED / 10:
             return after
         angle = after
     return angle

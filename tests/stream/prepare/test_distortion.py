@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,6 +39,7 @@ from ingest.site.lens import LensConfig
 from ingest.site.topic.view import Config
 from stream.prepare import stage as stage_module
 from stream.prepare.stage import PrepareStage
+from tests.lenses import rays
 from tests.stream.prepare.bench import frame
 
 WIDTH, HEIGHT = 640, 360
@@ -62,22 +62,6 @@ OBJECTS: Scene = (
     ("ellipse", -0.55, 0.32, 0.05, 0.07),
     ("ellipse", 0.1, 0.3, 0.04, 0.09),
 )
-
-
-@lru_cache
-def rays(config: LensConfig, size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Return the slopes of the ray at each pixel, ``(H, W, 2)``, by OpenCV."""
-    x, y = size[0] / config.width, size[1] / config.height
-    centre = (config.cx + 0.5) * x - 0.5, (config.cy + 0.5) * y - 0.5
-    matrix = np.array([[config.fx * x, 0, centre[0]], [0, config.fy * y, centre[1]], [0, 0, 1]], float)
-    grid = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), axis=-1).reshape(-1, 1, 2).astype(float)
-    ends = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-10)
-    coefficients = np.array(config.distortion, float)
-    if config.model == "fisheye":
-        found = cv2.fisheye.undistortPoints(grid, matrix, coefficients, criteria=ends)
-    else:
-        found = cv2.undistortPointsIter(grid, matrix, coefficients, np.eye(3), np.eye(3), ends)
-    return np.asarray(found).reshape(size[1], size[0], 2)
 
 
 def seen(

@@ -1,0 +1,1 @@
+"""Calibration of a camera's lens with pictures of a chessboard."""
