@@ -56,8 +56,8 @@ class SecondModelConfig(ConfigSection):
     min_score: Share = 0.3
     """Minimum score of a label of the second-stage model."""
     min_pixels: int = Field(default=32, ge=1)
-    """Minimum width and height of an object's box, in pixels of the frame. An object with a smaller box is not
-    classified."""
+    """Minimum width and height of an object's box, in pixels of the frame, or of the undistorted frame with the step
+    ``distortion``. An object with a smaller box is not classified."""
     margin: Share = 0.1
     """Margin added to a box on each side, as a share of the box's size."""
     max_objects: int = Field(default=16, ge=1, le=256)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tomli_w
 import typer
 
 from deploy.cli.common import AsJson, friendly
@@ -68,7 +68,8 @@ def _table(found: Calibration) -> str:
         f"# reprojection error: {found.error_px:.2f} px, {worst}: {found.errors_px[worst]:.2f} px\n"
     )
     values = found.lens.model_dump(mode="json", exclude_defaults=True)
-    return f"{about}[cameras.lens]\n{tomli_w.dumps(values)}"
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items()]  # numbers and texts as in TOML
+    return f"{about}[cameras.lens]\n{''.join(lines)}"
 
 
 def _report(found: Calibration) -> dict[str, object]:
