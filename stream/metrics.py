@@ -29,7 +29,10 @@ class StreamMetrics(GroupMetrics):
         self.written = labelled(Counter, "written_total", "Records handed to the broker")
         self.written_bytes = labelled(Counter, "written_bytes_total", "Bytes of the values of these records")
         self.process = labelled(
-            Histogram, "process_seconds", "Time a processor takes for one record", buckets=SECONDS_BUCKETS
+            Histogram,
+            "process_seconds",
+            "Time a processor takes for one record, as the mean of the records that are processed together",
+            buckets=SECONDS_BUCKETS,
         )
         self.waiting = labelled(Gauge, "waiting_records", "Records at the broker or in process that are not finished")
 

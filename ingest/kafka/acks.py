@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 
 from ingest.exceptions import UnknownOffset
 
@@ -47,9 +48,9 @@ class AckTracker:
             if self._open.get(offset) is not False:
                 raise UnknownOffset(offset)
             self._open[offset] = True
-        for offset, finished in list(self._open.items()):
-            if not finished:
-                break
+        first_finished = list(takewhile(self._open.__getitem__, self._open))
+        for offset in first_finished:
             del self._open[offset]
-            self.position = offset + 1
+        if first_finished:
+            self.position = first_finished[-1] + 1
         return self.position

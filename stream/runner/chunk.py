@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from ingest.kafka.log import LogRecord
+from ingest.kafka.log import LogRecord, Outgoing
 from stream.runner.processor import Work
 
 CHUNK_S = 0.005
@@ -38,18 +38,18 @@ def joined(works: Sequence[Work]) -> list[Work]:
     The order of the output and of the finished offsets stays the same.
     """
     found: list[Work] = []
-    group: list[Work] = []
-    group_bytes = 0
+    records: list[Outgoing] = []
+    done: list[int] = []
+    joined_bytes = 0
     for work in works:
-        size = sum(len(record.value) for record in work.records)
-        if group and group_bytes + size > CHUNK_BYTES:
-            found.append(_one(group))
-            group, group_bytes = [], 0
-        group.append(work)
-        group_bytes += size
-    return [*found, _one(group)] if group else found
-
-
-def _one(works: Sequence[Work]) -> Work:
-    records = tuple(record for work in works for record in work.records)
-    return Work(records, tuple(offset for work in works for offset in work.done))
+        if work.records:
+            size = sum([len(record.value) for record in work.records])
+            if (records or done) and joined_bytes + size > CHUNK_BYTES:
+                found.append(Work(tuple(records), tuple(done)))
+                records, done, joined_bytes = [], [], 0
+            records += work.records
+            joined_bytes += size
+        done += work.done
+    if records or done:
+        found.append(Work(tuple(records), tuple(done)))
+    return found

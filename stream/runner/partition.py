@@ -56,7 +56,12 @@ have already arrived, and the rebalance must not wait for a broker that is gone.
 EVENT_LOOP_S = 0.003
 """Maximum time in seconds that the previous record may have taken for a record to be processed in the event loop's
 thread, if the processor allows it. Switching to a worker thread and back takes 0.1 to 0.3 ms of processor time. In 3
-ms, other partitions are hardly delayed. If several records wait, worker threads process them, on several cores."""
+ms, other partitions are hardly delayed. If several such records wait, worker threads process them, on several
+cores."""
+SHORT_S = 0.001
+"""Maximum time in seconds that a record of the previous chunk may have taken for a chunk of several records to be
+processed in the event loop's thread, if the processor allows it. Short records are processed by Python code, which
+runs on one core at a time (the GIL). Worker threads would only add switches between threads."""
 BACKLOG_CHECK_S = 0.05
 """Time in seconds between two checks whether the records that delay a ``tick`` have arrived."""
 MAX_MARKERS = 256
@@ -248,8 +253,9 @@ class PartitionLoop:
             return works
         records = chunk.without_gap(self._queue, self._max_gap)
         await self._check_gap(tracker.next, records[0].offset)
-        if processor.in_event_loop and len(records) == 1 and self._record_s <= EVENT_LOOP_S:
+        if processor.in_event_loop and self._record_s <= (EVENT_LOOP_S if len(records) == 1 else SHORT_S):
             works, count = self._process(processor, records)
+            await asyncio.sleep(0)  # other partitions and the Kafka client go on
         else:
             works, count = await self._in_pool(self._process, processor, records)
         for record in records[:count]:
@@ -267,21 +273,21 @@ class PartitionLoop:
 
         The first record is always processed, because the gap before it has been counted.
         """
-        clock, observe = self._shared.clock, self._shared.metrics.process.observe
+        monotonic, metrics = self._shared.clock.monotonic, self._shared.metrics
         works: list[Work] = []
         count = 0
-        began = now = clock.monotonic()
+        began = monotonic()
         for record in records:
             self._last_fed = record.offset
             self.fed += 1
             works += processor.process(record)
             count += 1
-            before, now = now, clock.monotonic()
-            observe(now - before)
-            if self._draining or self.held or now - began >= chunk.CHUNK_S:
+            took_s = monotonic() - began
+            if self._draining or self.held or took_s >= chunk.CHUNK_S:
                 break
-        self._record_s = (now - began) / count
-        self._shared.metrics.records.inc(count)
+        self._record_s = took_s / count
+        metrics.process.observe(self._record_s)
+        metrics.records.inc(count)
         return works, count
 
     async def _check_gap(self, expected: int, found: int) -> None:

@@ -50,9 +50,9 @@ class Processor(abc.ABC):
     every record of the partition before its ``tick``: a reading that waits in a backlog must not count as missing."""
 
     in_event_loop: ClassVar[bool] = False
-    """Whether the runner may process a single waiting record in the event loop's thread, which saves two thread
-    switches. The runner does so while the records of the partition take little time. A processor that waits for the
-    event loop must not allow it."""
+    """Whether the runner may process records in the event loop's thread, which saves two thread switches. The runner
+    does so while the records of the partition take little time. A processor that waits for the event loop must not
+    allow it."""
 
     @abc.abstractmethod
     def process(self, record: LogRecord) -> Sequence[Work]:

@@ -157,6 +157,7 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     """
 
     ticks_in_silence = True
+    in_event_loop = True
 
     def __init__(
         self,
