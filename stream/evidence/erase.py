@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ingest.contract.codec import decode, decode_json
-from ingest.contract.records import Event, Frame
+from ingest.contract.records import Alert, Event, EvidenceRecord, Frame, Record
 from ingest.contract.topics import (
     ALERTS,
     BACKTESTS,
@@ -33,8 +33,12 @@ from ingest.exceptions import CodecError, ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.clock import Clock
 from stream.evidence.holds import LegalHold
+from stream.evidence.names import EvidenceName
 from stream.evidence.retention import DeletionReport, EvidenceGroup, delete
+from stream.evidence.stage import has_evidence
 from stream.evidence.store import EvidenceStore
+
+R = TypeVar("R", bound=Record)
 
 _SEGMENT_DAYS = 7
 """Kafka's default of ``segment.ms`` in days. Kafka deletes whole segment files, and a partition with few records may
@@ -137,24 +141,26 @@ def _track(event: Event) -> tuple[str | None, str]:
 
 async def _camera_events(log: Log) -> AsyncGenerator[Event, None]:
     """Yield all events of cameras on the topic ``events``."""
-    begins = await log.beginnings(EVENTS)
-    for partition, end in (await log.ends(EVENTS)).items():
-        async with aclosing(log.read(EVENTS, partition, begins[partition], end)) as records:
-            async for record in records:
-                with suppress(CodecError):
-                    event = decode_json(Event, record.value)
-                    if event.data.camera:
-                        yield event
+    async with aclosing(_records(log, EVENTS, Event)) as events:
+        async for event in events:
+            if event.data.camera:
+                yield event
 
 
 async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, by: str) -> ErasureReport:
     """Erase evidence and dead letters, and write tombstones. Evidence under a legal hold stays, and is reported.
 
+    An event whose alert still waits for a clip or a picture gets its tombstone too, so that no file is stored later.
+
     Raise StoreFailed if the store cannot be listed, LogUnavailable or Fenced if the log cannot be written.
     """
 
+    waiting = await _waiting(log)
+
     def choose(groups: list[EvidenceGroup], holds: list[LegalHold]) -> list[tuple[EvidenceGroup, str]]:
-        return [(group, f"erased: {wanted.reason}") for group in groups if wanted.covers(group)]
+        stored = {group.name.event for group in groups}
+        without_files = [group for group in waiting if group.name.event not in stored]
+        return [(group, f"erased: {wanted.reason}") for group in groups + without_files if wanted.covers(group)]
 
     report = ErasureReport(await delete(log, store, choose, clock, by))
     report.dead_letters = await erase_letters(log, wanted.covers_letter)
@@ -162,6 +168,29 @@ async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, b
     if wanted.events:
         report.left.append(LeftData("other tracks", "Sightline does not recognise a person in another track", 0))
     return report
+
+
+async def _waiting(log: Log) -> list[EvidenceGroup]:
+    """Return a group without files for the event of each alert that has no record on ``evidence`` yet."""
+    found: dict[str, EvidenceGroup] = {}
+    async for alert in _records(log, ALERTS, Alert):
+        at_ns = alert.data.captured_ns
+        if alert.subject and has_evidence(alert):
+            name = EvidenceName(alert.subject, alert.data.event, "", at_ns, at_ns)
+            found[alert.data.event] = EvidenceGroup(name, ())
+    async for record in _records(log, EVIDENCE, EvidenceRecord):
+        found.pop(record.event, None)
+    return list(found.values())
+
+
+async def _records(log: Log, topic: str, kind: type[R]) -> AsyncGenerator[R, None]:
+    """Yield the records of a topic that can be decoded."""
+    begins = await log.beginnings(topic)
+    for partition, end in (await log.ends(topic)).items():
+        async with aclosing(log.read(topic, partition, begins[partition], end)) as records:
+            async for record in records:
+                with suppress(CodecError):
+                    yield decode_json(kind, record.value)
 
 
 def left_data(now_ns: int, letters_erased: bool) -> list[LeftData]:

@@ -43,11 +43,16 @@ PART_NS = 3600 * 10**9
 within seconds."""
 STATE = "sightline-evidence"
 """Kafka header of a record on ``evidence`` with the record's state: ``stored`` or ``deleted``."""
+DELETED = b"deleted"
+"""Value of the header ``STATE`` of a tombstone."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceGroup:
-    """The files of one event in the store. Retention deletes the files of an event together."""
+    """The files of one event in the store. Retention deletes the files of an event together.
+
+    An event whose alert still waits for its files has a group without files.
+    """
 
     name: EvidenceName
     files: tuple[StoredFile, ...]

@@ -2,7 +2,7 @@
 
 The stage makes the clip that a rule requests, and tries again to store pictures that the alert lacks. When all files
 are stored, the stage writes a record with the files and their hashes to the topic ``evidence``. An alert never waits
-for this stage.
+for this stage. If the evidence of an event is deleted while its alert waits, the stage stores nothing for the alert.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,7 +31,7 @@ from stream.evidence.clip.encoder import MEDIA_TYPE
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.source import blocking, boxes_in, frames_in, span_of
 from stream.evidence.clip.window import SETTLE_S, ClipWindow
-from stream.evidence.retention import evidence_outgoing
+from stream.evidence.retention import DELETED, STATE, evidence_outgoing
 from stream.evidence.store import EvidenceStore
 from stream.exceptions import EvidenceMissing, StoreFailed, UnusableName
 from stream.runner.processor import MAX_ERROR_CHARS, Processor, Work
@@ -40,7 +41,8 @@ T = TypeVar("T")
 
 NAME = "evidence"
 KNOWN = 20_000
-"""Number of the latest records of ``evidence`` whose alerts are remembered, so that no alert gets a second record."""
+"""Number of the latest alerts with a record on ``evidence`` that are remembered, so that no alert gets a second
+record; also the number of the latest tombstones that are remembered."""
 RETRY_S = 30.0
 """Pause in seconds before an alert is tried again after the evidence store failed. Meanwhile, other alerts are tried
 first, so that files that the store refuses do not hold up the others."""
@@ -53,8 +55,10 @@ arrives, the alert that is due first, of the refused alerts if there are any, ge
 
 
 class EvidenceStage:
-    """The stage that completes the evidence of each alert. The state of the stage depends only on the topics
-    ``alerts`` and ``evidence``."""
+    """The stage that completes the evidence of each alert.
+
+    The state of the stage depends only on the topics ``alerts`` and ``evidence``.
+    """
 
     name = NAME
     topics = (ALERTS,)
@@ -63,12 +67,52 @@ class EvidenceStage:
         self._store, self._clock = store, clock or SystemClock()
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> EvidenceProcessor:
-        """Create the state of a partition: the ids of the alerts that already have a record on ``evidence``."""
-        processor = EvidenceProcessor(self._store, log, asyncio.get_running_loop(), self._clock)
+        """Create the state of a partition: the alerts that already have a record on ``evidence``, and the tombstones
+        there."""
         begin, end = (await log.beginnings(EVIDENCE))[0], (await log.ends(EVIDENCE))[0]
-        async for record in log.read(EVIDENCE, 0, max(begin, end - KNOWN), end):
-            processor.remember(record.headers.get(ID, b"").decode(errors="replace"))
-        return processor
+        past = EvidenceHistory(log, max(begin, end - KNOWN))
+        await past.read()
+        return EvidenceProcessor(self._store, past, log, asyncio.get_running_loop(), self._clock)
+
+
+class EvidenceHistory:
+    """The latest records of the topic ``evidence``, from the offset ``start`` on: which alerts have a record, and the
+    evidence of which events was deleted."""
+
+    def __init__(self, log: Log, start: int) -> None:
+        self._log, self._next = log, start
+        self._alerts: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+
+    async def read(self) -> None:
+        """Read the records that are new since the last call. Raise LogUnavailable."""
+        end = (await self._log.ends(EVIDENCE))[0]
+        async with aclosing(self._log.read(EVIDENCE, 0, self._next, end)) as records:
+            async for record in records:
+                if record.headers.get(STATE) == DELETED:
+                    with suppress(CodecError):
+                        _remember(self._deleted, decode_json(EvidenceRecord, record.value).event)
+                else:
+                    self.remember(record.headers.get(ID, b"").decode(errors="replace"))
+        self._next = max(self._next, end)
+
+    def remember(self, alert: str) -> None:
+        """Remember an alert that has its record on ``evidence``."""
+        _remember(self._alerts, alert)
+
+    def has_record(self, alert: str) -> bool:
+        """Return whether an alert has its record on ``evidence``."""
+        return alert in self._alerts
+
+    def is_deleted(self, event: str) -> bool:
+        """Return whether the evidence of an event was deleted."""
+        return event in self._deleted
+
+
+def _remember(known: OrderedDict[str, None], name: str) -> None:
+    known[name] = None
+    if len(known) > KNOWN:
+        known.popitem(last=False)
 
 
 class _DueAlert(NamedTuple):
@@ -85,9 +129,15 @@ class EvidenceProcessor(Processor):
     """The processor of one partition of alerts. The methods of the processor run in a worker thread, and read the log
     through the event loop."""
 
-    def __init__(self, store: EvidenceStore, log: Log, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
-        self._store, self._log, self._loop, self._clock = store, log, loop, clock
-        self._known: OrderedDict[str, None] = OrderedDict()
+    def __init__(
+        self,
+        store: EvidenceStore,
+        past: EvidenceHistory,
+        log: Log,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+    ) -> None:
+        self._store, self._past, self._log, self._loop, self._clock = store, past, log, loop, clock
         self._waiting: list[_DueAlert] = []
         self._refused: list[_DueAlert] = []
         """Alerts whose files the store has refused; they are tried again when no other alert is due."""
@@ -101,12 +151,6 @@ class EvidenceProcessor(Processor):
         first = min(self._waiting[:1] + self._refused[:1], default=None)
         return max(first.at_s, self._attempt_at_s) if first else None
 
-    def remember(self, alert: str) -> None:
-        """Remember an alert that has its record on ``evidence``."""
-        self._known[alert] = None
-        if len(self._known) > KNOWN:
-            self._known.popitem(last=False)
-
     def process(self, record: LogRecord) -> Sequence[Work]:
         """Queue an alert until the last moment of its clip is in the log."""
         try:
@@ -114,7 +158,7 @@ class EvidenceProcessor(Processor):
         except CodecError as error:  # the dispatcher makes the dead letter
             _log.warning("alert_unreadable", partition=record.partition, offset=record.offset, error=str(error))
             return (Work((), (record.offset,)),)
-        if alert.id in self._known or not _has_evidence(alert):
+        if self._past.has_record(alert.id) or not has_evidence(alert):
             return (Work((), (record.offset,)),)
         heapq.heappush(self._waiting, _DueAlert(self._due_s(record, alert), record.offset, record, alert))
         if len(self._waiting) + len(self._refused) <= MAX_WAITING:
@@ -123,11 +167,20 @@ class EvidenceProcessor(Processor):
         return self._finish(first, self._without_clip(first.alert, "too many alerts wait for their clips"))
 
     def tick(self) -> Sequence[Work]:
-        """Complete the evidence of the alert that is due first; of a refused alert only if no other alert is due."""
+        """Complete the evidence of the alert that is due first; of a refused alert only if no other alert is due.
+
+        If the evidence of the alert's event was deleted, store nothing.
+        """
         is_due = self._waiting and self._waiting[0].at_s <= self._clock.monotonic()
         due = heapq.heappop(self._waiting if is_due or not self._refused else self._refused)
         try:
+            if self._is_deleted(due.alert):
+                return (Work((), (due.offset,)),)
             record = self._completed(due.alert)
+            if self._is_deleted(due.alert):  # meanwhile
+                for file in record.files:
+                    self._store.delete(file.name)
+                return (Work((), (due.offset,)),)
         except StoreFailed as error:
             now_s = self._clock.monotonic()
             if self._outage_since_s is None:
@@ -140,6 +193,10 @@ class EvidenceProcessor(Processor):
             _log.info("evidence_stored_again", outage_s=round(self._clock.monotonic() - self._outage_since_s, 1))
             self._outage_since_s = None
         return self._finish(due, record)
+
+    def _is_deleted(self, alert: Alert) -> bool:
+        self._wait(self._past.read())
+        return self._past.is_deleted(alert.data.event)
 
     def _due_s(self, record: LogRecord, alert: Alert) -> float:
         """Return the monotonic time at which all frames of an alert's clip should be in the log.
@@ -221,7 +278,7 @@ class EvidenceProcessor(Processor):
         )
 
     def _finish(self, due: _DueAlert, record: EvidenceRecord) -> Sequence[Work]:
-        self.remember(due.alert.id)
+        self._past.remember(due.alert.id)
         out = evidence_outgoing(record)
         out = replace(out, headers={**out.headers, ID: due.alert.id.encode()})
         return (Work((out,), (due.offset,)),)
@@ -230,7 +287,7 @@ class EvidenceProcessor(Processor):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(FETCH_S)
 
 
-def _has_evidence(alert: Alert) -> bool:
+def has_evidence(alert: Alert) -> bool:
     """Return whether an alert has evidence to complete. Alerts of sensors and of the ends of incidents have none."""
     data = alert.data
     return bool(data.evidence or data.evidence_missing or data.clip)

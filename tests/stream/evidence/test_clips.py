@@ -42,8 +42,10 @@ from stream.alerts.alert import make_alert
 from stream.evidence.clip.encoder import MAX_SIDE, ClipEncoder
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.window import NOT_IN_LOG, SETTLE_S, ClipWindow
+from stream.evidence.erase import Erasure, erase
 from stream.evidence.stage import PAUSE_S, RETRY_S, EvidenceProcessor, EvidenceStage, _DueAlert
 from stream.evidence.store import MemoryStore
+from stream.runner.processor import Work
 from tests.stream.alerts.test_alerts import FullStore, event
 
 SECOND = 10**9
@@ -262,6 +264,45 @@ async def test_a_picture_that_the_alert_lacks_is_stored_later() -> None:
     assert [one.name.rsplit("-", 1)[1] for one in found.files] == ["original.jpg", "annotated.jpg", "clip.mp4"]
     assert found.missing == ""
     assert scene.contents(found.files[0].name) == jpeg(100)
+
+
+async def test_the_evidence_of_an_alert_that_was_erased_while_it_waited_is_not_stored() -> None:
+    scene = Scene()
+    await scene.film(range(40, 67))
+    alert = await scene.alert(missing="the frame was late")
+    processor = await scene.open()
+    assert await asyncio.to_thread(processor.process, alert) == ()
+    erasure = Erasure("road", scene.captured_ns(50), scene.captured_ns(50), "request 4")
+    report = await erase(scene.log, scene.store, erasure, scene.clock, "ann")
+    assert (report.evidence.events, report.evidence.files) == (1, 0)
+    scene.clock.seconds += 3.0 + SETTLE_S
+    assert await asyncio.to_thread(processor.tick) == (Work((), (alert.offset,)),)
+    assert list(scene.store.list()) == []
+    restarted = await scene.open()
+    assert await asyncio.to_thread(restarted.process, alert) == ()
+    scene.clock.seconds += 3.0 + SETTLE_S
+    assert await asyncio.to_thread(restarted.tick) == (Work((), (alert.offset,)),)
+    assert list(scene.store.list()) == []
+
+
+async def test_files_that_are_stored_while_their_event_is_erased_are_deleted() -> None:
+    class ErasedMeanwhile(MemoryStore):
+        def put(self, name: str, data: bytes, media_type: str) -> Evidence:
+            asyncio.run_coroutine_threadsafe(
+                erase(scene.log, MemoryStore(), erasure, scene.clock, "ann"), loop
+            ).result()
+            return super().put(name, data, media_type)
+
+    loop = asyncio.get_running_loop()
+    scene = Scene(store=ErasedMeanwhile())
+    await scene.film(range(40, 67))
+    alert = await scene.alert()
+    erasure = Erasure("road", scene.captured_ns(50), scene.captured_ns(50), "request 4")
+    processor = await scene.open()
+    assert await asyncio.to_thread(processor.process, alert) == ()
+    scene.clock.seconds += 3.0 + SETTLE_S
+    assert await asyncio.to_thread(processor.tick) == (Work((), (alert.offset,)),)
+    assert list(scene.store.list()) == []
 
 
 async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip() -> None:
