@@ -97,8 +97,8 @@ class BacktestPlan:
 
     @property
     def site(self) -> Config:
-        """The pipelines as a configuration of the prepare stage."""
-        return Config({one.key: one for one in self.pipelines})
+        """The pipelines and cameras as a configuration of the prepare stage."""
+        return Config({one.key: one for one in (*self.pipelines, *self.cameras)})
 
     @property
     def warm_ms(self) -> int:

@@ -23,6 +23,7 @@ from engines.backends.fake import FakeEngine
 from engines.engine import Images, Outputs
 from engines.metrics import NodeMetrics
 from engines.node.cascade import Cascade
+from engines.node.fused import OwnedFrames
 from engines.node.jobs import HighWaterMarks, Job, accept, results
 from engines.node.scheduler import MergedBatch
 from engines.node.serving import SecondModel, ServedModel
@@ -33,6 +34,8 @@ from ingest.contract.codec import decode, encode
 from ingest.contract.records import Batch, BatchItem, Box, Lens, Optics, Pixels, Result
 from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import LogRecord, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.position import StartPosition
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, PipelineConfig, SecondModelConfig
 from ingest.site.lens import LensConfig
@@ -116,6 +119,13 @@ def model(decoder: str, labels: tuple[str, ...], width: int, height: int) -> Mod
     return Model(manifest, Path())
 
 
+def frame_record(image: Pixels, headers: dict[str, bytes] | None = None, **values: Any) -> LogRecord:
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    height, width = image.shape[:2]
+    one = frame(0, image=data, width=width, height=height, **values)
+    return LogRecord(FRAMES, 0, 0, b"gate", encode(one), headers or {})
+
+
 class Chain:
     """The stages prepare and engine for one camera, ``gate``, and one pipeline with the step ``distortion``."""
 
@@ -145,11 +155,8 @@ class Chain:
         camera = CameraConfig(name="gate", source="device:0", lens=lens)
         return Config({camera.key: camera, self.pipeline.key: self.pipeline})
 
-    def prepare(self, image: Pixels, quality: int = 95, **values: Any) -> Job:
-        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        height, width = image.shape[:2]
-        one = frame(0, image=data, width=width, height=height, **values)
-        works = [*self.processor.process(LogRecord(FRAMES, 0, 0, b"gate", encode(one))), *self.processor.flush()]
+    def prepare(self, image: Pixels, **values: Any) -> Job:
+        works = [*self.processor.process(frame_record(image, **values)), *self.processor.flush()]
         ((batch,),) = (work.records for work in works if work.records)
         assert batch.topic == BATCHES
         record = LogRecord(batch.topic, 0, 0, None, batch.value, batch.headers)
@@ -269,6 +276,19 @@ def test_a_batch_keeps_its_lens_when_the_configuration_changes_before_its_result
     assert task.item.lens is None
 
 
+async def test_an_engine_node_that_prepares_its_frames_maps_boxes_back_as_well() -> None:
+    image, truth = seen(WIDE)
+    chain, clock = Chain(WIDE), ManualClock()
+    tp, writer = TopicPartition(FRAMES, 0), await MemoryLog(1, clock).writer("engine")
+    owned = OwnedFrames(tp, writer, HighWaterMarks(), StartPosition(0), chain.processor, 0)
+    record = frame_record(image)
+    assert owned.deliver(record)
+    works = [*owned.prepare([record], 0.0), *owned.flush()]
+    (job,) = [job for work in works if work.records for job in owned.take_work(work, frozenset({"bright"}))]
+    found = [one.box for one in chain.classify(job).detections]
+    assert largest_error(found, truth) <= MOST_PX
+
+
 @pytest.mark.parametrize("size", [(320, 180), (1280, 720), (1000, 600)])
 def test_a_lens_applies_to_frames_of_another_size_than_its_calibration(size: tuple[int, int]) -> None:
     image, truth = seen(WIDE, size=size)
@@ -316,10 +336,8 @@ def test_cameras_without_a_lens_and_pipelines_without_the_step_get_frames_as_the
 def test_a_single_picture_of_a_pipeline_is_not_undistorted() -> None:
     image, _ = seen(WIDE)
     chain = Chain(WIDE)
-    data = cv2.imencode(".jpg", image)[1].tobytes()
     headers = h.frame_headers([frame(0).id], "live", pipeline="bright")
-    record = LogRecord(FRAMES, 0, 0, b"gate", encode(frame(0, image=data, width=WIDTH, height=HEIGHT)), headers)
-    works = [*chain.processor.process(record), *chain.processor.flush()]
+    works = [*chain.processor.process(frame_record(image, headers)), *chain.processor.flush()]
     (batch,) = [decode(Batch, out.value) for work in works for out in work.records]
     assert [item.lens for item in batch.items] == [None]
 

@@ -18,13 +18,15 @@ from engines.repository.store import Repository
 from ingest.contract.records import Attribute, Box, Detection, Event, FrameRef, Result
 from ingest.contract.topics import TOPICS
 from ingest.exceptions import ConfigError
-from ingest.site import SecondModelConfig
+from ingest.site import CameraConfig, SecondModelConfig
+from ingest.site.lens import LensConfig
 from ingest.site.topic.view import Config
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.security.behaviour import BehaviourRule
 from stream.explain.comparison import EventComparison, rules_json
+from stream.prepare.stage import PrepareStage
 from tests.paths import MODELS
-from tests.training.backtest.livesite import BEGIN_NS, PIPELINE, LiveSite, candidate, frames, live_site
+from tests.training.backtest.livesite import BEGIN_NS, PIPELINE, LiveSite, candidate, frames, live_site, site
 from training.backtest.core import PreparedFrames, ReplayCore, Replayed, note
 from training.backtest.figures import BacktestFigures
 from training.backtest.page import page
@@ -206,6 +208,15 @@ async def test_a_model_that_no_pipeline_uses_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Pipelines: p \(regions\)"):
         BacktestPlan.of(site.config, manifest, (0, 1))
     assert BacktestPlan.of(site.config, manifest, (0, 1), pipelines=["p"]).pipelines[0].model == "other@1"
+
+
+def test_a_backtest_corrects_the_lens_distortion_of_the_tested_cameras() -> None:
+    lens = LensConfig(width=320, height=180, fx=200, fy=200, cx=160, cy=90, distortion=(-0.2, 0.03, 0.0, 0.0))
+    yard = CameraConfig(name="yard", source="simulated:yard", lens=lens)
+    config = Config({**site().entries, yard.key: yard})
+    manifest = Repository(MODELS).open("regions").manifest
+    plan = BacktestPlan.of(config, manifest, (BEGIN_NS // 10**6, BEGIN_NS // 10**6 + 5000), cameras=["yard"])
+    assert PrepareStage("live", plan.site).lenses == {"yard": lens}
 
 
 async def test_a_candidate_model_replaces_the_second_models_of_its_name() -> None:
