@@ -151,7 +151,7 @@ async def live_site(
                 tasks = [task for job in jobs for task in job.tasks.values()]
                 served.classify(MergedBatch("p", tasks, jobs))
                 if jobs:
-                    await node.write(clock.now_ns)
+                    await node.write(clock.now_ns, clock.monotonic())
             await analyse.run()
     served.close()
     events = [decode_json(Event, one.value) for one in await all_of(log, EVENTS)]
