@@ -10,6 +10,8 @@ import pytest
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Attribute, Box, ClipRequest, Detection, Event, FrameRef, Result
 from ingest.site import CameraConfig, ClipConfig
+from ingest.site.ground import GroundConfig
+from ingest.site.lens import LensConfig
 from stream.analyse.analyser import Analyser, Sighting
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
@@ -426,3 +428,18 @@ def test_a_line_crossing_waits_for_the_label_of_a_second_stage_model() -> None:
 def test_an_event_requests_the_clip_of_its_rule(clip: ClipConfig | None, requested: ClipRequest | None) -> None:
     (event,) = events_of(drive(*path(160.0, 500.0)), LINE.model_copy(update={"clip": clip}))
     assert event.data.clip == requested
+
+
+def test_positions_on_the_ground_are_measured_through_the_lens_of_the_camera() -> None:
+    ground = GroundConfig(corners=((0.2, 0.9), (0.8, 0.9), (0.6, 0.5), (0.4, 0.5)), width_m=4.0, length_m=9.0)
+    lens = LensConfig(width=640, height=360, fx=420, fy=420, cx=320, cy=180, distortion=(-0.28, 0.09, 0.0, 0.0))
+    plain = YARD.model_copy(update={"ground": ground})
+    curved = plain.model_copy(update={"lens": lens})
+    analyser, found = Analyser([LINE], None, ByteTracker), []
+    for seq, camera in enumerate((curved, plain, curved)):
+        analyser.use([LINE], camera)
+        list(analyser.step(result(seq, seq / FPS, car(100.0))))
+        assert analyser.scene is not None
+        assert analyser.scene.ground is not None
+        found.append(analyser.scene.ground.to_metres((600.0, 330.0)))
+    assert found[0] == found[2] != found[1]

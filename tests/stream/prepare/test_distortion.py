@@ -31,7 +31,7 @@ from engines.repository.manifest import InputSpec, Manifest, Model
 from ingest import picture
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
-from ingest.contract.records import Batch, BatchItem, Box, Lens, Optics, Pixels, Result
+from ingest.contract.records import Batch, BatchItem, Box, Detection, Lens, Optics, Pixels, Result
 from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import LogRecord, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -348,6 +348,16 @@ def test_a_box_that_the_undistorted_frame_does_not_show_is_not_examined() -> Non
     chain = Chain(WIDE.model_copy(update={"zoom": 1.5}), regions="motion")
     result = chain.classify(chain.prepare(image, motion=(corner, centre)))
     assert result.looked_at == (centre,)
+
+
+def test_an_object_in_the_empty_border_of_an_undistorted_frame_is_dropped() -> None:
+    (task,) = Chain(WIDE).prepare(seen(WIDE)[0]).tasks.values()
+    inside, border = (
+        Detection(box=box, label="car", class_id=0, score=0.9)
+        for box in (Box(300.0, 100.0, 340.0, 130.0), Box(300.0, 1.0, 340.0, 8.0))
+    )
+    (kept,) = task.in_frame([border, inside])
+    assert kept.box.area > inside.box.area
 
 
 numbers = st.floats(-1e6, 1e6)
