@@ -40,8 +40,8 @@ class LensConfig(ConfigSection):
     """Coefficients k1, k2, p1, p2 and perhaps k3 of the model ``pinhole``, or k1, k2, k3, k4 of ``fisheye``."""
     zoom: float = Field(default=0.0, ge=0.0, le=4.0)
     """Size of objects in the middle of the undistorted picture, as a multiple of their size in the frame. The smaller
-    ``zoom`` is, the more of the frame's edges the undistorted picture shows. With 0, it shows the whole frame, as
-    large as possible."""
+    ``zoom`` is, the more of the frame's edges the undistorted picture shows. With 0, it shows the frame from the
+    middle of each edge to that of the opposite edge, as large as possible."""
 
     def lens(self, width: int, height: int) -> Lens:
         """Return the lens for frames of ``width`` × ``height`` pixels."""
@@ -98,7 +98,7 @@ def _lens(config: LensConfig, width: int, height: int) -> Lens:
     if config.zoom:
         fx, fy = max(optics.fx * config.zoom, 1.0), max(optics.fy * config.zoom, 1.0)
         return Lens(optics=optics, fx=fx, fy=fy, cx=optics.cx, cy=optics.cy)
-    seen = _rays_of_all(optics, width, height)
+    seen = _rays_of_edges(optics, width, height)
     zoom = min(width / (optics.fx * seen.width), height / (optics.fy * seen.height))
     (x, y), fx, fy = seen.centre, max(optics.fx * zoom, 1.0), max(optics.fy * zoom, 1.0)
     return Lens(optics=optics, fx=fx, fy=fy, cx=width / 2 - fx * x, cy=height / 2 - fy * y)
@@ -112,11 +112,15 @@ def _points(width: int, height: int) -> list[Point]:
     return [(x * width, y * height) for x, y in dict.fromkeys([*edges, *inside])]
 
 
-def _rays_of_all(optics: Optics, width: int, height: int) -> Box:
-    """Return the smallest rectangle around the rays of all points of a picture, with the largest slopes of the lens
-    in place of the points at which it shows nothing."""
-    found = [optics.to_ray(point) for point in _points(width, height)]
-    rays = [ray for ray in found if ray]
-    limit = optics.limit if len(rays) < len(found) else 0.0
-    xs, ys = (-limit, limit, *(x for x, _ in rays)), (-limit, limit, *(y for _, y in rays))
-    return Box(min(xs), min(ys), max(xs), max(ys))
+def _rays_of_edges(optics: Optics, width: int, height: int) -> Box:
+    """Return the rectangle of the rays at the middle of each edge of a picture, with the largest slope of the lens
+    where it shows nothing."""
+    limit = optics.limit
+    left, right = (optics.to_ray((x, optics.cy)) for x in (0.0, float(width)))
+    top, bottom = (optics.to_ray((optics.cx, y)) for y in (0.0, float(height)))
+    return Box(
+        left[0] if left else -limit,
+        top[1] if top else -limit,
+        right[0] if right else limit,
+        bottom[1] if bottom else limit,
+    )

@@ -5,8 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.denoise import DAMAGES, LIGHTS, gains, light_table, matched, ssim
+from benchmarks.denoise import (
+    DAMAGES,
+    LENSES,
+    LIGHTS,
+    bent,
+    gains,
+    lens_of,
+    lens_table,
+    light_table,
+    matched,
+    ssim,
+    straight_view,
+)
 from ingest.contract.records import Box, Detection
+from ingest.picture import undistorted
 
 IMAGE = np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
@@ -39,3 +52,19 @@ def test_the_gain_of_a_filter_is_its_difference_from_the_first_filter_in_the_lis
 def test_a_damaged_test_picture_keeps_its_size(name: str) -> None:
     damaged = {**DAMAGES, **LIGHTS}[name](IMAGE, np.random.default_rng(5))
     assert (damaged.shape, damaged.dtype) == (IMAGE.shape, np.uint8)
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_a_picture_that_a_lens_bends_is_straight_again_after_the_step(name: str) -> None:
+    image = np.full((90, 160, 3), 30, np.uint8)
+    image[30:60, 50:110] = 200
+    lens = lens_of(name, 160, 90)
+    scene = straight_view(lens, 160, 90)
+    frame = bent(image, scene)
+    again = undistorted(frame, scene)
+    assert np.abs(again[20:70, 40:120].astype(int) - image[20:70, 40:120]).mean() < 4.0
+    assert np.abs(frame[20:70, 40:120].astype(int) - image[20:70, 40:120]).mean() > 5.0
+
+
+def test_the_table_of_lenses_has_the_f1_without_and_with_the_step() -> None:
+    assert "| 92° | 0.50 | 0.75 |" in lens_table({"92°": {"no step": 0.5, "`distortion`": 0.75, "ms": 1.0}})

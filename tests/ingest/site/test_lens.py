@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,23 @@ def test_a_wide_fisheye_may_have_corners_that_no_plane_picture_shows() -> None:
     "values",
     [{}, {"distortion": (0.1, 0.02, 0.0, 0.001)}, {"model": "fisheye", "distortion": (-0.02, 0.005, 0.0, 0.0)}],
 )
-def test_an_undistorted_picture_shows_the_whole_frame_as_large_as_possible(values: dict[str, Any]) -> None:
+def test_an_undistorted_picture_shows_the_frame_from_edge_to_edge_as_large_as_possible(
+    values: dict[str, Any],
+) -> None:
     lens = config(**values).lens(640, 360)
-    edge = [(x, y) for x in (0.0, 160.0, 320.0, 480.0, 640.0) for y in (0.0, 90.0, 180.0, 270.0, 360.0)]
-    found = [lens.undistorted(point) for point in edge]
-    xs, ys = zip(*[point for point in found if point], strict=True)
-    assert len(xs) == len(edge)
-    assert min(*xs, *ys) >= -0.5
-    assert max(xs) <= 640.5
-    assert max(ys) <= 360.5
-    assert max(xs) - min(xs) > 630 or max(ys) - min(ys) > 350
+    edges = [(0.0, 176.5), (640.0, 176.5), (322.5, 0.0), (322.5, 360.0)]
+    left, right, top, bottom = (lens.undistorted(point) or (0.0, 0.0) for point in edges)
+    assert left[0] >= -0.5
+    assert top[1] >= -0.5
+    assert right[0] <= 640.5
+    assert bottom[1] <= 360.5
+    assert right[0] - left[0] > 639 or bottom[1] - top[1] > 359
+
+
+def test_an_undistorted_picture_of_a_round_fisheye_shows_up_to_80_degrees() -> None:
+    lens = config(model="fisheye", fx=200, fy=200, cx=319.5, cy=179.5, distortion=(0.0, 0.0, 0.0, 0.0)).lens(640, 360)
+    right = lens.undistorted((320.0 + 200 * math.radians(79.99), 180.0))
+    assert right == pytest.approx((640.0, 180.0), abs=1.0)
 
 
 def test_zoom_is_the_size_of_objects_in_the_middle_of_the_undistorted_picture() -> None:

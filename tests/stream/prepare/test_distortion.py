@@ -179,7 +179,7 @@ def largest_error(found: Sequence[Box], truth: Sequence[Box]) -> float:
     return max(abs(a - b) for one, box in zip(truth, nearest, strict=True) for a, b in zip(one, box, strict=True))
 
 
-MOST_PX = 2.0
+MOST_PX = 2.5
 """Largest error in pixels of an edge of a box at 640×360. The objects have a bright area of up to 100 pixels."""
 
 
@@ -205,7 +205,7 @@ def test_the_model_gets_straight_objects() -> None:
     bent.boxes(image)
     (shown,), (as_sent,) = (chain.engine.images for chain in (straight, bent))  # type: ignore[attr-defined]
     assert filled(as_sent) < 0.75
-    assert filled(shown) > 0.97
+    assert filled(shown) > 0.95
 
 
 def filled(image: Pixels) -> float:
