@@ -16,7 +16,11 @@ from ingest.contract.records import Box, Detection, Fit, Inner, Region
 
 
 class FrameRegion(NamedTuple):
-    """Source of one image of a batch: the frame region that the image shows, and the frame's size in px."""
+    """Source of one image of a batch: the frame region that the image shows, and the frame's size in px.
+
+    If the lens distortion of a frame is corrected, the region is in px of the undistorted frame, which has the size
+    of the frame.
+    """
 
     region: Region
     frame_width: int
@@ -69,7 +73,8 @@ class OutputDecoder(Protocol):
     def decode(self, outputs: Outputs, rows: Sequence[FrameRegion]) -> list[list[Detection]]:
         """Return the detections of each image, highest score first.
 
-        Boxes are in px of the frame, and clipped to the frame.
+        Boxes are in px of the frame, or of the undistorted frame if the regions are, and clipped to it. The engine
+        node maps boxes of an undistorted frame back.
 
         Raise InferenceFailed if an output does not have the shape that this decoder reads, or has NaN or infinity.
         """

@@ -31,6 +31,9 @@ app = typer.Typer(help="Check, apply and show a site's configuration, and calibr
 UNUSABLE_EXIT = 1
 """Exit status when the command succeeded, but the topic has invalid entries."""
 
+NO_LENS = "the step distortion has no effect, because none of its cameras in this file has a lens"
+"""Warning about a pipeline with the step ``distortion``."""
+
 File = Annotated[Path, typer.Argument(help="The site's TOML file.")]
 
 app.command()(lens)
@@ -46,7 +49,8 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a site file: print the first wrong key with the expected value, and warn of rules that can never fire.
+    """Check a site file: print the first wrong key with the expected value. Warn of settings without effect, and of
+    rules that can never fire.
 
     Warnings go to stderr and do not change the exit status.
     """
@@ -58,6 +62,7 @@ def check(
         warnings += [
             {"camera": name, "key": "stream.tls", "reason": site.LEGACY_TLS} for name in _with_legacy_tls(found)
         ]
+        warnings += [{"pipeline": name, "key": "steps", "reason": NO_LENS} for name in _without_lens(found)]
         stdout.print_json(data={"file": str(file), "entries": len(found.entries()), "warnings": warnings})
     else:
         stdout.print(f"{file} is valid: {len(found.entries())} entries", soft_wrap=True)
@@ -145,8 +150,16 @@ def _silent_rules(found: Site, labels: Mapping[str, Collection[str]] | None = No
 def _warn(file: Path, silent: list[SilentRule], found: Site) -> None:
     for camera in _with_legacy_tls(found):
         sys.stderr.write(f"warning: {file}: camera {camera}: {site.LEGACY_TLS}\n")
+    for pipeline in _without_lens(found):
+        sys.stderr.write(f"warning: {file}: pipeline {pipeline}: {NO_LENS}\n")
     for one in silent:
         sys.stderr.write(f"warning: {file}: rule {one.rule} cannot fire as intended: {one.key}: {one.reason}\n")
+
+
+def _without_lens(found: Site) -> list[str]:
+    """Return the pipelines that correct the distortion of cameras, none of which has a lens."""
+    with_lens = [camera.name for camera in found.cameras if camera.lens]
+    return [one.name for one in found.pipelines if "distortion" in one.steps and not any(map(one.wants, with_lens))]
 
 
 def _with_legacy_tls(found: Site) -> list[str]:

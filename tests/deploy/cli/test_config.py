@@ -283,6 +283,24 @@ def test_config_check_warns_of_a_camera_with_legacy_tls(file: Path) -> None:
     assert (warning["camera"], warning["key"]) == ("old", "stream.tls")
 
 
+def test_config_check_warns_of_the_step_distortion_for_cameras_without_a_lens(file: Path) -> None:
+    lens = (
+        "lens = {width = 640, height = 360, fx = 600, fy = 600, cx = 320, cy = 180, distortion = [-0.1, 0, 0, 0]}\n"
+    )
+    site = '[[cameras]]\nname = "gate"\nsource = "device:0"\n{}[[cameras]]\nname = "yard"\nsource = "device:1"\n'
+    for name, cameras in (("all", ""), ("one", 'cameras = ["gate"]\n'), ("other", 'cameras = ["yard"]\n')):
+        site += (
+            f'[[pipelines]]\nname = "{name}"\nmodel = "m"\nwidth = 64\nheight = 64\nsteps = ["distortion"]\n{cameras}'
+        )
+    for given, expected in (("", ["all", "one", "other"]), (lens, ["other"])):
+        file.write_text(site.replace("{}", given))
+        text = invoke("check", str(file))
+        assert text.exit_code == 0, text.stderr
+        assert text.stderr.count("the step distortion has no effect") == len(expected)
+        warnings = json.loads(invoke("check", str(file), "--json").stdout)["warnings"]
+        assert [one["pipeline"] for one in warnings if one["key"] == "steps"] == expected
+
+
 def test_config_check_compares_the_labels_of_rules_with_those_of_the_models(file: Path) -> None:
     file.write_text(
         '[[cameras]]\nname = "c"\nsource = "simulated:road"\n'

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from engines.backends.fake import FakeEngine
 from engines.engine import Images, Outputs
+from engines.exceptions import InferenceFailed
 from engines.metrics import NodeMetrics
 from engines.node.cascade import Cascade
 from engines.node.fused import OwnedFrames
@@ -32,7 +33,7 @@ from ingest import picture
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode
 from ingest.contract.records import Batch, BatchItem, Box, Detection, Lens, Optics, Pixels, Result
-from ingest.contract.topics import BATCHES, FRAMES
+from ingest.contract.topics import BATCHES, DEADLETTER, FRAMES
 from ingest.kafka.log import LogRecord, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.position import StartPosition
@@ -348,6 +349,19 @@ def test_a_box_that_the_undistorted_frame_does_not_show_is_not_examined() -> Non
     chain = Chain(WIDE.model_copy(update={"zoom": 1.5}), regions="motion")
     result = chain.classify(chain.prepare(image, motion=(corner, centre)))
     assert result.looked_at == (centre,)
+
+
+def test_the_dead_letter_of_an_undistorted_frame_gives_the_right_boxes_when_it_is_replayed() -> None:
+    image, truth = seen(WIDE)
+    chain = Chain(WIDE)
+    job = chain.prepare(image)
+    (task,) = job.tasks.values()
+    task.error = InferenceFailed("the device is full")
+    (letter,) = results(job, 0)
+    assert letter.topic == DEADLETTER
+    again = accept(LogRecord(BATCHES, 0, 1, None, letter.value), HighWaterMarks(), frozenset({"bright"}))
+    found = [one.box for one in chain.classify(again).detections]
+    assert largest_error(found, truth) <= MOST_PX
 
 
 def test_an_object_in_the_empty_border_of_an_undistorted_frame_is_dropped() -> None:
