@@ -144,18 +144,18 @@ class Cleaner:
 
         ``written_ms`` is the Unix time in ms at which the record of the readings was written.
         """
-        before = self._gate.last(readings.epoch)
-        admission = self._gate.admit(
-            readings.epoch, readings.last_seq, written_ms * 1_000_000, sensor=readings.sensor
-        )
-        repeats = min(max(before + 1 - readings.seq, 0), len(readings.values))
-        self._drop("repeat", repeats)
-        column = Column(readings.times_ns[repeats:], readings.values[repeats:])
+        times_ns, values, quality = readings.times_ns, readings.values, readings.quality
+        before, last = self._gate.last(readings.epoch), readings.seq + len(values) - 1
+        admission = self._gate.admit(readings.epoch, last, written_ms * 1_000_000, sensor=readings.sensor)
+        if before >= readings.seq:
+            repeats = min(before + 1 - readings.seq, len(values))
+            self._drop("repeat", repeats)
+            times_ns, values, quality = times_ns[repeats:], values[repeats:], quality[repeats:]
         if admission is Admission.LOWER:
-            self._drop("old-epoch", len(column.values))
+            self._drop("old-epoch", len(values))
             return Column((), ())
-        quality = readings.quality[repeats:]
-        if not self._are_usable(column.values, quality):
+        column = Column(times_ns, values)
+        if not self._are_usable(values, quality):
             column = self._filtered(column, quality)
         if self._conversion and column.values:
             scale, offset = self._conversion

@@ -272,6 +272,8 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
     def _emit(self, record: LogRecord, outcome: tuple[Readings, list[Event]]) -> Sequence[Work]:
         readings, events = outcome
         name = readings.sensor
+        if not (events or self._sensors[name].has_output):  # as for most records
+            return (Work(done=(record.offset,)),)
         records = self._outgoing(events, name) + self._signalled(name) + self._measured(name)
         return [Work(records, (record.offset,))]
 
