@@ -121,4 +121,6 @@ class _Part:
         self.tracker = AckTracker(position)
 
     def feed(self, record: LogRecord) -> Sequence[Work]:
-        return self.processor.process(record) if self.tracker.deliver(record.offset) else ()
+        if not self.tracker.deliver(record.offset):
+            return ()
+        return [*self.processor.process(record), *self.processor.end_chunk()]

@@ -282,10 +282,10 @@ class PartitionLoop:
             self.fed += 1
             works += processor.process(record)
             count += 1
-            took_s = monotonic() - began
-            if self._draining or self.held or took_s >= chunk.CHUNK_S:
+            if self._draining or self.held or monotonic() - began >= chunk.CHUNK_S:
                 break
-        self._record_s = took_s / count
+        works += processor.end_chunk()
+        self._record_s = (monotonic() - began) / count
         metrics.process.observe(self._record_s)
         metrics.records.inc(count)
         return works, count

@@ -41,8 +41,8 @@ class Work:
 class Processor(abc.ABC):
     """The state of one partition. The methods are never called concurrently, but may run in a worker thread.
 
-    A processor that holds records back overrides ``tick``, ``idle``, ``flush`` and ``deadline``. An exception from
-    any method ends the process.
+    A processor that holds records back overrides ``tick``, ``idle``, ``flush`` and ``deadline``, or only
+    ``end_chunk``. An exception from any method ends the process.
     """
 
     ticks_in_silence: ClassVar[bool] = False
@@ -57,6 +57,13 @@ class Processor(abc.ABC):
     @abc.abstractmethod
     def process(self, record: LogRecord) -> Sequence[Work]:
         """Process one record and return the work that is ready to be written."""
+
+    def end_chunk(self) -> Sequence[Work]:
+        """Return the work of records that ``process`` has collected in order to process several records at once.
+
+        The runner passes records to ``process`` in chunks, and calls this method after the last record of a chunk.
+        """
+        return ()
 
     def tick(self) -> Sequence[Work]:
         """Return the work that must be written at ``deadline``. This method is called when ``deadline`` has
@@ -82,6 +89,13 @@ class Processor(abc.ABC):
         return None
 
 
+def park(record: LogRecord, stage: str, error: Exception) -> Work:
+    """Log that the processing of a record failed, and return the work that turns the record into a dead letter."""
+    fields = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    _log.warning("record_parked", stage=stage, **fields, error=repr(error)[:MAX_ERROR_CHARS])
+    return Work((parked(record, stage, error),), (record.offset,))
+
+
 class ParkingProcessor(Processor, Generic[Outcome]):
     """A processor that turns a record into a dead letter if the processing of the record fails, and goes on with the
     next record.
@@ -105,9 +119,7 @@ class ParkingProcessor(Processor, Generic[Outcome]):
         except self.ends:
             raise
         except Exception as error:
-            fields = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            _log.warning("record_parked", stage=self._stage, **fields, error=repr(error)[:MAX_ERROR_CHARS])
-            return (Work((parked(self._identified(record), self._stage, error),), (record.offset,)),)
+            return (park(self._identified(record), self._stage, error),)
         return self._emit(record, outcome)
 
     @abc.abstractmethod

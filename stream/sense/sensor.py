@@ -75,7 +75,7 @@ class SensorWatch:
 
     def take_counts(self) -> SensorCounts:
         """Return the counts since the last call."""
-        if not self._cleaner.dropped and not any([one.late or one.set_back for _, one in self._windows]):
+        if not self._cleaner.dropped and not any(one.late or one.set_back for _, one in self._windows):
             return NO_COUNTS
         counts = SensorCounts(
             self._cleaner.dropped,
@@ -86,6 +86,11 @@ class SensorWatch:
         for _, one in self._windows:
             one.late = one.set_back = 0
         return counts
+
+    @property
+    def epoch(self) -> int:
+        """The present epoch (run of the device), -1 before the first reading."""
+        return self._cleaner.epoch
 
     @property
     def has_output(self) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -25,7 +26,7 @@ from stream.join.processor import JoinProcessor, signal_record
 from stream.join.rule import JoinRule
 from stream.metrics import ForecastMetrics, SenseMetrics
 from stream.readback import HistoryPoint, tail, written_from
-from stream.runner.processor import MAX_ERROR_CHARS, ParkingProcessor, Processor, Work
+from stream.runner.processor import MAX_ERROR_CHARS, Processor, Work, park
 from stream.sense.forecast.model import ForecastModel, ModelSource
 from stream.sense.forecast.processor import ForecastProcessor
 from stream.sense.minutes import LENGTH_S
@@ -149,8 +150,36 @@ class OutputPartitions(NamedTuple):
     measures: int
 
 
-class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
+@dataclass(slots=True)
+class _Run:
+    """Records of one sensor whose readings follow each other without a gap, at least one record."""
+
+    records: list[LogRecord]
+    readings: list[Readings]
+
+    def continues_with(self, readings: Readings) -> bool:
+        """Return whether ``readings`` are the next ones of the run."""
+        last = self.readings[-1]
+        return readings.epoch == last.epoch and readings.seq == last.seq + len(last.values)
+
+    def joined(self) -> Readings:
+        """Return the readings of all records as one record."""
+        first = self.readings[0]
+        if len(self.readings) == 1:
+            return first
+        columns = {
+            name: tuple(chain.from_iterable(getattr(one, name) for one in self.readings))
+            for name in ("times_ns", "values", "quality")
+        }
+        return first.model_copy(update={**columns, "timed_by": ()})
+
+
+class SenseProcessor(Processor):
     """The processor of one partition of readings.
+
+    The records of a sensor in one chunk are processed as one record if their readings follow each other without a
+    gap, because a column of readings takes little more time than a single reading. If a rule fails, all records that
+    were processed together become dead letters.
 
     The processor holds no offsets back, because the next owner of the partition reads the open windows again.
     ``config`` returns the present configuration.
@@ -166,10 +195,11 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         metrics: SenseMetrics,
         clock: Clock,
     ) -> None:
-        super().__init__(NAME)
         self._partitions = partitions
         self._metrics = metrics
         self._clock = clock
+        self._runs: dict[str, _Run] = {}
+        """The records of the present chunk that are not processed yet, by sensor."""
         self._sensors: dict[str, SensorWatch] = {}
         self._deadlines: dict[str, float] = {}
         self._changed: set[str] = set()  # sensors whose deadline may be another one than in `_deadlines`
@@ -264,18 +294,46 @@ class SenseProcessor(ParkingProcessor[tuple[Readings, list[Event]]]):
         except Exception:
             return
 
-    def _decide(self, record: LogRecord) -> tuple[Readings, list[Event]]:
-        self._follow()
-        readings = decode(Readings, record.value)
-        return readings, self._step(readings, record.timestamp_ms)
-
-    def _emit(self, record: LogRecord, outcome: tuple[Readings, list[Event]]) -> Sequence[Work]:
-        readings, events = outcome
+    def process(self, record: LogRecord) -> Sequence[Work]:
+        """Collect a record for the end of the chunk. Return the work of the sensor's records before it if they cannot
+        be processed together with it, and a dead letter if the record cannot be decoded."""
+        try:
+            readings = decode(Readings, record.value)
+        except MemoryError:
+            raise
+        except Exception as error:
+            return (park(record, NAME, error),)
         name = readings.sensor
+        run, sensor = self._runs.get(name), self._sensors.get(name)
+        # a record of a lower epoch may begin a new run of the device, which depends on the number of such records
+        if run and sensor and sensor.epoch == readings.epoch and run.continues_with(readings):
+            run.records.append(record)
+            run.readings.append(readings)
+            return ()
+        works = self._processed(run) if run else ()
+        self._runs[name] = _Run([record], [readings])
+        return works
+
+    def end_chunk(self) -> Sequence[Work]:
+        """Process the records that the chunk has collected."""
+        runs, self._runs = self._runs, {}
+        return [work for run in runs.values() for work in self._processed(run)]
+
+    def _processed(self, run: _Run) -> Sequence[Work]:
+        self._follow()
+        readings = run.joined()
+        name = readings.sensor
+        try:
+            events = self._step(readings, run.records[-1].timestamp_ms)
+        except MemoryError:
+            raise
+        except Exception as error:
+            return [park(record, NAME, error) for record in run.records]
+        done = tuple([record.offset for record in run.records])
         if not (events or self._sensors[name].has_output):  # as for most records
-            return (Work(done=(record.offset,)),)
+            return (Work(done=done),)
         records = self._outgoing(events, name) + self._signalled(name) + self._measured(name)
-        return [Work(records, (record.offset,))]
+        return (Work(records, done),)
 
     def _measured(self, sensor: str) -> tuple[Outgoing, ...]:
         """Return the records of the minutes that the sensor has completed."""

@@ -168,3 +168,27 @@ async def test_other_tasks_run_between_two_chunks_that_are_processed_in_the_even
         await asyncio.sleep(0)
         counts.append(len(rig.sent))
     assert {2, 3, 4} <= set(counts)
+
+
+async def test_the_runner_writes_the_work_that_a_processor_returns_at_the_end_of_a_chunk(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
+
+    class CollectingProcessor(EchoProcessor):
+        def process(self, record: LogRecord) -> Sequence[Work]:
+            self._held.append(record)
+            return ()
+
+        def end_chunk(self) -> Sequence[Work]:
+            return self.flush()
+
+    class CollectingStage(EchoStage):
+        async def open(self, tp: TopicPartition, position: int, log: Log) -> EchoProcessor:
+            return CollectingProcessor(self)
+
+    rig = rigs(CollectingStage())
+    rig.member.acknowledge_at_once = True
+    rig.offer(0, 5)
+    await until(lambda: rig.loop.position == 5)
+    assert [int(record.value) for record, _ in rig.sent] == list(range(5))

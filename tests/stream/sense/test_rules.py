@@ -25,6 +25,7 @@ from stream.sense.rules.stuck import StuckRule
 from stream.sense.rules.threshold import ThresholdRule
 from stream.sense.sensor import SensorWatch
 from stream.sense.stage import SenseStage
+from tests.stream.sense.chunks import in_one_chunk
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", rate_hz=1.0)
 SECOND_NS = 10**9
@@ -195,7 +196,7 @@ async def events_between(rule: SensorRule, start: int, stop: int, before: list[E
         await log.produce(Outgoing(EVENTS, 0, encode_json(event)))
     stage = SenseStage(Config({entry.key: entry for entry in (SENSOR, rule)}), 1)
     processor = await stage.open(TopicPartition(READINGS, 0), start, log)
-    works = [work async for record in log.read(READINGS, 0, start, stop) for work in processor.process(record)]
+    works = [work async for record in log.read(READINGS, 0, start, stop) for work in in_one_chunk(processor, record)]
     return [decode_json(Event, out.value) for work in works for out in work.records]
 
 

@@ -28,6 +28,7 @@ from stream.sense.clean import Cleaner
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
 from stream.sense.stage import SenseStage
 from stream.sense.windows import LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
+from tests.stream.sense.chunks import in_one_chunk
 
 SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
@@ -168,7 +169,7 @@ async def events_of(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
     processor = await SenseStage(CONFIG, 1).open(TopicPartition(READINGS, 0), start, log)
     found = {}
     async for record in log.read(READINGS, 0, start, stop):
-        for work in processor.process(record):
+        for work in in_one_chunk(processor, record):
             for out in work.records:
                 assert out.topic == EVENTS
                 event = decode_json(Event, out.value)
@@ -196,7 +197,7 @@ async def events_after(log: MemoryLog, start: int, metrics: SenseMetrics | None 
     """Open the stage at an offset, and return the events of the remaining readings."""
     processor = await SenseStage(TWO, 1, metrics).open(PARTITION, start, log)
     stop = (await log.ends(READINGS))[0]
-    works = [work async for record in log.read(READINGS, 0, start, stop) for work in processor.process(record)]
+    works = [work async for record in log.read(READINGS, 0, start, stop) for work in in_one_chunk(processor, record)]
     return [decode_json(Event, out.value) for work in works for out in work.records if out.topic == EVENTS]
 
 
@@ -239,7 +240,8 @@ async def test_a_threshold_breach_of_a_sensor_with_rare_readings_is_not_repeated
         await log.produce(Outgoing(READINGS, 0, encode(readings(minute, [70.0], first_ns=minute * 60 * SECOND_NS))))
     for start in (0, 5, 9):
         processor = await SenseStage(config, 1).open(PARTITION, start, log)
-        works = [work async for record in log.read(READINGS, 0, start, 10) for work in processor.process(record)]
+        past = [record async for record in log.read(READINGS, 0, start, 10)]
+        works = [work for record in past for work in in_one_chunk(processor, record)]
         assert sum(len(work.records) for work in works) == (start == 0)
 
 
@@ -308,7 +310,7 @@ async def test_readings_that_cannot_be_processed_become_a_dead_letter_and_the_ne
 
     monkeypatch.setattr(ThresholdWatch, "step", breaks)
     processor = await SenseStage(CONFIG, 1).open(PARTITION, 0, log)
-    works = [work async for record in log.read(READINGS, 0, 0, 6) for work in processor.process(record)]
+    works = [work async for record in log.read(READINGS, 0, 0, 6) for work in in_one_chunk(processor, record)]
     assert Counter(out.topic for work in works for out in work.records) == {EVENTS: 1, DEADLETTER: 1}
     assert [work.done for work in works] == [(offset,) for offset in range(6)]
     assert await events_after(log, 5) == []  # a restart reads the failing readings again, and ignores the error
@@ -435,7 +437,7 @@ async def test_a_changed_rule_begins_with_a_new_state_and_other_rules_keep_their
     processor = await stage.open(PARTITION, 0, MemoryLog(partitions=1))
 
     def fed(seq: int) -> list[str]:
-        works = processor.process(LogRecord(READINGS, 0, seq, None, encode(readings(seq * 100, [70.0] * 100))))
+        works = in_one_chunk(processor, LogRecord(READINGS, 0, seq, None, encode(readings(seq * 100, [70.0] * 100))))
         return [decode_json(Event, out.value).data.rule for work in works for out in work.records]
 
     assert fed(0) == ["hot"]

@@ -1,0 +1,138 @@
+"""Tests that records of a chunk that are processed together give the same events as single records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from ingest.contract.codec import decode_json, encode
+from ingest.contract.records import GOOD, Event, Readings
+from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
+from ingest.kafka.log import LogRecord
+from ingest.runtime.clock import ManualClock
+from ingest.site import SensorConfig
+from ingest.site.topic.view import Config
+from stream.epochs import RUN_RECORDS
+from stream.metrics import SenseMetrics
+from stream.rules import Happening
+from stream.sense.rules.stuck import StuckRule
+from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
+from stream.sense.stage import OutputPartitions, SenseProcessor
+from stream.sense.windows import ReadingWindow
+from tests.stream.sense.chunks import in_one_chunk
+
+STEP_NS = 200_000_000
+NAMES = ("t", "u")
+ENTRIES = [
+    entry
+    for name in NAMES
+    for entry in (
+        SensorConfig(name=name, source="simulated:t", quantity="temperature", unit="Cel", rate_hz=5.0, high=90.0),
+        ThresholdRule(name=f"hot-{name}", sensor=name, window_s=1.0, min_readings=1, above=50.0),
+        StuckRule(name=f"stuck-{name}", sensor=name, for_s=1.0),
+    )
+]
+CONFIG = Config({entry.key: entry for entry in ENTRIES})
+
+
+def record(offset: int, sensor: str, seq: int, values: Sequence[float], epoch: int = 1) -> LogRecord:
+    readings = Readings(
+        sensor=sensor,
+        epoch=epoch,
+        seq=seq,
+        quantity="temperature",
+        unit="Cel",
+        times_ns=tuple((seq + n) * STEP_NS for n in range(len(values))),
+        values=tuple(values),
+        quality=(GOOD,) * len(values),
+    )
+    return LogRecord(READINGS, 0, offset, sensor.encode(), encode(readings), {}, offset)
+
+
+def processor(registry: CollectorRegistry | None = None) -> SenseProcessor:
+    metrics = SenseMetrics(registry or CollectorRegistry())
+    return SenseProcessor(lambda: CONFIG, OutputPartitions(1, 1, 1), metrics, ManualClock())
+
+
+def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[str]], list[int], dict[str, float]]:
+    """Process records in chunks that end at ``edges``. Return the ids of the events by sensor, the finished offsets,
+    and the dropped readings by sensor and reason."""
+    registry = CollectorRegistry()
+    sense, events = processor(registry), dict[str, list[str]]()
+    done: list[int] = []
+    for first, stop in zip([0, *edges], [*edges, len(records)], strict=True):
+        for work in in_one_chunk(sense, *records[first:stop]):
+            done += work.done
+            for out in work.records:
+                event = decode_json(Event, out.value)
+                events.setdefault(event.data.sensor, []).append(event.id)
+    samples = [sample for metric in registry.collect() for sample in metric.samples if sample.name.endswith("_total")]
+    return events, sorted(done), {str(sorted(one.labels.items())): one.value for one in samples}
+
+
+rows = st.tuples(
+    st.sampled_from(NAMES),
+    st.sampled_from([0, 0, 0, 0, 0, 7, -3]),  # readings that are missing before the record, or repeated
+    st.sampled_from([1, 1, 1, 1, 2, 3]),
+    st.lists(st.sampled_from([20.0, 20.0, 60.0, 95.0]), min_size=1, max_size=4),
+)
+
+
+@given(found=st.lists(rows, max_size=60), cuts=st.sets(st.integers(0, 60), max_size=5))
+def test_the_events_of_records_do_not_depend_on_the_chunks_that_they_come_in(
+    found: list[tuple[str, int, int, list[float]]], cuts: set[int]
+) -> None:
+    records, nexts = [], Counter[tuple[str, int]]()
+    for offset, (sensor, gap, epoch, values) in enumerate(found):
+        seq = max(nexts[sensor, epoch] + gap, 0)
+        nexts[sensor, epoch] = seq + len(values)
+        records.append(record(offset, sensor, seq, values, epoch))
+    singly = outcome(records, list(range(1, len(records))))
+    assert singly[1] == list(range(len(records)))
+    assert outcome(records, sorted(cut for cut in cuts if cut < len(records))) == singly
+
+
+def test_consecutive_records_of_a_sensor_in_one_chunk_finish_together() -> None:
+    sense = processor()
+    in_one_chunk(sense, record(0, "t", 0, [20.0]), record(1, "u", 0, [20.0]))
+    parts = [record(2 + n, NAMES[n % 2], 1 + n // 2, [20.0]) for n in range(6)]
+    assert [work.done for work in in_one_chunk(sense, *parts)] == [(2, 4, 6), (3, 5, 7)]
+    after_gap = [record(8, "t", 4, [20.0]), record(9, "t", 9, [20.0]), record(10, "t", 10, [20.0])]
+    assert [work.done for work in in_one_chunk(sense, *after_gap)] == [(8,), (9, 10)]
+
+
+def test_only_the_records_that_were_processed_together_with_a_failing_one_become_dead_letters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = ThresholdWatch.step
+
+    def breaks(self: ThresholdWatch, window: ReadingWindow) -> Happening | None:
+        if self._sensor == "t":
+            raise ArithmeticError("a rule of another package failed")
+        return step(self, window)
+
+    sense = processor()
+    in_one_chunk(sense, record(0, "t", 0, [20.0]), record(1, "u", 0, [20.0]))
+    monkeypatch.setattr(ThresholdWatch, "step", breaks)
+    long = [70.0] * 15
+    chunk = [
+        *(record(2, "t", 1, long), record(3, "u", 1, long), record(4, "t", 16, long)),
+        LogRecord(READINGS, 0, 5, b"t", b"no record"),
+    ]
+    works = in_one_chunk(sense, *chunk)
+    topics = {work.done: [out.topic for out in work.records] for work in works}
+    assert topics == {(5,): [DEADLETTER], (2,): [DEADLETTER], (4,): [DEADLETTER], (3,): [EVENTS, EVENTS]}
+
+
+def test_each_record_of_a_lower_epoch_counts_until_the_lower_epoch_is_accepted() -> None:
+    sense = processor()
+    in_one_chunk(sense, record(0, "t", 0, [20.0], epoch=7))
+    lower = [record(1 + n, "t", n, [70.0]) for n in range(RUN_RECORDS + 30)]
+    works = in_one_chunk(sense, *lower)
+    assert [work.done for work in works][:RUN_RECORDS] == [(1 + n,) for n in range(RUN_RECORDS)]
+    assert [out.topic for work in works for out in work.records] == [EVENTS, EVENTS]
