@@ -151,14 +151,14 @@ class OutputPartitions(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Run:
+class _ConsecutiveRecords:
     """Records of one sensor whose readings follow each other without a gap, at least one record."""
 
     records: list[LogRecord]
     readings: list[Readings]
 
     def continues_with(self, readings: Readings) -> bool:
-        """Return whether ``readings`` are the next ones of the run."""
+        """Return whether ``readings`` follow the last record without a gap."""
         last = self.readings[-1]
         return readings.epoch == last.epoch and readings.seq == last.seq + len(last.values)
 
@@ -198,7 +198,7 @@ class SenseProcessor(Processor):
         self._partitions = partitions
         self._metrics = metrics
         self._clock = clock
-        self._runs: dict[str, _Run] = {}
+        self._collected: dict[str, _ConsecutiveRecords] = {}
         """The records of the present chunk that are not processed yet, by sensor."""
         self._sensors: dict[str, SensorWatch] = {}
         self._deadlines: dict[str, float] = {}
@@ -304,22 +304,22 @@ class SenseProcessor(Processor):
         except Exception as error:
             return (park(record, NAME, error),)
         name = readings.sensor
-        run, sensor = self._runs.get(name), self._sensors.get(name)
+        run, sensor = self._collected.get(name), self._sensors.get(name)
         # a record of a lower epoch may begin a new run of the device, which depends on the number of such records
         if run and sensor and sensor.epoch == readings.epoch and run.continues_with(readings):
             run.records.append(record)
             run.readings.append(readings)
             return ()
         works = self._processed(run) if run else ()
-        self._runs[name] = _Run([record], [readings])
+        self._collected[name] = _ConsecutiveRecords([record], [readings])
         return works
 
     def end_chunk(self) -> Sequence[Work]:
         """Process the records that the chunk has collected."""
-        runs, self._runs = self._runs, {}
-        return [work for run in runs.values() for work in self._processed(run)]
+        collected, self._collected = self._collected, {}
+        return [work for run in collected.values() for work in self._processed(run)]
 
-    def _processed(self, run: _Run) -> Sequence[Work]:
+    def _processed(self, run: _ConsecutiveRecords) -> Sequence[Work]:
         self._follow()
         readings = run.joined()
         name = readings.sensor
