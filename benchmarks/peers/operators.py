@@ -31,6 +31,8 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.site import CameraConfig, ConfigEntry, PipelineConfig, SensorConfig
 from ingest.site.topic.store import publish
 from stream.analyse.rules.line import LineRule
+from stream.sense.rule import SensorRule
+from stream.sense.rules.limit import LimitRule
 from stream.sense.rules.threshold import ThresholdRule
 
 STREAMS, PARTITIONS = 16, 4
@@ -88,14 +90,16 @@ class WindowOperator(Operator):
     """The mean of a sensor in windows of 10 s, with an event for each window above the limit."""
 
     service, topic, warm_up, cycle = "sense", READINGS, 750, series.PERIOD
-    rule: ClassVar[dict[str, float]] = {"window_s": series.WINDOW_S}
 
     def site(self) -> Sequence[ConfigEntry]:
-        """Return the sensors, each with a threshold rule."""
+        """Return the sensors, each with a rule."""
         common: dict[str, Any] = {"quantity": "temperature", "unit": "Cel", "rate_hz": series.RATE_HZ}
         sensors = [SensorConfig(name=name, source="simulated:temperature", **common) for name in NAMES]
-        rules = [ThresholdRule(name=f"hot-{one}", sensor=one, above=series.LIMIT, **self.rule) for one in NAMES]
-        return [*sensors, *rules]
+        return [*sensors, *(self.rule(f"hot-{name}", name) for name in NAMES)]
+
+    def rule(self, name: str, sensor: str) -> SensorRule:
+        """Return the rule of a sensor."""
+        return ThresholdRule(name=name, sensor=sensor, above=series.LIMIT, window_s=series.WINDOW_S)
 
     def events(self, count: int) -> int:
         """Return the number of closed windows above the limit."""
@@ -133,13 +137,11 @@ class ColumnsOperator(WindowOperator):
 
 
 class ThresholdOperator(WindowOperator):
-    """An event when a reading begins to exceed the limit. Sightline's rule has windows of one reading."""
+    """An event when a reading begins to exceed the limit."""
 
-    rule: ClassVar[dict[str, float]] = {
-        "window_s": 1 / series.RATE_HZ,
-        "min_readings": 1,
-        "hysteresis": series.HYSTERESIS,
-    }
+    def rule(self, name: str, sensor: str) -> SensorRule:
+        """Return the rule of a sensor."""
+        return LimitRule(name=name, sensor=sensor, above=series.LIMIT, hysteresis=series.HYSTERESIS)
 
     def events(self, count: int) -> int:
         """Return how often the readings begin to exceed the limit."""

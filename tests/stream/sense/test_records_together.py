@@ -20,6 +20,7 @@ from ingest.site.topic.view import Config
 from stream.epochs import RUN_RECORDS
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
+from stream.sense.rules.limit import LimitRule
 from stream.sense.rules.stuck import StuckRule
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
 from stream.sense.stage import OutputPartitions, SenseProcessor
@@ -35,6 +36,7 @@ ENTRIES = [
         SensorConfig(name=name, source="simulated:t", quantity="temperature", unit="Cel", rate_hz=5.0, high=90.0),
         ThresholdRule(name=f"hot-{name}", sensor=name, window_s=1.0, min_readings=1, above=50.0),
         StuckRule(name=f"stuck-{name}", sensor=name, for_s=1.0),
+        LimitRule(name=f"limit-{name}", sensor=name, above=70.0),
     )
 ]
 CONFIG = Config({entry.key: entry for entry in ENTRIES})
@@ -60,7 +62,7 @@ def processor(registry: CollectorRegistry | None = None) -> SenseProcessor:
 
 
 def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[str]], list[int], dict[str, float]]:
-    """Process records in chunks that end at ``edges``. Return the ids of the events by sensor, the finished offsets,
+    """Process records in chunks that end at ``edges``. Return the ids of the events by rule, the finished offsets,
     and the dropped readings by sensor and reason."""
     registry = CollectorRegistry()
     sense, events = processor(registry), dict[str, list[str]]()
@@ -70,7 +72,7 @@ def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[
             done += work.done
             for out in work.records:
                 event = decode_json(Event, out.value)
-                events.setdefault(event.data.sensor, []).append(event.id)
+                events.setdefault(event.data.rule, []).append(event.id)
     samples = [sample for metric in registry.collect() for sample in metric.samples if sample.name.endswith("_total")]
     return events, sorted(done), {str(sorted(one.labels.items())): one.value for one in samples}
 
@@ -79,7 +81,7 @@ rows = st.tuples(
     st.sampled_from(NAMES),
     st.sampled_from([0, 0, 0, 0, 0, 7, -3]),  # readings that are missing before the record, or repeated
     st.sampled_from([1, 1, 1, 1, 2, 3]),
-    st.lists(st.sampled_from([20.0, 20.0, 60.0, 95.0]), min_size=1, max_size=4),
+    st.lists(st.sampled_from([20.0, 20.0, 60.0, 80.0, 95.0]), min_size=1, max_size=4),
 )
 
 

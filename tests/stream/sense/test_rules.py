@@ -18,9 +18,11 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
 from stream.runner.memory import MemoryRunner
+from stream.sense.bounds import BoundedRule
 from stream.sense.rule import SensorRule
 from stream.sense.rules.anomaly import AnomalyRule
 from stream.sense.rules.gap import GapRule
+from stream.sense.rules.limit import LimitRule
 from stream.sense.rules.stuck import StuckRule
 from stream.sense.rules.threshold import ThresholdRule
 from stream.sense.sensor import SensorWatch
@@ -74,9 +76,27 @@ def test_a_threshold_breach_ends_only_when_the_mean_is_inside_the_bounds_by_the_
     assert times(ThresholdRule(**WINDOW, below=30.0, hysteresis=25.0), each_second(20, 40, 20, 56, 20)) == [0, 4]
 
 
-def test_a_threshold_whose_bounds_leave_no_room_for_the_hysteresis_is_refused() -> None:
+def test_a_limit_is_reported_at_the_reading_that_exceeds_it_and_again_only_after_a_reading_inside() -> None:
+    values = each_second(20, 52, 48, 52, 44, 52, 20)
+    assert times(LimitRule(**COMMON, above=50.0), values) == [1, 3, 5]
+    assert times(LimitRule(**COMMON, above=50.0, hysteresis=5.0), values) == [1, 5]
+    assert times(LimitRule(**COMMON, above=90.0, below=30.0, hysteresis=16.0), each_second(60, 20, 40, 20)) == [1]
+    assert times(LimitRule(**COMMON, above=90.0, below=30.0), each_second(60, 20, 95, 20, 60, 95)) == [1, 5]
+    (found,) = reported(LimitRule(**COMMON, above=50.0), {0.0: 20.0, 1.0: 50.25})
+    assert found == (1, {"value": 50.25, "unit": "Cel"})
+
+
+def test_a_limit_that_still_is_exceeded_after_the_cooldown_is_reported_then() -> None:
+    lasting = each_second(20, 60, 20, *([60] * 10))
+    assert times(LimitRule(**COMMON, above=50.0, cooldown_s=5.0), lasting) == [1, 6]
+
+
+@pytest.mark.parametrize("cls", [ThresholdRule, LimitRule])
+def test_a_threshold_whose_bounds_leave_no_room_for_the_hysteresis_is_refused(cls: type[BoundedRule]) -> None:
     with pytest.raises(ValidationError, match="more than twice the hysteresis, 5"):
-        ThresholdRule(**WINDOW, above=20.0, below=10.0, hysteresis=5.0)
+        cls(**COMMON, above=20.0, below=10.0, hysteresis=5.0)
+    with pytest.raises(ValidationError, match="expected a limit in above, in below, or in both"):
+        cls(**COMMON)
 
 
 def test_a_rule_reports_nothing_in_its_cooldown_and_afterwards_reports_a_breach_that_still_lasts() -> None:
@@ -166,6 +186,7 @@ RULES = [
     AnomalyRule(**{**WINDOW, "window_s": 2.0}, history_s=60.0),
     StuckRule(**COMMON, for_s=6.0, tolerance=0.5, cooldown_s=40.0),
     GapRule(**COMMON, for_s=5.0),
+    LimitRule(**COMMON, above=60.0, hysteresis=30.0),
     ThresholdRule(**{**WINDOW, "window_s": 4.0}, hop_s=1.0, above=50.0),
     ThresholdRule(**{**WINDOW, "window_s": 600.0}, session_gap_s=2.0, above=33.0),
 ]
