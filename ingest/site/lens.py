@@ -9,9 +9,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ingest.contract.records import Box, Lens, Optics, Point
+from ingest.contract.records.base import MAX_PX
 from ingest.contract.records.lens import COEFFICIENTS, Coefficient, Focal
 from ingest.site.entry import ConfigSection
 
+MAX_SIDE_PX = 65_535
+"""Largest width or height of a picture: that of a JPEG."""
 _INTERVALS = 16
 """Number of intervals along each edge of a picture, at whose ends the lens is examined."""
 _ERROR_PX = 0.1
@@ -28,8 +31,8 @@ class LensConfig(ConfigSection):
 
     model: Literal["pinhole", "fisheye"] = "pinhole"
     """Camera model: ``fisheye`` for lenses that show 120° and more."""
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
+    width: int = Field(gt=0, le=MAX_SIDE_PX)
+    height: int = Field(gt=0, le=MAX_SIDE_PX)
     fx: Focal
     fy: Focal
     """Focal lengths in pixels."""
@@ -84,8 +87,8 @@ class LensConfig(ConfigSection):
         x, y = width / self.width, height / self.height
         return Optics(
             model=self.model,
-            fx=max(self.fx * x, 1.0),
-            fy=max(self.fy * y, 1.0),
+            fx=_focal(self.fx * x),
+            fy=_focal(self.fy * y),
             cx=(self.cx + 0.5) * x,
             cy=(self.cy + 0.5) * y,
             distortion=self.distortion,
@@ -96,12 +99,16 @@ class LensConfig(ConfigSection):
 def _lens(config: LensConfig, width: int, height: int) -> Lens:
     optics = config._optics(width, height)
     if config.zoom:
-        fx, fy = max(optics.fx * config.zoom, 1.0), max(optics.fy * config.zoom, 1.0)
+        fx, fy = _focal(optics.fx * config.zoom), _focal(optics.fy * config.zoom)
         return Lens(optics=optics, fx=fx, fy=fy, cx=optics.cx, cy=optics.cy)
     seen = _rays_of_edges(optics, width, height)
     zoom = min(width / (optics.fx * seen.width), height / (optics.fy * seen.height))
-    (x, y), fx, fy = seen.centre, max(optics.fx * zoom, 1.0), max(optics.fy * zoom, 1.0)
+    (x, y), fx, fy = seen.centre, _focal(optics.fx * zoom), _focal(optics.fy * zoom)
     return Lens(optics=optics, fx=fx, fy=fy, cx=width / 2 - fx * x, cy=height / 2 - fy * y)
+
+
+def _focal(length_px: float) -> float:
+    return min(max(length_px, 1.0), float(MAX_PX))
 
 
 def _points(width: int, height: int) -> list[Point]:

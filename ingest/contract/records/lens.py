@@ -81,6 +81,11 @@ class Optics(Record):
         """Whether the lens may show rays beyond ``MAX_ANGLE``."""
         return self.model == "fisheye" and _turning_point(self._radial, MAX_ANGLE) == MAX_ANGLE
 
+    @property
+    def is_centred(self) -> bool:
+        """Whether the distortion only depends on the distance from the principal point."""
+        return self.model == "fisheye" or self.distortion[2:4] == (0.0, 0.0)
+
     def to_point(self, ray: Ray) -> Point:
         """Return the point at which a ray meets the frame. A ray beyond ``limit`` counts as a ray at ``limit``."""
         x, y = ray
@@ -125,11 +130,6 @@ class Optics(Record):
 
     def _angle(self, slope: float) -> float:
         return math.atan(slope) if self.model == "fisheye" else slope
-
-    @property
-    def is_centred(self) -> bool:
-        """Whether the distortion only depends on the distance from the principal point."""
-        return self.model == "fisheye" or self.distortion[2:4] == (0.0, 0.0)
 
     def _tangential(self, x: float, y: float) -> Ray:
         """Return the shift of a ray by a lens that is not parallel to the sensor."""

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ingest.contract.codec import decode, encode
+from ingest.contract.records import Lens
 from ingest.exceptions import ConfigError
 from ingest.site import CameraConfig, load
 from ingest.site.lens import LensConfig
@@ -119,3 +123,19 @@ def test_ground_corners_that_a_wide_fisheye_shows_on_no_plane_are_refused() -> N
     ground = {"corners": ((0.0, 0.95), (0.9, 0.95), (0.6, 0.5), (0.4, 0.5)), "width_m": 5.0, "length_m": 9.0}
     with pytest.raises(ValidationError, match=r"expected ground\.corners at which the lens shows less than 80°"):
         CameraConfig(name="gate", source="device:0", lens=wide, ground=ground)
+
+
+@given(
+    st.sampled_from([(1, 1), (65_535, 1), (1, 65_535), (7680, 4320)]),
+    st.floats(380.0, 1e6),
+    st.sampled_from([0.0, 0.01, 4.0]),
+)
+def test_every_lens_that_is_accepted_fits_frames_of_every_size(
+    size: tuple[int, int], focal: float, zoom: float
+) -> None:
+    try:
+        found = config(fx=focal, fy=focal, zoom=zoom)
+    except ValidationError:
+        assume(False)
+    lens = found.lens(*size)
+    assert decode(Lens, encode(lens)) == lens
