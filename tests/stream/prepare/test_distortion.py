@@ -50,11 +50,11 @@ WIDTH, HEIGHT = 640, 360
 WIDE = LensConfig(
     width=WIDTH, height=HEIGHT, fx=400, fy=400, cx=322, cy=176, distortion=(-0.3, 0.1, 0.0005, -0.0003, -0.015)
 )
-"""Lens that shows 94° from left to right. A straight line at the edge of the frame bends by 20 pixels."""
+"""Lens that shows 92° from left to right. A straight line at the edge of the frame bends by 20 pixels."""
 FISHEYE = LensConfig(
     model="fisheye", width=WIDTH, height=HEIGHT, fx=290, fy=290, cx=322, cy=176, distortion=(-0.02, 0.005, -0.002, 0)
 )
-"""Lens that shows 128° from left to right."""
+"""Lens that shows 129° from left to right."""
 Shape = Literal["ellipse", "rectangle"]
 Scene = Sequence[tuple[Shape, float, float, float, float]]
 """Objects of a scene: shape, centre and half sides, as slopes of rays."""
