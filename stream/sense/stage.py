@@ -150,28 +150,40 @@ class OutputPartitions(NamedTuple):
     measures: int
 
 
-@dataclass(slots=True)
 class _ConsecutiveRecords:
     """Records of one sensor whose readings follow each other without a gap, at least one record."""
 
-    records: list[LogRecord]
-    readings: list[Readings]
+    def __init__(self, record: LogRecord, readings: Readings, *, extensible: bool) -> None:
+        self.first = readings
+        self.written_ms = record.timestamp_ms
+        self.records = [record]
+        self._epoch = readings.epoch if extensible else -1
+        self._next_seq = readings.seq + len(readings.values)
+        self._times_ns, self._values, self._quality = [readings.times_ns], [readings.values], [readings.quality]
 
-    def continues_with(self, readings: Readings) -> bool:
-        """Return whether ``readings`` follow the last record without a gap."""
-        last = self.readings[-1]
-        return readings.epoch == last.epoch and readings.seq == last.seq + len(last.values)
+    def extend(self, record: LogRecord, readings: Readings) -> bool:
+        """Add a record if its readings follow without a gap. Return whether the record was added."""
+        if readings.seq != self._next_seq or readings.epoch != self._epoch:
+            return False
+        self._next_seq += len(readings.values)
+        self.records.append(record)
+        self._times_ns.append(readings.times_ns)
+        self._values.append(readings.values)
+        self._quality.append(readings.quality)
+        self.written_ms = record.timestamp_ms
+        return True
 
     def joined(self) -> Readings:
-        """Return the readings of all records as one record."""
-        first = self.readings[0]
-        if len(self.readings) == 1:
-            return first
+        """Return the readings of all records as one record, without the clocks of their times."""
+        if len(self.records) == 1:
+            return self.first
         columns = {
-            name: tuple(chain.from_iterable(getattr(one, name) for one in self.readings))
-            for name in ("times_ns", "values", "quality")
+            "times_ns": tuple(chain.from_iterable(self._times_ns)),
+            "values": tuple(chain.from_iterable(self._values)),
+            "quality": tuple(chain.from_iterable(self._quality)),
+            "timed_by": (),
         }
-        return first.model_copy(update={**columns, "timed_by": ()})
+        return self.first.model_copy(update=columns)
 
 
 class SenseProcessor(Processor):
@@ -304,32 +316,32 @@ class SenseProcessor(Processor):
         except Exception as error:
             return (park(record, NAME, error),)
         name = readings.sensor
-        run, sensor = self._collected.get(name), self._sensors.get(name)
-        # a record of a lower epoch may begin a new run of the device, which depends on the number of such records
-        if run and sensor and sensor.epoch == readings.epoch and run.continues_with(readings):
-            run.records.append(record)
-            run.readings.append(readings)
+        collected = self._collected.get(name)
+        if collected and collected.extend(record, readings):
             return ()
-        works = self._processed(run) if run else ()
-        self._collected[name] = _ConsecutiveRecords([record], [readings])
+        works = self._processed(collected) if collected else ()
+        sensor = self._sensors.get(name)
+        # a record of a lower epoch may begin a new run of the device, which depends on the number of such records
+        extensible = sensor is not None and sensor.epoch == readings.epoch
+        self._collected[name] = _ConsecutiveRecords(record, readings, extensible=extensible)
         return works
 
     def end_chunk(self) -> Sequence[Work]:
         """Process the records that the chunk has collected."""
         collected, self._collected = self._collected, {}
-        return [work for run in collected.values() for work in self._processed(run)]
+        return [work for one in collected.values() for work in self._processed(one)]
 
-    def _processed(self, run: _ConsecutiveRecords) -> Sequence[Work]:
+    def _processed(self, collected: _ConsecutiveRecords) -> Sequence[Work]:
         self._follow()
-        readings = run.joined()
+        readings = collected.joined()
         name = readings.sensor
         try:
-            events = self._step(readings, run.records[-1].timestamp_ms)
+            events = self._step(readings, collected.written_ms)
         except MemoryError:
             raise
         except Exception as error:
-            return [park(record, NAME, error) for record in run.records]
-        done = tuple([record.offset for record in run.records])
+            return [park(record, NAME, error) for record in collected.records]
+        done = tuple([record.offset for record in collected.records])
         if not (events or self._sensors[name].has_output):  # as for most records
             return (Work(done=done),)
         records = self._outgoing(events, name) + self._signalled(name) + self._measured(name)
