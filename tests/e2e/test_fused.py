@@ -256,7 +256,7 @@ async def test_results_written_before_a_kill_are_not_repeated_although_frame_off
     (job,) = owned.take_work(first, frozenset({"cars", "people"}))
     for task in job.tasks.values():
         task.detections = []
-    await owned.write(lambda: 5)
+    await owned.write(lambda: 5, 0.0)
     assert await rig.log.committed(ENGINES, LIVE_FRAMES) == 0
     async with rig.node():
         assert await rig.results(8) == live(0, 1, 2, 3)
@@ -287,7 +287,7 @@ async def test_a_fused_node_alternates_between_writing_results_of_the_frames_top
         def due(self, now_s: float, patience_s: float) -> float | None:
             return None if stop.is_set() else now_s
 
-        async def write(self, now_ns: Callable[[], int]) -> int:
+        async def write(self, now_ns: Callable[[], int], now_s: float) -> int:
             written.append(self.tp.topic)
             if len(written) == 4:
                 stop.set()
