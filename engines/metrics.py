@@ -59,7 +59,7 @@ class NodeMetrics(GroupMetrics):
         )
         self.attributes = counter(
             "sightline_engine_attributes_total",
-            "Labels of second models, and objects without one by reason",
+            "Labels and embeddings of second models, and objects without one by reason",
             ["pipeline", "attribute", "outcome"],
         )
         self.shadow_frames = counter(

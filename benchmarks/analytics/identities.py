@@ -25,6 +25,8 @@ class IdentityTally:
     tracked: int = 0
     """Number of pairs of a frame and an object in which a track covers the object."""
     switches: int = 0
+    present: dict[int, str] = field(default_factory=dict)
+    """The track of each object that a track covers in the last frame."""
     _tracks: dict[int, str] = field(default_factory=dict)
 
     def add(self, truth: Iterable[tuple[int, Box]], tracks: Iterable[tuple[str, Box]]) -> None:
@@ -33,6 +35,7 @@ class IdentityTally:
         left, found = dict(tracks), dict(truth)
         self.objects |= found.keys()
         self.seen += len(found)
+        self.present = {}
         pairs = ((box.iou(other), number, name) for number, box in found.items() for name, other in left.items())
         for overlap, number, name in sorted(pairs, reverse=True):
             if overlap < _SAME or number not in found or name not in left:
@@ -40,4 +43,4 @@ class IdentityTally:
             del found[number], left[name]
             self.tracked += 1
             self.switches += self._tracks.get(number, name) != name
-            self._tracks[number] = name
+            self._tracks[number] = self.present[number] = name

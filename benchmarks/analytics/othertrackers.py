@@ -51,6 +51,10 @@ class LibraryTracker:
             found.append(track)
         return sorted(found, key=lambda track: track.name)
 
+    def followed(self) -> set[str]:
+        """Return the names of all tracks so far, because the libraries do not tell which tracks have ended."""
+        return {track.name for track in self._tracks.values()}
+
 
 def _trackers(kind: str, begin_score: float) -> Tracker:
     supervision, trackers = import_module("supervision"), import_module("trackers")

@@ -35,7 +35,8 @@ async def try_draft(
     from stream.silent import silent_rules  # imports OpenCV, which takes 35 MB
 
     rules = [parse_rule(rule.model_dump(), "draft", rule.key) for rule in request.rules]
-    used = RuleSet([rule for rule in rules if isinstance(rule, CameraRule)], (request.camera,), request.measures)
+    camera_rules = [rule for rule in rules if isinstance(rule, CameraRule)]
+    used = RuleSet(camera_rules, (request.camera,), request.measures, request.pipelines)
     found = await try_rules(log, used, {request.camera.name}, request.since_ms, request.until_ms, on_progress)
     for rule in rules:
         found.rules[rule.name]  # a rule without events is listed too

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 
 from engines.decoders.base import DecoderOptions, FrameRegion, OutputDecoder, StatesUnprovenSettings, refusal
 from engines.decoders.classes import BACKGROUND, BinaryDecoder, ClassifierDecoder, SigmoidDecoder, SoftmaxDecoder
+from engines.decoders.embedding import UNNAMED, EmbeddingDecoder
 from engines.decoders.end2end import EndToEndDecoder
 from engines.decoders.propose import Proposal, propose, tensorflow_outputs
 from engines.decoders.rtdetr import RtdetrDecoder
@@ -21,9 +22,12 @@ from engines.exceptions import DecoderNotLoaded, DecoderUnknown, ManifestError
 __all__ = [
     "BACKGROUND",
     "CLASSIFIERS",
+    "EMBEDDERS",
     "ENTRY_POINTS",
     "READ_ONE_OUTPUT",
+    "SECOND_STAGE",
     "SIGMOIDS",
+    "UNNAMED",
     "ClassifierDecoder",
     "DecoderOptions",
     "FrameRegion",
@@ -43,6 +47,7 @@ ENTRY_POINTS = "sightline.decoders"
 _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
     "binary": BinaryDecoder,
     "corners": CornersDecoder,
+    "embedding": EmbeddingDecoder,
     "end2end": EndToEndDecoder,
     "rtdetr": RtdetrDecoder,
     "sigmoid": SigmoidDecoder,
@@ -57,11 +62,18 @@ CLASSIFIERS = frozenset({"binary", "sigmoid", "softmax"})
 """Names of the decoders that label a whole image region and give no boxes of objects. A pipeline whose model uses one
 of these decoders classifies the moving regions of a frame."""
 
+EMBEDDERS = frozenset({"embedding"})
+"""Names of the decoders that describe a whole image region by a vector. Only a second-stage model can use one of
+these decoders, because a vector neither labels nor locates an object."""
+
+SECOND_STAGE = CLASSIFIERS | EMBEDDERS
+"""Names of the decoders of second-stage models."""
+
 SIGMOIDS = frozenset({"binary", "sigmoid"})
 """Names of the decoders that read scores between 0 and 1. The command that adds a model appends a sigmoid to logits
 for these decoders."""
 
-READ_ONE_OUTPUT = frozenset({"binary", "sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
+READ_ONE_OUTPUT = frozenset({"binary", "embedding", "sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
 """Names of the decoders that accept only models with exactly one output."""
 
 

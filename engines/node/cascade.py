@@ -1,8 +1,8 @@
 """Run a pipeline's model, and classify crops of the detected objects with the pipeline's second-stage models.
 
 Crops are cut from the frame at full resolution. A second-stage model classifies the crops of all frames of a batch
-together. If a second-stage model is missing or fails, the detection is still reported, with the reason for its
-missing label.
+together: it gives each object labels or an embedding. If a second-stage model is missing or fails, the detection is
+still reported, with the reason for its missing label.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engines.node.serving import Refine, SecondModel, ServedModel, unchanged
 from engines.repository.canary import Canary
 from engines.repository.manifest import InputSpec, Model
 from ingest.contract.crop import CropWindow, crop_window
-from ingest.contract.records import Attribute, Detection, Pixels
+from ingest.contract.records import Attribute, Detection, Embedding, Pixels
 from ingest.exceptions import PictureError
 from ingest.picture import draw
 from ingest.site import SecondModelConfig
@@ -33,8 +33,9 @@ NO_FRAME, NO_MODEL, FAILED = "no_frame", "no_model", "failed"
 MAX_CROPS = 256
 """Once ``MAX_CROPS`` crops have been collected for a second-stage model, the crops are classified before the next
 frame is decoded. At this limit, crops of 224×224 pixels take 38 MB."""
-LABELLED = "labelled"
-"""Outcome under which the metrics count objects that a second-stage model has labelled."""
+LABELLED, EMBEDDED = "labelled", "embedded"
+"""Outcomes under which the metrics count objects that a second-stage model has labelled, or has given an
+embedding."""
 
 _Place = tuple[int, int]
 """Position of a detected object: index of its batch item in the merged batch, and index of the detection in this
@@ -118,7 +119,8 @@ class Cascade:
         for each in passes:
             each.label()
             counts = Counter(one.missing or LABELLED for given in each.attributes.values() for one in given)
-            for outcome, count in counts.items():
+            counts[EMBEDDED] = len(each.embeddings)
+            for outcome, count in (+counts).items():
                 self._metrics.attributes.labels(self._pipeline, each.config.name, outcome).inc(count)
         return [
             [_described(one, passes, (t, d)) for d, one in enumerate(detections)]
@@ -136,6 +138,7 @@ class _SecondPass:
     rows: list[FrameRegion] = field(default_factory=list)
     images: list[Pixels] = field(default_factory=list)
     attributes: dict[_Place, list[Attribute]] = field(default_factory=dict)
+    embeddings: dict[_Place, Embedding] = field(default_factory=dict)
 
     @property
     def spec(self) -> InputSpec | None:
@@ -161,6 +164,10 @@ class _SecondPass:
         for place, labels in zip(self.places, self.model.label(self.rows, self.images), strict=True):
             if not labels:
                 self.miss(place, FAILED if labels is None else UNSURE)
+                continue
+            if embeddings := labels[0].embeddings:
+                named = {"name": self.config.name, "model": model}
+                self.embeddings[place] = embeddings[0].model_copy(update=named)
                 continue
             self.attributes[place] = [
                 Attribute(name=self.config.name, label=one.label, score=one.score, model=model) for one in labels
@@ -226,6 +233,8 @@ def _frame_of(task: ItemTask) -> Pixels | None:
 
 
 def _described(one: Detection, passes: Sequence[_SecondPass], place: _Place) -> Detection:
-    """Return a detection together with the attributes that the second-stage models gave to the detection."""
-    given = [attribute for each in passes for attribute in each.attributes.get(place, ())]
-    return one.model_copy(update={"attributes": tuple(given)}) if given else one
+    """Return a detection together with the attributes and embeddings that the second-stage models gave to the
+    detection."""
+    given = tuple(attribute for each in passes for attribute in each.attributes.get(place, ()))
+    vectors = tuple(each.embeddings[place] for each in passes if place in each.embeddings)
+    return one.model_copy(update={"attributes": given, "embeddings": vectors}) if given or vectors else one

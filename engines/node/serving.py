@@ -212,25 +212,26 @@ class ServedModel(EngineModel):
 
 
 class SecondModel(EngineModel):
-    """A classifier of objects that a pipeline's model has detected. ``label`` may be called from several threads.
+    """A model that labels or describes objects that a pipeline's model has detected. ``label`` may be called from
+    several threads.
 
-    Raise ManifestError for a model that locates objects instead of labelling its whole input.
+    Raise ManifestError for a model that locates objects instead of labelling or describing its whole input.
     """
 
     def __init__(self, config: SecondModelConfig, model: Model, engine: Engine) -> None:
         manifest = model.manifest
-        if manifest.decoder not in decoders.CLASSIFIERS:
+        if manifest.decoder not in decoders.SECOND_STAGE:
             raise ManifestError(
-                f"second model {config.name}: {manifest.id} has decoder {manifest.decoder}: expected a classifier, "
-                f"with decoder {' or '.join(sorted(decoders.CLASSIFIERS))}"
+                f"second model {config.name}: {manifest.id} has decoder {manifest.decoder}: expected a classifier or "
+                f"a model of embeddings, with decoder {' or '.join(sorted(decoders.SECOND_STAGE))}"
             )
         options = DecoderOptions.of(manifest, config.min_score)
         super().__init__(model, engine, decoders.make(manifest.decoder, options))
         self._failing = False
 
     def label(self, rows: Sequence[FrameRegion], images: Sequence[Pixels]) -> list[list[Detection] | None]:
-        """Return the labels of each image as detections; None for an image that fails even in an engine call of its
-        own.
+        """Return the labels or the embedding of each image as detections; None for an image that fails even in an
+        engine call of its own.
 
         Each image has the model's colour order, and the size of ``region.inner`` in the image's FrameRegion. Raise
         MemoryError or DeviceLost.
@@ -311,6 +312,11 @@ class RepositorySource:
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:
+    if manifest.decoder in decoders.EMBEDDERS:
+        raise ManifestError(
+            f"pipeline {pipeline.name}: model {manifest.id} has decoder {manifest.decoder}: expected a model that "
+            "finds or labels objects. Name a model of embeddings in the pipeline's then"
+        )
     spec = manifest.input
     for key in ("width", "height", "colour", "fit"):
         configured, wanted = getattr(pipeline, key), getattr(spec, key)

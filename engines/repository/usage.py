@@ -107,6 +107,8 @@ def usage_of(
 
 def labels_of(proposal: Proposal, decoding: Decoding, overrides: Overrides, metadata: Mapping[str, str]) -> Setting:
     """Return labels from the user, else from the metadata, else the usual labels for the number of classes."""
+    if proposal.decoder in decoders.EMBEDDERS and not overrides.labels:
+        return Setting(key="labels", value=(decoders.UNNAMED,), source="file", reason="an embedding has no classes")
     named, count = labels_in(metadata), proposal.classes
     if overrides.labels:
         return Setting(key="labels", value=overrides.labels, source="option", reason="--labels")

@@ -15,7 +15,7 @@ from ingest.site.gate import GateConfig
 from ingest.site.hours import WeeklyHours
 from ingest.site.measure import MeasureConfig
 from ingest.site.picture import DetectorConfig, EncodeConfig, RedactConfig
-from ingest.site.pipeline import PipelineConfig, SecondModelConfig
+from ingest.site.pipeline import AppearanceConfig, PipelineConfig, SecondModelConfig
 from ingest.site.receiver import ReceiverConfig
 from ingest.site.sensor import ALLOWED_LATENESS_S, HampelConfig, SensorConfig
 
@@ -23,6 +23,7 @@ __all__ = [
     "ALLOWED_LATENESS_S",
     "LEGACY_TLS",
     "UNNAMED",
+    "AppearanceConfig",
     "CameraConfig",
     "ClipConfig",
     "ConfigEntry",

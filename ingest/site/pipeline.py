@@ -67,6 +67,22 @@ class SecondModelConfig(ConfigSection):
     """Lowest precision in which the model may be computed. If None, the precision in the model's manifest applies."""
 
 
+class AppearanceConfig(ConfigSection):
+    """Settings of the re-identification of tracks by the appearance of their objects."""
+
+    second_model: Name
+    """Name of the second-stage model of the pipeline that computes the embeddings."""
+    min_similarity: float = Field(default=0.9, gt=0.0, lt=1.0)
+    """Minimum cosine similarity of a new object and a lost track of the same object."""
+    min_lead: Share = 0.15
+    """Minimum difference between the similarities of the most similar and the second most similar track."""
+    window_s: float = Field(default=30.0, ge=2.0, le=300.0)
+    """Time in seconds since it was last seen within which a lost track can return."""
+    also_left: bool = False
+    """Whether a track can also return after its object has left the picture. A track whose box touched the edge of
+    the picture when it was last seen counts as left."""
+
+
 class PipelineConfig(SharedEntry):
     """Settings of a pipeline: its model, the preparation of frames for the model, and the cameras of these frames."""
 
@@ -130,6 +146,8 @@ class PipelineConfig(SharedEntry):
     """Names of the cameras whose frames the pipeline processes; empty for all cameras."""
     then: tuple[SecondModelConfig, ...] = Field(default=(), max_length=MAX_SECOND_MODELS)
     """Second-stage models, which classify the detected objects at full resolution."""
+    appearance: AppearanceConfig | None = None
+    """Re-identification of tracks by appearance; None if a lost track never returns."""
 
     @model_validator(mode="before")
     @classmethod
@@ -168,6 +186,16 @@ class PipelineConfig(SharedEntry):
     def _lighter_model_has_its_policy(self) -> Self:
         if bool(self.lighter) != (self.overload == "lighter"):
             raise ValueError('expected both overload = "lighter" and a model in lighter, or neither')
+        return self
+
+    @model_validator(mode="after")
+    def _appearance_has_a_second_model(self) -> Self:
+        names = [one.name for one in self.then]
+        if self.appearance and self.appearance.second_model not in names:
+            raise ValueError(
+                f"appearance.second_model = {self.appearance.second_model!r}: expected the name of a second model in "
+                f"then: {', '.join(names) or 'this pipeline has none'}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,18 +13,19 @@ from typing import NamedTuple
 
 from ingest.contract.codec import decode_json
 from ingest.contract.identity import is_late
-from ingest.contract.records import Box, Event, JoinCandidate, JoinSignal, Overlay, Point, Result
+from ingest.contract.records import Box, Detection, Event, JoinCandidate, JoinSignal, Overlay, Point, Result
 from ingest.contract.records.event import DetailValue
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from ingest.runtime import logs
-from ingest.site import CameraConfig, MeasureConfig, to_pixels
+from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, to_pixels
 from stream.analyse.geometry import Scale
 from stream.analyse.ground import GroundPlane
 from stream.analyse.measures.meters import MeasureMeter, make_meter
 from stream.analyse.measures.minute import ClosedMinute
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
-from stream.analyse.tracking.ends import TrackEnd, TrackEnds
+from stream.analyse.tracking.appearance import AppearanceMemory
+from stream.analyse.tracking.ends import TrackEnd, TrackEnds, reaches_edge
 from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
@@ -99,8 +100,10 @@ class Analyser:
         make_tracker: Callable[[float], Tracker],
         reported: ReportedEvents | None = None,
         measures: Iterable[MeasureConfig] = (),
+        appearance: AppearanceConfig | None = None,
     ) -> None:
         self._rules = tuple(rules)
+        self._appearance = appearance
         self._measures = tuple(measures)
         self._meters: tuple[MeasureMeter, ...] = ()
         self._closed: list[ClosedMinute] = []
@@ -173,6 +176,7 @@ class Analyser:
             self._closed += meter.clock.close(meter.clock.last_frame)
         self._meters = ()
         self._tracker = self._make_tracker(self._begin_score)
+        self._memory = AppearanceMemory(self._appearance) if self._appearance else None
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
         self._diagonal_px = 1.0
@@ -189,9 +193,14 @@ class Analyser:
         self._interval = -1
 
     def use(
-        self, rules: Iterable[CameraRule], camera: CameraConfig | None, measures: Iterable[MeasureConfig] = ()
+        self,
+        rules: Iterable[CameraRule],
+        camera: CameraConfig | None,
+        measures: Iterable[MeasureConfig] = (),
+        appearance: AppearanceConfig | None = None,
     ) -> None:
-        """Use other rules and measures, and another configuration of the camera, from the next result on.
+        """Use other rules and measures, and other configurations of the camera and of the re-identification, from the
+        next result on.
 
         Unchanged rules and measures keep their state. If the score at which a track begins has changed, all tracks
         are dropped and tracking begins again. If the score at which a track begins has not changed, the present
@@ -222,6 +231,8 @@ class Analyser:
         detections = self._stationary.merged(scale.detections(found), view)
         held = self._stationary.held(view, at_s, lived_ns, detections)
         tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", held)
+        if self._memory:
+            tracks = self._reidentified(self._memory, tracks, detections, lived_ns)
         seen = [track for track in tracks if not track.held]
         for track in seen:
             self._trails[track.name].append(track.box.centre)
@@ -233,8 +244,27 @@ class Analyser:
         yield from self._apply_rules(result, at_s, scale, [*moving, *resting])
         self._forget(at_s)
 
+    def _reidentified(
+        self, memory: AppearanceMemory, tracks: list[Track], detections: Sequence[Detection], lived_ns: int
+    ) -> list[Track]:
+        """Give new tracks of objects that were lost before the names of their earlier tracks. Leave out the tracks
+        that wait for a better view of their objects."""
+        size = self._size or (0, 0)
+        followed = self._tracker.followed()
+        found = memory.step(
+            tracks, detections, followed, lived_ns, self._has_left, lambda box: reaches_edge(box, (0.0, 0.0), *size)
+        )
+        for name in found.returned:
+            self._trails[name].clear()
+            for watch in self._watches:
+                watch.resume(name)
+        decided = [track for track in tracks if track.name not in found.waiting]
+        return sorted(decided, key=lambda track: track.name) if found.returned else decided
+
     def _still(self, result: Result, at_s: float) -> Iterator[Event]:
         """Process a frame in which nothing moved: stationary tracks stay in place."""
+        if self._memory:
+            self._memory.expire(self._time.lived_ns)
         if self._size is None and not (result.width and result.height):
             return
         scale = self._scale((result.width, result.height))
@@ -356,7 +386,10 @@ class Analyser:
         )
 
     def _forget(self, now_s: float) -> None:
-        for name in [n for n, seen_s in self._seen_s.items() if now_s - seen_s > TRACK_IDLE_S]:
+        idle = [name for name, seen_s in self._seen_s.items() if now_s - seen_s > TRACK_IDLE_S]
+        for name in [name for name in idle if not self._may_return(name)]:
+            if self._memory:
+                self._memory.end(name)
             del self._seen_s[name], self._trails[name]
             self._origins.pop(name, None)
             self._moved.pop(name, None)
@@ -367,6 +400,16 @@ class Analyser:
                 watch.forget(name)
             for meter in self._meters:
                 meter.forget(name, end.reason)
+
+    def _may_return(self, name: str) -> bool:
+        """Return whether a track that is no longer seen may be re-identified, so that the rules must keep its
+        state."""
+        if self._memory is None or not self._memory.may_return(name, self._time.lived_ns):
+            return False
+        return self._memory.config.also_left or not self._has_left(name)
+
+    def _has_left(self, name: str) -> bool:
+        return self._ends.has_left(name, *(self._size or (0, 0)))
 
 
 def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:

@@ -13,10 +13,11 @@ from ingest.contract.identity import is_replay
 from ingest.contract.records import Event, JoinSignal, Measure, Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
-from ingest.site import CameraConfig, MeasureConfig
+from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, PipelineConfig
 from stream.analyse.analyser import Analyser, ReportedEvents
 from stream.analyse.measures.book import MeasureBook
 from stream.analyse.rule import TAIL_S, CameraRule
+from stream.analyse.tracking.appearance import RIVAL_WINDOWS
 from stream.analyse.tracking.tracker import Tracker
 from stream.readback import HistoryPoint
 
@@ -30,14 +31,17 @@ Key = tuple[str, str, str]
 
 
 class RuleSet:
-    """The camera rules and measures by ``(camera, pipeline)``, and the cameras by name."""
+    """The camera rules and measures by ``(camera, pipeline)``, the cameras by name, and the settings of the
+    re-identification by pipeline."""
 
     def __init__(
         self,
         rules: Iterable[CameraRule],
         cameras: Iterable[CameraConfig] = (),
         measures: Iterable[MeasureConfig] = (),
+        pipelines: Iterable[PipelineConfig] = (),
     ) -> None:
+        self._appearances = {one.name: one.appearance for one in pipelines if one.appearance}
         self.cameras = {camera.name: camera for camera in cameras}
         self.measures = {measure.name: measure for measure in measures}
         self._measures: defaultdict[tuple[str, str], list[MeasureConfig]] = defaultdict(list)
@@ -50,6 +54,9 @@ class RuleSet:
         self._tail_s = {key: max(rule.tail_s for rule in rules) for key, rules in found.items()}
         for key in self._measures:
             self._tail_s[key] = max(self._tail_s.get(key, 0.0), TAIL_S)
+        for key in self._tail_s:
+            if appearance := self._appearances.get(key[1]):
+                self._tail_s[key] += RIVAL_WINDOWS * appearance.window_s
 
     @property
     def longest_s(self) -> float:
@@ -74,6 +81,10 @@ class RuleSet:
     def measures_of(self, camera: str, pipeline: str) -> tuple[MeasureConfig, ...]:
         """Return the measures of a camera and pipeline."""
         return tuple(self._measures.get((camera, pipeline), ()))
+
+    def appearance_of(self, pipeline: str) -> AppearanceConfig | None:
+        """Return the settings of a pipeline's re-identification; None if lost tracks never return."""
+        return self._appearances.get(pipeline)
 
     def wants(self, camera: str, pipeline: str) -> bool:
         """Return whether a camera and pipeline have a rule or a measure."""
@@ -188,7 +199,7 @@ class Analysers:
                 camera, _, pipeline = key
                 if rules.wants(camera, pipeline):
                     own, measures = rules.of(camera, pipeline), rules.measures_of(camera, pipeline)
-                    analyser.use(own, rules.cameras.get(camera), measures)
+                    analyser.use(own, rules.cameras.get(camera), measures, rules.appearance_of(pipeline))
                 else:
                     del analysers[key]
 
@@ -196,7 +207,14 @@ class Analysers:
         camera, lane, pipeline = key
         rules, measures = self._rules.of(camera, pipeline), self._rules.measures_of(camera, pipeline)
         reported = self._reported.get((camera, lane))
-        analyser = Analyser(rules, self._rules.cameras.get(camera), self._make_tracker, reported, measures)
+        analyser = Analyser(
+            rules,
+            self._rules.cameras.get(camera),
+            self._make_tracker,
+            reported,
+            measures,
+            self._rules.appearance_of(pipeline),
+        )
         for past in self._past.pop(key, ()):
             _replay(analyser, decode(Result, past))
         self._note_minutes(key, analyser)

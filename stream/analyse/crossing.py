@@ -85,7 +85,7 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
 
     If the rule does not apply to a track, the track's crossing waits for ``WAIT_S``, because the track may get
     another label or a higher score. A stationary object crosses no line, even if a part of the object is detected
-    beyond the line.
+    beyond the line. A track that returns on the other side of the line has crossed the line out of sight.
     """
 
     def __init__(self, rule: C_co, width: int, height: int) -> None:

@@ -78,6 +78,11 @@ class LastingWatch(RuleWatch[R_co], Generic[R_co]):
         super().forget(track)
         self._periods.pop(track, None)
 
+    def interrupt(self, track: str) -> None:
+        """End the period of a track unless the period has been reported."""
+        if not self.is_reported(track):
+            self._periods.pop(track, None)
+
     def _period(self, track: SceneTrack, scene: Scene) -> _Period | None:
         """Return the present period of a track for which the condition holds now, beginning it if necessary."""
         period = self._periods.get(track.name)

@@ -273,6 +273,12 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         ``observe`` calls ``settle`` after ``step``.
         """
 
+    def resume(self, track: str) -> None:
+        """Note that a track returns, which was out of sight for longer than the tracker follows an object.
+
+        The path of the object in between is unknown. A rule about movements drops the positions before.
+        """
+
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended. A method that overrides ``forget`` must call
         ``super().forget(track)``."""

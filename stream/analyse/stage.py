@@ -10,7 +10,7 @@ from ingest.contract.codec import decode, encode_json
 from ingest.contract.records import Event, JoinSignal, Measure, Result
 from ingest.contract.topics import EVENTS, MEASURES, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
-from ingest.site import CameraConfig, ConfigEntry, MeasureConfig
+from ingest.site import CameraConfig, ConfigEntry, MeasureConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import ReportedEvents, reported_in
 from stream.analyse.analysers import Analysers, RuleSet
@@ -80,6 +80,7 @@ class AnalyseStage:
             config.of(CameraRule),  # type: ignore[type-abstract]
             config.of(CameraConfig),
             config.of(MeasureConfig),
+            config.of(PipelineConfig),
         )
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> AnalyseProcessor:

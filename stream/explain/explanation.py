@@ -11,7 +11,7 @@ from ingest.contract.identity import FrameId
 from ingest.contract.records import Event, Frame, Result
 from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from ingest.site import CameraConfig, MeasureConfig
+from ingest.site import CameraConfig, MeasureConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
 from stream.analyse.analysers import RuleSet
@@ -76,6 +76,7 @@ async def explain(log: Log, name: str, config: Config) -> Explanation:
         config.of(CameraRule),  # type: ignore[type-abstract]
         config.of(CameraConfig),
         config.of(MeasureConfig),  # a measure may lower the score at which a track begins
+        config.of(PipelineConfig),
     )
     found = [await _verdicts(log, one, rules, trail) for one in trail.results]
     return Explanation(trail, tuple(found))
@@ -95,7 +96,13 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
     tp = TopicPartition(RESULTS, result.partition)
     past = await tail(log, tp, result.offset, history_point, rules.longest_s)
     measures = rules.measures_of(camera, own.pipeline)
-    analyser = Analyser(rules.of(camera, own.pipeline), rules.cameras.get(camera), ByteTracker, measures=measures)
+    analyser = Analyser(
+        rules.of(camera, own.pipeline),
+        rules.cameras.get(camera),
+        ByteTracker,
+        measures=measures,
+        appearance=rules.appearance_of(own.pipeline),
+    )
     first = own
     for n, record in enumerate(past):
         before = decode(Result, record.value)

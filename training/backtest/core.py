@@ -242,6 +242,7 @@ def note(figures: BacktestFigures, one: Replayed) -> None:
         figures.lighter_live += 1
     elif live.outcome == result.outcome == "classified":
         second_stage = {each.model for one in live.detections for each in one.attributes if each.model}
+        second_stage |= {each.model for one in live.detections for each in one.embeddings if each.model}
         figures.note_comparison({live.model, *second_stage}, compare(live.detections, result.detections))
 
 

@@ -88,7 +88,7 @@ class BacktestPlan:
     @property
     def rule_set(self) -> RuleSet:
         """The rules, cameras and measures in the form that the analysers take."""
-        return RuleSet(self.rules, self.cameras, self.measures)
+        return RuleSet(self.rules, self.cameras, self.measures, self.pipelines)
 
     @property
     def camera_names(self) -> frozenset[str]:

@@ -169,10 +169,11 @@ def _with_legacy_tls(found: Site) -> list[str]:
 def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of each model that a site names, by model name.
 
-    Raise ConfigError, ModelUnknown or ManifestError. A second-stage model must be a classifier, and its key ``on``
-    may list only labels of the pipeline's first model.
+    Raise ConfigError, ModelUnknown or ManifestError. A second-stage model must be a classifier or a model of
+    embeddings, and its key ``on`` may list only labels of the pipeline's first model. Re-identification needs a model
+    of embeddings.
     """
-    from engines.decoders import CLASSIFIERS
+    from engines.decoders import EMBEDDERS, SECOND_STAGE
     from engines.repository.store import Repository
 
     if not models.is_dir():
@@ -185,9 +186,17 @@ def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]
         own = manifests[pipeline.model].labels if pipeline.has_model else (MOTION_LABEL,)
         for m, second in enumerate(pipeline.then):
             key, decoder = f"pipelines.{n}.then.{m}", manifests[second.model].decoder
-            if decoder not in CLASSIFIERS:
-                expected = f"a classifier, whose decoder is {' or '.join(sorted(CLASSIFIERS))}"
-                raise ConfigError(str(file), f"{key}.model", f"{second.model} (decoder {decoder})", expected)
+            named = f"{second.model} (decoder {decoder})"
+            if decoder not in SECOND_STAGE:
+                expected = f"a model whose decoder is {' or '.join(sorted(SECOND_STAGE))}"
+                raise ConfigError(str(file), f"{key}.model", named, expected)
+            is_compared = pipeline.appearance is not None and pipeline.appearance.second_model == second.name
+            if is_compared and decoder not in EMBEDDERS:
+                expected = f"a second model of embeddings, whose decoder is {' or '.join(sorted(EMBEDDERS))}"
+                raise ConfigError(str(file), f"pipelines.{n}.appearance.second_model", named, expected)
+            if decoder in EMBEDDERS and not is_compared:
+                expected = f"appearance.second_model = {second.name!r} in this pipeline, because nothing else uses it"
+                raise ConfigError(str(file), f"{key}.model", named, expected)
             unknown = [label for label in second.on if label not in own]
             if unknown:
                 expected = f"labels of {pipeline.model}: some of {', '.join(own)}"

@@ -57,6 +57,7 @@ def run_rules(
         rules,
         (one for one in found.cameras if one.name in cameras),
         (one for one in found.measures if one.camera in cameras),
+        found.pipelines,
     )
     with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
         task = bar.add_task("reading results", total=None)

@@ -2,11 +2,13 @@
 
 from ingest.contract.records.base import Box, FrameRef, Point, Record
 from ingest.contract.records.batch import (
+    MAX_EMBEDDING,
     Attribute,
     Batch,
     BatchItem,
     Canvas,
     Detection,
+    Embedding,
     EncodedFrame,
     Fit,
     Inner,
@@ -64,6 +66,7 @@ __all__ = [
     "BY_HOST_INSTEAD",
     "BY_SOURCE",
     "GOOD",
+    "MAX_EMBEDDING",
     "MAX_FRAME_PIXELS",
     "MAX_RESTING",
     "OUT_OF_RANGE",
@@ -86,6 +89,7 @@ __all__ = [
     "ClipRequest",
     "Delivery",
     "Detection",
+    "Embedding",
     "EncodedFrame",
     "EpochEnd",
     "Event",

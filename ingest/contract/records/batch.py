@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from ingest.contract.records.base import Box, Count, Many, Name, Record
 from ingest.contract.records.frame import RoutedFrame
@@ -15,6 +15,8 @@ from ingest.contract.records.lens import Lens
 
 Pixels = npt.NDArray[np.uint8]
 PreparationName = Annotated[str, Field(max_length=32)]
+MAX_EMBEDDING = 512
+"""Maximum number of components of an embedding. Models for re-identification of persons give 128 to 512."""
 
 
 class Fit(NamedTuple):
@@ -283,10 +285,31 @@ class Attribute(Record):
     missing: str = ""
 
 
+class Embedding(Record):
+    """A vector that a second-stage model gave to a detected object. Pictures of one object have similar vectors.
+
+    ``name`` is the name that the pipeline gives to the second-stage model, and ``model`` is ``name@version``. Each
+    byte of ``values`` is one component as int8. Only the direction of the vector has a meaning: the vector is scaled
+    so that its largest component is 127 or -127. As JSON, which is for people, an embedding has ``dimensions``
+    instead of ``values``, because the embedding of a person is personal data.
+    """
+
+    KIND: ClassVar[str] = "embedding"
+
+    name: Name
+    model: str = ""
+    values: Annotated[bytes, Field(min_length=1, max_length=MAX_EMBEDDING)]
+
+    @model_serializer(mode="plain", when_used="json")
+    def _without_values(self) -> dict[str, Any]:
+        return {"name": self.name, "model": self.model, "dimensions": len(self.values)}
+
+
 class Detection(Record):
     """A labelled box, in pixels of the frame.
 
-    ``score`` is in 0..1. ``attributes`` are the labels that second-stage models gave to the object.
+    ``score`` is in 0..1. ``attributes`` are the labels that second-stage models gave to the object, and
+    ``embeddings`` are the vectors of second-stage models that describe its appearance.
     """
 
     KIND: ClassVar[str] = "detection"
@@ -296,6 +319,7 @@ class Detection(Record):
     class_id: Count
     score: float
     attributes: Many[Attribute] = ()
+    embeddings: Many[Embedding] = ()
 
 
 class Result(RoutedFrame):
@@ -304,11 +328,11 @@ class Result(RoutedFrame):
     The outcome is ``classified`` with detections (perhaps none), ``empty`` when the frame showed neither motion nor a
     stationary object that still had to be classified, or ``shed`` with a reason. ``model`` is ``name@version`` for a
     classified frame. ``looked_at`` holds the boxes of the classified regions, as the agent reported them, without the
-    margin that was added for the model.
+    margin that was added for the model. Detections have embeddings since version 1.5.
     """
 
     KIND: ClassVar[str] = "result"
-    VERSION: ClassVar[tuple[int, int]] = (1, 4)
+    VERSION: ClassVar[tuple[int, int]] = (1, 5)
 
     pipeline: Name
     finished_ns: Count

@@ -48,13 +48,19 @@ class TrackEnds:
 
     def end(self, track: str, width: int, height: int) -> TrackEnd:
         """Forget a track that has ended in a picture of ``width`` × ``height`` pixels, and return why it ended."""
-        place, unwatched = self._places.pop(track, None), track in self._unwatched
+        left = self.has_left(track, width, height)
+        self._places.pop(track, None)
         self._unwatched.discard(track)
-        left = place is not None and not unwatched and _reaches_edge(*place, width, height)
         return TrackEnd(track, "left" if left else "lost")
 
+    def has_left(self, track: str, width: int, height: int) -> bool:
+        """Return whether the object of a track that is no longer seen has left a picture of ``width`` × ``height``
+        pixels."""
+        place = self._places.get(track)
+        return place is not None and track not in self._unwatched and reaches_edge(*place, width, height)
 
-def _reaches_edge(box: Box, step: Point, width: int, height: int) -> bool:
+
+def reaches_edge(box: Box, step: Point, width: int, height: int) -> bool:
     """Return whether a box touches the edge of the picture, or does so if it moves by its last step again."""
     edge_x, edge_y = _EDGE_SHARE * width, _EDGE_SHARE * height
     return (

@@ -163,6 +163,7 @@ class StationaryTracks:
         if stop is None or not _are_same(stop.first, box, _GROWN):
             self._stops[track.name] = _Stop(track, box, box, box.area, at_ns, at_rest, at_rest, at_ns, at_s)
             return at_rest
+        stop.track = track  # a track that was re-identified continues as another object
         if box.area >= _FULL * stop.full_px:
             stop.position, stop.full_px = box, max(stop.full_px, box.area)
         stop.is_stationary |= at_rest or at_ns - stop.since_ns >= REST_S * 1e9
@@ -240,11 +241,11 @@ def _completed(part: Detection, stop: _Stop, view: FrameView) -> Detection:
     """Return a copy of a part's detection with the position of the whole object as its box.
 
     A moving part may belong to another object that passes in front of the stopped object. Therefore, the copy of a
-    moving part has the label and score of the stopped object, and no attributes.
+    moving part has the label and score of the stopped object, and neither attributes nor embeddings.
     """
     known: dict[str, object] = {}
     if part.box not in (view.resting or ()):
-        known = {"label": stop.track.label, "score": stop.track.score, "attributes": ()}
+        known = {"label": stop.track.label, "score": stop.track.score, "attributes": (), "embeddings": ()}
     return part.model_copy(update={"box": stop.position, **known})
 
 

@@ -72,6 +72,17 @@ class Track:
         """The track's most frequent label so far, weighted by score."""
         return max(self.labels, key=lambda label: (self.labels[label], label)) if self.labels else ""
 
+    def resume(self, earlier: Track, detection: Detection) -> None:
+        """Continue an earlier track of the same object: take its name, labels, votes and highest score.
+
+        ``detection`` is the only detection of this track so far.
+        """
+        self.name, self.votes = earlier.name, earlier.votes
+        self.votes.add(detection.attributes)
+        self.labels = earlier.labels + self.labels
+        self.frames += earlier.frames
+        self.best_score = max(self.best_score, earlier.best_score)
+
 
 class HeldTrack(NamedTuple):
     """A track without a detection in this frame, whose object is assumed to be still in its place.
@@ -101,6 +112,10 @@ class Tracker(Protocol):
         the track's detection in that frame. After a restart, a track gets another name if the frames of the track's
         beginning are not read again. A held track never begins a new track, and keeps its label and score.
         """
+
+    def followed(self) -> set[str]:
+        """Return the names of the confirmed tracks that the next frame may continue, also of the tracks without a
+        detection in the last frame."""
 
 
 class ByteTracker:
@@ -149,6 +164,10 @@ class ByteTracker:
             self._filter.add(boxes[begun])
             self._targets += [_Target(at_s, labels[column]) for column in begun.tolist()]
         return sorted((track for track in tracks if track), key=lambda track: track.name)
+
+    def followed(self) -> set[str]:
+        """Return the names of the confirmed tracks that the next frame may continue."""
+        return {target.track.name for target in self._targets if target.track}
 
     def _advance(self, at_s: float) -> None:
         self._filter.predict(at_s - self._now_s if self._now_s is not None else 0.0)

@@ -102,6 +102,11 @@ class BehaviourWatch(LastingWatch[BehaviourRule]):
             return f"{self.rule.behaviour} has the probability {found:.2f}, below {self.rule.min_probability:g}"
         return super().unmet(scene, track)
 
+    def resume(self, track: str) -> None:
+        """Judge the behaviour of a returning track anew."""
+        self._behaviours.forget(track)
+        self.interrupt(track)
+
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""
         super().forget(track)

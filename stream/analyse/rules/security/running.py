@@ -69,6 +69,11 @@ class RunningWatch(LastingWatch[RunningRule]):
         details = {"heights_per_s": round(speed, 2), "lasted_s": round(lasted_s, 3)}
         return SceneHappening(track=track, summary=summary, details=details)
 
+    def resume(self, track: str) -> None:
+        """Measure the speed of a returning track anew."""
+        self._meter.forget(track)
+        self.interrupt(track)
+
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""
         super().forget(track)

@@ -33,6 +33,10 @@ class TailgatingWatch(CrossingWatch[TailgatingRule]):
         super().__init__(rule, width, height)
         self._last: dict[str, tuple[int, str]] = {}
 
+    def resume(self, track: str) -> None:
+        """Ignore a crossing while a returning track was out of sight, because its time is unknown."""
+        self._counter.forget(track)
+
     def crossed(self, crossing: TrackCrossing, scene: Scene) -> Iterator[SceneHappening]:
         """Return the situation to report if a crossing follows the crossing of another object too closely.
 

@@ -117,6 +117,10 @@ class NearMissWatch(RuleWatch[NearMissRule]):
         if subject not in self._yielded and prints and (encounter := self._encounter(subject, prints[-1])):
             self._reported.add(frozenset((subject, encounter[0])))
 
+    def resume(self, track: str) -> None:
+        """Determine the heading of a returning track anew."""
+        self._centres.pop(track, None)
+
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""
         super().forget(track)

@@ -47,6 +47,10 @@ class RedLightWatch(CrossingWatch[RedLightRule]):
                 since_ns=max(0, scene.captured_ns - (scene.at_ns - crossing.at_ns)),
             )
 
+    def resume(self, track: str) -> None:
+        """Ignore a crossing while a returning track was out of sight, because its time is unknown."""
+        self._counter.forget(track)
+
     def unmet(self, scene: Scene, track: SceneTrack) -> str:
         """Return where a track is beside the line; for a track that has just crossed it, return that the sensor
         decides."""

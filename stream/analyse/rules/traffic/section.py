@@ -76,6 +76,11 @@ class SectionWatch(RuleWatch[SectionRule]):
             return f"has crossed the first line, but not yet the {second}"
         return f"has not crossed the first line: {self._lines[0].whereabouts(track.name)}"
 
+    def resume(self, track: str) -> None:
+        """Ignore crossings while a returning track was out of sight, because their times are unknown."""
+        for line in self._lines:
+            line.forget(track)
+
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""
         super().forget(track)

@@ -72,6 +72,10 @@ class SpeedWatch(RuleWatch[SpeedRule]):
         """Note that a track has been reported."""
         self._reported.add(subject)
 
+    def resume(self, track: str) -> None:
+        """Measure the speed of a returning track anew."""
+        self._meter.forget(track)
+
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""
         super().forget(track)

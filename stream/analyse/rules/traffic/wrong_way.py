@@ -81,6 +81,11 @@ class WrongWayWatch(LastingWatch[WrongWayRule]):
         summary = f"{track.label} moves the wrong way in {self.rule.name}"
         return SceneHappening(track=track, summary=summary, details={"lasted_s": round(lasted_s, 3)})
 
+    def resume(self, track: str) -> None:
+        """Determine the direction of a returning track anew."""
+        self._paths.pop(track, None)
+        self.interrupt(track)
+
     def forget(self, track: str) -> None:
         """Drop the state of a track that has ended."""
         super().forget(track)

@@ -1,0 +1,413 @@
+"""Tests of re-identification by appearance: lost tracks that return, tracks that must not, and the rules that see
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.contract.codec import encode
+from ingest.contract.identity import LIVE
+from ingest.contract.records import Box, Detection, Embedding, Event, FrameRef, Result
+from ingest.contract.topics import RESULTS
+from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, PipelineConfig, SecondModelConfig
+from ingest.site.topic.view import Config
+from stream.analyse.analyser import TRACK_IDLE_S, Analyser
+from stream.analyse.measures.meters import values
+from stream.analyse.rule import CameraRule
+from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.security.running import RunningRule
+from stream.analyse.rules.security.tailgating import TailgatingRule
+from stream.analyse.rules.traffic.section import SectionRule
+from stream.analyse.rules.traffic.wrong_way import WrongWayRule
+from stream.analyse.rules.zone import ZoneRule
+from stream.analyse.stage import AnalyseStage
+from stream.analyse.tracking import appearance
+from stream.analyse.tracking.tracker import ByteTracker
+
+FPS = 5
+LOOK = "look"
+SETTINGS = AppearanceConfig(second_model=LOOK, min_similarity=0.9, min_lead=0.05, window_s=30.0)
+OF: dict[str, Any] = {"camera": "c", "pipeline": "p"}
+WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+LINE = LineRule(name="line", **OF, start=(0.5, 1.0), end=(0.5, 0.0))
+ZONE = ZoneRule(name="zone", **OF, polygon=WHOLE, dwell_s=8.0)
+RED, BLUE, GREEN = (1.0, 0.1, 0.0, 0.2), (0.1, 1.0, 0.1, 0.0), (0.0, 0.1, 1.0, 0.1)
+
+Person = tuple[float, Sequence[float] | None]
+"""Horizontal place of a person's centre in a picture of 640 pixels, and the embedding; None without an embedding."""
+
+
+def person(x: float, look: Sequence[float] | None, y: float = 180.0, model: str = "m@1") -> Detection:
+    vector = np.array(look if look is not None else (), np.float64)
+    numbers = np.round(127 * vector / np.abs(vector).max()).astype(np.int8) if vector.size else vector
+    embeddings = (Embedding(name=LOOK, model=model, values=numbers.tobytes()),) if vector.size else ()
+    box = Box(x - 20.0, y - 50.0, x + 20.0, y + 50.0)
+    return Detection(box=box, label="person", class_id=0, score=0.9, embeddings=embeddings)
+
+
+def result(seq: int, *found: Detection, epoch: int = 1, fps: float = FPS) -> Result:
+    return Result(
+        camera="c",
+        epoch=epoch,
+        seq=seq,
+        lane=LIVE,
+        pipeline="p",
+        pipelines=("p",),
+        captured_ns=10**18 + round(seq / fps * 1e9),
+        finished_ns=10**18,
+        width=640,
+        height=360,
+        source=FrameRef("frames", 0, seq),
+        outcome="classified",
+        detections=found,
+    )
+
+
+class Watched:
+    """An analyser, and the names of the tracks in each frame."""
+
+    def __init__(self, *rules: CameraRule, settings: AppearanceConfig | None = SETTINGS, measures: Any = ()) -> None:
+        self.analyser = Analyser(rules, None, ByteTracker, measures=measures, appearance=settings)
+        self.events: list[Event] = []
+        self.seq = -1
+
+    def see(self, *found: Detection, frames: int = 1) -> list[str]:
+        """Process frames with the same detections, and return the names of the tracks in the last frame."""
+        for _ in range(frames):
+            self.seq += 1
+            self.events += self.analyser.step(result(self.seq, *found))
+        return [track.name for track in self.analyser.scene.tracks] if self.analyser.scene else []
+
+    def walk(self, start: float, stop: float, look: Sequence[float] | None, *others: Detection) -> list[str]:
+        """Let a person walk at 100 pixels per second, and return the names of the tracks in the last frame."""
+        names, steps = [], max(1, round(abs(stop - start) / 100 * FPS))
+        for n in range(steps + 1):
+            names = self.see(person(start + (stop - start) * n / steps, look), *others)
+        return names
+
+    def wait(self, seconds: float, *found: Detection) -> list[str]:
+        return self.see(*found, frames=round(seconds * FPS))
+
+
+@pytest.mark.parametrize("hidden_s", [2.0, 8.0, 15.0, 29.0])
+def test_a_track_that_returns_within_the_window_keeps_its_name(hidden_s: float) -> None:
+    watched = Watched()
+    (before,) = watched.walk(150.0, 300.0, RED)
+    watched.wait(hidden_s)
+    assert watched.walk(340.0, 500.0, RED) == [before]
+
+
+def test_without_the_setting_a_lost_track_gets_another_name() -> None:
+    watched = Watched(settings=None)
+    (before,) = watched.walk(150.0, 300.0, RED)
+    watched.wait(4.0)
+    assert watched.walk(340.0, 500.0, RED) != [before]
+
+
+@pytest.mark.parametrize(("look", "hidden_s"), [(BLUE, 4.0), (None, 4.0), (RED, 31.0)])
+def test_another_look_or_no_embedding_or_a_return_after_the_window_gets_another_name(
+    look: Sequence[float] | None, hidden_s: float
+) -> None:
+    watched = Watched()
+    (before,) = watched.walk(150.0, 300.0, RED)
+    watched.wait(hidden_s)
+    (after,) = watched.walk(340.0, 500.0, look)
+    assert after != before
+
+
+def test_embeddings_of_another_model_version_are_not_compared() -> None:
+    watched = Watched()
+    (before,) = watched.walk(150.0, 300.0, RED)
+    watched.wait(4.0)
+    (after,) = watched.see(person(340.0, RED, model="m@2"), frames=3)
+    assert after != before
+
+
+def test_people_who_look_different_get_their_names_back_in_any_order() -> None:
+    watched = Watched()
+    both = watched.see(person(200.0, RED), person(400.0, BLUE), frames=10)
+    watched.wait(5.0)
+    (blue,) = watched.see(person(300.0, BLUE), frames=3)
+    red = set(watched.see(person(300.0, BLUE), person(500.0, RED), frames=3)) - {blue}
+    assert (red, blue) == ({both[0]}, both[1])
+
+
+def test_of_two_lost_people_who_look_alike_none_is_reidentified() -> None:
+    watched = Watched()
+    both = watched.see(person(200.0, RED), person(400.0, RED), frames=10)
+    watched.wait(5.0)
+    assert not set(watched.see(person(200.0, RED), frames=3)) & set(both)
+
+
+def test_a_person_who_looks_like_a_visible_person_is_not_reidentified() -> None:
+    watched = Watched()
+    both = watched.see(person(200.0, RED), person(400.0, RED), frames=10)
+    watched.wait(5.0, person(400.0, RED))
+    after = watched.see(person(200.0, RED), person(400.0, RED), frames=3)
+    assert after[0] in both
+    assert after[1] not in both
+
+
+def test_two_people_who_look_alike_and_appear_together_do_not_get_the_name_of_one_lost_track() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    assert before not in watched.see(person(150.0, RED), person(450.0, RED), frames=3)
+
+
+def test_a_person_who_is_not_tracked_yet_competes_for_a_lost_track() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    watched.see(person(150.0, RED))
+    assert before not in watched.see(person(150.0, RED), person(450.0, RED), frames=3)
+
+
+def test_a_track_older_than_the_window_still_competes_with_a_similar_track_lost_later() -> None:
+    watched = Watched()
+    both = watched.see(person(200.0, RED), person(400.0, RED), frames=10)
+    watched.wait(20.0, person(400.0, RED))
+    watched.wait(12.0)
+    assert not set(watched.see(person(200.0, RED), frames=3)) & set(both)
+
+
+def test_a_person_who_has_left_the_picture_gets_another_name_on_coming_back() -> None:
+    watched = Watched()
+    (before,) = watched.walk(300.0, 630.0, RED)
+    watched.wait(4.0)
+    (after,) = watched.walk(630.0, 300.0, RED)
+    assert after != before
+
+
+def test_a_person_lost_at_the_edge_during_a_gap_without_frames_returns() -> None:
+    watched = Watched()
+    (before,) = watched.walk(300.0, 630.0, RED)
+    watched.seq += 4 * FPS
+    assert watched.walk(630.0, 300.0, RED) == [before]
+
+
+def test_a_new_epoch_begins_without_lost_tracks() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    for seq in range(10):
+        watched.analyser.step(result(seq, person(200.0, RED), epoch=2))
+    assert watched.analyser.scene
+    assert [track.name for track in watched.analyser.scene.tracks] == ["2-1-0"] != [before]
+
+
+def test_the_label_attributes_and_number_of_frames_of_a_returning_track_continue() -> None:
+    watched = Watched()
+    watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    bus = [person(200.0, RED).model_copy(update={"label": "bus"})] * 3
+    for one in bus:
+        watched.see(one)
+    assert watched.analyser.scene
+    assert [track.label for track in watched.analyser.scene.tracks] == ["person"]
+
+
+def test_a_mean_of_many_embeddings_outweighs_the_last_embeddings_before_an_occlusion() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=30)
+    watched.see(person(200.0, BLUE), frames=3)
+    watched.wait(5.0)
+    assert watched.see(person(200.0, RED), frames=3) == [before]
+
+
+def test_the_number_of_kept_embeddings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appearance, "MAX_KNOWN", 8)
+    watched = Watched()
+    rng = np.random.default_rng(3)
+    for n in range(30):
+        watched.see(person(100.0 + 400 * (n % 2), rng.normal(size=32), y=60.0 + 200 * (n // 2 % 2)), frames=3)
+    memory = watched.analyser._memory
+    assert memory is not None
+    assert memory.size == 8
+
+
+def test_embeddings_are_dropped_after_two_windows_also_while_nothing_moves() -> None:
+    watched = Watched()
+    watched.see(person(200.0, RED), frames=10)
+    memory = watched.analyser._memory
+    assert memory is not None
+    assert memory.size == 1
+    still = result(watched.seq + 61 * FPS).model_copy(
+        update={"outcome": "empty", "motion": (), "withheld": {"still": 61 * FPS - 1}}
+    )
+    watched.analyser.step(still)
+    assert memory.size == 0
+
+
+# The rules
+
+
+@pytest.mark.parametrize("hidden_s", [4.0, TRACK_IDLE_S + 5.0])
+def test_a_line_crossing_counts_once_if_the_track_returns_before_or_after_the_rules_would_forget_it(
+    hidden_s: float,
+) -> None:
+    watched = Watched(LINE)
+    watched.walk(200.0, 400.0, RED)
+    watched.wait(hidden_s)
+    watched.walk(420.0, 560.0, RED)
+    assert [one.data.rule for one in watched.events] == ["line"]
+
+
+def test_a_track_that_returns_on_the_other_side_of_a_line_has_crossed_it_once() -> None:
+    watched = Watched(LINE)
+    (name,) = watched.walk(150.0, 290.0, RED)
+    watched.wait(5.0)
+    watched.walk(360.0, 500.0, RED)
+    (event,) = watched.events
+    assert (event.data.track, event.data.details["direction"]) == (name, "forward")
+
+
+def test_the_dwell_time_of_a_zone_continues_while_the_track_is_hidden_and_is_reported_once() -> None:
+    watched = Watched(ZONE)
+    (name,) = watched.see(person(200.0, RED), frames=6 * FPS)
+    watched.wait(15.0)
+    watched.see(person(260.0, RED), frames=20 * FPS)
+    (event,) = watched.events
+    assert event.data.track == name
+    assert float(event.data.details["stayed_s"]) == pytest.approx(21.0, abs=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("settings", "entries"), [(SETTINGS, 1.0), (None, 2.0)])
+def test_a_zone_measure_counts_a_hidden_person_as_one_entry_and_one_stay(
+    settings: AppearanceConfig | None, entries: float
+) -> None:
+    measure = MeasureConfig(name="hall", type="zone", **OF, polygon=WHOLE)
+    watched = Watched(settings=settings, measures=[measure])
+    watched.see(person(200.0, RED), frames=6 * FPS)
+    watched.wait(12.0)
+    watched.see(person(260.0, RED), frames=10 * FPS)
+    watched.walk(260.0, 635.0, RED)
+    watched.wait(70.0)
+    minutes = [values(one.tally, measure) for one in watched.analyser.closed_minutes()]
+    assert sum(one.get("person.entries", 0.0) for one in minutes) == entries
+    if settings:
+        (dwell_s,) = [one["dwell_s.mean"] for one in minutes if "dwell_s.mean" in one]
+        assert dwell_s == pytest.approx(31.6, abs=0.5)
+
+
+def test_events_of_a_returning_track_belong_to_its_incident() -> None:
+    watched = Watched(LINE)
+    watched.walk(200.0, 400.0, RED)
+    watched.wait(15.0)
+    watched.walk(400.0, 200.0, RED)
+    first, second = watched.events
+    assert first.data.incident == second.data.incident
+    assert first.id != second.id
+
+
+def test_rules_about_movements_and_times_at_lines_do_not_use_the_path_out_of_sight() -> None:
+    section = SectionRule(
+        name="bridge",
+        **OF,
+        first=((0.4, 0.0), (0.4, 1.0)),
+        second=((0.6, 0.0), (0.6, 1.0)),
+        distance_m=20.0,
+        above_km_h=0.0,
+    )
+    rules = (
+        section,
+        TailgatingRule(name="door", **OF, start=(0.5, 1.0), end=(0.5, 0.0), within_s=30.0),
+        WrongWayRule(name="way", **OF, start=(0.0, 0.5), end=(1.0, 0.5), window_s=10.0, for_s=0.0),
+        RunningRule(name="run", **OF, above=0.2, window_s=10.0),
+    )
+    watched = Watched(*rules)
+    stander = person(600.0, BLUE, y=60.0)
+    watched.walk(360.0, 200.0, GREEN, stander)  # crosses the line of the door
+    crossed = len(watched.events)
+    watched.see(person(200.0, GREEN), stander, frames=10 * FPS)
+    (red, *_) = set(watched.see(person(420.0, RED), person(200.0, GREEN), stander, frames=10 * FPS))
+    watched.wait(3.0, person(200.0, GREEN), stander)
+    names = watched.see(person(230.0, RED, y=300.0), person(200.0, GREEN), stander, frames=5 * FPS)
+    assert red in names
+    assert [one.data.rule for one in watched.events[crossed:]] == []
+
+
+# Restarts and properties
+
+
+def site(*rules: CameraRule) -> Config:
+    second = SecondModelConfig(name=LOOK, model="look@1")
+    pipeline = PipelineConfig(name="p", model="m", width=64, height=64, then=(second,), appearance=SETTINGS)
+    entries = (CameraConfig(name="c", source="simulated:road"), pipeline, *rules)
+    return Config({entry.key: entry for entry in entries})
+
+
+async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> None:
+    log = MemoryLog(partitions=1, clock=ManualClock())
+    frames = [result(n, person(150.0 + 2 * n, RED)) for n in range(60)]
+    frames += [result(60 + n) for n in range(15 * FPS)]
+    frames += [result(60 + 15 * FPS + n, person(400.0 - 3 * n, RED)) for n in range(80)]
+    for one in frames:
+        await log.produce(Outgoing(RESULTS, 0, encode(one)))
+    stage = AnalyseStage(site(LINE), 1)
+
+    async def ids(start: int) -> list[tuple[int, bytes]]:
+        processor = await stage.open(TopicPartition(RESULTS, 0), start, log)
+        found = []
+        async for record in log.read(RESULTS, 0, start, len(frames)):
+            found += [(record.offset, out.value) for work in processor.process(record) for out in work.records]
+        return found
+
+    whole = await ids(0)
+    assert len(whole) == 2
+    for cut in (30, 70, 130, 136, 150):
+        assert await ids(cut) == [one for one in whole if one[0] >= cut]
+
+
+looks = st.sampled_from([RED, BLUE, GREEN, (0.9, 0.3, 0.1, 0.2), (-1.0, 0.2, 0.1, 0.5)])
+
+
+@st.composite
+def walks(draw: st.DrawFn) -> list[list[Detection]]:
+    """Draw the detections of 40 frames: people who stand, vanish, and appear elsewhere with one of a few looks."""
+    chance = draw(st.randoms(use_true_random=False))
+    people = {n: (60.0 + 90 * n, draw(looks)) for n in range(draw(st.integers(1, 6)))}
+    shown, frames = set(people), []
+    for _ in range(40):
+        for n in people:
+            if chance.random() < 0.08:
+                shown ^= {n}
+                if chance.random() < 0.5:
+                    people[n] = (chance.uniform(60.0, 580.0), people[n][1])
+        frames.append([person(*people[n], y=60.0 + 25 * n) for n in sorted(shown)])
+    return frames
+
+
+def names(frames: Iterable[Sequence[Detection]], fps: float) -> list[list[str]]:
+    analyser, found = Analyser([LINE, ZONE], None, ByteTracker, appearance=SETTINGS), list[list[str]]()
+    for seq, detections in enumerate(frames):
+        analyser.step(result(seq, *detections, fps=fps))
+        found.append([track.name for track in analyser.scene.tracks] if analyser.scene else [])
+        followed = [target.track.name for target in analyser._tracker._targets if target.track]  # type: ignore[attr-defined]
+        assert len(followed) == len(set(followed))
+    return found
+
+
+@given(frames=walks(), fps=st.sampled_from([1.0, 2.0, 5.0]))
+@settings(max_examples=60)
+def test_no_two_tracks_have_one_name_and_the_same_frames_give_the_same_names(
+    frames: list[list[Detection]], fps: float
+) -> None:
+    found = names(frames, fps)
+    for each in found:
+        assert len(each) == len(set(each))
+        assert each == sorted(each)
+    assert names(frames, fps) == found
+
+
+def test_a_site_file_configures_reidentification_by_the_name_of_a_second_model() -> None:
+    with pytest.raises(ValueError, match="expected the name of a second model in then: this pipeline has none"):
+        PipelineConfig(name="p", model="m", width=64, height=64, appearance=SETTINGS)
