@@ -351,7 +351,42 @@ def test_config_check_refuses_a_detector_as_second_stage_model(file: Path, tmp_p
     file.write_text(SECOND.replace("MODEL", "boxes").replace("LABEL", "car"))
     result = invoke("check", str(file), "--models", str(models))
     assert result.exit_code == USAGE_EXIT
-    assert "pipelines.0.then.0.model = 'boxes (decoder yolov8)': expected a classifier" in result.stderr
+    assert "pipelines.0.then.0.model = 'boxes (decoder yolov8)'" in result.stderr
+    assert "expected a model whose decoder is binary or embedding" in result.stderr
+
+
+APPEARANCE = """
+[pipelines.appearance]
+second_model = "type"
+"""
+
+
+def test_config_check_accepts_reidentification_by_a_second_model_of_embeddings(file: Path) -> None:
+    file.write_text(SECOND.replace("MODEL", "appearance").replace("LABEL", "car") + APPEARANCE)
+    assert invoke("check", str(file), "--models", str(MODELS)).exit_code == 0
+
+
+def test_config_check_refuses_reidentification_by_a_classifier(file: Path) -> None:
+    file.write_text(SECOND.replace("MODEL", "regions").replace("LABEL", "car") + APPEARANCE)
+    result = invoke("check", str(file), "--models", str(MODELS))
+    assert result.exit_code == USAGE_EXIT
+    assert "pipelines.0.appearance.second_model = 'regions (decoder softmax)'" in result.stderr
+    assert "expected a second model of embeddings" in result.stderr
+
+
+def test_config_check_refuses_embeddings_that_nothing_uses(file: Path) -> None:
+    file.write_text(SECOND.replace("MODEL", "appearance").replace("LABEL", "car"))
+    result = invoke("check", str(file), "--models", str(MODELS))
+    assert result.exit_code == USAGE_EXIT
+    assert "pipelines.0.then.0.model = 'appearance (decoder embedding)'" in result.stderr
+    assert "appearance.second_model = 'type'" in result.stderr
+
+
+def test_config_check_refuses_reidentification_by_a_second_model_that_the_pipeline_lacks(file: Path) -> None:
+    file.write_text(SECOND.replace("MODEL", "appearance") + APPEARANCE.replace('"type"', '"look"'))
+    result = invoke("check", str(file))
+    assert result.exit_code == USAGE_EXIT
+    assert "appearance.second_model = 'look': expected the name of a second model in then: type" in result.stderr
 
 
 def test_config_check_refuses_two_second_stage_models_with_the_same_name(file: Path) -> None:

@@ -196,7 +196,7 @@ def test_softmax_results_do_not_depend_on_other_rows_of_the_batch() -> None:
 
 
 def test_the_error_for_an_unknown_decoder_lists_the_known_decoders() -> None:
-    with pytest.raises(DecoderUnknown, match=r"corners, end2end, .*, yolov5, yolov8, yolox"):
+    with pytest.raises(DecoderUnknown, match=r"corners, embedding, end2end, .*, yolov5, yolov8, yolox"):
         decoders.make("nonsense", DecoderOptions(LABELS, 64, 64))
 
 

@@ -69,7 +69,7 @@ def layouts() -> dict[str, tuple[Tables, set[str]]]:
 
 
 LAYOUTS = layouts()
-PAIRS = list(itertools.product(LAYOUTS, sorted(set(decoders.known()) - decoders.CLASSIFIERS)))
+PAIRS = list(itertools.product(LAYOUTS, sorted(set(decoders.known()) - decoders.SECOND_STAGE)))
 
 
 def add(folder: Path, tables: Tables, decoder: str, **settings: Any) -> Model:

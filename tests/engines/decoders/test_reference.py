@@ -164,7 +164,7 @@ LAYOUTS = {
 
 
 def test_every_detection_decoder_is_compared_with_a_reference_implementation() -> None:
-    assert {layout.decoder for layout in LAYOUTS.values()} == set(decoders.known()) - decoders.CLASSIFIERS
+    assert {layout.decoder for layout in LAYOUTS.values()} == set(decoders.known()) - decoders.SECOND_STAGE
 
 
 @pytest.mark.parametrize("across", [False, True])

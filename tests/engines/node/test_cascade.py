@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from engines import backends
 from engines.backends.fake import FakeEngine
 from engines.engine import Images
 from engines.exceptions import DeviceLost, ManifestError, ModelLoadFailed
@@ -322,8 +323,38 @@ class TestAttributes:
     def test_a_detector_is_refused_as_second_stage_model(self) -> None:
         model = Repository(MODELS).open("regions")
         manifest = model.manifest.model_copy(update={"decoder": "yolox"})
-        with pytest.raises(ManifestError, match="expected a classifier"):
+        with pytest.raises(ManifestError, match="expected a classifier or a model of embeddings"):
             SecondModel(TYPE, Model(manifest, model.folder), FakeEngine())
+
+    def test_a_model_of_embeddings_is_refused_as_model_of_a_pipeline(self) -> None:
+        pipeline = PipelineConfig(name="p", model="appearance", width=64, height=128)
+        with pytest.raises(ManifestError, match="Name a model of embeddings in the pipeline's then"):
+            ServedModel(pipeline, Repository(MODELS).open("appearance"), FakeEngine())
+
+
+class TestEmbeddings:
+    LOOK = SecondModelConfig(name="type", model="appearance")
+
+    def rig(self, config: SecondModelConfig = LOOK) -> Rig:
+        second = SecondModel(config, Repository(MODELS).open("appearance"), backends.make("onnxruntime"))
+        second.open(quickly=True)
+        return Rig((config, second))
+
+    def test_objects_get_an_embedding_and_no_attribute(self) -> None:
+        rig = self.rig()
+        cars = rig.classify(with_frames(jpeg(30), jpeg(220)))
+        assert [car.attributes for car in cars] == [(), ()]
+        dark, bright = (car.embeddings for car in cars)
+        assert [(one.name, one.model) for one in (*dark, *bright)] == [("type", "appearance@1")] * 2
+        assert dark[0].values != bright[0].values
+        assert rig.count("embedded") == 2.0
+        assert rig.count("labelled") == 0.0
+
+    def test_an_object_that_is_too_small_has_a_reason_instead_of_an_embedding(self) -> None:
+        config = self.LOOK.model_copy(update={"min_pixels": 500})
+        (car,) = self.rig(config).classify(with_frames(jpeg()))
+        assert car.embeddings == ()
+        assert [(one.name, one.missing) for one in car.attributes] == [("type", SMALL)]
 
 
 class SecondSource(FakeSource):

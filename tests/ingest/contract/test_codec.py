@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.codec import MAX_RECORD_BYTES, decode, decode_json, encode, encode_json
 from ingest.contract.records import (
+    MAX_EMBEDDING,
     Alert,
     AlertData,
     Batch,
@@ -23,6 +24,7 @@ from ingest.contract.records import (
     CameraStatus,
     Delivery,
     Detection,
+    Embedding,
     EpochEnd,
     Event,
     EventData,
@@ -80,7 +82,15 @@ RESULT = Result(
     pipeline="cars",
     finished_ns=2,
     outcome="classified",
-    detections=(Detection(box=Box(1.0, 2.0, 3.0, 4.0), label="car", class_id=2, score=0.5),),
+    detections=(
+        Detection(
+            box=Box(1.0, 2.0, 3.0, 4.0),
+            label="car",
+            class_id=2,
+            score=0.5,
+            embeddings=(Embedding(name="look", model="appearance@1", values=bytes(range(256))),),
+        ),
+    ),
 )
 READINGS = Readings(
     sensor="t-1",
@@ -436,3 +446,24 @@ def test_an_item_that_is_not_cropped_needs_its_encoded_frame() -> None:
     item = ITEM.model_copy(update={"cropped": False})
     with pytest.raises(WrongType, match="expected an encoded frame"):
         decode(Batch, encode(BATCH.model_copy(update={"items": (item,), "pixels": b""})))
+
+
+def test_json_for_people_has_the_size_of_an_embedding_and_not_its_values() -> None:
+    text = encode_json(RESULT).decode()
+    assert '"embeddings":[{"name":"look","model":"appearance@1","dimensions":256}]' in text
+    assert "values" not in text
+
+
+def test_a_result_of_an_older_engine_node_has_no_embeddings() -> None:
+    fields = msgpack.unpackb(encode(RESULT))
+    fields["v"] = [1, 4]
+    del fields["detections"][0]["embeddings"]
+    assert decode(Result, msgpack.packb(fields)).detections[0].embeddings == ()
+
+
+@pytest.mark.parametrize("size", [0, MAX_EMBEDDING + 1])
+def test_an_embedding_without_numbers_or_with_too_many_is_refused(size: int) -> None:
+    fields = msgpack.unpackb(encode(RESULT))
+    fields["detections"][0]["embeddings"][0]["values"] = bytes(size)
+    with pytest.raises(WrongType, match="embeddings"):
+        decode(Result, msgpack.packb(fields))

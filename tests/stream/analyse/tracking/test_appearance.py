@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.codec import encode
 from ingest.contract.identity import LIVE
-from ingest.contract.records import Box, Detection, Embedding, Event, FrameRef, Result
+from ingest.contract.records import Attribute, Box, Detection, Embedding, Event, FrameRef, Result
 from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -186,6 +186,44 @@ def test_a_person_who_has_left_the_picture_gets_another_name_on_coming_back() ->
     watched.wait(4.0)
     (after,) = watched.walk(630.0, 300.0, RED)
     assert after != before
+
+
+def test_a_person_who_has_left_returns_if_the_configuration_says_so() -> None:
+    watched = Watched(settings=SETTINGS.model_copy(update={"also_left": True}))
+    (before,) = watched.walk(300.0, 630.0, RED)
+    watched.wait(4.0)
+    assert watched.walk(630.0, 300.0, RED) == [before]
+
+
+def test_a_person_who_is_partly_covered_at_first_is_reported_when_the_view_is_better() -> None:
+    """The embedding of the covered person has a similarity of 0.75 to the person's own."""
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    covered = (0.75, 0.1, 0.65, 0.2)
+    assert [watched.see(person(300.0, covered)) for _ in range(4)] == [[], [], [], []]
+    assert watched.see(person(300.0, RED)) == [before]
+
+
+def test_a_person_who_is_too_small_for_an_embedding_at_first_is_compared_later() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    small = person(300.0, None).model_copy(update={"attributes": (Attribute(name=LOOK, missing="small"),)})
+    assert watched.see(small, frames=3) == []
+    assert watched.see(person(300.0, RED)) == [before]
+
+
+def test_a_new_person_waits_for_at_most_a_second_and_not_at_all_at_the_edge_or_without_a_lost_track() -> None:
+    similar = (0.75, 0.1, 0.65, 0.2)
+    watched = Watched()
+    assert watched.see(person(200.0, similar), frames=2) != []
+    watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    assert watched.see(person(22.0, similar), frames=2) != []
+    watched.wait(5.0)
+    assert watched.see(person(300.0, similar), frames=1 + FPS) == []
+    assert len(watched.see(person(300.0, similar))) == 1
 
 
 def test_a_person_lost_at_the_edge_during_a_gap_without_frames_returns() -> None:

@@ -1,0 +1,103 @@
+"""Re-identification on a real clip: a woman is hidden by a painted screen for four seconds, and a man comes later.
+
+The frames pass through prepare, a detector and the shipped model of appearance in an engine node, and analyse, on a
+log in memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+
+from benchmarks.analytics.chain import analysed, classified
+from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
+from engines.repository.store import Repository
+from ingest.contract.codec import encode_json
+from ingest.contract.records import Event, Frame
+from ingest.site import AppearanceConfig, CameraConfig, PipelineConfig, SecondModelConfig
+from ingest.site.topic.view import Config
+from stream.analyse.rules.zone import ZoneRule
+from tests.paths import MODELS
+
+CLIP = "one-by-one-person-detection.mp4"
+FPS = 10.0
+EVERY = 4
+VISITS = range(100, 188), range(270, 300)
+"""Frames of the clip in which a woman in grey, and then a man in black, stand at a table."""
+HIDDEN = range(124, 164)
+SCREEN = (350, 0), (560, 432)
+"""Corners of a painted grey screen, which covers the woman."""
+PEOPLE = PipelineConfig(
+    name="people",
+    model="yolox-nano",
+    width=416,
+    height=416,
+    fit="letterbox",
+    then=(SecondModelConfig(name="look", model="appearance", on=("person",), margin=0.0),),
+)
+ANYONE = ZoneRule(
+    name="anyone",
+    camera="c",
+    pipeline="people",
+    labels=("person",),
+    polygon=((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)),
+)
+
+
+def frames_of(path: Path) -> Iterator[Frame]:
+    """Yield frames of both visits as an agent would send them, with the screen in the frames ``HIDDEN``."""
+    video, wanted = cv2.VideoCapture(str(path)), {n for visit in VISITS for n in visit[::EVERY]}
+    for index in range(max(wanted) + 1):
+        assert video.grab(), f"{path} ends at frame {index}"
+        if index not in wanted:
+            continue
+        image = video.retrieve()[1]
+        if index in HIDDEN:
+            cv2.rectangle(image, *SCREEN, (120, 120, 120), cv2.FILLED)
+        yield Frame(
+            camera="c",
+            epoch=1,
+            seq=index,
+            captured_ns=10**18 + round(index / FPS * 1e9),
+            width=image.shape[1],
+            height=image.shape[0],
+            image=cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(),
+        )
+    video.release()
+
+
+def config(pipeline: PipelineConfig) -> Config:
+    return Config({one.key: one for one in (pipeline, CameraConfig(name="c", source="device:0"), ANYONE)})
+
+
+def visits(events: list[Event]) -> list[tuple[str, bool]]:
+    """Return the track of each event, and whether the event concerns the woman."""
+    return [(one.data.track, one.data.seq in VISITS[0]) for one in events]
+
+
+@pytest.mark.e2e
+async def test_a_hidden_woman_is_reported_once_with_reidentification_and_twice_without_and_a_man_is_another_track(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    adopt(shared_data / "yolox-nano.onnx", Repository(tmp_path), AdoptOptions("yolox-nano", "yolox", COCO_LABELS))
+    shutil.copytree(MODELS / "appearance", tmp_path / "appearance")
+    found = await classified(list(frames_of(shared_data / CLIP)), config(PEOPLE), tmp_path)
+
+    people = [one for result in found for one in result.detections if one.label == "person"]
+    assert {(each.name, each.model, len(each.values)) for one in people for each in one.embeddings} == {
+        ("look", "appearance@1", 126)
+    }
+    assert [one for one in people if not one.embeddings] == []
+
+    without = visits((await analysed(found, config(PEOPLE))).events)
+    assert [woman for _, woman in without] == [True, True, False]
+    assert len({track for track, _ in without}) == 3
+
+    appearance = AppearanceConfig(second_model="look")
+    events = (await analysed(found, config(PEOPLE.model_copy(update={"appearance": appearance})))).events
+    assert visits(events) == [without[0], without[2]]
+    assert all(b"look" not in encode_json(one) for one in events)
