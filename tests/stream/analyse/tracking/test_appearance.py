@@ -21,8 +21,9 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, PipelineConfig, SecondModelConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import TRACK_IDLE_S, Analyser
+from stream.analyse.analysers import RuleSet
 from stream.analyse.measures.meters import values
-from stream.analyse.rule import CameraRule
+from stream.analyse.rule import TAIL_S, CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.security.running import RunningRule
 from stream.analyse.rules.security.tailgating import TailgatingRule
@@ -31,7 +32,8 @@ from stream.analyse.rules.traffic.wrong_way import WrongWayRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking import appearance
-from stream.analyse.tracking.tracker import ByteTracker
+from stream.analyse.tracking.stationary import FrameView, StationaryTracks
+from stream.analyse.tracking.tracker import ByteTracker, Track
 
 FPS = 5
 LOOK = "look"
@@ -180,10 +182,11 @@ def test_a_track_older_than_the_window_still_competes_with_a_similar_track_lost_
     assert not set(watched.see(person(200.0, RED), frames=3)) & set(both)
 
 
-def test_a_person_who_has_left_the_picture_gets_another_name_on_coming_back() -> None:
+@pytest.mark.parametrize("away_s", [4.0, TRACK_IDLE_S + 5.0])
+def test_a_person_who_has_left_the_picture_gets_another_name_on_coming_back(away_s: float) -> None:
     watched = Watched()
     (before,) = watched.walk(300.0, 630.0, RED)
-    watched.wait(4.0)
+    watched.wait(away_s)
     (after,) = watched.walk(630.0, 300.0, RED)
     assert after != before
 
@@ -405,6 +408,13 @@ async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> 
         assert await ids(cut) == [one for one in whole if one[0] >= cut]
 
 
+def test_the_results_that_are_read_back_at_a_restart_also_cover_the_tracks_that_may_return() -> None:
+    config = site(LINE)
+    rules, pipelines = config.of(LineRule), config.of(PipelineConfig)
+    assert RuleSet(rules).longest_s == TAIL_S
+    assert RuleSet(rules, pipelines=pipelines).longest_s == TAIL_S + 2 * SETTINGS.window_s
+
+
 looks = st.sampled_from([RED, BLUE, GREEN, (0.9, 0.3, 0.1, 0.2), (-1.0, 0.2, 0.1, 0.5)])
 
 
@@ -449,3 +459,21 @@ def test_no_two_tracks_have_one_name_and_the_same_frames_give_the_same_names(
 def test_a_site_file_configures_reidentification_by_the_name_of_a_second_model() -> None:
     with pytest.raises(ValueError, match="expected the name of a second model in then: this pipeline has none"):
         PipelineConfig(name="p", model="m", width=64, height=64, appearance=SETTINGS)
+
+
+def test_a_stationary_track_that_returns_continues_as_the_new_track_object() -> None:
+    box, still = Box(100.0, 100.0, 160.0, 200.0), StationaryTracks()
+    view = FrameView((), (box,), (box,))
+    before, after = Track("t", box, 0.9), Track("t", box, 0.8)
+    still.seen(before, view, 0.0, 0)
+    still.seen(after, view, 3.0, 3 * 10**9)
+    (held,) = still.hold(["t"], 4.0)
+    assert held is after
+
+
+def test_a_moving_part_of_a_stationary_object_has_no_embedding_because_it_may_be_another_object() -> None:
+    box, still = Box(100.0, 100.0, 160.0, 200.0), StationaryTracks()
+    still.seen(Track("t", box, 0.9), FrameView((), (box,), (box,)), 0.0, 0)
+    part = person(130.0, RED).model_copy(update={"box": Box(105.0, 105.0, 130.0, 160.0)})
+    (merged,) = still.merged([part], FrameView((part.box,), (), ()))
+    assert (merged.box, merged.embeddings) == (box, ())
