@@ -85,6 +85,11 @@ def optimise(
     """
     if options.precision == "fp32" and not options.prune:
         raise OptimiseFailed("nothing to do: expected --precision fp16 or int8, or --prune")
+    if not model.manifest.finds_objects:
+        raise OptimiseFailed(
+            f"model {model.manifest.id} has decoder {model.manifest.decoder}: expected a model that finds or labels "
+            "objects, because the loss of other models is not measured"
+        )
     before = _found(model, test, options.min_score, begin)
     with tempfile.TemporaryDirectory() as folder:
         pruned = None

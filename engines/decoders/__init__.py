@@ -18,6 +18,7 @@ from engines.decoders.yolo import Yolov5Decoder, Yolov8Decoder
 from engines.decoders.yolox import YoloxDecoder
 from engines.engine import Outputs
 from engines.exceptions import DecoderNotLoaded, DecoderUnknown, ManifestError
+from engines.repository.manifest import EMBEDDING
 
 __all__ = [
     "BACKGROUND",
@@ -47,7 +48,7 @@ ENTRY_POINTS = "sightline.decoders"
 _BUILT_IN: dict[str, Callable[[DecoderOptions], OutputDecoder]] = {
     "binary": BinaryDecoder,
     "corners": CornersDecoder,
-    "embedding": EmbeddingDecoder,
+    EMBEDDING: EmbeddingDecoder,
     "end2end": EndToEndDecoder,
     "rtdetr": RtdetrDecoder,
     "sigmoid": SigmoidDecoder,
@@ -62,7 +63,7 @@ CLASSIFIERS = frozenset({"binary", "sigmoid", "softmax"})
 """Names of the decoders that label a whole image region and give no boxes of objects. A pipeline whose model uses one
 of these decoders classifies the moving regions of a frame."""
 
-EMBEDDERS = frozenset({"embedding"})
+EMBEDDERS = frozenset({EMBEDDING})
 """Names of the decoders that describe a whole image region by a vector. Only a second-stage model can use one of
 these decoders, because a vector neither labels nor locates an object."""
 

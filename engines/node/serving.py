@@ -312,7 +312,7 @@ class RepositorySource:
 
 
 def _require_match(pipeline: PipelineConfig, manifest: Manifest) -> None:
-    if manifest.decoder in decoders.EMBEDDERS:
+    if not manifest.finds_objects:
         raise ManifestError(
             f"pipeline {pipeline.name}: model {manifest.id} has decoder {manifest.decoder}: expected a model that "
             "finds or labels objects. Name a model of embeddings in the pipeline's then"

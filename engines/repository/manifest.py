@@ -23,6 +23,9 @@ BEHAVIOUR = "behaviour"
 """Decoder in the manifest of a behaviour model. Rules of the stage ``analyse`` run a behaviour model, and no engine
 node can load it."""
 
+EMBEDDING = "embedding"
+"""Decoder in the manifest of a model of embeddings. A pipeline can use such a model only as a second-stage model."""
+
 
 class InputSpec(BaseModel):
     """Input of a model: ``(N, height, width, 3)`` uint8. ``pad`` is the grey level around a letterboxed image.
@@ -84,6 +87,11 @@ class Manifest(BaseModel):
     def for_engines(self) -> bool:
         """Whether an engine node can load the model."""
         return self.decoder not in (FORECAST, BEHAVIOUR)
+
+    @property
+    def finds_objects(self) -> bool:
+        """Whether the model can be a pipeline's own model, which finds or labels objects."""
+        return self.for_engines and self.decoder != EMBEDDING
 
 
 @dataclass(frozen=True, slots=True)

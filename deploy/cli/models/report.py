@@ -12,7 +12,7 @@ from deploy.cli.output import print_rows, printable, stdout
 from deploy.local.modeltest import pipeline_of
 from engines.repository.canary import CanaryChange
 from engines.repository.inspection import TensorInfo
-from engines.repository.manifest import BEHAVIOUR, FORECAST, Decoding, Model
+from engines.repository.manifest import BEHAVIOUR, EMBEDDING, FORECAST, Decoding, Model
 from engines.repository.report import ModelReport
 from stream.events import rfc3339
 
@@ -42,7 +42,9 @@ def print_report(report: ModelReport, models: Path | None, as_json: bool) -> Non
     if report.model and models is not None:
         name = report.model.partition("@")[0]
         _line(f"{report.model} added in {models / name}, for batches of up to {report.max_batch}.")
-        _line(f"Next: sightline models test {name} PICTURE --models {models}")
+        is_second = any(s.key == "decoder" and s.value == EMBEDDING for s in report.settings)
+        command = f"show {name}" if is_second else f"test {name} PICTURE"
+        _line(f"Next: sightline models {command} --models {models}")
 
 
 def print_manifest(
@@ -81,6 +83,12 @@ def print_manifest(
         }
         _line("Some settings of a rule with this model in the site file:\n")
         _line("[[rules]]\n" + tomli_w.dumps(rule))
+        return
+    if manifest.decoder == EMBEDDING:
+        _line("Settings of a pipeline with this model in the site file:\n")
+        then, appearance = {"name": "look", "model": manifest.name, "margin": 0.0}, {"second_model": "look"}
+        _line("[[pipelines.then]]\n" + tomli_w.dumps(then))
+        _line("[pipelines.appearance]\n" + tomli_w.dumps(appearance))
         return
     _line("A pipeline with this model in the site file:\n")
     pipeline = pipeline_of(manifest).model_dump(

@@ -11,7 +11,7 @@ import typer
 from deploy.cli.common import friendly
 from deploy.cli.output import stdout
 from engines.decoders import UNNAMED
-from engines.repository.manifest import MANIFEST, sha256_of
+from engines.repository.manifest import EMBEDDING, MANIFEST, sha256_of
 
 _MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
 NAME, FILE = "appearance", "model.onnx"
@@ -36,7 +36,7 @@ def appearance(
         "version": version,
         "file": FILE,
         "sha256": sha256_of(folder / FILE),
-        "decoder": "embedding",
+        "decoder": EMBEDDING,
         "labels": [UNNAMED],
         "max_batch": 32,
         "input": {"name": "images", "width": WIDTH_PX, "height": HEIGHT_PX, "colour": "bgr", "fit": "stretch"},

@@ -145,7 +145,8 @@ def with_receiver(site: Site, receiver: ReceiverConfig) -> Site:
 
 
 def require_models(site: Site, models: Path) -> None:
-    """Raise ConfigError unless the model repository contains, for each pipeline, a model that engine nodes can load.
+    """Raise ConfigError unless the model repository contains, for each pipeline, a model that engine nodes can load
+    and that finds objects.
 
     Raise ManifestError for a model that cannot be opened.
     """
@@ -153,7 +154,7 @@ def require_models(site: Site, models: Path) -> None:
     names = repository.names() if models.is_dir() else []
 
     def is_usable(name: str) -> bool:
-        return name in names and repository.open(name).manifest.for_engines
+        return name in names and repository.open(name).manifest.finds_objects
 
     for pipeline in site.pipelines:
         if pipeline.has_model and not is_usable(pipeline.model):

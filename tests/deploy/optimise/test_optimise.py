@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from deploy.optimise import run
 from engines.repository.adopt import KERAS_FILE, MODEL_FILE
 from engines.repository.store import Repository
 from tests.engines.optimise import networks
+from tests.paths import MODELS
 from training.convert import guard
 
 LABELS = ("a", "b", "c", "d")
@@ -136,6 +138,14 @@ def test_pictures_of_the_test_folder_are_not_used_for_int8_calibration(labelled:
     assert found["test_pictures"] == 48
     assert found["calibration_pictures"] == len(list((labelled / "a").iterdir()))
     assert found["versions"][0]["model"] == "tiny@1"
+
+
+def test_a_model_of_embeddings_is_not_optimised_because_its_loss_is_not_measured(
+    labelled: Path, repository: Repository
+) -> None:
+    shutil.copytree(MODELS / "appearance", repository.root / "appearance")
+    said = refused("appearance", "--precision", "fp16", "--calibrate", labelled)
+    assert "appearance@1 has decoder embedding: expected a model that finds or labels objects" in said
 
 
 def test_the_error_for_an_unusable_argument_of_models_optimise_names_the_option(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from deploy.cli.models.report import print_manifest, print_report
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion
 from engines.exceptions import InferenceFailed
@@ -80,3 +81,15 @@ def test_a_model_of_embeddings_needs_no_labels_when_it_is_added(tmp_path: Path) 
     assert (manifest.decoder, manifest.labels) == ("embedding", ("embedding",))
     assert (manifest.input.width, manifest.input.height) == (64, 128)
     assert "labels" not in [one.key for one in report.assumed()]
+
+
+def test_the_report_of_a_model_of_embeddings_names_its_settings_in_a_pipeline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = MODELS / "appearance" / "1" / "model.onnx"
+    print_report(examined(file, "look", Overrides(decoder="embedding", fit="stretch"), tmp_path), tmp_path, False)
+    assert f"Next: sightline models show look --models {tmp_path}" in " ".join(capsys.readouterr().out.split())
+    print_manifest(Repository(tmp_path).open("look"), [1], 1, [], False)
+    said = capsys.readouterr().out
+    assert '[[pipelines.then]]\nname = "look"\nmodel = "look"' in said
+    assert '[pipelines.appearance]\nsecond_model = "look"' in said

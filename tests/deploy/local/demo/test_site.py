@@ -59,8 +59,8 @@ def test_a_pipeline_without_a_model_needs_no_entry_in_the_model_repository(
     assert not make_site(receiver).pipelines[0].has_model
 
 
-def test_a_site_whose_model_is_missing_or_not_for_engines_is_refused_with_the_next_step(tmp_path: Path) -> None:
-    for model in ("cars", "behaviour"):  # engine nodes cannot load the model behaviour
+def test_a_site_whose_model_is_missing_or_finds_no_objects_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    for model in ("cars", "behaviour", "appearance"):
         (tmp_path / "site.toml").write_text(SITE.replace("regions", model))
         expected = rf"pipelines\.p\.model = '{model}': expected one of regions in .*--models"
         with pytest.raises(ConfigError, match=expected):
