@@ -118,6 +118,9 @@ class Analyser:
         been processed before."""
         self.ended: list[TrackEnd] = []
         """The tracks that ended with the last result, with the reasons."""
+        self.waiting: tuple[Box, ...] = ()
+        """The boxes of new tracks of the last result that wait for a better view, because they may be lost tracks. In
+        pixels of the epoch's first picture."""
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -127,6 +130,7 @@ class Analyser:
         """
         self.scene = None
         self.ended = []
+        self.waiting = ()
         before = self._gate.last(result.epoch)
         admission = self._gate.admit(
             result.epoch, result.seq, result.finished_ns, camera=result.camera, lane=result.lane
@@ -204,8 +208,11 @@ class Analyser:
 
         Unchanged rules and measures keep their state. If the score at which a track begins has changed, all tracks
         are dropped and tracking begins again. If the score at which a track begins has not changed, the present
-        tracks continue.
+        tracks continue. If the configuration of the re-identification has changed, all embeddings are dropped.
         """
+        if appearance != self._appearance:
+            self._appearance = appearance
+            self._memory = AppearanceMemory(appearance) if appearance else None
         before_score, self._rules, self._camera = self._begin_score, tuple(rules), camera
         self._measures = tuple(measures)
         self._begin_score = _begin_score([*self._rules, *self._measures])
@@ -258,6 +265,7 @@ class Analyser:
             self._trails[name].clear()
             for watch in self._watches:
                 watch.resume(name)
+        self.waiting = tuple(track.box for track in tracks if track.name in found.waiting)
         decided = [track for track in tracks if track.name not in found.waiting]
         return sorted(decided, key=lambda track: track.name) if found.returned else decided
 

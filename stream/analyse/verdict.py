@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ingest.contract.records import Box, Detection, Event, Result
 from stream.analyse.analyser import Analyser
 from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene
+from stream.analyse.tracking.appearance import WAIT_S
 from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.tracker import CONFIRM_FRAMES
 
@@ -68,9 +69,10 @@ def untracked(analyser: Analyser, result: Result) -> list[Untracked]:
     """Return the detections of the result that the analyser assigned to no track, each with the reason."""
     tracks = analyser.scene.tracks if analyser.scene else ()
     tracked = [analyser.in_frame(result, track.box) for track in tracks]
+    waiting = [analyser.in_frame(result, box) for box in analyser.waiting]
     counted = one_per_object(result)
     return [
-        Untracked(one, _why_untracked(one, counted, analyser.begin_score))
+        Untracked(one, _why_untracked(one, counted, waiting, analyser.begin_score))
         for one in result.detections
         if not any(_equal(one.box, box) for box in tracked)
     ]
@@ -94,9 +96,11 @@ def _verdict(
     return RuleVerdict(watch.rule, tuple(events), () if events else tuple(watch.scene_reasons(scene)), tracks)
 
 
-def _why_untracked(one: Detection, counted: Sequence[Detection], begin_score: float) -> str:
+def _why_untracked(one: Detection, counted: Sequence[Detection], waiting: Sequence[Box], begin_score: float) -> str:
     if not any(one is other for other in counted):
         return "is a further box of an object that has a track"
+    if any(_equal(one.box, box) for box in waiting):
+        return f"may be a lost track: waits up to {WAIT_S:g} s for a better view"
     if one.score < begin_score:
         return f"score {one.score:.4g} below {begin_score:g}, the score at which a track begins"
     return f"has no track yet: a track needs {CONFIRM_FRAMES} detections"

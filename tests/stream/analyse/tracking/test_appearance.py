@@ -21,7 +21,7 @@ from ingest.runtime.clock import ManualClock
 from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, PipelineConfig, SecondModelConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import TRACK_IDLE_S, Analyser
-from stream.analyse.analysers import RuleSet
+from stream.analyse.analysers import Analysers, RuleSet
 from stream.analyse.measures.meters import values
 from stream.analyse.rule import TAIL_S, CameraRule
 from stream.analyse.rules.line import LineRule
@@ -34,6 +34,7 @@ from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking import appearance
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import ByteTracker, Track
+from stream.analyse.verdict import untracked
 
 FPS = 5
 LOOK = "look"
@@ -205,6 +206,8 @@ def test_a_person_who_is_partly_covered_at_first_is_reported_when_the_view_is_be
     watched.wait(5.0)
     covered = (0.75, 0.1, 0.65, 0.2)
     assert [watched.see(person(300.0, covered)) for _ in range(4)] == [[], [], [], []]
+    (reason,) = untracked(watched.analyser, result(watched.seq, person(300.0, covered)))
+    assert reason.reason == "may be a lost track: waits up to 1 s for a better view"
     assert watched.see(person(300.0, RED)) == [before]
 
 
@@ -406,6 +409,36 @@ async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> 
     assert len(whole) == 2
     for cut in (30, 70, 130, 136, 150):
         assert await ids(cut) == [one for one in whole if one[0] >= cut]
+
+
+def test_a_change_of_the_configuration_switches_reidentification_on_and_off() -> None:
+    config = site(LINE)
+    of = config.of(LineRule), [], []
+    present = [RuleSet(*of)]
+    analysers = Analysers(lambda: present[0], ByteTracker)
+    seen, seq = list[str](), 0
+
+    def see(*found: Detection, frames: int) -> None:
+        nonlocal seq
+        for _ in range(frames):
+            seen.extend(one.data.track for one in analysers.step(result(seq, *found)))
+            seq += 1
+
+    def hidden_between_crossings() -> set[str]:
+        seen.clear()
+        for x in range(240, 400, 20):
+            see(person(x, RED), frames=1)
+        see(frames=4 * FPS)
+        for x in range(400, 240, -20):
+            see(person(x, RED), frames=1)
+        see(frames=40 * FPS)
+        return set(seen)
+
+    assert len(hidden_between_crossings()) == 2
+    present[0] = RuleSet(*of, pipelines=config.of(PipelineConfig))
+    assert len(hidden_between_crossings()) == 1
+    present[0] = RuleSet(*of)
+    assert len(hidden_between_crossings()) == 2
 
 
 def test_the_results_that_are_read_back_at_a_restart_also_cover_the_tracks_that_may_return() -> None:
