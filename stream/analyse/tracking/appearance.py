@@ -20,9 +20,9 @@ from ingest.site import AppearanceConfig
 from stream.analyse.tracking.tracker import Track
 
 MEMORY_FRAMES = 30
-"""Number of embeddings after which a new embedding weighs as much in a track's mean as each of the last 30: three to
-six seconds. Fewer embeddings would let the last pictures before an occlusion, in which the object is partly covered,
-outweigh the earlier ones."""
+"""Number of embeddings over which the mean of a track runs: three to six seconds. From then on, each new embedding
+has a weight of 1/30. With a shorter mean, the last pictures before an occlusion, in which the object is partly
+covered, would outweigh the earlier ones."""
 RIVAL_WINDOWS = 2.0
 """Multiple of ``window_s`` for which a track that is no longer seen still competes. An object that returns after
 ``window_s`` gets a new name. Without its mean embedding, it could get the name of a similar object that was lost
@@ -128,20 +128,25 @@ class AppearanceMemory:
         shown = {one.box: one for one in detections}
         looks = {box: look for box, one in shown.items() if (look := self._look(one))}
         new = [one for one in tracks if not one.held and (one.frames == 1 or one.name in self._since_ns)]
-        lost = self._lost(followed, now_ns, has_left) if new else frozenset()
-        tracked = {one.box for one in tracks if one not in new}
+        lost = self._lost(followed, now_ns, has_left) if new else set[str]()
+        names = {one.name for one in new}
+        tracked = {one.box for one in tracks if one.name not in names}
         found: list[tuple[Track, _KnownTrack]] = []
         waiting = set[str]()
-        for track in new if lost else ():
+        for track in new:
+            if not lost:
+                break
             others = [look for box, look in looks.items() if box != track.box and box not in tracked]
             if earlier := self._match(looks.get(track.box), others, lost):
                 found.append((track, earlier))
+                lost.discard(earlier.track.name)
             elif self._waits(track, shown[track.box], looks.get(track.box), lost, now_ns) and not at_edge(track.box):
                 waiting.add(track.name)
+        missed = self._since_ns.keys() & set(followed) - {one.name for one in tracks}
+        self._since_ns = {name: self._since_ns.get(name, now_ns) for name in waiting | missed}
         for track, earlier in found:
             track.resume(earlier.track, shown[track.box])
             earlier.track = track
-        self._since_ns = {name: self._since_ns.get(name, now_ns) for name in waiting}
         for track in tracks:
             if track.name not in waiting:
                 self._note(track, None if track.held else looks.get(track.box), now_ns)
@@ -165,10 +170,10 @@ class AppearanceMemory:
         for name in [name for name, known in self._known.items() if known.seen_ns < oldest_ns]:
             del self._known[name]
 
-    def _lost(self, followed: Collection[str], now_ns: int, has_left: Callable[[str], bool]) -> frozenset[str]:
+    def _lost(self, followed: Collection[str], now_ns: int, has_left: Callable[[str], bool]) -> set[str]:
         """Return the names of the tracks that can return in this frame."""
         names = (name for name in self._known if name not in followed and self.may_return(name, now_ns))
-        return frozenset(name for name in names if self.config.also_left or not has_left(name))
+        return {name for name in names if self.config.also_left or not has_left(name)}
 
     def _match(
         self, look: _Appearance | None, others: Iterable[_Appearance], lost: Collection[str]

@@ -167,6 +167,15 @@ def test_two_people_who_look_alike_and_appear_together_do_not_get_the_name_of_on
     assert before not in watched.see(person(150.0, RED), person(450.0, RED), frames=3)
 
 
+def test_two_people_who_appear_together_never_share_a_number_even_without_a_minimum_lead() -> None:
+    watched = Watched(settings=SETTINGS.model_copy(update={"min_lead": 0.0}))
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    names = watched.see(person(150.0, RED), person(450.0, RED), frames=3)
+    assert len(set(names)) == 2
+    assert before in names
+
+
 def test_a_person_who_is_not_tracked_yet_competes_for_a_lost_track() -> None:
     watched = Watched()
     (before,) = watched.see(person(200.0, RED), frames=10)
@@ -217,6 +226,15 @@ def test_a_person_who_is_too_small_for_an_embedding_at_first_is_compared_later()
     watched.wait(5.0)
     small = person(300.0, None).model_copy(update={"attributes": (Attribute(name=LOOK, missing="small"),)})
     assert watched.see(small, frames=3) == []
+    assert watched.see(person(300.0, RED)) == [before]
+
+
+def test_a_person_who_is_missed_in_a_frame_while_waiting_is_still_compared() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    watched.see(person(300.0, (0.75, 0.1, 0.65, 0.2)), frames=2)
+    watched.see()
     assert watched.see(person(300.0, RED)) == [before]
 
 
@@ -467,8 +485,18 @@ def walks(draw: st.DrawFn) -> list[list[Detection]]:
     return frames
 
 
-def names(frames: Iterable[Sequence[Detection]], fps: float) -> list[list[str]]:
-    analyser, found = Analyser([LINE, ZONE], None, ByteTracker, appearance=SETTINGS), list[list[str]]()
+configs = st.builds(
+    AppearanceConfig,
+    second_model=st.just(LOOK),
+    min_similarity=st.sampled_from([0.1, 0.9]),
+    min_lead=st.sampled_from([0.0, 0.05]),
+    window_s=st.sampled_from([3.0, 30.0]),
+    also_left=st.booleans(),
+)
+
+
+def names(frames: Iterable[Sequence[Detection]], fps: float, config: AppearanceConfig) -> list[list[str]]:
+    analyser, found = Analyser([LINE, ZONE], None, ByteTracker, appearance=config), list[list[str]]()
     for seq, detections in enumerate(frames):
         analyser.step(result(seq, *detections, fps=fps))
         found.append([track.name for track in analyser.scene.tracks] if analyser.scene else [])
@@ -477,16 +505,16 @@ def names(frames: Iterable[Sequence[Detection]], fps: float) -> list[list[str]]:
     return found
 
 
-@given(frames=walks(), fps=st.sampled_from([1.0, 2.0, 5.0]))
+@given(frames=walks(), fps=st.sampled_from([1.0, 2.0, 5.0]), config=configs)
 @settings(max_examples=60)
 def test_no_two_tracks_have_one_name_and_the_same_frames_give_the_same_names(
-    frames: list[list[Detection]], fps: float
+    frames: list[list[Detection]], fps: float, config: AppearanceConfig
 ) -> None:
-    found = names(frames, fps)
+    found = names(frames, fps, config)
     for each in found:
         assert len(each) == len(set(each))
         assert each == sorted(each)
-    assert names(frames, fps) == found
+    assert names(frames, fps, config) == found
 
 
 def test_a_site_file_configures_reidentification_by_the_name_of_a_second_model() -> None:
