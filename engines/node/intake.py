@@ -32,8 +32,9 @@ POLL_RECORDS = 16
 ``POLL_RECORDS`` jobs."""
 FETCH_PARTITION_BYTES = 4 * 1024 * 1024
 """Maximum number of bytes that aiokafka prefetches from a partition. A single record that is larger than
-``FETCH_PARTITION_BYTES`` still arrives (KIP-74). When a partition is paused, aiokafka discards the prefetched data.
-Above ``FETCH_PARTITION_BYTES``, aiokafka would fetch more data twice under load."""
+``FETCH_PARTITION_BYTES`` still arrives (KIP-74). The prefetched records of a paused partition stay in memory."""
+_NO_PARTITION = KafkaPartition("", 0)
+"""Partition that no consumer has, to poll without reading any partition."""
 LIVE_ROWS_PER_INSTANCE = 64
 """Maximum number of images of live frames that wait for one engine: two large batches, which keep the engine busy."""
 LIVE_JOBS = 512
@@ -160,8 +161,13 @@ class BatchIntake:
         return int(await self._consumer.position(self._kafka_partition(tp)))
 
     async def next(self) -> list[LogRecord]:
-        """Return the next records; an empty list if no record arrives within ``POLL_MS``."""
-        batches = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+        """Return the next records of the partitions that are not paused; an empty list if no record arrives within
+        ``POLL_MS``."""
+        readable = self._consumer.assignment() - self._consumer.paused()
+        # If no partitions are named, aiokafka discards the prefetched records of paused partitions.
+        batches = await self._consumer.getmany(
+            *(readable or (_NO_PARTITION,)), timeout_ms=POLL_MS, max_records=POLL_RECORDS
+        )
         return [from_consumer(self._settings, record) for records in batches.values() for record in records]
 
     def throttle(self, owned: Iterable[OwnedPartition], scheduler: Scheduler) -> None:

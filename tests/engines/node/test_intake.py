@@ -87,10 +87,11 @@ def test_above_its_row_limit_a_lane_pauses_partitions_until_unpaused_ones_hold_a
 
 
 class FakeConsumer:
-    """A consumer of two assigned partitions, which only keeps the set of paused partitions."""
+    """A consumer of two assigned partitions without records, which keeps the paused and the polled partitions."""
 
     def __init__(self) -> None:
         self.stopped: set[KafkaPartition] = set()
+        self.polled: list[set[KafkaPartition]] = []
 
     def assignment(self) -> set[KafkaPartition]:
         return {KafkaPartition(f"sightline.{tp.topic}", tp.partition) for tp in (ONE, TWO)}
@@ -103,6 +104,10 @@ class FakeConsumer:
 
     def resume(self, *partitions: KafkaPartition) -> None:
         self.stopped -= set(partitions)
+
+    async def getmany(self, *partitions: KafkaPartition, **_: int) -> dict[KafkaPartition, list[object]]:
+        self.polled.append(set(partitions))
+        return {}
 
 
 async def test_jobs_of_a_loading_model_pause_their_partition_and_do_not_count_as_waiting_work(
@@ -127,6 +132,21 @@ async def test_jobs_of_a_loading_model_pause_their_partition_and_do_not_count_as
     scheduler.drop(ONE)
     intake.throttle(owned, scheduler)
     assert not consumer.stopped
+
+
+async def test_a_poll_names_only_partitions_that_are_not_paused_so_that_prefetched_records_of_the_others_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    consumer = FakeConsumer()
+    monkeypatch.setattr("engines.node.intake.kafka.consumer", lambda *_, **__: consumer)
+    intake, (one, two) = BatchIntake(KafkaSettings(), "engine", 1, 6000), sorted(consumer.assignment())
+    for stopped in (set[KafkaPartition](), {one}, {one, two}):
+        consumer.stopped = stopped
+        assert await intake.next() == []
+    everything, only_two, nothing = consumer.polled
+    assert (everything, only_two) == ({one, two}, {two})
+    assert nothing  # aiokafka takes no partition for all partitions
+    assert not nothing & {one, two}
 
 
 @pytest.mark.parametrize(("fused", "idle"), [(True, 0), (False, 1)])
