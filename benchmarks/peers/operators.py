@@ -4,7 +4,6 @@ the objects that cross a line."""
 from __future__ import annotations
 
 import abc
-import json
 import tempfile
 import time
 import uuid
@@ -22,8 +21,8 @@ from benchmarks.peers.usage import DRIVER, CpuMeter, pss_mb
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import ServiceSpec, Supervisor
-from ingest.contract.codec import encode
-from ingest.contract.records import Box, Detection, FrameRef, Readings, Result
+from ingest.contract.codec import encode, encode_json
+from ingest.contract.records import Box, Detection, FrameRef, Readings, Record, Result
 from ingest.contract.topics import EVENTS, READINGS, RESULTS, partition_for
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
@@ -74,13 +73,15 @@ class Operator(abc.ABC):
         """Return the number of events of one stream of ``count`` items."""
 
     @abc.abstractmethod
-    def value(self, stream: str, first: int, stop: int, *, peer: bool) -> bytes:
-        """Return the record with some items of a stream, for a peer or for Sightline."""
+    def record(self, stream: str, first: int, stop: int) -> Record:
+        """Return the record with some items of a stream."""
 
     def records(self, first: int, stop: int, *, peer: bool) -> list[LoadRecord]:
-        """Return the records with the items ``first`` to ``stop`` of all streams, which take turns."""
+        """Return the records with the items ``first`` to ``stop`` of all streams, which take turns. They are encoded
+        as msgpack for Sightline, and as JSON for a peer."""
+        encoded = encode_json if peer else encode
         return [
-            LoadRecord(partition_for(name, PARTITIONS), name.encode(), self.value(name, *ends, peer=peer), [])
+            LoadRecord(partition_for(name, PARTITIONS), name.encode(), encoded(self.record(name, *ends)), [])
             for ends in series.columns(first, stop, self.rows)
             for name in NAMES
         ]
@@ -109,24 +110,18 @@ class WindowOperator(Operator):
     def _values(self) -> dict[str, list[float]]:
         return {name: series.values(number, self.count) for number, name in enumerate(NAMES)}
 
-    def value(self, stream: str, first: int, stop: int, *, peer: bool) -> bytes:
+    def record(self, stream: str, first: int, stop: int) -> Readings:
         """Return a record of readings."""
-        times, read = series.times_ns(first, stop), self._values[stream][first:stop]
-        if peer:
-            at_ms = [at_ns // 1_000_000 for at_ns in times]
-            single = self.rows == 1
-            return json.dumps({"t": at_ms[0], "v": read[0]} if single else {"t": at_ms, "v": read}).encode()
-        return encode(
-            Readings(
-                sensor=stream,
-                epoch=1,
-                seq=first,
-                quantity="temperature",
-                unit="Cel",
-                times_ns=tuple(times),
-                values=tuple(read),
-                quality=(0,) * len(read),
-            )
+        times = series.times_ns(first, stop)
+        return Readings(
+            sensor=stream,
+            epoch=1,
+            seq=first,
+            quantity="temperature",
+            unit="Cel",
+            times_ns=tuple(times),
+            values=tuple(self._values[stream][first:stop]),
+            quality=(0,) * len(times),
         )
 
 
@@ -171,28 +166,23 @@ class LineOperator(Operator):
         """Return the number of vehicles that have crossed the line."""
         return series.crossings(count)
 
-    def value(self, stream: str, first: int, stop: int, *, peer: bool) -> bytes:
+    def record(self, stream: str, first: int, stop: int) -> Result:
         """Return the record of a frame with the boxes of its vehicles."""
         at_ns, found = series.START_S * 10**9 + first * 10**9 // series.FPS, self._boxes[first]
-        if peer:
-            frame = {"camera": stream, "t": at_ns // 1_000_000, "boxes": [[*box, 0.9] for box in found]}
-            return json.dumps(frame).encode()
-        return encode(
-            Result(
-                camera=stream,
-                epoch=1,
-                seq=first,
-                lane="live",
-                pipeline="cars",
-                pipelines=("cars",),
-                captured_ns=at_ns,
-                finished_ns=at_ns,
-                width=series.WIDTH,
-                height=series.HEIGHT,
-                source=FrameRef("frames", 0, first),
-                outcome="classified",
-                detections=tuple(Detection(box=Box(*box), label="car", class_id=1, score=0.9) for box in found),
-            )
+        return Result(
+            camera=stream,
+            epoch=1,
+            seq=first,
+            lane="live",
+            pipeline="cars",
+            pipelines=("cars",),
+            captured_ns=at_ns,
+            finished_ns=at_ns,
+            width=series.WIDTH,
+            height=series.HEIGHT,
+            source=FrameRef("frames", 0, first),
+            outcome="classified",
+            detections=tuple(Detection(box=Box(*box), label="car", class_id=1, score=0.9) for box in found),
         )
 
 

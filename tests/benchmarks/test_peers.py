@@ -18,7 +18,7 @@ from benchmarks.peers.bareloop import FrameLoop
 from benchmarks.peers.edge import EdgeLoad, records_per_s
 from benchmarks.peers.framejob import FrameJob
 from benchmarks.peers.frames import Step
-from benchmarks.peers.jobs.operations import SensorWindows, exceeds, sums
+from benchmarks.peers.jobs.operations import SensorWindows, exceeds, single, sums
 from benchmarks.peers.load import ResultArrivals
 from benchmarks.peers.operators import OPERATORS, PARTITIONS
 from benchmarks.peers.tables import append_run, markdown, read_runs, summary, to_bare, to_peer, turns
@@ -178,8 +178,7 @@ def test_the_sensor_windows_for_compared_systems_without_windowing_give_the_expe
     for one in operator.records(0, operator.count, peer=True):
         value = json.loads(one.value)
         if one.key == b"stream-3":
-            single = [{"t": value["t"], "n": 1, "s": value["v"]}]
-            events += len(windows.add(sums(value) if name == "columns" else single))
+            events += len(windows.add(sums(value) if name == "columns" else [single(value)]))
     assert events == operator.events(operator.count)
 
 
@@ -188,7 +187,7 @@ def test_the_threshold_function_for_compared_systems_gives_the_expected_number_o
     is_above, events = False, 0
     for one in operator.records(0, operator.count, peer=True):
         if one.key == b"stream-3":
-            was_above, is_above = is_above, exceeds(json.loads(one.value)["v"], was_above=is_above)
+            was_above, is_above = is_above, exceeds(json.loads(one.value)["values"][0], was_above=is_above)
             events += is_above and not was_above
     assert events == operator.events(operator.count)
 

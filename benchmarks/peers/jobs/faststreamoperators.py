@@ -19,7 +19,7 @@ from faststream import FastStream
 from faststream.confluent import KafkaMessage
 
 from benchmarks.peers.jobs.faststreamclient import make_broker, subscription
-from benchmarks.peers.jobs.operations import ByteTrackCounter, SensorWindows, exceeds, read_arguments, sums
+from benchmarks.peers.jobs.operations import ByteTrackCounter, SensorWindows, exceeds, read_arguments, single, sums
 
 OPTIONS = read_arguments()
 broker = make_broker(OPTIONS)
@@ -29,7 +29,7 @@ counters: defaultdict[bytes, ByteTrackCounter] = defaultdict(ByteTrackCounter)
 
 
 def _window(key: bytes, value: Any) -> list[Any]:
-    return windows[key].add([{"t": value["t"], "n": 1, "s": value["v"]}])
+    return windows[key].add([single(value)])
 
 
 def _columns(key: bytes, value: Any) -> list[Any]:
@@ -38,7 +38,7 @@ def _columns(key: bytes, value: Any) -> list[Any]:
 
 def _threshold(key: bytes, value: Any) -> list[Any]:
     was_above = outside[key]
-    outside[key] = is_above = exceeds(value["v"], was_above=was_above)
+    outside[key] = is_above = exceeds(value["values"][0], was_above=was_above)
     return [value] if is_above and not was_above else []
 
 

@@ -23,14 +23,20 @@ def read_arguments() -> Namespace:
     return parser.parse_args()
 
 
-def sums(column: Mapping[str, Sequence[float]]) -> list[Sums]:
-    """Return time, count and sum of the readings of a column, for each window of the column."""
+def sums(readings: Mapping[str, Sequence[float]]) -> list[Sums]:
+    """Return time in ms, count and sum of the readings of a record, for each window of the record."""
     found: dict[int, Sums] = {}
-    for time_ms, value in zip(column["t"], column["v"], strict=True):
-        part = found.setdefault(int(time_ms) // _WINDOW_MS, {"t": time_ms, "n": 0, "s": 0.0})
+    for time_ns, value in zip(readings["times_ns"], readings["values"], strict=True):
+        time_ms = int(time_ns) // 1_000_000
+        part = found.setdefault(time_ms // _WINDOW_MS, {"t": time_ms, "n": 0, "s": 0.0})
         part["n"] += 1
         part["s"] += value
     return list(found.values())
+
+
+def single(readings: Mapping[str, Sequence[float]]) -> Sums:
+    """Return time in ms, count and sum of the only reading of a record."""
+    return {"t": int(readings["times_ns"][0]) // 1_000_000, "n": 1, "s": readings["values"][0]}
 
 
 def add(total: list[float], part: Sums) -> list[float]:
@@ -83,9 +89,10 @@ class ByteTrackCounter:
 
     def step(self, frame: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Process the boxes of a frame, and return the crossings that they complete."""
-        boxes = self._array(frame["boxes"], "float32").reshape(-1, 5)
+        rows = [(*one["box"], one["score"]) for one in frame["detections"]]
+        boxes = self._array(rows, "float32").reshape(-1, 5)
         found = self._tracker.update(
-            self._detections(xyxy=boxes[:, :4], confidence=boxes[:, 4]), timestamp=frame["t"] / 1000
+            self._detections(xyxy=boxes[:, :4], confidence=boxes[:, 4]), timestamp=frame["captured_ns"] / 1e9
         )
         if found.tracker_id is None:
             return []
@@ -97,7 +104,8 @@ class ByteTrackCounter:
             side, beyond = self._sides.get(number, (right, 0))
             beyond = beyond + 1 if right != side else 0
             if beyond == 2:
-                events.append({"camera": frame["camera"], "t": frame["t"], "direction": "right" if right else "left"})
+                direction = "right" if right else "left"
+                events.append({"camera": frame["camera"], "t": frame["captured_ns"], "direction": direction})
                 side, beyond = right, 0
             self._sides[number] = side, beyond
         return events

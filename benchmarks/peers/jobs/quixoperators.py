@@ -16,7 +16,7 @@ from typing import Any
 
 from quixstreams import State
 
-from benchmarks.peers.jobs.operations import ByteTrackCounter, add, exceeds, read_arguments, sums
+from benchmarks.peers.jobs.operations import ByteTrackCounter, add, exceeds, read_arguments, single, sums
 from benchmarks.peers.jobs.quixclient import make_application
 from benchmarks.peers.series import LATENESS_S, LIMIT, WINDOW_S
 
@@ -25,14 +25,14 @@ OUTSIDE = "outside"
 
 def time_of(value: Any, _headers: Any, _timestamp: Any, _kind: Any) -> int:
     """Return the time of a message's first reading, in ms."""
-    time_ms = value["t"]
-    return int(time_ms[0] if isinstance(time_ms, list) else time_ms)
+    times_ns = value.get("times_ns") or [value["captured_ns"]]
+    return int(times_ns[0]) // 1_000_000
 
 
 def begun(value: Any, state: State) -> bool:
     """Return whether a reading begins to exceed the limit. The state is written only if it changes."""
     was_above = state.get(OUTSIDE, default=False)
-    is_above = exceeds(value["v"], was_above=was_above)
+    is_above = exceeds(value["values"][0], was_above=was_above)
     if is_above != was_above:
         state.set(OUTSIDE, is_above)
     return is_above and not was_above
@@ -43,7 +43,7 @@ def windowed(frame: Any, *, columns: bool) -> Any:
     if columns:
         frame = frame.apply(sums, expand=True).set_timestamp(lambda part, *_: int(part["t"]))
     else:
-        frame = frame.apply(lambda value: {"t": value["t"], "n": 1, "s": value["v"]})
+        frame = frame.apply(single)
     windows = frame.tumbling_window(timedelta(seconds=WINDOW_S), grace_ms=timedelta(seconds=LATENESS_S))
     closed = windows.reduce(initializer=lambda part: [part["n"], part["s"]], reducer=add)
     means = closed.final(closing_strategy="key").apply(
