@@ -140,8 +140,10 @@ class Analyser:
         if admission is Admission.BEGIN:
             self._begin_epoch()
         else:
-            unknown = result.seq - before - 1 - sum(result.withheld.values())
-            self._missing.update(result.withheld, unknown=max(unknown, 0))
+            missing = result.seq - before - 1
+            if missing > 0 or result.withheld:
+                unknown = missing - sum(result.withheld.values())
+                self._missing.update(result.withheld, unknown=max(unknown, 0))
         at_s = self._time.advance(result)
         if result.outcome == "classified":
             return list(self._classified(result, at_s))
@@ -319,11 +321,13 @@ class Analyser:
             outcome=result.outcome,
             tracks=tuple(tracks),
             gap_s=at_s - self._scene_s,
-            missing=+self._missing,
+            missing=+self._missing if self._missing else {},
             ground=self._ground,
             view=result.view,
         )
-        self._scene_s, self._missing, self.scene = at_s, Counter(), scene
+        if self._missing:
+            self._missing = Counter()
+        self._scene_s, self.scene = at_s, scene
         self._ends.scene(((track.name, track.box) for track in tracks), scene.gap_s)
         for meter in self._meters:
             self._closed += meter.step(scene)

@@ -79,19 +79,25 @@ class Box(NamedTuple):
     @property
     def area(self) -> float:
         """Area in square pixels."""
-        return self.width * self.height
+        left, top, right, bottom = self
+        return (right - left) * (bottom - top)
 
     @property
     def centre(self) -> Point:
         """The centre of the box, ``(x, y)`` in pixels."""
-        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+        left, top, right, bottom = self
+        return (left + right) / 2, (top + bottom) / 2
 
     def shared(self, other: Box) -> float:
         """Return the area of the intersection of this box and ``other``, in square pixels."""
-        width = min(self.right, other.right) - max(self.left, other.left)
+        left, top, right, bottom = self
+        other_left, other_top, other_right, other_bottom = other
+        # comparisons take a third of the time of min and max
+        width = (right if right < other_right else other_right) - (left if left > other_left else other_left)
         if width <= 0.0:
             return 0.0
-        return width * max(min(self.bottom, other.bottom) - max(self.top, other.top), 0.0)
+        height = (bottom if bottom < other_bottom else other_bottom) - (top if top > other_top else other_top)
+        return width * height if height > 0.0 else 0.0
 
     def iou(self, other: Box) -> float:
         """Return the intersection over union of the box and ``other``, 0..1; 0 for boxes that share no area."""

@@ -74,19 +74,15 @@ def overlaps(one: Floats, other: Floats, margin: float) -> Floats:
 
     Each box is first enlarged on each side by ``margin``, as a share of its size.
     """
-    (a, a_areas), (b, b_areas) = _enlarged(one, margin), _enlarged(other, margin)
-    edges = np.maximum(a[:, None], b)
-    sides = np.maximum(-(edges[..., :2] + edges[..., 2:]), 0.0)
+    # the right and lower edges are negative, so that the larger of two edges is always the edge of the intersection
+    near, far = 1.0 + margin, -margin
+    enlarge = np.array(((near, 0, -far, 0), (0, near, 0, -far), (far, 0, -near, 0), (0, far, 0, -near)))
+    enlarged = np.concatenate((one, other)) @ enlarge
+    sizes = enlarged[:, :2] + enlarged[:, 2:]
+    areas = sizes[:, 0] * sizes[:, 1]
+    count = len(one)
+    edges = np.maximum(enlarged[:count, None], enlarged[count:])
+    sides = np.minimum(edges[..., :2] + edges[..., 2:], 0.0)
     shared = sides[..., 0] * sides[..., 1]
-    union = a_areas[:, None] + b_areas - shared
+    union = areas[:count, None] + areas[count:] - shared
     return np.asarray(shared / np.maximum(union, _MIN_SIZE_PX))
-
-
-def _enlarged(boxes: Floats, margin: float) -> tuple[Floats, Floats]:
-    """Return the enlarged boxes and their areas. The right and lower edges are negative, so that the larger of two
-    edges is on all four sides the edge of the intersection."""
-    low, high = boxes[:, :2], boxes[:, 2:]
-    sizes = high - low
-    extra = margin * sizes
-    sizes = sizes + 2.0 * extra
-    return np.concatenate((low - extra, -(high + extra)), axis=1), sizes[:, 0] * sizes[:, 1]

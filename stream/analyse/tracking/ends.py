@@ -42,7 +42,8 @@ class TrackEnds:
             self._unwatched |= self._places.keys()
         for name, box in tracks:
             before = self._places.get(name)
-            (x, y), (old_x, old_y) = box.centre, before[0].centre if before else box.centre
+            x, y = box.centre
+            old_x, old_y = before[0].centre if before else (x, y)
             self._places[name] = box, (x - old_x, y - old_y)
             self._unwatched.discard(name)
 

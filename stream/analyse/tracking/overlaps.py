@@ -6,7 +6,7 @@ Two detections of one object would become two tracks, and the object would cross
 
 from __future__ import annotations
 
-from ingest.contract.records import Box, Detection, Result
+from ingest.contract.records import Detection, Result
 
 ONE_OBJECT = 0.7
 """Minimum intersection over union of two boxes that count as one object. If a detector reports one vehicle as two
@@ -25,12 +25,7 @@ def one_per_object(result: Result) -> tuple[Detection, ...]:
     regions = {box.clipped(result.width, result.height) for box in result.looked_at}
     kept: list[Detection] = []
     for one in sorted(result.detections, key=lambda detection: -detection.score):
-        if one.box in regions or not any(_overlap(one.box, other.box) >= ONE_OBJECT for other in kept):
+        if one.box in regions or not any(one.box.iou(other.box) >= ONE_OBJECT for other in kept):
             kept.append(one)
     chosen = set(map(id, kept))
     return tuple(one for one in result.detections if id(one) in chosen)
-
-
-def _overlap(one: Box, other: Box) -> float:
-    shared = one.shared(other)
-    return shared / (one.area + other.area - shared) if shared > 0.0 else 0.0

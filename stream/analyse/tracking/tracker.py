@@ -70,7 +70,9 @@ class Track:
     @property
     def label(self) -> str:
         """The track's most frequent label so far, weighted by score."""
-        return max(self.labels, key=lambda label: (self.labels[label], label)) if self.labels else ""
+        if len(self.labels) < 2:
+            return next(iter(self.labels), "")
+        return max(self.labels, key=lambda label: (self.labels[label], label))
 
     def resume(self, earlier: Track, detection: Detection) -> None:
         """Continue an earlier track of the same object: take its name, labels, votes and highest score.

@@ -68,6 +68,8 @@ class TrackTime:
 
 def _is_still(result: Result) -> bool:
     """Return whether nothing moved since the previous frame."""
+    if not result.withheld:
+        return result.outcome == "empty" and result.reason == "still"
     reasons = {reason for reason, count in result.withheld.items() if count}
     if not reasons <= STILL | {UNSEEN}:
         return False

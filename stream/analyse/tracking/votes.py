@@ -76,4 +76,4 @@ class AttributeVotes:
     @property
     def results(self) -> dict[str, VotedLabel]:
         """The stable label of each attribute with at least one vote, by attribute name."""
-        return {name: vote.result for name, vote in sorted(self._votes.items())}
+        return {name: vote.result for name, vote in sorted(self._votes.items())} if self._votes else {}
