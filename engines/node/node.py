@@ -389,9 +389,6 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if self._failure:
                 raise self._failure
-        for tp, owned in self._owned.items():
-            if owned.uncommitted and batches_of(tp) not in self._writing:
-                await self._write(owned)
 
     async def _close(self) -> None:
         tasks = [*self._classifying, *self._writing.values(), *([self._takeover] if self._takeover else [])]

@@ -137,7 +137,7 @@ class OwnedPartition:
             not jobs
             or uncommitted >= MAX_UNCOMMITTED_JOBS
             or now_s >= self._committed_at_s + MAX_UNCOMMITTED_S
-            or any(job.refused for job in jobs)  # the next owner cannot recognise an unreadable record as a repeat
+            or any(record.topic == DEADLETTER for record in records)  # a take-over reads the last dead letters only
         )
         await self._writer.write(records, ENGINES, {self.tp: position} if commits else {})
         self._position = position

@@ -68,12 +68,13 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
 def replace_file(path: Path, data: bytes, mode: int = GROUP_FILE) -> None:
     """Create or replace a file with the permissions ``mode``.
 
-    After a crash or a power failure, the file has its former or its new content, never a part of it. Raise OSError,
-    and leave the file as it was.
+    After a crash or a power failure, the file has its former or its new content, never a part of it. Raise OSError.
+    The file then has its former content, unless only the folder could not be synced.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(open_private(part, mode), "wb") as file:
+        part.unlink(missing_ok=True)  # of an earlier process with this id
+        with os.fdopen(open_private(part, mode, os.O_EXCL), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

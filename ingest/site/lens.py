@@ -13,8 +13,8 @@ from ingest.contract.records.base import MAX_PX
 from ingest.contract.records.lens import COEFFICIENTS, Coefficient, Focal
 from ingest.site.entry import ConfigSection
 
-MAX_SIDE_PX = 65_535
-"""Largest width or height of a picture: that of a JPEG."""
+MAX_SIDE_PX = 32_766
+"""Largest width or height of a picture that OpenCV can undistort."""
 _INTERVALS = 16
 """Number of intervals along each edge of a picture, at whose ends the lens is examined."""
 _ERROR_PX = 0.1

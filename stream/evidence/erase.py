@@ -155,12 +155,13 @@ async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, b
     Raise StoreFailed if the store cannot be listed, LogUnavailable or Fenced if the log cannot be written.
     """
 
-    waiting = await _waiting(log)
+    waiting = await _waiting(log, wanted)
 
     def choose(groups: list[EvidenceGroup], holds: list[LegalHold]) -> list[tuple[EvidenceGroup, str]]:
-        stored = {group.name.event for group in groups}
-        without_files = [group for group in waiting if group.name.event not in stored]
-        return [(group, f"erased: {wanted.reason}") for group in groups + without_files if wanted.covers(group)]
+        covered = [group for group in groups if wanted.covers(group)]
+        stored = {group.name.event for group in covered}
+        covered += [group for group in waiting if group.name.event not in stored]
+        return [(group, f"erased: {wanted.reason}") for group in covered]
 
     report = ErasureReport(await delete(log, store, choose, clock, by))
     report.dead_letters = await erase_letters(log, wanted.covers_letter)
@@ -170,14 +171,15 @@ async def erase(log: Log, store: EvidenceStore, wanted: Erasure, clock: Clock, b
     return report
 
 
-async def _waiting(log: Log) -> list[EvidenceGroup]:
-    """Return a group without files for the event of each alert that has no record on ``evidence`` yet."""
+async def _waiting(log: Log, wanted: Erasure) -> list[EvidenceGroup]:
+    """Return a group without files for each event to erase whose alert has no record on ``evidence`` yet."""
     found: dict[str, EvidenceGroup] = {}
     async for alert in _records(log, ALERTS, Alert):
         at_ns = alert.data.captured_ns
         if alert.subject and has_evidence(alert):
-            name = EvidenceName(alert.subject, alert.data.event, "", at_ns, at_ns)
-            found[alert.data.event] = EvidenceGroup(name, ())
+            group = EvidenceGroup(EvidenceName(alert.subject, alert.data.event, "", at_ns, at_ns), ())
+            if wanted.covers(group):
+                found[alert.data.event] = group
     async for record in _records(log, EVIDENCE, EvidenceRecord):
         found.pop(record.event, None)
     return list(found.values())

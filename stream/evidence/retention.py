@@ -180,8 +180,8 @@ async def delete(
 ) -> DeletionReport:
     """Delete the groups that ``choose`` returns for all groups and holds of a store, and write tombstones.
 
-    A chosen group that a hold covers is not deleted. The holds are read again before each ``AT_ONCE`` events. Raise
-    the errors of ``prune``.
+    A chosen group that a hold covers is not deleted. The holds are read again before each ``AT_ONCE`` events. Files
+    that were stored for the deleted events in the meantime are deleted too. Raise the errors of ``prune``.
     """
     holds = await asyncio.to_thread(read_holds, store)
     groups = await asyncio.to_thread(lambda: grouped(store.list()))
@@ -189,8 +189,11 @@ async def delete(
     chosen = _without_held(await asyncio.to_thread(choose, groups, holds), holds, report)
     if not chosen:
         return report
+    reasons = {group.name.event: reason for group, reason in chosen}
+    done: set[str] = set()
     writer = await log.writer(WRITER)
-    try:
+
+    async def delete_all(chosen: Sequence[tuple[EvidenceGroup, str]]) -> None:
         for start in range(0, len(chosen), AT_ONCE):
             holds = await asyncio.to_thread(read_holds, store)  # a long deletion respects new holds
             part = _without_held(chosen[start : start + AT_ONCE], holds, report)
@@ -199,9 +202,17 @@ async def delete(
             stones = [_tombstone(group, reason, clock.now_ns(), by) for group, reason in part]
             await writer.write(stones, "", {})
             for group, _ in part:
-                await _delete_files(store, group, report)
+                if await _delete_files(store, group, report):
+                    done.add(group.name.event)
+
+    try:
+        await delete_all(chosen)
+        # A file may have been stored after the list was made, by a worker that could not see the tombstone yet.
+        groups = await asyncio.to_thread(lambda: grouped(store.list()))
+        await delete_all([(group, reasons[group.name.event]) for group in groups if group.name.event in done])
     finally:
         await writer.close()
+    report.events = len(done)
     return report
 
 
@@ -218,7 +229,9 @@ def _without_held(
     return free
 
 
-async def _delete_files(store: EvidenceStore, group: EvidenceGroup, report: DeletionReport) -> None:
+async def _delete_files(store: EvidenceStore, group: EvidenceGroup, report: DeletionReport) -> bool:
+    """Delete the files of an event. If the store fails, note it in the report and return False."""
+
     def remove() -> None:
         for file in group.files:
             store.delete(file.name)
@@ -228,10 +241,10 @@ async def _delete_files(store: EvidenceStore, group: EvidenceGroup, report: Dele
     except StoreFailed as error:
         _log.error("evidence_not_deleted", event_id=group.name.event, error=str(error))
         report.failed[group.name.event] = str(error)
-        return
-    report.events += 1
+        return False
     report.files += len(group.files)
     report.bytes += group.size
+    return True
 
 
 def _tombstone(group: EvidenceGroup, reason: str, at_ns: int, by: str) -> Outgoing:

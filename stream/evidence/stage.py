@@ -42,7 +42,7 @@ T = TypeVar("T")
 NAME = "evidence"
 KNOWN = 20_000
 """Number of the latest alerts with a record on ``evidence`` that are remembered, so that no alert gets a second
-record; also the number of the latest tombstones that are remembered."""
+record; also the number of the latest tombstones that are remembered, so that an erased event gets no files."""
 RETRY_S = 30.0
 """Pause in seconds before an alert is tried again after the evidence store failed. Meanwhile, other alerts are tried
 first, so that files that the store refuses do not hold up the others."""
@@ -169,17 +169,14 @@ class EvidenceProcessor(Processor):
     def tick(self) -> Sequence[Work]:
         """Complete the evidence of the alert that is due first; of a refused alert only if no other alert is due.
 
-        If the evidence of the alert's event was deleted, store nothing.
+        If the evidence of the alert's event was deleted, store nothing, and remove files that were stored meanwhile.
         """
         is_due = self._waiting and self._waiting[0].at_s <= self._clock.monotonic()
         due = heapq.heappop(self._waiting if is_due or not self._refused else self._refused)
         try:
-            if self._is_deleted(due.alert):
-                return (Work((), (due.offset,)),)
-            record = self._completed(due.alert)
-            if self._is_deleted(due.alert):  # meanwhile
-                for file in record.files:
-                    self._store.delete(file.name)
+            record = None if self._is_deleted(due.alert) else self._completed(due.alert)
+            if record is None or self._is_deleted(due.alert):
+                self._remove_files(due.alert)
                 return (Work((), (due.offset,)),)
         except StoreFailed as error:
             now_s = self._clock.monotonic()
@@ -197,6 +194,11 @@ class EvidenceProcessor(Processor):
     def _is_deleted(self, alert: Alert) -> bool:
         self._wait(self._past.read())
         return self._past.is_deleted(alert.data.event)
+
+    def _remove_files(self, alert: Alert) -> None:
+        """Remove all files of an alert's event, also those stored before a crash. Raise StoreFailed."""
+        for file in list(self._store.list(f"{names.stem(alert.subject, alert.time, alert.data.event)}-")):
+            self._store.delete(file.name)
 
     def _due_s(self, record: LogRecord, alert: Alert) -> float:
         """Return the monotonic time at which all frames of an alert's clip should be in the log.

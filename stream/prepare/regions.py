@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from itertools import islice
 from operator import attrgetter
 
 from ingest.contract.crop import CropWindow, crop_window
@@ -48,9 +49,9 @@ def windows(
     boxes = sorted(moving, key=attrgetter("area"), reverse=True)
     if pipeline.regions == "motion" and (moving or motion == ()):
         boxes += resting_beside(moving, resting)
-    shown = [(box, _undistorted(box, lens, size)) for box in boxes[:most]]
+    shown = ((box, part) for box in boxes if (part := _undistorted(box, lens, size)))
     margin = pipeline.region_margin
-    found = [(box, part.widened(margin).clipped(*size)) for box, part in shown if part]
+    found = [(box, part.widened(margin).clipped(*size)) for box, part in islice(shown, most)]
     if not found:
         whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
         parts = tiles(pipeline, size, most - 1) if pipeline.regions == "tiles" else []

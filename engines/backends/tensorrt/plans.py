@@ -131,7 +131,7 @@ class PlanCache:
                 if cancelled():
                     raise BuildCancelled(f"waiting for plan {key.name}, which another process builds, was cancelled")
                 time.sleep(LOCK_POLL_S)
-            for part in self.folder.glob(f".{self.path(key).name}.*.part"):  # of a process that was killed
+            for part in self.folder.glob(f"*{self.path(key).name}.*.part"):  # of a process that was killed
                 part.unlink(missing_ok=True)
             yield
 

@@ -17,6 +17,7 @@ from ingest.deadletter import parked
 from ingest.exceptions import Fenced, LogUnavailable
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition, Writer
 from ingest.kafka.memorylog import MemoryLog
+from tests.engines.node import batches
 
 PIPELINES = frozenset({"p"})
 LIVE_TP, LATE_TP = TopicPartition(BATCHES, 1), TopicPartition(BATCHES_LATE, 1)
@@ -255,13 +256,16 @@ async def test_offsets_are_committed_after_four_written_jobs_even_within_a_quart
     assert committed == [1, 1, 1, 1, 5, 5]
 
 
-async def test_the_offset_of_an_unreadable_batch_is_committed_with_its_dead_letter() -> None:
+async def test_the_offset_of_a_batch_is_committed_with_its_dead_letter() -> None:
     log = MemoryLog(2)
     owned = await one(log)
     await work(owned, [await put(log, 0)])
     owned.take(LogRecord(*LIVE_TP, 1, None, b"unreadable"), PIPELINES)
     assert await owned.write(lambda: 5, 0.0) == 1
     assert await log.committed(ENGINES, LIVE_TP) == 2
+    owned.take(batches.record([batches.item(7)], offset=2, pipeline="unknown"), PIPELINES)
+    assert await owned.write(lambda: 5, 0.0) == 1
+    assert await log.committed(ENGINES, LIVE_TP) == 3
 
 
 async def test_a_new_owner_writes_nothing_for_a_batch_whose_results_are_written_and_whose_offset_is_not() -> None:
