@@ -62,6 +62,10 @@ SHORT_S = 0.001
 """Maximum time in seconds that a record of the previous chunk may have taken for a chunk of several records to be
 processed in the event loop's thread, if the processor allows it. Short records are processed by Python code, which
 runs on one core at a time (the GIL). Worker threads would only add switches between threads."""
+LONG_CHUNK_S = 0.01
+"""Maximum time in seconds that the previous chunk may have taken for a chunk of several records to be processed in
+the event loop's thread. A longer chunk, such as one of hundreds of sensors with many rules, would delay other
+partitions."""
 BACKLOG_CHECK_S = 0.05
 """Time in seconds between two checks whether the records that delay a ``tick`` have arrived."""
 MAX_MARKERS = 256
@@ -118,7 +122,7 @@ class PartitionLoop:
         self._in_flight_bytes: deque[int] = deque()  # size of each work that the broker has not acknowledged
         self._acknowledged = asyncio.Event()
         self._calls = 0
-        self._record_s = math.inf  # time that a record of the latest chunk took
+        self._record_s = self._chunk_s = math.inf  # time that the latest chunk took, for each record and in all
         self._feeding = asyncio.create_task(self._guard(self._feed()))
         self._settling = asyncio.create_task(self._guard(self._settle()))
 
@@ -253,7 +257,7 @@ class PartitionLoop:
             return works
         records = chunk.without_gap(self._queue, self._max_gap)
         await self._check_gap(tracker.next, records[0].offset)
-        if processor.in_event_loop and self._record_s <= (EVENT_LOOP_S if len(records) == 1 else SHORT_S):
+        if processor.in_event_loop and self._is_short(len(records)):
             works, count = self._process(processor, records)
             await asyncio.sleep(0)  # other partitions and the Kafka client go on
         else:
@@ -262,6 +266,13 @@ class PartitionLoop:
             tracker.deliver(record.offset)
         self._remove(count)
         return chunk.joined(works)
+
+    def _is_short(self, records: int) -> bool:
+        """Return whether the next chunk, with a given number of records, may run in the event loop's thread, by the
+        times of the previous chunk."""
+        if records == 1:
+            return self._record_s <= EVENT_LOOP_S
+        return self._record_s <= SHORT_S and self._chunk_s <= LONG_CHUNK_S
 
     def _has_backlog(self) -> bool:
         """Return whether records wait in the queue, inside Faust, or at the broker."""
@@ -285,7 +296,8 @@ class PartitionLoop:
             if self._draining or self.held or monotonic() - began >= chunk.CHUNK_S:
                 break
         works += processor.end_chunk()
-        self._record_s = (monotonic() - began) / count
+        self._chunk_s = monotonic() - began
+        self._record_s = self._chunk_s / count
         metrics.process.observe(self._record_s)
         metrics.records.inc(count)
         return works, count

@@ -30,6 +30,9 @@ class SensorRule(Rule):
     """Base of the rules over one sensor."""
 
     REFERS_TO: ClassVar[tuple[str, ...]] = ("sensor",)
+    TAKES_COLUMNS: ClassVar[bool] = False
+    """Whether the rule never fails, and makes the same events however consecutive readings are divided into columns.
+    The waiting records of a sensor are processed together only if all its rules take columns."""
 
     sensor: Name
 

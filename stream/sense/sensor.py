@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ingest.contract.records import Event, JoinSignal, Measure, Readings
-from ingest.site import SensorConfig
+from ingest.site import ALLOWED_LATENESS_S, SensorConfig
 from stream.join.rule import SIGNAL_NS, JoinRule
 from stream.sense.clean import Cleaner
 from stream.sense.minutes import SensorMinutes
@@ -86,6 +86,15 @@ class SensorWatch:
         for _, one in self._windows:
             one.late = one.set_back = 0
         return counts
+
+    @property
+    def takes_columns(self) -> bool:
+        """Whether the events are the same however consecutive readings are divided into records.
+
+        With more than the usual lateness, a window may wait until a column has readings far behind its end.
+        """
+        lateness_s = self._config.lateness_s if self._config else 0.0
+        return lateness_s <= ALLOWED_LATENESS_S and all(one.rule.TAKES_COLUMNS for one in self._reporters)
 
     @property
     def epoch(self) -> int:

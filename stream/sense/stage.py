@@ -190,8 +190,7 @@ class SenseProcessor(Processor):
     """The processor of one partition of readings.
 
     The records of a sensor in one chunk are processed as one record if their readings follow each other without a
-    gap, because a column of readings takes little more time than a single reading. If a rule fails, all records that
-    were processed together become dead letters.
+    gap and the sensor's rules take columns. A column of readings takes little more time than a single reading.
 
     The processor holds no offsets back, because the next owner of the partition reads the open windows again.
     ``config`` returns the present configuration.
@@ -322,7 +321,7 @@ class SenseProcessor(Processor):
         works = self._processed(collected) if collected else ()
         sensor = self._sensors.get(name)
         # a record of a lower epoch may begin a new run of the device, which depends on the number of such records
-        extensible = sensor is not None and sensor.epoch == readings.epoch
+        extensible = sensor is not None and sensor.epoch == readings.epoch and sensor.takes_columns
         self._collected[name] = _ConsecutiveRecords(record, readings, extensible=extensible)
         return works
 

@@ -30,6 +30,7 @@ class AnomalyRule(WindowRule):
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.reading.anomaly"
+    TAKES_COLUMNS: ClassVar[bool] = True
 
     type: Literal["anomaly"] = "anomaly"
     history_s: PositiveSeconds = 600.0

@@ -23,6 +23,7 @@ class GapRule(ReadingRule):
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.sensor.gap"
+    TAKES_COLUMNS: ClassVar[bool] = True
 
     type: Literal["gap"] = "gap"
     for_s: PositiveSeconds = 60.0

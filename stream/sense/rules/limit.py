@@ -25,6 +25,7 @@ class LimitRule(BoundedRule, ReadingRule):
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.reading.limit"
+    TAKES_COLUMNS: ClassVar[bool] = True
 
     type: Literal["limit"] = "limit"
 

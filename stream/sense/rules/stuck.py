@@ -23,6 +23,7 @@ class StuckRule(ReadingRule):
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.sensor.stuck"
+    TAKES_COLUMNS: ClassVar[bool] = True
 
     type: Literal["stuck"] = "stuck"
     for_s: PositiveSeconds = 300.0

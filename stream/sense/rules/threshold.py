@@ -18,6 +18,7 @@ class ThresholdRule(BoundedRule, WindowRule):
     """
 
     EVENT_TYPE: ClassVar[str] = "sightline.reading.threshold"
+    TAKES_COLUMNS: ClassVar[bool] = True
 
     type: Literal["threshold"] = "threshold"
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from ingest.contract.codec import decode_json, encode
+from ingest.contract.codec import decode, decode_json, encode
 from ingest.contract.records import GOOD, Event, Readings
 from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import LogRecord
@@ -20,21 +20,24 @@ from ingest.site.topic.view import Config
 from stream.epochs import RUN_RECORDS
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
-from stream.sense.rules.limit import LimitRule
+from stream.sense.rule import ReadingHappening
+from stream.sense.rules.limit import LimitRule, LimitWatch
 from stream.sense.rules.stuck import StuckRule
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
 from stream.sense.stage import OutputPartitions, SenseProcessor
-from stream.sense.windows import ReadingWindow
+from stream.sense.windows import Column, ReadingWindow
 from tests.stream.sense.chunks import in_one_chunk
 
-STEP_NS = 200_000_000
-NAMES = ("t", "u")
+START_NS, STEP_NS = 10**12, 200_000_000
+NAMES = ("t", "u", "late")
+UNIT = {"source": "simulated:t", "quantity": "temperature", "unit": "Cel", "rate_hz": 5.0, "high": 90.0}
 ENTRIES = [
     entry
     for name in NAMES
     for entry in (
-        SensorConfig(name=name, source="simulated:t", quantity="temperature", unit="Cel", rate_hz=5.0, high=90.0),
+        SensorConfig(name=name, lateness_s=5.0 if name == "late" else 1.0, **UNIT),
         ThresholdRule(name=f"hot-{name}", sensor=name, window_s=1.0, min_readings=1, above=50.0),
+        ThresholdRule(name=f"hop-{name}", sensor=name, window_s=1.2, hop_s=0.4, min_readings=1, above=50.0),
         StuckRule(name=f"stuck-{name}", sensor=name, for_s=1.0),
         LimitRule(name=f"limit-{name}", sensor=name, above=70.0),
     )
@@ -49,16 +52,16 @@ def record(offset: int, sensor: str, seq: int, values: Sequence[float], epoch: i
         seq=seq,
         quantity="temperature",
         unit="Cel",
-        times_ns=tuple((seq + n) * STEP_NS for n in range(len(values))),
+        times_ns=tuple(START_NS + (seq + n) * STEP_NS for n in range(len(values))),
         values=tuple(values),
         quality=(GOOD,) * len(values),
     )
     return LogRecord(READINGS, 0, offset, sensor.encode(), encode(readings), {}, offset)
 
 
-def processor(registry: CollectorRegistry | None = None) -> SenseProcessor:
+def processor(registry: CollectorRegistry | None = None, config: Config = CONFIG) -> SenseProcessor:
     metrics = SenseMetrics(registry or CollectorRegistry())
-    return SenseProcessor(lambda: CONFIG, OutputPartitions(1, 1, 1), metrics, ManualClock())
+    return SenseProcessor(lambda: config, OutputPartitions(1, 1, 1), metrics, ManualClock())
 
 
 def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[str]], list[int], dict[str, float]]:
@@ -79,7 +82,7 @@ def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[
 
 rows = st.tuples(
     st.sampled_from(NAMES),
-    st.sampled_from([0, 0, 0, 0, 0, 7, -3]),  # readings that are missing before the record, or repeated
+    st.sampled_from([0, 0, 0, 0, 0, 7, 40, -3]),  # readings that are missing before the record, or repeated
     st.sampled_from([1, 1, 1, 1, 2, 3]),
     st.lists(st.sampled_from([20.0, 20.0, 60.0, 80.0, 95.0]), min_size=1, max_size=4),
 )
@@ -99,10 +102,28 @@ def test_the_events_of_records_do_not_depend_on_the_chunks_that_they_come_in(
     assert outcome(records, sorted(cut for cut in cuts if cut < len(records))) == singly
 
 
+def test_a_breach_of_a_sensor_with_much_lateness_is_reported_although_its_records_come_in_one_chunk() -> None:
+    entries = (
+        SensorConfig(name="t", lateness_s=5.0, **UNIT),
+        ThresholdRule(name="hop", sensor="t", window_s=6.0, hop_s=2.0, min_readings=1, above=50.0),
+    )
+    sense = processor(config=Config({entry.key: entry for entry in entries}))
+    readings = [(10, 20.0), (35, 80.0), (60, 20.0), (65, 20.0)]  # numbers are multiples of STEP_NS
+    records = [replace_seq(record(n, "t", step, [value]), n) for n, (step, value) in enumerate(readings)]
+    works = in_one_chunk(sense, *records)
+    assert [out.topic for work in works for out in work.records] == [EVENTS]
+
+
+def replace_seq(one: LogRecord, seq: int) -> LogRecord:
+    """Return a record whose readings have the numbers from ``seq`` on, and keep their times."""
+    value = encode(decode(Readings, one.value).model_copy(update={"seq": seq}))
+    return LogRecord(one.topic, one.partition, one.offset, one.key, value, one.headers, one.timestamp_ms)
+
+
 def test_consecutive_records_of_a_sensor_in_one_chunk_finish_together() -> None:
     sense = processor()
     in_one_chunk(sense, record(0, "t", 0, [20.0]), record(1, "u", 0, [20.0]))
-    parts = [record(2 + n, NAMES[n % 2], 1 + n // 2, [20.0]) for n in range(6)]
+    parts = [record(2 + n, "tu"[n % 2], 1 + n // 2, [20.0]) for n in range(6)]
     assert [work.done for work in in_one_chunk(sense, *parts)] == [(2, 4, 6), (3, 5, 7)]
     after_gap = [record(8, "t", 4, [20.0]), record(9, "t", 9, [20.0]), record(10, "t", 10, [20.0])]
     assert [work.done for work in in_one_chunk(sense, *after_gap)] == [(8,), (9, 10)]
@@ -128,7 +149,30 @@ def test_only_the_records_that_were_processed_together_with_a_failing_one_become
     ]
     works = in_one_chunk(sense, *chunk)
     topics = {work.done: [out.topic for out in work.records] for work in works}
-    assert topics == {(5,): [DEADLETTER], (2,): [DEADLETTER], (4,): [DEADLETTER], (3,): [EVENTS, EVENTS]}
+    assert topics == {(5,): [DEADLETTER], (2,): [DEADLETTER], (4,): [DEADLETTER], (3,): [EVENTS] * 3}
+
+
+def test_a_rule_of_another_package_that_fails_on_one_record_spoils_no_other_record() -> None:
+    class FragileWatch(LimitWatch):
+        def step(self, column: Column) -> Iterator[ReadingHappening]:
+            if 66.0 in column.values:
+                raise ArithmeticError("the rule failed")
+            return super().step(column)
+
+    class FragileRule(LimitRule):
+        TAKES_COLUMNS = False
+
+        def watch(self, sensor: str, config: SensorConfig | None) -> FragileWatch:
+            return FragileWatch(self, sensor, config)
+
+    fragile = FragileRule(name="fragile", sensor="t", above=99.0)
+    sense = processor(config=Config({entry.key: entry for entry in (*ENTRIES, fragile)}))
+    values = [20.0, 20.0, 66.0, 80.0, 20.0, 80.0]
+    works = in_one_chunk(sense, *(record(n, "t", n, [value]) for n, value in enumerate(values)))
+    letters = [work.done for work in works if DEADLETTER in [out.topic for out in work.records]]
+    events = [out for work in works for out in work.records if out.topic == EVENTS]
+    assert letters == [(2,)]
+    assert len(events) == 2  # the limit is exceeded twice
 
 
 def test_each_record_of_a_lower_epoch_counts_until_the_lower_epoch_is_accepted() -> None:
@@ -137,4 +181,4 @@ def test_each_record_of_a_lower_epoch_counts_until_the_lower_epoch_is_accepted()
     lower = [record(1 + n, "t", n, [70.0]) for n in range(RUN_RECORDS + 30)]
     works = in_one_chunk(sense, *lower)
     assert [work.done for work in works][:RUN_RECORDS] == [(1 + n,) for n in range(RUN_RECORDS)]
-    assert [out.topic for work in works for out in work.records] == [EVENTS, EVENTS]
+    assert [out.topic for work in works for out in work.records] == [EVENTS] * 3
