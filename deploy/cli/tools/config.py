@@ -169,9 +169,9 @@ def _with_legacy_tls(found: Site) -> list[str]:
 def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of each model that a site names, by model name.
 
-    Raise ConfigError, ModelUnknown or ManifestError. A second-stage model must be a classifier or a model of
-    embeddings, and its key ``on`` may list only labels of the pipeline's first model. Re-identification needs a model
-    of embeddings.
+    Raise ConfigError, ModelUnknown or ManifestError. A pipeline's own models must find or label objects. A
+    second-stage model must be a classifier or a model of embeddings, and its key ``on`` may list only labels of the
+    pipeline's first model. Re-identification needs a model of embeddings.
     """
     from engines.decoders import EMBEDDERS, SECOND_STAGE
     from engines.repository.store import Repository
@@ -181,8 +181,15 @@ def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]
     repository = Repository(models)
     seconds = {second.model for pipeline in found.pipelines for second in pipeline.then}
     names = seconds | {pipeline.model for pipeline in found.pipelines if pipeline.has_model}
+    names |= {pipeline.lighter for pipeline in found.pipelines if pipeline.lighter}
     manifests = {name: repository.open(name).manifest for name in sorted(names)}
     for n, pipeline in enumerate(found.pipelines):
+        for setting, name in (("model", pipeline.model), ("lighter", pipeline.lighter)):
+            if name in manifests and not manifests[name].finds_objects:
+                named = f"{name} (decoder {manifests[name].decoder})"
+                raise ConfigError(
+                    str(file), f"pipelines.{n}.{setting}", named, "a model that finds or labels objects"
+                )
         own = manifests[pipeline.model].labels if pipeline.has_model else (MOTION_LABEL,)
         for m, second in enumerate(pipeline.then):
             key, decoder = f"pipelines.{n}.then.{m}", manifests[second.model].decoder

@@ -314,6 +314,36 @@ def test_config_check_compares_the_labels_of_rules_with_those_of_the_models(file
     assert invoke("check", str(file), "--models", str(file)).exit_code == USAGE_EXIT
 
 
+WITH_LIGHTER = """
+[[pipelines]]
+name = "p"
+model = "regions"
+width = 64
+height = 64
+overload = "lighter"
+lighter = "regions"
+"""
+
+
+@pytest.mark.parametrize("setting", ["model", "lighter"])
+@pytest.mark.parametrize("model", ["behaviour", "appearance"])
+def test_config_check_refuses_a_model_that_finds_no_objects(file: Path, setting: str, model: str) -> None:
+    file.write_text(WITH_LIGHTER)
+    assert invoke("check", str(file), "--models", str(MODELS)).exit_code == 0
+    file.write_text(WITH_LIGHTER.replace(f'{setting} = "regions"', f'{setting} = "{model}"', 1))
+    result = invoke("check", str(file), "--models", str(MODELS))
+    assert result.exit_code == USAGE_EXIT
+    assert f"pipelines.0.{setting} = '{model} (decoder" in result.stderr
+    assert "expected a model that finds or labels objects" in result.stderr
+
+
+def test_config_check_refuses_a_lighter_model_that_the_repository_lacks(file: Path) -> None:
+    file.write_text(WITH_LIGHTER.replace('lighter = "regions"', 'lighter = "small"'))
+    result = invoke("check", str(file), "--models", str(MODELS))
+    assert result.exit_code == USAGE_EXIT
+    assert "small" in result.stderr
+
+
 SECOND = """
 [[pipelines]]
 name = "p"
