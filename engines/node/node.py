@@ -380,13 +380,16 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _drain(self) -> None:
         deadline = Deadline.after(STOP_S, self._clock)
-        while any(owned.in_flight for owned in self._owned.values()) and not deadline.passed:
-            self._start_tasks()
+        while any(owned.in_flight or owned.uncommitted for owned in self._owned.values()) and not deadline.passed:
+            pause_s = self._start_tasks()
             running = {*self._classifying, *self._writing.values()}
-            if not running:
+            timeout_s = min(deadline.left, MAX_PATIENCE_S if pause_s is None else pause_s)
+            if running:
+                await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            elif pause_s is None:
                 break
-            timeout_s = min(deadline.left, MAX_PATIENCE_S)
-            await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(timeout_s)  # until the offsets of the last results are due
             if self._failure:
                 raise self._failure
 

@@ -33,6 +33,7 @@ def options(name: str) -> DecoderOptions:
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "binary": {"output": (1,)},
     "corners": {"scores": (9, CLASSES), "boxes": (9, 4)},
+    "embedding": {"output": (12,)},
     "end2end": {"rows": (9, 6)},
     "rtdetr": {"boxes": (9, 4), "logits": (9, CLASSES)},
     "sigmoid": {"output": (CLASSES,)},
@@ -109,7 +110,7 @@ def test_nan_and_infinity_in_model_outputs_are_refused(name: str, broken: float)
             decoder.decode(outputs, ROWS)
 
 
-@pytest.mark.parametrize("shape", [(3,), (1, 3), (2, 99), (2, 21, 8, 1), (3, 21, 8)])
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (2, 999), (2, 21, 8, 1), (3, 21, 8)])
 @each_decoder
 def test_model_outputs_of_an_unexpected_shape_are_refused(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InferenceFailed, match="expected"):

@@ -20,6 +20,7 @@ from engines.node.node import Node, patience
 from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
 from engines.node.takeover import OwnedPartition, take_over
+from ingest.contract.groups import ENGINES
 from ingest.contract.records import Box
 from ingest.contract.topics import BATCHES, BATCHES_LATE, DEADLETTER, RESULTS
 from ingest.exceptions import LogUnavailable
@@ -29,6 +30,7 @@ from ingest.kafka.position import StartPosition
 from ingest.site import PipelineConfig
 from tests.engines.node.batches import item, record
 from tests.engines.node.fakesource import CARS, FakeIntake, FakeSource, configured, running, until_written
+from tests.engines.node.test_takeover import put, written
 
 ONE, TWO = KafkaPartition("sightline.batches", 0), KafkaPartition("sightline.batches.late", 1)
 OTHER = KafkaPartition("sightline.batches", 1)
@@ -232,6 +234,22 @@ def test_results_wait_for_a_shared_transaction_at_most_a_quarter_of_the_shortest
     queue_s: float, goal_s: float, expected_s: float
 ) -> None:
     assert patience(queue_s, goal_s) == pytest.approx(expected_s)
+
+
+async def test_a_node_that_stops_commits_the_offsets_of_all_results_that_it_has_written(intake: FakeIntake) -> None:
+    log, stop = MemoryLog(2), asyncio.Event()
+    node = make(intake, log)
+    await node.on_partitions_assigned([OTHER])
+    ending = asyncio.create_task(ended(node, stop))
+    async with asyncio.timeout(60):
+        await intake.all_begun.wait()
+        for n in range(3):  # the second and third within a quarter of a second after the first commit
+            intake.fetched.put_nowait([await put(log, n)])
+            while len(await written(log)) <= n:
+                await asyncio.sleep(0)
+    stop.set()
+    await ending
+    assert await log.committed(ENGINES, TopicPartition(BATCHES, 1)) == 3
 
 
 async def test_an_error_of_the_kafka_consumer_ends_the_node(intake: FakeIntake) -> None:
