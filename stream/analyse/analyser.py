@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from stream.analyse.tracking.overlaps import one_per_object
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
+from stream.analyse.tracking.waiting import EarlierFrame, WaitingTracks
 from stream.epochs import Admission, EpochGate
 from stream.events import make_event
 from stream.join.rule import SIGNAL_NS, JoinRule
@@ -118,9 +119,9 @@ class Analyser:
         been processed before."""
         self.ended: list[TrackEnd] = []
         """The tracks that ended with the last result, with the reasons."""
-        self.waiting: tuple[Box, ...] = ()
-        """The boxes of new tracks of the last result that wait for a better view, because they may be lost tracks. In
-        pixels of the epoch's first picture."""
+        self.waiting: tuple[Track, ...] = ()
+        """The new tracks of the last result that wait for a better view, because they may be lost tracks. Their boxes
+        are in pixels of the epoch's first picture."""
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -137,7 +138,9 @@ class Analyser:
         )
         if admission in (Admission.REPEAT, Admission.LOWER):
             return []
+        late: list[Event] = []
         if admission is Admission.BEGIN:
+            late = list(self._catch_up(()))
             self._begin_epoch()
         else:
             missing = result.seq - before - 1
@@ -146,11 +149,11 @@ class Analyser:
                 self._missing.update(result.withheld, unknown=max(unknown, 0))
         at_s = self._time.advance(result)
         if result.outcome == "classified":
-            return list(self._classified(result, at_s))
+            return [*late, *self._classified(result, at_s)]
         if result.motion == ():  # the agent looked at the frame, and saw no motion
-            return list(self._still(result, at_s))
+            return [*late, *self._still(result, at_s)]
         self._missing[result.reason or result.outcome] += 1
-        return []
+        return late
 
     @property
     def begin_score(self) -> float:
@@ -182,7 +185,11 @@ class Analyser:
             self._closed += meter.clock.close(meter.clock.last_frame)
         self._meters = ()
         self._tracker = self._make_tracker(self._begin_score)
-        self._memory = AppearanceMemory(self._appearance) if self._appearance else None
+        self._memory = AppearanceMemory(self._appearance, self._has_left) if self._appearance else None
+        self._waits = WaitingTracks()
+        self._late: defaultdict[str, list[JoinCandidate]] = defaultdict(list)
+        """Candidate events of earlier frames of waiting tracks, by the name of the rule. They go out with the next
+        signal."""
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
         self._diagonal_px = 1.0
@@ -214,7 +221,7 @@ class Analyser:
         """
         if appearance != self._appearance:
             self._appearance = appearance
-            self._memory = AppearanceMemory(appearance) if appearance else None
+            self._memory = AppearanceMemory(appearance, self._has_left) if appearance else None
         before_score, self._rules, self._camera = self._begin_score, tuple(rules), camera
         self._measures = tuple(measures)
         self._begin_score = _begin_score([*self._rules, *self._measures])
@@ -242,6 +249,7 @@ class Analyser:
         tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", held)
         if self._memory:
             tracks = self._reidentified(self._memory, tracks, detections, lived_ns)
+        yield from self._catch_up(self._memory.pending if self._memory else ())
         seen = [track for track in tracks if not track.held]
         for track in seen:
             self._trails[track.name].append(track.box.centre)
@@ -250,7 +258,13 @@ class Analyser:
         moving = [self._in_scene(track, self._stationary.seen(track, view, at_s, lived_ns)) for track in seen]
         self._stationary.missed(view, {track.name for track in seen}, lived_ns)
         resting = self._hold([track.name for track in tracks if track.held], at_s)
-        yield from self._apply_rules(result, at_s, scale, [*moving, *resting])
+        waiting = [self._waits.shown(track, view.is_at_rest(track.box), self._diagonal_px) for track in self.waiting]
+        yield from self._apply_rules(result, at_s, scale, [*moving, *resting], waiting)
+        if self.scene and waiting:
+            bare = result.model_copy(update={"detections": ()})
+            for track, shown in zip(self.waiting, waiting, strict=True):
+                scene = replace(self.scene, tracks=(shown,), waiting=())
+                self._waits.note(track, EarlierFrame(bare, scene, at_s))
         self._forget(at_s)
 
     def _reidentified(
@@ -260,21 +274,54 @@ class Analyser:
         that wait for a better view of their objects."""
         size = self._size or (0, 0)
         followed = self._tracker.followed()
-        found = memory.step(
-            tracks, detections, followed, lived_ns, self._has_left, lambda box: reaches_edge(box, (0.0, 0.0), *size)
-        )
+        found = memory.step(tracks, detections, followed, lived_ns, lambda box: reaches_edge(box, (0.0, 0.0), *size))
         for name in found.returned:
             self._trails[name].clear()
+            self._ends.resume(name)
             for watch in self._watches:
                 watch.resume(name)
-        self.waiting = tuple(track.box for track in tracks if track.name in found.waiting)
+        self.waiting = tuple(track for track in tracks if track.name in found.waiting)
         decided = [track for track in tracks if track.name not in found.waiting]
         return sorted(decided, key=lambda track: track.name) if found.returned else decided
+
+    def _catch_up(self, pending: Collection[str]) -> Iterator[Event]:
+        """Let the rules and measures process the frames of the tracks that no longer wait, under their final names.
+        ``pending`` has the names of the tracks that still wait.
+
+        The events have the frames in which they happened, so they come up to 1 s later than others, or up to
+        ``LOST_S`` more for an object that is no longer seen.
+        """
+        for track, frames in self._waits.end(pending):
+            for result, scene, at_s in frames:
+                (shown,) = scene.tracks
+                self._trails[track.name].append(shown.box.centre)
+                self._note_move(track.name, shown.box.centre)
+                self._seen_s[track.name] = at_s
+                self._ends.note(track.name, shown.box)
+                final = replace(self._in_scene(track, shown.at_rest), box=shown.box, score=shown.score)
+                yield from self._apply_rules_late(result, replace(scene, tracks=(final,)))
+
+    def _apply_rules_late(self, result: Result, scene: Scene) -> Iterator[Event]:
+        """Apply the rules and measures to an earlier frame of a track that waited."""
+        scale = self._scale((result.width, result.height))
+        for meter in self._meters:
+            meter.catch_up(scene)
+        sightings = self._reported.get((result.epoch, result.seq), set())
+        for watch in self._watches:
+            if isinstance(watch.rule, JoinRule):
+                found = watch.catch_up(scene, ())
+                self._late[watch.rule.name] += self._candidates(result, watch.rule, scene, scale, found)
+                continue
+            reported = _subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
+            for happening, number in watch.catch_up(scene, reported):
+                yield self._event(result, watch.rule, happening, number, scale)
 
     def _still(self, result: Result, at_s: float) -> Iterator[Event]:
         """Process a frame in which nothing moved: stationary tracks stay in place."""
         if self._memory:
             self._memory.expire(self._time.lived_ns)
+            self._memory.stop_waiting(self._time.lived_ns)
+            yield from self._catch_up(self._memory.pending)
         if self._size is None and not (result.width and result.height):
             return
         scale = self._scale((result.width, result.height))
@@ -310,7 +357,14 @@ class Analyser:
             self._meters = tuple(make_meter(measure, *size) for measure in self._measures)
         return scale
 
-    def _apply_rules(self, result: Result, at_s: float, scale: Scale, tracks: list[SceneTrack]) -> Iterator[Event]:
+    def _apply_rules(
+        self,
+        result: Result,
+        at_s: float,
+        scale: Scale,
+        tracks: Sequence[SceneTrack],
+        waiting: Sequence[SceneTrack] = (),
+    ) -> Iterator[Event]:
         width, height = self._size or (result.width, result.height)
         scene = Scene(
             frame=f"{result.epoch}-{result.seq}",
@@ -324,6 +378,7 @@ class Analyser:
             missing=+self._missing if self._missing else {},
             ground=self._ground,
             view=result.view,
+            waiting=tuple(waiting),
         )
         if self._missing:
             self._missing = Counter()
@@ -349,13 +404,8 @@ class Analyser:
 
         ``is_first`` says whether the frame is the first one in its interval of ``SIGNAL_NS``.
         """
-        candidates = tuple(
-            JoinCandidate(
-                since_ns=scene.captured_ns if happening.since_ns is None else happening.since_ns,
-                event=self._event(result, watch.rule, happening, number, scale),
-            )
-            for happening, number in watch.observe(scene, ())
-        )
+        present = self._candidates(result, watch.rule, scene, scale, watch.observe(scene, ()))
+        candidates = (*self._late.pop(watch.rule.name, ()), *present)
         if not candidates and not is_first:
             return
         yield JoinSignal(
@@ -367,6 +417,22 @@ class Analyser:
             at_ns=scene.captured_ns,
             candidates=candidates,
         )
+
+    def _candidates(
+        self,
+        result: Result,
+        rule: CameraRule,
+        scene: Scene,
+        scale: Scale,
+        found: Iterable[tuple[SceneHappening, int]],
+    ) -> list[JoinCandidate]:
+        return [
+            JoinCandidate(
+                since_ns=scene.captured_ns if happening.since_ns is None else happening.since_ns,
+                event=self._event(result, rule, happening, number, scale),
+            )
+            for happening, number in found
+        ]
 
     def _event(self, result: Result, rule: CameraRule, happening: SceneHappening, number: int, scale: Scale) -> Event:
         track = happening.track
@@ -399,7 +465,8 @@ class Analyser:
 
     def _forget(self, now_s: float) -> None:
         idle = [name for name, seen_s in self._seen_s.items() if now_s - seen_s > TRACK_IDLE_S]
-        for name in [name for name in idle if not self._may_return(name)]:
+        memory, now_ns = self._memory, self._time.lived_ns
+        for name in [name for name in idle if not (memory and memory.may_return(name, now_ns))]:
             if self._memory:
                 self._memory.end(name)
             del self._seen_s[name], self._trails[name]
@@ -412,13 +479,6 @@ class Analyser:
                 watch.forget(name)
             for meter in self._meters:
                 meter.forget(name, end.reason)
-
-    def _may_return(self, name: str) -> bool:
-        """Return whether a track that is no longer seen may be re-identified, so that the rules must keep its
-        state."""
-        if self._memory is None or not self._memory.may_return(name, self._time.lived_ns):
-            return False
-        return self._memory.config.also_left or not self._has_left(name)
 
     def _has_left(self, name: str) -> bool:
         return self._ends.has_left(name, *(self._size or (0, 0)))

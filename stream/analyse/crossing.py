@@ -88,6 +88,8 @@ class CrossingWatch(RuleWatch[C_co], Generic[C_co]):
     beyond the line. A track that returns on the other side of the line has crossed the line out of sight.
     """
 
+    PER_TRACK = True
+
     def __init__(self, rule: C_co, width: int, height: int) -> None:
         super().__init__(rule, width, height)
         self._counter = line_counter((rule.start, rule.end), width, height)

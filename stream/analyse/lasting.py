@@ -27,8 +27,11 @@ class LastingWatch(RuleWatch[R_co], Generic[R_co]):
 
     Each period is reported once, when it has lasted for ``for_s``. If the condition has held for ``for_s`` while the
     rule must not report, for example during a cooldown, the rule reports it later, provided that it still holds. A
-    period that ends before it can be reported is not reported.
+    period that ends before it can be reported is not reported. A subclass whose condition depends on other tracks
+    sets ``PER_TRACK`` to false.
     """
+
+    PER_TRACK = True
 
     def __init__(self, rule: R_co, width: int, height: int, for_s: float) -> None:
         super().__init__(rule, width, height)

@@ -91,6 +91,14 @@ class Scene:
     ``tampered``."""
     ground: GroundPlane | None = None
     """Conversion from pixels to metres on the ground; None for a camera without a ground plane."""
+    waiting: tuple[SceneTrack, ...] = ()
+    """New tracks that may be lost tracks, and wait for a better view of their objects. When the wait ends, a track
+    may get another name, and ``RuleWatch.catch_up`` gets its positions."""
+
+    @property
+    def visible(self) -> tuple[SceneTrack, ...]:
+        """All visible objects, for rules that count objects and keep no state of single tracks."""
+        return self.tracks + self.waiting if self.waiting else self.tracks
 
 
 def _as_tuple(value: Any) -> Any:
@@ -252,6 +260,9 @@ class RuleWatch(abc.ABC, Generic[R_co]):
     situations whose events were already written by an earlier owner of the partition.
     """
 
+    PER_TRACK: ClassVar[bool] = False
+    """Whether ``step`` evaluates each track by itself, so that it can process a track of an earlier frame later."""
+
     def __init__(self, rule: R_co, width: int, height: int) -> None:
         self.rule = rule
         self.shape = to_pixels(rule.shape, width, height)
@@ -266,6 +277,13 @@ class RuleWatch(abc.ABC, Generic[R_co]):
         An implementation must process a track's position in every frame. The label and score of a track only decide
         whether the rule reports the track.
         """
+
+    def catch_up(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
+        """Process an earlier frame of a track that waited until now, and return the situations as ``observe`` does.
+
+        ``scene`` has only this track. A rule that does not evaluate each track by itself ignores the frame.
+        """
+        return self.observe(scene, reported) if self.PER_TRACK else []
 
     def settle(self, subject: str) -> None:
         """Note that an event of ``subject`` in the present frame has already been written.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ingest.contract import headers as h
 from ingest.contract.codec import decode, encode_json
+from ingest.contract.identity import FrameId
 from ingest.contract.records import Event, JoinSignal, Measure, Result
 from ingest.contract.topics import EVENTS, MEASURES, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
@@ -159,13 +160,25 @@ class AnalyseProcessor(ParkingProcessor[_Outcome]):
         key, count = result.camera.encode(), self._partitions
         measured = partition_for(result.camera, self._measure_partitions)
         headers = h.frame_headers([result.id], result.lane, result.traceparent)
-        of_events = h.CLOUD_EVENT | headers
         outputs = [
             *(
-                Outgoing(EVENTS, partition_for(one.place, count), encode_json(one), key=key, headers=of_events)
+                Outgoing(
+                    EVENTS,
+                    partition_for(one.place, count),
+                    encode_json(one),
+                    key=key,
+                    headers=_event_headers(one, result),
+                )
                 for one in events
             ),
             *(Outgoing(MEASURES, measured, encode_json(one), key=key, headers=headers) for one in measures),
             *(signal_record(one, self._signal_partitions) for one in signals),
         ]
         return [Work(tuple(outputs), (record.offset,))]
+
+
+def _event_headers(event: Event, result: Result) -> dict[str, bytes]:
+    """Return the headers of an event that ``result`` completed. The event may have an earlier frame, in which its
+    track waited for re-identification."""
+    frame = FrameId(result.camera, event.data.epoch, event.data.seq)
+    return h.CLOUD_EVENT | h.frame_headers([frame], result.lane, result.traceparent)

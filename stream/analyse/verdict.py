@@ -53,10 +53,11 @@ class Untracked:
 def verdicts(analyser: Analyser, result: Result, events: Iterable[Event]) -> list[RuleVerdict]:
     """Return the verdict of each rule on the result that the analyser has just processed.
 
-    ``events`` are the events that ``step`` returned. Return an empty list if the result was shed, or had already been
-    processed before this call.
+    ``events`` are the events that ``step`` returned; those of earlier frames are left out. Return an empty list if
+    the result was shed, or had already been processed before this call.
     """
-    scene, found = analyser.scene, list(events)
+    scene = analyser.scene
+    found = [one for one in events if (one.data.epoch, one.data.seq) == (result.epoch, result.seq)]
     if scene is None:
         return []
     return [
@@ -69,7 +70,7 @@ def untracked(analyser: Analyser, result: Result) -> list[Untracked]:
     """Return the detections of the result that the analyser assigned to no track, each with the reason."""
     tracks = analyser.scene.tracks if analyser.scene else ()
     tracked = [analyser.in_frame(result, track.box) for track in tracks]
-    waiting = [analyser.in_frame(result, box) for box in analyser.waiting]
+    waiting = [analyser.in_frame(result, track.box) for track in analyser.waiting]
     counted = one_per_object(result)
     return [
         Untracked(one, _why_untracked(one, counted, waiting, analyser.begin_score))

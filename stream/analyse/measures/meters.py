@@ -41,6 +41,11 @@ class MeasureMeter(abc.ABC):
         self._collect(scene)
         return closed
 
+    def catch_up(self, scene: Scene) -> None:
+        """Collect the values of an earlier frame of a track that waited until now, in the current minute. ``scene``
+        has only this track."""
+        self._collect_tracks(scene)
+
     @abc.abstractmethod
     def forget(self, track: str, reason: EndReason = "left") -> None:
         """Drop the state of a track that has ended for ``reason``."""
@@ -48,9 +53,13 @@ class MeasureMeter(abc.ABC):
     def _elapsed(self, observed_s: float) -> None:  # noqa: B027  (most meters need no time)
         """Note that the previous frame stands for ``observed_s`` seconds of the current minute."""
 
-    @abc.abstractmethod
     def _collect(self, scene: Scene) -> None:
         """Add the tracks of the next frame to the sums of the current minute."""
+        self._collect_tracks(scene)
+
+    @abc.abstractmethod
+    def _collect_tracks(self, scene: Scene) -> None:
+        """Add values that depend on single tracks to the sums of the current minute."""
 
 
 class LineMeter(MeasureMeter):
@@ -68,7 +77,7 @@ class LineMeter(MeasureMeter):
         self._watch.forget(track)
         self._speeds.forget(track)
 
-    def _collect(self, scene: Scene) -> None:
+    def _collect_tracks(self, scene: Scene) -> None:
         sums = self.clock.sums
         for track in scene.tracks:
             self._speeds.note(track, scene)
@@ -78,9 +87,9 @@ class LineMeter(MeasureMeter):
             label, direction = happening.track.label, str(happening.details["direction"])
             sums.add(f"{label}.{direction}")
             if direction in self._last_ns:
-                sums.add(f"headway_s.{direction}", (scene.at_ns - self._last_ns[direction]) / 1e9)
+                sums.add(f"headway_s.{direction}", abs(scene.at_ns - self._last_ns[direction]) / 1e9)
                 sums.add(f"headways.{direction}")
-            self._last_ns[direction] = scene.at_ns
+            self._last_ns[direction] = max(scene.at_ns, self._last_ns.get(direction, 0))
             if speed := self._speeds.speed(happening.track.name):
                 sums.add(f"speed_km_h.{direction}", speed.km_h)
                 sums.add(f"speeds.{direction}")
@@ -98,7 +107,7 @@ class FlowMeter(MeasureMeter):
         """Drop the state of a track that has ended."""
         self._watch.forget(track)
 
-    def _collect(self, scene: Scene) -> None:
+    def _collect_tracks(self, scene: Scene) -> None:
         for happening, _ in self._watch.observe(scene, ()):
             if happening.track:
                 origin, destination = happening.details["origin"], happening.details["destination"]
@@ -138,26 +147,33 @@ class ZoneMeter(MeasureMeter):
             self._end(stay)
 
     def _collect(self, scene: Scene) -> None:
-        sums = self.clock.sums
-        present = 0
-        for track in scene.tracks:
-            self._speeds.note(track, scene)
-            if self._is_inside(track):
-                present += 1
-                if stay := self._stays.get(track.name):
-                    stay.seen_ns, stay.outside, stay.label = scene.at_ns, 0, track.label
-                else:
-                    stay = self._stays[track.name] = _Stay(track.label, scene.at_ns, scene.at_ns)
-                    sums.add(f"{track.label}.entries")
-                if speed := self._speeds.speed(track.name):
-                    stay.speed_km_h += speed.km_h
-                    stay.speeds += 1
-            elif stay := self._stays.get(track.name):
-                stay.outside += 1
-                if stay.outside >= END_FRAMES:
-                    self._end(self._stays.pop(track.name))
-        sums.peak("occupancy.max", float(present))
+        present = sum([self._collect_track(track, scene) for track in scene.tracks])
+        present += sum(self._is_inside(track) for track in scene.waiting)
+        self.clock.sums.peak("occupancy.max", float(present))
         self._present = present
+
+    def _collect_tracks(self, scene: Scene) -> None:
+        for track in scene.tracks:
+            self._collect_track(track, scene)
+
+    def _collect_track(self, track: SceneTrack, scene: Scene) -> bool:
+        """Begin, continue or end the stay of a track, and return whether the track is inside the polygon."""
+        self._speeds.note(track, scene)
+        if self._is_inside(track):
+            if stay := self._stays.get(track.name):
+                stay.seen_ns, stay.outside, stay.label = scene.at_ns, 0, track.label
+            else:
+                stay = self._stays[track.name] = _Stay(track.label, scene.at_ns, scene.at_ns)
+                self.clock.sums.add(f"{track.label}.entries")
+            if speed := self._speeds.speed(track.name):
+                stay.speed_km_h += speed.km_h
+                stay.speeds += 1
+            return True
+        if stay := self._stays.get(track.name):
+            stay.outside += 1
+            if stay.outside >= END_FRAMES:
+                self._end(self._stays.pop(track.name))
+        return False
 
     def _elapsed(self, observed_s: float) -> None:
         self.clock.sums.add("occupied_s", observed_s * self._present)

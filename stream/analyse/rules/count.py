@@ -48,7 +48,7 @@ class CountWatch(OccurrenceWatch[CountRule]):
 
     def counted(self, scene: Scene) -> list[SceneTrack]:
         """Return the tracks inside the polygon."""
-        return [track for track in scene.tracks if self.rule.applies_to(track) and self.covers(track.box.centre)]
+        return [track for track in scene.visible if self.rule.applies_to(track) and self.covers(track.box.centre)]
 
     def holds(self, found: list[SceneTrack], *, reported: bool) -> bool:
         """Return whether the number of tracks is within the bound.

@@ -8,7 +8,7 @@ counts an object twice at most, and a wrong re-identification mixes two objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +36,12 @@ behind a wall is fully visible after half a second to a second."""
 _PLAUSIBLE = 0.5
 """Minimum similarity to a lost track for which a new track waits. With the shipped model, partly covered people have
 a similarity of 0.6 to 0.9 to themselves, and people in different colours 0.1 to 0.5."""
+_SAME_OBJECT = 0.8
+"""A box shows a part of a track's own object if the track's box and this box share at least this part of the smaller
+one. Detectors often give a partly covered person a second box of the upper body."""
+_MAY_IMPROVE = frozenset({"small", "unsure", "failed"})
+"""Reasons for a missing embedding that a better view of the object may remove. The other reasons, such as ``limit``
+and ``no_model``, do not depend on the view."""
 _DIGITS = 6
 """Number of decimal places to which similarities are compared. Further places depend on the order in which a
 processor adds numbers."""
@@ -91,10 +97,14 @@ class AppearanceMemory:
 
     All times are capture times in ns since the first frame of the epoch (capture run). The same frames give the same
     names, so a worker that reads the frames again after a restart gives each track the name that it had before.
+
+    ``has_left`` returns whether the object of a lost track has left the picture. Without ``also_left``, such a track
+    cannot return.
     """
 
-    def __init__(self, config: AppearanceConfig) -> None:
+    def __init__(self, config: AppearanceConfig, has_left: Callable[[str], bool]) -> None:
         self.config = config
+        self._has_left = has_left
         self._window_ns = round(config.window_s * 1e9)
         self._known: dict[str, _KnownTrack] = {}
         self._since_ns: dict[str, int] = {}
@@ -105,30 +115,34 @@ class AppearanceMemory:
         """Number of tracks whose mean embeddings are kept."""
         return len(self._known)
 
+    @property
+    def pending(self) -> Set[str]:
+        """Names of the tracks that wait for a better view, with or without a detection in the last frame."""
+        return self._since_ns.keys()
+
     def step(
         self,
         tracks: Sequence[Track],
         detections: Iterable[Detection],
         followed: Collection[str],
         now_ns: int,
-        has_left: Callable[[str], bool],
         at_edge: Callable[[Box], bool],
     ) -> Reidentified:
         """Process the tracks and detections of the next frame, and rename each new track whose object was lost
         before.
 
         ``followed`` has the names of all tracks that the tracker still follows, with or without a detection in this
-        frame. These tracks cannot return, so no name belongs to two tracks. ``has_left`` returns whether the object
-        of a lost track has left the picture; without ``also_left``, such a track cannot return either.
+        frame. These tracks cannot return, so no name belongs to two tracks.
 
-        A new track waits if its object may be a lost object that is still partly covered. The caller must not report
-        a waiting track. A track that begins at the edge of the picture, where ``at_edge`` is true, never waits.
+        A new track waits if its object may be a lost object that is still partly covered, or if an object beside it
+        that is not tracked yet looks alike. Rules must not see the name of a waiting track. A track that begins at
+        the edge of the picture, where ``at_edge`` is true, never waits.
         """
         self.expire(now_ns)
         shown = {one.box: one for one in detections}
         looks = {box: look for box, one in shown.items() if (look := self._look(one))}
         new = [one for one in tracks if not one.held and (one.frames == 1 or one.name in self._since_ns)]
-        lost = self._lost(followed, now_ns, has_left) if new else set[str]()
+        lost = self._lost(followed, now_ns) if new else set[str]()
         names = {one.name for one in new}
         tracked = {one.box for one in tracks if one.name not in names}
         found: list[tuple[Track, _KnownTrack]] = []
@@ -136,16 +150,18 @@ class AppearanceMemory:
         for track in new:
             if not lost:
                 break
-            others = [look for box, look in looks.items() if box != track.box and box not in tracked]
-            if earlier := self._match(looks.get(track.box), others, lost):
+            alike = {name for name in lost if self._known[name].track.labels.keys() & track.labels.keys()}
+            look = looks.get(track.box)
+            others = [one for box, one in looks.items() if box not in tracked and not _show_one(box, track.box)]
+            if earlier := self._match(look, others, alike):
                 found.append((track, earlier))
                 lost.discard(earlier.track.name)
-            elif self._waits(track, shown[track.box], looks.get(track.box), lost, now_ns) and not at_edge(track.box):
+            elif self._waits(track, shown[track.box], look, alike, now_ns) and not at_edge(track.box):
                 waiting.add(track.name)
         missed = self._since_ns.keys() & set(followed) - {one.name for one in tracks}
         self._since_ns = {name: self._since_ns.get(name, now_ns) for name in waiting | missed}
         for track, earlier in found:
-            track.resume(earlier.track, shown[track.box])
+            track.resume(earlier.track)
             earlier.track = track
         for track in tracks:
             if track.name not in waiting:
@@ -155,9 +171,15 @@ class AppearanceMemory:
         return Reidentified(tuple(track.name for track, _ in found), frozenset(waiting))
 
     def may_return(self, track: str, now_ns: int) -> bool:
-        """Return whether a track that is no longer seen may still return."""
+        """Return whether a track that is no longer seen may still return, so that rules must keep its state."""
         known = self._known.get(track)
-        return known is not None and not known.ended and now_ns - known.seen_ns <= self._window_ns
+        if known is None or known.ended or now_ns - known.seen_ns > self._window_ns:
+            return False
+        return self.config.also_left or not self._has_left(track)
+
+    def stop_waiting(self, now_ns: int) -> None:
+        """End the waits that have lasted for ``WAIT_S``, in a frame that is not processed by ``step``."""
+        self._since_ns = {name: since for name, since in self._since_ns.items() if now_ns - since < WAIT_S * 1e9}
 
     def end(self, track: str) -> None:
         """Note that the rules have forgotten a track, so that it must not return."""
@@ -170,10 +192,9 @@ class AppearanceMemory:
         for name in [name for name, known in self._known.items() if known.seen_ns < oldest_ns]:
             del self._known[name]
 
-    def _lost(self, followed: Collection[str], now_ns: int, has_left: Callable[[str], bool]) -> set[str]:
+    def _lost(self, followed: Collection[str], now_ns: int) -> set[str]:
         """Return the names of the tracks that can return in this frame."""
-        names = (name for name in self._known if name not in followed and self.may_return(name, now_ns))
-        return {name for name in names if self.config.also_left or not has_left(name)}
+        return {name for name in self._known if name not in followed and self.may_return(name, now_ns)}
 
     def _match(
         self, look: _Appearance | None, others: Iterable[_Appearance], lost: Collection[str]
@@ -196,16 +217,20 @@ class AppearanceMemory:
     def _waits(
         self, track: Track, detection: Detection, look: _Appearance | None, lost: Collection[str], now_ns: int
     ) -> bool:
-        """Return whether a new track waits for an embedding, or for an embedding that is more similar.
+        """Return whether a new track, which was not matched, waits for an embedding, or for an embedding that is more
+        similar, or until other objects are tracked.
 
-        A track that is similar enough to a lost track, but as similar to another, does not wait.
+        A track that is similar enough to a lost track, but as similar to another known track, does not wait.
         """
-        if now_ns - self._since_ns.get(track.name, now_ns) >= WAIT_S * 1e9:
+        if not lost or now_ns - self._since_ns.get(track.name, now_ns) >= WAIT_S * 1e9:
             return False
         if look is None:
-            return any(one.name == self.config.second_model and one.missing for one in detection.attributes)
+            reasons = {one.missing for one in detection.attributes if one.name == self.config.second_model}
+            return bool(reasons & _MAY_IMPROVE)
         best = max(self._known[name].similarity(look) for name in lost)
-        return _PLAUSIBLE <= best < self.config.min_similarity
+        if best >= self.config.min_similarity:
+            return self._match(look, (), lost) is not None
+        return best >= _PLAUSIBLE
 
     def _note(self, track: Track, look: _Appearance | None, now_ns: int) -> None:
         known = self._known.get(track.name)
@@ -223,3 +248,8 @@ class AppearanceMemory:
                 length = float(np.sqrt((numbers * numbers).sum()))
                 return _Appearance(one.model, numbers / length) if length else None
         return None
+
+
+def _show_one(one: Box, other: Box) -> bool:
+    """Return whether two boxes show one object, or a part of it."""
+    return one.shared(other) >= _SAME_OBJECT * min(one.area, other.area)

@@ -28,24 +28,46 @@ class TrackEnd(NamedTuple):
     reason: EndReason
 
 
+class _Place(NamedTuple):
+    """The last box of a track, the step of its centre to there, and the time in seconds."""
+
+    box: Box
+    step: Point
+    at_s: float
+
+
 class TrackEnds:
     """The last place of each track, from which the reason of its end follows."""
 
     def __init__(self) -> None:
-        self._places: dict[str, tuple[Box, Point]] = {}
+        self._places: dict[str, _Place] = {}
         self._unwatched: set[str] = set()
+        self._now_s = 0.0
 
     def scene(self, tracks: Iterable[tuple[str, Box]], gap_s: float) -> None:
         """Note the boxes of the tracks of the next frame, which was captured ``gap_s`` after the previous one, not
-        counting time without motion."""
+        counting time without motion.
+
+        A track that was not seen for ``LOST_S`` before a gap had ended before it, so the gap does not change why.
+        """
         if gap_s > LOST_S:
-            self._unwatched |= self._places.keys()
+            recent = {name for name, place in self._places.items() if self._now_s - place.at_s <= LOST_S}
+            self._unwatched |= recent
+        self._now_s += gap_s
         for name, box in tracks:
-            before = self._places.get(name)
-            x, y = box.centre
-            old_x, old_y = before[0].centre if before else (x, y)
-            self._places[name] = box, (x - old_x, y - old_y)
-            self._unwatched.discard(name)
+            self.note(name, box)
+
+    def note(self, track: str, box: Box) -> None:
+        """Note the next box of a track, in the latest frame or before it."""
+        before = self._places.get(track)
+        x, y = box.centre
+        old_x, old_y = before.box.centre if before else (x, y)
+        self._places[track] = _Place(box, (x - old_x, y - old_y), self._now_s)
+        self._unwatched.discard(track)
+
+    def resume(self, track: str) -> None:
+        """Note that a track returns, so that its next box does not follow from its last one by one step."""
+        self._places.pop(track, None)
 
     def end(self, track: str, width: int, height: int) -> TrackEnd:
         """Forget a track that has ended in a picture of ``width`` × ``height`` pixels, and return why it ended."""
@@ -58,7 +80,9 @@ class TrackEnds:
         """Return whether the object of a track that is no longer seen has left a picture of ``width`` × ``height``
         pixels."""
         place = self._places.get(track)
-        return place is not None and track not in self._unwatched and reaches_edge(*place, width, height)
+        return (
+            place is not None and track not in self._unwatched and reaches_edge(place.box, place.step, width, height)
+        )
 
 
 def reaches_edge(box: Box, step: Point, width: int, height: int) -> bool:

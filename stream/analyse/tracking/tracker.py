@@ -74,13 +74,10 @@ class Track:
             return next(iter(self.labels), "")
         return max(self.labels, key=lambda label: (self.labels[label], label))
 
-    def resume(self, earlier: Track, detection: Detection) -> None:
-        """Continue an earlier track of the same object: take its name, labels, votes and highest score.
-
-        ``detection`` is the only detection of this track so far.
-        """
-        self.name, self.votes = earlier.name, earlier.votes
-        self.votes.add(detection.attributes)
+    def resume(self, earlier: Track) -> None:
+        """Continue an earlier track of the same object: take its name, and add its labels, votes, frames and highest
+        score."""
+        self.name, self.votes = earlier.name, self.votes.after(earlier.votes)
         self.labels = earlier.labels + self.labels
         self.frames += earlier.frames
         self.best_score = max(self.best_score, earlier.best_score)

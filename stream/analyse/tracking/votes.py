@@ -51,6 +51,22 @@ class LabelVote:
         for label, score in scores.items():
             weights[label] = weights.get(label, 0.0) + score
         self._votes = MEMORY * self._votes + 1.0
+        self._choose(weights)
+
+    def after(self, earlier: LabelVote) -> LabelVote:
+        """Return the vote that continues an ``earlier`` vote with the votes of this one."""
+        found, decay = LabelVote(), 1.0 - (1.0 - MEMORY) * self._votes
+        found._votes = decay * earlier._votes + self._votes
+        labels = earlier._weights.keys() | self._weights.keys()
+        weights = {
+            label: decay * earlier._weights.get(label, 0.0) + self._weights.get(label, 0.0) for label in labels
+        }
+        found._label = earlier._label
+        found._choose(weights)
+        return found
+
+    def _choose(self, weights: Mapping[str, float]) -> None:
+        """Choose the stable label, and keep the weights that are not negligible."""
         best = max(weights, key=lambda label: (weights[label], label))
         if not self._label or weights[best] >= LEAD * weights[self._label]:
             self._label = best
@@ -72,6 +88,15 @@ class AttributeVotes:
                 scores.setdefault(one.name, {})[one.label] = min(max(one.score, 0.0), 1.0)
         for name, labels in scores.items():
             self._votes.setdefault(name, LabelVote()).add(labels)
+
+    def after(self, earlier: AttributeVotes) -> AttributeVotes:
+        """Return the votes that continue ``earlier`` votes with these votes."""
+        found = AttributeVotes()
+        found._votes = earlier._votes | {
+            name: vote.after(earlier._votes[name]) if name in earlier._votes else vote
+            for name, vote in self._votes.items()
+        }
+        return found
 
     @property
     def results(self) -> dict[str, VotedLabel]:

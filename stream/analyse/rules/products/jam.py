@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from stream.analyse.crossing import CrossingRule, line_counter
-from stream.analyse.rule import Scene
+from stream.analyse.rule import Scene, SceneHappening
 from stream.join.rule import JoinedSeconds, JoinRule, LastingJoinWatch
 
 
@@ -47,6 +48,12 @@ class JamWatch(LastingJoinWatch[JamRule]):
             direction and self.rule.direction in ("both", direction) and self.rule.applies_to(track)
             for track, direction in crossed
         )
+
+    def catch_up(self, scene: Scene, reported: Collection[str]) -> list[tuple[SceneHappening, int]]:
+        """Note whether a track crossed the line while it waited."""
+        if self.interrupts(scene):
+            self._since_ns = None
+        return []
 
     def summary(self) -> str:
         """Return the text of the event, without the part about the sensor."""

@@ -62,6 +62,8 @@ class BehaviourRule(AreaRule):
 class BehaviourWatch(LastingWatch[BehaviourRule]):
     """State of the rule: the recent boxes of each track, and the latest probabilities of the behaviour."""
 
+    PER_TRACK = False
+
     def __init__(self, rule: BehaviourRule, width: int, height: int, for_s: float) -> None:
         super().__init__(rule, width, height, for_s)
         self._behaviours = Behaviours(rule.loaded(), rule.behaviour)
@@ -73,10 +75,14 @@ class BehaviourWatch(LastingWatch[BehaviourRule]):
         return super().step(scene)
 
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
-        """Return whether a track inside the polygon shows the rule's behaviour with a sufficient probability."""
-        found = self._behaviours.probability(track.name)
-        slack = self.rule.hysteresis if self.is_reported(track.name) else 0.0
-        return found is not None and found >= self.rule.min_probability - slack and self.covers(track.box.centre)
+        """Return whether a track inside the polygon shows the rule's behaviour with a sufficient probability.
+
+        Frames in which the probability is unknown do not end a reported behaviour.
+        """
+        found, reported = self._behaviours.probability(track.name), self.is_reported(track.name)
+        if found is None or not self.covers(track.box.centre):
+            return found is None and reported and self.covers(track.box.centre)
+        return found >= self.rule.min_probability - (self.rule.hysteresis if reported else 0.0)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
         """Return the event's summary and details for a track that has shown the behaviour for ``lasted_s``

@@ -37,6 +37,8 @@ class LeftRule(AreaRule):
 class LeftWatch(LastingWatch[LeftRule]):
     """State of the rule: the time since which each stationary object has been alone."""
 
+    PER_TRACK = False
+
     def place(self, track: SceneTrack) -> Point:
         """Return the point at which a track stands on the ground."""
         return track.foot
@@ -50,7 +52,7 @@ class LeftWatch(LastingWatch[LeftRule]):
             return False
         if self.is_reported(track.name):
             return True
-        owners = (other for other in scene.tracks if other.label in self.rule.owners)
+        owners = (other for other in scene.visible if other.label in self.rule.owners)
         return not any(math.dist(other.foot, track.foot) <= self.rule.near * other.box.height for other in owners)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:

@@ -108,7 +108,7 @@ class RemovedWatch(RuleWatch[RemovedRule]):
     def _is_gone(self, place: _Place, scene: Scene) -> bool:
         """Return whether the object of a place has not been seen for ``for_s``, although it was not hidden."""
         area = place.track.box.area
-        if place.settled and any(one.box.shared(place.track.box) >= HIDDEN * area for one in scene.tracks):
+        if place.settled and any(one.box.shared(place.track.box) >= HIDDEN * area for one in scene.visible):
             place.seen_ns = scene.at_ns
         elif scene.gap_s > LOST_S:
             place.seen_ns = min(place.seen_ns + round(scene.gap_s * 1e9), scene.at_ns)

@@ -51,12 +51,15 @@ class RunningWatch(LastingWatch[RunningRule]):
     def holds(self, track: SceneTrack, scene: Scene) -> bool:
         """Return whether a track inside the polygon is faster than the rule's limit, by more than the speed's error.
 
-        Once the run is reported, the limit is multiplied by ``GOES_ON``.
+        Once the run is reported, the limit is multiplied by ``GOES_ON``, and frames in which the speed is unknown do
+        not end the run.
         """
         self._meter.note(track, scene)
-        speed = self._meter.speed(track.name) if self.covers(track.box.centre) else None
-        if speed is None:
+        if not self.covers(track.box.centre):
             return False
+        speed = self._meter.speed(track.name)
+        if speed is None:
+            return self.is_reported(track.name)
         height_px = max(track.box.height, 1.0)
         self._speeds[track.name] = speed.m_s / height_px
         limit = self.rule.above * (GOES_ON if self.is_reported(track.name) else 1.0)

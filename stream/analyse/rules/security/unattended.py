@@ -37,7 +37,7 @@ class UnattendedWatch(LastingJoinWatch[UnattendedRule]):
 
     def interrupts(self, scene: Scene) -> bool:
         """Return whether an object is inside the polygon."""
-        return any(self.rule.applies_to(track) and self.covers(track.box.centre) for track in scene.tracks)
+        return any(self.rule.applies_to(track) and self.covers(track.box.centre) for track in scene.visible)
 
     def summary(self) -> str:
         """Return the text of the event, without the part about the sensor."""

@@ -46,7 +46,7 @@ class QueueWatch(OccurrenceWatch[QueueRule]):
         """Return the tracks that queue."""
         return [
             track
-            for track in scene.tracks
+            for track in scene.visible
             if self.rule.applies_to(track) and self.covers(track.box.centre) and self._queues(track)
         ]
 

@@ -41,6 +41,8 @@ class SectionRule(CameraRule):
 class SectionWatch(RuleWatch[SectionRule]):
     """State of the rule: the counters of both lines, and when each track passed the first line."""
 
+    PER_TRACK = True
+
     def __init__(self, rule: SectionRule, width: int, height: int) -> None:
         super().__init__(rule, width, height)
         self._lines = [line_counter(line, width, height) for line in (rule.first, rule.second)]

@@ -38,6 +38,8 @@ class SpeedRule(AreaRule):
 class SpeedWatch(RuleWatch[SpeedRule]):
     """State of the rule: the latest positions of each track, and the tracks that are reported."""
 
+    PER_TRACK = True
+
     def __init__(self, rule: SpeedRule, width: int, height: int) -> None:
         super().__init__(rule, width, height)
         self._meter = SpeedMeter(rule.window_s, on_ground)

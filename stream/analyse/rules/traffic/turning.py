@@ -43,6 +43,8 @@ class TurningRule(CameraRule):
 class TurningWatch(RuleWatch[TurningRule]):
     """State of the rule: the counters of all lines, and the line that each track crossed first."""
 
+    PER_TRACK = True
+
     def __init__(self, rule: TurningRule, width: int, height: int) -> None:
         super().__init__(rule, width, height)
         self._lines = {name: line_counter(line, width, height) for name, line in rule.lines.items()}

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.contract.codec import encode
+from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LIVE
 from ingest.contract.records import Attribute, Box, Detection, Embedding, Event, FrameRef, Result
-from ingest.contract.topics import RESULTS
+from ingest.contract.topics import EVENTS, RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
@@ -22,19 +23,25 @@ from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, PipelineC
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import TRACK_IDLE_S, Analyser
 from stream.analyse.analysers import Analysers, RuleSet
-from stream.analyse.measures.meters import values
+from stream.analyse.measures.meters import ZoneMeter, values
 from stream.analyse.rule import TAIL_S, CameraRule
+from stream.analyse.rules.count import CountRule
 from stream.analyse.rules.line import LineRule
+from stream.analyse.rules.products.jam import JamRule
 from stream.analyse.rules.security.running import RunningRule
 from stream.analyse.rules.security.tailgating import TailgatingRule
+from stream.analyse.rules.security.unattended import UnattendedRule
+from stream.analyse.rules.traffic.red_light import RedLightRule
 from stream.analyse.rules.traffic.section import SectionRule
 from stream.analyse.rules.traffic.wrong_way import WrongWayRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking import appearance
+from stream.analyse.tracking.appearance import AppearanceMemory
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import ByteTracker, Track
 from stream.analyse.verdict import untracked
+from stream.readback import tail
 
 FPS = 5
 LOOK = "look"
@@ -44,6 +51,8 @@ WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 LINE = LineRule(name="line", **OF, start=(0.5, 1.0), end=(0.5, 0.0))
 ZONE = ZoneRule(name="zone", **OF, polygon=WHOLE, dwell_s=8.0)
 RED, BLUE, GREEN = (1.0, 0.1, 0.0, 0.2), (0.1, 1.0, 0.1, 0.0), (0.0, 0.1, 1.0, 0.1)
+COVERED = (0.75, 0.1, 0.65, 0.2)
+"""Embedding of a partly covered person, with a similarity of 0.75 to ``RED``."""
 
 Person = tuple[float, Sequence[float] | None]
 """Horizontal place of a person's centre in a picture of 640 pixels, and the embedding; None without an embedding."""
@@ -209,13 +218,11 @@ def test_a_person_who_has_left_returns_if_the_configuration_says_so() -> None:
 
 
 def test_a_person_who_is_partly_covered_at_first_is_reported_when_the_view_is_better() -> None:
-    """The embedding of the covered person has a similarity of 0.75 to the person's own."""
     watched = Watched()
     (before,) = watched.see(person(200.0, RED), frames=10)
     watched.wait(5.0)
-    covered = (0.75, 0.1, 0.65, 0.2)
-    assert [watched.see(person(300.0, covered)) for _ in range(4)] == [[], [], [], []]
-    (reason,) = untracked(watched.analyser, result(watched.seq, person(300.0, covered)))
+    assert [watched.see(person(300.0, COVERED)) for _ in range(4)] == [[], [], [], []]
+    (reason,) = untracked(watched.analyser, result(watched.seq, person(300.0, COVERED)))
     assert reason.reason == "may be a lost track: waits up to 1 s for a better view"
     assert watched.see(person(300.0, RED)) == [before]
 
@@ -233,21 +240,171 @@ def test_a_person_who_is_missed_in_a_frame_while_waiting_is_still_compared() -> 
     watched = Watched()
     (before,) = watched.see(person(200.0, RED), frames=10)
     watched.wait(5.0)
-    watched.see(person(300.0, (0.75, 0.1, 0.65, 0.2)), frames=2)
+    watched.see(person(300.0, COVERED), frames=2)
     watched.see()
     assert watched.see(person(300.0, RED)) == [before]
 
 
 def test_a_new_person_waits_for_at_most_a_second_and_not_at_all_at_the_edge_or_without_a_lost_track() -> None:
-    similar = (0.75, 0.1, 0.65, 0.2)
     watched = Watched()
-    assert watched.see(person(200.0, similar), frames=2) != []
+    assert watched.see(person(200.0, COVERED), frames=2) != []
     watched.see(person(200.0, RED), frames=10)
     watched.wait(5.0)
-    assert watched.see(person(22.0, similar), frames=2) != []
+    assert watched.see(person(22.0, COVERED), frames=2) != []
     watched.wait(5.0)
-    assert watched.see(person(300.0, similar), frames=1 + FPS) == []
-    assert len(watched.see(person(300.0, similar))) == 1
+    assert watched.see(person(300.0, COVERED), frames=1 + FPS) == []
+    assert len(watched.see(person(300.0, COVERED))) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "waits"), [("small", True), ("unsure", True), ("limit", False), ("no_model", False)]
+)
+def test_a_new_person_waits_only_for_an_embedding_that_a_better_view_can_give(missing: str, waits: bool) -> None:
+    watched = Watched()
+    watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    without = person(300.0, None).model_copy(update={"attributes": (Attribute(name=LOOK, missing=missing),)})
+    assert (watched.see(without, frames=3) == []) == waits
+
+
+def test_a_second_box_of_the_same_person_does_not_compete() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    upper = person(300.0, RED).model_copy(update={"box": Box(283.0, 131.0, 317.0, 180.0), "score": 0.2})
+    assert watched.see(person(300.0, RED), upper, frames=2) == [before]
+
+
+def test_a_person_beside_an_untracked_person_who_looks_alike_waits_until_the_other_is_gone() -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    watched.see(person(150.0, RED))
+    assert watched.see(person(150.0, RED), person(450.0, RED)) == []
+    assert watched.see(person(150.0, RED)) == [before]
+
+
+# Rules and tracks that wait
+
+
+def waits_for_a_lost_person(*rules: CameraRule, settings: AppearanceConfig | None = SETTINGS, **of: Any) -> Watched:
+    """Return an analyser that has lost a person in red."""
+    watched = Watched(*rules, settings=settings, **of)
+    watched.see(person(100.0, RED, y=60.0), frames=10)
+    watched.wait(5.0)
+    return watched
+
+
+def crossing(watched: Watched) -> int:
+    """Let a covered person cross the line in the middle of the picture, and return the number of the first frame."""
+    for x in (280.0, 290.0, 310.0, 330.0, 350.0):
+        watched.see(person(x, COVERED))
+    return watched.seq - 4
+
+
+MEASURE = MeasureConfig(name="line", type="line", **OF, start=LINE.start, end=LINE.end)
+HALL = MeasureConfig(name="hall", type="zone", **OF, polygon=WHOLE)
+
+
+def measured(watched: Watched, config: MeasureConfig) -> dict[str, float]:
+    """Return the sums of a measure's current minute."""
+    return next(dict(one.clock.sums.sums) for one in watched.analyser._meters if one.config == config)
+
+
+def test_a_person_who_crosses_a_line_while_waiting_is_counted_in_the_frame_of_the_crossing() -> None:
+    watched = waits_for_a_lost_person(LINE, measures=[MEASURE])
+    first = crossing(watched)
+    assert watched.events == []
+    watched.see(person(370.0, COVERED), frames=4)
+    (event,) = watched.events
+    assert (event.data.seq, event.data.track) == (first + 4, f"1-{first + 1}-0")
+    assert event.data.overlay.box == person(350.0, None).box
+    assert measured(watched, MEASURE)["person.forward"] == 1.0
+
+
+def test_a_person_who_crosses_a_line_while_waiting_and_is_then_recognised_is_counted_once() -> None:
+    watched = waits_for_a_lost_person(LINE)
+    first = crossing(watched)
+    watched.see(person(370.0, RED), frames=4)
+    (event,) = watched.events
+    assert (event.data.seq, event.data.track) == (first + 4, "1-1-0")
+
+
+def test_an_object_that_disappears_while_it_waits_is_reported_and_measured() -> None:
+    watched = waits_for_a_lost_person(LINE, ZONE.model_copy(update={"dwell_s": 0.5}), measures=[MEASURE, HALL])
+    watched.events.clear()
+    first = crossing(watched)
+    entries = measured(watched, HALL)["person.entries"]
+    watched.wait(2.0)
+    assert [(one.data.rule, one.data.seq - first) for one in watched.events] == [("line", 4), ("zone", 4)]
+    assert measured(watched, MEASURE)["person.forward"] == 1.0
+    assert measured(watched, HALL)["person.entries"] == entries + 1.0
+    watched.wait(15.0)
+    minutes = [values(one.tally, HALL) for one in watched.analyser.closed_minutes() if one.measure == "hall"]
+    assert sum(one.get("person.lost", 0.0) for one in [*minutes, measured(watched, HALL)]) == 1.0
+
+
+@pytest.mark.parametrize("last", ["still", "epoch"])
+def test_a_still_frame_or_a_new_epoch_ends_a_wait(last: str) -> None:
+    watched = waits_for_a_lost_person(LINE)
+    crossing(watched)
+    then = result(watched.seq + 10 * FPS).model_copy(
+        update={"outcome": "empty", "motion": (), "withheld": {"still": 10 * FPS - 1}}
+    )
+    events = watched.analyser.step(then if last == "still" else result(0, epoch=2))
+    assert [(one.data.rule, one.data.seq, one.data.epoch) for one in events] == [("line", watched.seq, 1)]
+
+
+def test_a_switch_of_the_configuration_ends_a_wait() -> None:
+    watched = waits_for_a_lost_person(LINE)
+    crossing(watched)
+    watched.analyser.use([LINE], None)
+    watched.see(person(370.0, COVERED))
+    assert [one.data.rule for one in watched.events] == ["line"]
+
+
+def test_rules_about_visible_objects_see_a_waiting_person() -> None:
+    count = CountRule(name="count", **OF, polygon=WHOLE, at_least=1, for_s=0.4)
+    watched = Watched(count, measures=[HALL])
+    watched.see(person(100.0, RED, y=60.0), frames=2)  # too few frames to be counted
+    watched.wait(5.0)
+    watched.see(person(300.0, COVERED), frames=4)
+    (event,) = watched.events
+    assert (event.data.rule, event.data.seq) == ("count", watched.seq)
+    assert watched.analyser.scene is not None
+    assert watched.analyser.scene.tracks == ()
+    (meter,) = watched.analyser._meters
+    assert isinstance(meter, ZoneMeter)
+    assert meter._present == 1
+
+
+def test_a_waiting_person_attends_a_zone_and_stops_a_jam() -> None:
+    joined: dict[str, Any] = {**OF, "sensor": "door", "above": 0.5, "for_s": 5.0}
+    jam = JamRule(name="jam", **joined, start=LINE.start, end=LINE.end)
+    watched = waits_for_a_lost_person(UnattendedRule(name="alone", **joined, polygon=WHOLE), jam)
+    watched.analyser.take_signals()
+    first = crossing(watched)
+    begun_ns = result(first + 1).captured_ns
+    sent = {(one.rule, candidate.since_ns) for one in watched.analyser.take_signals() for candidate in one.candidates}
+    assert all(since_ns < begun_ns for rule, since_ns in sent if rule == "alone")
+    watched.see(person(370.0, COVERED), frames=FPS)
+    assert "alone" not in {one.rule for one in watched.analyser.take_signals() if one.candidates}
+    watched.see(person(370.0, COVERED), frames=6 * FPS)
+    sent = {(one.rule, candidate.since_ns) for one in watched.analyser.take_signals() for candidate in one.candidates}
+    assert {rule for rule, _ in sent} == {"jam"}
+    assert all(since_ns > begun_ns for _, since_ns in sent)
+
+
+def test_a_crossing_at_a_red_light_while_waiting_is_a_candidate_with_the_time_of_the_crossing() -> None:
+    joined: dict[str, Any] = {**OF, "sensor": "light", "above": 0.5}
+    watched = waits_for_a_lost_person(RedLightRule(name="red", **joined, start=LINE.start, end=LINE.end))
+    watched.analyser.take_signals()
+    first = crossing(watched)
+    watched.see(person(370.0, COVERED), frames=4)
+    (one,) = [one for one in watched.analyser.take_signals() if one.candidates]
+    (candidate,) = one.candidates
+    assert one.seq > first + 4 == candidate.event.data.seq
+    assert result(first + 2).captured_ns < candidate.since_ns < result(first + 3).captured_ns
 
 
 def test_a_person_lost_at_the_edge_during_a_gap_without_frames_returns() -> None:
@@ -268,13 +425,41 @@ def test_a_new_epoch_begins_without_lost_tracks() -> None:
 
 def test_the_label_attributes_and_number_of_frames_of_a_returning_track_continue() -> None:
     watched = Watched()
-    watched.see(person(200.0, RED), frames=10)
+    wears = [Attribute(name="wears", label=label, score=0.9) for label in ("coat", "shirt")]
+    before = person(200.0, RED).model_copy(update={"attributes": (wears[0],)})
+    after = person(200.0, RED).model_copy(update={"attributes": (wears[1],)})
+    watched.see(before, frames=10)
     watched.wait(5.0)
-    bus = [person(200.0, RED).model_copy(update={"label": "bus"})] * 3
-    for one in bus:
-        watched.see(one)
+    watched.see(after, frames=2)
+    watched.see(after.model_copy(update={"label": "bus"}), frames=3)
     assert watched.analyser.scene
-    assert [track.label for track in watched.analyser.scene.tracks] == ["person"]
+    (shown,) = watched.analyser.scene.tracks
+    assert (shown.label, shown.attributes["wears"].label) == ("person", "coat")
+    (target,) = watched.analyser._tracker._targets  # type: ignore[attr-defined]
+    assert target.track.frames == 9 + 4
+
+
+def test_the_votes_of_all_frames_in_which_a_track_waited_count_after_its_return() -> None:
+    watched = Watched()
+    coat, shirt = (Attribute(name="wears", label=label, score=0.9) for label in ("coat", "shirt"))
+    watched.see(person(200.0, RED).model_copy(update={"attributes": (coat,)}), frames=3)
+    watched.wait(5.0)
+    watched.see(person(300.0, COVERED).model_copy(update={"attributes": (shirt,)}), frames=5)
+    watched.see(person(300.0, RED).model_copy(update={"attributes": (shirt,)}))
+    assert watched.analyser.scene
+    (shown,) = watched.analyser.scene.tracks
+    assert shown.name == "1-1-0"
+    assert shown.attributes["wears"].label == "shirt"
+
+
+@pytest.mark.parametrize("label", ["car", "suitcase"])
+def test_an_object_with_another_label_does_not_get_the_number_of_a_lost_person(label: str) -> None:
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    other = person(200.0, RED).model_copy(update={"label": label})
+    (after,) = watched.see(other, frames=2)
+    assert after != before
 
 
 def test_a_mean_of_many_embeddings_outweighs_the_last_embeddings_before_an_occlusion() -> None:
@@ -397,6 +582,18 @@ def test_rules_about_movements_and_times_at_lines_do_not_use_the_path_out_of_sig
     assert [one.data.rule for one in watched.events[crossed:]] == []
 
 
+def test_a_crossing_at_a_red_light_counts_only_if_it_was_seen() -> None:
+    rule = RedLightRule(name="red", **OF, sensor="light", above=0.5, start=LINE.start, end=LINE.end)
+    watched = Watched(rule)
+    watched.walk(150.0, 290.0, RED)
+    watched.wait(5.0)
+    (name,) = watched.walk(360.0, 500.0, RED)
+    assert [one for one in watched.analyser.take_signals() if one.candidates] == []
+    watched.walk(500.0, 200.0, RED)
+    (candidate,) = [candidate for one in watched.analyser.take_signals() for candidate in one.candidates]
+    assert (candidate.event.data.track, name) == (name, "1-1-0")
+
+
 # Restarts and properties
 
 
@@ -407,26 +604,74 @@ def site(*rules: CameraRule) -> Config:
     return Config({entry.key: entry for entry in entries})
 
 
-async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> None:
+RULES = RuleSet([LINE], pipelines=site().of(PipelineConfig))
+
+Written = list[tuple[int, bytes]]
+"""Events, each with the offset of the result that completed it."""
+
+
+async def stored(frames: Iterable[Result]) -> MemoryLog:
     log = MemoryLog(partitions=1, clock=ManualClock())
-    frames = [result(n, person(150.0 + 2 * n, RED)) for n in range(60)]
-    frames += [result(60 + n) for n in range(15 * FPS)]
-    frames += [result(60 + 15 * FPS + n, person(400.0 - 3 * n, RED)) for n in range(80)]
     for one in frames:
         await log.produce(Outgoing(RESULTS, 0, encode(one)))
-    stage = AnalyseStage(site(LINE), 1)
+    return log
 
-    async def ids(start: int) -> list[tuple[int, bytes]]:
-        processor = await stage.open(TopicPartition(RESULTS, 0), start, log)
-        found = []
-        async for record in log.read(RESULTS, 0, start, len(frames)):
-            found += [(record.offset, out.value) for work in processor.process(record) for out in work.records]
-        return found
 
-    whole = await ids(0)
+async def analysed(log: MemoryLog, start: int) -> Written:
+    """Return the events of a worker that begins at an offset."""
+    processor = await AnalyseStage(site(LINE), 1).open(TopicPartition(RESULTS, 0), start, log)
+    found = []
+    async for record in log.read(RESULTS, 0, start, (await log.ends(RESULTS))[0]):
+        found += [(record.offset, out.value) for work in processor.process(record) for out in work.records]
+    return found
+
+
+def hidden_between_crossings(
+    first: int, look: Sequence[float] = RED, on_return: Sequence[float] | None = None
+) -> list[Result]:
+    """Return results from the number ``first`` on, of a person who crosses the line, is hidden for 15 s, and crosses
+    it again, at first with the embedding ``on_return`` if given."""
+    frames = [result(first + n, person(150.0 + 4 * n, look)) for n in range(60)]
+    frames += [result(first + 60 + n) for n in range(15 * FPS)]
+    first += len(frames)
+    return frames + [
+        result(first + n, person(330.0 - 6 * n, look if n > 4 or not on_return else on_return)) for n in range(40)
+    ]
+
+
+async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> None:
+    log = await stored(hidden_between_crossings(0))
+    whole = await analysed(log, 0)
     assert len(whole) == 2
+    assert len({decode_json(Event, value).data.track for _, value in whole}) == 1
     for cut in (30, 70, 130, 136, 150):
-        assert await ids(cut) == [one for one in whole if one[0] >= cut]
+        assert await analysed(log, cut) == [one for one in whole if one[0] >= cut]
+
+
+async def test_a_restart_gives_the_same_names_if_the_beginning_of_the_log_is_not_read_back() -> None:
+    early, nothing = hidden_between_crossings(0, BLUE), [result(175 + n, fps=FPS) for n in range(120 * FPS)]
+    late = hidden_between_crossings(175 + 120 * FPS)
+    log = await stored([*early, *nothing, *late])
+    whole = await analysed(log, 0)
+    assert len(whole) == 4
+    for cut in (len(early) + len(nothing) + n for n in (130, 138, 150)):
+        past = await tail(log, TopicPartition(RESULTS, 0), cut, RULES.history_point, RULES.longest_s)
+        assert 0 < past[0].offset < len(early) + len(nothing)
+        assert await analysed(log, cut) == [one for one in whole if one[0] >= cut]
+
+
+async def test_a_restart_during_or_after_a_wait_reports_a_crossing_of_a_waiting_track_once() -> None:
+    log = await stored(hidden_between_crossings(0, on_return=COVERED))
+    whole = await analysed(log, 0)
+    offset, value = whole[1]
+    assert len(whole) == 2
+    assert decode_json(Event, value).data.seq < offset
+    for cut in range(135, 150):
+        assert await analysed(log, cut) == [one for one in whole if one[0] >= cut]
+    for _, value in whole:
+        await log.produce(Outgoing(EVENTS, 0, value))
+    for cut in range(135, 150):
+        assert await analysed(log, cut) == []
 
 
 def test_a_change_of_the_configuration_switches_reidentification_on_and_off() -> None:
@@ -466,7 +711,7 @@ def test_the_results_that_are_read_back_at_a_restart_also_cover_the_tracks_that_
     assert RuleSet(rules, pipelines=pipelines).longest_s == TAIL_S + 2 * SETTINGS.window_s
 
 
-looks = st.sampled_from([RED, BLUE, GREEN, (0.9, 0.3, 0.1, 0.2), (-1.0, 0.2, 0.1, 0.5)])
+looks = st.sampled_from([RED, COVERED, BLUE, GREEN, (0.9, 0.3, 0.1, 0.2), (-1.0, 0.2, 0.1, 0.5)])
 
 
 @st.composite
@@ -515,6 +760,26 @@ def test_no_two_tracks_have_one_name_and_the_same_frames_give_the_same_names(
         assert len(each) == len(set(each))
         assert each == sorted(each)
     assert names(frames, fps, config) == found
+
+
+@given(frames=walks())
+@settings(max_examples=40)
+def test_tracks_that_wait_and_never_return_have_the_same_events_and_measures_as_without_reidentification(
+    frames: list[list[Detection]],
+) -> None:
+    def run(config: AppearanceConfig | None) -> tuple[set[str], dict[str, float]]:
+        rules = (LINE, ZONE.model_copy(update={"dwell_s": 0.6}))
+        watched = Watched(*rules, settings=config, measures=[MEASURE, HALL])
+        for detections in frames:
+            watched.see(*detections)
+        watched.wait(3.0)
+        sums = {
+            name: value for name, value in measured(watched, HALL).items() if "entries" in name or "exits" in name
+        }
+        return {one.model_dump_json() for one in watched.events}, sums
+
+    with patch.object(AppearanceMemory, "_match", return_value=None):
+        assert run(SETTINGS) == run(None)
 
 
 def test_a_site_file_configures_reidentification_by_the_name_of_a_second_model() -> None:

@@ -97,3 +97,21 @@ def test_a_track_at_the_edge_has_left_after_a_short_pause_without_frames_and_is_
             found.scene([("t", Box(500.0 + 40 * n, 100.0, 560.0 + 40 * n, 130.0))], 0.2)
         found.scene([], gap_s)
         assert found.end("t", 640, 360) == ("t", reason)
+
+
+def test_a_track_that_left_well_before_a_gap_without_frames_has_still_left() -> None:
+    found = TrackEnds()
+    found.scene([("t", Box(580.0, 100.0, 638.0, 130.0))], 0.2)
+    for _ in range(10):
+        found.scene([], 0.2)
+    found.scene([], LOST_S + 0.1)
+    assert found.end("t", 640, 360) == ("t", "left")
+
+
+def test_the_first_step_of_a_returning_track_is_not_the_way_from_its_last_place() -> None:
+    found = TrackEnds()
+    found.scene([("t", Box(100.0, 100.0, 160.0, 130.0))], 0.2)
+    found.scene([], LOST_S)
+    found.resume("t")
+    found.scene([("t", Box(400.0, 100.0, 460.0, 130.0))], 0.2)
+    assert found.end("t", 640, 360) == ("t", "lost")

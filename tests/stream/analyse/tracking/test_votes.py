@@ -96,3 +96,13 @@ def test_several_labels_of_one_detection_count_as_one_label_vote() -> None:
     for _ in range(5):
         found.add([type_of("dent", 0.8), type_of("scratch", 0.6)])
     assert found.results["type"] == VotedLabel("dent", pytest.approx(0.8))
+
+
+def test_votes_that_continue_earlier_votes_have_the_score_of_all_votes_in_a_row() -> None:
+    votes = [0.9, 0.4, 0.8, 0.7, 0.6]
+    whole, first, second = LabelVote(), LabelVote(), LabelVote()
+    for n, score in enumerate(votes):
+        whole.add({"van": score})
+        (first if n < 2 else second).add({"van": score})
+    joined = second.after(first).result
+    assert joined == ("van", pytest.approx(whole.result.score))

@@ -100,6 +100,27 @@ def test_a_restart_does_not_change_the_frame_in_which_a_behaviour_is_reported() 
         assert [at_s + cut * STEP_S for at_s, _ in restarted] == pytest.approx([at_s for at_s, _ in whole])
 
 
+def later(shown: list[Scene], seconds: float) -> list[Scene]:
+    after_ns = round(seconds * 1e9)
+    return [replace(one, at_ns=one.at_ns + after_ns, captured_ns=one.captured_ns + after_ns) for one in shown]
+
+
+def test_a_reported_behaviour_that_goes_on_after_an_occlusion_is_not_reported_again() -> None:
+    watch = RULE.watch(640, 360)
+    assert len(reports(watch, FALL)) == 1
+    watch.resume("t")
+    assert reports(watch, later(scenes(*[True] * 60), 20.0)) == []
+    assert len(reports(watch, later(scenes(*[False] * 40, *[True] * 60), 26.0))) == 1
+
+
+def test_the_behaviour_of_a_returning_track_is_judged_from_its_boxes_after_the_return() -> None:
+    watch = RULE.model_copy(update={"for_s": 0.0}).watch(640, 360)
+    assert reports(watch, scenes(*[False] * 40)) == []
+    watch.resume("t")
+    ((at_s, _),) = reports(watch, later(scenes(*[True] * 60), 10.0))
+    assert 12.5 <= at_s <= 13.0
+
+
 def test_several_people_in_a_frame_are_judged_by_their_own_boxes() -> None:
     watch, found = RULE.watch(640, 360), []
     for n in range(60):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stream.analyse.rules.security.running import RunningRule
-from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+from tests.stream.analyse.rules.scenes import SceneTrack, play, scene, track
 
 RULE = RunningRule(name="hall", camera="c", pipeline="p")
 STEP_S = 0.1
@@ -47,3 +47,16 @@ def test_a_speed_that_varies_around_the_limit_is_reported_once() -> None:
         x += (1.9 if n // 20 % 2 == 0 else 1.5) * 20.0 * STEP_S
         frames.append([track(x, 200.0, "t", "person", size=(8.0, 20.0))])
     assert len(play(RULE.watch(1280, 360), frames, STEP_S)) == 1
+
+
+@pytest.mark.parametrize(("pause", "reports"), [(0, 1), (12, 2)])
+def test_a_reported_run_that_goes_on_after_an_occlusion_is_not_reported_again(pause: int, reports: int) -> None:
+    """The speed is unknown in the first frames after the return. A run that ends is reported anew."""
+    watch, height, found = RULE.watch(1280, 360), 20.0, 0
+    before, after = moving(2.2, height, 20), moving(2.2, height, 20)
+    for n, tracks in enumerate([*before, *moving(0.0, height, pause), *after]):
+        if n == len(before):
+            watch.resume("t")
+        at_s = n * STEP_S + (5.0 if n >= len(before) else 0.0)
+        found += len(watch.observe(scene(at_s, *tracks), ()))
+    assert found == reports

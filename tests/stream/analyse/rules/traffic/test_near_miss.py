@@ -59,3 +59,19 @@ def test_an_event_of_one_pair_in_the_log_does_not_suppress_the_near_miss_of_anot
 
     first, second = found(-1)
     assert found(first) == [second]
+
+
+def test_the_heading_of_a_returning_object_does_not_depend_on_its_way_out_of_sight() -> None:
+    """The object goes down out of sight, and then follows another one on the same way."""
+
+    def reports(*, resumed: bool) -> int:
+        watch, found = RULE.watch(640, 360), 0
+        for n in range(60):
+            follower = track(290.0, 20.0, "b") if n < 20 else track(20.0 + 10 * (n - 5), 180.0, "b")
+            if n == 33 and resumed:
+                watch.resume("b")
+            tracks = [track(20.0 + 10 * n, 180.0, "a"), *([follower] if n < 20 or n >= 33 else [])]
+            found += len(watch.observe(scene(0.2 * n, *tracks), ()))
+        return found
+
+    assert (reports(resumed=False), reports(resumed=True)) == (1, 0)

@@ -14,7 +14,7 @@ from stream.analyse.ground import GroundPlane
 from stream.analyse.rules.traffic.section import SectionRule
 from stream.analyse.rules.traffic.speed import SpeedRule
 from stream.rules import validated_site
-from tests.stream.analyse.rules.scenes import SceneTrack, play, track
+from tests.stream.analyse.rules.scenes import SceneTrack, play, scene, track
 
 GROUND = GroundPlane.of(
     GroundConfig(corners=((0.0, 0.9), (1.0, 0.9), (1.0, 0.4), (0.0, 0.4)), width_m=64.0, length_m=18.0), 640, 360
@@ -86,3 +86,16 @@ def test_the_average_speed_between_two_lines_is_right_at_every_frame_rate(km_h: 
 
 def test_the_average_speed_of_a_vehicle_that_drives_the_section_backwards_is_not_measured() -> None:
     assert play(SECTION.watch(640, 360), drive(80.0)[::-1]) == []
+
+
+def test_the_way_of_a_vehicle_while_it_was_hidden_is_not_measured() -> None:
+    def reports(*, resumed: bool) -> int:
+        watch, found = RULE.model_copy(update={"window_s": 3.0}).watch(640, 360), 0
+        for n, tracks in enumerate(drive(60.0)[:19]):
+            if n == 13 and resumed:
+                watch.resume("t")
+            if n < 5 or n >= 13:
+                found += len(watch.observe(scene(0.2 * n, *tracks, ground=GROUND), ()))
+        return found
+
+    assert (reports(resumed=False), reports(resumed=True)) == (1, 0)
