@@ -18,6 +18,9 @@ UNNAMED = "embedding"
 classes."""
 _LARGEST = 127
 """Largest component of an embedding in a result, whose components are int8."""
+_SMALLEST = 1e-30
+"""Largest component below which a vector counts as zero. The factor that scales a smaller one to ``_LARGEST`` is too
+large for float32."""
 _ALIKE = 1e-3
 """Largest difference between the components of two embeddings that count as equal. Pictures of noise get embeddings
 that differ by more if the model looks at the pictures at all."""
@@ -27,7 +30,7 @@ class EmbeddingDecoder:
     """Decoder of vectors of the shape ``(N, D)``, with D up to ``MAX_EMBEDDING``.
 
     A detection has the box of the region, and the direction of the vector as an embedding. A region with a vector of
-    zeros gives no detection.
+    zeros, or of components below ``_SMALLEST``, gives no detection.
     """
 
     def __init__(self, options: DecoderOptions) -> None:
@@ -55,7 +58,7 @@ class EmbeddingDecoder:
 
     def _decode_row(self, vector: npt.NDArray[np.float32], row: FrameRegion) -> list[Detection]:
         box, largest = clipped(row.region.box, row), float(np.abs(vector).max())
-        if box is None or not largest:
+        if box is None or largest < _SMALLEST:
             return []
         values = np.rint(vector * np.float32(_LARGEST / largest)).astype(np.int8).tobytes()
         embedding = Embedding(name=UNNAMED, values=values)

@@ -43,8 +43,9 @@ def test_an_embedding_does_not_depend_on_the_length_of_the_vector_or_on_other_ro
     assert decoded(one)[0].tolist() == decoded(np.concatenate([1000 * one, other]))[0].tolist() == [64, -127, 32]
 
 
-def test_a_vector_of_zeros_gives_no_embedding() -> None:
-    assert DECODER.decode({"v": np.zeros((2, 4), np.float32)}, [ROW] * 2) == [[], []]
+@pytest.mark.parametrize("value", [0.0, 1e-31, 1e-40])
+def test_a_vector_of_zeros_or_of_tiny_numbers_gives_no_embedding(value: float) -> None:
+    assert DECODER.decode({"v": np.full((2, 4), value, np.float32)}, [ROW] * 2) == [[], []]
 
 
 @pytest.mark.parametrize(
