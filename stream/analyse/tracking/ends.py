@@ -28,7 +28,7 @@ class TrackEnd(NamedTuple):
     reason: EndReason
 
 
-class _Place(NamedTuple):
+class _LastPlace(NamedTuple):
     """The last box of a track, the step of its centre to there, and the time in seconds."""
 
     box: Box
@@ -40,7 +40,7 @@ class TrackEnds:
     """The last place of each track, from which the reason of its end follows."""
 
     def __init__(self) -> None:
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _LastPlace] = {}
         self._unwatched: set[str] = set()
         self._now_s = 0.0
 
@@ -62,7 +62,7 @@ class TrackEnds:
         before = self._places.get(track)
         x, y = box.centre
         old_x, old_y = before.box.centre if before else (x, y)
-        self._places[track] = _Place(box, (x - old_x, y - old_y), self._now_s)
+        self._places[track] = _LastPlace(box, (x - old_x, y - old_y), self._now_s)
         self._unwatched.discard(track)
 
     def resume(self, track: str) -> None:
