@@ -3,25 +3,33 @@ rules."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ingest.contract.codec import decode
 from ingest.contract.identity import FrameId
 from ingest.contract.records import Event, Frame, Result
 from ingest.contract.topics import RESULTS
+from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.site import CameraConfig, MeasureConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
-from stream.analyse.tracking.tracker import ByteTracker
+from stream.analyse.tracking.appearance import WAIT_S
+from stream.analyse.tracking.tracker import LOST_S, ByteTracker
 from stream.analyse.verdict import RuleVerdict, Untracked, untracked, verdicts
 from stream.events import rfc3339
 from stream.explain.hops import hops
 from stream.explain.trail import Trail, Written, frame_trail, trail_of_id
 from stream.readback import HistoryPoint, tail
+
+DECIDED_S = WAIT_S + 2 * LOST_S
+"""Time in seconds after a frame within which the tracks that wait in it are decided. A track that is missed for up to
+``LOST_S`` may wait longer than ``WAIT_S``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,11 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
     events += [
         one.value for one in trail.events if one.value.data.sensor is not None
     ]  # joins, as `sense` decided them
-    found = tuple(verdicts(analyser, own, events))
+    found, unmatched = tuple(verdicts(analyser, own, events)), tuple(untracked(analyser, own))
+    unseen = "" if analyser.scene else f"the frame is {own.outcome}" + (f": {own.reason}" if own.reason else "")
+    if analyser.waiting:
+        late = await _late_events(log, result, analyser)
+        events, found = events + late, tuple(_with_events(verdict, late) for verdict in found)
     emitted = {(one.data.rule, one.data.label) for one in events}
     missing = tuple(
         one.value
@@ -120,8 +132,35 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
         if any(one.value.data.rule == verdict.rule.name for verdict in found)
         and (one.value.data.rule, one.value.data.label) not in emitted
     )
-    unseen = "" if analyser.scene else f"the frame is {own.outcome}" + (f": {own.reason}" if own.reason else "")
-    return PipelineVerdict(own, found, tuple(untracked(analyser, own)), unseen, missing, str(first.id))
+    return PipelineVerdict(own, found, unmatched, unseen, missing, str(first.id))
+
+
+async def _late_events(log: Log, result: Written[Result], analyser: Analyser) -> list[Event]:
+    """Process the results after a frame until its waiting tracks are decided, and return the frame's events."""
+    own, found = result.value, list[Event]()
+    end = (await log.ends(RESULTS))[result.partition]
+    async with aclosing(log.read(RESULTS, result.partition, result.offset + 1, end)) as records:
+        async for record in records:
+            later = _decoded(record)
+            if later is None or (later.camera, later.lane, later.pipeline) != (own.camera, own.lane, own.pipeline):
+                continue
+            events = _step(analyser, later)
+            found += [one for one in events if (one.data.epoch, one.data.seq) == (own.epoch, own.seq)]
+            if later.epoch != own.epoch or later.captured_ns - own.captured_ns > DECIDED_S * 1e9:
+                break
+    return found
+
+
+def _decoded(record: LogRecord) -> Result | None:
+    try:
+        return decode(Result, record.value)
+    except CodecError:
+        return None
+
+
+def _with_events(verdict: RuleVerdict, late: Iterable[Event]) -> RuleVerdict:
+    events = tuple(one for one in late if one.data.rule == verdict.rule.name)
+    return replace(verdict, events=verdict.events + events, reasons=()) if events else verdict
 
 
 def _step(analyser: Analyser, result: Result) -> list[Event]:

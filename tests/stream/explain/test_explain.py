@@ -10,12 +10,23 @@ from deploy.cli.tools.explain import lines
 from ingest.contract import headers as h
 from ingest.contract.codec import encode, encode_json
 from ingest.contract.identity import LATE, LIVE, FrameId
-from ingest.contract.records import CameraStatus, EpochEnd, FrameRef, Heartbeat, Waiting, WithheldInterval
+from ingest.contract.records import (
+    CameraStatus,
+    Detection,
+    Embedding,
+    EpochEnd,
+    FrameRef,
+    Heartbeat,
+    Waiting,
+    WithheldInterval,
+)
 from ingest.contract.topics import ALERTS, DEADLETTER, EVENTS, FRAMES, RESULTS, STATUS
 from ingest.deadletter import parked
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
+from ingest.site import AppearanceConfig, SecondModelConfig
+from ingest.site.topic.view import Config
 from stream.alerts.incidents import ID, end_alert
 from stream.analyse.rules.traffic.red_light import RedLightRule
 from stream.exceptions import FrameNotFound
@@ -334,3 +345,30 @@ async def test_the_text_of_an_explanation_names_processing_steps_detections_and_
     assert "rule line (line) fired" in text
     assert "rule left (zone) did not fire" in text
     assert "outside of the polygon" in text
+
+
+async def test_a_crossing_while_a_track_waits_for_reidentification_is_explained_in_its_own_frame() -> None:
+    log, look = new_log(), SecondModelConfig(name="look", model="look@1")
+    pipeline = history.PIPELINE.model_copy(
+        update={"then": (look,), "appearance": AppearanceConfig(second_model="look", min_similarity=0.9)}
+    )
+    used = Config({**config().entries, pipeline.key: pipeline})
+
+    def car(x: float, *values: int) -> Detection:
+        embedding = Embedding(name="look", model="look@1", values=np.array(values, np.int8).tobytes())
+        return history.car(x).model_copy(update={"embeddings": (embedding,)})
+
+    lost = [(car(100.0, 127, 0),)] * 8 + [()] * 20
+    passes = [(car(280.0 + 20.0 * n, 90, 90),) for n in range(12)]
+    for seq, found in enumerate([*lost, *passes]):
+        headers = h.frame_headers([FrameId("road", EPOCH, seq)], LIVE)
+        offset = await history.write_frame(log, history.frame(seq))
+        await log.produce(Outgoing(RESULTS, 0, encode(history.result(seq, *found, offset=offset)), headers=headers))
+    event = next(one for one in await history.analyse(log, used) if one.data.rule == "line")
+    explained = await explain(log, name(event.data.seq), used)
+    assert [one.value.id for one in explained.trail.events] == [event.id]
+    assert rule(explained, "line")["events"] == [{"id": event.id, "summary": event.data.summary}]
+    assert explained.pipelines[0].missing == ()
+    assert explained.pipelines[0].untracked[0].reason.startswith("may be a lost track")
+    after = await explain(log, name(event.data.seq + 2), used)
+    assert rule(after, "line")["events"] == []
