@@ -414,6 +414,16 @@ def test_a_person_lost_at_the_edge_during_a_gap_without_frames_returns() -> None
     assert watched.walk(630.0, 300.0, RED) == [before]
 
 
+def test_a_person_who_is_lost_again_right_after_the_return_has_not_left() -> None:
+    """The way out of sight is no step: another such step would lead out of the picture."""
+    watched = Watched()
+    (before,) = watched.see(person(200.0, RED), frames=10)
+    watched.wait(5.0)
+    assert watched.see(person(450.0, RED), frames=2) == [before]
+    watched.wait(5.0)
+    assert watched.see(person(450.0, RED), frames=2) == [before]
+
+
 def test_a_new_epoch_begins_without_lost_tracks() -> None:
     watched = Watched()
     (before,) = watched.see(person(200.0, RED), frames=10)

@@ -96,3 +96,16 @@ def test_the_number_of_resting_objects_that_the_rule_remembers_is_limited() -> N
         state.observe(scene(5.0 * n, track(300.0, 200.0, f"a{n}", f"label{n}", at_rest=True)), ())
         state.observe(scene(5.0 * n + 4.5, track(300.0, 200.0, f"a{n}", f"label{n}", at_rest=True)), ())
     assert len(state._places) == MAX_PLACES
+
+
+def test_an_owner_whose_track_waits_for_reidentification_prevents_the_report_of_a_suitcase() -> None:
+    owner = track(330.0, 170.0, "p", "person", size=(30.0, 80.0))
+    assert play(LEFT.watch(640, 360), [[CASE]] * 40, waiting=(owner,)) == []
+    assert len(play(LEFT.watch(640, 360), [[CASE]] * 40)) == 1
+
+
+def test_a_visitor_whose_track_waits_for_reidentification_may_hide_an_object() -> None:
+    state, visitor = REMOVED.watch(640, 360), track(305.0, 190.0, "p", "person", size=(40.0, 90.0))
+    assert play(state, [[VASE]] * 30) == []
+    for n in range(30, 60):
+        assert state.observe(scene(0.2 * n, waiting=(visitor,)), ()) == []

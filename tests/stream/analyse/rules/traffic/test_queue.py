@@ -49,3 +49,8 @@ def test_a_queue_event_of_a_camera_without_a_ground_plane_has_no_length() -> Non
 def test_a_queue_ends_when_no_vehicle_is_left_even_with_a_large_hysteresis() -> None:
     rule = RULE.model_copy(update={"hysteresis": 3})
     assert len(play(rule.watch(640, 360), [*[standing(3)] * 20, *[[]] * 10, *[standing(3)] * 20])) == 2
+
+
+def test_vehicles_whose_tracks_wait_for_reidentification_count_in_a_queue() -> None:
+    found = play(RULE.watch(640, 360), [standing(2)] * 20, waiting=tuple(standing(3)[2:]))
+    assert [one.details["count"] for _, one in found] == [3]
