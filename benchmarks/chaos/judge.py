@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.chaos.plan import BROKER, PlannedFault
 from ingest.contract.records import Event
-from stream.analyse.analyser import Sighting
+from stream.analyse.reported import Sighting
 
 DELIVERY = frozenset(["dispatch", "webhook-receiver", BROKER])
 """Processes whose kill may fall between the receiver's answer to a post and the write of the post's receipt. The

@@ -9,21 +9,18 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
-from ingest.contract.codec import decode_json
 from ingest.contract.identity import is_late
 from ingest.contract.records import Box, Detection, Event, JoinCandidate, JoinSignal, Overlay, Point, Result
 from ingest.contract.records.event import DetailValue
-from ingest.exceptions import CodecError
-from ingest.kafka.log import LogRecord
 from ingest.runtime import logs
 from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, to_pixels
 from stream.analyse.geometry import Scale
 from stream.analyse.ground import GroundPlane
 from stream.analyse.measures.meters import MeasureMeter, make_meter
 from stream.analyse.measures.minute import ClosedMinute
-from stream.analyse.rule import WHOLE_SCENE, CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
+from stream.analyse.reported import ReportedEvents, subjects
+from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
 from stream.analyse.tracking.appearance import AppearanceMemory
 from stream.analyse.tracking.ends import TrackEnd, TrackEnds, reaches_edge
 from stream.analyse.tracking.overlaps import one_per_object
@@ -40,46 +37,6 @@ _log = logs.get("stream.analyse")
 TRAIL_POINTS = 20
 TRACK_IDLE_S = 10.0
 """Time in seconds after which rules forget a track that is no longer seen."""
-_DIGITS = 2
-"""Number of decimal places to which the coordinates of boxes are compared. Further decimal places change when a box
-is converted to pixels of the first picture and back."""
-
-
-class Sighting(NamedTuple):
-    """The rule, label and box of a written event.
-
-    ``box`` is empty for an event that concerns no single track. After a restart, the frame and the sighting identify
-    a written event. An event's id depends on the track's name, and a track whose beginning is not read back after a
-    restart gets another name. The frame and the box of an event do not depend on the track's name.
-    """
-
-    rule: str
-    label: str = ""
-    box: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, rule: str, label: str, box: Box | None) -> Sighting:
-        """Return the sighting of an event; ``box`` is in pixels of the event's frame."""
-        return cls(rule, label, tuple(round(edge, _DIGITS) for edge in box)) if box else cls(rule)
-
-
-ReportedEvents = dict[tuple[int, int], set[Sighting]]
-"""Sightings (rule, label and box) of the written events of one camera and lane, by the frame's ``(epoch, seq)``."""
-
-
-def reported_in(events: Iterable[LogRecord]) -> dict[tuple[str, str], ReportedEvents]:
-    """Return the sightings of written events, by ``(camera, lane)`` and the frame's ``(epoch, seq)``. Leave out
-    unreadable events and events of sensors."""
-    reported: defaultdict[tuple[str, str], ReportedEvents] = defaultdict(lambda: defaultdict(set))
-    for record in events:
-        try:
-            data = decode_json(Event, record.value).data
-        except CodecError:
-            continue
-        if data.camera:
-            sighting = Sighting.of(data.rule, data.label, data.overlay.box)
-            reported[data.camera, data.lane][data.epoch, data.seq].add(sighting)
-    return reported
 
 
 class Analyser:
@@ -312,8 +269,8 @@ class Analyser:
                 found = watch.catch_up(scene, ())
                 self._late[watch.rule.name] += self._candidates(result, watch.rule, scene, scale, found)
                 continue
-            reported = _subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
-            for happening, number in watch.catch_up(scene, reported):
+            written = subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
+            for happening, number in watch.catch_up(scene, written):
                 yield self._event(result, watch.rule, happening, number, scale)
 
     def _still(self, result: Result, at_s: float) -> Iterator[Event]:
@@ -392,8 +349,8 @@ class Analyser:
             if isinstance(watch.rule, JoinRule):
                 self._signals += self._signal(result, watch, scene, scale, is_first=before != self._interval)
                 continue
-            reported = _subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
-            for happening, number in watch.observe(scene, reported):
+            written = subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
+            for happening, number in watch.observe(scene, written):
                 yield self._event(result, watch.rule, happening, number, scale)
 
     def _signal(
@@ -508,11 +465,3 @@ def _unshared(config: MeasureConfig) -> str:
 def _begin_score(rules: Iterable[CameraRule | MeasureConfig]) -> float:
     """Return the score at which a track begins: at most the ``min_score`` of every rule and measure."""
     return min([BEGIN_SCORE, *(rule.min_score for rule in rules)])
-
-
-def _subjects(rule: str, scene: Scene, scale: Scale, sightings: set[Sighting]) -> set[str]:
-    """Return the subjects (track names or ``WHOLE_SCENE``) for which an event of this rule and frame is already
-    written."""
-    boxes = ((track.name, Sighting.of(rule, track.label, scale.back(track.box))) for track in scene.tracks)
-    subjects = {name for name, sighting in boxes if sighting in sightings}
-    return subjects | {WHOLE_SCENE} if Sighting(rule) in sightings else subjects

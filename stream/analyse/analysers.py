@@ -14,8 +14,9 @@ from ingest.contract.records import Event, JoinSignal, Measure, Result
 from ingest.exceptions import CodecError
 from ingest.kafka.log import LogRecord
 from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, PipelineConfig
-from stream.analyse.analyser import Analyser, ReportedEvents
+from stream.analyse.analyser import Analyser
 from stream.analyse.measures.book import MeasureBook
+from stream.analyse.reported import ReportedEvents
 from stream.analyse.rule import TAIL_S, CameraRule
 from stream.analyse.tracking.appearance import RIVAL_WINDOWS
 from stream.analyse.tracking.tracker import Tracker

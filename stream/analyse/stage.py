@@ -13,9 +13,9 @@ from ingest.contract.topics import EVENTS, MEASURES, RESULTS, partition_for
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.site import CameraConfig, ConfigEntry, MeasureConfig, PipelineConfig
 from ingest.site.topic.view import Config
-from stream.analyse.analyser import ReportedEvents, reported_in
 from stream.analyse.analysers import Analysers, RuleSet
 from stream.analyse.measures.book import KEPT_S
+from stream.analyse.reported import ReportedEvents, reported_in
 from stream.analyse.rule import CameraRule
 from stream.analyse.tracking.tracker import ByteTracker, Tracker
 from stream.join.processor import signal_record

@@ -15,7 +15,7 @@ from ingest.contract.topics import EVENTS, partition_for
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.site import CameraConfig
-from stream.analyse.analyser import Sighting
+from stream.analyse.reported import Sighting
 from stream.exceptions import TooManyEvents
 from stream.explain.search import written_from
 

@@ -12,7 +12,8 @@ from ingest.contract.records import Attribute, Box, ClipRequest, Detection, Even
 from ingest.site import CameraConfig, ClipConfig
 from ingest.site.ground import GroundConfig
 from ingest.site.lens import LensConfig
-from stream.analyse.analyser import Analyser, Sighting
+from stream.analyse.analyser import Analyser
+from stream.analyse.reported import Sighting
 from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
