@@ -3,6 +3,7 @@
 (() => {
   const COLOURS = ["#0b66c3", "#d9822b", "#1a7f4b", "#a341a8", "#c0272d", "#00838f", "#8a6d00", "#5e6b78"];
   const MAX_LINES = COLOURS.length;
+  const ALONE_S = 300; // time shown before and after a single minute; uPlot would show years
   const hours = document.getElementById("plots").dataset.hours;
   const isMean = (key) => /\.(mean|max|per_km_lane)$/.test(key) || key === "level_of_service";
   const short = (value) => (value === null || value === undefined ? "" : String(Math.round(value * 100) / 100));
@@ -13,7 +14,9 @@
     const target = section.querySelector(".plot");
     const size = () => ({ width: target.clientWidth, height: 220 });
     target.replaceChildren();
-    const made = new uPlot({ ...size(), series: [{}, ...series], bands, axes: [axis, { ...axis, size: 56 }], legend: { show: false } }, columns, target);
+    const [first] = columns[0];
+    const x = columns[0].length === 1 ? { range: [first - ALONE_S, first + ALONE_S] } : {};
+    const made = new uPlot({ ...size(), series: [{}, ...series], bands, scales: { x }, axes: [axis, { ...axis, size: 56 }], legend: { show: false } }, columns, target);
     new ResizeObserver(() => made.setSize(size())).observe(target);
   }
   function plot(section, data) {
@@ -89,7 +92,7 @@
     const data = await response.json();
     if (!data.start_s.length) { note.textContent = "No minutes in this period."; return; }
     const mean = data.observed.reduce((one, other) => one + other, 0) / data.observed.length;
-    note.textContent = data.start_s.length + " minutes, observed " + Math.round(mean * 100) + " %. Minutes without observation have no values.";
+    note.textContent = data.start_s.length + (data.start_s.length === 1 ? " minute" : " minutes") + ", observed " + Math.round(mean * 100) + " %. Minutes without observation have no values.";
     plot(section, data);
     table(section, data);
   }
