@@ -1,4 +1,4 @@
-"""Bounds of a sensor's value: the settings of the rules that report a value outside of its bounds. Pure."""
+"""Bounds of a sensor's value: settings and state of the rules that report a value outside of its bounds. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from ingest.site import SensorConfig
 from stream.rules import Happening
 from stream.sense.rule import SensorRule
 
@@ -40,22 +41,17 @@ class BoundedRule(SensorRule):
     def exceeded(self, value: float) -> str | None:
         """Return as text the bound that a value exceeds, such as ``above 30``; None if the value is within the
         bounds."""
-        if not self.exceeds(value):
-            return None
         if self.above is not None and value > self.above:
             return f"above {number(self.above)}"
-        return f"below {number(self.below or 0.0)}"
+        if self.below is not None and value < self.below:
+            return f"below {number(self.below)}"
+        return None
 
     def ended(self, value: float) -> bool:
         """Return whether a value ends a breach: it is within the bounds by at least ``hysteresis``."""
         if self.above is not None and value > self.above - self.hysteresis:
             return False
         return self.below is None or value >= self.below + self.hysteresis
-
-    def is_outside(self, value: float, was_outside: bool) -> bool:
-        """Return whether a breach of the bounds begins or lasts with a value. ``was_outside`` is the answer for the
-        value before it."""
-        return self.exceeds(value) or (was_outside and not self.ended(value))
 
     def shown(self, value: float) -> str:
         """Return the text of a value that exceeds a bound, with enough digits to show that the bound is exceeded."""
@@ -66,12 +62,27 @@ class BoundedRule(SensorRule):
                 return f"{rounded:.{decimals}f}"
         return number(value)
 
-    def happening(self, value: float, sensor: str, quantity: str, unit: str) -> Happening:
-        """Return the situation that ``value``, which exceeds a bound, has begun."""
-        return Happening(
-            summary=f"{quantity} of {sensor} is {self.shown(value)} {unit}, {self.exceeded(value)}",
-            details={"value": value, "unit": unit},
-        )
+
+class BoundedWatch:
+    """The state of a rule with bounds for one sensor: whether a breach of the bounds lasts."""
+
+    def __init__(self, rule: BoundedRule, sensor: str, config: SensorConfig | None) -> None:
+        self._rule, self._sensor = rule, sensor
+        self._quantity, self._unit = (config.quantity, config.rule_unit) if config else ("value", "")
+        self._outside = False
+
+    def breach(self, value: float) -> Happening | None:
+        """Process the next value, and return the situation to report if a breach of the bounds begins with it."""
+        rule, was_outside = self._rule, self._outside
+        self._outside = rule.exceeds(value) or (was_outside and not rule.ended(value))
+        if was_outside or not self._outside:
+            return None
+        summary = f"{self._quantity} of {self._sensor} is {rule.shown(value)} {self._unit}, {rule.exceeded(value)}"
+        return Happening(summary=summary, details={"value": value, "unit": self._unit})
+
+    def rearm(self) -> None:
+        """If a breach still lasts, report the breach with the next value that is outside of the bounds."""
+        self._outside = False
 
 
 def number(value: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from ingest.site import SensorConfig
-from stream.sense.bounds import BoundedRule
+from stream.sense.bounds import BoundedRule, BoundedWatch
 from stream.sense.rule import ReadingHappening, ReadingRule, ReadingWatch
 from stream.sense.windows import Column
 
@@ -38,14 +38,8 @@ class LimitRule(BoundedRule, ReadingRule):
         return LimitWatch(self, sensor, config)
 
 
-class LimitWatch(ReadingWatch):
-    """The state of the rule for one sensor: whether a breach of the bounds lasts."""
-
-    def __init__(self, rule: LimitRule, sensor: str, config: SensorConfig | None) -> None:
-        self._rule = rule
-        self._sensor = sensor
-        self._quantity, self._unit = (config.quantity, config.rule_unit) if config else ("value", "")
-        self._outside = False
+class LimitWatch(BoundedWatch, ReadingWatch):
+    """The state of the rule for one sensor."""
 
     def step(self, column: Column) -> Iterator[ReadingHappening]:
         """Process the next readings, and return the breaches of the bounds that begin with them.
@@ -56,11 +50,5 @@ class LimitWatch(ReadingWatch):
         if not self._outside and not rule.exceeds(min(values)) and not rule.exceeds(max(values)):
             return
         for at_ns, value in zip(*column, strict=True):
-            was_outside, self._outside = self._outside, rule.is_outside(value, self._outside)
-            if self._outside and not was_outside:
-                happening = rule.happening(value, self._sensor, self._quantity, self._unit)
+            if happening := self.breach(value):
                 yield ReadingHappening(happening, at_ns, at_ns)
-
-    def rearm(self) -> None:
-        """If a breach still lasts, report the breach with the next reading that is outside of the bounds."""
-        self._outside = False

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from ingest.site import SensorConfig
 from stream.rules import Happening
-from stream.sense.bounds import BoundedRule
+from stream.sense.bounds import BoundedRule, BoundedWatch
 from stream.sense.rule import WindowRule, WindowWatch
 from stream.sense.windows import ReadingWindow
 
@@ -27,24 +27,10 @@ class ThresholdRule(BoundedRule, WindowRule):
         return ThresholdWatch(self, sensor, config)
 
 
-class ThresholdWatch(WindowWatch):
-    """The state of the rule for one sensor: whether a breach of the bounds lasts."""
-
-    def __init__(self, rule: ThresholdRule, sensor: str, config: SensorConfig | None) -> None:
-        self._rule = rule
-        self._sensor = sensor
-        self._quantity, self._unit = (config.quantity, config.rule_unit) if config else ("value", "")
-        self._outside = False
+class ThresholdWatch(BoundedWatch, WindowWatch):
+    """The state of the rule for one sensor."""
 
     def step(self, window: ReadingWindow) -> Happening | None:
         """Process the next window, and return the situation to report if a breach of the bounds begins with this
         window."""
-        mean, was_outside = window.mean, self._outside
-        self._outside = self._rule.is_outside(mean, was_outside)
-        if was_outside or not self._outside:
-            return None
-        return self._rule.happening(mean, self._sensor, self._quantity, self._unit)
-
-    def rearm(self) -> None:
-        """If a breach still lasts, report the breach with the next window that is outside of the bounds."""
-        self._outside = False
+        return self.breach(window.mean)
