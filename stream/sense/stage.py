@@ -96,7 +96,8 @@ class SenseStage:
         self._metrics = metrics or SenseMetrics(CollectorRegistry())
 
     def configure(self, config: Config) -> None:
-        """Use other sensors and rules from the next record on. Unchanged sensors and rules keep their state."""
+        """Use other sensors and rules from the next chunk of records on. Unchanged sensors and rules keep their
+        state."""
         self.config = config
 
     async def open(self, tp: TopicPartition, position: int, log: Log) -> Processor:
@@ -151,13 +152,14 @@ class OutputPartitions(NamedTuple):
 
 
 class _ConsecutiveRecords:
-    """Records of one sensor whose readings follow each other without a gap, at least one record."""
+    """Records of one sensor whose readings follow each other without a gap, at least one record; exactly one record
+    if not ``extensible``."""
 
     def __init__(self, record: LogRecord, readings: Readings, *, extensible: bool) -> None:
         self.first = readings
         self.written_ms = record.timestamp_ms
         self.records = [record]
-        self._epoch = readings.epoch if extensible else -1
+        self._epoch = readings.epoch if extensible else -1  # no record has the epoch -1
         self._next_seq = readings.seq + len(readings.values)
         self._times_ns, self._values, self._quality = [readings.times_ns], [readings.values], [readings.quality]
 
@@ -314,6 +316,8 @@ class SenseProcessor(Processor):
             raise
         except Exception as error:
             return (park(record, NAME, error),)
+        if not self._collected:
+            self._follow()
         name = readings.sensor
         collected = self._collected.get(name)
         if collected and collected.extend(record, readings):
@@ -331,7 +335,6 @@ class SenseProcessor(Processor):
         return [work for one in collected.values() for work in self._processed(one)]
 
     def _processed(self, collected: _ConsecutiveRecords) -> Sequence[Work]:
-        self._follow()
         readings = collected.joined()
         name = readings.sensor
         try:

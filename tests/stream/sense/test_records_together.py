@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from ingest.contract.codec import decode, decode_json, encode
+from ingest.contract.codec import decode_json, encode
 from ingest.contract.records import GOOD, Event, Readings
 from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import LogRecord
@@ -20,6 +20,7 @@ from ingest.site.topic.view import Config
 from stream.epochs import RUN_RECORDS
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
+from stream.runner.processor import Work
 from stream.sense.rule import ReadingHappening
 from stream.sense.rules.limit import LimitRule, LimitWatch
 from stream.sense.rules.stuck import StuckRule
@@ -45,30 +46,36 @@ ENTRIES = [
 CONFIG = Config({entry.key: entry for entry in ENTRIES})
 
 
-def record(offset: int, sensor: str, seq: int, values: Sequence[float], epoch: int = 1) -> LogRecord:
+def record(
+    offset: int, sensor: str, seq: int, values: Sequence[float], epoch: int = 1, step: int | None = None
+) -> LogRecord:
+    """Return a record whose readings begin at ``step`` times ``STEP_NS``, by default at ``seq`` times."""
+    step = seq if step is None else step
     readings = Readings(
         sensor=sensor,
         epoch=epoch,
         seq=seq,
         quantity="temperature",
         unit="Cel",
-        times_ns=tuple(START_NS + (seq + n) * STEP_NS for n in range(len(values))),
+        times_ns=tuple(START_NS + (step + n) * STEP_NS for n in range(len(values))),
         values=tuple(values),
         quality=(GOOD,) * len(values),
     )
     return LogRecord(READINGS, 0, offset, sensor.encode(), encode(readings), {}, offset)
 
 
-def processor(registry: CollectorRegistry | None = None, config: Config = CONFIG) -> SenseProcessor:
+def processor(
+    config: Callable[[], Config] = lambda: CONFIG, registry: CollectorRegistry | None = None
+) -> SenseProcessor:
     metrics = SenseMetrics(registry or CollectorRegistry())
-    return SenseProcessor(lambda: config, OutputPartitions(1, 1, 1), metrics, ManualClock())
+    return SenseProcessor(config, OutputPartitions(1, 1, 1), metrics, ManualClock())
 
 
 def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[str]], list[int], dict[str, float]]:
     """Process records in chunks that end at ``edges``. Return the ids of the events by rule, the finished offsets,
     and the dropped readings by sensor and reason."""
     registry = CollectorRegistry()
-    sense, events = processor(registry), dict[str, list[str]]()
+    sense, events = processor(registry=registry), dict[str, list[str]]()
     done: list[int] = []
     for first, stop in zip([0, *edges], [*edges, len(records)], strict=True):
         for work in in_one_chunk(sense, *records[first:stop]):
@@ -107,17 +114,12 @@ def test_a_breach_of_a_sensor_with_much_lateness_is_reported_although_its_record
         SensorConfig(name="t", lateness_s=5.0, **UNIT),
         ThresholdRule(name="hop", sensor="t", window_s=6.0, hop_s=2.0, min_readings=1, above=50.0),
     )
-    sense = processor(config=Config({entry.key: entry for entry in entries}))
+    config = Config({entry.key: entry for entry in entries})
+    sense = processor(lambda: config)
     readings = [(10, 20.0), (35, 80.0), (60, 20.0), (65, 20.0)]  # numbers are multiples of STEP_NS
-    records = [replace_seq(record(n, "t", step, [value]), n) for n, (step, value) in enumerate(readings)]
+    records = [record(n, "t", n, [value], step=step) for n, (step, value) in enumerate(readings)]
     works = in_one_chunk(sense, *records)
     assert [out.topic for work in works for out in work.records] == [EVENTS]
-
-
-def replace_seq(one: LogRecord, seq: int) -> LogRecord:
-    """Return a record whose readings have the numbers from ``seq`` on, and keep their times."""
-    value = encode(decode(Readings, one.value).model_copy(update={"seq": seq}))
-    return LogRecord(one.topic, one.partition, one.offset, one.key, value, one.headers, one.timestamp_ms)
 
 
 def test_consecutive_records_of_a_sensor_in_one_chunk_finish_together() -> None:
@@ -152,27 +154,46 @@ def test_only_the_records_that_were_processed_together_with_a_failing_one_become
     assert topics == {(5,): [DEADLETTER], (2,): [DEADLETTER], (4,): [DEADLETTER], (3,): [EVENTS] * 3}
 
 
+class FragileWatch(LimitWatch):
+    def step(self, column: Column) -> Iterator[ReadingHappening]:
+        if 66.0 in column.values:
+            raise ArithmeticError("the rule failed")
+        return super().step(column)
+
+
+class FragileRule(LimitRule):
+    """A rule of another package, which fails on the value 66."""
+
+    TAKES_COLUMNS = False
+
+    def watch(self, sensor: str, config: SensorConfig | None) -> FragileWatch:
+        return FragileWatch(self, sensor, config)
+
+
+FRAGILE = FragileRule(name="fragile", sensor="t", above=99.0)
+FRAGILE_CONFIG = Config({entry.key: entry for entry in (*ENTRIES, FRAGILE)})
+
+
 def test_a_rule_of_another_package_that_fails_on_one_record_spoils_no_other_record() -> None:
-    class FragileWatch(LimitWatch):
-        def step(self, column: Column) -> Iterator[ReadingHappening]:
-            if 66.0 in column.values:
-                raise ArithmeticError("the rule failed")
-            return super().step(column)
-
-    class FragileRule(LimitRule):
-        TAKES_COLUMNS = False
-
-        def watch(self, sensor: str, config: SensorConfig | None) -> FragileWatch:
-            return FragileWatch(self, sensor, config)
-
-    fragile = FragileRule(name="fragile", sensor="t", above=99.0)
-    sense = processor(config=Config({entry.key: entry for entry in (*ENTRIES, fragile)}))
+    sense = processor(lambda: FRAGILE_CONFIG)
     values = [20.0, 20.0, 66.0, 80.0, 20.0, 80.0]
     works = in_one_chunk(sense, *(record(n, "t", n, [value]) for n, value in enumerate(values)))
     letters = [work.done for work in works if DEADLETTER in [out.topic for out in work.records]]
     events = [out for work in works for out in work.records if out.topic == EVENTS]
     assert letters == [(2,)]
     assert len(events) == 2  # the limit is exceeded twice
+
+
+def test_a_configuration_that_arrives_while_a_chunk_is_collected_is_used_from_the_next_chunk_on() -> None:
+    configs = [CONFIG]
+    sense = processor(lambda: configs[-1])
+    in_one_chunk(sense, record(0, "t", 0, [20.0]))
+    sense.process(record(1, "t", 1, [66.0]))
+    sense.process(record(2, "t", 2, [20.0]))
+    configs.append(FRAGILE_CONFIG)
+    assert sense.end_chunk() == [Work(done=(1, 2))]
+    works = in_one_chunk(sense, record(3, "t", 3, [20.0]), record(4, "t", 4, [66.0]))
+    assert {work.done: [out.topic for out in work.records] for work in works} == {(3,): [], (4,): [DEADLETTER]}
 
 
 def test_each_record_of_a_lower_epoch_counts_until_the_lower_epoch_is_accepted() -> None:
