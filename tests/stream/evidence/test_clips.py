@@ -6,23 +6,20 @@ import asyncio
 import hashlib
 import io
 import tracemalloc
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import av
-import cv2
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from ingest.contract import headers as h
-from ingest.contract.codec import decode_json, encode, encode_json
+from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LIVE
 from ingest.contract.records import (
     Alert,
     Box,
     Clip,
-    ClipRequest,
     Detection,
     Evidence,
     EvidenceRecord,
@@ -31,108 +28,20 @@ from ingest.contract.records import (
     Result,
     WithheldInterval,
 )
-from ingest.contract.topics import ALERTS, EVIDENCE, FRAMES, RESULTS
+from ingest.contract.topics import ALERTS, FRAMES, RESULTS
 from ingest.kafka import topicadmin
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
-from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
-from ingest.runtime.clock import ManualClock, SystemClock
+from ingest.runtime.clock import SystemClock
 from stream.alerts.alert import make_alert
 from stream.evidence.clip.encoder import MAX_SIDE, ClipEncoder
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.window import NOT_IN_LOG, SETTLE_S, ClipWindow
-from stream.evidence.erase import Erasure, erase
-from stream.evidence.stage import PAUSE_S, RETRY_S, EvidenceProcessor, EvidenceStage, _DueAlert
-from stream.evidence.store import MemoryStore, StoredFile
-from stream.exceptions import StoreFailed
-from stream.runner.processor import Work
+from stream.evidence.stage import PAUSE_S, RETRY_S, _DueAlert
+from stream.evidence.store import MemoryStore
 from tests.stream.alerts.test_alerts import FullStore, event
-
-SECOND = 10**9
-SIZE = (160, 90)
-
-
-def jpeg(level: int, size: tuple[int, int] = SIZE) -> bytes:
-    return cv2.imencode(".jpg", np.full((size[1], size[0], 3), level, np.uint8))[1].tobytes()
-
-
-def frame(seq: int, captured_ns: int, *, camera: str = "road", image: bytes | None = None, **more: object) -> Frame:
-    """Return a frame whose grey level is twice its number."""
-    size = {"width": SIZE[0], "height": SIZE[1]}
-    picture = image or jpeg(2 * seq)
-    return Frame(camera=camera, epoch=7, seq=seq, captured_ns=captured_ns, image=picture, **{**size, **more})
-
-
-def decoded(clip: bytes) -> list[tuple[int, int]]:
-    """Return the time in ms and the grey level of each frame of a clip."""
-    with av.open(io.BytesIO(clip)) as container:
-        stream = container.streams.video[0]
-        assert stream.codec_context.name == "h264"
-        assert stream.time_base is not None
-        return [
-            (round(float(one.pts * stream.time_base) * 1000), int(one.to_ndarray(format="bgr24").mean()))
-            for one in container.decode(stream)
-        ]
-
-
-@dataclass
-class Scene:
-    """A camera with 5 frames/s in a log, and an alert with frame number 50, which requests a clip."""
-
-    clock: ManualClock | SystemClock = field(default_factory=ManualClock)
-    store: MemoryStore = field(default_factory=MemoryStore)
-
-    def __post_init__(self) -> None:
-        self.log = MemoryLog(partitions=1, clock=self.clock)
-        self.refs: dict[int, FrameRef] = {}
-        self.start_ns = self.clock.now_ns()
-
-    def captured_ns(self, seq: int) -> int:
-        return self.start_ns + seq * SECOND // 5
-
-    async def film(self, seqs: Iterable[int], **more: object) -> None:
-        """Write frames of the camera and of another one, each 100 ms after its capture."""
-        for seq in seqs:
-            self.clock.seconds = seq / 5 + 0.1
-            for camera in ("road", "yard"):
-                own = frame(seq, self.captured_ns(seq), camera=camera, **(more if camera == "road" else {}))
-                position = await self.log.produce(
-                    Outgoing(FRAMES, 0, encode(own), camera.encode(), h.frame_headers([own.id], LIVE))
-                )
-                if camera == "road":
-                    self.refs[seq] = FrameRef(FRAMES, *position)
-
-    async def alert(self, *, boxes: bool = False, missing: str = "", seq: int = 50) -> LogRecord:
-        clip = ClipRequest(before_s=2.0, after_s=3.0, boxes=boxes)
-        one = event(frame=self.refs[seq], seq=seq)
-        data = one.data.model_copy(update={"clip": clip, "captured_ns": self.captured_ns(seq)})
-        alert = make_alert(one.model_copy(update={"data": data}), (), missing)
-        return await self.write(alert)
-
-    async def write(self, alert: Alert) -> LogRecord:
-        position = await self.log.produce(Outgoing(ALERTS, 0, encode_json(alert)))
-        async for record in self.log.read(ALERTS, 0, position.offset, position.offset + 1):
-            return record
-        raise AssertionError
-
-    async def open(self) -> EvidenceProcessor:
-        return await EvidenceStage(self.store, self.clock).open(TopicPartition(ALERTS, 0), 0, self.log)
-
-    async def made(self, record: LogRecord) -> tuple[EvidenceRecord, Outgoing]:
-        """Process an alert when its clip is due, and return the record of its evidence."""
-        processor = await self.open()
-        assert await asyncio.to_thread(processor.process, record) == ()
-        self.clock.seconds += 3.0 + SETTLE_S
-        (work,) = await asyncio.to_thread(processor.tick)
-        assert work.done == (record.offset,)
-        (out,) = work.records
-        assert out.topic == EVIDENCE
-        return decode_json(EvidenceRecord, out.value), out
-
-    def contents(self, name: str) -> bytes:
-        with self.store.open(name) as stream:
-            return stream.read()
+from tests.stream.evidence.scene import SECOND, SIZE, Scene, decoded, frame, jpeg
 
 
 async def filmed_for_a_full_store() -> tuple[Scene, FullStore]:
@@ -265,109 +174,6 @@ async def test_a_picture_that_the_alert_lacks_is_stored_later() -> None:
     assert [one.name.rsplit("-", 1)[1] for one in found.files] == ["original.jpg", "annotated.jpg", "clip.mp4"]
     assert found.missing == ""
     assert scene.contents(found.files[0].name) == jpeg(100)
-
-
-async def test_the_evidence_of_an_alert_that_was_erased_while_it_waited_is_not_stored() -> None:
-    scene = Scene()
-    await scene.film(range(40, 67))
-    alert = await scene.alert(missing="the frame was late")
-    processor = await scene.open()
-    assert await asyncio.to_thread(processor.process, alert) == ()
-    report = await erase(scene.log, scene.store, erasure_of(scene), scene.clock, "ann")
-    assert (report.evidence.events, report.evidence.files) == (1, 0)
-    scene.clock.seconds += 3.0 + SETTLE_S
-    assert await asyncio.to_thread(processor.tick) == (Work((), (alert.offset,)),)
-    assert list(scene.store.list()) == []
-    restarted = await scene.open()
-    assert await asyncio.to_thread(restarted.process, alert) == ()
-    scene.clock.seconds += 3.0 + SETTLE_S
-    assert await asyncio.to_thread(restarted.tick) == (Work((), (alert.offset,)),)
-    assert list(scene.store.list()) == []
-
-
-class ErasedMeanwhile(MemoryStore):
-    """A store that erases the event of the scene's alert before the first file is stored, and then fails as told."""
-
-    def __init__(self, *, ends_put: bool = False, refuses_delete: bool = False) -> None:
-        super().__init__()
-        self.loop = asyncio.get_running_loop()
-        self.scene = Scene(store=self)
-        self.ends_put, self.refuses_delete = ends_put, refuses_delete
-
-    def put(self, name: str, data: bytes, media_type: str) -> Evidence:
-        erasing = erase(self.scene.log, MemoryStore(), erasure_of(self.scene), self.scene.clock, "ann")
-        asyncio.run_coroutine_threadsafe(erasing, self.loop).result()
-        found = super().put(name, data, media_type)
-        if self.ends_put:
-            raise MemoryError
-        return found
-
-    def delete(self, name: str) -> None:
-        if self.refuses_delete:
-            self.refuses_delete = False
-            raise StoreFailed("503")
-        super().delete(name)
-
-
-def erasure_of(scene: Scene) -> Erasure:
-    return Erasure("road", scene.captured_ns(50), scene.captured_ns(50), "request 4")
-
-
-async def waiting_alert(scene: Scene) -> tuple[EvidenceProcessor, LogRecord]:
-    """Return a processor to which an alert was given whose clip is due."""
-    await scene.film(range(40, 67))
-    alert = await scene.alert()
-    processor = await scene.open()
-    assert await asyncio.to_thread(processor.process, alert) == ()
-    scene.clock.seconds += 3.0 + SETTLE_S
-    return processor, alert
-
-
-async def test_files_that_are_stored_while_their_event_is_erased_are_deleted() -> None:
-    store = ErasedMeanwhile()
-    processor, alert = await waiting_alert(store.scene)
-    assert await asyncio.to_thread(processor.tick) == (Work((), (alert.offset,)),)
-    assert list(store.list()) == []
-
-
-async def test_the_deletion_of_an_erased_event_s_files_is_tried_again_after_a_failure_of_the_store() -> None:
-    store = ErasedMeanwhile(refuses_delete=True)
-    processor, alert = await waiting_alert(store.scene)
-    assert await asyncio.to_thread(processor.tick) == ()
-    store.scene.clock.seconds += RETRY_S
-    assert await asyncio.to_thread(processor.tick) == (Work((), (alert.offset,)),)
-    assert list(store.list()) == []
-
-
-async def test_a_restarted_worker_deletes_the_files_that_it_stored_for_an_erased_event_before_its_end() -> None:
-    store = ErasedMeanwhile(ends_put=True)
-    processor, alert = await waiting_alert(store.scene)
-    with pytest.raises(MemoryError):
-        await asyncio.to_thread(processor.tick)
-    assert len(list(store.list())) == 1
-    processor = await store.scene.open()
-    assert await asyncio.to_thread(processor.process, alert) == ()
-    store.scene.clock.seconds += 3.0 + SETTLE_S
-    assert await asyncio.to_thread(processor.tick) == (Work((), (alert.offset,)),)
-    assert list(store.list()) == []
-
-
-async def test_an_erasure_deletes_files_that_are_stored_after_it_has_listed_the_store() -> None:
-    class ListedEarlier(MemoryStore):
-        def list(self, prefix: str = "") -> Iterator[StoredFile]:
-            found = [*super().list(prefix)]
-            if waiting:
-                works.extend(waiting.pop().tick())
-            return iter(found)
-
-    waiting, works = list[EvidenceProcessor](), list[Work]()
-    scene = Scene(store=ListedEarlier())
-    processor, _ = await waiting_alert(scene)
-    waiting.append(processor)
-    report = await erase(scene.log, scene.store, erasure_of(scene), scene.clock, "ann")
-    assert len(works[0].records) == 1  # the clip was stored
-    assert list(scene.store.list()) == []
-    assert (report.evidence.events, report.evidence.files) == (1, 1)
 
 
 async def test_an_alert_is_tried_again_until_the_evidence_store_accepts_its_clip() -> None:

@@ -27,7 +27,7 @@ from stream.evidence.holds import LegalHold, place
 from stream.evidence.location import open_store
 from stream.evidence.retention import DAY_NS, grouped
 from stream.evidence.store import EvidenceStore, MemoryStore
-from tests.stream.evidence.test_clips import frame
+from tests.stream.evidence.scene import frame
 
 FIRST = "2026-01-02T03:00:00Z"
 FIRST_NS = 1_767_322_800 * 10**9
