@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -164,17 +164,21 @@ class EvidenceProcessor(Processor):
         if len(self._waiting) + len(self._refused) <= MAX_WAITING:
             return ()
         first = heapq.heappop(self._refused or self._waiting)
-        return self._finish(first, self._without_clip(first.alert, "too many alerts wait for their clips"))
+        return self._settle(first, lambda alert: self._without_clip(alert, "too many alerts wait for their clips"))
 
     def tick(self) -> Sequence[Work]:
-        """Complete the evidence of the alert that is due first; of a refused alert only if no other alert is due.
+        """Complete the evidence of the alert that is due first; of a refused alert only if no other alert is due."""
+        is_due = self._waiting and self._waiting[0].at_s <= self._clock.monotonic()
+        due = heapq.heappop(self._waiting if is_due or not self._refused else self._refused)
+        return self._settle(due, self._completed)
+
+    def _settle(self, due: _DueAlert, complete: Callable[[Alert], EvidenceRecord]) -> Sequence[Work]:
+        """Write the record that ``complete`` makes, or queue the alert again if the store fails.
 
         If the evidence of the alert's event was deleted, store nothing, and remove files that were stored meanwhile.
         """
-        is_due = self._waiting and self._waiting[0].at_s <= self._clock.monotonic()
-        due = heapq.heappop(self._waiting if is_due or not self._refused else self._refused)
         try:
-            record = None if self._is_deleted(due.alert) else self._completed(due.alert)
+            record = None if self._is_deleted(due.alert) else complete(due.alert)
             if record is None or self._is_deleted(due.alert):
                 self._remove_files(due.alert)
                 return (Work((), (due.offset,)),)

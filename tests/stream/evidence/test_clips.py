@@ -35,6 +35,7 @@ from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import SystemClock
 from stream.alerts.alert import make_alert
+from stream.evidence import stage
 from stream.evidence.clip.encoder import MAX_SIDE, ClipEncoder
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.window import NOT_IN_LOG, SETTLE_S, ClipWindow
@@ -223,6 +224,22 @@ async def test_alerts_whose_files_the_store_refuses_do_not_hold_up_other_alerts(
     works = [work for _ in range(4) for work in await asyncio.to_thread(processor.tick)]
     assert [work.done[0] for work in works] == [other.offset, *(record.offset for record in refused)]
     assert processor.deadline is None
+
+
+async def test_the_alert_that_is_due_first_gets_a_record_without_a_clip_if_too_many_alerts_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage, "MAX_WAITING", 1)
+    scene = Scene()
+    await scene.film(range(40, 67))
+    first, second = await scene.alert(seq=50), await scene.alert(seq=60)
+    processor = await scene.open()
+    assert await asyncio.to_thread(processor.process, first) == ()
+    (work,) = await asyncio.to_thread(processor.process, second)
+    assert work.done == (first.offset,)
+    found = decode_json(EvidenceRecord, work.records[0].value)
+    assert found.clip is not None
+    assert found.clip.missing == "too many alerts wait for their clips"
 
 
 @pytest.mark.parametrize("at_ns", [0, 2**63 - 1])

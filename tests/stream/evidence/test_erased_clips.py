@@ -9,6 +9,7 @@ import pytest
 
 from ingest.contract.records import Evidence
 from ingest.kafka.log import LogRecord
+from stream.evidence import stage
 from stream.evidence.clip.window import SETTLE_S
 from stream.evidence.erase import Erasure, erase
 from stream.evidence.stage import RETRY_S, EvidenceProcessor
@@ -75,6 +76,17 @@ async def test_the_evidence_of_an_alert_that_was_erased_while_it_waited_is_not_s
     scene.clock.seconds += 3.0 + SETTLE_S
     assert await asyncio.to_thread(restarted.tick) == (Work((), (alert.offset,)),)
     assert list(scene.store.list()) == []
+
+
+async def test_an_erased_alert_that_a_full_queue_drops_gets_no_evidence_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage, "MAX_WAITING", 1)
+    scene = Scene()
+    processor, alert = await waiting_alert(scene)
+    await erase(scene.log, scene.store, erasure_of(scene), scene.clock, "ann")
+    later = await scene.alert(seq=60)
+    assert await asyncio.to_thread(processor.process, later) == (Work((), (alert.offset,)),)
 
 
 async def test_files_that_are_stored_while_their_event_is_erased_are_deleted() -> None:
