@@ -6,6 +6,7 @@ boxes of the results are compared with the bright areas of the frame.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -82,8 +83,8 @@ def seen(
     return image, boxes
 
 
-class BrightAreas(FakeEngine):
-    """Detector of bright areas. It keeps the images that it has examined."""
+class WatchedEngine(FakeEngine):
+    """Engine that keeps the images that it has examined."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +92,17 @@ class BrightAreas(FakeEngine):
 
     def _infer_impl(self, images: Images) -> Outputs:
         self.images += [image.copy() for image in images]
+        return self.outputs(images)
+
+    @abstractmethod
+    def outputs(self, images: Images) -> Outputs:
+        """Return the outputs of the model for some images."""
+
+
+class BrightAreas(WatchedEngine):
+    """Detector of bright areas."""
+
+    def outputs(self, images: Images) -> Outputs:
         rows = np.zeros((len(images), 32, 6), np.float32)
         for row, image in zip(rows, images, strict=True):
             mask = (image[..., 0] > 125).astype(np.uint8)
@@ -100,15 +112,10 @@ class BrightAreas(FakeEngine):
         return {"rows": rows}
 
 
-class Labels(FakeEngine):
-    """Classifier that keeps the images that it has examined, and gives each the first label."""
+class Labels(WatchedEngine):
+    """Classifier that gives each image the first label."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.images: list[Pixels] = []
-
-    def _infer_impl(self, images: Images) -> Outputs:
-        self.images += [image.copy() for image in images]
+    def outputs(self, images: Images) -> Outputs:
         return {"probabilities": np.tile(np.array([0.9, 0.1], np.float32), (len(images), 1))}
 
 
@@ -130,7 +137,7 @@ def frame_record(image: Pixels, headers: dict[str, bytes] | None = None, **value
 class Chain:
     """The stages prepare and engine for one camera, ``gate``, and one pipeline with the step ``distortion``."""
 
-    def __init__(self, lens: LensConfig | None, engine: FakeEngine | None = None, **settings: Any) -> None:
+    def __init__(self, lens: LensConfig | None, engine: WatchedEngine | None = None, **settings: Any) -> None:
         usual = {"width": WIDTH, "height": HEIGHT, "denoise": "none", "steps": ("distortion",)}
         self.pipeline = PipelineConfig(**{"name": "bright", "model": "bright", **usual, **settings})
         self.stage = PrepareStage("live", self.config(lens), ManualClock())
@@ -148,8 +155,7 @@ class Chain:
             second.open()
             seconds.append((config, second))
         self.second.images.clear()
-        if isinstance(self.engine, BrightAreas | Labels):
-            self.engine.images.clear()
+        self.engine.images.clear()
         self.cascade = Cascade("bright", first, seconds, NodeMetrics(CollectorRegistry()))
 
     def config(self, lens: LensConfig | None) -> Config:
@@ -204,7 +210,7 @@ def test_the_model_gets_straight_objects() -> None:
     straight, bent = Chain(WIDE), Chain(None)
     straight.boxes(image)
     bent.boxes(image)
-    (shown,), (as_sent,) = (chain.engine.images for chain in (straight, bent))  # type: ignore[attr-defined]
+    (shown,), (as_sent,) = (chain.engine.images for chain in (straight, bent))
     assert filled(as_sent) < 0.75
     assert filled(shown) > 0.95
 
@@ -246,7 +252,7 @@ def test_a_classifier_of_moving_regions_labels_the_boxes_that_the_agent_reported
     chain = Chain(WIDE, Labels(), regions="motion", width=64, height=64)
     result = chain.classify(chain.prepare(image, motion=boxes))
     assert sorted(one.box for one in result.detections) == sorted(boxes) == sorted(result.looked_at)
-    assert all(image[0, 0].mean() > 100 or image[32, 32].mean() > 100 for image in chain.engine.images)  # type: ignore[attr-defined]
+    assert all(image[0, 0].mean() > 100 or image[32, 32].mean() > 100 for image in chain.engine.images)
 
 
 @pytest.mark.parametrize("carried", [True, False])
