@@ -118,9 +118,9 @@ class Cascade:
                 each.label(at_least=MAX_CROPS)
         for each in passes:
             each.label()
-            counts = Counter(one.missing or LABELLED for given in each.attributes.values() for one in given)
-            counts[EMBEDDED] = len(each.embeddings)
-            for outcome, count in (+counts).items():
+            outcomes = [one.missing or LABELLED for given in each.attributes.values() for one in given]
+            outcomes += [EMBEDDED] * len(each.embeddings)
+            for outcome, count in Counter(outcomes).items():
                 self._metrics.attributes.labels(self._pipeline, each.config.name, outcome).inc(count)
         return [
             [_described(one, passes, (t, d)) for d, one in enumerate(detections)]
