@@ -65,9 +65,8 @@ def decode(cls: type[R], data: bytes, max_bytes: int = MAX_RECORD_BYTES) -> R:
     if not isinstance(version, tuple) or len(version) != 2 or version[0] != cls.VERSION[0]:
         raise UnknownVersion(cls.KIND, version)
     try:
-        found: R = cls.__pydantic_validator__.validate_python(
-            fields
-        )  # as model_validate, but in four fifths of its time
+        # the same as model_validate, in four fifths of its time
+        found: R = cls.__pydantic_validator__.validate_python(fields)
         return found
     except ValidationError as error:
         raise WrongType(cls.KIND, _problems(error)) from None
