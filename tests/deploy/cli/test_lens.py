@@ -100,8 +100,8 @@ def test_the_lens_of_rendered_chessboards_is_found(
 def test_pictures_without_the_whole_board_are_listed_and_boards_in_the_middle_only_are_warned_of(
     tmp_path: Path,
 ) -> None:
-    for number in range(4, 12, 1):
-        cv2.imwrite(str(tmp_path / f"{number:02}.png"), chessboard(WIDE, number if number > 8 else 4))
+    for number, place in enumerate((4, 4, 4, 4, 4, 9, 10, 11)):  # places in the middle
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), chessboard(WIDE, place))
     cv2.imwrite(str(tmp_path / "empty.png"), np.full((HEIGHT, WIDTH), 128, np.uint8))
     result = run(tmp_path, "--json")
     report = json.loads(result.stdout)
