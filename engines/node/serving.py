@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 
 from engines import decoders
 from engines.decoders import DecoderOptions, FrameRegion, OutputDecoder
@@ -25,8 +26,8 @@ from ingest.site import PipelineConfig, SecondModelConfig
 _log = logs.get("engines.node")
 
 Refine = Callable[[Sequence[ItemTask], list[list[Detection]]], list[list[Detection]]]
-"""Function that adds attributes to the detections of each task. The function may raise only MemoryError and
-DeviceLost."""
+"""Function that adds attributes and embeddings to the detections of each task. The function may raise only
+MemoryError and DeviceLost."""
 
 
 MAX_KEPT_BYTES = 64 * 1024 * 1024
@@ -202,8 +203,9 @@ class ServedModel(EngineModel):
                 )
         keep = keep and sum(task.item.width * task.item.height for task in tasks) * CHANNELS <= MAX_KEPT_BYTES
         fills = (fill for task in tasks for fill in task.fills(self._preparation.colour, keep=keep))
-        found = iter(self._run([row for task in tasks for row in task.regions], fills, took))
-        return [self._of_frame(task.regions, [next(found) for _ in task.regions]) for task in tasks]
+        regions = [task.regions for task in tasks]
+        found = iter(self._run(list(chain.from_iterable(regions)), fills, took))
+        return [self._of_frame(rows, list(islice(found, len(rows)))) for rows in regions]
 
     def _of_frame(self, rows: Sequence[FrameRegion], found: Sequence[list[Detection]]) -> list[Detection]:
         if self._merges and len(rows) > 1:
