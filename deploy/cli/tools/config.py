@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,7 +15,7 @@ from deploy.cli.tools.lens import lens
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
-from ingest.site import PinConfig, Site
+from ingest.site import PinConfig, PipelineConfig, Site
 from ingest.site.pipeline import MOTION_LABEL, MOTION_MODEL
 from ingest.site.topic.changes import ConfigChanges, site_changes
 from ingest.site.topic.signature import PUBLIC_KEY_FILE, ConfigSigner, generate
@@ -24,6 +24,7 @@ from ingest.site.topic.view import Config
 from stream.rules import validated, validated_site
 
 if TYPE_CHECKING:
+    from engines.repository.manifest import Manifest
     from stream.silent import SilentRule
 
 app = typer.Typer(help="Check, apply and show a site's configuration, and calibrate lenses.", no_args_is_help=True)
@@ -169,11 +170,8 @@ def _with_legacy_tls(found: Site) -> list[str]:
 def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]:
     """Return the labels of each model that a site names, by model name.
 
-    Raise ConfigError, ModelUnknown or ManifestError. A pipeline's own models must find or label objects. A
-    second-stage model must be a classifier or a model of embeddings, and its key ``on`` may list only labels of the
-    pipeline's first model. Re-identification needs a model of embeddings.
+    Raise ConfigError, ModelUnknown or ManifestError.
     """
-    from engines.decoders import EMBEDDERS, SECOND_STAGE
     from engines.repository.store import Repository
 
     if not models.is_dir():
@@ -184,31 +182,39 @@ def _labels(models: Path, found: Site, file: Path) -> dict[str, tuple[str, ...]]
     names |= {pipeline.lighter for pipeline in found.pipelines if pipeline.lighter}
     manifests = {name: repository.open(name).manifest for name in sorted(names)}
     for n, pipeline in enumerate(found.pipelines):
-        for setting, name in (("model", pipeline.model), ("lighter", pipeline.lighter)):
-            if name in manifests and not manifests[name].finds_objects:
-                named = f"{name} (decoder {manifests[name].decoder})"
-                raise ConfigError(
-                    str(file), f"pipelines.{n}.{setting}", named, "a model that finds or labels objects"
-                )
-        own = manifests[pipeline.model].labels if pipeline.has_model else (MOTION_LABEL,)
-        for m, second in enumerate(pipeline.then):
-            key, decoder = f"pipelines.{n}.then.{m}", manifests[second.model].decoder
-            named = f"{second.model} (decoder {decoder})"
-            if decoder not in SECOND_STAGE:
-                expected = f"a model whose decoder is {' or '.join(sorted(SECOND_STAGE))}"
-                raise ConfigError(str(file), f"{key}.model", named, expected)
-            is_compared = pipeline.appearance is not None and pipeline.appearance.second_model == second.name
-            if is_compared and decoder not in EMBEDDERS:
-                expected = f"a second model of embeddings, whose decoder is {' or '.join(sorted(EMBEDDERS))}"
-                raise ConfigError(str(file), f"pipelines.{n}.appearance.second_model", named, expected)
-            if decoder in EMBEDDERS and not is_compared:
-                expected = f"appearance.second_model = {second.name!r} in this pipeline, because nothing else uses it"
-                raise ConfigError(str(file), f"{key}.model", named, expected)
-            unknown = [label for label in second.on if label not in own]
-            if unknown:
-                expected = f"labels of {pipeline.model}: some of {', '.join(own)}"
-                raise ConfigError(str(file), f"{key}.on", ", ".join(unknown), expected)
+        _require_fitting_models(pipeline, manifests, file, f"pipelines.{n}")
     return {MOTION_MODEL: (MOTION_LABEL,)} | {name: manifest.labels for name, manifest in manifests.items()}
+
+
+def _require_fitting_models(
+    pipeline: PipelineConfig, manifests: Mapping[str, Manifest], file: Path, key: str
+) -> None:
+    """Raise ConfigError unless the pipeline's own models find or label objects, each second-stage model is a
+    classifier or the model of embeddings of ``appearance``, and the labels in ``on`` are those of the first model."""
+    from engines.decoders import EMBEDDERS, SECOND_STAGE
+
+    def refuse(setting: str, found: str, expected: str) -> NoReturn:
+        raise ConfigError(str(file), f"{key}.{setting}", found, expected)
+
+    for setting, name in (("model", pipeline.model), ("lighter", pipeline.lighter)):
+        if name in manifests and not manifests[name].finds_objects:
+            refuse(setting, f"{name} (decoder {manifests[name].decoder})", "a model that finds or labels objects")
+    own = manifests[pipeline.model].labels if pipeline.has_model else (MOTION_LABEL,)
+    for m, second in enumerate(pipeline.then):
+        decoder = manifests[second.model].decoder
+        named = f"{second.model} (decoder {decoder})"
+        if decoder not in SECOND_STAGE:
+            refuse(f"then.{m}.model", named, f"a model whose decoder is {' or '.join(sorted(SECOND_STAGE))}")
+        is_compared = pipeline.appearance is not None and pipeline.appearance.second_model == second.name
+        if is_compared and decoder not in EMBEDDERS:
+            expected = f"a second model of embeddings, whose decoder is {' or '.join(sorted(EMBEDDERS))}"
+            refuse("appearance.second_model", named, expected)
+        if decoder in EMBEDDERS and not is_compared:
+            expected = f"appearance.second_model = {second.name!r} in this pipeline, because nothing else uses it"
+            refuse(f"then.{m}.model", named, expected)
+        unknown = [label for label in second.on if label not in own]
+        if unknown:
+            refuse(f"then.{m}.on", ", ".join(unknown), f"labels of {pipeline.model}: some of {', '.join(own)}")
 
 
 async def _apply(
