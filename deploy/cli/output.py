@@ -43,6 +43,17 @@ def step_progress() -> Iterator[Callable[[str, int], Callable[[], None]]]:
         yield begin
 
 
+@contextmanager
+def reading_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal while the block runs.
+
+    Yield a function to call with the number of finished parts of the work and the number of all parts.
+    """
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def printable(text: str) -> str:
     """Escape control characters and undecodable bytes in text from an untrusted source."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

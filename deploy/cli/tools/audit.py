@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log
-from deploy.cli.output import print_rows, progress, stdout
+from deploy.cli.output import print_rows, reading_progress, stdout
 from deploy.local.demo.table import balance_table, sensor_table
 from ingest.kafka.log import Log
 from ingest.ledger.auditor import audit as read_and_draw
@@ -36,11 +35,7 @@ def audit(
 
     Exits with 1 if the ledger does not balance.
     """
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
-        task = bar.add_task("reading the topics", total=None)
-
-        def on_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    with reading_progress("reading the topics") as on_progress:
 
         async def work(log: Log) -> Balance:
             return await read_and_draw(log, wait_s=wait, by_hour=by_hour, on_progress=on_progress)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, on_log, unix_ms_of
-from deploy.cli.output import print_rows, printable, progress, stdout
+from deploy.cli.output import print_rows, printable, reading_progress, stdout
 from ingest import site
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
@@ -59,18 +58,10 @@ def run_rules(
         (one for one in found.measures if one.camera in cameras),
         found.pipelines,
     )
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
-        task = bar.add_task("reading results", total=None)
+    with reading_progress("reading results") as on_progress:
 
         async def work(log: Log) -> tuple[TrialReport, int]:
-            report = await try_rules(
-                log,
-                used,
-                cameras,
-                since_ms,
-                until_ms,
-                lambda done, total: bar.update(task, completed=done, total=total),
-            )
+            report = await try_rules(log, used, cameras, since_ms, until_ms, on_progress)
             return report, await _write_pictures(log, report, pictures) if pictures else 0
 
         report, missing = on_log("sightline-rules-test", kafka, prefix, work)

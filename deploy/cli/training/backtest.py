@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from deploy.cli.common import AsJson, Kafka, Prefix, friendly, kafka_settings, on_log, unix_ms_of
 from deploy.cli.models.trial import DEFAULT_MODELS, Models, existing
-from deploy.cli.output import print_rows, printable, progress, stdout
+from deploy.cli.output import print_rows, printable, reading_progress, stdout
 from ingest.exceptions import ConfigError
 from ingest.kafka.log import Log
 from ingest.kafka.settings import KafkaSettings
@@ -208,10 +207,8 @@ def _run_frames(
     inputs: _BacktestInputs, kafka: str, prefix: str
 ) -> tuple[BacktestPlan, BacktestFigures, dict[str, str]]:
     """Run the backtest with a progress bar. Return its plan, its figures and the pictures of its events."""
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
-        task = bar.add_task("running frames", total=None)
-        work = inputs.work(lambda done, total: bar.update(task, completed=done, total=total))
-        return on_log("sightline-backtest", kafka, prefix, work)
+    with reading_progress("running frames") as on_progress:
+        return on_log("sightline-backtest", kafka, prefix, inputs.work(on_progress))
 
 
 def _report(
