@@ -163,9 +163,7 @@ class CameraConfig(ConfigEntry):
             size = self.lens.width, self.lens.height
             lens = self.lens.lens(*size)
             if None in [lens.undistorted(corner) for corner in to_pixels(self.ground.corners, *size)]:
-                raise ValueError(
-                    "expected ground.corners at which the lens shows less than 80° from the middle of its view"
-                )
+                raise ValueError("expected ground.corners less than 80° from the middle of the view of the lens")
         return self
 
     @field_validator("source")
