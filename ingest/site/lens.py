@@ -18,7 +18,7 @@ MAX_SIDE_PX = 32_766
 _INTERVALS = 16
 """Number of intervals along each edge of a picture, at whose ends the lens is examined."""
 _ERROR_PX = 0.1
-"""Largest distance in pixels between a point and its undistorted and distorted copy."""
+"""Largest distance in pixels between a point and the same point undistorted and distorted again."""
 _NAMES = {"pinhole": "k1, k2, p1, p2 and perhaps k3", "fisheye": "k1, k2, k3, k4"}
 
 

@@ -1,4 +1,4 @@
-"""The lens of a camera: where a straight world lies in the camera's frame. Pure.
+"""The lens of a camera: map points and boxes between the camera's frame and its undistorted picture. Pure.
 
 The models are those of OpenCV ("Camera Calibration and 3D Reconstruction"): Brown's distortion (Photogrammetric
 Engineering 37, 1971) and the fisheye model of Kannala and Brandt (IEEE Transactions on Pattern Analysis and Machine
@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from ingest.contract.records.base import MAX_PX, Box, Coordinate, Point, Record
 
 MAX_ANGLE = math.radians(80.0)
-"""Largest angle between a ray and the optical axis that a lens may show, in radians. A plane picture grows with the
-tangent of the angle: at 80° it needs six times the pixels of the centre."""
+"""Largest angle between a ray and the optical axis that a lens may show, in radians. In a plane picture, the
+distance from the centre grows with the tangent of the angle: 80° lie 5.7 focal lengths from the centre."""
 MIN_SLOPE = 0.02
 """Minimum derivative of the distorted radius by the undistorted one. The picture of a lens folds back where the
 derivative is 0, and cannot be undistorted beyond that radius."""
