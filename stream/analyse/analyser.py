@@ -5,38 +5,29 @@ Pure: the events depend only on the results and on the order of the results.
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ingest.contract.identity import is_late
-from ingest.contract.records import Box, Detection, Event, JoinCandidate, JoinSignal, Overlay, Point, Result
-from ingest.contract.records.event import DetailValue
-from ingest.runtime import logs
-from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, to_pixels
+from ingest.contract.records import Box, Detection, Event, JoinCandidate, JoinSignal, Result
+from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig
+from stream.analyse.frameevents import FrameEvents
 from stream.analyse.geometry import Scale
 from stream.analyse.ground import GroundPlane
 from stream.analyse.measures.meters import MeasureMeter, make_meter
 from stream.analyse.measures.minute import ClosedMinute
 from stream.analyse.reported import ReportedEvents, subjects
-from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening, SceneTrack
+from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneTrack
 from stream.analyse.tracking.appearance import AppearanceMemory
-from stream.analyse.tracking.ends import TrackEnd, TrackEnds, reaches_edge
+from stream.analyse.tracking.ends import TrackEnd
 from stream.analyse.tracking.overlaps import one_per_object
+from stream.analyse.tracking.paths import TrackPaths
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import BEGIN_SCORE, Track, Tracker
 from stream.analyse.tracking.tracktime import TrackTime
 from stream.analyse.tracking.waiting import EarlierFrame, WaitingTracks
 from stream.epochs import Admission, EpochGate
-from stream.events import make_event
 from stream.join.rule import SIGNAL_NS, JoinRule
-
-_log = logs.get("stream.analyse")
-
-TRAIL_POINTS = 20
-TRACK_IDLE_S = 10.0
-"""Time in seconds after which rules forget a track that is no longer seen."""
 
 
 class Analyser:
@@ -149,15 +140,10 @@ class Analyser:
         signal."""
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
-        self._diagonal_px = 1.0
         self._ground: GroundPlane | None = None
         self._watches: tuple[RuleWatch[CameraRule], ...] = ()
-        self._trails: dict[str, deque[Point]] = defaultdict(lambda: deque(maxlen=TRAIL_POINTS))
-        self._origins: dict[str, Point] = {}
-        self._moved: dict[str, float] = {}
-        self._seen_s: dict[str, float] = {}
+        self._paths = TrackPaths(0, 0)
         self._stationary = StationaryTracks()
-        self._ends = TrackEnds()
         self._missing: Counter[str] = Counter()
         self._scene_s = 0.0
         self._interval = -1
@@ -208,14 +194,12 @@ class Analyser:
             tracks = self._reidentified(self._memory, tracks, detections, lived_ns)
         yield from self._catch_up(self._memory.pending if self._memory else ())
         seen = [track for track in tracks if not track.held]
-        for track in seen:
-            self._trails[track.name].append(track.box.centre)
-            self._note_move(track.name, track.box.centre)
-            self._seen_s[track.name] = at_s
-        moving = [self._in_scene(track, self._stationary.seen(track, view, at_s, lived_ns)) for track in seen]
+        for track in (*seen, *self.waiting):
+            self._paths.note(track.name, track.box, at_s)
+        moving = [self._paths.shown(track, self._stationary.seen(track, view, at_s, lived_ns)) for track in seen]
         self._stationary.missed(view, {track.name for track in seen}, lived_ns)
         resting = self._hold([track.name for track in tracks if track.held], at_s)
-        waiting = [self._waits.shown(track, view.is_at_rest(track.box), self._diagonal_px) for track in self.waiting]
+        waiting = [self._paths.shown(track, view.is_at_rest(track.box)) for track in self.waiting]
         yield from self._apply_rules(result, at_s, scale, [*moving, *resting], waiting)
         if self.scene and waiting:
             bare = result.model_copy(update={"detections": ()})
@@ -229,12 +213,9 @@ class Analyser:
     ) -> list[Track]:
         """Give new tracks of objects that were lost before the names of their earlier tracks. Leave out the tracks
         that wait for a better view of their objects."""
-        size = self._size or (0, 0)
-        followed = self._tracker.followed()
-        found = memory.step(tracks, detections, followed, lived_ns, lambda box: reaches_edge(box, (0.0, 0.0), *size))
+        found = memory.step(tracks, detections, self._tracker.followed(), lived_ns, self._paths.is_at_edge)
         for name in found.returned:
-            self._trails[name].clear()
-            self._ends.resume(name)
+            self._paths.resume(name)
             for watch in self._watches:
                 watch.resume(name)
         self.waiting = tuple(track for track in tracks if track.name in found.waiting)
@@ -248,30 +229,27 @@ class Analyser:
         The events have the frames in which they happened, so they come up to 1 s later than others, or up to
         ``LOST_S`` more for an object that is no longer seen.
         """
-        for track, frames in self._waits.end(pending):
+        for track, first_name, frames in self._waits.end(pending):
+            self._paths.drop(first_name)
             for result, scene, at_s in frames:
                 (shown,) = scene.tracks
-                self._trails[track.name].append(shown.box.centre)
-                self._note_move(track.name, shown.box.centre)
-                self._seen_s[track.name] = at_s
-                self._ends.note(track.name, shown.box)
-                final = replace(self._in_scene(track, shown.at_rest), box=shown.box, score=shown.score)
+                self._paths.note_earlier(track.name, shown.box, at_s)
+                final = replace(self._paths.shown(track, shown.at_rest), box=shown.box, score=shown.score)
                 yield from self._apply_rules_late(result, replace(scene, tracks=(final,)))
 
     def _apply_rules_late(self, result: Result, scene: Scene) -> Iterator[Event]:
         """Apply the rules and measures to an earlier frame of a track that waited."""
         scale = self._scale((result.width, result.height))
+        frame = FrameEvents(result, scale, self._camera)
         for meter in self._meters:
             meter.catch_up(scene)
         sightings = self._reported.get((result.epoch, result.seq), set())
         for watch in self._watches:
             if isinstance(watch.rule, JoinRule):
-                found = watch.catch_up(scene, ())
-                self._late[watch.rule.name] += self._candidates(result, watch.rule, scene, scale, found)
+                self._late[watch.rule.name] += frame.candidates(watch.rule, watch.catch_up(scene, ()))
                 continue
             written = subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
-            for happening, number in watch.catch_up(scene, written):
-                yield self._event(result, watch.rule, happening, number, scale)
+            yield from frame.events(watch.rule, watch.catch_up(scene, written))
 
     def _still(self, result: Result, at_s: float) -> Iterator[Event]:
         """Process a frame in which nothing moved: stationary tracks stay in place."""
@@ -288,17 +266,8 @@ class Analyser:
     def _hold(self, names: Sequence[str], at_s: float) -> list[SceneTrack]:
         """Keep stationary tracks without a detection alive, and return the tracks whose objects have certainly not
         moved."""
-        self._seen_s.update(dict.fromkeys(names, at_s))
-        return [self._in_scene(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
-
-    def _in_scene(self, track: Track, at_rest: bool) -> SceneTrack:
-        trail, attributes, moved = self._trails[track.name], track.votes.results, self._moved.get(track.name, 0.0)
-        best = track.best_score
-        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes, moved, best)
-
-    def _note_move(self, name: str, centre: Point) -> None:
-        distance_px = math.dist(self._origins.setdefault(name, centre), centre)
-        self._moved[name] = max(self._moved.get(name, 0.0), distance_px / self._diagonal_px)
+        self._paths.keep(names, at_s)
+        return [self._paths.shown(track, at_rest=True) for track in self._stationary.hold(names, at_s)]
 
     def _scale(self, size: tuple[int, int]) -> Scale:
         """Return the factors that convert pixels of a picture to pixels of the epoch's first picture.
@@ -308,7 +277,7 @@ class Analyser:
         scale = Scale.between(size, self._size or size)
         if self._size is None:
             self._size = size
-            self._diagonal_px = math.hypot(*size)
+            self._paths = TrackPaths(*size)
             self._ground = _ground_plane(self._camera, size)
             self._watches = tuple(rule.watch(*size) for rule in self._rules)
             self._meters = tuple(make_meter(measure, *size) for measure in self._measures)
@@ -340,97 +309,31 @@ class Analyser:
         if self._missing:
             self._missing = Counter()
         self._scene_s, self.scene = at_s, scene
-        self._ends.scene(((track.name, track.box) for track in tracks), scene.gap_s)
+        self._paths.scene(tracks, scene.gap_s)
         for meter in self._meters:
             self._closed += meter.step(scene)
+        frame = FrameEvents(result, scale, self._camera)
         sightings = self._reported.get((result.epoch, result.seq), set())
         before, self._interval = self._interval, scene.captured_ns // SIGNAL_NS
         for watch in self._watches:
             if isinstance(watch.rule, JoinRule):
-                self._signals += self._signal(result, watch, scene, scale, is_first=before != self._interval)
+                candidates = frame.candidates(watch.rule, watch.observe(scene, ()))
+                candidates = [*self._late.pop(watch.rule.name, ()), *candidates]
+                if candidates or before != self._interval:
+                    self._signals.append(frame.signal(watch.rule, candidates))
                 continue
             written = subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
-            for happening, number in watch.observe(scene, written):
-                yield self._event(result, watch.rule, happening, number, scale)
-
-    def _signal(
-        self, result: Result, watch: RuleWatch[CameraRule], scene: Scene, scale: Scale, *, is_first: bool
-    ) -> Iterator[JoinSignal]:
-        """Yield the signal of a rule that also needs a sensor's readings, if the rule has candidate events or a
-        signal is due.
-
-        ``is_first`` says whether the frame is the first one in its interval of ``SIGNAL_NS``.
-        """
-        present = self._candidates(result, watch.rule, scene, scale, watch.observe(scene, ()))
-        candidates = (*self._late.pop(watch.rule.name, ()), *present)
-        if not candidates and not is_first:
-            return
-        yield JoinSignal(
-            rule=watch.rule.name,
-            camera=result.camera,
-            lane=result.lane,
-            epoch=result.epoch,
-            seq=result.seq,
-            at_ns=scene.captured_ns,
-            candidates=candidates,
-        )
-
-    def _candidates(
-        self,
-        result: Result,
-        rule: CameraRule,
-        scene: Scene,
-        scale: Scale,
-        found: Iterable[tuple[SceneHappening, int]],
-    ) -> list[JoinCandidate]:
-        return [
-            JoinCandidate(
-                since_ns=scene.captured_ns if happening.since_ns is None else happening.since_ns,
-                event=self._event(result, rule, happening, number, scale),
-            )
-            for happening, number in found
-        ]
-
-    def _event(self, result: Result, rule: CameraRule, happening: SceneHappening, number: int, scale: Scale) -> Event:
-        track = happening.track
-        details = {**_attribute_details(track), **happening.details} if track else happening.details
-        return make_event(
-            rule,
-            replace(happening, details=details),
-            result.camera,
-            (result.lane, track.name if track else happening.occurrence),
-            result.captured_ns,
-            number=number,
-            site=self._camera.site if self._camera else "",
-            place=self._camera.place if self._camera else None,
-            camera=result.camera,
-            lane=result.lane,
-            late=is_late(result.lane),
-            label=track.label if track else happening.label,
-            score=track.score if track else 0.0,
-            track=track.name if track else "",
-            epoch=result.epoch,
-            seq=result.seq,
-            frame=result.source,
-            clip=rule.clip_request,
-            overlay=Overlay(
-                shape=to_pixels(rule.shape, result.width, result.height),
-                box=scale.back(track.box) if track else None,
-                trail=scale.trail_back(track.trail) if track else (),
-            ),
-        )
+            yield from frame.events(watch.rule, watch.observe(scene, written))
 
     def _forget(self, now_s: float) -> None:
-        idle = [name for name, seen_s in self._seen_s.items() if now_s - seen_s > TRACK_IDLE_S]
         memory, now_ns = self._memory, self._time.lived_ns
-        for name in [name for name in idle if not (memory and memory.may_return(name, now_ns))]:
-            if self._memory:
-                self._memory.end(name)
-            del self._seen_s[name], self._trails[name]
-            self._origins.pop(name, None)
-            self._moved.pop(name, None)
+        for name in self._paths.idle(now_s):
+            if memory and memory.may_return(name, now_ns):
+                continue
+            if memory:
+                memory.end(name)
             self._stationary.forget(name)
-            end = self._ends.end(name, *(self._size or (0, 0)))
+            end = self._paths.forget(name)
             self.ended.append(end)
             for watch in self._watches:
                 watch.forget(name)
@@ -438,17 +341,7 @@ class Analyser:
                 meter.forget(name, end.reason)
 
     def _has_left(self, name: str) -> bool:
-        return self._ends.has_left(name, *(self._size or (0, 0)))
-
-
-def _attribute_details(track: SceneTrack) -> dict[str, DetailValue]:
-    """Return a track's labels from second-stage models, chosen by votes, as details of an event, such as
-    ``attributes.type``."""
-    found: dict[str, DetailValue] = {}
-    for name, voted in track.attributes.items():
-        found[f"attributes.{name}"] = voted.label
-        found[f"attributes.{name}.score"] = round(voted.score, 3)
-    return found
+        return self._paths.has_left(name)
 
 
 def _ground_plane(camera: CameraConfig | None, size: tuple[int, int]) -> GroundPlane | None:

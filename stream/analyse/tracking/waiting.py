@@ -5,12 +5,11 @@ Rules do not see a waiting track, because its name may change. When the wait end
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import NamedTuple
 
 from ingest.contract.records import Result
-from stream.analyse.rule import Scene, SceneTrack
+from stream.analyse.rule import Scene
 from stream.analyse.tracking.tracker import Track
 
 
@@ -27,26 +26,20 @@ class WaitingTrack(NamedTuple):
     """A track with the frames in which it waited, oldest first: at most about a second of frames."""
 
     track: Track
+    first_name: str
+    """The name that the track had while it waited. ``track`` has its final name when the wait has ended."""
     frames: list[EarlierFrame]
 
 
 class WaitingTracks:
-    """The waiting tracks of one camera, lane and pipeline, by the names that they had first."""
+    """The waiting tracks of one camera, lane and pipeline."""
 
     def __init__(self) -> None:
         self._waits: dict[str, WaitingTrack] = {}
 
-    def shown(self, track: Track, at_rest: bool, diagonal_px: float) -> SceneTrack:
-        """Return a waiting track as rules about visible objects see it. ``diagonal_px`` is the picture's diagonal."""
-        earlier = self._waits[track.name].frames if track.name in self._waits else ()
-        trail = [*(frame.scene.tracks[0].box.centre for frame in earlier), track.box.centre]
-        moved = max(math.dist(trail[0], point) for point in trail) / diagonal_px
-        attributes, best = track.votes.results, track.best_score
-        return SceneTrack(track.name, track.label, track.score, track.box, at_rest, trail, attributes, moved, best)
-
     def note(self, track: Track, frame: EarlierFrame) -> None:
         """Keep a frame in which a track waits."""
-        self._waits.setdefault(track.name, WaitingTrack(track, [])).frames.append(frame)
+        self._waits.setdefault(track.name, WaitingTrack(track, track.name, [])).frames.append(frame)
 
     def end(self, pending: Collection[str]) -> list[WaitingTrack]:
         """Remove and return the tracks that no longer wait, in the order in which they began to wait. ``pending`` has

@@ -21,7 +21,7 @@ from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig, PipelineConfig, SecondModelConfig
 from ingest.site.topic.view import Config
-from stream.analyse.analyser import TRACK_IDLE_S, Analyser
+from stream.analyse.analyser import Analyser
 from stream.analyse.analysers import Analysers, RuleSet
 from stream.analyse.measures.meters import ZoneMeter, values
 from stream.analyse.rule import TAIL_S, CameraRule
@@ -38,6 +38,7 @@ from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking import appearance
 from stream.analyse.tracking.appearance import AppearanceMemory
+from stream.analyse.tracking.paths import TRACK_IDLE_S
 from stream.analyse.tracking.stationary import FrameView, StationaryTracks
 from stream.analyse.tracking.tracker import ByteTracker, Track
 from stream.analyse.verdict import untracked

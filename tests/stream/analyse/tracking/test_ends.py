@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from ingest.contract.records import Box, Detection, FrameRef, Result
 from ingest.site import MeasureConfig
-from stream.analyse.analyser import TRACK_IDLE_S, Analyser
+from stream.analyse.analyser import Analyser
 from stream.analyse.rules.line import LineRule
 from stream.analyse.tracking.ends import TrackEnds
+from stream.analyse.tracking.paths import TRACK_IDLE_S
 from stream.analyse.tracking.tracker import LOST_S, ByteTracker
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
