@@ -57,6 +57,9 @@ class Analyser:
         self._meters: tuple[MeasureMeter, ...] = ()
         self._closed: list[ClosedMinute] = []
         self._signals: list[JoinSignal] = []
+        self._late: defaultdict[str, list[JoinCandidate]] = defaultdict(list)
+        """Candidate events of earlier frames of waiting tracks, by the name of the rule. They go out with the
+        signals of the next frame, which may be the first one of a new epoch."""
         self._camera = camera
         self._make_tracker = make_tracker
         self._begin_score = _begin_score([*self._rules, *self._measures])
@@ -135,9 +138,6 @@ class Analyser:
         self._tracker = self._make_tracker(self._begin_score)
         self._memory = AppearanceMemory(self._appearance, self._has_left) if self._appearance else None
         self._waits = WaitingTracks()
-        self._late: defaultdict[str, list[JoinCandidate]] = defaultdict(list)
-        """Candidate events of earlier frames of waiting tracks, by the name of the rule. They go out with the next
-        signal."""
         self._time = TrackTime()
         self._size: tuple[int, int] | None = None
         self._ground: GroundPlane | None = None
@@ -315,10 +315,11 @@ class Analyser:
         frame = FrameEvents(result, scale, self._camera)
         sightings = self._reported.get((result.epoch, result.seq), set())
         before, self._interval = self._interval, scene.captured_ns // SIGNAL_NS
+        late, self._late = self._late, defaultdict(list)
         for watch in self._watches:
             if isinstance(watch.rule, JoinRule):
                 candidates = frame.candidates(watch.rule, watch.observe(scene, ()))
-                candidates = [*self._late.pop(watch.rule.name, ()), *candidates]
+                candidates = late[watch.rule.name] + candidates
                 if candidates or before != self._interval:
                     self._signals.append(frame.signal(watch.rule, candidates))
                 continue

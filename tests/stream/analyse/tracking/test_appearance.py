@@ -408,6 +408,19 @@ def test_a_crossing_at_a_red_light_while_waiting_is_a_candidate_with_the_time_of
     assert result(first + 2).captured_ns < candidate.since_ns < result(first + 3).captured_ns
 
 
+def test_a_red_light_crossing_of_a_track_that_waits_until_a_new_epoch_goes_out_with_the_next_signal() -> None:
+    joined: dict[str, Any] = {**OF, "sensor": "light", "above": 0.5}
+    watched = waits_for_a_lost_person(RedLightRule(name="red", **joined, start=LINE.start, end=LINE.end))
+    first = crossing(watched)
+    watched.analyser.take_signals()
+    watched.analyser.step(result(0, epoch=2))
+    watched.analyser.step(result(1, epoch=2))
+    found = [
+        (one.epoch, candidate.event.data) for one in watched.analyser.take_signals() for candidate in one.candidates
+    ]
+    assert [(epoch, data.epoch, data.seq) for epoch, data in found] == [(2, 1, first + 4)]
+
+
 def test_a_person_lost_at_the_edge_during_a_gap_without_frames_returns() -> None:
     watched = Watched()
     (before,) = watched.walk(300.0, 630.0, RED)
