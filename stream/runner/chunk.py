@@ -14,7 +14,7 @@ from stream.runner.processor import Work
 CHUNK_S = 0.005
 """Time in seconds after which a chunk takes no further record. Switching to a worker thread and back takes 0.1 ms,
 one fiftieth of a chunk. A longer chunk would delay the output, which is written when the chunk ends. A processor that
-collects the records of a chunk processes them after ``CHUNK_S``."""
+collects records takes additional time at the end of the chunk to process them."""
 CHUNK_RECORDS = 512
 """Maximum number of records in a chunk: the smallest records take 7 µs each."""
 CHUNK_BYTES = 256 * 1024

@@ -91,10 +91,16 @@ class SensorWatch:
     def takes_columns(self) -> bool:
         """Whether the events are the same however consecutive readings are divided into records.
 
-        With more than the usual lateness, a window may wait until a column has readings far behind its end.
+        With more than the usual lateness, a window may wait until a column has readings far behind its end. A rule
+        that joins the sensor with a camera sees only the last time of each record, so that a pause of more than
+        ``valid_s`` within a record is lost.
         """
         lateness_s = self._config.lateness_s if self._config else 0.0
-        return lateness_s <= ALLOWED_LATENESS_S and all(one.rule.TAKES_COLUMNS for one in self._reporters)
+        return (
+            not self._joins
+            and lateness_s <= ALLOWED_LATENESS_S
+            and all(one.rule.TAKES_COLUMNS for one in self._reporters)
+        )
 
     @property
     def epoch(self) -> int:

@@ -12,12 +12,15 @@ from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import decode_json, encode
 from ingest.contract.records import GOOD, Event, Readings
+from ingest.contract.records.signal import JoinSignal
 from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import LogRecord
 from ingest.runtime.clock import ManualClock
 from ingest.site import SensorConfig
 from ingest.site.topic.view import Config
+from stream.analyse.rules.traffic.red_light import RedLightRule
 from stream.epochs import RUN_RECORDS
+from stream.join.joiner import ConditionTimeline
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
 from stream.runner.processor import Work
@@ -29,7 +32,8 @@ from stream.sense.stage import OutputPartitions, SenseProcessor
 from stream.sense.windows import Column, ReadingWindow
 from tests.stream.sense.chunks import in_one_chunk
 
-START_NS, STEP_NS = 10**12, 200_000_000
+SECOND_NS = 10**9
+START_NS, STEP_NS = 1000 * SECOND_NS, SECOND_NS // 5
 NAMES = ("t", "u", "late")
 UNIT = {"source": "simulated:t", "quantity": "temperature", "unit": "Cel", "rate_hz": 5.0, "high": 90.0}
 ENTRIES = [
@@ -120,6 +124,25 @@ def test_a_breach_of_a_sensor_with_much_lateness_is_reported_although_its_record
     records = [record(n, "t", n, [value], step=step) for n, (step, value) in enumerate(readings)]
     works = in_one_chunk(sense, *records)
     assert [out.topic for work in works for out in work.records] == [EVENTS]
+
+
+def test_a_join_does_not_count_a_reading_for_longer_than_valid_s_although_its_records_come_in_one_chunk() -> None:
+    line = {"camera": "road", "pipeline": "p", "start": (0.5, 1.0), "end": (0.5, 0.0)}
+    join = RedLightRule(name="red", sensor="t", above=50.0, valid_s=60.0, **line)
+    config = Config({entry.key: entry for entry in (SensorConfig(name="t", **UNIT), join)})
+    sense = processor(lambda: config)
+    in_one_chunk(sense, record(0, "t", 0, [20.0]))
+    pause_steps = 90 * SECOND_NS // STEP_NS
+    works = in_one_chunk(sense, *(record(n, "t", n, [80.0], step=n * pause_steps) for n in (1, 2)))
+    timeline = ConditionTimeline(join.valid_s)
+    for signal in [decode_json(JoinSignal, out.value) for work in works for out in work.records]:
+        timeline.add(signal.changes, signal.at_ns)
+    begin_ns = START_NS + 90 * SECOND_NS
+    assert [timeline.since_ns(begin_ns + after_s * SECOND_NS) for after_s in (50, 70, 90)] == [
+        begin_ns,
+        None,
+        begin_ns + 90 * SECOND_NS,
+    ]
 
 
 def test_consecutive_records_of_a_sensor_in_one_chunk_finish_together() -> None:
