@@ -1,4 +1,4 @@
-"""Tests of the stage ``sense``: cleaning, windows, thresholds, restarts and parked readings."""
+"""Tests of the stage ``sense``: windows, thresholds, restarts and parked readings."""
 
 from __future__ import annotations
 
@@ -12,50 +12,24 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import decode_json, encode, encode_json
-from ingest.contract.records import GOOD, SUSPECT, Event, Readings
+from ingest.contract.records import Event
 from ingest.contract.topics import DEADLETTER, EVENTS, READINGS
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
-from ingest.site import ALLOWED_LATENESS_S, SensorConfig
 from ingest.site.topic.view import Config
 from stream import readback
-from stream.epochs import QUIET_S, RUN_RECORDS
+from stream.epochs import RUN_RECORDS
 from stream.metrics import SenseMetrics
 from stream.rules import Happening
-from stream.runner.memory import MemoryRunner
-from stream.sense.clean import Cleaner
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
 from stream.sense.stage import SenseStage
 from stream.sense.windows import LATE_IN_A_ROW, Column, ReadingWindow, TumblingWindows
 from tests.stream.sense.chunks import in_one_chunk
+from tests.stream.sense.thermometer import SENSOR, STEP_NS, readings
 
-SENSOR = SensorConfig(name="t", source="simulated:t", quantity="temperature", unit="Cel", low=-40, high=100)
 RULE = ThresholdRule(name="hot", sensor="t", window_s=1.0, above=50.0)
 CONFIG = Config({entry.key: entry for entry in (SENSOR, RULE)})
-STEP_NS = 100_000_000
-
-
-def readings(
-    seq: int,
-    values: list[float],
-    quality: list[int] | None = None,
-    epoch: int = 1,
-    sensor: str = "t",
-    first_ns: int | None = None,
-    step_ns: int = STEP_NS,
-) -> Readings:
-    begin_ns = seq * step_ns if first_ns is None else first_ns
-    return Readings(
-        sensor=sensor,
-        epoch=epoch,
-        seq=seq,
-        quantity="temperature",
-        unit="Cel",
-        times_ns=tuple(begin_ns + i * step_ns for i in range(len(values))),
-        values=tuple(values),
-        quality=tuple(quality or [GOOD] * len(values)),
-    )
 
 
 @given(
@@ -74,51 +48,6 @@ def test_windows_of_readings_do_not_depend_on_how_readings_are_split_into_record
     assert parts == whole
     assert [w.count for w in whole] == [10] * len(whole)
     assert windows.late == 0
-
-
-def test_sensor_readings_out_of_range_or_suspect_are_dropped_and_counted() -> None:
-    cleaner = Cleaner(SENSOR)
-    kept = cleaner.clean(readings(0, [20.0, 999.0, float("nan"), 21.0, 22.0], [GOOD, GOOD, GOOD, SUSPECT, GOOD]), 0)
-    assert kept.values == (20.0, 22.0)
-    assert cleaner.dropped == {"range": 2, "suspect": 1}
-    assert cleaner.clean(readings(3, [21.0, 22.0, 23.0]), 0) == ((5 * STEP_NS,), (23.0,))
-    assert cleaner.dropped["repeat"] == 2
-
-
-def test_readings_of_an_older_run_are_counted_separately_from_repeats() -> None:
-    cleaner = Cleaner(SENSOR)
-    cleaner.clean(readings(0, [20.0, 21.0], epoch=7), 0)
-    assert cleaner.clean(readings(2, [22.0] * 3, epoch=6), 0) == ((), ())
-    assert cleaner.dropped == {"old-epoch": 3}
-    assert cleaner.clean(readings(0, [20.0, 21.0], epoch=6), 0) == ((), ())
-    assert cleaner.dropped == {"old-epoch": 3, "repeat": 2}
-
-
-def lower_epoch_dropped(columns: int, pause_s: float) -> int:
-    """After a pause, clean ``columns`` columns of a lower epoch with one reading each, and return how many readings
-    are dropped."""
-    cleaner = Cleaner(SENSOR)
-    cleaner.clean(readings(0, [20.0], epoch=7), 0)
-    for seq in range(columns):
-        cleaner.clean(readings(seq, [20.0], epoch=6), round(pause_s * 1000) + seq)
-    return cleaner.dropped["old-epoch"]
-
-
-def test_readings_of_a_run_with_a_lower_number_are_accepted_when_the_present_run_is_silent() -> None:
-    """A new spool or a corrected clock gives a sensor a lower epoch than before."""
-    assert lower_epoch_dropped(columns=10, pause_s=QUIET_S) == 0
-    assert lower_epoch_dropped(columns=10, pause_s=QUIET_S - 1) == 10
-
-
-def test_readings_of_a_run_with_a_lower_number_are_accepted_after_enough_consecutive_records() -> None:
-    assert lower_epoch_dropped(columns=2 * RUN_RECORDS, pause_s=0.0) == RUN_RECORDS - 1
-
-
-def test_sensor_records_of_an_older_run_among_those_of_the_present_run_are_ignored() -> None:
-    cleaner = Cleaner(SENSOR)
-    for seq in range(2 * RUN_RECORDS):
-        assert cleaner.clean(readings(seq, [20.0], epoch=7), 0).values
-        assert not cleaner.clean(readings(seq, [20.0], epoch=6), 0).values
 
 
 async def test_a_sensor_makes_events_again_once_its_run_with_a_lower_number_is_accepted() -> None:
@@ -339,75 +268,6 @@ async def test_a_threshold_breach_continues_over_restarts_of_the_device_and_of_t
         await log.produce(Outgoing(READINGS, 0, encode(hot)))
     assert len(await events_after(log, 0)) == 1
     assert await events_after(log, 19) == []
-
-
-BURST = ThresholdRule(name="hot", sensor="t", window_s=5.0, above=50.0)
-BURSTS = Config({entry.key: entry for entry in (SENSOR, BURST)})
-
-
-async def written(log: MemoryLog) -> list[Event]:
-    stop = (await log.ends(EVENTS))[0]
-    return [decode_json(Event, record.value) async for record in log.read(EVENTS, 0, 0, stop)]
-
-
-async def test_a_threshold_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_window() -> None:
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
-    await runner.run()
-    await runner.advance(4.0)
-    assert await written(log) == []
-    await runner.advance(SENSOR.max_delay_s + ALLOWED_LATENESS_S + 1.0)
-    (event,) = await written(log)
-    assert event.data.captured_ns == 0
-    await log.produce(Outgoing(READINGS, 0, encode(readings(9, [90.0] * 60))))  # delayed and timely readings
-    await runner.run()
-    await runner.advance(60.0)
-    assert await written(log) == [event]
-
-
-async def test_readings_that_a_broken_link_delayed_past_the_window_deadline_are_still_in_their_window() -> None:
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 9))))
-    await runner.run()
-    await runner.advance(3600.0)
-    assert await written(log) == []
-    await log.produce(Outgoing(READINGS, 0, encode(readings(9, [90.0] * 35))))
-    await runner.run()
-    await runner.advance(60.0)
-    assert [event.data.details["value"] for event in await written(log)] == [pytest.approx((9 * 20 + 35 * 90) / 44)]
-
-
-async def test_a_restart_reports_the_last_window_of_a_silent_sensor_once() -> None:
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
-    killed = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-    await killed.run()
-    for _ in range(3):  # the first finds the window unreported, the others find its event in the log
-        restarted = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-        await restarted.run()
-        await restarted.advance(60.0)
-        assert len(await written(log)) == 1
-
-
-async def test_a_rule_that_fails_at_the_window_deadline_does_not_end_the_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def breaks(*_: Any) -> None:
-        raise ArithmeticError("once")
-
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
-    await runner.run()
-    monkeypatch.setattr(ThresholdWatch, "step", breaks)
-    await runner.advance(60.0)
-    assert await written(log) == []
 
 
 @pytest.mark.parametrize(
