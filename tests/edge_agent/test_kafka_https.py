@@ -34,7 +34,7 @@ token_file = "{token}"
 """
 
 
-async def late_frames(spool: Path, count: int) -> bool:
+async def has_late_frames(spool: Path, count: int) -> bool:
     """Return whether a spool has at least ``count`` frames that were never sent and are too old for the live lane."""
     with contextlib.closing(sqlite3.connect(f"file:{spool}?mode=ro", uri=True)) as database:
         query = "SELECT count(*) FROM outbox WHERE kind = 'frame' AND lane = ? AND late_ns <= ?"
@@ -65,7 +65,9 @@ async def test_an_agent_without_access_to_kafka_delivers_through_a_gateway(
             gateway.answers_lost = 2  # the gateway writes the records, but its responses are lost
             await agent.more()
             gateway.busy = True
-            await until(lambda: late_frames(tmp_path / "data" / "spool.db", LATE_FRAMES), "a backlog of late frames")
+            await until(
+                lambda: has_late_frames(tmp_path / "data" / "spool.db", LATE_FRAMES), "late frames in the spool"
+            )
             gateway.busy = False
             await until(lambda: agent._has(FRAMES_LATE, LATE_FRAMES), "the backlog on the late lane")
             assert await agent.stack.stop_one("agent", 60)
