@@ -131,25 +131,25 @@ class ThreadsStage(EchoStage):
         return Noting(self)
 
 
-LIMITS = pytest.mark.parametrize(
-    ("single_s", "several_s"), [(60.0, 60.0), (60.0, -1.0), (-1.0, -1.0)], ids=["short", "quick", "long"]
+@pytest.mark.parametrize(
+    ("single_s", "several_s", "chunk_s"),
+    [(60.0, 60.0, 60.0), (60.0, -1.0, 60.0), (60.0, 60.0, -1.0), (-1.0, -1.0, 60.0)],
+    ids=["short", "too long for several", "long chunk", "too long"],
 )
-
-
-@LIMITS
 async def test_records_are_processed_in_the_event_loop_if_the_previous_records_took_little_time(
-    rigs: Make, monkeypatch: pytest.MonkeyPatch, single_s: float, several_s: float
+    rigs: Make, monkeypatch: pytest.MonkeyPatch, single_s: float, several_s: float, chunk_s: float
 ) -> None:
     """A single record may have taken longer than each of several records that wait together."""
     monkeypatch.setattr(chunk, "CHUNK_S", 60.0)
     monkeypatch.setattr(partition, "EVENT_LOOP_S", single_s)
     monkeypatch.setattr(partition, "SHORT_S", several_s)
+    monkeypatch.setattr(partition, "LONG_CHUNK_S", chunk_s)
     stage = ThreadsStage()
     rig = rigs(stage)
     for first, last in ((0, 1), (1, 2), (2, 4), (4, 5)):
         rig.offer(first, last)
         await until(lambda last=last: len(rig.sent) == last)  # type: ignore[misc]
-    single, several = single_s > 0.0, several_s > 0.0
+    single, several = single_s > 0.0, several_s > 0.0 and chunk_s > 0.0
     assert stage.threads == [False, single, several, several, single]
 
 
@@ -157,8 +157,8 @@ async def test_other_tasks_run_between_two_chunks_that_are_processed_in_the_even
     rigs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunk, "CHUNK_S", 0.0)  # a chunk of one record
-    monkeypatch.setattr(partition, "SHORT_S", 60.0)
-    monkeypatch.setattr(partition, "EVENT_LOOP_S", 60.0)
+    for limit in ("EVENT_LOOP_S", "SHORT_S", "LONG_CHUNK_S"):
+        monkeypatch.setattr(partition, limit, 60.0)
     rig = rigs(ThreadsStage())
     rig.offer(0, 1)
     await until(lambda: len(rig.sent) == 1)
