@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from ingest.contract.identity import LIVE
-from ingest.contract.records import Attribute, Box, ClipRequest, Detection, Event, FrameRef, Result
+from ingest.contract.records import Attribute, Box, ClipRequest, Detection, Event, Result
 from ingest.site import CameraConfig, ClipConfig
 from ingest.site.ground import GroundConfig
 from ingest.site.lens import LensConfig
@@ -19,6 +18,7 @@ from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.tracking.tracker import ByteTracker
 from stream.epochs import RUN_RECORDS
+from tests.stream.analyse.results import result_at
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
 RIGHT = ZoneRule(name="right", camera="c", pipeline="p", polygon=((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)))
@@ -32,23 +32,6 @@ def car(x: float, y: float = 180.0, label: str = "car", score: float = 0.9) -> D
     return Detection(box=Box(x - 40.0, y - 20.0, x + 40.0, y + 20.0), label=label, class_id=1, score=score)
 
 
-def result(seq: int, at_s: float, *found: Detection, epoch: int = 1, **fields: Any) -> Result:
-    values: dict[str, Any] = {"outcome": "classified", "width": 640, "height": 360, **fields}
-    return Result(
-        camera="c",
-        epoch=epoch,
-        seq=seq,
-        lane=LIVE,
-        pipeline="p",
-        pipelines=("p",),
-        captured_ns=10**18 + round(at_s * 1e9),
-        finished_ns=10**18,
-        source=FrameRef("frames", 0, seq),
-        detections=found,
-        **values,
-    )
-
-
 def events_of(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
     analyser = Analyser(rules, None, ByteTracker)
     return [event for one in results for event in analyser.step(one)]
@@ -56,7 +39,7 @@ def events_of(results: Iterable[Result], *rules: CameraRule) -> list[Event]:
 
 def drive(*found: Detection, first: int = 0, epoch: int = 1) -> list[Result]:
     """Return results with one detection each, at ten frames a second."""
-    return [result(seq, seq / FPS, one, epoch=epoch) for seq, one in enumerate(found, first)]
+    return [result_at(seq, seq / FPS, one, epoch=epoch) for seq, one in enumerate(found, first)]
 
 
 def path(start: float, end: float, step: float = 20.0) -> list[Detection]:
@@ -76,10 +59,10 @@ def test_a_car_that_stops_on_a_line_is_counted_when_it_drives_on(seconds: float,
     onward = len(before) + frames
     after = drive(*FROM_LINE, first=onward)
     if withheld:
-        after[0] = result(onward, onward / FPS, FROM_LINE[0], withheld={"still": frames})
+        after[0] = result_at(onward, onward / FPS, FROM_LINE[0], withheld={"still": frames})
         between = []
     else:
-        between = [result(n, n / FPS, outcome="empty", reason="still") for n in range(len(before), onward)]
+        between = [result_at(n, n / FPS, outcome="empty", reason="still") for n in range(len(before), onward)]
     (event,) = events_of([*before, *between, *after], LINE)
     assert event.data.details["direction"] == "forward"
     assert event.data.track == "1-1-0"
@@ -88,12 +71,12 @@ def test_a_car_that_stops_on_a_line_is_counted_when_it_drives_on(seconds: float,
 def test_a_vehicle_detected_as_two_classes_crosses_a_line_once_as_the_likelier_class() -> None:
     """The two boxes of the vehicle differ a little. Two vehicles side by side remain two objects."""
     both = [
-        result(n, n / FPS, car(160.0 + 20 * n), car(163.0 + 20 * n, 182.0, label="truck", score=0.6))
+        result_at(n, n / FPS, car(160.0 + 20 * n), car(163.0 + 20 * n, 182.0, label="truck", score=0.6))
         for n in range(18)
     ]
     assert [event.data.label for event in events_of(both, LINE)] == ["car"]
     apart = [
-        result(n, n / FPS, car(160.0 + 20 * n, 140.0), car(160.0 + 20 * n, label="truck", score=0.6))
+        result_at(n, n / FPS, car(160.0 + 20 * n, 140.0), car(160.0 + 20 * n, label="truck", score=0.6))
         for n in range(18)
     ]
     assert sorted(event.data.label for event in events_of(apart, LINE)) == ["car", "truck"]
@@ -103,7 +86,7 @@ def test_several_labels_of_one_region_stay_separate_detections() -> None:
     """A classifier with independent labels gives several labels to the same region."""
     region = car(480.0).box
     scratched = [
-        result(n, n / FPS, car(480.0, label="dent"), car(480.0, label="scratch", score=0.6), looked_at=(region,))
+        result_at(n, n / FPS, car(480.0, label="dent"), car(480.0, label="scratch", score=0.6), looked_at=(region,))
         for n in range(5)
     ]
     assert sorted(event.data.label for event in events_of(scratched, RIGHT)) == ["dent", "scratch"]
@@ -134,21 +117,21 @@ def stay(seconds: float, first: int = 0, x: float = 480.0) -> list[Result]:
 
 
 def test_a_car_after_a_minute_of_shed_frames_is_a_new_track() -> None:
-    shed = [result(n, n / FPS, outcome="shed", reason="stale") for n in range(50, 1050)]
-    next_one = result(1051, 105.1, car(490.0), withheld={"rate": 1})
+    shed = [result_at(n, n / FPS, outcome="shed", reason="stale") for n in range(50, 1050)]
+    next_one = result_at(1051, 105.1, car(490.0), withheld={"rate": 1})
     assert events_of([*stay(5.0), *shed, next_one, *stay(5.0, 1052, x=490.0)], DWELL) == []
     (event,) = events_of([*stay(5.0), *shed, next_one, *stay(60.0, 1052, x=490.0)], DWELL)
     assert event.data.summary == "car in right for 50.0 s"
 
 
 def test_a_car_after_a_night_without_frames_is_a_new_track() -> None:
-    morning = [result(1000 + n, 36_000.0 + n / FPS, car(480.0)) for n in range(50)]
-    morning[0] = result(1000, 36_000.0, car(480.0), withheld={"schedule": 950})
+    morning = [result_at(1000 + n, 36_000.0 + n / FPS, car(480.0)) for n in range(50)]
+    morning[0] = result_at(1000, 36_000.0, car(480.0), withheld={"schedule": 950})
     assert events_of([*stay(5.0), *morning], DWELL) == []
 
 
 def test_time_without_motion_counts_as_part_of_a_zone_visit() -> None:
-    after = result(650, 65.0, car(480.0), withheld={"still": 600})
+    after = result_at(650, 65.0, car(480.0), withheld={"still": 600})
     (event,) = events_of([*stay(5.0), after], DWELL)
     assert event.data.summary == "car in right for 64.9 s"
 
@@ -242,7 +225,7 @@ def test_a_zone_visit_is_reported_when_the_label_of_its_track_becomes_car() -> N
 def large(seq: int, *found: Detection) -> Result:
     """Return a result with the same detections in a picture of twice the size."""
     boxes = [one.model_copy(update={"box": Box(*(2 * edge for edge in one.box))}) for one in found]
-    return result(seq, seq / FPS, *boxes, width=1280, height=720)
+    return result_at(seq, seq / FPS, *boxes, width=1280, height=720)
 
 
 def test_a_zone_keeps_its_place_when_the_picture_size_changes() -> None:
@@ -254,7 +237,7 @@ def test_a_zone_keeps_its_place_when_the_picture_size_changes() -> None:
 
 def test_a_track_survives_a_change_of_the_picture_size_and_its_event_has_pixels_of_its_own_frame() -> None:
     way = path(160.0, 480.0)
-    mixed = [large(n, one) if n % 3 else result(n, n / FPS, one) for n, one in enumerate(way)]
+    mixed = [large(n, one) if n % 3 else result_at(n, n / FPS, one) for n, one in enumerate(way)]
     (event,) = events_of(mixed, LINE)
     (plain,) = events_of(drive(*way), LINE)
     assert (event.id, event.data.seq) == (plain.id, plain.data.seq)
@@ -267,7 +250,7 @@ def test_a_track_survives_a_change_of_the_picture_size_and_its_event_has_pixels_
 def test_a_result_of_a_picture_without_pixels_is_refused_and_the_next_result_is_processed() -> None:
     analyser = Analyser([LINE], None, ByteTracker)
     with pytest.raises(ValueError, match="0×360"):
-        analyser.step(result(0, 0.0, width=0))
+        analyser.step(result_at(0, 0.0, width=0))
     events = [event for one in drive(*path(160.0, 480.0), first=1) for event in analyser.step(one)]
     assert len(events) == 1
 
@@ -314,9 +297,9 @@ def test_an_evaluated_frame_has_its_confirmed_tracks_with_their_trails() -> None
 
 
 def test_an_evaluated_frame_counts_the_missing_frames_before_it_by_reason() -> None:
-    shed = [result(n, n / FPS, outcome="shed", reason="stale") for n in range(1, 11)]
-    after = result(30, 3.0, car(480.0), withheld={"overload": 4, "rate": 10})
-    first, second, third = scenes_of(result(0, 0.0, car(480.0)), *shed, after, result(31, 3.1, car(480.0)))
+    shed = [result_at(n, n / FPS, outcome="shed", reason="stale") for n in range(1, 11)]
+    after = result_at(30, 3.0, car(480.0), withheld={"overload": 4, "rate": 10})
+    first, second, third = scenes_of(result_at(0, 0.0, car(480.0)), *shed, after, result_at(31, 3.1, car(480.0)))
     assert (first.gap_s, first.missing) == (0.0, {})
     assert second.missing == {"stale": 10, "overload": 4, "rate": 10, "unknown": 5}
     assert (round(second.gap_s, 6), second.at_ns) == (3.0, 3 * 10**9)
@@ -324,15 +307,15 @@ def test_an_evaluated_frame_counts_the_missing_frames_before_it_by_reason() -> N
 
 
 def test_time_without_motion_does_not_count_as_a_gap_before_a_frame() -> None:
-    still = result(101, 60.0, motion=(), outcome="empty", reason="still", withheld={"still": 100})
-    _, scene = scenes_of(result(0, 0.0, car(480.0)), still)
+    still = result_at(101, 60.0, motion=(), outcome="empty", reason="still", withheld={"still": 100})
+    _, scene = scenes_of(result_at(0, 0.0, car(480.0)), still)
     assert (scene.outcome, scene.tracks, scene.gap_s, scene.missing) == ("empty", (), 0.0, {"still": 100})
 
 
 def test_a_capture_run_that_begins_with_a_still_frame_is_evaluated_without_tracks() -> None:
-    (scene,) = scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still"))
+    (scene,) = scenes_of(result_at(0, 0.0, motion=(), outcome="empty", reason="still"))
     assert (scene.tracks, scene.width, scene.at_ns) == ((), 640, 0)
-    assert scenes_of(result(0, 0.0, motion=(), outcome="empty", reason="still", width=0)) == []
+    assert scenes_of(result_at(0, 0.0, motion=(), outcome="empty", reason="still", width=0)) == []
 
 
 class TestLowerEpoch:
@@ -340,24 +323,24 @@ class TestLowerEpoch:
 
     def test_results_with_a_lower_epoch_are_accepted_when_no_results_of_the_current_epoch_arrive(self) -> None:
         lower = [finished(31.0 + n, r) for n, r in enumerate(drive(*TO_LINE, *FROM_LINE, epoch=4))]
-        found = events_of([result(0, 0.0, epoch=9), *lower], LINE)
+        found = events_of([result_at(0, 0.0, epoch=9), *lower], LINE)
         assert [(event.data.epoch, event.data.rule) for event in found] == [(4, "line")]
 
     def test_results_with_a_lower_epoch_are_accepted_after_enough_consecutive_results_of_that_epoch(self) -> None:
-        empty = [result(n, n / FPS, epoch=4) for n in range(RUN_RECORDS)]
+        empty = [result_at(n, n / FPS, epoch=4) for n in range(RUN_RECORDS)]
         lower = drive(*TO_LINE, *FROM_LINE, first=RUN_RECORDS, epoch=4)
-        assert len(events_of([result(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
+        assert len(events_of([result_at(0, 0.0, epoch=9), *empty, *lower], LINE)) == 1
 
     def test_results_with_a_lower_epoch_that_arrive_among_results_of_the_current_epoch_make_no_events(self) -> None:
         lower = drive(*TO_LINE, *FROM_LINE, epoch=4)
-        present = [result(n, n / FPS, epoch=9) for n in range(len(lower) + 1)]
+        present = [result_at(n, n / FPS, epoch=9) for n in range(len(lower) + 1)]
         mixed = [one for pair in zip(present, lower, strict=False) for one in pair]
         assert events_of(mixed, LINE) == []
 
     def test_repeated_results_of_an_earlier_capture_run_are_never_accepted_as_a_new_run(self) -> None:
         earlier = drive(*TO_LINE, *FROM_LINE, epoch=4)
         repeats = [finished(100.0, one) for one in earlier]
-        assert len(events_of([*earlier, result(0, 9.0, epoch=9), *repeats], LINE)) == 1
+        assert len(events_of([*earlier, result_at(0, 9.0, epoch=9), *repeats], LINE)) == 1
 
 
 def finished(at_s: float, one: Result) -> Result:
@@ -369,7 +352,7 @@ def test_a_changed_rule_begins_with_a_new_state_and_other_rules_keep_their_state
     kept = RIGHT.model_copy(update={"name": "kept", "dwell_s": 2.0})
     old = kept.model_copy(update={"name": "old", "sites": ("north",)})
     analyser = Analyser([kept, old], None, ByteTracker)
-    visit = [result(seq, seq / FPS, car(480.0)) for seq in range(60)]
+    visit = [result_at(seq, seq / FPS, car(480.0)) for seq in range(60)]
     first = [event for one in visit[:10] for event in analyser.step(one)]
     shared = kept.model_copy(update={"sites": ("north", "south")})
     analyser.use(
@@ -439,7 +422,7 @@ def test_positions_on_the_ground_are_measured_through_the_lens_of_the_camera() -
     analyser, found = Analyser([LINE], None, ByteTracker), []
     for seq, camera in enumerate((curved, plain, curved)):
         analyser.use([LINE], camera)
-        list(analyser.step(result(seq, seq / FPS, car(100.0))))
+        list(analyser.step(result_at(seq, seq / FPS, car(100.0))))
         assert analyser.scene is not None
         assert analyser.scene.ground is not None
         found.append(analyser.scene.ground.to_metres((600.0, 330.0)))

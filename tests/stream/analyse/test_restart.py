@@ -10,7 +10,7 @@ import pytest
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LATE, LIVE
-from ingest.contract.records import Box, Detection, Event, FrameRef, Measure, Result
+from ingest.contract.records import Box, Detection, Event, Measure, Result
 from ingest.contract.topics import EVENTS, MEASURES, RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -22,6 +22,7 @@ from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
+from tests.stream.analyse.results import result_at
 
 CAMERA = CameraConfig(name="c", source="simulated:road")
 PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64)
@@ -37,21 +38,7 @@ def car(x: float, y: float = 180.0) -> Detection:
 
 
 def result(seq: int, *found: Detection, lane: str = LIVE, epoch: int = 1) -> Result:
-    return Result(
-        camera="c",
-        epoch=epoch,
-        seq=seq,
-        lane=lane,
-        pipeline="p",
-        pipelines=("p",),
-        captured_ns=10**18 + seq * 10**9 // FPS,
-        finished_ns=10**18,
-        width=640,
-        height=360,
-        source=FrameRef("frames", 0, seq),
-        outcome="classified",
-        detections=found,
-    )
+    return result_at(seq, seq / FPS, *found, lane=lane, epoch=epoch)
 
 
 class Site:

@@ -9,8 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from ingest.contract.codec import decode_json, encode
-from ingest.contract.identity import LIVE
-from ingest.contract.records import Box, Detection, Event, FrameRef, Result
+from ingest.contract.records import Box, Detection, Event, Result
 from ingest.contract.topics import EVENTS, RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -23,6 +22,7 @@ from stream.analyse.rule import SceneHappening
 from stream.analyse.rules.count import CountRule, CountWatch
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.tracker import LOST_S
+from tests.stream.analyse.results import result_at
 from tests.stream.analyse.rules.scenes import scene, track
 
 SQUARE = tuple((x / 640, y / 360) for x, y in ((100, 100), (200, 100), (200, 200), (100, 200)))
@@ -150,21 +150,7 @@ SITE = Config(
 
 def result(seq: int, xs: Sequence[float]) -> Result:
     boxes = [Box(x - 30.0, 110.0 + 25 * n, x + 30.0, 130.0 + 25 * n) for n, x in enumerate(xs)]
-    return Result(
-        camera="c",
-        epoch=1,
-        seq=seq,
-        lane=LIVE,
-        pipeline="p",
-        pipelines=("p",),
-        captured_ns=10**18 + seq * 10**9 // FPS,
-        finished_ns=10**18,
-        width=640,
-        height=360,
-        source=FrameRef("frames", 0, seq),
-        outcome="classified",
-        detections=tuple(Detection(box=box, label="person", class_id=1, score=0.9) for box in boxes),
-    )
+    return result_at(seq, seq / FPS, *(Detection(box=box, label="person", class_id=1, score=0.9) for box in boxes))
 
 
 async def log_of(frames: int) -> MemoryLog:

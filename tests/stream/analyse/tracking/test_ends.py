@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ingest.contract.records import Box, Detection, FrameRef, Result
+from ingest.contract.records import Box, Detection, Result
 from ingest.site import MeasureConfig
 from stream.analyse.analyser import Analyser
 from stream.analyse.rules.line import LineRule
 from stream.analyse.tracking.ends import TrackEnds
 from stream.analyse.tracking.paths import TRACK_IDLE_S
 from stream.analyse.tracking.tracker import LOST_S, ByteTracker
+from tests.stream.analyse.results import result_at
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
 WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
@@ -21,22 +22,8 @@ STEP_S = 0.2
 def frame(seq: int, x: float | None, *, at_s: float | None = None, withheld: dict[str, int] | None = None) -> Result:
     """Return the result of a frame with a car whose left edge is at ``x``, or with nothing."""
     box = Box(x, 100.0, x + 60.0, 130.0) if x is not None else None
-    return Result(
-        camera="c",
-        epoch=1,
-        seq=seq,
-        lane="live",
-        pipeline="p",
-        pipelines=("p",),
-        captured_ns=10**18 + round((seq * STEP_S if at_s is None else at_s) * 1e9),
-        finished_ns=10**18,
-        width=640,
-        height=360,
-        source=FrameRef("frames", 0, seq),
-        outcome="classified",
-        detections=(Detection(box=box, label="car", class_id=1, score=0.9),) if box else (),
-        withheld=withheld or {},
-    )
+    found = (Detection(box=box, label="car", class_id=1, score=0.9),) if box else ()
+    return result_at(seq, seq * STEP_S if at_s is None else at_s, *found, withheld=withheld or {})
 
 
 def ends(frames: Iterable[Result]) -> tuple[list[str], dict[str, float]]:

@@ -10,7 +10,7 @@ import pytest
 from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LIVE
-from ingest.contract.records import MAX_RESTING, Attribute, Box, Detection, Event, FrameRef, Result
+from ingest.contract.records import MAX_RESTING, Attribute, Box, Detection, Event, Result
 from ingest.contract.topics import RESULTS
 from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
@@ -24,6 +24,7 @@ from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.stationary import COVERED_S, UNCONFIRMED_S
 from stream.analyse.tracking.tracker import ByteTracker
+from tests.stream.analyse.results import result_at
 
 FPS = 10.0
 RIGHT = ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0))
@@ -47,23 +48,8 @@ def result(at_s: float, *found: Detection, motion: Sequence[Box] | None = (), **
     """Return the result of a pipeline that examines moving regions, and stationary boxes that the agent lists."""
     boxes = None if motion is None else tuple(motion)
     looked_at = (*(boxes or ()), *(fields.get("resting") or ()))
-    values: dict[str, Any] = {"outcome": "classified" if looked_at else "empty", "looked_at": looked_at, **fields}
-    return Result(
-        camera="c",
-        epoch=1,
-        seq=round(at_s * FPS),
-        lane=LIVE,
-        pipeline="p",
-        pipelines=("p",),
-        captured_ns=10**18 + round(at_s * 1e9),
-        finished_ns=10**18,
-        width=640,
-        height=360,
-        source=FrameRef("frames", 0, 0),
-        detections=found,
-        motion=boxes,
-        **values,
-    )
+    values = {"outcome": "classified" if looked_at else "empty", "looked_at": looked_at, **fields}
+    return result_at(round(at_s * FPS), at_s, *found, motion=boxes, **values)
 
 
 def moves(at_s: float, *boxes: Box) -> Result:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from stream.analyse.analyser import Analyser
 from stream.analyse.rules.security.view import ViewRule
 from stream.analyse.tracking.tracker import ByteTracker
+from tests.stream.analyse.results import result_at
 from tests.stream.analyse.rules.scenes import Reports, scene
-from tests.stream.analyse.test_analyser import result
 
 RULE = ViewRule(name="lens", camera="c", pipeline="p")
 
@@ -48,8 +48,8 @@ def test_the_view_rule_states_why_it_reports_nothing() -> None:
 
 def test_a_bad_camera_view_makes_an_event_although_nothing_is_in_the_picture() -> None:
     analyser = Analyser([RULE], None, ByteTracker)
-    assert analyser.step(result(0, 0.0)) == []
-    (event,) = analyser.step(result(1, 1.0, view="tampered"))
+    assert analyser.step(result_at(0, 0.0)) == []
+    (event,) = analyser.step(result_at(1, 1.0, view="tampered"))
     assert event.type == "sightline.camera.view"
     assert event.data.summary == "camera c has been tampered with"
-    assert analyser.step(result(2, 2.0, view="tampered")) == []
+    assert analyser.step(result_at(2, 2.0, view="tampered")) == []
