@@ -74,10 +74,7 @@ def replace_file(path: Path, data: bytes, mode: int = GROUP_FILE) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.unlink(missing_ok=True)  # of an earlier process with this id
-        with os.fdopen(open_private(part, mode, os.O_EXCL), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(part, data, mode)
         part.replace(path)
     except OSError:
         with suppress(OSError):
