@@ -123,10 +123,11 @@ class OwnedPartition:
         return now_s if full or all(job.settled for job in self._jobs) else self._settled_at_s + patience_s
 
     async def write(self, now_ns: Callable[[], int], now_s: float) -> int:
-        """In one transaction, write the results of the finished jobs at the head of the queue, and commit the jobs'
-        offsets unless offsets were committed within the last ``MAX_UNCOMMITTED_S`` seconds.
+        """Write the results of the finished jobs at the head of the queue in one transaction.
 
-        ``now_s`` is the monotonic time in s. Return the number of written records. Calls of ``write`` must not
+        The transaction also commits the offsets of all written jobs if the last commit was ``MAX_UNCOMMITTED_S``
+        seconds ago, if ``MAX_UNCOMMITTED_JOBS`` jobs wait for a commit, if there are no results to write, or with a
+        dead letter. ``now_s`` is the monotonic time in s. Return the number of written records. Calls of ``write`` must not
         overlap. Raise Fenced or LogUnavailable, after which the partition must be closed.
         """
         jobs = self._settled_head()
