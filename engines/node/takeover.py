@@ -127,8 +127,8 @@ class OwnedPartition:
 
         The transaction also commits the offsets of all written jobs if the last commit was ``MAX_UNCOMMITTED_S``
         seconds ago, if ``MAX_UNCOMMITTED_JOBS`` jobs wait for a commit, if there are no results to write, or with a
-        dead letter. ``now_s`` is the monotonic time in s. Return the number of written records. Calls of ``write`` must not
-        overlap. Raise Fenced or LogUnavailable, after which the partition must be closed.
+        dead letter. ``now_s`` is the monotonic time in s. Return the number of written records. Calls of ``write``
+        must not overlap. Raise Fenced or LogUnavailable, after which the partition must be closed.
         """
         jobs = self._settled_head()
         records: list[Outgoing] = [record for job in jobs for record in results(job, now_ns())]
