@@ -44,7 +44,8 @@ class Board(NamedTuple):
 class Seen(NamedTuple):
     """The corners of the chessboard in one picture."""
 
-    file: Path
+    picture: str
+    """Path relative to the folder of the pictures."""
     corners: Corners
 
 
@@ -54,7 +55,8 @@ class Calibration:
 
     ``error_px`` is the root mean square distance in pixels between the corners in the pictures and those that the
     lens predicts, and ``errors_px`` the same for each used picture. ``coverage`` is the share of the picture that the
-    boards covered together. ``without_board`` lists the pictures in which no whole board was found.
+    boards covered together. ``without_board`` lists the pictures in which no whole board was found. Names of pictures
+    are relative to their folder.
     """
 
     lens: LensConfig
@@ -64,18 +66,20 @@ class Calibration:
     without_board: list[str]
 
 
-def calibrate(files: Sequence[Path], board: Board, model: Literal["pinhole", "fisheye"]) -> Calibration:
-    """Return the lens that took the pictures ``files`` of a chessboard.
+def calibrate(
+    folder: Path, pictures: Sequence[str], board: Board, model: Literal["pinhole", "fisheye"]
+) -> Calibration:
+    """Return the lens that took the pictures of a chessboard in ``folder``.
 
     Raise ConfigError if a file is no picture, if the sizes of the pictures differ, if too few pictures show the whole
     board, or if the found lens cannot be used.
     """
-    size, seen = _corners_of(files, board)
+    size, seen = _corners_of(folder, pictures, board)
     if len(seen) < MIN_PICTURES:
         raise ConfigError(
             WHERE,
             "pictures",
-            f"{len(seen)} of {len(files)} show {board.columns}×{board.rows} inner corners",
+            f"{len(seen)} of {len(pictures)} show {board.columns}×{board.rows} inner corners",
             f"at least {MIN_PICTURES}, better {USUAL_PICTURES}, with the whole board in different places and angles. "
             "Check --board: a board of 10×7 squares has 9×6 inner corners",
         )
@@ -85,20 +89,21 @@ def calibrate(files: Sequence[Path], board: Board, model: Literal["pinhole", "fi
         raise ConfigError(
             WHERE, "pictures", str(error.err), "boards that are tilted in different directions, sharp and flat"
         ) from None
-    used = {one.file.name for one in seen}
+    errors_px = {one.picture: error for one, error in zip(seen, errors, strict=True)}
     return Calibration(
         lens=_lens(model, size, matrix, distortion),
         error_px=math.sqrt(float(np.mean(np.square(errors)))),
-        errors_px={one.file.name: error for one, error in zip(seen, errors, strict=True)},
+        errors_px=errors_px,
         coverage=_coverage(seen, size),
-        without_board=[file.name for file in files if file.name not in used],
+        without_board=[picture for picture in pictures if picture not in errors_px],
     )
 
 
-def _corners_of(files: Sequence[Path], board: Board) -> tuple[tuple[int, int], list[Seen]]:
+def _corners_of(folder: Path, pictures: Sequence[str], board: Board) -> tuple[tuple[int, int], list[Seen]]:
     """Return the size of the pictures (width, height), and the corners of those that show the whole board."""
     size, seen = (0, 0), []
-    for file in files:
+    for name in pictures:
+        file = folder / name
         grey = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
         if grey is None:
             raise ConfigError(WHERE, "picture", str(file), "a picture that can be decoded")
@@ -110,7 +115,7 @@ def _corners_of(files: Sequence[Path], board: Board) -> tuple[tuple[int, int], l
             )
         found, corners = cv2.findChessboardCorners(grey, board, flags=_FIND)
         if found:
-            seen.append(Seen(file, _refined(grey, corners.reshape(-1, 2))))
+            seen.append(Seen(name, _refined(grey, corners.reshape(-1, 2))))
     return size, seen
 
 

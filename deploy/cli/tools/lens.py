@@ -40,8 +40,8 @@ def lens(
     from deploy.calibrate.chessboard import calibrate
     from deploy.local.pictures import picture_names
 
-    files = [folder / name for name in picture_names(folder, "config lens", "FOLDER")]
-    found = calibrate(files, _board(board), "fisheye" if fisheye else "pinhole")
+    pictures = picture_names(folder, "config lens", "FOLDER")
+    found = calibrate(folder, pictures, _board(board), "fisheye" if fisheye else "pinhole")
     if as_json:
         stdout.print_json(data=_report(found))
     else:
@@ -64,8 +64,9 @@ def _board(text: str) -> Board:
 def _table(found: Calibration) -> str:
     used, worst = len(found.errors_px), max(found.errors_px, key=lambda name: found.errors_px[name])
     about = (
-        f"# {used} of {used + len(found.without_board)} pictures, which cover {found.coverage:.0%} of the picture\n"
-        f"# reprojection error: {found.error_px:.2f} px, {worst}: {found.errors_px[worst]:.2f} px\n"
+        f"# {used} of {used + len(found.without_board)} pictures show the whole board. The boards cover "
+        f"{found.coverage:.0%} of the frame.\n"
+        f"# reprojection error: {found.error_px:.2f} px, of the worst picture, {worst}: {found.errors_px[worst]:.2f} px\n"
     )
     values = found.lens.model_dump(mode="json", exclude_defaults=True)
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items()]  # numbers and texts as in TOML

@@ -100,13 +100,16 @@ def test_the_lens_of_rendered_chessboards_is_found(
 def test_pictures_without_the_whole_board_are_listed_and_boards_in_the_middle_only_are_warned_of(
     tmp_path: Path,
 ) -> None:
+    (tmp_path / "more").mkdir()
     for number, place in enumerate((4, 4, 4, 4, 4, 9, 10, 11)):  # places in the middle
-        cv2.imwrite(str(tmp_path / f"{number:02}.png"), chessboard(WIDE, place))
-    cv2.imwrite(str(tmp_path / "empty.png"), np.full((HEIGHT, WIDTH), 128, np.uint8))
+        folder = tmp_path / "more" if number % 2 else tmp_path
+        cv2.imwrite(str(folder / f"{number // 2}.png"), chessboard(WIDE, place))
+    for name in ("empty.png", "more/empty.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((HEIGHT, WIDTH), 128, np.uint8))
     result = run(tmp_path, "--json")
     report = json.loads(result.stdout)
-    assert report["without_board"] == ["empty.png"]
-    assert len(report["errors_px"]) == 8
+    assert report["without_board"] == ["empty.png", "more/empty.png"]
+    assert sorted(report["errors_px"]) == sorted(f"{folder}{n}.png" for folder in ("", "more/") for n in range(4))
     assert report["coverage"] < 0.6
     assert "expected 60% or more. Add pictures with the board near the edges" in result.stderr
 
