@@ -9,13 +9,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from ingest.contract.records.lens import LensModel
 from ingest.exceptions import ConfigError
 from ingest.site.file import config_error
 from ingest.site.lens import LensConfig
@@ -66,9 +67,7 @@ class Calibration:
     without_board: list[str]
 
 
-def calibrate(
-    folder: Path, pictures: Sequence[str], board: Board, model: Literal["pinhole", "fisheye"]
-) -> Calibration:
+def calibrate(folder: Path, pictures: Sequence[str], board: Board, model: LensModel) -> Calibration:
     """Return the lens that took the pictures of a chessboard in ``folder``.
 
     Raise ConfigError if a file is no picture, if the sizes of the pictures differ, if too few pictures show the whole
@@ -159,7 +158,7 @@ def _fisheye(seen: Sequence[Seen], board: Board, size: tuple[int, int]) -> _Foun
 
 
 def _lens(
-    model: Literal["pinhole", "fisheye"],
+    model: LensModel,
     size: tuple[int, int],
     matrix: npt.NDArray[np.float64],
     distortion: npt.NDArray[np.float64],

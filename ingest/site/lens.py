@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from ingest.contract.records import Box, Lens, Optics, Point
 from ingest.contract.records.base import MAX_PX
-from ingest.contract.records.lens import COEFFICIENTS, Coefficient, Focal
+from ingest.contract.records.lens import COEFFICIENTS, Coefficient, Focal, LensModel
 from ingest.site.entry import ConfigSection
 
 MAX_SIDE_PX = 32_766
@@ -29,7 +29,7 @@ class LensConfig(ConfigSection):
     another size counts as such a picture, scaled.
     """
 
-    model: Literal["pinhole", "fisheye"] = "pinhole"
+    model: LensModel = "pinhole"
     """Camera model: ``fisheye`` for lenses that show 120° and more."""
     width: int = Field(gt=0, le=MAX_SIDE_PX)
     height: int = Field(gt=0, le=MAX_SIDE_PX)

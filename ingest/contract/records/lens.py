@@ -35,7 +35,8 @@ _CORNERS = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0))
 _DIAGONAL = 0.5 ** (1 / ROUNDNESS)
 _OBJECT = (*_MIDDLES, *((x * _DIAGONAL, y * _DIAGONAL) for x, y in _CORNERS))
 """Points on the outline of an object whose box is a square from -1 to 1."""
-COEFFICIENTS = {"pinhole": (4, 5), "fisheye": (4,)}
+LensModel = Literal["pinhole", "fisheye"]
+COEFFICIENTS: dict[LensModel, tuple[int, ...]] = {"pinhole": (4, 5), "fisheye": (4,)}
 """Possible numbers of coefficients of each camera model."""
 
 Focal = Annotated[float, Field(ge=1.0, le=MAX_PX)]
@@ -54,7 +55,7 @@ class Optics(Record):
 
     KIND: ClassVar[str] = "optics"
 
-    model: Literal["pinhole", "fisheye"]
+    model: LensModel
     fx: Focal
     fy: Focal
     cx: Coordinate
