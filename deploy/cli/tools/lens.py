@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,11 +63,11 @@ def _board(text: str) -> Board:
 
 
 def _table(found: Calibration) -> str:
-    used, worst = len(found.errors_px), max(found.errors_px, key=lambda name: found.errors_px[name])
+    used, (worst, worst_px) = len(found.errors_px), max(found.errors_px.items(), key=itemgetter(1))
     about = (
         f"# {used} of {used + len(found.without_board)} pictures show the whole board. The boards cover "
         f"{found.coverage:.0%} of the frame.\n"
-        f"# reprojection error: {found.error_px:.2f} px, of the worst picture, {worst}: {found.errors_px[worst]:.2f} px\n"
+        f"# reprojection error: {found.error_px:.2f} px, of the worst picture, {worst}: {worst_px:.2f} px\n"
     )
     values = found.lens.model_dump(mode="json", exclude_defaults=True)
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items()]  # numbers and texts as in TOML
