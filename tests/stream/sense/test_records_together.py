@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from ingest.contract.codec import decode_json, encode
@@ -25,6 +24,8 @@ from stream.metrics import SenseMetrics
 from stream.rules import Happening
 from stream.runner.processor import Work
 from stream.sense.rule import ReadingHappening
+from stream.sense.rules.anomaly import AnomalyRule
+from stream.sense.rules.gap import GapRule
 from stream.sense.rules.limit import LimitRule, LimitWatch
 from stream.sense.rules.stuck import StuckRule
 from stream.sense.rules.threshold import ThresholdRule, ThresholdWatch
@@ -40,7 +41,7 @@ ENTRIES = [
     entry
     for name in NAMES
     for entry in (
-        SensorConfig(name=name, lateness_s=5.0 if name == "late" else 1.0, **UNIT),
+        SensorConfig(name=name, lateness_s=5.0 if name == "late" else 1.0, measure=name == "u", **UNIT),
         ThresholdRule(name=f"hot-{name}", sensor=name, window_s=1.0, min_readings=1, above=50.0),
         ThresholdRule(name=f"hop-{name}", sensor=name, window_s=1.2, hop_s=0.4, min_readings=1, above=50.0),
         StuckRule(name=f"stuck-{name}", sensor=name, for_s=1.0),
@@ -48,6 +49,18 @@ ENTRIES = [
     )
 ]
 CONFIG = Config({entry.key: entry for entry in ENTRIES})
+MORE_RULES = [
+    rule
+    for name in NAMES
+    for rule in (
+        ThresholdRule(
+            name=f"session-{name}", sensor=name, window_s=3.0, session_gap_s=0.5, min_readings=1, above=50.0
+        ),
+        AnomalyRule(name=f"odd-{name}", sensor=name, window_s=1.0, min_readings=1, min_windows=3, min_deviation=1.0),
+        GapRule(name=f"gap-{name}", sensor=name, for_s=1.0),
+    )
+]
+EVERY_RULE = Config({entry.key: entry for entry in (*ENTRIES, *MORE_RULES)})
 
 
 def record(
@@ -75,42 +88,43 @@ def processor(
     return SenseProcessor(config, OutputPartitions(1, 1, 1), metrics, ManualClock())
 
 
-def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[str]], list[int], dict[str, float]]:
-    """Process records in chunks that end at ``edges``. Return the ids of the events by rule, the finished offsets,
-    and the dropped readings by sensor and reason."""
+def outcome(records: list[LogRecord], edges: list[int]) -> tuple[dict[str, list[bytes]], list[int], dict[str, float]]:
+    """Process records in chunks that end at ``edges``. Return the events by rule and the measures, the finished
+    offsets, and the dropped readings by sensor and reason."""
     registry = CollectorRegistry()
-    sense, events = processor(registry=registry), dict[str, list[str]]()
+    sense, output = processor(lambda: EVERY_RULE, registry), defaultdict[str, list[bytes]](list)
     done: list[int] = []
     for first, stop in zip([0, *edges], [*edges, len(records)], strict=True):
         for work in in_one_chunk(sense, *records[first:stop]):
             done += work.done
             for out in work.records:
-                event = decode_json(Event, out.value)
-                events.setdefault(event.data.rule, []).append(event.id)
+                name = decode_json(Event, out.value).data.rule if out.topic == EVENTS else out.topic
+                output[name].append(out.value)
     samples = [sample for metric in registry.collect() for sample in metric.samples if sample.name.endswith("_total")]
-    return events, sorted(done), {str(sorted(one.labels.items())): one.value for one in samples}
+    return output, sorted(done), {str(sorted(one.labels.items())): one.value for one in samples}
 
 
-rows = st.tuples(
-    st.sampled_from(NAMES),
-    st.sampled_from([0, 0, 0, 0, 0, 7, 40, -3]),  # readings that are missing before the record, or repeated
-    st.sampled_from([1, 1, 1, 1, 2, 3]),
-    st.lists(st.sampled_from([20.0, 20.0, 60.0, 80.0, 95.0]), min_size=1, max_size=4),
-)
-
-
-@given(found=st.lists(rows, max_size=60), cuts=st.sets(st.integers(0, 60), max_size=5))
-def test_the_events_of_records_do_not_depend_on_the_chunks_that_they_come_in(
-    found: list[tuple[str, int, int, list[float]]], cuts: set[int]
-) -> None:
-    records, nexts = [], Counter[tuple[str, int]]()
-    for offset, (sensor, gap, epoch, values) in enumerate(found):
-        seq = max(nexts[sensor, epoch] + gap, 0)
+def random_records(chance: random.Random) -> list[LogRecord]:
+    """Return 300 records in which readings are missing or repeated, pause without a missing reading, or have another
+    epoch."""
+    records, nexts, pauses = [], Counter[tuple[str, int]](), Counter[str]()
+    for offset in range(300):
+        sensor, epoch = chance.choice(NAMES), chance.choice([1] * 60 + [2, 3])
+        values = chance.choices([20.0, 20.0, 60.0, 80.0, 95.0], k=chance.randint(1, 4))
+        seq = max(nexts[sensor, epoch] + chance.choice([0] * 20 + [7, 40, -3]), 0)
         nexts[sensor, epoch] = seq + len(values)
-        records.append(record(offset, sensor, seq, values, epoch))
+        pauses[sensor] += chance.choice([0] * 8 + [4, 400])
+        records.append(record(offset, sensor, seq, values, epoch, step=seq + pauses[sensor]))
+    return records
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_events_of_records_do_not_depend_on_the_chunks_that_they_come_in(seed: int) -> None:
+    chance = random.Random(seed)
+    records = random_records(chance)
     singly = outcome(records, list(range(1, len(records))))
     assert singly[1] == list(range(len(records)))
-    assert outcome(records, sorted(cut for cut in cuts if cut < len(records))) == singly
+    assert outcome(records, sorted(chance.sample(range(1, len(records)), 15))) == singly
 
 
 def test_a_breach_of_a_sensor_with_much_lateness_is_reported_although_its_records_come_in_one_chunk() -> None:
