@@ -1,4 +1,5 @@
-"""Outages of the broker and of the evidence store during alerts: what is lost, and what the console's pages say."""
+"""Outages of the broker and of the evidence store during alerts: lost alerts and evidence, and whether the console's
+pages name the outages."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ class OutageDuringAlerts:
 
 
 class OutageWindow(NamedTuple):
-    """The begin and the end of an outage on the monotonic clock in seconds, and its begin in Unix ns."""
+    """The beginning and the end of an outage, on the monotonic clock in seconds and in Unix ns."""
 
     begin_s: float
     end_s: float
