@@ -74,7 +74,7 @@ SIGMOIDS = frozenset({"binary", "sigmoid"})
 """Names of the decoders that read scores between 0 and 1. The command that adds a model appends a sigmoid to logits
 for these decoders."""
 
-READ_ONE_OUTPUT = frozenset({"binary", "embedding", "sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
+READ_ONE_OUTPUT = frozenset({"binary", EMBEDDING, "sigmoid", "softmax", "yolov5", "yolov8", "yolox"})
 """Names of the decoders that accept only models with exactly one output."""
 
 
