@@ -97,7 +97,7 @@ def test_the_lens_of_rendered_chessboards_is_found(
     assert float(error) < 0.1
 
 
-def test_pictures_without_the_whole_board_are_listed_and_boards_in_the_middle_only_are_warned_of(
+def test_pictures_without_the_whole_board_are_listed_and_boards_only_in_the_middle_cause_a_warning(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "more").mkdir()

@@ -92,7 +92,7 @@ def test_rays_beyond_eighty_degrees_have_no_place_in_an_undistorted_picture() ->
 
 
 @given(st.sampled_from(LENSES), points, st.floats(4, 100), st.floats(4, 100))
-def test_the_undistorted_box_of_a_region_contains_all_its_points_but_for_a_pixel(
+def test_the_undistorted_box_of_a_region_contains_all_its_points_within_a_pixel(
     one: Lens, centre: tuple[float, float], wide: float, high: float
 ) -> None:
     box = Box(centre[0] - wide / 2, centre[1] - high / 2, centre[0] + wide / 2, centre[1] + high / 2)

@@ -118,7 +118,7 @@ def test_a_lens_is_scaled_to_the_size_of_a_frame() -> None:
     assert smaller == pytest.approx((point[0] / 2, point[1] / 2), abs=1e-6)
 
 
-def test_ground_corners_that_a_wide_fisheye_shows_on_no_plane_are_refused() -> None:
+def test_ground_corners_beyond_eighty_degrees_of_a_wide_fisheye_are_refused() -> None:
     wide = config(model="fisheye", fx=200, fy=200, distortion=(0.0, 0.0, 0.0, 0.0))
     ground = {"corners": ((0.0, 0.95), (0.9, 0.95), (0.6, 0.5), (0.4, 0.5)), "width_m": 5.0, "length_m": 9.0}
     with pytest.raises(ValidationError, match=r"expected ground\.corners less than 80° from the middle"):
