@@ -19,7 +19,9 @@ from training.classify.measures import confusion_matrix, recall_per_class
 from training.convert.guard import require_train_extra
 from training.regions import LABELS, SCENES_PER_SEED, SIZE_PX, LabelledRegions, rendered_regions
 
-_MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
+MODELS = Path(__file__).resolve().parents[3] / "engines" / "models"
+"""Model repository of the shipped models."""
+FILE = "model.onnx"
 _DOCS = Path(__file__).resolve().parents[3] / "docs" / "reference" / "model-regions.md"
 _HELD_OUT = 10_000
 """Lowest random seed of the held-out scenes. Training uses only lower seeds."""
@@ -33,7 +35,7 @@ def shipped(
     epochs: Annotated[int, typer.Option(min=1)] = 14,
     most: Annotated[int, typer.Option(min=1, help="Maximum images per class.")] = 2500,
     version: Annotated[int, typer.Option(min=1, help="Model version to write.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = _MODELS,
+    out: Annotated[Path, typer.Option(help="Folder of the model repository.")] = MODELS,
     docs: Annotated[Path | None, typer.Option(help="Page to write with the confusion matrix.")] = _DOCS,
 ) -> None:
     """Train the shipped model on regions of rendered scenes, and measure it on regions of held-out scenes.
@@ -50,7 +52,7 @@ def shipped(
     network.fit(model, train_set, held_out.balanced(200, seed=1), epochs=epochs, seed=0)
     folder = out / "regions" / str(version)
     folder.mkdir(parents=True, exist_ok=True)
-    network.export(model, folder / "model.onnx")
+    network.export(model, folder / FILE)
     found = network.predict(model, held_out.images).argmax(axis=1)
     matrix = confusion_matrix(held_out.classes, found, len(LABELS))
     measured: dict[str, Any] = {
@@ -59,15 +61,21 @@ def shipped(
         "pictures": len(train_set),
         "held_out_pictures": len(held_out),
         "weights": int(model.count_params()),
-        "onnx_difference": network.largest_difference(model, folder / "model.onnx", held_out.images[:256]),
+        "onnx_difference": network.largest_difference(model, folder / FILE, held_out.images[:256]),
         "accuracy": round(float(np.trace(matrix)) / len(held_out), 4),
         "accuracy_per_class": dict(zip(LABELS, recall_per_class(matrix), strict=True)),
         "confusion": matrix.tolist(),
     }
-    _write_manifest(folder, version, measured)
+    write_manifest(
+        folder,
+        decoder="softmax",
+        labels=list(LABELS),
+        input={"name": "images", "width": SIZE_PX, "height": SIZE_PX, "colour": "bgr", "fit": "stretch"},
+        training=measured,
+    )
     if docs:
         docs.write_text(_page(measured))
-    stdout.print(f"{folder}: accuracy {measured['accuracy']}, {(folder / 'model.onnx').stat().st_size} bytes")
+    stdout.print(f"{folder}: accuracy {measured['accuracy']}, {(folder / FILE).stat().st_size} bytes")
 
 
 def _collect(seeds: Sequence[int], title: str) -> LabelledRegions:
@@ -77,17 +85,17 @@ def _collect(seeds: Sequence[int], title: str) -> LabelledRegions:
     return LabelledRegions.concatenate(scenes)
 
 
-def _write_manifest(folder: Path, version: int, measured: dict[str, Any]) -> None:
+def write_manifest(folder: Path, *, decoder: str, labels: list[str], **settings: Any) -> None:
+    """Write the manifest of the shipped model in ``folder``, whose path ends with the model's name and version."""
     manifest = {
-        "name": "regions",
-        "version": version,
-        "file": "model.onnx",
-        "sha256": sha256_of(folder / "model.onnx"),
-        "decoder": "softmax",
-        "labels": list(LABELS),
+        "name": folder.parent.name,
+        "version": int(folder.name),
+        "file": FILE,
+        "sha256": sha256_of(folder / FILE),
+        "decoder": decoder,
+        "labels": labels,
         "max_batch": 32,
-        "input": {"name": "images", "width": SIZE_PX, "height": SIZE_PX, "colour": "bgr", "fit": "stretch"},
-        "training": measured,
+        **settings,
     }
     (folder / MANIFEST).write_text(tomli_w.dumps(manifest))
 
