@@ -103,17 +103,8 @@ def test_events_of_a_returning_track_belong_to_its_incident() -> None:
     assert first.id != second.id
 
 
-def test_rules_about_movements_and_times_at_lines_do_not_use_the_path_out_of_sight() -> None:
-    section = SectionRule(
-        name="bridge",
-        **OF,
-        first=((0.4, 0.0), (0.4, 1.0)),
-        second=((0.6, 0.0), (0.6, 1.0)),
-        distance_m=20.0,
-        above_km_h=0.0,
-    )
+def test_rules_about_movements_and_tailgating_do_not_use_the_path_out_of_sight() -> None:
     rules = (
-        section,
         TailgatingRule(name="door", **OF, start=(0.5, 1.0), end=(0.5, 0.0), within_s=30.0),
         WrongWayRule(name="way", **OF, start=(0.0, 0.5), end=(1.0, 0.5), window_s=10.0, for_s=0.0),
         RunningRule(name="run", **OF, above=0.2, window_s=10.0),
@@ -128,6 +119,23 @@ def test_rules_about_movements_and_times_at_lines_do_not_use_the_path_out_of_sig
     names = watched.see(person(230.0, RED, y=300.0), person(200.0, GREEN), stander, frames=5 * FPS)
     assert red in names
     assert [one.data.rule for one in watched.events[crossed:]] == []
+
+
+@pytest.mark.parametrize(("hidden_from", "events"), [(320.0, 1), (375.0, 0)])
+def test_a_section_is_measured_if_the_crossings_of_both_lines_were_seen(hidden_from: float, events: int) -> None:
+    rule = SectionRule(
+        name="bridge",
+        **OF,
+        first=((0.4, 0.0), (0.4, 1.0)),
+        second=((0.6, 0.0), (0.6, 1.0)),
+        distance_m=20.0,
+        above_km_h=0.0,
+    )
+    watched = Watched(rule)
+    watched.walk(150.0, hidden_from, RED)
+    watched.wait(4.0)
+    watched.walk(hidden_from + 10.0, 560.0, RED)
+    assert len(watched.events) == events
 
 
 def test_a_crossing_at_a_red_light_counts_only_if_it_was_seen() -> None:
