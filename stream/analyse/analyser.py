@@ -70,9 +70,6 @@ class Analyser:
         been processed before."""
         self.ended: list[TrackEnd] = []
         """The tracks that ended with the last result, with the reasons."""
-        self.waiting: tuple[Track, ...] = ()
-        """The new tracks of the last result that wait for a better view, because they may be lost tracks. Their boxes
-        are in pixels of the epoch's first picture."""
         self._begin_epoch()
 
     def step(self, result: Result) -> list[Event]:
@@ -82,7 +79,6 @@ class Analyser:
         """
         self.scene = None
         self.ended = []
-        self.waiting = ()
         before = self._gate.last(result.epoch)
         admission = self._gate.admit(
             result.epoch, result.seq, result.finished_ns, camera=result.camera, lane=result.lane
@@ -190,37 +186,39 @@ class Analyser:
         detections = self._stationary.merged(scale.detections(found), view)
         held = self._stationary.held(view, at_s, lived_ns, detections)
         tracks = self._tracker.step(detections, at_s, f"{result.epoch}-{result.seq}", held)
+        waits: list[Track] = []
         if self._memory:
-            tracks = self._reidentified(self._memory, tracks, detections, lived_ns)
+            tracks, waits = self._reidentified(self._memory, tracks, detections, lived_ns)
         yield from self._catch_up(self._memory.pending if self._memory else ())
         seen = [track for track in tracks if not track.held]
-        for track in (*seen, *self.waiting):
+        for track in (*seen, *waits):
             self._paths.note(track.name, track.box, at_s)
         moving = [self._paths.shown(track, self._stationary.seen(track, view, at_s, lived_ns)) for track in seen]
         self._stationary.missed(view, {track.name for track in seen}, lived_ns)
         resting = self._hold([track.name for track in tracks if track.held], at_s)
-        waiting = [self._paths.shown(track, view.is_at_rest(track.box)) for track in self.waiting]
+        waiting = [self._paths.shown(track, view.is_at_rest(track.box)) for track in waits]
         yield from self._apply_rules(result, at_s, scale, [*moving, *resting], waiting)
         if self.scene and waiting:
             bare = result.model_copy(update={"detections": ()})
-            for track, shown in zip(self.waiting, waiting, strict=True):
+            for track, shown in zip(waits, waiting, strict=True):
                 scene = replace(self.scene, tracks=(shown,), waiting=())
                 self._waits.note(track, EarlierFrame(bare, scene, at_s))
         self._forget(at_s)
 
     def _reidentified(
         self, memory: AppearanceMemory, tracks: list[Track], detections: Sequence[Detection], lived_ns: int
-    ) -> list[Track]:
-        """Give new tracks of objects that were lost before the names of their earlier tracks. Leave out the tracks
-        that wait for a better view of their objects."""
+    ) -> tuple[list[Track], list[Track]]:
+        """Give new tracks of objects that were lost before the names of their earlier tracks. Return the tracks with
+        final names, and the tracks that wait for a better view of their objects."""
         found = memory.step(tracks, detections, self._tracker.followed(), lived_ns, self._paths.is_at_edge)
         for name in found.returned:
             self._paths.resume(name)
             for watch in self._watches:
                 watch.resume(name)
-        self.waiting = tuple(track for track in tracks if track.name in found.waiting)
         decided = [track for track in tracks if track.name not in found.waiting]
-        return sorted(decided, key=lambda track: track.name) if found.returned else decided
+        if found.returned:
+            decided.sort(key=lambda track: track.name)
+        return decided, [track for track in tracks if track.name in found.waiting]
 
     def _catch_up(self, pending: Collection[str]) -> Iterator[Event]:
         """Let the rules and measures process the frames of the tracks that no longer wait, under their final names.
@@ -254,8 +252,7 @@ class Analyser:
     def _still(self, result: Result, at_s: float) -> Iterator[Event]:
         """Process a frame in which nothing moved: stationary tracks stay in place."""
         if self._memory:
-            self._memory.expire(self._time.lived_ns)
-            self._memory.stop_waiting(self._time.lived_ns)
+            self._memory.pass_time(self._time.lived_ns)
             yield from self._catch_up(self._memory.pending)
         if self._size is None and not (result.width and result.height):
             return

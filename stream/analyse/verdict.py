@@ -68,9 +68,9 @@ def verdicts(analyser: Analyser, result: Result, events: Iterable[Event]) -> lis
 
 def untracked(analyser: Analyser, result: Result) -> list[Untracked]:
     """Return the detections of the result that the analyser assigned to no track, each with the reason."""
-    tracks = analyser.scene.tracks if analyser.scene else ()
-    tracked = [analyser.in_frame(result, track.box) for track in tracks]
-    waiting = [analyser.in_frame(result, track.box) for track in analyser.waiting]
+    scene = analyser.scene
+    tracked = [analyser.in_frame(result, track.box) for track in scene.tracks] if scene else []
+    waiting = [analyser.in_frame(result, track.box) for track in scene.waiting] if scene else []
     counted = one_per_object(result)
     return [
         Untracked(one, _why_untracked(one, counted, waiting, analyser.begin_score))

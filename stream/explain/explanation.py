@@ -122,7 +122,7 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
     ]  # joins, as `sense` decided them
     found, unmatched = tuple(verdicts(analyser, own, events)), tuple(untracked(analyser, own))
     unseen = "" if analyser.scene else f"the frame is {own.outcome}" + (f": {own.reason}" if own.reason else "")
-    if analyser.waiting:
+    if analyser.scene and analyser.scene.waiting:
         late = await _late_events(log, result, analyser)
         events, found = events + late, tuple(_with_events(verdict, late) for verdict in found)
     emitted = {(one.data.rule, one.data.label) for one in events}

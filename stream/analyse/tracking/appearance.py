@@ -138,7 +138,7 @@ class AppearanceMemory:
         that is not tracked yet looks alike. Rules must not see the name of a waiting track. A track that begins at
         the edge of the picture, where ``at_edge`` is true, never waits.
         """
-        self.expire(now_ns)
+        self._expire(now_ns)
         shown = {one.box: one for one in detections}
         looks = {box: look for box, one in shown.items() if (look := self._look(one))}
         new = [one for one in tracks if not one.held and (one.frames == 1 or one.name in self._since_ns)]
@@ -177,8 +177,10 @@ class AppearanceMemory:
             return False
         return self.config.also_left or not self._has_left(track)
 
-    def stop_waiting(self, now_ns: int) -> None:
-        """End the waits that have lasted for ``WAIT_S``, in a frame that is not processed by ``step``."""
+    def pass_time(self, now_ns: int) -> None:
+        """Process a frame in which nothing moved: drop old embeddings, and end the waits that have lasted for
+        ``WAIT_S``."""
+        self._expire(now_ns)
         self._since_ns = {name: since for name, since in self._since_ns.items() if now_ns - since < WAIT_S * 1e9}
 
     def end(self, track: str) -> None:
@@ -186,7 +188,7 @@ class AppearanceMemory:
         if track in self._known:
             self._known[track].ended = True
 
-    def expire(self, now_ns: int) -> None:
+    def _expire(self, now_ns: int) -> None:
         """Drop the embeddings of the tracks that were not seen for ``RIVAL_WINDOWS`` times ``window_s``."""
         oldest_ns = now_ns - RIVAL_WINDOWS * self._window_ns
         for name in [name for name, known in self._known.items() if known.seen_ns < oldest_ns]:
