@@ -49,7 +49,7 @@ class EmbeddingDecoder:
 
     def misfit(self, outputs: Outputs) -> str:
         """Return a reason if all images have the same direction, else ""."""
-        units = [values for values in map(unit, next(iter(outputs.values()))) if values.any()]
+        units = [values for values in map(_unit, next(iter(outputs.values()))) if values.any()]
         if not units:
             return "all vectors are zero: expected an embedding of each image"
         if len(units) > 1 and all(np.abs(units[0] - other).max() <= _ALIKE for other in units[1:]):
@@ -65,7 +65,7 @@ class EmbeddingDecoder:
         return [Detection(box=box, label=self._label, class_id=0, score=1.0, embeddings=(embedding,))]
 
 
-def unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _unit(vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return a vector of length 1 and the same direction; a vector of zeros stays unchanged."""
     length = float(np.sqrt((vector.astype(np.float64) ** 2).sum()))
     return np.asarray(vector / length, np.float32) if length else vector

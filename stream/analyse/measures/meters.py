@@ -147,16 +147,16 @@ class ZoneMeter(MeasureMeter):
             self._end(stay)
 
     def _collect(self, scene: Scene) -> None:
-        present = sum([self._collect_track(track, scene) for track in scene.tracks])
+        present = sum([self._update_stay(track, scene) for track in scene.tracks])
         present += sum(self._is_inside(track) for track in scene.waiting)
         self.clock.sums.peak("occupancy.max", float(present))
         self._present = present
 
     def _collect_tracks(self, scene: Scene) -> None:
         for track in scene.tracks:
-            self._collect_track(track, scene)
+            self._update_stay(track, scene)
 
-    def _collect_track(self, track: SceneTrack, scene: Scene) -> bool:
+    def _update_stay(self, track: SceneTrack, scene: Scene) -> bool:
         """Begin, continue or end the stay of a track, and return whether the track is inside the polygon."""
         self._speeds.note(track, scene)
         if self._is_inside(track):

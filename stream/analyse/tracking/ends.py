@@ -48,7 +48,7 @@ class TrackEnds:
         """Note the boxes of the tracks of the next frame, which was captured ``gap_s`` after the previous one, not
         counting time without motion.
 
-        A track that was not seen for ``LOST_S`` before a gap had ended before it, so the gap does not change why.
+        A gap does not change the reason for a track that was not seen for ``LOST_S`` before the gap.
         """
         if gap_s > LOST_S:
             recent = {name for name, place in self._places.items() if self._now_s - place.at_s <= LOST_S}
@@ -58,7 +58,7 @@ class TrackEnds:
             self.note(name, box)
 
     def note(self, track: str, box: Box) -> None:
-        """Note the next box of a track, in the latest frame or before it."""
+        """Note the next box of a track, in the latest frame or in an earlier one."""
         before = self._places.get(track)
         x, y = box.centre
         old_x, old_y = before.box.centre if before else (x, y)

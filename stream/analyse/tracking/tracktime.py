@@ -68,9 +68,10 @@ class TrackTime:
 
 def _is_still(result: Result) -> bool:
     """Return whether nothing moved since the previous frame."""
+    still = result.outcome == "empty" and result.reason == "still"
     if not result.withheld:
-        return result.outcome == "empty" and result.reason == "still"
+        return still
     reasons = {reason for reason, count in result.withheld.items() if count}
     if not reasons <= STILL | {UNSEEN}:
         return False
-    return bool(reasons & STILL) or (result.outcome == "empty" and result.reason == "still")
+    return still or bool(reasons & STILL)

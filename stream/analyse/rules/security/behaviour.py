@@ -79,9 +79,11 @@ class BehaviourWatch(LastingWatch[BehaviourRule]):
 
         Frames in which the probability is unknown do not end a reported behaviour.
         """
+        if not self.covers(track.box.centre):
+            return False
         found, reported = self._behaviours.probability(track.name), self.is_reported(track.name)
-        if found is None or not self.covers(track.box.centre):
-            return found is None and reported and self.covers(track.box.centre)
+        if found is None:
+            return reported
         return found >= self.rule.min_probability - (self.rule.hysteresis if reported else 0.0)
 
     def happening(self, track: SceneTrack, lasted_s: float) -> SceneHappening:
