@@ -131,7 +131,7 @@ def test_a_wrong_board_and_pictures_without_boards_are_refused(
 
 
 def test_unreadable_pictures_and_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
-    assert "FOLDER" in run(tmp_path / "missing").stderr
+    assert "missing': expected a readable folder (No such file or directory)" in run(tmp_path / "missing").stderr
     cv2.imwrite(str(tmp_path / "a.png"), np.full((HEIGHT, WIDTH), 128, np.uint8))
     cv2.imwrite(str(tmp_path / "b.png"), np.full((HEIGHT, 2 * WIDTH), 128, np.uint8))
     assert "pictures of one size, as the camera sends them, not 640×360 and 1280×360 px" in run(tmp_path).stderr
