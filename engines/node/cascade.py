@@ -130,7 +130,8 @@ class Cascade:
 
 @dataclass(slots=True)
 class _SecondPass:
-    """State of one second-stage model during a merged batch: crops to classify, and attributes found so far."""
+    """State of one second-stage model during a merged batch: crops to classify, and its attributes and embeddings
+    so far."""
 
     config: SecondModelConfig
     model: SecondModel | None
@@ -164,14 +165,13 @@ class _SecondPass:
         for place, labels in zip(self.places, self.model.label(self.rows, self.images), strict=True):
             if not labels:
                 self.miss(place, FAILED if labels is None else UNSURE)
-                continue
-            if embeddings := labels[0].embeddings:
+            elif embeddings := labels[0].embeddings:
                 named = {"name": self.config.name, "model": model}
                 self.embeddings[place] = embeddings[0].model_copy(update=named)
-                continue
-            self.attributes[place] = [
-                Attribute(name=self.config.name, label=one.label, score=one.score, model=model) for one in labels
-            ]
+            else:
+                self.attributes[place] = [
+                    Attribute(name=self.config.name, label=one.label, score=one.score, model=model) for one in labels
+                ]
         self.places, self.rows, self.images = [], [], []
 
 
