@@ -32,10 +32,10 @@ from ingest.deadletter import erase as erase_letters
 from ingest.exceptions import CodecError, ConfigError
 from ingest.kafka.log import Log
 from ingest.runtime.clock import Clock
+from stream.evidence.history import has_evidence
 from stream.evidence.holds import LegalHold
 from stream.evidence.names import EvidenceName
 from stream.evidence.retention import DeletionReport, EvidenceGroup, delete
-from stream.evidence.stage import has_evidence
 from stream.evidence.store import EvidenceStore
 
 R = TypeVar("R", bound=Record)

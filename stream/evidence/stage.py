@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
-from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert, Clip, Event, EventData, Evidence, EvidenceRecord
-from ingest.contract.topics import ALERTS, EVIDENCE
+from ingest.contract.topics import ALERTS
 from ingest.exceptions import CodecError, LogUnavailable, PictureError
 from ingest.kafka.log import Log, LogRecord, TopicPartition
 from ingest.runtime import logs
@@ -31,7 +29,8 @@ from stream.evidence.clip.encoder import MEDIA_TYPE
 from stream.evidence.clip.maker import make_clips
 from stream.evidence.clip.source import blocking, boxes_in, frames_in, span_of
 from stream.evidence.clip.window import SETTLE_S, ClipWindow
-from stream.evidence.retention import DELETED, STATE, evidence_outgoing
+from stream.evidence.history import EvidenceHistory, has_evidence
+from stream.evidence.retention import evidence_outgoing
 from stream.evidence.store import EvidenceStore
 from stream.exceptions import EvidenceMissing, StoreFailed, UnusableName
 from stream.runner.processor import MAX_ERROR_CHARS, Processor, Work
@@ -40,9 +39,6 @@ _log = logs.get("stream.evidence")
 T = TypeVar("T")
 
 NAME = "evidence"
-KNOWN = 20_000
-"""Number of the latest alerts with a record on ``evidence`` that are remembered, so that no alert gets a second
-record; also the number of the latest tombstones that are remembered, so that an erased event gets no files."""
 RETRY_S = 30.0
 """Pause in seconds before an alert is tried again after the evidence store failed. Meanwhile, other alerts are tried
 first, so that files that the store refuses do not hold up the others."""
@@ -69,50 +65,8 @@ class EvidenceStage:
     async def open(self, tp: TopicPartition, position: int, log: Log) -> EvidenceProcessor:
         """Create the state of a partition: the alerts that already have a record on ``evidence``, and the tombstones
         there."""
-        begin, end = (await log.beginnings(EVIDENCE))[0], (await log.ends(EVIDENCE))[0]
-        past = EvidenceHistory(log, max(begin, end - KNOWN))
-        await past.read()
+        past = await EvidenceHistory.of(log)
         return EvidenceProcessor(self._store, past, log, asyncio.get_running_loop(), self._clock)
-
-
-class EvidenceHistory:
-    """The latest records of the topic ``evidence``, from the offset ``start`` on: which alerts have a record, and the
-    evidence of which events was deleted."""
-
-    def __init__(self, log: Log, start: int) -> None:
-        self._log, self._next = log, start
-        self._alerts: OrderedDict[str, None] = OrderedDict()
-        self._deleted: OrderedDict[str, None] = OrderedDict()
-
-    async def read(self) -> None:
-        """Read the records that are new since the last call. Raise LogUnavailable."""
-        end = (await self._log.ends(EVIDENCE))[0]
-        async with aclosing(self._log.read(EVIDENCE, 0, self._next, end)) as records:
-            async for record in records:
-                if record.headers.get(STATE) == DELETED:
-                    with suppress(CodecError):
-                        _remember(self._deleted, decode_json(EvidenceRecord, record.value).event)
-                else:
-                    self.remember(record.headers.get(ID, b"").decode(errors="replace"))
-        self._next = max(self._next, end)
-
-    def remember(self, alert: str) -> None:
-        """Remember an alert that has its record on ``evidence``."""
-        _remember(self._alerts, alert)
-
-    def has_record(self, alert: str) -> bool:
-        """Return whether an alert has its record on ``evidence``."""
-        return alert in self._alerts
-
-    def is_deleted(self, event: str) -> bool:
-        """Return whether the evidence of an event was deleted."""
-        return event in self._deleted
-
-
-def _remember(known: OrderedDict[str, None], name: str) -> None:
-    known[name] = None
-    if len(known) > KNOWN:
-        known.popitem(last=False)
 
 
 class _DueAlert(NamedTuple):
@@ -291,12 +245,6 @@ class EvidenceProcessor(Processor):
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(FETCH_S)
-
-
-def has_evidence(alert: Alert) -> bool:
-    """Return whether an alert has evidence to complete. Alerts of sensors and of the ends of incidents have none."""
-    data = alert.data
-    return bool(data.evidence or data.evidence_missing or data.clip)
 
 
 def event_of(alert: Alert) -> Event:
