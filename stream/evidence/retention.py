@@ -193,10 +193,10 @@ async def delete(
     done: set[str] = set()
     writer = await log.writer(WRITER)
 
-    async def delete_all(chosen: Sequence[tuple[EvidenceGroup, str]]) -> None:
-        for start in range(0, len(chosen), AT_ONCE):
+    async def delete_all(unwanted: Sequence[tuple[EvidenceGroup, str]]) -> None:
+        for start in range(0, len(unwanted), AT_ONCE):
             holds = await asyncio.to_thread(read_holds, store)  # a long deletion respects new holds
-            part = _without_held(chosen[start : start + AT_ONCE], holds, report)
+            part = _without_held(unwanted[start : start + AT_ONCE], holds, report)
             if not part:
                 continue
             stones = [_tombstone(group, reason, clock.now_ns(), by) for group, reason in part]

@@ -38,7 +38,7 @@ class BoundedRule(SensorRule):
         """Return whether a value exceeds a bound."""
         return (self.above is not None and value > self.above) or (self.below is not None and value < self.below)
 
-    def exceeded(self, value: float) -> str | None:
+    def exceeded_bound(self, value: float) -> str | None:
         """Return as text the bound that a value exceeds, such as ``above 30``; None if the value is within the
         bounds."""
         if self.above is not None and value > self.above:
@@ -55,10 +55,10 @@ class BoundedRule(SensorRule):
 
     def shown(self, value: float) -> str:
         """Return the text of a value that exceeds a bound, with enough digits to show that the bound is exceeded."""
-        bound = self.exceeded(value)
+        bound = self.exceeded_bound(value)
         for decimals in range(1, _MOST_DECIMALS):
             rounded = round(value, decimals)
-            if self.exceeded(rounded) == bound and abs(rounded - value) <= _PRECISION * abs(value):
+            if self.exceeded_bound(rounded) == bound and abs(rounded - value) <= _PRECISION * abs(value):
                 return f"{rounded:.{decimals}f}"
         return number(value)
 
@@ -77,7 +77,8 @@ class BoundedWatch:
         self._outside = rule.exceeds(value) or (was_outside and not rule.ended(value))
         if was_outside or not self._outside:
             return None
-        summary = f"{self._quantity} of {self._sensor} is {rule.shown(value)} {self._unit}, {rule.exceeded(value)}"
+        bound = rule.exceeded_bound(value)
+        summary = f"{self._quantity} of {self._sensor} is {rule.shown(value)} {self._unit}, {bound}"
         return Happening(summary=summary, details={"value": value, "unit": self._unit})
 
     def rearm(self) -> None:
