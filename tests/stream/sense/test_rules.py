@@ -86,13 +86,15 @@ def test_a_limit_is_reported_at_the_reading_that_exceeds_it_and_again_only_after
     assert found == (1, {"value": 50.25, "unit": "Cel"})
 
 
-def test_a_limit_that_still_is_exceeded_after_the_cooldown_is_reported_then() -> None:
+def test_a_limit_that_is_still_exceeded_after_the_cooldown_is_reported_then() -> None:
     lasting = each_second(20, 60, 20, *([60] * 10))
     assert times(LimitRule(**COMMON, above=50.0, cooldown_s=5.0), lasting) == [1, 6]
 
 
 @pytest.mark.parametrize("cls", [ThresholdRule, LimitRule])
-def test_a_threshold_whose_bounds_leave_no_room_for_the_hysteresis_is_refused(cls: type[BoundedRule]) -> None:
+def test_a_rule_without_bounds_or_with_bounds_that_leave_no_room_for_the_hysteresis_is_refused(
+    cls: type[BoundedRule],
+) -> None:
     with pytest.raises(ValidationError, match="more than twice the hysteresis, 5"):
         cls(**COMMON, above=20.0, below=10.0, hysteresis=5.0)
     with pytest.raises(ValidationError, match="expected a limit in above, in below, or in both"):
