@@ -10,7 +10,6 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -23,60 +22,25 @@ from engines.repository.adopt import COCO_LABELS, AdoptOptions, adopt
 from engines.repository.manifest import sha256_of
 from engines.repository.store import Repository
 from ingest.contract.codec import encode_json
-from ingest.contract.records import Event, Frame
+from ingest.contract.records import Event, Pixels
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import AppearanceConfig, CameraConfig, PipelineConfig, SecondModelConfig
 from ingest.site.topic.store import read
 from ingest.site.topic.view import Config
-from stream.analyse.rules.zone import ZoneRule
 from stream.rules import validated
+from tests.e2e.visits import ANYONE, CLIP, WOMAN, frames_of, people_pipeline
 from tests.paths import MODELS, ROOT
 
-CLIP = "one-by-one-person-detection.mp4"
-FPS = 10.0
-EVERY = 4
-VISITS = range(100, 188), range(270, 300)
-"""Frames of the clip in which a woman in grey, and then a man in black, stand at a table."""
 HIDDEN = range(124, 164)
 SCREEN = (350, 0), (560, 432)
 """Corners of a painted grey screen, which covers the woman."""
-PEOPLE = PipelineConfig(
-    name="people",
-    model="yolox-nano",
-    width=416,
-    height=416,
-    fit="letterbox",
-    then=(SecondModelConfig(name="look", model="appearance", on=("person",), margin=0.0),),
-)
-ANYONE = ZoneRule(
-    name="anyone",
-    camera="c",
-    pipeline="people",
-    labels=("person",),
-    polygon=((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)),
-)
+PEOPLE = people_pipeline(SecondModelConfig(name="look", model="appearance", on=("person",), margin=0.0))
 
 
-def frames_of(path: Path) -> Iterator[Frame]:
-    """Yield frames of both visits as an agent would send them, with the screen in the frames ``HIDDEN``."""
-    video, wanted = cv2.VideoCapture(str(path)), {n for visit in VISITS for n in visit[::EVERY]}
-    for index in range(max(wanted) + 1):
-        assert video.grab(), f"{path} ends at frame {index}"
-        if index not in wanted:
-            continue
-        image = video.retrieve()[1]
-        if index in HIDDEN:
-            cv2.rectangle(image, *SCREEN, (120, 120, 120), cv2.FILLED)
-        yield Frame(
-            camera="c",
-            epoch=1,
-            seq=index,
-            captured_ns=10**18 + round(index / FPS * 1e9),
-            width=image.shape[1],
-            height=image.shape[0],
-            image=cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(),
-        )
-    video.release()
+def with_screen(index: int, image: Pixels) -> None:
+    """Paint the screen into the frames ``HIDDEN``."""
+    if index in HIDDEN:
+        cv2.rectangle(image, *SCREEN, (120, 120, 120), cv2.FILLED)
 
 
 def config(pipeline: PipelineConfig) -> Config:
@@ -85,7 +49,7 @@ def config(pipeline: PipelineConfig) -> Config:
 
 def visits(events: list[Event]) -> list[tuple[str, bool]]:
     """Return the track of each event, and whether the event concerns the woman."""
-    return [(one.data.track, one.data.seq in VISITS[0]) for one in events]
+    return [(one.data.track, one.data.seq in WOMAN) for one in events]
 
 
 @pytest.mark.e2e
@@ -94,7 +58,7 @@ async def test_a_hidden_woman_is_reported_once_with_reidentification_and_twice_w
 ) -> None:
     adopt(shared_data / "yolox-nano.onnx", Repository(tmp_path), AdoptOptions("yolox-nano", "yolox", COCO_LABELS))
     shutil.copytree(MODELS / "appearance", tmp_path / "appearance")
-    found = await classified(list(frames_of(shared_data / CLIP)), config(PEOPLE), tmp_path)
+    found = await classified(list(frames_of(shared_data / CLIP, with_screen)), config(PEOPLE), tmp_path)
 
     people = [one for result in found for one in result.detections if one.label == "person"]
     assert {(each.name, each.model, len(each.values)) for one in people for each in one.embeddings} == {
