@@ -112,6 +112,12 @@ class Analyser:
         """The states of the rules in the present epoch; empty before the first classified frame of the epoch."""
         return self._watches
 
+    @property
+    def waiting_names(self) -> frozenset[str]:
+        """The present names of the new tracks that wait for a better view, with or without a detection in the last
+        frame."""
+        return self._waits.names
+
     def in_frame(self, result: Result, box: Box) -> Box:
         """Convert a track's box from pixels of the epoch's first picture to pixels of the result's frame."""
         return self._scale((result.width, result.height)).back(box)

@@ -3,7 +3,7 @@ rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,17 +19,13 @@ from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
 from stream.analyse.analysers import RuleSet
 from stream.analyse.rule import CameraRule
-from stream.analyse.tracking.appearance import WAIT_S
-from stream.analyse.tracking.tracker import LOST_S, ByteTracker
+from stream.analyse.tracking.tracker import ByteTracker
 from stream.analyse.verdict import RuleVerdict, Untracked, untracked, verdicts
 from stream.events import rfc3339
 from stream.explain.hops import hops
+from stream.explain.search import MAX_RECORDS, place_in
 from stream.explain.trail import Trail, Written, frame_trail, trail_of_id
 from stream.readback import HistoryPoint, tail
-
-DECIDED_S = WAIT_S + 2 * LOST_S
-"""Time in seconds after a frame within which the tracks that wait in it are decided. A track that is missed for up to
-``LOST_S`` may wait longer than ``WAIT_S``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +118,8 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
     ]  # joins, as `sense` decided them
     found, unmatched = tuple(verdicts(analyser, own, events)), tuple(untracked(analyser, own))
     unseen = "" if analyser.scene else f"the frame is {own.outcome}" + (f": {own.reason}" if own.reason else "")
-    if analyser.scene and analyser.scene.waiting:
-        late = await _late_events(log, result, analyser)
+    if waiting := {track.name for track in analyser.scene.waiting} if analyser.scene else set[str]():
+        late = await _late_events(log, result, analyser, waiting)
         events, found = events + late, tuple(_with_events(verdict, late) for verdict in found)
     emitted = {(one.data.rule, one.data.label) for one in events}
     missing = tuple(
@@ -135,18 +131,19 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
     return PipelineVerdict(own, found, unmatched, unseen, missing, str(first.id))
 
 
-async def _late_events(log: Log, result: Written[Result], analyser: Analyser) -> list[Event]:
-    """Process the results after a frame until its waiting tracks are decided, and return the frame's events."""
-    own, found = result.value, list[Event]()
-    end = (await log.ends(RESULTS))[result.partition]
+async def _late_events(log: Log, result: Written[Result], analyser: Analyser, waiting: Set[str]) -> list[Event]:
+    """Process the results after a frame until none of its ``waiting`` tracks waits any more, and return the frame's
+    events. Read at most ``MAX_RECORDS`` records, because the camera may have no further results."""
+    own, found, place = result.value, list[Event](), place_in(result.value.camera, result.value.lane)
+    end = min((await log.ends(RESULTS))[result.partition], result.offset + MAX_RECORDS)
     async with aclosing(log.read(RESULTS, result.partition, result.offset + 1, end)) as records:
         async for record in records:
-            later = _decoded(record)
-            if later is None or (later.camera, later.lane, later.pipeline) != (own.camera, own.lane, own.pipeline):
+            later = _decoded(record) if place(record) else None
+            if later is None or later.pipeline != own.pipeline:
                 continue
             events = _step(analyser, later)
             found += [one for one in events if (one.data.epoch, one.data.seq) == (own.epoch, own.seq)]
-            if later.epoch != own.epoch or later.captured_ns - own.captured_ns > DECIDED_S * 1e9:
+            if waiting.isdisjoint(analyser.waiting_names):
                 break
     return found
 

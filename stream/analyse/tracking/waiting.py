@@ -37,6 +37,11 @@ class WaitingTracks:
     def __init__(self) -> None:
         self._waits: dict[str, WaitingTrack] = {}
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The present names of the waiting tracks."""
+        return frozenset(self._waits)
+
     def note(self, track: Track, frame: EarlierFrame) -> None:
         """Keep a frame in which a track waits."""
         self._waits.setdefault(track.name, WaitingTrack(track, track.name, [])).frames.append(frame)
