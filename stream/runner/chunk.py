@@ -5,7 +5,7 @@ For a small record, the switch to a worker thread and back costs ten times as mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from ingest.kafka.log import LogRecord, Outgoing
@@ -22,15 +22,19 @@ CHUNK_BYTES = 256 * 1024
 limits of unacknowledged output."""
 
 
-def without_gap(queued: Iterable[LogRecord], max_gap: int) -> list[LogRecord]:
-    """Return the first ``CHUNK_RECORDS`` records of a queue, or fewer if there is a gap of more than ``max_gap``
-    offsets between two records."""
-    found: list[LogRecord] = []
-    for record in islice(queued, CHUNK_RECORDS):
-        if found and not 0 <= record.offset - found[-1].offset - 1 <= max_gap:
-            break
-        found.append(record)
-    return found
+def first_of(queued: Iterable[LogRecord]) -> list[LogRecord]:
+    """Return a copy of the first ``CHUNK_RECORDS`` records of a queue, to which another thread may append."""
+    return list(islice(queued, CHUNK_RECORDS))
+
+
+def without_gap(records: Iterable[LogRecord], max_gap: int) -> Iterator[LogRecord]:
+    """Yield the records up to the first gap of more than ``max_gap`` offsets between two records."""
+    last: LogRecord | None = None
+    for record in records:
+        if last and not 0 <= record.offset - last.offset - 1 <= max_gap:
+            return
+        yield record
+        last = record
 
 
 def joined(works: Sequence[Work]) -> list[Work]:

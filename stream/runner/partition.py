@@ -255,7 +255,7 @@ class PartitionLoop:
             if not works:
                 await self._wait(deadline)
             return works
-        records = chunk.without_gap(self._queue, self._max_gap)
+        records = chunk.first_of(self._queue)
         await self._check_gap(tracker.next, records[0].offset)
         if processor.in_event_loop and self._is_short(len(records)):
             works, count = self._process(processor, records)
@@ -279,8 +279,8 @@ class PartitionLoop:
         return bool(self._queue) or self._shared.member.undelivered(self.tp, self.due) > 0
 
     def _process(self, processor: Processor, records: Sequence[LogRecord]) -> tuple[list[Work], int]:
-        """Process records until ``CHUNK_S`` has passed, or processing is suspended, or the loop drains. Return the
-        resulting work and the number of processed records.
+        """Process records until a gap comes, ``CHUNK_S`` has passed, processing is suspended, or the loop drains.
+        Return the resulting work and the number of processed records.
 
         The first record is always processed, because the gap before it has been counted.
         """
@@ -288,7 +288,7 @@ class PartitionLoop:
         works: list[Work] = []
         count = 0
         began = monotonic()
-        for record in records:
+        for record in chunk.without_gap(records, self._max_gap):
             self._last_fed = record.offset
             self.fed += 1
             works += processor.process(record)
