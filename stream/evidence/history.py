@@ -14,30 +14,23 @@ from stream.alerts.incidents import ID
 from stream.evidence.retention import DELETED, STATE
 
 KNOWN = 20_000
-"""Number of the latest alerts with a record on ``evidence`` that are remembered, so that no alert gets a second
-record; also the number of the latest tombstones that are remembered, so that an erased event gets no files."""
+"""Number of the latest records that are read and remembered: of records of alerts, so that no alert gets a second
+one, and of tombstones, so that an erased event gets no files."""
 
 
 class EvidenceHistory:
-    """The latest records of the topic ``evidence``, from the offset ``start`` on: which alerts have a record, and the
-    evidence of which events was deleted."""
+    """The latest records of the topic ``evidence``: which alerts have a record, and the evidence of which events was
+    deleted."""
 
-    def __init__(self, log: Log, start: int) -> None:
-        self._log, self._next = log, start
+    def __init__(self, log: Log) -> None:
+        self._log, self._next = log, 0
         self._alerts: OrderedDict[str, None] = OrderedDict()
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
-    @classmethod
-    async def of(cls, log: Log) -> EvidenceHistory:
-        """Return the last ``KNOWN`` records of the topic. Raise LogUnavailable."""
-        begin, end = (await log.beginnings(EVIDENCE))[0], (await log.ends(EVIDENCE))[0]
-        found = cls(log, max(begin, end - KNOWN))
-        await found.read()
-        return found
-
     async def read(self) -> None:
-        """Read the records that are new since the last call. Raise LogUnavailable."""
+        """Read the records that are new since the last call, at most ``KNOWN``. Raise LogUnavailable."""
         end = (await self._log.ends(EVIDENCE))[0]
+        self._next = max(self._next, end - KNOWN)
         async with aclosing(self._log.read(EVIDENCE, 0, self._next, end)) as records:
             async for record in records:
                 if record.headers.get(STATE) == DELETED:

@@ -65,7 +65,8 @@ class EvidenceStage:
     async def open(self, tp: TopicPartition, position: int, log: Log) -> EvidenceProcessor:
         """Create the state of a partition: the alerts that already have a record on ``evidence``, and the tombstones
         there."""
-        past = await EvidenceHistory.of(log)
+        past = EvidenceHistory(log)
+        await past.read()
         return EvidenceProcessor(self._store, past, log, asyncio.get_running_loop(), self._clock)
 
 
