@@ -57,9 +57,9 @@ class Analyser:
         self._meters: tuple[MeasureMeter, ...] = ()
         self._closed: list[ClosedMinute] = []
         self._signals: list[JoinSignal] = []
-        self._late: defaultdict[str, list[JoinCandidate]] = defaultdict(list)
-        """Candidate events of earlier frames of waiting tracks, by the name of the rule. They go out with the
-        signals of the next frame, which may be the first one of a new epoch."""
+        self._candidates: defaultdict[str, list[JoinCandidate]] = defaultdict(list)
+        """Candidate events by the name of the rule, until the next signals. Those of earlier frames of waiting tracks
+        may go out with the first frame of a new epoch."""
         self._camera = camera
         self._make_tracker = make_tracker
         self._begin_score = _begin_score([*self._rules, *self._measures])
@@ -239,21 +239,11 @@ class Analyser:
                 (shown,) = scene.tracks
                 self._paths.note_earlier(track.name, shown.box, at_s)
                 final = replace(self._paths.shown(track, shown.at_rest), box=shown.box, score=shown.score)
-                yield from self._apply_rules_late(result, replace(scene, tracks=(final,)))
-
-    def _apply_rules_late(self, result: Result, scene: Scene) -> Iterator[Event]:
-        """Apply the rules and measures to an earlier frame of a track that waited."""
-        scale = self._scale((result.width, result.height))
-        frame = FrameEvents(result, scale, self._camera)
-        for meter in self._meters:
-            meter.catch_up(scene)
-        sightings = self._reported.get((result.epoch, result.seq), set())
-        for watch in self._watches:
-            if isinstance(watch.rule, JoinRule):
-                self._late[watch.rule.name] += frame.candidates(watch.rule, watch.catch_up(scene, ()))
-                continue
-            written = subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
-            yield from frame.events(watch.rule, watch.catch_up(scene, written))
+                scene = replace(scene, tracks=(final,))
+                for meter in self._meters:
+                    meter.catch_up(scene)
+                frame = FrameEvents(result, self._scale((result.width, result.height)), self._camera)
+                yield from self._events(frame, scene, is_earlier=True)
 
     def _still(self, result: Result, at_s: float) -> Iterator[Event]:
         """Process a frame in which nothing moved: stationary tracks stay in place."""
@@ -316,18 +306,31 @@ class Analyser:
         for meter in self._meters:
             self._closed += meter.step(scene)
         frame = FrameEvents(result, scale, self._camera)
-        sightings = self._reported.get((result.epoch, result.seq), set())
+        yield from self._events(frame, scene)
         before, self._interval = self._interval, scene.captured_ns // SIGNAL_NS
-        late, self._late = self._late, defaultdict(list)
         for watch in self._watches:
-            if isinstance(watch.rule, JoinRule):
-                candidates = frame.candidates(watch.rule, watch.observe(scene, ()))
-                candidates = late[watch.rule.name] + candidates
-                if candidates or before != self._interval:
-                    self._signals.append(frame.signal(watch.rule, candidates))
+            if not isinstance(watch.rule, JoinRule):
                 continue
-            written = subjects(watch.rule.name, scene, scale, sightings) if sightings else ()
-            yield from frame.events(watch.rule, watch.observe(scene, written))
+            candidates = self._candidates.pop(watch.rule.name, [])
+            if candidates or before != self._interval:
+                self._signals.append(frame.signal(watch.rule, candidates))
+        self._candidates.clear()
+
+    def _events(self, frame: FrameEvents, scene: Scene, *, is_earlier: bool = False) -> Iterator[Event]:
+        """Let the rules process a frame, and yield their events. Collect the candidate events of the rules that also
+        need a sensor's readings.
+
+        ``is_earlier`` says whether the frame is an earlier frame of a track that waited.
+        """
+        result = frame.result
+        sightings = self._reported.get((result.epoch, result.seq), set())
+        for watch in self._watches:
+            process = watch.catch_up if is_earlier else watch.observe
+            if isinstance(watch.rule, JoinRule):
+                self._candidates[watch.rule.name] += frame.candidates(watch.rule, process(scene, ()))
+                continue
+            written = subjects(watch.rule.name, scene, frame.scale, sightings) if sightings else ()
+            yield from frame.events(watch.rule, process(scene, written))
 
     def _forget(self, now_s: float) -> None:
         memory, now_ns = self._memory, self._time.lived_ns
