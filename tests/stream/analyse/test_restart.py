@@ -12,7 +12,7 @@ from ingest.contract.codec import decode_json, encode
 from ingest.contract.identity import LATE, LIVE
 from ingest.contract.records import Box, Detection, Event, Measure, Result
 from ingest.contract.topics import EVENTS, MEASURES, RESULTS
-from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, MeasureConfig, PipelineConfig
@@ -22,6 +22,7 @@ from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
+from tests.stream.analyse.owners import outputs
 from tests.stream.analyse.results import result_at
 
 CAMERA = CameraConfig(name="c", source="simulated:road")
@@ -29,7 +30,6 @@ PIPELINE = PipelineConfig(name="p", model="m", width=64, height=64)
 RIGHT = ZoneRule(name="right", camera="c", pipeline="p", polygon=((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)))
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
 MEASURE = MeasureConfig(name="passes", type="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
-PARTITION = TopicPartition(RESULTS, 0)
 FPS = 2
 
 
@@ -59,17 +59,15 @@ class Site:
     async def events(self, start: int, stop: int, *, write: bool = False) -> list[Event]:
         """Process the results from second ``start`` to second ``stop`` as the owner of the partition, and return the
         events."""
-        processor = await self.stage.open(PARTITION, start * FPS, self.log)
         found = []
-        async for record in self.log.read(RESULTS, 0, start * FPS, stop * FPS):
-            for out in [out for work in processor.process(record) for out in work.records]:
-                if write:
-                    await self.log.produce(out)
-                if out.topic == MEASURES:
-                    self.measures.append(decode_json(Measure, out.value))
-                    continue
-                assert out.topic == EVENTS
-                found.append(decode_json(Event, out.value))
+        async for _, out in outputs(self.stage, self.log, start * FPS, stop * FPS):
+            if write:
+                await self.log.produce(out)
+            if out.topic == MEASURES:
+                self.measures.append(decode_json(Measure, out.value))
+                continue
+            assert out.topic == EVENTS
+            found.append(decode_json(Event, out.value))
         return found
 
 
@@ -192,11 +190,6 @@ async def test_thousands_of_late_results_do_not_shorten_the_history_of_live_resu
     burst = [result(n, car(100.0), lane=LATE, epoch=0) for n in range(21_000)]
     await site.write(*live[: 50 * FPS], *burst, *live[50 * FPS :])
     start = 50 * FPS + 21_000
-    processor = await site.stage.open(PARTITION, start, site.log)
-    works = [
-        work
-        async for record in site.log.read(RESULTS, 0, start, start + 20 * FPS)
-        for work in processor.process(record)
-    ]
-    (event,) = [decode_json(Event, out.value) for work in works for out in work.records]
+    found = [out async for _, out in outputs(site.stage, site.log, start, start + 20 * FPS)]
+    (event,) = [decode_json(Event, out.value) for out in found]
     assert event.data.seq == 121

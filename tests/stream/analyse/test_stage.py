@@ -12,14 +12,12 @@ from pydantic import ValidationError
 
 from edge_agent.sources.simulated import COUNTING_LINES, SceneConfig, SimulatedScene
 from edge_agent.sources.simulated.actors import crossings_between
-from ingest.contract import headers as h
 from ingest.contract.codec import decode_json, encode, encode_json
 from ingest.contract.identity import LATE, LIVE, replay_lane
 from ingest.contract.records import Box, Detection, Event, FrameRef, Result
 from ingest.contract.topics import DEADLETTER, EVENTS, RESULTS
-from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
-from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
@@ -28,6 +26,7 @@ from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.tracker import ByteTracker
+from tests.stream.analyse.owners import log_of, outputs
 
 CAMERA = CameraConfig(name="road", source="simulated:road", site="here")
 PIPELINE = PipelineConfig(name="regions", model="regions", width=64, height=64)
@@ -35,7 +34,6 @@ LINE = LineRule(
     name="line", camera="road", pipeline="regions", start=COUNTING_LINES["road"][0], end=COUNTING_LINES["road"][1]
 )
 CONFIG = Config({entry.key: entry for entry in (CAMERA, PIPELINE, LINE)})
-PARTITION = TopicPartition(RESULTS, 0)
 
 
 def results(fps: float, seconds: float, *, seed: int = 1, miss: float = 0.0, shake_px: float = 0.0) -> list[Result]:
@@ -71,30 +69,14 @@ def result(seq: int, at_ns: int, detections: tuple[Detection, ...] = (), lane: s
     )
 
 
-async def log_of(found: list[Result]) -> MemoryLog:
-    """Write live results when the broker's clock reaches their capture time, and late results at once."""
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    begin_ns = min((one.captured_ns for one in found), default=0)
-    for one in found:
-        if one.lane == LIVE:
-            clock.seconds = max(clock.seconds, (one.captured_ns - begin_ns) / 1e9)
-        await log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], one.lane)))
-    return log
-
-
 async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
     """Open the stage at ``start`` and process the results up to ``stop``, as an owner of the partition does."""
-    processor = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
     found = {}
-    async for record in log.read(RESULTS, 0, start, stop):
-        for work in processor.process(record):
-            assert work.done == (record.offset,)
-            for out in work.records:
-                assert out.topic in (EVENTS, DEADLETTER)
-                if out.topic == EVENTS:
-                    event = decode_json(Event, out.value)
-                    found[event.id] = event
+    async for _, out in outputs(AnalyseStage(CONFIG, 1), log, start, stop):
+        assert out.topic in (EVENTS, DEADLETTER)
+        if out.topic == EVENTS:
+            event = decode_json(Event, out.value)
+            found[event.id] = event
     return found
 
 
@@ -178,10 +160,9 @@ async def test_repeated_results_make_no_events_and_a_new_capture_run_has_new_tra
 
 async def parked_by(log: MemoryLog, start: int = 0) -> list[bytes]:
     stop = (await log.ends(RESULTS))[0]
-    processor = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
-    works = [work async for record in log.read(RESULTS, 0, start, stop) for work in processor.process(record)]
-    assert [work.done for work in works] == [(offset,) for offset in range(start, stop)]
-    return [out.value for work in works for out in work.records if out.topic == DEADLETTER]
+    return [
+        out.value async for _, out in outputs(AnalyseStage(CONFIG, 1), log, start, stop) if out.topic == DEADLETTER
+    ]
 
 
 async def test_an_unreadable_result_becomes_a_dead_letter() -> None:

@@ -11,12 +11,13 @@ from edge_agent.sources.simulated.actors import crossings_between
 from ingest.contract.codec import decode_json
 from ingest.contract.identity import LATE
 from ingest.contract.records import Measure, Result
-from ingest.contract.topics import MEASURES, RESULTS
+from ingest.contract.topics import MEASURES
 from ingest.kafka.memorylog import MemoryLog
 from ingest.site import MeasureConfig
 from ingest.site.topic.view import Config
 from stream.analyse.stage import AnalyseStage
-from tests.stream.analyse.test_stage import CAMERA, PARTITION, PIPELINE, log_of, results
+from tests.stream.analyse.owners import log_of, outputs
+from tests.stream.analyse.test_stage import CAMERA, PIPELINE, results
 
 COMMON = {"camera": "road", "pipeline": "regions"}
 START, END = COUNTING_LINES["road"]
@@ -32,11 +33,8 @@ FPS = 5.0
 
 async def write(log: MemoryLog, start: int, stop: int) -> None:
     """Process the results from ``start`` to ``stop`` as a new owner of the partition, and write its records."""
-    processor = await AnalyseStage(CONFIG, 1).open(PARTITION, start, log)
-    async for record in log.read(RESULTS, 0, start, stop):
-        for work in processor.process(record):
-            for out in work.records:
-                await log.produce(out)
+    async for _, out in outputs(AnalyseStage(CONFIG, 1), log, start, stop):
+        await log.produce(out)
 
 
 async def written(log: MemoryLog) -> list[Measure]:

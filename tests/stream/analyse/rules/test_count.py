@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ingest.contract.codec import decode_json, encode
+from ingest.contract.codec import decode_json
 from ingest.contract.records import Box, Detection, Event, Result
-from ingest.contract.topics import EVENTS, RESULTS
-from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.contract.topics import EVENTS
 from ingest.kafka.memorylog import MemoryLog
-from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream import readback
@@ -22,6 +20,7 @@ from stream.analyse.rule import SceneHappening
 from stream.analyse.rules.count import CountRule, CountWatch
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.tracker import LOST_S
+from tests.stream.analyse.owners import log_of, outputs
 from tests.stream.analyse.results import result_at
 from tests.stream.analyse.rules.scenes import scene, track
 
@@ -135,7 +134,6 @@ def test_a_count_rule_without_exactly_one_bound_is_refused(bounds: dict[str, int
 
 
 FPS = 2
-PARTITION = TopicPartition(RESULTS, 0)
 SITE = Config(
     {
         entry.key: entry
@@ -153,27 +151,21 @@ def result(seq: int, xs: Sequence[float]) -> Result:
     return result_at(seq, seq / FPS, *(Detection(box=box, label="person", class_id=1, score=0.9) for box in boxes))
 
 
-async def log_of(frames: int) -> MemoryLog:
+async def log_of_persons(frames: int) -> MemoryLog:
     """Return a log of results with two persons in the square, and with three from 5 s on."""
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    for seq in range(frames):
-        clock.seconds = seq / FPS
-        xs = [150.0] * 3 if seq >= 5 * FPS else [150.0, 150.0, 400.0]
-        await log.produce(Outgoing(RESULTS, 0, encode(result(seq, xs))))
-    return log
+    return await log_of(
+        [result(seq, [150.0] * 3 if seq >= 5 * FPS else [150.0, 150.0, 400.0]) for seq in range(frames)]
+    )
 
 
 async def events(log: MemoryLog, start: int, stop: int, *, write: bool = False) -> list[Event]:
     """Process the results between two frames as the owner of the partition, and return the events."""
-    processor = await AnalyseStage(SITE, 1).open(PARTITION, start, log)
     found = []
-    async for record in log.read(RESULTS, 0, start, stop):
-        for out in [out for work in processor.process(record) for out in work.records]:
-            assert out.topic == EVENTS
-            found.append(decode_json(Event, out.value))
-            if write:
-                await log.produce(out)
+    async for _, out in outputs(AnalyseStage(SITE, 1), log, start, stop):
+        assert out.topic == EVENTS
+        found.append(decode_json(Event, out.value))
+        if write:
+            await log.produce(out)
     return found
 
 
@@ -186,7 +178,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("cut", [20, 150, 212, 300, 900])
 async def test_a_restart_at_any_record_reports_the_same_count_under_the_same_event_id(cut: int) -> None:
-    log = await log_of(1200)
+    log = await log_of_persons(1200)
     (whole,) = await events(log, 0, 1200)
     assert (whole.type, whole.data.details) == ("sightline.zone.count", {"count": 3, "lasted_s": 100.0})
     assert (whole.data.track, whole.data.overlay.box, len(whole.data.overlay.shape)) == ("", None, 4)
@@ -195,7 +187,7 @@ async def test_a_restart_at_any_record_reports_the_same_count_under_the_same_eve
 
 
 async def test_an_event_that_a_killed_process_wrote_after_its_last_commit_is_not_written_again() -> None:
-    log = await log_of(300)
+    log = await log_of_persons(300)
     assert len(await events(log, 0, 300, write=True)) == 1
     assert await events(log, 200, 300) == []
 

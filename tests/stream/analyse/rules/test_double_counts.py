@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.contract.identity import LIVE
-from ingest.contract.records import Box, Detection, Event, FrameRef, Result
+from ingest.contract.records import Box, Detection, Event
 from stream.analyse.analyser import Analyser
 from stream.analyse.crossing import BACKWARD, FORWARD
 from stream.analyse.rule import CameraRule, SceneHappening
@@ -22,6 +21,7 @@ from stream.analyse.rules.traffic.section import SectionRule
 from stream.analyse.rules.traffic.turning import TurningRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.tracking.tracker import ByteTracker
+from tests.stream.analyse.results import result_at
 from tests.stream.analyse.rules.scenes import scene, track
 
 OF: dict[str, Any] = {"camera": "c", "pipeline": "p"}
@@ -178,22 +178,8 @@ def events(rules: Sequence[CameraRule], times_s: Sequence[float], passes: Sequen
             for one in passes
             if seq not in one.missing
         ]
-        result = Result(
-            camera="c",
-            epoch=1,
-            seq=seq,
-            lane=LIVE,
-            pipeline="p",
-            pipelines=("p",),
-            captured_ns=10**18 + round(at_s * 1e9),
-            finished_ns=10**18,
-            width=640,
-            height=360,
-            source=FrameRef("frames", 0, seq),
-            outcome="classified",
-            detections=tuple(Detection(box=box, label="car", class_id=1, score=0.9) for box in boxes),
-        )
-        found += analyser.step(result)
+        cars = [Detection(box=box, label="car", class_id=1, score=0.9) for box in boxes]
+        found += analyser.step(result_at(seq, at_s, *cars))
     return found
 
 

@@ -8,12 +8,11 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.contract.codec import decode_json, encode
+from ingest.contract.codec import decode_json
 from ingest.contract.records import Detection, Event, Result
 from ingest.contract.topics import EVENTS, RESULTS
-from ingest.kafka.log import Outgoing, TopicPartition
+from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
-from ingest.runtime.clock import ManualClock
 from ingest.site import AppearanceConfig, CameraConfig, PipelineConfig, SecondModelConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
@@ -24,6 +23,7 @@ from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.appearance import AppearanceMemory
 from stream.analyse.tracking.tracker import ByteTracker
 from stream.readback import tail
+from tests.stream.analyse.owners import PARTITION, log_of, outputs
 from tests.stream.analyse.tracking.lostpeople import (
     BLUE,
     COVERED,
@@ -55,20 +55,10 @@ Written = list[tuple[int, bytes]]
 """Events, each with the offset of the result that completed it."""
 
 
-async def stored(frames: Iterable[Result]) -> MemoryLog:
-    log = MemoryLog(partitions=1, clock=ManualClock())
-    for one in frames:
-        await log.produce(Outgoing(RESULTS, 0, encode(one)))
-    return log
-
-
 async def analysed(log: MemoryLog, start: int) -> Written:
     """Return the events of a worker that begins at an offset."""
-    processor = await AnalyseStage(site(LINE), 1).open(TopicPartition(RESULTS, 0), start, log)
-    found = []
-    async for record in log.read(RESULTS, 0, start, (await log.ends(RESULTS))[0]):
-        found += [(record.offset, out.value) for work in processor.process(record) for out in work.records]
-    return found
+    stop = (await log.ends(RESULTS))[0]
+    return [(offset, out.value) async for offset, out in outputs(AnalyseStage(site(LINE), 1), log, start, stop)]
 
 
 def hidden_between_crossings(
@@ -85,7 +75,7 @@ def hidden_between_crossings(
 
 
 async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> None:
-    log = await stored(hidden_between_crossings(0))
+    log = await log_of(hidden_between_crossings(0))
     whole = await analysed(log, 0)
     assert len(whole) == 2
     assert len({decode_json(Event, value).data.track for _, value in whole}) == 1
@@ -96,17 +86,17 @@ async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> 
 async def test_a_restart_gives_the_same_names_if_the_beginning_of_the_log_is_not_read_back() -> None:
     early, nothing = hidden_between_crossings(0, BLUE), [result(175 + n, fps=FPS) for n in range(120 * FPS)]
     late = hidden_between_crossings(175 + 120 * FPS)
-    log = await stored([*early, *nothing, *late])
+    log = await log_of([*early, *nothing, *late])
     whole = await analysed(log, 0)
     assert len(whole) == 4
     for cut in (len(early) + len(nothing) + n for n in (130, 138, 150)):
-        past = await tail(log, TopicPartition(RESULTS, 0), cut, RULES.history_point, RULES.longest_s)
+        past = await tail(log, PARTITION, cut, RULES.history_point, RULES.longest_s)
         assert 0 < past[0].offset < len(early) + len(nothing)
         assert await analysed(log, cut) == [one for one in whole if one[0] >= cut]
 
 
 async def test_a_restart_during_or_after_a_wait_reports_a_crossing_of_a_waiting_track_once() -> None:
-    log = await stored(hidden_between_crossings(0, on_return=COVERED))
+    log = await log_of(hidden_between_crossings(0, on_return=COVERED))
     whole = await analysed(log, 0)
     offset, value = whole[1]
     assert len(whole) == 2

@@ -7,14 +7,9 @@ from typing import Any
 
 import pytest
 
-from ingest.contract import headers as h
-from ingest.contract.codec import decode_json, encode
-from ingest.contract.identity import LIVE
+from ingest.contract.codec import decode_json
 from ingest.contract.records import MAX_RESTING, Attribute, Box, Detection, Event, Result
-from ingest.contract.topics import RESULTS
-from ingest.kafka.log import Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
-from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.view import Config
 from stream.analyse.analyser import Analyser
@@ -24,6 +19,7 @@ from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.stage import AnalyseStage
 from stream.analyse.tracking.stationary import COVERED_S, UNCONFIRMED_S
 from stream.analyse.tracking.tracker import ByteTracker
+from tests.stream.analyse.owners import log_of, outputs
 from tests.stream.analyse.results import result_at
 
 FPS = 10.0
@@ -355,19 +351,13 @@ def test_processing_the_same_results_with_stationary_objects_twice_makes_equal_e
 async def events_from(log: MemoryLog, start: int, stop: int) -> dict[str, Event]:
     entries = (CameraConfig(name="c", source="device:0"), PIPELINE, DWELL)
     stage = AnalyseStage(Config({entry.key: entry for entry in entries}), 1)
-    processor, found = await stage.open(TopicPartition(RESULTS, 0), start, log), {}
-    async for record in log.read(RESULTS, 0, start, stop):
-        events = [decode_json(Event, out.value) for work in processor.process(record) for out in work.records]
-        found |= {event.id: event for event in events}
-    return found
+    events = [decode_json(Event, out.value) async for _, out in outputs(stage, log, start, stop)]
+    return {event.id: event for event in events}
 
 
 async def test_a_restart_during_a_zone_visit_makes_the_same_event_once() -> None:
-    clock, results = ManualClock(), [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
-    log = MemoryLog(1, clock)
-    for one in results:
-        clock.seconds = (one.captured_ns - 10**18) / 1e9
-        await log.produce(Outgoing(RESULTS, 0, encode(one), headers=h.frame_headers([one.id], LIVE)))
+    results = [*parked(), *busy(6.0, 60.0, resting=(place(STOP),))]
+    log = await log_of(results)
     whole = await events_from(log, 0, len(results))
     assert len(whole) == 1
     for cut in (80, 250, 305, 309, 320):

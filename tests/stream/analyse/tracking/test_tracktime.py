@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 
-from ingest.contract.records import WITHHELD_REASONS, FrameRef, Result
+from ingest.contract.records import WITHHELD_REASONS, Result
 from stream.analyse.tracking.tracktime import HELD_STEP_S, SET_BACK_S, TrackTime
+from tests.stream.analyse.results import result_at
 
 
 def result(seq: int, at_s: float, outcome: str = "classified", reason: str = "", **withheld: int) -> Result:
-    kind: Any = outcome
-    return Result(
-        camera="c",
-        epoch=1,
-        seq=seq,
-        lane="live",
-        pipeline="p",
-        pipelines=("p",),
-        captured_ns=round(at_s * 1e9),
-        finished_ns=0,
-        width=640,
-        height=360,
-        source=FrameRef("frames", 0, seq),
-        outcome=kind,
-        reason=reason,
-        withheld=withheld,
-    )
+    return result_at(seq, at_s, outcome=outcome, reason=reason, withheld=withheld)
 
 
 def steps(*results: Result) -> list[float]:
