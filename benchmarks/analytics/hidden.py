@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import typer
 
+from benchmarks.analytics.detector import inexact, result_of
 from benchmarks.analytics.identities import IdentityTally
 from benchmarks.report import KeepIt, conclude, log_progress
 from deploy.local.demo.run import SHIPPED_MODELS
@@ -24,7 +25,7 @@ from engines.node.cascade import planned
 from engines.node.serving import RepositorySource, SecondModel
 from engines.repository.store import Repository
 from ingest.contract.crop import CropWindow
-from ingest.contract.records import Attribute, Box, Detection, FrameRef, Pixels, Result
+from ingest.contract.records import Attribute, Box, Detection, Pixels, Result
 from ingest.picture import draw
 from ingest.site import AppearanceConfig, SecondModelConfig
 from stream.analyse.analyser import Analyser
@@ -197,30 +198,12 @@ def scene(people: Sequence[Walker], embedder: Embedder, seed: int) -> tuple[list
     for seq in range(round(RUN_S * FPS)):
         at_s = seq / FPS
         shown = [(one.number, box) for one in people if (box := one.visible(at_s))]
-        boxes = [Box(*(np.array(box) + rng.normal(0.0, EDGE_PX, 4)).tolist()) for _, box in shown]
+        boxes = [inexact(box, EDGE_PX, rng) for _, box in shown]
         found = [Detection(box=box, label="person", class_id=0, score=0.8) for box in boxes if rng.random() >= MISSED]
         truth.append(shown)
-        results.append(_result(seq, embedder.described(rendered(people, at_s, rng), found)))
+        described = embedder.described(rendered(people, at_s, rng), found)
+        results.append(result_of("hall", "people", seq, FPS, (WIDTH_PX, HEIGHT_PX), described))
     return results, truth
-
-
-def _result(seq: int, found: tuple[Detection, ...]) -> Result:
-    at_ns = round(seq / FPS * 1e9)
-    return Result(
-        camera="hall",
-        epoch=1,
-        seq=seq,
-        lane="live",
-        pipeline="people",
-        pipelines=("people",),
-        captured_ns=at_ns,
-        finished_ns=at_ns,
-        width=WIDTH_PX,
-        height=HEIGHT_PX,
-        source=FrameRef("frames", 0, seq),
-        outcome="classified",
-        detections=found,
-    )
 
 
 def switches(results: Sequence[Result], truth: Truth, appearance: AppearanceConfig | None) -> dict[str, int]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.analytics.chain import Analysed, analysed, captured, classified
+from benchmarks.analytics.detector import inexact, result_of
 from benchmarks.analytics.identities import IdentityTally
 from deploy.local.demo.run import SHIPPED_MODELS
 from deploy.local.demo.site import pipeline_for
@@ -29,7 +30,7 @@ from edge_agent.sources.simulated.actors import SIZES_PX, Actor, crossings_betwe
 from edge_agent.sources.simulated.config import BASE_HEIGHT_PX, BASE_WIDTH_PX
 from edge_agent.sources.simulated.source import SimulatedSource
 from engines.repository.store import Repository
-from ingest.contract.records import Box, Detection, Event, FrameRef, Result
+from ingest.contract.records import Box, Detection, Event, Result
 from ingest.runtime.clock import ManualClock
 from ingest.site import CameraConfig, MeasureConfig
 from ingest.site.ground import GroundConfig
@@ -138,7 +139,7 @@ def detected(scene: SceneConfig) -> SceneRun:
     for seq in range(round(RUN_S * scene.fps)):
         truth[seq] = objects_at(scene, seq / scene.fps)
         found = [
-            _detection(Box(*(np.array(box) + rng.normal(0.0, faults.edge_px, 4)).tolist()), label, rng)
+            _detection(inexact(box, faults.edge_px, rng), label, rng)
             for _, label, box in truth[seq]
             if rng.random() >= faults.missed
         ]
@@ -187,22 +188,7 @@ def _detection(box: Box, label: str, rng: np.random.Generator) -> Detection:
 
 
 def _result(scene: SceneConfig, seq: int, found: Sequence[Detection]) -> Result:
-    at_ns = round(seq / scene.fps * 1e9)
-    return Result(
-        camera="sim",
-        epoch=1,
-        seq=seq,
-        lane="live",
-        pipeline="regions",
-        pipelines=("regions",),
-        captured_ns=at_ns,
-        finished_ns=at_ns,
-        width=BASE_WIDTH_PX,
-        height=BASE_HEIGHT_PX,
-        source=FrameRef("frames", 0, seq),
-        outcome="classified",
-        detections=tuple(found),
-    )
+    return result_of("sim", "regions", seq, scene.fps, (BASE_WIDTH_PX, BASE_HEIGHT_PX), found)
 
 
 def identities(run: SceneRun, make_tracker: Callable[[float], Tracker] = ByteTracker) -> IdentityTally:
