@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 
@@ -13,11 +13,12 @@ from ingest.site.ground import GroundConfig
 from ingest.site.lens import LensConfig
 from stream.analyse.analyser import Analyser
 from stream.analyse.reported import Sighting
-from stream.analyse.rule import CameraRule, RuleWatch, Scene, SceneHappening
+from stream.analyse.rule import CameraRule, Scene
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
 from stream.analyse.tracking.tracker import ByteTracker
 from stream.epochs import RUN_RECORDS
+from tests.stream.analyse.recording import RecordingRule
 from tests.stream.analyse.results import result_at
 
 LINE = LineRule(name="line", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0))
@@ -260,24 +261,6 @@ def test_shapes_of_rules_are_scaled_to_the_picture_once_per_capture_run(monkeypa
     monkeypatch.setattr("stream.analyse.rule.to_pixels", lambda points, *_: made.append(1) or points)
     events_of(drive(*[car(100.0)] * 50), LINE, RIGHT)
     assert len(made) == 2
-
-
-class RecordingRule(CameraRule):
-    """A rule that keeps its scenes and reports nothing."""
-
-    EVENT_TYPE: ClassVar[str] = "test.recording"
-    SCENES: ClassVar[list[Scene]] = []
-
-    type: Literal["recording"] = "recording"
-
-    def watch(self, width: int, height: int) -> RuleWatch[CameraRule]:
-        return RecordingWatch(self, width, height)
-
-
-class RecordingWatch(RuleWatch[CameraRule]):
-    def step(self, scene: Scene) -> Iterable[SceneHappening]:
-        RecordingRule.SCENES.append(scene)
-        return ()
 
 
 def scenes_of(*results: Result) -> list[Scene]:

@@ -13,6 +13,7 @@ from stream.analyse.analyser import Analyser
 from stream.analyse.rule import CameraRule
 from stream.analyse.rules.line import LineRule
 from stream.analyse.rules.zone import ZoneRule
+from stream.analyse.tracking.ends import TrackEnd
 from stream.analyse.tracking.tracker import ByteTracker
 from tests.stream.analyse.results import result_at
 
@@ -39,8 +40,12 @@ def person(x: float, look: Sequence[float] | None, y: float = 180.0, model: str 
     return Detection(box=box, label="person", class_id=0, score=0.9, embeddings=embeddings)
 
 
-def result(seq: int, *found: Detection, epoch: int = 1, fps: float = FPS) -> Result:
-    return result_at(seq, seq / fps, *found, epoch=epoch)
+def result(seq: int, *found: Detection, fps: float = FPS, **fields: Any) -> Result:
+    return result_at(seq, seq / fps, *found, **fields)
+
+
+STILL: dict[str, Any] = {"outcome": "empty", "motion": ()}
+"""Fields of the result of a frame in which nothing moved."""
 
 
 class Watched:
@@ -49,14 +54,20 @@ class Watched:
     def __init__(self, *rules: CameraRule, settings: AppearanceConfig | None = SETTINGS, measures: Any = ()) -> None:
         self.analyser = Analyser(rules, None, ByteTracker, measures=measures, appearance=settings)
         self.events: list[Event] = []
+        self.ended: list[TrackEnd] = []
         self.seq = -1
 
     def see(self, *found: Detection, frames: int = 1) -> list[str]:
         """Process frames with the same detections, and return the names of the tracks in the last frame."""
         for _ in range(frames):
             self.seq += 1
-            self.events += self.analyser.step(result(self.seq, *found))
+            self.step(result(self.seq, *found))
         return [track.name for track in self.analyser.scene.tracks] if self.analyser.scene else []
+
+    def step(self, one: Result) -> None:
+        """Process a result."""
+        self.events += self.analyser.step(one)
+        self.ended += self.analyser.ended
 
     def walk(self, start: float, stop: float, look: Sequence[float] | None, *others: Detection) -> list[str]:
         """Let a person walk at 100 pixels per second, and return the names of the tracks in the last frame."""

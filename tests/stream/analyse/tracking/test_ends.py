@@ -96,6 +96,14 @@ def test_a_track_that_left_well_before_a_gap_without_frames_has_still_left() -> 
     assert found.end("t", 640, 360) == ("t", "left")
 
 
+def test_a_track_that_is_seen_again_after_a_long_pause_without_frames_can_leave() -> None:
+    found = TrackEnds()
+    for gap_s in (0.2, LOST_S + 0.1):
+        found.scene([("t", Box(580.0, 100.0, 638.0, 130.0))], gap_s)
+    found.scene([("t", Box(580.0, 100.0, 638.0, 130.0))], 0.2)
+    assert found.end("t", 640, 360) == ("t", "left")
+
+
 def test_the_first_step_of_a_returning_track_is_not_the_way_from_its_last_place() -> None:
     found = TrackEnds()
     found.scene([("t", Box(100.0, 100.0, 160.0, 130.0))], 0.2)

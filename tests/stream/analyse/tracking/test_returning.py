@@ -64,6 +64,7 @@ def test_a_track_that_returns_on_the_other_side_of_a_line_has_crossed_it_once() 
     watched.walk(360.0, 500.0, RED)
     (event,) = watched.events
     assert (event.data.track, event.data.details["direction"]) == (name, "forward")
+    assert min(x for x, _ in event.data.overlay.trail) > 350.0
 
 
 def test_the_dwell_time_of_a_zone_continues_while_the_track_is_hidden_and_is_reported_once() -> None:

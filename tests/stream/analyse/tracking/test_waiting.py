@@ -6,22 +6,30 @@ from typing import Any
 
 import pytest
 
-from ingest.contract.records import Attribute
+from ingest.contract.records import Attribute, Box, Result
 from stream.analyse.measures.meters import ZoneMeter, values
+from stream.analyse.rule import Scene
 from stream.analyse.rules.count import CountRule
 from stream.analyse.rules.products.jam import JamRule
 from stream.analyse.rules.security.unattended import UnattendedRule
 from stream.analyse.rules.traffic.red_light import RedLightRule
+from stream.analyse.tracking.paths import TRACK_IDLE_S
+from stream.analyse.tracking.tracker import Track
+from stream.analyse.tracking.waiting import EarlierFrame, WaitingTracks
 from stream.analyse.verdict import untracked
+from tests.stream.analyse.recording import RecordingRule
 from tests.stream.analyse.tracking.lostpeople import (
+    BLUE,
     COVERED,
     FPS,
+    GREEN,
     HALL,
     LINE,
     LOOK,
     MEASURE,
     OF,
     RED,
+    STILL,
     WHOLE,
     ZONE,
     Watched,
@@ -125,15 +133,90 @@ def test_an_object_that_disappears_while_it_waits_is_reported_and_measured() -> 
     assert sum(one.get("person.lost", 0.0) for one in [*minutes, measured(watched, HALL)]) == 1.0
 
 
-@pytest.mark.parametrize("last", ["still", "epoch"])
-def test_a_still_frame_or_a_new_epoch_ends_a_wait(last: str) -> None:
+@pytest.mark.parametrize(
+    "last",
+    [
+        result(10**3, **STILL, withheld={"still": 900}),
+        result(0, epoch=2),
+        result(0, epoch=2, **STILL),
+        result(0, epoch=2, outcome="shed", reason="stale"),
+    ],
+)
+def test_a_long_time_without_motion_or_a_new_epoch_ends_a_wait(last: Result) -> None:
     watched = with_a_lost_person(LINE)
     cross_the_line(watched)
-    then = result(watched.seq + 10 * FPS).model_copy(
-        update={"outcome": "empty", "motion": (), "withheld": {"still": 10 * FPS - 1}}
-    )
-    events = watched.analyser.step(then if last == "still" else result(0, epoch=2))
+    events = watched.analyser.step(last)
     assert [(one.data.rule, one.data.seq, one.data.epoch) for one in events] == [("line", watched.seq, 1)]
+
+
+def test_a_still_frame_soon_after_does_not_end_a_wait() -> None:
+    watched = with_a_lost_person(LINE)
+    first = cross_the_line(watched)
+    watched.seq += 1
+    watched.step(result(watched.seq, **STILL))
+    assert watched.events == []
+    watched.see(person(350.0, RED))
+    assert [(one.data.seq, one.data.track) for one in watched.events] == [(first + 4, "1-1-0")]
+
+
+def test_a_rule_gets_the_frames_of_a_track_that_waited_each_with_this_track_only_and_under_its_final_name() -> None:
+    watched = with_a_lost_person(RecordingRule(name="r", **OF))
+    box = person(300.0, COVERED).box
+    for n, score in enumerate((0.9, 0.8, 0.7)):
+        stands: dict[str, Any] = {"motion": (), "resting": (box,), "looked_at": (box,)} if n == 2 else {}
+        covered = person(300.0, COVERED).model_copy(update={"score": score})
+        watched.seq += 1
+        watched.step(result(watched.seq, covered, person(500.0, BLUE), **stands))
+    RecordingRule.SCENES.clear()
+    watched.see(person(300.0, RED), person(500.0, BLUE))
+    *earlier, last = RecordingRule.SCENES
+    assert [(scene.frame, scene.waiting) for scene in earlier] == [(f"1-{watched.seq - n}", ()) for n in (2, 1)]
+    tracks = [track for scene in earlier for track in scene.tracks]
+    assert [(one.name, one.score, one.at_rest) for one in tracks] == [("1-1-0", 0.8, False), ("1-1-0", 0.7, True)]
+    assert {track.name for track in last.tracks} > {"1-1-0"}
+
+
+def test_a_crossing_while_waiting_in_a_larger_picture_has_pixels_of_its_own_frame() -> None:
+    watched = with_a_lost_person(LINE)
+    way = [(280.0, COVERED), (290.0, COVERED), (310.0, COVERED), (330.0, COVERED), (350.0, COVERED), (350.0, RED)]
+    for x, look in way:
+        small = person(x, look)
+        box = Box(*(2 * edge for edge in small.box))
+        watched.seq += 1
+        watched.step(result(watched.seq, small.model_copy(update={"box": box}), width=1280, height=720))
+    (event,) = watched.events
+    assert event.data.overlay.shape == ((640.0, 720.0), (640.0, 0.0))
+    assert event.data.overlay.box == Box(660.0, 260.0, 740.0, 460.0)
+
+
+def test_the_name_that_a_returning_track_had_while_it_waited_is_forgotten_without_an_end() -> None:
+    watched = with_a_lost_person()
+    watched.see(person(300.0, COVERED), frames=3)
+    watched.see(person(300.0, RED), frames=15 * FPS)
+    assert watched.ended == []
+
+
+@pytest.mark.parametrize(("way", "reason"), [((300.0,) * 5, "lost"), ((545.0, 560.0, 575.0, 590.0, 604.0), "left")])
+def test_a_track_that_disappears_while_it_waits_ends_once_after_the_usual_time(
+    way: tuple[float, ...], reason: str
+) -> None:
+    watched = with_a_lost_person()
+    for x in way:
+        watched.see(person(x, COVERED))
+    name = f"1-{watched.seq - 3}-0"
+    watched.wait(TRACK_IDLE_S)
+    assert watched.ended == []
+    watched.wait(1.0)
+    assert watched.ended == [(name, reason)]
+
+
+def test_tracks_end_their_waits_in_the_order_in_which_they_began() -> None:
+    waits, scene = WaitingTracks(), Scene("1-0", 0, 0, 640, 360, "classified", ())
+    for name in ("b", "a", "b", "c"):
+        waits.note(Track(name, person(300.0, None).box, 0.9), EarlierFrame(result(0), scene, 0.0))
+    assert waits.names == {"a", "b", "c"}
+    assert [(one.first_name, len(one.frames)) for one in waits.end({"c"})] == [("b", 2), ("a", 1)]
+    assert waits.names == {"c"}
 
 
 def test_a_switch_of_the_configuration_ends_a_wait() -> None:
@@ -157,6 +240,19 @@ def test_rules_about_visible_objects_see_a_waiting_person() -> None:
     (meter,) = watched.analyser._meters
     assert isinstance(meter, ZoneMeter)
     assert meter._present == 1
+
+
+def test_the_earlier_frames_of_a_track_that_waited_do_not_interrupt_a_rule_about_visible_objects() -> None:
+    count = CountRule(name="count", **OF, polygon=WHOLE, at_least=2, for_s=0.4)
+    watched = Watched(count, measures=[HALL])
+    others = person(100.0, BLUE, y=240.0), person(500.0, GREEN)
+    watched.see(person(100.0, RED, y=60.0), *others, frames=10)
+    watched.wait(5.0, *others)
+    occupied_s = measured(watched, HALL)["occupied_s"]
+    watched.see(*others, person(300.0, COVERED), frames=6)
+    watched.see(*others, person(300.0, RED), frames=4)
+    assert [one.data.rule for one in watched.events] == ["count"]
+    assert measured(watched, HALL)["occupied_s"] == pytest.approx(occupied_s + (2 * 2 + 8 * 3) / FPS)
 
 
 def test_a_waiting_person_attends_a_zone_and_stops_a_jam() -> None:
@@ -188,17 +284,27 @@ def test_a_crossing_at_a_red_light_while_waiting_is_a_candidate_with_the_time_of
     assert result(first + 2).captured_ns < candidate.since_ns < result(first + 3).captured_ns
 
 
-def test_a_red_light_crossing_of_a_track_that_waits_until_a_new_epoch_goes_out_with_the_next_signal() -> None:
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_red_light_crossing_of_a_track_that_waits_until_a_new_epoch_goes_out_once_unless_its_rule_is_removed(
+    removed: bool,
+) -> None:
+    """The first frame of the new epoch is shed, so the crossing goes out with the next one."""
     joined: dict[str, Any] = {**OF, "sensor": "light", "above": 0.5}
-    watched = with_a_lost_person(RedLightRule(name="red", **joined, start=LINE.start, end=LINE.end))
+    rule = RedLightRule(name="red", **joined, start=LINE.start, end=LINE.end)
+    watched = with_a_lost_person(rule)
     first = cross_the_line(watched)
     watched.analyser.take_signals()
-    watched.analyser.step(result(0, epoch=2))
-    watched.analyser.step(result(1, epoch=2))
-    found = [
-        (one.epoch, candidate.event.data) for one in watched.analyser.take_signals() for candidate in one.candidates
-    ]
-    assert [(epoch, data.epoch, data.seq) for epoch, data in found] == [(2, 1, first + 4)]
+    watched.step(result(0, epoch=2, outcome="shed", reason="stale"))
+    if removed:
+        watched.analyser.use([], None)
+        watched.step(result(1, epoch=2))
+        watched.analyser.use([rule], None)
+    for seq in (2, 3):
+        watched.step(result(seq, epoch=2))
+    signals = watched.analyser.take_signals()
+    found = [(one.epoch, one.seq, candidate.event.data) for one in signals for candidate in one.candidates]
+    sent = [(epoch, seq, data.epoch, data.seq) for epoch, seq, data in found]
+    assert sent == ([] if removed else [(2, 2, 1, first + 4)])
 
 
 def test_the_votes_of_all_frames_in_which_a_track_waited_count_after_its_return() -> None:
