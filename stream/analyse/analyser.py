@@ -205,10 +205,9 @@ class Analyser:
         waiting = [self._paths.shown(track, view.is_at_rest(track.box)) for track in waits]
         yield from self._apply_rules(result, at_s, scale, [*moving, *resting], waiting)
         if self.scene and waiting:
-            bare = result.model_copy(update={"detections": ()})
             for track, shown in zip(waits, waiting, strict=True):
                 scene = replace(self.scene, tracks=(shown,), waiting=())
-                self._waits.note(track, EarlierFrame(bare, scene, at_s))
+                self._waits.note(track, EarlierFrame(result, scene, at_s))
         self._forget(at_s)
 
     def _reidentified(

@@ -14,7 +14,7 @@ from stream.analyse.tracking.tracker import Track
 
 
 class EarlierFrame(NamedTuple):
-    """A frame in which a track waited. ``scene`` has only this track, and ``result`` has no detections."""
+    """A frame in which a track waited. ``scene`` has only this track."""
 
     result: Result
     scene: Scene
