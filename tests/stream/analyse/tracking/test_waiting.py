@@ -191,6 +191,7 @@ def test_a_crossing_while_waiting_in_a_larger_picture_has_pixels_of_its_own_fram
 
 def test_the_name_that_a_returning_track_had_while_it_waited_is_forgotten_without_an_end() -> None:
     watched = with_a_lost_person()
+    watched.wait(TRACK_IDLE_S)
     watched.see(person(300.0, COVERED), frames=3)
     watched.see(person(300.0, RED), frames=15 * FPS)
     assert watched.ended == []
