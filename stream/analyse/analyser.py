@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from ingest.contract.records import Box, Detection, Event, JoinCandidate, JoinSignal, Result
 from ingest.site import AppearanceConfig, CameraConfig, MeasureConfig
@@ -206,7 +205,7 @@ class Analyser:
         yield from self._apply_rules(result, at_s, scale, [*moving, *resting], waiting)
         if self.scene and waiting:
             for track, shown in zip(waits, waiting, strict=True):
-                scene = replace(self.scene, tracks=(shown,), waiting=())
+                scene = self.scene._replace(tracks=(shown,), waiting=())
                 self._waits.note(track, EarlierFrame(result, scene, at_s))
         self._forget(at_s)
 
@@ -237,8 +236,8 @@ class Analyser:
             for result, scene, at_s in frames:
                 (shown,) = scene.tracks
                 self._paths.note_earlier(track.name, shown.box, at_s)
-                final = replace(self._paths.shown(track, shown.at_rest), box=shown.box, score=shown.score)
-                scene = replace(scene, tracks=(final,))
+                final = self._paths.shown(track, shown.at_rest)._replace(box=shown.box, score=shown.score)
+                scene = scene._replace(tracks=(final,))
                 for meter in self._meters:
                     meter.catch_up(scene)
                 frame = FrameEvents(result, self._scale((result.width, result.height)), self._camera)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingest.contract.records import Box, Detection, Point
 
@@ -47,8 +47,7 @@ def inside(polygon: Sequence[Point], point: Point) -> bool:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(NamedTuple):
     """Factors that convert pixels of the current picture to pixels of the epoch's first picture.
 
     If the picture size changes during an epoch, tracks and rules keep the coordinates of the epoch's first picture.
@@ -70,13 +69,13 @@ class Scale:
 
     def detections(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
         """Convert detections from pixels of the current picture to pixels of the first picture."""
-        if self == Scale():
+        if self == _UNCHANGED:
             return found
         return tuple(one.model_copy(update={"box": one.box.scaled(self.x, self.y)}) for one in found)
 
     def boxes(self, found: Iterable[Box]) -> tuple[Box, ...]:
         """Convert boxes from pixels of the current picture to pixels of the first picture."""
-        return tuple(found) if self == Scale() else tuple(box.scaled(self.x, self.y) for box in found)
+        return tuple(found) if self == _UNCHANGED else tuple(box.scaled(self.x, self.y) for box in found)
 
     def back(self, box: Box) -> Box:
         """Convert a box from pixels of the first picture to pixels of the current picture."""
@@ -85,3 +84,6 @@ class Scale:
     def trail_back(self, trail: Iterable[Point]) -> tuple[Point, ...]:
         """Convert points from pixels of the first picture to pixels of the current picture."""
         return tuple((x / self.x, y / self.y) for x, y in trail)
+
+
+_UNCHANGED = Scale()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import abc
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -32,8 +33,7 @@ MARGIN_S = 60.0
 suffices to begin the track of a rarely detected object again after a restart."""
 
 
-@dataclass(frozen=True, slots=True)
-class SceneTrack:
+class SceneTrack(NamedTuple):
     """One tracked object in one frame. Coordinates are in pixels of the epoch's first picture."""
 
     name: str
@@ -48,7 +48,7 @@ class SceneTrack:
     trail: Sequence[Point]
     """The latest centres of the track's box, oldest first. Later frames change the sequence of centres, so a rule
     must copy the points that it needs later."""
-    attributes: Mapping[str, VotedLabel] = field(default_factory=dict)
+    attributes: Mapping[str, VotedLabel] = MappingProxyType({})
     """Label of each second-stage model, by the name of the attribute that the model adds. A label is the result of a
     vote over the frames of the track."""
     moved: float = 0.0
@@ -63,8 +63,7 @@ class SceneTrack:
         return (self.box.left + self.box.right) / 2, self.box.bottom
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+class Scene(NamedTuple):
     """All confirmed tracks of one classified frame, and the reasons why frames before this frame are missing."""
 
     frame: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ingest.contract.records.measure import MinuteTally
@@ -183,7 +183,7 @@ class ZoneMeter(MeasureMeter):
     def _is_inside(self, track: SceneTrack) -> bool:
         """Return whether a track is inside the polygon and the measure applies to the track. A low score does not end
         the stay of an object in the polygon."""
-        counted = replace(track, score=1.0) if track.name in self._stays else track
+        counted = track._replace(score=1.0) if track.name in self._stays else track
         return self._rule.applies_to(counted) and self._watch.covers(track.box.centre)
 
     def _end(self, stay: _Stay) -> None:

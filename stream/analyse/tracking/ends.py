@@ -29,11 +29,17 @@ class TrackEnd(NamedTuple):
 
 
 class _LastPlace(NamedTuple):
-    """The last box of a track, the step of its centre to there, and the time in seconds."""
+    """The last box of a track, the box before, and the time of the last box in seconds."""
 
     box: Box
-    step: Point
+    before: Box
     at_s: float
+
+    @property
+    def step(self) -> Point:
+        """The step of the centre to the last box, in px."""
+        (x, y), (old_x, old_y) = self.box.centre, self.before.centre
+        return x - old_x, y - old_y
 
 
 class TrackEnds:
@@ -59,10 +65,8 @@ class TrackEnds:
 
     def note(self, track: str, box: Box) -> None:
         """Note the next box of a track, in the latest frame or in an earlier one."""
-        before = self._places.get(track)
-        x, y = box.centre
-        old_x, old_y = before.box.centre if before else (x, y)
-        self._places[track] = _LastPlace(box, (x - old_x, y - old_y), self._now_s)
+        last = self._places.get(track)
+        self._places[track] = _LastPlace(box, last.box if last else box, self._now_s)
         self._unwatched.discard(track)
 
     def resume(self, track: str) -> None:

@@ -20,7 +20,7 @@ def one_per_object(result: Result) -> tuple[Detection, ...]:
     Of several detections of one object, keep the detection with the highest score. Keep all labels that a classifier
     gives to one region, because these labels are not exclusive.
     """
-    if len(result.detections) < 2:
+    if not _any_overlap(result):
         return result.detections
     regions = {box.clipped(result.width, result.height) for box in result.looked_at}
     kept: list[Detection] = []
@@ -29,3 +29,15 @@ def one_per_object(result: Result) -> tuple[Detection, ...]:
             kept.append(one)
     chosen = set(map(id, kept))
     return tuple(one for one in result.detections if id(one) in chosen)
+
+
+def _any_overlap(result: Result) -> bool:
+    """Return whether two detections of a result may show one object, as in few frames."""
+    boxes = sorted([one.box for one in result.detections])
+    for number, box in enumerate(boxes, 1):
+        for other in boxes[number:]:
+            if other.left >= box.right:
+                break  # the boxes after it are even further to the right
+            if box.iou(other) >= ONE_OBJECT:
+                return True
+    return False

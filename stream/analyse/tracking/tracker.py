@@ -1,24 +1,24 @@
 """The Tracker interface, and its implementation ByteTrack.
 
-The method is ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864), on a Kalman filter of all boxes
-and the assignment solver of ``lapx``. Boxes are enlarged by a margin before they are compared (Yang et al., 2022,
+The method is ByteTrack (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864), on a Kalman filter for each
+box and the assignment solver of ``lapx``. Boxes are enlarged by a margin before they are compared (Yang et al., 2022,
 https://arxiv.org/abs/2211.14317). Without a margin, the boxes of a small vehicle may not overlap from frame to frame:
 at five frames a second, the vehicle moves by most of its length. Decision 24 compares this tracker with others.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import lap
 import numpy as np
-import numpy.typing as npt
 
 from ingest.contract.records import Box, Detection
-from stream.analyse.tracking.boxfilter import BoxFilter, Floats, overlaps
+from stream.analyse.tracking.boxfilter import BoxFilter, overlaps
 from stream.analyse.tracking.votes import AttributeVotes
 
 LOST_S = 1.5
@@ -29,6 +29,7 @@ CONFIRM_FRAMES = 2
 _BOX_MARGIN = 0.3
 """Margin added to each side of a box before boxes are compared, as a share of the box's size."""
 _MIN_OVERLAP = 0.1
+_MAX_COST = 1.0 - _MIN_OVERLAP
 _OTHER_LABEL = 0.2
 """Overlap that a detection loses if its label is not the label of the track. A detector that takes a van for a truck
 reports it at the same place, so its overlap stays large enough. A false detection beside a person whom the model
@@ -46,8 +47,6 @@ label."""
 _MAX_PX = 1e7
 """Largest edge of a box in pixels. The squares of edges in pixels are exact up to ``_MAX_PX``, and no camera has a
 larger picture."""
-
-Indices = npt.NDArray[np.intp]
 
 
 @dataclass
@@ -127,41 +126,41 @@ class ByteTracker:
 
     def __init__(self, begin_score: float = BEGIN_SCORE) -> None:
         self._begin_score = max(begin_score, _LEAST)
-        self._filter = BoxFilter()
         self._targets: list[_Target] = []
-        """The targets, in the order of the boxes in ``_filter``."""
         self._now_s: float | None = None
 
     def step(
         self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held."""
-        boxes = _as_array([d.box for d in detections] + [one.box for one in held])
+        boxes = [*(d.box for d in detections), *(one.box for one in held)]
+        _check(boxes)
         labels = [*(d.label for d in detections), *([_HELD] * len(held))]
-        scores = np.array([d.score for d in detections] + [_FAINT if one.faint else _FIRM for one in held])
+        scores = [*(d.score for d in detections), *(_FAINT if one.faint else _FIRM for one in held)]
         self._advance(at_s)
-        likely = scores >= self._begin_score
-        rows, columns = self._matched(np.arange(len(self._targets)), likely.nonzero()[0], boxes, labels)
-        if not likely.all():
-            left = _others(len(self._targets), rows)
-            more_rows, more_columns = self._matched(left, (~likely).nonzero()[0], boxes, labels)
-            rows, columns = np.concatenate((rows, more_rows)), np.concatenate((columns, more_columns))
-        if len(rows):
-            self._filter.update(rows, boxes[columns])
+        likely = [column for column, score in enumerate(scores) if score >= self._begin_score]
+        matched = self._matched(range(len(self._targets)), likely, boxes, labels)
+        if len(likely) < len(scores):
+            left = [row for row in range(len(self._targets)) if row not in matched]
+            unlikely = [column for column, score in enumerate(scores) if score < self._begin_score]
+            matched |= self._matched(left, unlikely, boxes, labels)
         tracks = []
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        for row, column in matched.items():
             target = self._targets[row]
+            target.filter.update(boxes[column])
             target.seen_s, target.hits = at_s, target.hits + 1
             if column >= len(detections):
                 tracks.append(_hold(target.track, held[column - len(detections)]))
             elif target.hits >= CONFIRM_FRAMES:
                 tracks.append(_note(target, detections[column], f"{frame}-{column}"))
-        self._prune(at_s)
-        likely[columns], likely[len(detections) :] = False, False
-        begun = likely.nonzero()[0]
-        if len(begun):
-            self._filter.add(boxes[begun])
-            self._targets += [_Target(at_s, labels[column]) for column in begun.tolist()]
+        # a target without a confirmed track needs a detection in each frame
+        self._targets = [one for one in self._targets if one.track is not None or one.seen_s == at_s]
+        taken = set(matched.values())
+        self._targets += [
+            _Target(BoxFilter(boxes[column]), at_s, labels[column])
+            for column in likely
+            if column < len(detections) and column not in taken
+        ]
         return sorted((track for track in tracks if track), key=lambda track: track.name)
 
     def followed(self) -> set[str]:
@@ -169,44 +168,36 @@ class ByteTracker:
         return {target.track.name for target in self._targets if target.track}
 
     def _advance(self, at_s: float) -> None:
-        self._filter.predict(at_s - self._now_s if self._now_s is not None else 0.0)
+        step_s = at_s - self._now_s if self._now_s is not None else 0.0
         self._now_s = at_s
-        self._keep([at_s - target.seen_s <= LOST_S for target in self._targets])
+        self._targets = [target for target in self._targets if at_s - target.seen_s <= LOST_S]
+        for target in self._targets:
+            target.filter.predict(step_s)
 
     def _matched(
-        self, rows: Indices, columns: Indices, boxes: Floats, labels: Sequence[str]
-    ) -> tuple[Indices, Indices]:
-        """Match the targets ``rows`` to the boxes ``columns``. Return the matched rows, and the column matched to
-        each."""
-        if not len(rows) or not len(columns):
-            return rows[:0], columns[:0]
-        costs = 1.0 - overlaps(self._filter.boxes[rows], boxes[columns], _BOX_MARGIN)
-        own, others = [self._targets[row].label for row in rows.tolist()], [labels[n] for n in columns.tolist()]
-        if len({*own, *others}) > 1:  # the usual frame has objects of one label
-            numbers = {label: number for number, label in enumerate((_HELD, *own, *others))}
-            mine, theirs = np.array([numbers[label] for label in own]), np.array([numbers[label] for label in others])
-            costs += _OTHER_LABEL * ((mine[:, None] != theirs) & (theirs != numbers[_HELD]))
-        near = (costs < 1.0 - _MIN_OVERLAP).nonzero()
-        if all(len(set(numbers.tolist())) == len(numbers) for numbers in near):
-            return rows[near[0]], columns[near[1]]  # no box is near two targets, nor a target near two boxes
-        _, found, _ = lap.lapjv(costs, extend_cost=True, cost_limit=1.0 - _MIN_OVERLAP)
-        matched = (found >= 0).nonzero()[0]
-        return rows[matched], columns[found[matched]]
-
-    def _prune(self, at_s: float) -> None:
-        """Drop each target that has neither a confirmed track nor a detection in this frame."""
-        self._keep([target.track is not None or target.seen_s == at_s for target in self._targets])
-
-    def _keep(self, kept: list[bool]) -> None:
-        if not all(kept):
-            self._filter.keep(np.array(kept))
-            self._targets = [target for target, keep in zip(self._targets, kept, strict=True) if keep]
+        self, rows: Sequence[int], columns: Sequence[int], boxes: Sequence[Box], labels: Sequence[str]
+    ) -> dict[int, int]:
+        """Match the targets ``rows`` to the boxes ``columns``. Return the column of each matched row."""
+        near: dict[tuple[int, int], float] = {}
+        places, others = [self._targets[row].filter.box for row in rows], [boxes[column] for column in columns]
+        for place, other, overlap in overlaps(places, others, _BOX_MARGIN):
+            row, column = rows[place], columns[other]
+            label, cost = labels[column], 1.0 - overlap
+            if label not in (_HELD, self._targets[row].label):
+                cost += _OTHER_LABEL
+            if cost < _MAX_COST:
+                near[row, column] = cost
+        found = dict(near.keys())
+        if len(found) == len(near) == len(set(found.values())):
+            return found  # no box is near two targets, nor a target near two boxes
+        return _assigned(near)
 
 
 @dataclass
 class _Target:
     """An object that the tracker follows, with its track once it is confirmed."""
 
+    filter: BoxFilter
     seen_s: float
     label: str
     """The label of the track, or of the first detection."""
@@ -214,20 +205,22 @@ class _Target:
     track: Track | None = None
 
 
-def _others(count: int, rows: Indices) -> Indices:
-    """Return the numbers from 0 to ``count`` - 1 that are not in ``rows``."""
-    others = np.ones(count, np.bool_)
-    others[rows] = False
-    return others.nonzero()[0]
+def _assigned(costs: Mapping[tuple[int, int], float]) -> dict[int, int]:
+    """Return the column assigned to each row, for the largest sum of overlaps. ``costs`` has the pairs that may be
+    assigned."""
+    rows, columns = sorted({row for row, _ in costs}), sorted({column for _, column in costs})
+    matrix = np.ones((len(rows), len(columns)))
+    for (row, column), cost in costs.items():
+        matrix[bisect_left(rows, row), bisect_left(columns, column)] = cost
+    _, found, _ = lap.lapjv(matrix, extend_cost=True, cost_limit=_MAX_COST)
+    return {row: columns[column] for row, column in zip(rows, found.tolist(), strict=True) if column >= 0}
 
 
-def _as_array(boxes: Sequence[Box]) -> Floats:
-    """Return boxes as an array ``(n, 4)``. Raise ValueError for a box that is too large for any picture."""
-    found = np.array(boxes, np.float64).reshape(-1, 4)
-    if not (np.abs(found) <= _MAX_PX).all():
-        wrong = next(box for box in boxes if not all(abs(edge) <= _MAX_PX for edge in box))
-        raise ValueError(f"box {tuple(wrong)}: expected edges of at most {_MAX_PX:g} pixels")
-    return found
+def _check(boxes: Iterable[Box]) -> None:
+    """Raise ValueError for a box that is too large for any picture."""
+    for box in boxes:
+        if not -_MAX_PX <= min(box) <= max(box) <= _MAX_PX:
+            raise ValueError(f"box {tuple(box)}: expected edges of at most {_MAX_PX:g} pixels")
 
 
 def _hold(track: Track | None, held: HeldTrack) -> Track | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -53,7 +52,7 @@ def test_a_partly_hidden_vehicle_is_counted_if_an_earlier_detection_reached_the_
     rule = LineRule(name="l", camera="c", pipeline="p", start=(0.5, 1.0), end=(0.5, 0.0), min_score=0.5)
     xs = [200.0 + 30 * n for n in range(10)]
     for best_score, crossings in ((0.6, 1), (0.4, 0)):
-        tracks = [[replace(track(x, 180.0, score=0.2), best_score=best_score)] for x in xs]
+        tracks = [[track(x, 180.0, score=0.2)._replace(best_score=best_score)] for x in xs]
         assert len(play(rule.watch(640, 360), tracks)) == crossings
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,7 +66,7 @@ def test_a_streak_of_faulty_products_whose_event_is_written_is_not_reported_agai
     state = STREAK.watch(640, 360)
     play(state, belt(["dent"] * 2))
     state.observe(scene(10.0, track(410.0, 180.0, "t1", "dent")), {"t1"})
-    later = [[replace(one, name=f"later-{one.name}") for one in tracks] for tracks in belt(["dent"] * 4)]
+    later = [[one._replace(name=f"later-{one.name}") for one in tracks] for tracks in belt(["dent"] * 4)]
     assert play(state, later) == []
 
 

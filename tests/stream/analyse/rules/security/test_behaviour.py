@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,14 +94,14 @@ def test_the_behaviour_of_a_track_is_judged_only_after_two_and_a_half_seconds() 
 def test_a_restart_does_not_change_the_frame_in_which_a_behaviour_is_reported() -> None:
     whole = reports(RULE.watch(640, 360), FALL)
     for cut in (3, 13):
-        later = [replace(one, at_ns=one.at_ns - FALL[cut].at_ns) for one in FALL[cut:]]
+        later = [one._replace(at_ns=one.at_ns - FALL[cut].at_ns) for one in FALL[cut:]]
         restarted = reports(RULE.watch(640, 360), later)
         assert [at_s + cut * STEP_S for at_s, _ in restarted] == pytest.approx([at_s for at_s, _ in whole])
 
 
 def later(shown: list[Scene], seconds: float) -> list[Scene]:
     after_ns = round(seconds * 1e9)
-    return [replace(one, at_ns=one.at_ns + after_ns, captured_ns=one.captured_ns + after_ns) for one in shown]
+    return [one._replace(at_ns=one.at_ns + after_ns, captured_ns=one.captured_ns + after_ns) for one in shown]
 
 
 def test_a_reported_behaviour_that_goes_on_after_an_occlusion_is_not_reported_again() -> None:

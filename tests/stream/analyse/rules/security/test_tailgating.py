@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stream.analyse.rules.security.tailgating import TailgatingRule
@@ -66,7 +64,7 @@ def test_the_second_of_two_objects_that_cross_the_line_between_the_same_frames_i
 
 def test_a_line_crossing_whose_label_becomes_known_later_keeps_the_time_of_the_crossing() -> None:
     rule = RULE.model_copy(update={"labels": ("person",)})
-    frames = [[replace(a, label="dog" if n < 35 else "person"), b] for n, (a, b) in enumerate(pair(6))]
+    frames = [[a._replace(label="dog" if n < 35 else "person"), b] for n, (a, b) in enumerate(pair(6))]
     ((_, one),) = play(rule.watch(640, 360), frames)
     assert one.details["headway_s"] == pytest.approx(1.2, abs=0.01)
     assert one.summary == "person crossed door 1.2 s before another object"

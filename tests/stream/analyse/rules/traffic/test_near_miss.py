@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stream.analyse.rules.traffic.near_miss import NearMissRule
@@ -45,7 +43,7 @@ def test_the_first_object_of_a_near_miss_must_have_one_of_the_configured_labels(
 
 def test_an_event_of_one_pair_in_the_log_does_not_suppress_the_near_miss_of_another_pair() -> None:
     frames = [
-        [right, replace(right, name="twin"), track(320.0, 530.0 - 10 * n, "up", size=(20.0, 80.0))]
+        [right, right._replace(name="twin"), track(320.0, 530.0 - 10 * n, "up", size=(20.0, 80.0))]
         for n, (right, _) in enumerate(crossing(0))
     ]
 
