@@ -1,13 +1,11 @@
 """Kalman filter of a box, with constant velocity and the true time between frames. Pure.
 
 The four edges of a box move independently of each other, and are measured with equal errors. Because the edges have
-equal errors, they share one covariance of position and velocity, which has three numbers
-(Bar-Shalom, Li and Kirubarajan, Estimation with Applications to Tracking and Navigation, section 6.2.2: white noise
-acceleration). Errors are shares of the size of a box, because the box of a near object varies by more pixels than the
-box of a far one.
+equal errors, they share one covariance of position and velocity, which has three numbers (Bar-Shalom, Li and
+Kirubarajan, Estimation with Applications to Tracking and Navigation, section 6.2.2: white noise acceleration). Errors
+are shares of the size of a box, because the box of a near object varies by more pixels than the box of a far one.
 
-The filter computes with Python's numbers. In the usual frame, with a few boxes, arrays would take three times as
-long.
+The filter computes with Python's numbers. In the usual frame, with a few boxes, arrays would take three times as long.
 """
 
 from __future__ import annotations

@@ -6,7 +6,10 @@ Two detections of one object would become two tracks, and the object would cross
 
 from __future__ import annotations
 
-from ingest.contract.records import Detection, Result
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from ingest.contract.records import Box, Detection, Result
 
 ONE_OBJECT = 0.7
 """Minimum intersection over union of two boxes that count as one object. If a detector reports one vehicle as two
@@ -20,24 +23,28 @@ def one_per_object(result: Result) -> tuple[Detection, ...]:
     Of several detections of one object, keep the detection with the highest score. Keep all labels that a classifier
     gives to one region, because these labels are not exclusive.
     """
-    if not _any_overlap(result):
-        return result.detections
+    found = result.detections
+    same = _same_objects([one.box for one in found])
+    if not same:
+        return found
     regions = {box.clipped(result.width, result.height) for box in result.looked_at}
-    kept: list[Detection] = []
-    for one in sorted(result.detections, key=lambda detection: -detection.score):
-        if one.box in regions or not any(one.box.iou(other.box) >= ONE_OBJECT for other in kept):
-            kept.append(one)
-    chosen = set(map(id, kept))
-    return tuple(one for one in result.detections if id(one) in chosen)
+    kept: set[int] = set()
+    for number in sorted(range(len(found)), key=lambda number: -found[number].score):
+        if found[number].box in regions or kept.isdisjoint(same[number]):
+            kept.add(number)
+    return tuple(one for number, one in enumerate(found) if number in kept)
 
 
-def _any_overlap(result: Result) -> bool:
-    """Return whether two detections of a result may show one object, as in few frames."""
-    boxes = sorted([one.box for one in result.detections])
-    for number, box in enumerate(boxes, 1):
-        for other in boxes[number:]:
+def _same_objects(boxes: Sequence[Box]) -> Mapping[int, list[int]]:
+    """Return the numbers of the boxes that show the same object as a box, by the number of that box. Most frames have
+    no such boxes."""
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    ordered = sorted((box, number) for number, box in enumerate(boxes))
+    for place, (box, number) in enumerate(ordered, 1):
+        for other, other_number in ordered[place:]:
             if other.left >= box.right:
                 break  # the boxes after it are even further to the right
             if box.iou(other) >= ONE_OBJECT:
-                return True
-    return False
+                found[number].append(other_number)
+                found[other_number].append(number)
+    return found
