@@ -5,7 +5,7 @@ equal errors, they share one covariance of position and velocity, which has thre
 Kirubarajan, Estimation with Applications to Tracking and Navigation, section 6.2.2: white noise acceleration). Errors
 are shares of the size of a box, because the box of a near object varies by more pixels than the box of a far one.
 
-The filter computes with Python's numbers. In the usual frame, with a few boxes, arrays would take three times as long.
+The filter computes with Python's numbers. In a usual frame, with a few boxes, arrays would take three times as long.
 """
 
 from __future__ import annotations
