@@ -149,6 +149,15 @@ def test_a_long_time_without_motion_or_a_new_epoch_ends_a_wait(last: Result) -> 
     assert [(one.data.rule, one.data.seq, one.data.epoch) for one in events] == [("line", watched.seq, 1)]
 
 
+def test_a_crossing_of_a_track_that_waits_until_a_new_epoch_counts_in_the_last_minute_of_its_epoch() -> None:
+    watched = with_a_lost_person(measures=[MEASURE])
+    cross_the_line(watched)
+    watched.step(result(0, epoch=2))
+    (minute,) = watched.analyser.closed_minutes()
+    assert (minute.tally.closed_by, values(minute.tally, MEASURE)) == ((f"1-{watched.seq}",), {"person.forward": 1.0})
+    assert measured(watched, MEASURE) == {}
+
+
 def test_a_still_frame_soon_after_does_not_end_a_wait() -> None:
     watched = with_a_lost_person(LINE)
     first = cross_the_line(watched)
