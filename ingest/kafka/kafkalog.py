@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
@@ -86,10 +86,9 @@ class KafkaLog:
         Raise LogUnavailable, Oversize.
         """
         producer = await self._started(kafka.producer)
-        await require_writable(producer, self.settings, [record])
+        await self._require_writable(producer, record)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                meta = await producer.send_and_wait(**arguments(self.settings, record))
+            meta = await self._acknowledged(producer.send_and_wait(**arguments(self.settings, record)))
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(
                 f"partition {record.topic}[{record.partition}]: Kafka acknowledged no record within "
@@ -271,6 +270,14 @@ class KafkaLog:
             await self._clients.pop(kafka.consumer).stop()
         if kafka.admin in self._clients:
             await self._clients.pop(kafka.admin).close()
+
+    async def _require_writable(self, producer: AIOKafkaProducer, record: Outgoing) -> None:
+        await require_writable(producer, self.settings, [record])
+
+    async def _acknowledged(self, sent: Awaitable[T]) -> T:
+        """Wait for the acknowledgement of a record. Raise TimeoutError after ``timeout_s``."""
+        async with asyncio.timeout(self._timeout_s):
+            return await sent
 
     async def _described(self, group: str) -> tuple[str, Sequence[tuple[Any, ...]]]:
         """Return the state of a consumer group, and its members as the broker describes them."""

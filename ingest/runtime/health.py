@@ -29,6 +29,7 @@ class Health:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unready: Callable[[], str] = lambda: STARTING
+        self._broker_unready: Callable[[], str] = lambda: ""
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set the event loop whose responses show that the service is live."""
@@ -37,6 +38,11 @@ class Health:
     def ready_when(self, unready_reason: Callable[[], str]) -> None:
         """Set the function that returns why the service is not ready, or an empty text if the service is ready."""
         self._unready = unready_reason
+
+    def broker_ready_when(self, unready_reason: Callable[[], str]) -> None:
+        """Set the function that returns why Kafka is unavailable, or an empty text if Kafka answers. A service is
+        not ready while Kafka is unavailable."""
+        self._broker_unready = unready_reason
 
     def dead_reason(self, answer_s: float = ANSWER_S) -> str:
         """Return why the service is not live, an empty text if it is live.
@@ -50,7 +56,7 @@ class Health:
 
         Block until the event loop responds, at most ``answer_s``.
         """
-        return self._ask(self._unready, answer_s)
+        return self._ask(lambda: self._broker_unready() or self._unready(), answer_s)
 
     def _ask(self, question: Callable[[], str], answer_s: float) -> str:
         answer: Future[str] = Future()

@@ -35,8 +35,8 @@ class HeartbeatWriter:
     """Writer of one service's heartbeats.
 
     ``produce`` writes a record to Kafka, like ``Log.produce``. ``figures`` returns the numbers that a heartbeat
-    carries. If a heartbeat cannot be written, the writer only logs the error, because a missing heartbeat already
-    signals trouble. If ``required`` is true, the error of ``produce`` ends the service.
+    carries. If heartbeats cannot be written, the writer only logs the error of the first one, because a missing
+    heartbeat already signals trouble.
     """
 
     service: str
@@ -44,7 +44,7 @@ class HeartbeatWriter:
     figures: Callable[[], dict[str, float]]
     clock: Clock = field(default_factory=SystemClock)
     instance: str = field(default_factory=instance_name)
-    required: bool = False
+    _failing: bool = False
 
     async def run(self, state: Callable[[], State | None]) -> None:
         """Write a heartbeat every ``INTERVAL_S`` until cancelled, except while ``state()`` returns None."""
@@ -66,6 +66,8 @@ class HeartbeatWriter:
             )
             await self.produce(Outgoing(STATUS, 0, encode(heartbeat), key=self.instance.encode()))
         except Exception as error:
-            if self.required:
-                raise
-            _log.warning("heartbeat_not_written", service=self.service, error=repr(error))
+            if not self._failing:
+                _log.warning("heartbeat_not_written", service=self.service, error=repr(error))
+            self._failing = True
+        else:
+            self._failing = False

@@ -20,6 +20,7 @@ from ingest.contract.topics import require_topics
 from ingest.exceptions import ConfigError, Fenced, HostConflict, LogUnavailable, MemberIdle
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
+from ingest.kafka.outage import KafkaWatch, PatientLog
 from ingest.kafka.settings import PLAINTEXT_ADVICE, PLAINTEXT_RISK, KafkaSettings
 from ingest.metrics import ConfigMetrics
 from ingest.runtime import eventloop, health, logs
@@ -39,6 +40,9 @@ configuration has changed (EX_TEMPFAIL of sysexits.h).
 
 A service that is restarted after exit status ``EXIT_AGAIN`` continues at its last committed offsets.
 """
+START_S = 60.0
+"""Time in seconds that a service waits at its start until Kafka answers. Without this wait, the supervisor would
+restart the service every few seconds during an outage. A longer wait would hide a wrong address for longer."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Service:
     metrics_host: str = "127.0.0.1"
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     health: Health = field(default_factory=Health)
+    watch: KafkaWatch = field(default_factory=KafkaWatch)
 
     def run(self, work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         """Run ``work(stop)`` in a new event loop and return the exit status. Call this method in the main thread.
@@ -107,12 +112,33 @@ class Service:
         return server
 
     @asynccontextmanager
-    async def open_log(self) -> AsyncIterator[KafkaLog]:
-        """Connect to Kafka, check that its topics match the contract, and yield the open log. Raise LogUnavailable,
-        or TopicMismatch if a topic does not match."""
-        async with KafkaLog(self.settings, f"{self.name}-{os.getpid()}") as log:
+    async def open_log(self, stop: asyncio.Event) -> AsyncIterator[KafkaLog]:
+        """Connect to Kafka, check that its topics match the contract, and yield the open log.
+
+        Raise LogUnavailable if Kafka does not answer within ``START_S`` or before ``stop`` is set, TopicMismatch if a
+        topic does not match. While Kafka is unavailable later, reads and single writes of the log wait, and the
+        service is not ready.
+        """
+        self.health.broker_ready_when(self.watch.unready_reason)
+        process = os.getpid()
+        async with (
+            PatientLog(self.settings, f"{self.name}-{process}", self.watch) as log,
+            KafkaLog(self.settings, f"{self.name}-watch-{process}") as asked,
+            self.watch.watching(asked),
+        ):
+            await self._first_answer(stop)
             require_topics(await log.partitions())
             yield log
+
+    async def _first_answer(self, stop: asyncio.Event) -> None:
+        """Wait until Kafka answers, because a restart of the service would not end an outage of Kafka."""
+        answer, stopped = asyncio.create_task(self.watch.answer()), asyncio.create_task(stop.wait())
+        await asyncio.wait({answer, stopped}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        answered = answer.done()
+        for task in (answer, stopped):
+            task.cancel()
+        if not answered:
+            raise LogUnavailable(self.watch.unready_reason() or "Kafka has not answered yet")
 
     async def read_config(self, log: Log, validate: Validate = accept) -> Config:
         """Read the ``config`` topic to its end, and set a metric to the number of refused entries. Raise

@@ -50,8 +50,6 @@ its picture. A restart of an evidence store takes less than 30 s."""
 STORE_REQUEST_S = 10.0
 """Time limit in seconds of one request of the stage to a bucket. The limit is a third of ``PICTURE_WAIT_S``, because
 all events of a partition wait for a request that gets no response."""
-FETCH_S = 30.0
-"""Maximum time in seconds to read one frame from Kafka. A Kafka broker restarts in less than 30 s."""
 
 
 class AlertStage:
@@ -221,7 +219,7 @@ class AlertProcessor(ParkingProcessor[Alert | None]):
     def _fetch(self, ref: FrameRef | None) -> LogRecord | None:
         if ref is None:
             return None
-        return asyncio.run_coroutine_threadsafe(record_at(self._log, ref), self._loop).result(FETCH_S)
+        return asyncio.run_coroutine_threadsafe(record_at(self._log, ref), self._loop).result()
 
 
 async def record_at(log: Log, ref: FrameRef) -> LogRecord | None:

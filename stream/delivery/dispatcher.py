@@ -27,6 +27,7 @@ from ingest.exceptions import CodecError, LogUnavailable
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
+from ingest.kafka.outage import KafkaWatch, PatientLog
 from ingest.kafka.position import BEYOND_EVERY_END, expired_between, report_expired
 from ingest.kafka.settings import KafkaSettings
 from ingest.kafka.writer import start
@@ -64,7 +65,8 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group ``dispatch``. A slow or failed receiver does not delay other receivers.
 
     The alerts of a newly assigned partition are not delivered until the receipts of the partition have been read.
-    ``run`` raises LogUnavailable when a receipt cannot be written; the process must then restart.
+    While ``watch`` finds Kafka unavailable, receipts and reads wait. ``run`` raises LogUnavailable when a receipt
+    cannot be written although Kafka answers; the process must then restart.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         make: Callable[[ReceiverConfig], Deliverer],
         *,
         metrics: DispatchMetrics | None = None,
+        watch: KafkaWatch | None = None,
         clock: Clock | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -92,10 +95,11 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         self._error: BaseException | None = None
         self._broken = asyncio.Event()
         self.client_id = f"dispatch-{instance_name()}"
-        self._log = KafkaLog(settings, self.client_id)
+        self._watch = watch or KafkaWatch()
+        self._log = PatientLog(settings, self.client_id, self._watch)
         self._acknowledgements = Acknowledgements(self._log, self._clock)
         self._consumer = kafka.consumer(settings, self.client_id, group=GROUP)
-        self._heartbeats = HeartbeatWriter(GROUP, self._log.produce, self._waiting, self._clock, required=True)
+        self._heartbeats = HeartbeatWriter(GROUP, self._log.produce, self._waiting, self._clock)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver alerts until ``stop`` is set, and finish the running delivery attempts before returning. Raise
@@ -122,10 +126,16 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
                 task.result()
             if self._error:
                 raise self._error
-            await asyncio.gather(*(sender.stop() for sender in self._senders.values()), *self._retiring)
-            await self._commit()
+            await self._finish()
         finally:
             await self._close([*tasks, *ends])
+
+    async def _finish(self) -> None:
+        """Finish the running delivery attempts, and commit. While Kafka is unavailable, wait at most ``SETTLE_S``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S if self._watch.out else None):
+                await asyncio.gather(*(sender.stop() for sender in self._senders.values()), *self._retiring)
+                await self._commit()
 
     def unready_reason(self) -> str:
         """Return why the dispatcher is not ready. Return an empty string once the dispatcher has joined its group and

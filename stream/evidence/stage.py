@@ -23,7 +23,7 @@ from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from stream.alerts.alert import evidence_of
 from stream.alerts.incidents import ID
-from stream.alerts.stage import FETCH_S, record_at
+from stream.alerts.stage import record_at
 from stream.evidence import names
 from stream.evidence.clip.encoder import MEDIA_TYPE
 from stream.evidence.clip.maker import make_clips
@@ -245,7 +245,7 @@ class EvidenceProcessor(Processor):
         return (Work((out,), (due.offset,)),)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(FETCH_S)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 def event_of(alert: Alert) -> Event:

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.membership import MemberGuard
+from ingest.kafka.outage import KafkaWatch
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
@@ -72,10 +73,10 @@ async def serve(
     error inside the stage ends the process at once, with the exit status ``EXIT_FAILED``.
     """
     keep_freed_memory()
-    async with service.open_log() as log:
+    async with service.open_log(stop) as log:
         stage = await make(log)
         metrics = StreamMetrics(service.registry, stage.name)
-        runner = Runner(stage, service.settings, log, metrics=metrics, instance=instance)
+        runner = Runner(stage, service.settings, log, metrics=metrics, instance=instance, watch=service.watch)
         service.health.ready_when(runner.unready_reason)
         guard = MemberGuard(log, stage.name, stage.topics, runner.client_id, metrics.idle_member)
         async with _following(service, stage, validate, runner.failed), guard.watching(stop):
@@ -131,6 +132,7 @@ class Runner:
         metrics: StreamMetrics | None = None,
         instance: str = "",
         clock: Clock | None = None,
+        watch: KafkaWatch | None = None,
         make_member: Callable[..., FaustMember] = FaustMember,
         exit: Callable[[int], Any] = os._exit,  # noqa: A002
     ) -> None:
@@ -138,6 +140,7 @@ class Runner:
         self._counted = CountingLog(log)
         self._log = cast(Log, self._counted)
         self._clock = clock or SystemClock()
+        self._watch = watch or KafkaWatch()
         self._exit = exit
         self._metrics = metrics or StreamMetrics(CollectorRegistry(), stage.name)
         self._heartbeats = HeartbeatWriter(stage.name, self._send_acknowledged, self._figures, self._clock)
@@ -167,6 +170,7 @@ class Runner:
             metrics=self._metrics,
             opening=asyncio.Semaphore(OPEN_AT_ONCE),
             failed=self._partition_failed,
+            watch=self._watch,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -274,7 +278,8 @@ class Runner:
         fed = self._fed_before + sum(loop.fed for loop in loops)
         finished = sum(loop.position or 0 for loop in loops)
         waiting = self._waiting([loop for loop in loops if not loop.held]) + sum(loop.busy for loop in loops)
-        return Signs(fed + finished + self._counted.records, waiting, self._member.rebalancing, self._joined)
+        progress = fed + finished + self._counted.records
+        return Signs(progress, waiting, self._member.rebalancing, self._joined, self._watch.out)
 
     def _waiting(self, loops: list[PartitionLoop]) -> int:
         """Return how many records of the given partitions have not been passed to their processors."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ingest.contract.topics import RESULTS
 from ingest.kafka.acks import AckTracker
-from ingest.kafka.log import Log, LogRecord, TopicPartition
+from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.outage import KafkaWatch, Patience
 from ingest.kafka.position import BEYOND_EVERY_END, commit, expired_between, start_position
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock
@@ -89,6 +90,7 @@ class Shared:
     metrics: StreamMetrics
     opening: asyncio.Semaphore
     failed: Callable[[BaseException, TopicPartition, int], None]
+    watch: KafkaWatch
 
 
 class PartitionLoop:
@@ -344,13 +346,23 @@ class PartitionLoop:
 
     async def _write(self, work: Work) -> None:
         await self._room_for(work)
-        sent = []
-        for record in work.records:
+        self._writes.put_nowait((work, [await self._send(record) for record in work.records]))
+
+    async def _send(self, record: Outgoing) -> Awaitable[Any]:
+        """Pass a record to the producer, and return the awaitable of its acknowledgement.
+
+        While Kafka is unavailable, the producer refuses a record for a topic that it has not written to yet. The
+        record is passed again after the outage.
+        """
+        patience = Patience(self._shared.watch)
+        while True:
             try:
-                sent.append(await self._shared.member.send(record))
+                return await self._shared.member.send(record)
             except Exception as error:
-                raise NotWritten(record.topic, record.partition, error) from error
-        self._writes.put_nowait((work, sent))
+                try:
+                    await patience.wait(error)
+                except Exception:
+                    raise NotWritten(record.topic, record.partition, error) from error
 
     async def _room_for(self, work: Work) -> None:
         """Wait until the limits for unacknowledged output allow another ``Work``.

@@ -41,6 +41,8 @@ class Signs:
     """Sum of the records that are not processed yet, the running processor calls and the unacknowledged writes."""
     rebalancing: bool
     joined: bool
+    kafka_out: bool = False
+    """Whether Kafka is unavailable. No restart of the process can end an outage of Kafka."""
 
 
 class StallDetector:
@@ -56,6 +58,9 @@ class StallDetector:
 
         ``now`` is monotonic time in seconds.
         """
+        if signs.kafka_out:
+            self._started = self._moved_at = now
+            return ""
         if not signs.joined:
             self._moved_at = now
             return "" if now - self._started < JOIN_S else f"no partition was assigned within {JOIN_S:.0f} s"

@@ -108,7 +108,7 @@ async def _serve(service: Service, stop: asyncio.Event, options: _NodeOptions) -
     from engines.node.shadow import ShadowRunner
 
     require_usable(options.backend)
-    async with service.open_log() as log, contextlib.AsyncExitStack() as stack:
+    async with service.open_log(stop) as log, contextlib.AsyncExitStack() as stack:
         metrics = NodeMetrics(service.registry)
         export_gpu_use(service.registry)
         live = LiveModels(_source(options, options.instances), metrics, SystemClock().monotonic)

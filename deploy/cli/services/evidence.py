@@ -33,6 +33,7 @@ from deploy.cli.common import (
     user_name,
 )
 from ingest.exceptions import ConfigError
+from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import Log
 from ingest.runtime.clock import SystemClock
 from ingest.runtime.service import Service
@@ -100,8 +101,11 @@ def run(
     async def make(log: Log) -> EvidenceStage:
         return EvidenceStage(store)
 
+    def open_log() -> KafkaLog:
+        return KafkaLog(service.settings, f"evidence-prune-{os.getpid()}")
+
     async def work(stop: asyncio.Event) -> None:
-        pruning = asyncio.create_task(prune_for_ever(service.open_log, store, policy, user()))
+        pruning = asyncio.create_task(prune_for_ever(open_log, store, policy, user()))
         try:
             await serve(service, make, stop, instance)
         finally:

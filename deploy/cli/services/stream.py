@@ -268,11 +268,11 @@ async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Even
     from stream.delivery.progress import GROUP
     from stream.metrics import DispatchMetrics
 
-    async with service.open_log() as log:
+    async with service.open_log(stop) as log:
         receivers = (await service.read_config(log)).of(ReceiverConfig)
         metrics = DispatchMetrics(service.registry)
         make = partial(make_deliverer, policy=policy)
-        dispatcher = Dispatcher(service.settings, receivers, make, metrics=metrics)
+        dispatcher = Dispatcher(service.settings, receivers, make, metrics=metrics, watch=service.watch)
         service.health.ready_when(dispatcher.unready_reason)
         guard = MemberGuard(log, GROUP, (ALERTS,), dispatcher.client_id, metrics.idle_member)
         async with guard.watching(stop):

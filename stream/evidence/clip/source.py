@@ -14,7 +14,7 @@ from ingest.contract.records import Detection, Frame, FrameRef, Result
 from ingest.contract.topics import FRAMES, RESULTS
 from ingest.exceptions import CodecError
 from ingest.kafka.log import Log, LogRecord, TopicPartition
-from stream.alerts.stage import FETCH_S, record_at
+from stream.alerts.stage import record_at
 from stream.evidence.clip.window import ClipWindow
 
 T = TypeVar("T")
@@ -95,8 +95,7 @@ def blocking(items: AsyncGenerator[T, None], loop: asyncio.AbstractEventLoop) ->
     """Yield, one by one, the items of an asynchronous generator that runs on an event loop in another thread."""
 
     async def following() -> T | None:
-        async with asyncio.timeout(FETCH_S):
-            return await anext(items, None)
+        return await anext(items, None)
 
     try:
         while (item := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:

@@ -159,8 +159,6 @@ class FaustMember:
 
         Return an awaitable that completes when the broker has acknowledged the record.
         """
-        self._metrics.written.inc()
-        self._metrics.written_bytes.inc(len(record.value))
         sent: Awaitable[Any] = await self._app.producer.send(
             self._settings.topic(record.topic),
             record.key,
@@ -169,6 +167,8 @@ class FaustMember:
             None,
             dict(record.headers),
         )
+        self._metrics.written.inc()
+        self._metrics.written_bytes.inc(len(record.value))
         return sent
 
     def _make_app(self, group: str, topics: tuple[str, ...], client_id: str, instance: str) -> App:

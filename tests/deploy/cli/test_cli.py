@@ -275,10 +275,19 @@ def test_the_webhook_receiver_command_reports_an_unusable_secret_in_one_line(
 
 
 def test_a_metrics_port_in_use_is_logged_in_one_line(tmp_path: Path) -> None:
+    lines = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = invoke("analyse", f"--metrics-port={port}", SIGHTLINE_KAFKA=NOWHERE)
-    assert code == EXIT_AGAIN
-    (line,) = [line for line in err.splitlines() if "metrics_not_served" in line]
+        command = [sys.executable, "-m", "deploy.cli.app", "analyse", f"--metrics-port={port}"]
+        with subprocess.Popen(
+            command, env=clean({"SIGHTLINE_KAFKA": NOWHERE}), stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append(line)
+                if "kafka_unavailable" in line:
+                    process.terminate()  # the service waits for Kafka
+    assert process.returncode == EXIT_AGAIN
+    (line,) = [line for line in lines if "metrics_not_served" in line]
     assert f"127.0.0.1:{port}" in line
-    assert "Traceback" not in err
+    assert "Traceback" not in "".join(lines)

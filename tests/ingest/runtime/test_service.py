@@ -22,6 +22,7 @@ from ingest.kafka.log import Log, Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import heartbeat, logs
+from ingest.runtime import service as service_module
 from ingest.runtime.clock import ManualClock
 from ingest.runtime.health import Health
 from ingest.runtime.heartbeat import HeartbeatWriter, State, instance_name
@@ -75,12 +76,30 @@ def test_a_service_raises_other_errors_unchanged(service: Service) -> None:
         service.run(work)
 
 
-def test_a_service_cannot_open_a_log_without_a_broker(service: Service) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_service_waits_for_a_broker_until_its_time_limit_or_a_stop(
+    service: Service, stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "START_S", 60.0 if stopped else 0.0)
+
     async def work(stop: asyncio.Event) -> None:
-        async with service.open_log():
+        if stopped:
+            stop.set()
+        async with service.open_log(stop):
             pytest.fail("there is no broker")
 
-    assert service.run(work) == EXIT_AGAIN
+    with capture_logs() as lines:
+        assert service.run(work) == EXIT_AGAIN
+    assert "service_ended" in [line["event"] for line in lines]
+
+
+async def test_a_service_is_not_ready_while_kafka_is_unavailable() -> None:
+    health, reasons = Health(), ["Kafka has been unavailable for 5 s", ""]
+    health.begin(asyncio.get_running_loop())
+    health.ready_when(lambda: "the group has not been joined")
+    health.broker_ready_when(lambda: reasons.pop(0))
+    assert await asyncio.to_thread(health.unready_reason) == "Kafka has been unavailable for 5 s"
+    assert await asyncio.to_thread(health.unready_reason) == "the group has not been joined"
 
 
 def test_a_service_serves_metrics_on_its_port() -> None:
@@ -205,12 +224,15 @@ async def test_heartbeats_have_the_state_and_metrics_of_a_service_and_none_is_wr
     assert all(beat.figures == {"waiting": 2.0} and beat.at_ns == clock.now_ns() for beat in written)
 
 
-async def test_a_failed_heartbeat_write_is_logged_and_raises_an_error_only_if_heartbeats_are_required() -> None:
-    async def fail(record: Outgoing) -> None:
-        raise LogUnavailable("no broker")
+async def test_only_the_first_of_several_failed_heartbeat_writes_is_logged() -> None:
+    outcomes = ["fails", "fails", "written", "fails"]
 
+    async def produce(record: Outgoing) -> None:
+        if outcomes.pop(0) == "fails":
+            raise LogUnavailable("no broker")
+
+    writer = HeartbeatWriter("engine", produce, dict)
     with capture_logs() as lines:
-        await HeartbeatWriter("engine", fail, dict).write("running")
-    assert [(line["event"], line["service"]) for line in lines] == [("heartbeat_not_written", "engine")]
-    with pytest.raises(LogUnavailable):
-        await HeartbeatWriter("dispatch", fail, dict, required=True).write("running")
+        while outcomes:
+            await writer.write("running")
+    assert [(line["event"], line["service"]) for line in lines] == [("heartbeat_not_written", "engine")] * 2

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.outage import KafkaWatch
 from stream.runner.echo import EchoStage
 from tests.stream.runner.looprig import LoopRig, Make
 
@@ -15,8 +16,8 @@ from tests.stream.runner.looprig import LoopRig, Make
 async def rigs() -> AsyncIterator[Make]:
     made: list[LoopRig] = []
 
-    def make(stage: EchoStage, log: MemoryLog | None = None) -> LoopRig:
-        made.append(LoopRig(stage, log))
+    def make(stage: EchoStage, log: MemoryLog | None = None, watch: KafkaWatch | None = None) -> LoopRig:
+        made.append(LoopRig(stage, log, watch))
         return made[-1]
 
     yield make

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from ingest.contract.topics import FRAMES
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.outage import KafkaWatch
 from ingest.runtime.clock import SystemClock
 from stream.metrics import StreamMetrics
 from stream.runner.acks import FetchNumber
@@ -36,7 +37,7 @@ class CountingPool(ThreadPoolExecutor):
 class LoopRig:
     """A partition loop with a fake member, a log in memory and one worker thread."""
 
-    def __init__(self, stage: EchoStage, log: MemoryLog | None = None) -> None:
+    def __init__(self, stage: EchoStage, log: MemoryLog | None = None, watch: KafkaWatch | None = None) -> None:
         self.failures: list[tuple[BaseException, TopicPartition, int]] = []
         self.log = log or MemoryLog()
         self.member = FakeMember()
@@ -50,6 +51,7 @@ class LoopRig:
             metrics=StreamMetrics(CollectorRegistry(), stage.name),
             opening=asyncio.Semaphore(1),
             failed=lambda *failure: self.failures.append(failure),
+            watch=watch or KafkaWatch(),
         )
         self.loop = PartitionLoop(shared, PARTITION, ASSIGNMENT)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from ingest.contract.topics import BATCHES, STATUS
-from ingest.exceptions import UnknownOffset
+from ingest.exceptions import LogUnavailable, UnknownOffset
+from ingest.kafka import outage
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.outage import KafkaWatch
 from stream.exceptions import NotWritten, RecordsLost, TopicCreatedAgain
 from stream.runner import chunk, partition
 from stream.runner.acks import FetchNumber
@@ -139,6 +141,35 @@ async def test_a_failed_write_of_output_is_reported_with_its_partition_and_offse
     assert isinstance(error, NotWritten)
     assert (error.topic, tp, offset) == (BATCHES, PARTITION, 0)
     assert rig.loop.position == 0
+
+
+async def test_a_record_that_the_producer_refuses_during_an_outage_is_written_after_the_outage(
+    rigs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broker:
+        up = False
+
+        async def partitions(self) -> Mapping[str, int]:
+            if not self.up:
+                raise LogUnavailable("no Kafka")
+            return {}
+
+    monkeypatch.setattr(outage, "CHECK_S", 0.0)
+    broker, watch = Broker(), KafkaWatch()
+    async with watch.watching(broker):
+        await until(lambda: watch.out)
+        rig = rigs(EchoStage(), watch=watch)
+        rig.member.send_error = OSError("unknown topic")
+        rig.offer(0, 1)
+        await until(lambda: rig.loop.fed == 1)
+        rig.member.send_error, broker.up = None, True
+        await until(lambda: len(rig.sent) == 1)
+        rig.member.acknowledge(0)
+        await until(lambda: rig.loop.position == 1)
+        rig.member.send_error = OSError("unknown topic")
+        rig.offer(1, 2)
+        await until(lambda: bool(rig.failures))
+    assert isinstance(rig.failures[0][0], NotWritten)  # the broker answers, so the outage is not the cause
 
 
 async def test_an_error_in_the_processor_is_reported_with_its_offset(rigs: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,15 @@ def test_the_watchdog_detects_a_missing_partition_assignment_after_the_time_limi
     detector = StallDetector(0.0)
     assert not detector.check(JOIN_S - 1.0, OUTSIDE)
     assert "no partition was assigned" in detector.check(JOIN_S, OUTSIDE)
+
+
+@pytest.mark.parametrize("signs", [BUSY, REBALANCING, OUTSIDE])
+def test_an_outage_of_kafka_is_no_stall_and_restarts_the_time_limits_of_the_watchdog(signs: Signs) -> None:
+    detector, limit_s = StallDetector(0.0), JOIN_S if signs is OUTSIDE else STALL_S
+    assert not detector.check(0.0, signs)
+    assert not detector.check(10 * limit_s, replace(signs, kafka_out=True))
+    assert not detector.check(11 * limit_s - 1.0, signs)
+    assert detector.check(11 * limit_s + 1.0, signs)
 
 
 class WatchdogRig:

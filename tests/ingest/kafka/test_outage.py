@@ -1,0 +1,193 @@
+"""Tests of outages of Kafka: they are logged once, and requests of a PatientLog wait for their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from ingest.contract.topics import FRAMES
+from ingest.exceptions import LogUnavailable
+from ingest.kafka import outage
+from ingest.kafka.kafkalog import KafkaLog
+from ingest.kafka.log import LogRecord
+from ingest.kafka.outage import WARN_AGAIN_S, KafkaWatch, PatientLog
+from ingest.kafka.settings import KafkaSettings
+from ingest.runtime.clock import ManualClock
+
+WAIT_S = 60.0
+
+
+class FakeBroker:
+    """A broker that answers while ``up`` is set. ``silent`` makes it accept requests without a response."""
+
+    def __init__(self) -> None:
+        self.up, self.silent, self.asked = asyncio.Event(), False, 0
+        self.up.set()
+
+    async def partitions(self) -> Mapping[str, int]:
+        self.asked += 1
+        if self.silent:
+            await self.up.wait()
+        elif not self.up.is_set():
+            raise LogUnavailable("no Kafka")
+        return {}
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not done():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "CHECK_S", 0.0)
+
+
+@pytest.fixture
+def broker() -> FakeBroker:
+    return FakeBroker()
+
+
+@pytest.fixture
+async def watch(broker: FakeBroker) -> AsyncIterator[KafkaWatch]:
+    watch = KafkaWatch(ManualClock())
+    async with watch.watching(broker):
+        await watch.answer()
+        yield watch
+
+
+@pytest.fixture
+def log(watch: KafkaWatch) -> PatientLog:
+    return PatientLog(KafkaSettings(), "test", watch, timeout_s=0.001)
+
+
+async def checks(broker: FakeBroker, count: int = 3) -> None:
+    """Wait until the watch has asked the broker ``count`` times more."""
+    wanted = broker.asked + count
+    await until(lambda: broker.asked >= wanted)
+
+
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_and_gives_the_reason_meanwhile(
+    broker: FakeBroker,
+) -> None:
+    clock = ManualClock()
+    watch = KafkaWatch(clock)
+    with capture_logs() as lines:
+        async with watch.watching(broker):
+            await watch.answer()
+            assert (watch.out, watch.unready_reason()) == (False, "")
+            broker.up.clear()
+            await until(lambda: watch.out)
+            clock.advance(60.0)
+            await checks(broker)
+            assert watch.unready_reason() == "Kafka has been unavailable for 60 s: no Kafka"
+            broker.up.set()
+            await watch.answer()
+    assert [(line["event"], line["out_s"]) for line in lines] == [
+        ("kafka_unavailable", 0.0),
+        ("kafka_available_again", 60.0),
+    ]
+    assert (watch.out, watch.unready_reason(), watch.outages) == (False, "", 1)
+
+
+async def test_the_warnings_of_a_long_outage_become_less_frequent(broker: FakeBroker) -> None:
+    clock = ManualClock()
+    broker.up.clear()
+    with capture_logs() as lines:
+        async with KafkaWatch(clock).watching(broker):
+            for _ in range(40):
+                await checks(broker)
+                clock.advance(WARN_AGAIN_S / 4)
+    assert [line["out_s"] / WARN_AGAIN_S for line in lines] == [0.0, 1.0, 2.0, 4.0, 8.0]
+
+
+async def test_a_broker_that_does_not_respond_is_unavailable_until_it_responds(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "ANSWER_S", 0.001)
+    broker.silent = True
+    broker.up.clear()
+    watch = KafkaWatch()
+    async with watch.watching(broker):
+        await until(lambda: watch.out)
+        assert "no response for 0.001 s" in watch.unready_reason()
+        broker.up.set()
+        await watch.answer()
+        assert not watch.out
+
+
+async def test_a_request_that_fails_in_an_outage_is_repeated_after_the_outage(
+    broker: FakeBroker, log: PatientLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(self: KafkaLog, topic: str) -> Mapping[int, int]:
+        if not broker.up.is_set():
+            raise LogUnavailable("no Kafka")
+        return {0: 7}
+
+    monkeypatch.setattr(KafkaLog, "ends", ends)
+    broker.up.clear()
+    asking = asyncio.create_task(log.ends(FRAMES))
+    await checks(broker)
+    assert not asking.done()
+    broker.up.set()
+    assert await asyncio.wait_for(asking, WAIT_S) == {0: 7}
+
+
+async def test_a_request_that_fails_although_kafka_answers_raises_its_error_at_the_second_failure(
+    log: PatientLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = []
+
+    async def ends(self: KafkaLog, topic: str) -> Mapping[int, int]:
+        failures.append(topic)
+        raise LogUnavailable("no topic")
+
+    monkeypatch.setattr(KafkaLog, "ends", ends)
+    with pytest.raises(LogUnavailable, match="no topic"):
+        await log.ends(FRAMES)
+    assert len(failures) == 2
+    with pytest.raises(LogUnavailable):
+        await PatientLog(KafkaSettings(), "test", KafkaWatch()).ends(FRAMES)
+    assert len(failures) == 3  # a watch that does not ask Kafka makes no request wait
+
+
+async def test_a_read_continues_after_an_outage_at_the_record_after_the_last_one(
+    broker: FakeBroker, log: PatientLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(
+        self: KafkaLog, topic: str, partition: int, start: int, stop: int
+    ) -> AsyncGenerator[LogRecord, None]:
+        for offset in range(start, stop):
+            if offset == 2 and not broker.up.is_set():
+                raise LogUnavailable("no record")
+            yield LogRecord(topic, partition, offset, None, b"", {}, 0)
+
+    async def all_offsets() -> list[int]:
+        return [record.offset async for record in log.read(FRAMES, 0, 0, 5)]
+
+    monkeypatch.setattr(KafkaLog, "read", read)
+    broker.up.clear()
+    reading = asyncio.create_task(all_offsets())
+    await checks(broker)
+    broker.up.set()
+    assert await asyncio.wait_for(reading, WAIT_S) == [0, 1, 2, 3, 4]
+
+
+async def test_an_acknowledgement_is_awaited_through_an_outage_and_times_out_without_one(
+    broker: FakeBroker, log: PatientLog, watch: KafkaWatch
+) -> None:
+    sent: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    with pytest.raises(TimeoutError):
+        await log._acknowledged(asyncio.shield(sent))
+    broker.up.clear()
+    await until(lambda: watch.out)
+    waiting = asyncio.create_task(log._acknowledged(sent))
+    await asyncio.wait({waiting}, timeout=10 * log._timeout_s)
+    assert not waiting.done()
+    sent.set_result("written")
+    assert await waiting == "written"
