@@ -59,6 +59,9 @@ SETTLE_S = 8.0
 """Maximum time in seconds that the revocation of a partition waits for running delivery attempts, so that the next
 owner of the partition can read their receipts. The limit is less than the 12 s session timeout of the consumer group.
 """
+STOP_IN_OUTAGE_S = 2.0
+"""Maximum time in seconds that a stop waits for receipts and commits while Kafka is unavailable. With the time to
+close the connections, it is less than the 10 s after which a supervisor kills the process."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -131,9 +134,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._close([*tasks, *ends])
 
     async def _finish(self) -> None:
-        """Finish the running delivery attempts, and commit. While Kafka is unavailable, wait at most ``SETTLE_S``."""
+        """Finish the running delivery attempts, and commit. While Kafka is unavailable, wait at most
+        ``STOP_IN_OUTAGE_S``."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S if self._watch.out else None):
+            async with asyncio.timeout(STOP_IN_OUTAGE_S if self._watch.out else None):
                 await asyncio.gather(*(sender.stop() for sender in self._senders.values()), *self._retiring)
                 await self._commit()
 

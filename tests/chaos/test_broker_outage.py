@@ -21,7 +21,7 @@ from ingest.site import ReceiverConfig
 from stream.delivery.clients.webhook import Deliverer
 from stream.delivery.dispatcher import Dispatcher
 from stream.delivery.schedule import AttemptResult
-from tests.stream.delivery.test_dispatcher import CountedPosts, config, raise_alerts, receipts, until
+from tests.stream.delivery.test_dispatcher import WAIT_S, CountedPosts, config, raise_alerts, receipts, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(480)]
 
@@ -88,9 +88,18 @@ async def test_the_dispatcher_outlives_a_killed_broker_and_writes_each_receipt_o
         dispatcher._log._timeout_s = outage.TIMEOUT_S
         await raise_alerts(log, range(10, 12))
         await until(lambda: posts.of("r") == 12 or running.done(), "delivery")
-        stop.set()
-        await running
         assert set(posts.posts.values()) == {1}
+        await until(
+            lambda: not running.done() and all(not s.pending._known for s in dispatcher._senders.values()), "receipts"
+        )
         assert await receipts(log, "r") == 12
+        posts.open.clear()
+        await raise_alerts(log, range(12, 13))
+        await until(lambda: any(s._attempts[0] | s._attempts[1] for s in dispatcher._senders.values()), "an attempt")
+        own_broker.kill()
+        await until(lambda: watch.out, "the second outage")
+        posts.open.set()
+        stop.set()
+        await asyncio.wait_for(running, WAIT_S)  # although a receipt cannot be written
     events = [line["event"] for line in lines]
     assert [event for event in events if event.startswith("kafka_")] == ["kafka_unavailable", "kafka_available_again"]
