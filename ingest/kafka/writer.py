@@ -61,6 +61,7 @@ async def stop(producer: AIOKafkaProducer, flush_s: float = FLUSH_S) -> None:
         # An idempotent producer never gives up: `producer.stop` would wait until the broker is back.
         await producer._sender.close()
         producer._message_accumulator.fail_all(KafkaTimeoutError("the producer was stopped"))
+        _retrieve_errors(producer)
     await producer.stop()
 
 
