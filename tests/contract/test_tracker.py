@@ -112,3 +112,13 @@ class TestByteTracker(TrackerContract):
     @pytest.fixture
     def tracker(self) -> Tracker:
         return ByteTracker()
+
+    @pytest.mark.parametrize("edge", range(4))
+    @pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e8])
+    def test_a_box_with_an_edge_beyond_any_picture_is_refused(
+        self, tracker: Tracker, edge: int, value: float
+    ) -> None:
+        box = Box(*(value if n == edge else 10.0 * (n + 1) for n in range(4)))
+        for found, held in (([detection(0).model_copy(update={"box": box})], []), ([], [HeldTrack("t", box, True)])):
+            with pytest.raises(ValueError, match="expected edges of at most"):
+                tracker.step(found, 0.0, "f0", held)

@@ -217,9 +217,10 @@ def _assigned(costs: Mapping[tuple[int, int], float]) -> dict[int, int]:
 
 
 def _check(boxes: Iterable[Box]) -> None:
-    """Raise ValueError for a box that is too large for any picture."""
+    """Raise ValueError for a box that is too large for any picture, or has an edge that is not a number."""
     for box in boxes:
-        if not -_MAX_PX <= min(box) <= max(box) <= _MAX_PX:
+        # edge by edge, because the minimum of the edges ignores a NaN behind a number
+        if not all(-_MAX_PX <= edge <= _MAX_PX for edge in box):
             raise ValueError(f"box {tuple(box)}: expected edges of at most {_MAX_PX:g} pixels")
 
 
