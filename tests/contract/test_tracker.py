@@ -103,6 +103,18 @@ class TrackerContract:
             (moved,) = tracker.step([detection(100 + 15 * (n - 4))], n * STEP_S, f"f{n}", [hold])
             assert (moved.name, moved.held) == (track.name, False)
 
+    @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0)])
+    def test_tracks_in_the_same_place_continue_without_detections(
+        self, tracker: Tracker, order: tuple[int, ...]
+    ) -> None:
+        """A classifier gives several labels to one region."""
+        labelled = [detection(100, label=label) for label in ("car", "taxi", "van")]
+        tracks = drive(tracker, *(labelled for _ in range(5)))[-1]
+        for n in range(5, 5 + round(4 * LOST_S / STEP_S)):
+            hold = [HeldTrack(tracks[number].name, tracks[number].box, faint=False) for number in order]
+            held = tracker.step([], n * STEP_S, f"f{n}", hold)
+            assert [(one.name, one.label, one.held) for one in held] == [(t.name, t.label, True) for t in tracks]
+
     def test_asking_the_tracker_to_continue_an_unknown_track_creates_no_track(self, tracker: Tracker) -> None:
         for n in range(10):
             assert tracker.step([], n * STEP_S, f"f{n}", [HeldTrack("nobody", detection(100).box, faint=False)]) == []

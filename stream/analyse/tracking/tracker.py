@@ -41,9 +41,6 @@ _LEAST = 0.01
 """Lowest value that a rule can set for the minimum score of a detection that begins a track. A faint track has a
 lower score, 0, and therefore never begins a new track."""
 _FIRM, _FAINT = 1.0, 0.0
-_HELD = ""
-"""Label of a track that is kept without a detection in this frame. In the comparison of labels, it equals every
-label."""
 _MAX_PX = 1e7
 """Largest edge of a box in pixels. The squares of edges in pixels are exact up to ``_MAX_PX``, and no camera has a
 larger picture."""
@@ -133,31 +130,30 @@ class ByteTracker:
         self, detections: Sequence[Detection], at_s: float, frame: str, held: Sequence[HeldTrack] = ()
     ) -> list[Track]:
         """Return the confirmed tracks that have a detection in this frame or are held."""
-        boxes = [*(d.box for d in detections), *(one.box for one in held)]
-        _check(boxes)
-        labels = [*(d.label for d in detections), *([_HELD] * len(held))]
+        found: list[Detection | HeldTrack] = [*detections, *held]
+        _check(one.box for one in found)
         scores = [*(d.score for d in detections), *(_FAINT if one.faint else _FIRM for one in held)]
         self._advance(at_s)
         likely = [column for column, score in enumerate(scores) if score >= self._begin_score]
-        matched = self._matched(range(len(self._targets)), likely, boxes, labels)
+        matched = self._matched(range(len(self._targets)), likely, found)
         if len(likely) < len(scores):
             left = [row for row in range(len(self._targets)) if row not in matched]
             unlikely = [column for column, score in enumerate(scores) if score < self._begin_score]
-            matched |= self._matched(left, unlikely, boxes, labels)
+            matched |= self._matched(left, unlikely, found)
         tracks = []
         for row, column in matched.items():
-            target = self._targets[row]
-            target.filter.update(boxes[column])
+            target, one = self._targets[row], found[column]
+            target.filter.update(one.box)
             target.seen_s, target.hits = at_s, target.hits + 1
-            if column >= len(detections):
-                tracks.append(_hold(target.track, held[column - len(detections)]))
+            if isinstance(one, HeldTrack):
+                tracks.append(_hold(target.track, one))
             elif target.hits >= CONFIRM_FRAMES:
-                tracks.append(_note(target, detections[column], f"{frame}-{column}"))
+                tracks.append(_note(target, one, f"{frame}-{column}"))
         # a target without a confirmed track needs a detection in each frame
-        self._targets = [one for one in self._targets if one.track is not None or one.seen_s == at_s]
+        self._targets = [target for target in self._targets if target.track is not None or target.seen_s == at_s]
         taken = set(matched.values())
         self._targets += [
-            _Target(BoxFilter(boxes[column]), at_s, labels[column])
+            _Target(BoxFilter(detections[column].box), at_s, detections[column].label)
             for column in likely
             if column < len(detections) and column not in taken
         ]
@@ -175,21 +171,20 @@ class ByteTracker:
             target.filter.predict(step_s)
 
     def _matched(
-        self, rows: Sequence[int], columns: Sequence[int], boxes: Sequence[Box], labels: Sequence[str]
+        self, rows: Sequence[int], columns: Sequence[int], found: Sequence[Detection | HeldTrack]
     ) -> dict[int, int]:
-        """Match the targets ``rows`` to the boxes ``columns``. Return the column of each matched row."""
+        """Match the targets ``rows`` to the detections and held tracks ``columns`` of ``found``. Return the column of
+        each matched row."""
         near: dict[tuple[int, int], float] = {}
-        places, others = [self._targets[row].filter.box for row in rows], [boxes[column] for column in columns]
+        places, others = [self._targets[row].filter.box for row in rows], [found[column].box for column in columns]
         for place, other, overlap in overlaps(places, others, _BOX_MARGIN):
             row, column = rows[place], columns[other]
-            label, cost = labels[column], 1.0 - overlap
-            if label not in (_HELD, self._targets[row].label):
-                cost += _OTHER_LABEL
+            cost = 1.0 - overlap + _penalty(self._targets[row], found[column])
             if cost < _MAX_COST:
                 near[row, column] = cost
-        found = dict(near.keys())
-        if len(found) == len(near) == len(set(found.values())):
-            return found  # no box is near two targets, nor a target near two boxes
+        matched = dict(near.keys())
+        if len(matched) == len(near) == len(set(matched.values())):
+            return matched  # no box is near two targets, nor a target near two boxes
         return _assigned(near)
 
 
@@ -203,6 +198,13 @@ class _Target:
     """The label of the track, or of the first detection."""
     hits: int = 1
     track: Track | None = None
+
+
+def _penalty(target: _Target, one: Detection | HeldTrack) -> float:
+    """Return the overlap that a box loses: some of it for another label, and all of it for another held track."""
+    if isinstance(one, HeldTrack):
+        return 0.0 if target.track and target.track.name == one.track else 1.0
+    return 0.0 if one.label == target.label else _OTHER_LABEL
 
 
 def _assigned(costs: Mapping[tuple[int, int], float]) -> dict[int, int]:
@@ -225,9 +227,8 @@ def _check(boxes: Iterable[Box]) -> None:
 
 
 def _hold(track: Track | None, held: HeldTrack) -> Track | None:
-    if track is None or track.name != held.track:
-        return None
-    track.box, track.held = held.box, True
+    if track:
+        track.box, track.held = held.box, True
     return track
 
 

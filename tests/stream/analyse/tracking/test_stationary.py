@@ -99,6 +99,16 @@ def test_a_stationary_car_is_reported_once_while_other_objects_move_and_no_model
     assert event.data.overlay.box == place(STOP)
 
 
+def test_an_object_with_two_labels_of_a_classifier_is_reported_under_each_label() -> None:
+    taxi = DWELL.model_copy(update={"name": "taxi", "labels": ("taxi",)})
+    results = []
+    for one in (*parked(), *busy(6.0, 60.0, resting=(place(STOP),))):
+        taxis = tuple(seen(found.box, "taxi", score=0.8) for found in one.detections)
+        results.append(one.model_copy(update={"detections": one.detections + taxis}))
+    events = events_of(results, DWELL, taxi)
+    assert [(one.data.rule, one.data.track) for one in events] == [("bay", "1-1-0"), ("taxi", "1-1-1")]
+
+
 @pytest.mark.parametrize("sampled", [False, True])
 def test_a_car_in_a_still_picture_is_reported_with_the_next_frame_that_is_sent(sampled: bool) -> None:
     pictures = [result(at_s, withheld={"still": 100}, sampled=sampled) for at_s in (16.0, 26.0, 36.0, 46.0)]
