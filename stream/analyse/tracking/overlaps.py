@@ -30,14 +30,14 @@ def one_per_object(result: Result) -> tuple[Detection, ...]:
     regions = {box.clipped(result.width, result.height) for box in result.looked_at}
     kept: set[int] = set()
     for number in sorted(range(len(found)), key=lambda number: -found[number].score):
-        if found[number].box in regions or kept.isdisjoint(same[number]):
+        if found[number].box in regions or kept.isdisjoint(same.get(number, ())):
             kept.add(number)
     return tuple(one for number, one in enumerate(found) if number in kept)
 
 
 def _same_objects(boxes: Sequence[Box]) -> Mapping[int, list[int]]:
-    """Return the numbers of the boxes that show the same object as a box, by the number of that box. Most frames have
-    no such boxes."""
+    """Return the numbers of the other boxes of the same object, by the number of each box that has such others. Most
+    frames have none."""
     found: defaultdict[int, list[int]] = defaultdict(list)
     ordered = sorted((box, number) for number, box in enumerate(boxes))
     for place, (box, number) in enumerate(ordered, 1):

@@ -183,7 +183,7 @@ class ByteTracker:
             if cost < _MAX_COST:
                 near[row, column] = cost
         matched = dict(near.keys())
-        if len(matched) == len(near) == len(set(matched.values())):
+        if len(set(matched.values())) == len(near):
             return matched  # no box is near two targets, nor a target near two boxes
         return _assigned(near)
 

@@ -80,6 +80,24 @@ def test_boxes_close_together_continue_the_tracks_with_the_largest_sum_of_overla
     assert total(places) == pytest.approx(best)
 
 
+def test_boxes_whose_areas_underflow_have_no_overlap() -> None:
+    tiny = Box(0.0, 0.0, 1e-170, 1e-170)
+    assert list(overlaps([tiny], [tiny], 0.3)) == [(0, 0, 0.0)]
+
+
+def test_a_track_does_not_continue_at_a_box_that_it_does_not_overlap() -> None:
+    """The first object stays and the second disappears, while a third appears on the other side of the first."""
+    tracker = ByteTracker()
+    first, second, third = (
+        Detection(box=Box(x, 100.0, x + 60.0, 140.0), label="car", class_id=1, score=0.9)
+        for x in (100.0, 150.0, 50.0)
+    )
+    for frame in range(5):
+        names = [track.name for track in tracker.step([first, second], 0.2 * frame, f"1-{frame}")]
+    assert names == ["1-1-0", "1-1-1"]
+    assert [track.name for track in tracker.step([first, third], 1.0, "1-5")] == ["1-1-0"]
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 40])
 def test_detections_of_one_object_are_reduced_in_the_order_of_their_scores(count: int) -> None:
     rng = random.Random(count)
