@@ -36,12 +36,15 @@ class AskedLog(Protocol):
     async def partitions(self) -> Mapping[str, int]:
         """Return the number of partitions of each topic. Raise LogUnavailable."""
 
+    async def close(self) -> None:
+        """Close the connection."""
+
 
 class KafkaWatch:
     """Asks Kafka every few seconds for its topics, and tells whether Kafka answers.
 
-    An outage is logged when it begins and when it ends. All methods are called in the event loop's thread, except
-    ``out``, which any thread may read.
+    An outage is logged when it begins and when it ends. All methods are called in the event loop's thread; any thread
+    may read ``out`` and ``failures``.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -51,8 +54,8 @@ class KafkaWatch:
         self._error = ""
         self.running = False
         """Whether the watch asks Kafka at present."""
-        self.outages = 0
-        """Number of outages that have begun."""
+        self.failures = 0
+        """How often Kafka did not answer. In an outage, the number grows at least every 20 s."""
         self._asked = 0
         self._answered = 0  # number of the last request that was answered
         self._news = asyncio.Condition()
@@ -69,47 +72,80 @@ class KafkaWatch:
         return f"Kafka has been unavailable for {self._clock.monotonic() - self._since_s:.0f} s: {self._error}"
 
     @contextlib.asynccontextmanager
-    async def watching(self, log: AskedLog) -> AsyncIterator[None]:
-        """Ask ``log`` until the context ends."""
-        task = asyncio.create_task(self._run(log))
+    async def watching(
+        self,
+        make_log: Callable[[], AskedLog],
+        stop: asyncio.Event,
+        check: Callable[[Mapping[str, int]], None] = lambda partitions: None,
+    ) -> AsyncIterator[None]:
+        """Ask Kafka until the context ends.
+
+        Each request after a failed one opens a new connection with ``make_log``, because a client keeps its first
+        password and its first brokers. After an outage, ``check`` gets the number of partitions of each topic. If
+        ``check`` or the watch fails, set ``stop``, and raise the error at the end of the context.
+        """
         self.running = True
+        task = asyncio.create_task(self._run(make_log, check))
+        task.add_done_callback(lambda done: None if done.cancelled() else stop.set())
         try:
             yield
         finally:
-            self.running = False
             task.cancel()
             await asyncio.wait({task})
+            self.running = False
+            if not task.cancelled():
+                task.result()
 
-    async def answer(self) -> None:
-        """Wait until Kafka answers a request that begins after this call."""
+    async def answer(self) -> bool:
+        """Wait until Kafka answers a request that begins after this call. Return False if the watch ends before."""
         wanted = self._asked + 1
         async with self._news:
-            await self._news.wait_for(lambda: self._answered >= wanted)
+            await self._news.wait_for(lambda: self._answered >= wanted or not self.running)
+        return self._answered >= wanted
 
-    async def _run(self, log: AskedLog) -> None:
-        while True:
-            await self._check(log)
-            await asyncio.sleep(CHECK_S)
+    async def _run(self, make_log: Callable[[], AskedLog], check: Callable[[Mapping[str, int]], None]) -> None:
+        log = None
+        try:
+            while True:
+                log = log or make_log()
+                partitions = await self._ask(log)
+                if partitions is None:
+                    await log.close()
+                    log = None
+                else:
+                    if self.out:
+                        check(partitions)
+                    await self._found()
+                await asyncio.sleep(CHECK_S)
+        except Exception as error:
+            _log.error("kafka_watch_failed", error=str(error), kind=type(error).__name__, action="the service ends")
+            raise
+        finally:
+            self.running = False
+            async with self._news:
+                self._news.notify_all()
+            if log:
+                await log.close()
 
-    async def _check(self, log: AskedLog) -> None:
+    async def _ask(self, log: AskedLog) -> Mapping[str, int] | None:
+        """Return the number of partitions of each topic, None if Kafka does not answer."""
         self._asked += 1
         request = asyncio.ensure_future(log.partitions())
         try:
-            if not (await asyncio.wait({request}, timeout=ANSWER_S))[0]:
+            while not (await asyncio.wait({request}, timeout=ANSWER_S))[0]:
                 self._lost(f"no response for {ANSWER_S:g} s")
-            await request
+            return await request
         except (LogUnavailable, ConfigError, OSError) as error:  # or the secrets for Kafka cannot be read
             self._lost(str(error))
-        else:
-            await self._found()
+            return None
         finally:
             request.cancel()
 
     def _lost(self, error: str) -> None:
         now_s, self._error = self._clock.monotonic(), error
+        self.failures += 1
         if self._since_s is None:
             self._since_s = self._warn_at_s = now_s
-            self.outages += 1
         if now_s >= self._warn_at_s:
             out_s = now_s - self._since_s
             _log.warning("kafka_unavailable", error=error, out_s=round(out_s, 1), action="waiting until it answers")
@@ -134,16 +170,17 @@ class Patience:
     def __init__(self, watch: KafkaWatch) -> None:
         self._watch = watch
         self._failures = 0
-        self._outages = watch.outages
+        self._kafka_failures = watch.failures
 
     async def wait(self, error: Exception) -> None:
-        """Wait until Kafka answers. Raise ``error`` if the request must not be repeated."""
+        """Wait until Kafka answers. Raise ``error`` if the request must not be repeated, or if the watch ends."""
         if not self._watch.running:
             raise error
         during_outage = self._watch.out
-        await self._watch.answer()
-        if during_outage or self._watch.outages != self._outages:
-            self._outages, self._failures = self._watch.outages, 0
+        if not await self._watch.answer():
+            raise error
+        if during_outage or self._watch.failures != self._kafka_failures:
+            self._kafka_failures, self._failures = self._watch.failures, 0
             return
         self._failures += 1
         if self._failures > 1:
@@ -225,10 +262,10 @@ class PatientLog(KafkaLog):
         waiting = asyncio.ensure_future(sent)
         try:
             while True:
-                outages, out = self._watch.outages, self._watch.out
+                failures, out = self._watch.failures, self._watch.out
                 if (await asyncio.wait({waiting}, timeout=self._timeout_s))[0]:
                     return await waiting
-                if not out and self._watch.outages == outages:
+                if not self._watch.running or (not out and self._watch.failures == failures):
                     raise TimeoutError
         finally:
             waiting.cancel()

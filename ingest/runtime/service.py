@@ -117,14 +117,16 @@ class Service:
 
         Raise LogUnavailable if Kafka does not answer within ``START_S`` or before ``stop`` is set, TopicMismatch if a
         topic does not match. While Kafka is unavailable later, reads and single writes of the log wait, and the
-        service is not ready.
+        service is not ready. If the topics do not match after an outage, set ``stop`` and raise TopicMismatch at the
+        end of the context.
         """
         self.health.broker_ready_when(self.watch.unready_reason)
         process = os.getpid()
         async with (
             PatientLog(self.settings, f"{self.name}-{process}", self.watch) as log,
-            KafkaLog(self.settings, f"{self.name}-watch-{process}") as asked,
-            self.watch.watching(asked),
+            self.watch.watching(
+                lambda: KafkaLog(self.settings, f"{self.name}-watch-{process}"), stop, require_topics
+            ),
         ):
             await self._first_answer(stop)
             require_topics(await log.partitions())
@@ -134,7 +136,7 @@ class Service:
         """Wait until Kafka answers, because a restart of the service would not end an outage of Kafka."""
         answer, stopped = asyncio.create_task(self.watch.answer()), asyncio.create_task(stop.wait())
         await asyncio.wait({answer, stopped}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-        answered = answer.done()
+        answered = answer.done() and answer.result()
         for task in (answer, stopped):
             task.cancel()
         if not answered:

@@ -279,7 +279,7 @@ class Runner:
         finished = sum(loop.position or 0 for loop in loops)
         waiting = self._waiting([loop for loop in loops if not loop.held]) + sum(loop.busy for loop in loops)
         progress = fed + finished + self._counted.records
-        return Signs(progress, waiting, self._member.rebalancing, self._joined, self._watch.out)
+        return Signs(progress, waiting, self._member.rebalancing, self._joined, self._watch.failures)
 
     def _waiting(self, loops: list[PartitionLoop]) -> int:
         """Return how many records of the given partitions have not been passed to their processors."""

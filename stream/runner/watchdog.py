@@ -41,8 +41,9 @@ class Signs:
     """Sum of the records that are not processed yet, the running processor calls and the unacknowledged writes."""
     rebalancing: bool
     joined: bool
-    kafka_out: bool = False
-    """Whether Kafka is unavailable. No restart of the process can end an outage of Kafka."""
+    kafka_failures: int = 0
+    """How often Kafka did not answer. While the number grows, the process is not stuck: no restart of the process can
+    end an outage of Kafka."""
 
 
 class StallDetector:
@@ -52,13 +53,15 @@ class StallDetector:
         self._started = now
         self._moved_at = now
         self._last: tuple[int, bool] | None = None
+        self._kafka_failures = 0
 
     def check(self, now: float, signs: Signs) -> str:
         """Return the reason to end the process, or "" if the process is not stuck.
 
         ``now`` is monotonic time in seconds.
         """
-        if signs.kafka_out:
+        if signs.kafka_failures != self._kafka_failures:
+            self._kafka_failures = signs.kafka_failures
             self._started = self._moved_at = now
             return ""
         if not signs.joined:

@@ -78,9 +78,10 @@ async def test_the_dispatcher_outlives_a_killed_broker_and_writes_each_receipt_o
     monkeypatch.setattr(outage, "ANSWER_S", 2.0)
     settings, posts, watch = KafkaSettings(bootstrap=own_broker.bootstrap, prefix=prefix), HeldPosts(), CountedWatch()
     await topicadmin.create(settings, partitions=2)
-    async with KafkaLog(settings, "test") as log, KafkaLog(settings, "watch") as asked, watch.watching(asked):
+    stop = asyncio.Event()
+    async with KafkaLog(settings, "test") as log, watch.watching(lambda: KafkaLog(settings, "watch"), stop):
         await watch.answer()
-        dispatcher, stop = Dispatcher(settings, [config("r")], posts.deliverer, watch=watch), asyncio.Event()
+        dispatcher = Dispatcher(settings, [config("r")], posts.deliverer, watch=watch)
         running = asyncio.create_task(dispatcher.run(stop))
         posts.open.set()
         await raise_alerts(log, range(2))

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.contract.topics import FRAMES
-from ingest.exceptions import LogUnavailable
+from ingest.exceptions import LogUnavailable, TopicMismatch
 from ingest.kafka import outage
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import LogRecord
@@ -25,7 +25,7 @@ class FakeBroker:
     """A broker that answers while ``up`` is set. ``silent`` makes it accept requests without a response."""
 
     def __init__(self) -> None:
-        self.up, self.silent, self.asked = asyncio.Event(), False, 0
+        self.up, self.silent, self.asked, self.closed = asyncio.Event(), False, 0, 0
         self.up.set()
 
     async def partitions(self) -> Mapping[str, int]:
@@ -35,6 +35,9 @@ class FakeBroker:
         elif not self.up.is_set():
             raise LogUnavailable("no Kafka")
         return {}
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -56,7 +59,7 @@ def broker() -> FakeBroker:
 @pytest.fixture
 async def watch(broker: FakeBroker) -> AsyncIterator[KafkaWatch]:
     watch = KafkaWatch(ManualClock())
-    async with watch.watching(broker):
+    async with watch.watching(lambda: broker, asyncio.Event()):
         await watch.answer()
         yield watch
 
@@ -78,7 +81,7 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_and_gives_the
     clock = ManualClock()
     watch = KafkaWatch(clock)
     with capture_logs() as lines:
-        async with watch.watching(broker):
+        async with watch.watching(lambda: broker, asyncio.Event()):
             await watch.answer()
             assert (watch.out, watch.unready_reason()) == (False, "")
             broker.up.clear()
@@ -92,14 +95,14 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_and_gives_the
         ("kafka_unavailable", 0.0),
         ("kafka_available_again", 60.0),
     ]
-    assert (watch.out, watch.unready_reason(), watch.outages) == (False, "", 1)
+    assert (watch.out, watch.unready_reason()) == (False, "")
 
 
 async def test_the_warnings_of_a_long_outage_become_less_frequent(broker: FakeBroker) -> None:
     clock = ManualClock()
     broker.up.clear()
     with capture_logs() as lines:
-        async with KafkaWatch(clock).watching(broker):
+        async with KafkaWatch(clock).watching(lambda: broker, asyncio.Event()):
             for _ in range(40):
                 await checks(broker)
                 clock.advance(WARN_AGAIN_S / 4)
@@ -113,7 +116,7 @@ async def test_a_broker_that_does_not_respond_is_unavailable_until_it_responds(
     broker.silent = True
     broker.up.clear()
     watch = KafkaWatch()
-    async with watch.watching(broker):
+    async with watch.watching(lambda: broker, asyncio.Event()):
         await until(lambda: watch.out)
         assert "no response for 0.001 s" in watch.unready_reason()
         broker.up.set()
@@ -191,3 +194,80 @@ async def test_an_acknowledgement_is_awaited_through_an_outage_and_times_out_wit
     assert not waiting.done()
     sent.set_result("written")
     assert await waiting == "written"
+
+
+async def test_each_request_after_a_failed_one_opens_a_new_connection(broker: FakeBroker) -> None:
+    """A client keeps its first password, so only a new client finds a broker whose passwords have changed."""
+    changed, made = FakeBroker(), list[FakeBroker]()
+    broker.up.clear()
+
+    def make() -> FakeBroker:
+        made.append(broker if not made else changed)
+        return made[-1]
+
+    watch = KafkaWatch()
+    async with watch.watching(make, asyncio.Event()):
+        assert await asyncio.wait_for(watch.answer(), WAIT_S)
+        assert await asyncio.wait_for(watch.answer(), WAIT_S)
+    assert (made, broker.closed, changed.closed) == ([broker, changed], 1, 1)
+
+
+async def test_a_failed_check_of_the_topics_after_an_outage_stops_the_service_and_ends_all_waits(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the error, a request would wait for ever for an answer to a watch that has ended."""
+
+    def check(partitions: Mapping[str, int]) -> None:
+        raise TopicMismatch(["frames is missing"])
+
+    async def ends(self: KafkaLog, topic: str) -> Mapping[int, int]:
+        raise LogUnavailable("no Kafka")
+
+    monkeypatch.setattr(KafkaLog, "ends", ends)
+    stop, watch = asyncio.Event(), KafkaWatch()
+
+    async def outage() -> None:
+        async with watch.watching(lambda: broker, stop, check):
+            assert await watch.answer()
+            broker.up.clear()
+            await until(lambda: watch.out)
+            asking = asyncio.create_task(PatientLog(KafkaSettings(), "test", watch).ends(FRAMES))
+            broker.up.set()
+            await asyncio.wait_for(stop.wait(), WAIT_S)
+            with pytest.raises(LogUnavailable, match="no Kafka"):
+                await asyncio.wait_for(asking, WAIT_S)
+
+    with capture_logs() as lines, pytest.raises(TopicMismatch, match="frames is missing"):
+        await outage()
+    assert [line["event"] for line in lines] == ["kafka_unavailable", "kafka_watch_failed"]
+    assert not watch.running
+
+
+async def test_an_unexpected_error_of_the_watch_stops_the_service(broker: FakeBroker) -> None:
+    async def partitions() -> Mapping[str, int]:
+        raise AssertionError("an error in the client")
+
+    broker.partitions = partitions  # type: ignore[method-assign]
+    stop, watch = asyncio.Event(), KafkaWatch()
+
+    async def watching() -> None:
+        async with watch.watching(lambda: broker, stop):
+            assert not await asyncio.wait_for(watch.answer(), WAIT_S)
+            await asyncio.wait_for(stop.wait(), WAIT_S)
+
+    with capture_logs() as lines, pytest.raises(AssertionError, match="an error in the client"):
+        await watching()
+    assert [line["event"] for line in lines] == ["kafka_watch_failed"]
+
+
+async def test_the_failures_of_a_silent_broker_grow_within_one_request(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog counts an outage as progress only while the number of failures grows."""
+    monkeypatch.setattr(outage, "ANSWER_S", 0.001)
+    broker.silent = True
+    broker.up.clear()
+    watch = KafkaWatch()
+    async with watch.watching(lambda: broker, asyncio.Event()):
+        await until(lambda: watch.failures >= 3)
+        assert broker.asked == 1

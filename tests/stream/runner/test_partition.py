@@ -154,9 +154,12 @@ async def test_a_record_that_the_producer_refuses_during_an_outage_is_written_af
                 raise LogUnavailable("no Kafka")
             return {}
 
+        async def close(self) -> None:
+            pass
+
     monkeypatch.setattr(outage, "CHECK_S", 0.0)
     broker, watch = Broker(), KafkaWatch()
-    async with watch.watching(broker):
+    async with watch.watching(lambda: broker, asyncio.Event()):
         await until(lambda: watch.out)
         rig = rigs(EchoStage(), watch=watch)
         rig.member.send_error = OSError("unknown topic")
