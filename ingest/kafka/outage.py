@@ -29,6 +29,10 @@ to a few seconds."""
 WARN_AGAIN_S = 300.0
 """Time until the warning of an outage is repeated, in seconds. The time doubles with each further warning."""
 
+STOP_IN_OUTAGE_S = 2.0
+"""Maximum time in seconds that a stop waits for writes and commits while Kafka is unavailable. With the time to close
+the connections, it is less than the 10 s after which a supervisor kills the process."""
+
 
 class AskedLog(Protocol):
     """The part of ``KafkaLog`` that a KafkaWatch needs."""
@@ -102,6 +106,34 @@ class KafkaWatch:
         async with self._news:
             await self._news.wait_for(lambda: self._answered >= wanted or not self.running)
         return self._answered >= wanted
+
+    async def unless_stopped(self, stop: asyncio.Event, work: Awaitable[T]) -> T:
+        """Return the result of ``work``. Cancel ``work`` and raise LogUnavailable if ``stop`` is set and Kafka is
+        unavailable."""
+        working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return await self.finish(working)
+        except TimeoutError as error:
+            raise LogUnavailable(str(error)) from None
+        finally:
+            working.cancel()
+            stopped.cancel()
+
+    async def finish(self, work: Awaitable[T]) -> T:
+        """Return the result of ``work``, which belongs to a stop of the service.
+
+        Cancel ``work`` and raise TimeoutError if Kafka is unavailable and ``work`` takes more than
+        ``STOP_IN_OUTAGE_S``.
+        """
+        working = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({working}, timeout=STOP_IN_OUTAGE_S))[0]:
+                if self.out:
+                    raise TimeoutError(self.unready_reason())
+            return await working
+        finally:
+            working.cancel()
 
     async def _run(self, make_log: Callable[[], AskedLog], check: Callable[[Mapping[str, int]], None]) -> None:
         log = None

@@ -129,7 +129,7 @@ class Service:
             ),
         ):
             await self._first_answer(stop)
-            require_topics(await log.partitions())
+            require_topics(await self.watch.unless_stopped(stop, log.partitions()))
             yield log
 
     async def _first_answer(self, stop: asyncio.Event) -> None:

@@ -59,9 +59,6 @@ SETTLE_S = 8.0
 """Maximum time in seconds that the revocation of a partition waits for running delivery attempts, so that the next
 owner of the partition can read their receipts. The limit is less than the 12 s session timeout of the consumer group.
 """
-STOP_IN_OUTAGE_S = 2.0
-"""Maximum time in seconds that a stop waits for receipts and commits while Kafka is unavailable. With the time to
-close the connections, it is less than the 10 s after which a supervisor kills the process."""
 
 
 class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -108,7 +105,7 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
         """Deliver alerts until ``stop`` is set, and finish the running delivery attempts before returning. Raise
         LogUnavailable or TopicMismatch."""
         try:
-            await require_deliveries(self._log)
+            await self._watch.unless_stopped(stop, require_deliveries(self._log))
         except BaseException:
             await self._close([])
             raise
@@ -134,12 +131,13 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._close([*tasks, *ends])
 
     async def _finish(self) -> None:
-        """Finish the running delivery attempts, and commit. While Kafka is unavailable, wait at most
-        ``STOP_IN_OUTAGE_S``."""
+        """Finish the running delivery attempts, and commit. Give up if Kafka is unavailable."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_IN_OUTAGE_S if self._watch.out else None):
-                await asyncio.gather(*(sender.stop() for sender in self._senders.values()), *self._retiring)
-                await self._commit()
+            await self._watch.finish(self._finish_attempts())
+
+    async def _finish_attempts(self) -> None:
+        await asyncio.gather(*(sender.stop() for sender in self._senders.values()), *self._retiring)
+        await self._commit()
 
     def unready_reason(self) -> str:
         """Return why the dispatcher is not ready. Return an empty string once the dispatcher has joined its group and

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.membership import MemberGuard
-from ingest.kafka.outage import KafkaWatch
+from ingest.kafka.outage import STOP_IN_OUTAGE_S, KafkaWatch
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
@@ -74,7 +74,7 @@ async def serve(
     """
     keep_freed_memory()
     async with service.open_log(stop) as log:
-        stage = await make(log)
+        stage = await service.watch.unless_stopped(stop, make(log))
         metrics = StreamMetrics(service.registry, stage.name)
         runner = Runner(stage, service.settings, log, metrics=metrics, instance=instance, watch=service.watch)
         service.health.ready_when(runner.unready_reason)
@@ -201,17 +201,23 @@ class Runner:
         self._stopping = True
         _log.info("stage_stopping", stage=self._stage.name)
         try:
-            async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S) as limit:
+            async with asyncio.timeout(self._stop_limit_s()) as limit:
                 await self._finish(beating)
                 await asyncio.wait({member, beating})
             if limit.expired():  # Faust swallows the cancellation, and leaves its thread running
                 raise TimeoutError
         except TimeoutError:
-            if self._joined:
+            if self._joined and not self._watch.out:
                 self.failed(Stuck(f"the stop takes more than {STOP_S:.0f} s"))
-            # No record was fed, and a start that waits for an absent broker cannot be stopped cleanly.
+            # A member that waits for an absent broker cannot be stopped cleanly. If records were fed, the next owner
+            # reads the unfinished ones again.
             self._exit(0)
         _log.info("stage_stopped", stage=self._stage.name)
+
+    def _stop_limit_s(self) -> float:
+        if not self._joined:
+            return STOP_UNJOINED_S
+        return STOP_IN_OUTAGE_S if self._watch.out else STOP_S
 
     async def _finish(self, beating: asyncio.Task[None]) -> None:
         if self._joined:

@@ -108,11 +108,11 @@ async def test_the_dispatcher_outlives_a_killed_broker_and_writes_each_receipt_o
         assert await receipts(log, "r") == 12
         posts.open.clear()
         await raise_alerts(log, range(12, 13))
-        await until(lambda: unfinished(dispatcher) == 1, "the attempt")
-        own_broker.kill()
-        await until(lambda: watch.out, "the second outage")
-        posts.open.set()
+        await until(lambda: any(dispatcher._senders["r"]._attempts.values()), "the attempt")
         stop.set()
+        own_broker.kill()
+        await until(lambda: watch.out, "the second outage, which begins after the stop")
+        posts.open.set()
         await asyncio.wait_for(running, WAIT_S)  # although a receipt cannot be written
     events = [line["event"] for line in lines]
     assert [event for event in events if event.startswith("kafka_")] == ["kafka_unavailable", "kafka_available_again"]

@@ -116,7 +116,7 @@ async def _serve(service: Service, stop: asyncio.Event, options: _NodeOptions) -
         shadow = ShadowRunner(_source(options, 1), log.produce, metrics)
         stack.push_async_callback(shadow.close)
 
-        config = await service.read_config(log)
+        config = await service.watch.unless_stopped(stop, service.read_config(log))
         parts = ConfiguredParts(live, shadow, PrepareHost(config) if options.fused else None)
         await parts.open(config)
         beside = (

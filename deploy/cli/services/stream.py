@@ -269,7 +269,7 @@ async def _dispatch(service: Service, policy: DeliveryPolicy, stop: asyncio.Even
     from stream.metrics import DispatchMetrics
 
     async with service.open_log(stop) as log:
-        receivers = (await service.read_config(log)).of(ReceiverConfig)
+        receivers = (await service.watch.unless_stopped(stop, service.read_config(log))).of(ReceiverConfig)
         metrics = DispatchMetrics(service.registry)
         make = partial(make_deliverer, policy=policy)
         dispatcher = Dispatcher(service.settings, receivers, make, metrics=metrics, watch=service.watch)

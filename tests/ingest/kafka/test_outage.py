@@ -271,3 +271,33 @@ async def test_the_failures_of_a_silent_broker_grow_within_one_request(
     async with watch.watching(lambda: broker, asyncio.Event()):
         await until(lambda: watch.failures >= 3)
         assert broker.asked == 1
+
+
+async def test_a_stop_ends_a_wait_for_kafka_as_soon_as_kafka_is_unavailable(
+    broker: FakeBroker, watch: KafkaWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that waits for its configuration when Kafka fails must obey a stop."""
+    monkeypatch.setattr(outage, "STOP_IN_OUTAGE_S", 0.001)
+    stop, answer = asyncio.Event(), asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(watch.unless_stopped(stop, answer))
+    stop.set()
+    await checks(broker)
+    assert not waiting.done()  # Kafka answers
+    broker.up.clear()
+    with pytest.raises(LogUnavailable, match="Kafka has been unavailable"):
+        await asyncio.wait_for(waiting, WAIT_S)
+    assert answer.cancelled()
+
+
+async def test_a_stop_waits_for_work_while_kafka_answers(
+    broker: FakeBroker, watch: KafkaWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "STOP_IN_OUTAGE_S", 0.001)
+    receipt: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    finishing = asyncio.create_task(watch.finish(receipt))
+    await checks(broker)
+    receipt.set_result("written")
+    assert await finishing == "written"
+    broker.up.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(watch.finish(asyncio.Event().wait()), WAIT_S)

@@ -11,6 +11,7 @@ import pytest
 from ingest.contract.topics import BATCHES, FRAMES
 from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
+from ingest.kafka.outage import KafkaWatch
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.service import EXIT_FAILED
 from stream.exceptions import RunnerError
@@ -129,6 +130,19 @@ async def test_a_worker_stop_past_its_deadline_ends_the_process_although_faust_i
         await rig.runner.assigned([])
     await rig.run_and_stop()
     assert rig.codes == codes
+
+
+async def test_a_worker_stop_during_an_outage_ends_in_seconds_without_an_error(
+    rig: RunnerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "STOP_IN_OUTAGE_S", 0.01)
+    monkeypatch.setattr(KafkaWatch, "out", True)
+    monkeypatch.setattr(rig.member, "stop", asyncio.Event().wait)
+    await rig.runner.assigned([])
+    running = asyncio.create_task(rig.run_and_stop())
+    await until(lambda: rig.codes == [0])
+    rig.member.stopped.set()
+    await running
 
 
 async def test_an_error_ends_the_stream_worker_even_if_the_error_cannot_be_logged(
