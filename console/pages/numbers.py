@@ -199,8 +199,8 @@ async def latencies(identity: Viewer, context: Context) -> list[LatencyItem]:
 
 
 async def _latencies(context: ConsoleContext, identity: Identity) -> list[StageLatency]:
-    """Return the latencies of the cameras that the user may see. Raise Unavailable if Kafka cannot be read, or if it
-    does not answer within ``LATENCIES_S``."""
+    """Return the latencies of the cameras that the user may see. Raise Unavailable if Kafka cannot be read, or if the
+    records are not read within ``LATENCIES_S``."""
     feed = context.feed
     if feed.outage:
         raise Unavailable("there are no latencies while Kafka cannot be read")
@@ -210,7 +210,10 @@ async def _latencies(context: ConsoleContext, identity: Identity) -> list[StageL
     except LogUnavailable as error:
         raise Unavailable(str(error)) from None
     except TimeoutError:
-        raise Unavailable(f"Kafka cannot be read: it did not answer within {LATENCIES_S:.0f} s") from None
+        # A busy machine takes as long as a broker that does not answer. ``feed.outage`` names an outage after 5 s.
+        raise Unavailable(
+            f"the latencies are missing: their records were not read within {LATENCIES_S:.0f} s"
+        ) from None
 
 
 def _visible(context: ConsoleContext, identity: Identity) -> list[MeasureSeries]:

@@ -172,7 +172,12 @@ class Service:
                 _log.error("configuration_refused", error=str(error), running="the last good one")
 
         client_id = f"{self.name}-config-{os.getpid()}"
-        await store.follow(lambda: KafkaLog(self.settings, client_id), ConfigView(before.entries, validate), changed)
+        await store.follow(
+            lambda: KafkaLog(self.settings, client_id),
+            ConfigView(before.entries, validate),
+            changed,
+            outage_logged=lambda: self.watch.out,
+        )
 
     @functools.cached_property
     def _config_metrics(self) -> ConfigMetrics:

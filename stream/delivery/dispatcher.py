@@ -116,7 +116,12 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
             self._intake(),
             self._commit_for_ever(),
             self._heartbeats.run(lambda: "running" if self._owned else "starting"),
-            follow(self._config_log, ConfigView({r.key: r for r in self._first}), self._on_config),
+            follow(
+                self._config_log,
+                ConfigView({r.key: r for r in self._first}),
+                self._on_config,
+                outage_logged=lambda: self._watch.out,
+            ),
         )
         tasks = [asyncio.create_task(each) for each in work]
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(self._broken.wait())]

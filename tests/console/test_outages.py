@@ -179,7 +179,8 @@ async def test_the_system_page_answers_although_kafka_does_not(
     monkeypatch.setattr(numbers, "LATENCIES_S", 0.01)
     monkeypatch.setattr(context.feed, "log", SilentLog)
     html = await one.load("/system")
-    assert "Kafka cannot be read: it did not answer" in html
+    assert "the latencies are missing: their records were not read within" in html
+    assert "Kafka cannot be read" not in html  # the records may have been slow only
     assert "gate" in html
 
 

@@ -117,19 +117,20 @@ async def follow(
     view: ConfigView,
     on_change: Callable[[ConfigView], Awaitable[None]],
     pause_s: float = FOLLOW_S,
+    outage_logged: Callable[[], bool] = lambda: False,
 ) -> None:
     """Read the ``config`` topic from its beginning, and follow its changes for ever.
 
     ``on_change`` is called after the first reading, and after each reading that changed or refused an entry.
 
-    If Kafka does not answer, or the secrets for Kafka cannot be read, the entries stay in force and the read is tried
-    again. An outage is logged once when it begins and once when it ends, and ``view.outage`` holds the error until
-    the outage ends. Each attempt after a failed read opens a new connection with the current secrets. The new
-    connection reads the topic from its beginning, because the topic may have been created again during the outage.
-    Reading from the beginning also shows that an entry was removed while Kafka was away, even if compaction has
-    deleted the tombstone.
+    If Kafka does not answer, or the secrets for Kafka cannot be read, the entries stay in force and the read is
+    tried again. ``view.outage`` holds the error until the outage ends. An outage is logged once when it begins and
+    once when it ends, at the level debug if ``outage_logged`` says that the service has logged it already. Each
+    attempt after a failed read opens a new connection with the current secrets. The new connection reads the topic
+    from its beginning, because the topic may have been created again during the outage. Reading from the beginning
+    also shows that an entry was removed while Kafka was away, even if compaction has deleted the tombstone.
     """
-    reported, reader, outage_since_s = None, None, 0.0
+    reported, reader, outage_since_s, quiet = None, None, 0.0, False
     try:
         while True:
             reader = reader or ConfigReader(make_log(), view)
@@ -137,14 +138,16 @@ async def follow(
                 await reader.catch_up()
             except (LogUnavailable, ConfigError, OSError) as error:
                 if not view.outage:
-                    outage_since_s = time.monotonic()
-                    _log.warning("config_topic_unavailable", error=str(error), kept_entries=len(view.config.entries))
+                    outage_since_s, quiet = time.monotonic(), outage_logged()
+                    report = _log.debug if quiet else _log.warning
+                    report("config_topic_unavailable", error=str(error), kept_entries=len(view.config.entries))
                 view.outage = str(error)
                 await reader.close()
                 reader = None
             else:
                 if view.outage:
-                    _log.info("config_topic_available_again", outage_s=round(time.monotonic() - outage_since_s, 1))
+                    report = _log.debug if quiet else _log.info
+                    report("config_topic_available_again", outage_s=round(time.monotonic() - outage_since_s, 1))
                 view.outage = ""
                 if reported != (now := view.config):
                     reported = now

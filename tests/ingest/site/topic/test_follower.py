@@ -170,7 +170,10 @@ async def test_a_config_topic_that_was_created_again_is_read_from_its_beginning(
     log.following.cancel()  # type: ignore[attr-defined]
 
 
-async def test_an_outage_of_the_config_topic_logs_its_start_and_end_and_each_retry_opens_a_new_client() -> None:
+@pytest.mark.parametrize(("outage_logged", "level"), [(False, ["warning", "info"]), (True, ["debug", "debug"])])
+async def test_an_outage_of_the_config_topic_logs_its_start_and_end_and_each_retry_opens_a_new_client(
+    outage_logged: bool, level: list[str]
+) -> None:
     """A client keeps its first password, so only a new client uses a rotated one."""
     made: list[MemoryLog] = []
     view, changes = ConfigView(), asyncio.Queue[ConfigView]()
@@ -185,7 +188,9 @@ async def test_an_outage_of_the_config_topic_logs_its_start_and_end_and_each_ret
         return made[-1]
 
     with capture_logs() as logged:
-        following = asyncio.create_task(follow(make, view, changes.put, pause_s=0.0))
+        following = asyncio.create_task(
+            follow(make, view, changes.put, pause_s=0.0, outage_logged=lambda: outage_logged)
+        )
         async with asyncio.timeout(60):
             while not view.outage:
                 await asyncio.sleep(0)
@@ -193,4 +198,5 @@ async def test_an_outage_of_the_config_topic_logs_its_start_and_end_and_each_ret
             await changes.get()
     assert (len(made), view.outage) == (4, "")
     assert [line["event"] for line in logged] == ["config_topic_unavailable", "config_topic_available_again"]
+    assert [line["log_level"] for line in logged] == level
     following.cancel()
