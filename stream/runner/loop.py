@@ -25,7 +25,7 @@ from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
 from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
-from ingest.runtime.service import EXIT_FAILED, Service
+from ingest.runtime.service import EXIT_AGAIN, EXIT_FAILED, Service
 from ingest.site.topic.view import Validate, accept
 from stream.exceptions import RunnerError, Stuck
 from stream.metrics import StreamMetrics
@@ -210,8 +210,8 @@ class Runner:
             if self._joined and not self._watch.out:
                 self.failed(Stuck(f"the stop takes more than {STOP_S:.0f} s"))
             # A member that waits for an absent broker cannot be stopped cleanly. If records were fed, the next owner
-            # reads the unfinished ones again.
-            self._exit(0)
+            # reads the unfinished ones again. An error may have requested the stop, so the status is not 0.
+            self._exit(EXIT_AGAIN if self._watch.out else 0)
         _log.info("stage_stopped", stage=self._stage.name)
 
     def _stop_limit_s(self) -> float:

@@ -13,7 +13,7 @@ from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.outage import KafkaWatch
 from ingest.kafka.settings import KafkaSettings
-from ingest.runtime.service import EXIT_FAILED
+from ingest.runtime.service import EXIT_AGAIN, EXIT_FAILED
 from stream.exceptions import RunnerError
 from stream.runner import loop
 from stream.runner.backpressure import Downstream
@@ -132,7 +132,7 @@ async def test_a_worker_stop_past_its_deadline_ends_the_process_although_faust_i
     assert rig.codes == codes
 
 
-async def test_a_worker_stop_during_an_outage_ends_in_seconds_without_an_error(
+async def test_a_worker_stop_during_an_outage_ends_in_seconds_with_the_restart_status(
     rig: RunnerRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "STOP_IN_OUTAGE_S", 0.01)
@@ -140,7 +140,7 @@ async def test_a_worker_stop_during_an_outage_ends_in_seconds_without_an_error(
     monkeypatch.setattr(rig.member, "stop", asyncio.Event().wait)
     await rig.runner.assigned([])
     running = asyncio.create_task(rig.run_and_stop())
-    await until(lambda: rig.codes == [0])
+    await until(lambda: rig.codes == [EXIT_AGAIN])
     rig.member.stopped.set()
     await running
 
