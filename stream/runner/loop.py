@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from ingest.exceptions import LogUnavailable
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.membership import MemberGuard
-from ingest.kafka.outage import STOP_IN_OUTAGE_S, KafkaWatch
+from ingest.kafka.outage import KafkaWatch
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
@@ -201,11 +201,8 @@ class Runner:
         self._stopping = True
         _log.info("stage_stopping", stage=self._stage.name)
         try:
-            async with asyncio.timeout(self._stop_limit_s()) as limit:
-                await self._finish(beating)
-                await asyncio.wait({member, beating})
-            if limit.expired():  # Faust swallows the cancellation, and leaves its thread running
-                raise TimeoutError
+            async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S):
+                await self._watch.finish(self._finish(member, beating))
         except TimeoutError:
             if self._joined and not self._watch.out:
                 self.failed(Stuck(f"the stop takes more than {STOP_S:.0f} s"))
@@ -214,12 +211,7 @@ class Runner:
             self._exit(EXIT_AGAIN if self._watch.out else 0)
         _log.info("stage_stopped", stage=self._stage.name)
 
-    def _stop_limit_s(self) -> float:
-        if not self._joined:
-            return STOP_UNJOINED_S
-        return STOP_IN_OUTAGE_S if self._watch.out else STOP_S
-
-    async def _finish(self, beating: asyncio.Task[None]) -> None:
+    async def _finish(self, member: asyncio.Task[None], beating: asyncio.Task[None]) -> None:
         if self._joined:
             await asyncio.gather(*(loop.drain() for loop in self._loops.values()))
             await self._member.commit()
@@ -227,6 +219,7 @@ class Runner:
             await self._heartbeats.write("stopped")
         beating.cancel()
         await self._member.stop()
+        await asyncio.wait({member, beating})
 
     def unready_reason(self) -> str:
         """Return why this member is not ready; empty once it has joined the consumer group."""

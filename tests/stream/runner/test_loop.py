@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ingest.contract.topics import BATCHES, FRAMES
+from ingest.kafka import outage
 from ingest.kafka.log import Log, Outgoing, TopicPartition
 from ingest.kafka.memorylog import MemoryLog
 from ingest.kafka.outage import KafkaWatch
@@ -135,14 +136,15 @@ async def test_a_worker_stop_past_its_deadline_ends_the_process_although_faust_i
 async def test_a_worker_stop_during_an_outage_ends_in_seconds_with_the_restart_status(
     rig: RunnerRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "STOP_IN_OUTAGE_S", 0.01)
-    monkeypatch.setattr(KafkaWatch, "out", True)
+    monkeypatch.setattr(outage, "STOP_IN_OUTAGE_S", 0.001)
     monkeypatch.setattr(rig.member, "stop", asyncio.Event().wait)
     await rig.runner.assigned([])
     running = asyncio.create_task(rig.run_and_stop())
-    await until(lambda: rig.codes == [EXIT_AGAIN])
+    await until(lambda: rig.runner._stopping)
+    monkeypatch.setattr(KafkaWatch, "out", True)  # the outage begins after the stop
+    await until(running.done)
+    assert rig.codes == [EXIT_AGAIN]
     rig.member.stopped.set()
-    await running
 
 
 async def test_an_error_ends_the_stream_worker_even_if_the_error_cannot_be_logged(
