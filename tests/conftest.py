@@ -23,7 +23,13 @@ from tests.paths import ROOT
 from tests.peers import rtsp
 from tests.peers.rtsp import RtspServer
 
-hypothesis.settings.register_profile("sightline", deadline=None)  # a slow example on a busy machine is not a failure
+hypothesis.settings.register_profile(
+    "sightline",
+    deadline=None,  # a slow example on a busy machine is not a failure
+    # The same examples in each run, so that a change fails only for its own faults. Set SIGHTLINE_EXPLORE to search
+    # with new examples.
+    derandomize=not os.environ.get("SIGHTLINE_EXPLORE"),
+)
 hypothesis.settings.load_profile("sightline")
 
 START_S = 150.0
