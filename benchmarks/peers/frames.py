@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.peers.jobs import MOTION
 from benchmarks.peers.load import LoadRecord, collecting, delete_topics, holding, pace
-from benchmarks.peers.systems import BROKER, GROUP, FrameSystem, failure, pids_of
+from benchmarks.peers.systems import BROKER, FrameSystem, failure, pids_of
 from benchmarks.peers.usage import DRIVER, CpuMeter, moved_bytes, pss_mb, stored_bytes
 from benchmarks.pipeline import PipelineCase, bare_loop, frame_record
 from deploy.local.demo.latencies import percentiles_ms
@@ -100,13 +100,12 @@ class FrameBench:
                 assert not any(supervisor.restarts().values()), failed()
 
     async def _until_shared(self) -> None:
-        """Wait until each process of a peer has partitions."""
-        if not self._system.program:
-            return
-        wanted = min(self._system.processes, self._partitions)
+        """Wait until each process that classifies has partitions."""
+        group, members = self._system.members
+        wanted = min(members, self._partitions)
         deadline = Deadline.after(START_S)
         async with KafkaLog(self._settings, "bench") as log:
-            while sum(held > 0 for _, held in await log.members(GROUP) or ()) < wanted:
+            while sum(held > 0 for _, held in await log.members(group) or ()) < wanted:
                 assert not deadline.passed, f"{self._system.name}: fewer than {wanted} processes have partitions"
                 await asyncio.sleep(0.1)
 

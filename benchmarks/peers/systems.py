@@ -12,6 +12,7 @@ from benchmarks.report import ROOT
 from deploy.local.kafka.broker import Broker
 from deploy.local.stack import ONE_THREAD
 from deploy.local.supervisor import ServiceSpec, Supervisor
+from ingest.contract.groups import ENGINES
 from ingest.contract.topics import FRAMES, RESULTS
 from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
@@ -28,7 +29,7 @@ class FrameSystem:
     """A system that classifies frames, and its setting.
 
     A peer has ``processes`` processes with ``threads`` threads, which fetch ``batch`` frames at once. Sightline has
-    one engine node with ``processes`` instances.
+    ``nodes`` engine nodes with ``processes`` instances each.
     """
 
     name: str
@@ -37,7 +38,8 @@ class FrameSystem:
     batch: int = 16
     denoise: bool = False
     fused: bool = False
-    """Whether Sightline's engine node prepares the frames itself."""
+    """Whether Sightline's engine nodes prepare the frames themselves."""
+    nodes: int = 1
 
     @property
     def program(self) -> str | None:
@@ -45,10 +47,15 @@ class FrameSystem:
         return PROGRAMS.get(self.name)
 
     @property
+    def members(self) -> tuple[str, int]:
+        """The consumer group that reads the frames or batches to classify, and its number of members."""
+        return (GROUP, self.processes) if self.program else (ENGINES, self.nodes)
+
+    @property
     def label(self) -> str:
         """Name of the system with its setting, to show to people."""
         if self.program is None:
-            return f"{self.name}, denoise {'on' if self.denoise else 'off'}"
+            return f"{self.name}, denoise {'on' if self.denoise else 'off'}, {self.nodes} engine nodes"
         return f"{self.name}, {self.processes} processes, {self.threads} threads, batches up to {self.batch}"
 
     async def prepare(self, case: PipelineCase, settings: KafkaSettings, partitions: int) -> None:
@@ -64,10 +71,10 @@ class FrameSystem:
         """Return the specifications of the system's processes."""
         if self.program is None:
             specs = stack_specs(case, settings, folder, self.processes, fused=self.fused)
-            return [
-                replace(spec, argv=[*spec.argv, "--backend=onnxruntime"]) if spec.name == "engine" else spec
-                for spec in specs
-            ]
+            engine = next(spec for spec in specs if spec.name == "engine")
+            argv = [*engine.argv, "--backend=onnxruntime"]
+            nodes = [replace(engine, name=f"engine-{number}", argv=argv) for number in range(self.nodes)]
+            return [*nodes, *(spec for spec in specs if spec is not engine)]
         arguments = [
             f"--source={settings.topic(FRAMES)}",
             f"--target={settings.topic(RESULTS)}",
@@ -109,6 +116,7 @@ SYSTEMS = {
     "sightline": FrameSystem("sightline", denoise=True),
     "sightline-no-denoise": FrameSystem("sightline-no-denoise"),
     "sightline-fused": FrameSystem("sightline-fused", denoise=True, fused=True),
+    "sightline-fused-nodes": FrameSystem("sightline-fused-nodes", processes=1, denoise=True, fused=True, nodes=2),
     "faststream": FrameSystem("faststream"),
     "quixstreams": FrameSystem("quixstreams"),
     "aiokafka": FrameSystem("aiokafka", threads=2),
