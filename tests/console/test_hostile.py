@@ -1,9 +1,10 @@
-"""Test that no page and no path of the API fails on hostile paths and parameters."""
+"""Hostile paths and parameters of all pages and of the API, and the list of attacks in the docs."""
 
 from __future__ import annotations
 
 import inspect
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from console.context import ConsoleContext
 from ingest.kafka.memorylog import MemoryLog
 from tests.console.conftest import Browser
 from tests.console.records import alert, configure, event, frame, receipt, status, write
+from tests.paths import ROOT
 
 VALUES = (
     *(
@@ -64,3 +66,11 @@ async def test_no_path_or_parameter_makes_a_page_fail(
             response = await one.get("/".join(parts), params=query)  # an exception of the page fails this test
             assert response.status_code < 500, (path, parts, query)
     assert (await one.get("/account")).status_code == 200
+
+
+def test_each_attack_in_the_docs_names_an_existing_test() -> None:
+    rows = [row for row in (ROOT / "docs/reference/console-security.md").read_text().splitlines() if "`test_" in row]
+    sources = "".join(file.read_text() for file in (ROOT / "tests/console").rglob("*.py"))
+    missing = [row for row in rows if not re.search(rf"def {row.split('`')[-2]}\(", sources)]
+    assert len(rows) > 20
+    assert missing == []
