@@ -63,6 +63,7 @@ class KafkaWatch:
         self._asked = 0
         self._answered = 0  # number of the last request that was answered
         self._news = asyncio.Condition()
+        self._wanted = asyncio.Event()  # a caller waits for the next request
 
     @property
     def out(self) -> bool:
@@ -101,8 +102,12 @@ class KafkaWatch:
                 task.result()
 
     async def answer(self) -> bool:
-        """Wait until Kafka answers a request that begins after this call. Return False if the watch ends before."""
+        """Wait until Kafka answers a request that begins after this call. Return False if the watch ends before.
+
+        That request begins at once, or when the present one has ended, without the pause of ``CHECK_S``.
+        """
         wanted = self._asked + 1
+        self._wanted.set()
         async with self._news:
             await self._news.wait_for(lambda: self._answered >= wanted or not self.running)
         return self._answered >= wanted
@@ -148,7 +153,9 @@ class KafkaWatch:
                     if self.out:
                         check(partitions)
                     await self._found()
-                await asyncio.sleep(CHECK_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_S):
+                        await self._wanted.wait()
         except Exception as error:
             _log.error("kafka_watch_failed", error=str(error), kind=type(error).__name__, action="the service ends")
             raise
@@ -162,6 +169,7 @@ class KafkaWatch:
     async def _ask(self, log: AskedLog) -> Mapping[str, int] | None:
         """Return the number of partitions of each topic, None if Kafka does not answer."""
         self._asked += 1
+        self._wanted.clear()
         request = asyncio.ensure_future(log.partitions())
         try:
             while not (await asyncio.wait({request}, timeout=ANSWER_S))[0]:

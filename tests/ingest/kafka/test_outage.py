@@ -98,6 +98,23 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_and_gives_the
     assert (watch.out, watch.unready_reason()) == (False, "")
 
 
+async def test_an_answer_for_a_caller_comes_without_the_pause_between_requests(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "CHECK_S", 100 * WAIT_S)
+    broker.silent = True
+    broker.up.clear()
+    watch = KafkaWatch(ManualClock())
+    async with watch.watching(lambda: broker, asyncio.Event()), asyncio.timeout(WAIT_S):
+        await until(lambda: broker.asked == 1)
+        answer = asyncio.create_task(watch.answer())  # the first request began before the call
+        await asyncio.sleep(0)
+        broker.up.set()
+        assert await answer
+        assert await watch.answer()
+    assert broker.asked == 3
+
+
 async def test_the_warnings_of_a_long_outage_become_less_frequent(broker: FakeBroker) -> None:
     clock = ManualClock()
     broker.up.clear()
