@@ -28,12 +28,18 @@ async def written(log: MemoryLog) -> list[Event]:
     return [decode_json(Event, record.value) async for record in log.read(EVENTS, 0, 0, stop)]
 
 
-async def test_a_threshold_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_window() -> None:
+async def begun(values: list[float]) -> tuple[MemoryLog, MemoryRunner]:
+    """Return a log with ten readings per second from time 0 on, and a runner of `sense` that has processed them."""
     clock = ManualClock()
     log = MemoryLog(partitions=1, clock=clock)
     runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
+    await log.produce(Outgoing(READINGS, 0, encode(readings(0, values))))
     await runner.run()
+    return log, runner
+
+
+async def test_a_threshold_breach_before_a_sensor_falls_silent_is_reported_soon_after_its_window() -> None:
+    log, runner = await begun([90.0] * 9)
     await runner.advance(4.0)
     assert await written(log) == []
     await runner.advance(SENSOR.max_delay_s + ALLOWED_LATENESS_S + 1.0)
@@ -46,11 +52,7 @@ async def test_a_threshold_breach_before_a_sensor_falls_silent_is_reported_soon_
 
 
 async def test_readings_that_a_broken_link_delayed_past_the_window_deadline_are_still_in_their_window() -> None:
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [20.0] * 9))))
-    await runner.run()
+    log, runner = await begun([20.0] * 9)
     await runner.advance(3600.0)
     assert await written(log) == []
     await log.produce(Outgoing(READINGS, 0, encode(readings(9, [90.0] * 35))))
@@ -78,11 +80,7 @@ async def test_a_rule_that_fails_at_the_window_deadline_does_not_end_the_process
     def breaks(*_: Any) -> None:
         raise ArithmeticError("once")
 
-    clock = ManualClock()
-    log = MemoryLog(partitions=1, clock=clock)
-    runner = MemoryRunner(SenseStage(BURSTS, 1, clock=clock), log, clock)
-    await log.produce(Outgoing(READINGS, 0, encode(readings(0, [90.0] * 9))))
-    await runner.run()
+    log, runner = await begun([90.0] * 9)
     monkeypatch.setattr(ThresholdWatch, "step", breaks)
     await runner.advance(60.0)
     assert await written(log) == []
