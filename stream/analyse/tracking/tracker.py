@@ -140,24 +140,23 @@ class ByteTracker:
             left = [row for row in range(len(self._targets)) if row not in matched]
             unlikely = [column for column, score in enumerate(scores) if score < self._begin_score]
             matched |= self._matched(left, unlikely, found)
-        tracks = []
+        tracks: list[Track] = []
         for row, column in matched.items():
             target, one = self._targets[row], found[column]
             target.filter.update(one.box)
             target.seen_s, target.hits = at_s, target.hits + 1
-            if isinstance(one, HeldTrack):
-                tracks.append(_hold(target.track, one))
-            elif target.hits >= CONFIRM_FRAMES:
-                tracks.append(_note(target, one, f"{frame}-{column}"))
+            if isinstance(one, Detection):
+                if target.hits >= CONFIRM_FRAMES:
+                    tracks.append(_note(target, one, f"{frame}-{column}"))
+            elif target.track:  # always true: a held track matches only its own target
+                target.track.box, target.track.held = one.box, True
+                tracks.append(target.track)
         # a target without a confirmed track needs a detection in each frame
         self._targets = [target for target in self._targets if target.track is not None or target.seen_s == at_s]
         taken = set(matched.values())
-        self._targets += [
-            _Target(BoxFilter(detections[column].box), at_s, detections[column].label)
-            for column in likely
-            if column < len(detections) and column not in taken
-        ]
-        return sorted((track for track in tracks if track), key=lambda track: track.name)
+        new = [found[column] for column in likely if column not in taken]
+        self._targets += [_Target(BoxFilter(one.box), at_s, one.label) for one in new if isinstance(one, Detection)]
+        return sorted(tracks, key=lambda track: track.name)
 
     def followed(self) -> set[str]:
         """Return the names of the confirmed tracks that the next frame may continue."""
@@ -224,12 +223,6 @@ def _check(boxes: Iterable[Box]) -> None:
         # edge by edge, because the minimum of the edges ignores a NaN behind a number
         if not all(-_MAX_PX <= edge <= _MAX_PX for edge in box):
             raise ValueError(f"box {tuple(box)}: expected edges of at most {_MAX_PX:g} pixels")
-
-
-def _hold(track: Track | None, held: HeldTrack) -> Track | None:
-    if track:
-        track.box, track.held = held.box, True
-    return track
 
 
 def _note(target: _Target, detection: Detection, name: str) -> Track:
