@@ -80,12 +80,17 @@ class Watched:
         """Process frames with the same detections, or none, and return the names of the tracks in the last frame."""
         return self.see(*found, frames=round(seconds * FPS))
 
+    def lose(self, *found: Detection) -> list[str]:
+        """Process ten frames with the same detections, and then 5 s without. Return the names of the lost tracks."""
+        names = self.see(*found, frames=10)
+        self.wait(5.0)
+        return names
+
 
 def with_a_lost_person(*rules: CameraRule, measures: Any = ()) -> Watched:
     """Return an analyser that has lost a person in red."""
     watched = Watched(*rules, measures=measures)
-    watched.see(person(100.0, RED, y=60.0), frames=10)
-    watched.wait(5.0)
+    watched.lose(person(100.0, RED, y=60.0))
     return watched
 
 

@@ -61,8 +61,7 @@ def test_embeddings_of_another_model_version_are_not_compared() -> None:
 
 def test_people_who_look_different_get_their_names_back_in_any_order() -> None:
     watched = Watched()
-    both = watched.see(person(200.0, RED), person(400.0, BLUE), frames=10)
-    watched.wait(5.0)
+    both = watched.lose(person(200.0, RED), person(400.0, BLUE))
     (blue,) = watched.see(person(300.0, BLUE), frames=3)
     red = set(watched.see(person(300.0, BLUE), person(500.0, RED), frames=3)) - {blue}
     assert (red, blue) == ({both[0]}, both[1])
@@ -70,8 +69,7 @@ def test_people_who_look_different_get_their_names_back_in_any_order() -> None:
 
 def test_of_two_lost_people_who_look_alike_none_is_reidentified() -> None:
     watched = Watched()
-    both = watched.see(person(200.0, RED), person(400.0, RED), frames=10)
-    watched.wait(5.0)
+    both = watched.lose(person(200.0, RED), person(400.0, RED))
     (after,) = watched.see(person(200.0, RED), frames=3)
     assert after not in both
 
@@ -87,8 +85,7 @@ def test_a_person_who_looks_like_a_visible_person_is_not_reidentified() -> None:
 
 def test_two_people_who_look_alike_and_appear_together_do_not_get_the_name_of_one_lost_track() -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     names = watched.see(person(150.0, RED), person(450.0, RED), frames=3 + FPS)  # until their waits have ended
     assert len(names) == 2
     assert before not in names
@@ -96,8 +93,7 @@ def test_two_people_who_look_alike_and_appear_together_do_not_get_the_name_of_on
 
 def test_two_people_who_appear_together_never_share_a_number_even_without_a_minimum_lead() -> None:
     watched = Watched(settings=SETTINGS.model_copy(update={"min_lead": 0.0}))
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     names = watched.see(person(150.0, RED), person(450.0, RED), frames=3)
     assert len(set(names)) == 2
     assert before in names
@@ -105,8 +101,7 @@ def test_two_people_who_appear_together_never_share_a_number_even_without_a_mini
 
 def test_a_person_who_is_not_tracked_yet_competes_for_a_lost_track() -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     watched.see(person(150.0, RED))
     names = watched.see(person(150.0, RED), person(450.0, RED), frames=3 + FPS)  # until their waits have ended
     assert len(names) == 2
@@ -140,8 +135,7 @@ def test_a_person_who_has_left_returns_if_the_configuration_says_so() -> None:
 
 def test_a_second_box_of_the_same_person_does_not_compete() -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     upper = person(300.0, RED).model_copy(update={"box": Box(283.0, 131.0, 317.0, 180.0), "score": 0.2})
     assert watched.see(person(300.0, RED), upper, frames=2) == [before]
 
@@ -156,8 +150,7 @@ def test_a_person_lost_at_the_edge_during_a_gap_without_frames_returns() -> None
 def test_a_person_who_is_lost_again_right_after_the_return_has_not_left() -> None:
     """The way out of sight is no step: another such step would lead out of the picture."""
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     assert watched.see(person(450.0, RED), frames=2) == [before]
     watched.wait(5.0)
     assert watched.see(person(450.0, RED), frames=2) == [before]
@@ -175,8 +168,7 @@ def test_a_new_epoch_begins_without_lost_tracks() -> None:
 @pytest.mark.parametrize("label", ["car", "suitcase"])
 def test_an_object_with_another_label_does_not_get_the_number_of_a_lost_person(label: str) -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     other = person(200.0, RED).model_copy(update={"label": label})
     (after,) = watched.see(other, frames=2)
     assert after != before

@@ -43,8 +43,7 @@ from tests.stream.analyse.tracking.lostpeople import (
 
 def test_a_person_who_is_partly_covered_at_first_is_reported_when_the_view_is_better() -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     assert [watched.see(person(300.0, COVERED)) for _ in range(4)] == [[], [], [], []]
     (reason,) = untracked(watched.analyser, result(watched.seq, person(300.0, COVERED)))
     assert reason.reason == "may be a lost track: waits up to 1 s for a better view"
@@ -53,8 +52,7 @@ def test_a_person_who_is_partly_covered_at_first_is_reported_when_the_view_is_be
 
 def test_a_person_who_is_too_small_for_an_embedding_at_first_is_compared_later() -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     small = person(300.0, None).model_copy(update={"attributes": (Attribute(name=LOOK, missing="small"),)})
     assert watched.see(small, frames=3) == []
     assert watched.see(person(300.0, RED)) == [before]
@@ -62,8 +60,7 @@ def test_a_person_who_is_too_small_for_an_embedding_at_first_is_compared_later()
 
 def test_a_person_who_is_missed_in_a_frame_while_waiting_is_still_compared() -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     watched.see(person(300.0, COVERED), frames=2)
     watched.see()
     assert watched.see(person(300.0, RED)) == [before]
@@ -72,8 +69,7 @@ def test_a_person_who_is_missed_in_a_frame_while_waiting_is_still_compared() -> 
 def test_a_new_person_waits_for_at_most_a_second_and_not_at_all_at_the_edge_or_without_a_lost_track() -> None:
     watched = Watched()
     assert watched.see(person(200.0, COVERED), frames=2) != []
-    watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    watched.lose(person(200.0, RED))
     assert watched.see(person(22.0, COVERED), frames=2) != []
     watched.wait(5.0)
     assert watched.see(person(300.0, COVERED), frames=1 + FPS) == []
@@ -85,16 +81,14 @@ def test_a_new_person_waits_for_at_most_a_second_and_not_at_all_at_the_edge_or_w
 )
 def test_a_new_person_waits_only_for_an_embedding_that_a_better_view_can_give(missing: str, waits: bool) -> None:
     watched = Watched()
-    watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    watched.lose(person(200.0, RED))
     without = person(300.0, None).model_copy(update={"attributes": (Attribute(name=LOOK, missing=missing),)})
     assert (watched.see(without, frames=3) == []) == waits
 
 
 def test_a_person_beside_an_untracked_person_who_looks_alike_waits_until_the_other_is_gone() -> None:
     watched = Watched()
-    (before,) = watched.see(person(200.0, RED), frames=10)
-    watched.wait(5.0)
+    (before,) = watched.lose(person(200.0, RED))
     watched.see(person(150.0, RED))
     assert watched.see(person(150.0, RED), person(450.0, RED)) == []
     assert watched.see(person(150.0, RED)) == [before]
