@@ -84,7 +84,7 @@ async def test_a_restart_at_any_time_gives_returning_tracks_the_same_names() -> 
 
 
 async def test_a_restart_gives_the_same_names_if_the_beginning_of_the_log_is_not_read_back() -> None:
-    early, nothing = hidden_between_crossings(0, BLUE), [result(175 + n, fps=FPS) for n in range(120 * FPS)]
+    early, nothing = hidden_between_crossings(0, BLUE), [result(175 + n) for n in range(120 * FPS)]
     late = hidden_between_crossings(175 + 120 * FPS)
     log = await log_of([*early, *nothing, *late])
     whole = await analysed(log, 0)
@@ -122,7 +122,7 @@ def test_a_change_of_the_configuration_switches_reidentification_on_and_off() ->
             seen.extend(one.data.track for one in analysers.step(result(seq, *found)))
             seq += 1
 
-    def hidden_between_crossings() -> set[str]:
+    def tracks_of_both_crossings() -> set[str]:
         seen.clear()
         for x in range(240, 400, 20):
             see(person(x, RED), frames=1)
@@ -132,11 +132,11 @@ def test_a_change_of_the_configuration_switches_reidentification_on_and_off() ->
         see(frames=40 * FPS)
         return set(seen)
 
-    assert len(hidden_between_crossings()) == 2
+    assert len(tracks_of_both_crossings()) == 2
     present[0] = RuleSet(*of, pipelines=config.of(PipelineConfig))
-    assert len(hidden_between_crossings()) == 1
+    assert len(tracks_of_both_crossings()) == 1
     present[0] = RuleSet(*of)
-    assert len(hidden_between_crossings()) == 2
+    assert len(tracks_of_both_crossings()) == 2
 
 
 def test_the_results_that_are_read_back_at_a_restart_also_cover_the_tracks_that_may_return() -> None:
