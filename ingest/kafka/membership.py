@@ -19,6 +19,7 @@ from ingest.exceptions import HostConflict, LogUnavailable, MemberIdle
 from ingest.kafka.log import Log
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, Deadline, SystemClock
+from ingest.runtime.eventloop import running_beside
 
 _log = logs.get("ingest.membership")
 
@@ -113,15 +114,8 @@ class MemberGuard:
 
         Set ``stop`` and raise MemberIdle if the member has been left without partitions for ``IDLE_LIMIT_S``.
         """
-        task = asyncio.create_task(self._watch())
-        task.add_done_callback(lambda done: None if done.cancelled() else stop.set())
-        try:
+        async with running_beside(stop, self._watch()):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
 
     async def _watch(self) -> None:
         warned = False

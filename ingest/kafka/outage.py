@@ -17,6 +17,7 @@ from ingest.kafka.log import GroupCommit, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.eventloop import running_beside
 
 _log = logs.get("ingest.kafka.outage")
 T = TypeVar("T")
@@ -90,16 +91,11 @@ class KafkaWatch:
         ``check`` or the watch fails, set ``stop``, and raise the error at the end of the context.
         """
         self.running = True
-        task = asyncio.create_task(self._run(make_log, check))
-        task.add_done_callback(lambda done: None if done.cancelled() else stop.set())
         try:
-            yield
+            async with running_beside(stop, self._run(make_log, check)):
+                yield
         finally:
-            task.cancel()
-            await asyncio.wait({task})
             self.running = False
-            if not task.cancelled():
-                task.result()
 
     async def answer(self) -> bool:
         """Wait until Kafka answers a request that begins after this call. Return False if the watch ends before.

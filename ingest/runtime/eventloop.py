@@ -1,10 +1,11 @@
-"""The event loop of a process, and the signals that stop the process."""
+"""The event loop of a process, the signals that stop the process, and coroutines that run beside its work."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
@@ -37,3 +38,24 @@ def stop_event() -> asyncio.Event:
             continue
         loop.add_signal_handler(number, event.set)
     return event
+
+
+@contextlib.asynccontextmanager
+async def running_beside(stop: asyncio.Event, *work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run coroutines until the block ends.
+
+    If a coroutine ends before the block, set ``stop``. If it failed, raise its error at the end of the block, even if
+    the block fails too, because the failure of the block may be a consequence.
+    """
+    tasks = [asyncio.create_task(each) for each in work]
+    for task in tasks:
+        task.add_done_callback(lambda done: None if done.cancelled() else stop.set())
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()

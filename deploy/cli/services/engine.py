@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +27,7 @@ from ingest.exceptions import ConfigError
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime import logs
 from ingest.runtime.clock import SystemClock
+from ingest.runtime.eventloop import running_beside
 from ingest.runtime.service import Service
 from ingest.site import PipelineConfig
 
@@ -119,12 +120,12 @@ async def _serve(service: Service, stop: asyncio.Event, options: _NodeOptions) -
         config = await service.watch.unless_stopped(stop, service.read_config(log))
         parts = ConfiguredParts(live, shadow, PrepareHost(config) if options.fused else None)
         await parts.open(config)
-        beside = (
+        async with running_beside(  # a node that no longer follows its configuration must end
+            stop,
             service.follow_config(config, parts.configure),
             live.run(PROMOTIONS_S),
             shadow.run(PROMOTIONS_S),
-        )
-        async with _running_beside(beside, stop):
+        ):
             await _run_node(service, stop, options, log, metrics, parts)
 
 
@@ -220,27 +221,6 @@ class PrepareHost:
         from engines.node.fused import take_over_frames
 
         return await take_over_frames(log, tps, lambda tp: self._stages[tp.topic].processor(tp))
-
-
-@contextlib.asynccontextmanager
-async def _running_beside(work: Iterable[Coroutine[Any, Any, None]], stop: asyncio.Event) -> AsyncIterator[None]:
-    """Run coroutines until the block ends. If a coroutine ends before the block, set ``stop`` and raise the
-    coroutine's error.
-
-    A node that no longer follows its configuration must end.
-    """
-    tasks = set(map(asyncio.create_task, work))
-    for task in tasks:
-        task.add_done_callback(lambda _: stop.set())
-    try:
-        yield
-    finally:
-        failures = [error for task in tasks if task.done() and (error := task.exception())]
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    if failures:
-        raise failures[0]
 
 
 def _source(options: _NodeOptions, instances: int) -> RepositorySource:
