@@ -65,8 +65,8 @@ class Analyser:
         self._reported = reported or {}
         self._gate = EpochGate()
         self.scene: Scene | None = None
-        """The frame that was last evaluated, with its tracks. The frame is None if the last result was shed, or had
-        been processed before."""
+        """The frame of the last result, with its tracks; None if the result was shed, or had been processed
+        before."""
         self.ended: list[TrackEnd] = []
         """The tracks that ended with the last result, with the reasons."""
         self._begin_epoch()
@@ -312,7 +312,7 @@ class Analyser:
             candidates = self._candidates.pop(watch.rule.name, [])
             if candidates or before != self._interval:
                 self._signals.append(frame.signal(watch.rule, candidates))
-        self._candidates.clear()
+        self._candidates.clear()  # those left are of rules that were removed
 
     def _events(self, frame: FrameEvents, scene: Scene, *, is_earlier: bool = False) -> Iterator[Event]:
         """Let the rules process a frame, and yield their events. Collect the candidate events of the rules that also

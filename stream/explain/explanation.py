@@ -118,7 +118,8 @@ async def _verdicts(log: Log, result: Written[Result], rules: RuleSet, trail: Tr
     ]  # joins, as `sense` decided them
     found, unmatched = tuple(verdicts(analyser, own, events)), tuple(untracked(analyser, own))
     unseen = "" if analyser.scene else f"the frame is {own.outcome}" + (f": {own.reason}" if own.reason else "")
-    if waiting := {track.name for track in analyser.scene.waiting} if analyser.scene else set[str]():
+    waiting = {track.name for track in analyser.scene.waiting} if analyser.scene else set[str]()
+    if waiting:
         late = await _late_events(log, result, analyser, waiting)
         events, found = events + late, tuple(_with_events(verdict, late) for verdict in found)
     emitted = {(one.data.rule, one.data.label) for one in events}
