@@ -75,6 +75,15 @@ class TrackerContract:
         assert [track.name for track in seen[5]] == []
         assert [track.name for track in seen[7]] == [track.name for track in seen[4]]
 
+    def test_a_track_whose_label_has_changed_continues_at_the_detection_with_its_present_label(
+        self, tracker: Tracker
+    ) -> None:
+        labels = ["car"] * CONFIRM_FRAMES + ["van"] * 6
+        (track,) = drive(tracker, *([detection(100, label=label)] for label in labels))[-1]
+        both = [detection(92, label="car"), detection(114, label="van")]
+        (after,) = drive(tracker, both, start=len(labels))[-1]
+        assert (after.name, after.label, after.box) == (track.name, "van", both[1].box)
+
     def test_many_tracks_have_different_names_and_are_sorted_by_name(self, tracker: Tracker) -> None:
         frames = [[detection(20 * n, 60 * lane) for lane in range(1 + n % 8)] for n in range(40)]
         for tracks in drive(tracker, *frames):
