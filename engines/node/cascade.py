@@ -98,7 +98,7 @@ class Cascade:
         return [task for task in merged.tasks if self._canary[0].serves(task.item.camera)]
 
     def _refine(self, merged: MergedBatch) -> Refine:
-        """Return the function that adds the attributes of the second-stage models to detections."""
+        """Return the function that adds the attributes and embeddings of the second-stage models to detections."""
 
         def refine(tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
             started_s = time.perf_counter()
@@ -109,7 +109,7 @@ class Cascade:
         return refine
 
     def _with_attributes(self, tasks: Sequence[ItemTask], found: list[list[Detection]]) -> list[list[Detection]]:
-        """Return the detections of each task. The attributes of a detection are in the order of the second-stage
+        """Return the detections of each task with attributes and embeddings, each in the order of the second-stage
         models."""
         passes = [_SecondPass(config, model) for config, model in self._seconds]
         for index, (task, detections) in enumerate(zip(tasks, found, strict=True)):
