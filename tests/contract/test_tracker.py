@@ -103,6 +103,12 @@ class TrackerContract:
         (again,) = tracker.step([detection(104)], (5 + count) * STEP_S, "again")
         assert (again.name, again.held, again.frames, again.labels["car"]) == (track.name, False, 5, 5 * 90)
 
+    def test_a_track_continued_without_a_detection_has_the_box_that_the_caller_gives(self, tracker: Tracker) -> None:
+        (track,) = drive(tracker, *([detection(100)] for _ in range(5)))[-1]
+        box = detection(104).box
+        (held,) = tracker.step([], 5 * STEP_S, "f5", [HeldTrack(track.name, box, faint=False)])
+        assert (held.name, held.box) == (track.name, box)
+
     def test_a_new_detection_moves_a_track_that_the_caller_asks_to_continue_without_a_detection(
         self, tracker: Tracker
     ) -> None:
