@@ -45,6 +45,15 @@ def test_the_label_attributes_and_number_of_frames_of_a_returning_track_continue
     assert target.track.frames == 9 + 4
 
 
+def test_a_track_that_returns_twice_has_the_frames_of_all_its_visits() -> None:
+    watched = Watched()
+    for _ in range(3):
+        watched.lose(person(200.0, RED))
+    watched.see(person(200.0, RED), frames=10)
+    (target,) = watched.analyser._tracker._targets  # type: ignore[attr-defined]
+    assert (target.track.name, target.track.frames) == ("1-1-0", 4 * 9)
+
+
 @pytest.mark.parametrize("hidden_s", [4.0, TRACK_IDLE_S + 5.0])
 def test_a_line_crossing_counts_once_if_the_track_returns_before_or_after_the_rules_would_forget_it(
     hidden_s: float,
