@@ -361,9 +361,14 @@ async def test_a_crossing_while_a_track_waits_for_reidentification_is_explained_
     lost = [(car(100.0, 127, 0),)] * 8 + [()] * 20
     passes = [(car(280.0 + 20.0 * n, 90, 90),) for n in range(12)]
     for seq, found in enumerate([*lost, *passes]):
-        headers = h.frame_headers([FrameId("road", EPOCH, seq)], LIVE)
         offset = await history.write_frame(log, history.frame(seq))
-        await log.produce(Outgoing(RESULTS, 0, encode(history.result(seq, *found, offset=offset)), headers=headers))
+        own = history.result(seq, *found, offset=offset)
+        alike = own.model_copy(update={"detections": tuple(car(one.box.centre[0], 127, 0) for one in found)})
+        others = [alike.model_copy(update=of) for of in ({"camera": "yard"}, {"pipeline": "q", "pipelines": ("q",)})]
+        # in the results of the others for the frame after the crossing, the lost car would return
+        for one in (*others, own) if seq == len(lost) + 5 else (own,):
+            headers = h.frame_headers([FrameId(one.camera, EPOCH, seq)], LIVE)
+            await log.produce(Outgoing(RESULTS, 0, encode(one), headers=headers))
     event = next(one for one in await history.analyse(log, used) if one.data.rule == "line")
     explained = await explain(log, name(event.data.seq), used)
     assert [one.value.id for one in explained.trail.events] == [event.id]
