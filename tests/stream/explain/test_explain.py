@@ -30,6 +30,7 @@ from ingest.site.topic.view import Config
 from stream.alerts.incidents import ID, end_alert
 from stream.analyse.rules.traffic.red_light import RedLightRule
 from stream.exceptions import FrameNotFound
+from stream.explain import explanation
 from stream.explain.explanation import Explanation, explain
 from stream.explain.hops import hops
 from stream.explain.picture import drawn
@@ -347,7 +348,8 @@ async def test_the_text_of_an_explanation_names_processing_steps_detections_and_
     assert "outside of the polygon" in text
 
 
-async def test_a_crossing_while_a_track_waits_for_reidentification_is_explained_in_its_own_frame() -> None:
+async def crossed_while_waiting() -> tuple[MemoryLog, Config]:
+    """Return the log and the configuration of a car that waits for re-identification while it crosses the line."""
     log, look = new_log(), SecondModelConfig(name="look", model="look@1")
     pipeline = history.PIPELINE.model_copy(
         update={"then": (look,), "appearance": AppearanceConfig(second_model="look", min_similarity=0.9)}
@@ -369,6 +371,11 @@ async def test_a_crossing_while_a_track_waits_for_reidentification_is_explained_
         for one in (*others, own) if seq == len(lost) + 5 else (own,):
             headers = h.frame_headers([FrameId(one.camera, EPOCH, seq)], LIVE)
             await log.produce(Outgoing(RESULTS, 0, encode(one), headers=headers))
+    return log, used
+
+
+async def test_a_crossing_while_a_track_waits_for_reidentification_is_explained_in_its_own_frame() -> None:
+    log, used = await crossed_while_waiting()
     event = next(one for one in await history.analyse(log, used) if one.data.rule == "line")
     explained = await explain(log, name(event.data.seq), used)
     assert [one.value.id for one in explained.trail.events] == [event.id]
@@ -377,3 +384,14 @@ async def test_a_crossing_while_a_track_waits_for_reidentification_is_explained_
     assert explained.pipelines[0].untracked[0].reason.startswith("may be a lost track")
     after = await explain(log, name(event.data.seq + 2), used)
     assert rule(after, "line")["events"] == []
+
+
+async def test_the_search_for_the_end_of_a_wait_reads_a_bounded_number_of_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, used = await crossed_while_waiting()
+    event = next(one for one in await history.analyse(log, used) if one.data.rule == "line")
+    monkeypatch.setattr(explanation, "MAX_RECORDS", 2)
+    explained = await explain(log, name(event.data.seq), used)
+    assert rule(explained, "line")["events"] == []
+    assert [one.id for one in explained.pipelines[0].missing] == [event.id]
