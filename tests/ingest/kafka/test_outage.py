@@ -13,8 +13,8 @@ from ingest.contract.topics import FRAMES
 from ingest.exceptions import LogUnavailable, TopicMismatch
 from ingest.kafka import outage
 from ingest.kafka.kafkalog import KafkaLog
-from ingest.kafka.log import LogRecord
-from ingest.kafka.outage import WARN_AGAIN_S, KafkaWatch, PatientLog
+from ingest.kafka.log import GroupCommit, LogRecord, Outgoing, TopicPartition
+from ingest.kafka.outage import WARN_AGAIN_S, KafkaWatch, Patience, PatientLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import ManualClock
 
@@ -44,6 +44,13 @@ async def until(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not done():
             await asyncio.sleep(0)
+
+
+def make_silent(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a broker give no response until ``up`` is set, and shorten the time that a response may take."""
+    monkeypatch.setattr(outage, "ANSWER_S", 0.001)
+    broker.silent = True
+    broker.up.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -129,9 +136,7 @@ async def test_the_warnings_of_a_long_outage_become_less_frequent(broker: FakeBr
 async def test_a_broker_that_does_not_respond_is_unavailable_until_it_responds(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "ANSWER_S", 0.001)
-    broker.silent = True
-    broker.up.clear()
+    make_silent(broker, monkeypatch)
     watch = KafkaWatch()
     async with watch.watching(lambda: broker, asyncio.Event()):
         await until(lambda: watch.out)
@@ -141,21 +146,65 @@ async def test_a_broker_that_does_not_respond_is_unavailable_until_it_responds(
         assert not watch.out
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "answer"),
+    [
+        ("partitions", (), {FRAMES: 1}),
+        ("ends", (FRAMES,), {0: 7}),
+        ("settled_ends", (FRAMES, [0]), {0: 7}),
+        ("beginnings", (FRAMES,), {0: 7}),
+        ("offset_at", (TopicPartition(FRAMES, 0), 0), 7),
+        ("commit_of", ("group", TopicPartition(FRAMES, 0)), GroupCommit(7, "")),
+        ("_new", (None,), "client"),
+        ("_require_writable", (None, Outgoing(FRAMES, 0, b"")), None),
+    ],
+)
 async def test_a_request_that_fails_in_an_outage_is_repeated_after_the_outage(
-    broker: FakeBroker, log: PatientLog, monkeypatch: pytest.MonkeyPatch
+    broker: FakeBroker,
+    log: PatientLog,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    arguments: tuple[object, ...],
+    answer: object,
 ) -> None:
-    async def ends(self: KafkaLog, topic: str) -> Mapping[int, int]:
+    async def request(self: KafkaLog, *given: object) -> object:
+        assert given == arguments
         if not broker.up.is_set():
             raise LogUnavailable("no Kafka")
-        return {0: 7}
+        return answer
 
-    monkeypatch.setattr(KafkaLog, "ends", ends)
+    monkeypatch.setattr(KafkaLog, name, request)
     broker.up.clear()
-    asking = asyncio.create_task(log.ends(FRAMES))
+    asking = asyncio.create_task(getattr(log, name)(*arguments))
     await checks(broker)
     assert not asking.done()
     broker.up.set()
-    assert await asyncio.wait_for(asking, WAIT_S) == {0: 7}
+    assert await asyncio.wait_for(asking, WAIT_S) == answer
+
+
+async def test_failures_of_a_request_count_only_while_kafka_answers(broker: FakeBroker, watch: KafkaWatch) -> None:
+    error = LogUnavailable("no topic")
+
+    async def raises_at_the_second_failure(patience: Patience) -> None:
+        await patience.wait(error)
+        with pytest.raises(LogUnavailable, match="no topic"):
+            await patience.wait(error)
+
+    patience = Patience(watch)
+    await patience.wait(error)
+    broker.up.clear()
+    waiting = asyncio.create_task(patience.wait(error))  # the outage begins after the failure
+    await until(lambda: watch.out)
+    broker.up.set()
+    await asyncio.wait_for(waiting, WAIT_S)
+    await raises_at_the_second_failure(patience)
+    await raises_at_the_second_failure(Patience(watch))
+    broker.up.clear()
+    await until(lambda: watch.out)
+    patience = Patience(watch)
+    broker.up.set()
+    await patience.wait(error)  # the outage ends after the failure
+    await raises_at_the_second_failure(patience)
 
 
 async def test_a_request_that_fails_although_kafka_answers_raises_its_error_at_the_second_failure(
@@ -281,38 +330,45 @@ async def test_the_failures_of_a_silent_broker_grow_within_one_request(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watchdog counts an outage as progress only while the number of failures grows."""
-    monkeypatch.setattr(outage, "ANSWER_S", 0.001)
-    broker.silent = True
-    broker.up.clear()
+    make_silent(broker, monkeypatch)
     watch = KafkaWatch()
     async with watch.watching(lambda: broker, asyncio.Event()):
         await until(lambda: watch.failures >= 3)
         assert broker.asked == 1
 
 
-async def test_a_stop_ends_a_wait_for_kafka_as_soon_as_kafka_is_unavailable(
-    broker: FakeBroker, watch: KafkaWatch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stopped_first", [False, True])
+async def test_a_wait_for_kafka_ends_only_if_a_stop_is_requested_and_kafka_is_unavailable(
+    broker: FakeBroker, watch: KafkaWatch, monkeypatch: pytest.MonkeyPatch, stopped_first: bool
 ) -> None:
     """A service that waits for its configuration when Kafka fails must obey a stop."""
-    monkeypatch.setattr(outage, "STOP_IN_OUTAGE_S", 0.001)
+    monkeypatch.setattr(outage, "STOP_IN_OUTAGE_S", 0.0)
     stop, answer = asyncio.Event(), asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(watch.unless_stopped(stop, answer))
-    stop.set()
-    await checks(broker)
-    assert not waiting.done()  # Kafka answers
-    broker.up.clear()
+    first, second = (stop.set, broker.up.clear) if stopped_first else (broker.up.clear, stop.set)
+    first()
+    await checks(broker, 20)
+    assert not waiting.done()
+    second()
     with pytest.raises(LogUnavailable, match="Kafka has been unavailable"):
         await asyncio.wait_for(waiting, WAIT_S)
     assert answer.cancelled()
 
 
+async def test_work_that_ends_without_a_stop_returns_its_result(watch: KafkaWatch) -> None:
+    async def work() -> str:
+        return "written"
+
+    assert await asyncio.wait_for(watch.unless_stopped(asyncio.Event(), work()), WAIT_S) == "written"
+
+
 async def test_a_stop_waits_for_work_while_kafka_answers(
     broker: FakeBroker, watch: KafkaWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "STOP_IN_OUTAGE_S", 0.001)
+    monkeypatch.setattr(outage, "STOP_IN_OUTAGE_S", 0.0)
     receipt: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     finishing = asyncio.create_task(watch.finish(receipt))
-    await checks(broker)
+    await checks(broker, 20)
     receipt.set_result("written")
     assert await finishing == "written"
     broker.up.clear()
