@@ -44,7 +44,7 @@ class HeartbeatWriter:
     figures: Callable[[], dict[str, float]]
     clock: Clock = field(default_factory=SystemClock)
     instance: str = field(default_factory=instance_name)
-    _failing: bool = False
+    _failing: bool = field(default=False, init=False)
 
     async def run(self, state: Callable[[], State | None]) -> None:
         """Write a heartbeat every ``INTERVAL_S`` until cancelled, except while ``state()`` returns None."""
