@@ -170,6 +170,10 @@ class LogUnavailable(IngestError):
     """Kafka did not respond within the time limit, refused a request, or has no such topic or partition."""
 
 
+class StoppedInOutage(LogUnavailable):
+    """Kafka was unavailable while the process stopped, so the work of the stop was cancelled."""
+
+
 class Fenced(IngestError):
     """A newer writer has the same transactional id, so this process must release the partition."""
 

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from aiokafka import AIOKafkaProducer
 
-from ingest.exceptions import ConfigError, LogUnavailable
+from ingest.exceptions import ConfigError, LogUnavailable, StoppedInOutage
 from ingest.kafka.kafkalog import TIMEOUT_S, KafkaLog
 from ingest.kafka.log import GroupCommit, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.settings import KafkaSettings
@@ -109,14 +109,12 @@ class KafkaWatch:
         return self._answered >= wanted
 
     async def unless_stopped(self, stop: asyncio.Event, work: Awaitable[T]) -> T:
-        """Return the result of ``work``. Cancel ``work`` and raise LogUnavailable if ``stop`` is set and Kafka is
+        """Return the result of ``work``. Cancel ``work`` and raise StoppedInOutage if ``stop`` is set and Kafka is
         unavailable."""
         working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
             return await self.finish(working)
-        except TimeoutError as error:
-            raise LogUnavailable(str(error)) from None
         finally:
             working.cancel()
             stopped.cancel()
@@ -124,14 +122,14 @@ class KafkaWatch:
     async def finish(self, work: Awaitable[T]) -> T:
         """Return the result of ``work``, which belongs to a stop of the service.
 
-        Cancel ``work`` and raise TimeoutError if Kafka is unavailable and ``work`` takes more than
+        Cancel ``work`` and raise StoppedInOutage if Kafka is unavailable and ``work`` takes more than
         ``STOP_IN_OUTAGE_S``.
         """
         working = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait({working}, timeout=STOP_IN_OUTAGE_S))[0]:
                 if self.out:
-                    raise TimeoutError(self.unready_reason())
+                    raise StoppedInOutage(self.unready_reason())
             return await working
         finally:
             working.cancel()

@@ -23,7 +23,7 @@ from ingest.contract.codec import decode_json
 from ingest.contract.records import Alert
 from ingest.contract.topics import ALERTS
 from ingest.deadletter import parked
-from ingest.exceptions import CodecError, LogUnavailable
+from ingest.exceptions import CodecError, LogUnavailable, StoppedInOutage
 from ingest.kafka import settings as kafka
 from ingest.kafka.kafkalog import KafkaLog, from_consumer
 from ingest.kafka.log import LogRecord, Outgoing, TopicPartition
@@ -137,8 +137,10 @@ class Dispatcher(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _finish(self) -> None:
         """Finish the running delivery attempts, and commit. Give up if Kafka is unavailable."""
-        with contextlib.suppress(TimeoutError):
+        try:
             await self._watch.finish(self._finish_attempts())
+        except StoppedInOutage as error:
+            _log.warning("attempts_not_finished", error=str(error))
 
     async def _finish_attempts(self) -> None:
         await asyncio.gather(*(sender.stop() for sender in self._senders.values()), *self._retiring)

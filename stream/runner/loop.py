@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
-from ingest.exceptions import LogUnavailable
+from ingest.exceptions import LogUnavailable, StoppedInOutage
 from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition
 from ingest.kafka.membership import MemberGuard
 from ingest.kafka.outage import KafkaWatch
@@ -203,7 +203,7 @@ class Runner:
         try:
             async with asyncio.timeout(STOP_S if self._joined else STOP_UNJOINED_S):
                 await self._watch.finish(self._finish(member, beating))
-        except TimeoutError:
+        except (StoppedInOutage, TimeoutError):
             if self._joined and not self._watch.out:
                 self.failed(Stuck(f"the stop takes more than {STOP_S:.0f} s"))
             # A member that waits for an absent broker cannot be stopped cleanly. If records were fed, the next owner

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.contract.topics import FRAMES
-from ingest.exceptions import LogUnavailable, TopicMismatch
+from ingest.exceptions import LogUnavailable, StoppedInOutage, TopicMismatch
 from ingest.kafka import outage
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import GroupCommit, LogRecord, Outgoing, TopicPartition
@@ -350,16 +350,22 @@ async def test_a_wait_for_kafka_ends_only_if_a_stop_is_requested_and_kafka_is_un
     await checks(broker, 20)
     assert not waiting.done()
     second()
-    with pytest.raises(LogUnavailable, match="Kafka has been unavailable"):
+    with pytest.raises(StoppedInOutage, match="Kafka has been unavailable"):
         await asyncio.wait_for(waiting, WAIT_S)
     assert answer.cancelled()
 
 
-async def test_work_that_ends_without_a_stop_returns_its_result(watch: KafkaWatch) -> None:
-    async def work() -> str:
+async def test_work_that_ends_without_a_stop_returns_its_result_or_raises_its_own_error(watch: KafkaWatch) -> None:
+    """A time limit inside the work is no outage of Kafka."""
+
+    async def work(error: Exception | None) -> str:
+        if error:
+            raise error
         return "written"
 
-    assert await asyncio.wait_for(watch.unless_stopped(asyncio.Event(), work()), WAIT_S) == "written"
+    assert await watch.unless_stopped(asyncio.Event(), work(None)) == "written"
+    with pytest.raises(TimeoutError, match="of the work"):
+        await watch.unless_stopped(asyncio.Event(), work(TimeoutError("of the work")))
 
 
 async def test_a_stop_waits_for_work_while_kafka_answers(
@@ -372,5 +378,5 @@ async def test_a_stop_waits_for_work_while_kafka_answers(
     receipt.set_result("written")
     assert await finishing == "written"
     broker.up.clear()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(StoppedInOutage, match="Kafka has been unavailable"):
         await asyncio.wait_for(watch.finish(asyncio.Event().wait()), WAIT_S)
