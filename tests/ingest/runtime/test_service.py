@@ -80,7 +80,7 @@ def test_a_service_raises_other_errors_unchanged(service: Service) -> None:
 def test_a_service_waits_for_a_broker_until_its_time_limit_or_a_stop(
     service: Service, stopped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "START_S", 60.0 if stopped else 0.0)
+    monkeypatch.setattr(service_module, "START_S", 3600.0 if stopped else 0.0)
 
     async def work(stop: asyncio.Event) -> None:
         if stopped:
@@ -91,6 +91,7 @@ def test_a_service_waits_for_a_broker_until_its_time_limit_or_a_stop(
     with capture_logs() as lines:
         assert service.run(work) == EXIT_AGAIN
     assert "service_ended" in [line["event"] for line in lines]
+    assert service.health._broker_unready == service.watch.unready_reason
 
 
 async def test_a_service_is_not_ready_while_kafka_is_unavailable() -> None:

@@ -107,6 +107,11 @@ async def test_restoring_partition_state_counts_as_progress_for_the_watchdog(rig
     assert before < during < rig.runner.signs().progress
 
 
+async def test_the_watchdog_gets_the_number_of_requests_that_kafka_did_not_answer(rig: RunnerRig) -> None:
+    rig.runner._watch.failures = 3
+    assert rig.runner.signs().kafka_failures == 3
+
+
 async def test_a_failed_last_heartbeat_does_not_prevent_a_worker_from_stopping(rig: RunnerRig) -> None:
     await rig.assign()
     rig.member.send_error = OSError("no broker")
