@@ -16,6 +16,7 @@ IngestError
 ├── ConfigError             a configuration value is invalid
 ├── TopicMismatch           topics on the broker differ from the contract
 ├── LogUnavailable          the log did not answer within the deadline
+│   └── StoppedInOutage     the process stopped while Kafka was unavailable
 ├── Fenced                  a newer owner of the same partition has taken over
 ├── MemberIdle              a group member was left without partitions; a restart assigns them anew
 ├── UnknownOffset           a record is finished that was not read, or is finished twice
