@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.contract.topics import FRAMES
-from ingest.exceptions import LogUnavailable, StoppedInOutage, TopicMismatch
+from ingest.exceptions import ConfigError, LogUnavailable, StoppedInOutage, TopicMismatch
 from ingest.kafka import outage
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.log import GroupCommit, LogRecord, Outgoing, TopicPartition
@@ -260,6 +260,31 @@ async def test_an_acknowledgement_is_awaited_through_an_outage_and_times_out_wit
     assert not waiting.done()
     sent.set_result("written")
     assert await waiting == "written"
+
+
+async def test_an_acknowledgement_times_out_if_the_watch_no_longer_asks_kafka() -> None:
+    never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    log = PatientLog(KafkaSettings(), "test", KafkaWatch(), timeout_s=0.001)
+    log._watch._since_s = 0.0  # the watch ended in an outage
+    waiting = asyncio.create_task(log._acknowledged(never))
+    await asyncio.wait({waiting}, timeout=WAIT_S)
+    assert isinstance(waiting.exception(), TimeoutError)
+
+
+@pytest.mark.parametrize("error", [ConfigError("secrets", "password", "", "a value"), OSError("no file")])
+async def test_secrets_that_cannot_be_read_count_as_an_outage(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def partitions() -> Mapping[str, int]:
+        raise error
+
+    monkeypatch.setattr(broker, "partitions", partitions)
+    watch = KafkaWatch()
+    async with watch.watching(lambda: broker, asyncio.Event()):
+        await until(lambda: watch.out)
+        monkeypatch.undo()
+        monkeypatch.setattr(outage, "CHECK_S", 0.0)
+        assert await asyncio.wait_for(watch.answer(), WAIT_S)
 
 
 async def test_each_request_after_a_failed_one_opens_a_new_connection(broker: FakeBroker) -> None:
