@@ -30,6 +30,7 @@ from deploy.local.demo.latencies import Latencies
 from deploy.local.demo.site import pipeline_for
 from deploy.local.demo.watch import watching
 from deploy.local.kafka.broker import Broker
+from deploy.local.kafka.config import LONG_RUNNING
 from deploy.local.stack import StackFiles, services
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge_agent.gate.motion import MotionDetector
@@ -294,10 +295,11 @@ async def _case(case: PipelineCase, broker: Broker, rounds: int, threads: int) -
 
 @contextmanager
 def fresh_broker(folder: str) -> Iterator[Broker]:
-    """Run a broker without earlier data, in a folder below ``.sightline``."""
+    """Run a broker without earlier data, in a folder below ``.sightline``, with the JVM options of a broker that runs
+    for long."""
     broker = Broker(folder=ROOT / ".sightline" / folder)
     broker.clean()
-    broker.start()
+    broker.start(jvm_options=LONG_RUNNING)
     try:
         yield broker
     finally:

@@ -37,6 +37,11 @@ START_S = 90.0
 """Maximum time from the start of a system's processes to the results of the first frames, in seconds."""
 RESULTS_S = 300.0
 """Maximum time of a burst, in seconds."""
+IDLE_AFTER_S = 6.0
+"""Time without load before the burst, in seconds. Sightline's engine node times batch sizes five seconds after it has
+opened a model."""
+IDLE_SHARE = 0.15
+"""The burst begins once the system's processes together take less than this share of one core."""
 SETTLE_SHARE = 20
 """The first twentieth of the frames at a fixed rate does not count, because it finds caches cold."""
 
@@ -96,6 +101,7 @@ class FrameBench:
                 async with holding(self._settings, FRAMES, self._records(WARM_UP_FRAMES)) as release:
                     await release()
                     await arrivals.wait(2 * WARM_UP_FRAMES, START_S, failed)
+                await self._until_idle(supervisor)
                 yield supervisor, round(first_s, 2)
                 assert not any(supervisor.restarts().values()), failed()
 
@@ -108,6 +114,18 @@ class FrameBench:
             while sum(held > 0 for _, held in await log.members(group) or ()) < wanted:
                 assert not deadline.passed, f"{self._system.name}: fewer than {wanted} processes have partitions"
                 await asyncio.sleep(0.1)
+
+    async def _until_idle(self, supervisor: Supervisor) -> None:
+        """Wait until the system's processes have finished the work of their start."""
+        pids = {name: pid for name, pid in pids_of(supervisor, self._broker).items() if name != BROKER}
+        deadline = Deadline.after(START_S)
+        await asyncio.sleep(IDLE_AFTER_S)
+        busy = 1.0
+        while busy > IDLE_SHARE:
+            assert not deadline.passed, f"{self._system.name}: takes {busy:.0%} of a core without load"
+            meter = CpuMeter(pids)
+            await asyncio.sleep(1.0)
+            busy = sum(ms / 1000 for name, ms in meter.ms_per(1).items() if name != DRIVER)
 
     async def _burst(self, supervisor: Supervisor, frames: int) -> dict[str, Any]:
         data = self._broker.folder / "data"

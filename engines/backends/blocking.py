@@ -5,20 +5,21 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 
+from engines.backends.hardware import cpu_slots
 from engines.engine import Engine, Images, Outputs, Slot
 
 
 class BlockingEngine(Engine):
     """Engine that computes a batch in the thread that collects the batch, up to ``workers`` batches at the same time.
 
-    A thread of the engine's own would cost two more thread switches per batch. The engine has ``workers + 1`` slots
-    (sets of buffers for one batch), so that a further thread can fill or decode a batch while ``workers`` threads
-    compute.
+    A thread of the engine's own would cost two more thread switches per batch. The engine has ``cpu_slots(workers)``
+    slots (sets of buffers for one batch), so that a further thread can fill or decode a batch while ``workers``
+    threads compute, if a core is left for it.
     """
 
     def __init__(self, workers: int = 1) -> None:
         self._workers = workers
-        super().__init__(slots=workers + 1)
+        super().__init__(slots=cpu_slots(workers))
         self._turns = threading.Semaphore(workers)
 
     @property

@@ -32,6 +32,16 @@ _COMPUTE_CAPABILITY = (75, 76)
 """Numbers of the ``CUdevice_attribute`` values for the major and the minor compute capability, from ``cuda.h``."""
 
 
+def cpu_slots(workers: int, cores: int | None = None) -> int:
+    """Return how many batches to have in progress in an engine that computes ``workers`` batches at once on the CPU.
+
+    If a core is left, one more batch is filled or decoded while the others are computed. Without a free core, this
+    batch would only take processor time from the others, and exchange their data in the caches (decision 6). By
+    default, ``cores`` is the number of cores of this machine.
+    """
+    return workers + 1 if (cores or os.cpu_count() or 1) > workers else workers
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """An NVIDIA GPU."""

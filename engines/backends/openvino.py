@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from engines.backends.hardware import cpu_slots
 from engines.engine import CHANNELS, Engine, Images, Outputs, Slot
 from engines.exceptions import InferenceFailed, ModelLoadFailed
 from engines.repository.manifest import Model
@@ -70,14 +71,14 @@ class OpenVinoEngine(Engine):
     The engine computes up to ``workers`` batches at the same time, each on one core. A single image may be computed
     beside ``workers`` larger batches.
 
-    The engine has ``workers + 1`` slots (sets of buffers for one batch), so that the caller can fill or decode one
-    batch while all workers compute. The engine computes in the precision of the model's manifest, or in fp32 if
-    OpenVINO does not support that precision on this CPU.
+    The engine has ``cpu_slots(workers)`` slots (sets of buffers for one batch), so that the caller can fill or decode
+    one batch while all workers compute, if a core is left for it. The engine computes in the precision of the model's
+    manifest, or in fp32 if OpenVINO does not support that precision on this CPU.
     """
 
     def __init__(self, workers: int = 1) -> None:
         self._workers = workers
-        super().__init__(slots=workers + 1)
+        super().__init__(slots=cpu_slots(workers))
         self._compiled: _Compiled | None = None
         self._names: list[str] = []
 

@@ -57,8 +57,8 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the Kafka consumer group ``engines``.
 
     A node runs on one event loop, and makes each engine call in a thread. ``models`` holds the model of each
-    pipeline. Up to ``concurrency`` batches are in progress at once: one more than the engines can compute at once, so
-    that the next batch is prepared during a computation. The node stops ``intake`` and closes ``log`` at the end of
+    pipeline. Up to ``concurrency`` batches are in progress at once. With more batches than the engines compute at
+    once, the next batch is prepared during a computation. The node stops ``intake`` and closes ``log`` at the end of
     ``run``. ``take_over`` opens newly assigned partitions. ``refresh`` reads the configuration again before a batch
     of an unknown pipeline becomes a dead letter, because the pipeline may be new. ``shadow`` runs candidate models on
     classified frames while the node is idle.

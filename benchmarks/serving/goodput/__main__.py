@@ -53,10 +53,10 @@ WAIT_SHARE = 0.8
 use the rest of its latency bound for inference and for the response's transport."""
 LEAST_QUEUE = 16
 """Minimum limit of Ray Serve's queue, so that Ray Serve does not refuse bursts at low rates."""
-WARM_UP_S = 15.0
-"""Time of the load before the first measured rate, in seconds. A broker that has just started takes three times the
+WARM_UP_S = 60.0
+"""Time of the load before the first measured rate, in seconds. A broker that has just started takes several times the
 processor time per request, because Java still compiles it."""
-WARM_UP_RATE = 30.0
+WARM_UP_RATE = 50.0
 CANDIDATES = [
     *(ServerSetting("sightline", workers) for workers in (1, 2)),
     *(

@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.pipeline import CAMERAS, PipelineCase, publish_site
 from benchmarks.report import ROOT
 from deploy.local.kafka.broker import Broker
+from deploy.local.kafka.config import LONG_RUNNING
 from deploy.local.stack import ONE_THREAD
 from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
@@ -168,7 +169,7 @@ async def serving(
 @contextlib.asynccontextmanager
 async def _node(setting: ServerSetting, case: PipelineCase, folder: Path) -> AsyncIterator[RunningServer]:
     broker = Broker(folder=folder / "kafka")
-    await asyncio.to_thread(broker.start)
+    await asyncio.to_thread(broker.start, jvm_options=LONG_RUNNING)
     try:
         settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="goodput.")
         await topicadmin.create(settings, partitions=CAMERAS)

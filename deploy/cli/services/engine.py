@@ -138,6 +138,7 @@ async def _run_node(
     parts: ConfiguredParts,
 ) -> None:
     """Join the consumer group, and classify until ``stop`` is set."""
+    from engines.backends.hardware import cpu_slots
     from engines.node.intake import BatchIntake
     from engines.node.node import Node
     from engines.node.takeover import take_over
@@ -158,7 +159,7 @@ async def _run_node(
         KafkaLog(service.settings, client_id),
         intake,
         parts.live,
-        concurrency=max(parts.live.slot_count, options.instances + 1),
+        concurrency=max(parts.live.slot_count, cpu_slots(options.instances)),
         metrics=metrics,
         refresh=refresh,
         shadow=parts.shadow,

@@ -12,6 +12,7 @@ import typer
 from deploy.cli.common import AsJson, friendly
 from deploy.local.exceptions import BrokerFailed
 from deploy.local.kafka.broker import Broker
+from deploy.local.kafka.config import LONG_RUNNING
 from deploy.local.kafka.fetch import kafka_version, libs_folder
 
 app = typer.Typer(
@@ -49,7 +50,7 @@ def fetch() -> None:
 def start(folder: Folder = None) -> None:
     """Start the broker and wait until it answers. The broker keeps running after the command."""
     broker = Broker(folder=folder)
-    address = broker.start(detach=True)
+    address = broker.start(detach=True, jvm_options=LONG_RUNNING)
     typer.echo(f"Kafka {'was already running' if broker.attached else 'is running'} on {address}")
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.local.kafka.config import (
+    LONG_RUNNING,
     PORT_RANGE,
     Ports,
     choose_ports,
@@ -61,10 +62,12 @@ def test_a_kafka_cluster_id_may_begin_with_a_dash() -> None:
 
 
 def test_the_kafka_server_command_has_the_heap_limit_and_the_jvm_options() -> None:
-    jvm = jvm_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), "-XX:SharedArchiveFile=classes.jsa")
+    jvm = jvm_command("java", Path("libs"), Path("log4j2.xml"), Path("log"), *LONG_RUNNING)
     command = server_command(jvm, Path("config"))
-    assert command[:2] == ["java", "-XX:SharedArchiveFile=classes.jsa"]
+    assert command[0] == "java"
     assert "-Xmx256m" in command
+    tiers = [option for option in command if option.startswith("-XX:TieredStopAtLevel=")]
+    assert tiers[-1:] == list(LONG_RUNNING)  # the JVM uses the last one
     assert command[-2:] == ["kafka.Kafka", "config"]
 
 

@@ -1,0 +1,22 @@
+"""Tests of the detection of this machine's hardware."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from engines.backends import make
+from engines.backends.hardware import cpu_slots
+
+
+@pytest.mark.parametrize(("workers", "cores", "slots"), [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 3, 3), (4, 2, 4)])
+def test_one_batch_more_is_in_progress_only_if_a_core_is_left(workers: int, cores: int, slots: int) -> None:
+    assert cpu_slots(workers, cores) == slots
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "fake"])
+def test_an_engine_with_a_worker_per_core_has_no_further_slot(backend: str) -> None:
+    cores = os.cpu_count() or 1
+    assert make(backend, cores).slot_count == cores
+    assert make(backend, cores + 1).slot_count == cores + 1
