@@ -39,7 +39,10 @@ run."""
 SPEED_TOLERANCE = 1.03
 """A batch size and the fastest batch size count as equally fast if the ratio of their times per image is at most
 ``SPEED_TOLERANCE``. A difference of up to 3 % is measurement noise. Of the sizes that count as equally fast, the
-largest is used, because the largest size needs the fewest engine calls."""
+smallest is used, because it takes the least memory and its results come soonest."""
+CALL_S = 0.0002
+"""Time in s that each engine call takes beside the computation, as part of the time per image. It makes larger
+batches worth their while for models that compute an image in less than about 5 ms."""
 HOPELESS = 1.2
 """If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.
 
@@ -368,6 +371,10 @@ def warm_up_sizes(largest: int) -> list[int]:
 
 
 def best_batch_size(seconds_per_image: Mapping[int, float]) -> int:
-    """Return the largest batch size whose time per image is at most ``SPEED_TOLERANCE`` times the best."""
-    best_s = min(seconds_per_image.values())
-    return max(size for size, took_s in seconds_per_image.items() if took_s <= best_s * SPEED_TOLERANCE)
+    """Return the smallest batch size whose time per image is at most ``SPEED_TOLERANCE`` times the best.
+
+    Both times include a share of ``CALL_S``.
+    """
+    with_call_s = {size: took_s + CALL_S / size for size, took_s in seconds_per_image.items()}
+    best_s = min(with_call_s.values())
+    return min(size for size, took_s in with_call_s.items() if took_s <= best_s * SPEED_TOLERANCE)

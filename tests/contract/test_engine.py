@@ -259,7 +259,11 @@ class TestSizes:
             [1, 2, 4, 8, 16, 20],
         ]
 
-    def test_the_warm_up_chooses_the_largest_of_several_equally_fast_batch_sizes(self) -> None:
-        assert best_batch_size({1: 0.0102, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 4
+    def test_the_warm_up_chooses_the_smallest_of_several_equally_fast_batch_sizes(self) -> None:
+        assert best_batch_size({1: 0.0102, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 1
+        assert best_batch_size({1: 0.0108, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 2
         assert best_batch_size({1: 0.004, 2: 0.003, 4: 0.002}) == 4
         assert best_batch_size({1: 0.0100, 2: 0.0104}) == 1
+
+    def test_the_warm_up_chooses_a_large_batch_size_for_a_small_model_because_each_call_takes_time(self) -> None:
+        assert best_batch_size({1: 0.0001, 2: 0.0001, 4: 0.0001, 8: 0.0001, 16: 0.0001}) == 16
