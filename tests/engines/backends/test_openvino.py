@@ -53,11 +53,11 @@ def test_float_layers_of_fp32_and_int8_models_are_computed_in_fp32(model: Model,
     engine.close()
 
 
-def test_openvino_uses_a_fixed_input_shape_only_for_batches_of_one_image(model: Model) -> None:
+def test_openvino_uses_fixed_input_shapes_only_for_batches_of_one_and_four_images(model: Model) -> None:
     engine = OpenVinoEngine()
     engine.load(model)
-    expected = engine.infer(IMAGES[:2])["probabilities"]
-    for rows, is_fixed in ((1, True), (2, False), (1, True)):
+    expected = engine.infer(IMAGES[:5])["probabilities"]
+    for rows, is_fixed in ((1, True), (2, False), (4, True), (5, False), (1, True)):
         with engine.slot() as slot:
             assert isinstance(slot, OpenVinoSlot)
             slot.pixels[:rows] = IMAGES[:rows]

@@ -34,13 +34,13 @@ class Graph:
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def conv(self, source: str, before: int, after: int, kernel: int = 3, stride: int = 1) -> str:
+    def conv(self, source: str, before: int, after: int, kernel: int = 3, stride: int = 1, group: int = 1) -> str:
         """Add a convolution with a bias."""
-        shape = (after, before, kernel, kernel)
+        shape = (after, before // group, kernel, kernel)
         values = self._random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
         bias = self.constant(self._random.standard_normal(after).astype(np.float32) * np.float32(0.1))
         weights = self.constant(values.astype(np.float32))
-        return self.add("Conv", source, weights, bias, pads=[kernel // 2] * 4, strides=[stride] * 2)
+        return self.add("Conv", source, weights, bias, pads=[kernel // 2] * 4, strides=[stride] * 2, group=group)
 
     def pixels(self) -> str:
         """Add the nodes that adoption puts in front of a model: uint8 pixels to normalised planes."""

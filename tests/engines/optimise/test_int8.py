@@ -96,6 +96,21 @@ def test_weights_of_an_int8_model_are_stored_in_eight_bits(int8: dict[Form, Any]
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_depthwise_convolutions_stay_float32_and_grouped_convolutions_do_not(form: Form) -> None:
+    graph = Graph()
+    top = graph.add("Relu", graph.conv(graph.pixels(), 3, 8))
+    depthwise = graph.add("Relu", graph.conv(top, 8, 8, group=8))
+    grouped = graph.add("Relu", graph.conv(depthwise, 8, 8, group=2))
+    model = quantised(graph.model({graph.conv(grouped, 8, 2): ["n", 2, 16, 16]}), form, CALIBRATION)
+    made = makers(model)
+    groups = {
+        attribute.i: node for node in model.graph.node for attribute in node.attribute if attribute.name == "group"
+    }
+    assert groups[8].input[1] not in made
+    assert made[groups[2].input[1]].op_type == "DequantizeLinear"
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_model_with_an_old_operator_set_is_quantised(form: Form) -> None:
     graph = Graph()
     first = graph.conv(graph.pixels(), 3, 8)

@@ -1,0 +1,147 @@
+"""Tests of the rewrites of OpenVINO's graphs: the outputs, the accuracy of int8, and graphs that stay unchanged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from engines.backends import openvino as backend
+from engines.backends.openvinograph import rewrite
+from engines.optimise.int8 import FORMS, Form, quantised
+from engines.repository.manifest import Model
+from engines.repository.store import Repository
+from tests.engines.optimise.networks import SIZE, Graph, pictures, run
+from tests.paths import MODELS
+
+CHANNELS = 8
+IMAGES = pictures(8, seed=3)
+
+
+def silu(graph: Graph, source: str) -> str:
+    return graph.add("Mul", source, graph.add("Sigmoid", source))
+
+
+def detector() -> Any:
+    """Return a detector whose feature maps of two sizes are flattened, joined and transposed."""
+    graph = Graph()
+    large = silu(graph, graph.conv(graph.pixels(), 3, CHANNELS))
+    small = silu(graph, graph.conv(large, CHANNELS, CHANNELS, stride=2))
+    shape = graph.constant(np.array([0, 5, -1]))
+    maps = [graph.add("Reshape", graph.conv(top, CHANNELS, 5, kernel=1), shape) for top in (large, small)]
+    boxes = graph.add("Transpose", graph.add("Concat", *maps, axis=2), perm=[0, 2, 1])
+    return graph.model({boxes: ["n", SIZE * SIZE + SIZE * SIZE // 4, 5]})
+
+
+def joined_branches() -> Any:
+    """Return a network that joins two branches, one of which is also an input of a sum with far larger values.
+
+    Its convolutions have kernels of 1 without padding, and of 3 with padding.
+    """
+    graph = Graph()
+    top = silu(graph, graph.conv(graph.pixels(), 3, CHANNELS))
+    small = silu(graph, graph.conv(top, CHANNELS, CHANNELS, kernel=1))
+    inner = silu(graph, graph.conv(small, CHANNELS, CHANNELS))
+    large = silu(
+        graph, graph.conv(graph.add("Mul", inner, graph.constant(np.float32(9))), CHANNELS, CHANNELS, kernel=1)
+    )
+    summed = graph.add("Add", large, small)
+    joined = graph.add("Concat", summed, silu(graph, graph.conv(top, CHANNELS, CHANNELS, kernel=1)), axis=1)
+    last = silu(graph, graph.conv(joined, 2 * CHANNELS, CHANNELS, kernel=1))
+    side = silu(graph, graph.conv(small, CHANNELS, CHANNELS, kernel=1))
+    return graph.model({graph.conv(graph.add("Add", last, side), CHANNELS, 4): ["n", 4, SIZE, SIZE]})
+
+
+def read(model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return an ONNX model in OpenVINO's form, without rewrites."""
+    onnx.save(model, str(folder / "model.onnx"))
+    backend._core()
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, "rewrite", lambda model: None)
+        manifest = Repository(MODELS).open("regions").manifest.model_copy(update={"file": "model.onnx"})
+        return backend._read(Model(manifest, folder))
+
+
+def outputs(graph: Any) -> np.ndarray:
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    (found,) = backend._core().compile_model(graph, "CPU", options)([IMAGES]).values()
+    return np.array(found)
+
+
+def operators(graph: Any) -> Counter[str]:
+    return Counter(node.get_type_name() for node in graph.get_ordered_ops())
+
+
+def test_a_detector_gives_the_same_boxes_if_feature_maps_are_transposed_before_they_are_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = read(detector(), tmp_path, monkeypatch)
+    expected, before = outputs(graph), graph.outputs[0].get_names()
+    rewrite(graph)
+    np.testing.assert_array_equal(outputs(graph), expected)
+    assert graph.outputs[0].get_names() == before
+    (last,) = (node for node in graph.get_ordered_ops() if node.get_type_name() == "Result")
+    joined = last.input_value(0).get_node()
+    assert joined.get_type_name() == "Concat"
+    for flat in joined.input_values():
+        assert flat.get_node().input_value(0).get_node().get_type_name() == "Transpose"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_openvino_computes_joined_int8_branches_as_accurately_as_onnx_runtime(
+    form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = quantised(joined_branches(), form, [picture[None] for picture in pictures(16, seed=1)])
+    graph = read(model, tmp_path, monkeypatch)
+    rewrite(graph)
+    (expected,) = run(model, IMAGES)
+    np.testing.assert_allclose(outputs(graph), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_padding_that_depends_on_the_size_of_the_input_counts_as_padding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph()
+    inner = silu(graph, graph.conv(silu(graph, graph.conv(graph.pixels(), 3, CHANNELS)), CHANNELS, CHANNELS))
+    model = graph.model({graph.conv(inner, CHANNELS, 4): ["n", 4, SIZE, SIZE]})
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            del node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("auto_pad", "SAME_UPPER"))
+    model = quantised(model, "s8s8", [picture[None] for picture in pictures(16, seed=1)])
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for index, dimension in enumerate(value.type.tensor_type.shape.dim):
+            dimension.dim_param = f"size {index}"
+    rewritten = read(model, tmp_path, monkeypatch)
+    rewrite(rewritten)
+    (expected,) = run(model, IMAGES)
+    np.testing.assert_allclose(outputs(rewritten), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_zero_point_stays_in_front_of_padded_convolutions_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = quantised(joined_branches(), "s8s8", [picture[None] for picture in pictures(16, seed=1)])
+    graph = read(model, tmp_path, monkeypatch)
+    rewrite(graph)
+    found = Counter()
+    for node in graph.get_ordered_ops():
+        source = node.input_value(0).get_node() if node.get_type_name() == "Convolution" else None
+        if source is not None and source.get_type_name() == "Multiply":
+            subtracts = source.input_value(0).get_node().get_type_name() == "Subtract"
+            found[any(node.get_attributes()["pads_begin"]), subtracts] += 1
+    assert found == {(True, True): 2, (False, False): 5}
+
+
+@pytest.mark.parametrize("name", ["regions", "appearance"])
+def test_the_graph_of_a_float_model_without_a_joined_output_stays_unchanged(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = read(onnx.load(str(Repository(MODELS).open(name).path)), tmp_path, monkeypatch)
+    before = operators(graph)
+    rewrite(graph)
+    assert operators(graph) == before
