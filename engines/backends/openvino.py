@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from engines.backends.hardware import cpu_slots
+from engines.backends.hardware import cpu_slots, processor
 from engines.backends.openvinograph import rewrite
 from engines.engine import CHANNELS, Engine, Images, Outputs, Slot
 from engines.exceptions import InferenceFailed, ModelLoadFailed
@@ -27,8 +27,7 @@ _CAPABILITIES: Mapping[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}
 """Map from a precision to its name in OpenVINO's device property ``OPTIMIZATION_CAPABILITIES``."""
 _HINTS: Mapping[Precision, str] = {"bf16": "bf16", "fp16": "f16"}
 """Map from a precision to the value of OpenVINO's ``INFERENCE_PRECISION_HINT``, which is f32 for all other
-precisions. In an int8 model, the layers between quantise and dequantise nodes run in int8. With the hint f32, the
-other layers of an int8 model keep the accuracy that was measured after quantisation."""
+precisions."""
 _FIXED_SIZES = (1, 4)
 """Sizes of the batches that have a compiled model of their own. Each size costs up to 1.2 s of processor time at the
 load, and 10 to 40 MB of memory. Batches of 4 are about as fast per image as larger ones."""
@@ -130,6 +129,8 @@ class OpenVinoEngine(Engine):
             raise _load_failed(model, error) from None
 
     def _options(self, precision: Precision) -> dict[str, Any]:
+        if precision == "int8" and processor().instruction("bf16"):
+            precision = "bf16"  # of the layers that are not between quantise and dequantise nodes
         supported = _CAPABILITIES.get(precision) in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return {
             "INFERENCE_PRECISION_HINT": _HINTS[precision] if supported else "f32",

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from deploy.cli.app import app
 from deploy.cli.common import USAGE_EXIT
 from deploy.optimise import run
+from engines.backends.auto import BackendChoice
 from engines.repository.adopt import KERAS_FILE, MODEL_FILE
 from engines.repository.store import Repository
 from tests.engines.optimise import networks
@@ -120,6 +121,16 @@ def test_an_optimised_model_is_stored_only_if_its_accuracy_loss_is_within_the_bo
     loss = report(*words, status=1)["versions"][0]["quality"]["loss"]
     assert loss > 0
     assert "small-fp16@1 stored in" in optimise(*words, "--max-loss", str(loss))
+
+
+def test_an_optimised_model_is_not_stored_if_it_loses_accuracy_on_the_backend_that_would_serve_it(
+    labelled: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--precision", "fp16", "--calibrate", labelled)
+    chosen = BackendChoice("fake", "its outputs depend on one pixel", {})
+    monkeypatch.setattr(run.backends, "choose_cpu_here", lambda precision: chosen)
+    assert "Not stored: accuracy falls by" in optimise(*words, status=1)
+    assert repository.names() == ["small"]
 
 
 def test_an_optimised_version_of_the_same_name_is_not_served_before_it_is_promoted(
