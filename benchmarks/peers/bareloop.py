@@ -3,9 +3,11 @@ bound for every pipeline."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -14,10 +16,14 @@ from pathlib import Path
 import cv2
 
 from benchmarks.peers.framejob import FrameJob
+from deploy.local.stack import ONE_THREAD
 from ingest.contract.records import Box
 from ingest.site import PipelineConfig
 from stream.prepare.denoise import DenoiseKind, denoiser
 
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(256 * 1024**2), "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2)}
+"""Environment variables with which glibc keeps the memory of freed pictures. By default, the main thread of a process
+returns it to the system after each frame, which costs 0.5 ms of page faults. The threads of the systems keep it."""
 WARM_UP_FRAMES = 20
 START_S = 90.0
 """Maximum time in which all processes load the model and warm up, in seconds."""
@@ -31,6 +37,18 @@ class FrameLoopFigures:
 
     fps: float
     cpu_ms: float
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Give the processes that start in a ``with`` block further environment variables."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @dataclass(frozen=True)
@@ -54,8 +72,9 @@ class FrameLoop:
             context.Process(target=self._work, args=(range(number, count, processes), barrier, spent), daemon=True)
             for number in range(processes)
         ]
-        for child in children:
-            child.start()
+        with _environment({**ONE_THREAD, **KEPT_MEMORY}):
+            for child in children:
+                child.start()
         try:
             barrier.wait()
             started_s = time.perf_counter()
