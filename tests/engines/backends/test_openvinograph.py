@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from engines.backends.openvinograph import rewrite
 from engines.optimise.int8 import FORMS, Form, quantised
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
-from tests.engines.optimise.networks import SIZE, Graph, pictures, run
+from tests.engines.optimise.networks import SIZE, Graph, pictures, residual_classifier, run
 from tests.paths import MODELS
 
 CHANNELS = 8
@@ -54,6 +55,22 @@ def joined_branches() -> Any:
     last = silu(graph, graph.conv(joined, 2 * CHANNELS, CHANNELS, kernel=1))
     side = silu(graph, graph.conv(small, CHANNELS, CHANNELS, kernel=1))
     return graph.model({graph.conv(graph.add("Add", last, side), CHANNELS, 4): ["n", 4, SIZE, SIZE]})
+
+
+def quantised_activations(graph: Graph, form: Form, dtype: Any = np.float32) -> str:
+    """Add a first layer whose activations pass through quantise and dequantise nodes with scales of ``dtype``."""
+    top = silu(graph, graph.conv(graph.pixels(), 3, CHANNELS))
+    zero_point = np.array(0, np.int8) if form == "s8s8" else np.array(30, np.uint8)
+    scale = graph.constant(np.array(0.05, dtype)), graph.constant(zero_point)
+    cast = graph.add("Cast", top, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    return graph.add("DequantizeLinear", graph.add("QuantizeLinear", cast, *scale), *scale)
+
+
+def int8_weights(graph: Graph, dtype: Any = np.float32) -> str:
+    """Add int8 weights of a convolution with a kernel of 1, from ``CHANNELS`` to 4 channels."""
+    values = np.random.default_rng(4).integers(-127, 128, (4, CHANNELS, 1, 1), np.int8)
+    scales = graph.constant(np.linspace(0.001, 0.004, 4, dtype=np.float32).astype(dtype))
+    return graph.add("DequantizeLinear", graph.constant(values), scales, graph.constant(np.zeros(4, np.int8)), axis=0)
 
 
 def read(model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -135,6 +152,90 @@ def test_the_zero_point_stays_in_front_of_padded_convolutions_only(
             subtracts = source.input_value(0).get_node().get_type_name() == "Subtract"
             found[any(node.get_attributes()["pads_begin"]), subtracts] += 1
     assert found == {(True, True): 2, (False, False): 5}
+
+
+def upsampling() -> Any:
+    """Return a network with a transposed convolution."""
+    graph = Graph()
+    top = graph.add("Relu", graph.conv(graph.pixels(), 3, CHANNELS))
+    weights = np.random.default_rng(5).standard_normal((CHANNELS, CHANNELS, 2, 2)).astype(np.float32)
+    large = graph.add("Relu", graph.add("ConvTranspose", top, graph.constant(weights), strides=[2, 2]))
+    return graph.model({graph.conv(large, CHANNELS, 4): ["n", 4, 2 * SIZE, 2 * SIZE]})
+
+
+def attention() -> Any:
+    """Return a network that multiplies activations with each other."""
+    graph = Graph()
+    top = graph.add("Relu", graph.conv(graph.pixels(), 3, CHANNELS))
+    flat = graph.add("Reshape", top, graph.constant(np.array([0, CHANNELS, -1])))
+    products = graph.add("MatMul", flat, graph.add("Transpose", flat, perm=[0, 2, 1]))
+    weights = np.random.default_rng(5).standard_normal((CHANNELS, 4)).astype(np.float32)
+    return graph.model({graph.add("MatMul", products, graph.constant(weights)): ["n", CHANNELS, 4]})
+
+
+def layers_in_int8(graph: Any) -> int:
+    """Return how many layers with weights or products OpenVINO computes in 8 bits."""
+    compiled = backend._core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    kinds = [(str(fact["layerType"].astype(str)), str(fact["runtimePrecision"].astype(str))) for fact in facts]
+    layers = ("Convolution", "Deconvolution", "MatMul", "FullyConnected")
+    return sum(kind in layers and precision in ("i8", "u8") for kind, precision in kinds)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("network", [residual_classifier, joined_branches, upsampling, attention])
+def test_openvino_computes_as_many_layers_in_int8_as_without_rewrites(
+    network: Callable[[], Any], form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = quantised(network(), form, [picture[None] for picture in pictures(16, seed=1)])
+    graph = read(model, tmp_path, monkeypatch)
+    before = layers_in_int8(graph)
+    rewrite(graph)
+    assert layers_in_int8(graph) >= before
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_int8_convolution_without_a_bias_that_is_an_output_keeps_its_name_and_result(
+    form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph()
+    last = graph.add("Conv", quantised_activations(graph, form), int8_weights(graph))
+    model = graph.model({last: ["n", 4, SIZE, SIZE]})
+    rewritten = read(model, tmp_path, monkeypatch)
+    rewrite(rewritten)
+    (expected,) = run(model, IMAGES)
+    np.testing.assert_allclose(outputs(rewritten), expected, atol=1e-4 * np.abs(expected).max())
+    assert rewritten.outputs[0].get_names() == {last}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scales_in_half_precision_are_kept(form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph()
+    halved = graph.add("Conv", quantised_activations(graph, form, np.float16), int8_weights(graph, np.float16))
+    model = graph.model({graph.add("Cast", halved, to=onnx.TensorProto.FLOAT): ["n", 4, SIZE, SIZE]}, opset=19)
+    rewritten = read(model, tmp_path, monkeypatch)
+    rewrite(rewritten)
+    (expected,) = run(model, IMAGES)
+    np.testing.assert_allclose(outputs(rewritten), expected, atol=0.01 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "order"),
+    [((0, 5, -1), 1, (0, 2, 1)), ((0, 10, -1), 2, (0, 2, 1)), ((0, 5, -1), 2, (1, 2, 0)), ((0, -1, 5), 2, (0, 2, 1))],
+)
+def test_other_concatenations_and_transpositions_keep_their_outputs(
+    shape: tuple[int, ...], axis: int, order: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = Graph()
+    top = silu(graph, graph.conv(graph.pixels(), 3, CHANNELS))
+    target = graph.constant(np.array(shape))
+    maps = [graph.add("Reshape", graph.conv(top, CHANNELS, 5, kernel=1), target) for _ in range(2)]
+    last = graph.add("Transpose", graph.add("Concat", *maps, axis=axis), perm=order)
+    unchanged = read(graph.model({last: ["a", "b", "c"]}), tmp_path, monkeypatch)
+    expected, before = outputs(unchanged), operators(unchanged)
+    rewrite(unchanged)
+    np.testing.assert_array_equal(outputs(unchanged), expected)
+    assert operators(unchanged) == before
 
 
 @pytest.mark.parametrize("name", ["regions", "appearance"])
