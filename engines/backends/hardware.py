@@ -36,10 +36,10 @@ def cpu_slots(workers: int, cores: int | None = None) -> int:
     """Return how many batches to have in progress in an engine that computes ``workers`` batches at once on the CPU.
 
     If a core is left, one more batch is filled or decoded while the others are computed. Without a free core, this
-    batch would only take processor time from the others, and exchange their data in the caches (decision 6). By
-    default, ``cores`` is the number of cores of this machine.
+    batch would only take processor time from the others, and evict their data from the caches (decision 6). By
+    default, ``cores`` is the number of cores that this process may use.
     """
-    return workers + 1 if (cores or os.cpu_count() or 1) > workers else workers
+    return workers + 1 if (cores or cpu_count()) > workers else workers
 
 
 @dataclass(frozen=True, slots=True)
