@@ -20,7 +20,7 @@ from deploy.optimise.report import OptimisedVersion, OptimiseReport, SpeedRow
 from engines import backends, decoders
 from engines.backends.hardware import processor
 from engines.decoders import DecoderOptions, FrameRegion
-from engines.exceptions import EngineError, InferenceFailed, OptimiseFailed
+from engines.exceptions import EngineError, InferenceFailed, ModelLoadFailed, OptimiseFailed
 from engines.optimise.half import halved
 from engines.optimise.int8 import Form, quantised
 from engines.optimise.judge import Found, Quality, accuracy, class_agreement, object_agreement
@@ -134,7 +134,7 @@ def _version(
             for name in dict.fromkeys((_REFERENCE, backends.choose_cpu_here(options.precision).backend))
         ]
         quality = max(qualities, key=lambda each: each.loss)
-    except InferenceFailed as error:
+    except (InferenceFailed, ModelLoadFailed) as error:
         raise OptimiseFailed(f"the optimised model cannot be used: {error}. Choose another precision") from None
     if len(test) < _FEW_PICTURES:
         notes.append(f"{len(test)} pictures were compared: expected {_FEW_PICTURES} or more for a sure figure.")

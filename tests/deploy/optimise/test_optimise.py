@@ -17,7 +17,10 @@ from deploy.cli.app import app
 from deploy.cli.common import USAGE_EXIT
 from deploy.optimise import run
 from engines.backends.auto import BackendChoice
+from engines.backends.fake import FakeEngine
+from engines.exceptions import ModelLoadFailed
 from engines.repository.adopt import KERAS_FILE, MODEL_FILE
+from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from tests.engines.optimise import networks
 from tests.paths import MODELS
@@ -130,6 +133,19 @@ def test_an_optimised_model_is_not_stored_if_it_loses_accuracy_on_the_backend_th
     chosen = BackendChoice("fake", "its outputs depend on one pixel", {})
     monkeypatch.setattr(run.backends, "choose_cpu_here", lambda precision: chosen)
     assert "Not stored: accuracy falls by" in optimise(*words, status=1)
+    assert repository.names() == ["small"]
+
+
+def test_an_optimised_model_that_the_backend_which_would_serve_it_cannot_load_is_refused(
+    labelled: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(engine: FakeEngine, model: Model) -> None:
+        raise ModelLoadFailed("unsupported operator")
+
+    monkeypatch.setattr(FakeEngine, "_load_impl", refuse)
+    monkeypatch.setattr(run.backends, "choose_cpu_here", lambda precision: BackendChoice("fake", "", {}))
+    line = refused("small", "--precision", "fp16", "--calibrate", labelled)
+    assert "the optimised model cannot be used: unsupported operator" in line
     assert repository.names() == ["small"]
 
 
