@@ -41,8 +41,8 @@ SPEED_TOLERANCE = 1.03
 ``SPEED_TOLERANCE``. A difference of up to 3 % is measurement noise. Of the sizes that count as equally fast, the
 smallest is used, because it takes the least memory and its results come soonest."""
 CALL_S = 0.0002
-"""Time in s that each engine call takes beside the computation, as part of the time per image. It makes larger
-batches worth their while for models that compute an image in less than about 5 ms."""
+"""Time in s that each engine call takes beside the computation. ``best_batch_size`` adds the share of each image to
+its time, so that models that compute an image in less than about 5 ms get larger batches."""
 HOPELESS = 1.2
 """If a batch size's time per image exceeds this multiple of the best time per image, warm-up tries no larger size.
 
