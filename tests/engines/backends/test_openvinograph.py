@@ -208,6 +208,18 @@ def test_an_int8_convolution_without_a_bias_that_is_an_output_keeps_its_name_and
     assert rewritten.outputs[0].get_names() == {last}
 
 
+def test_signed_activations_with_a_zero_point_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph()
+    top = silu(graph, graph.conv(graph.pixels(), 3, CHANNELS))
+    scale = graph.constant(np.float32(0.05)), graph.constant(np.array(-90, np.int8))
+    activations = graph.add("DequantizeLinear", graph.add("QuantizeLinear", top, *scale), *scale)
+    model = graph.model({graph.add("Conv", activations, int8_weights(graph)): ["n", 4, SIZE, SIZE]})
+    rewritten = read(model, tmp_path, monkeypatch)
+    rewrite(rewritten)
+    (expected,) = run(model, IMAGES)
+    np.testing.assert_allclose(outputs(rewritten), expected, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_scales_in_half_precision_are_kept(form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Graph()
