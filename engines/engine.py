@@ -206,12 +206,6 @@ class Engine(ABC):
         self._trim_impl()
         self.warm_up_s = {size: took_s * size for size, took_s in seconds_per_image.items()}
         self._batch_size = best
-        _log.info(
-            "batch_sizes_timed",
-            model=self.model.manifest.id,
-            batch_size=best,
-            ms_per_image={size: round(1000 * took_s, 3) for size, took_s in seconds_per_image.items()},
-        )
 
     def acquire(self) -> Slot:
         """Return a free slot. Block until a slot is free. Raise EngineStateError if no model is loaded."""

@@ -406,6 +406,9 @@ class LiveModels:
             serving.in_use += 1
             try:
                 await self._in_thread(serving.model.finish_warm_up)
+                size = serving.model.max_rows
+                batch_ms = round(1000 * serving.model.batch_time.predict_s(size), 2)
+                _log.info("batch_size_chosen", model=serving.settings.version, batch_size=size, batch_ms=batch_ms)
             except Exception as error:  # the outputs of large batches are wrong, or the memory is full
                 _log.error("batches_of_one_image_only", model=serving.settings.version, error=repr(error))
             finally:

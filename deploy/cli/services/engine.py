@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,10 +81,12 @@ def engine(
     """
     if context.invoked_subcommand:
         return
+    from engines.backends.hardware import cpu_count
+
     if models is None:
         raise typer.BadParameter("expected the folder of the model repository", param_hint="--models")
     service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)
-    count = instances or os.cpu_count() or 1
+    count = instances or cpu_count()
     options = _NodeOptions(models, backend, count, round(session_timeout * 1000), fused)
     raise typer.Exit(service.run(lambda stop: _serve(service, stop, options)))
 

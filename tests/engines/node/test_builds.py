@@ -146,6 +146,7 @@ async def test_a_tensorrt_plan_built_during_the_warm_up_of_its_stand_in_model_en
         may_warm.set()
         await finishing
     assert not [line for line in logs if line["event"] == "batches_of_one_image_only"]
+    assert [line["batch_size"] for line in logs if line["event"] == "batch_size_chosen"] == [first.batch_size]
 
 
 async def test_a_second_stage_model_also_has_a_stand_in_model_and_its_plan_is_built_after_the_first_plan(
