@@ -12,14 +12,14 @@ from engines.engine import Engine, Images, Outputs, Slot
 class BlockingEngine(Engine):
     """Engine that computes a batch in the thread that collects the batch, up to ``workers`` batches at the same time.
 
-    A thread of the engine's own would cost two more thread switches per batch. The engine has ``cpu_slots(workers)``
-    slots (sets of buffers for one batch), so that a further thread can fill or decode a batch while ``workers``
-    threads compute, if a core is left for it.
+    A thread of the engine's own would cost two more thread switches per batch. By default, the engine has
+    ``cpu_slots(workers)`` slots (sets of buffers for one batch), so that a further thread can fill or decode a batch
+    while ``workers`` threads compute, if a core is left for it.
     """
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, slots: int | None = None) -> None:
         self._workers = workers
-        super().__init__(slots=cpu_slots(workers))
+        super().__init__(slots=slots or cpu_slots(workers))
         self._turns = threading.Semaphore(workers)
 
     @property

@@ -28,8 +28,8 @@ class OnnxRuntimeEngine(BlockingEngine):
     """Execution providers of ONNX Runtime, in the order of preference."""
     WARMS_UP_BESIDE_WORK = True
 
-    def __init__(self, workers: int = 1) -> None:
-        super().__init__(workers)
+    def __init__(self, workers: int = 1, slots: int | None = None) -> None:
+        super().__init__(workers, slots)
         self._session: ort.InferenceSession | None = None
         self._input = ""
         self._names: list[str] = []

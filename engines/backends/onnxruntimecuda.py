@@ -51,8 +51,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     WARMS_UP_BESIDE_WORK = False  # a GPU warms up quickly, and is slow in batches of one image
 
     def __init__(self, workers: int = 1) -> None:
-        super().__init__(workers)
-        self._slot_count = workers + 1  # one more is filled while the GPU, and no core, computes the others
+        super().__init__(workers, workers + 1)  # one more is filled while the GPU, and no core, computes the others
 
     def _load_impl(self, model: Model) -> None:
         super()._load_impl(model)
