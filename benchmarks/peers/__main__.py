@@ -35,7 +35,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 CASES = {"yolox": yolox_case, "regions": shipped_case}
 LOADS = {"yolox": FrameLoads(1200, 300, 36.0), "regions": FrameLoads(4000, 500, 100.0)}
-"""Loads by case. Number of frames and rate of each load, by case; the rate is about a third of the slowest system's
+"""Loads by case. Each rate is about a third of the slowest system's
 throughput on two cores."""
 BROKER_WARM_UP = FrameLoads(3000, 0, 1.0)
 """Load before the first round. Sightline's transactions use more of the broker's code than the peers' requests."""
@@ -179,7 +179,6 @@ def _compare(
     """
     total = rounds * sum(1 for _ in plan(0))
     with fresh_broker("peers-kafka") as broker, RunSession(total, file) as session:
-        log_progress("warm-up of the broker")
         warm_up(broker)
         for number in range(session.first_round, session.first_round + rounds):
             for key, measure in plan(number):
@@ -227,6 +226,7 @@ def frames(
                 yield {**key, "partitions": count}, partial(_frame_run, case, name, SYSTEMS[system], count)
 
     def warm_up(broker: Broker) -> None:
+        log_progress("warm-up of the broker")
         bench = FrameBench(broker, next(iter(loaded.values())), SYSTEMS["sightline"], counts[0])
         eventloop.run(bench.measure(BROKER_WARM_UP, lambda _: None))
 

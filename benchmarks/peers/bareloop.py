@@ -3,15 +3,15 @@ bound for every pipeline."""
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 
@@ -39,18 +39,6 @@ class FrameLoopFigures:
     cpu_ms: float
 
 
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Give the processes that start in a ``with`` block further environment variables."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 @dataclass(frozen=True)
 class FrameLoop:
     """Frames for a bare loop: JPEG and bounding boxes of motion, the folder of the model, and the pipeline."""
@@ -72,7 +60,7 @@ class FrameLoop:
             context.Process(target=self._work, args=(range(number, count, processes), barrier, spent), daemon=True)
             for number in range(processes)
         ]
-        with _environment({**ONE_THREAD, **KEPT_MEMORY}):
+        with patch.dict(os.environ, {**ONE_THREAD, **KEPT_MEMORY}):  # new processes inherit it
             for child in children:
                 child.start()
         try:
