@@ -2,10 +2,16 @@
 // Plots of measures and forecasts. Colours follow the page, and the values of each measure are also in a table.
 (() => {
   const COLOURS = ["#0b66c3", "#d9822b", "#1a7f4b", "#a341a8", "#c0272d", "#00838f", "#8a6d00", "#5e6b78"];
-  const MAX_LINES = COLOURS.length;
+  const DASHES = [[], [8, 4], [2, 3]]; // of the first eight values, the next eight, and so on
+  const SHOWN_FIRST = COLOURS.length;
+  const chosen = new Map(); // whether the user wants a line, by measure and value
   const ALONE_S = 300; // time shown before and after a single minute; uPlot would show years
   const hours = document.getElementById("plots").dataset.hours;
   const isMean = (key) => /\.(mean|max|per_km_lane)$/.test(key) || key === "level_of_service";
+  const colour = (index) => COLOURS[index % COLOURS.length];
+  const dash = (index) => DASHES[Math.floor(index / COLOURS.length) % DASHES.length];
+  const choice = (section, key) => section.dataset.measure + " " + key;
+  const isShown = (section, key, index) => chosen.get(choice(section, key)) ?? index < SHOWN_FIRST;
   const short = (value) => (value === null || value === undefined ? "" : String(Math.round(value * 100) / 100));
 
   function draw(section, series, columns, bands) {
@@ -20,9 +26,9 @@
     new ResizeObserver(() => made.setSize(size())).observe(target);
   }
   function plot(section, data) {
-    const keys = Object.keys(data.values).slice(0, MAX_LINES);
-    const series = keys.map((key, index) => ({ label: key, stroke: COLOURS[index], width: 2, points: { show: data.start_s.length < 90, size: 4 } }));
-    draw(section, series, [data.start_s, ...keys.map((key) => data.values[key])], []);
+    const lines = Object.entries(data.values).map(([key, values], index) => ({ key, values, index })).filter(({ key, index }) => isShown(section, key, index));
+    const series = lines.map(({ key, index }) => ({ label: key, stroke: colour(index), dash: dash(index), width: 2, points: { show: data.start_s.length < 90, size: 4 } }));
+    draw(section, series, [data.start_s, ...lines.map(({ values }) => values)], []);
   }
   function plotForecast(section, data) {
     const bound = { stroke: COLOURS[0] + "55", width: 1, points: { show: false } };
@@ -63,6 +69,25 @@
     if (data.start_s.length) plotForecast(section, data);
     forecastTable(section, data);
   }
+  function lineSwitch(section, data, key, index) {
+    const button = document.createElement("button");
+    const mark = document.createElement("span");
+    const [drawn, gap] = dash(index);
+    button.type = "button";
+    button.className = "line-switch";
+    button.title = "Show or hide this line of the plot";
+    button.setAttribute("aria-pressed", isShown(section, key, index));
+    mark.className = "mark";
+    mark.style.background = gap ? `repeating-linear-gradient(90deg, ${colour(index)} 0 ${drawn}px, transparent ${drawn}px ${drawn + gap}px)` : colour(index);
+    button.append(mark, key);
+    button.addEventListener("click", () => {
+      const wanted = !isShown(section, key, index);
+      chosen.set(choice(section, key), wanted);
+      button.setAttribute("aria-pressed", wanted);
+      plot(section, data);
+    });
+    return button;
+  }
   function table(section, data) {
     const rows = Object.entries(data.values).map(([key, values], index) => {
       const known = values.filter((value) => value !== null);
@@ -71,14 +96,8 @@
       const texts = [key, short(values.at(-1)), short(isMean(key) ? sum / (known.length || 1) : sum), known.length ? short(Math.max(...known)) : ""];
       texts.forEach((text, column) => {
         const cell = document.createElement("td");
-        cell.textContent = text;
         cell.className = column ? "number" : "";
-        if (!column && index < MAX_LINES) {
-          const mark = document.createElement("span");
-          mark.className = "mark";
-          mark.style.background = COLOURS[index];
-          cell.prepend(mark);
-        }
+        cell.append(column ? text : lineSwitch(section, data, key, index));
         row.append(cell);
       });
       return row;

@@ -1,0 +1,97 @@
+"""Tests of the plots of the page Numbers in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from console.app import make_app
+from console.context import ConsoleContext
+from console.server import ServerOptions, listen, serve
+from ingest.contract.codec import encode_json
+from ingest.contract.records import Measure
+from ingest.contract.topics import MEASURES
+from ingest.kafka.log import Outgoing
+from ingest.kafka.memorylog import MemoryLog
+from ingest.runtime.clock import ManualClock
+from tests.console.conftest import PASSWORD
+from tests.console.records import CAPTURED_NS, configure
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+VALUES = tuple(f"class{number:02}.forward" for number in range(10))
+PATIENCE_MS = 60_000
+DRAWN = "plot => plot.querySelector('canvas')?.toDataURL() ?? ''"
+
+
+@pytest.fixture
+async def page(context: ConsoleContext, log: MemoryLog, clock: ManualClock) -> AsyncIterator[Page]:
+    """Yield the page Numbers of a signed-in user, with a measure of ten values."""
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine: `make peers` installs it")
+    await configure(log)
+    start_ns = CAPTURED_NS // 60_000_000_000 * 60_000_000_000
+    for number in range(5):
+        record = Measure(
+            id=f"bridge-{number}",
+            name="bridge",
+            type="line",
+            site="north",
+            camera="gate",
+            pipeline="one",
+            start_ns=start_ns + number * 60_000_000_000,
+            observed=1.0,
+            values={value: float(number + 5 * index) for index, value in enumerate(VALUES)},
+        )
+        await log.produce(Outgoing(MEASURES, 0, encode_json(record)))
+    await context.feed.catch_up(log)
+    clock.seconds += (start_ns - clock.now_ns()) / 1e9 + 400.0
+    stop = asyncio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        serving = asyncio.create_task(serve(make_app(context), listener, ServerOptions(), stop))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with async_playwright() as playwright:
+            chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            opened = await chromium.new_page()
+            opened.set_default_timeout(PATIENCE_MS)
+            await opened.goto(f"{address}/sign-in?next=/numbers")
+            await opened.get_by_label("Name").fill("vera")
+            await opened.get_by_label("Password").fill(PASSWORD)
+            await opened.get_by_role("button", name="Sign in").click()
+            yield opened
+            await chromium.close()
+        stop.set()
+        await serving
+
+
+async def test_each_value_of_a_measure_can_be_shown_or_hidden_and_the_first_eight_are_shown(page: Page) -> None:
+    switches = page.locator(".measure .line-switch")
+    await expect(switches).to_have_count(len(VALUES), timeout=PATIENCE_MS)
+    shown = [await each.get_attribute("aria-pressed") for each in await switches.all()]
+    assert shown == ["true"] * 8 + ["false"] * 2
+    plot = page.locator(".measure .plot")
+    pictures = {await plot.evaluate(DRAWN)}
+    for name, pressed in ((VALUES[8], "true"), (VALUES[0], "false"), (VALUES[9], "true")):
+        await page.get_by_role("button", name=name).click()
+        await expect(page.get_by_role("button", name=name)).to_have_attribute("aria-pressed", pressed)
+        pictures.add(await plot.evaluate(DRAWN))
+    assert len(pictures) == 4
+    assert "" not in pictures
+
+
+async def test_a_plot_without_any_line_can_be_filled_again(page: Page) -> None:
+    switches = page.locator(".measure .line-switch")
+    await expect(switches).to_have_count(len(VALUES), timeout=PATIENCE_MS)
+    errors: list[object] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    plot = page.locator(".measure .plot")
+    full = await plot.evaluate(DRAWN)
+    for change in ("false", "true"):
+        for each in (await switches.all())[:8]:
+            await each.click()
+            await expect(each).to_have_attribute("aria-pressed", change)
+    assert await plot.evaluate(DRAWN) == full
+    assert not errors
