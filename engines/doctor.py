@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from engines import backends
-from engines.backends.hardware import INSTRUCTIONS, cpu_count, cuda, processor
+from engines.backends.hardware import INSTRUCTIONS, cuda, processor
 from engines.backends.tensorrt.plans import default_folder
 from engines.exceptions import EngineError
 from engines.gpuuse import GpuMonitor
 from engines.repository.manifest import Model
 from engines.repository.store import Repository
 from engines.speed import batch_speed
+from ingest.runtime.cpus import cpu_count
 from ingest.site.pipeline import Precision
 
 PACKAGES = ("onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "pycuda", "nvidia-ml-py", "numpy")

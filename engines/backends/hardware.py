@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.backends.tensorrt.probe import driver_reason, load_driver
+from ingest.runtime.cpus import cpu_count
 from ingest.site.pipeline import Precision
 
 _AMD = "AuthenticAMD"
@@ -87,11 +87,6 @@ def processor(cpuinfo: Path = _CPUINFO) -> Cpu:
     fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}
     flags = frozenset(fields.get("flags", "").split())
     return Cpu(fields.get("model name", "unknown"), fields.get("vendor_id", ""), flags)
-
-
-def cpu_count() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cuda(load: Callable[[], Any] = load_driver) -> Cuda:

@@ -11,7 +11,6 @@ classified once.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,6 +28,7 @@ from ingest.kafka.log import Log, LogRecord, Outgoing, TopicPartition, Writer
 from ingest.kafka.membership import require_no_members
 from ingest.kafka.position import BEYOND_EVERY_END, StartPosition, commit
 from ingest.runtime.clock import Clock
+from ingest.runtime.cpus import cpu_count
 
 
 class PreparedWork(Protocol):
@@ -171,7 +171,7 @@ class FramePreparation:
     def __init__(self, log: Log, intake: BatchIntake, owned: Mapping[TopicPartition, OwnedPartition]) -> None:
         self._log, self._intake, self._owned = log, intake, owned
         self._undrained: set[TopicPartition] = set()
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="prepare")
+        self._pool = ThreadPoolExecutor(cpu_count(), thread_name_prefix="prepare")
         self._preparing = False
 
     def add(self, tp: TopicPartition) -> None:

@@ -24,6 +24,7 @@ from ingest.kafka.outage import KafkaWatch
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import logs
 from ingest.runtime.clock import Clock, SystemClock
+from ingest.runtime.cpus import cpu_count
 from ingest.runtime.heartbeat import HeartbeatWriter, instance_name
 from ingest.runtime.service import EXIT_AGAIN, EXIT_FAILED, Service
 from ingest.site.topic.view import Validate, accept
@@ -166,7 +167,7 @@ class Runner:
             member=self._member,
             log=self._log,
             clock=self._clock,
-            pool=ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=stage.name),
+            pool=ThreadPoolExecutor(cpu_count(), thread_name_prefix=stage.name),
             metrics=self._metrics,
             opening=asyncio.Semaphore(OPEN_AT_ONCE),
             failed=self._partition_failed,

@@ -26,6 +26,7 @@ from ingest.exceptions import ConfigError
 from ingest.kafka.settings import SESSION_TIMEOUT_MS
 from ingest.runtime import logs
 from ingest.runtime.clock import SystemClock
+from ingest.runtime.cpus import cpu_count
 from ingest.runtime.eventloop import running_beside
 from ingest.runtime.service import Service
 from ingest.site import PipelineConfig
@@ -81,7 +82,6 @@ def engine(
     """
     if context.invoked_subcommand:
         return
-    from engines.backends.hardware import cpu_count
 
     if models is None:
         raise typer.BadParameter("expected the folder of the model repository", param_hint="--models")

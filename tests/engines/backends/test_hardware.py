@@ -7,7 +7,8 @@ import os
 import pytest
 
 from engines.backends import make
-from engines.backends.hardware import cpu_count, cpu_slots
+from engines.backends.hardware import cpu_slots
+from ingest.runtime.cpus import cpu_count
 
 
 @pytest.mark.parametrize(("workers", "cores", "slots"), [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 3, 3), (4, 2, 4)])
