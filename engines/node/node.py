@@ -92,7 +92,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._scheduler = Scheduler(models)
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._takeover: asyncio.Task[None] | None = None
-        self._joined = False
+        self._joined = self._stopping = False
         self._classifying: set[asyncio.Task[None]] = set()
         self._writing: dict[TopicPartition, asyncio.Task[None]] = {}  # by ``batches_of``, because they share a writer
         self._preparation = FramePreparation(log, intake, self._owned)
@@ -291,7 +291,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         now_s, pauses_s = self._clock.monotonic(), []
         for tp, owned in self._owned.items():
             lane = batches_of(tp)
-            due_s = None if lane in self._writing else owned.due(now_s, self._patience_s)
+            due_s = None if lane in self._writing else owned.due(now_s, self._patience_s, stopping=self._stopping)
             if due_s is not None and due_s <= now_s:
                 self._writing[lane] = writing = asyncio.create_task(self._write(owned))
                 writing.add_done_callback(functools.partial(self._on_written, tp))
@@ -379,6 +379,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
         self._wake.set()
 
     async def _drain(self) -> None:
+        self._stopping = True
         deadline = Deadline.after(STOP_S, self._clock)
         while any(owned.in_flight or owned.uncommitted for owned in self._owned.values()) and not deadline.passed:
             pause_s = self._start_tasks()
@@ -389,7 +390,7 @@ class Node(ConsumerRebalanceListener):  # type: ignore[misc]
             elif pause_s is None:
                 break
             else:
-                await asyncio.sleep(timeout_s)  # until the offsets of the last results are due
+                await asyncio.sleep(timeout_s)  # until finished results have waited for later ones
             if self._failure:
                 raise self._failure
 

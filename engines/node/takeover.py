@@ -36,6 +36,10 @@ MAX_UNCOMMITTED_S = 0.25
 
 Without offsets, a transaction takes two requests less, and the broker writes one marker less. A record whose results
 are written and whose offset is not committed is a repeat for the next owner, which writes nothing for it."""
+IDLE_COMMIT_S = 1.0
+"""Time in s after the last results of a partition at which its uncommitted offsets are committed alone.
+
+While frames keep arriving, the next results are written earlier, and commit these offsets in their transaction."""
 MAX_UNCOMMITTED_JOBS = 4
 """Maximum number of jobs whose results are written and whose offsets are not committed, so that the lag of the group
 still shows how far the nodes are behind."""
@@ -80,7 +84,7 @@ class OwnedPartition:
         self._jobs: deque[Job] = deque()
         self._settled_at_s: float | None = None
         self._position = start.offset
-        self._committed_at_s = -math.inf
+        self._committed_at_s = self._written_at_s = -math.inf
         self.uncommitted = 0
         """Number of jobs whose results are written and whose offsets are not committed yet."""
         self.in_flight_bytes = 0
@@ -106,17 +110,19 @@ class OwnedPartition:
         """Return the offset to commit when the results of ``jobs``, the first jobs of the queue, are written."""
         return jobs[-1].record.offset + 1
 
-    def due(self, now_s: float, patience_s: float) -> float | None:
+    def due(self, now_s: float, patience_s: float, *, stopping: bool = False) -> float | None:
         """Return the monotonic time in s of the next call of ``write``; None if there is nothing to write or commit.
 
         Finished jobs at the head of the queue are due at once if all jobs are finished or the finished jobs fill a
         transaction. While later jobs are unfinished, finished jobs wait up to ``patience_s`` to share a transaction
-        with the later jobs. If no job is left, uncommitted offsets are due ``MAX_UNCOMMITTED_S`` after the last
-        commit.
+        with the later jobs. If no job is left, uncommitted offsets are due ``IDLE_COMMIT_S`` after the last write, or
+        at once if the node is ``stopping``.
         """
         if not self._jobs or not self._jobs[0].settled:
             self._settled_at_s = None
-            return self._committed_at_s + MAX_UNCOMMITTED_S if self.uncommitted and not self._jobs else None
+            if self._jobs or not self.uncommitted:
+                return None
+            return now_s if stopping else self._written_at_s + IDLE_COMMIT_S
         if self._settled_at_s is None:
             self._settled_at_s = now_s
         full = len(self._settled_head()) == MAX_COMMIT_JOBS
@@ -141,7 +147,7 @@ class OwnedPartition:
             or any(record.topic == DEADLETTER for record in records)  # a take-over reads the last dead letters only
         )
         await self._writer.write(records, ENGINES, {self.tp: position} if commits else {})
-        self._position = position
+        self._position, self._written_at_s = position, now_s
         self.uncommitted = 0 if commits else uncommitted
         if commits:
             self._committed_at_s = now_s

@@ -191,7 +191,7 @@ async def test_partitions_with_results_to_write_share_one_timer_at_the_earliest_
         def __init__(self, tp: TopicPartition) -> None:
             self.tp, self.looks = tp, 0
 
-        def due(self, now_s: float, _: float) -> float:
+        def due(self, now_s: float, _: float, *, stopping: bool) -> float:
             self.looks += 1
             return now_s + 120.0 + self.tp.partition
 

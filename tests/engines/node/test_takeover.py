@@ -240,10 +240,21 @@ async def test_offsets_are_committed_with_the_first_results_and_then_once_per_qu
     assert committed == [1, 1, 1, 4, 4]
     assert await written(log) == [0, 1, 2, 3, 4]
     assert owned.uncommitted == 1
-    assert owned.due(10.31, 0.0) == 10.5
-    assert await owned.write(lambda: 5, 10.5) == 0
-    assert await log.committed(ENGINES, LIVE_TP) == 5
-    assert owned.due(10.6, 0.0) is None
+
+
+async def test_offsets_without_further_results_are_committed_after_a_second_or_at_a_stop() -> None:
+    log = MemoryLog(2)
+    owned = await one(log)
+    for n, now_s in enumerate((10.0, 10.2)):
+        owned.take(await put(log, n), PIPELINES)
+        await owned.write(lambda: 5, now_s)
+    assert await log.committed(ENGINES, LIVE_TP) == 1
+    assert owned.due(10.31, 0.0) == 11.2
+    assert owned.due(10.31, 0.0, stopping=True) == 10.31
+    assert await owned.write(lambda: 5, 11.2) == 0
+    assert await log.committed(ENGINES, LIVE_TP) == 2
+    assert owned.due(11.3, 0.0) is None
+    assert owned.due(11.3, 0.0, stopping=True) is None
 
 
 async def test_offsets_are_committed_after_four_written_jobs_even_within_a_quarter_of_a_second() -> None:
