@@ -284,7 +284,7 @@ async def test_a_fused_node_alternates_between_writing_results_of_the_frames_top
     stop, lane = asyncio.Event(), [TopicPartition(topic, 1) for topic in (FRAMES, BATCHES)]
 
     class AlwaysDue(OwnedPartition):
-        def due(self, now_s: float, patience_s: float) -> float | None:
+        def due(self, now_s: float, patience_s: float, *, stopping: bool = False) -> float | None:
             return None if stop.is_set() else now_s
 
         async def write(self, now_ns: Callable[[], int], now_s: float) -> int:
