@@ -121,8 +121,9 @@ class OwnedPartition:
 
         Finished jobs at the head of the queue are due at once if all jobs are finished or the finished jobs fill a
         transaction. While later jobs are unfinished, finished jobs wait up to ``patience_s`` to share a transaction
-        with the later jobs, or longer if all were overdue when they arrived (``OVERDUE_SHARE``). If no job is left, uncommitted offsets are due ``IDLE_COMMIT_S`` after the last write, or
-        at once if the node is ``stopping``.
+        with the later jobs, or longer if all of them were overdue when they arrived (``OVERDUE_SHARE``). If no job is
+        left, uncommitted offsets are due ``IDLE_COMMIT_S`` after the last write, or at once if the node is
+        ``stopping``.
         """
         if not self._jobs or not self._jobs[0].settled:
             self._settled_at_s = None
