@@ -38,7 +38,7 @@ LOADS = {"yolox": FrameLoads(1200, 900, 36.0), "regions": FrameLoads(4000, 900, 
 """Loads by case. Each rate is about a third of the slowest system's throughput on two cores. Of 900 frames at a fixed
 rate, the first twentieth does not count, and nine frames are slower than the 99th percentile."""
 BROKER_WARM_UPS = {"yolox": FrameLoads(3000, 1000, 36.0), "regions": FrameLoads(16_000, 2000, 100.0)}
-"""Load before the first round, by case: about half a minute in a burst, and half a minute at the fixed rate.
+"""Load before the first round, by case: about half a minute in a burst, and 20 to 30 s at the fixed rate.
 Sightline's transactions use more of the broker's code than the peers' requests."""
 EDGE_WARM_UP = EdgeLoad(16_000, 40_000)
 """Records that the agent sends before the first round."""

@@ -2,33 +2,52 @@
 // Plots of measures and forecasts. Colours follow the page, and the values of each measure are also in a table.
 (() => {
   const COLOURS = ["#0b66c3", "#d9822b", "#1a7f4b", "#a341a8", "#c0272d", "#00838f", "#8a6d00", "#5e6b78"];
-  const DASHES = [[], [8, 4], [2, 3]]; // of the first eight values, the next eight, and so on
+  const DASHES = [[], [8, 4], [2, 3]]; // one pattern for each eight values, again from the start after 24
   const SHOWN_FIRST = COLOURS.length;
-  const chosen = new Map(); // whether the user wants a line, by measure and value
+  const STORED = "sightline-lines";
+  const slots = new Map(); // place of each value among those of its measure, in the order in which they were first seen
+  const chosen = new Map(JSON.parse(sessionStorage.getItem(STORED) ?? "[]")); // lines that the user showed or hid
+  const drawn = new WeakMap(); // plot and observer of each section
   const ALONE_S = 300; // time shown before and after a single minute; uPlot would show years
   const hours = document.getElementById("plots").dataset.hours;
   const isMean = (key) => /\.(mean|max|per_km_lane)$/.test(key) || key === "level_of_service";
-  const colour = (index) => COLOURS[index % COLOURS.length];
-  const dash = (index) => DASHES[Math.floor(index / COLOURS.length) % DASHES.length];
   const choice = (section, key) => section.dataset.measure + " " + key;
-  const isShown = (section, key, index) => chosen.get(choice(section, key)) ?? index < SHOWN_FIRST;
+  const isShown = (section, key) => chosen.get(choice(section, key)) ?? slot(section, key) < SHOWN_FIRST;
   const short = (value) => (value === null || value === undefined ? "" : String(Math.round(value * 100) / 100));
 
+  function slot(section, key) {
+    const measure = section.dataset.measure;
+    if (!slots.has(measure)) slots.set(measure, new Map());
+    const known = slots.get(measure);
+    if (!known.has(key)) known.set(key, known.size);
+    return known.get(key);
+  }
+  function style(section, key) {
+    const index = slot(section, key);
+    return { stroke: COLOURS[index % COLOURS.length], dash: DASHES[Math.floor(index / COLOURS.length) % DASHES.length] };
+  }
   function draw(section, series, columns, bands) {
-    const style = getComputedStyle(document.documentElement);
-    const axis = { stroke: style.getPropertyValue("--muted"), grid: { stroke: style.getPropertyValue("--edge"), width: 1 }, ticks: { show: false } };
+    const colours = getComputedStyle(document.documentElement);
+    const axis = { stroke: colours.getPropertyValue("--muted"), grid: { stroke: colours.getPropertyValue("--edge"), width: 1 }, ticks: { show: false } };
     const target = section.querySelector(".plot");
     const size = () => ({ width: target.clientWidth, height: 220 });
-    target.replaceChildren();
+    const old = drawn.get(section);
+    if (old) {
+      old.observer.disconnect();
+      old.plot.destroy();
+    }
     const [first] = columns[0];
     const x = columns[0].length === 1 ? { range: [first - ALONE_S, first + ALONE_S] } : {};
-    const made = new uPlot({ ...size(), series: [{}, ...series], bands, scales: { x }, axes: [axis, { ...axis, size: 56 }], legend: { show: false } }, columns, target);
-    new ResizeObserver(() => made.setSize(size())).observe(target);
+    const plot = new uPlot({ ...size(), series: [{}, ...series], bands, scales: { x }, axes: [axis, { ...axis, size: 56 }], legend: { show: false } }, columns, target);
+    const observer = new ResizeObserver(() => plot.setSize(size()));
+    observer.observe(target);
+    drawn.set(section, { plot, observer });
   }
   function plot(section, data) {
-    const lines = Object.entries(data.values).map(([key, values], index) => ({ key, values, index })).filter(({ key, index }) => isShown(section, key, index));
-    const series = lines.map(({ key, index }) => ({ label: key, stroke: colour(index), dash: dash(index), width: 2, points: { show: data.start_s.length < 90, size: 4 } }));
-    draw(section, series, [data.start_s, ...lines.map(({ values }) => values)], []);
+    Object.keys(data.values).forEach((key) => slot(section, key)); // hidden values keep their places, too
+    const keys = Object.keys(data.values).filter((key) => isShown(section, key));
+    const series = keys.map((key) => ({ ...style(section, key), label: key, width: 2, points: { show: data.start_s.length < 90, size: 4 } }));
+    draw(section, series, [data.start_s, ...keys.map((key) => data.values[key])], []);
   }
   function plotForecast(section, data) {
     const bound = { stroke: COLOURS[0] + "55", width: 1, points: { show: false } };
@@ -69,27 +88,29 @@
     if (data.start_s.length) plotForecast(section, data);
     forecastTable(section, data);
   }
-  function lineSwitch(section, data, key, index) {
+  function lineSwitch(section, data, key) {
     const button = document.createElement("button");
     const mark = document.createElement("span");
-    const [drawn, gap] = dash(index);
+    const { stroke, dash: [line, gap] } = style(section, key);
     button.type = "button";
     button.className = "line-switch";
     button.title = "Show or hide this line of the plot";
-    button.setAttribute("aria-pressed", isShown(section, key, index));
+    button.dataset.key = key;
+    button.setAttribute("aria-pressed", isShown(section, key));
     mark.className = "mark";
-    mark.style.background = gap ? `repeating-linear-gradient(90deg, ${colour(index)} 0 ${drawn}px, transparent ${drawn}px ${drawn + gap}px)` : colour(index);
+    mark.style.background = gap ? `repeating-linear-gradient(90deg, ${stroke} 0 ${line}px, transparent ${line}px ${line + gap}px)` : stroke;
     button.append(mark, key);
     button.addEventListener("click", () => {
-      const wanted = !isShown(section, key, index);
-      chosen.set(choice(section, key), wanted);
-      button.setAttribute("aria-pressed", wanted);
+      chosen.set(choice(section, key), !isShown(section, key));
+      sessionStorage.setItem(STORED, JSON.stringify([...chosen]));
+      button.setAttribute("aria-pressed", isShown(section, key));
       plot(section, data);
     });
     return button;
   }
   function table(section, data) {
-    const rows = Object.entries(data.values).map(([key, values], index) => {
+    const focused = section.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+    const rows = Object.entries(data.values).map(([key, values]) => {
       const known = values.filter((value) => value !== null);
       const sum = known.reduce((one, other) => one + other, 0);
       const row = document.createElement("tr");
@@ -97,12 +118,14 @@
       texts.forEach((text, column) => {
         const cell = document.createElement("td");
         cell.className = column ? "number" : "";
-        cell.append(column ? text : lineSwitch(section, data, key, index));
+        cell.append(column ? text : lineSwitch(section, data, key));
         row.append(cell);
       });
       return row;
     });
     section.querySelector("tbody").replaceChildren(...rows);
+    const again = [...section.querySelectorAll(".line-switch")].find((each) => each.dataset.key === focused);
+    if (again) again.focus({ preventScroll: true });
   }
   async function show(section) {
     const response = await fetch("/api/measures/" + encodeURIComponent(section.dataset.measure) + "?hours=" + hours);

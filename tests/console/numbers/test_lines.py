@@ -24,6 +24,11 @@ from tests.console.records import CAPTURED_NS, configure
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 VALUES = tuple(f"class{number:02}.forward" for number in range(10))
 PATIENCE_MS = 60_000
+REFRESHABLE = """
+const plain = window.setInterval;
+window.setInterval = (work, ms) => { window.refresh = work; return plain(work, ms); };
+"""
+"""Script that keeps the function that the page calls once per minute."""
 DRAWN = "plot => plot.querySelector('canvas')?.toDataURL() ?? ''"
 
 
@@ -57,6 +62,7 @@ async def page(context: ConsoleContext, log: MemoryLog, clock: ManualClock) -> A
             chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             opened = await chromium.new_page()
             opened.set_default_timeout(PATIENCE_MS)
+            await opened.add_init_script(REFRESHABLE)
             await opened.goto(f"{address}/sign-in?next=/numbers")
             await opened.get_by_label("Name").fill("vera")
             await opened.get_by_label("Password").fill(PASSWORD)
@@ -93,5 +99,33 @@ async def test_a_plot_without_any_line_can_be_filled_again(page: Page) -> None:
         for each in (await switches.all())[:8]:
             await each.click()
             await expect(each).to_have_attribute("aria-pressed", change)
+        assert (await plot.evaluate(DRAWN) == full) == (change == "true")
     assert await plot.evaluate(DRAWN) == full
     assert not errors
+
+
+async def test_a_choice_and_the_keyboard_focus_survive_the_refresh_of_each_minute(page: Page) -> None:
+    chosen = page.get_by_role("button", name=VALUES[0])
+    await chosen.press("Space")
+    await expect(chosen).to_have_attribute("aria-pressed", "false")
+    await chosen.evaluate("button => { button.id = 'old'; }")
+    before = await page.locator(".measure .plot").evaluate(DRAWN)
+    await page.evaluate("window.refresh()")
+    await expect(page.locator("#old")).to_have_count(0)
+    await expect(chosen).to_have_attribute("aria-pressed", "false")
+    await expect(chosen).to_be_focused()
+    assert await page.locator(".measure .plot").evaluate(DRAWN) == before
+    assert await page.locator(".measure .plot canvas").count() == 1
+
+
+async def test_a_choice_survives_the_change_of_the_period(page: Page) -> None:
+    await page.get_by_role("button", name=VALUES[0]).click()
+    await page.get_by_label("Period").select_option("1")
+    await page.wait_for_url("**/numbers?hours=1")
+    shown = page.locator(".measure .line-switch")
+    await expect(shown).to_have_count(len(VALUES))
+    assert [await each.get_attribute("aria-pressed") for each in await shown.all()] == [
+        "false",
+        *["true"] * 7,
+        *["false"] * 2,
+    ]

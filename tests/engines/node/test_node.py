@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from engines.exceptions import ModelUnknown
 from engines.metrics import NodeMetrics
+from engines.node import takeover
 from engines.node.node import Node, patience
 from engines.node.pipelines import LiveModels
 from engines.node.serving import ServedModel
@@ -236,7 +237,10 @@ def test_results_wait_for_a_shared_transaction_at_most_a_quarter_of_the_shortest
     assert patience(queue_s, goal_s) == pytest.approx(expected_s)
 
 
-async def test_a_node_that_stops_commits_the_offsets_of_all_results_that_it_has_written(intake: FakeIntake) -> None:
+async def test_a_node_that_stops_commits_the_offsets_of_all_results_that_it_has_written(
+    intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "IDLE_COMMIT_S", 3600.0)
     log, stop = MemoryLog(2), asyncio.Event()
     node = make(intake, log)
     await node.on_partitions_assigned([OTHER])
