@@ -143,9 +143,9 @@ def bare_loop(case: PipelineCase, denoise: DenoiseKind = "none") -> FrameLoop:
 
 
 def frame_record(
-    case: PipelineCase, number: int, epoch: int, cameras: int = CAMERAS
+    case: PipelineCase, number: int, epoch: int, cameras: int = CAMERAS, in_s: float = 0.0
 ) -> tuple[int, str, bytes, dict[str, bytes]]:
-    """Return the partition, camera, value and headers of one frame, with the present time as capture time.
+    """Return the partition, camera, value and headers of one frame that is captured ``in_s`` seconds from now.
 
     The frames of ``cameras`` cameras take turns, and each camera has a partition. After the last picture, the frames
     begin with the first picture again.
@@ -155,7 +155,7 @@ def frame_record(
         camera=f"camera-{number % cameras}",
         epoch=epoch,
         seq=number // cameras,
-        captured_ns=time.time_ns(),
+        captured_ns=time.time_ns() + round(in_s * 1e9),
         width=picture.width,
         height=picture.height,
         image=picture.jpeg,

@@ -154,7 +154,8 @@ class FrameBench:
     async def _paced(self, supervisor: Supervisor, loads: FrameLoads) -> dict[str, Any]:
         async with collecting(self._settings, RESULTS, self._partitions, header=h.FRAMES, prompt=True) as arrivals:
             meter = CpuMeter(pids_of(supervisor, self._broker))
-            sent_s = await pace(self._settings, FRAMES, self._records(loads.paced), loads.rate)
+            records = self._records(loads.paced, 1.0 / loads.rate)
+            sent_s = await pace(self._settings, FRAMES, records, loads.rate)
             await arrivals.wait(loads.paced, RESULTS_S, partial(failure, supervisor))
             cpu_ms = meter.ms_per(loads.paced)
         counted = list(sent_s)[loads.paced // SETTLE_SHARE :]
@@ -165,12 +166,13 @@ class FrameBench:
             "paced_cpu_ms": round(sum(cpu_ms.values()) - cpu_ms[BROKER] - cpu_ms[DRIVER], 2),
         }
 
-    def _records(self, frames: int) -> list[LoadRecord]:
+    def _records(self, frames: int, interval_s: float = 0.0) -> list[LoadRecord]:
+        """Return the records of frames that are captured ``interval_s`` seconds after one another from now on."""
         epoch = next(self._epochs)
-        return [self._record(number, epoch) for number in range(frames)]
+        return [self._record(number, epoch, number * interval_s) for number in range(frames)]
 
-    def _record(self, number: int, epoch: int) -> LoadRecord:
-        partition, camera, value, headers = frame_record(self._case, number, epoch, self._partitions)
+    def _record(self, number: int, epoch: int, in_s: float) -> LoadRecord:
+        partition, camera, value, headers = frame_record(self._case, number, epoch, self._partitions, in_s)
         name = headers[h.FRAMES]
         if self._system.program:  # a peer gets the JPEG itself, which is easier to read than our record
             picture = self._case.pictures[number % len(self._case.pictures)]

@@ -278,8 +278,6 @@ class Job:
     """Earliest capture time (Unix, in ns) of the job's frames that wait for an engine, set by ``measure_waiting``."""
     deadline_ns: int = 0
     """Unix time in ns at which the results of the job are due."""
-    overdue_s: float = 0.0
-    """Time in s by which the job's results were already overdue when the job was queued; 0 if they were not."""
     finishes: tuple[int, ...] = ()
     """Offsets of frames that are finished once the results of the job are written, if this node prepared the frames
     itself. A job made from a record of ``batches`` finishes only this record."""

@@ -128,9 +128,7 @@ class Scheduler:
         goal_ns = round(self._models.config(job.pipeline).goal_s * 1e9)
         job.queued_ns = now_ns
         job.measure_waiting()
-        due_ns = job.captured_ns + goal_ns
-        job.deadline_ns = min(max(due_ns, now_ns), now_ns + goal_ns)
-        job.overdue_s = max(now_ns - due_ns, 0) / 1e9
+        job.deadline_ns = min(max(job.captured_ns + goal_ns, now_ns), now_ns + goal_ns)
         key = QueueKey(job.pipeline, tp.topic in LATE_TOPICS)
         self._queues[key].setdefault(tp, deque()).append(job)
         self._rows[tp] += job.waiting_rows

@@ -31,12 +31,6 @@ from ingest.runtime.clock import Clock, SystemClock
 
 MAX_COMMIT_JOBS = 64
 """Maximum number of jobs per transaction, so that a transaction commits in tens of milliseconds."""
-OVERDUE_SHARE = 0.25
-MAX_OVERDUE_WAIT_S = 1.0
-"""If all finished results of a partition were already overdue when their batches arrived, they may wait to share a
-transaction with later results: for ``OVERDUE_SHARE`` of the time by which the least overdue of them was late, and at
-most ``MAX_OVERDUE_WAIT_S`` seconds. So a node with a backlog of frames writes fewer and larger transactions, and
-processes the backlog sooner."""
 MAX_UNCOMMITTED_S = 0.25
 """Time in s after a commit of offsets in which transactions of the same partition commit no offsets.
 
@@ -121,9 +115,8 @@ class OwnedPartition:
 
         Finished jobs at the head of the queue are due at once if all jobs are finished or the finished jobs fill a
         transaction. While later jobs are unfinished, finished jobs wait up to ``patience_s`` to share a transaction
-        with the later jobs, or longer if all of them were overdue when they arrived (``OVERDUE_SHARE``). If no job is
-        left, uncommitted offsets are due ``IDLE_COMMIT_S`` after the last write, or at once if the node is
-        ``stopping``.
+        with the later jobs. If no job is left, uncommitted offsets are due ``IDLE_COMMIT_S`` after the last write, or
+        at once if the node is ``stopping``.
         """
         if not self._jobs or not self._jobs[0].settled:
             self._settled_at_s = None
@@ -132,11 +125,8 @@ class OwnedPartition:
             return now_s if stopping else self._written_at_s + IDLE_COMMIT_S
         if self._settled_at_s is None:
             self._settled_at_s = now_s
-        settled = self._settled_head()
-        if len(settled) in (MAX_COMMIT_JOBS, len(self._jobs)):
-            return now_s
-        overdue_s = min((job.overdue_s for job in settled if job.queued_ns), default=0.0)
-        return self._settled_at_s + max(patience_s, min(overdue_s * OVERDUE_SHARE, MAX_OVERDUE_WAIT_S))
+        full = len(self._settled_head()) == MAX_COMMIT_JOBS
+        return now_s if full or all(job.settled for job in self._jobs) else self._settled_at_s + patience_s
 
     async def write(self, now_ns: Callable[[], int], now_s: float) -> int:
         """Write the results of the finished jobs at the head of the queue in one transaction.

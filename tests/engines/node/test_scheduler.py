@@ -52,16 +52,6 @@ class TestScheduler:
         scheduler.add(LIVE_1, job(LIVE_1, 10, captured_ns=0), 101 * second)
         assert offsets(scheduler.next(101 * second)) == [0]
 
-    def test_a_job_knows_by_how_much_it_was_overdue_when_it_was_queued(self) -> None:
-        scheduler, second = Scheduler(EvenModels(1)), 10**9
-        goal_s = EvenModels(1).config("cars").goal_s
-        found = []
-        for offset, captured_s in enumerate((90, 100 - goal_s, 100, 9000)):
-            queued = job(LIVE_0, offset, captured_ns=round(captured_s * second))
-            scheduler.add(LIVE_0, queued, 100 * second)
-            found.append(queued.overdue_s)
-        assert found == [10.0 - goal_s, 0.0, 0.0, 0.0]
-
     def test_a_capture_time_in_the_future_counts_as_now(self) -> None:
         scheduler, second = Scheduler(EvenModels(1)), 10**9
         scheduler.add(LIVE_0, job(LIVE_0, 0, captured_ns=9000 * second), 100 * second)

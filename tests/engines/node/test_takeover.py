@@ -219,45 +219,6 @@ async def test_finished_jobs_are_written_immediately_if_no_unfinished_job_is_que
     assert owned.due(10.1, 0.2) == 10.1
 
 
-@pytest.mark.parametrize(
-    ("overdue_s", "due_s"), [((0.0,), 10.2), ((0.4,), 10.2), ((2.0,), 10.5), ((60.0,), 11.0), ((60.0, 2.0), 10.5)]
-)
-async def test_results_that_were_overdue_on_arrival_wait_longer_for_later_results(
-    overdue_s: tuple[float, ...], due_s: float
-) -> None:
-    log = MemoryLog(2)
-    owned = await one(log)
-    for n, late_s in enumerate(overdue_s):
-        job = owned.take(await put(log, n), PIPELINES)
-        job.queued_ns, job.overdue_s = 1, late_s
-    behind = owned.take(await put(log, len(overdue_s)), PIPELINES)
-    behind.tasks[0] = Unsettled()
-    assert owned.due(10.0, 0.2) == due_s
-    behind.tasks[0].settled = True
-    assert owned.due(10.1, 0.2) == 10.1
-
-
-async def test_overdue_results_do_not_wait_longer_than_the_results_of_a_batch_that_was_not_overdue() -> None:
-    log = MemoryLog(2)
-    owned = await one(log)
-    for n, late_s in enumerate((60.0, 0.0)):
-        job = owned.take(await put(log, n), PIPELINES)
-        job.queued_ns, job.overdue_s = 1, late_s
-    owned.take(await put(log, 2), PIPELINES).tasks[0] = Unsettled()
-    assert owned.due(10.0, 0.2) == 10.2
-
-
-async def test_results_of_frames_without_pictures_do_not_shorten_the_wait_of_overdue_results() -> None:
-    log = MemoryLog(2)
-    owned = await one(log)
-    owned.take(await put(log, 0), PIPELINES)
-    assert owned.due(9.0, 0.0) == 9.0
-    job = owned.take(await put(log, 1), PIPELINES)
-    job.queued_ns, job.overdue_s = 1, 2.0
-    owned.take(await put(log, 2), PIPELINES).tasks[0] = Unsettled()
-    assert owned.due(9.1, 0.2) == 9.5
-
-
 async def test_a_transaction_with_its_maximum_number_of_jobs_is_written_immediately() -> None:
     log = MemoryLog(2)
     owned = await one(log)
