@@ -261,7 +261,8 @@ class TestSizes:
 
     def test_the_warm_up_chooses_the_smallest_of_several_equally_fast_batch_sizes(self) -> None:
         assert best_batch_size({1: 0.0102, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 1
-        assert best_batch_size({1: 0.0108, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 2
+        assert best_batch_size({1: 0.0108, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 1
+        assert best_batch_size({1: 0.0113, 2: 0.0100, 4: 0.0101, 8: 0.0128}) == 2
         assert best_batch_size({1: 0.004, 2: 0.003, 4: 0.002}) == 4
         assert best_batch_size({1: 0.0100, 2: 0.0104}) == 1
 
