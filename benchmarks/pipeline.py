@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +48,7 @@ from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import eventloop
 from ingest.runtime.clock import Deadline
+from ingest.runtime.cpus import cpu_count
 from ingest.site import CameraConfig, PipelineConfig
 from ingest.site.topic.store import publish
 from stream.analyse.rules.line import LineRule
@@ -312,7 +312,7 @@ def main(
     out: Out = RESULTS,
 ) -> None:
     """Measure all cases, and print and write the results with date and machine."""
-    threads = os.cpu_count() or 1
+    threads = cpu_count()
     with fresh_broker("bench-kafka") as broker:
         measured = [eventloop.run(_case(case, broker, rounds, threads)) for case in cases(frames)]
     typer.echo(json.dumps(keep("pipeline", {"cases": measured}, out), indent=2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import tempfile
 import time
 import uuid
@@ -31,6 +30,7 @@ from ingest.contract.topics import FRAMES, RESULTS
 from ingest.kafka.kafkalog import KafkaLog
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime.clock import Deadline
+from ingest.runtime.cpus import cpu_count
 
 WARM_UP_FRAMES = 160
 START_S = 90.0
@@ -187,5 +187,5 @@ class FrameBench:
 
 def measure_bare(case: PipelineCase, frames: int, *, denoise: bool) -> dict[str, Any]:
     """Return the figures of the bare loop."""
-    figures = bare_loop(case, "auto" if denoise else "none").run(frames, os.cpu_count() or 1)
+    figures = bare_loop(case, "auto" if denoise else "none").run(frames, cpu_count())
     return {"fps": figures.fps, "cpu_ms": figures.cpu_ms}

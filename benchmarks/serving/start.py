@@ -8,7 +8,6 @@ the services of this checkout, so that a machine that slows down during the run 
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -40,6 +39,7 @@ from ingest.kafka import topicadmin
 from ingest.kafka.settings import KafkaSettings
 from ingest.runtime import eventloop
 from ingest.runtime.clock import Deadline
+from ingest.runtime.cpus import cpu_count
 
 START_FRAMES = 40
 """Number of frames that are sent while the services start."""
@@ -141,7 +141,7 @@ def _kib(file: Path) -> dict[str, int]:
 async def _turn(case: PipelineCase, node: Broker, checkout: Path, frames: int, bursts: int) -> dict[str, Any]:
     prefix = f"sightline-start-{time.time_ns() // 1_000_000}."
     settings = KafkaSettings(bootstrap=node.bootstrap, prefix=prefix)
-    return await Turn(case, settings, checkout, os.cpu_count() or 1).measure(frames, bursts)
+    return await Turn(case, settings, checkout, cpu_count()).measure(frames, bursts)
 
 
 def main(

@@ -34,14 +34,14 @@
     const old = drawn.get(section);
     if (old) {
       old.observer.disconnect();
-      old.plot.destroy();
+      old.made.destroy();
     }
     const [first] = columns[0];
     const x = columns[0].length === 1 ? { range: [first - ALONE_S, first + ALONE_S] } : {};
-    const plot = new uPlot({ ...size(), series: [{}, ...series], bands, scales: { x }, axes: [axis, { ...axis, size: 56 }], legend: { show: false } }, columns, target);
-    const observer = new ResizeObserver(() => plot.setSize(size()));
+    const made = new uPlot({ ...size(), series: [{}, ...series], bands, scales: { x }, axes: [axis, { ...axis, size: 56 }], legend: { show: false } }, columns, target);
+    const observer = new ResizeObserver(() => made.setSize(size()));
     observer.observe(target);
-    drawn.set(section, { plot, observer });
+    drawn.set(section, { made, observer });
   }
   function plot(section, data) {
     Object.keys(data.values).forEach((key) => slot(section, key)); // hidden values keep their places, too

@@ -36,7 +36,10 @@ def _quota(own_group: Path, groups: Path) -> float:
 
 
 def _quota_of(file: Path) -> float:
-    """Return the quota in a file ``cpu.max``, which has the time in µs per period of so many µs, or ``max``."""
+    """Return the quota in a file ``cpu.max``, in processors; infinity for a missing file and for a file without a
+    quota.
+
+    The file has two numbers, the time in µs and the length of the period in µs, or ``max`` in place of the first."""
     try:
         time_us, period_us = file.read_text().split()
         return math.inf if time_us == "max" else int(time_us) / int(period_us)

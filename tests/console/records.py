@@ -20,6 +20,7 @@ from ingest.contract.records import (
     Frame,
     FrameRef,
     Heartbeat,
+    Measure,
     Overlay,
     Result,
 )
@@ -33,6 +34,7 @@ from ingest.site.topic.store import publish
 
 CAPTURED_NS = 1_700_000_000_000_000_000
 JPEG = b"\xff\xd8 not decoded by the console \xff\xd9"
+MINUTE_NS = 60_000_000_000
 MASK = ((0.0, 0.0), (0.1, 0.0), (0.1, 0.1))
 
 
@@ -153,3 +155,14 @@ async def write(
 
 
 _TOPICS = {Frame: FRAMES, Result: RESULTS, Event: EVENTS, Alert: ALERTS, Delivery: DELIVERIES, Heartbeat: STATUS}
+
+
+def minute(
+    number: int, values: dict[str, float] | None = None, *, name: str = "bridge", camera: str = "gate", **fields: Any
+) -> Measure:
+    """Return the minute ``number`` of a line measure of a camera."""
+    site = {"gate": "north", "yard": "south"}[camera]
+    start_ns = CAPTURED_NS // MINUTE_NS * MINUTE_NS + number * MINUTE_NS
+    base = {"id": f"{name}-{number}-{fields.get('revision', 0)}", "name": name, "type": "line", "site": site}
+    given = {"camera": camera, "pipeline": "one", "start_ns": start_ns, "observed": 1.0, "values": values or {}}
+    return Measure(**{**base, **given, **fields})

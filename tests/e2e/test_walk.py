@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from ingest.runtime.clock import Deadline
+from tests.chromium import launch_options
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.timeout(400)]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 PATIENCE_MS = 120_000
 """Time limit of one step. A step takes seconds unless the machine runs many other processes."""
 PASSWORD = "a long pass phrase"
@@ -37,8 +36,7 @@ def answers(address: str) -> bool:
 @pytest.fixture
 def demo(kafka: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Run the demo, and yield the address of its console and the one-time password of the user admin."""
-    if not CHROMIUM:
-        pytest.skip("no chromium on this machine: `make peers` installs it")
+    launch_options()  # without a browser, the test is skipped before the demo starts
     env = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTLINE")}
     env |= {"SIGHTLINE_KAFKA": kafka, "COLUMNS": "200"}
     folder, output = tmp_path, tmp_path / "demo.log"
@@ -63,7 +61,7 @@ def demo(kafka: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
 def browser() -> Iterator[Browser]:
     """Yield a browser without a window."""
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        started = playwright.chromium.launch(**launch_options())
         yield started
         started.close()
 

@@ -82,7 +82,6 @@ def engine(
     """
     if context.invoked_subcommand:
         return
-
     if models is None:
         raise typer.BadParameter("expected the folder of the model repository", param_hint="--models")
     service = Service("engine", kafka_settings(kafka, prefix), metrics_port, metrics_host)

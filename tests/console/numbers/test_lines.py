@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,20 +12,19 @@ from console.app import make_app
 from console.context import ConsoleContext
 from console.server import ServerOptions, listen, serve
 from ingest.contract.codec import encode_json
-from ingest.contract.records import Measure
 from ingest.contract.topics import MEASURES
 from ingest.kafka.log import Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
+from tests.chromium import launch_options
 from tests.console.conftest import PASSWORD
-from tests.console.records import CAPTURED_NS, configure
+from tests.console.records import configure, minute
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 VALUES = tuple(f"class{number:02}.forward" for number in range(10))
 PATIENCE_MS = 60_000
 REFRESHABLE = """
 const plain = window.setInterval;
-window.setInterval = (work, ms) => { window.refresh = work; return plain(work, ms); };
+window.setInterval = (work, ms) => { if (ms === 60000) window.refresh = work; return plain(work, ms); };
 """
 """Script that keeps the function that the page calls once per minute."""
 DRAWN = "plot => plot.querySelector('canvas')?.toDataURL() ?? ''"
@@ -35,31 +33,18 @@ DRAWN = "plot => plot.querySelector('canvas')?.toDataURL() ?? ''"
 @pytest.fixture
 async def page(context: ConsoleContext, log: MemoryLog, clock: ManualClock) -> AsyncIterator[Page]:
     """Yield the page Numbers of a signed-in user, with a measure of ten values."""
-    if not CHROMIUM:
-        pytest.skip("no chromium on this machine: `make peers` installs it")
     await configure(log)
-    start_ns = CAPTURED_NS // 60_000_000_000 * 60_000_000_000
     for number in range(5):
-        record = Measure(
-            id=f"bridge-{number}",
-            name="bridge",
-            type="line",
-            site="north",
-            camera="gate",
-            pipeline="one",
-            start_ns=start_ns + number * 60_000_000_000,
-            observed=1.0,
-            values={value: float(number + 5 * index) for index, value in enumerate(VALUES)},
-        )
-        await log.produce(Outgoing(MEASURES, 0, encode_json(record)))
+        values = {value: float(number + 5 * index) for index, value in enumerate(VALUES)}
+        await log.produce(Outgoing(MEASURES, 0, encode_json(minute(number, values))))
     await context.feed.catch_up(log)
-    clock.seconds += (start_ns - clock.now_ns()) / 1e9 + 400.0
+    clock.seconds += (minute(6).start_ns - clock.now_ns()) / 1e9
     stop = asyncio.Event()
     with listen("127.0.0.1", 0) as listener:
         serving = asyncio.create_task(serve(make_app(context), listener, ServerOptions(), stop))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with async_playwright() as playwright:
-            chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            chromium = await playwright.chromium.launch(**launch_options())
             opened = await chromium.new_page()
             opened.set_default_timeout(PATIENCE_MS)
             await opened.add_init_script(REFRESHABLE)

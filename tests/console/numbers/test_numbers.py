@@ -22,20 +22,20 @@ from ingest.kafka.log import LogRecord, Outgoing
 from ingest.kafka.memorylog import MemoryLog
 from ingest.runtime.clock import ManualClock
 from tests.console.conftest import Browser
-from tests.console.records import CAPTURED_NS, alert, configure, event, frame, result, status, write
+from tests.console.records import (
+    CAPTURED_NS,
+    MINUTE_NS,
+    alert,
+    configure,
+    event,
+    frame,
+    minute,
+    result,
+    status,
+    write,
+)
 
 Open = Callable[..., Browser]
-MINUTE_NS = 60_000_000_000
-
-
-def minute(
-    number: int, values: dict[str, float] | None = None, *, name: str = "bridge", camera: str = "gate", **fields: Any
-) -> Measure:
-    site = {"gate": "north", "yard": "south"}[camera]
-    start_ns = CAPTURED_NS // MINUTE_NS * MINUTE_NS + number * MINUTE_NS
-    base = {"id": f"{name}-{number}-{fields.get('revision', 0)}", "name": name, "type": "line", "site": site}
-    given = {"camera": camera, "pipeline": "one", "start_ns": start_ns, "observed": 1.0, "values": values or {}}
-    return Measure(**{**base, **given, **fields})
 
 
 def view_of(*records: Measure) -> MeasureView:
